@@ -1,0 +1,200 @@
+//! Rules as the portal hands them to hbs and to the judge: strategies by host, and expressions.
+//!
+//! Why: the original repeats every strategy, with its template, for every host, each minute. Here a strategy exists once
+//! behind an `Arc`, hosts with the same strategies share one list, and [`Rules`] is an immutable value with a version.
+//! The JSON forms are those of `Hbs.GetStrategies` and of events (spec/wire.md §5, §9).
+
+use crate::number::push_go_json;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Tags that a rule asks for: each must be present with an equal value. Held once per rule, so a map is fine here.
+pub type RuleTags = BTreeMap<String, String>;
+
+/// The template a strategy came from: the leaf of its chain, whose action is used.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Template {
+    pub id: i64,
+    pub name: String,
+    pub parent_id: i64,
+    pub action_id: i64,
+    pub creator: String,
+}
+
+/// A strategy in effect for some hosts, inheritance resolved.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Strategy {
+    pub id: i64,
+    pub metric: String,
+    #[serde(deserialize_with = "null_as_empty")]
+    pub tags: RuleTags,
+    pub func: String,
+    pub operator: String,
+    pub right_value: f64,
+    pub max_step: i32,
+    pub priority: i32,
+    pub note: String,
+    pub tpl: Template,
+}
+
+/// A rule for every series, of any host, that has a metric and tags. The tag `endpoint` means the series' endpoint.
+#[derive(Clone, Debug, PartialEq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Expression {
+    pub id: i64,
+    pub metric: String,
+    #[serde(deserialize_with = "null_as_empty")]
+    pub tags: RuleTags,
+    pub func: String,
+    pub operator: String,
+    pub right_value: f64,
+    pub max_step: i32,
+    pub priority: i32,
+    pub note: String,
+    pub action_id: i64,
+}
+
+/// The strategies of one host, shared by all hosts that have the same.
+pub type HostStrategies = Arc<[Arc<Strategy>]>;
+
+/// All rules in effect at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Grows with each change; equal versions of one portal mean equal rules.
+    pub version: u64,
+    pub hosts: HashMap<String, HostStrategies>,
+    pub expressions: Vec<Arc<Expression>>,
+}
+
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RuleTags, D::Error> {
+    Ok(Option::<RuleTags>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Strategy {
+    pub fn push_json(&self, out: &mut String) {
+        write!(out, "{{\"id\":{},\"metric\":", self.id).expect("String");
+        push_json_string(&self.metric, out);
+        push_common_json(
+            &self.tags,
+            &self.func,
+            &self.operator,
+            self.right_value,
+            self.max_step,
+            self.priority,
+            &self.note,
+            out,
+        );
+        write!(out, ",\"tpl\":{{\"id\":{},\"name\":", self.tpl.id).expect("String");
+        push_json_string(&self.tpl.name, out);
+        write!(out, ",\"parentId\":{},\"actionId\":{},\"creator\":", self.tpl.parent_id, self.tpl.action_id)
+            .expect("String");
+        push_json_string(&self.tpl.creator, out);
+        out.push_str("}}");
+    }
+}
+
+impl Expression {
+    pub fn push_json(&self, out: &mut String) {
+        write!(out, "{{\"id\":{},\"metric\":", self.id).expect("String");
+        push_json_string(&self.metric, out);
+        push_common_json(
+            &self.tags,
+            &self.func,
+            &self.operator,
+            self.right_value,
+            self.max_step,
+            self.priority,
+            &self.note,
+            out,
+        );
+        write!(out, ",\"actionId\":{}}}", self.action_id).expect("String");
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // the fields that strategies and expressions share, in wire order
+fn push_common_json(
+    tags: &RuleTags,
+    func: &str,
+    operator: &str,
+    right_value: f64,
+    max_step: i32,
+    priority: i32,
+    note: &str,
+    out: &mut String,
+) {
+    out.push_str(",\"tags\":");
+    push_json_map(tags.iter().map(|(k, v)| (k.as_str(), v.as_str())), out);
+    out.push_str(",\"func\":");
+    push_json_string(func, out);
+    out.push_str(",\"operator\":");
+    push_json_string(operator, out);
+    out.push_str(",\"rightValue\":");
+    push_go_json(right_value, out);
+    write!(out, ",\"maxStep\":{max_step},\"priority\":{priority},\"note\":").expect("String");
+    push_json_string(note, out);
+}
+
+/// A JSON object of strings in the order given.
+pub fn push_json_map<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, out: &mut String) {
+    out.push('{');
+    for (i, (key, value)) in pairs.enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        push_json_string(key, out);
+        out.push(':');
+        push_json_string(value, out);
+    }
+    out.push('}');
+}
+
+/// A JSON string as Go's `encoding/json` writes it: `<`, `>`, `&`, U+2028 and U+2029 are escaped as well.
+pub fn push_json_string(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
+                write!(out, "\\u{:04x}", u32::from(c)).expect("String");
+            }
+            _ => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strategy_json_reads_back() {
+        let strategy = Strategy {
+            id: 1,
+            metric: "cpu.idle".into(),
+            tags: [("k".to_string(), "v<\"".to_string())].into(),
+            func: "all(#3)".into(),
+            operator: "<".into(),
+            right_value: 5.0,
+            max_step: 3,
+            priority: 0,
+            note: "a\nb".into(),
+            tpl: Template { id: 7, name: "t".into(), parent_id: 0, action_id: 2, creator: "root".into() },
+        };
+        let mut json = String::new();
+        strategy.push_json(&mut json);
+        assert_eq!(
+            json,
+            r#"{"id":1,"metric":"cpu.idle","tags":{"k":"v\u003c\""},"func":"all(#3)","operator":"\u003c","rightValue":5,"maxStep":3,"priority":0,"note":"a\nb","tpl":{"id":7,"name":"t","parentId":0,"actionId":2,"creator":"root"}}"#
+        );
+        assert_eq!(serde_json::from_str::<Strategy>(&json).expect("own JSON"), strategy);
+    }
+}
