@@ -1,0 +1,520 @@
+//! Configuration of `hawkeye server`: one TOML file, each key also as an environment variable, the common ones as flags.
+//!
+//! How: the file becomes a table, `HAWKEYE_LISTEN__API=…` variables overlay it (`__` separates levels), flags overlay
+//! that, and serde turns the result into [`Config`]. Durations ("5m") and sizes ("16MiB") are strings with a unit.
+//! Invariants: an unknown key is an error that names it; every default is here, and `hawkeye.example.toml` repeats them
+//! (a test compares the two); everything that can be checked without touching disk or network is checked here.
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub roles: BTreeSet<Role>,
+    pub data_dir: PathBuf,
+    /// What all caches, buffers and arenas share. Bounds below are shares of it.
+    #[serde(deserialize_with = "size")]
+    pub memory_budget: u64,
+    /// tracing filter, e.g. `info` or `hawkeye=debug,warn`.
+    pub log: String,
+    pub listen: Listen,
+    pub portal: PortalConfig,
+    pub ingest: Ingest,
+    pub judge: JudgeConfig,
+    pub graph: GraphConfig,
+    pub hbs: HbsConfig,
+    pub alarm: AlarmConfig,
+    pub api: ApiConfig,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Transfer,
+    Judge,
+    Graph,
+    Hbs,
+    Alarm,
+    Api,
+}
+
+pub const ALL_ROLES: [Role; 6] = [Role::Transfer, Role::Judge, Role::Graph, Role::Hbs, Role::Alarm, Role::Api];
+
+/// Addresses to listen on; an empty text turns a listener off.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    pub transfer_rpc: String,
+    pub transfer_http: String,
+    pub transfer_telnet: String,
+    pub hbs_rpc: String,
+    pub api: String,
+    pub admin: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PortalConfig {
+    /// "" is SQLite in the data directory, the only portal there is so far.
+    pub url: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Networks that may send points, heartbeats and telnet lines, e.g. "10.0.0.0/8".
+    pub allow: Vec<Network>,
+    /// Points further ahead of the clock are refused (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub future_max: i64,
+    /// A smaller step counts as this one (seconds); Open-Falcon's minStep.
+    pub min_step: u32,
+    /// The longest JSON-RPC message or HTTP body (bytes).
+    #[serde(deserialize_with = "size")]
+    pub message_max: u64,
+    /// The most connections per listener; one more is closed at once.
+    pub connections_max: usize,
+    /// A started message must be complete after this time (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub message_timeout: i64,
+    /// The most series; a point of one more is refused.
+    pub series_max: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JudgeConfig {
+    /// "hawkeye", or "open-falcon": the original's results also where they are wrong.
+    pub semantics: Semantics,
+    /// The least time between two PROBLEMs of one alarm (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub min_interval: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Semantics {
+    Hawkeye,
+    OpenFalcon,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GraphConfig {
+    pub retention: Retention,
+    /// "always", "second" or "never".
+    pub fsync: Fsync,
+    /// How far back the judge and the newest charts look without touching the disk (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub hot_window: i64,
+    /// Points this much older than the newest of their series are still merged in order (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub late_window: i64,
+    /// The most points in the answer to one query.
+    pub query_points_max: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// How long points are kept as they came (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub raw: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    Always,
+    Second,
+    Never,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HbsConfig {
+    /// Addresses that agents trust for their control routes (`Agent.TrustableIps`).
+    pub trustable: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlarmConfig {
+    /// The sites' HTTP gateways (form POST, Open-Falcon's sender contract); "" is none.
+    pub sms: String,
+    pub im: String,
+    pub mail: String,
+    pub smtp: SmtpConfig,
+    /// Where links in messages point, e.g. "https://hawkeye.example.com"; "" is the API's own address.
+    pub dashboard: String,
+    /// How long rows of `events` are kept (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub event_retention: i64,
+    /// A delivery that keeps failing is given up after this time (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub give_up_after: i64,
+    /// The most deliveries that may wait; past it the oldest are given up, and counted.
+    pub deliveries_max: usize,
+}
+
+/// Mail by SMTP, used when `alarm.mail` has no gateway. Off while `host` is "".
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SmtpConfig {
+    pub host: String,
+    pub port: u16,
+    /// "none", "starttls" or "tls".
+    pub security: SmtpSecurity,
+    pub user: String,
+    pub password: String,
+    pub from: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpSecurity {
+    None,
+    Starttls,
+    Tls,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// True lets anybody register (`POST /user/create`), as Open-Falcon does by default.
+    pub signup: bool,
+    /// A second secret that passes as any user's `sig`, for server-to-server calls; "" (the default) is none.
+    pub server_token: String,
+    /// Who may see the first page without logging in: "loopback" peers, "all", or "none".
+    pub viewer: Viewer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Viewer {
+    Loopback,
+    All,
+    None,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            roles: ALL_ROLES.into_iter().collect(),
+            data_dir: PathBuf::from("data"),
+            memory_budget: 256 << 20,
+            log: "hawkeye=info,warn".to_string(),
+            listen: Listen::default(),
+            portal: PortalConfig::default(),
+            ingest: Ingest::default(),
+            judge: JudgeConfig::default(),
+            graph: GraphConfig::default(),
+            hbs: HbsConfig::default(),
+            alarm: AlarmConfig::default(),
+            api: ApiConfig::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        // Open-Falcon's ports. Loopback, because its protocols carry no identity.
+        Listen {
+            transfer_rpc: "127.0.0.1:8433".into(),
+            transfer_http: "127.0.0.1:6060".into(),
+            transfer_telnet: "127.0.0.1:4444".into(),
+            hbs_rpc: "127.0.0.1:6030".into(),
+            api: "127.0.0.1:8080".into(),
+            admin: "127.0.0.1:6071".into(),
+        }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Ingest {
+            allow: vec![Network::parse("127.0.0.0/8").expect("literal"), Network::parse("::1").expect("literal")],
+            future_max: 300,
+            min_step: 30,
+            // The largest message of a real agent is below 100 kB; a gateway sends 200 items, a script perhaps 10,000.
+            message_max: 16 << 20,
+            connections_max: 16_384,
+            message_timeout: 60,
+            series_max: 4_000_000,
+        }
+    }
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        JudgeConfig { semantics: Semantics::Hawkeye, min_interval: 300 }
+    }
+}
+
+impl Default for GraphConfig {
+    fn default() -> Self {
+        GraphConfig {
+            retention: Retention::default(),
+            fsync: Fsync::Second,
+            hot_window: 2 * 3600,
+            late_window: 3600,
+            query_points_max: 2_000_000,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { raw: 30 * 86_400 }
+    }
+}
+
+impl Default for AlarmConfig {
+    fn default() -> Self {
+        AlarmConfig {
+            sms: String::new(),
+            im: String::new(),
+            mail: String::new(),
+            smtp: SmtpConfig::default(),
+            dashboard: String::new(),
+            event_retention: 7 * 86_400,
+            give_up_after: 86_400,
+            deliveries_max: 100_000,
+        }
+    }
+}
+
+impl Default for SmtpConfig {
+    fn default() -> Self {
+        SmtpConfig {
+            host: String::new(),
+            port: 25,
+            security: SmtpSecurity::Starttls,
+            user: String::new(),
+            password: String::new(),
+            from: "hawkeye@localhost".into(),
+        }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig { signup: false, server_token: String::new(), viewer: Viewer::Loopback }
+    }
+}
+
+impl Config {
+    /// Reads `file` (if any), then `HAWKEYE_*` variables, then `flags` (dotted key, TOML value text or plain text).
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Config> {
+        let mut table = match file {
+            None => toml::Table::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the configuration {}", path.display()))?
+                .parse()
+                .with_context(|| format!("cannot parse {}", path.display()))?,
+        };
+        for (name, text) in variables {
+            if let Some(key) = name.strip_prefix("HAWKEYE_") {
+                let path = key.to_ascii_lowercase().replace("__", ".");
+                overlay(&mut table, &path, &text).with_context(|| format!("environment variable {name}"))?;
+            }
+        }
+        for (key, text) in flags {
+            overlay(&mut table, key, text)?;
+        }
+        let config: Config = table.try_into().with_context(|| match file {
+            Some(path) => format!("configuration {}", path.display()),
+            None => "configuration".to_string(),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.roles.is_empty() {
+            bail!("roles is empty: name at least one of transfer, judge, graph, hbs, alarm, api");
+        }
+        let missing: Vec<_> = ALL_ROLES.iter().filter(|role| !self.has(**role)).collect();
+        if !missing.is_empty() {
+            bail!(
+                "roles lacks {missing:?}: roles run together in one process so far; name all six, or leave the key out"
+            );
+        }
+        if !self.portal.url.is_empty() {
+            bail!("portal.url is {:?}: only \"\" (SQLite in data_dir) is known so far", self.portal.url);
+        }
+        if self.memory_budget < 32 << 20 {
+            bail!("memory_budget is {} bytes: give at least \"32MiB\"", self.memory_budget);
+        }
+        if self.ingest.min_step == 0 || self.ingest.min_step > 86_400 {
+            bail!("ingest.min_step is {}: give seconds from 1 to 86400", self.ingest.min_step);
+        }
+        if !(1024..=1 << 30).contains(&self.ingest.message_max) {
+            bail!("ingest.message_max is {} bytes: give \"1KiB\" to \"1GiB\"", self.ingest.message_max);
+        }
+        if self.ingest.message_timeout < 1 {
+            bail!("ingest.message_timeout is below a second: give at least \"1s\"");
+        }
+        if self.graph.hot_window < 600 {
+            bail!("graph.hot_window is {} s: give at least \"10m\"", self.graph.hot_window);
+        }
+        if self.graph.retention.raw < 3600 {
+            bail!("graph.retention.raw is {} s: give at least \"1h\"", self.graph.retention.raw);
+        }
+        Ok(())
+    }
+}
+
+/// Sets the dotted `path` to `text`, read as a TOML value where that works (numbers, lists, booleans), else as a string.
+fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
+    let value = format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut parsed| parsed.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_string()));
+    let (parents, key) = path.rsplit_once('.').map_or(("", path), |(parents, key)| (parents, key));
+    let mut current = table;
+    for parent in parents.split('.').filter(|part| !part.is_empty()) {
+        current = current
+            .entry(parent)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .with_context(|| format!("{parent} in {path} is a value, not a section"))?;
+    }
+    current.insert(key.to_string(), value);
+    Ok(())
+}
+
+/// A network in CIDR form, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    pub fn parse(text: &str) -> Result<Network> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let address: IpAddr = address.parse().with_context(|| format!("{text:?} is not an address or a network"))?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => bits,
+            Some(p) => {
+                p.parse().ok().filter(|p| *p <= bits).with_context(|| format!("{text:?}: prefix above {bits}"))?
+            }
+        };
+        Ok(Network { address, prefix })
+    }
+
+    pub fn contains(&self, peer: IpAddr) -> bool {
+        // A v4 peer of a dual-stack socket arrives as ::ffff:a.b.c.d.
+        match (self.address, peer.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(peer)) => {
+                let shift = 32 - u32::from(self.prefix);
+                u32::from(net).checked_shr(shift) == u32::from(peer).checked_shr(shift)
+            }
+            (IpAddr::V6(net), IpAddr::V6(peer)) => {
+                let shift = 128 - u32::from(self.prefix);
+                u128::from(net).checked_shr(shift) == u128::from(peer).checked_shr(shift)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Network::parse(&text).map_err(|error| serde::de::Error::custom(format!("{error:#}")))
+    }
+}
+
+/// "90s", "5m", "30d" → seconds.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let duration = humantime::parse_duration(&text)
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a duration like \"5m\": {error}")))?;
+    Ok(duration.as_secs() as i64)
+}
+
+/// "256MiB", "64kB" → bytes.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a size like \"256MiB\": {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)], flags: &[(&str, String)]) -> Result<Config> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("hawkeye.toml");
+        std::fs::write(&path, text)?;
+        let variables = variables.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        Config::load(Some(&path), variables, flags)
+    }
+
+    #[test]
+    fn example_file_holds_the_defaults() {
+        let example = include_str!("../../../hawkeye.example.toml");
+        assert_eq!(load(example, &[], &[]).expect("the example parses"), Config::default());
+    }
+
+    #[test]
+    fn variables_overlay_the_file_and_flags_overlay_both() {
+        let config = load(
+            "data_dir = \"a\"\n[listen]\napi = \"127.0.0.1:1\"\n",
+            &[("HAWKEYE_LISTEN__API", "127.0.0.1:2"), ("HAWKEYE_INGEST__MIN_STEP", "10"), ("PATH", "/bin")],
+            &[("data_dir", "b".to_string())],
+        )
+        .expect("valid");
+        assert_eq!(config.listen.api, "127.0.0.1:2");
+        assert_eq!(config.ingest.min_step, 10);
+        assert_eq!(config.data_dir, PathBuf::from("b"));
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let check = |text: &str, part: &str| {
+            let error = format!("{:#}", load(text, &[], &[]).expect_err(text));
+            assert!(error.contains(part), "{text:?} gave {error:?}");
+        };
+        check("colour = 1", "colour");
+        check("[listen]\napo = \"\"", "apo");
+        check("[ingest]\nfuture_max = \"soon\"", "soon");
+        check("memory_budget = \"1MiB\"", "memory_budget");
+        check("roles = [\"judge\"]", "roles");
+        check("roles = [\"juge\"]", "juge");
+        check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
+        check("[portal]\nurl = \"mysql://x\"", "portal.url");
+    }
+
+    #[test]
+    fn networks() {
+        let check = |network: &str, peer: &str, inside: bool| {
+            let network = Network::parse(network).expect("network");
+            assert_eq!(network.contains(peer.parse().expect("address")), inside, "{network:?} {peer}");
+        };
+        check("10.0.0.0/8", "10.9.8.7", true);
+        check("10.0.0.0/8", "11.0.0.1", false);
+        check("0.0.0.0/0", "1.2.3.4", true);
+        check("::1", "::1", true);
+        check("127.0.0.0/8", "::ffff:127.0.0.1", true);
+        check("10.0.0.0/8", "::1", false);
+    }
+}

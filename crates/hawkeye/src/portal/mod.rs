@@ -1,0 +1,109 @@
+//! Portal: the control plane's tables (users, teams, hosts, groups, templates, strategies, expressions, alarms) and what
+//! follows from them.
+//!
+//! Why: Open-Falcon spreads them over five MySQL databases that every component polls each minute. Here one file
+//! (`<data_dir>/portal.db`, SQLite in WAL mode) holds them, and a change is announced at once.
+//! How: queries are plain SQL through sqlx, one file per subject beside this one. Whoever writes a row that rules depend
+//! on calls [`Portal::announce`] after its commit; hbs and judge wait on [`Portal::changes`].
+//! Invariants: no row text can stop the process: rows are validated when saved, and what an old row holds is skipped and
+//! counted when rules are computed.
+//! Memory: at most [`CONNECTIONS_MAX`] SQLite connections with [`CACHE_KIB`] of page cache each.
+
+use anyhow::{Context, Result, bail};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Readers do not block each other in WAL mode; writers take turns anyway. Four covers alarm, hbs and two API requests.
+const CONNECTIONS_MAX: u32 = 4;
+/// Page cache of one connection. The whole portal of a thousand hosts is a few MiB; SQLite's default is 2 MiB.
+const CACHE_KIB: u32 = 512;
+/// Grows with each change of schema.sql that an existing file must follow.
+const SCHEMA_VERSION: i64 = 1;
+
+#[derive(Clone)]
+pub struct Portal {
+    pool: SqlitePool,
+    version: Arc<watch::Sender<u64>>,
+}
+
+impl Portal {
+    /// Opens `path`, creating the file and its tables when there are none.
+    pub async fn open(path: &Path) -> Result<Portal> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("cache_size", format!("-{CACHE_KIB}"));
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .connect_with(options)
+            .await
+            .with_context(|| format!("cannot open the portal's database {}", path.display()))?;
+        create_tables(&pool).await.with_context(|| format!("cannot prepare {}", path.display()))?;
+        Ok(Portal { pool, version: Arc::new(watch::Sender::new(1)) })
+    }
+
+    pub fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    /// Tells hbs and judge that rules, hosts, groups or plugins may have changed. Call it after the commit.
+    pub fn announce(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Sees a new value after each [`Portal::announce`].
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+async fn create_tables(pool: &SqlitePool) -> Result<()> {
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await?;
+    match found {
+        0 => {
+            let mut transaction = pool.begin().await?;
+            sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *transaction).await?;
+            sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(())
+        }
+        SCHEMA_VERSION => Ok(()),
+        newer => bail!(
+            "its schema version is {newer}, this program knows up to {SCHEMA_VERSION}: run the newer program that wrote it"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn creates_and_reopens() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("portal.db");
+        Portal::open(&path).await?.close().await;
+        let portal = Portal::open(&path).await?;
+        let tables: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+                .fetch_one(portal.pool())
+                .await?;
+        assert_eq!(tables, 24);
+        sqlx::raw_sql("PRAGMA user_version = 99").execute(portal.pool()).await?;
+        portal.close().await;
+        let error = format!("{:#}", Portal::open(&path).await.err().context("must refuse a newer schema")?);
+        assert!(error.contains("schema version is 99"), "{error}");
+        Ok(())
+    }
+}

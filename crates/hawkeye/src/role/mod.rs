@@ -1,0 +1,1 @@
+//! Roles: what one process can be; the listing of this folder shows the system.
