@@ -5,6 +5,7 @@ mod api;
 mod cli;
 mod clock;
 mod config;
+mod local_time;
 mod metrics;
 mod portal;
 mod role;

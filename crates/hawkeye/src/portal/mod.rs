@@ -9,6 +9,8 @@
 //! counted when rules are computed.
 //! Memory: at most [`CONNECTIONS_MAX`] SQLite connections with [`CACHE_KIB`] of page cache each.
 
+pub mod alarm;
+pub mod delivery;
 pub mod password;
 pub mod session;
 pub mod user;
