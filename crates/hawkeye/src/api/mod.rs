@@ -11,7 +11,14 @@ pub mod auth;
 pub mod body;
 pub mod error;
 pub mod page;
+mod expression;
+mod host;
+mod hostgroup;
+mod rule;
 mod session;
+mod strategy;
+mod team;
+mod template;
 mod user;
 
 use crate::config::Config;
@@ -44,7 +51,15 @@ impl Context {
 
 /// All routes under `/api/v1`. The caller adds what lies beside it (pages, `/health`, `/metrics`).
 pub fn router(context: Context) -> Router {
-    let v1 = Router::new().merge(session::routes()).merge(user::routes());
+    let v1 = Router::new()
+        .merge(session::routes())
+        .merge(user::routes())
+        .merge(team::routes())
+        .merge(host::routes())
+        .merge(hostgroup::routes())
+        .merge(template::routes())
+        .merge(strategy::routes())
+        .merge(expression::routes());
     Router::new()
         .nest("/api/v1", v1)
         .fallback(not_found)

@@ -9,9 +9,17 @@
 //! counted when rules are computed.
 //! Memory: at most [`CONNECTIONS_MAX`] SQLite connections with [`CACHE_KIB`] of page cache each.
 
+pub mod user;
 pub mod password;
 pub mod session;
-pub mod user;
+pub mod team;
+pub mod host;
+pub mod group;
+pub mod plugin;
+pub mod template;
+pub mod action;
+pub mod strategy;
+pub mod expression;
 
 use anyhow::{Context, Result, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
