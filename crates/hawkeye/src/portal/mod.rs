@@ -77,6 +77,11 @@ impl Portal {
         self.version.send_modify(|version| *version += 1);
     }
 
+    /// The number of announcements so far, plus one.
+    pub fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
     /// Sees a new value after each [`Portal::announce`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
