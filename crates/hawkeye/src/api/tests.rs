@@ -262,3 +262,42 @@ async fn cors_echoes_the_origin() -> Result<()> {
     assert_eq!(header("access-control-max-age"), Some("86400"));
     Ok(())
 }
+
+/// Replays what the original answered over this API; the checker comes with the recordings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recorded_answers_of_the_original() -> Result<()> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata/rest");
+    let python = std::process::Command::new("python3").arg("--version").output();
+    if !folder.join("check_rest.py").exists() || !python.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: needs python3 and {}", folder.display());
+        return Ok(());
+    }
+    let (dir, portal) = crate::portal::tests::temporary().await?;
+    let mut config = Config::default();
+    // What the recording was made with; neither is a default here.
+    config.api.signup = true;
+    config.api.server_token = "default-token-used-in-server-side".into();
+    let text = str::to_string;
+    let (cnname, email, phone, im, qq) = (text("Root"), text("root@example.com"), text("100"), text("im0"), text("1000"));
+    let profile = Profile { cnname, email, phone, im, qq };
+    user::create(&portal, "root", &password::hash("rootpass").await?, &profile, user::ROOT, 0).await?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let base = format!("http://{}/api/v1", listener.local_addr()?);
+    let router = router(Context::new(portal, Arc::new(config)));
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let results = dir.path().join("results.json");
+    let mut checker = std::process::Command::new("python3");
+    checker.arg(folder.join("check_rest.py")).arg(folder.join("rest.jsonl")).args(["--base", &base]);
+    checker.args(["--admin-setup", "login", "--admin-password", "rootpass", "--strict"]);
+    checker.args(["--only", "auth,user,admin,team,hostgroup,host,maintain,plugin,template,action,strategy,tplbind,expression"]);
+    checker.arg("--json").arg(&results);
+    let output = tokio::task::spawn_blocking(move || checker.output()).await??;
+    server.abort();
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let steps: Vec<Value> = serde_json::from_slice(&std::fs::read(&results)?)?;
+    let failed: Vec<&Value> = steps.iter().filter(|step| step["result"] == "fail").collect();
+    let passed = steps.iter().filter(|step| step["result"] == "pass").count();
+    assert!(failed.is_empty(), "{output}");
+    assert!(passed >= 200, "only {passed} steps ran:\n{output}");
+    Ok(())
+}
