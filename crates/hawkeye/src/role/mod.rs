@@ -1,1 +1,4 @@
 //! Roles: what one process can be; the listing of this folder shows the system.
+
+pub mod hbs;
+pub mod transfer;
