@@ -8,6 +8,7 @@ mod config;
 mod metrics;
 mod portal;
 mod role;
+mod ui;
 
 fn main() -> std::process::ExitCode {
     cli::run()
