@@ -46,9 +46,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut shu
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    let stopping = async { shutdown.wait_for(|stop| *stop).await.map(|_| ()) };
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        _ = shutdown.wait_for(|stop| *stop) => {
+        _ = stopping => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
