@@ -228,7 +228,7 @@ impl Masks {
         Masks::portable(block)
     }
 
-    #[cfg(any(test, not(target_arch = "x86_64")))]
+    #[cfg(any(test, not(target_arch = "x86_64")))] // the test compares both
     fn portable(block: &[u8; 64]) -> Masks {
         let mut masks = Masks { quotes: 0, backslashes: 0, brackets: 0 };
         for (i, byte) in block.iter().enumerate() {

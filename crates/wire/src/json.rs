@@ -202,6 +202,16 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub fn text(&mut self) -> Result<Text<'a>, JsonError> {
+        let (raw, escaped) = self.raw_text()?;
+        if escaped {
+            return Ok(Text::Coded(raw));
+        }
+        Ok(std::str::from_utf8(raw).map_or(Text::Coded(raw), Text::Plain))
+    }
+
+    /// What stands between the quotes, and whether it has escapes.
+    #[inline]
+    fn raw_text(&mut self) -> Result<(&'a [u8], bool), JsonError> {
         if self.peek() != Some(b'"') {
             return self.fail("a string must stand here");
         }
@@ -216,17 +226,13 @@ impl<'a> Reader<'a> {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(0..=0x1f) => return self.fail("a control character must be escaped in a string"),
-                Some(_) => self.at += 1, // not ASCII: looked at below
+                Some(_) => return self.fail("a control character must be escaped in a string"),
                 None => return self.fail("the text ends inside a string"),
             }
         }
         let raw = &self.bytes[start..self.at];
         self.at += 1;
-        if escaped {
-            return Ok(Text::Coded(raw));
-        }
-        Ok(std::str::from_utf8(raw).map_or(Text::Coded(raw), Text::Plain))
+        Ok((raw, escaped))
     }
 
     /// Checks the escape at the backslash and moves behind it.
@@ -387,10 +393,7 @@ impl<'a> Reader<'a> {
     #[inline]
     fn name(&mut self) -> Result<Text<'a>, JsonError> {
         let name = self.text()?;
-        if self.peek() != Some(b':') {
-            return self.fail("a colon must stand here");
-        }
-        self.at += 1;
+        self.colon()?;
         Ok(name)
     }
 
@@ -399,7 +402,7 @@ impl<'a> Reader<'a> {
         let kind = self.kind()?;
         let start = self.at;
         match kind {
-            Kind::String => drop(self.text()?),
+            Kind::String => drop(self.raw_text()?),
             Kind::Number => drop(self.number()?),
             Kind::Null | Kind::Bool => self.word()?,
             Kind::Array | Kind::Object => self.skip_nested()?,
@@ -410,36 +413,59 @@ impl<'a> Reader<'a> {
     fn skip_nested(&mut self) -> Result<(), JsonError> {
         let mut nesting = Nesting::default();
         loop {
-            let opened = match self.kind()? {
-                kind @ (Kind::Array | Kind::Object) => {
-                    if !nesting.push(kind == Kind::Object) {
+            // A value starts here.
+            let kind = self.kind()?;
+            match kind {
+                Kind::String => drop(self.raw_text()?),
+                Kind::Number => drop(self.number()?),
+                Kind::Null | Kind::Bool => self.word()?,
+                Kind::Array | Kind::Object => {
+                    let object = kind == Kind::Object;
+                    if !nesting.push(object) {
                         return self.fail("nested deeper than 64 levels");
                     }
-                    if kind == Kind::Object { self.object()?.is_some() } else { self.array()? }
+                    self.at += 1;
+                    if self.peek() != Some(if object { b'}' } else { b']' }) {
+                        if object {
+                            self.skip_name()?;
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                    nesting.pop();
                 }
-                Kind::String => self.text().map(|_| false)?,
-                Kind::Number => self.number().map(|_| false)?,
-                Kind::Null | Kind::Bool => self.word().map(|()| false)?,
-            };
-            if opened {
-                continue; // before the first element
             }
-            if self.bytes[self.at - 1] == b']' || self.bytes[self.at - 1] == b'}' {
-                // An empty array or object. A string ends with a quote and a number with a digit, so nothing else does.
-                nesting.pop();
-            }
+            // A value ends here, and with it perhaps what it stands in.
             loop {
-                let more = match nesting.in_object() {
-                    None => return Ok(()),
-                    Some(true) => self.next_field()?.is_some(),
-                    Some(false) => self.next_element()?,
-                };
-                if more {
+                let Some(object) = nesting.in_object() else { return Ok(()) };
+                if object {
+                    if self.peek() == Some(b',') {
+                        self.at += 1;
+                        self.skip_name()?;
+                        break;
+                    }
+                    self.next_field()?;
+                } else if self.next_element()? {
                     break;
                 }
                 nesting.pop();
             }
         }
+    }
+
+    #[inline]
+    fn skip_name(&mut self) -> Result<(), JsonError> {
+        self.raw_text()?;
+        self.colon()
+    }
+
+    #[inline]
+    fn colon(&mut self) -> Result<(), JsonError> {
+        if self.peek() != Some(b':') {
+            return self.fail("a colon must stand here");
+        }
+        self.at += 1;
+        Ok(())
     }
 
     /// Errs when something other than white space follows.
@@ -483,7 +509,7 @@ impl Nesting {
     }
 }
 
-/// The first byte from `at` on that is a quote, a backslash, a control character or not ASCII; else the end.
+/// The first byte from `at` on that is a quote, a backslash or a control character; else the end.
 #[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -496,8 +522,7 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
         let backslash = word ^ (ONES * 0x5c);
         let marks = (quote.wrapping_sub(ONES) & !quote)
             | (backslash.wrapping_sub(ONES) & !backslash)
-            | word.wrapping_sub(ONES * 0x20) & !word
-            | word;
+            | (word.wrapping_sub(ONES * 0x20) & !word);
         let marks = marks & HIGH;
         if marks != 0 {
             return at + marks.trailing_zeros() as usize / 8;
@@ -505,7 +530,7 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
         at += 8;
     }
     while let Some(byte) = bytes.get(at) {
-        if matches!(byte, b'"' | b'\\' | 0..=0x1f | 0x80..) {
+        if matches!(byte, b'"' | b'\\' | 0..=0x1f) {
             break;
         }
         at += 1;
