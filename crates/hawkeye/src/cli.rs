@@ -3,6 +3,7 @@
 //! An error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
 
 use crate::config::Config;
+use crate::role::agent::{self, AgentArgs};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Report this host's metrics to a transfer.
+    Agent(AgentArgs),
     /// Check a configuration file and print what is wrong with it.
     Check(ServerArgs),
     /// Print the version.
@@ -58,6 +61,7 @@ impl ServerArgs {
 
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Agent(args) => agent::start(&args),
         Command::Check(args) => args.load().map(|_| println!("the configuration is fine")),
         Command::Version => {
             println!("hawkeye {}", env!("CARGO_PKG_VERSION"));

@@ -6,6 +6,7 @@ mod cli;
 mod clock;
 mod config;
 mod metrics;
+mod net;
 mod portal;
 mod role;
 
