@@ -9,6 +9,7 @@ mod metrics;
 mod net;
 mod portal;
 mod role;
+mod ui;
 
 fn main() -> std::process::ExitCode {
     cli::run()

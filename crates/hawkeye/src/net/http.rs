@@ -49,7 +49,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut shu
     let result = tokio::select! {
         result = connection.as_mut() => result,
         // The guard that `wait_for` returns must not live across the await below.
-        _ = async { drop(shutdown.wait_for(|stop| *stop).await) } => {
+        () = async { drop(shutdown.wait_for(|stop| *stop).await) } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

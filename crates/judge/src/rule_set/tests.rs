@@ -81,6 +81,14 @@ fn series_find_their_rules() {
     // The series' own tag of that name hides the endpoint, as scenario 178 recorded.
     check("h", "m", "endpoint=fake", "strategy 1");
     check("stranger", "m", "endpoint=h", "expression 3");
+    check("h", "m", "endpoint=h", "strategy 1, expression 3");
+}
+
+/// However an expression is filed, series with the same ones have the same list.
+#[test]
+fn expressions_are_in_the_portals_order() {
+    let set = compile_clean(&rules(&[], &[expression(1, "m", "b=2"), expression(2, "m", "a=1")]));
+    assert_eq!(matched(&set, key("h", "m", "a=1,b=2")), "expression 1, expression 2");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! Compat: spec/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go: every
 //! address to listen on, this host to connect to.
 
-use crate::config::{overlay, seconds, size};
+use crate::config::{Config, overlay, seconds, size};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,8 +115,7 @@ impl AgentArgs {
             Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the configuration {}", path.display()))?,
         };
-        let uname = rustix::system::uname();
-        let config = AgentConfig::load(&text, std::env::vars(), &flags, &uname.nodename().to_string_lossy());
+        let config = AgentConfig::load(&text, std::env::vars(), &flags, &system_hostname());
         match &self.config {
             Some(path) => config.with_context(|| format!("configuration {}", path.display())),
             None => config.context("configuration"),
@@ -124,7 +123,18 @@ impl AgentArgs {
     }
 }
 
+fn system_hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 impl AgentConfig {
+    /// For an agent in the process of `server`: the defaults, with the server's own addresses.
+    pub fn beside(server: &Config) -> Result<AgentConfig> {
+        let listen = &server.listen;
+        let text = format!("transfer_addrs = [{:?}]\nhbs_addr = {:?}", listen.transfer_rpc, listen.hbs_rpc);
+        AgentConfig::load(&text, std::env::vars(), &[], &system_hostname()).context("the agent beside the server")
+    }
+
     /// `system_hostname` is what the host calls itself.
     pub fn load(
         text: &str,

@@ -3,6 +3,7 @@
 //! Memory: one runtime thread and at most [`BLOCKING_MAX`] for `/proc`, so that the agent is small on every host.
 
 use super::{AgentArgs, run};
+use crate::cli::log_to_stderr;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -13,9 +14,7 @@ const BLOCKING_MAX: usize = 4;
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.
 pub fn start(args: &AgentArgs) -> Result<()> {
     let config = args.load()?;
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log)
-        .with_context(|| format!("log is {:?}: give a filter like \"info\"", config.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    log_to_stderr(&config.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_MAX)
