@@ -15,7 +15,7 @@ use crate::clock;
 use crate::metrics::{push_counter, push_gauge};
 use crate::role::alarm::queue::EventQueue;
 use judge::{Judge, RuleSet};
-use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey};
+use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,7 +48,7 @@ pub struct IngestError(store::Error);
 impl IngestError {
     /// True when only this series is refused (the table is full, the text too long), and the batch can go on without it.
     pub fn refuses_series(&self) -> bool {
-        self.0.refuses_series()
+        matches!(self.0, store::Error::Full { .. } | store::Error::TextTooLong { .. } | store::Error::BadStep(_))
     }
 }
 
@@ -59,8 +59,9 @@ impl std::fmt::Display for IngestError {
 }
 
 impl Engine {
-    pub fn new(store: Store, options: judge::Options, queue: Arc<EventQueue>) -> Engine {
-        let judges = (0..store.shard_count()).map(|_| Mutex::new(Judge::new(options.clone()))).collect();
+    /// `shard_count` is the store's.
+    pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Arc<EventQueue>) -> Engine {
+        let judges = (0..shard_count).map(|_| Mutex::new(Judge::new(options))).collect();
         Engine {
             store,
             judges,
@@ -105,7 +106,7 @@ impl Engine {
     /// Deletes a series, its points and its bindings.
     pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
         self.judge(self.store.shard_of(id)).unbind(id);
-        self.store.remove_series(id)
+        self.store.remove_series(id).map(|_| ())
     }
 
     /// Deletes all series of an endpoint; answers how many there were.
@@ -126,14 +127,16 @@ impl Engine {
     pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
+        // The texts are copied, for the table must not be held while a judge is waited for.
         let mut series = Vec::new();
-        self.store.for_each_series(&mut |id, key, _, _| {
+        self.store.for_each_series(&mut |id, key, counter_type, _| {
             if touched[self.store.shard_of(id)].covers(key) {
-                series.push(id);
+                series.push((id, key.endpoint.to_string(), key.metric.to_string(), key.tags.as_str().to_string(), counter_type));
             }
         });
-        for id in series {
-            self.bind(id);
+        for (id, endpoint, metric, tags, counter_type) in &series {
+            let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
+            self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type);
         }
         self.rules_version.store(rules.version, Ordering::Relaxed);
         self.counts.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
@@ -162,7 +165,7 @@ impl Engine {
             }
             let mut events = Vec::new();
             self.store.with_tail(id, |view| {
-                let window = Window { view, store: &self.store };
+                let window = Window(view);
                 self.judge(self.store.shard_of(id)).catch_up(id, counter_type, step, &window, now, &mut events);
                 self.send(&mut events);
             });
@@ -198,12 +201,6 @@ impl Engine {
         push_counter(page, "events_total", "Events that judges made", load(&self.counts.events));
         push_counter(page, "events_dropped_total", "Events lost to a full backlog", load(&self.counts.events_dropped));
         push_gauge(page, "events_backlog", "Events that wait for the disk", lock(&self.backlog).len() as f64);
-    }
-
-    fn bind(&self, id: SeriesId) {
-        // The texts are copied, for the table must not be held while a judge is waited for.
-        let Some(info) = self.store.info(id) else { return };
-        self.judge(self.store.shard_of(id)).bind(id, info.key(), info.counter_type);
     }
 
     fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
@@ -248,8 +245,9 @@ struct Observer<'e> {
 }
 
 impl store::Observer for Observer<'_> {
-    fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, step: u32, view: &ShardView<'_>) {
+    fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, view: &ShardView<'_>) {
         if self.judge.as_ref().is_none_or(|(held, _)| *held != shard) {
+            // The old one is let go first: two judges are never held together.
             self.judge = None;
             self.judge = Some((shard, self.engine.judge(shard)));
         }
@@ -257,26 +255,21 @@ impl store::Observer for Observer<'_> {
         if !judge.is_bound(sample.series) {
             return;
         }
-        let window = Window { view, store: &self.engine.store };
-        judge.on_point(sample, counter_type, step, &window, self.now, &mut self.events);
+        let Some((_, step)) = view.meta(sample.series) else { return };
+        judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
         self.engine.send(&mut self.events);
     }
 }
 
 /// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.
-struct Window<'w> {
-    view: &'w ShardView<'w>,
-    store: &'w Store,
-}
+struct Window<'w>(&'w ShardView<'w>);
 
 impl judge::Window for Window<'_> {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
-        self.view.tail(series, count, out);
+        self.0.tail(series, count, out);
     }
 
     fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
-        if let Some((key, _, _)) = self.store.finder().key(series) {
-            use_key(key);
-        }
+        self.0.key(series, use_key);
     }
 }

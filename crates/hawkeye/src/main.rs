@@ -3,10 +3,12 @@
 
 mod api;
 mod cli;
+mod clock;
 mod config;
 mod metrics;
 mod portal;
 mod role;
+mod ui;
 
 fn main() -> std::process::ExitCode {
     cli::run()

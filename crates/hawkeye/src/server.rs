@@ -3,7 +3,7 @@
 //! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
 //! the last minutes judged again → alarm → hbs → transfer → api and admin. Each step that fails ends the start with one line
 //! that names the fix.
-//! Stop (SIGINT, SIGTERM): the doors close first and answer what they have begun; then the rules, then alarm, which leaves
+//! Stop (SIGINT, SIGTERM): this host's agent first, if it runs here; then the doors close and answer what they have begun; then the rules, then alarm, which leaves
 //! its undelivered rows for the next start; the log is synced last. A second signal ends the process at once; nothing that
 //! was answered is lost by that either.
 
@@ -19,7 +19,8 @@ use crate::portal::{Portal, admin};
 use crate::role::alarm::queue::EventQueue;
 use crate::role::hbs::HbsService;
 use crate::role::transfer::rpc::TransferService;
-use crate::role::{alarm, transfer};
+use crate::role::{agent, alarm, transfer};
+use crate::role::agent::AgentConfig;
 use crate::rules::{RulesTask, Settling, settle};
 use crate::{api, clock, ui};
 use anyhow::{Context, Result};
@@ -34,17 +35,21 @@ use tokio::task::JoinSet;
 /// Points older than this at a restart are not judged again: whoever was to hear of them has heard, or it is too late.
 const CATCH_UP_S: i64 = 600;
 
-pub fn run(config: Config) -> Result<()> {
+/// Locks of the store and as many judges: enough for a few busy cores, few enough to cost no memory.
+const SHARDS: usize = 8;
+
+/// Runs until a signal; with an agent for this host in the same process, if one is given.
+pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
     raise_descriptor_limit();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("hawkeye")
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve_until_signal(Arc::new(config)))
+        .block_on(serve_until_signal(Arc::new(config), agent))
 }
 
-async fn serve_until_signal(config: Arc<Config>) -> Result<()> {
+async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>) -> Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new());
     let sockets = Sockets::bind(&config).await?;
@@ -55,7 +60,7 @@ async fn serve_until_signal(config: Arc<Config>) -> Result<()> {
     let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"))
         .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
     let queue = Arc::new(queue);
-    let engine = Arc::new(Engine::new(store, judge_options(&config), queue.clone()));
+    let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), queue.clone()));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
     engine.restore(&recovered.open_problems);
     drop(recovered);
@@ -82,20 +87,30 @@ async fn serve_until_signal(config: Arc<Config>) -> Result<()> {
     let settling = Settling { portal: portal.clone(), in_effect };
     let api_router = api::router(api_context.clone())
         .layer(axum::middleware::from_fn_with_state(settling, settle))
-        .merge(ui::router(api_context))
+        .merge(ui::router(first_page(&api_context)))
         .merge(health_router(&metrics));
     let mut open_doors = doors.open(sockets, hbs, ingest, api_router, health_router(&metrics));
     announce(&config, new_password.as_deref());
+    let (stop_agent, agent_stopping) = watch::channel(false);
+    let mut agent_task = JoinSet::new();
+    if let Some(agent) = agent {
+        agent_task.spawn(agent::run(agent, agent_stopping));
+    }
 
     let ended_early = tokio::select! {
-        () = signals.wait() => false,
-        _ = open_doors.join_next() => true,
+        () = signals.wait() => None,
+        _ = open_doors.join_next() => Some(anyhow::anyhow!("a listener ended by itself")),
+        Some(ended) = agent_task.join_next() => ended.context("the agent")?.err(),
     };
     tracing::info!("stopping");
     tokio::spawn(async move {
         signals.wait().await;
         std::process::exit(130);
     });
+    stop_agent.send_replace(true);
+    while let Some(ended) = agent_task.join_next().await {
+        ended.context("the agent")??;
+    }
     stop_doors.send_replace(true);
     while open_doors.join_next().await.is_some() {}
     stop_rules.send_replace(true);
@@ -105,8 +120,7 @@ async fn serve_until_signal(config: Arc<Config>) -> Result<()> {
     keeper.stop();
     engine.store().close(clock::now()).context("cannot sync the log")?;
     portal.close().await;
-    anyhow::ensure!(!ended_early, "a listener ended by itself");
-    Ok(())
+    ended_early.map_or(Ok(()), Err)
 }
 
 /// All listening sockets, bound before anything is opened: a busy port is the commonest reason for a start to fail.
@@ -229,6 +243,20 @@ impl Doors {
     }
 }
 
+/// The first page: its data from the engine, its users from the API's sessions.
+fn first_page(context: &api::Context) -> ui::Ui {
+    let api = context.clone();
+    ui::Ui {
+        data: context.engine.clone(),
+        portal: context.portal.clone(),
+        viewer: context.config.api.viewer,
+        user_of: Arc::new(move |headers| {
+            let api = api.clone();
+            Box::pin(async move { api::auth::user_of(&headers, &api).await })
+        }),
+    }
+}
+
 /// `/health` and `/metrics`, the same on api and admin.
 fn health_router(metrics: &Arc<Metrics>) -> axum::Router {
     let metrics = metrics.clone();
@@ -247,6 +275,7 @@ fn open_store(config: &Config) -> Result<Store> {
     })?;
     let options = store::Options {
         dir: dir.join("store"),
+        shard_count: SHARDS,
         hot_window_s: config.graph.hot_window,
         late_window_s: config.graph.late_window,
         // An eighth of the budget in points that are not in a block yet; the rest is index, tails and buffers.

@@ -136,7 +136,7 @@ impl Condition {
         }
     }
 
-    /// Judges values of which some are unknown (NaN): an answer only if it is sure.
+    /// Judges values of which at least one is unknown (NaN): an answer only if it is sure.
     pub fn judge_partly(&self, values: &[f64]) -> Option<Verdict> {
         let newest = values[0];
         if newest.is_nan() {
@@ -256,3 +256,7 @@ fn percent_of_old(new: f64, old: f64) -> Option<f64> {
 fn percent_of_new(new: f64, old: f64) -> Option<f64> {
     Some((new - old) / new * 100.0)
 }
+
+#[cfg(test)]
+#[path = "function/tests.rs"]
+mod tests;

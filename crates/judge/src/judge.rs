@@ -12,7 +12,7 @@ use crate::binding::{Bindings, Bound};
 use crate::function::Verdict;
 use crate::history;
 use crate::rule_set::{REMAIN, Rule, RuleSet};
-use crate::state::{Moment, Next, RuleId, State, States, next};
+use crate::state::{Moment, Next, OpenProblem, RuleId, States, next};
 use crate::touched::Touched;
 use crate::{Options, Semantics};
 use model::{CounterType, Event, EventRule, Point, Sample, SeriesId, SeriesKey, Status};
@@ -52,16 +52,6 @@ pub struct Judge {
     text: String,
 }
 
-/// An open PROBLEM, for gauges and snapshots.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct OpenProblem {
-    pub series: SeriesId,
-    pub rule: RuleId,
-    /// Time of the point of the last PROBLEM sent.
-    pub time: i64,
-    pub current_step: i32,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     pub bound_series: usize,
@@ -99,9 +89,9 @@ impl Judge {
     /// Puts a rule set into force. The series that the answer covers must be bound anew; the others follow by themselves.
     pub fn load(&mut self, rules: Arc<RuleSet>) -> Touched {
         let old = std::mem::replace(&mut self.rules, rules.clone());
-        let touched = Touched::between(old, rules);
+        let mut touched = Touched::between(old, rules);
         self.bindings.renumber(|rule| touched.successor(rule));
-        self.forget_gone_rules();
+        touched.closed = self.forget_gone_rules();
         // Grown here, so that no point finds them too small.
         let points = self.rules.window_points() as usize;
         self.points.clear();
@@ -112,7 +102,10 @@ impl Judge {
     }
 
     /// (Re)computes the rules of a series: when it appears, changes its type, or is touched by a load.
-    pub fn bind(&mut self, series: SeriesId, key: SeriesKey<'_>, counter_type: CounterType) {
+    ///
+    /// Returns the PROBLEMs that are forgotten because the series no longer has their rule. They get no event; whoever
+    /// keeps a list of open alarms can close them there.
+    pub fn bind(&mut self, series: SeriesId, key: SeriesKey<'_>, counter_type: CounterType) -> Vec<OpenProblem> {
         self.rules.rules_of(key, &mut self.text, &mut self.matched);
         if self.options.semantics == Semantics::OpenFalcon && !counter_type.is_gauge() {
             // A counter with eleven points has ten rates: such a rule never has enough.
@@ -120,14 +113,17 @@ impl Judge {
         }
         self.pairs_over_limit += self.matched.len().saturating_sub(RULES_PER_SERIES_MAX) as u64;
         self.matched.truncate(RULES_PER_SERIES_MAX);
-        let open = self.settle_states(series);
+        let (open, closed) = self.settle_states(series);
         self.bindings.set(series, &self.matched, open);
+        closed
     }
 
-    /// Forgets a series that is gone.
-    pub fn unbind(&mut self, series: SeriesId) {
+    /// Forgets a series that is gone, and returns the PROBLEMs that were open on it.
+    pub fn unbind(&mut self, series: SeriesId) -> Vec<OpenProblem> {
         self.bindings.remove(series);
-        self.states.retain_of(series, |_| false);
+        let mut closed = Vec::new();
+        self.states.drop_of(series, |_| true, &mut closed);
+        closed
     }
 
     #[inline]
@@ -187,7 +183,7 @@ impl Judge {
         }
         match event.status {
             Status::Problem => {
-                self.states.set(State { rule, time: event.time, series, current_step: event.current_step });
+                self.states.set(OpenProblem { rule, time: event.time, series, current_step: event.current_step });
                 self.bindings.set_open(series, true);
             }
             Status::Ok => self.states.remove(series, rule),
@@ -197,12 +193,7 @@ impl Judge {
 
     /// The open PROBLEMs of rules that are loaded, in no order.
     pub fn open_problems(&self) -> impl Iterator<Item = OpenProblem> + '_ {
-        self.states.iter().filter(|state| self.rules.has(state.rule)).map(|state| OpenProblem {
-            series: state.series,
-            rule: state.rule,
-            time: state.time,
-            current_step: state.current_step,
-        })
+        self.states.iter().filter(|state| self.rules.has(state.rule)).copied()
     }
 
     pub fn stats(&self) -> Stats {
@@ -220,37 +211,35 @@ impl Judge {
     }
 
     /// Drops the states of rules that are no longer loaded; the original's way is to keep them.
-    fn forget_gone_rules(&mut self) {
-        if self.states.is_empty() {
-            return;
-        }
-        let rules = &self.rules;
+    fn forget_gone_rules(&mut self) -> Vec<OpenProblem> {
+        let mut closed = Vec::new();
         let mut orphans_left = match self.options.semantics {
             Semantics::Hawkeye => 0,
             Semantics::OpenFalcon => ORPHANS_MAX,
         };
-        self.states.retain(|state| {
-            if rules.has(state.rule) {
-                return true;
-            }
-            let keep = orphans_left > 0;
-            orphans_left = orphans_left.saturating_sub(1);
+        let rules = &self.rules;
+        let has_place = |state: &OpenProblem| {
+            let keep = rules.has(state.rule) || orphans_left > 0;
+            orphans_left -= usize::from(keep && !rules.has(state.rule));
             keep
-        });
+        };
+        self.states.retain(has_place, &mut closed);
+        closed
     }
 
     /// Drops the states of rules that the series no longer has; says whether any is open of those in `matched`.
-    fn settle_states(&mut self, series: SeriesId) -> bool {
+    fn settle_states(&mut self, series: SeriesId) -> (bool, Vec<OpenProblem>) {
+        let mut closed = Vec::new();
         if self.states.is_empty() {
-            return false;
+            return (false, closed);
         }
         let rules = &self.rules.rules;
-        let matched = &self.matched;
-        let has = |id: RuleId| matched.iter().any(|rule| rules[*rule as usize].id == id);
+        let has = |id: RuleId| self.matched.iter().any(|rule| rules[*rule as usize].id == id);
         if self.options.semantics == Semantics::Hawkeye {
-            self.states.retain_of(series, has);
+            self.states.drop_of(series, |id| !has(id), &mut closed);
         }
-        matched.iter().any(|rule| self.states.find(series, rules[*rule as usize].id).is_some())
+        let is_open = |rule: &u32| self.states.find(series, rules[*rule as usize].id).is_some();
+        (self.matched.iter().any(is_open), closed)
     }
 
     #[allow(clippy::too_many_arguments)] // the arguments of on_point, and what it looked up
@@ -362,7 +351,7 @@ fn apply(next: Next, rule: RuleId, series: SeriesId, time: i64, states: &mut Sta
     match next {
         Next::Nothing => is_open,
         Next::Problem { current_step } => {
-            states.set(State { rule, time, series, current_step });
+            states.set(OpenProblem { rule, time, series, current_step });
             true
         }
         Next::Recovery => {

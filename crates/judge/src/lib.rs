@@ -24,10 +24,10 @@ mod state;
 mod touched;
 
 pub use error::RuleError;
-pub use judge::{Judge, OpenProblem, Stats, Window};
+pub use judge::{Judge, Stats, Window};
 pub use rule_set::{Refused, RuleSet};
 pub use rule_text::check;
-pub use state::RuleId;
+pub use state::{OpenProblem, RuleId};
 pub use touched::Touched;
 
 /// Whose results to give where the original's are wrong.

@@ -7,7 +7,7 @@
 //! [`parse`] reads as the original does: the name is what stands before `#` without its last byte, the arguments what
 //! stands behind `#` without its last byte, split at commas, each with an optional sign; further arguments are ignored.
 //! So `all[#3)`, `all(#3]`, `all(#+3)`, `all(#03)` and `sum(#2,5)` work (spec/judge.md §10).
-//! Invariants: what `check` accepts, `parse` reads alike (`tests/properties.rs`); neither panics on any text.
+//! Invariants: what `check` accepts, `parse` reads alike (see the tests); neither panics on any text.
 
 use crate::error::{RuleError, quote};
 use crate::function::{Function, Kind, Operator};
@@ -95,7 +95,9 @@ fn clamp(value: i64) -> u32 {
 pub(crate) fn parse(func: &str) -> Result<FunctionText, RuleError> {
     let bytes = func.as_bytes();
     let syntax = |at, want| RuleError::Syntax { func: quote(func), column: column(func, at), want };
-    let hash = bytes.iter().position(|b| *b == b'#').ok_or_else(|| syntax(bytes.len(), "`(#` behind the name"))?;
+    let Some(hash) = bytes.iter().position(|b| *b == b'#') else {
+        return Err(syntax(name_end(bytes), "`(#` behind the name"));
+    };
     if hash == 0 {
         return Err(syntax(0, "a function's name and `(`"));
     }
@@ -125,7 +127,7 @@ pub(crate) fn parse(func: &str) -> Result<FunctionText, RuleError> {
 fn read_strictly(func: &str) -> Result<FunctionText, RuleError> {
     let bytes = func.as_bytes();
     let syntax = |at, want| RuleError::Syntax { func: quote(func), column: column(func, at), want };
-    let name_end = bytes.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(bytes.len());
+    let name_end = name_end(bytes);
     if name_end == 0 {
         return Err(syntax(0, "a function's name"));
     }
@@ -148,6 +150,10 @@ fn read_strictly(func: &str) -> Result<FunctionText, RuleError> {
         [b',', ..] => Err(syntax(at, "`)`, as this function takes no further number")),
         _ => Err(syntax(at, "`)`")),
     }
+}
+
+fn name_end(text: &[u8]) -> usize {
+    text.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(text.len())
 }
 
 /// Digits from byte `start` on: the argument and the byte behind it.
@@ -176,6 +182,7 @@ fn column(text: &str, at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn accepts_what_is_right() {
@@ -256,6 +263,33 @@ mod tests {
             "all(# 3)",
         ] {
             assert!(parse(func).is_err(), "{func}");
+        }
+    }
+
+    /// Texts near the grammar, and any others.
+    fn texts() -> impl Strategy<Value = String> {
+        let near = "(all|max|sum|diff|pdiff|lookup|stddev|kdiff|kpdiff|foo|)[(\\[ ]{0,2}#?[+-]?[0-9]{0,4}[, ]{0,2}[0-9]{0,4}[)\\] ]{0,2}";
+        prop_oneof![near, "\\PC{0,20}", ".{0,12}#.{0,12}"]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5000))]
+
+        #[test]
+        fn what_is_accepted_strictly_is_read_alike_leniently(func in texts()) {
+            if let Ok(text) = read_strictly(&func) {
+                prop_assert_eq!(parse(&func), Ok(text));
+            }
+        }
+
+        #[test]
+        fn columns_are_within_the_text_or_just_behind_it(func in texts()) {
+            let error = check(&func, "<", 120).err().into_iter().chain(parse(&func).err());
+            for error in error {
+                if let RuleError::Syntax { column, .. } | RuleError::Argument { column, .. } | RuleError::Window { column, .. } = error {
+                    prop_assert!((1..=func.chars().count() + 1).contains(&column), "{:?}: {}", func, column);
+                }
+            }
         }
     }
 }

@@ -35,9 +35,9 @@ impl std::fmt::Display for RuleId {
     }
 }
 
-/// An open PROBLEM.
+/// An open PROBLEM: the state of an alarm.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct State {
+pub struct OpenProblem {
     pub rule: RuleId,
     /// Time of the point of the last PROBLEM sent.
     pub time: i64,
@@ -45,7 +45,7 @@ pub(crate) struct State {
     pub current_step: i32,
 }
 
-const _: () = assert!(size_of::<State>() == 32);
+const _: () = assert!(size_of::<OpenProblem>() == 32);
 
 /// What follows from judging a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +66,7 @@ pub(crate) struct Moment {
 }
 
 /// Decides what is sent when the rule holds (or not) and `last` is its open PROBLEM, if any.
-pub(crate) fn next(last: Option<&State>, holds: bool, moment: Moment) -> Next {
+pub(crate) fn next(last: Option<&OpenProblem>, holds: bool, moment: Moment) -> Next {
     match (last, holds) {
         (None, false) => Next::Nothing,
         (Some(_), false) => Next::Recovery,
@@ -89,16 +89,16 @@ pub(crate) fn next(last: Option<&State>, holds: bool, moment: Moment) -> Next {
 /// The open PROBLEMs of one shard, found by series.
 #[derive(Default)]
 pub(crate) struct States {
-    table: HashTable<State>,
+    table: HashTable<OpenProblem>,
 }
 
 impl States {
-    pub fn find(&self, series: SeriesId, rule: RuleId) -> Option<&State> {
+    pub fn find(&self, series: SeriesId, rule: RuleId) -> Option<&OpenProblem> {
         self.table.find(hash(series), |state| state.series == series && state.rule == rule)
     }
 
-    pub fn set(&mut self, state: State) {
-        let same = |other: &State| other.series == state.series && other.rule == state.rule;
+    pub fn set(&mut self, state: OpenProblem) {
+        let same = |other: &OpenProblem| other.series == state.series && other.rule == state.rule;
         match self.table.entry(hash(state.series), same, |other| hash(other.series)) {
             hashbrown::hash_table::Entry::Occupied(mut entry) => *entry.get_mut() = state,
             hashbrown::hash_table::Entry::Vacant(entry) => {
@@ -113,21 +113,19 @@ impl States {
         }
     }
 
-    /// Removes the states of `series` whose rule `keep` refuses.
-    pub fn retain_of(&mut self, series: SeriesId, mut keep: impl FnMut(RuleId) -> bool) {
-        if self.table.is_empty() {
-            return;
-        }
-        while let Ok(entry) = self.table.find_entry(hash(series), |state| state.series == series && !keep(state.rule)) {
-            entry.remove();
+    /// Moves the states of `series` whose rule `goes` to `dropped`.
+    pub fn drop_of(&mut self, series: SeriesId, goes: impl Fn(RuleId) -> bool, dropped: &mut Vec<OpenProblem>) {
+        while let Ok(entry) = self.table.find_entry(hash(series), |state| state.series == series && goes(state.rule)) {
+            dropped.push(entry.remove().0);
         }
     }
 
-    pub fn retain(&mut self, mut keep: impl FnMut(&State) -> bool) {
-        self.table.retain(|state| keep(state));
+    /// Moves the states that `stays` refuses to `dropped`.
+    pub fn retain(&mut self, mut stays: impl FnMut(&OpenProblem) -> bool, dropped: &mut Vec<OpenProblem>) {
+        dropped.extend(self.table.extract_if(|state| !stays(state)));
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &State> {
+    pub fn iter(&self) -> impl Iterator<Item = &OpenProblem> {
         self.table.iter()
     }
 
@@ -159,12 +157,12 @@ mod tests {
 
     const SERIES: SeriesId = SeriesId(7);
 
-    fn open(current_step: i32, time: i64) -> State {
-        State { rule: RuleId::Strategy(1), time, series: SERIES, current_step }
+    fn open(current_step: i32, time: i64) -> OpenProblem {
+        OpenProblem { rule: RuleId::Strategy(1), time, series: SERIES, current_step }
     }
 
     /// Rule with `max_step` 3, judged at `now`, where the oldest point used has the time `oldest`.
-    fn check(last: Option<State>, holds: bool, oldest: i64, now: i64, expected: Next) {
+    fn check(last: Option<OpenProblem>, holds: bool, oldest: i64, now: i64, expected: Next) {
         let moment = Moment { oldest, now, max_step: 3, min_interval_s: 300 };
         assert_eq!(next(last.as_ref(), holds, moment), expected, "{last:?} {holds} {oldest} {now}");
     }
@@ -196,14 +194,16 @@ mod tests {
     fn states_of_a_series_are_told_apart_by_rule() {
         let mut states = States::default();
         for id in 0..5 {
-            states.set(State { rule: RuleId::Strategy(id), ..open(1, 60) });
-            states.set(State { rule: RuleId::Expression(id), ..open(1, 60) });
+            states.set(OpenProblem { rule: RuleId::Strategy(id), ..open(1, 60) });
+            states.set(OpenProblem { rule: RuleId::Expression(id), ..open(1, 60) });
         }
-        states.set(State { rule: RuleId::Strategy(2), ..open(2, 120) });
-        states.set(State { series: SeriesId(8), ..open(1, 60) });
+        states.set(OpenProblem { rule: RuleId::Strategy(2), ..open(2, 120) });
+        states.set(OpenProblem { series: SeriesId(8), ..open(1, 60) });
         assert_eq!(states.len(), 11);
         assert_eq!(states.find(SERIES, RuleId::Strategy(2)).map(|s| s.current_step), Some(2));
-        states.retain_of(SERIES, |rule| rule == RuleId::Expression(3));
+        let mut dropped = Vec::new();
+        states.drop_of(SERIES, |rule| rule != RuleId::Expression(3), &mut dropped);
+        assert_eq!(dropped.len(), 9);
         assert_eq!(states.len(), 2);
         states.remove(SERIES, RuleId::Expression(3));
         assert_eq!(states.iter().map(|s| s.series).collect::<Vec<_>>(), [SeriesId(8)]);

@@ -7,7 +7,7 @@
 //! Invariants: a series that is not covered has exactly the successors of its rules (`tests/properties.rs`).
 
 use crate::rule_set::{Rule, RuleSet};
-use crate::state::RuleId;
+use crate::state::{OpenProblem, RuleId};
 use model::rule::RuleTags;
 use model::{EventRule, SeriesKey};
 use std::collections::{HashMap, HashSet};
@@ -21,6 +21,7 @@ pub struct Touched {
     successors: Vec<Option<u32>>,
     /// Metrics with an expression that came, went, or changed its tags.
     expression_metrics: HashSet<Box<str>>,
+    pub(crate) closed: Vec<OpenProblem>,
 }
 
 /// What decides which series a rule is bound to.
@@ -30,7 +31,7 @@ impl Touched {
     pub(crate) fn between(old: Arc<RuleSet>, new: Arc<RuleSet>) -> Touched {
         let successors = successors(&old.rules, &new.rules);
         let expression_metrics = changed_expressions(&old.rules, &new.rules, &successors);
-        Touched { old, new, successors, expression_metrics }
+        Touched { old, new, successors, expression_metrics, closed: Vec::new() }
     }
 
     /// Whether the series must be bound anew.
@@ -45,6 +46,11 @@ impl Touched {
         let old = old_metric.map_or(&[][..], |metric| self.old.strategies_of(key.endpoint, metric));
         let new = new_metric.map_or(&[][..], |metric| self.new.strategies_of(key.endpoint, metric));
         old.len() != new.len() || old.iter().zip(new).any(|(old, new)| self.successor(old.1) != Some(new.1))
+    }
+
+    /// The PROBLEMs that are forgotten because their rule is gone; see [`crate::Judge::bind`] for those of touched series.
+    pub fn closed(&self) -> &[OpenProblem] {
+        &self.closed
     }
 
     pub(crate) fn successor(&self, old: u32) -> Option<u32> {

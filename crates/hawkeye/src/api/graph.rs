@@ -121,11 +121,10 @@ async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQ
         let store = engine.store();
         let mut rows = Vec::new();
         for name in names.iter().take(PAGE_ROWS_MAX) {
-            for id in store.endpoint_ids(std::slice::from_ref(name)) {
-                let ts = store.endpoint_last_time(id).unwrap_or(0);
-                if ts >= deadline {
-                    rows.push(json!({"id": id, "endpoint": name, "ts": ts}));
-                }
+            let Some(id) = store.endpoint_ids(&[name])[0] else { continue };
+            let ts = store.endpoint_last_time(id).unwrap_or(0);
+            if ts >= deadline {
+                rows.push(json!({"id": id, "endpoint": name, "ts": ts}));
             }
         }
         rows
@@ -189,7 +188,6 @@ async fn history(
     let query = Query { from: request.start_time, to: request.end_time, cf, now: crate::clock::now() };
     let points_max = context.config.graph.query_points_max as u64;
     let checked = blocking(&context, {
-        let query = query.clone();
         move |engine| (points_asked(engine, &request, &query), request)
     });
     let (points, request) = checked.await?;
@@ -215,7 +213,7 @@ fn points_asked(engine: &Engine, request: &HistoryRequest, query: &Query) -> u64
     for endpoint in &request.hostnames {
         for counter in &request.counters {
             if let Some(id) = engine.store().series_id(endpoint, counter) {
-                points = points.saturating_add(engine.store().rows(id, query));
+                points = points.saturating_add(engine.store().rows(id, query) as u64);
             }
         }
     }
@@ -303,6 +301,7 @@ async fn last_points(
             let last = store.series_id(&pair.endpoint, &pair.counter).and_then(|id| store.last(id));
             let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
             let comma = if i == 0 { "" } else { "," };
+            // What is unknown is time 0 and value 0, as in the original.
             let (time, value) = last.map_or((0, 0.0), |point| (point.time, point.value));
             write!(text, "{comma}{},\"value\":{{\"timestamp\":{time},\"value\":", head.trim_end_matches('}'))
                 .expect("String");

@@ -4,7 +4,9 @@
 
 #![allow(dead_code)] // each test uses its part
 
-use judge::{Judge, Options, Refused, RuleSet, Window};
+pub mod naive;
+
+use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use std::sync::Arc;
 
@@ -69,12 +71,21 @@ impl World {
         let (set, refused) = RuleSet::compile(rules, &self.options);
         self.rules = set.clone();
         let touched = self.judge.load(set);
+        let mut closed = touched.closed().to_vec();
         for (number, series) in self.table.0.iter().enumerate() {
             if touched.covers(series.key()) {
-                self.judge.bind(SeriesId(number as u32), series.key(), series.counter_type);
+                closed.extend(self.judge.bind(SeriesId(number as u32), series.key(), series.counter_type));
             }
         }
+        self.close(&closed);
         refused
+    }
+
+    /// Takes the alarms of a rule that is gone out of the queue, as the server does.
+    fn close(&mut self, closed: &[OpenProblem]) {
+        let is_closed =
+            |series, event: &Event| closed.iter().any(|c| c.series == series && c.rule == RuleId::of(&event.rule));
+        self.queue.retain(|(series, event)| !is_closed(*series, event));
     }
 
     pub fn add(&mut self, series: Series) -> SeriesId {
