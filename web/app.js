@@ -140,15 +140,16 @@ function header() {
   const session = h("div", { class: "session" });
   const language = h("button", { type: "button", class: "language", lang: t("other_language_lang"), title: t("other_language_hint"), onclick: changeLanguage }, t("other_language"));
   const brand = h("a", { class: "brand", href: "#/" }, h("img", { src: "ui/icon.svg", alt: "", width: 28, height: 28 }), t("title"));
-  const stats = h("ul", { class: "stats" }, hosts.element, series.element, alarms.element);
+  const stats = h("ul", { class: "stats", hidden: true }, hosts.element, series.element, alarms.element);
   document.getElementById("top").replaceChildren(h("div", { class: "top-inner" }, brand, stats, updated, language, session));
-  const made = { hosts, series, alarms, updated, session };
+  const made = { stats, hosts, series, alarms, updated, session };
   if (page.overview) showHeader(made);
   return made;
 }
 
-function showHeader({ hosts, series, alarms, updated, session } = top) {
+function showHeader({ stats, hosts, series, alarms, updated, session } = top) {
   const { overview } = page;
+  stats.hidden = false;
   setText(hosts.value, `${formatCount(overview.hosts_reporting)} / ${formatCount(overview.hosts_total)}`);
   hosts.element.classList.toggle("warn", overview.hosts_reporting < overview.hosts_total);
   setText(series.value, formatCount(overview.series));
@@ -173,6 +174,7 @@ function askForLogin() {
   const ended = api.hasToken();
   api.forgetToken();
   page.overview = null;
+  top = header();
   // With a token that ended the answer may still be yes without one.
   if (ended) return refresh();
   banner.hidden = true;
@@ -221,9 +223,7 @@ async function endSession() {
     // The server may be away or have ended the session itself; here it is over in any case.
   }
   page.overview = null;
-  top.session.replaceChildren();
-  delete top.session.dataset.user;
-  show();
+  build();
 }
 
 start();

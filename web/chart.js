@@ -10,7 +10,7 @@ import { formatTick, formatTime, formatValue } from "./format.js";
 import { t } from "./i18n.js";
 
 const HEIGHT = 176;
-const MARGIN = { top: 10, right: 12, bottom: 22, left: 62 };
+const MARGIN = { top: 10, right: 18, bottom: 22, left: 62 };
 // Time ticks fall on multiples of these, in local time.
 const TICK_STEPS_S = [1, 2, 5, 10, 15, 30].map((n) => n * 60).concat([1, 2, 3, 4, 6, 12, 24, 48, 168].map((n) => n * 3600));
 const TICK_WIDTH_MIN = 62;
@@ -37,7 +37,7 @@ export class Chart {
     Object.assign(this, { options, series: [], start: 0, end: 1, message: null, switched: new Map(), width: 0 });
     this.time = h("span", { class: "chart-time" });
     this.plot = h("div", { class: "plot", tabindex: 0, role: "img", onpointermove: (e) => this.point(e), onpointerdown: (e) => this.point(e), onpointerleave: (e) => e.pointerType === "mouse" && moveCursor(null), onkeydown: (e) => this.key(e), onblur: () => moveCursor(null) });
-    this.legend = h("ul", { class: "legend" });
+    this.legend = h("ul", { class: /[bB]/.test(options.unit) ? "legend wide" : "legend" });
     this.spoken = h("span", { class: "hidden", "aria-live": "polite" });
     const remove = options.onRemove && h("button", { class: "icon", type: "button", title: t("remove"), "aria-label": `${t("remove")}: ${options.title}`, onclick: options.onRemove }, "×");
     const head = h("figcaption", {}, h("h3", {}, options.title), this.time, remove);
@@ -79,21 +79,21 @@ export class Chart {
     const names = this.series.map((one) => one.name + one.colour).join("\n");
     if (names === this.legendNames) return;
     this.legendNames = names;
-    this.legend.replaceChildren(...this.series.map((one) => this.legendItem(one)));
-    if (this.options.total) {
-      this.totalValue = h("span", { class: "value" });
-      this.legend.append(h("li", { class: "total" }, this.options.total, this.totalValue));
-    }
+    this.values = this.series.map(() => h("span", { class: "value" }));
+    this.totalValue = h("span", { class: "value" });
+    const total = this.options.total && h("li", { class: "total" }, this.options.total, this.totalValue);
+    const items = this.series.map((one, index) => this.legendItem(one, this.values[index]));
+    this.legend.replaceChildren(...(total ? [total] : []), ...items);
   }
 
-  legendItem(series) {
+  legendItem(series, value) {
     const { name, mirror, colour } = series;
     const toggle = () => {
       this.switched.set(name, !this.isOn(series));
       this.draw();
     };
     const swatch = h("i", { class: `swatch c${colour}${mirror ? " mirror" : ""}` });
-    return h("li", {}, h("button", { type: "button", onclick: toggle }, swatch, h("span", { class: "name" }, name), h("span", { class: "value" })));
+    return h("li", {}, h("button", { type: "button", onclick: toggle }, swatch, h("span", { class: "name" }, name), value));
   }
 
   draw() {
@@ -151,11 +151,9 @@ export class Chart {
     if (!this.x) return;
     const inside = cursorTime !== null && cursorTime >= this.start && cursorTime <= this.end && !this.message;
     const rows = this.series.map((one) => (inside ? rowAt(one, cursorTime) : newestRow(one)));
-    const items = [...this.legend.children];
     this.series.forEach((one, index) => {
-      const button = items[index].firstElementChild;
-      setText(button.lastElementChild, formatValue(rows[index]?.[1], this.options.unit));
-      button.setAttribute("aria-pressed", String(this.isOn(one)));
+      setText(this.values[index], formatValue(rows[index]?.[1], this.options.unit));
+      this.values[index].parentElement.setAttribute("aria-pressed", String(this.isOn(one)));
     });
     if (this.options.total) {
       const known = rows.filter((row, index) => row && row[1] !== null && this.isOn(this.series[index]));
@@ -252,11 +250,10 @@ export function valueAxis(lines, { unit, top }) {
   most = Math.max(most, least === 0 || most > 0 ? (top ?? 0) : 0);
   if (most === least) most = least + 1;
   const step = niceStep((most - least) / 4);
-  const low = Math.floor(least / step - 1e-9) * step;
+  const low = Math.floor(least / step + 1e-9) * step;
   let high = Math.ceil(most / step - 1e-9) * step;
   if (unit === "%" && most <= 100.5) high = Math.min(high, 100);
-  const count = Math.round((high - low) / step - 0.25);
-  const ticks = Array.from({ length: count + 1 }, (_, index) => Number((low + index * step).toPrecision(12)));
+    const ticks = Array.from({ length: Math.floor((high - low) / step + 1e-9) + 1 }, (_, index) => Number((low + index * step).toPrecision(12)));
   return { ticks, low, high };
 }
 

@@ -57,3 +57,10 @@ export function formatAge(seconds) {
 export function formatCount(number) {
   return number.toLocaleString("en").replaceAll(",", "\u2009");
 }
+
+// Numbers in names count as numbers: web2 before web10.
+const collator = new Intl.Collator("en", { numeric: true });
+
+export function byText(a, b) {
+  return collator.compare(a, b);
+}

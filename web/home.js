@@ -1,7 +1,7 @@
 // Home: the open alarms and the table of hosts.
 
 import { h, Keyed, setText } from "./dom.js";
-import { formatAge, formatCount, formatTime, formatValue } from "./format.js";
+import { byText, formatAge, formatCount, formatTime } from "./format.js";
 import { t } from "./i18n.js";
 
 export function hostLink(name, counter) {
@@ -143,7 +143,7 @@ export class Home {
       age.title = formatTime(host.last_report_s);
       cpu.update(host.cpu_busy);
       memory.update(host.mem_used_percent);
-      setText(load, formatValue(host.load_1min, ""));
+      setText(load, fixed(host.load_1min, 2));
     };
     return { element, update };
   }
@@ -153,11 +153,13 @@ export function isSilent(host, overview) {
   return overview.now - host.last_report_s > overview.silent_after_s;
 }
 
-// Numbers in names count as numbers: web2 before web10.
-const collator = new Intl.Collator("en", { numeric: true });
-
 function byName(a, b) {
-  return collator.compare(a.name, b.name);
+  return byText(a.name, b.name);
+}
+
+// The same number of decimals in a whole column, so that the eye can compare.
+function fixed(value, decimals) {
+  return value === null ? "–" : value.toFixed(decimals);
 }
 
 // A percentage with a bar; the bar repeats the text and is hidden from screen readers.
@@ -167,7 +169,7 @@ function meter(label) {
   const bar = h("span", { class: "meter", "aria-hidden": "true" }, fill);
   const element = h("td", { class: "number", "data-label": label }, h("span", { class: "metered" }, bar, text));
   const update = (percent) => {
-    setText(text, formatValue(percent === null ? null : Math.round(percent * 10) / 10, "%"));
+    setText(text, percent === null ? "–" : `${fixed(percent, 1)} %`);
     bar.hidden = percent === null;
     fill.style.width = `${Math.min(100, Math.max(0, percent ?? 0))}%`;
     fill.className = percent >= 90 ? "high" : percent >= 75 ? "raised" : "";

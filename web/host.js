@@ -7,7 +7,7 @@
 import * as api from "./api.js";
 import { Chart } from "./chart.js";
 import { h, Keyed, setText } from "./dom.js";
-import { formatAge, formatTime, formatValue } from "./format.js";
+import { byText, formatAge, formatTime, formatValue } from "./format.js";
 import { Alarms, isSilent } from "./home.js";
 import { t } from "./i18n.js";
 
@@ -42,13 +42,14 @@ function memorySeries(answer) {
   return [used && { ...used, name: t("used") }, swap && { ...swap, name: t("swap") }].filter(Boolean);
 }
 
-// The loopback device is switched off at first where there are others: its traffic never leaves the host.
+// The loopback device comes last and is switched off at first where there are others: its traffic never leaves the host.
 function netSeries(answer) {
   const inwards = tagged(answer, "net.if.in.bits", "iface", { suffix: t("in"), mirror: false });
   const outwards = tagged(answer, "net.if.out.bits", "iface", { suffix: t("out"), mirror: true });
   const series = pairs(inwards, outwards);
-  const others = series.some((one) => one.group !== "lo");
-  return series.map((one) => ({ ...one, off: others && one.group === "lo" }));
+  const others = series.filter((one) => one.group !== "lo");
+  const loopback = series.filter((one) => one.group === "lo").map((one) => ({ ...one, off: others.length > 0 }));
+  return [...others, ...loopback];
 }
 
 function diskSeries(answer) {
@@ -60,16 +61,14 @@ function diskSeries(answer) {
 function dfSeries(answer) {
   const used = tagged(answer, "df.bytes.used.percent", "mount", {});
   const free = tagged(answer, "df.bytes.free.percent", "mount", {}).map(rest);
-  return [...used, ...free.filter((one) => !used.some((other) => other.name === one.name))];
+  const missing = free.filter((one) => !used.some((other) => other.name === one.name));
+  return [...used, ...missing].sort((a, b) => byText(a.name, b.name));
 }
 
-// The same device's two series beside each other, the busiest device first.
+// The same device's two series beside each other. Devices are in order of their names in every chart, so that each has
+// the same colour in all of them.
 function pairs(one, other) {
-  const weight = new Map();
-  for (const { group, values } of [...one, ...other]) {
-    weight.set(group, (weight.get(group) ?? 0) + values.reduce((sum, [, value]) => sum + (value ?? 0), 0));
-  }
-  return [...one, ...other].sort((a, b) => weight.get(b.group) - weight.get(a.group) || a.group.localeCompare(b.group) || a.mirror - b.mirror);
+  return [...one, ...other].sort((a, b) => byText(a.group, b.group) || a.mirror - b.mirror);
 }
 
 function plain(answer, nameOf) {
@@ -84,12 +83,13 @@ function rest(series) {
 function tagged(answer, metric, key, { scale = 1, suffix, mirror }) {
   const found = answer.filter(({ counter }) => counter.startsWith(metric + "/"));
   const short = found.map(({ counter }) => tagOf(counter.slice(metric.length + 1), key));
-  return found.map((one, index) => {
+  const series = found.map((one, index) => {
     const unique = short[index] !== undefined && short.filter((name) => name === short[index]).length === 1;
     const group = unique ? short[index] : one.counter.slice(metric.length + 1);
     const values = scale === 1 ? one.values : one.values.map(([time, value]) => [time, value === null ? null : value * scale]);
     return { ...one, values, mirror, group, name: suffix ? `${group} ${suffix}` : group };
   });
+  return series.sort((a, b) => byText(a.group, b.group));
 }
 
 function tagOf(tags, key) {
