@@ -39,8 +39,14 @@ function times() {
   assert.equal(formatAge(7200), "2 h ago");
   assert.equal(formatAge(3 * 86400), "3 d ago");
   // Ticks fall on round local times, also where those are no round UTC times.
-  assert.deepEqual(timeTicks(midnight - 3000, midnight + 600, 6), [-50, -40, -30, -20, -10, 0, 10].map((n) => midnight + n * 60));
-  assert.deepEqual(timeTicks(midnight - 40_000, midnight + 40_000, 4).map((time) => formatTick(time)), ["18:00", "11-22", "06:00"]);
+  assert.deepEqual(
+    timeTicks(midnight - 3000, midnight + 600, 6),
+    [-50, -40, -30, -20, -10, 0, 10].map((n) => midnight + n * 60),
+  );
+  assert.deepEqual(
+    timeTicks(midnight - 40_000, midnight + 40_000, 4).map((time) => formatTick(time)),
+    ["18:00", "11-22", "06:00"],
+  );
 }
 
 function axes() {
@@ -48,7 +54,8 @@ function axes() {
     const axis = valueAxis([{ rows: rows.map((value, index) => [index, value]) }], options);
     assert.deepEqual(axis.ticks, ticks);
     assert.ok(axis.low <= ticks[0] && axis.high >= ticks[ticks.length - 1]);
-    for (const value of rows) assert.ok(value === null || (value >= axis.low && value <= axis.high), `${value} is outside`);
+    for (const value of rows)
+      assert.ok(value === null || (value >= axis.low && value <= axis.high), `${value} is outside`);
   };
   check([], { unit: "" }, [0, 0.25, 0.5, 0.75, 1]);
   check([null, 3], { unit: "%", top: 10 }, [0, 2.5, 5, 7.5, 10]);
@@ -60,21 +67,58 @@ function axes() {
 }
 
 function gaps() {
-  const check = (rows, expected) => assert.deepEqual(runs(rows, 60).map((run) => run.map(([time]) => time)), expected);
+  const check = (rows, expected) =>
+    assert.deepEqual(
+      runs(rows, 60).map((run) => run.map(([time]) => time)),
+      expected,
+    );
   check([], []);
   check([[0, null]], []);
-  check([[0, 1], [60, 2], [120, null], [180, 3]], [[0, 60], [180]]);
-  check([[0, 1], [180, 2]], [[0], [180]]);
+  check(
+    [
+      [0, 1],
+      [60, 2],
+      [120, null],
+      [180, 3],
+    ],
+    [[0, 60], [180]],
+  );
+  check(
+    [
+      [0, 1],
+      [180, 2],
+    ],
+    [[0], [180]],
+  );
 }
 
 // A missing value counts as nothing where another series knows one, and as a gap where none does.
 function stacks() {
-  const one = { values: [[0, 1], [60, null], [120, null]] };
-  const other = { values: [[0, 2], [60, 5]] };
+  const one = {
+    values: [
+      [0, 1],
+      [60, null],
+      [120, null],
+    ],
+  };
+  const other = {
+    values: [
+      [0, 2],
+      [60, 5],
+    ],
+  };
   const [upper, lower] = stack([one, other]);
   assert.equal(lower.series, one);
-  assert.deepEqual(lower.rows, [[0, 1, 0], [60, 0, 0], [120, null, 0]]);
-  assert.deepEqual(upper.rows, [[0, 3, 1], [60, 5, 0], [120, null, 0]]);
+  assert.deepEqual(lower.rows, [
+    [0, 1, 0],
+    [60, 0, 0],
+    [120, null, 0],
+  ]);
+  assert.deepEqual(upper.rows, [
+    [0, 3, 1],
+    [60, 5, 0],
+    [120, null, 0],
+  ]);
 }
 
 for (const test of [values, times, axes, gaps, stacks]) {
