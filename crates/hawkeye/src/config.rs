@@ -189,6 +189,8 @@ pub struct ApiConfig {
     pub signup: bool,
     /// A second secret that passes as any user's `sig`, for server-to-server calls; "" (the default) is none.
     pub server_token: String,
+    /// The `salt` of an old Open-Falcon api whose user table is taken over: its md5 passwords let their users in once.
+    pub salt: String,
     /// Who may see the first page without logging in: "loopback" peers, "all", or "none".
     pub viewer: Viewer,
 }
@@ -303,7 +305,7 @@ impl Default for SmtpConfig {
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        ApiConfig { signup: false, server_token: String::new(), viewer: Viewer::Loopback }
+        ApiConfig { signup: false, server_token: String::new(), salt: String::new(), viewer: Viewer::Loopback }
     }
 }
 

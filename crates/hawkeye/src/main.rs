@@ -3,6 +3,7 @@
 
 mod api;
 mod cli;
+mod clock;
 mod config;
 mod metrics;
 mod portal;
