@@ -46,10 +46,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut shu
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let stopping = async { shutdown.wait_for(|stop| *stop).await.map(|_| ()) };
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        _ = stopping => {
+        // The guard that `wait_for` returns must not live across the await below.
+        () = async { drop(shutdown.wait_for(|stop| *stop).await) } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
