@@ -131,7 +131,13 @@ impl Engine {
         let mut series = Vec::new();
         self.store.for_each_series(&mut |id, key, counter_type, _| {
             if touched[self.store.shard_of(id)].covers(key) {
-                series.push((id, key.endpoint.to_string(), key.metric.to_string(), key.tags.as_str().to_string(), counter_type));
+                series.push((
+                    id,
+                    key.endpoint.to_string(),
+                    key.metric.to_string(),
+                    key.tags.as_str().to_string(),
+                    counter_type,
+                ));
             }
         });
         for (id, endpoint, metric, tags, counter_type) in &series {
