@@ -3,6 +3,7 @@
 use super::*;
 use crate::portal::user::{self, Profile};
 use crate::portal::{password, session};
+use crate::role::alarm::queue::EventQueue;
 use anyhow::Result;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -20,12 +21,21 @@ pub(super) async fn site(change: impl FnOnce(&mut Config)) -> Result<Site> {
     let (dir, portal) = crate::portal::tests::temporary().await?;
     let mut config = Config::default();
     change(&mut config);
-    let context = Context::new(portal, Arc::new(config));
+    let context = Context::new(portal, Arc::new(config), engine(dir.path())?);
     for (name, role) in [("root", user::ROOT), ("alice", user::NORMAL), ("bob", user::NORMAL)] {
         let hash = password::hash(&format!("{name}-pw")).await?;
         user::create(&context.portal, name, &hash, &Profile::default(), role, 0).await?;
     }
     Ok(Site { _dir: dir, router: router(context.clone()), context })
+}
+
+/// An engine with nothing in it, in a directory of its own under `dir`.
+fn engine(dir: &std::path::Path) -> Result<Arc<Engine>> {
+    const SHARDS: usize = 1;
+    let options = store::Options { dir: dir.join("store"), shard_count: SHARDS, ..store::Options::default() };
+    let (store, _) = store::Store::open(options, crate::clock::now())?;
+    let (queue, _) = EventQueue::open(&dir.join("events"))?;
+    Ok(Arc::new(Engine::new(store, SHARDS, judge::Options::default(), Arc::new(queue))))
 }
 
 impl Site {
@@ -278,18 +288,22 @@ async fn recorded_answers_of_the_original() -> Result<()> {
     config.api.signup = true;
     config.api.server_token = "default-token-used-in-server-side".into();
     let text = str::to_string;
-    let (cnname, email, phone, im, qq) = (text("Root"), text("root@example.com"), text("100"), text("im0"), text("1000"));
+    let (cnname, email, phone, im, qq) =
+        (text("Root"), text("root@example.com"), text("100"), text("im0"), text("1000"));
     let profile = Profile { cnname, email, phone, im, qq };
     user::create(&portal, "root", &password::hash("rootpass").await?, &profile, user::ROOT, 0).await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}/api/v1", listener.local_addr()?);
-    let router = router(Context::new(portal, Arc::new(config)));
+    let router = router(Context::new(portal, Arc::new(config), engine(dir.path())?));
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let results = dir.path().join("results.json");
     let mut checker = std::process::Command::new("python3");
     checker.arg(folder.join("check_rest.py")).arg(folder.join("rest.jsonl")).args(["--base", &base]);
     checker.args(["--admin-setup", "login", "--admin-password", "rootpass", "--strict"]);
-    checker.args(["--only", "auth,user,admin,team,hostgroup,host,maintain,plugin,template,action,strategy,tplbind,expression"]);
+    checker.args([
+        "--only",
+        "auth,user,admin,team,hostgroup,host,maintain,plugin,template,action,strategy,tplbind,expression",
+    ]);
     checker.arg("--json").arg(&results);
     let output = tokio::task::spawn_blocking(move || checker.output()).await??;
     server.abort();
