@@ -1,5 +1,8 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
+mod groups;
+mod rules;
+
 use super::*;
 use crate::portal::user::{self, Profile};
 use crate::portal::{password, session};
