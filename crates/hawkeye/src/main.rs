@@ -8,6 +8,7 @@ mod config;
 mod engine;
 mod ingest;
 mod loadgen;
+mod local_time;
 mod metrics;
 mod net;
 mod portal;

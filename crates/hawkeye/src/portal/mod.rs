@@ -11,6 +11,8 @@
 
 pub mod action;
 pub mod admin;
+pub mod alarm;
+pub mod delivery;
 pub mod expression;
 pub mod group;
 pub mod hbs;

@@ -4,6 +4,8 @@ mod basics;
 mod crash;
 mod disk_full;
 mod model_test;
+mod queries;
+mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use std::path::PathBuf;
