@@ -20,6 +20,9 @@ pub const BODY_MAX: usize = 4 << 20;
 /// A guess: the slowest useful link sends 300 kB in half of it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Twice the hosts of the largest published installation. Each element may cost a statement or two under the write lock.
+const LIST_MAX: usize = 20_000;
+
 #[derive(Debug)]
 pub enum Fields {
     Json(Map<String, Value>),
@@ -117,6 +120,7 @@ impl Fields {
             Fields::Form(pairs) => collect_pairs(pairs, name).map(|texts| texts.map(str::to_string).collect()),
             Fields::Json(map) => list(map, name, "texts", |value| value.as_str().map(str::to_string))?,
         };
+        check_list(name, texts.as_deref().unwrap_or_default())?;
         for (index, text) in texts.iter().flatten().enumerate() {
             if text.is_empty() {
                 return Err(ApiError::bad(format!("{name}[{index}] is empty")));
@@ -128,12 +132,14 @@ impl Fields {
 
     /// A list of whole numbers; a form repeats the name. None when absent.
     pub fn ints(&self, name: &str) -> Result<Option<Vec<i64>>, ApiError> {
-        match self {
+        let ints: Option<Vec<i64>> = match self {
             Fields::Form(pairs) => {
-                collect_pairs(pairs, name).map(|texts| texts.map(|text| parse_int(name, text)).collect()).transpose()
+                collect_pairs(pairs, name).map(|texts| texts.map(|text| parse_int(name, text)).collect()).transpose()?
             }
-            Fields::Json(map) => list(map, name, "whole numbers", Value::as_i64),
-        }
+            Fields::Json(map) => list(map, name, "whole numbers", Value::as_i64)?,
+        };
+        check_list(name, ints.as_deref().unwrap_or_default())?;
+        Ok(ints)
     }
 
     /// An object inside a JSON body; empty when absent, so that the missing field inside it is the one reported.
@@ -166,6 +172,16 @@ pub fn check_length(name: &str, text: &str, max: usize) -> Result<(), ApiError> 
     // Bytes first: they are known, and a text with few bytes has few characters.
     if text.len() > max && text.chars().count() > max {
         return Err(ApiError::bad(format!("{name} is longer than {max} characters")));
+    }
+    Ok(())
+}
+
+fn check_list<T>(name: &str, list: &[T]) -> Result<(), ApiError> {
+    if list.len() > LIST_MAX {
+        return Err(ApiError::bad(format!(
+            "{name} has {} elements, more than {LIST_MAX}: send it in parts",
+            list.len()
+        )));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! REST API: Open-Falcon's routes under `/api/v1`, with its shapes, statuses and texts.
 //!
 //! How: one file per subject; each has `routes()` and short handlers that check the input, ask `portal` and answer.
-//! Whoever changes rows that rules, hosts, groups or plugins depend on calls `portal.announce()` after the commit.
+//! The functions of `portal` that change what rules, probes or plugins depend on announce it after their commit.
 //! Invariants: a handler that panics answers 500 and nothing else happens; bodies are at most [`body::BODY_MAX`] bytes;
 //! whatever is not a route is a JSON 404, also a known path with another method, as in the original.
 //! Compat: recorded answers of the original, replayed by `tests.rs`; differences are listed in docs/compat.md.
@@ -10,11 +10,21 @@ pub mod attempts;
 pub mod auth;
 pub mod body;
 pub mod error;
+mod expression;
+mod graph;
+mod host;
+mod hostgroup;
+mod metric;
 pub mod page;
+mod rule;
 mod session;
+mod strategy;
+mod team;
+mod template;
 mod user;
 
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::portal::Portal;
 use attempts::Attempts;
 use axum::Router;
@@ -33,18 +43,29 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub struct Context {
     pub portal: Portal,
     pub config: Arc<Config>,
+    pub engine: Arc<Engine>,
     pub attempts: Arc<Attempts>,
 }
 
 impl Context {
-    pub fn new(portal: Portal, config: Arc<Config>) -> Context {
-        Context { portal, config, attempts: Arc::default() }
+    pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>) -> Context {
+        Context { portal, config, engine, attempts: Arc::default() }
     }
 }
 
 /// All routes under `/api/v1`. The caller adds what lies beside it (pages, `/health`, `/metrics`).
 pub fn router(context: Context) -> Router {
-    let v1 = Router::new().merge(session::routes()).merge(user::routes());
+    let v1 = Router::new()
+        .merge(session::routes())
+        .merge(user::routes())
+        .merge(graph::routes())
+        .merge(team::routes())
+        .merge(host::routes())
+        .merge(hostgroup::routes())
+        .merge(template::routes())
+        .merge(strategy::routes())
+        .merge(metric::routes())
+        .merge(expression::routes());
     Router::new()
         .nest("/api/v1", v1)
         .fallback(not_found)

@@ -9,10 +9,22 @@
 //! counted when rules are computed.
 //! Memory: at most [`CONNECTIONS_MAX`] SQLite connections with [`CACHE_KIB`] of page cache each.
 
+pub mod action;
+pub mod admin;
 pub mod alarm;
 pub mod delivery;
+pub mod expression;
+pub mod group;
+pub mod hbs;
+pub mod host;
 pub mod password;
+pub mod plugin;
+pub mod rules;
 pub mod session;
+pub mod snapshot;
+pub mod strategy;
+pub mod team;
+pub mod template;
 pub mod user;
 
 use anyhow::{Context, Result, bail};
@@ -69,6 +81,11 @@ impl Portal {
     /// Tells hbs and judge that rules, hosts, groups or plugins may have changed. Call it after the commit.
     pub fn announce(&self) {
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// The number of announcements so far, plus one.
+    pub fn version(&self) -> u64 {
+        *self.version.borrow()
     }
 
     /// Sees a new value after each [`Portal::announce`].
