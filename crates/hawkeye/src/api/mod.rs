@@ -6,6 +6,7 @@
 //! whatever is not a route is a JSON 404, also a known path with another method, as in the original.
 //! Compat: recorded answers of the original, replayed by `tests.rs`; differences are listed in docs/compat.md.
 
+mod alarm;
 pub mod attempts;
 pub mod auth;
 pub mod body;
@@ -65,7 +66,8 @@ pub fn router(context: Context) -> Router {
         .merge(template::routes())
         .merge(strategy::routes())
         .merge(metric::routes())
-        .merge(expression::routes());
+        .merge(expression::routes())
+        .merge(alarm::routes());
     Router::new()
         .nest("/api/v1", v1)
         .fallback(not_found)

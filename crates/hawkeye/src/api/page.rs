@@ -28,9 +28,13 @@ pub enum Search {
 
 impl Page {
     pub fn of(fields: &Fields) -> Result<Page, ApiError> {
-        let number = |name| match fields.text(name, 20)? {
-            text if text.is_empty() => Ok::<_, ApiError>(None),
-            text => parse_int(name, &text).map(Some),
+        let number = |name| match fields {
+            Fields::Json(_) if !fields.has(name) => Ok::<_, ApiError>(None),
+            Fields::Json(_) => fields.int(name).map(Some),
+            Fields::Form(_) => match fields.text(name, 20)? {
+                text if text.is_empty() => Ok(None),
+                text => parse_int(name, &text).map(Some),
+            },
         };
         match (number("page")?, number("limit")?) {
             (None, _) => Ok(Page { offset: 0, limit: None }),

@@ -20,7 +20,7 @@ mod plan;
 mod send;
 
 use crate::clock;
-use crate::config::{Config, Fsync};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::portal::{self, Portal};
 use anyhow::{Context, Result};
@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 /// After a failure of the database or the queue's files.
 const RETRY: Duration = Duration::from_secs(1);
@@ -56,9 +56,7 @@ pub async fn run(
     counters.register(&metrics, &queue, config.alarm.deliveries_max);
     let limits = Limits::new(config.alarm.give_up_after, config.alarm.deliveries_max);
     let mut alarm = Alarm::open(portal, queue.clone(), &config, limits, counters).await?;
-    let syncing = tokio::spawn(sync_each_second(queue.clone(), config.graph.fsync));
     alarm.run(&mut shutdown).await;
-    syncing.abort();
     let stopped = alarm.deliverer.stop().await;
     tokio::task::spawn_blocking(move || queue.sync()).await?.context("cannot sync the event queue")?;
     stopped
@@ -166,28 +164,6 @@ impl Alarm {
             }
         }
         Ok(())
-    }
-}
-
-/// Losing power costs at most the events of the last second.
-async fn sync_each_second(queue: Arc<EventQueue>, fsync: Fsync) {
-    if fsync != Fsync::Second {
-        return;
-    }
-    let mut second = interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        second.tick().await;
-        let queue = queue.clone();
-        let error = match tokio::task::spawn_blocking(move || queue.sync()).await {
-            Ok(result) => result.err(),
-            Err(panic) => Some(std::io::Error::other(panic)),
-        };
-        if let (Some(error), false) = (&error, failing) {
-            tracing::error!(%error, "cannot sync the event queue, trying again each second");
-        }
-        failing = error.is_some();
     }
 }
 

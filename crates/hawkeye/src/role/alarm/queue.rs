@@ -52,7 +52,7 @@ const FORGET: u8 = 4;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// `Always`: an append is on the disk when it returns. `Second`: [`EventQueue::sync`] is called each second.
+    /// `Always`: an append is on the disk when it returns. `Second`: the engine calls [`EventQueue::sync`] each second.
     pub fsync: Fsync,
     /// A segment that holds more events than this (bytes, and more than its snapshot) is followed by a new one.
     pub segment_bytes: u64,
@@ -78,6 +78,20 @@ pub struct Recovered {
     pub damaged: Vec<Damage>,
     /// Events that are whole but not understood (written by another version); they stay in the file.
     pub unreadable: u64,
+}
+
+impl Recovered {
+    fn tell(&self, dir: &Path) {
+        if self.torn_bytes_cut > 0 {
+            tracing::warn!(dir = %dir.display(), bytes = self.torn_bytes_cut, "cut off an unfinished write of events");
+        }
+        for damage in &self.damaged {
+            tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "events are damaged; the rest was read");
+        }
+        if self.unreadable > 0 {
+            tracing::error!(count = self.unreadable, "events are not understood: written by another version?");
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -197,6 +211,7 @@ impl EventQueue {
             unsynced: false,
         };
         let queue = EventQueue { dir: dir.to_path_buf(), options, state: Mutex::new(state), appended: Notify::new() };
+        found.tell(dir);
         Ok((queue, found))
     }
 

@@ -3,6 +3,7 @@
 use super::counters::Ended;
 use super::queue::Options;
 use super::*;
+use crate::config::Fsync;
 use crate::portal::alarm::{CaseFilter, cases};
 use crate::portal::delivery::Kind;
 use axum::extract::{Request, State};
