@@ -28,8 +28,6 @@ pub struct Lengths {
 const PRIORITY_MAX: i64 = 127;
 /// More PROBLEMs than this from one alarm is a mistake; a guess, far above what anybody sets.
 const MAX_STEP_MAX: i64 = 1_000_000;
-/// Steps of a series vary; the agents' step decides how many points the judge's window holds.
-const AGENT_STEP_S: i64 = 60;
 
 pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths) -> Result<Condition, ApiError> {
     let condition = Condition {
@@ -70,8 +68,8 @@ pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
 }
 
 fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
-    let points_max = (context.config.graph.hot_window / AGENT_STEP_S).clamp(1, i64::from(u32::MAX));
-    judge::check(&condition.func, &condition.op, points_max as u32).map_err(|error| ApiError::bad(error.to_string()))
+    judge::check(&condition.func, &condition.op, context.config.rule_points_max())
+        .map_err(|error| ApiError::bad(error.to_string()))
 }
 
 /// `^(>|=|<|!)(=)?$`

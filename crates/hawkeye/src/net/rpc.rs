@@ -127,10 +127,14 @@ async fn burst<S: Service>(
     let mut deadline = tokio::time::Instant::now() + limits.message_timeout;
     loop {
         match stream.try_read_buf(&mut buffer) {
-            Ok(0) if buffer.iter().all(u8::is_ascii_whitespace) => return Ok(Next::Closed),
+            Ok(0) if is_blank(&buffer) => return Ok(Next::Closed),
             Ok(0) => return Err(Fault::silent("ended_inside_message")),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // Readiness can be a memory of bytes that were read before; then there is nothing to wait for here.
+                if is_blank(&buffer) {
+                    return Ok(Next::Idle);
+                }
                 if tokio::time::timeout_at(deadline, stream.readable()).await.is_err() {
                     let text = format!("message not complete after {} s", limits.message_timeout.as_secs());
                     return Err(Fault { reason: "timeout", text });
@@ -142,8 +146,7 @@ async fn burst<S: Service>(
         let answered =
             answer_messages(&mut buffer, &mut framer, &mut scratch, service, stream, &mut answers, limits).await?;
         send(stream, &mut answers, limits.message_timeout).await?;
-        // White space between messages belongs to none of them, and is no reason to hold a buffer.
-        if buffer.iter().all(u8::is_ascii_whitespace) {
+        if is_blank(&buffer) {
             return Ok(Next::Idle);
         }
         if answered {
@@ -151,6 +154,11 @@ async fn burst<S: Service>(
         }
         make_room(&mut buffer, &mut share, limits)?;
     }
+}
+
+/// White space between messages belongs to none of them, and is no reason to hold a buffer.
+fn is_blank(buffer: &[u8]) -> bool {
+    buffer.iter().all(u8::is_ascii_whitespace)
 }
 
 /// Answers each complete message in `buffer` and removes it. True if there was one.
