@@ -1,7 +1,7 @@
 //! REST API: Open-Falcon's routes under `/api/v1`, with its shapes, statuses and texts.
 //!
 //! How: one file per subject; each has `routes()` and short handlers that check the input, ask `portal` and answer.
-//! Whoever changes rows that rules, hosts, groups or plugins depend on calls `portal.announce()` after the commit.
+//! The functions of `portal` that change what rules, probes or plugins depend on announce it after their commit.
 //! Invariants: a handler that panics answers 500 and nothing else happens; bodies are at most [`body::BODY_MAX`] bytes;
 //! whatever is not a route is a JSON 404, also a known path with another method, as in the original.
 //! Compat: recorded answers of the original, replayed by `tests.rs`; differences are listed in docs/compat.md.
@@ -14,6 +14,7 @@ mod expression;
 mod graph;
 mod host;
 mod hostgroup;
+mod metric;
 pub mod page;
 mod rule;
 mod session;
@@ -63,6 +64,7 @@ pub fn router(context: Context) -> Router {
         .merge(hostgroup::routes())
         .merge(template::routes())
         .merge(strategy::routes())
+        .merge(metric::routes())
         .merge(expression::routes());
     Router::new()
         .nest("/api/v1", v1)

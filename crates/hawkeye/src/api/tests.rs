@@ -1,8 +1,12 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
+mod groups;
+mod rules;
+
 use super::*;
 use crate::portal::user::{self, Profile};
 use crate::portal::{password, session};
+use crate::role::alarm::queue::EventQueue;
 use anyhow::Result;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -20,12 +24,21 @@ pub(super) async fn site(change: impl FnOnce(&mut Config)) -> Result<Site> {
     let (dir, portal) = crate::portal::tests::temporary().await?;
     let mut config = Config::default();
     change(&mut config);
-    let context = Context::new(portal, Arc::new(config));
+    let context = Context::new(portal, Arc::new(config), engine(dir.path())?);
     for (name, role) in [("root", user::ROOT), ("alice", user::NORMAL), ("bob", user::NORMAL)] {
         let hash = password::hash(&format!("{name}-pw")).await?;
         user::create(&context.portal, name, &hash, &Profile::default(), role, 0).await?;
     }
     Ok(Site { _dir: dir, router: router(context.clone()), context })
+}
+
+/// An engine with nothing in it, in a directory of its own under `dir`.
+fn engine(dir: &std::path::Path) -> Result<Arc<Engine>> {
+    const SHARDS: usize = 1;
+    let options = store::Options { dir: dir.join("store"), shard_count: SHARDS, ..store::Options::default() };
+    let (store, _) = store::Store::open(options, crate::clock::now())?;
+    let (queue, _) = EventQueue::open(&dir.join("events"))?;
+    Ok(Arc::new(Engine::new(store, SHARDS, judge::Options::default(), Arc::new(queue))))
 }
 
 impl Site {
@@ -260,5 +273,48 @@ async fn cors_echoes_the_origin() -> Result<()> {
     assert_eq!(header("access-control-allow-origin"), Some("http://dash.example.com"));
     assert_eq!(header("access-control-allow-credentials"), Some("true"));
     assert_eq!(header("access-control-max-age"), Some("86400"));
+    Ok(())
+}
+
+/// Replays what the original answered over this API; the checker comes with the recordings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recorded_answers_of_the_original() -> Result<()> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata/rest");
+    let python = std::process::Command::new("python3").arg("--version").output();
+    if !folder.join("check_rest.py").exists() || !python.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: needs python3 and {}", folder.display());
+        return Ok(());
+    }
+    let (dir, portal) = crate::portal::tests::temporary().await?;
+    let mut config = Config::default();
+    // What the recording was made with; neither is a default here.
+    config.api.signup = true;
+    config.api.server_token = "default-token-used-in-server-side".into();
+    let text = str::to_string;
+    let (cnname, email, phone, im, qq) =
+        (text("Root"), text("root@example.com"), text("100"), text("im0"), text("1000"));
+    let profile = Profile { cnname, email, phone, im, qq };
+    user::create(&portal, "root", &password::hash("rootpass").await?, &profile, user::ROOT, 0).await?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let base = format!("http://{}/api/v1", listener.local_addr()?);
+    let router = router(Context::new(portal, Arc::new(config), engine(dir.path())?));
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let results = dir.path().join("results.json");
+    let mut checker = std::process::Command::new("python3");
+    checker.arg(folder.join("check_rest.py")).arg(folder.join("rest.jsonl")).args(["--base", &base]);
+    checker.args(["--admin-setup", "login", "--admin-password", "rootpass", "--strict"]);
+    checker.args([
+        "--only",
+        "auth,user,admin,team,hostgroup,host,maintain,plugin,template,action,strategy,tplbind,expression",
+    ]);
+    checker.arg("--json").arg(&results);
+    let output = tokio::task::spawn_blocking(move || checker.output()).await??;
+    server.abort();
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let steps: Vec<Value> = serde_json::from_slice(&std::fs::read(&results)?)?;
+    let failed: Vec<&Value> = steps.iter().filter(|step| step["result"] == "fail").collect();
+    let passed = steps.iter().filter(|step| step["result"] == "pass").count();
+    assert!(failed.is_empty(), "{output}");
+    assert!(passed >= 200, "only {passed} steps ran:\n{output}");
     Ok(())
 }

@@ -1,0 +1,137 @@
+//! Host groups, hosts, plugins and teams: what the recordings do not show.
+
+use super::{Site, site};
+use crate::portal::{group, host, team, user};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// A site with a group of alice's; returns its id.
+async fn with_group() -> Result<(Site, i64)> {
+    let site = site(|_| {}).await?;
+    let group = group::create(&site.context.portal, "web", "alice").await?;
+    Ok((site, group.id))
+}
+
+async fn members(site: &Site, id: i64) -> Result<Vec<String>> {
+    Ok(host::of_group(&site.context.portal, id).await?.into_iter().map(|host| host.hostname).collect())
+}
+
+#[tokio::test]
+async fn replacing_the_hosts_is_all_or_nothing() -> Result<()> {
+    let (site, id) = with_group().await?;
+    let hosts = |hosts: Value| json!({ "hostgroup_id": id, "hosts": hosts });
+    let line = "POST /hostgroup/host";
+    assert_eq!(site.ask("alice", line, hosts(json!(["a", "b", "B"]))).await?.0, 200);
+    assert_eq!(members(&site, id).await?, ["a", "b"], "a name counts once, whatever its case");
+    for (wrong, text) in [
+        (json!(["c", ""]), "hosts[1] is empty"),
+        (json!(["c", "x".repeat(256)]), "hosts[1] is longer than 255 characters"),
+        (json!("c"), "hosts must be a list of texts, got \"c\""),
+        (Value::Null, "hosts is required: a list of host names"),
+    ] {
+        site.check("alice", line, hosts(wrong), 400, text).await?;
+    }
+    sqlx::query(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+         INSERT INTO host (hostname) SELECT 'h' || i FROM n",
+    )
+    .bind(host::HOSTS_MAX - 2)
+    .execute(site.context.portal.pool())
+    .await?;
+    let full = "the table of hosts is full (100000 hosts): delete what no longer reports";
+    site.check("alice", line, hosts(json!(["a", "new"])), 417, full).await?;
+    assert_eq!(members(&site, id).await?, ["a", "b"], "nothing changed");
+    let add = json!({ "action": "add", "hosts": ["h1", "new"] });
+    site.check("alice", &format!("PATCH /hostgroup/{id}/host"), add, 417, full).await?;
+    assert_eq!(members(&site, id).await?, ["a", "b"], "nothing changed");
+    assert_eq!(site.ask("alice", line, hosts(json!([]))).await?.0, 200);
+    assert!(members(&site, id).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn texts_are_data_and_never_sql() -> Result<()> {
+    let (site, id) = with_group().await?;
+    let text = "x'); DROP TABLE host; --";
+    let hosts = json!({ "hostgroup_id": id, "hosts": [text] });
+    assert_eq!(site.ask("alice", "POST /hostgroup/host", hosts).await?.0, 200);
+    assert_eq!(members(&site, id).await?, [text]);
+    site.check("alice", "GET /user/name/'%20OR%20'1'='1", Value::Null, 417, "record not found").await?;
+    assert_eq!(site.ask("alice", "GET /hostgroup?q='%20OR%20'1'='1", Value::Null).await?, (200, json!([])));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_original_takes_and_we_refuse() -> Result<()> {
+    let (site, id) = with_group().await?;
+    let plugin = |dir: &str| json!({ "hostgroup_id": id, "dir_path": dir });
+    let outside = "dir_path must stay inside the plugin directory, got \"../etc\"";
+    site.check("alice", "POST /plugin", plugin("../etc"), 400, outside).await?;
+    let window = json!({ "hosts": ["a"], "maintain_begin": 20, "maintain_end": 10 });
+    let text = "maintain_end is before maintain_begin: both are Unix seconds";
+    site.check("alice", "POST /host/maintain", window, 400, text).await?;
+    let comma = "team_name must not contain a comma: actions join team names by commas";
+    site.check("alice", "POST /team", json!({ "team_name": "a,b" }), 400, comma).await?;
+    let binding = json!({ "grp_id": id, "tpl_id": 99 });
+    site.check("alice", "POST /hostgroup/template", binding, 400, "template: 99 ; record not found").await?;
+    site.check("alice", "POST /hostgroup", json!({ "name": "<b>" }), 400, "name is invalid").await?;
+    site.check("alice", "GET /hostgroup?q=(", Value::Null, 200, json!([])).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleting_a_group_takes_its_bindings_along() -> Result<()> {
+    let (site, id) = with_group().await?;
+    let portal = &site.context.portal;
+    group::bind_template(portal, id, 1, "alice").await?;
+    assert_eq!(site.ask("alice", &format!("DELETE /hostgroup/{id}"), Value::Null).await?.0, 200);
+    assert_eq!(group::bind_user(portal, id, 1).await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_team_has_a_user_once_and_no_unknown_ones() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let portal = &site.context.portal;
+    let alice = user::by_name(portal, "alice").await?.expect("made with the site").id;
+    let new = json!({ "team_name": "ops", "users": [alice, alice, 999] });
+    site.check("alice", "POST /team", new, 200, "team created! Afftect row: 1, Affect refer: 1").await?;
+    let ops = team::by_name(portal, "OPS").await?.expect("created").id;
+    let more = json!({ "team_id": ops, "users": ["alice", "bob", "ghost"] });
+    site.check("alice", "POST /team/user", more, 200, "add successful").await?;
+    let names: Vec<String> = team::members(portal, ops).await?.into_iter().map(|user| user.name).collect();
+    assert_eq!(names, ["alice", "bob"]);
+    // A missing or empty list leaves the members; an empty name leaves the name.
+    let keep = json!({ "team_id": ops, "name": "", "users": [] });
+    site.check("bob", "PUT /team", keep, 200, "team updated!").await?;
+    assert_eq!(team::members(portal, ops).await?.len(), 2);
+    assert_eq!(team::by_id(portal, ops).await?.map(|team| team.name), Some("ops".to_string()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleting_a_user_leaves_his_notes_and_takes_the_rest() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let portal = &site.context.portal;
+    let bob = user::by_name(portal, "bob").await?.expect("made with the site").id;
+    team::create(portal, "ops", "", bob, &[bob]).await?;
+    let token = site.token("bob").await?;
+    sqlx::raw_sql(
+        "INSERT INTO event_cases (id, endpoint, metric, cond, priority, status, timestamp)
+         VALUES ('s_1_a', 'e', 'm', 'c', 0, 'PROBLEM', '2020-01-01 00:00:00')",
+    )
+    .execute(portal.pool())
+    .await?;
+    sqlx::query("INSERT INTO event_note (event_caseId, note, user_id) VALUES ('s_1_a', 'mine', ?)")
+        .bind(bob)
+        .execute(portal.pool())
+        .await?;
+    let text = format!("user {bob} has been delete, affect row: 1");
+    site.check("root", "DELETE /admin/delete_user", json!({ "user_id": bob }), 200, text).await?;
+    let authors: Vec<Option<i64>> =
+        sqlx::query_scalar("SELECT user_id FROM event_note").fetch_all(portal.pool()).await?;
+    assert_eq!(authors, [None]);
+    let status = site.send("GET /user/current", &[("apitoken", token)], String::new()).await?.0;
+    assert_eq!(status, 401);
+    Ok(())
+}
