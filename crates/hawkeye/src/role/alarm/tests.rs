@@ -1,1 +1,529 @@
+//! The whole role against receivers in the test: what arrives, in which order, and what a crash costs.
 
+use super::counters::Ended;
+use super::queue::Options;
+use super::*;
+use crate::portal::alarm::{CaseFilter, cases};
+use crate::portal::delivery::Kind;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use model::{Event, EventRule, Status, Strategy, Template};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Far above what anything here takes; only a broken test waits so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Users u1 and u2 in team ops, action 1 for them, and a queue: all in a directory of their own.
+struct Site {
+    dir: tempfile::TempDir,
+    portal: Portal,
+    queue: Arc<EventQueue>,
+    config: Config,
+    limits: Limits,
+}
+
+/// An alarm that runs in a task of its own.
+struct Running {
+    task: JoinHandle<()>,
+    counters: Counters,
+    stop: watch::Sender<bool>,
+}
+
+async fn site() -> Site {
+    let (dir, portal) = portal::tests::temporary().await.expect("a portal");
+    sqlx::raw_sql(
+        "INSERT INTO team (id, name) VALUES (1, 'ops');
+         INSERT INTO user (id, name, phone, im, email) VALUES (1, 'u1', '111', 'im1', 'u1@x'), (2, 'u2', '222', '', 'u2@x');
+         INSERT INTO rel_team_user (tid, uid) VALUES (1, 1), (1, 2);",
+    )
+    .execute(portal.pool())
+    .await
+    .expect("rows");
+    let queue = open_queue(&dir);
+    let mut limits = Limits::new(86_400, 100_000);
+    limits.first_pause = Duration::from_millis(10);
+    limits.target_pause_max = Duration::from_millis(50);
+    limits.delivery_pause_max = Duration::from_millis(50);
+    let mut config = Config::default();
+    // The events here have times of 2017.
+    config.alarm.event_retention = 100 * 365 * 86_400;
+    Site { dir, portal, queue, config, limits }
+}
+
+fn open_queue(dir: &tempfile::TempDir) -> Arc<EventQueue> {
+    let options = Options { fsync: Fsync::Never, ..Options::default() };
+    Arc::new(EventQueue::open_with(&dir.path().join("events"), options).expect("a queue").0)
+}
+
+impl Site {
+    /// An action with a callback to `url` ("" is none) and receivers `uic`; `flags` as s, m (before), S, M (after).
+    async fn action(&self, id: i64, uic: &str, url: &str, flags: &str) {
+        let has = |flag: char| i64::from(flags.contains(flag));
+        sqlx::query("INSERT INTO action VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+            .bind(id)
+            .bind(uic)
+            .bind(url)
+            .bind(i64::from(!url.is_empty()))
+            .bind(has('s'))
+            .bind(has('m'))
+            .bind(has('S'))
+            .bind(has('M'))
+            .execute(self.portal.pool())
+            .await
+            .expect("an action");
+    }
+
+    async fn alarm(&self) -> (Alarm, Counters) {
+        let counters = Counters::default();
+        let alarm =
+            Alarm::open(self.portal.clone(), self.queue.clone(), &self.config, self.limits, counters.clone()).await;
+        (alarm.expect("alarm opens"), counters)
+    }
+
+    async fn start(&self) -> Running {
+        let (mut alarm, counters) = self.alarm().await;
+        let (stop, mut shutdown) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            alarm.run(&mut shutdown).await;
+            alarm.deliverer.stop().await.expect("a clean stop");
+        });
+        Running { task, counters, stop }
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(self.portal.pool()).await.expect("a count")
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.send(true).expect("alarm runs");
+        timeout(PATIENCE, self.task).await.expect("alarm stops").expect("alarm does not panic");
+    }
+
+    /// As `kill -9` does: wherever it stands.
+    async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.expect_err("killed").is_cancelled());
+    }
+}
+
+fn event(action_id: i64, host: &str, status: Status, step: i32) -> Event {
+    let strategy = Strategy {
+        id: 1,
+        metric: "cpu.idle".into(),
+        func: "all(#3)".into(),
+        operator: "<".into(),
+        right_value: 5.0,
+        max_step: 3,
+        tpl: Template { id: 7, action_id, creator: "alice".into(), ..Template::default() },
+        ..Strategy::default()
+    };
+    Event {
+        rule: EventRule::Strategy(Arc::new(strategy)),
+        status,
+        endpoint: host.into(),
+        tags: "k=v".into(),
+        left_value: 1.5,
+        current_step: step,
+        time: 1_490_000_000 + i64::from(step),
+    }
+}
+
+fn problem(action_id: i64, host: &str) -> Event {
+    event(action_id, host, Status::Problem, 1)
+}
+
+/// What a receiver got: path, query and form.
+#[derive(Debug)]
+struct Got {
+    path: String,
+    fields: HashMap<String, String>,
+}
+
+impl Got {
+    fn field(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("(absent)", String::as_str)
+    }
+}
+
+/// Decides the status and text of the answer to the n-th request.
+type Answer = Arc<dyn Fn(usize, &Got) -> (u16, String) + Send + Sync>;
+
+struct Receiver {
+    url: String,
+    got: UnboundedReceiver<Got>,
+    _server: JoinHandle<()>,
+}
+
+impl Receiver {
+    async fn start() -> Receiver {
+        Receiver::answering(Arc::new(|_, _| (200, "ok".to_string()))).await
+    }
+
+    async fn answering(answer: Answer) -> Receiver {
+        Receiver::listen(TcpListener::bind("127.0.0.1:0").await.expect("a port"), answer)
+    }
+
+    fn listen(listener: TcpListener, answer: Answer) -> Receiver {
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let (sender, got) = unbounded_channel();
+        let state = Arc::new((sender, answer, Mutex::new(0)));
+        let router = axum::Router::new().fallback(take).with_state(state);
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("serves") });
+        Receiver { url, got, _server: server }
+    }
+
+    async fn next(&mut self) -> Got {
+        timeout(PATIENCE, self.got.recv()).await.expect("a delivery arrives").expect("the receiver lives")
+    }
+}
+
+type TakeState = Arc<(UnboundedSender<Got>, Answer, Mutex<usize>)>;
+
+async fn take(State(state): State<TakeState>, request: Request) -> (StatusCode, String) {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
+    let mut pairs = crate::api::body::parse_form(parts.uri.query().unwrap_or("").as_bytes());
+    pairs.extend(crate::api::body::parse_form(&body));
+    let got = Got { path: parts.uri.path().to_string(), fields: pairs.into_iter().collect() };
+    let (sender, answer, count) = &*state;
+    let index = {
+        let mut count = count.lock().expect("nothing panics");
+        *count += 1;
+        *count - 1
+    };
+    let (status, text) = answer(index, &got);
+    sender.send(got).expect("the test lives");
+    (StatusCode::from_u16(status).expect("a status"), text)
+}
+
+/// A port that refuses connections until it is told to listen; nobody else can take it meanwhile.
+fn closed_port() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let url = format!("http://{}", socket.local_addr().expect("bound"));
+    (socket, url)
+}
+
+#[tokio::test]
+async fn an_event_becomes_a_case_a_callback_and_messages() {
+    let mut site = site().await;
+    let mut receiver = Receiver::start().await;
+    site.config.alarm.sms = format!("{}/sms", receiver.url);
+    site.config.alarm.im = format!("{}/im", receiver.url);
+    site.config.alarm.mail = format!("{}/mail", receiver.url);
+    site.config.alarm.dashboard = "http://dash".into();
+    site.action(1, "nobody, ops,ops", &format!("{}/cb?own=1", receiver.url), "").await;
+    let running = site.start().await;
+    let event = problem(1, "web-01");
+    let before = Instant::now();
+    site.queue.append(std::slice::from_ref(&event)).expect("append");
+    let mut got: HashMap<String, Got> = HashMap::new();
+    for _ in 0..4 {
+        let next = receiver.next().await;
+        if next.path == "/cb" {
+            println!("callback arrived {:?} after the append", before.elapsed());
+        }
+        got.insert(next.path.clone(), next);
+    }
+    let short = message::short(&event);
+    assert_eq!((got["/sms"].field("tos"), got["/sms"].field("content")), ("111,222", short.as_str()));
+    assert_eq!((got["/im"].field("tos"), got["/im"].field("content")), ("im1", short.as_str()));
+    assert_eq!((got["/mail"].field("tos"), got["/mail"].field("subject")), ("u1@x,u2@x", short.as_str()));
+    assert_eq!(got["/mail"].field("content"), message::mail(&event, "http://dash"));
+    for (name, value) in message::callback_query(&event) {
+        assert_eq!(got["/cb"].field(&name), value, "{name}");
+    }
+    assert_eq!(got["/cb"].field("own"), "1");
+    running.stop().await;
+    let case = cases(&site.portal, &CaseFilter::default(), 0, 10).await.expect("cases");
+    assert_eq!((case.len(), case[0].id.as_str(), case[0].cond.as_str()), (1, event.id().as_str(), "1.5 < 5"));
+    assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_target_that_is_down_delays_only_itself_and_is_found_back() {
+    let site = site().await;
+    let mut alive = Receiver::start().await;
+    let (closed, down) = closed_port();
+    // Accepts (the kernel does) and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    site.action(1, "", &down, "").await;
+    site.action(2, "", &alive.url, "").await;
+    let silent_url = format!("http://{}", silent.local_addr().expect("bound"));
+    site.action(3, "", &silent_url, "").await;
+    let running = site.start().await;
+    for n in 0..20 {
+        let host = format!("host-{n}");
+        site.queue.append(&[problem(1, &host), problem(3, &host), problem(2, &host)]).expect("append");
+    }
+    for _ in 0..20 {
+        alive.next().await;
+    }
+    assert_eq!(running.counters.count(Kind::Callback, Ended::GivenUp), 0);
+    let mut back = Receiver::listen(closed.listen(16).expect("listens"), Arc::new(|_, _| (200, String::new())));
+    let mut hosts: Vec<String> = Vec::new();
+    for _ in 0..20 {
+        hosts.push(back.next().await.field("endpoint").to_string());
+    }
+    hosts.sort();
+    hosts.dedup();
+    assert_eq!(hosts.len(), 20, "each once");
+    running.kill().await;
+    assert_eq!(site.count(&format!("hawkeye_delivery WHERE target = '{silent_url}'")).await, 20);
+    assert_eq!(site.count("events").await, 60);
+}
+
+#[tokio::test]
+async fn what_is_not_delivered_survives_a_kill() {
+    let mut site = site().await;
+    let (closed, down) = closed_port();
+    site.action(1, "", &down, "").await;
+    let running = site.start().await;
+    site.queue.append(&[problem(1, "a"), problem(1, "b")]).expect("append");
+    while running.counters.count(Kind::Callback, Ended::Failed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    running.kill().await;
+    // Appended while alarm is away: the queue keeps it.
+    site.queue.append(&[problem(1, "c")]).expect("append");
+    site.queue = open_queue(&site.dir);
+    let mut back = Receiver::listen(closed.listen(16).expect("listens"), Arc::new(|_, _| (200, String::new())));
+    let running = site.start().await;
+    let mut hosts = Vec::new();
+    for _ in 0..3 {
+        hosts.push(back.next().await.field("endpoint").to_string());
+    }
+    hosts.sort();
+    assert_eq!(hosts, ["a", "b", "c"]);
+    running.stop().await;
+    assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (3, 0));
+    // Nothing is left to do for a third life.
+    let (mut alarm, counters) = site.alarm().await;
+    alarm.step().await;
+    assert!(alarm.deliverer.look_at().is_none() && !alarm.more);
+    assert_eq!(counters.count(Kind::Callback, Ended::Done), 0);
+}
+
+#[tokio::test]
+async fn a_crash_between_the_answer_and_its_record_repeats_the_delivery() {
+    let site = site().await;
+    let mut receiver = Receiver::start().await;
+    site.action(1, "", &receiver.url, "").await;
+    site.queue.append(&[problem(1, "a")]).expect("append");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.step().await;
+    receiver.next().await;
+    drop(alarm);
+    assert_eq!(site.count("hawkeye_delivery").await, 1);
+    let running = site.start().await;
+    assert_eq!(receiver.next().await.field("endpoint"), "a");
+    running.stop().await;
+    assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_recovery_never_overtakes_its_problem_and_others_pass() {
+    let site = site().await;
+    // The first three attempts for host a are refused.
+    let refusals = Mutex::new(3);
+    let mut receiver = Receiver::answering(Arc::new(move |_, got| {
+        let mut left = refusals.lock().expect("nothing panics");
+        if got.field("endpoint") == "a" && *left > 0 {
+            *left -= 1;
+            return (500, "broken".to_string());
+        }
+        (200, String::new())
+    }))
+    .await;
+    site.action(1, "", &receiver.url, "").await;
+    site.queue
+        .append(&[problem(1, "a"), event(1, "a", Status::Ok, 1), problem(1, "b"), event(1, "b", Status::Ok, 1)])
+        .expect("append");
+    let running = site.start().await;
+    let mut seen: HashMap<String, Vec<String>> = HashMap::new();
+    for _ in 0..7 {
+        let got = receiver.next().await;
+        seen.entry(got.field("endpoint").to_string()).or_default().push(got.field("status").to_string());
+    }
+    assert_eq!(seen["a"], ["PROBLEM", "PROBLEM", "PROBLEM", "PROBLEM", "OK"]);
+    assert_eq!(seen["b"], ["PROBLEM", "OK"]);
+    running.stop().await;
+    assert_eq!(site.count("hawkeye_delivery").await, 0);
+}
+
+#[tokio::test]
+async fn people_are_told_how_a_callback_ended() {
+    let mut site = site().await;
+    let mut gateway = Receiver::start().await;
+    let mut script = Receiver::answering(Arc::new(|index, _| match index {
+        0 => (500, "no".to_string()),
+        1 => (500, "no".to_string()),
+        _ => (200, "done".to_string()),
+    }))
+    .await;
+    site.config.alarm.im = format!("{}/im", gateway.url);
+    site.config.alarm.mail = format!("{}/mail", gateway.url);
+    site.action(1, "ops", &script.url, "S").await;
+    let running = site.start().await;
+    let event = problem(1, "a");
+    site.queue.append(std::slice::from_ref(&event)).expect("append");
+    for _ in 0..3 {
+        script.next().await;
+    }
+    let mut ims = Vec::new();
+    while ims.len() < 3 {
+        let got = gateway.next().await;
+        if got.path == "/im" {
+            ims.push(got.field("content").to_string());
+        }
+    }
+    // One target, one lane: in order.
+    let expected = [
+        message::short(&event),
+        format!("curl {} fail:status 500: no. resp: ", script.url),
+        format!("curl {} success. resp: done", script.url),
+    ];
+    assert_eq!(ims, expected);
+    running.stop().await;
+    assert_eq!(site.count("hawkeye_delivery").await, 0);
+}
+
+#[tokio::test]
+async fn deliveries_are_given_up_and_counted() {
+    let mut site = site().await;
+    let (_closed, down) = closed_port();
+    site.action(1, "", &down, "").await;
+    site.action(2, "", "gopher://x/", "").await;
+    site.limits.give_up_after = 0;
+    let running = site.start().await;
+    site.queue.append(&[problem(1, "a"), problem(2, "a"), problem(9, "a"), problem(0, "a")]).expect("append");
+    while running.counters.count(Kind::Callback, Ended::GivenUp) < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(running.counters.without_action.get(), 2);
+    running.stop().await;
+    assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (4, 0));
+}
+
+#[tokio::test]
+async fn too_many_or_too_old_deliveries_lose_the_oldest() {
+    let mut site = site().await;
+    let (_closed, down) = closed_port();
+    site.action(1, "", &down, "").await;
+    site.limits.deliveries_max = 5;
+    let events: Vec<Event> = (0..8).map(|n| problem(1, &format!("host-{n}"))).collect();
+    site.queue.append(&events).expect("append");
+    let (mut alarm, counters) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!((site.count("hawkeye_delivery").await, counters.dropped.get()), (5, 3));
+    assert_eq!(site.count("hawkeye_delivery WHERE body LIKE '%host-7%'").await, 1, "the newest stay");
+    sqlx::raw_sql("UPDATE hawkeye_delivery SET created_at = created_at - 90000 WHERE body LIKE '%host-3%'")
+        .execute(site.portal.pool())
+        .await
+        .expect("update");
+    alarm.deliverer.tidy().await.expect("tidy");
+    assert_eq!((site.count("hawkeye_delivery").await, counters.dropped.get()), (4, 4));
+    assert_eq!(site.count("events").await, 8, "events are kept whatever becomes of their deliveries");
+}
+
+#[tokio::test]
+async fn a_database_that_fails_delays_and_loses_nothing() {
+    let site = site().await;
+    let mut receiver = Receiver::start().await;
+    site.action(1, "", &receiver.url, "").await;
+    let sql = |text: &'static str| sqlx::raw_sql(text).execute(site.portal.pool());
+    sql("ALTER TABLE events RENAME TO away").await.expect("rename");
+    let (mut alarm, counters) = site.alarm().await;
+    site.queue.append(&[problem(1, "a")]).expect("append");
+    alarm.step().await;
+    assert_eq!((counters.failures.get(), site.count("event_cases").await), (1, 0));
+    assert_eq!(delivery_cursor(&site).await, 0);
+    sql("ALTER TABLE away RENAME TO events").await.expect("rename");
+    alarm.failed_until = None;
+    alarm.step().await;
+    receiver.next().await;
+    assert_eq!((site.count("event_cases").await, site.count("events").await), (1, 1));
+    assert!(delivery_cursor(&site).await > 0);
+}
+
+async fn delivery_cursor(site: &Site) -> u64 {
+    crate::portal::delivery::cursor(&site.portal).await.expect("a cursor")
+}
+
+#[tokio::test]
+async fn old_events_are_deleted_in_batches() {
+    let site = site().await;
+    site.queue.append(&[problem(0, "a"), event(0, "a", Status::Ok, 1)]).expect("append");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!(site.count("events").await, 2);
+    alarm.event_retention = 7 * 86_400;
+    alarm.drop_old_events().await.expect("delete");
+    assert_eq!((site.count("events").await, site.count("event_cases").await), (0, 1));
+}
+
+#[tokio::test]
+async fn a_storm_is_stored_in_order_and_its_segments_are_deleted() {
+    let mut site = site().await;
+    let options = Options { fsync: Fsync::Never, segment_bytes: 4000, ..Options::default() };
+    site.queue = Arc::new(EventQueue::open_with(&site.dir.path().join("storm"), options).expect("a queue").0);
+    for step in 1..=500 {
+        site.queue.append(&[event(0, "a", Status::Problem, step)]).expect("append");
+    }
+    assert!(site.queue.stats().segments > 10);
+    let (mut alarm, _) = site.alarm().await;
+    while alarm.more {
+        alarm.step().await;
+    }
+    let steps: Vec<i64> =
+        sqlx::query_scalar("SELECT step FROM events ORDER BY id").fetch_all(site.portal.pool()).await.expect("events");
+    assert_eq!(steps, (1..=500).collect::<Vec<_>>());
+    assert!(site.queue.stats().segments <= 2, "{:?}", site.queue.stats());
+}
+
+#[tokio::test]
+async fn the_role_runs_and_stops() {
+    let mut site = site().await;
+    let mut receiver = Receiver::start().await;
+    site.action(1, "", &receiver.url, "").await;
+    site.config.alarm.sms = "http://127.0.0.1:9/".into();
+    let metrics = Arc::new(Metrics::new());
+    let (stop, shutdown) = watch::channel(false);
+    let config = Arc::new(site.config.clone());
+    let role = tokio::spawn(run(site.portal.clone(), site.queue.clone(), config, metrics.clone(), shutdown));
+    site.queue.append(&[problem(1, "a")]).expect("append");
+    receiver.next().await;
+    stop.send(true).expect("the role runs");
+    timeout(PATIENCE, role).await.expect("stops").expect("no panic").expect("no error");
+    assert_eq!(site.count("hawkeye_delivery").await, 0, "the end of the attempt under way was written down");
+    let page = metrics.text();
+    for line in [
+        "hawkeye_alarm_events_total{status=\"PROBLEM\"} 1",
+        "hawkeye_alarm_deliveries_total{kind=\"callback\",result=\"done\"} 1",
+        "hawkeye_open_problems 1",
+    ] {
+        assert!(page.contains(line), "{line} in\n{page}");
+    }
+}
+
+#[test]
+fn links_point_to_a_reachable_address() {
+    let check = |dashboard: &str, listen: &str, expected: &str| {
+        let mut config = Config::default();
+        config.alarm.dashboard = dashboard.into();
+        config.listen.api = listen.into();
+        assert_eq!(super::dashboard(&config), expected);
+    };
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    check("https://d.example", "127.0.0.1:8080", "https://d.example");
+    check("", "127.0.0.1:8080", "http://127.0.0.1:8080");
+    check("", "0.0.0.0:81", &format!("http://{host}:81"));
+}

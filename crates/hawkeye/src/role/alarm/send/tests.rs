@@ -1,1 +1,240 @@
+//! Attempts against small servers in the test: what goes over the wire, and what each kind of failure is taken for.
 
+use super::*;
+use crate::config::Config;
+use std::sync::mpsc;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+fn delivery(kind: Kind, body: impl Serialize) -> Delivery {
+    Delivery {
+        id: 7,
+        target: "t".into(),
+        kind: Some(kind),
+        lane: "s_1_x".into(),
+        body: serde_json::to_string(&body).expect("a body"),
+        attempts: 0,
+        created_at: 1_490_000_000,
+    }
+}
+
+fn callback(url: &str) -> Delivery {
+    let query = vec![("endpoint".to_string(), "a b".to_string()), ("tags".to_string(), "k:v,k2:/".to_string())];
+    let contacts = super::super::plan::Contacts::default();
+    delivery(Kind::Callback, Callback { url: url.into(), query, after_sms: false, after_mail: false, contacts })
+}
+
+fn sender(change: impl FnOnce(&mut AlarmConfig)) -> Sender {
+    let mut config = Config::default().alarm;
+    change(&mut config);
+    Sender::new(&config).expect("a valid configuration")
+}
+
+/// Answers each connection's first request with the next of `answers`; gives back what was asked.
+async fn http(answers: Vec<String>) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let (asked, receiver) = mpsc::channel();
+    tokio::spawn(async move {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.expect("a request");
+            asked.send(String::from_utf8_lossy(&request[..length]).into_owned()).expect("the test lives");
+            stream.write_all(answer.as_bytes()).await.expect("written");
+        }
+    });
+    (url, receiver)
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn a_callback_keeps_its_own_query_and_follows_redirects() {
+    let moved = answer("302 Found", "Location: /new\r\n", "");
+    let (url, asked) = http(vec![answer("200 OK", "", "fine"), moved, answer("204 No Content", "", "")]).await;
+    let sender = sender(|_| {});
+    assert_eq!(sender.send(&callback(&format!("{url}/x?own=1"))).await, Ok("fine".to_string()));
+    let first = asked.recv().expect("asked");
+    assert!(first.starts_with("GET /x?own=1&endpoint=a+b&tags=k%3Av%2Ck2%3A%2F HTTP/1.1\r\n"), "{first}");
+    assert_eq!(sender.send(&callback(&url)).await, Ok(String::new()));
+    assert!(asked.recv().expect("asked").starts_with("GET /?endpoint="));
+    assert!(asked.recv().expect("asked").starts_with("GET /new "));
+}
+
+#[tokio::test]
+async fn a_gateway_gets_a_form_and_is_not_followed() {
+    let moved = answer("302 Found", "Location: /new\r\n", "");
+    let (url, asked) = http(vec![answer("200 OK", "", ""), answer("200 OK", "", ""), moved]).await;
+    let sender = sender(|config| {
+        config.sms = format!("{url}/sms");
+        config.mail = format!("{url}/mail");
+    });
+    let text = || Text { tos: "1,2".into(), content: "[P0] 磁盘 &".into() };
+    assert_eq!(sender.send(&delivery(Kind::Sms, text())).await, Ok(String::new()));
+    let request = asked.recv().expect("asked");
+    assert!(request.starts_with("POST /sms HTTP/1.1\r\n"), "{request}");
+    assert!(request.to_ascii_lowercase().contains("content-type: application/x-www-form-urlencoded\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\ntos=1%2C2&content=%5BP0%5D+%E7%A3%81%E7%9B%98+%26"), "{request}");
+    let mail = Mail { tos: "a@x".into(), subject: "s".into(), content: "c\r\n".into() };
+    assert_eq!(sender.send(&delivery(Kind::Mail, mail)).await, Ok(String::new()));
+    assert!(asked.recv().expect("asked").ends_with("\r\n\r\ntos=a%40x&subject=s&content=c%0D%0A"));
+    assert_eq!(sender.send(&delivery(Kind::Sms, text())).await, Err(Failure::Refused("status 302: ".into())));
+}
+
+#[tokio::test]
+async fn what_http_failures_mean() {
+    let long = "x".repeat(300);
+    let (url, _asked) = http(vec![
+        answer("404 Not Found", "", "nothing here"),
+        answer("503 Service Unavailable", "", &long),
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbroken".to_string(),
+        "no http at all\r\n\r\n".to_string(),
+    ])
+    .await;
+    let sender = sender(|_| {});
+    assert_eq!(sender.send(&callback(&url)).await, Err(Failure::Refused("status 404: nothing here".into())));
+    let shown = format!("status 503: {}", &long[..200]);
+    assert_eq!(sender.send(&callback(&url)).await, Err(Failure::Target(shown)));
+    assert_eq!(sender.send(&callback(&url)).await, Ok("broken".to_string()), "a status is an answer");
+    assert!(matches!(sender.send(&callback(&url)).await, Err(Failure::Target(_))));
+    let refused = sender.send(&callback("http://127.0.0.1:1/")).await;
+    assert!(matches!(&refused, Err(Failure::Target(text)) if text.contains("refused")), "{refused:?}");
+    for never in ["", "x", "ftp://x/", "http://"] {
+        assert!(matches!(sender.send(&callback(never)).await, Err(Failure::Never(_))), "{never:?}");
+    }
+    let broken = Delivery { body: "{".into(), ..callback("http://x/") };
+    assert!(matches!(sender.send(&broken).await, Err(Failure::Never(_))));
+    let unknown = Delivery { kind: None, ..callback("http://x/") };
+    assert!(matches!(sender.send(&unknown).await, Err(Failure::Never(_))));
+    let none = sender.send(&delivery(Kind::Im, Text { tos: "a".into(), content: "b".into() })).await;
+    assert!(matches!(&none, Err(Failure::Target(text)) if text.starts_with("alarm.im is empty")), "{none:?}");
+}
+
+#[tokio::test]
+async fn a_long_answer_is_cut() {
+    let (url, _asked) = http(vec![answer("200 OK", "", &"y".repeat(ANSWER_MAX + 1000))]).await;
+    assert_eq!(sender(|_| {}).send(&callback(&url)).await.map(|answer| answer.len()), Ok(ANSWER_MAX));
+}
+
+/// A mail server that says what `replies` say to commands beginning so, and 250 to others; gives back what it was told.
+async fn smtp(replies: &'static [(&'static str, &'static str)]) -> (u16, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let (told, receiver) = mpsc::channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (reading, mut writing) = stream.into_split();
+            let mut lines = BufReader::new(reading).lines();
+            let reply = |command: &str, default: &str| {
+                let own = replies.iter().find(|(start, _)| command.starts_with(start));
+                format!("{}\r\n", own.map_or(default, |(_, reply)| reply))
+            };
+            writing.write_all(reply("(greeting)", "220 test").as_bytes()).await.expect("written");
+            let (mut text, mut in_data) = (String::new(), false);
+            while let Ok(Some(line)) = lines.next_line().await {
+                text.push_str(&line);
+                text.push('\n');
+                let answer = match (in_data, line.as_str()) {
+                    (true, ".") => {
+                        in_data = false;
+                        "250 taken as 42\r\n".to_string()
+                    }
+                    (true, _) => continue,
+                    (false, "DATA") => {
+                        in_data = true;
+                        "354 go on\r\n".to_string()
+                    }
+                    (false, command) => reply(command, "250 fine"),
+                };
+                writing.write_all(answer.as_bytes()).await.expect("written");
+                if line == "QUIT" {
+                    break;
+                }
+            }
+            told.send(text).expect("the test lives");
+        }
+    });
+    (port, receiver)
+}
+
+fn mail(to: &str) -> Delivery {
+    let content = "PROBLEM\r\n.starts with a dot\r\nNote:disk\r\n".to_string();
+    delivery(Kind::Smtp, Mail { tos: to.into(), subject: "[P0][PROBLEM][web-01][][磁盘]".into(), content })
+}
+
+fn mailer(port: u16) -> Sender {
+    sender(|config| {
+        config.smtp.host = "127.0.0.1".into();
+        config.smtp.port = port;
+        config.smtp.security = SmtpSecurity::None;
+        config.smtp.from = "Hawkeye <hawkeye@site.example>".into();
+    })
+}
+
+#[tokio::test]
+async fn a_mail_is_framed_as_smtp_wants() {
+    let (port, told) = smtp(&[]).await;
+    assert_eq!(mailer(port).send(&mail("ops@site.example")).await, Ok("taken as 42".to_string()));
+    let text = told.recv().expect("a dialogue");
+    for line in [
+        "MAIL FROM:<hawkeye@site.example>",
+        "RCPT TO:<ops@site.example>",
+        "To: ops@site.example",
+        "Message-ID: <hawkeye.1490000000.7@site.example>",
+        "Content-Type: text/plain; charset=utf-8",
+        "PROBLEM",
+        "..starts with a dot",
+        "Note:disk",
+        ".",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line:?} in\n{text}");
+    }
+    assert!(text.contains("\nSubject: ") && text.contains("=?utf-8?"), "{text}");
+    assert!(!text.contains("磁"), "headers are ASCII:\n{text}");
+}
+
+#[tokio::test]
+async fn what_smtp_failures_mean() {
+    let check = async |replies, expected: fn(&Failure) -> bool| {
+        let (port, _told) = smtp(replies).await;
+        let failure = mailer(port).send(&mail("ops@site.example")).await.expect_err("refused");
+        assert!(expected(&failure), "{replies:?} gave {failure:?}");
+    };
+    check(&[("RCPT", "550 no such user")], |f| matches!(f, Failure::Never(text) if text.contains("no such user")))
+        .await;
+    check(&[("RCPT", "450 later")], |f| matches!(f, Failure::Refused(_))).await;
+    check(&[("(greeting)", "421 busy")], |f| matches!(f, Failure::Target(_))).await;
+    check(&[("MAIL", "530 log in first")], |f| matches!(f, Failure::Target(_))).await;
+    let failure = mailer(1).send(&mail("ops@site.example")).await.expect_err("nobody there");
+    assert!(matches!(&failure, Failure::Target(text) if text.contains("refused")), "{failure:?}");
+    let failure = mailer(1).send(&mail("no address")).await.expect_err("no address");
+    assert!(matches!(&failure, Failure::Never(text) if text.contains("no address")), "{failure:?}");
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let mut config = Config::default().alarm;
+    config.smtp.host = "h".into();
+    config.smtp.from = "nobody".into();
+    let error = format!("{:#}", Sender::new(&config).err().expect("refused"));
+    assert!(error.contains("alarm.smtp: from is \"nobody\""), "{error}");
+    for security in [SmtpSecurity::Starttls, SmtpSecurity::Tls] {
+        config.smtp = SmtpConfig { host: "mail.example".into(), security, ..SmtpConfig::default() };
+        Sender::new(&config).expect("TLS can be prepared");
+    }
+}
+
+/// Needs a mail server: `tests/services/smtp.sh` starts one and looks at what it got.
+#[tokio::test]
+async fn a_real_mail_server_takes_a_mail() {
+    let Some(address) = std::env::var("HAWKEYE_TEST_SMTP").ok() else {
+        eprintln!("skipped: HAWKEYE_TEST_SMTP=host:port names no mail server");
+        return;
+    };
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("host:port");
+    let result = mailer(port).send(&mail("ops@site.example")).await;
+    assert!(result.is_ok(), "{result:?}");
+}
