@@ -1,7 +1,7 @@
 // Host: the charts of one host, its open alarms, and any other of its counters on demand.
 //
-// What the charts show is named in CHARTS by Open-Falcon's metrics. A used share is computed from the free share where a
-// host does not send it: the original's agent as shipped does not. Disk throughput and time come from the cumulative
+// What the charts show is named in CHARTS by Open-Falcon's metrics. A used share is computed from the free share where
+// a host does not send it: the original's agent as shipped does not. Disk throughput and time come from the cumulative
 // counters, whose rate covers the whole interval; disk.io.read_bytes, write_bytes and util see its last second only.
 
 import * as api from "./api.js";
@@ -16,7 +16,7 @@ const SECTOR_BYTES = 512;
 // A counter picked by hand is a chart and a request each 15 s.
 const PICKED_MAX = 12;
 
-// Each has the counters to ask for and, from the answer, the series to draw. A `rate` is known from the second report on.
+// Each has the counters to ask for and, from the answer, the series to draw. A `rate` needs two reports.
 const CHARTS = [
   {
     key: "cpu",
@@ -96,7 +96,7 @@ function memorySeries(answer) {
   return [used && { ...used, name: t("used") }, swap && { ...swap, name: t("swap") }].filter(Boolean);
 }
 
-// The loopback device comes last and is switched off at first where there are others: its traffic never leaves the host.
+// The loopback device comes last and is off at first where there are others: its traffic never leaves the host.
 function netSeries(answer) {
   const inwards = tagged(answer, "net.if.in.bits", "iface", { suffix: t("in"), mirror: false });
   const outwards = tagged(answer, "net.if.out.bits", "iface", { suffix: t("out"), mirror: true });
