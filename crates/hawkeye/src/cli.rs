@@ -3,10 +3,15 @@
 //! An error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
 
 use crate::config::Config;
-use anyhow::Result;
+use crate::loadgen::{self, LoadgenArgs};
+use crate::role;
+use crate::role::agent::{AgentArgs, AgentConfig};
+use crate::server;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
 #[command(name = "hawkeye", version, about = "Open-Falcon's job in one binary", arg_required_else_help = true)]
@@ -17,10 +22,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run transfer, judge, graph, hbs, alarm and api.
+    Server(RunArgs),
+    /// Run this host's agent.
+    Agent(AgentArgs),
+    /// Simulate a fleet over the agent's protocol.
+    Loadgen(LoadgenArgs),
     /// Check a configuration file and print what is wrong with it.
     Check(ServerArgs),
     /// Print the version.
     Version,
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Run this host's agent in the same process; it stops first and loses nothing.
+    #[arg(long)]
+    with_agent: bool,
 }
 
 #[derive(clap::Args)]
@@ -43,7 +63,7 @@ impl ServerArgs {
     fn load(&self) -> Result<Config> {
         let mut flags: Vec<(&str, String)> = Vec::new();
         for pair in &self.set {
-            let (key, value) = pair.split_once('=').ok_or_else(|| anyhow::anyhow!("--set {pair}: want KEY=VALUE"))?;
+            let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: want KEY=VALUE"))?;
             flags.push((key, value.to_string()));
         }
         if let Some(dir) = &self.data_dir {
@@ -58,6 +78,9 @@ impl ServerArgs {
 
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Server(args) => run_server(&args),
+        Command::Agent(args) => role::agent::start(&args),
+        Command::Loadgen(args) => loadgen::run(&args),
         Command::Check(args) => args.load().map(|_| println!("the configuration is fine")),
         Command::Version => {
             println!("hawkeye {}", env!("CARGO_PKG_VERSION"));
@@ -71,4 +94,25 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_server(args: &RunArgs) -> Result<()> {
+    let config = args.server.load()?;
+    log_to_stderr(&config.log)?;
+    let agent = if args.with_agent { Some(AgentConfig::beside(&config)?) } else { None };
+    server::run(config, agent)
+}
+
+/// Structured lines on standard error; `RUST_LOG` overrides the configured filter.
+pub fn log_to_stderr(filter: &str) -> Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("RUST_LOG is {text:?}"))?,
+        Err(_) => EnvFilter::try_new(filter).with_context(|| format!("log is {filter:?}"))?,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    Ok(())
 }

@@ -1,1 +1,14 @@
-//! stdx
+//! What std lacks and every part of Hawkeye needs, with no knowledge of monitoring.
+//!
+//! Absent on purpose: clocks, threads, sockets.
+
+pub mod crc;
+pub mod disk;
+pub mod fake_disk;
+pub mod interner;
+pub mod varint;
+
+pub use crc::crc32;
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use fake_disk::FakeDisk;
+pub use interner::Interner;

@@ -1,1 +1,37 @@
-//! store
+//! Store: the time-series engine. Series are named once and numbered; points go to a log, then to hot chunks in memory,
+//! then to immutable blocks; queries merge what is in memory and on disk.
+//!
+//! Why: Open-Falcon's graph holds whole items in memory, writes one 70 KB file per series, and loses half an hour in a
+//! crash. Here a series costs about a hundred bytes, files are few and sequential, and what was acknowledged is in the log.
+//! How: in reading order below. Files only: no network, no async, no clock, no thread; time and disk are arguments.
+//! Memory: see `table`, `hot`, `arena`; shown by [`Stats`].
+//! Formats: docs/format/{series,log,chunk,block}.md.
+
+mod arena;
+mod block;
+pub mod chunk;
+mod error;
+mod flush;
+mod hot;
+mod log;
+mod options;
+mod query;
+mod record;
+mod search;
+mod series_file;
+mod shard;
+mod stats;
+mod store;
+mod table;
+mod warm;
+
+pub use error::Error;
+pub use flush::Tick;
+pub use log::Fsync;
+pub use options::Options;
+pub use query::{Cf, Grid, Query};
+pub use search::{CounterQuery, CounterRow, EndpointQuery, SeriesInfo};
+pub use shard::{Observer, ShardView};
+pub use stats::Stats;
+pub use store::{Appended, Finder, Recovery, Store};
+pub use table::{Found, STEP_MAX, TEXT_MAX};

@@ -1,1 +1,109 @@
-//! REST API.
+//! REST API: Open-Falcon's routes under `/api/v1`, with its shapes, statuses and texts.
+//!
+//! How: one file per subject; each has `routes()` and short handlers that check the input, ask `portal` and answer.
+//! Whoever changes rows that rules, hosts, groups or plugins depend on calls `portal.announce()` after the commit.
+//! Invariants: a handler that panics answers 500 and nothing else happens; bodies are at most [`body::BODY_MAX`] bytes;
+//! whatever is not a route is a JSON 404, also a known path with another method, as in the original.
+//! Compat: recorded answers of the original, replayed by `tests.rs`; differences are listed in docs/compat.md.
+
+pub mod attempts;
+pub mod auth;
+pub mod body;
+pub mod error;
+mod expression;
+mod graph;
+mod host;
+mod hostgroup;
+pub mod page;
+mod rule;
+mod session;
+mod strategy;
+mod team;
+mod template;
+mod user;
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::portal::Portal;
+use attempts::Attempts;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use error::ApiError;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct Context {
+    pub portal: Portal,
+    pub config: Arc<Config>,
+    pub engine: Arc<Engine>,
+    pub attempts: Arc<Attempts>,
+}
+
+impl Context {
+    pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>) -> Context {
+        Context { portal, config, engine, attempts: Arc::default() }
+    }
+}
+
+/// All routes under `/api/v1`. The caller adds what lies beside it (pages, `/health`, `/metrics`).
+pub fn router(context: Context) -> Router {
+    let v1 = Router::new()
+        .merge(session::routes())
+        .merge(user::routes())
+        .merge(graph::routes())
+        .merge(team::routes())
+        .merge(host::routes())
+        .merge(hostgroup::routes())
+        .merge(template::routes())
+        .merge(strategy::routes())
+        .merge(expression::routes());
+    Router::new()
+        .nest("/api/v1", v1)
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_found)
+        .layer(DefaultBodyLimit::max(body::BODY_MAX))
+        .layer(CatchPanicLayer::custom(answer_panic))
+        .layer(cors())
+        .with_state(context)
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "no such route: see docs/compat.md for the list")
+}
+
+fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    tracing::error!("a request handler panicked: {text}");
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the server's log").into_response()
+}
+
+/// As the original: any origin may ask, since the secret travels in a header that no browser adds by itself.
+fn cors() -> CorsLayer {
+    let update = Method::from_bytes(b"UPDATE").expect("a valid token");
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_credentials(true)
+        .allow_methods([Method::POST, Method::GET, Method::OPTIONS, Method::PUT, Method::DELETE, update, Method::PATCH])
+        .allow_headers([header::CONTENT_TYPE, header::CONTENT_LENGTH, HeaderName::from_static("apitoken")])
+        .expose_headers([header::CONTENT_LENGTH])
+        .max_age(Duration::from_secs(86_400))
+}
+
+/// The characters that the original refuses in names which pages show.
+fn has_dangerous_characters(name: &str) -> bool {
+    name.contains(['<', '>', '&', '\'', '"'])
+}
+
+/// The content type of every answer, as the original spells it.
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,27 @@
 //! counted when rules are computed.
 //! Memory: at most [`CONNECTIONS_MAX`] SQLite connections with [`CACHE_KIB`] of page cache each.
 
+pub mod action;
+pub mod admin;
+pub mod alarm;
+pub mod delivery;
+pub mod expression;
+pub mod group;
+pub mod hbs;
+pub mod host;
+pub mod password;
+pub mod plugin;
+pub mod rules;
+pub mod session;
+pub mod snapshot;
+pub mod strategy;
+pub mod team;
+pub mod template;
+pub mod user;
+
 use anyhow::{Context, Result, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,9 +72,20 @@ impl Portal {
         &self.pool
     }
 
+    /// Begins a transaction that may write. It takes SQLite's write lock at once: a transaction that reads first and
+    /// writes later would fail, not wait, when somebody else wrote in between.
+    pub async fn write(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await
+    }
+
     /// Tells hbs and judge that rules, hosts, groups or plugins may have changed. Call it after the commit.
     pub fn announce(&self) {
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// The number of announcements so far, plus one.
+    pub fn version(&self) -> u64 {
+        *self.version.borrow()
     }
 
     /// Sees a new value after each [`Portal::announce`].
@@ -86,8 +116,15 @@ async fn create_tables(pool: &SqlitePool) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A portal in a directory of its own, which lives as long as the first value.
+    pub(crate) async fn temporary() -> Result<(tempfile::TempDir, Portal)> {
+        let dir = tempfile::tempdir()?;
+        let portal = Portal::open(&dir.path().join("portal.db")).await?;
+        Ok((dir, portal))
+    }
 
     #[tokio::test]
     async fn creates_and_reopens() -> Result<()> {

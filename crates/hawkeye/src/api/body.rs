@@ -1,0 +1,358 @@
+//! Fields: the named values of a request, from JSON, a form or the query.
+//!
+//! Why: the original binds GET from the query and the rest by Content-Type; clients use all of them, and its JSON names
+//! match without case. Handlers ask for a field by name, kind and length and get the value or a 400 that names the field.
+//! How: GET and HEAD read the query. A body is JSON when its Content-Type says so or when it begins with `{` or `[` (curl
+//! sends `-d '{…}'` as a form); otherwise it is a form, and the query is read as well.
+//! Invariants: a body has at most [`BODY_MAX`] bytes and must arrive within [`BODY_TIMEOUT`].
+//! Memory: the body and its parsed form, per request; connections are bounded where they are accepted.
+
+use super::error::ApiError;
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{Method, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// A history query for 10,000 hosts is about 300 kB.
+pub const BODY_MAX: usize = 4 << 20;
+/// A guess: the slowest useful link sends 300 kB in half of it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Twice the hosts of the largest published installation. Each element may cost a statement or two under the write lock.
+const LIST_MAX: usize = 20_000;
+
+#[derive(Debug)]
+pub enum Fields {
+    Json(Map<String, Value>),
+    Form(Vec<(String, String)>),
+}
+
+/// A JSON body of a given shape, for the few routes whose body is no object of plain fields.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Fields, ApiError> {
+        let query = request.uri().query().unwrap_or("").to_string();
+        if request.method() == Method::GET || request.method() == Method::HEAD {
+            return Ok(Fields::Form(parse_form(query.as_bytes())));
+        }
+        let says_json = says_json(&request);
+        let body = read(request).await?;
+        if says_json || looks_like_json(&body) {
+            return Ok(Fields::Json(parse_json(&body)?));
+        }
+        let mut pairs = parse_form(&body);
+        pairs.extend(parse_form(query.as_bytes()));
+        Ok(Fields::Form(pairs))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<JsonBody<T>, ApiError> {
+        parse_json(&read(request).await?).map(JsonBody)
+    }
+}
+
+impl Fields {
+    /// A text of at most `max` characters; "" when absent.
+    pub fn text(&self, name: &str, max: usize) -> Result<String, ApiError> {
+        let text = match self {
+            Fields::Form(pairs) => find_pair(pairs, name).unwrap_or_default().to_string(),
+            Fields::Json(map) => match find_value(map, name) {
+                None | Some(Value::Null) => String::new(),
+                Some(Value::String(text)) => text.clone(),
+                Some(other) => return Err(wrong_kind(name, "a text", other)),
+            },
+        };
+        check_length(name, &text, max)?;
+        Ok(text)
+    }
+
+    /// As [`Fields::text`], but empty is refused.
+    pub fn required_text(&self, name: &str, max: usize) -> Result<String, ApiError> {
+        let text = self.text(name, max)?;
+        if text.is_empty() {
+            return Err(ApiError::bad(format!("{name} is required")));
+        }
+        Ok(text)
+    }
+
+    /// A whole number; 0 when absent.
+    pub fn int(&self, name: &str) -> Result<i64, ApiError> {
+        match self {
+            Fields::Form(pairs) => match find_pair(pairs, name) {
+                None | Some("") => Ok(0),
+                Some(text) => parse_int(name, text),
+            },
+            Fields::Json(map) => match find_value(map, name) {
+                None | Some(Value::Null) => Ok(0),
+                Some(value) => value.as_i64().ok_or_else(|| wrong_kind(name, "a whole number", value)),
+            },
+        }
+    }
+
+    /// As [`Fields::int`], but 0 is refused, as by the original's "required".
+    pub fn required_int(&self, name: &str) -> Result<i64, ApiError> {
+        match self.int(name)? {
+            0 => Err(ApiError::bad(format!("{name} is required, and must not be 0"))),
+            value => Ok(value),
+        }
+    }
+
+    /// 0 or 1; 0 when absent.
+    pub fn flag(&self, name: &str) -> Result<i64, ApiError> {
+        match self.int(name)? {
+            value @ (0 | 1) => Ok(value),
+            other => Err(ApiError::bad(format!("{name} must be 0 or 1, got {other}"))),
+        }
+    }
+
+    /// A list of texts, none of them empty; a form repeats the name. None when absent.
+    pub fn texts(&self, name: &str, max: usize) -> Result<Option<Vec<String>>, ApiError> {
+        let texts = match self {
+            Fields::Form(pairs) => collect_pairs(pairs, name).map(|texts| texts.map(str::to_string).collect()),
+            Fields::Json(map) => list(map, name, "texts", |value| value.as_str().map(str::to_string))?,
+        };
+        check_list(name, texts.as_deref().unwrap_or_default())?;
+        for (index, text) in texts.iter().flatten().enumerate() {
+            if text.is_empty() {
+                return Err(ApiError::bad(format!("{name}[{index}] is empty")));
+            }
+            check_length(&format!("{name}[{index}]"), text, max)?;
+        }
+        Ok(texts)
+    }
+
+    /// A list of whole numbers; a form repeats the name. None when absent.
+    pub fn ints(&self, name: &str) -> Result<Option<Vec<i64>>, ApiError> {
+        let ints: Option<Vec<i64>> = match self {
+            Fields::Form(pairs) => {
+                collect_pairs(pairs, name).map(|texts| texts.map(|text| parse_int(name, text)).collect()).transpose()?
+            }
+            Fields::Json(map) => list(map, name, "whole numbers", Value::as_i64)?,
+        };
+        check_list(name, ints.as_deref().unwrap_or_default())?;
+        Ok(ints)
+    }
+
+    /// An object inside a JSON body; empty when absent, so that the missing field inside it is the one reported.
+    pub fn object(&self, name: &str) -> Result<Fields, ApiError> {
+        match self {
+            Fields::Form(_) => Ok(Fields::Json(Map::new())),
+            Fields::Json(map) => match find_value(map, name) {
+                None | Some(Value::Null) => Ok(Fields::Json(Map::new())),
+                Some(Value::Object(inner)) => Ok(Fields::Json(inner.clone())),
+                Some(other) => Err(wrong_kind(name, "an object", other)),
+            },
+        }
+    }
+
+    /// True when the field is there at all, whatever its value.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Fields::Form(pairs) => find_pair(pairs, name).is_some(),
+            Fields::Json(map) => find_value(map, name).is_some_and(|value| !value.is_null()),
+        }
+    }
+}
+
+/// Parses a number that came as text: in the path, the query or a form.
+pub fn parse_int(name: &str, text: &str) -> Result<i64, ApiError> {
+    text.parse().map_err(|_| ApiError::bad(format!("{name} must be a whole number, got {:?}", cut(text))))
+}
+
+pub fn check_length(name: &str, text: &str, max: usize) -> Result<(), ApiError> {
+    // Bytes first: they are known, and a text with few bytes has few characters.
+    if text.len() > max && text.chars().count() > max {
+        return Err(ApiError::bad(format!("{name} is longer than {max} characters")));
+    }
+    Ok(())
+}
+
+fn check_list<T>(name: &str, list: &[T]) -> Result<(), ApiError> {
+    if list.len() > LIST_MAX {
+        return Err(ApiError::bad(format!(
+            "{name} has {} elements, more than {LIST_MAX}: send it in parts",
+            list.len()
+        )));
+    }
+    Ok(())
+}
+
+/// `a=1&b=x%20y` → pairs. What is not valid UTF-8 becomes U+FFFD; what is no escape stays as it is.
+pub fn parse_form(text: &[u8]) -> Vec<(String, String)> {
+    text.split(|byte| *byte == b'&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+            (unescape(&pair[..at]), unescape(pair.get(at + 1..).unwrap_or_default()))
+        })
+        .collect()
+}
+
+fn unescape(text: &[u8]) -> String {
+    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        match (text[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 2;
+            }
+            (b'+', ..) => out.push(b' '),
+            (byte, ..) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn says_json(request: &Request) -> bool {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn looks_like_json(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+async fn read(request: Request) -> Result<axum::body::Bytes, ApiError> {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > BODY_MAX as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_MAX)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if error.to_string().contains("length limit") => Err(too_large()),
+        Ok(Err(error)) => Err(ApiError::bad(format!("cannot read the body: {error}"))),
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+fn too_large() -> ApiError {
+    let text = format!("the body is longer than {BODY_MAX} bytes: send it in parts");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+}
+
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    if body.trim_ascii().is_empty() {
+        return Err(ApiError::bad("the body is empty: send JSON"));
+    }
+    serde_json::from_slice(body).map_err(|error| ApiError::bad(format!("the body is not the JSON wanted: {error}")))
+}
+
+fn find_pair<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// All values of a name; also the PHP-like `name[]`. None when there is none.
+fn collect_pairs<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<impl Iterator<Item = &'a str>> {
+    let is_name = move |key: &str| key.strip_suffix("[]").unwrap_or(key) == name;
+    let mut values = pairs.iter().filter(move |(key, _)| is_name(key)).map(|(_, value)| value.as_str()).peekable();
+    values.peek()?;
+    Some(values)
+}
+
+/// Exact first, then without case, as Go's decoder does.
+fn find_value<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    map.get(name).or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+}
+
+fn list<T>(
+    map: &Map<String, Value>,
+    name: &str,
+    kind: &str,
+    convert: impl Fn(&Value) -> Option<T>,
+) -> Result<Option<Vec<T>>, ApiError> {
+    match find_value(map, name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(values)) => {
+            let convert = |value| convert(value).ok_or_else(|| wrong_kind(name, &format!("a list of {kind}"), value));
+            values.iter().map(convert).collect::<Result<_, _>>().map(Some)
+        }
+        Some(other) => Err(wrong_kind(name, &format!("a list of {kind}"), other)),
+    }
+}
+
+fn wrong_kind(name: &str, want: &str, got: &Value) -> ApiError {
+    ApiError::bad(format!("{name} must be {want}, got {}", cut(&got.to_string())))
+}
+
+/// The beginning of a text, for error messages.
+fn cut(text: &str) -> &str {
+    const SHOWN: usize = 60; // enough to recognise it
+    text.char_indices().nth(SHOWN).map_or(text, |(at, _)| &text[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    async fn fields(method: &str, uri: &str, content_type: &str, body: &str) -> Result<Fields, ApiError> {
+        let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content_type);
+        let request = request.body(Body::from(body.to_string())).expect("a valid request");
+        Fields::from_request(request, &()).await
+    }
+
+    fn error<T: std::fmt::Debug>(result: Result<T, ApiError>) -> String {
+        format!("{:?}", result.expect_err("must be refused"))
+    }
+
+    #[tokio::test]
+    async fn fields_come_from_json_form_and_query() {
+        let json = fields("POST", "/?name=q", "application/json; charset=utf-8", r#"{"Name":"a","n":5,"l":["x"]}"#);
+        let json = json.await.expect("valid");
+        assert_eq!(json.text("name", 9).expect("text"), "a");
+        assert_eq!(json.int("n").expect("int"), 5);
+        assert_eq!(json.int("absent").expect("int"), 0);
+        assert_eq!(json.texts("l", 9).expect("list"), Some(vec!["x".to_string()]));
+        let form = fields("POST", "/?q=%5Ea", "application/x-www-form-urlencoded", "name=a+b%21%zz&l=1&l=2");
+        let form = form.await.expect("valid");
+        assert_eq!(form.text("name", 9).expect("text"), "a b!%zz");
+        assert_eq!(form.text("q", 9).expect("text"), "^a");
+        assert_eq!(form.ints("l").expect("list"), Some(vec![1, 2]));
+        let curl = fields("POST", "/", "application/x-www-form-urlencoded", r#" {"name":"a"}"#).await.expect("valid");
+        assert_eq!(curl.text("name", 9).expect("text"), "a");
+        let get = fields("GET", "/?name=a&name=b", "application/json", "").await.expect("valid");
+        assert_eq!(get.text("name", 9).expect("text"), "a");
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_field() {
+        let body = r#"{"n":"5","f":1.5,"t":7,"long":"äöü","flag":2,"l":[1,"x"],"e":[""],"o":3}"#;
+        let json = fields("POST", "/", "application/json", body).await.expect("valid");
+        assert!(error(json.int("n")).contains("n must be a whole number, got \\\"5\\\""));
+        assert!(error(json.int("f")).contains("f must be a whole number"));
+        assert!(error(json.text("t", 9)).contains("t must be a text, got 7"));
+        assert!(error(json.text("long", 2)).contains("long is longer than 2 characters"));
+        assert!(json.text("long", 3).is_ok(), "characters are counted, not bytes");
+        assert!(error(json.required_text("none", 9)).contains("none is required"));
+        assert!(error(json.required_int("none")).contains("none is required"));
+        assert!(error(json.flag("flag")).contains("flag must be 0 or 1, got 2"));
+        assert!(error(json.ints("l")).contains("l must be a list of whole numbers"));
+        assert!(error(json.texts("e", 9)).contains("e[0] is empty"));
+        assert!(error(json.object("o")).contains("o must be an object"));
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_no_fields() {
+        let check = async |body: &str, part: &str| {
+            let text = error(fields("POST", "/", "application/json", body).await);
+            assert!(text.contains(part), "{text}");
+        };
+        check("", "empty").await;
+        check("{", "not the JSON wanted").await;
+        check("[1]", "not the JSON wanted").await;
+        check(&format!("{{\"a\":{}", "[".repeat(100_000)), "recursion").await;
+        check(&"x".repeat(BODY_MAX + 1), "longer than").await;
+    }
+}

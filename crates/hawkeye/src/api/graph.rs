@@ -1,0 +1,387 @@
+//! REST: what is in the store — endpoints, counters, history, last points; and deleting them.
+//!
+//! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is written
+//! one series at a time and sent as it is made, so that a large one costs no memory beyond [`CHUNKS_AHEAD`] series.
+//! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
+//! what to narrow; a bad regular expression answers an empty list, as the original does.
+//! Compat: spec/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
+
+use super::Context;
+use super::auth::Caller;
+use super::body::{JsonBody, parse_form};
+use super::error::ApiError;
+use crate::engine::Engine;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use http_body_util::channel::Channel;
+use regex::{Regex, RegexBuilder};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::sync::Arc;
+use store::{Cf, CounterQuery, EndpointQuery, Query};
+
+/// The original's default page for endpoints and counters.
+const PAGE_ROWS: usize = 500;
+/// The most rows of one page; more is paging's job.
+const PAGE_ROWS_MAX: usize = 10_000;
+/// Bytes a compiled regular expression of a user may take.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Series encoded ahead of what the reader has taken.
+const CHUNKS_AHEAD: usize = 4;
+/// The most (host, counter) pairs of one history or lastpoint request.
+const PAIRS_MAX: usize = 100_000;
+
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/graph/endpoint", get(endpoints).delete(delete_endpoints))
+        .route("/graph/endpointobj", get(endpoint_objects))
+        .route("/graph/endpoint_counter", get(counters))
+        .route("/graph/history", post(history))
+        .route("/graph/lastpoint", post(last_points))
+        .route("/graph/counter", delete(delete_counters))
+}
+
+/// Runs `work` on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    context: &Context,
+    work: impl FnOnce(&Engine) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let engine = context.engine.clone();
+    tokio::task::spawn_blocking(move || work(&engine))
+        .await
+        .map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
+}
+
+/// Query parameters as pairs; a name may repeat.
+fn pairs(query: &RawQuery) -> Vec<(String, String)> {
+    parse_form(query.0.as_deref().unwrap_or("").as_bytes())
+}
+
+fn parameter<'q>(pairs: &'q [(String, String)], name: &str) -> &'q str {
+    pairs.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+}
+
+/// `limit` (500) and `page` (1) as offset and limit.
+fn page(pairs: &[(String, String)]) -> Result<(usize, usize), ApiError> {
+    let number = |name: &str, default: usize| match parameter(pairs, name) {
+        "" => Ok(default),
+        text => text
+            .parse::<usize>()
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| ApiError::bad(format!("{name} is {text:?}: give a number from 1 on"))),
+    };
+    let limit = number("limit", PAGE_ROWS)?.min(PAGE_ROWS_MAX);
+    let page = number("page", 1)?;
+    Ok(((page - 1).saturating_mul(limit), limit))
+}
+
+fn regex(text: &str) -> Option<Regex> {
+    RegexBuilder::new(text).case_insensitive(true).size_limit(REGEX_BYTES_MAX).build().ok()
+}
+
+async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
+    let pairs = pairs(&query);
+    let (q, tags) = (parameter(&pairs, "q").to_string(), parameter(&pairs, "tags").to_string());
+    if q.is_empty() && tags.is_empty() {
+        return Err(ApiError::bad("q and labels are all missing"));
+    }
+    let (offset, limit) = page(&pairs)?;
+    let Some(patterns) = q.split_whitespace().map(regex).collect::<Option<Vec<_>>>() else {
+        return Ok(Json(json!([])));
+    };
+    let rows = blocking(&context, move |engine| {
+        let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
+        let mut rows =
+            engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit });
+        // As in the original: tags that match nothing are ignored when there is a q.
+        if rows.is_empty() && !patterns.is_empty() && !tag_terms.is_empty() {
+            rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit });
+        }
+        rows
+    })
+    .await?;
+    Ok(Json(rows.into_iter().map(|(id, endpoint)| json!({"endpoint": endpoint, "id": id})).collect()))
+}
+
+async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
+    let pairs = pairs(&query);
+    let names: Vec<String> =
+        pairs.iter().filter(|(key, _)| key == "endpoints").map(|(_, value)| value.clone()).collect();
+    if names.is_empty() {
+        return Err(ApiError::bad("endpoints missing"));
+    }
+    let deadline: i64 = parameter(&pairs, "deadline").parse().unwrap_or(0);
+    let rows = blocking(&context, move |engine| {
+        let store = engine.store();
+        let mut rows = Vec::new();
+        for name in names.iter().take(PAGE_ROWS_MAX) {
+            let Some(id) = store.endpoint_ids(&[name])[0] else { continue };
+            let ts = store.endpoint_last_time(id).unwrap_or(0);
+            if ts >= deadline {
+                rows.push(json!({"id": id, "endpoint": name, "ts": ts}));
+            }
+        }
+        rows
+    })
+    .await?;
+    Ok(Json(rows.into()))
+}
+
+async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
+    let pairs = pairs(&query);
+    let eid = parameter(&pairs, "eid");
+    if eid.is_empty() {
+        return Err(ApiError::bad("eid is missing"));
+    }
+    let endpoint_ids = eid
+        .split(',')
+        .map(|id| id.trim().parse::<u32>())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| ApiError::bad(format!("eid is {eid:?}: give endpoint ids joined by commas")))?;
+    let (offset, limit) = page(&pairs)?;
+    let terms = parameter(&pairs, "metricQuery").split_whitespace().map(|term| {
+        let (negated, text) = term.strip_prefix('!').map_or((false, term), |rest| (true, rest));
+        regex(text).map(|regex| (negated, regex))
+    });
+    let Some(patterns) = terms.collect::<Option<Vec<_>>>() else { return Ok(Json(json!([]))) };
+    let rows = blocking(&context, move |engine| {
+        engine.store().counters(&CounterQuery { endpoint_ids: &endpoint_ids, patterns: &patterns, offset, limit })
+    })
+    .await?;
+    let row = |row: store::CounterRow| {
+        json!({
+            "endpoint_id": row.endpoint_id, "counter": row.counter, "step": row.step,
+            "type": row.counter_type.ds_type(),
+        })
+    };
+    Ok(Json(rows.into_iter().map(row).collect()))
+}
+
+#[derive(Deserialize)]
+struct HistoryRequest {
+    hostnames: Vec<String>,
+    counters: Vec<String>,
+    consol_fun: String,
+    start_time: i64,
+    end_time: i64,
+    step: Option<i64>,
+}
+
+async fn history(
+    State(context): State<Context>,
+    _: Caller,
+    JsonBody(request): JsonBody<HistoryRequest>,
+) -> Result<Response, ApiError> {
+    let Some(cf) = Cf::parse(&request.consol_fun) else {
+        let text = format!("consol_fun is {:?}: give AVERAGE, MAX, MIN or LAST", request.consol_fun);
+        return Err(ApiError::bad(text));
+    };
+    if request.hostnames.len().saturating_mul(request.counters.len()) > PAIRS_MAX {
+        return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of hostnames and counters: ask for fewer")));
+    }
+    let query = Query { from: request.start_time, to: request.end_time, cf, now: crate::clock::now() };
+    let points_max = context.config.graph.query_points_max as u64;
+    let checked = blocking(&context, move |engine| (points_asked(engine, &request, &query), request));
+    let (points, request) = checked.await?;
+    if points > points_max {
+        return Err(ApiError::bad(format!(
+            "the answer would hold {points} points, more than graph.query_points_max = {points_max}: \
+             ask for a shorter time or fewer counters"
+        )));
+    }
+    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(CHUNKS_AHEAD);
+    let engine = context.engine.clone();
+    tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Handle::current();
+        let mut send = |text: String| runtime.block_on(sender.send_data(Bytes::from(text))).is_ok();
+        write_history(&engine, &request, &query, &mut send);
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], Body::new(body)).into_response())
+}
+
+/// Rows that the answer can hold at most.
+fn points_asked(engine: &Engine, request: &HistoryRequest, query: &Query) -> u64 {
+    let mut points = 0_u64;
+    for endpoint in &request.hostnames {
+        for counter in &request.counters {
+            if let Some(id) = engine.store().series_id(endpoint, counter) {
+                points = points.saturating_add(engine.store().rows(id, query) as u64);
+            }
+        }
+    }
+    points
+}
+
+/// Writes the answer, host by host, until the reader goes away.
+fn write_history(engine: &Arc<Engine>, request: &HistoryRequest, query: &Query, send: &mut dyn FnMut(String) -> bool) {
+    let mut separator = '[';
+    for endpoint in &request.hostnames {
+        for counter in &request.counters {
+            let Some(mut text) = history_element(engine, endpoint, counter, query, request.step.is_some()) else {
+                continue;
+            };
+            text.insert(0, separator);
+            separator = ',';
+            if !send(text) {
+                return;
+            }
+        }
+    }
+    send(if separator == '[' { "[]".to_string() } else { "]".to_string() });
+}
+
+/// One element. A series that is unknown, or that cannot be read, is left out without `step` in the request, and empty
+/// with one, as in the original.
+fn history_element(
+    engine: &Engine,
+    endpoint: &str,
+    counter: &str,
+    query: &Query,
+    keep_unknown: bool,
+) -> Option<String> {
+    let store = engine.store();
+    let found = store.series_id(endpoint, counter).and_then(|id| Some((store.info(id)?, store.query(id, query))));
+    let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
+    let mut text = head.trim_end_matches('}').to_string();
+    match found {
+        Some((info, Ok(grid))) => {
+            write!(text, ",\"dstype\":\"{}\",\"step\":{},\"Values\":[", info.counter_type.ds_type(), grid.step)
+                .expect("String");
+            for (i, (time, value)) in grid.values.iter().enumerate() {
+                let comma = if i == 0 { "" } else { "," };
+                write!(text, "{comma}{{\"timestamp\":{time},\"value\":").expect("String");
+                push_value(*value, &mut text);
+                text.push('}');
+            }
+            text.push_str("]}");
+            Some(text)
+        }
+        Some((_, Err(error))) => {
+            tracing::error!(endpoint, counter, %error, "cannot read a series");
+            keep_unknown.then(|| text + ",\"dstype\":\"\",\"step\":0,\"Values\":[]}")
+        }
+        None => keep_unknown.then(|| text + ",\"dstype\":\"\",\"step\":0,\"Values\":[]}"),
+    }
+}
+
+/// Six decimals, or null.
+fn push_value(value: Option<f64>, out: &mut String) {
+    match value.filter(|value| value.is_finite()) {
+        Some(value) => write!(out, "{value:.6}").expect("String"),
+        None => out.push_str("null"),
+    }
+}
+
+#[derive(Deserialize)]
+struct EndpointCounter {
+    endpoint: String,
+    counter: String,
+}
+
+async fn last_points(
+    State(context): State<Context>,
+    _: Caller,
+    JsonBody(asked): JsonBody<Vec<EndpointCounter>>,
+) -> Result<Response, ApiError> {
+    if asked.len() > PAIRS_MAX {
+        return Err(ApiError::bad(format!("more than {PAIRS_MAX} counters: ask for fewer")));
+    }
+    let text = blocking(&context, move |engine| {
+        let mut text = "[".to_string();
+        for (i, pair) in asked.iter().enumerate() {
+            let store = engine.store();
+            let last = store.series_id(&pair.endpoint, &pair.counter).and_then(|id| store.last(id));
+            let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
+            let comma = if i == 0 { "" } else { "," };
+            // What is unknown is time 0 and value 0, as in the original.
+            let (time, value) = last.map_or((0, 0.0), |point| (point.time, point.value));
+            write!(text, "{comma}{},\"value\":{{\"timestamp\":{time},\"value\":", head.trim_end_matches('}'))
+                .expect("String");
+            push_value(Some(value), &mut text);
+            text.push_str("}}");
+        }
+        text.push(']');
+        text
+    })
+    .await?;
+    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], text).into_response())
+}
+
+async fn delete_endpoints(
+    State(context): State<Context>,
+    _: Caller,
+    JsonBody(names): JsonBody<Vec<String>>,
+) -> Result<Json<Value>, ApiError> {
+    let (endpoints, counters) = blocking(&context, move |engine| {
+        let (mut endpoints, mut counters) = (0, 0);
+        for name in &names {
+            let removed = engine.remove_endpoint(name)?;
+            endpoints += usize::from(removed > 0);
+            counters += removed;
+        }
+        Ok::<_, store::Error>((endpoints, counters))
+    })
+    .await?
+    .map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))?;
+    Ok(Json(json!({"affected_endpoint": endpoints, "affected_counter": counters})))
+}
+
+#[derive(Deserialize)]
+struct DeleteCounters {
+    endpoints: Vec<String>,
+    counters: Vec<String>,
+}
+
+async fn delete_counters(
+    State(context): State<Context>,
+    _: Caller,
+    JsonBody(asked): JsonBody<DeleteCounters>,
+) -> Result<Json<Value>, ApiError> {
+    let affected = blocking(&context, move |engine| {
+        let mut affected = 0;
+        for endpoint in &asked.endpoints {
+            for counter in &asked.counters {
+                if let Some(id) = engine.store().series_id(endpoint, counter) {
+                    engine.remove_series(id)?;
+                    affected += 1;
+                }
+            }
+        }
+        Ok::<_, store::Error>(affected)
+    })
+    .await?
+    .map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))?;
+    Ok(Json(json!({"affected_counter": affected})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_six_decimals() {
+        let check = |value, expected: &str| {
+            let mut out = String::new();
+            push_value(value, &mut out);
+            assert_eq!(out, expected);
+        };
+        check(Some(59.0), "59.000000");
+        check(Some(f64::NAN), "null");
+        check(None, "null");
+    }
+
+    #[test]
+    fn pages() {
+        let pairs = |text: &str| parse_form(text.as_bytes());
+        assert_eq!(page(&pairs("")).ok(), Some((0, 500)));
+        assert_eq!(page(&pairs("limit=3&page=2")).ok(), Some((3, 3)));
+        assert!(page(&pairs("page=0")).is_err());
+        assert!(page(&pairs("limit=x")).is_err());
+    }
+}

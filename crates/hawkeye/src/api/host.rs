@@ -1,0 +1,58 @@
+//! Hosts: their groups and templates, and maintenance windows.
+//!
+//! Compat: any user may set maintenance, as in the original.
+
+use super::Context;
+use super::auth::Caller;
+use super::body::{Fields, parse_int};
+use super::error::{Answer, ApiError, json, message};
+use crate::portal::host::{self, Which};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/host/{id}/hostgroup", get(groups))
+        .route("/host/{id}/template", get(templates))
+        .route("/host/maintain", post(maintain).delete(end_maintenance))
+}
+
+async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let id = find(&context, &id).await?;
+    json(host::groups(&context.portal, id).await?)
+}
+
+async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let id = find(&context, &id).await?;
+    json(host::templates(&context.portal, id).await?)
+}
+
+async fn maintain(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let (begin, end) = (fields.required_int("maintain_begin")?, fields.required_int("maintain_end")?);
+    if end < begin {
+        return Err(ApiError::bad("maintain_end is before maintain_begin: both are Unix seconds"));
+    }
+    set(&context, &fields, begin, end).await
+}
+
+async fn end_maintenance(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    set(&context, &fields, 0, 0).await
+}
+
+async fn set(context: &Context, fields: &Fields, begin: i64, end: i64) -> Answer {
+    let names = fields.texts("hosts", host::HOSTNAME_MAX)?.filter(|names| !names.is_empty());
+    let ids = fields.ints("ids")?.filter(|ids| !ids.is_empty());
+    let (through, which) = match (names, ids) {
+        (Some(names), _) => ("hosts", Which::Names(names)),
+        (None, Some(ids)) => ("ids", Which::Ids(ids)),
+        (None, None) => return Err(ApiError::bad("hosts or ids is required")),
+    };
+    let count = host::maintain(&context.portal, &which, begin, end).await?;
+    message(format!("Through: {through}, Affect row: {count}"))
+}
+
+async fn find(context: &Context, id: &str) -> Result<i64, ApiError> {
+    let id = parse_int("id", id)?;
+    if host::exists(&context.portal, id).await? { Ok(id) } else { Err(ApiError::refused("record not found")) }
+}

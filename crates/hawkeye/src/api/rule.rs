@@ -1,0 +1,105 @@
+//! What strategies and expressions have in common when they are saved: the condition, checked before it can reach a judge.
+//!
+//! Why: the original checks neither function nor expression texts, and one bad row stops its judge or hbs at each start.
+//! Compat: the texts of the original where it checks too; the rest names the field and what is wrong with it.
+
+use super::Context;
+use super::body::Fields;
+use super::error::ApiError;
+use crate::portal::action::{self, Action};
+
+/// The checked condition of a rule.
+pub struct Condition {
+    pub func: String,
+    pub op: String,
+    pub right_value: String,
+    pub max_step: i64,
+    pub priority: i64,
+}
+
+/// The column's lengths, which differ between strategies and expressions.
+pub struct Lengths {
+    pub func: usize,
+    pub op: usize,
+    pub right_value: usize,
+}
+
+/// The column is a tinyint.
+const PRIORITY_MAX: i64 = 127;
+/// More PROBLEMs than this from one alarm is a mistake; a guess, far above what anybody sets.
+const MAX_STEP_MAX: i64 = 1_000_000;
+/// Steps of a series vary; the agents' step decides how many points the judge's window holds.
+const AGENT_STEP_S: i64 = 60;
+
+pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths) -> Result<Condition, ApiError> {
+    let condition = Condition {
+        max_step: fields.required_int("max_step")?,
+        priority: fields.int("priority")?,
+        func: fields.required_text("func", lengths.func)?,
+        op: fields.required_text("op", lengths.op)?,
+        right_value: fields.required_text("right_value", lengths.right_value)?,
+    };
+    if !is_operator(&condition.op) {
+        return Err(ApiError::bad("op's formating is not vaild"));
+    }
+    if !is_decimal(&condition.right_value) {
+        return Err(ApiError::bad("right_value's formating is not vaild"));
+    }
+    if !(1..=MAX_STEP_MAX).contains(&condition.max_step) {
+        return Err(ApiError::bad(format!("max_step must be from 1 to {MAX_STEP_MAX}")));
+    }
+    if !(0..=PRIORITY_MAX).contains(&condition.priority) {
+        return Err(ApiError::bad(format!("priority must be from 0 to {PRIORITY_MAX}")));
+    }
+    check_function(context, &condition)?;
+    Ok(condition)
+}
+
+/// The fields of an action, but not its id and teams.
+pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
+    Ok(Action {
+        id: 0,
+        uic,
+        url: fields.text("url", action::URL_MAX)?,
+        callback: fields.flag("callback")?,
+        before_callback_sms: fields.flag("before_callback_sms")?,
+        before_callback_mail: fields.flag("before_callback_mail")?,
+        after_callback_sms: fields.flag("after_callback_sms")?,
+        after_callback_mail: fields.flag("after_callback_mail")?,
+    })
+}
+
+fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
+    let points_max = (context.config.graph.hot_window / AGENT_STEP_S).clamp(1, i64::from(u32::MAX));
+    judge::check(&condition.func, &condition.op, points_max as u32).map_err(|error| ApiError::bad(error.to_string()))
+}
+
+/// `^(>|=|<|!)(=)?$`
+fn is_operator(op: &str) -> bool {
+    matches!(op, ">" | "=" | "<" | "!" | ">=" | "==" | "<=" | "!=")
+}
+
+/// `^-?\d+(\.\d+)?$`
+fn is_decimal(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    match text.split_once('.') {
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+        None => digits(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals() {
+        for right in ["0", "10", "-5.5", "007", "1.0"] {
+            assert!(is_decimal(right), "{right}");
+        }
+        for wrong in ["", "-", "ten", "1.", ".5", "1e5", "+1", " 1", "--1", "NaN", "1.2.3", "١"] {
+            assert!(!is_decimal(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Logging in and out.
+//!
+//! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are limited
+//! (429), each login has its own session, and logging out ends that session only.
+
+use super::Context;
+use super::auth::{self, Caller};
+use super::body::Fields;
+use super::error::{Answer, ApiError, json, message};
+use crate::clock;
+use crate::portal::password::{self, Verdict};
+use crate::portal::session;
+use crate::portal::user::{self, User};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use serde::Serialize;
+
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/user/login", post(login))
+        .route("/user/logout", get(logout))
+        .route("/user/auth_session", get(auth_session))
+        .route("/admin/login", post(login_as))
+}
+
+#[derive(Serialize)]
+struct LoggedIn {
+    sig: String,
+    name: String,
+    admin: bool,
+}
+
+async fn login(State(context): State<Context>, fields: Fields) -> Answer {
+    let (name, password) = (fields.text("name", usize::MAX)?, fields.text("password", usize::MAX)?);
+    if name.is_empty() || password.is_empty() {
+        return Err(ApiError::bad("name or password is blank"));
+    }
+    let Some((user, stored)) = user::with_password(&context.portal, &name).await? else {
+        return Err(ApiError::bad("no such user"));
+    };
+    check_password(&context, &user, &password, &stored).await.map_err(|wrong| match wrong {
+        Wrong::Password => ApiError::bad("password error"),
+        Wrong::Other(error) => error,
+    })?;
+    if user.role == user::BLOCKED {
+        return Err(ApiError::bad("this user is blocked: ask an administrator"));
+    }
+    logged_in(&context, user).await
+}
+
+pub enum Wrong {
+    Password,
+    Other(ApiError),
+}
+
+/// Checks a password within the attempts that are left for this user, and renews an old hash.
+pub async fn check_password(context: &Context, user: &User, password: &str, stored: &str) -> Result<(), Wrong> {
+    let other = |error: anyhow::Error| Wrong::Other(ApiError::from(error));
+    if let Err(seconds) = context.attempts.take(&user.name, clock::now()) {
+        let text = format!("too many wrong passwords for this name: try again in {seconds} s");
+        return Err(Wrong::Other(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)));
+    }
+    match password::verify(password, stored, &context.config.api.salt).await.map_err(other)? {
+        Verdict::Wrong => return Err(Wrong::Password),
+        Verdict::Right => {}
+        // A password that bcrypt cannot take whole stays as it is, and keeps working.
+        Verdict::RightAndOld if password.len() > password::PASSWORD_MAX => {}
+        Verdict::RightAndOld => {
+            let hash = password::hash(password).await.map_err(other)?;
+            let updated = user::set_password(&context.portal, user.id, &hash).await;
+            updated.map_err(|error| Wrong::Other(ApiError::from(error)))?;
+        }
+    }
+    context.attempts.succeeded(&user.name);
+    Ok(())
+}
+
+async fn logout(State(context): State<Context>, headers: HeaderMap) -> Answer {
+    let (name, sig) = auth::read_token(&headers).map_err(|error| error.with_status(StatusCode::BAD_REQUEST))?;
+    if session::delete(&context.portal, &name, &sig).await? == 0 {
+        return Err(ApiError::bad("not found this kind of session in database."));
+    }
+    message("logout successful")
+}
+
+async fn auth_session(_caller: Caller) -> Answer {
+    message("session is valid!")
+}
+
+/// An administrator gets a session of a lesser user; LDAP front ends log their users in with it.
+async fn login_as(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let denied = || ApiError::bad("API_USER not admin, no permissions can do this");
+    if !caller.is_admin() {
+        return Err(denied());
+    }
+    let name = fields.text("name", usize::MAX)?;
+    if name.is_empty() {
+        return Err(ApiError::bad("name is blank"));
+    }
+    let user = user::by_name(&context.portal, &name).await?.ok_or_else(|| ApiError::bad("no such user"))?;
+    if user.role >= caller.user()?.role || user.role == user::BLOCKED {
+        return Err(denied());
+    }
+    logged_in(&context, user).await
+}
+
+async fn logged_in(context: &Context, user: User) -> Answer {
+    let sig = session::create(&context.portal, user.id, clock::now()).await?;
+    json(LoggedIn { sig, admin: user.is_admin(), name: user.name })
+}

@@ -1,0 +1,164 @@
+//! Teams and their members.
+//!
+//! Compat: a team that the caller may not change answers as if it did not exist. Users of a list show id, name and cnname
+//! only, as in the original.
+
+use super::Context;
+use super::auth::Caller;
+use super::body::{Fields, parse_int};
+use super::error::{Answer, ApiError, json, message};
+use super::page::{Page, Search};
+use crate::portal::team::{self, Team};
+use crate::portal::user::{self, User};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use serde_json::{Value, json as object};
+
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/team", get(list).post(create).put(update))
+        .route("/team/t/{team_id}", get(by_id))
+        .route("/team/name/{team_name}", get(by_name))
+        .route("/team/user", post(add_users))
+        .route("/team/{team_id}", axum::routing::delete(remove))
+        .route("/user/u/{uid}/in_teams", get(in_teams))
+        .route("/user/u/{uid}/teams", get(teams_of))
+}
+
+/// Administrators see all teams, others those that they are in or have created.
+async fn list(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let (mut page, search) = (Page::of(&fields)?, Search::of(&fields)?);
+    let teams = if caller.is_admin() {
+        team::all(&context.portal).await?
+    } else {
+        page = Page { offset: 0, limit: None };
+        team::of_user_or_creator(&context.portal, caller.user()?.id).await?
+    };
+    let mut answer = Vec::new();
+    for team in page.cut(teams.into_iter().filter(|team| search.finds(&team.name))) {
+        let creator = user::by_id(&context.portal, team.creator).await?;
+        let users: Vec<User> = team::members(&context.portal, team.id).await?.into_iter().map(in_short).collect();
+        let creator_name = creator.map_or(String::new(), |creator| creator.name);
+        answer.push(object!({ "team": team, "creator_name": creator_name, "users": users }));
+    }
+    json(answer)
+}
+
+async fn by_id(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let team = team::by_id(&context.portal, parse_int("team_id", &id)?).await?;
+    json(with_members(&context, team).await?)
+}
+
+async fn by_name(State(context): State<Context>, _caller: Caller, Path(name): Path<String>) -> Answer {
+    let team = team::by_name(&context.portal, &name).await?;
+    json(with_members(&context, team).await?)
+}
+
+async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let name = team_name(&fields, "team_name")?;
+    if name.is_empty() {
+        return Err(ApiError::bad("team_name is required"));
+    }
+    let resume = fields.text("resume", team::RESUME_MAX)?;
+    let uids = fields.ints("users")?.unwrap_or_default();
+    let count = team::create(&context.portal, &name, &resume, caller.user()?.id, &uids).await;
+    let count = count.map_err(|error| taken(error, &name))?;
+    message(format!("team created! Afftect row: 1, Affect refer: {count}"))
+}
+
+async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let id = fields.required_int("team_id")?;
+    let (name, resume) = (team_name(&fields, "name")?, fields.text("resume", team::RESUME_MAX)?);
+    let uids = fields.ints("users")?.unwrap_or_default();
+    find_own(&context, &caller, id).await?;
+    team::update(&context.portal, id, &name, &resume, &uids).await.map_err(|error| taken(error, &name))?;
+    message("team updated!")
+}
+
+async fn add_users(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let id = fields.required_int("team_id")?;
+    let names = fields.texts("users", user::NAME_MAX)?.ok_or_else(|| ApiError::bad("users is required"))?;
+    find_own(&context, &caller, id).await?;
+    let mut uids = Vec::new();
+    for name in &names {
+        uids.extend(user::by_name(&context.portal, name).await?.map(|user| user.id));
+    }
+    if uids.is_empty() {
+        return Err(ApiError::bad("empty users"));
+    }
+    team::add_members(&context.portal, id, &uids).await?;
+    message("add successful")
+}
+
+async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
+    let id = parse_int("team_id", &id)?;
+    if !caller.is_admin() {
+        let team = team::by_id(&context.portal, id).await?;
+        let uid = caller.user()?.id;
+        team.filter(|team| team.creator == uid).ok_or_else(|| ApiError::refused("record not found"))?;
+    }
+    let (teams, members) = team::delete(&context.portal, id).await?;
+    message(format!("team {id} is deleted. Affect row: {teams} / refer delete: {members}"))
+}
+
+async fn in_teams(State(context): State<Context>, _caller: Caller, Path(uid): Path<String>, fields: Fields) -> Answer {
+    let uid = parse_int("uid", &uid)?;
+    // A thousand names of full length.
+    let names = fields.text("team_names", 65_000)?;
+    if names.is_empty() {
+        return Err(ApiError::bad("system type error. please ask admin for help"));
+    }
+    let teams = team::of_user(&context.portal, uid).await?;
+    let is_in = names.split(',').any(|name| teams.iter().any(|team| team.name.eq_ignore_ascii_case(name)));
+    message(is_in.to_string())
+}
+
+async fn teams_of(State(context): State<Context>, _caller: Caller, Path(uid): Path<String>) -> Answer {
+    let teams = team::of_user(&context.portal, parse_int("uid", &uid)?).await?;
+    json(object!({ "teams": teams }))
+}
+
+async fn with_members(context: &Context, team: Option<Team>) -> Result<Value, ApiError> {
+    let team = team.ok_or_else(|| ApiError::bad("record not found"))?;
+    let users = team::members(&context.portal, team.id).await?;
+    Ok(object!({
+        "id": team.id,
+        "name": team.name,
+        "resume": team.resume,
+        "creator": team.creator,
+        "users": users,
+        "creator_name": "",
+    }))
+}
+
+/// The team, if the caller may change it: administrators, its creator and its members.
+async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Team, ApiError> {
+    let not_found = || ApiError::bad("record not found");
+    let team = team::by_id(&context.portal, id).await?.ok_or_else(not_found)?;
+    if caller.is_admin() {
+        return Ok(team);
+    }
+    let uid = caller.user()?.id;
+    let may = team.creator == uid || team::is_member(&context.portal, id, uid).await?;
+    if may { Ok(team) } else { Err(not_found()) }
+}
+
+fn in_short(user: User) -> User {
+    let (email, phone, im, qq) = (String::new(), String::new(), String::new(), String::new());
+    User { email, phone, im, qq, role: 0, ..user }
+}
+
+/// Actions join team names by commas, so a name cannot hold one.
+fn team_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
+    let name = fields.text(field, team::NAME_MAX)?;
+    if name.contains(',') {
+        return Err(ApiError::bad(format!("{field} must not contain a comma: actions join team names by commas")));
+    }
+    Ok(name)
+}
+
+fn taken(error: sqlx::Error, name: &str) -> ApiError {
+    ApiError::duplicate(error, StatusCode::BAD_REQUEST, format!("a team named {name:?} exists already"))
+}

@@ -1,0 +1,144 @@
+//! Templates and their actions.
+//!
+//! Compat: changing a template asks for its creator or an administrator; deleting one and changing actions ask for nobody, as
+//! in the original, and `/action/:id` and `/template_simple` are open. A template whose action is gone shows an empty
+//! action (the original answers 400), and a parent that would make a cycle is refused.
+
+use super::Context;
+use super::auth::Caller;
+use super::body::{Fields, parse_int};
+use super::error::{Answer, ApiError, json, message};
+use super::page::{Page, Search};
+use super::rule;
+use crate::portal::action::{self, Action};
+use crate::portal::strategy;
+use crate::portal::template::{self, CHAIN_MAX, Template};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use serde_json::{Value, json as object};
+use std::collections::HashMap;
+
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/template", get(list).post(create).put(update))
+        .route("/template_simple", get(list_simple))
+        .route("/template/{tpl_id}", get(show).delete(remove))
+        .route("/template/{tpl_id}/hostgroup", get(groups))
+        .route("/template/action", post(create_action).put(update_action))
+        .route("/action/{act_id}", get(show_action))
+}
+
+async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let (page, search) = (Page::of(&fields)?, Search::of(&fields)?);
+    let all = template::all(&context.portal).await?;
+    let names: HashMap<i64, &str> = all.iter().map(|template| (template.id, template.tpl_name.as_str())).collect();
+    let show = |template: &Template| object!({ "template": template, "parent_name": names.get(&template.parent_id).unwrap_or(&"") });
+    let templates: Vec<Value> = page.cut(all.iter().filter(|template| search.finds(&template.tpl_name)).map(show));
+    json(object!({ "templates": templates }))
+}
+
+/// Ids and names only; the other keys are there and empty.
+async fn list_simple(State(context): State<Context>, fields: Fields) -> Answer {
+    let search = Search::of(&fields)?;
+    let all = template::all(&context.portal).await?.into_iter().filter(|template| search.finds(&template.tpl_name));
+    let in_short =
+        |template: Template| Template { id: template.id, tpl_name: template.tpl_name, ..Template::default() };
+    json(all.map(in_short).collect::<Vec<_>>())
+}
+
+async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let name = fields.required_text("name", template::NAME_MAX)?;
+    let (parent_id, action_id) = (fields.int("parent_id")?, fields.int("action_id")?);
+    let create_user = &caller.user()?.name;
+    // -1 stands for the template that has no id yet; 0 would be everybody's missing parent.
+    check_parent(&context, -1, parent_id).await?;
+    let template = template::create(&context.portal, &name, parent_id, action_id, create_user).await;
+    json(template.map_err(|error| taken(error, &name))?)
+}
+
+async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let id = fields.required_int("tpl_id")?;
+    let name = fields.required_text("name", template::NAME_MAX)?;
+    let parent_id = fields.int("parent_id")?;
+    let template = find(&context, id).await?;
+    if !caller.owns(&template.create_user) {
+        return Err(ApiError::bad("You don't have permission!"));
+    }
+    if parent_id != template.parent_id {
+        check_parent(&context, id, parent_id).await?;
+    }
+    template::update(&context.portal, id, &name, parent_id).await.map_err(|error| taken(error, &name))?;
+    message("template updated")
+}
+
+async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let template = find(&context, parse_int("tpl_id", &id)?).await?;
+    let strategies = strategy::of_template(&context.portal, template.id).await?;
+    let action = action::by_id(&context.portal, template.action_id).await?.unwrap_or_default();
+    let parent = template::by_id(&context.portal, template.parent_id).await?;
+    json(object!({
+        "template": template,
+        "stratges": strategies,
+        "action": action,
+        "parent_name": parent.map_or(String::new(), |parent| parent.tpl_name),
+    }))
+}
+
+async fn remove(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let template = find(&context, parse_int("tpl_id", &id)?).await?;
+    template::delete(&context.portal, template.id).await?;
+    message(format!("template {} has been deleted", template.id))
+}
+
+async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let template = find(&context, parse_int("tpl_id", &id)?).await?;
+    let groups = template::groups(&context.portal, template.id).await?;
+    json(object!({ "template": template, "hostgroups": groups }))
+}
+
+async fn create_action(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let id = fields.required_int("tpl_id")?;
+    let action = rule::action_of(&fields, fields.text("uic", action::UIC_MAX)?)?;
+    let template = template::by_id(&context.portal, id).await?;
+    template.ok_or_else(|| ApiError::bad(format!("template: {id} ; record not found")))?;
+    action::create_for_template(&context.portal, &action, id).await?;
+    message(format!("action is created and bind to template: {id}"))
+}
+
+async fn update_action(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let id = fields.required_int("id")?;
+    let action = rule::action_of(&fields, fields.text("uic", action::UIC_MAX)?)?;
+    match action::update(&context.portal, &Action { id, ..action }).await? {
+        0 => Err(ApiError::bad("record not found")),
+        count => message(format!("action is updated, row affected: {count}")),
+    }
+}
+
+/// Open, as in the original: its alarm asks without a token.
+async fn show_action(State(context): State<Context>, Path(id): Path<String>) -> Answer {
+    let id = id.parse().map_err(|_| ApiError::bad("invalid action id"))?;
+    let action = action::by_id(&context.portal, id).await?;
+    json(action.ok_or_else(|| ApiError::bad("record not found"))?)
+}
+
+async fn find(context: &Context, id: i64) -> Result<Template, ApiError> {
+    template::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::bad("record not found"))
+}
+
+async fn check_parent(context: &Context, id: i64, parent_id: i64) -> Result<(), ApiError> {
+    let all = template::all(&context.portal).await?;
+    let mut parents: HashMap<i64, i64> = all.iter().map(|template| (template.id, template.parent_id)).collect();
+    parents.insert(id, parent_id);
+    match template::chain(&parents, id) {
+        Some(_) => Ok(()),
+        None => Err(ApiError::bad(format!(
+            "parent_id {parent_id} makes a cycle, or a chain of {CHAIN_MAX} templates: choose one that is not below this template"
+        ))),
+    }
+}
+
+fn taken(error: sqlx::Error, name: &str) -> ApiError {
+    ApiError::duplicate(error, StatusCode::BAD_REQUEST, format!("a template named {name:?} exists already"))
+}

@@ -1,0 +1,264 @@
+//! Tests of the routes over a temporary portal: one request after another, and what each answers.
+
+use super::*;
+use crate::portal::user::{self, Profile};
+use crate::portal::{password, session};
+use anyhow::Result;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// A site with the administrator `root` and the users `alice` and `bob`, all logged in.
+pub(super) struct Site {
+    _dir: tempfile::TempDir,
+    pub context: Context,
+    router: Router,
+}
+
+pub(super) async fn site(change: impl FnOnce(&mut Config)) -> Result<Site> {
+    let (dir, portal) = crate::portal::tests::temporary().await?;
+    let mut config = Config::default();
+    change(&mut config);
+    let context = Context::new(portal, Arc::new(config));
+    for (name, role) in [("root", user::ROOT), ("alice", user::NORMAL), ("bob", user::NORMAL)] {
+        let hash = password::hash(&format!("{name}-pw")).await?;
+        user::create(&context.portal, name, &hash, &Profile::default(), role, 0).await?;
+    }
+    Ok(Site { _dir: dir, router: router(context.clone()), context })
+}
+
+impl Site {
+    /// Sends a request with JSON (`Value::Null`: no body) as `user` ("" is nobody).
+    pub async fn ask(&self, user: &str, line: &str, body: Value) -> Result<(u16, Value)> {
+        let mut headers = vec![("content-type", "application/json".to_string())];
+        if !user.is_empty() {
+            headers.push(("apitoken", self.token(user).await?));
+        }
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(line, &headers, body).await
+    }
+
+    pub async fn send(&self, line: &str, headers: &[(&str, String)], body: String) -> Result<(u16, Value)> {
+        let (method, path) = line.split_once(' ').unwrap_or(("GET", line));
+        let mut request = Request::builder().method(method).uri(format!("/api/v1{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = self.router.clone().oneshot(request.body(Body::from(body))?).await?;
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), 1 << 20).await?;
+        Ok((status, serde_json::from_slice(&body)?))
+    }
+
+    pub async fn token(&self, name: &str) -> Result<String> {
+        let user = user::by_name(&self.context.portal, name).await?;
+        let sig = match user {
+            Some(user) => session::create(&self.context.portal, user.id, crate::clock::now()).await?,
+            None => "0".repeat(32),
+        };
+        Ok(json!({ "name": name, "sig": sig }).to_string())
+    }
+
+    /// Sends and compares; an expected text is compared with `message` or `error`.
+    pub async fn check(
+        &self,
+        user: &str,
+        line: &str,
+        body: Value,
+        status: u16,
+        expected: impl Into<Value>,
+    ) -> Result<()> {
+        let (got_status, got) = self.ask(user, line, body).await?;
+        let expected = expected.into();
+        let shown = match &expected {
+            Value::String(_) => {
+                if status == 200 {
+                    got["message"].clone()
+                } else {
+                    got["error"].clone()
+                }
+            }
+            _ => got.clone(),
+        };
+        assert_eq!((got_status, &shown), (status, &expected), "{user}: {line}");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn login_and_logout() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let login = json!({ "name": "alice", "password": "alice-pw" });
+    let (status, answer) = site.ask("", "POST /user/login", login.clone()).await?;
+    assert_eq!((status, &answer["name"], &answer["admin"]), (200, &json!("alice"), &json!(false)));
+    let sig = answer["sig"].as_str().unwrap_or_default().to_string();
+    assert_eq!(sig.len(), 32);
+    let (_, other) = site.ask("", "POST /user/login", login).await?;
+    assert_ne!(other["sig"].as_str(), Some(sig.as_str()), "each login has its own session");
+    let token = |sig: &str| vec![("apitoken", json!({ "name": "alice", "sig": sig }).to_string())];
+    let check = async |line: &str, sig: &str, status: u16, text: &str| -> Result<()> {
+        let (got, answer) = site.send(line, &token(sig), String::new()).await?;
+        let shown = answer.get("message").or(answer.get("error"));
+        assert_eq!((got, shown), (status, Some(&json!(text))), "{line}");
+        Ok(())
+    };
+    check("GET /user/auth_session", &sig, 200, "session is valid!").await?;
+    check("GET /user/logout", &sig, 200, "logout successful").await?;
+    check("GET /user/auth_session", &sig, 401, "session not found").await?;
+    check("GET /user/logout", &sig, 400, "not found this kind of session in database.").await?;
+    check("GET /user/auth_session", other["sig"].as_str().unwrap_or_default(), 200, "session is valid!").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn wrong_logins() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let login = |name: &str, password: &str| json!({ "name": name, "password": password });
+    site.check("", "POST /user/login", login("nobody", "x"), 400, "no such user").await?;
+    site.check("", "POST /user/login", login("alice", ""), 400, "name or password is blank").await?;
+    for _ in 0..10 {
+        site.check("", "POST /user/login", login("Alice", "guess"), 400, "password error").await?;
+    }
+    let (status, answer) = site.ask("", "POST /user/login", login("alice", "alice-pw")).await?;
+    assert_eq!(status, 429, "the eleventh attempt is not even looked at: {answer}");
+    assert_eq!(site.ask("", "POST /user/login", login("bob", "bob-pw")).await?.0, 200, "other names are not affected");
+    Ok(())
+}
+
+#[tokio::test]
+async fn passwords_of_an_old_installation_are_renewed_by_login() -> Result<()> {
+    let site = site(|config| config.api.salt = "salt".into()).await?;
+    let portal = &site.context.portal;
+    // md5hex("salt" + "secret")
+    let old = "d42a0f742ffc1be4e1cc0845c2429c97";
+    let id = user::create(portal, "old", old, &Profile::default(), user::NORMAL, 0).await?;
+    let login = json!({ "name": "old", "password": "secret" });
+    assert_eq!(site.ask("", "POST /user/login", login.clone()).await?.0, 200);
+    let (_, stored) = user::with_password(portal, "old").await?.expect("created above");
+    assert!(stored.starts_with("$2"), "{stored}");
+    assert_eq!(site.ask("", "POST /user/login", login.clone()).await?.0, 200);
+    user::set_role(portal, id, user::BLOCKED).await?;
+    site.check("", "POST /user/login", login, 400, "this user is blocked: ask an administrator").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn tokens_and_the_server_token() -> Result<()> {
+    let with = async |server_token: &str, name: &str, sig: &str| -> Result<u16> {
+        let site = site(|config| config.api.server_token = server_token.into()).await?;
+        let token = json!({ "name": name, "sig": sig }).to_string();
+        Ok(site.send("GET /user/users", &[("apitoken", token)], String::new()).await?.0)
+    };
+    assert_eq!(with("secret", "anybody", "secret").await?, 200);
+    assert_eq!(with("secret", "root", "other").await?, 401);
+    assert_eq!(with("", "root", "").await?, 401, "no server token is not an empty one");
+    assert_eq!(
+        with("", "root", "default-token-used-in-server-side").await?,
+        401,
+        "the original's default is nothing here"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn registration_is_off_unless_allowed_and_root_is_no_magic_name() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let new = |name: &str| json!({ "name": name, "password": "p", "cnname": "C", "email": "e@x" });
+    let disabled = "sign up is disabled: ask an administrator to create the user";
+    site.check("", "POST /user/create", new("eve"), 400, disabled).await?;
+    site.check("alice", "POST /user/create", new("eve"), 400, disabled).await?;
+    assert_eq!(site.ask("root", "POST /user/create", new("eve")).await?.0, 200);
+    let site = self::site(|config| config.api.signup = true).await?;
+    site.check("", "POST /user/create", new("root"), 400, "name is already existing").await?;
+    let root = user::by_name(&site.context.portal, "root").await?.expect("made with the site");
+    user::delete(&site.context.portal, root.id).await?;
+    assert_eq!(site.ask("", "POST /user/create", new("root")).await?.0, 200);
+    let grabbed = user::by_name(&site.context.portal, "root").await?.expect("created");
+    assert_eq!(grabbed.role, user::NORMAL);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_may_change_whom() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let portal = &site.context.portal;
+    let id = async |name: &str| anyhow::Ok(user::by_name(portal, name).await?.expect("made with the site").id);
+    let (root, alice, bob) = (id("root").await?, id("alice").await?, id("bob").await?);
+    let profile = json!({ "cnname": "New", "email": "new@x" });
+    let with_id =
+        |id: i64| json!({ "user_id": id, "cnname": "New", "email": "new@x", "password": "p", "admin": "yes" });
+    let denied = "you don't have permission!";
+    site.check("bob", &format!("PUT /user/u/{alice}"), profile.clone(), 400, denied).await?;
+    site.check("alice", &format!("PUT /user/u/{alice}"), profile.clone(), 200, "user info updated").await?;
+    site.check("root", "PUT /admin/change_user_role", with_id(bob), 200, "user role update sccuessful, affect row: 1")
+        .await?;
+    for route in ["change_user_role", "change_user_passwd", "change_user_profile"] {
+        site.check("alice", &format!("PUT /admin/{route}"), with_id(bob), 400, denied).await?;
+        site.check("bob", &format!("PUT /admin/{route}"), with_id(root), 400, denied).await?;
+        site.check("root", &format!("PUT /admin/{route}"), with_id(999), 417, "record not found").await?;
+    }
+    site.check("root", "PUT /admin/change_user_role", with_id(root), 400, denied).await?;
+    let refused = "you have no such permission or sth goes wrong";
+    site.check("root", "DELETE /admin/delete_user", with_id(root), 417, refused).await?;
+    site.check(
+        "bob",
+        "DELETE /admin/delete_user",
+        with_id(alice),
+        200,
+        &*format!("user {alice} has been delete, affect row: 1"),
+    )
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn changing_the_password_ends_the_other_sessions() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let (mine, other) = (site.token("alice").await?, site.token("alice").await?);
+    let change = json!({ "old_password": "alice-pw", "new_password": "new" }).to_string();
+    let headers = |token: &str| [("content-type", "application/json".to_string()), ("apitoken", token.to_string())];
+    assert_eq!(site.send("PUT /user/cgpasswd", &headers(&mine), change.clone()).await?.0, 200);
+    assert_eq!(site.send("GET /user/current", &headers(&mine), String::new()).await?.0, 200);
+    assert_eq!(site.send("GET /user/current", &headers(&other), String::new()).await?.0, 401);
+    let (status, answer) = site.send("PUT /user/cgpasswd", &headers(&mine), change).await?;
+    assert_eq!((status, &answer["error"]), (400, &json!("oldPassword is not match current one")));
+    let none = json!({ "old_password": "new" }).to_string();
+    assert_eq!(site.send("PUT /user/cgpasswd", &headers(&mine), none).await?.0, 400, "an empty password is not set");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_no_route_is_a_json_404() -> Result<()> {
+    let site = site(|_| {}).await?;
+    assert_eq!(site.ask("root", "GET /no/such", Value::Null).await?.0, 404);
+    assert_eq!(site.ask("root", "DELETE /user/users", Value::Null).await?.0, 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_and_nothing_else() -> Result<()> {
+    let broken = Router::new()
+        .route("/", axum::routing::get(async || -> &'static str { panic!("on purpose") }))
+        .layer(CatchPanicLayer::custom(answer_panic));
+    let response = broken.oneshot(Request::builder().uri("/").body(Body::empty())?).await?;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    Ok(())
+}
+
+#[tokio::test]
+async fn cors_echoes_the_origin() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let request = Request::builder()
+        .method("OPTIONS")
+        .uri("/api/v1/user/login")
+        .header("origin", "http://dash.example.com")
+        .header("access-control-request-method", "POST");
+    let response = site.router.clone().oneshot(request.body(Body::empty())?).await?;
+    assert_eq!(response.status(), 200);
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    assert_eq!(header("access-control-allow-origin"), Some("http://dash.example.com"));
+    assert_eq!(header("access-control-allow-credentials"), Some("true"));
+    assert_eq!(header("access-control-max-age"), Some("86400"));
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Users: registration, profiles, passwords, and their administration.
+//!
+//! Compat: `/user/create` works for anybody only with `api.signup`, otherwise for administrators; the name `root` gets no
+//! role by itself. `PUT /user/u/:uid` asks for the user himself or an administrator (the original asks for nobody), and an
+//! administrator cannot change one above him.
+
+use super::Context;
+use super::auth::Caller;
+use super::body::{Fields, parse_int};
+use super::error::{Answer, ApiError, json, message};
+use super::page::{Page, Search};
+use super::session::{Wrong, check_password};
+use crate::clock;
+use crate::portal::user::{self, Profile, User};
+use crate::portal::{password, session};
+use axum::Router;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post, put};
+use serde_json::json as object;
+
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/user/create", post(create))
+        .route("/user/current", get(current))
+        .route("/user/u/{uid}", get(by_id).put(update_by_id))
+        .route("/user/name/{name}", get(by_name))
+        .route("/user/users", get(list))
+        .route("/user/update", put(update))
+        .route("/user/cgpasswd", put(change_own_password))
+        .route("/admin/change_user_role", put(change_role))
+        .route("/admin/change_user_passwd", put(change_password))
+        .route("/admin/change_user_profile", put(change_profile))
+        .route("/admin/delete_user", delete(remove))
+}
+
+const NO_PERMISSION: &str = "you don't have permission!";
+
+async fn create(State(context): State<Context>, request: Request) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    if !context.config.api.signup {
+        let allowed = parts.headers.contains_key("apitoken")
+            && Caller::from_request_parts(&mut parts, &context).await?.is_admin();
+        if !allowed {
+            return Err(ApiError::bad("sign up is disabled: ask an administrator to create the user"));
+        }
+    }
+    let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
+    let name = fields.required_text("name", user::NAME_MAX)?;
+    let password = required_password(&fields, "password")?;
+    let profile = required_profile(&fields)?;
+    let hash = password::hash(&password).await?;
+    let id = user::create(&context.portal, &name, &hash, &profile, user::NORMAL, 0).await;
+    let id = id.map_err(|error| ApiError::duplicate(error, StatusCode::BAD_REQUEST, "name is already existing"))?;
+    let sig = session::create(&context.portal, id, clock::now()).await?;
+    json(object!({ "name": name, "sig": sig }))
+}
+
+async fn current(caller: Caller) -> Answer {
+    json(caller.user().map_err(|error| error.with_status(StatusCode::EXPECTATION_FAILED))?)
+}
+
+async fn by_id(State(context): State<Context>, _caller: Caller, Path(uid): Path<String>) -> Answer {
+    let user = user::by_id(&context.portal, parse_int("uid", &uid)?).await?;
+    json(user.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "record not found"))?)
+}
+
+async fn by_name(State(context): State<Context>, _caller: Caller, Path(name): Path<String>) -> Answer {
+    let user = user::by_name(&context.portal, &name).await?;
+    json(user.ok_or_else(|| ApiError::refused("record not found"))?)
+}
+
+async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let (page, search) = (Page::of(&fields)?, Search::of(&fields)?);
+    let users = user::all(&context.portal).await?;
+    json(page.cut(users.into_iter().filter(|user| search.finds(&user.name))))
+}
+
+async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let profile = required_profile(&fields)?;
+    user::update_profile(&context.portal, caller.user()?.id, &profile).await?;
+    message("user info updated")
+}
+
+async fn update_by_id(
+    State(context): State<Context>,
+    caller: Caller,
+    Path(uid): Path<String>,
+    fields: Fields,
+) -> Answer {
+    let uid = parse_int("uid", &uid)?;
+    let profile = required_profile(&fields)?;
+    let user = user::by_id(&context.portal, uid).await?.ok_or_else(|| ApiError::bad("user does not exist"))?;
+    if caller.user()?.id != user.id {
+        check_rank(&caller, &user)?;
+    }
+    user::update_profile(&context.portal, user.id, &profile).await?;
+    message("user info updated")
+}
+
+async fn change_own_password(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let old = fields.required_text("old_password", usize::MAX)?;
+    let new = required_password(&fields, "new_password")?;
+    let user = caller.user()?;
+    let stored = user::with_password(&context.portal, &user.name).await?;
+    let (user, stored) = stored.ok_or_else(|| ApiError::bad("record not found"))?;
+    check_password(&context, &user, &old, &stored).await.map_err(|wrong| match wrong {
+        Wrong::Password => ApiError::bad("oldPassword is not match current one"),
+        Wrong::Other(error) => error,
+    })?;
+    user::set_password(&context.portal, user.id, &password::hash(&new).await?).await?;
+    // Whoever knew the old password is out.
+    session::delete_others(&context.portal, user.id, &caller.sig).await?;
+    message("password updated!")
+}
+
+async fn change_role(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let user = find_lesser(&context, &caller, &fields).await?;
+    let role = match fields.required_text("admin", 10)?.as_str() {
+        "yes" => user::ADMIN,
+        "no" => user::NORMAL,
+        other => return Err(ApiError::bad(format!("admin must be \"yes\" or \"no\", got {other:?}"))),
+    };
+    if user.role == user::ROOT {
+        return Err(ApiError::bad(NO_PERMISSION));
+    }
+    let count = user::set_role(&context.portal, user.id, role).await?;
+    message(format!("user role update sccuessful, affect row: {count}"))
+}
+
+async fn change_password(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let user = find_lesser(&context, &caller, &fields).await?;
+    let hash = password::hash(&required_password(&fields, "password")?).await?;
+    user::set_password(&context.portal, user.id, &hash).await?;
+    message("password updated!")
+}
+
+async fn change_profile(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let user = find_lesser(&context, &caller, &fields).await?;
+    user::update_profile(&context.portal, user.id, &required_profile(&fields)?).await?;
+    message("user profile updated")
+}
+
+async fn remove(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let refused = || ApiError::refused("you have no such permission or sth goes wrong");
+    if !caller.is_admin() {
+        return Err(ApiError::bad(NO_PERMISSION));
+    }
+    let uid = fields.required_int("user_id")?;
+    let user = user::by_id(&context.portal, uid).await?.ok_or_else(refused)?;
+    // The last way in must not delete itself.
+    if user.role == user::ROOT || user.role > caller.user()?.role {
+        return Err(refused());
+    }
+    let count = user::delete(&context.portal, uid).await?;
+    message(format!("user {uid} has been delete, affect row: {count}"))
+}
+
+/// The user that an administrator wants to change.
+async fn find_lesser(context: &Context, caller: &Caller, fields: &Fields) -> Result<User, ApiError> {
+    if !caller.is_admin() {
+        return Err(ApiError::bad(NO_PERMISSION));
+    }
+    let user = user::by_id(&context.portal, fields.required_int("user_id")?).await?;
+    let user = user.ok_or_else(|| ApiError::refused("record not found"))?;
+    check_rank(caller, &user)?;
+    Ok(user)
+}
+
+fn check_rank(caller: &Caller, user: &User) -> Result<(), ApiError> {
+    if caller.is_admin() && caller.user()?.role >= user.role {
+        return Ok(());
+    }
+    Err(ApiError::bad(NO_PERMISSION))
+}
+
+fn required_password(fields: &Fields, name: &str) -> Result<String, ApiError> {
+    let password = fields.required_text(name, usize::MAX)?;
+    if password.len() > password::PASSWORD_MAX {
+        return Err(ApiError::bad(format!("{name} is longer than {} bytes", password::PASSWORD_MAX)));
+    }
+    Ok(password)
+}
+
+fn required_profile(fields: &Fields) -> Result<Profile, ApiError> {
+    let profile = Profile {
+        cnname: fields.required_text("cnname", user::CNNAME_MAX)?,
+        email: fields.required_text("email", user::EMAIL_MAX)?,
+        phone: fields.text("phone", user::PHONE_MAX)?,
+        im: fields.text("im", user::IM_MAX)?,
+        qq: fields.text("qq", user::QQ_MAX)?,
+    };
+    if super::has_dangerous_characters(&profile.cnname) {
+        return Err(ApiError::bad("name pattern is invalid"));
+    }
+    Ok(profile)
+}

@@ -1,0 +1,288 @@
+//! Engine: the store and the judges behind one lock per shard, and the rules that the judges hold.
+//!
+//! Why: a point is kept once and judged at once, on the tail of the chunk it was just appended to.
+//! How: `append` gives a batch to the store; for each point that became the newest of its series the store calls back,
+//! under the lock of that shard, and the shard's judge looks at it if a rule is bound to it. Events go to the durable queue
+//! under the same lock, so their order per alarm is the order of the points, also between connections.
+//! Rules: [`Engine::load`] compiles them once, gives every judge the shared result, and re-binds only the series that the
+//! change touches. A new series is bound when it is created.
+//! Locks, always in this order: shard of the store → judge of that shard → series table (read). Nobody who holds the
+//! table takes another.
+//! Invariants: a series that no rule matches costs one branch per point here; an event that cannot be written is kept
+//! (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
+
+use crate::clock;
+use crate::metrics::{push_counter, push_gauge};
+use crate::role::alarm::queue::EventQueue;
+use judge::{Judge, RuleSet};
+use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use store::{ShardView, Store};
+
+/// Events that wait for the disk. One is about 600 bytes; past it the oldest is dropped and counted.
+const BACKLOG_MAX: usize = 20_000;
+
+pub struct Engine {
+    store: Store,
+    judges: Vec<Mutex<Judge>>,
+    options: judge::Options,
+    queue: Arc<EventQueue>,
+    backlog: Mutex<VecDeque<Event>>,
+    rules_version: AtomicU64,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    events: AtomicU64,
+    events_dropped: AtomicU64,
+    rules_refused: AtomicU64,
+}
+
+/// Why a batch or a series was not taken.
+#[derive(Debug)]
+pub struct IngestError(store::Error);
+
+impl IngestError {
+    /// True when only this series is refused (the table is full, the text too long), and the batch can go on without it.
+    pub fn refuses_series(&self) -> bool {
+        matches!(self.0, store::Error::Full { .. } | store::Error::TextTooLong { .. } | store::Error::BadStep(_))
+    }
+}
+
+impl std::fmt::Display for IngestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Engine {
+    /// `shard_count` is the store's.
+    pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Arc<EventQueue>) -> Engine {
+        let judges = (0..shard_count).map(|_| Mutex::new(Judge::new(options))).collect();
+        Engine {
+            store,
+            judges,
+            options,
+            queue,
+            backlog: Mutex::default(),
+            rules_version: AtomicU64::new(0),
+            counts: Counts::default(),
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The series table, held for reading: for one decoded batch, no longer.
+    pub fn finder(&self) -> store::Finder<'_> {
+        self.store.finder()
+    }
+
+    /// Creates a series, or changes the type or step of one that exists, and binds it to its rules.
+    pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId, IngestError> {
+        let id = self.store.create(key, counter_type, step).map_err(IngestError)?;
+        let known = self.store.finder().find(key);
+        if known.is_some_and(|found| found.counter_type != counter_type || found.step != step) {
+            self.store.set_meta(id, counter_type, step).map_err(IngestError)?;
+        }
+        self.judge(self.store.shard_of(id)).bind(id, key, counter_type);
+        Ok(id)
+    }
+
+    /// Logs, stores and judges a batch. On an error nothing of it was kept.
+    pub fn append(&self, samples: &[Sample], now: i64) -> Result<(), IngestError> {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let mut observer = Observer { engine: self, now, judge: None, events: Vec::new() };
+        self.store.append(samples, now, &mut observer).map_err(IngestError)?;
+        Ok(())
+    }
+
+    /// Deletes a series, its points and its bindings.
+    pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
+        self.judge(self.store.shard_of(id)).unbind(id);
+        self.store.remove_series(id).map(|_| ())
+    }
+
+    /// Deletes all series of an endpoint; answers how many there were.
+    pub fn remove_endpoint(&self, endpoint: &str) -> Result<usize, store::Error> {
+        let mut ids = Vec::new();
+        self.store.for_each_series(&mut |id, key, _, _| {
+            if key.endpoint == endpoint {
+                ids.push(id);
+            }
+        });
+        for id in &ids {
+            self.remove_series(*id)?;
+        }
+        Ok(ids.len())
+    }
+
+    /// Puts new rules into effect and re-binds the series that they touch. Answers the rules that could not be compiled.
+    pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
+        let (rule_set, refused) = RuleSet::compile(rules, &self.options);
+        let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
+        // The texts are copied, for the table must not be held while a judge is waited for.
+        let mut series = Vec::new();
+        self.store.for_each_series(&mut |id, key, counter_type, _| {
+            if touched[self.store.shard_of(id)].covers(key) {
+                series.push((
+                    id,
+                    key.endpoint.to_string(),
+                    key.metric.to_string(),
+                    key.tags.as_str().to_string(),
+                    counter_type,
+                ));
+            }
+        });
+        for (id, endpoint, metric, tags, counter_type) in &series {
+            let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
+            self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type);
+        }
+        self.rules_version.store(rules.version, Ordering::Relaxed);
+        self.counts.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
+        refused
+    }
+
+    /// Puts back the open alarms that the queue remembers. To be called after [`Engine::load`].
+    pub fn restore(&self, open_problems: &[Event]) {
+        for event in open_problems {
+            if let Some(id) = self.store.finder().find(event.key()).map(|found| found.id) {
+                self.judge(self.store.shard_of(id)).restore(id, event);
+            }
+        }
+    }
+
+    /// Judges the newest stored point of each bound series again, so that an event which the last stop cut off between
+    /// the log and the queue is still made. Only points not older than `oldest` count.
+    pub fn catch_up(&self, oldest: i64) {
+        let now = clock::now();
+        let mut bound = Vec::new();
+        self.store.for_each_series(&mut |id, _, counter_type, step| bound.push((id, counter_type, step)));
+        bound.retain(|(id, _, _)| self.judge(self.store.shard_of(*id)).is_bound(*id));
+        for (id, counter_type, step) in bound {
+            if self.store.last_raw(id).is_none_or(|point| point.time < oldest) {
+                continue;
+            }
+            let mut events = Vec::new();
+            self.store.with_tail(id, |view| {
+                let window = Window(view);
+                self.judge(self.store.shard_of(id)).catch_up(id, counter_type, step, &window, now, &mut events);
+                self.send(&mut events);
+            });
+        }
+    }
+
+    /// To be called each second: syncs the queue, and tries again to write events that the disk refused.
+    pub fn tick(&self) {
+        if let Err(error) = self.queue.sync() {
+            tracing::error!(%error, "cannot sync the event queue");
+        }
+        let mut backlog = lock(&self.backlog);
+        if !backlog.is_empty() && self.queue.append(backlog.make_contiguous()).is_ok() {
+            backlog.clear();
+        }
+    }
+
+    /// Appends what the judges hold and have done to the metrics page.
+    pub fn show(&self, page: &mut String) {
+        let mut judge = judge::Stats::default();
+        for shard in 0..self.judges.len() {
+            let stats = self.judge(shard).stats();
+            judge.bound_series += stats.bound_series;
+            judge.bound_pairs += stats.bound_pairs;
+            judge.open_problems += stats.open_problems;
+            judge.memory_bytes += stats.memory_bytes;
+        }
+        push_gauge(page, "judge_bound_series", "Series with at least one rule", judge.bound_series as f64);
+        push_gauge(page, "judge_bound_pairs", "Pairs of a series and a rule", judge.bound_pairs as f64);
+        push_gauge(page, "judge_open_problems", "Alarms that are open", judge.open_problems as f64);
+        push_gauge(page, "judge_memory_bytes", "Memory of bindings and alert state", judge.memory_bytes as f64);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        push_gauge(page, "rules_version", "Version of the rules in effect", load(&self.rules_version) as f64);
+        push_gauge(
+            page,
+            "rules_refused",
+            "Rules in effect that cannot be judged",
+            load(&self.counts.rules_refused) as f64,
+        );
+        push_counter(page, "events_total", "Events that judges made", load(&self.counts.events));
+        push_counter(page, "events_dropped_total", "Events lost to a full backlog", load(&self.counts.events_dropped));
+        push_gauge(page, "events_backlog", "Events that wait for the disk", lock(&self.backlog).len() as f64);
+    }
+
+    fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
+        lock(&self.judges[shard])
+    }
+
+    /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses waits.
+    fn send(&self, events: &mut Vec<Event>) {
+        if events.is_empty() {
+            return;
+        }
+        self.counts.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+        let mut backlog = lock(&self.backlog);
+        if backlog.is_empty() {
+            match self.queue.append(events) {
+                Ok(()) => return events.clear(),
+                Err(error) => tracing::error!(%error, "cannot write events to the queue; they wait in memory"),
+            }
+        }
+        for event in events.drain(..) {
+            if backlog.len() >= BACKLOG_MAX {
+                backlog.pop_front();
+                self.counts.events_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            backlog.push_back(event);
+        }
+    }
+}
+
+/// A panic while a lock is held leaves a judge or a list that is whole (they change by single assignments); going on is
+/// better than a process that refuses every point.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Judges each point that the store reports, holding the judge of the shard that is being appended to.
+struct Observer<'e> {
+    engine: &'e Engine,
+    now: i64,
+    judge: Option<(usize, MutexGuard<'e, Judge>)>,
+    events: Vec<Event>,
+}
+
+impl store::Observer for Observer<'_> {
+    fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, view: &ShardView<'_>) {
+        if self.judge.as_ref().is_none_or(|(held, _)| *held != shard) {
+            // The old one is let go first: two judges are never held together.
+            self.judge = None;
+            self.judge = Some((shard, self.engine.judge(shard)));
+        }
+        let Some((_, judge)) = &mut self.judge else { return };
+        if !judge.is_bound(sample.series) {
+            return;
+        }
+        let Some((_, step)) = view.meta(sample.series) else { return };
+        judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
+        self.engine.send(&mut self.events);
+    }
+}
+
+/// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.
+struct Window<'w>(&'w ShardView<'w>);
+
+impl judge::Window for Window<'_> {
+    fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
+        self.0.tail(series, count, out);
+    }
+
+    fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
+        self.0.key(series, use_key);
+    }
+}

@@ -1,0 +1,275 @@
+//! The door: items of every protocol become samples of known series, and are stored and judged.
+//!
+//! How: a decoder lends each item to [`Batch::push`], which checks its time, aligns it to its step, finds its series in the
+//! table, and appends a [`Sample`]. Items of unknown series wait (with their texts) until the decoder is done, since the
+//! table is held for reading meanwhile; then they are created, and the whole batch goes to the engine.
+//! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
+//! in the log and after the events it caused are in the durable queue; nothing is allocated per point of a known series.
+//! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2. No time, or one beyond twice now (milliseconds),
+//! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
+//! and the series is dead from then on).
+
+use crate::clock;
+use crate::engine::{Engine, IngestError};
+use crate::metrics::Metrics;
+use model::{CounterType, Point, Sample, SeriesKey, Tags};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use std::cell::RefCell;
+use std::sync::Arc;
+use wire::{Item, JsonError, Scratch};
+
+/// A longer step than a week is a mistake (milliseconds, a time); the series table keeps 32 bits.
+const STEP_MAX: u32 = 7 * 86_400;
+/// Endpoint texts as long as the host table's column.
+const ENDPOINT_BYTES_MAX: usize = 255;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DoorLabel {
+    door: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabel {
+    door: &'static str,
+    reason: &'static str,
+}
+
+/// The protocol by which items came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Rpc,
+    Http,
+    Telnet,
+}
+
+impl Door {
+    fn name(self) -> &'static str {
+        match self {
+            Door::Rpc => "rpc",
+            Door::Http => "http",
+            Door::Telnet => "telnet",
+        }
+    }
+}
+
+pub struct Ingest {
+    engine: Arc<Engine>,
+    min_step: u32,
+    future_max_s: i64,
+    received: Family<DoorLabel, Counter>,
+    refused: Family<RefusedLabel, Counter>,
+    failed: Family<DoorLabel, Counter>,
+}
+
+/// What the sender is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    pub total: usize,
+    pub invalid: usize,
+}
+
+/// Why a whole batch was refused.
+#[derive(Debug)]
+pub enum BatchError {
+    /// The text is not JSON, or not an array.
+    Json(JsonError),
+    /// The items are fine, but cannot be kept now; nothing of the batch was stored.
+    Engine(IngestError),
+}
+
+impl std::fmt::Display for BatchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BatchError::Json(error) => write!(f, "{error}"),
+            BatchError::Engine(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// Buffers that a thread refills for each batch.
+#[derive(Default)]
+struct Buffers {
+    scratch: Scratch,
+    tags: String,
+    samples: Vec<Sample>,
+    unknown: Vec<Unknown>,
+}
+
+/// An item whose series, type or step the table does not hold yet.
+struct Unknown {
+    endpoint: String,
+    metric: String,
+    tags: String,
+    counter_type: CounterType,
+    step: u32,
+    point: Point,
+}
+
+/// Kept for the next batch of the thread; a batch above it gives its memory back.
+const SAMPLES_KEPT: usize = 4096;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+impl Ingest {
+    pub fn new(engine: Arc<Engine>, min_step: u32, future_max_s: i64, metrics: &Metrics) -> Ingest {
+        let ingest = Ingest {
+            engine,
+            min_step,
+            future_max_s,
+            received: Family::default(),
+            refused: Family::default(),
+            failed: Family::default(),
+        };
+        metrics.register(|registry| {
+            registry.register("items_received", "Items that came in, valid or not", ingest.received.clone());
+            registry.register("items_refused", "Items counted as Invalid", ingest.refused.clone());
+            registry.register("batches_failed", "Batches answered with an error", ingest.failed.clone());
+        });
+        ingest
+    }
+
+    /// Takes a JSON array of metric objects.
+    pub fn json(&self, door: Door, array: &[u8]) -> Result<Received, BatchError> {
+        self.batch(door, |batch, scratch| {
+            wire::decode_items(array, scratch, &mut |item| match item {
+                Ok(item) => batch.push(&item),
+                Err(invalid) => batch.refuse(invalid.as_str()),
+            })
+            .map_err(BatchError::Json)
+        })
+    }
+
+    /// Takes the complete lines of a telnet connection; true when one of them was `quit`.
+    pub fn telnet<'l>(&self, lines: impl Iterator<Item = &'l [u8]>) -> Result<bool, BatchError> {
+        let mut quit = false;
+        self.batch(Door::Telnet, |batch, _| {
+            let mut total = 0;
+            for line in lines {
+                match wire::telnet::line(line) {
+                    wire::telnet::Line::Update(item) => batch.push(&item),
+                    wire::telnet::Line::Empty => continue,
+                    wire::telnet::Line::Bad(_) => batch.refuse("bad_line"),
+                    wire::telnet::Line::Quit => {
+                        quit = true;
+                        break;
+                    }
+                }
+                total += 1;
+            }
+            Ok(total)
+        })?;
+        Ok(quit)
+    }
+
+    /// Runs `decode` on an empty batch, then stores what it pushed.
+    fn batch(
+        &self,
+        door: Door,
+        decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
+    ) -> Result<Received, BatchError> {
+        let now = clock::now();
+        let result = BUFFERS.with_borrow_mut(|buffers| {
+            let Buffers { scratch, tags, samples, unknown } = buffers;
+            samples.clear();
+            unknown.clear();
+            let (decoded, invalid) = {
+                let finder = self.engine.finder();
+                let mut batch = Batch { ingest: self, finder, door, now, tags, samples, unknown, invalid: 0 };
+                (decode(&mut batch, scratch), batch.invalid)
+            };
+            let total = decoded?;
+            let invalid = invalid + self.create_unknown(door, unknown, samples)?;
+            self.engine.append(samples, now).map_err(BatchError::Engine)?;
+            samples.shrink_to(SAMPLES_KEPT);
+            unknown.shrink_to(SAMPLES_KEPT);
+            Ok(Received { total, invalid })
+        });
+        let label = DoorLabel { door: door.name() };
+        match &result {
+            Ok(received) => self.received.get_or_create(&label).inc_by(received.total as u64),
+            Err(_) => self.failed.get_or_create(&label).inc(),
+        };
+        result
+    }
+
+    /// Creates series for what the table did not hold; answers how many it refused.
+    fn create_unknown(
+        &self,
+        door: Door,
+        unknown: &mut Vec<Unknown>,
+        samples: &mut Vec<Sample>,
+    ) -> Result<usize, BatchError> {
+        let mut refused = 0;
+        for item in unknown.drain(..) {
+            let key =
+                SeriesKey { endpoint: &item.endpoint, metric: &item.metric, tags: Tags::assume_canonical(&item.tags) };
+            match self.engine.create(key, item.counter_type, item.step) {
+                Ok(series) => samples.push(Sample { series, point: item.point }),
+                Err(error) if error.refuses_series() => {
+                    refused += 1;
+                    self.count_refused(door, "series_max");
+                }
+                Err(error) => return Err(BatchError::Engine(error)),
+            }
+        }
+        Ok(refused)
+    }
+
+    fn count_refused(&self, door: Door, reason: &'static str) {
+        self.refused.get_or_create(&RefusedLabel { door: door.name(), reason }).inc();
+    }
+}
+
+/// A batch while it is decoded: the series table is held for reading.
+struct Batch<'b> {
+    ingest: &'b Ingest,
+    finder: store::Finder<'b>,
+    door: Door,
+    now: i64,
+    tags: &'b mut String,
+    samples: &'b mut Vec<Sample>,
+    unknown: &'b mut Vec<Unknown>,
+    invalid: usize,
+}
+
+impl Batch<'_> {
+    fn refuse(&mut self, reason: &'static str) {
+        self.invalid += 1;
+        self.ingest.count_refused(self.door, reason);
+    }
+
+    fn push(&mut self, item: &Item<'_>) {
+        let step = item.step.max(self.ingest.min_step);
+        if step > STEP_MAX {
+            return self.refuse("step_too_long");
+        }
+        if item.endpoint.len() > ENDPOINT_BYTES_MAX {
+            return self.refuse("endpoint_too_long");
+        }
+        let unusable = item.timestamp <= 0 || item.timestamp > self.now.saturating_mul(2);
+        let time = if unusable { self.now } else { item.timestamp };
+        if time > self.now + self.ingest.future_max_s {
+            return self.refuse("future");
+        }
+        let point = Point { time: model::point::align(time, step), value: item.value };
+        let tags = Tags::canonical(item.tags, self.tags);
+        let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
+        match self.finder.find(key) {
+            Some(found) if found.counter_type == item.counter_type && found.step == step => {
+                self.samples.push(Sample { series: found.id, point });
+            }
+            _ => self.unknown.push(Unknown {
+                endpoint: item.endpoint.to_string(),
+                metric: item.metric.to_string(),
+                tags: tags.as_str().to_string(),
+                counter_type: item.counter_type,
+                step,
+                point,
+            }),
+        }
+    }
+}

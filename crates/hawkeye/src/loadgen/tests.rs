@@ -1,0 +1,165 @@
+use super::*;
+use clap::Parser;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use tokio::net::TcpListener;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: LoadgenArgs,
+}
+
+fn args(words: &[&str]) -> LoadgenArgs {
+    Cli::try_parse_from([&["loadgen"], words].concat()).expect("valid arguments").args
+}
+
+const NOW: i64 = 1_700_000_000;
+
+#[test]
+fn starts() {
+    assert_eq!(parse_start("-1h"), Ok(Start::Ago(3600)));
+    assert_eq!(parse_start("-90s"), Ok(Start::Ago(90)));
+    assert_eq!(parse_start("now"), Ok(Start::Ago(0)));
+    assert_eq!(parse_start("1600000000"), Ok(Start::At(1_600_000_000)));
+    assert!(parse_start("-1").is_err());
+    assert!(parse_start("yesterday").is_err());
+}
+
+#[test]
+fn plans() {
+    let plan = |words: &[&str]| Plan::new(&args(words), NOW);
+    let first = |words: &[&str]| plan(words).map(|plan| plan.fleet.moment(0, 0).timestamp());
+    assert_eq!(first(&["--rounds", "10", "--step", "60"]).ok(), Some(NOW - 600));
+    assert_eq!(first(&["--start", "-1h", "--rounds", "60"]).ok(), Some(NOW - 3600));
+    assert_eq!(first(&["--speed", "real"]).ok(), Some(NOW));
+    assert_eq!(plan(&["--hosts", "20"]).map(|plan| plan.connections).ok(), Some(20));
+    assert_eq!(plan(&["--hosts", "20000"]).map(|plan| plan.connections).ok(), Some(CONNECTIONS_DEFAULT));
+    assert_eq!(plan(&["--hosts", "20", "--connections", "3"]).map(|plan| plan.connections).ok(), Some(3));
+    let error = plan(&["--start", "now"]).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("earlier --start"), "{error}");
+}
+
+/// What a transfer for tests has seen and how it answers.
+#[derive(Default)]
+struct Seen {
+    /// Points by endpoint.
+    points: HashMap<String, usize>,
+    connections: usize,
+    calls: usize,
+}
+
+/// A transfer that counts. `odd` may answer a call (by number) in its own way: `Some(text)` is sent as it is, and the
+/// connection closed.
+async fn transfer(odd: fn(usize) -> Option<&'static str>) -> (String, Arc<Mutex<Seen>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let target = listener.local_addr().expect("bound").to_string();
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let shared = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            shared.lock().expect("no panic under the lock").connections += 1;
+            tokio::spawn(serve(stream, shared.clone(), odd));
+        }
+    });
+    (target, seen)
+}
+
+async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Seen>>, odd: fn(usize) -> Option<&'static str>) {
+    let (mut framer, mut input, mut scratch) = (Framer::new(1 << 20), Vec::new(), Scratch::new());
+    while stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {
+        while let Some(range) = framer.scan(&input).expect("framed well") {
+            let mut out = Vec::new();
+            let strange = answer(&input[range.clone()], &seen, &mut scratch, &mut out, odd);
+            input.drain(..range.end);
+            framer.reset();
+            if stream.write_all(strange.map_or(&out[..], str::as_bytes)).await.is_err() || strange.is_some() {
+                return;
+            }
+        }
+    }
+}
+
+fn answer(
+    message: &[u8],
+    seen: &Mutex<Seen>,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+    odd: fn(usize) -> Option<&'static str>,
+) -> Option<&'static str> {
+    let request = jsonrpc::request(message, scratch).expect("a request");
+    if request.method == "Transfer.Ping" {
+        jsonrpc::write_result(out, request.id, b"{\"code\":0}");
+        return None;
+    }
+    let mut seen = seen.lock().expect("no panic under the lock");
+    seen.calls += 1;
+    if let Some(text) = odd(seen.calls) {
+        return Some(text);
+    }
+    let mut each = |item: Result<wire::Item<'_>, wire::Invalid>| {
+        *seen.points.entry(item.expect("valid").endpoint.to_string()).or_default() += 1;
+    };
+    let total = wire::decode_items(request.param.expect("items"), &mut Scratch::new(), &mut each).expect("an array");
+    jsonrpc::begin_result(out, request.id);
+    transfer::write_answer(out, &transfer::Answer { total, invalid: 0, latency_ms: 0 });
+    jsonrpc::end_result(out);
+    None
+}
+
+async fn load(words: &[&str], target: &str) -> Result<Report> {
+    Plan::new(&args(&[words, &["--target", target]].concat()), clock::now())?.send().await
+}
+
+#[tokio::test]
+async fn every_point_arrives_once() {
+    let (target, seen) = transfer(|_| None).await;
+    let words = ["--hosts", "5", "--metrics", "20", "--rounds", "3", "--connections", "2"];
+    let report = load(&words, &target).await.expect("a run");
+    assert_eq!((report.tally.sent, report.tally.refused, report.tally.failed_calls), (300, 0, 0));
+    assert!(report.latency.max() > Duration::ZERO);
+    report.verdict().expect("nothing failed");
+    let seen = seen.lock().expect("no panic under the lock");
+    assert_eq!(seen.connections, 2 + 1, "two, and the one that said hello");
+    let expected: HashMap<String, usize> = (0..5).map(|host| (format!("load-{host:05}"), 60)).collect();
+    assert_eq!(seen.points, expected);
+}
+
+#[tokio::test]
+async fn a_broken_call_is_counted_and_the_run_goes_on() {
+    let odd = |call| match call {
+        2 => Some(""),
+        4 => Some("{\"id\":999,\"result\":{},\"error\":null}\n"),
+        6 => Some("HTTP/1.1 400\r\n"),
+        _ => None,
+    };
+    let (target, seen) = transfer(odd).await;
+    let report = load(&["--hosts", "1", "--metrics", "1", "--rounds", "10"], &target).await.expect("a run");
+    assert_eq!((report.tally.calls, report.tally.failed_calls, report.tally.lost), (10, 3, 3));
+    assert_eq!(report.tally.errors.len(), 3, "{:?}", report.tally.errors);
+    assert!(report.verdict().is_err());
+    assert_eq!(seen.lock().expect("no panic under the lock").points["load-00000"], 7);
+}
+
+#[tokio::test]
+async fn an_error_told_keeps_the_connection() {
+    let odd = |call| (call == 1).then_some("{\"id\":0,\"result\":null,\"error\":\"disk is full\"}\n");
+    let (target, _) = transfer(odd).await;
+    let report = load(&["--hosts", "1", "--metrics", "1", "--rounds", "1"], &target).await.expect("a run");
+    assert_eq!(report.tally.errors, ["answered with an error: disk is full"]);
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let target = listener.local_addr().expect("bound").to_string();
+    drop(listener);
+    let error = load(&[], &target).await.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("cannot connect") && error.contains("--target"), "{error}");
+}
+
+#[test]
+fn a_dry_run_counts_all_points() {
+    let plan = Plan::new(&args(&["--hosts", "3", "--metrics", "50", "--rounds", "4"]), NOW).expect("a plan");
+    assert_eq!(plan.encode_only().tally.sent, 600);
+}

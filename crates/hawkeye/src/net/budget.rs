@@ -1,0 +1,73 @@
+//! Byte budget: what all connections together may hold in unfinished messages.
+//!
+//! Why: ten thousand connections that each send half a 16 MiB message must not take the memory of the machine. An idle
+//! connection holds no buffer at all; one with an unfinished message holds a share of one budget.
+//! How: a semaphore that counts KiB. The first share is waited for (back-pressure), growth is not: whoever cannot grow
+//! gives up its connection, so that holders never wait for each other.
+//! Memory: at most the budget given; shown as `hawkeye_buffer_bytes` and `hawkeye_buffer_max_bytes`.
+
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+const UNIT: usize = 1024;
+
+#[derive(Clone)]
+pub struct Budget {
+    units: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+/// Bytes taken from a [`Budget`]; given back when dropped.
+pub struct Share(OwnedSemaphorePermit);
+
+impl Budget {
+    pub fn new(bytes_max: u64) -> Budget {
+        let units = (bytes_max as usize / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        Budget { units: Arc::new(Semaphore::new(units)), bytes_max: units * UNIT }
+    }
+
+    /// Waits until `bytes` are free.
+    pub async fn take(&self, bytes: usize) -> Share {
+        let units = units_of(bytes).min(self.bytes_max / UNIT) as u32;
+        Share(self.units.clone().acquire_many_owned(units).await.expect("the semaphore is never closed"))
+    }
+
+    /// Adds `bytes` to `share`, or answers false when they are not free now.
+    pub fn grow(&self, share: &mut Share, bytes: usize) -> bool {
+        match self.units.clone().try_acquire_many_owned(units_of(bytes) as u32) {
+            Ok(more) => {
+                share.0.merge(more);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub fn bytes_used(&self) -> usize {
+        self.bytes_max - self.units.available_permits() * UNIT
+    }
+
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+}
+
+fn units_of(bytes: usize) -> usize {
+    bytes.div_ceil(UNIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bounds_and_gives_back() {
+        let budget = Budget::new(64 << 10);
+        let mut share = budget.take(16 << 10).await;
+        assert!(budget.grow(&mut share, 48 << 10));
+        assert!(!budget.grow(&mut share, 1));
+        assert_eq!(budget.bytes_used(), 64 << 10);
+        drop(share);
+        assert_eq!(budget.bytes_used(), 0);
+    }
+}

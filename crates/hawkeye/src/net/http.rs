@@ -1,0 +1,93 @@
+//! HTTP: serves an axum router over accepted connections, and reads bodies within the byte budget.
+//!
+//! Why not `axum::serve`: it has neither a limit on connections nor a time-out for a request head that never ends.
+//! Invariants: a head must be complete within [`HEAD_TIMEOUT`]; a body is bounded by `message_max` and by the budget that
+//! all connections share; at shutdown the request at hand is answered and the connection closed.
+
+use super::budget::Budget;
+use super::listen::{Limits, serve};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tower::Layer;
+
+/// How long a peer may take to send a request's head; also how long an idle keep-alive connection stays.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Buffer of one connection for the head; hyper's default of 400 KiB is far above what any client of ours sends.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Serves `router` on `listener` until `shutdown` turns true. Handlers find the peer in `ConnectInfo<SocketAddr>`.
+pub async fn serve_router(
+    name: &'static str,
+    listener: TcpListener,
+    limits: Limits,
+    shutdown: watch::Receiver<bool>,
+    router: Router,
+) {
+    serve(name, listener, limits, shutdown.clone(), |stream, peer| {
+        connection(stream, peer, router.clone(), shutdown.clone())
+    })
+    .await;
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut shutdown: watch::Receiver<bool>) {
+    let service = TowerToHyperService::new(axum::Extension(ConnectInfo(peer)).layer(router));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        // The guard that `wait_for` returns must not live across the await below.
+        () = async { drop(shutdown.wait_for(|stop| *stop).await) } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+/// Reads a whole body of at most `bytes_max`, its bytes counted in `budget` while it is read, within `timeout`.
+/// The error is a status and a text for the sender.
+pub async fn read_body(
+    body: Body,
+    bytes_max: usize,
+    budget: &Budget,
+    timeout: Duration,
+) -> Result<Vec<u8>, (StatusCode, String)> {
+    let read = async {
+        let mut body = body;
+        let mut bytes = Vec::new();
+        let mut share = budget.take(0).await;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")))?;
+            let Some(data) = frame.data_ref() else { continue };
+            if bytes.len() + data.len() > bytes_max {
+                let text = format!("body is above {bytes_max} bytes (ingest.message_max): send smaller batches");
+                return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            if !budget.grow(&mut share, data.len()) {
+                let text = "too many unfinished messages at once: try again".to_string();
+                return Err((StatusCode::SERVICE_UNAVAILABLE, text));
+            }
+            bytes.extend_from_slice(data);
+        }
+        Ok(bytes)
+    };
+    match tokio::time::timeout(timeout, read).await {
+        Ok(result) => result,
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".to_string())),
+    }
+}

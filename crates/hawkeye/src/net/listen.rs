@@ -1,0 +1,152 @@
+//! Listening: bind with an error that names the key and the fix, accept within limits, finish in an orderly way.
+//!
+//! Invariants: a connection over the limit or from a network that is not allowed is closed at once and counted; the
+//! accept loop never ends on an error of one connection; after shutdown each connection may finish the message at hand,
+//! for [`FINISH_TIMEOUT`] at most.
+
+use crate::config::Network;
+use crate::metrics::Metrics;
+use anyhow::{Context, Result};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+/// How long connections may take to finish their message when the process stops (a guess: several slow batches).
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that vanished without a word is noticed after this time without traffic (the kernel then probes it).
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+/// Pause after `accept` fails, which it does when descriptors run out; trying at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ListenerLabel {
+    pub listener: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabel {
+    listener: &'static str,
+    reason: &'static str,
+}
+
+/// Counts of all listeners of the process.
+#[derive(Clone, Default)]
+pub struct ConnectionMetrics {
+    accepted: Family<ListenerLabel, Counter>,
+    refused: Family<RefusedLabel, Counter>,
+    open: Family<ListenerLabel, Gauge>,
+}
+
+impl ConnectionMetrics {
+    pub fn register(metrics: &Metrics) -> ConnectionMetrics {
+        let own = ConnectionMetrics::default();
+        metrics.register(|registry| {
+            registry.register("connections", "Connections accepted", own.accepted.clone());
+            registry.register("connections_refused", "Connections closed at once", own.refused.clone());
+            registry.register("connections_open", "Connections open now", own.open.clone());
+        });
+        own
+    }
+}
+
+/// What all listeners share.
+#[derive(Clone)]
+pub struct Limits {
+    pub connections_max: usize,
+    /// Empty allows everybody.
+    pub allow: Arc<[Network]>,
+    pub metrics: ConnectionMetrics,
+}
+
+/// Binds `address`, the value of the configuration key `listen.<key>`.
+pub async fn bind(key: &str, address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let fix = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program has this port: stop it, or set another address",
+            std::io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: set another address",
+            std::io::ErrorKind::AddrNotAvailable => "this machine does not have that address: set one it has",
+            _ => "set an address like \"127.0.0.1:8080\", or \"\" to turn the listener off",
+        };
+        anyhow::anyhow!("cannot listen on {address} (listen.{key}): {error}; {fix} (--set listen.{key}=HOST:PORT)")
+    })
+}
+
+/// Accepts until `shutdown` turns true, runs `handle` for each connection, and returns when all have ended.
+pub async fn serve<H, F>(
+    name: &'static str,
+    listener: TcpListener,
+    limits: Limits,
+    mut shutdown: watch::Receiver<bool>,
+    handle: H,
+) where
+    H: Fn(TcpStream, SocketAddr) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let tasks = TaskTracker::new();
+    let accepted = limits.metrics.accepted.get_or_create_owned(&ListenerLabel { listener: name });
+    let open = limits.metrics.open.get_or_create_owned(&ListenerLabel { listener: name });
+    loop {
+        let (stream, peer) = tokio::select! {
+            biased;
+            // The guard that `wait_for` returns must not live across the await below.
+            () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
+            result = listener.accept() => match result {
+                Ok(connection) => connection,
+                Err(error) => {
+                    limits.refuse(name, "accept_failed");
+                    tracing::warn!(listener = name, %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        if !limits.allow.is_empty() && !limits.allow.iter().any(|network| network.contains(peer.ip())) {
+            limits.refuse(name, "not_allowed");
+            tracing::debug!(listener = name, %peer, "refused: not in ingest.allow");
+            continue;
+        }
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            limits.refuse(name, "too_many");
+            continue;
+        };
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(listener = name, %peer, %error, "cannot set socket options");
+        }
+        accepted.inc();
+        open.inc();
+        let open = open.clone();
+        let connection = handle(stream, peer);
+        tasks.spawn(async move {
+            connection.await;
+            open.dec();
+            drop(slot);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(FINISH_TIMEOUT, tasks.wait()).await.is_err() {
+        tracing::warn!(listener = name, connections = tasks.len(), "connections did not end in time");
+    }
+}
+
+impl Limits {
+    fn refuse(&self, listener: &'static str, reason: &'static str) {
+        self.metrics.refused.get_or_create(&RefusedLabel { listener, reason }).inc();
+    }
+}
+
+fn prepare(stream: &TcpStream) -> Result<()> {
+    // Answers are single small writes; waiting to merge them would only delay the agent.
+    stream.set_nodelay(true).context("TCP_NODELAY")?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive).context("SO_KEEPALIVE")?;
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Expressions (`falcon_portal.expression`): conditions on every series of a metric with given tags, as rows.
+//!
+//! Each has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it (spec/control-plane.md §1).
+
+use super::Portal;
+use super::action::{self, Action};
+use model::rule::RuleTags;
+use serde::Serialize;
+
+/// The columns' lengths, in characters.
+pub const EXPRESSION_MAX: usize = 1024;
+pub const FUNC_MAX: usize = 16;
+pub const OP_MAX: usize = 8;
+pub const RIGHT_VALUE_MAX: usize = 16;
+pub const NOTE_MAX: usize = 1024;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Expression {
+    pub id: i64,
+    pub expression: String,
+    pub func: String,
+    pub op: String,
+    pub right_value: String,
+    pub max_step: i64,
+    pub priority: i64,
+    pub note: String,
+    pub action_id: i64,
+    pub create_user: String,
+    /// 1 while it is switched off.
+    pub pause: i64,
+}
+
+pub(super) type Row = (i64, String, String, String, String, i64, i64, String, i64, String, i64);
+
+impl From<Row> for Expression {
+    fn from(row: Row) -> Expression {
+        Expression {
+            id: row.0,
+            expression: row.1,
+            func: row.2,
+            op: row.3,
+            right_value: row.4,
+            max_step: row.5,
+            priority: row.6,
+            note: row.7,
+            action_id: row.8,
+            create_user: row.9,
+            pause: row.10,
+        }
+    }
+}
+
+/// The metric and tags that an expression's text asks for. The word before the parenthesis is not looked at.
+pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
+    let example = "want a text like each(metric=cpu.idle endpoint=web-01)";
+    let open = text.find('(').ok_or_else(|| format!("no opening parenthesis: {example}"))?;
+    let close = text.find(')').ok_or_else(|| format!("no closing parenthesis: {example}"))?;
+    let inside = text.get(open + 1..close).ok_or_else(|| format!("`)` comes before `(`: {example}"))?;
+    let items: Vec<&str> = inside.split_whitespace().collect();
+    if items.len() < 2 {
+        return Err(format!("a metric and at least one tag are needed: {example}"));
+    }
+    let mut tags = RuleTags::new();
+    for item in items {
+        match item.split_once('=') {
+            Some((key, value)) if !value.contains('=') => tags.insert(key.to_string(), value.to_string()),
+            _ => return Err(format!("{item:?} is not of the form key=value: {example}")),
+        };
+    }
+    match tags.remove("metric") {
+        Some(metric) if !metric.is_empty() => Ok((metric, tags)),
+        _ => Err(format!("metric=… is missing: {example}")),
+    }
+}
+
+pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Expression>> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
+         FROM expression ORDER BY id",
+    )
+    .fetch_all(portal.pool())
+    .await?;
+    Ok(rows.into_iter().map(Expression::from).collect())
+}
+
+pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Expression>> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
+         FROM expression WHERE id = ?",
+    )
+    .bind(id)
+    .fetch_optional(portal.pool())
+    .await?;
+    Ok(row.map(Expression::from))
+}
+
+/// Saves a new expression with its action (both ids are ignored).
+pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<()> {
+    let mut transaction = portal.write().await?;
+    let action_id = action::insert(&mut transaction, action).await?;
+    sqlx::query(
+        "INSERT INTO expression (expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&expression.expression)
+    .bind(&expression.func)
+    .bind(&expression.op)
+    .bind(&expression.right_value)
+    .bind(expression.max_step)
+    .bind(expression.priority)
+    .bind(&expression.note)
+    .bind(action_id)
+    .bind(&expression.create_user)
+    .bind(expression.pause)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+/// Saves everything but the creator. An action that is gone is made anew.
+pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<()> {
+    let mut transaction = portal.write().await?;
+    let mut action_id = expression.action_id;
+    let action = Action { id: action_id, ..action.clone() };
+    if action::update_in(&mut transaction, &action).await? == 0 {
+        action_id = action::insert(&mut transaction, &action).await?;
+    }
+    sqlx::query(
+        "UPDATE expression SET expression = ?, func = ?, op = ?, right_value = ?, max_step = ?, priority = ?, note = ?,
+         action_id = ?, pause = ? WHERE id = ?",
+    )
+    .bind(&expression.expression)
+    .bind(&expression.func)
+    .bind(&expression.op)
+    .bind(&expression.right_value)
+    .bind(expression.max_step)
+    .bind(expression.priority)
+    .bind(&expression.note)
+    .bind(action_id)
+    .bind(expression.pause)
+    .bind(expression.id)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+/// Deletes an expression and its action.
+pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
+    let mut transaction = portal.write().await?;
+    for sql in [
+        "DELETE FROM action WHERE id = (SELECT action_id FROM expression WHERE id = ?)",
+        "DELETE FROM expression WHERE id = ?",
+    ] {
+        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts() {
+        let check = |text: &str, metric: &str, tags: &[(&str, &str)]| {
+            let tags = tags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            assert_eq!(parse_text(text), Ok((metric.to_string(), tags)), "{text}");
+        };
+        check("each(metric=agent.alive endpoint=web-01)", "agent.alive", &[("endpoint", "web-01")]);
+        check("any( metric=m  a=1\tb= ) tail", "m", &[("a", "1"), ("b", "")]);
+        check("(a=1 metric=m a=2)", "m", &[("a", "2")]);
+    }
+
+    #[test]
+    fn wrong_texts_say_what_is_wrong() {
+        let check = |text: &str, part: &str| {
+            let error = parse_text(text).expect_err(text);
+            assert!(error.contains(part), "{text:?}: {error}");
+        };
+        check("", "no opening");
+        check("each metric=m a=1", "no opening");
+        check("each(metric=m a=1", "no closing");
+        check(")each(metric=m", "before");
+        check("each(metric=m)", "at least one tag");
+        check("each()", "at least one tag");
+        check("each(a=1 b=2)", "metric=… is missing");
+        check("each(metric= b=2)", "metric=… is missing");
+        check("each(metric=m b)", "\"b\"");
+        check("each(metric=m b=2=3)", "\"b=2=3\"");
+    }
+}

@@ -1,0 +1,143 @@
+//! Templates (`falcon_portal.tpl`): named sets of strategies that inherit from a parent and share one action.
+//!
+//! Compat: deleting a template deletes its action, strategies and bindings; its children keep a parent id that points
+//! nowhere, and are roots from then on.
+
+use super::Portal;
+use super::group::{self, Group};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// The column's length, in characters.
+pub const NAME_MAX: usize = 255;
+/// A chain of this many templates is taken for a cycle, and counts for nothing; the original's figure.
+pub const CHAIN_MAX: usize = 10;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Template {
+    pub id: i64,
+    pub tpl_name: String,
+    pub parent_id: i64,
+    pub action_id: i64,
+    pub create_user: String,
+}
+
+pub(super) type Row = (i64, String, i64, i64, String);
+
+impl From<Row> for Template {
+    fn from((id, tpl_name, parent_id, action_id, create_user): Row) -> Template {
+        Template { id, tpl_name, parent_id, action_id, create_user }
+    }
+}
+
+/// All templates, oldest first.
+pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Template>> {
+    let rows: Vec<Row> = sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl ORDER BY id")
+        .fetch_all(portal.pool())
+        .await?;
+    Ok(rows.into_iter().map(Template::from).collect())
+}
+
+pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Template>> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl WHERE id = ?")
+            .bind(id)
+            .fetch_optional(portal.pool())
+            .await?;
+    Ok(row.map(Template::from))
+}
+
+/// The groups that a template is bound to.
+pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
+    let rows: Vec<group::Row> = sqlx::query_as(
+        "SELECT id, grp_name, create_user FROM grp
+         WHERE id IN (SELECT grp_id FROM grp_tpl WHERE tpl_id = ?) ORDER BY id",
+    )
+    .bind(id)
+    .fetch_all(portal.pool())
+    .await?;
+    Ok(rows.into_iter().map(Group::from).collect())
+}
+
+/// A name that exists is a unique violation.
+pub async fn create(
+    portal: &Portal,
+    tpl_name: &str,
+    parent_id: i64,
+    action_id: i64,
+    create_user: &str,
+) -> sqlx::Result<Template> {
+    let done = sqlx::query("INSERT INTO tpl (tpl_name, parent_id, action_id, create_user) VALUES (?, ?, ?, ?)")
+        .bind(tpl_name)
+        .bind(parent_id)
+        .bind(action_id)
+        .bind(create_user)
+        .execute(portal.pool())
+        .await?;
+    portal.announce();
+    let (tpl_name, create_user) = (tpl_name.to_string(), create_user.to_string());
+    Ok(Template { id: done.last_insert_rowid(), tpl_name, parent_id, action_id, create_user })
+}
+
+pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) -> sqlx::Result<()> {
+    sqlx::query("UPDATE tpl SET tpl_name = ?, parent_id = ? WHERE id = ?")
+        .bind(tpl_name)
+        .bind(parent_id)
+        .bind(id)
+        .execute(portal.pool())
+        .await?;
+    portal.announce();
+    Ok(())
+}
+
+pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
+    let mut transaction = portal.write().await?;
+    for sql in [
+        "DELETE FROM action WHERE id = (SELECT action_id FROM tpl WHERE id = ?)",
+        "DELETE FROM tpl WHERE id = ?",
+        "DELETE FROM strategy WHERE tpl_id = ?",
+        "DELETE FROM grp_tpl WHERE tpl_id = ?",
+    ] {
+        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+/// The chain of a template, itself first and its root last. `parents` maps every template's id to its parent's. None when
+/// the chain is [`CHAIN_MAX`] long or longer, which a cycle always is.
+pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
+    let mut chain = Vec::new();
+    let mut next = id;
+    while let Some(parent) = parents.get(&next) {
+        chain.push(next);
+        if chain.len() == CHAIN_MAX {
+            return None;
+        }
+        next = *parent;
+    }
+    Some(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains() {
+        let check = |parents: &[(i64, i64)], id: i64, expected: Option<&[i64]>| {
+            let parents = parents.iter().copied().collect();
+            assert_eq!(chain(&parents, id).as_deref(), expected);
+        };
+        check(&[(1, 0), (2, 1), (3, 2)], 3, Some(&[3, 2, 1]));
+        check(&[(1, 0)], 1, Some(&[1]));
+        check(&[(2, 1)], 2, Some(&[2])); // the parent is gone
+        check(&[], 2, Some(&[]));
+        check(&[(1, 2), (2, 1)], 1, None);
+        check(&[(1, 1)], 1, None);
+        let line: Vec<(i64, i64)> = (1..20).map(|id| (id, id - 1)).collect();
+        check(&line, 9, Some(&[9, 8, 7, 6, 5, 4, 3, 2, 1]));
+        check(&line, 10, None);
+    }
+}

@@ -1,0 +1,55 @@
+//! `POST /api/push` and the small routes that scripts ask transfer for (spec/wire.md §3, spec/transfer.md §7).
+//!
+//! Compat: neither method nor content type is looked at. `blank body` and `decode error` are the original's texts; what
+//! is wrong, and where, follows them.
+
+use crate::ingest::{BatchError, Door, Ingest};
+use crate::net::budget::Budget;
+use crate::net::http::read_body;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wire::transfer::{Answer, write_answer};
+
+#[derive(Clone)]
+pub struct PushContext {
+    pub ingest: Arc<Ingest>,
+    pub budget: Budget,
+    pub message_max: usize,
+    pub message_timeout: Duration,
+}
+
+pub fn router(context: PushContext) -> Router {
+    Router::new()
+        .route("/api/push", any(push))
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/version", get(|| async { concat!(env!("CARGO_PKG_VERSION"), "\n") }))
+        .with_state(context)
+}
+
+async fn push(State(context): State<PushContext>, body: Body) -> Response {
+    let start = Instant::now();
+    let body = match read_body(body, context.message_max, &context.budget, context.message_timeout).await {
+        Ok(body) => body,
+        Err((status, text)) => return (status, format!("{text}\n")).into_response(),
+    };
+    if body.is_empty() {
+        return (StatusCode::BAD_REQUEST, "blank body\n").into_response();
+    }
+    match context.ingest.json(Door::Http, &body) {
+        Ok(received) => {
+            let latency_ms = start.elapsed().as_millis() as u64;
+            let mut out = br#"{"msg":"success","data":"#.to_vec();
+            write_answer(&mut out, &Answer { total: received.total, invalid: received.invalid, latency_ms });
+            out.push(b'}');
+            ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], out).into_response()
+        }
+        Err(BatchError::Json(error)) => (StatusCode::BAD_REQUEST, format!("decode error: {error}\n")).into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}

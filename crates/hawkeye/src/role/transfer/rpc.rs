@@ -1,0 +1,47 @@
+//! `Transfer.Update` and `Transfer.Ping` (spec/wire.md §2).
+//!
+//! The answer leaves after the batch is in the log. A batch that is no array, or that the disk refuses, gets an error;
+//! a bad item only counts as `Invalid`.
+
+use crate::ingest::{Door, Ingest};
+use crate::net::rpc::Service;
+use std::sync::Arc;
+use std::time::Instant;
+use wire::jsonrpc::{self, Request};
+use wire::transfer::{Answer, write_answer};
+
+#[derive(Clone)]
+pub struct TransferService {
+    pub ingest: Arc<Ingest>,
+}
+
+impl Service for TransferService {
+    async fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) {
+        let Some(param) = request.param else {
+            return jsonrpc::write_error(out, request.id, request.param_fault);
+        };
+        match request.method {
+            "Transfer.Update" => self.update(request.id, param, out),
+            "Transfer.Ping" => jsonrpc::write_result(out, request.id, br#"{"code":0}"#),
+            method => jsonrpc::write_error(out, request.id, &jsonrpc::unknown_method(method)),
+        }
+    }
+}
+
+impl TransferService {
+    fn update(&self, id: &[u8], param: &[u8], out: &mut Vec<u8>) {
+        let start = Instant::now();
+        match self.ingest.json(Door::Rpc, param) {
+            Ok(received) => {
+                let latency_ms = start.elapsed().as_millis() as u64;
+                jsonrpc::begin_result(out, id);
+                write_answer(out, &Answer { total: received.total, invalid: received.invalid, latency_ms });
+                jsonrpc::end_result(out);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Transfer.Update refused");
+                jsonrpc::write_error(out, id, &error.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The telnet socket: `update <endpoint> <metric> <timestamp> <value> [type] [step]` per line (spec/wire.md §12).
+//!
+//! Differs from the original, which holds all items of a connection until it ends: here the lines of each read are stored
+//! before the next read. Nothing is ever written back, as in the original; bad lines are counted.
+//! Memory: a line is at most [`LINE_MAX`] bytes; a longer one is skipped to its end and counted.
+
+use crate::ingest::Ingest;
+use crate::net::rpc::RpcMetrics;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// A longer line cannot be valid.
+const LINE_MAX: usize = wire::telnet::LINE_BYTES_MAX;
+/// The original's read time-out.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+pub async fn connection(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    ingest: Arc<Ingest>,
+    metrics: RpcMetrics,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut buffer = Vec::new();
+    let mut skipping = false;
+    loop {
+        let read = tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => Ok(Ok(0)),
+            read = tokio::time::timeout(IDLE_TIMEOUT, stream.read_buf(&mut buffer)) => read,
+        };
+        let ended = !matches!(read, Ok(Ok(n)) if n > 0);
+        if ended && !skipping {
+            // The last line may lack its end.
+            buffer.push(b'\n');
+        }
+        let quit = match take_lines(&mut buffer, &mut skipping, &ingest, &metrics) {
+            Ok(quit) => quit,
+            Err(error) => {
+                tracing::warn!(%peer, %error, "telnet lines were not stored");
+                true
+            }
+        };
+        if quit || ended {
+            return;
+        }
+        if buffer.is_empty() {
+            // An idle connection holds no buffer.
+            buffer = Vec::new();
+        }
+    }
+}
+
+/// Hands all complete lines on and removes them; true when one was `quit`.
+fn take_lines(
+    buffer: &mut Vec<u8>,
+    skipping: &mut bool,
+    ingest: &Ingest,
+    metrics: &RpcMetrics,
+) -> Result<bool, crate::ingest::BatchError> {
+    let mut start = 0;
+    if *skipping {
+        match buffer.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                start = end + 1;
+                *skipping = false;
+            }
+            None => {
+                buffer.clear();
+                return Ok(false);
+            }
+        }
+    }
+    let mut quit = false;
+    if let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= start) {
+        quit = ingest.telnet(buffer[start..=end].split(|byte| *byte == b'\n'))?;
+        start = end + 1;
+    }
+    buffer.drain(..start);
+    if buffer.len() > LINE_MAX {
+        metrics.fault("transfer_telnet", "line_too_long");
+        buffer.clear();
+        *skipping = true;
+    }
+    Ok(quit)
+}

@@ -1,0 +1,136 @@
+//! From a strategy made over REST to a callback, through crashes.
+
+use crate::harness::{Api, Server, Target, gauge, this_minute};
+use serde_json::{Value, json};
+
+/// A strategy `cpu.idle all(#1) < 10` on a group with `host`, whose action calls `target`.
+fn make_strategy(api: &Api<'_>, host: &str, target: &Target) -> Value {
+    let group = api.post("/hostgroup", json!({"name": format!("group of {host}")}));
+    api.post("/hostgroup/host", json!({"hostgroup_id": group["id"], "hosts": [host]}));
+    let template = api.post("/template", json!({"name": format!("template of {host}"), "parent_id": 0}));
+    api.post(
+        "/template/action",
+        json!({"tpl_id": template["id"], "uic": "", "url": target.url, "callback": 1, "before_callback_sms": 0,
+               "before_callback_mail": 0, "after_callback_sms": 0, "after_callback_mail": 0}),
+    );
+    api.post(
+        "/strategy",
+        json!({"tpl_id": template["id"], "metric": "cpu.idle", "tags": "", "max_step": 1, "priority": 1, "func": "all(#1)",
+               "op": "<", "right_value": "10", "note": "cpu is busy", "run_begin": "", "run_end": ""}),
+    );
+    api.post("/hostgroup/template", json!({"tpl_id": template["id"], "grp_id": group["id"]}));
+    template["id"].clone()
+}
+
+#[test]
+fn strategy_fires_recovers_and_survives_a_crash() {
+    let target = Target::start();
+    let mut server = Server::start("");
+    let template = make_strategy(&server.admin(), "web-01", &target);
+    let start = this_minute() - 600;
+    let push = |server: &Server, minute: i64, value: f64| {
+        server.update(json!([gauge("web-01", "cpu.idle", value, start + 60 * minute)]));
+    };
+    push(&server, 0, 50.0);
+    push(&server, 1, 5.0);
+    let first = target.next();
+    for part in ["status=PROBLEM", "endpoint=web-01", "metric=cpu.idle", "step=1", "priority=1", "left_value=5"] {
+        assert!(first.contains(part), "{part} in {first}");
+    }
+    assert!(first.contains(&format!("tpl_id={template}")), "{first}");
+    push(&server, 2, 60.0);
+    assert!(target.next().contains("status=OK"));
+
+    push(&server, 3, 4.0);
+    assert!(target.next().contains("status=PROBLEM"));
+    server.kill();
+    server.restart();
+    push(&server, 4, 3.0);
+    push(&server, 5, 70.0);
+    let after = target.next();
+    assert!(after.contains("status=OK"), "the open PROBLEM was sent again: {after}");
+
+    let api = server.admin();
+    let cases = api.get("/alarm/eventcases?endpoints=web-01&status=OK&startTime=0&endTime=4102444800");
+    assert_eq!(cases.as_array().map(Vec::len), Some(1), "{cases}");
+    let events = api.get(&format!(
+        "/alarm/events?event_id={}&startTime=0&endTime=4102444800",
+        cases[0]["id"].as_str().expect("id")
+    ));
+    assert_eq!(events.as_array().map(Vec::len), Some(4), "{events}");
+    assert_eq!(target.try_next(), None);
+}
+
+#[test]
+fn expression_fires_by_tags() {
+    let target = Target::start();
+    let server = Server::start("");
+    let api = server.admin();
+    api.post("/team", json!({"team_name": "ops", "resume": "", "users": []}));
+    api.post(
+        "/expression",
+        json!({"expression": "each(metric=qps module=shop)", "func": "max(#2)", "op": ">", "right_value": "100",
+               "max_step": 1, "priority": 2, "note": "busy", "pause": 0,
+               "action": {"uic": ["ops"], "url": target.url, "callback": 1, "before_callback_sms": 0,
+                          "before_callback_mail": 0, "after_callback_sms": 0, "after_callback_mail": 0}}),
+    );
+    let start = this_minute() - 600;
+    let item = |minute: i64, value: f64, module: &str| {
+        let mut item = gauge("web-02", "qps", value, start + 60 * minute);
+        item["tags"] = json!(format!("idc=bj,module={module}"));
+        item
+    };
+    server.update(json!([item(0, 50.0, "shop"), item(0, 500.0, "other")]));
+    server.update(json!([item(1, 150.0, "shop"), item(1, 500.0, "other")]));
+    let request = target.next();
+    assert!(request.contains("status=PROBLEM") && request.contains("left_value=150"), "{request}");
+    assert!(request.contains("module%3Ashop"), "{request}");
+}
+
+#[test]
+fn rules_that_cannot_be_parsed_are_refused_when_saved() {
+    let server = Server::start("");
+    let api = server.admin();
+    let template = api.post("/template", json!({"name": "t", "parent_id": 0}));
+    let refuse = |field: &str, value: &str| {
+        let mut strategy = json!({"tpl_id": template["id"], "metric": "m", "tags": "", "max_step": 1, "priority": 1,
+            "func": "all(#1)", "op": "<", "right_value": "10", "note": "", "run_begin": "", "run_end": ""});
+        strategy[field] = json!(value);
+        let (status, answer) = api.request("POST", "/strategy", strategy);
+        assert_eq!(status, 400, "{field}={value}: {answer}");
+        assert!(!answer["error"].as_str().unwrap_or_default().is_empty(), "{answer}");
+    };
+    for func in ["", "all", "all(3)", "all(#)", "all(#0)", "nope(#1)", "lookup(#3)", "all(#99999999999)"] {
+        refuse("func", func);
+    }
+    refuse("op", "~");
+    refuse("right_value", "ten");
+    refuse("run_begin", "noon");
+    let (status, answer) = api.request(
+        "POST",
+        "/expression",
+        json!({"expression": "metric=qps", "func": "max(#2)", "op": ">", "right_value": "1", "max_step": 1, "priority": 2,
+               "note": "", "pause": 0, "action": {"uic": ["x"], "url": "", "callback": 0, "before_callback_sms": 0,
+               "before_callback_mail": 0, "after_callback_sms": 0, "after_callback_mail": 0}}),
+    );
+    assert_eq!(status, 400, "{answer}");
+}
+
+/// A deleted strategy stops firing without a restart.
+#[test]
+fn deleted_strategy_is_silent() {
+    let target = Target::start();
+    let server = Server::start("");
+    let api = server.admin();
+    let template = make_strategy(&api, "web-03", &target);
+    let strategies = api.get(&format!("/strategy?tid={template}"));
+    let (status, answer) = api.request("DELETE", &format!("/strategy/{}", strategies[0]["id"]), Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    let start = this_minute() - 600;
+    server.update(json!([gauge("web-03", "cpu.idle", 1.0, start)]));
+    // A rule of another host that fires afterwards shows that the first had its chance.
+    make_strategy(&api, "web-04", &target);
+    server.update(json!([gauge("web-04", "cpu.idle", 1.0, start)]));
+    assert!(target.next().contains("endpoint=web-04"));
+    assert_eq!(target.try_next(), None);
+}

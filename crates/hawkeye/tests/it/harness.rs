@@ -1,0 +1,258 @@
+//! Starts the binary, talks to it as agents and clients do, and ends it in every way.
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Far above what anything here takes; reached only when something hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub const LISTENERS: [&str; 6] = ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "api", "admin"];
+
+pub struct Server {
+    child: Child,
+    pub dir: tempfile::TempDir,
+    ports: [u16; 6],
+    pub stdout: Vec<String>,
+}
+
+impl Server {
+    /// Starts a server with `extra` TOML appended to its listeners' configuration.
+    pub fn start(extra: &str) -> Server {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let ports = free_ports();
+        let mut text = format!("data_dir = {:?}\n", dir.path().join("data"));
+        let (top, sections) = extra.split_at(extra.find('[').unwrap_or(extra.len()));
+        text.push_str(top);
+        text.push_str("[listen]\n");
+        for (name, port) in LISTENERS.iter().zip(ports) {
+            text.push_str(&format!("{name} = \"127.0.0.1:{port}\"\n"));
+        }
+        text.push_str(sections);
+        std::fs::write(dir.path().join("hawkeye.toml"), text).expect("configuration");
+        let (child, stdout) = spawn(dir.path());
+        Server { child, dir, ports, stdout }
+    }
+
+    pub fn port(&self, listener: &str) -> u16 {
+        self.ports[LISTENERS.iter().position(|name| *name == listener).expect("a listener's name")]
+    }
+
+    pub fn connect(&self, listener: &str) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port(listener))).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("socket option");
+        stream
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and wait until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
+    /// Starts the program again on the same directory and ports, after `kill` or `stop`.
+    pub fn restart(&mut self) {
+        let (child, stdout) = spawn(self.dir.path());
+        self.child = child;
+        self.stdout = stdout;
+    }
+
+    /// SIGTERM, and wait for the orderly end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
+        self.child.wait().expect("wait")
+    }
+
+    /// One call on a connection of its own.
+    pub fn call(&self, listener: &str, method: &str, param: Value) -> Value {
+        let mut stream = self.connect(listener);
+        let request = json!({"method": method, "params": [param], "id": 7});
+        stream.write_all(request.to_string().as_bytes()).expect("write");
+        read_line(&mut BufReader::new(stream))
+    }
+
+    /// `Transfer.Update`; answers its result, or panics on an error.
+    pub fn update(&self, items: Value) -> Value {
+        let answer = self.call("transfer_rpc", "Transfer.Update", items);
+        assert_eq!(answer["error"], Value::Null, "{answer}");
+        answer["result"].clone()
+    }
+
+    pub fn http(&self, listener: &str, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let mut stream = self.connect(listener);
+        // HTTP/1.0, so that the answer ends with the connection and is never chunked.
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n", body.len());
+        stream.write_all(format!("{head}{headers}\r\n{body}").as_bytes()).expect("write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answer");
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("status line");
+        (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_string())
+    }
+
+    pub fn metric(&self, name: &str) -> f64 {
+        let (status, page) = self.http("admin", "GET", "/metrics", "", "");
+        assert_eq!(status, 200);
+        page.lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Logs in as root.
+    pub fn admin(&self) -> Api<'_> {
+        let password = std::fs::read_to_string(self.data_dir().join("admin-password")).expect("admin-password");
+        let body = json!({"name": "root", "password": password.trim()}).to_string();
+        let (status, text) =
+            self.http("api", "POST", "/api/v1/user/login", "Content-Type: application/json\r\n", &body);
+        assert_eq!(status, 200, "{text}");
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        Api { server: self, token: json!({"name": answer["name"], "sig": answer["sig"]}).to_string() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already gone after `kill` or `stop`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// REST calls with a session.
+pub struct Api<'s> {
+    server: &'s Server,
+    token: String,
+}
+
+impl Api<'_> {
+    pub fn request(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let headers = format!("Content-Type: application/json\r\nApitoken: {}\r\n", self.token);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, text) = self.server.http("api", method, &format!("/api/v1{path}"), &headers, &body);
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.request("GET", path, Value::Null);
+        assert_eq!(status, 200, "GET {path}: {answer}");
+        answer
+    }
+
+    pub fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.request("POST", path, body);
+        assert_eq!(status, 200, "POST {path}: {answer}");
+        answer
+    }
+
+    /// Non-null points of one series in [from, to].
+    pub fn history(&self, endpoint: &str, counter: &str, from: i64, to: i64) -> Vec<(i64, f64)> {
+        let answer = self.post(
+            "/graph/history",
+            json!({"hostnames": [endpoint], "counters": [counter], "consol_fun": "AVERAGE", "step": 60,
+                   "start_time": from, "end_time": to}),
+        );
+        let values = answer[0]["Values"].as_array().expect("Values").clone();
+        values.iter().filter_map(|v| Some((v["timestamp"].as_i64()?, v["value"].as_f64()?))).collect()
+    }
+}
+
+fn spawn(dir: &Path) -> (Child, Vec<String>) {
+    let mut child = command(dir).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let mut reader = BufReader::new(child.stdout.take().expect("piped"));
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).expect("stdout") == 0 {
+            panic!("the server ended at its start: {:?}", child.wait());
+        }
+        lines.push(line.clone());
+        // The last line that a start prints.
+        if line.contains("agents report to") {
+            // Whatever follows is drained, so that the server never waits for us.
+            std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+            return (child, lines);
+        }
+    }
+}
+
+/// `hawkeye server` on the configuration in `dir`.
+pub fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
+    command.arg("server").arg("--config").arg(dir.join("hawkeye.toml"));
+    command
+}
+
+fn free_ports() -> [u16; 6] {
+    // All are held while they are chosen, so that they differ.
+    let listeners: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    std::array::from_fn(|i| listeners[i].local_addr().expect("address").port())
+}
+
+pub fn read_line(reader: &mut impl BufRead) -> Value {
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("an answer");
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64
+}
+
+/// The start of the current minute.
+pub fn this_minute() -> i64 {
+    now() / 60 * 60
+}
+
+pub fn gauge(endpoint: &str, metric: &str, value: f64, timestamp: i64) -> Value {
+    json!({"endpoint": endpoint, "metric": metric, "value": value, "step": 60, "counterType": "GAUGE", "tags": "",
+           "timestamp": timestamp})
+}
+
+/// An HTTP server that answers 200 `ok` and hands on each request's first line.
+pub struct Target {
+    pub url: String,
+    requests: Receiver<String>,
+}
+
+impl Target {
+    pub fn start() -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/alarm", listener.local_addr().expect("address"));
+        let (send, requests) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let mut lines = BufReader::new(stream.try_clone().expect("clone")).lines();
+                let first = lines.next().and_then(Result::ok).unwrap_or_default();
+                while lines.next().and_then(Result::ok).is_some_and(|line| !line.is_empty()) {}
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+                if stream.write_all(answer.as_bytes()).is_err() || send.send(first).is_err() {
+                    return;
+                }
+            }
+        });
+        Target { url, requests }
+    }
+
+    /// The next request's query parameter texts, in order of arrival.
+    pub fn next(&self) -> String {
+        self.requests.recv_timeout(PATIENCE).expect("a request in time")
+    }
+
+    pub fn try_next(&self) -> Option<String> {
+        self.requests.try_recv().ok()
+    }
+}

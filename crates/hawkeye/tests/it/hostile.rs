@@ -1,0 +1,111 @@
+//! Input that is wrong in every way: a clear error or a closed connection, counted, and nothing else changes.
+
+use crate::harness::{Server, gauge, read_line, this_minute};
+use serde_json::json;
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+
+/// After whatever happened, a well-behaved agent is served.
+fn assert_serves(server: &Server) {
+    let minute = this_minute();
+    assert_eq!(server.update(json!([gauge("ok", "m", 1.0, minute)]))["Invalid"], 0);
+}
+
+fn closes(mut stream: TcpStream) -> String {
+    let mut rest = Vec::new();
+    // A reset is as good an end as a close.
+    let _ = stream.read_to_end(&mut rest);
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+#[test]
+fn broken_messages_close_the_connection_with_a_reason() {
+    let server = Server::start("");
+    let check = |bytes: &[u8], reason: &str| {
+        let mut stream = server.connect("transfer_rpc");
+        stream.write_all(bytes).expect("write");
+        let text = closes(stream);
+        assert!(text.contains("\"error\":\"") && text.contains(reason), "{bytes:?} gave {text:?}, want {reason:?}");
+    };
+    check(b"hello\n", "must be a JSON object");
+    check(b"\x00\xff\xfe\x80 binary", "must be a JSON object");
+    check(b"[1,2]", "must be a JSON object");
+    check(b"{\"method\":\"Transfer.Update\",\"params\":[[}]", "closes another kind");
+    check(b"{\"method\":\"Transfer.Update\" \"params\":[[]]}", "broken JSON");
+    check(&[b'{'; 200], "deeper");
+    check(b"GET / HTTP/1.1\r\n\r\n", "must be a JSON object");
+    assert!(server.metric("hawkeye_rpc_faults_total{listener=\"transfer_rpc\"") >= 7.0);
+    assert_serves(&server);
+}
+
+#[test]
+fn wrong_parameters_keep_the_connection() {
+    let server = Server::start("");
+    let mut stream = server.connect("transfer_rpc");
+    let mut reader = BufReader::new(stream.try_clone().expect("clone"));
+    for params in ["{}", "[5]", "[\"x\"]", "[{\"endpoint\":\"h\"}]", "5"] {
+        write!(stream, "{{\"method\":\"Transfer.Update\",\"params\":{params},\"id\":1}}").expect("write");
+        let answer = read_line(&mut reader);
+        assert!(answer["error"].is_string() && answer["result"].is_null(), "{params}: {answer}");
+    }
+    for params in ["[]", "[null]", "[[]]"] {
+        write!(stream, "{{\"method\":\"Transfer.Update\",\"params\":{params},\"id\":2}}").expect("write");
+        assert_eq!(read_line(&mut reader)["result"]["Total"], 0, "{params}");
+    }
+}
+
+#[test]
+fn a_hundred_megabyte_line_is_refused_at_the_limit() {
+    let server = Server::start("");
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(b"{\"method\":\"").expect("write");
+    let piece = vec![b'x'; 1 << 20];
+    let sent = (0..100).take_while(|_| stream.write_all(&piece).is_ok()).count();
+    assert!(sent < 100, "the server read all of it");
+    assert!(server.metric("hawkeye_rpc_faults_total{listener=\"transfer_rpc\",reason=\"too_long\"}") >= 1.0);
+
+    let mut stream = server.connect("transfer_http");
+    write!(stream, "POST /api/push HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 100 << 20).expect("write");
+    for _ in 0..100 {
+        if stream.write_all(&piece).is_err() {
+            break;
+        }
+    }
+    let text = closes(stream);
+    assert!(text.is_empty() || text.contains("413"), "{text:?}");
+    assert_serves(&server);
+}
+
+#[test]
+fn connections_over_the_limit_are_closed_at_once() {
+    let server = Server::start("[ingest]\nconnections_max = 50\nmessage_timeout = \"1s\"\n");
+    let held: Vec<TcpStream> = (0..50)
+        .map(|i| {
+            let mut stream = server.connect("transfer_rpc");
+            // Half of them say nothing, half begin a message and never end it.
+            if i % 2 == 0 {
+                stream.write_all(b"{\"method\":").expect("write");
+            }
+            stream
+        })
+        .collect();
+    let refused = (0..200).filter(|_| closes(server.connect("transfer_rpc")).is_empty()).count();
+    assert!(refused >= 150, "{refused} of 200 were closed");
+    assert!(server.metric("hawkeye_connections_refused_total{listener=\"transfer_rpc\",reason=\"too_many\"}") >= 150.0);
+    // The ones that began a message are closed by the time-out, and agents are served again.
+    for stream in held.into_iter().step_by(2) {
+        assert!(closes(stream).contains("not complete"));
+    }
+    assert_serves(&server);
+}
+
+#[test]
+fn senders_from_elsewhere_are_refused() {
+    let server = Server::start("[ingest]\nallow = [\"10.0.0.0/8\"]\n");
+    assert_eq!(closes(server.connect("transfer_rpc")), "");
+    assert_eq!(closes(server.connect("hbs_rpc")), "");
+    assert!(
+        server.metric("hawkeye_connections_refused_total{listener=\"transfer_rpc\",reason=\"not_allowed\"}") >= 1.0
+    );
+    assert_eq!(server.http("api", "GET", "/health", "", "").0, 200);
+}

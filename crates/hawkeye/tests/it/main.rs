@@ -1,0 +1,11 @@
+//! The program as its users meet it: the real binary, started on free ports and a fresh data directory.
+//!
+//! One module per behaviour; `harness` starts, kills and talks to the server. Nothing here needs an outside service.
+
+mod harness;
+
+mod alarms;
+mod durability;
+mod hostile;
+mod points;
+mod start;

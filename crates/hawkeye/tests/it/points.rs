@@ -1,0 +1,173 @@
+//! Points come in by every door and are found again.
+
+use crate::harness::{Server, gauge, now, read_line, this_minute};
+use serde_json::{Value, json};
+use std::io::{BufReader, Write};
+
+/// A real agent's connection, recorded, sent in pieces of odd sizes: each request is answered as the original answered.
+#[test]
+fn recorded_agent_is_answered_as_recorded() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/jsonrpc");
+    let Ok(bytes) = std::fs::read(format!("{folder}/agent_transfer.c2s.bin")) else {
+        eprintln!("skipped: the recorded connection is not beside this checkout");
+        return;
+    };
+    let recorded = std::fs::read_to_string(format!("{folder}/agent_transfer.jsonl")).expect("the decoded form");
+    let server = Server::start("");
+    let stream = server.connect("transfer_rpc");
+    let mut writer = stream.try_clone().expect("clone");
+    let sender = std::thread::spawn(move || {
+        for (i, piece) in bytes.chunks(1777).enumerate() {
+            writer.write_all(&piece[..piece.len().min(i + 1)]).expect("write");
+            writer.write_all(&piece[piece.len().min(i + 1)..]).expect("write");
+        }
+    });
+    let mut reader = BufReader::new(stream);
+    for line in recorded.lines() {
+        let expected: Value = serde_json::from_str(line).expect("recorded line");
+        let answer = read_line(&mut reader);
+        assert_eq!(answer["id"], expected["id"]);
+        assert_eq!(answer["error"], Value::Null);
+        assert_eq!(answer["result"]["Total"], expected["result"]["Total"], "{line}");
+        assert_eq!(answer["result"]["Message"], "ok");
+    }
+    sender.join().expect("sender");
+}
+
+#[test]
+fn items_are_refused_one_by_one() {
+    let server = Server::start("");
+    let minute = this_minute();
+    let good = gauge("h", "good", 1.5, minute);
+    let with = |field: &str, value: Value| {
+        let mut item = gauge("h", "bad", 1.0, minute);
+        item[field] = value;
+        item
+    };
+    let items = json!([
+        good,
+        null,
+        with("metric", json!("kernel.hostname")),
+        with("endpoint", json!("")),
+        with("counterType", json!("gauge")),
+        with("value", json!("")),
+        with("value", json!("NaN")),
+        with("value", json!(true)),
+        with("step", json!(0)),
+        with("metric", json!("m".repeat(511))),
+        with("timestamp", json!(minute + 4000)),
+        with("tags", json!({"a": 1})),
+        with("metric", json!("numeric.text")).as_object().map(|item| {
+            let mut item = item.clone();
+            item.insert("value".into(), json!("2.5e1"));
+            Value::Object(item)
+        }),
+    ]);
+    let total = items.as_array().expect("array").len();
+    let result = server.update(items);
+    assert_eq!(result["Total"], total);
+    assert_eq!(result["Invalid"], total - 2, "{result}");
+    let api = server.admin();
+    assert_eq!(api.history("h", "good", minute - 60, minute), [(minute, 1.5)]);
+    assert_eq!(api.history("h", "numeric.text", minute - 60, minute), [(minute, 25.0)]);
+    assert_eq!(server.metric("hawkeye_items_refused_total{door=\"rpc\",reason=\"future\"}"), 1.0);
+    // The refused point did not poison its series.
+    server.update(json!([gauge("h", "bad", 3.0, minute)]));
+    assert_eq!(api.history("h", "bad", minute - 60, minute), [(minute, 3.0)]);
+}
+
+#[test]
+fn field_names_match_without_case_and_answers_end_in_a_newline() {
+    let server = Server::start("");
+    let mut stream = server.connect("transfer_rpc");
+    let item =
+        json!({"Endpoint": "h", "METRIC": "m", "Value": "1", "Step": 60, "CounterType": "GAUGE", "TAGS": "b=2, a=1"});
+    write!(stream, r#"{{"Method":"Transfer.Update","PARAMS":[[{item}]],"ID":18446744073709551615}}"#).expect("write");
+    write!(
+        stream,
+        r#"{{"method":"Transfer.Ping","params":[{{}}],"id":0}}{{"method":"No.Such","params":[1],"id":"x"}}"#
+    )
+    .expect("write");
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut reader, &mut line).expect("answer");
+    assert!(
+        line.starts_with(r#"{"id":18446744073709551615,"result":{"Message":"ok","Total":1,"Invalid":0,"#),
+        "{line}"
+    );
+    assert!(line.ends_with(",\"error\":null}\n"), "{line}");
+    assert_eq!(read_line(&mut reader), json!({"id": 0, "result": {"code": 0}, "error": null}));
+    assert_eq!(read_line(&mut reader)["error"], "rpc: can't find service No.Such");
+    let api = server.admin();
+    let minute = this_minute();
+    assert_eq!(api.history("h", "m/a=1,b=2", minute - 120, minute).len(), 1);
+}
+
+#[test]
+fn http_push_answers_as_the_original() {
+    let server = Server::start("");
+    let push = |body: &str| server.http("transfer_http", "POST", "/api/push", "", body);
+    let (status, text) = push(&json!([gauge("h", "m", 1.0, now())]).to_string());
+    assert_eq!(status, 200);
+    assert!(text.starts_with(r#"{"msg":"success","data":{"Message":"ok","Total":1,"Invalid":0,"Latency":"#), "{text}");
+    assert_eq!(push(""), (400, "blank body\n".to_string()));
+    let (status, text) = push("[{]");
+    assert_eq!(status, 400);
+    assert!(text.starts_with("decode error"), "{text}");
+}
+
+#[test]
+fn telnet_lines_are_stored_while_the_connection_is_open() {
+    let server = Server::start("");
+    let minute = this_minute();
+    let mut stream = server.connect("transfer_telnet");
+    write!(stream, "update h t.gauge {minute} 4.5 GAUGE 60\nnonsense\nupdate h t.bad x y\n").expect("write");
+    let api = server.admin();
+    // The connection stays open; the point must appear all the same.
+    let found = (0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let answer = api.post("/graph/lastpoint", json!([{"endpoint": "h", "counter": "t.gauge"}]));
+        answer[0]["value"]["value"] == 4.5
+    });
+    assert!(found);
+    assert_eq!(server.metric("hawkeye_items_refused_total{door=\"telnet\""), 2.0);
+}
+
+#[test]
+fn agents_report_to_hbs_and_appear_in_the_host_table() {
+    let server = Server::start("");
+    let report =
+        json!({"Hostname": "web-01", "IP": "10.0.0.1", "AgentVersion": "5.1.2", "PluginVersion": "plugin not enabled"});
+    assert_eq!(server.call("hbs_rpc", "Agent.ReportStatus", report)["result"], json!({"code": 0}));
+    assert_eq!(server.call("hbs_rpc", "Agent.ReportStatus", json!({"Hostname": ""}))["result"], json!({"code": 1}));
+    let plugins = server.call("hbs_rpc", "Agent.MinePlugins", json!({"Hostname": "web-01", "Checksum": ""}));
+    assert_eq!(plugins["result"]["Plugins"], json!([]));
+    let metrics = server.call("hbs_rpc", "Agent.BuiltinMetrics", json!({"Hostname": "web-01", "Checksum": "nil"}));
+    assert_eq!(metrics["result"]["Checksum"], "");
+    assert_eq!(server.call("hbs_rpc", "Agent.TrustableIps", json!({}))["result"], "");
+    assert_eq!(server.call("hbs_rpc", "Hbs.GetStrategies", json!({}))["error"], Value::Null);
+    let api = server.admin();
+    let group = api.post("/hostgroup", json!({"name": "all"}));
+    api.post("/hostgroup/host", json!({"hostgroup_id": group["id"], "hosts": ["web-01"]}));
+    let hosts = api.get(&format!("/hostgroup/{}", group["id"]));
+    assert_eq!(hosts["hosts"][0]["agent_version"], "5.1.2");
+}
+
+#[test]
+fn counters_are_charted_as_rates() {
+    let server = Server::start("");
+    let start = this_minute() - 600;
+    let items: Vec<Value> = [100.0, 700.0, 1300.0, 50.0, 650.0]
+        .iter()
+        .enumerate()
+        .map(|(i, value)| {
+            let mut item = gauge("h", "net.in", *value, start + 60 * i as i64);
+            item["counterType"] = json!("COUNTER");
+            item
+        })
+        .collect();
+    server.update(Value::Array(items));
+    let rates = server.admin().history("h", "net.in", start, start + 240);
+    // The reset between the third and the fourth point has no rate.
+    assert_eq!(rates, [(start + 60, 10.0), (start + 120, 10.0), (start + 240, 10.0)]);
+}

@@ -1,0 +1,69 @@
+//! Starts that cannot work end with one line that names the fix.
+
+use crate::harness::{Server, command};
+use std::os::unix::fs::PermissionsExt;
+
+/// Runs a server that must fail, and answers what it printed as its error.
+fn fails(dir: &std::path::Path, config: &str) -> String {
+    std::fs::write(dir.join("hawkeye.toml"), config).expect("configuration");
+    let output = command(dir).output().expect("the binary starts");
+    assert!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hawkeye: ")).collect();
+    assert_eq!(lines.len(), 1, "one line, not {text:?}");
+    lines[0].to_string()
+}
+
+/// Every listener on a port that the system chooses.
+fn listeners() -> String {
+    let mut text = "[listen]\n".to_string();
+    for name in crate::harness::LISTENERS {
+        text.push_str(&format!("{name} = \"127.0.0.1:0\"\n"));
+    }
+    text
+}
+
+#[test]
+fn busy_port() {
+    let server = Server::start("");
+    let dir = tempfile::tempdir().expect("directory");
+    let config = format!(
+        "data_dir = {:?}\n{}",
+        dir.path().join("data"),
+        listeners().replace("api = \"127.0.0.1:0\"", &format!("api = \"127.0.0.1:{}\"", server.port("api")))
+    );
+    let error = fails(dir.path(), &config);
+    assert!(error.contains("listen.api") && error.contains("another program has this port"), "{error}");
+}
+
+#[test]
+fn second_server_on_the_same_directory() {
+    let server = Server::start("");
+    let dir = tempfile::tempdir().expect("directory");
+    let error = fails(dir.path(), &format!("data_dir = {:?}\n{}", server.data_dir(), listeners()));
+    assert!(error.contains("another server"), "{error}");
+}
+
+#[test]
+fn data_directory_that_cannot_be_written() {
+    let dir = tempfile::tempdir().expect("directory");
+    // A file where the directory should be: the one obstacle that stops root as well.
+    std::fs::write(dir.path().join("data"), "in the way").expect("file");
+    let error = fails(dir.path(), &format!("data_dir = {:?}\n{}", dir.path().join("data"), listeners()));
+    assert!(error.contains("data directory") && error.contains("data_dir"), "{error}");
+}
+
+#[test]
+fn configuration_mistakes() {
+    let dir = tempfile::tempdir().expect("directory");
+    assert!(fails(dir.path(), "colour = 1").contains("colour"));
+    assert!(fails(dir.path(), "[listen]\napi = \"nonsense\"\n").contains("listen.api"));
+    assert!(fails(dir.path(), "not toml at all").contains("hawkeye.toml"));
+}
+
+#[test]
+fn password_file_is_private() {
+    let server = Server::start("");
+    let file = std::fs::metadata(server.data_dir().join("admin-password")).expect("admin-password");
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}

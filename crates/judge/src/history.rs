@@ -1,0 +1,111 @@
+//! History: what functions see of a series' points: values of a GAUGE, rates of a COUNTER or DERIVE, newest first.
+//!
+//! Compat: spec/judge.md §3. `vs[i]` of a counter is `(v_i - v_{i+1}) / (t_i - t_{i+1})`, at the time `t_i`.
+//!
+//! [`Semantics::OpenFalcon`] takes each value as it is: negative rates after a reset, and points on both sides of a hole
+//! as neighbours. [`Semantics::Hawkeye`] marks as unknown (NaN) what is not true:
+//! - a negative or overflowing rate: the counter was reset, its true rate is not known; that one value is unknown;
+//! - all values behind a hole, i.e. behind neighbours more than two steps apart: `all(#3)` means three periods, and the
+//!   periods in the hole are not known. Two steps, because a single lost point shall not silence a rule, and because the
+//!   charts (RRD's heartbeat) draw the line there. A counter's rate *over* the hole is the true mean rate, hence known.
+//!
+//! Invariants: the time of a value is that of its point, in both semantics; a value is unknown or finite under Hawkeye.
+
+use crate::Semantics;
+use model::{CounterType, Point};
+
+/// A hole is a distance of more than this many steps. RRD's heartbeat in the original's graph.
+const HOLE_STEPS: i64 = 2;
+
+/// Refills `values` from `points` (newest first), and returns how many of the newest are known without a break.
+pub(crate) fn values(
+    points: &[Point],
+    counter_type: CounterType,
+    step: u32,
+    semantics: Semantics,
+    values: &mut Vec<f64>,
+) -> usize {
+    values.clear();
+    if counter_type.is_gauge() {
+        values.extend(points.iter().map(|point| point.value));
+    } else {
+        values.extend(points.windows(2).map(|pair| rate(pair[0], pair[1])));
+    }
+    match semantics {
+        Semantics::OpenFalcon => values.len(),
+        Semantics::Hawkeye => mark_unknown(points, counter_type, step, values),
+    }
+}
+
+fn rate(newer: Point, older: Point) -> f64 {
+    (newer.value - older.value) / (newer.time - older.time) as f64
+}
+
+fn mark_unknown(points: &[Point], counter_type: CounterType, step: u32, values: &mut [f64]) -> usize {
+    let hole_s = if step == 0 { i64::MAX } else { HOLE_STEPS * i64::from(step) };
+    let mut known = None;
+    let mut behind_hole = false;
+    for i in 0..values.len() {
+        behind_hole |= i > 0 && points[i - 1].time - points[i].time > hole_s;
+        let reset = !counter_type.is_gauge() && values[i] < 0.0;
+        if behind_hole || reset || !values[i].is_finite() {
+            values[i] = f64::NAN;
+            known = known.or(Some(i));
+        }
+    }
+    known.unwrap_or(values.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `points` as `time:value`, newest first; unknown values are shown as `?`.
+    fn check(points: &str, counter_type: CounterType, semantics: Semantics, expected: &str, expected_known: usize) {
+        let parse = |piece: &str| {
+            let (time, value) = piece.split_once(':').expect("time:value");
+            Point { time: time.parse().expect("time"), value: value.parse().expect("value") }
+        };
+        let points: Vec<Point> = points.split(' ').map(parse).collect();
+        let mut out = vec![1.0];
+        let known = values(&points, counter_type, 60, semantics, &mut out);
+        let shown: Vec<String> = out.iter().map(|v| if v.is_nan() { "?".into() } else { v.to_string() }).collect();
+        assert_eq!((shown.join(" ").as_str(), known), (expected, expected_known), "{points:?}");
+    }
+
+    #[test]
+    fn gauge() {
+        check("180:3 120:2 60:1", CounterType::Gauge, Semantics::Hawkeye, "3 2 1", 3);
+        check("180:-3", CounterType::Gauge, Semantics::Hawkeye, "-3", 1);
+    }
+
+    #[test]
+    fn rates() {
+        check("180:1800 120:600 60:0", CounterType::Counter, Semantics::Hawkeye, "20 10", 2);
+        check("180:1800", CounterType::Derive, Semantics::Hawkeye, "", 0);
+    }
+
+    #[test]
+    fn one_lost_point_is_no_hole_two_are() {
+        check("240:3 120:2 60:1", CounterType::Gauge, Semantics::Hawkeye, "3 2 1", 3);
+        check("241:3 120:2 60:1", CounterType::Gauge, Semantics::Hawkeye, "3 ? ?", 1);
+        check("241:3 120:2 60:1", CounterType::Gauge, Semantics::OpenFalcon, "3 2 1", 3);
+    }
+
+    #[test]
+    fn a_rate_over_a_hole_is_known_those_behind_it_are_not() {
+        check("660:1800 60:600 0:0", CounterType::Counter, Semantics::Hawkeye, "2 ?", 1);
+        check("660:1800 60:600 0:0", CounterType::Counter, Semantics::OpenFalcon, "2 10", 2);
+    }
+
+    #[test]
+    fn a_reset_makes_one_rate_unknown() {
+        check("240:1200 180:0 120:1200 60:600", CounterType::Counter, Semantics::Hawkeye, "20 ? 10", 1);
+        check("240:1200 180:0 120:1200 60:600", CounterType::Counter, Semantics::OpenFalcon, "20 -20 10", 3);
+    }
+
+    #[test]
+    fn a_rate_that_overflows_is_unknown() {
+        check("120:1.7e308 119:-1.7e308", CounterType::Counter, Semantics::Hawkeye, "?", 0);
+    }
+}

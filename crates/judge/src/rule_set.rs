@@ -1,0 +1,373 @@
+//! RuleSet: all rules in effect, compiled, with the indexes by which a series finds its own.
+//!
+//! Why: the original holds a strategy once per host and parses its text at each point. Here each distinct strategy is
+//! compiled once, hosts that have the same strategies share one list, and one rule set serves all shards.
+//! How: a host's list is sorted by metric, so a series finds its strategies by two hash look-ups and a binary search.
+//! An expression is filed under the rarest of its tags (a series that matches has all of them), so a series looks at
+//! few candidates, and at each once.
+//! Invariants: never changes after `compile`; no text panics. What is refused is reported, and otherwise not there.
+//! Memory: 64 bytes per distinct rule plus its texts (shared with the portal's `Arc`), a name and 4 bytes per host, 8
+//! bytes per rule of each distinct list. Proportional to distinct strategies and hosts, not to their product.
+//! Compat: spec/judge.md §5. A tag `endpoint` of an expression means the series' own tag of that name if it has one,
+//! else its endpoint; a strategy has no such rule. Under [`Semantics::OpenFalcon`] a rule that needs more than the
+//! eleven points of the original never fires, and one that can never hold (unknown operator, `lookup(#0,3)`) still
+//! recovers what is open; under [`Semantics::Hawkeye`] it is refused.
+
+use crate::error::RuleError;
+use crate::function::{Condition, Operator};
+use crate::rule_text::{FunctionText, parse};
+use crate::state::RuleId;
+use crate::{Options, Semantics};
+use model::{EventRule, Expression, Rules, SeriesKey, Strategy};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Points per series that the original keeps (`remain` in its shipped configuration).
+pub(crate) const REMAIN: u32 = 11;
+
+/// Rule numbers leave two bits for flags; see `binding.rs`.
+const RULES_MAX: usize = 1 << 30;
+
+/// A rule that is not in the set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// `strategy 12` or `expression 3`.
+    pub what: String,
+    pub error: RuleError,
+}
+
+#[derive(Default)]
+pub struct RuleSet {
+    version: u64,
+    pub(crate) rules: Vec<Rule>,
+    /// Sorted, once each.
+    ids: Vec<RuleId>,
+    metrics: HashMap<Box<str>, u32>,
+    hosts: HashMap<Box<str>, u32>,
+    host_lists: Vec<HostList>,
+    /// By metric, then by the text `tag=value` that the expression is filed under.
+    expressions: HashMap<u32, HashMap<Box<str>, Vec<u32>>>,
+    window_points: u32,
+}
+
+/// A compiled rule: what the hot path reads comes first, and all of it fits one cache line.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub condition: Condition,
+    pub values_needed: u32,
+    pub metric: u32,
+    pub id: RuleId,
+    pub source: EventRule,
+}
+
+const _: () = assert!(size_of::<Rule>() <= 64);
+
+/// (metric, rule) sorted by metric; the rules of a metric in the portal's order.
+type HostList = Box<[(u32, u32)]>;
+
+impl RuleSet {
+    /// Compiles what can be compiled. `rules` may come from an old installation, so texts are read as leniently as the
+    /// original reads them; see `rule_text.rs`.
+    pub fn compile(rules: &Rules, options: &Options) -> (Arc<RuleSet>, Vec<Refused>) {
+        let mut compiler = Compiler::new(options);
+        compiler.add_hosts(rules);
+        compiler.add_expressions(&rules.expressions);
+        let (mut set, refused) = compiler.finish();
+        set.version = rules.version;
+        (Arc::new(set), refused)
+    }
+
+    /// The version of the portal's rules that this was compiled from.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Distinct rules; a strategy that comes from several templates counts once for each.
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether any rule could match a series of this metric.
+    pub fn uses_metric(&self, metric: &str) -> bool {
+        self.metrics.contains_key(metric)
+    }
+
+    /// The most points that any rule looks back on; a window that is shorter keeps such a rule from speaking.
+    pub fn window_points(&self) -> u32 {
+        self.window_points
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let names = |name: &str| name.len() + size_of::<(Box<str>, u32)>() + 1;
+        let expressions = self.expressions.values().flatten();
+        self.rules.capacity() * size_of::<Rule>()
+            + self.ids.capacity() * size_of::<RuleId>()
+            + self.metrics.keys().map(|name| names(name)).sum::<usize>()
+            + self.hosts.keys().map(|name| names(name)).sum::<usize>()
+            + self.host_lists.iter().map(|list| size_of::<HostList>() + size_of_val(&**list)).sum::<usize>()
+            + expressions.map(|(tag, rules)| names(tag) + size_of::<Vec<u32>>() + rules.capacity() * 4).sum::<usize>()
+    }
+
+    pub(crate) fn has(&self, id: RuleId) -> bool {
+        self.ids.binary_search(&id).is_ok()
+    }
+
+    /// Refills `matched` with the rules of a series: strategies in the portal's order, then expressions.
+    pub(crate) fn rules_of(&self, key: SeriesKey<'_>, text: &mut String, matched: &mut Vec<u32>) {
+        matched.clear();
+        let Some(&metric) = self.metrics.get(key.metric) else { return };
+        for &(_, rule) in self.strategies_of(key.endpoint, metric) {
+            // A list may name a strategy twice; the alarm is one.
+            if self.matches(rule, key) && !matched.contains(&rule) {
+                matched.push(rule);
+            }
+        }
+        let Some(filed) = self.expressions.get(&metric) else { return };
+        let strategies = matched.len();
+        let mut add = |tag: &str| {
+            let candidates = filed.get(tag).map_or(&[][..], Vec::as_slice);
+            matched.extend(candidates.iter().copied().filter(|rule| self.matches(*rule, key)));
+        };
+        key.tags.as_str().split(',').filter(|tag| !tag.is_empty()).for_each(&mut add);
+        if key.tags.find("endpoint").is_none() {
+            text.clear();
+            text.push_str("endpoint=");
+            text.push_str(key.endpoint);
+            add(text);
+        }
+        // One order, so that series with the same expressions share a list.
+        matched[strategies..].sort_unstable();
+    }
+
+    /// (metric, rule) of a host's strategies for a metric.
+    pub(crate) fn strategies_of(&self, endpoint: &str, metric: u32) -> &[(u32, u32)] {
+        let Some(&list) = self.hosts.get(endpoint) else { return &[] };
+        let list = &self.host_lists[list as usize];
+        let start = list.partition_point(|(other, _)| *other < metric);
+        let count = list[start..].iter().take_while(|(other, _)| *other == metric).count();
+        &list[start..start + count]
+    }
+
+    /// Hosts with the numbers of their lists.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.hosts.iter().map(|(name, list)| (&**name, *list))
+    }
+
+    pub(crate) fn host(&self, name: &str) -> Option<u32> {
+        self.hosts.get(name).copied()
+    }
+
+    /// The strategies of a host's list, by the metric's name.
+    pub(crate) fn by_metric(&self, list: Option<u32>) -> HashMap<&str, &[(u32, u32)]> {
+        let list = list.map_or(&[][..], |list| &self.host_lists[list as usize]);
+        let of_a_metric = list.chunk_by(|a, b| a.0 == b.0);
+        of_a_metric.map(|rules| (metric_of(&self.rules[rules[0].1 as usize].source), rules)).collect()
+    }
+
+    pub(crate) fn metric(&self, metric: &str) -> Option<u32> {
+        self.metrics.get(metric).copied()
+    }
+
+    fn matches(&self, rule: u32, key: SeriesKey<'_>) -> bool {
+        match &self.rules[rule as usize].source {
+            EventRule::Strategy(strategy) => strategy.tags.iter().all(|(tag, value)| key.tags.find(tag) == Some(value)),
+            EventRule::Expression(expression) => expression.tags.iter().all(|(tag, value)| {
+                let own = key.tags.find(tag).or((tag == "endpoint").then_some(key.endpoint));
+                own == Some(value)
+            }),
+        }
+    }
+}
+
+/// What is needed while compiling only.
+struct Compiler<'a> {
+    options: &'a Options,
+    set: RuleSet,
+    /// The outcome for each `Arc` seen, so that a shared one is looked at once.
+    by_pointer: HashMap<*const Strategy, Option<u32>>,
+    by_id: HashMap<RuleId, Vec<u32>>,
+    refused: Vec<(RuleId, RuleError)>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(options: &'a Options) -> Compiler<'a> {
+        let set = RuleSet { window_points: 0, ..RuleSet::default() };
+        Compiler { options, set, by_pointer: HashMap::new(), by_id: HashMap::new(), refused: Vec::new() }
+    }
+
+    fn add_hosts(&mut self, rules: &Rules) {
+        // In the order of names, so that equal rules compile to equal sets.
+        let mut hosts: Vec<_> = rules.hosts.iter().collect();
+        hosts.sort_unstable_by_key(|(name, _)| *name);
+        let mut lists_by_pointer: HashMap<*const Arc<Strategy>, u32> = HashMap::new();
+        let mut lists_by_content: HashMap<HostList, u32> = HashMap::new();
+        for (name, strategies) in hosts {
+            // An empty slice has no address of its own.
+            if strategies.is_empty() {
+                continue;
+            }
+            let list = match lists_by_pointer.get(&strategies.as_ptr()) {
+                Some(list) => *list,
+                None => {
+                    let content = self.host_list(strategies);
+                    let next = lists_by_content.len() as u32;
+                    let list = *lists_by_content.entry(content).or_insert(next);
+                    lists_by_pointer.insert(strategies.as_ptr(), list);
+                    list
+                }
+            };
+            self.set.hosts.insert(name.as_str().into(), list);
+        }
+        let mut lists: Vec<_> = lists_by_content.into_iter().collect();
+        lists.sort_unstable_by_key(|(_, number)| *number);
+        self.set.host_lists = lists.into_iter().map(|(list, _)| list).collect();
+    }
+
+    fn host_list(&mut self, strategies: &[Arc<Strategy>]) -> HostList {
+        let mut list = Vec::with_capacity(strategies.len());
+        for strategy in strategies {
+            if let Some(rule) = self.strategy(strategy) {
+                list.push((self.set.rules[rule as usize].metric, rule));
+            }
+        }
+        list.sort_by_key(|(metric, _)| *metric);
+        list.into_boxed_slice()
+    }
+
+    fn strategy(&mut self, strategy: &Arc<Strategy>) -> Option<u32> {
+        if let Some(known) = self.by_pointer.get(&Arc::as_ptr(strategy)) {
+            return *known;
+        }
+        let rule = self.add(EventRule::Strategy(strategy.clone()));
+        self.by_pointer.insert(Arc::as_ptr(strategy), rule);
+        rule
+    }
+
+    fn add_expressions(&mut self, expressions: &[Arc<Expression>]) {
+        let mut uses: HashMap<(&str, &str, &str), usize> = HashMap::new();
+        for expression in expressions {
+            for (tag, value) in &expression.tags {
+                *uses.entry((&expression.metric, tag, value)).or_default() += 1;
+            }
+        }
+        for expression in expressions {
+            let uses_of =
+                |(tag, value): &(&String, &String)| uses[&(expression.metric.as_str(), tag.as_str(), value.as_str())];
+            let Some((tag, value)) = expression.tags.iter().min_by_key(uses_of) else {
+                self.refused.push((RuleId::Expression(expression.id), RuleError::NoTags));
+                continue;
+            };
+            let Some(rule) = self.add(EventRule::Expression(expression.clone())) else { continue };
+            let metric = self.set.rules[rule as usize].metric;
+            let filed =
+                self.set.expressions.entry(metric).or_default().entry(format!("{tag}={value}").into()).or_default();
+            if !filed.contains(&rule) {
+                filed.push(rule);
+            }
+        }
+    }
+
+    /// The number of a rule, compiled unless an equal one is there; `None` if it is refused.
+    fn add(&mut self, source: EventRule) -> Option<u32> {
+        let id = RuleId::of(&source);
+        let variants = self.by_id.entry(id).or_default();
+        if let Some(same) = variants.iter().find(|rule| self.set.rules[**rule as usize].source == source) {
+            return Some(*same);
+        }
+        match compile(&source, self.options) {
+            Ok(condition) if self.set.rules.len() < RULES_MAX => {
+                let number = self.set.rules.len() as u32;
+                variants.push(number);
+                let metric = self.metric(&source);
+                // Fits: compile() has compared it with points_max.
+                let values_needed = condition.function.values_needed() as u32;
+                self.set.window_points = self.set.window_points.max(window_points(values_needed, self.options));
+                self.set.rules.push(Rule { condition, values_needed, metric, id, source });
+                Some(number)
+            }
+            Ok(_) => {
+                self.refused.push((id, RuleError::TooManyRules));
+                None
+            }
+            Err(error) => {
+                self.refused.push((id, error));
+                None
+            }
+        }
+    }
+
+    fn metric(&mut self, source: &EventRule) -> u32 {
+        let name = metric_of(source);
+        let next = self.set.metrics.len() as u32;
+        match self.set.metrics.get(name) {
+            Some(metric) => *metric,
+            None => {
+                self.set.metrics.insert(name.into(), next);
+                next
+            }
+        }
+    }
+
+    fn finish(mut self) -> (RuleSet, Vec<Refused>) {
+        // One report per rule and reason, however many hosts have it.
+        self.refused.sort_by_key(|(id, _)| *id);
+        self.refused.dedup();
+        let refused = self.refused.into_iter().map(|(id, error)| Refused { what: id.to_string(), error }).collect();
+        self.set.ids = self.by_id.into_iter().filter(|(_, variants)| !variants.is_empty()).map(|(id, _)| id).collect();
+        self.set.ids.sort_unstable();
+        self.set.rules.shrink_to_fit();
+        (self.set, refused)
+    }
+}
+
+fn metric_of(source: &EventRule) -> &str {
+    match source {
+        EventRule::Strategy(strategy) => &strategy.metric,
+        EventRule::Expression(expression) => &expression.metric,
+    }
+}
+
+/// Points that a rule reads of a counter, which needs one more than values.
+fn window_points(values_needed: u32, options: &Options) -> u32 {
+    match options.semantics {
+        Semantics::Hawkeye => values_needed + 1,
+        Semantics::OpenFalcon => (values_needed + 1).min(REMAIN),
+    }
+}
+
+fn compile(source: &EventRule, options: &Options) -> Result<Condition, RuleError> {
+    let (func, operator, right) = match source {
+        EventRule::Strategy(s) => (s.func.as_str(), s.operator.as_str(), s.right_value),
+        EventRule::Expression(e) => (e.func.as_str(), e.operator.as_str(), e.right_value),
+    };
+    if !right.is_finite() {
+        return Err(RuleError::RightValue);
+    }
+    let text = parse(func)?;
+    let (function, operator, points_max) = match options.semantics {
+        Semantics::Hawkeye => {
+            let known = Operator::parse(operator);
+            let operator = known.ok_or_else(|| RuleError::Operator { operator: crate::error::quote(operator) })?;
+            (text.function(func)?, operator, options.points_max)
+        }
+        Semantics::OpenFalcon => {
+            let operator = Operator::parse(operator).unwrap_or(Operator::Never);
+            (open_falcon_function(&text, func)?, operator, REMAIN.min(options.points_max))
+        }
+    };
+    let points = function.values_needed();
+    if points > u64::from(points_max) {
+        let column = text.arguments[0].column;
+        return Err(RuleError::Window { func: crate::error::quote(func), column, points, points_max });
+    }
+    Ok(Condition { function, operator, right })
+}
+
+fn open_falcon_function(text: &FunctionText, func: &str) -> Result<crate::function::Function, RuleError> {
+    // Without enough points ever, the strict reading says what is wrong.
+    text.function_of_open_falcon().map_or_else(|| text.function(func), Ok)
+}
+
+#[cfg(test)]
+#[path = "rule_set/tests.rs"]
+mod tests;

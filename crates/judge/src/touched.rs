@@ -1,0 +1,122 @@
+//! Touched: which series a change of the rules concerns.
+//!
+//! Why: a saved strategy takes effect in milliseconds only if the series of the other hosts and metrics are not bound
+//! anew. How: each old rule is paired with its successor (the equal one, or else the one with the same id, metric and tags,
+//! whose threshold or note was changed); a series is touched if its own strategies or the expressions of its metric are
+//! not the successors of what they were.
+//! Invariants: a series that is not covered has exactly the successors of its rules (`tests/properties.rs`).
+
+use crate::rule_set::{Rule, RuleSet};
+use crate::state::{OpenProblem, RuleId};
+use model::rule::RuleTags;
+use model::{EventRule, SeriesKey};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// The answer of [`crate::Judge::load`]: ask it about each known series, and bind anew those that it covers.
+pub struct Touched {
+    old: Arc<RuleSet>,
+    new: Arc<RuleSet>,
+    /// By number of the old rule.
+    successors: Vec<Option<u32>>,
+    /// Metrics with an expression that came, went, or changed its tags.
+    expression_metrics: HashSet<Box<str>>,
+    /// Metrics of which some host has other strategies than before; most series are known to be untouched by these two.
+    strategy_metrics: HashSet<Box<str>>,
+    pub(crate) closed: Vec<OpenProblem>,
+}
+
+/// What decides which series a rule is bound to.
+type Scope<'a> = (RuleId, &'a str, &'a RuleTags);
+
+impl Touched {
+    pub(crate) fn between(old: Arc<RuleSet>, new: Arc<RuleSet>) -> Touched {
+        let successors = successors(&old.rules, &new.rules);
+        let expression_metrics = changed_expressions(&old.rules, &new.rules, &successors);
+        let strategy_metrics = changed_strategies(&old, &new, &successors);
+        Touched { old, new, successors, expression_metrics, strategy_metrics, closed: Vec::new() }
+    }
+
+    /// Whether the series must be bound anew.
+    pub fn covers(&self, key: SeriesKey<'_>) -> bool {
+        if !self.expression_metrics.is_empty() && self.expression_metrics.contains(key.metric) {
+            return true;
+        }
+        if self.strategy_metrics.is_empty() || !self.strategy_metrics.contains(key.metric) {
+            return false;
+        }
+        let (old_metric, new_metric) = (self.old.metric(key.metric), self.new.metric(key.metric));
+        let old = old_metric.map_or(&[][..], |metric| self.old.strategies_of(key.endpoint, metric));
+        let new = new_metric.map_or(&[][..], |metric| self.new.strategies_of(key.endpoint, metric));
+        !same(old, new, &self.successors)
+    }
+
+    /// The PROBLEMs that are forgotten because their rule is gone; see [`crate::Judge::bind`] for those of touched series.
+    pub fn closed(&self) -> &[OpenProblem] {
+        &self.closed
+    }
+
+    pub(crate) fn successor(&self, old: u32) -> Option<u32> {
+        self.successors[old as usize]
+    }
+}
+
+fn successors(old: &[Rule], new: &[Rule]) -> Vec<Option<u32>> {
+    let mut by_scope: HashMap<Scope<'_>, Vec<u32>> = HashMap::new();
+    for (number, rule) in new.iter().enumerate() {
+        by_scope.entry(scope(rule)).or_default().push(number as u32);
+    }
+    let mut old_variants: HashMap<Scope<'_>, usize> = HashMap::new();
+    for rule in old {
+        *old_variants.entry(scope(rule)).or_default() += 1;
+    }
+    let successor = |rule: &Rule| {
+        let variants = by_scope.get(&scope(rule))?;
+        match variants[..] {
+            // With several variants of one strategy only an equal one is surely the same.
+            [only] if old_variants[&scope(rule)] == 1 => Some(only),
+            _ => variants.iter().copied().find(|number| new[*number as usize].source == rule.source),
+        }
+    };
+    old.iter().map(successor).collect()
+}
+
+fn changed_expressions(old: &[Rule], new: &[Rule], successors: &[Option<u32>]) -> HashSet<Box<str>> {
+    let mut has_predecessor = vec![false; new.len()];
+    successors.iter().flatten().for_each(|number| has_predecessor[*number as usize] = true);
+    let gone = old.iter().zip(successors).filter(|(_, successor)| successor.is_none()).map(|(rule, _)| rule);
+    let came = new.iter().zip(has_predecessor).filter(|(_, has)| !has).map(|(rule, _)| rule);
+    let is_expression = |rule: &&Rule| matches!(rule.source, EventRule::Expression(_));
+    gone.chain(came).filter(is_expression).map(|rule| Box::from(scope(rule).1)).collect()
+}
+
+/// Whether the strategies of a host for a metric are the successors of what they were.
+fn same(old: &[(u32, u32)], new: &[(u32, u32)], successors: &[Option<u32>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| successors[old.1 as usize] == Some(new.1))
+}
+
+fn changed_strategies(old: &RuleSet, new: &RuleSet, successors: &[Option<u32>]) -> HashSet<Box<str>> {
+    // Many hosts, few lists: each pair of lists is compared once.
+    let mut pairs: HashSet<(Option<u32>, Option<u32>)> = HashSet::new();
+    pairs.extend(old.hosts().map(|(name, list)| (Some(list), new.host(name))));
+    pairs.extend(new.hosts().filter(|(name, _)| old.host(name).is_none()).map(|(_, list)| (None, Some(list))));
+    let mut changed = HashSet::new();
+    for (old_list, new_list) in pairs {
+        let (old_list, new_list) = (old.by_metric(old_list), new.by_metric(new_list));
+        for (metric, rules) in &old_list {
+            if !same(rules, new_list.get(metric).copied().unwrap_or_default(), successors) {
+                changed.insert(Box::from(*metric));
+            }
+        }
+        changed
+            .extend(new_list.keys().filter(|metric| !old_list.contains_key(*metric)).map(|metric| Box::from(*metric)));
+    }
+    changed
+}
+
+fn scope(rule: &Rule) -> Scope<'_> {
+    match &rule.source {
+        EventRule::Strategy(strategy) => (rule.id, &strategy.metric, &strategy.tags),
+        EventRule::Expression(expression) => (rule.id, &expression.metric, &expression.tags),
+    }
+}

@@ -1,0 +1,141 @@
+//! A small world around a judge: series with their points, in place of the store, and the events that came of them.
+//!
+//! Unlike the store it keeps all points, so that a naive model can look at the whole history.
+
+#![allow(dead_code)] // each test uses its part
+
+pub mod naive;
+
+use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
+use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use std::sync::Arc;
+
+pub struct Series {
+    pub endpoint: String,
+    pub metric: String,
+    pub tags: String,
+    pub counter_type: CounterType,
+    pub step: u32,
+    /// Oldest first.
+    pub points: Vec<Point>,
+}
+
+impl Series {
+    pub fn new(endpoint: &str, metric: &str, tags: &str, counter_type: CounterType, step: u32) -> Series {
+        let tags = model::tags::canonical_string(tags);
+        Series { endpoint: endpoint.into(), metric: metric.into(), tags, counter_type, step, points: Vec::new() }
+    }
+
+    pub fn key(&self) -> SeriesKey<'_> {
+        SeriesKey { endpoint: &self.endpoint, metric: &self.metric, tags: Tags::assume_canonical(&self.tags) }
+    }
+}
+
+#[derive(Default)]
+pub struct Table(pub Vec<Series>);
+
+impl Window for Table {
+    fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
+        out.extend(self.0[series.0 as usize].points.iter().rev().take(count));
+    }
+
+    fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
+        use_key(self.0[series.0 as usize].key());
+    }
+}
+
+pub struct World {
+    pub options: Options,
+    pub judge: Judge,
+    pub rules: Arc<RuleSet>,
+    pub table: Table,
+    pub events: Vec<Event>,
+    /// For each event its series, in place of the durable queue.
+    pub queue: Vec<(SeriesId, Event)>,
+}
+
+impl World {
+    pub fn new(options: Options) -> World {
+        World {
+            options,
+            judge: Judge::new(options),
+            rules: Arc::default(),
+            table: Table::default(),
+            events: Vec::new(),
+            queue: Vec::new(),
+        }
+    }
+
+    /// Loads rules as the server does: only the series that are touched are bound anew.
+    pub fn load(&mut self, rules: &Rules) -> Vec<Refused> {
+        let (set, refused) = RuleSet::compile(rules, &self.options);
+        self.rules = set.clone();
+        let touched = self.judge.load(set);
+        let mut closed = touched.closed().to_vec();
+        for (number, series) in self.table.0.iter().enumerate() {
+            if touched.covers(series.key()) {
+                closed.extend(self.judge.bind(SeriesId(number as u32), series.key(), series.counter_type));
+            }
+        }
+        self.close(&closed);
+        refused
+    }
+
+    /// Takes the alarms of a rule that is gone out of the queue, as the server does.
+    fn close(&mut self, closed: &[OpenProblem]) {
+        let is_closed =
+            |series, event: &Event| closed.iter().any(|c| c.series == series && c.rule == RuleId::of(&event.rule));
+        self.queue.retain(|(series, event)| !is_closed(*series, event));
+    }
+
+    pub fn add(&mut self, series: Series) -> SeriesId {
+        let id = SeriesId(self.table.0.len() as u32);
+        self.judge.bind(id, series.key(), series.counter_type);
+        self.table.0.push(series);
+        id
+    }
+
+    pub fn change_type(&mut self, series: SeriesId, counter_type: CounterType) {
+        let row = &mut self.table.0[series.0 as usize];
+        if row.counter_type != counter_type {
+            row.counter_type = counter_type;
+            self.judge.bind(series, row.key(), counter_type);
+        }
+    }
+
+    /// Stores and judges a point; the events that it made.
+    pub fn push(&mut self, series: SeriesId, point: Point, now: i64) -> &[Event] {
+        let before = self.events.len();
+        let row = &mut self.table.0[series.0 as usize];
+        row.points.push(point);
+        let (counter_type, step) = (row.counter_type, row.step);
+        let sample = Sample { series, point };
+        self.judge.on_point(sample, counter_type, step, &self.table, now, &mut self.events);
+        self.keep(series, before);
+        &self.events[before..]
+    }
+
+    /// Ends the judge and starts another one from the points, the rules and the queue, of which the newest `lost` events
+    /// never became durable.
+    pub fn restart(&mut self, rules: &Rules, lost: usize, now: i64) {
+        self.queue.truncate(self.queue.len() - lost);
+        self.events = self.queue.iter().map(|(_, event)| event.clone()).collect();
+        self.judge = Judge::new(self.options);
+        self.rules = Arc::default();
+        self.load(rules);
+        for (series, event) in &self.queue {
+            self.judge.restore(*series, event);
+        }
+        for number in 0..self.table.0.len() {
+            let series = SeriesId(number as u32);
+            let row = &self.table.0[number];
+            let before = self.events.len();
+            self.judge.catch_up(series, row.counter_type, row.step, &self.table, now, &mut self.events);
+            self.keep(series, before);
+        }
+    }
+
+    fn keep(&mut self, series: SeriesId, before: usize) {
+        self.queue.extend(self.events[before..].iter().map(|event| (series, event.clone())));
+    }
+}

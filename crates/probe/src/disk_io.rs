@@ -1,0 +1,123 @@
+//! Disk IO: the kernel's counters as they are, and gauges over the last second.
+//!
+//! Compat: which disks are reported is the original's rule, odd as it is. `disk.io.*` counters are read at collection, the
+//! gauges come from the sampler. A device with fewer than two samples, or without time between them, has no gauges
+//! (the original sends NaN there, which breaks the whole batch), and a disk that is gone is not reported any more.
+
+use crate::reading::{Reading, tag};
+use crate::roots::{ProbeError, Roots};
+use crate::sampler::Sampler;
+use crate::text::uint;
+
+/// Counters of a line of `/proc/diskstats` that we use; newer kernels append more.
+const FIELDS: usize = 11;
+
+const COUNTERS: [&str; FIELDS] = [
+    "disk.io.read_requests",
+    "disk.io.read_merged",
+    "disk.io.read_sectors",
+    "disk.io.msec_read",
+    "disk.io.write_requests",
+    "disk.io.write_merged",
+    "disk.io.write_sectors",
+    "disk.io.msec_write",
+    "disk.io.ios_in_progress",
+    "disk.io.msec_total",
+    "disk.io.msec_weighted_total",
+];
+
+/// The kernel counts in these, whatever the device's own sector size is.
+const SECTOR_BYTES: u64 = 512;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    name: String,
+    fields: [u64; FIELDS],
+}
+
+pub(crate) fn collect(roots: &Roots, sampler: &Sampler, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
+    for disk in parse(&roots.read_proc("diskstats")?.text) {
+        let tags = tag("device", &disk.name);
+        out.extend(
+            COUNTERS.iter().zip(disk.fields).map(|(metric, value)| Reading::counter(*metric, &tags, value as f64)),
+        );
+    }
+    let Some((older, newer)) = sampler.disks() else { return Ok(()) };
+    let elapsed_ms = newer.monotonic_ms.saturating_sub(older.monotonic_ms);
+    for disk in &newer.disks {
+        if let Some(before) = older.disks.iter().find(|before| before.name == disk.name)
+            && elapsed_ms > 0
+        {
+            push_gauges(before, disk, elapsed_ms, out);
+        }
+    }
+    Ok(())
+}
+
+/// The disks that are reported. Odd lines are skipped.
+pub(crate) fn parse(text: &str) -> Vec<Disk> {
+    text.lines().filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &str) -> Option<Disk> {
+    let mut words = line.split_whitespace().skip(2);
+    let name = words.next().filter(|name| is_reported(name))?;
+    let mut fields = [0; FIELDS];
+    for field in &mut fields {
+        *field = uint(words.next()?);
+    }
+    // Never read from: a CD drive without a CD, an unused loop device.
+    (fields[0] > 0).then(|| Disk { name: name.to_string(), fields })
+}
+
+fn is_reported(name: &str) -> bool {
+    let is_whole_disk =
+        name.len() <= 4 && (name.starts_with("sd") || name.starts_with("vd")) && !name.contains(['1', '2', '3', '4']);
+    let is_other = name.len() >= 4 && ["xvd", "fio", "nvme", "nbd"].iter().any(|prefix| name.starts_with(prefix));
+    is_whole_disk || is_other
+}
+
+fn push_gauges(before: &Disk, now: &Disk, elapsed_ms: u64, out: &mut Vec<Reading>) {
+    let tags = tag("device", &now.name);
+    // A device that was replaced under the same name begins at 0 again: no IO, not 2^64.
+    let delta = |field: usize| now.fields[field].saturating_sub(before.fields[field]);
+    let [reads, _, read_sectors, read_ms, writes, _, write_sectors, write_ms, _, busy_ms, weighted_ms] =
+        std::array::from_fn(delta);
+    let requests = reads.saturating_add(writes);
+    let per_request = |sum: u64| if requests == 0 { 0.0 } else { sum as f64 / requests as f64 };
+    let util = (busy_ms as f64 * 100.0 / elapsed_ms as f64).min(100.0);
+    out.extend([
+        Reading::gauge("disk.io.read_bytes", &tags, read_sectors as f64 * SECTOR_BYTES as f64),
+        Reading::gauge("disk.io.write_bytes", &tags, write_sectors as f64 * SECTOR_BYTES as f64),
+        Reading::gauge("disk.io.avgrq_sz", &tags, per_request(read_sectors.saturating_add(write_sectors))),
+        Reading::gauge("disk.io.avgqu-sz", &tags, weighted_ms as f64 / 1000.0),
+        Reading::gauge("disk.io.await", &tags, per_request(read_ms.saturating_add(write_ms))),
+        Reading::gauge("disk.io.svctm", &tags, per_request(busy_ms)),
+        Reading::gauge("disk.io.util", &tags, util),
+    ]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_disks() {
+        for name in ["sda", "sdaa", "vda5", "xvda1", "nvme0n1p1", "nbd0", "fioa"] {
+            assert!(is_reported(name), "{name}");
+        }
+        for name in ["sda1", "sdaaa", "sd4", "nbd", "dm-0", "loop0", "sr0"] {
+            assert!(!is_reported(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_gauges_without_time_between_samples() {
+        let roots = Roots::new("testdata/fixture_root");
+        let (mut sampler, mut failures, mut out) = (Sampler::new(), Vec::new(), Vec::new());
+        sampler.sample(&roots, 5, &mut failures);
+        sampler.sample(&roots, 5, &mut failures);
+        collect(&roots, &sampler, &mut out).expect("readable");
+        assert!(!out.is_empty() && out.iter().all(|reading| COUNTERS.contains(&reading.metric.as_ref())));
+    }
+}

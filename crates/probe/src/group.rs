@@ -1,0 +1,65 @@
+//! Groups: which collectors run, and report, together.
+//!
+//! Compat: the original's groups (spec/agent.md §2). Each is one `Transfer.Update` and has its own clock, so that a mount
+//! that hangs delays its own group only. Two more, `du` and the URL checks, need a child process and an HTTP client and
+//! belong to the agent role; the sixth (GPU) does not exist yet.
+
+use crate::driven::Driven;
+use crate::reading::Reading;
+use crate::roots::{ProbeError, Roots};
+use crate::sampler::Sampler;
+use crate::{cpu, df, disk_io, kernel, load, mem, net_if, netstat, port, process, snmp, ss};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// agent.alive, cpu, net.if, kernel, load, mem, disk.io, TcpExt, proc.num, snmp.Udp.
+    Host,
+    Df,
+    /// net.port.listen and ss.
+    Sockets,
+}
+
+/// Where to look, and what of it is wanted.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    pub roots: Roots,
+    /// Interfaces to report; empty = all.
+    pub iface_prefixes: Vec<String>,
+    /// Mount points to report; empty = all.
+    pub mount_points: Vec<String>,
+}
+
+impl Scope {
+    /// Appends the group's readings. What cannot be read is appended to `failures` and leaves the others alone.
+    pub fn collect(
+        &self,
+        group: Group,
+        driven: &Driven,
+        sampler: &Sampler,
+        out: &mut Vec<Reading>,
+        failures: &mut Vec<ProbeError>,
+    ) {
+        match group {
+            Group::Host => self.collect_host(driven, sampler, out, failures),
+            Group::Df => failures.extend(df::collect(&self.roots, &self.mount_points, out).err()),
+            Group::Sockets => {
+                failures.extend(port::collect(&self.roots, &driven.ports, out).err());
+                failures.extend(ss::collect(&self.roots, out).err());
+            }
+        }
+    }
+
+    fn collect_host(&self, driven: &Driven, sampler: &Sampler, out: &mut Vec<Reading>, failures: &mut Vec<ProbeError>) {
+        let roots = &self.roots;
+        out.push(Reading::gauge("agent.alive", "", 1.0));
+        cpu::collect(sampler, out);
+        failures.extend(net_if::collect(roots, &self.iface_prefixes, out).err());
+        failures.extend(kernel::collect(roots, out).err());
+        failures.extend(load::collect(roots, out).err());
+        failures.extend(mem::collect(roots, out).err());
+        failures.extend(disk_io::collect(roots, sampler, out).err());
+        failures.extend(netstat::collect(roots, out).err());
+        failures.extend(process::collect(roots, &driven.processes, out).err());
+        failures.extend(snmp::collect(roots, out).err());
+    }
+}

@@ -1,0 +1,69 @@
+//! Error: what can go wrong in the store, each with what an operator needs to mend it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug)]
+pub enum Error {
+    /// The disk refused; nothing of the call was applied.
+    Disk { what: &'static str, path: PathBuf, cause: io::Error },
+    /// Another process has the data directory.
+    Locked { dir: PathBuf },
+    /// A file is not what its name says.
+    Corrupt { path: PathBuf, offset: u64, what: String },
+    /// No room for another series; the field names the option or the limit.
+    Full { what: &'static str, limit: u64 },
+    /// The id is of no series of this store, or of one that was removed.
+    UnknownSeries(u32),
+    /// A series cannot have this step.
+    BadStep(u32),
+    /// Endpoint, metric or tags are longer than the limit.
+    TextTooLong { what: &'static str, bytes: usize, limit: usize },
+    /// The answer would be larger than `query_points_max`.
+    TooManyPoints { limit: usize },
+    /// An option makes no sense; the text says which and what would.
+    Options(String),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn disk(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |cause| Error::Disk { what, path, cause }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Disk { what, path, cause } => write!(f, "cannot {what} {}: {cause}", path.display()),
+            Error::Locked { dir } => write!(
+                f,
+                "data directory {} is in use by another server; stop it or give this one another data_dir",
+                dir.display()
+            ),
+            Error::Corrupt { path, offset, what } => {
+                write!(f, "{} is corrupt at byte {offset}: {what}", path.display())
+            }
+            Error::Full { what, limit } => write!(f, "no room for another series: {what} is {limit}"),
+            Error::UnknownSeries(id) => write!(f, "no series with id {id}"),
+            Error::BadStep(step) => write!(f, "step {step} is not between 1 and {} seconds", crate::table::STEP_MAX),
+            Error::TextTooLong { what, bytes, limit } => write!(f, "{what} has {bytes} bytes, the limit is {limit}"),
+            Error::TooManyPoints { limit } => {
+                write!(f, "the query covers more than {limit} points; ask for a shorter range or fewer series")
+            }
+            Error::Options(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Disk { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+}

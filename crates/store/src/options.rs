@@ -1,0 +1,75 @@
+//! Options: what the operator decides about the store, each with the reason for its default.
+
+use crate::error::{Error, Result};
+use crate::log::Fsync;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub dir: PathBuf,
+    /// A power of 2. More shards let more senders append at once; each costs a lock and some slack in its arena.
+    pub shard_count: usize,
+    /// So far back the judge sees in memory.
+    pub hot_window_s: i64,
+    /// Points at most this much older than their series' newest are worked into the hot chunk; older ones wait in a side
+    /// table for the next flush. Both are found by queries at once.
+    pub late_window_s: i64,
+    pub flush_interval_s: i64,
+    /// Unflushed bytes in memory that trigger an early flush.
+    pub flush_bytes: usize,
+    pub segment_bytes: u64,
+    /// Points older than this are refused, blocks older than this are removed.
+    pub retention_raw_s: i64,
+    pub fsync: Fsync,
+    pub series_max: u32,
+    /// Points or rows that one query may answer.
+    pub query_points_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            dir: PathBuf::from("data"),
+            // Twice the cores of a small server.
+            shard_count: 8,
+            // 120 points at the usual step of 60 s; the original judge looks back on 11.
+            hot_window_s: 7200,
+            late_window_s: 3600,
+            // Chunks of 120 points on disk; an hour of replay per million series takes seconds.
+            flush_interval_s: 7200,
+            // A guess at half of what a small server can spare.
+            flush_bytes: 64 << 20,
+            // Small enough to be read whole at start, large enough that creating one is rare.
+            segment_bytes: 16 << 20,
+            retention_raw_s: 30 * 86_400,
+            fsync: Fsync::EverySecond,
+            series_max: 5_000_000,
+            // 30 days at 60 s are 43,200 points: some twenty such series, or a thousand hosts' last ten hours.
+            query_points_max: 1_000_000,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<()> {
+        let day = i64::from(crate::block::DAY_S);
+        let checks = [
+            (
+                self.shard_count.is_power_of_two() && self.shard_count <= 1024,
+                "shard_count must be a power of 2 up to 1024",
+            ),
+            ((0..=30 * day).contains(&self.hot_window_s), "hot_window must be between 0 and 30 days"),
+            ((0..=30 * day).contains(&self.late_window_s), "late_window must be between 0 and 30 days"),
+            (self.flush_interval_s > 0, "flush_interval must be longer than 0"),
+            // A flush keeps one file per day open for writing.
+            ((3600..=1000 * day).contains(&self.retention_raw_s), "raw retention must be between 1 hour and 1000 days"),
+            (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),
+            (self.series_max > 0 && self.series_max < u32::MAX, "series_max must be between 1 and 4294967294"),
+            (self.query_points_max > 0, "query_points_max must be at least 1"),
+        ];
+        match checks.iter().find(|(good, _)| !good) {
+            Some((_, text)) => Err(Error::Options(text.to_string())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Stats: figures for `/metrics`, counted where things happen and summed when somebody looks.
+
+use crate::store::Store;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub series: usize,
+    /// Endpoints that have a series.
+    pub endpoints: usize,
+    /// Points in memory.
+    pub hot_points: u64,
+    pub hot_bytes: usize,
+    /// Bytes that points took since the last flush began; `flush_bytes` bounds it.
+    pub unflushed_bytes: usize,
+    pub index_bytes: usize,
+    pub series_file_bytes: u64,
+    pub log_bytes: u64,
+    pub segments: usize,
+    pub blocks: usize,
+    pub block_bytes: u64,
+    pub block_points: u64,
+    /// Since start, as everything below.
+    pub points_total: u64,
+    pub duplicates: u64,
+    pub late: u64,
+    pub too_old: u64,
+    /// Points of series that were removed.
+    pub unknown: u64,
+    pub log_errors: u64,
+    pub flushes: u64,
+    pub flush_errors: u64,
+    /// Damaged chunks met by queries.
+    pub corrupt_reads: u64,
+}
+
+impl Store {
+    pub fn stats(&self) -> Stats {
+        let blocks = self.blocks();
+        let (log_bytes, segments) = self.log.size();
+        let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let counters = &self.counters;
+        let mut stats = Stats {
+            series_file_bytes: self.series_bytes(),
+            log_bytes,
+            segments,
+            blocks: blocks.len(),
+            block_bytes: blocks.iter().map(|block| block.bytes).sum(),
+            block_points: blocks.iter().map(|block| block.points).sum(),
+            points_total: count(&counters.points),
+            duplicates: count(&counters.duplicates),
+            late: count(&counters.late),
+            too_old: count(&counters.too_old),
+            unknown: count(&counters.unknown),
+            log_errors: count(&counters.log_errors),
+            flushes: count(&counters.flushes),
+            flush_errors: count(&counters.flush_errors),
+            corrupt_reads: count(&counters.corrupt_reads),
+            ..Stats::default()
+        };
+        for hot in self.shards.iter() {
+            stats.hot_points += hot.points();
+            stats.hot_bytes += hot.memory_bytes();
+            stats.unflushed_bytes += hot.new_bytes();
+        }
+        let table = self.table();
+        stats.series = table.live();
+        stats.endpoints = table.live_endpoints().count();
+        stats.index_bytes = table.memory_bytes();
+        stats
+    }
+}

@@ -1,0 +1,182 @@
+//! Opening, naming, appending, restarting, removing.
+
+use crate::*;
+use store::{Error, Observer, ShardView};
+
+#[test]
+fn points_survive_a_kill_with_and_without_a_flush() {
+    for flush in [false, true] {
+        let disk = FakeDisk::default();
+        let store = open(&disk);
+        let (a, b) = (gauge(&store, "a"), gauge(&store, "b"));
+        assert_ne!(a, b);
+        assert_eq!(gauge(&store, "a"), a);
+        for i in 0..100 {
+            put(&store, a, NOW - 6000 + 60 * i, i as f64);
+        }
+        put(&store, b, NOW, -0.5);
+        if flush {
+            store.flush(NOW).expect("room");
+        }
+        drop(store);
+        disk.restart_after_kill();
+        let store = open(&disk);
+        assert_eq!(gauge(&store, "a"), a);
+        let expected: Vec<(i64, f64)> = (0..100).map(|i| (NOW - 6000 + 60 * i, i as f64)).collect();
+        assert_eq!(history(&store, a), expected);
+        assert_eq!(history(&store, b), [(NOW, -0.5)]);
+        assert_eq!(store.last_raw(a), Some(Point { time: NOW - 60, value: 99.0 }));
+        let stats = store.stats();
+        assert_eq!((stats.series, stats.endpoints, stats.hot_points), (2, 2, 101));
+        assert_eq!(stats.blocks, usize::from(flush));
+    }
+}
+
+#[test]
+fn a_second_opener_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = Options { dir: dir.path().to_path_buf(), ..Options::default() };
+    let (store, _) = Store::open(options.clone(), NOW).expect("opens");
+    let Err(error) = Store::open(options.clone(), NOW) else { panic!("opened twice") };
+    assert!(matches!(error, Error::Locked { .. }));
+    assert!(error.to_string().contains(&dir.path().display().to_string()));
+    drop(store);
+    Store::open(options, NOW).expect("opens again");
+}
+
+#[test]
+fn works_on_real_files() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = Options { dir: dir.path().to_path_buf(), segment_bytes: 4096, ..Options::default() };
+    let (store, _) = Store::open(options.clone(), NOW).expect("opens");
+    let a = gauge(&store, "a");
+    let expected: Vec<(i64, f64)> = (0..1000).map(|i| (NOW - 60_000 + 60 * i, (i % 7) as f64 / 3.0)).collect();
+    for (i, (time, value)) in expected.iter().enumerate() {
+        put(&store, a, *time, *value);
+        if i % 300 == 299 {
+            store.flush(NOW).expect("room");
+        }
+    }
+    assert!(store.stats().blocks >= 3);
+    store.tick(NOW).expect("syncs");
+    assert_eq!(history(&store, a), expected);
+    drop(store);
+    let (store, recovery) = Store::open(options, NOW).expect("opens again");
+    assert_eq!(recovery.corrupt, Vec::<String>::new());
+    assert_eq!(history(&store, a), expected);
+}
+
+#[test]
+fn types_and_steps_change_durably() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let a = gauge(&store, "a");
+    put(&store, a, NOW - 120, 1.0);
+    put(&store, a, NOW - 60, 1.0);
+    store.set_meta(a, CounterType::Counter, 10).expect("room");
+    put(&store, a, NOW - 50, 1.0);
+    drop(store);
+    let store = open(&disk);
+    let info = store.info(a).expect("known");
+    assert_eq!((info.counter_type, info.step), (CounterType::Counter, 10));
+    assert_eq!(history(&store, a).len(), 3);
+    assert!(matches!(store.set_meta(SeriesId(77), CounterType::Gauge, 60), Err(Error::UnknownSeries(77))));
+    assert!(matches!(store.create(key("e", "m", ""), CounterType::Gauge, 0), Err(Error::BadStep(0))));
+}
+
+#[test]
+fn removed_series_are_gone_for_good_and_their_ids_too() {
+    for flush in [false, true] {
+        let disk = FakeDisk::default();
+        let store = open(&disk);
+        let (a, b) = (gauge(&store, "a"), gauge(&store, "b"));
+        put(&store, a, NOW, 1.0);
+        put(&store, b, NOW, 2.0);
+        if flush {
+            store.flush(NOW).expect("room");
+        }
+        assert_eq!(store.remove_endpoint("a").expect("room"), 1);
+        let mut out = Vec::new();
+        assert!(matches!(store.history(a, 0, NOW, &mut out), Err(Error::UnknownSeries(_))));
+        assert_eq!(put(&store, a, NOW, 3.0).unknown, 1);
+        drop(store);
+        let store = open(&disk);
+        assert_eq!(store.series_id("a", "m"), None);
+        let again = gauge(&store, "a");
+        assert!(again != a && again != b);
+        assert_eq!(history(&store, again), []);
+        assert_eq!(history(&store, b), [(NOW, 2.0)]);
+    }
+}
+
+#[test]
+fn series_beyond_the_limit_are_refused() {
+    let disk = FakeDisk::default();
+    let (store, _) = open_with(&disk, Options { series_max: 2, ..options() });
+    let (a, _) = (gauge(&store, "a"), gauge(&store, "b"));
+    let error = store.create(key("c", "m", ""), CounterType::Gauge, 60).expect_err("no room");
+    assert_eq!(error.to_string(), "no room for another series: series_max is 2");
+    store.remove_series(a).expect("room");
+    gauge(&store, "c");
+}
+
+/// What an observer sees: sample and tail.
+#[derive(Default)]
+struct Seen(Vec<(i64, Vec<i64>)>);
+
+impl Observer for Seen {
+    fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, window: &ShardView<'_>) {
+        let mut tail = Vec::new();
+        window.tail(sample.series, 3, &mut tail);
+        assert_eq!(tail[0], sample.point);
+        assert_eq!(counter_type, CounterType::Gauge);
+        assert_eq!((window.shard(), window.meta(sample.series)), (shard, Some((counter_type, 60))));
+        window.key(sample.series, &mut |key| assert_eq!(key.endpoint, "a"));
+        self.0.push((sample.point.time, tail.iter().map(|point| point.time).collect()));
+    }
+}
+
+#[test]
+fn the_observer_sees_each_newest_point_with_its_tail_and_no_late_one() {
+    let store = open(&FakeDisk::default());
+    let a = gauge(&store, "a");
+    let mut seen = Seen::default();
+    let times = [NOW - 300, NOW - 240, NOW - 270, NOW - 240, NOW - 60];
+    let batch: Vec<Sample> = times.iter().map(|time| sample(a, *time, 1.0)).collect();
+    let appended = store.append(&batch, NOW, &mut seen).expect("room");
+    assert_eq!(appended, Appended { stored: 4, duplicate: 1, late: 1, ..Appended::default() });
+    let expected = vec![
+        (NOW - 300, vec![NOW - 300]),
+        (NOW - 240, vec![NOW - 240, NOW - 300]),
+        (NOW - 60, vec![NOW - 60, NOW - 240, NOW - 270]),
+    ];
+    assert_eq!(seen.0, expected);
+}
+
+#[test]
+fn the_judges_window_survives_flush_and_restart() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let (a, slow) = (gauge(&store, "a"), store.create(key("s", "m", ""), CounterType::Gauge, 3600).expect("room"));
+    for i in 0..2000 {
+        put(&store, a, NOW - 120_000 + 60 * i, (i * i % 97) as f64);
+    }
+    for i in 0..30 {
+        put(&store, slow, NOW - 30 * 3600 + 3600 * i, 5.0 + (i % 4) as f64);
+    }
+    let tail = |store: &Store, id, count| {
+        let mut out = Vec::new();
+        store.with_tail(id, |view| view.tail(id, count, &mut out));
+        out
+    };
+    let (window, slow_window) = (tail(&store, a, 121), tail(&store, slow, 16));
+    assert_eq!((window.len(), slow_window.len()), (121, 16));
+    let before = store.stats().hot_points;
+    store.flush(NOW).expect("room");
+    assert!(store.stats().hot_points < before / 4, "old points leave memory");
+    assert_eq!((tail(&store, a, 121), tail(&store, slow, 16)), (window.clone(), slow_window.clone()));
+    drop(store);
+    let store = open(&disk);
+    assert_eq!((tail(&store, a, 121), tail(&store, slow, 16)), (window, slow_window));
+    assert_eq!(put(&store, a, NOW - 120, 1.0).duplicate, 1, "what is in blocks is recognised");
+}

@@ -1,0 +1,57 @@
+//! The store as its users see it: one module per promise.
+
+mod basics;
+mod crash;
+mod disk_full;
+mod model_test;
+mod queries;
+mod vectors;
+
+use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
+use std::path::PathBuf;
+use std::sync::Arc;
+use stdx::FakeDisk;
+use store::{Appended, Options, Recovery, Store};
+
+/// A Sunday noon; nothing depends on it.
+const NOW: i64 = 1_600_000_000 / 86_400 * 86_400 + 43_200;
+
+fn options() -> Options {
+    Options { dir: PathBuf::from("data"), shard_count: 2, ..Options::default() }
+}
+
+fn open_with(disk: &FakeDisk, options: Options) -> (Store, Recovery) {
+    Store::open_on(Arc::new(disk.clone()), options, NOW).expect("the store opens")
+}
+
+fn open(disk: &FakeDisk) -> Store {
+    let (store, recovery) = open_with(disk, options());
+    assert_eq!(recovery.corrupt, Vec::<String>::new());
+    store
+}
+
+fn key<'a>(endpoint: &'a str, metric: &'a str, tags: &'a str) -> SeriesKey<'a> {
+    SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) }
+}
+
+fn gauge(store: &Store, endpoint: &str) -> SeriesId {
+    store.create(key(endpoint, "m", ""), CounterType::Gauge, 60).expect("room for a series")
+}
+
+fn sample(series: SeriesId, time: i64, value: f64) -> Sample {
+    Sample { series, point: Point { time, value } }
+}
+
+fn put(store: &Store, series: SeriesId, time: i64, value: f64) -> Appended {
+    store.append(&[sample(series, time, value)], NOW, &mut ()).expect("the disk has room")
+}
+
+fn history(store: &Store, series: SeriesId) -> Vec<(i64, f64)> {
+    history_of(store, series, 0, i64::MAX)
+}
+
+fn history_of(store: &Store, series: SeriesId, from: i64, to: i64) -> Vec<(i64, f64)> {
+    let mut out = Vec::new();
+    store.history(series, from, to, &mut out).expect("history reads");
+    out.iter().map(|point| (point.time, point.value)).collect()
+}

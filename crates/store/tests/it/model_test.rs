@@ -1,0 +1,139 @@
+//! Random operations against a `BTreeMap`: whatever happens, a series is the points that were accepted, first ones first.
+
+use crate::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// Series, steps ahead of the series' newest (negative: late), value.
+    Put(Vec<(usize, i64, f64)>),
+    Flush,
+    FailedFlush(u64),
+    Tick,
+    Kill,
+    Remove(usize),
+    Retime(usize, u32),
+    Check(usize, i64, i64),
+}
+
+const SERIES: usize = 4;
+
+fn act() -> impl Strategy<Value = Act> {
+    let value = prop_oneof![(-3i64..4).prop_map(|v| v as f64), any::<i32>().prop_map(|v| f64::from(v) / 7.0)];
+    let ahead = prop_oneof![6 => Just(1i64), 1 => 0i64..40, 2 => -10i64..0, 1 => -3000i64..0];
+    let point = (0..SERIES, ahead, value);
+    prop_oneof![
+        20 => prop::collection::vec(point, 1..30).prop_map(Act::Put),
+        2 => Just(Act::Flush),
+        1 => (0u64..600).prop_map(Act::FailedFlush),
+        1 => Just(Act::Tick),
+        2 => Just(Act::Kill),
+        1 => (0..SERIES).prop_map(Act::Remove),
+        1 => (0..SERIES, 1u32..100).prop_map(|(series, step)| Act::Retime(series, step)),
+        4 => (0..SERIES, -4000i64..10, 0i64..5000).prop_map(|(series, from, len)| Act::Check(series, from, len)),
+    ]
+}
+
+struct World {
+    disk: FakeDisk,
+    store: Option<Store>,
+    ids: [SeriesId; SERIES],
+    newest: [i64; SERIES],
+    model: [BTreeMap<i64, f64>; SERIES],
+}
+
+const NAMES: [&str; SERIES] = ["a", "b", "c", "d"];
+
+fn small() -> Options {
+    Options { hot_window_s: 1200, late_window_s: 600, segment_bytes: 4096, ..options() }
+}
+
+impl World {
+    fn new() -> World {
+        let disk = FakeDisk::default();
+        let (store, _) = open_with(&disk, small());
+        let ids = NAMES.map(|name| gauge(&store, name));
+        let start = NOW - 600_000;
+        World { disk, store: Some(store), ids, newest: [start; SERIES], model: Default::default() }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("open between steps")
+    }
+
+    fn run(&mut self, act: Act) {
+        match act {
+            Act::Put(points) => self.put(&points),
+            Act::Flush => self.store().flush(NOW).expect("room"),
+            Act::FailedFlush(room) => {
+                self.disk.set_room(Some(room));
+                // Whether it had room enough makes no difference to what is stored.
+                let _ = self.store().flush(NOW);
+                self.disk.set_room(None);
+            }
+            Act::Tick => drop(self.store().tick(NOW).expect("room")),
+            Act::Kill => {
+                self.store = None;
+                self.disk.restart_after_kill();
+                let (store, recovery) = open_with(&self.disk, small());
+                assert_eq!(recovery.corrupt, Vec::<String>::new());
+                self.store = Some(store);
+            }
+            Act::Remove(series) => {
+                assert!(self.store().remove_series(self.ids[series]).expect("room"));
+                self.ids[series] = gauge(self.store(), NAMES[series]);
+                self.model[series].clear();
+            }
+            Act::Retime(series, step) => {
+                self.store().set_meta(self.ids[series], CounterType::Gauge, step).expect("room");
+            }
+            Act::Check(series, from, len) => {
+                let from = self.newest[series] + from * 60;
+                self.check(series, from, from + len * 60);
+            }
+        }
+    }
+
+    fn put(&mut self, points: &[(usize, i64, f64)]) {
+        let mut batch = Vec::new();
+        for (series, ahead, value) in points {
+            let time = (self.newest[*series] + 60 * ahead).max(NOW - 2_000_000);
+            self.newest[*series] = self.newest[*series].max(time);
+            batch.push(sample(self.ids[*series], time, *value));
+            self.model[*series].entry(time).or_insert(*value);
+        }
+        let appended = self.store().append(&batch, NOW, &mut ()).expect("room");
+        assert_eq!(appended.stored + appended.duplicate, batch.len());
+    }
+
+    fn check(&self, series: usize, from: i64, to: i64) {
+        let expected: Vec<(i64, f64)> = self.model[series].range(from..=to).map(|(t, v)| (*t, *v)).collect();
+        assert_eq!(history_of(self.store(), self.ids[series], from, to), expected);
+    }
+
+    fn check_all(&self) {
+        for series in 0..SERIES {
+            self.check(series, 0, NOW);
+            let last = self.model[series].iter().next_back().map(|(time, value)| Point { time: *time, value: *value });
+            assert_eq!(self.store().last_raw(self.ids[series]), last);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+    #[test]
+    fn equals_the_model(acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = World::new();
+        for act in acts {
+            world.run(act);
+        }
+        world.check_all();
+        world.run(Act::Kill);
+        world.check_all();
+        world.run(Act::Flush);
+        world.run(Act::Kill);
+        world.check_all();
+    }
+}
