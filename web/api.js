@@ -25,7 +25,11 @@ export function forgetToken() {
 
 export async function login(name, password) {
   const body = JSON.stringify({ name, password });
-  const answer = await request("api/v1/user/login", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+  const answer = await request("api/v1/user/login", {
+    method: "POST",
+    body,
+    headers: { "Content-Type": "application/json" },
+  });
   sessionStorage.setItem(TOKEN_KEY, JSON.stringify({ name: answer.name, sig: answer.sig }));
 }
 

@@ -46,7 +46,12 @@ function route() {
   const host = path.match(/^\/host\/(.+)$/);
   if (host) {
     const range = query.get("range");
-    return { page: "host", name: decode(host[1]), range: range in RANGES ? range : "1h", picked: query.getAll("counter") };
+    return {
+      page: "host",
+      name: decode(host[1]),
+      range: range in RANGES ? range : "1h",
+      picked: query.getAll("counter"),
+    };
   }
   return { page: path === "/login" ? "login" : "home" };
 }
@@ -82,7 +87,10 @@ function homePage() {
 
 function hostPage({ name, range, picked }) {
   const onChange = (range, picked) => {
-    const query = new URLSearchParams([...(range === "1h" ? [] : [["range", range]]), ...picked.map((counter) => ["counter", counter])]);
+    const query = new URLSearchParams([
+      ...(range === "1h" ? [] : [["range", range]]),
+      ...picked.map((counter) => ["counter", counter]),
+    ]);
     const search = query.size > 0 ? `?${query}` : "";
     // Replaced without an event: the page shows it already.
     history.replaceState(null, "", `#/host/${encodeURIComponent(name)}${search}`);
@@ -138,17 +146,35 @@ function header() {
   const [hosts, series, alarms] = ["hosts_reporting", "series", "open_alarms"].map(stat);
   const updated = h("span", { class: "updated" });
   const session = h("div", { class: "session" });
-  const language = h("button", { type: "button", class: "language", lang: t("other_language_lang"), title: t("other_language_hint"), onclick: changeLanguage }, t("other_language"));
-  const brand = h("a", { class: "brand", href: "#/" }, h("img", { src: "ui/icon.svg", alt: "", width: 28, height: 28 }), t("title"));
-  const stats = h("ul", { class: "stats" }, hosts.element, series.element, alarms.element);
-  document.getElementById("top").replaceChildren(h("div", { class: "top-inner" }, brand, stats, updated, language, session));
-  const made = { hosts, series, alarms, updated, session };
+  const language = h(
+    "button",
+    {
+      type: "button",
+      class: "language",
+      lang: t("other_language_lang"),
+      title: t("other_language_hint"),
+      onclick: changeLanguage,
+    },
+    t("other_language"),
+  );
+  const brand = h(
+    "a",
+    { class: "brand", href: "#/" },
+    h("img", { src: "ui/icon.svg", alt: "", width: 28, height: 28 }),
+    t("title"),
+  );
+  const stats = h("ul", { class: "stats", hidden: true }, hosts.element, series.element, alarms.element);
+  document
+    .getElementById("top")
+    .replaceChildren(h("div", { class: "top-inner" }, brand, stats, updated, language, session));
+  const made = { stats, hosts, series, alarms, updated, session };
   if (page.overview) showHeader(made);
   return made;
 }
 
-function showHeader({ hosts, series, alarms, updated, session } = top) {
+function showHeader({ stats, hosts, series, alarms, updated, session } = top) {
   const { overview } = page;
+  stats.hidden = false;
   setText(hosts.value, `${formatCount(overview.hosts_reporting)} / ${formatCount(overview.hosts_total)}`);
   hosts.element.classList.toggle("warn", overview.hosts_reporting < overview.hosts_total);
   setText(series.value, formatCount(overview.series));
@@ -158,7 +184,10 @@ function showHeader({ hosts, series, alarms, updated, session } = top) {
   if (session.dataset.user === String(overview.user)) return;
   session.dataset.user = String(overview.user);
   if (overview.user === null) return session.replaceChildren(h("a", { class: "button", href: "#/login" }, t("log_in")));
-  session.replaceChildren(h("span", { class: "user" }, overview.user), h("button", { type: "button", onclick: endSession }, t("log_out")));
+  session.replaceChildren(
+    h("span", { class: "user" }, overview.user),
+    h("button", { type: "button", onclick: endSession }, t("log_out")),
+  );
 }
 
 function changeLanguage() {
@@ -173,6 +202,7 @@ function askForLogin() {
   const ended = api.hasToken();
   api.forgetToken();
   page.overview = null;
+  top = header();
   // With a token that ended the answer may still be yes without one.
   if (ended) return refresh();
   banner.hidden = true;
@@ -187,7 +217,14 @@ function loginPage() {
 
 function loginForm(reason) {
   const field = (key, props) => {
-    const input = h("input", { id: `login-${key}`, name: key, required: true, autocapitalize: "none", spellcheck: "false", ...props });
+    const input = h("input", {
+      id: `login-${key}`,
+      name: key,
+      required: true,
+      autocapitalize: "none",
+      spellcheck: "false",
+      ...props,
+    });
     return [h("label", { for: input.id }, t(key)), input];
   };
   const name = field("name", { autocomplete: "username" });
@@ -210,7 +247,17 @@ function loginForm(reason) {
       button.disabled = false;
     }
   };
-  const form = h("form", { class: "card login", onsubmit: submit }, h("h1", {}, t("log_in")), reason && h("p", {}, reason), ...name, ...password, problem, button, h("p", { class: "footnote" }, t("login_hint")));
+  const form = h(
+    "form",
+    { class: "card login", onsubmit: submit },
+    h("h1", {}, t("log_in")),
+    reason && h("p", {}, reason),
+    ...name,
+    ...password,
+    problem,
+    button,
+    h("p", { class: "footnote" }, t("login_hint")),
+  );
   return form;
 }
 
@@ -221,9 +268,7 @@ async function endSession() {
     // The server may be away or have ended the session itself; here it is over in any case.
   }
   page.overview = null;
-  top.session.replaceChildren();
-  delete top.session.dataset.user;
-  show();
+  build();
 }
 
 start();

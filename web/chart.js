@@ -10,9 +10,11 @@ import { formatTick, formatTime, formatValue } from "./format.js";
 import { t } from "./i18n.js";
 
 const HEIGHT = 176;
-const MARGIN = { top: 10, right: 12, bottom: 22, left: 62 };
+const MARGIN = { top: 10, right: 18, bottom: 22, left: 62 };
 // Time ticks fall on multiples of these, in local time.
-const TICK_STEPS_S = [1, 2, 5, 10, 15, 30].map((n) => n * 60).concat([1, 2, 3, 4, 6, 12, 24, 48, 168].map((n) => n * 3600));
+const TICK_STEPS_S = [1, 2, 5, 10, 15, 30]
+  .map((n) => n * 60)
+  .concat([1, 2, 3, 4, 6, 12, 24, 48, 168].map((n) => n * 3600));
 const TICK_WIDTH_MIN = 62;
 const COLOURS = 8;
 
@@ -36,10 +38,31 @@ export class Chart {
   constructor(options) {
     Object.assign(this, { options, series: [], start: 0, end: 1, message: null, switched: new Map(), width: 0 });
     this.time = h("span", { class: "chart-time" });
-    this.plot = h("div", { class: "plot", tabindex: 0, role: "img", onpointermove: (e) => this.point(e), onpointerdown: (e) => this.point(e), onpointerleave: (e) => e.pointerType === "mouse" && moveCursor(null), onkeydown: (e) => this.key(e), onblur: () => moveCursor(null) });
-    this.legend = h("ul", { class: "legend" });
+    this.plot = h("div", {
+      class: "plot",
+      tabindex: 0,
+      role: "img",
+      onpointermove: (e) => this.point(e),
+      onpointerdown: (e) => this.point(e),
+      onpointerleave: (e) => e.pointerType === "mouse" && moveCursor(null),
+      onkeydown: (e) => this.key(e),
+      onblur: () => moveCursor(null),
+    });
+    this.legend = h("ul", { class: /[bB]/.test(options.unit) ? "legend wide" : "legend" });
     this.spoken = h("span", { class: "hidden", "aria-live": "polite" });
-    const remove = options.onRemove && h("button", { class: "icon", type: "button", title: t("remove"), "aria-label": `${t("remove")}: ${options.title}`, onclick: options.onRemove }, "×");
+    const remove =
+      options.onRemove &&
+      h(
+        "button",
+        {
+          class: "icon",
+          type: "button",
+          title: t("remove"),
+          "aria-label": `${t("remove")}: ${options.title}`,
+          onclick: options.onRemove,
+        },
+        "×",
+      );
     const head = h("figcaption", {}, h("h3", {}, options.title), this.time, remove);
     this.element = h("figure", { class: "card chart" }, head, this.plot, this.legend, this.spoken);
     this.plot.setAttribute("aria-label", `${options.title}. ${t("chart_keys")}`);
@@ -79,27 +102,36 @@ export class Chart {
     const names = this.series.map((one) => one.name + one.colour).join("\n");
     if (names === this.legendNames) return;
     this.legendNames = names;
-    this.legend.replaceChildren(...this.series.map((one) => this.legendItem(one)));
-    if (this.options.total) {
-      this.totalValue = h("span", { class: "value" });
-      this.legend.append(h("li", { class: "total" }, this.options.total, this.totalValue));
-    }
+    this.values = this.series.map(() => h("span", { class: "value" }));
+    this.totalValue = h("span", { class: "value" });
+    const total = this.options.total && h("li", { class: "total" }, this.options.total, this.totalValue);
+    const items = this.series.map((one, index) => this.legendItem(one, this.values[index]));
+    this.legend.replaceChildren(...(total ? [total] : []), ...items);
   }
 
-  legendItem(series) {
+  legendItem(series, value) {
     const { name, mirror, colour } = series;
     const toggle = () => {
       this.switched.set(name, !this.isOn(series));
       this.draw();
     };
     const swatch = h("i", { class: `swatch c${colour}${mirror ? " mirror" : ""}` });
-    return h("li", {}, h("button", { type: "button", onclick: toggle }, swatch, h("span", { class: "name" }, name), h("span", { class: "value" })));
+    return h(
+      "li",
+      {},
+      h("button", { type: "button", onclick: toggle }, swatch, h("span", { class: "name" }, name), value),
+    );
   }
 
   draw() {
     if (this.width < 80) return;
     this.shown = this.series.filter((one) => this.isOn(one));
-    const lines = this.options.stacked ? stack(this.shown) : this.shown.map((one) => ({ series: one, rows: one.values.map(([time, value]) => [time, value === null ? null : one.mirror ? -value : value, 0]) }));
+    const lines = this.options.stacked
+      ? stack(this.shown)
+      : this.shown.map((one) => ({
+          series: one,
+          rows: one.values.map(([time, value]) => [time, value === null ? null : one.mirror ? -value : value, 0]),
+        }));
     const { ticks, low, high } = valueAxis(lines, this.options);
     const right = this.width - MARGIN.right;
     const bottom = HEIGHT - MARGIN.bottom;
@@ -107,7 +139,13 @@ export class Chart {
     this.y = (value) => bottom - ((value - low) / (high - low)) * (bottom - MARGIN.top);
     this.lines = lines;
     this.cursor = svg("g", { class: "cursor" });
-    const picture = svg("svg", { width: this.width, height: HEIGHT, "aria-hidden": "true" }, this.drawAxes(ticks, right, bottom), ...lines.map((line) => this.drawLine(line)), this.cursor);
+    const picture = svg(
+      "svg",
+      { width: this.width, height: HEIGHT, "aria-hidden": "true" },
+      this.drawAxes(ticks, right, bottom),
+      ...lines.map((line) => this.drawLine(line)),
+      this.cursor,
+    );
     const note = this.message && h("p", { class: "plot-message" }, this.message);
     this.plot.replaceChildren(picture, ...(note ? [note] : []));
     this.showCursor();
@@ -118,7 +156,13 @@ export class Chart {
     for (const value of ticks) {
       const y = Math.round(this.y(value)) + 0.5;
       group.append(svg("line", { class: value === 0 ? "zero" : null, x1: MARGIN.left, x2: right, y1: y, y2: y }));
-      group.append(svg("text", { x: MARGIN.left - 8, y: y + 3.5, "text-anchor": "end" }, formatValue(Math.abs(value), this.options.unit)));
+      group.append(
+        svg(
+          "text",
+          { x: MARGIN.left - 8, y: y + 3.5, "text-anchor": "end" },
+          formatValue(Math.abs(value), this.options.unit),
+        ),
+      );
     }
     for (const time of timeTicks(this.start, this.end, (right - MARGIN.left) / TICK_WIDTH_MIN)) {
       const x = Math.round(this.x(time)) + 0.5;
@@ -139,7 +183,10 @@ export class Chart {
         continue;
       }
       const upper = "M" + run.map(at).join("L");
-      const lower = run.toReversed().map(([time, , base]) => `L${round(this.x(time))} ${round(this.y(base))}`).join("");
+      const lower = run
+        .toReversed()
+        .map(([time, , base]) => `L${round(this.x(time))} ${round(this.y(base))}`)
+        .join("");
       if (filled) group.append(svg("path", { class: "area", d: `${upper}${lower}Z` }));
       group.append(svg("path", { class: "stroke", d: upper }));
     }
@@ -151,15 +198,16 @@ export class Chart {
     if (!this.x) return;
     const inside = cursorTime !== null && cursorTime >= this.start && cursorTime <= this.end && !this.message;
     const rows = this.series.map((one) => (inside ? rowAt(one, cursorTime) : newestRow(one)));
-    const items = [...this.legend.children];
     this.series.forEach((one, index) => {
-      const button = items[index].firstElementChild;
-      setText(button.lastElementChild, formatValue(rows[index]?.[1], this.options.unit));
-      button.setAttribute("aria-pressed", String(this.isOn(one)));
+      setText(this.values[index], formatValue(rows[index]?.[1], this.options.unit));
+      this.values[index].parentElement.setAttribute("aria-pressed", String(this.isOn(one)));
     });
     if (this.options.total) {
       const known = rows.filter((row, index) => row && row[1] !== null && this.isOn(this.series[index]));
-      setText(this.totalValue, formatValue(known.length ? known.reduce((sum, row) => sum + row[1], 0) : null, this.options.unit));
+      setText(
+        this.totalValue,
+        formatValue(known.length ? known.reduce((sum, row) => sum + row[1], 0) : null, this.options.unit),
+      );
     }
     this.cursor.replaceChildren();
     setText(this.time, inside ? formatTime(cursorTime) : "");
@@ -168,7 +216,10 @@ export class Chart {
     this.cursor.append(svg("line", { x1: x, x2: x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }));
     for (const { series, rows: drawn } of this.lines) {
       const row = rowAt({ values: drawn, step: series.step }, cursorTime);
-      if (row && row[1] !== null) this.cursor.append(svg("circle", { class: `c${series.colour}`, cx: round(this.x(row[0])), cy: round(this.y(row[1])), r: 3.5 }));
+      if (row && row[1] !== null)
+        this.cursor.append(
+          svg("circle", { class: `c${series.colour}`, cx: round(this.x(row[0])), cy: round(this.y(row[1])), r: 3.5 }),
+        );
     }
   }
 
@@ -196,7 +247,9 @@ export class Chart {
     if (!(event.key in moves) || this.message || this.series.length === 0) return;
     event.preventDefault();
     this.snap((cursorTime ?? this.end) + moves[event.key] * this.step());
-    const values = this.series.map((one) => `${one.name} ${formatValue(rowAt(one, cursorTime)?.[1], this.options.unit)}`);
+    const values = this.series.map(
+      (one) => `${one.name} ${formatValue(rowAt(one, cursorTime)?.[1], this.options.unit)}`,
+    );
     setText(this.spoken, `${formatTime(cursorTime)}: ${values.join(", ")}`);
   }
 }
@@ -209,7 +262,9 @@ function round(pixels) {
 export function stack(series) {
   const times = [...new Set(series.flatMap((one) => one.values.map(([time]) => time)))].sort((a, b) => a - b);
   const base = new Map(times.map((time) => [time, 0]));
-  const known = new Set(series.flatMap((one) => one.values.filter(([, value]) => value !== null).map(([time]) => time)));
+  const known = new Set(
+    series.flatMap((one) => one.values.filter(([, value]) => value !== null).map(([time]) => time)),
+  );
   const lines = series.map((one) => {
     const values = new Map(one.values);
     const rows = times.map((time) => {
@@ -252,11 +307,12 @@ export function valueAxis(lines, { unit, top }) {
   most = Math.max(most, least === 0 || most > 0 ? (top ?? 0) : 0);
   if (most === least) most = least + 1;
   const step = niceStep((most - least) / 4);
-  const low = Math.floor(least / step - 1e-9) * step;
+  const low = Math.floor(least / step + 1e-9) * step;
   let high = Math.ceil(most / step - 1e-9) * step;
   if (unit === "%" && most <= 100.5) high = Math.min(high, 100);
-  const count = Math.round((high - low) / step - 0.25);
-  const ticks = Array.from({ length: count + 1 }, (_, index) => Number((low + index * step).toPrecision(12)));
+  const ticks = Array.from({ length: Math.floor((high - low) / step + 1e-9) + 1 }, (_, index) =>
+    Number((low + index * step).toPrecision(12)),
+  );
   return { ticks, low, high };
 }
 
@@ -281,7 +337,9 @@ function rowAt({ values, step }, time) {
     if (values[middle][0] < time) low = middle + 1;
     else high = middle;
   }
-  const near = [values[low - 1], values[low]].filter(Boolean).sort((a, b) => Math.abs(a[0] - time) - Math.abs(b[0] - time))[0];
+  const near = [values[low - 1], values[low]]
+    .filter(Boolean)
+    .sort((a, b) => Math.abs(a[0] - time) - Math.abs(b[0] - time))[0];
   return near && Math.abs(near[0] - time) <= step ? near : undefined;
 }
 

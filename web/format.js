@@ -3,7 +3,12 @@
 import { t } from "./i18n.js";
 
 // Decimal prefixes throughout: they are what network people mean by Mb/s, and what df -H and disk vendors show.
-const PREFIXES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+const PREFIXES = [
+  [1e12, "T"],
+  [1e9, "G"],
+  [1e6, "M"],
+  [1e3, "k"],
+];
 
 // `unit` is "%", "b/s", "B/s" or "" (a plain number).
 export function formatValue(value, unit) {
@@ -56,4 +61,11 @@ export function formatAge(seconds) {
 
 export function formatCount(number) {
   return number.toLocaleString("en").replaceAll(",", "\u2009");
+}
+
+// Numbers in names count as numbers: web2 before web10.
+const collator = new Intl.Collator("en", { numeric: true });
+
+export function byText(a, b) {
+  return collator.compare(a, b);
 }

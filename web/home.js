@@ -1,7 +1,7 @@
 // Home: the open alarms and the table of hosts.
 
 import { h, Keyed, setText } from "./dom.js";
-import { formatAge, formatCount, formatTime, formatValue } from "./format.js";
+import { byText, formatAge, formatCount, formatTime } from "./format.js";
 import { t } from "./i18n.js";
 
 export function hostLink(name, counter) {
@@ -14,12 +14,33 @@ export class Alarms {
     this.here = here;
     const heads = ["priority", ...(here ? [] : ["host"]), "counter", "condition", "note", "since"];
     this.body = h("tbody", {});
-    this.rows = new Keyed(this.body, (alarm) => alarm.id, (alarm) => this.row(alarm));
-    this.table = h("table", { class: "alarms" }, h("thead", {}, h("tr", {}, ...heads.map((key) => h("th", { scope: "col" }, t(key))))), this.body);
-    this.none = h("p", { class: "calm" }, h("span", { class: "dot up", "aria-hidden": "true" }), t(here ? "no_alarms_here" : "no_alarms"));
+    this.rows = new Keyed(
+      this.body,
+      (alarm) => alarm.id,
+      (alarm) => this.row(alarm),
+    );
+    this.table = h(
+      "table",
+      { class: "alarms" },
+      h("thead", {}, h("tr", {}, ...heads.map((key) => h("th", { scope: "col" }, t(key))))),
+      this.body,
+    );
+    this.none = h(
+      "p",
+      { class: "calm" },
+      h("span", { class: "dot up", "aria-hidden": "true" }),
+      t(here ? "no_alarms_here" : "no_alarms"),
+    );
     this.count = h("span", { class: "count" });
     this.more = h("p", { class: "footnote" });
-    this.element = h("section", { class: "card", "aria-label": t("alarms") }, h("div", { class: "card-head" }, h("h2", {}, t("alarms")), this.count), this.none, this.table, this.more);
+    this.element = h(
+      "section",
+      { class: "card", "aria-label": t("alarms") },
+      h("div", { class: "card-head" }, h("h2", {}, t("alarms")), this.count),
+      this.none,
+      this.table,
+      this.more,
+    );
   }
 
   show(alarms, total, now) {
@@ -39,12 +60,18 @@ export class Alarms {
     const condition = h("td", { class: "condition" });
     const note = h("td", { class: "note" });
     const since = h("td", { class: "tight age" });
-    const endpoint = this.here ? null : h("td", { class: "strong" }, h("a", { href: hostLink(alarm.endpoint) }, alarm.endpoint));
+    const endpoint = this.here
+      ? null
+      : h("td", { class: "strong" }, h("a", { href: hostLink(alarm.endpoint) }, alarm.endpoint));
     const element = h("tr", {}, priority, endpoint, h("td", { class: "code" }, counter), condition, note, since);
     const update = (alarm) => {
       const badge = h("span", { class: `badge p${Math.min(alarm.priority, 6)}` }, `P${alarm.priority}`);
       priority.replaceChildren(badge, h("span", { class: "status" }, alarm.status));
-      condition.replaceChildren(h("span", { class: "code" }, alarm.func), " ", h("span", { class: "code" }, alarm.cond));
+      condition.replaceChildren(
+        h("span", { class: "code" }, alarm.func),
+        " ",
+        h("span", { class: "code" }, alarm.cond),
+      );
       setText(note, alarm.note);
       setText(since, alarm.since === null ? "–" : formatAge(this.now - alarm.since));
       since.title = alarm.since === null ? "" : formatTime(alarm.since);
@@ -67,15 +94,36 @@ export class Home {
     this.sort = { column: COLUMNS[0], down: false };
     this.alarms = new Alarms();
     this.body = h("tbody", {});
-    this.rows = new Keyed(this.body, (host) => host.name, (host) => this.row(host));
-    this.search = h("input", { type: "search", placeholder: t("search_hosts"), "aria-label": t("search_hosts"), value: search, oninput: () => onSearch(this.search.value.trim()) });
-    this.heads = COLUMNS.map((column) => h("th", { scope: "col", class: column.key === "host" ? null : "number" }, h("button", { type: "button", onclick: () => this.sortBy(column) }, t(column.key))));
+    this.rows = new Keyed(
+      this.body,
+      (host) => host.name,
+      (host) => this.row(host),
+    );
+    this.search = h("input", {
+      type: "search",
+      placeholder: t("search_hosts"),
+      "aria-label": t("search_hosts"),
+      value: search,
+      oninput: () => onSearch(this.search.value.trim()),
+    });
+    this.heads = COLUMNS.map((column) =>
+      h(
+        "th",
+        { scope: "col", class: column.key === "host" ? null : "number" },
+        h("button", { type: "button", onclick: () => this.sortBy(column) }, t(column.key)),
+      ),
+    );
     this.table = h("table", { class: "hosts" }, h("thead", {}, h("tr", {}, ...this.heads)), this.body);
     this.empty = h("div", { class: "message", role: "status" });
     this.count = h("span", { class: "count" });
     this.more = h("p", { class: "footnote" });
     const head = h("div", { class: "card-head" }, h("h2", {}, t("hosts")), this.count, this.search);
-    this.element = h("div", { class: "stack" }, this.alarms.element, h("section", { class: "card", "aria-label": t("hosts") }, head, this.table, this.empty, this.more));
+    this.element = h(
+      "div",
+      { class: "stack" },
+      this.alarms.element,
+      h("section", { class: "card", "aria-label": t("hosts") }, head, this.table, this.empty, this.more),
+    );
   }
 
   close() {}
@@ -102,14 +150,21 @@ export class Home {
     this.table.hidden = overview.hosts.length === 0;
     this.showEmpty(overview, search);
     this.more.hidden = overview.hosts_matched <= overview.hosts.length;
-    setText(this.more, t("shown_of", { shown: formatCount(overview.hosts.length), total: formatCount(overview.hosts_matched) }));
+    setText(
+      this.more,
+      t("shown_of", { shown: formatCount(overview.hosts.length), total: formatCount(overview.hosts_matched) }),
+    );
   }
 
   showEmpty(overview, search) {
     this.empty.hidden = overview.hosts.length > 0;
     if (overview.hosts.length > 0) return;
     if (overview.hosts_total > 0) return this.empty.replaceChildren(h("p", {}, t("no_match", { q: search })));
-    this.empty.replaceChildren(h("div", { class: "pulse", "aria-hidden": "true" }), h("p", { class: "strong" }, t("waiting_title")), h("p", {}, t("waiting_text")));
+    this.empty.replaceChildren(
+      h("div", { class: "pulse", "aria-hidden": "true" }),
+      h("p", { class: "strong" }, t("waiting_title")),
+      h("p", {}, t("waiting_text")),
+    );
   }
 
   sorted(hosts) {
@@ -143,7 +198,7 @@ export class Home {
       age.title = formatTime(host.last_report_s);
       cpu.update(host.cpu_busy);
       memory.update(host.mem_used_percent);
-      setText(load, formatValue(host.load_1min, ""));
+      setText(load, fixed(host.load_1min, 2));
     };
     return { element, update };
   }
@@ -153,11 +208,13 @@ export function isSilent(host, overview) {
   return overview.now - host.last_report_s > overview.silent_after_s;
 }
 
-// Numbers in names count as numbers: web2 before web10.
-const collator = new Intl.Collator("en", { numeric: true });
-
 function byName(a, b) {
-  return collator.compare(a.name, b.name);
+  return byText(a.name, b.name);
+}
+
+// The same number of decimals in a whole column, so that the eye can compare.
+function fixed(value, decimals) {
+  return value === null ? "–" : value.toFixed(decimals);
 }
 
 // A percentage with a bar; the bar repeats the text and is hidden from screen readers.
@@ -167,7 +224,7 @@ function meter(label) {
   const bar = h("span", { class: "meter", "aria-hidden": "true" }, fill);
   const element = h("td", { class: "number", "data-label": label }, h("span", { class: "metered" }, bar, text));
   const update = (percent) => {
-    setText(text, formatValue(percent === null ? null : Math.round(percent * 10) / 10, "%"));
+    setText(text, percent === null ? "–" : `${fixed(percent, 1)} %`);
     bar.hidden = percent === null;
     fill.style.width = `${Math.min(100, Math.max(0, percent ?? 0))}%`;
     fill.className = percent >= 90 ? "high" : percent >= 75 ? "raised" : "";

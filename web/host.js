@@ -7,7 +7,7 @@
 import * as api from "./api.js";
 import { Chart } from "./chart.js";
 import { h, Keyed, setText } from "./dom.js";
-import { formatAge, formatTime, formatValue } from "./format.js";
+import { byText, formatAge, formatTime, formatValue } from "./format.js";
 import { Alarms, isSilent } from "./home.js";
 import { t } from "./i18n.js";
 
@@ -18,20 +18,74 @@ const PICKED_MAX = 12;
 
 // Each has the counters to ask for and, from the answer, the series to draw. A `rate` is known from the second report on.
 const CHARTS = [
-  { key: "cpu", unit: "%", top: 10, stacked: true, counters: ["cpu.user", "cpu.system", "cpu.iowait", "cpu.steal", "cpu.softirq", "cpu.irq", "cpu.nice"], series: cpuSeries },
-  { key: "memory", unit: "%", top: 100, counters: ["mem.memused.percent", "mem.memfree.percent", "mem.swapused.percent"], series: memorySeries },
-  { key: "load", unit: "", top: 1, counters: ["load.1min", "load.5min", "load.15min"], series: (answer) => plain(answer, (counter) => counter.slice("load.".length).replace("min", " min")) },
-  { key: "net", unit: "b/s", top: 1000, rate: true, counters: ["net.if.in.bits/*", "net.if.out.bits/*"], series: netSeries },
-  { key: "disk_io", unit: "B/s", top: 1000, rate: true, counters: ["disk.io.read_sectors/*", "disk.io.write_sectors/*"], series: diskSeries },
-  { key: "disk_busy", unit: "%", top: 10, rate: true, counters: ["disk.io.msec_total/*"], series: (answer) => tagged(answer, "disk.io.msec_total", "device", { scale: 0.1 }) },
-  { key: "df", unit: "%", top: 100, counters: ["df.bytes.used.percent/*", "df.bytes.free.percent/*"], series: dfSeries },
-  { key: "sockets", unit: "", top: 10, counters: ["ss.estab", "ss.timewait"], series: (answer) => plain(answer, (counter) => counter.slice("ss.".length)) },
+  {
+    key: "cpu",
+    unit: "%",
+    top: 10,
+    stacked: true,
+    counters: ["cpu.user", "cpu.system", "cpu.iowait", "cpu.steal", "cpu.softirq", "cpu.irq", "cpu.nice"],
+    series: cpuSeries,
+  },
+  {
+    key: "memory",
+    unit: "%",
+    top: 100,
+    counters: ["mem.memused.percent", "mem.memfree.percent", "mem.swapused.percent"],
+    series: memorySeries,
+  },
+  {
+    key: "load",
+    unit: "",
+    top: 1,
+    counters: ["load.1min", "load.5min", "load.15min"],
+    series: (answer) => plain(answer, (counter) => counter.slice("load.".length).replace("min", " min")),
+  },
+  {
+    key: "net",
+    unit: "b/s",
+    top: 1000,
+    rate: true,
+    counters: ["net.if.in.bits/*", "net.if.out.bits/*"],
+    series: netSeries,
+  },
+  {
+    key: "disk_io",
+    unit: "B/s",
+    top: 1000,
+    rate: true,
+    counters: ["disk.io.read_sectors/*", "disk.io.write_sectors/*"],
+    series: diskSeries,
+  },
+  {
+    key: "disk_busy",
+    unit: "%",
+    top: 10,
+    rate: true,
+    counters: ["disk.io.msec_total/*"],
+    series: (answer) => tagged(answer, "disk.io.msec_total", "device", { scale: 0.1 }),
+  },
+  {
+    key: "df",
+    unit: "%",
+    top: 100,
+    counters: ["df.bytes.used.percent/*", "df.bytes.free.percent/*"],
+    series: dfSeries,
+  },
+  {
+    key: "sockets",
+    unit: "",
+    top: 10,
+    counters: ["ss.estab", "ss.timewait"],
+    series: (answer) => plain(answer, (counter) => counter.slice("ss.".length)),
+  },
 ];
 
 // The kinds that are nearly always zero are left out while they are.
 function cpuSeries(answer) {
   const always = ["cpu.user", "cpu.system", "cpu.iowait"];
-  const shown = answer.filter(({ counter, values }) => always.includes(counter) || values.some(([, value]) => value >= 0.05));
+  const shown = answer.filter(
+    ({ counter, values }) => always.includes(counter) || values.some(([, value]) => value >= 0.05),
+  );
   return plain(shown, (counter) => counter.slice("cpu.".length));
 }
 
@@ -42,34 +96,41 @@ function memorySeries(answer) {
   return [used && { ...used, name: t("used") }, swap && { ...swap, name: t("swap") }].filter(Boolean);
 }
 
-// The loopback device is switched off at first where there are others: its traffic never leaves the host.
+// The loopback device comes last and is switched off at first where there are others: its traffic never leaves the host.
 function netSeries(answer) {
   const inwards = tagged(answer, "net.if.in.bits", "iface", { suffix: t("in"), mirror: false });
   const outwards = tagged(answer, "net.if.out.bits", "iface", { suffix: t("out"), mirror: true });
   const series = pairs(inwards, outwards);
-  const others = series.some((one) => one.group !== "lo");
-  return series.map((one) => ({ ...one, off: others && one.group === "lo" }));
+  const others = series.filter((one) => one.group !== "lo");
+  const loopback = series.filter((one) => one.group === "lo").map((one) => ({ ...one, off: others.length > 0 }));
+  return [...others, ...loopback];
 }
 
 function diskSeries(answer) {
-  const read = tagged(answer, "disk.io.read_sectors", "device", { scale: SECTOR_BYTES, suffix: t("read"), mirror: false });
-  const write = tagged(answer, "disk.io.write_sectors", "device", { scale: SECTOR_BYTES, suffix: t("write"), mirror: true });
+  const read = tagged(answer, "disk.io.read_sectors", "device", {
+    scale: SECTOR_BYTES,
+    suffix: t("read"),
+    mirror: false,
+  });
+  const write = tagged(answer, "disk.io.write_sectors", "device", {
+    scale: SECTOR_BYTES,
+    suffix: t("write"),
+    mirror: true,
+  });
   return pairs(read, write);
 }
 
 function dfSeries(answer) {
   const used = tagged(answer, "df.bytes.used.percent", "mount", {});
   const free = tagged(answer, "df.bytes.free.percent", "mount", {}).map(rest);
-  return [...used, ...free.filter((one) => !used.some((other) => other.name === one.name))];
+  const missing = free.filter((one) => !used.some((other) => other.name === one.name));
+  return [...used, ...missing].sort((a, b) => byText(a.name, b.name));
 }
 
-// The same device's two series beside each other, the busiest device first.
+// The same device's two series beside each other. Devices are in order of their names in every chart, so that each has
+// the same colour in all of them.
 function pairs(one, other) {
-  const weight = new Map();
-  for (const { group, values } of [...one, ...other]) {
-    weight.set(group, (weight.get(group) ?? 0) + values.reduce((sum, [, value]) => sum + (value ?? 0), 0));
-  }
-  return [...one, ...other].sort((a, b) => weight.get(b.group) - weight.get(a.group) || a.group.localeCompare(b.group) || a.mirror - b.mirror);
+  return [...one, ...other].sort((a, b) => byText(a.group, b.group) || a.mirror - b.mirror);
 }
 
 function plain(answer, nameOf) {
@@ -77,34 +138,54 @@ function plain(answer, nameOf) {
 }
 
 function rest(series) {
-  return series && { ...series, values: series.values.map(([time, value]) => [time, value === null ? null : 100 - value]) };
+  return (
+    series && { ...series, values: series.values.map(([time, value]) => [time, value === null ? null : 100 - value]) }
+  );
 }
 
 // The metric's series, named by one of their tags; by all of them where that one does not tell them apart.
 function tagged(answer, metric, key, { scale = 1, suffix, mirror }) {
   const found = answer.filter(({ counter }) => counter.startsWith(metric + "/"));
   const short = found.map(({ counter }) => tagOf(counter.slice(metric.length + 1), key));
-  return found.map((one, index) => {
+  const series = found.map((one, index) => {
     const unique = short[index] !== undefined && short.filter((name) => name === short[index]).length === 1;
     const group = unique ? short[index] : one.counter.slice(metric.length + 1);
-    const values = scale === 1 ? one.values : one.values.map(([time, value]) => [time, value === null ? null : value * scale]);
+    const values =
+      scale === 1 ? one.values : one.values.map(([time, value]) => [time, value === null ? null : value * scale]);
     return { ...one, values, mirror, group, name: suffix ? `${group} ${suffix}` : group };
   });
+  return series.sort((a, b) => byText(a.group, b.group));
 }
 
 function tagOf(tags, key) {
-  return tags.split(",").find((tag) => tag.startsWith(key + "="))?.slice(key.length + 1);
+  return tags
+    .split(",")
+    .find((tag) => tag.startsWith(key + "="))
+    ?.slice(key.length + 1);
 }
 
 // A chart of one counter picked by hand. The type is not known here, so bytes are not called bytes per second.
 function pickedSpec(counter) {
-  const percent = /percent|\.util\b/.test(counter) || (counter.startsWith("cpu.") && !counter.startsWith("cpu.switches"));
-  return { title: counter, unit: percent ? "%" : "", counters: [counter], series: (answer) => plain(answer, () => counter) };
+  const percent =
+    /percent|\.util\b/.test(counter) || (counter.startsWith("cpu.") && !counter.startsWith("cpu.switches"));
+  return {
+    title: counter,
+    unit: percent ? "%" : "",
+    counters: [counter],
+    series: (answer) => plain(answer, () => counter),
+  };
 }
 
 export class HostPage {
   constructor({ name, range, picked, onChange }) {
-    Object.assign(this, { name, range, onChange, picked: [...new Set(picked)].slice(0, PICKED_MAX), charts: [], requests: 0 });
+    Object.assign(this, {
+      name,
+      range,
+      onChange,
+      picked: [...new Set(picked)].slice(0, PICKED_MAX),
+      charts: [],
+      requests: 0,
+    });
     this.facts = h("div", { class: "facts" });
     this.alarms = new Alarms({ here: true });
     this.note = h("p", { class: "message", role: "status", hidden: true });
@@ -115,8 +196,18 @@ export class HostPage {
     const crumbs = h("a", { class: "back", href: "#/" }, "‹ " + t("back"));
     const head = h("div", { class: "host-head" }, crumbs, h("h1", {}, name), this.facts, this.ranges);
     this.picker = new Picker(name, (counter) => this.pick(counter));
-    this.element = h("div", { class: "stack" }, head, this.alarms.element, this.note, this.pickedGrid, this.grid, this.picker.element);
-    for (const spec of CHARTS) this.addChart({ ...spec, title: t(`chart_${spec.key}`), total: spec.stacked && t("busy") }, this.grid);
+    this.element = h(
+      "div",
+      { class: "stack" },
+      head,
+      this.alarms.element,
+      this.note,
+      this.pickedGrid,
+      this.grid,
+      this.picker.element,
+    );
+    for (const spec of CHARTS)
+      this.addChart({ ...spec, title: t(`chart_${spec.key}`), total: spec.stacked && t("busy") }, this.grid);
     for (const counter of this.picked) this.addPicked(counter);
     for (const { chart } of this.charts) chart.show(0, 1, [], t("loading"));
   }
@@ -153,13 +244,20 @@ export class HostPage {
   }
 
   fillRanges() {
-    const button = (range) => h("button", { type: "button", "aria-pressed": String(range === this.range), onclick: () => this.choose(range) }, t(`range_${range}`));
+    const button = (range) =>
+      h(
+        "button",
+        { type: "button", "aria-pressed": String(range === this.range), onclick: () => this.choose(range) },
+        t(`range_${range}`),
+      );
     this.ranges.replaceChildren(...Object.keys(RANGES).map(button));
   }
 
   choose(range) {
     this.range = range;
-    [...this.ranges.children].forEach((button, index) => button.setAttribute("aria-pressed", String(Object.keys(RANGES)[index] === range)));
+    [...this.ranges.children].forEach((button, index) =>
+      button.setAttribute("aria-pressed", String(Object.keys(RANGES)[index] === range)),
+    );
     this.onChange(range, this.picked);
   }
 
@@ -170,8 +268,18 @@ export class HostPage {
     this.reporting = host !== undefined && !isSilent(host, overview);
     if (host === undefined) return this.facts.replaceChildren(h("span", { class: "badge silent" }, t("unknown_host")));
     const fact = (name, value) => h("span", { class: "fact" }, name + " ", h("b", {}, value));
-    const age = h("span", { class: "fact", title: formatTime(host.last_report_s) }, h("span", { class: this.reporting ? "dot up" : "dot down" }), t("last_report") + " ", h("b", {}, formatAge(overview.now - host.last_report_s)));
-    const values = [["cpu", host.cpu_busy, "%"], ["memory", host.mem_used_percent, "%"], ["load", host.load_1min, ""]].filter(([, value]) => value !== null);
+    const age = h(
+      "span",
+      { class: "fact", title: formatTime(host.last_report_s) },
+      h("span", { class: this.reporting ? "dot up" : "dot down" }),
+      t("last_report") + " ",
+      h("b", {}, formatAge(overview.now - host.last_report_s)),
+    );
+    const values = [
+      ["cpu", host.cpu_busy, "%"],
+      ["memory", host.mem_used_percent, "%"],
+      ["load", host.load_1min, ""],
+    ].filter(([, value]) => value !== null);
     this.facts.replaceChildren(age, ...values.map(([key, value, unit]) => fact(t(key), formatValue(value, unit))));
   }
 
@@ -179,17 +287,26 @@ export class HostPage {
   async refresh(now) {
     const request = ++this.requests;
     const [start, end] = [now - RANGES[this.range], now];
-    const empty = await Promise.all(this.charts.map(async ({ spec, chart }) => {
-      const answer = await api.history(this.name, spec.counters, start, end);
-      // A newer refresh has begun, or the page was left.
-      if (this.closed || request !== this.requests) return false;
-      const series = spec.series(answer);
-      chart.show(start, end, series, t(this.reporting && spec.rate && answer.length > 0 ? "waiting_rate" : "no_data"));
-      return spec.key !== undefined && answer.length === 0;
-    }));
+    const empty = await Promise.all(
+      this.charts.map(async ({ spec, chart }) => {
+        const answer = await api.history(this.name, spec.counters, start, end);
+        // A newer refresh has begun, or the page was left.
+        if (this.closed || request !== this.requests) return false;
+        const series = spec.series(answer);
+        chart.show(
+          start,
+          end,
+          series,
+          t(this.reporting && spec.rate && answer.length > 0 ? "waiting_rate" : "no_data"),
+        );
+        return spec.key !== undefined && answer.length === 0;
+      }),
+    );
     if (this.closed || request !== this.requests) return;
     const standard = empty.filter(Boolean).length < CHARTS.length;
-    this.charts.forEach(({ spec, chart }, index) => (chart.element.hidden = spec.key !== undefined && standard && empty[index]));
+    this.charts.forEach(
+      ({ spec, chart }, index) => (chart.element.hidden = spec.key !== undefined && standard && empty[index]),
+    );
     this.grid.hidden = !standard;
     this.note.hidden = standard;
     setText(this.note, t(this.reporting ? "no_standard" : "waiting_chart"));
@@ -200,14 +317,30 @@ export class HostPage {
 class Picker {
   constructor(host, onPick) {
     Object.assign(this, { host, onPick, requests: 0 });
-    this.search = h("input", { type: "search", placeholder: t("search_counters"), "aria-label": t("search_counters"), oninput: () => this.load() });
-    this.list = h("ul", { class: "counters" });
-    this.rows = new Keyed(this.list, (counter) => counter, (counter) => {
-      const button = h("button", { type: "button", onclick: () => onPick(counter) }, counter);
-      return { element: h("li", {}, button), update: () => {} };
+    this.search = h("input", {
+      type: "search",
+      placeholder: t("search_counters"),
+      "aria-label": t("search_counters"),
+      oninput: () => this.load(),
     });
+    this.list = h("ul", { class: "counters" });
+    this.rows = new Keyed(
+      this.list,
+      (counter) => counter,
+      (counter) => {
+        const button = h("button", { type: "button", onclick: () => onPick(counter) }, counter);
+        return { element: h("li", {}, button), update: () => {} };
+      },
+    );
     this.note = h("p", { class: "footnote", role: "status" });
-    this.element = h("details", { class: "card", ontoggle: () => this.element.open && this.load() }, h("summary", {}, h("h2", {}, t("all_counters"))), this.search, this.list, this.note);
+    this.element = h(
+      "details",
+      { class: "card", ontoggle: () => this.element.open && this.load() },
+      h("summary", {}, h("h2", {}, t("all_counters"))),
+      this.search,
+      this.list,
+      this.note,
+    );
   }
 
   async load() {

@@ -36,7 +36,8 @@ const TEXTS = {
     silent: "silent",
     silent_hint: "No report for more than {n} min",
     waiting_title: "Waiting for the first report",
-    waiting_text: "An agent reports every 60 s, so it can take up to a minute. This page shows the host as soon as it does.",
+    waiting_text:
+      "An agent reports every 60 s, so it can take up to a minute. This page shows the host as soon as it does.",
     no_match: "No host has “{q}” in its name.",
     shown_of: "{shown} of {total} are listed. Search to narrow.",
     alarms: "Open alarms",

@@ -99,7 +99,7 @@ pub fn run() -> ExitCode {
 fn run_server(args: &RunArgs) -> Result<()> {
     let config = args.server.load()?;
     log_to_stderr(&config.log)?;
-    let agent = if args.with_agent { Some(AgentConfig::default()) } else { None };
+    let agent = if args.with_agent { Some(AgentConfig::beside(&config)?) } else { None };
     server::run(config, agent)
 }
 

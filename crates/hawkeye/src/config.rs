@@ -324,7 +324,8 @@ impl Config {
                 .with_context(|| format!("cannot parse {}", path.display()))?,
         };
         for (name, text) in variables {
-            if let Some(key) = name.strip_prefix("HAWKEYE_") {
+            // HAWKEYE_AGENT__… are the agent's, which may live in the same environment.
+            if let Some(key) = name.strip_prefix("HAWKEYE_").filter(|key| !key.starts_with("AGENT__")) {
                 let path = key.to_ascii_lowercase().replace("__", ".");
                 overlay(&mut table, &path, &text).with_context(|| format!("environment variable {name}"))?;
             }
@@ -380,7 +381,7 @@ impl Config {
 }
 
 /// Sets the dotted `path` to `text`, read as a TOML value where that works (numbers, lists, booleans), else as a string.
-fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
+pub(crate) fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
     let value = format!("v = {text}")
         .parse::<toml::Table>()
         .ok()
@@ -444,7 +445,7 @@ impl<'de> Deserialize<'de> for Network {
 }
 
 /// "90s", "5m", "30d" → seconds.
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+pub(crate) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let text = String::deserialize(deserializer)?;
     let duration = humantime::parse_duration(&text)
         .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a duration like \"5m\": {error}")))?;
@@ -452,7 +453,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> 
 }
 
 /// "256MiB", "64kB" → bytes.
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(crate) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse::<bytesize::ByteSize>()
         .map(|size| size.as_u64())

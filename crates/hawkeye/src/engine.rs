@@ -131,7 +131,13 @@ impl Engine {
         let mut series = Vec::new();
         self.store.for_each_series(&mut |id, key, counter_type, _| {
             if touched[self.store.shard_of(id)].covers(key) {
-                series.push((id, key.endpoint.to_string(), key.metric.to_string(), key.tags.as_str().to_string(), counter_type));
+                series.push((
+                    id,
+                    key.endpoint.to_string(),
+                    key.metric.to_string(),
+                    key.tags.as_str().to_string(),
+                    counter_type,
+                ));
             }
         });
         for (id, endpoint, metric, tags, counter_type) in &series {
@@ -185,7 +191,14 @@ impl Engine {
 
     /// Appends what the judges hold and have done to the metrics page.
     pub fn show(&self, page: &mut String) {
-        let judge = (0..self.judges.len()).fold(judge::Stats::default(), |sum, shard| sum + self.judge(shard).stats());
+        let mut judge = judge::Stats::default();
+        for shard in 0..self.judges.len() {
+            let stats = self.judge(shard).stats();
+            judge.bound_series += stats.bound_series;
+            judge.bound_pairs += stats.bound_pairs;
+            judge.open_problems += stats.open_problems;
+            judge.memory_bytes += stats.memory_bytes;
+        }
         push_gauge(page, "judge_bound_series", "Series with at least one rule", judge.bound_series as f64);
         push_gauge(page, "judge_bound_pairs", "Pairs of a series and a rule", judge.bound_pairs as f64);
         push_gauge(page, "judge_open_problems", "Alarms that are open", judge.open_problems as f64);

@@ -176,11 +176,11 @@ impl Ingest {
             let Buffers { scratch, tags, samples, unknown } = buffers;
             samples.clear();
             unknown.clear();
-            let mut batch =
-                Batch { ingest: self, finder: self.engine.finder(), door, now, tags, samples, unknown, invalid: 0 };
-            let decoded = decode(&mut batch, scratch);
-            let Batch { finder, invalid, .. } = batch;
-            drop(finder);
+            let (decoded, invalid) = {
+                let finder = self.engine.finder();
+                let mut batch = Batch { ingest: self, finder, door, now, tags, samples, unknown, invalid: 0 };
+                (decode(&mut batch, scratch), batch.invalid)
+            };
             let total = decoded?;
             let invalid = invalid + self.create_unknown(door, unknown, samples)?;
             self.engine.append(samples, now).map_err(BatchError::Engine)?;

@@ -5,10 +5,22 @@ mod api;
 mod cli;
 mod clock;
 mod config;
+mod engine;
+mod ingest;
+mod loadgen;
+mod local_time;
 mod metrics;
+mod net;
 mod portal;
 mod role;
+mod rules;
+mod server;
 mod ui;
+mod ui_data;
+
+/// Chosen because it returns memory after bursts; .cargo/config.toml holds its settings.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
     cli::run()

@@ -16,11 +16,11 @@ use crate::net::listen::{ConnectionMetrics, Limits, bind, serve};
 use crate::net::rpc::{RpcLimits, RpcMetrics, Service, connection};
 use crate::net::{http, listen};
 use crate::portal::{Portal, admin};
+use crate::role::agent::AgentConfig;
 use crate::role::alarm::queue::EventQueue;
 use crate::role::hbs::HbsService;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, transfer};
-use crate::role::agent::AgentConfig;
 use crate::rules::{RulesTask, Settling, settle};
 use crate::{api, clock, ui};
 use anyhow::{Context, Result};
@@ -252,7 +252,7 @@ fn first_page(context: &api::Context) -> ui::Ui {
         viewer: context.config.api.viewer,
         user_of: Arc::new(move |headers| {
             let api = api.clone();
-            Box::pin(async move { api::auth::user_of(&headers, &api).await })
+            Box::pin(async move { api::auth::Caller::of(&headers, &api).await.ok().map(|caller| caller.name) })
         }),
     }
 }

@@ -14,6 +14,7 @@
 use crate::config::Viewer;
 use crate::portal::Portal;
 use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -220,18 +221,15 @@ fn addressed_to_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
 
 fn started_by_this_page(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
-    let origin_is_local = text("origin").is_none_or(|origin| {
-        origin.split_once("://").is_some_and(|(_, authority)| is_loopback_authority(authority))
-    });
+    let origin_is_local = text("origin")
+        .is_none_or(|origin| origin.split_once("://").is_some_and(|(_, authority)| is_loopback_authority(authority)));
     origin_is_local && text("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none")
 }
 
 /// True for `localhost`, `127.x.y.z` and `[::1]`, each with or without a port.
-fn is_loopback_authority(authority: &str) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(address, _)| address),
-        None => authority.split_once(':').map_or(authority, |(host, _)| host),
-    };
+fn is_loopback_authority(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
@@ -310,9 +308,8 @@ async fn overview(
 ) -> Result<Json<Overview>, Refusal> {
     let pattern = query.into_iter().find(|(key, _)| key == "q").map_or(String::new(), |(_, text)| text);
     let now = unix_now();
-    let (hosts, series) = shared
-        .read(move |data| Ok((find_hosts(data, &pattern.to_lowercase(), now), data.series_count())))
-        .await?;
+    let (hosts, series) =
+        shared.read(move |data| Ok((find_hosts(data, &pattern.to_lowercase(), now), data.series_count()))).await?;
     let (alarms, alarms_total) = open_alarms(&shared.ui.portal).await.map_err(broken)?;
     Ok(Json(Overview { now, user, silent_after_s: SILENT_AFTER_S, series, hosts, alarms_total, alarms }))
 }
@@ -415,12 +412,7 @@ async fn counters(
 }
 
 /// How many counters of `host` match, and the first `limit` of them in byte order.
-fn find_counters(
-    data: &dyn UiData,
-    host: &str,
-    limit: usize,
-    matches: impl Fn(&str) -> bool,
-) -> (usize, Vec<String>) {
+fn find_counters(data: &dyn UiData, host: &str, limit: usize, matches: impl Fn(&str) -> bool) -> (usize, Vec<String>) {
     let (mut total, mut first) = (0, BTreeMap::new());
     data.for_each_counter(host, &mut |counter| {
         if matches(counter) {

@@ -5,8 +5,10 @@
 //! a shared list.
 //! Invariants: a series without rules is not in the table. "Open" may be said of a series that has no open PROBLEM any
 //! more, never the other way round.
-//! Memory: 9 bytes per slot, of which 44 to 87 % are used: 10 to 21 bytes per bound series; nothing for others.
+//! Memory: 9 bytes per slot, of which 44 to 87 % are used, and 1 to 2 in the filter: 11 to 23 bytes per bound series; nothing
+//! for others.
 
+use crate::filter::Filter;
 use crate::list::{EMPTY, Lists};
 use crate::state::hash;
 use hashbrown::HashTable;
@@ -33,6 +35,7 @@ const SHRINK_BELOW: usize = 8;
 
 pub(crate) struct Bindings {
     table: HashTable<Binding>,
+    filter: Filter,
     lists: Lists,
     pairs: usize,
 }
@@ -50,12 +53,18 @@ impl Bound {
 
 impl Bindings {
     pub fn new() -> Bindings {
-        Bindings { table: HashTable::new(), lists: Lists::new(), pairs: 0 }
+        Bindings { table: HashTable::new(), filter: Filter::with_capacity(0), lists: Lists::new(), pairs: 0 }
     }
 
     #[inline]
     pub fn find(&self, series: SeriesId) -> Option<Bound> {
         self.table.find(hash(series), |binding| binding.series == series).map(|binding| binding.bound)
+    }
+
+    /// The same question without the answer, quicker where it is no.
+    #[inline]
+    pub fn contains(&self, series: SeriesId) -> bool {
+        self.filter.may_contain(series) && self.find(series).is_some()
     }
 
     /// The numbers of the rules; `one` is where a single one is put to be borrowed.
@@ -88,6 +97,8 @@ impl Bindings {
             }
             hashbrown::hash_table::Entry::Vacant(entry) => {
                 entry.insert(Binding { series, bound });
+                self.filter.insert(series);
+                self.grow_filter();
             }
         }
     }
@@ -98,6 +109,7 @@ impl Bindings {
         self.let_go(binding.bound);
         if self.table.len() < self.table.capacity() / SHRINK_BELOW {
             self.table.shrink_to(self.table.len() * 2, |binding| hash(binding.series));
+            self.refill_filter();
         }
     }
 
@@ -110,6 +122,8 @@ impl Bindings {
     /// Renumbers the rules of all series; a series whose rules are gone stays, with none, until it is set anew.
     pub fn renumber(&mut self, successor: impl Fn(u32) -> Option<u32>) {
         self.lists.renumber(&successor);
+        // A good moment to forget the series that are no longer bound.
+        self.refill_filter();
         self.pairs = 0;
         for binding in &mut self.table {
             let flags = binding.bound.0 & OPEN;
@@ -135,7 +149,18 @@ impl Bindings {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.table.allocation_size() + self.lists.memory_bytes()
+        self.table.allocation_size() + self.filter.memory_bytes() + self.lists.memory_bytes()
+    }
+
+    fn grow_filter(&mut self) {
+        if self.table.len() > self.filter.capacity() {
+            self.refill_filter();
+        }
+    }
+
+    fn refill_filter(&mut self) {
+        self.filter = Filter::with_capacity(self.table.len());
+        self.table.iter().for_each(|binding| self.filter.insert(binding.series));
     }
 
     fn let_go(&mut self, bound: Bound) {

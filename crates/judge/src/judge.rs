@@ -128,7 +128,7 @@ impl Judge {
 
     #[inline]
     pub fn is_bound(&self, series: SeriesId) -> bool {
-        self.bindings.find(series).is_some()
+        self.bindings.contains(series)
     }
 
     /// The rules of a series, for whoever asks why it (does not) alarm.

@@ -148,6 +148,22 @@ impl RuleSet {
         &list[start..start + count]
     }
 
+    /// Hosts with the numbers of their lists.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.hosts.iter().map(|(name, list)| (&**name, *list))
+    }
+
+    pub(crate) fn host(&self, name: &str) -> Option<u32> {
+        self.hosts.get(name).copied()
+    }
+
+    /// The strategies of a host's list, by the metric's name.
+    pub(crate) fn by_metric(&self, list: Option<u32>) -> HashMap<&str, &[(u32, u32)]> {
+        let list = list.map_or(&[][..], |list| &self.host_lists[list as usize]);
+        let of_a_metric = list.chunk_by(|a, b| a.0 == b.0);
+        of_a_metric.map(|rules| (metric_of(&self.rules[rules[0].1 as usize].source), rules)).collect()
+    }
+
     pub(crate) fn metric(&self, metric: &str) -> Option<u32> {
         self.metrics.get(metric).copied()
     }
@@ -281,10 +297,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn metric(&mut self, source: &EventRule) -> u32 {
-        let name = match source {
-            EventRule::Strategy(strategy) => strategy.metric.as_str(),
-            EventRule::Expression(expression) => expression.metric.as_str(),
-        };
+        let name = metric_of(source);
         let next = self.set.metrics.len() as u32;
         match self.set.metrics.get(name) {
             Some(metric) => *metric,
@@ -304,6 +317,13 @@ impl<'a> Compiler<'a> {
         self.set.ids.sort_unstable();
         self.set.rules.shrink_to_fit();
         (self.set, refused)
+    }
+}
+
+fn metric_of(source: &EventRule) -> &str {
+    match source {
+        EventRule::Strategy(strategy) => &strategy.metric,
+        EventRule::Expression(expression) => &expression.metric,
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Touched {
     successors: Vec<Option<u32>>,
     /// Metrics with an expression that came, went, or changed its tags.
     expression_metrics: HashSet<Box<str>>,
+    /// Metrics of which some host has other strategies than before; most series are known to be untouched by these two.
+    strategy_metrics: HashSet<Box<str>>,
     pub(crate) closed: Vec<OpenProblem>,
 }
 
@@ -31,21 +33,22 @@ impl Touched {
     pub(crate) fn between(old: Arc<RuleSet>, new: Arc<RuleSet>) -> Touched {
         let successors = successors(&old.rules, &new.rules);
         let expression_metrics = changed_expressions(&old.rules, &new.rules, &successors);
-        Touched { old, new, successors, expression_metrics, closed: Vec::new() }
+        let strategy_metrics = changed_strategies(&old, &new, &successors);
+        Touched { old, new, successors, expression_metrics, strategy_metrics, closed: Vec::new() }
     }
 
     /// Whether the series must be bound anew.
     pub fn covers(&self, key: SeriesKey<'_>) -> bool {
-        let (old_metric, new_metric) = (self.old.metric(key.metric), self.new.metric(key.metric));
-        if old_metric.is_none() && new_metric.is_none() {
-            return false;
-        }
-        if self.expression_metrics.contains(key.metric) {
+        if !self.expression_metrics.is_empty() && self.expression_metrics.contains(key.metric) {
             return true;
         }
+        if self.strategy_metrics.is_empty() || !self.strategy_metrics.contains(key.metric) {
+            return false;
+        }
+        let (old_metric, new_metric) = (self.old.metric(key.metric), self.new.metric(key.metric));
         let old = old_metric.map_or(&[][..], |metric| self.old.strategies_of(key.endpoint, metric));
         let new = new_metric.map_or(&[][..], |metric| self.new.strategies_of(key.endpoint, metric));
-        old.len() != new.len() || old.iter().zip(new).any(|(old, new)| self.successor(old.1) != Some(new.1))
+        !same(old, new, &self.successors)
     }
 
     /// The PROBLEMs that are forgotten because their rule is gone; see [`crate::Judge::bind`] for those of touched series.
@@ -85,6 +88,30 @@ fn changed_expressions(old: &[Rule], new: &[Rule], successors: &[Option<u32>]) -
     let came = new.iter().zip(has_predecessor).filter(|(_, has)| !has).map(|(rule, _)| rule);
     let is_expression = |rule: &&Rule| matches!(rule.source, EventRule::Expression(_));
     gone.chain(came).filter(is_expression).map(|rule| Box::from(scope(rule).1)).collect()
+}
+
+/// Whether the strategies of a host for a metric are the successors of what they were.
+fn same(old: &[(u32, u32)], new: &[(u32, u32)], successors: &[Option<u32>]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| successors[old.1 as usize] == Some(new.1))
+}
+
+fn changed_strategies(old: &RuleSet, new: &RuleSet, successors: &[Option<u32>]) -> HashSet<Box<str>> {
+    // Many hosts, few lists: each pair of lists is compared once.
+    let mut pairs: HashSet<(Option<u32>, Option<u32>)> = HashSet::new();
+    pairs.extend(old.hosts().map(|(name, list)| (Some(list), new.host(name))));
+    pairs.extend(new.hosts().filter(|(name, _)| old.host(name).is_none()).map(|(_, list)| (None, Some(list))));
+    let mut changed = HashSet::new();
+    for (old_list, new_list) in pairs {
+        let (old_list, new_list) = (old.by_metric(old_list), new.by_metric(new_list));
+        for (metric, rules) in &old_list {
+            if !same(rules, new_list.get(metric).copied().unwrap_or_default(), successors) {
+                changed.insert(Box::from(*metric));
+            }
+        }
+        changed
+            .extend(new_list.keys().filter(|metric| !old_list.contains_key(*metric)).map(|metric| Box::from(*metric)));
+    }
+    changed
 }
 
 fn scope(rule: &Rule) -> Scope<'_> {

@@ -235,7 +235,7 @@ enum Action {
         value: i32,
     },
     SetRule {
-        rule: Rule,
+        rule: Box<Rule>,
     },
     DropRule {
         id: i64,
@@ -249,7 +249,7 @@ enum Action {
 fn action() -> impl Strategy<Value = Action> {
     let metric = prop::sample::select(vec!["m", "n"]);
     let set = (rule(4), 1..4i64, metric).prop_map(|(rule, id, metric)| Action::SetRule {
-        rule: Rule { id, metric: metric.into(), max_step: 1, ..rule },
+        rule: Box::new(Rule { id, metric: metric.into(), max_step: 1, ..rule }),
     });
     prop_oneof![
         12 => (0..4usize, -4..9i32).prop_map(|(series, value)| Action::Push { series, value }),
@@ -282,7 +282,7 @@ fn interleave(actions: &[Action]) -> Result<(), TestCaseError> {
                 just_made = world.push(SeriesId(series as u32), point, now.max(time)).len();
             }
             Action::SetRule { rule } => {
-                rules.insert(rule.id, rule);
+                rules.insert(rule.id, *rule);
                 world.load(&in_force(&rules));
             }
             Action::DropRule { id } => {

@@ -12,6 +12,6 @@ pub mod tags;
 
 pub use event::{Event, EventRule, Status};
 pub use point::{Point, Sample};
-pub use rule::{Expression, Rules, Strategy, Template};
+pub use rule::{Expression, RuleTags, Rules, Strategy, Template};
 pub use series::{CounterType, SeriesId, SeriesKey};
 pub use tags::Tags;

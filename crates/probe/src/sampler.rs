@@ -29,7 +29,7 @@ pub(crate) struct Disks {
 }
 
 /// Two samples, the newer first. Both are needed for a rate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct LastTwo<T> {
     newer: Option<T>,
     older: Option<T>,
@@ -49,7 +49,8 @@ impl<T> LastTwo<T> {
     }
 }
 
-#[derive(Debug)]
+/// Cloned for a collection, so that the next sample need not wait for its end.
+#[derive(Clone, Debug)]
 pub struct Sampler {
     cpu: LastTwo<Cpu>,
     disks: LastTwo<Disks>,
@@ -69,6 +70,11 @@ impl Sampler {
             disks: LastTwo { newer: None, older: None },
             buffer: Vec::new(),
         }
+    }
+
+    /// True as soon as there are rates.
+    pub fn is_ready(&self) -> bool {
+        self.cpu.pair().is_some() || self.disks.pair().is_some()
     }
 
     /// To be called once a second. Each of the two files may fail by itself.

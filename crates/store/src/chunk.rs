@@ -457,6 +457,7 @@ mod tests {
         let mut backwards = odd;
         backwards.reverse();
         check(60, &regular(&backwards));
+        check(60, &regular(&[-0.0, 0.01, -0.0, 3.0]));
         check(60, &regular(&[f64::NAN, 1.0, f64::INFINITY, f64::NEG_INFINITY, 2.0]));
     }
 

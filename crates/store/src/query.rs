@@ -112,6 +112,13 @@ impl Store {
         self.table().meta(id).ok_or(Error::UnknownSeries(id.0))
     }
 
+    /// How many rows the answer to `query` has; 0 for a series that is not there.
+    pub fn rows(&self, id: SeriesId, query: &Query) -> usize {
+        let Ok(Meta { step, .. }) = self.meta(id) else { return 0 };
+        let row_step = row_step(query.from, query.now, step);
+        usize::try_from((query.to.saturating_sub(query.from).max(0)) / row_step).map_or(usize::MAX, |rows| rows.saturating_add(2))
+    }
+
     /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step within
     /// [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to` (aligned), so that
     /// the newest points are always seen.

@@ -1,21 +1,19 @@
-//! Who asks: the Apitoken header, and who may look without one.
+//! Who asks: the Apitoken header.
 //!
 //! How: the header holds `{"name":…,"sig":…}`; `sig` is a session's secret, or the server token of the configuration, which
-//! passes with any name. [`Caller`] is an extractor: a handler that takes it answers 401 to everybody else. [`Reader`] also
-//! lets the viewers of `api.viewer` in, for the first page.
+//! passes with any name. [`Caller`] is an extractor: a handler that takes it answers 401 to everybody else. The first page
+//! has its own rule, `api.viewer` (see `ui.rs`).
 //! Compat: the texts are the original's. There is no default server token, sessions expire, and blocked users have none.
 
 use super::Context;
 use super::error::ApiError;
 use crate::clock;
-use crate::config::Viewer;
 use crate::portal::session::{self, Found};
 use crate::portal::user::{self, User};
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri, header};
 use serde_json::Value;
-use std::net::SocketAddr;
 
 /// Somebody with a valid token.
 #[derive(Clone, Debug)]
@@ -46,7 +44,14 @@ impl FromRequestParts<Context> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Caller, ApiError> {
-        let (name, sig) = read_token(&parts.headers)?;
+        Caller::of(&parts.headers, context).await
+    }
+}
+
+impl Caller {
+    /// Who sent these headers.
+    pub async fn of(headers: &HeaderMap, context: &Context) -> Result<Caller, ApiError> {
+        let (name, sig) = read_token(headers)?;
         let server_token = &context.config.api.server_token;
         if !server_token.is_empty() && equal_in_constant_time(server_token, &sig) {
             let user = user::by_name(&context.portal, &name).await?;
@@ -58,21 +63,6 @@ impl FromRequestParts<Context> for Caller {
             Found::NoUser => Err(ApiError::unauthorized("not found this user")),
             Found::NoSession => Err(ApiError::unauthorized("session not found")),
         }
-    }
-}
-
-/// A [`Caller`], or somebody whom `api.viewer` lets read without a token (then None).
-#[derive(Clone, Debug)]
-pub struct Reader(pub Option<Caller>);
-
-impl FromRequestParts<Context> for Reader {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Reader, ApiError> {
-        if parts.headers.contains_key("apitoken") || !is_viewer(parts, context.config.api.viewer) {
-            return Caller::from_request_parts(parts, context).await.map(|caller| Reader(Some(caller)));
-        }
-        Ok(Reader(None))
     }
 }
 
@@ -93,36 +83,6 @@ pub fn read_token(headers: &HeaderMap) -> Result<(String, String), ApiError> {
     Ok((name, sig))
 }
 
-/// Loopback alone is not enough: a page of another site in a browser of this host comes from loopback too. Such a request
-/// names that site in Origin or Host, and one that a proxy handed on says so.
-fn is_viewer(parts: &Parts, viewer: Viewer) -> bool {
-    match viewer {
-        Viewer::None => false,
-        Viewer::All => true,
-        Viewer::Loopback => {
-            let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-            let host = header_text(&parts.headers, header::HOST.as_str());
-            let origin = header_text(&parts.headers, header::ORIGIN.as_str());
-            peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback())
-                && host.is_none_or(is_local_authority)
-                && origin
-                    .is_none_or(|origin| origin.split_once("://").is_some_and(|(_, rest)| is_local_authority(rest)))
-                && !["forwarded", "x-forwarded-for", "x-real-ip", "via"]
-                    .iter()
-                    .any(|name| parts.headers.contains_key(*name))
-        }
-    }
-}
-
-fn is_local_authority(text: &str) -> bool {
-    let Ok(uri) = text.parse::<Uri>() else { return false };
-    matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"))
-}
-
-fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).map(|value| value.to_str().unwrap_or("not text"))
-}
-
 /// Takes the same time wherever the two differ, so that the time says nothing about the token.
 fn equal_in_constant_time(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
@@ -131,7 +91,7 @@ fn equal_in_constant_time(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::{HeaderValue, Request};
+    use axum::http::HeaderValue;
 
     #[test]
     fn tokens() {
@@ -153,30 +113,6 @@ mod tests {
         check(r#"{"name":"","sig":"s"}"#, Err("token key:name is empty"));
         check(r#"{"name":"a","sig":5}"#, Err("token key:sig is empty"));
         check("[]", Err("token key:name is empty"));
-    }
-
-    #[test]
-    fn viewers() {
-        let check = |viewer, peer: &str, headers: &[(&str, &str)], expected: bool| {
-            let mut request = Request::builder().uri("/");
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            let (mut parts, ()) = request.body(()).expect("a request").into_parts();
-            parts.extensions.insert(ConnectInfo(peer.parse::<SocketAddr>().expect("an address")));
-            assert_eq!(is_viewer(&parts, viewer), expected, "{peer} {headers:?}");
-        };
-        let own = ("host", "127.0.0.1:8080");
-        check(Viewer::Loopback, "127.0.0.1:5", &[own], true);
-        check(Viewer::Loopback, "[::1]:5", &[("host", "[::1]:8080")], true);
-        check(Viewer::Loopback, "127.0.0.1:5", &[own, ("origin", "http://localhost:8080")], true);
-        check(Viewer::Loopback, "10.0.0.1:5", &[own], false);
-        check(Viewer::Loopback, "127.0.0.1:5", &[own, ("origin", "http://evil.example")], false);
-        check(Viewer::Loopback, "127.0.0.1:5", &[own, ("origin", "null")], false);
-        check(Viewer::Loopback, "127.0.0.1:5", &[("host", "rebound.example:8080")], false);
-        check(Viewer::Loopback, "127.0.0.1:5", &[own, ("x-forwarded-for", "10.0.0.1")], false);
-        check(Viewer::None, "127.0.0.1:5", &[own], false);
-        check(Viewer::All, "10.0.0.1:5", &[], true);
     }
 
     #[test]

@@ -178,7 +178,10 @@ pub fn check_length(name: &str, text: &str, max: usize) -> Result<(), ApiError> 
 
 fn check_list<T>(name: &str, list: &[T]) -> Result<(), ApiError> {
     if list.len() > LIST_MAX {
-        return Err(ApiError::bad(format!("{name} has {} elements, more than {LIST_MAX}: send it in parts", list.len())));
+        return Err(ApiError::bad(format!(
+            "{name} has {} elements, more than {LIST_MAX}: send it in parts",
+            list.len()
+        )));
     }
     Ok(())
 }

@@ -187,9 +187,7 @@ async fn history(
     }
     let query = Query { from: request.start_time, to: request.end_time, cf, now: crate::clock::now() };
     let points_max = context.config.graph.query_points_max as u64;
-    let checked = blocking(&context, {
-        move |engine| (points_asked(engine, &request, &query), request)
-    });
+    let checked = blocking(&context, move |engine| (points_asked(engine, &request, &query), request));
     let (points, request) = checked.await?;
     if points > points_max {
         return Err(ApiError::bad(format!(

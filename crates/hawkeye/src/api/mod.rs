@@ -10,10 +10,11 @@ pub mod attempts;
 pub mod auth;
 pub mod body;
 pub mod error;
-pub mod page;
 mod expression;
+mod graph;
 mod host;
 mod hostgroup;
+pub mod page;
 mod rule;
 mod session;
 mod strategy;
@@ -22,6 +23,7 @@ mod template;
 mod user;
 
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::portal::Portal;
 use attempts::Attempts;
 use axum::Router;
@@ -40,12 +42,13 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 pub struct Context {
     pub portal: Portal,
     pub config: Arc<Config>,
+    pub engine: Arc<Engine>,
     pub attempts: Arc<Attempts>,
 }
 
 impl Context {
-    pub fn new(portal: Portal, config: Arc<Config>) -> Context {
-        Context { portal, config, attempts: Arc::default() }
+    pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>) -> Context {
+        Context { portal, config, engine, attempts: Arc::default() }
     }
 }
 
@@ -54,6 +57,7 @@ pub fn router(context: Context) -> Router {
     let v1 = Router::new()
         .merge(session::routes())
         .merge(user::routes())
+        .merge(graph::routes())
         .merge(team::routes())
         .merge(host::routes())
         .merge(hostgroup::routes())

@@ -71,8 +71,7 @@ pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
 
 fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
     let points_max = (context.config.graph.hot_window / AGENT_STEP_S).clamp(1, i64::from(u32::MAX));
-    judge::check(&condition.func, &condition.op, points_max as u32)
-        .map_err(|error| ApiError::bad(format!("func or op cannot be judged: {error}")))
+    judge::check(&condition.func, &condition.op, points_max as u32).map_err(|error| ApiError::bad(error.to_string()))
 }
 
 /// `^(>|=|<|!)(=)?$`

@@ -34,9 +34,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     let (page, search) = (Page::of(&fields)?, Search::of(&fields)?);
     let all = template::all(&context.portal).await?;
     let names: HashMap<i64, &str> = all.iter().map(|template| (template.id, template.tpl_name.as_str())).collect();
-    let show = |template: &Template| {
-        object!({ "template": template, "parent_name": names.get(&template.parent_id).unwrap_or(&"") })
-    };
+    let show = |template: &Template| object!({ "template": template, "parent_name": names.get(&template.parent_id).unwrap_or(&"") });
     let templates: Vec<Value> = page.cut(all.iter().filter(|template| search.finds(&template.tpl_name)).map(show));
     json(object!({ "templates": templates }))
 }
@@ -45,7 +43,8 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
 async fn list_simple(State(context): State<Context>, fields: Fields) -> Answer {
     let search = Search::of(&fields)?;
     let all = template::all(&context.portal).await?.into_iter().filter(|template| search.finds(&template.tpl_name));
-    let in_short = |template: Template| Template { id: template.id, tpl_name: template.tpl_name, ..Template::default() };
+    let in_short =
+        |template: Template| Template { id: template.id, tpl_name: template.tpl_name, ..Template::default() };
     json(all.map(in_short).collect::<Vec<_>>())
 }
 

@@ -48,7 +48,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut shu
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        _ = shutdown.wait_for(|stop| *stop) => {
+        // The guard that `wait_for` returns must not live across the await below.
+        () = async { drop(shutdown.wait_for(|stop| *stop).await) } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

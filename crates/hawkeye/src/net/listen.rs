@@ -96,7 +96,8 @@ pub async fn serve<H, F>(
     loop {
         let (stream, peer) = tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => break,
+            // The guard that `wait_for` returns must not live across the await below.
+            () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
             result = listener.accept() => match result {
                 Ok(connection) => connection,
                 Err(error) => {

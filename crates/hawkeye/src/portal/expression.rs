@@ -2,9 +2,9 @@
 //!
 //! Each has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it (spec/control-plane.md §1).
 
-use super::action::{self, Action};
 use super::Portal;
-use model::RuleTags;
+use super::action::{self, Action};
+use model::rule::RuleTags;
 use serde::Serialize;
 
 /// The columns' lengths, in characters.

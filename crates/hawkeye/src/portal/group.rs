@@ -52,11 +52,8 @@ pub async fn create(portal: &Portal, grp_name: &str, create_user: &str) -> sqlx:
 }
 
 pub async fn rename(portal: &Portal, id: i64, grp_name: &str) -> sqlx::Result<u64> {
-    let done = sqlx::query("UPDATE grp SET grp_name = ? WHERE id = ?")
-        .bind(grp_name)
-        .bind(id)
-        .execute(portal.pool())
-        .await?;
+    let done =
+        sqlx::query("UPDATE grp SET grp_name = ? WHERE id = ?").bind(grp_name).bind(id).execute(portal.pool()).await?;
     Ok(done.rows_affected())
 }
 

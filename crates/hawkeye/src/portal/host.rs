@@ -3,9 +3,9 @@
 //! Invariants: names compare without case; a host is created by its first heartbeat (`hbs.rs`) or by putting its name into
 //! a group. Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
 
+use super::Portal;
 use super::group::{self, Group};
 use super::template::{self, Template};
-use super::Portal;
 use serde::Serialize;
 use sqlx::SqliteConnection;
 

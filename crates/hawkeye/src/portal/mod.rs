@@ -9,17 +9,23 @@
 //! counted when rules are computed.
 //! Memory: at most [`CONNECTIONS_MAX`] SQLite connections with [`CACHE_KIB`] of page cache each.
 
-pub mod user;
-pub mod password;
-pub mod session;
-pub mod team;
-pub mod host;
-pub mod group;
-pub mod plugin;
-pub mod template;
 pub mod action;
-pub mod strategy;
+pub mod admin;
+pub mod alarm;
+pub mod delivery;
 pub mod expression;
+pub mod group;
+pub mod hbs;
+pub mod host;
+pub mod password;
+pub mod plugin;
+pub mod rules;
+pub mod session;
+pub mod snapshot;
+pub mod strategy;
+pub mod team;
+pub mod template;
+pub mod user;
 
 use anyhow::{Context, Result, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};

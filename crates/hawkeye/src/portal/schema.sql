@@ -242,12 +242,14 @@ CREATE TABLE hawkeye_state (
 );
 CREATE TABLE hawkeye_delivery (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
-  target TEXT NOT NULL,                         -- what a failure delays: callback host, sms, im, mail gateway, smtp
+  target TEXT NOT NULL,                         -- what a failure delays: callback origin, sms, im, mail gateway, smtp
   kind TEXT NOT NULL,                           -- callback, sms, im, mail, smtp
+  lane TEXT NOT NULL,                           -- the event id; deliveries of one lane to one target keep their order
   body TEXT NOT NULL,                           -- JSON, by kind
   attempts INTEGER NOT NULL DEFAULT 0,
-  due_at INTEGER NOT NULL,                      -- Unix seconds of the next attempt
+  due_at INTEGER NOT NULL,                      -- Unix milliseconds of the next attempt
   created_at INTEGER NOT NULL,                  -- Unix seconds
   last_error TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX idx_hawkeye_delivery ON hawkeye_delivery (target, id);
+CREATE INDEX idx_hawkeye_delivery_due ON hawkeye_delivery (target, due_at, id);
+CREATE INDEX idx_hawkeye_delivery_lane ON hawkeye_delivery (target, lane, id);

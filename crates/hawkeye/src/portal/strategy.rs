@@ -31,8 +31,7 @@ pub struct Strategy {
     pub tpl_id: i64,
 }
 
-pub(super) type Row =
-    (i64, String, String, i64, i64, String, String, String, String, String, String, i64);
+pub(super) type Row = (i64, String, String, i64, i64, String, String, String, String, String, String, i64);
 
 impl From<Row> for Strategy {
     fn from(row: Row) -> Strategy {

@@ -2,8 +2,8 @@
 //!
 //! Invariants: a user is in a team once.
 
-use super::user::{self, User};
 use super::Portal;
+use super::user::{self, User};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 

@@ -3,8 +3,8 @@
 //! Compat: deleting a template deletes its action, strategies and bindings; its children keep a parent id that points
 //! nowhere, and are roots from then on.
 
-use super::group::{self, Group};
 use super::Portal;
+use super::group::{self, Group};
 use serde::Serialize;
 use std::collections::HashMap;
 

@@ -1,5 +1,6 @@
 //! Roles: what one process can be; the listing of this folder shows the system.
 
+pub mod agent;
 pub mod alarm;
 pub mod hbs;
 pub mod transfer;

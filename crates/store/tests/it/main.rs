@@ -1,6 +1,8 @@
 //! The store as its users see it: one module per promise.
 
 mod basics;
+mod crash;
+mod disk_full;
 mod model_test;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
-enum Step {
+enum Act {
     /// Series, steps ahead of the series' newest (negative: late), value.
     Put(Vec<(usize, i64, f64)>),
     Flush,
@@ -13,25 +13,25 @@ enum Step {
     Tick,
     Kill,
     Remove(usize),
-    ChangeStep(usize, u32),
+    Retime(usize, u32),
     Check(usize, i64, i64),
 }
 
 const SERIES: usize = 4;
 
-fn step() -> impl Strategy<Value = Step> {
+fn act() -> impl Strategy<Value = Act> {
     let value = prop_oneof![(-3i64..4).prop_map(|v| v as f64), any::<i32>().prop_map(|v| f64::from(v) / 7.0)];
     let ahead = prop_oneof![6 => Just(1i64), 1 => 0i64..40, 2 => -10i64..0, 1 => -3000i64..0];
     let point = (0..SERIES, ahead, value);
     prop_oneof![
-        20 => prop::collection::vec(point, 1..30).prop_map(Step::Put),
-        2 => Just(Step::Flush),
-        1 => (0u64..600).prop_map(Step::FailedFlush),
-        1 => Just(Step::Tick),
-        2 => Just(Step::Kill),
-        1 => (0..SERIES).prop_map(Step::Remove),
-        1 => (0..SERIES, 1u32..100).prop_map(|(series, step)| Step::ChangeStep(series, step)),
-        4 => (0..SERIES, -4000i64..10, 0i64..5000).prop_map(|(series, from, len)| Step::Check(series, from, len)),
+        20 => prop::collection::vec(point, 1..30).prop_map(Act::Put),
+        2 => Just(Act::Flush),
+        1 => (0u64..600).prop_map(Act::FailedFlush),
+        1 => Just(Act::Tick),
+        2 => Just(Act::Kill),
+        1 => (0..SERIES).prop_map(Act::Remove),
+        1 => (0..SERIES, 1u32..100).prop_map(|(series, step)| Act::Retime(series, step)),
+        4 => (0..SERIES, -4000i64..10, 0i64..5000).prop_map(|(series, from, len)| Act::Check(series, from, len)),
     ]
 }
 
@@ -62,33 +62,33 @@ impl World {
         self.store.as_ref().expect("open between steps")
     }
 
-    fn run(&mut self, step: Step) {
-        match step {
-            Step::Put(points) => self.put(&points),
-            Step::Flush => self.store().flush(NOW).expect("room"),
-            Step::FailedFlush(room) => {
+    fn run(&mut self, act: Act) {
+        match act {
+            Act::Put(points) => self.put(&points),
+            Act::Flush => self.store().flush(NOW).expect("room"),
+            Act::FailedFlush(room) => {
                 self.disk.set_room(Some(room));
                 // Whether it had room enough makes no difference to what is stored.
                 let _ = self.store().flush(NOW);
                 self.disk.set_room(None);
             }
-            Step::Tick => drop(self.store().tick(NOW).expect("room")),
-            Step::Kill => {
+            Act::Tick => drop(self.store().tick(NOW).expect("room")),
+            Act::Kill => {
                 self.store = None;
                 self.disk.restart_after_kill();
                 let (store, recovery) = open_with(&self.disk, small());
                 assert_eq!(recovery.corrupt, Vec::<String>::new());
                 self.store = Some(store);
             }
-            Step::Remove(series) => {
+            Act::Remove(series) => {
                 assert!(self.store().remove_series(self.ids[series]).expect("room"));
                 self.ids[series] = gauge(self.store(), NAMES[series]);
                 self.model[series].clear();
             }
-            Step::ChangeStep(series, step) => {
+            Act::Retime(series, step) => {
                 self.store().set_meta(self.ids[series], CounterType::Gauge, step).expect("room");
             }
-            Step::Check(series, from, len) => {
+            Act::Check(series, from, len) => {
                 let from = self.newest[series] + from * 60;
                 self.check(series, from, from + len * 60);
             }
@@ -124,16 +124,16 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
     #[test]
-    fn equals_the_model(steps in prop::collection::vec(step(), 1..60)) {
+    fn equals_the_model(acts in prop::collection::vec(act(), 1..60)) {
         let mut world = World::new();
-        for step in steps {
-            world.run(step);
+        for act in acts {
+            world.run(act);
         }
         world.check_all();
-        world.run(Step::Kill);
+        world.run(Act::Kill);
         world.check_all();
-        world.run(Step::Flush);
-        world.run(Step::Kill);
+        world.run(Act::Flush);
+        world.run(Act::Kill);
         world.check_all();
     }
 }

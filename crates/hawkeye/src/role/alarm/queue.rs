@@ -91,8 +91,8 @@ pub struct Stats {
     pub bytes: u64,
     pub segments: usize,
     pub open_problems: usize,
-    /// Of the event that was appended last; 0 before the first in the life of this process.
-    pub last_seq: u64,
+    /// Events appended in the life of this process.
+    pub appended: u64,
 }
 
 pub struct EventQueue {
@@ -114,7 +114,7 @@ struct State {
     segments: VecDeque<Segment>,
     file: Arc<File>,
     next_seq: u64,
-    last_seq: u64,
+    appended: u64,
     open: HashMap<AlarmKey, Place>,
     /// Reused for each append.
     buffer: Vec<u8>,
@@ -190,7 +190,7 @@ impl EventQueue {
             segments,
             file: Arc::new(file),
             next_seq,
-            last_seq: 0,
+            appended: 0,
             open,
             buffer: Vec::new(),
             tail_dirty: false,
@@ -220,7 +220,7 @@ impl EventQueue {
         }
         let base = self.write_buffer(&mut state)?;
         state.next_seq += events.len() as u64;
-        state.last_seq = state.next_seq - 1;
+        state.appended += events.len() as u64;
         for ((key, event), place) in keys.into_iter().zip(events).zip(places) {
             match event.status {
                 Status::Problem => state.open.insert(key, Place { at: base + place.at, ..place }),
@@ -307,8 +307,12 @@ impl EventQueue {
             bytes: state.segments.iter().map(|segment| segment.end).sum(),
             segments: state.segments.len(),
             open_problems: state.open.len(),
-            last_seq: state.last_seq,
+            appended: state.appended,
         }
+    }
+
+    pub fn bytes_max(&self) -> u64 {
+        self.options.bytes_max
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,0 +1,146 @@
+//! Client: JSON-RPC 1.0 calls over one connection to one address.
+//!
+//! Compat: one outstanding call per connection, ids from 0 on for each connection, a call that takes longer than 10 s
+//! closes it (spec/wire.md §1). An answer with an error leaves the connection usable; everything else that goes wrong
+//! closes it, and the next call connects anew.
+//! Invariants: dropping a call half-way closes the connection, so an answer is never taken for that of another call.
+//! Memory: while connected, the buffers of the last call, shrunk to [`BUFFER_KEEP`]; an answer has at most [`ANSWER_MAX`].
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::{Framer, Scratch, jsonrpc};
+
+/// The original agent's.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer is hbs's list of probes: a thousand of them have some 100 kB.
+const ANSWER_MAX: usize = 4 << 20;
+/// One collector group has 2 to 30 kB.
+const BUFFER_KEEP: usize = 32 << 10;
+
+#[derive(Debug)]
+pub enum CallError {
+    /// Nobody answered, or not as the protocol wants it. The connection is closed.
+    Broken(String),
+    /// The other side has answered with this error.
+    Refused(String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Broken(text) => write!(f, "{text}"),
+            CallError::Refused(text) => write!(f, "refused: {text}"),
+        }
+    }
+}
+
+pub struct Client {
+    address: String,
+    connect_timeout: Duration,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    framer: Framer,
+    out: Vec<u8>,
+    input: Vec<u8>,
+    next_id: u64,
+}
+
+impl Client {
+    pub fn new(address: &str, connect_timeout: Duration) -> Client {
+        Client { address: address.to_string(), connect_timeout, connection: None }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The own address as the other side sees it. Connects if need be.
+    pub async fn local_ip(&mut self) -> Result<IpAddr, CallError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let local = connection.stream.local_addr().map_err(|error| broken("own address", error))?;
+        self.connection = Some(connection);
+        Ok(local.ip().to_canonical())
+    }
+
+    /// Calls `method` with the JSON `param`; returns the JSON of the result.
+    pub async fn call(&mut self, method: &str, param: &[u8]) -> Result<Vec<u8>, CallError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let call = tokio::time::timeout(CALL_TIMEOUT, connection.call(method, param)).await;
+        let result = call.map_err(|_| CallError::Broken(format!("no answer within {CALL_TIMEOUT:?}")))?;
+        if !matches!(result, Err(CallError::Broken(_))) {
+            connection.shrink();
+            self.connection = Some(connection);
+        }
+        result
+    }
+
+    async fn connect(&self) -> Result<Connection, CallError> {
+        let stream = tokio::time::timeout(self.connect_timeout, TcpStream::connect(&self.address)).await;
+        let stream = stream
+            .map_err(|_| CallError::Broken(format!("no connection within {:?}", self.connect_timeout)))?
+            .map_err(|error| broken("cannot connect", error))?;
+        // A request is one write; waiting to merge it with the next would only delay it.
+        stream.set_nodelay(true).map_err(|error| broken("cannot set TCP_NODELAY", error))?;
+        Ok(Connection { stream, framer: Framer::new(ANSWER_MAX), out: Vec::new(), input: Vec::new(), next_id: 0 })
+    }
+}
+
+impl Connection {
+    async fn call(&mut self, method: &str, param: &[u8]) -> Result<Vec<u8>, CallError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.out.clear();
+        jsonrpc::write_request(&mut self.out, method, id, param);
+        self.stream.write_all(&self.out).await.map_err(|error| broken("cannot send", error))?;
+        let message = self.read_message().await?;
+        let mut scratch = Scratch::new();
+        let answer = jsonrpc::response(&message, &mut scratch)
+            .map_err(|error| CallError::Broken(format!("the answer is no JSON-RPC: {error}")))?;
+        if answer.id != id {
+            return Err(CallError::Broken(format!("the answer has id {}, want {id}", answer.id)));
+        }
+        match answer.error {
+            Some(text) => Err(CallError::Refused(text)),
+            None => Ok(answer.result.to_vec()),
+        }
+    }
+
+    async fn read_message(&mut self) -> Result<Vec<u8>, CallError> {
+        loop {
+            let found = self.framer.scan(&self.input);
+            if let Some(range) = found.map_err(|error| CallError::Broken(format!("the answer is broken: {error}")))? {
+                let message = self.input[range.clone()].to_vec();
+                self.input.drain(..range.end);
+                self.framer.reset();
+                return Ok(message);
+            }
+            let read = self.stream.read_buf(&mut self.input).await.map_err(|error| broken("cannot receive", error))?;
+            if read == 0 {
+                return Err(CallError::Broken("the connection was closed".into()));
+            }
+        }
+    }
+
+    fn shrink(&mut self) {
+        self.out.clear();
+        self.out.shrink_to(BUFFER_KEEP);
+        self.input.shrink_to(BUFFER_KEEP);
+    }
+}
+
+fn broken(what: &str, error: io::Error) -> CallError {
+    CallError::Broken(format!("{what}: {error}"))
+}

@@ -1,0 +1,227 @@
+//! Heartbeat: tells hbs that this host lives, and asks what to watch.
+//!
+//! How: one connection, three calls per heartbeat: `ReportStatus`, `BuiltinMetrics` with the checksum of what is known
+//! (first the text `nil`), `TrustableIps`. When hbs is away the last known probes go on, and it is tried again sooner.
+//! Compat: spec/wire.md §4. `MinePlugins` is not asked, because this agent runs no plugins. The original ignores
+//! an answer whose timestamp is not newer than the last; calls follow each other here, so an answer is never stale, and
+//! an hbs whose clock was set back is heard. The original opens a connection of its own to find its address.
+
+use super::client::{CallError, Client};
+use anyhow::{Result, anyhow, bail};
+use probe::Driven;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use wire::hbs::{AgentReport, write_report};
+use wire::json::{self, name_eq, push_string};
+use wire::{JsonError, Scratch};
+
+/// `Version@Commit` in the original; the column for it has 16 characters.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "@hawkeye");
+const _: () = assert!(VERSION.len() <= 16);
+/// The text that the original sends when plugins are off.
+const PLUGIN_VERSION: &str = "plugin not enabled";
+/// What the original sends as the checksum when it knows nothing yet.
+const NO_CHECKSUM: &str = "nil";
+/// Pause after the first failed heartbeat; it doubles up to the interval.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What hbs has said.
+#[derive(Default)]
+pub struct Orders {
+    driven: Mutex<Arc<Driven>>,
+    trustable_ips: Mutex<String>,
+    pub failures: AtomicU64,
+}
+
+impl Orders {
+    pub fn driven(&self) -> Arc<Driven> {
+        self.driven.lock().expect("nothing panics while this is locked").clone()
+    }
+
+    /// Addresses joined by commas.
+    pub fn trustable_ips(&self) -> String {
+        self.trustable_ips.lock().expect("nothing panics while this is locked").clone()
+    }
+}
+
+pub struct Heartbeat {
+    client: Client,
+    hostname: String,
+    /// "" is the local address of the connection.
+    ip: String,
+    interval: Duration,
+    orders: Arc<Orders>,
+    checksum: String,
+    is_down: bool,
+}
+
+impl Heartbeat {
+    pub fn new(client: Client, hostname: &str, ip: &str, interval: Duration, orders: Arc<Orders>) -> Heartbeat {
+        Heartbeat {
+            client,
+            hostname: hostname.to_string(),
+            ip: ip.to_string(),
+            interval,
+            orders,
+            checksum: NO_CHECKSUM.to_string(),
+            is_down: false,
+        }
+    }
+
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = self.beat_for_ever() => {}
+        }
+    }
+
+    async fn beat_for_ever(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.beat().await {
+                Ok(()) => {
+                    if std::mem::take(&mut self.is_down) {
+                        tracing::info!(hbs = self.client.address(), "hbs answers again");
+                    }
+                    pause = FIRST_PAUSE;
+                    tokio::time::sleep(self.interval).await;
+                }
+                Err(error) => {
+                    self.orders.failures.fetch_add(1, Ordering::Relaxed);
+                    if !std::mem::replace(&mut self.is_down, true) {
+                        let error = format!("{error:#}");
+                        tracing::warn!(
+                            hbs = self.client.address(),
+                            error,
+                            "no heartbeat: hbs does not answer as it should"
+                        );
+                    }
+                    tokio::time::sleep(pause.min(self.interval)).await;
+                    pause = (pause * 2).min(self.interval);
+                }
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> Result<()> {
+        self.report_status().await?;
+        self.ask_for_probes().await?;
+        self.ask_for_trustable_ips().await
+    }
+
+    async fn report_status(&mut self) -> Result<()> {
+        let ip = if self.ip.is_empty() {
+            self.client.local_ip().await.map_err(failed("connect"))?.to_string()
+        } else {
+            self.ip.clone()
+        };
+        let report = AgentReport {
+            hostname: self.hostname.clone(),
+            ip,
+            agent_version: VERSION.to_string(),
+            plugin_version: PLUGIN_VERSION.to_string(),
+        };
+        let mut param = Vec::new();
+        write_report(&mut param, &report);
+        self.client.call("Agent.ReportStatus", &param).await.map_err(failed("Agent.ReportStatus"))?;
+        Ok(())
+    }
+
+    async fn ask_for_probes(&mut self) -> Result<()> {
+        let mut param = b"{\"Hostname\":".to_vec();
+        push_string(&mut param, &self.hostname);
+        param.extend_from_slice(b",\"Checksum\":");
+        push_string(&mut param, &self.checksum);
+        param.push(b'}');
+        let call = self.client.call("Agent.BuiltinMetrics", &param).await;
+        let answer = read_probes(&call.map_err(failed("Agent.BuiltinMetrics"))?)
+            .map_err(|error| anyhow!("Agent.BuiltinMetrics: {error}"))?;
+        if answer.checksum == self.checksum {
+            return Ok(());
+        }
+        let pairs = answer.metrics.iter().map(|(metric, tags)| (metric.as_str(), tags.as_str()));
+        let (driven, refused) = Driven::parse(pairs);
+        for reason in refused {
+            tracing::warn!(reason, "hbs asks for a probe that cannot be run; correct the strategy's tags");
+        }
+        *self.orders.driven.lock().expect("nothing panics while this is locked") = Arc::new(driven);
+        self.checksum = answer.checksum;
+        Ok(())
+    }
+
+    async fn ask_for_trustable_ips(&mut self) -> Result<()> {
+        let result = self.client.call("Agent.TrustableIps", b"{}").await.map_err(failed("Agent.TrustableIps"))?;
+        let Some(addresses) = json::string(&result, &mut Scratch::new()).map(str::to_string) else {
+            bail!("Agent.TrustableIps: the result is no string");
+        };
+        *self.orders.trustable_ips.lock().expect("nothing panics while this is locked") = addresses;
+        Ok(())
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(CallError) -> anyhow::Error {
+    move |error| anyhow!("{what}: {error}")
+}
+
+/// The answer to `Agent.BuiltinMetrics`.
+#[derive(Debug, Default, PartialEq)]
+struct Probes {
+    metrics: Vec<(String, String)>,
+    checksum: String,
+}
+
+fn read_probes(result: &[u8]) -> Result<Probes, JsonError> {
+    let (mut metrics, mut checksum): (&[u8], &[u8]) = (b"null", b"null");
+    json::fields(result, &mut Scratch::new(), |name, value| {
+        if name_eq(name, "Metrics") {
+            metrics = value;
+        } else if name_eq(name, "Checksum") {
+            checksum = value;
+        }
+    })?;
+    let mut scratch = Scratch::new();
+    let mut text = |raw| json::string(raw, &mut scratch).unwrap_or_default().to_string();
+    let mut probes = Probes { checksum: text(checksum), ..Probes::default() };
+    let mut fault = None;
+    json::elements(metrics, |element| {
+        let mut pair = (String::new(), String::new());
+        let read = json::fields(element, &mut Scratch::new(), |name, value| {
+            if name_eq(name, "Metric") {
+                pair.0 = text(value);
+            } else if name_eq(name, "Tags") {
+                pair.1 = text(value);
+            }
+        });
+        match read {
+            Ok(()) => probes.metrics.push(pair),
+            Err(error) => fault = Some(error),
+        }
+    })?;
+    fault.map_or(Ok(probes), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_hbs_sends() {
+        let pair = |metric: &str, tags: &str| (metric.to_string(), tags.to_string());
+        let check = |json: &str, metrics: Vec<(String, String)>, checksum: &str| {
+            let probes = read_probes(json.as_bytes()).expect(json);
+            assert_eq!(probes, Probes { metrics, checksum: checksum.to_string() });
+        };
+        check(
+            r#"{"Metrics":[{"Metric":"du.bs","Tags":"path=\/var"},{"Metric":"proc.num","Tags":"name=a b"}],"Checksum":"c","Timestamp":1}"#,
+            vec![pair("du.bs", "path=/var"), pair("proc.num", "name=a b")],
+            "c",
+        );
+        check(r#"{"Metrics":[],"Checksum":"","Timestamp":1}"#, vec![], "");
+        check(r#"{"Metrics":null,"Checksum":"","Timestamp":0}"#, vec![], "");
+        assert!(read_probes(b"[]").is_err());
+        assert!(read_probes(br#"{"Metrics":[1]}"#).is_err());
+        assert!(read_probes(br#"{"Metrics":{}}"#).is_err());
+    }
+}

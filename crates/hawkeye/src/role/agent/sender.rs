@@ -1,0 +1,180 @@
+//! Sender: takes the oldest batch to a transfer, and tries again until one has it.
+//!
+//! How: the addresses are tried in random order, the first that answers has the batch. When none does, the sender
+//! waits longer each time (with jitter, so that a fleet does not come back in one second) and the queue fills.
+//! A transfer that answers with an error has read the batch and does not want it: it may be ill (a full disk), so the batch
+//! is tried [`REFUSALS_MAX`] times; then it is dropped and counted, because everything behind it would wait for ever.
+//! Compat: one connection per address, one outstanding call; the original gives up after one round over the addresses.
+//! A batch whose answer was lost is sent again: at least once, and a transfer keeps one point per series and time.
+
+use super::batch::Batch;
+use super::client::{CallError, Client};
+use super::queue::Queue;
+use rand::seq::SliceRandom;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use wire::Scratch;
+use wire::transfer::read_answer;
+
+/// The longest pause between two attempts: with a minute's interval, a transfer that is back is found before the next round.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// With the pauses between them about four minutes: enough for a restart, and for an operator to see it in the log.
+const REFUSALS_MAX: u32 = 10;
+/// How long the last batches may take when the agent stops.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub struct SenderCounters {
+    pub items_sent: AtomicU64,
+    /// Of the sent ones, those that transfer called invalid.
+    pub items_invalid: AtomicU64,
+    /// Of batches that were given up after [`REFUSALS_MAX`] refusals.
+    pub items_refused: AtomicU64,
+    pub failures: AtomicU64,
+}
+
+pub struct Sender {
+    queue: Arc<Queue>,
+    clients: Vec<Client>,
+    counters: Arc<SenderCounters>,
+    first_pause: Duration,
+    pause: Duration,
+    /// Of the oldest batch.
+    refusals: u32,
+    is_down: bool,
+}
+
+enum Outcome {
+    Taken,
+    /// At least one transfer refused, none took it.
+    Refused(String),
+    Unreachable(String),
+}
+
+impl Sender {
+    /// `first_pause` is the pause after the first failure; each further one doubles it.
+    pub fn new(
+        queue: Arc<Queue>,
+        addresses: &[String],
+        connect_timeout: Duration,
+        first_pause: Duration,
+        counters: Arc<SenderCounters>,
+    ) -> Sender {
+        let clients = addresses.iter().map(|address| Client::new(address, connect_timeout)).collect();
+        Sender { queue, clients, counters, first_pause, pause: first_pause, refusals: 0, is_down: false }
+    }
+
+    /// Sends until `shutdown` turns true, then what is left, for [`FINISH_TIMEOUT`] at most.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let stopped = tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => true,
+            () = self.deliver() => false,
+        };
+        debug_assert!(stopped, "delivering never ends by itself");
+        if tokio::time::timeout(FINISH_TIMEOUT, self.deliver_rest()).await.is_err() {
+            tracing::warn!("no transfer took the rest within {FINISH_TIMEOUT:?}");
+        }
+        let left = self.queue.size();
+        if left.items > 0 {
+            tracing::warn!(items = left.items, "stopped with items that no transfer has taken: they are lost");
+        }
+    }
+
+    async fn deliver(&mut self) {
+        loop {
+            let (id, batch) = self.queue.oldest().await;
+            if !self.attempt(id, &batch).await {
+                tokio::time::sleep(with_jitter(self.pause)).await;
+                self.pause = (self.pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// Ends at the first failure: there is no time left to wait for better days.
+    async fn deliver_rest(&mut self) {
+        while let Some((id, batch)) = self.queue.try_oldest() {
+            if !self.attempt(id, &batch).await {
+                return;
+            }
+        }
+    }
+
+    /// True when the batch is out of the queue.
+    async fn attempt(&mut self, id: u64, batch: &Batch) -> bool {
+        match self.send(batch).await {
+            Outcome::Taken => {
+                self.queue.remove(id, batch.items);
+                self.back_to_normal();
+                true
+            }
+            Outcome::Refused(text) => {
+                self.failed(&text);
+                self.refusals += 1;
+                if self.refusals < REFUSALS_MAX {
+                    return false;
+                }
+                tracing::warn!(items = batch.items, error = text, "dropped a batch that no transfer wants");
+                self.counters.items_refused.fetch_add(batch.items as u64, Ordering::Relaxed);
+                self.queue.remove(id, batch.items);
+                self.refusals = 0;
+                true
+            }
+            Outcome::Unreachable(text) => {
+                self.failed(&text);
+                false
+            }
+        }
+    }
+
+    async fn send(&mut self, batch: &Batch) -> Outcome {
+        self.clients.shuffle(&mut rand::rng());
+        let (mut refused, mut texts) = (false, String::new());
+        for client in &mut self.clients {
+            match client.call("Transfer.Update", &batch.json).await {
+                Ok(result) => {
+                    count_taken(&self.counters, batch, &result);
+                    return Outcome::Taken;
+                }
+                Err(error) => {
+                    refused |= matches!(error, CallError::Refused(_));
+                    let separator = if texts.is_empty() { "" } else { "; " };
+                    texts += &format!("{separator}{}: {error}", client.address());
+                }
+            }
+        }
+        if refused { Outcome::Refused(texts) } else { Outcome::Unreachable(texts) }
+    }
+
+    fn failed(&mut self, text: &str) {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        if !self.is_down {
+            tracing::warn!(error = text, "no transfer took the points: they are kept and sent later");
+            self.is_down = true;
+        }
+    }
+
+    fn back_to_normal(&mut self) {
+        if self.is_down {
+            tracing::info!(items = self.queue.size().items, "transfer takes points again; items still waiting follow");
+            self.is_down = false;
+        }
+        self.refusals = 0;
+        self.pause = self.first_pause;
+    }
+}
+
+fn count_taken(counters: &SenderCounters, batch: &Batch, result: &[u8]) {
+    counters.items_sent.fetch_add(batch.items as u64, Ordering::Relaxed);
+    // An answer that cannot be read counts nothing invalid; that it came is what matters.
+    let invalid = read_answer(result, &mut Scratch::new()).map_or(0, |answer| answer.invalid) as u64;
+    if invalid > 0 && counters.items_invalid.fetch_add(invalid, Ordering::Relaxed) == 0 {
+        tracing::warn!(invalid, items = batch.items, "transfer refused items of a batch (said once, counted always)");
+    }
+}
+
+/// Between half of `pause` and all of it.
+fn with_jitter(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..=1.0))
+}

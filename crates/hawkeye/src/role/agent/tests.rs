@@ -1,0 +1,309 @@
+//! The agent against a transfer and an hbs that the test plays, over real sockets on free ports.
+
+use super::*;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, StatusCode};
+use batch::Batch;
+use model::CounterType;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tower::ServiceExt;
+use wire::{Framer, Scratch, decode_items, jsonrpc};
+
+/// A test that fails ends, instead of waiting for what never comes.
+const GUARD: Duration = Duration::from_secs(20);
+
+const FAST: Pace = Pace { sample: Duration::from_millis(1), first_pause: Duration::from_micros(1) };
+
+#[derive(Debug)]
+struct Asked {
+    method: String,
+    param: String,
+}
+
+/// What a played server does with the n-th request of its life.
+enum Reply {
+    Result(&'static str),
+    Error(&'static str),
+    Close,
+}
+
+struct Played {
+    address: String,
+    asked: UnboundedReceiver<Asked>,
+}
+
+impl Played {
+    async fn start(reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Played {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (asked, received) = unbounded_channel();
+        tokio::spawn(async move {
+            let mut count = 0;
+            // One connection at a time: the agent has one per address.
+            while let Ok((stream, _)) = listener.accept().await {
+                serve(stream, &asked, &reply, &mut count).await;
+            }
+        });
+        Played { address, asked: received }
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::time::timeout(GUARD, self.asked.recv()).await.expect("no request came").expect("played server lives")
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    asked: &UnboundedSender<Asked>,
+    reply: &impl Fn(usize, &str) -> Reply,
+    count: &mut usize,
+) {
+    let (mut framer, mut input, mut out) = (Framer::new(16 << 20), Vec::new(), Vec::new());
+    loop {
+        let Some(range) = framer.scan(&input).expect("the agent's frames are whole") else {
+            match stream.read_buf(&mut input).await {
+                Ok(1..) => continue,
+                _ => return,
+            }
+        };
+        let mut scratch = Scratch::new();
+        let request = jsonrpc::request(&input[range.clone()], &mut scratch).expect("the agent's requests are right");
+        let param = String::from_utf8(request.param.expect("a parameter").to_vec()).expect("UTF-8");
+        let method = request.method.to_string();
+        out.clear();
+        match reply(*count, &method) {
+            Reply::Result(json) => jsonrpc::write_result(&mut out, request.id, json.as_bytes()),
+            Reply::Error(text) => jsonrpc::write_error(&mut out, request.id, text),
+            Reply::Close => {}
+        }
+        *count += 1;
+        // The test may have seen enough.
+        let _ = asked.send(Asked { method, param });
+        if out.is_empty() || stream.write_all(&out).await.is_err() {
+            return;
+        }
+        input.drain(..range.end);
+        framer.reset();
+    }
+}
+
+const TAKEN: Reply = Reply::Result(r#"{"Message":"ok","Total":1,"Invalid":0,"Latency":0}"#);
+
+fn config(text: &str) -> AgentConfig {
+    AgentConfig::load(text, std::iter::empty(), &[], "host-1").expect("valid")
+}
+
+/// Metric, tags, value, type, step, endpoint, timestamp of each item.
+type Row = (String, String, f64, CounterType, u32, String, i64);
+
+fn rows(json: &[u8]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    decode_items(json, &mut Scratch::new(), &mut |item| {
+        let item = item.expect("valid item");
+        let (metric, tags) = (item.metric.to_string(), item.tags.to_string());
+        rows.push((metric, tags, item.value, item.counter_type, item.step, item.endpoint.to_string(), item.timestamp));
+    })
+    .expect("an array");
+    rows
+}
+
+#[tokio::test]
+async fn collects_for_a_transfer_and_does_what_hbs_asks() {
+    let mut transfer = Played::start(|_, _| TAKEN).await;
+    let mut hbs = Played::start(|_, method| match method {
+        "Agent.ReportStatus" => Reply::Result(r#"{"code":0}"#),
+        "Agent.BuiltinMetrics" => Reply::Result(
+            r#"{"Metrics":[{"Metric":"proc.num","Tags":"name=nginx"},{"Metric":"du.bs","Tags":"path=/nonexistent"}],"Checksum":"c1","Timestamp":1}"#,
+        ),
+        "Agent.TrustableIps" => Reply::Result(r#""10.0.0.1""#),
+        _ => Reply::Error("rpc: can't find method"),
+    })
+    .await;
+    let config = config(&format!(
+        "transfer_addrs = [{:?}]\nhbs_addr = {:?}\nrootfs = \"../probe/testdata/fixture_root\"\ninterval = \"1s\"\n\
+         heartbeat_interval = \"1s\"\nignore = [\"cpu.busy\"]\n[default_tags]\nidc = \"bj\"\n[listen]\nagent_http = \"\"",
+        transfer.address, hbs.address
+    ));
+    let (stop, stopping) = watch::channel(false);
+    let agent = tokio::spawn(run_at(config, FAST, stopping));
+
+    let asked = hbs.next().await;
+    let expected =
+        r#"{"Hostname":"host-1","IP":"127.0.0.1","AgentVersion":"VERSION","PluginVersion":"plugin not enabled"}"#;
+    assert_eq!(
+        (asked.method.as_str(), asked.param),
+        ("Agent.ReportStatus", expected.replace("VERSION", heartbeat::VERSION))
+    );
+    let asked = hbs.next().await;
+    assert_eq!(asked.method, "Agent.BuiltinMetrics");
+    assert_eq!(asked.param, r#"{"Hostname":"host-1","Checksum":"nil"}"#);
+    assert_eq!(hbs.next().await.method, "Agent.TrustableIps");
+    assert_eq!(hbs.next().await.method, "Agent.ReportStatus");
+    assert_eq!(hbs.next().await.param, r#"{"Hostname":"host-1","Checksum":"c1"}"#);
+
+    let (mut alive, mut processes, mut du) = (false, false, false);
+    while !(alive && processes && du) {
+        let asked = transfer.next().await;
+        assert_eq!(asked.method, "Transfer.Update");
+        for (metric, tags, value, counter_type, step, endpoint, timestamp) in rows(asked.param.as_bytes()) {
+            assert_eq!((step, endpoint.as_str()), (1, "host-1"), "{metric}");
+            assert!(tags.contains("idc=bj"), "{metric} {tags}");
+            assert_ne!(metric, "cpu.busy");
+            assert!(timestamp > 1_600_000_000);
+            let is = |wanted: &str| metric == wanted && counter_type == CounterType::Gauge;
+            alive |= is("agent.alive") && value == 1.0;
+            processes |= is("proc.num") && value == 3.0 && tags == "idc=bj,name=nginx";
+            du |= is("du.bs") && value == -1.0 && tags == "idc=bj,path=/nonexistent";
+        }
+    }
+    stop.send_replace(true);
+    tokio::time::timeout(GUARD, agent).await.expect("ends").expect("no panic").expect("no error");
+}
+
+fn sender_for(address: &str) -> (Arc<Queue>, Arc<SenderCounters>, Sender) {
+    let (queue, counters) = (Arc::new(Queue::new(1 << 20)), Arc::new(SenderCounters::default()));
+    let addresses = [address.to_string()];
+    let sender = Sender::new(queue.clone(), &addresses, Duration::from_secs(5), FAST.first_pause, counters.clone());
+    (queue, counters, sender)
+}
+
+fn numbered(number: usize) -> Batch {
+    Batch { json: format!("[{number}]").into_bytes().into(), items: 1 }
+}
+
+#[tokio::test]
+async fn waits_for_a_transfer_and_sends_in_order() {
+    let mut transfer = Played::start(|count, _| if count < 3 { Reply::Close } else { TAKEN }).await;
+    let (queue, counters, sender) = sender_for(&transfer.address);
+    (0..4).for_each(|number| queue.push(numbered(number)));
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(sender.run(stopping));
+    for expected in ["[0]", "[0]", "[0]", "[0]", "[1]", "[2]", "[3]"] {
+        assert_eq!(transfer.next().await.param, expected);
+    }
+    stop.send_replace(true);
+    tokio::time::timeout(GUARD, running).await.expect("ends").expect("no panic");
+    assert_eq!(counters.failures.load(Ordering::Relaxed), 3);
+    assert_eq!(queue.size().items, 0);
+}
+
+#[tokio::test]
+async fn a_batch_that_no_transfer_wants_does_not_stop_the_others() {
+    let mut transfer = Played::start(|count, _| if count < 10 { Reply::Error("no") } else { TAKEN }).await;
+    let (queue, counters, sender) = sender_for(&transfer.address);
+    (0..2).for_each(|number| queue.push(numbered(number)));
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(sender.run(stopping));
+    for _ in 0..10 {
+        assert_eq!(transfer.next().await.param, "[0]");
+    }
+    assert_eq!(transfer.next().await.param, "[1]");
+    stop.send_replace(true);
+    tokio::time::timeout(GUARD, running).await.expect("ends").expect("no panic");
+    assert_eq!(counters.items_refused.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn sends_the_rest_when_it_stops() {
+    let mut transfer = Played::start(|_, _| TAKEN).await;
+    let (queue, counters, sender) = sender_for(&transfer.address);
+    (0..3).for_each(|number| queue.push(numbered(number)));
+    let (_stop, stopping) = watch::channel(true);
+    tokio::time::timeout(GUARD, sender.run(stopping)).await.expect("ends");
+    for expected in ["[0]", "[1]", "[2]"] {
+        assert_eq!(transfer.next().await.param, expected);
+    }
+    assert_eq!((queue.size().items, counters.items_sent.load(Ordering::Relaxed)), (0, 3));
+}
+
+#[tokio::test]
+async fn stops_at_once_when_nobody_takes_the_rest() {
+    let transfer = Played::start(|_, _| Reply::Close).await;
+    let (queue, counters, sender) = sender_for(&transfer.address);
+    queue.push(numbered(0));
+    let (_stop, stopping) = watch::channel(true);
+    tokio::time::timeout(GUARD, sender.run(stopping)).await.expect("ends");
+    assert_eq!((queue.size().items, counters.items_sent.load(Ordering::Relaxed)), (1, 0));
+}
+
+#[tokio::test]
+async fn counts_what_transfer_calls_invalid() {
+    let invalid = r#"{"Message":"ok","Total":3,"Invalid":2,"Latency":0}"#;
+    let transfer = Played::start(move |_, _| Reply::Result(invalid)).await;
+    let (queue, counters, sender) = sender_for(&transfer.address);
+    queue.push(numbered(0));
+    let (_stop, stopping) = watch::channel(true);
+    tokio::time::timeout(GUARD, sender.run(stopping)).await.expect("ends");
+    assert_eq!(counters.items_invalid.load(Ordering::Relaxed), 2);
+}
+
+/// Sends one request to the agent's door; returns status and text.
+async fn request(agent: &Arc<Agent>, method: &str, path: &str, body: &str) -> (StatusCode, String) {
+    let metrics = Arc::new(Metrics::new());
+    show(agent, &metrics);
+    let request = Request::builder().method(method).uri(path).body(Body::from(body.to_string())).expect("request");
+    let response = http::router(agent.clone(), metrics).oneshot(request).await.expect("infallible");
+    let status = response.status();
+    let body = to_bytes(response.into_body(), 1 << 20).await.expect("body");
+    (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
+}
+
+#[tokio::test]
+async fn pushes_are_answered_with_the_originals_texts() {
+    let agent = Arc::new(Agent::new(config("")));
+    let check = async |body: &str, status: StatusCode, text: &str| {
+        let answer = request(&agent, "POST", "/v1/push", body).await;
+        assert_eq!(answer, (status, text.to_string()), "{body}");
+    };
+    check("", StatusCode::BAD_REQUEST, "body is blank").await;
+    for body in ["{", "[1", "{}", "1", "\"x\"", "[1] x", "\u{0}"] {
+        check(body, StatusCode::BAD_REQUEST, "connot decode body").await;
+    }
+    check("[]", StatusCode::OK, "success").await;
+    check("null", StatusCode::OK, "success").await;
+    check("[null, {\"metric\": \"m\"}]", StatusCode::OK, "success").await;
+    assert_eq!(agent.queue.size().items, 0);
+    assert_eq!(agent.counters.push_invalid.load(Ordering::Relaxed), 2);
+    let (status, _) = request(&agent, "POST", "/v1/push", &" ".repeat((4 << 20) + 1)).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn pushed_items_are_queued_as_they_came() {
+    let agent = Arc::new(Agent::new(config("[default_tags]\nidc = \"bj\"")));
+    let body = r#"[{"endpoint":"other","metric":"m","value":"42","step":30,"counterType":"COUNTER","tags":"b=1,a=2","timestamp":1600000000},
+        {"endpoint":"e","metric":"now","value":1.5,"step":60,"counterType":"GAUGE","tags":""}]"#;
+    let (status, text) = request(&agent, "PUT", "/v1/push", body).await;
+    assert_eq!((status, text.as_str()), (StatusCode::OK, "success"), "the method is not checked");
+    let (_, batch) = agent.queue.try_oldest().expect("queued");
+    let rows = rows(&batch.json);
+    let first = ("m".into(), "a=2,b=1,idc=bj".into(), 42.0, CounterType::Counter, 30, "other".into(), 1_600_000_000);
+    assert_eq!(rows[0], first);
+    assert_eq!((rows[1].0.as_str(), rows[1].1.as_str()), ("now", "idc=bj"));
+    assert!(rows[1].6 > 1_600_000_000, "an item without time gets one");
+}
+
+#[tokio::test]
+async fn says_how_it_is() {
+    let agent = Arc::new(Agent::new(config("")));
+    let get = async |path: &str| request(&agent, "GET", path, "").await;
+    assert_eq!(get("/health").await, (StatusCode::OK, "ok".into()));
+    assert_eq!(get("/version").await, (StatusCode::OK, heartbeat::VERSION.into()));
+    assert_eq!(get("/ips").await.1, r#"{"data":"","msg":"success"}"#);
+    assert!(get("/workdir").await.1.contains(r#""msg":"success""#));
+    let (_, page) = get("/metrics").await;
+    assert!(page.contains("\nhawkeye_agent_buffer_max_bytes 16777216\n"), "{page}");
+    assert_eq!(get("/nothing").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_busy_port_names_the_key() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
+    let address = listener.local_addr().expect("bound");
+    let config = config(&format!("hbs_addr = \"\"\n[listen]\nagent_http = \"{address}\""));
+    let (_stop, stopping) = watch::channel(false);
+    let error = run_at(config, FAST, stopping).await.expect_err("busy").to_string();
+    assert!(error.contains("listen.agent_http"), "{error}");
+}

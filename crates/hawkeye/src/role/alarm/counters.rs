@@ -1,0 +1,121 @@
+//! What alarm counts, and the gauges of what it holds.
+//!
+//! Invariants: labels are kinds and results from the code, never texts from outside.
+
+use super::queue::EventQueue;
+use crate::metrics::{Metrics, push_counter, push_gauge};
+use crate::portal::delivery::Kind;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    kind: &'static str,
+    result: &'static str,
+}
+
+/// How an attempt or a delivery ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    /// An attempt failed, the delivery stays.
+    Failed,
+    /// Failed too long, or can never succeed.
+    GivenUp,
+}
+
+#[derive(Clone, Default)]
+pub struct Counters {
+    events: Family<EventLabels, Counter>,
+    deliveries: Family<DeliveryLabels, Counter>,
+    /// Deliveries given up because too many or too old ones waited.
+    pub dropped: Counter,
+    /// Events whose rule names no action, or one that is gone: stored, nothing to deliver.
+    pub without_action: Counter,
+    /// Messages that had receivers, but the configuration has no gateway for them.
+    pub without_channel: Counter,
+    /// Events in the queue's files that could not be read.
+    pub unreadable: Counter,
+    /// Times that the portal's database or the queue's files failed; alarm tries again.
+    pub failures: Counter,
+    waiting: Arc<AtomicU64>,
+    targets_failing: Arc<AtomicU64>,
+}
+
+impl Counters {
+    pub fn register(&self, metrics: &Metrics, queue: &Arc<EventQueue>, deliveries_max: usize) {
+        metrics.register(|registry| {
+            let registry = registry.sub_registry_with_prefix("alarm");
+            registry.register("events", "events stored, by status", self.events.clone());
+            registry.register("deliveries", "attempts and ends of deliveries, by kind", self.deliveries.clone());
+            registry.register(
+                "deliveries_dropped",
+                "deliveries given up for their number or age",
+                self.dropped.clone(),
+            );
+            registry.register(
+                "events_without_action",
+                "events whose action is none or gone",
+                self.without_action.clone(),
+            );
+            registry.register("messages_without_channel", "messages with no gateway", self.without_channel.clone());
+            registry.register("events_unreadable", "events that the queue could not read", self.unreadable.clone());
+            registry.register("storage_failures", "failures of database or queue", self.failures.clone());
+        });
+        let (waiting, failing, queue) = (self.waiting.clone(), self.targets_failing.clone(), queue.clone());
+        metrics.source(move |page| {
+            let gauge = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
+            push_gauge(page, "alarm_deliveries_waiting", "deliveries not yet made", gauge(&waiting));
+            push_gauge(page, "alarm_deliveries_max", "the most that may wait", deliveries_max as f64);
+            push_gauge(page, "alarm_targets_failing", "targets whose last attempt failed", gauge(&failing));
+            let stats = queue.stats();
+            push_gauge(page, "event_queue_bytes", "bytes of the event queue's files", stats.bytes as f64);
+            push_gauge(page, "event_queue_bytes_max", "the most they may have", queue.bytes_max() as f64);
+            push_gauge(page, "open_problems", "alarms that stand at PROBLEM", stats.open_problems as f64);
+            push_counter(page, "event_queue_appended_total", "events appended since the start", stats.appended);
+        });
+    }
+
+    pub fn event(&self, status: &'static str) {
+        self.events.get_or_create(&EventLabels { status }).inc();
+    }
+
+    pub fn delivery(&self, kind: Option<Kind>, ended: Ended) {
+        let result = match ended {
+            Ended::Done => "done",
+            Ended::Failed => "failed",
+            Ended::GivenUp => "given_up",
+        };
+        let kind = kind.map_or("unknown", Kind::as_str);
+        self.deliveries.get_or_create(&DeliveryLabels { kind, result }).inc();
+    }
+
+    pub fn show_waiting(&self, count: u64) {
+        self.waiting.store(count, Ordering::Relaxed);
+    }
+
+    pub fn show_failing(&self, count: usize) {
+        self.targets_failing.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// How many deliveries of `kind` ended so.
+    #[cfg(test)]
+    pub fn count(&self, kind: Kind, ended: Ended) -> u64 {
+        let result = if ended == Ended::Done {
+            "done"
+        } else if ended == Ended::Failed {
+            "failed"
+        } else {
+            "given_up"
+        };
+        self.deliveries.get_or_create(&DeliveryLabels { kind: kind.as_str(), result }).get()
+    }
+}

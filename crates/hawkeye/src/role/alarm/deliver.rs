@@ -1,0 +1,408 @@
+//! Deliver: brings the rows of `hawkeye_delivery` to their targets, each target at its own pace.
+//!
+//! Why: the original sends each message once, from one loop per kind; what fails is lost, and a slow receiver delays all.
+//! How: a target (a callback's origin, a gateway, the mail server) has slots: one attempt at a time at first, twice as many
+//! after each success up to [`Limits::per_target_max`], one again after a failure. A target that cannot be reached pauses, for
+//! longer after each failure in a row; a delivery that is refused backs off by itself while its target goes on. Attempts run
+//! as tasks; their results are written in one transaction before anything else of that target is looked at.
+//! Invariants: a row is attempted by one task at a time; a crash between an attempt and its transaction repeats the attempt
+//! (at least once, and never less); while the database fails, nothing new is sent. A recovery never overtakes its problem
+//! at the same target (see `portal::delivery`).
+//! Memory: [`Limits::in_flight_max`] attempts with their bodies, and one [`Target`] per target that has rows.
+
+use super::counters::{Counters, Ended};
+use super::message;
+use super::plan::{self, Callback, Channels};
+use super::send::{Failure, Sender};
+use crate::clock;
+use crate::portal::Portal;
+use crate::portal::delivery::{self, Delivery, Kind, NewDelivery};
+use anyhow::{Context, Result};
+use sqlx::SqliteConnection;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Attempts at a time in all. With TLS one holds some 50 KiB, so this is at most about 12 MiB.
+    pub in_flight_max: usize,
+    /// Attempts at a time at one target. The original has 10 for SMS and messages, 1 for callbacks.
+    pub per_target_max: usize,
+    /// The first pause after a failure; each further one is twice as long.
+    pub first_pause: Duration,
+    /// The longest pause of a refused delivery.
+    pub delivery_pause_max: Duration,
+    /// The longest pause of a target: one probe a minute costs nothing, and finds it back soon.
+    pub target_pause_max: Duration,
+    /// Seconds.
+    pub give_up_after: i64,
+    pub deliveries_max: u64,
+    /// How long a stop waits for attempts under way, so that they need not be repeated.
+    pub grace: Duration,
+}
+
+impl Limits {
+    pub fn new(give_up_after: i64, deliveries_max: usize) -> Limits {
+        Limits {
+            in_flight_max: 256,
+            per_target_max: 8,
+            first_pause: Duration::from_secs(1),
+            delivery_pause_max: Duration::from_secs(300),
+            target_pause_max: Duration::from_secs(60),
+            give_up_after,
+            deliveries_max: deliveries_max as u64,
+            grace: Duration::from_secs(3),
+        }
+    }
+}
+
+/// A row of the table holds this much of an error.
+const ERROR_CHARS: usize = 500;
+/// Rows given up for their age in one transaction.
+const DROP_BATCH: i64 = 1000;
+
+pub struct Deliverer {
+    portal: Portal,
+    sender: Arc<Sender>,
+    channels: Channels,
+    limits: Limits,
+    counters: Counters,
+    targets: HashMap<String, Target>,
+    attempts: JoinSet<Result<String, Failure>>,
+    under_way: HashMap<Id, Delivery>,
+    /// Attempts that ended and are not yet written down.
+    ended: Vec<(Delivery, Result<String, Failure>)>,
+    /// Rows in the table.
+    waiting: u64,
+}
+
+/// What is known of a target that has rows.
+#[derive(Debug)]
+struct Target {
+    /// Ids of rows that are under way, or whose end is not yet written down.
+    taken: HashSet<i64>,
+    slots: usize,
+    failures: u32,
+    paused_until: Option<Instant>,
+    /// When to look for due rows; None while only an end or a new row can make one due.
+    look_at: Option<Instant>,
+}
+
+impl Target {
+    fn new(now: Instant) -> Target {
+        Target { taken: HashSet::new(), slots: 1, failures: 0, paused_until: None, look_at: Some(now) }
+    }
+
+    fn wake(&mut self, now: Instant) {
+        self.look_at = Some(self.paused_until.map_or(now, |until| until.max(now)));
+    }
+
+    fn note(&mut self, result: &Result<String, Failure>, limits: &Limits, now: Instant) {
+        if let Err(Failure::Target(_)) = result {
+            // Attempts that were under way together fail together: that is one failure.
+            if self.paused_until.is_none_or(|until| until <= now) {
+                self.failures = self.failures.saturating_add(1);
+                let pause = backoff(limits.first_pause, limits.target_pause_max, self.failures, rand::random());
+                self.paused_until = Some(now + pause);
+            }
+            self.slots = 1;
+        } else {
+            self.failures = 0;
+            self.paused_until = None;
+            self.slots = (self.slots * 2).min(limits.per_target_max);
+        }
+    }
+}
+
+impl Deliverer {
+    pub async fn open(
+        portal: Portal,
+        sender: Arc<Sender>,
+        channels: Channels,
+        limits: Limits,
+        counters: Counters,
+    ) -> Result<Deliverer> {
+        let now = Instant::now();
+        let targets = delivery::targets(&portal).await.context("cannot read the deliveries that wait")?;
+        let mut deliverer = Deliverer {
+            targets: targets.into_iter().map(|target| (target, Target::new(now))).collect(),
+            portal,
+            sender,
+            channels,
+            limits,
+            counters,
+            attempts: JoinSet::new(),
+            under_way: HashMap::new(),
+            ended: Vec::new(),
+            waiting: 0,
+        };
+        deliverer.recount().await?;
+        Ok(deliverer)
+    }
+
+    /// Stores deliveries in the transaction of what caused them. Tell the deliverer with [`Deliverer::added`] once it is
+    /// committed. Returns how many of the oldest had to go.
+    pub async fn store(&self, connection: &mut SqliteConnection, new: &[NewDelivery]) -> sqlx::Result<u64> {
+        for new in new {
+            delivery::insert(connection, new, now_ms()).await?;
+        }
+        let excess = (self.waiting + new.len() as u64).saturating_sub(self.limits.deliveries_max);
+        if excess == 0 { Ok(0) } else { delivery::drop_oldest(connection, excess).await }
+    }
+
+    pub fn added(&mut self, new: &[NewDelivery], dropped: u64) {
+        let now = Instant::now();
+        for new in new {
+            self.targets.entry(new.target.clone()).or_insert_with(|| Target::new(now)).wake(now);
+        }
+        if dropped > 0 {
+            tracing::error!(dropped, "gave up the oldest deliveries: more than alarm.deliveries_max wait");
+            self.counters.dropped.inc_by(dropped);
+        }
+        self.waiting = (self.waiting + new.len() as u64).saturating_sub(dropped);
+    }
+
+    /// Writes down what ended, then starts what is due.
+    pub async fn step(&mut self) -> Result<()> {
+        while let Some(ended) = self.attempts.try_join_next_with_id() {
+            self.note(ended);
+        }
+        self.settle().await.context("cannot write down the ends of deliveries")?;
+        self.start().await.context("cannot read the deliveries that are due")?;
+        self.counters.show_waiting(self.waiting);
+        self.counters.show_failing(self.targets.values().filter(|target| target.failures > 0).count());
+        Ok(())
+    }
+
+    /// Returns when an attempt has ended; never while none is under way. [`Deliverer::step`] does the rest.
+    pub async fn attempt_ended(&mut self) {
+        match self.attempts.join_next_with_id().await {
+            Some(ended) => self.note(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When [`Deliverer::step`] has something to start, if nothing happens before.
+    pub fn look_at(&self) -> Option<Instant> {
+        if self.attempts.len() >= self.limits.in_flight_max {
+            return None;
+        }
+        self.targets
+            .values()
+            .filter(|target| target.taken.len() < target.slots)
+            .filter_map(|target| target.look_at)
+            .min()
+    }
+
+    /// Waits a little for the attempts under way and writes their ends down; the rest is left to the next start.
+    pub async fn stop(&mut self) -> Result<()> {
+        let until = Instant::now() + self.limits.grace;
+        while let Ok(Some(ended)) = tokio::time::timeout_at(until, self.attempts.join_next_with_id()).await {
+            self.note(ended);
+        }
+        self.attempts.abort_all();
+        self.settle().await.context("cannot write down the ends of deliveries")
+    }
+
+    /// Gives up what is too old, makes good a clock that was set back, and counts anew.
+    pub async fn tidy(&mut self) -> Result<()> {
+        let mut transaction = self.portal.write().await?;
+        let cutoff = clock::now() - self.limits.give_up_after;
+        let dropped = delivery::drop_older(&mut transaction, cutoff, DROP_BATCH).await?;
+        let latest = now_ms() + 2 * self.limits.delivery_pause_max.as_millis() as i64;
+        let pulled_in = delivery::pull_in(&mut transaction, latest).await?;
+        transaction.commit().await?;
+        if dropped > 0 {
+            tracing::error!(dropped, "gave up deliveries that waited longer than alarm.give_up_after");
+            self.counters.dropped.inc_by(dropped);
+        }
+        if pulled_in > 0 {
+            self.targets.values_mut().for_each(|target| target.wake(Instant::now()));
+        }
+        self.recount().await
+    }
+
+    async fn recount(&mut self) -> Result<()> {
+        let mut connection = self.portal.pool().acquire().await?;
+        self.waiting = delivery::count(&mut connection).await?;
+        Ok(())
+    }
+
+    fn note(&mut self, ended: Result<(Id, Result<String, Failure>), tokio::task::JoinError>) {
+        let (id, result) = match ended {
+            Ok(ended) => ended,
+            // A bug of ours; the delivery is tried again like any that failed.
+            Err(error) => (error.id(), Err(Failure::Refused(format!("the attempt broke off: {error}")))),
+        };
+        let delivery = self.under_way.remove(&id).expect("each task was entered when it was spawned");
+        let now = Instant::now();
+        let target = self.targets.get_mut(&delivery.target).expect("a target stays while it has rows under way");
+        let failing = target.failures > 0;
+        target.note(&result, &self.limits, now);
+        match &result {
+            Err(Failure::Target(error)) if !failing => {
+                tracing::warn!(target = %delivery.target, error, "deliveries fail, trying again later");
+            }
+            Ok(_) if failing => tracing::info!(target = %delivery.target, "deliveries succeed again"),
+            _ => {}
+        }
+        self.ended.push((delivery, result));
+    }
+
+    async fn settle(&mut self) -> sqlx::Result<()> {
+        if self.ended.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.portal.write().await?;
+        let mut new = Vec::new();
+        let mut without_channel = 0;
+        let mut ends = Vec::new();
+        let mut gone = 0;
+        for (delivery, result) in &self.ended {
+            let end = self.end_of(delivery, result);
+            let was_there = match end {
+                Ended::Failed => {
+                    let text: String =
+                        result.as_ref().err().map_or("", Failure::text).chars().take(ERROR_CHARS).collect();
+                    delivery::retry_at(&mut transaction, delivery.id, self.retry_at(delivery, result), &text).await?
+                }
+                Ended::Done | Ended::GivenUp => {
+                    let deleted = delivery::delete(&mut transaction, delivery.id).await?;
+                    gone += u64::from(deleted);
+                    deleted
+                }
+            };
+            if was_there && delivery.kind == Some(Kind::Callback) {
+                let after = self.after_callback(delivery, result);
+                new.extend(after.deliveries);
+                without_channel += after.without_channel;
+            }
+            ends.push(end);
+        }
+        let dropped = self.store(&mut transaction, &new).await?;
+        transaction.commit().await?;
+        self.waiting = self.waiting.saturating_sub(gone);
+        self.counters.without_channel.inc_by(without_channel);
+        self.added(&new, dropped);
+        self.release(&ends);
+        Ok(())
+    }
+
+    fn end_of(&self, delivery: &Delivery, result: &Result<String, Failure>) -> Ended {
+        match result {
+            Ok(_) => Ended::Done,
+            Err(Failure::Never(_)) => Ended::GivenUp,
+            Err(_) if clock::now() - delivery.created_at >= self.limits.give_up_after => Ended::GivenUp,
+            Err(_) => Ended::Failed,
+        }
+    }
+
+    fn retry_at(&self, delivery: &Delivery, result: &Result<String, Failure>) -> i64 {
+        let failures = u32::try_from(delivery.attempts + 1).unwrap_or(u32::MAX);
+        let max = match result {
+            Err(Failure::Target(_)) => self.limits.target_pause_max,
+            _ => self.limits.delivery_pause_max,
+        };
+        let pause = backoff(self.limits.first_pause, max, failures, rand::random());
+        now_ms() + pause.as_millis() as i64
+    }
+
+    /// People are told of a callback's first attempt, as in the original, and of a success that came later.
+    fn after_callback(&self, delivery: &Delivery, result: &Result<String, Failure>) -> plan::Plan {
+        let Ok(callback) = serde_json::from_str::<Callback>(&delivery.body) else { return plan::Plan::default() };
+        if result.is_err() && delivery.attempts > 0 {
+            return plan::Plan::default();
+        }
+        let text = message::after_callback(&callback.url, result.as_deref().map_err(Failure::text));
+        plan::after_callback(&delivery.lane, &callback, &text, self.channels)
+    }
+
+    /// Frees the slots of what was written down.
+    fn release(&mut self, ends: &[Ended]) {
+        let now = Instant::now();
+        for ((delivery, result), end) in self.ended.drain(..).zip(ends) {
+            self.counters.delivery(delivery.kind, *end);
+            if *end == Ended::GivenUp {
+                let error = result.err().map(|failure| failure.text().to_string()).unwrap_or_default();
+                let (target, lane) = (&delivery.target, &delivery.lane);
+                tracing::error!(%target, event = %lane, attempts = delivery.attempts + 1, error, "gave up a delivery");
+            }
+            if let Some(target) = self.targets.get_mut(&delivery.target) {
+                target.taken.remove(&delivery.id);
+                target.wake(now);
+            }
+        }
+    }
+
+    async fn start(&mut self) -> sqlx::Result<()> {
+        let now = Instant::now();
+        let ready = |target: &Target| target.taken.len() < target.slots && target.look_at.is_some_and(|at| at <= now);
+        // Who waits longest comes first, should all attempts be taken.
+        let names: BTreeSet<(Option<Instant>, String)> = self
+            .targets
+            .iter()
+            .filter(|(_, target)| ready(target))
+            .map(|(name, target)| (target.look_at, name.clone()))
+            .collect();
+        for (_, name) in names {
+            if self.attempts.len() >= self.limits.in_flight_max {
+                return Ok(());
+            }
+            self.start_target(&name).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_target(&mut self, name: &str) -> sqlx::Result<()> {
+        let room = self.limits.in_flight_max - self.attempts.len();
+        let now = Instant::now();
+        let target = self.targets.get_mut(name).expect("named by the caller");
+        let due_by = now_ms();
+        let rows = delivery::due(&self.portal, name, due_by, target.slots).await?;
+        let free = (target.slots - target.taken.len()).min(room);
+        let all_seen = rows.len() < target.slots;
+        let fresh: Vec<Delivery> = rows.into_iter().filter(|row| !target.taken.contains(&row.id)).collect();
+        let all_started = all_seen && fresh.len() <= free;
+        for delivery in fresh.into_iter().take(free) {
+            target.taken.insert(delivery.id);
+            let (sender, row) = (self.sender.clone(), delivery.clone());
+            let task = self.attempts.spawn(async move { sender.send(&row).await });
+            self.under_way.insert(task.id(), delivery);
+        }
+        if !all_started {
+            return Ok(());
+        }
+        match delivery::next_due(&self.portal, name, due_by).await? {
+            Some(due) => {
+                let wait = Duration::from_millis(u64::try_from(due - due_by).unwrap_or(0));
+                target.look_at = Some(now + wait);
+            }
+            None if !target.taken.is_empty() => target.look_at = None,
+            // A pause is kept to its end, for deliveries that may come.
+            None if target.paused_until.is_some_and(|until| until > now) => target.look_at = target.paused_until,
+            None => {
+                self.targets.remove(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pause after the given number of failures in a row: doubled each time, and shortened by up to half at random, so that
+/// what failed together is not tried together again.
+fn backoff(first: Duration, max: Duration, failures: u32, random: f64) -> Duration {
+    let doublings = failures.saturating_sub(1).min(20);
+    first.saturating_mul(1 << doublings).min(max).mul_f64(1.0 - random / 2.0)
+}
+
+/// Unix milliseconds.
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

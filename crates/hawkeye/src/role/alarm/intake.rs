@@ -1,0 +1,146 @@
+//! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause.
+//!
+//! How: a batch of events is one transaction: case, event row, deliveries, and the cursor in the queue. After its commit
+//! the events are handled, before it they are not: each exactly once, over any crash.
+//! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it.
+//! Memory: one batch of [`BATCH`] events.
+
+use super::counters::Counters;
+use super::deliver::Deliverer;
+use super::message;
+use super::plan::{self, Channels, Contacts};
+use super::queue::{Consumer, EventQueue, Queued};
+use crate::portal::Portal;
+use crate::portal::alarm::{self, Action};
+use crate::portal::delivery::{self, NewDelivery};
+use anyhow::{Context, Result};
+use model::Event;
+use sqlx::SqliteConnection;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
+
+/// Events of one transaction. A commit costs an fsync; 64 of them share it, and the last waits some milliseconds only.
+const BATCH: usize = 64;
+
+pub struct Intake {
+    portal: Portal,
+    queue: Arc<EventQueue>,
+    /// None only while a blocking thread reads with it.
+    consumer: Option<Consumer>,
+    batch: Vec<Queued>,
+    channels: Channels,
+    dashboard: String,
+    counters: Counters,
+}
+
+/// What handling a batch came to; counted when it is committed.
+#[derive(Default)]
+struct Tally {
+    deliveries: Vec<NewDelivery>,
+    without_action: u64,
+    without_channel: u64,
+}
+
+type Receivers = Option<(Action, Contacts)>;
+
+impl Intake {
+    pub async fn open(
+        portal: Portal,
+        queue: Arc<EventQueue>,
+        channels: Channels,
+        dashboard: String,
+        counters: Counters,
+    ) -> Result<Intake> {
+        let cursor = delivery::cursor(&portal).await?;
+        let consumer = Some(queue.consumer(cursor));
+        Ok(Intake { portal, queue, consumer, batch: Vec::new(), channels, dashboard, counters })
+    }
+
+    /// Handles up to a batch of events; true when there may be more.
+    pub async fn step(&mut self, deliverer: &mut Deliverer) -> Result<bool> {
+        if self.batch.is_empty() {
+            self.read().await?;
+        }
+        let Some(last) = self.batch.last() else { return Ok(false) };
+        let (cursor, full) = (last.seq, self.batch.len() == BATCH);
+        let (tally, dropped) = self.store(cursor, deliverer).await.context("cannot store events")?;
+        deliverer.added(&tally.deliveries, dropped);
+        self.counters.without_action.inc_by(tally.without_action);
+        self.counters.without_channel.inc_by(tally.without_channel);
+        self.batch.drain(..).for_each(|queued| self.counters.event(queued.event.status.as_str()));
+        if self.queue.stats().segments > 1 {
+            let queue = self.queue.clone();
+            spawn_blocking(move || queue.consumed(cursor)).await?.context("cannot delete handled events")?;
+        }
+        Ok(full)
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        // Were a read to panic, its consumer is gone; a new one begins where the tables stand.
+        let mut consumer = match self.consumer.take() {
+            Some(consumer) => consumer,
+            None => self.queue.consumer(delivery::cursor(&self.portal).await?),
+        };
+        let (consumer, batch, result) = spawn_blocking(move || {
+            let mut batch = Vec::new();
+            let result = consumer.read(BATCH, &mut batch);
+            (consumer, batch, result)
+        })
+        .await?;
+        let consumer = self.consumer.insert(consumer);
+        // Also after an error: what was read before it is past the consumer's cursor.
+        self.batch = batch;
+        let (damaged, unreadable) = consumer.take_trouble();
+        self.counters.unreadable.inc_by(damaged.len() as u64 + unreadable);
+        for damage in damaged {
+            tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "skipped a damaged part of the event queue");
+        }
+        result.context("cannot read the event queue")
+    }
+
+    async fn store(&self, cursor: u64, deliverer: &Deliverer) -> Result<(Tally, u64)> {
+        let mut transaction = self.portal.write().await?;
+        let mut tally = Tally::default();
+        let mut known = HashMap::new();
+        for queued in &self.batch {
+            let event = &queued.event;
+            alarm::record(&mut transaction, event, &message::condition(event)).await?;
+            self.plan(event, &mut transaction, &mut known, &mut tally).await?;
+        }
+        let dropped = deliverer.store(&mut transaction, &tally.deliveries).await?;
+        delivery::set_cursor(&mut transaction, cursor).await?;
+        transaction.commit().await?;
+        Ok((tally, dropped))
+    }
+
+    async fn plan(
+        &self,
+        event: &Event,
+        connection: &mut SqliteConnection,
+        known: &mut HashMap<i64, Receivers>,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let id = event.action_id();
+        if !known.contains_key(&id) {
+            known.insert(id, receivers(connection, id).await?);
+        }
+        let Some((action, contacts)) = &known[&id] else {
+            tally.without_action += 1;
+            return Ok(());
+        };
+        let plan = plan::plan(event, action, contacts, self.channels, &self.dashboard);
+        tally.deliveries.extend(plan.deliveries);
+        tally.without_channel += plan.without_channel;
+        Ok(())
+    }
+}
+
+async fn receivers(connection: &mut SqliteConnection, action_id: i64) -> Result<Receivers> {
+    if action_id <= 0 {
+        return Ok(None);
+    }
+    let Some(action) = alarm::action(connection, action_id).await? else { return Ok(None) };
+    let users = alarm::members(connection, &action.uic).await?;
+    Ok(Some((action, Contacts::of(&users))))
+}

@@ -1,0 +1,308 @@
+//! Plan: what one event makes alarm send, to whom, and in which order.
+//!
+//! Why: deciding is pure and tested as a table; storing and sending are elsewhere.
+//! How: before-callback messages, the callback, then the normal messages, as in the original, each a delivery of its own.
+//! The normal messages do not wait for the callback (in the original they do, so a slow script delays every person).
+//! What is sent after a callback travels inside its delivery, and becomes deliveries when the callback has an end.
+//! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message.
+//! Compat: spec/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any priority, the normal
+//! SMS only below [`SMS_PRIORITY_END`]. Nothing is merged yet: low priorities are delivered one by one too.
+
+use super::message;
+use crate::config::AlarmConfig;
+use crate::portal::alarm::Action;
+use crate::portal::delivery::{Kind, NewDelivery};
+use crate::portal::user::User;
+use model::Event;
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+/// SMS are for P0 to P2 only.
+const SMS_PRIORITY_END: i32 = 3;
+
+/// Which ways to people the site has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Channels {
+    pub sms: bool,
+    pub im: bool,
+    pub mail: Option<Kind>,
+}
+
+/// How the receivers of an event are reached; no empty ones, each once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Contacts {
+    pub phones: Vec<String>,
+    pub ims: Vec<String>,
+    pub mails: Vec<String>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    pub deliveries: Vec<NewDelivery>,
+    /// Messages that had receivers but no gateway.
+    pub without_channel: u64,
+}
+
+/// The body of a callback's delivery.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Callback {
+    pub url: String,
+    pub query: Vec<(String, String)>,
+    pub after_sms: bool,
+    pub after_mail: bool,
+    pub contacts: Contacts,
+}
+
+/// The body of an SMS's or an instant message's delivery.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Text {
+    pub tos: String,
+    pub content: String,
+}
+
+/// The body of a mail's delivery.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mail {
+    pub tos: String,
+    pub subject: String,
+    pub content: String,
+}
+
+impl Channels {
+    pub fn of(config: &AlarmConfig) -> Channels {
+        let mail = match (is_http(&config.mail), config.smtp.host.is_empty()) {
+            (true, _) => Some(Kind::Mail),
+            (false, false) => Some(Kind::Smtp),
+            (false, true) => None,
+        };
+        Channels { sms: is_http(&config.sms), im: is_http(&config.im), mail }
+    }
+}
+
+impl Contacts {
+    pub fn of(users: &[User]) -> Contacts {
+        let each_once = |texts: &mut dyn Iterator<Item = &String>| {
+            let mut list: Vec<String> = Vec::new();
+            for text in texts.map(|text| text.trim()).filter(|text| !text.is_empty()) {
+                if !list.iter().any(|known| known == text) {
+                    list.push(text.to_string());
+                }
+            }
+            list
+        };
+        Contacts {
+            phones: each_once(&mut users.iter().map(|user| &user.phone)),
+            ims: each_once(&mut users.iter().map(|user| &user.im)),
+            mails: each_once(&mut users.iter().map(|user| &user.email)),
+        }
+    }
+}
+
+/// What `event` makes alarm send. `dashboard` is where links in mails point.
+pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Channels, dashboard: &str) -> Plan {
+    let mut out = Drafts { lane: event.id(), channels, plan: Plan::default() };
+    let (short, mail) = (message::short(event), message::mail(event, dashboard));
+    if action.callback {
+        if action.before_callback_sms {
+            out.text(Kind::Sms, &contacts.phones, &short);
+            out.text(Kind::Im, &contacts.ims, &short);
+        }
+        if action.before_callback_mail {
+            out.mail(&contacts.mails, &short, &mail);
+        }
+        callback(event, action, contacts, &mut out);
+    }
+    if event.priority() < SMS_PRIORITY_END {
+        out.text(Kind::Sms, &contacts.phones, &short);
+    }
+    out.text(Kind::Im, &contacts.ims, &short);
+    out.mail(&contacts.mails, &short, &mail);
+    out.plan
+}
+
+/// What people are told when a callback has an end.
+pub fn after_callback(lane: &str, callback: &Callback, text: &str, channels: Channels) -> Plan {
+    let mut out = Drafts { lane: lane.to_string(), channels, plan: Plan::default() };
+    if callback.after_sms {
+        out.text(Kind::Sms, &callback.contacts.phones, text);
+        out.text(Kind::Im, &callback.contacts.ims, text);
+    }
+    if callback.after_mail {
+        out.mail(&callback.contacts.mails, text, text);
+    }
+    out.plan
+}
+
+fn callback(event: &Event, action: &Action, contacts: &Contacts, out: &mut Drafts) {
+    let url = action.url.trim();
+    let mut callback = Callback {
+        url: url.to_string(),
+        query: message::callback_query(event),
+        after_sms: action.after_callback_sms,
+        after_mail: action.after_callback_mail,
+        contacts: Contacts::default(),
+    };
+    if callback.after_sms || callback.after_mail {
+        callback.contacts = contacts.clone();
+    }
+    if url.is_empty() {
+        let after = after_callback(&out.lane, &callback, message::CALLBACK_URL_BLANK, out.channels);
+        out.plan.deliveries.extend(after.deliveries);
+        out.plan.without_channel += after.without_channel;
+        return;
+    }
+    // What is no URL fails at its first attempt, and its fate is told like any other's.
+    let origin = Url::parse(url).map_or_else(|_| "callback".to_string(), |url| url.origin().ascii_serialization());
+    out.push(origin, Kind::Callback, &callback);
+}
+
+struct Drafts {
+    lane: String,
+    channels: Channels,
+    plan: Plan,
+}
+
+impl Drafts {
+    fn text(&mut self, kind: Kind, tos: &[String], content: &str) {
+        if tos.is_empty() {
+            return;
+        }
+        let open = if kind == Kind::Sms { self.channels.sms } else { self.channels.im };
+        if !open {
+            self.plan.without_channel += 1;
+            return;
+        }
+        let text = Text { tos: tos.join(","), content: content.to_string() };
+        self.push(kind.as_str().to_string(), kind, &text);
+    }
+
+    fn mail(&mut self, tos: &[String], subject: &str, content: &str) {
+        if tos.is_empty() {
+            return;
+        }
+        let mail = |tos: String| Mail { tos, subject: subject.to_string(), content: content.to_string() };
+        match self.channels.mail {
+            None => self.plan.without_channel += 1,
+            // By SMTP each receiver has a delivery: an address that is refused must not keep the mail from the others.
+            Some(Kind::Smtp) => {
+                tos.iter().for_each(|to| self.push("smtp".to_string(), Kind::Smtp, &mail(to.clone())));
+            }
+            Some(kind) => self.push(kind.as_str().to_string(), kind, &mail(tos.join(","))),
+        }
+    }
+
+    fn push(&mut self, target: String, kind: Kind, body: &impl Serialize) {
+        let body = serde_json::to_string(body).expect("texts, flags and lists always have a JSON form");
+        self.plan.deliveries.push(NewDelivery { target, kind, lane: self.lane.clone(), body });
+    }
+}
+
+/// The original skips a gateway whose URL does not begin so.
+fn is_http(url: &str) -> bool {
+    url.starts_with("http")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{EventRule, Status, Strategy};
+    use std::sync::Arc;
+
+    fn event(priority: i32) -> Event {
+        let strategy = Strategy { id: 1, metric: "m".into(), priority, ..Strategy::default() };
+        Event {
+            rule: EventRule::Strategy(Arc::new(strategy)),
+            status: Status::Problem,
+            endpoint: "e".into(),
+            tags: String::new(),
+            left_value: 1.0,
+            current_step: 1,
+            time: 1_490_000_000,
+        }
+    }
+
+    fn contacts() -> Contacts {
+        let list = |a: &str, b: &str| vec![a.to_string(), b.to_string()];
+        Contacts { phones: list("1", "2"), ims: list("i", "j"), mails: list("a@x", "b@x") }
+    }
+
+    const ALL: Channels = Channels { sms: true, im: true, mail: Some(Kind::Mail) };
+
+    /// `flags`: c callback, s/m before by sms/mail, S/M after by sms/mail.
+    fn check(priority: i32, flags: &str, url: &str, channels: Channels, expected: &str, without: u64) {
+        let has = |flag| flags.contains(flag);
+        let action = Action {
+            uic: "t".into(),
+            url: url.into(),
+            callback: has('c'),
+            before_callback_sms: has('s'),
+            before_callback_mail: has('m'),
+            after_callback_sms: has('S'),
+            after_callback_mail: has('M'),
+        };
+        let plan = plan(&event(priority), &action, &contacts(), channels, "http://d");
+        let targets: Vec<&str> = plan.deliveries.iter().map(|delivery| delivery.target.as_str()).collect();
+        assert_eq!((targets.join(" "), plan.without_channel), (expected.to_string(), without), "P{priority} {flags}");
+        assert!(plan.deliveries.iter().all(|delivery| delivery.lane == event(priority).id()));
+    }
+
+    #[test]
+    fn what_is_sent() {
+        let url = "http://host:81/x?y=1";
+        let smtp = Channels { mail: Some(Kind::Smtp), ..ALL };
+        let none = Channels { sms: false, im: false, mail: None };
+        check(0, "", "", ALL, "sms im mail", 0);
+        check(2, "", "", ALL, "sms im mail", 0);
+        check(3, "", "", ALL, "im mail", 0);
+        check(0, "", "", smtp, "sms im smtp smtp", 0);
+        check(0, "", "", none, "", 3);
+        check(0, "c", url, none, "http://host:81", 3);
+        check(0, "c", url, ALL, "http://host:81 sms im mail", 0);
+        check(5, "csm", url, ALL, "sms im mail http://host:81 im mail", 0);
+        check(5, "smSM", url, ALL, "im mail", 0);
+        check(5, "cSM", url, ALL, "http://host:81 im mail", 0);
+        check(5, "cSM", " ", ALL, "sms im mail im mail", 0);
+        check(5, "c", "not a url", ALL, "callback im mail", 0);
+    }
+
+    #[test]
+    fn after_the_callback() {
+        let callback = Callback {
+            url: "http://h/".into(),
+            query: vec![],
+            after_sms: true,
+            after_mail: true,
+            contacts: contacts(),
+        };
+        let plan = after_callback("lane", &callback, "text", ALL);
+        let bodies: Vec<&str> = plan.deliveries.iter().map(|delivery| delivery.body.as_str()).collect();
+        assert_eq!(
+            bodies,
+            [
+                r#"{"tos":"1,2","content":"text"}"#,
+                r#"{"tos":"i,j","content":"text"}"#,
+                r#"{"tos":"a@x,b@x","subject":"text","content":"text"}"#
+            ]
+        );
+        let silent = Callback { after_sms: false, after_mail: false, ..callback };
+        assert_eq!(after_callback("lane", &silent, "text", ALL), Plan::default());
+    }
+
+    #[test]
+    fn contacts_are_named_once_and_never_empty() {
+        let user = |phone: &str, im: &str, email: &str| User {
+            id: 1,
+            name: "n".into(),
+            cnname: String::new(),
+            email: email.into(),
+            phone: phone.into(),
+            im: im.into(),
+            qq: String::new(),
+            role: 0,
+        };
+        let contacts = Contacts::of(&[user("1", "", "a@x"), user("1", "i", " a@x "), user("2", "", "b@x")]);
+        assert_eq!(contacts.phones, ["1", "2"]);
+        assert_eq!(contacts.ims, ["i"]);
+        assert_eq!(contacts.mails, ["a@x", "b@x"]);
+    }
+}
