@@ -165,12 +165,14 @@ pub async fn verify(fleet: &Fleet, rounds: u32, answered: &Answered, api: &Api) 
 }
 
 async fn history(fleet: &Fleet, host: usize, rounds: u32, counters: &[&str], api: &Api) -> Result<History> {
+    // Points are stored at the start of their step; one more on each side costs nothing.
+    let step = i64::from(fleet.step());
     let request = serde_json::json!({
         "hostnames": [fleet.endpoint(host)],
         "counters": counters,
         "consol_fun": "AVERAGE",
-        "start_time": fleet.time(host, 0),
-        "end_time": fleet.time(host, rounds.saturating_sub(1)),
+        "start_time": fleet.time(host, 0) - 2 * step,
+        "end_time": fleet.time(host, rounds.saturating_sub(1)) + step,
     });
     let answer = api.post("/api/v1/graph/history", &request.to_string()).await?;
     read_history(&answer).with_context(|| format!("{} does not answer like graph/history", api.address))
