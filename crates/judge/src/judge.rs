@@ -104,13 +104,10 @@ impl Judge {
     /// (Re)computes the rules of a series: when it appears, changes its type, or is touched by a load.
     ///
     /// Returns the PROBLEMs that are forgotten because the series no longer has their rule. They get no event; whoever
-    /// keeps a list of open alarms can close them there.
-    pub fn bind(&mut self, series: SeriesId, key: SeriesKey<'_>, counter_type: CounterType) -> Vec<OpenProblem> {
+    /// keeps a list of open alarms can close them there. The type decides nothing today: a rule that is short of points for
+    /// a counter must stay bound, for its function may be changed without the series being touched.
+    pub fn bind(&mut self, series: SeriesId, key: SeriesKey<'_>, _counter_type: CounterType) -> Vec<OpenProblem> {
         self.rules.rules_of(key, &mut self.text, &mut self.matched);
-        if self.options.semantics == Semantics::OpenFalcon && !counter_type.is_gauge() {
-            // A counter with eleven points has ten rates: such a rule never has enough.
-            self.matched.retain(|rule| self.rules.rules[*rule as usize].values_needed < REMAIN);
-        }
         self.pairs_over_limit += self.matched.len().saturating_sub(RULES_PER_SERIES_MAX) as u64;
         self.matched.truncate(RULES_PER_SERIES_MAX);
         let (open, closed) = self.settle_states(series);
@@ -242,6 +239,14 @@ impl Judge {
         (self.matched.iter().any(is_open), closed)
     }
 
+    /// The original has eleven points: ten rates of a counter, so that `all(#11)` never fires on one.
+    fn points_max(&self) -> usize {
+        match self.options.semantics {
+            Semantics::Hawkeye => usize::MAX,
+            Semantics::OpenFalcon => REMAIN as usize,
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // the arguments of on_point, and what it looked up
     fn judge(
         &mut self,
@@ -258,7 +263,7 @@ impl Judge {
         let rules = self.bindings.rules(bound, &mut one);
         let compiled = &self.rules.rules;
         let values_needed = rules.iter().map(|rule| compiled[*rule as usize].values_needed).max().unwrap_or(0);
-        let count = values_needed as usize + usize::from(!counter_type.is_gauge());
+        let count = (values_needed as usize + usize::from(!counter_type.is_gauge())).min(self.points_max());
         self.points.clear();
         window.tail(series, count, &mut self.points);
         let known = history::values(&self.points, counter_type, step, self.options.semantics, &mut self.values);

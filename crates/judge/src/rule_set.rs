@@ -330,8 +330,8 @@ fn metric_of(source: &EventRule) -> &str {
 /// Points that a rule reads of a counter, which needs one more than values.
 fn window_points(values_needed: u32, options: &Options) -> u32 {
     match options.semantics {
-        Semantics::Hawkeye => values_needed + 1,
-        Semantics::OpenFalcon => (values_needed + 1).min(REMAIN),
+        Semantics::Hawkeye => values_needed.saturating_add(1),
+        Semantics::OpenFalcon => values_needed.saturating_add(1).min(REMAIN),
     }
 }
 

@@ -115,11 +115,11 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn open_falcon_equals_the_naive_judge(
-        rules in rules(6), walk in walk(true), counter_type in counter_types(), min_interval_s in prop::sample::select(vec![0, 300]),
+        rules in rules(12), walk in walk(true), counter_type in counter_types(), min_interval_s in prop::sample::select(vec![0, 300]),
     ) {
         let options = Options { semantics: Semantics::OpenFalcon, min_interval_s, points_max: 120 };
         compare_with_naive(options, &rules, &points_of(&walk, counter_type, true), counter_type)?;

@@ -3,7 +3,10 @@
 mod basics;
 mod crash;
 mod disk_full;
+mod formats;
 mod model_test;
+mod queries;
+mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use std::path::PathBuf;
