@@ -27,6 +27,9 @@ const BUFFER_FIRST: usize = 16 << 10;
 /// Answers are sent when they reach this size, also when more requests wait in the buffer.
 const ANSWERS_MAX: usize = 64 << 10;
 
+/// What is read and thrown away after a closing answer; who sends more than that does not listen.
+const GOODBYE_BYTES_MAX: usize = 1 << 20;
+
 /// What a listener does with a request: append exactly one answer to `out`.
 pub trait Service: Clone + Send + Sync + 'static {
     fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
@@ -244,12 +247,13 @@ async fn say_goodbye(stream: &mut TcpStream, fault: &Fault, timeout: Duration) {
     // What the peer sent and nobody read would turn the close into a reset that destroys the answer on its way.
     let _ = stream.shutdown().await;
     let mut sink = [0; 4096];
+    let mut left = GOODBYE_BYTES_MAX;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
     while let Ok(Ok(())) = tokio::time::timeout_at(deadline, stream.readable()).await {
         match stream.try_read(&mut sink) {
-            Ok(0) => return,
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return,
-            _ => {}
+            Ok(n) if n > 0 && n <= left => left -= n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            _ => return,
         }
     }
 }
