@@ -1,7 +1,7 @@
 // Api: requests to the server this page came from, and the login.
 //
-// The login is Open-Falcon's: POST /api/v1/user/login gives a `sig`, later requests carry it with the name in the header
-// `Apitoken`. It is kept in sessionStorage: it ends with the tab, and other tabs and sites do not see it.
+// The login is Open-Falcon's: POST /api/v1/user/login gives a `sig`, later requests carry it with the name in the
+// header `Apitoken`. It is kept in sessionStorage: it ends with the tab, and other tabs and sites do not see it.
 
 const TOKEN_KEY = "hawkeye.token";
 // A server that has not answered by then is as good as away; the next refresh tries again.

@@ -1,9 +1,9 @@
 // Chart: series over time as SVG, with axes, gaps, a legend that switches series, and a cursor all charts share.
 //
 // Why our own: a page without a build step or vendored code; what monitoring needs of a chart is this much.
-// How: the plot is drawn anew for each refresh and each change of width; moving the cursor only moves a line and dots and
-// writes the values at that time into the legend, where a finger does not cover them. Colours come from style.css.
-// Invariant: where a value is null or rows are missing nothing is drawn: a line across a gap would claim what nobody knows.
+// How: the plot is drawn anew for each refresh and each change of width; moving the cursor only moves a line and dots
+// and writes the values at that time into the legend, where a finger does not cover them. Colours are in style.css.
+// Invariant: where a value is null or rows are missing nothing is drawn: a line across a gap would claim to know.
 
 import { h, svg, setText } from "./dom.js";
 import { formatTick, formatTime, formatValue } from "./format.js";

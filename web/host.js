@@ -1,7 +1,7 @@
 // Host: the charts of one host, its open alarms, and any other of its counters on demand.
 //
-// What the charts show is named in CHARTS by Open-Falcon's metrics. A used share is computed from the free share where a
-// host does not send it: the original's agent as shipped does not. Disk throughput and time come from the cumulative
+// What the charts show is named in CHARTS by Open-Falcon's metrics. A used share is computed from the free share where
+// a host does not send it: the original's agent as shipped does not. Disk throughput and time come from the cumulative
 // counters, whose rate covers the whole interval; disk.io.read_bytes, write_bytes and util see its last second only.
 
 import * as api from "./api.js";
@@ -16,7 +16,7 @@ const SECTOR_BYTES = 512;
 // A counter picked by hand is a chart and a request each 15 s.
 const PICKED_MAX = 12;
 
-// Each has the counters to ask for and, from the answer, the series to draw. A `rate` is known from the second report on.
+// Each has the counters to ask for and, from the answer, the series to draw. A `rate` needs two reports.
 const CHARTS = [
   {
     key: "cpu",
@@ -96,14 +96,20 @@ function memorySeries(answer) {
   return [used && { ...used, name: t("used") }, swap && { ...swap, name: t("swap") }].filter(Boolean);
 }
 
-// The loopback device comes last and is switched off at first where there are others: its traffic never leaves the host.
+// Devices that carry something come first. The loopback device is last, and off at first where others carry something:
+// its traffic never leaves the host.
 function netSeries(answer) {
   const inwards = tagged(answer, "net.if.in.bits", "iface", { suffix: t("in"), mirror: false });
   const outwards = tagged(answer, "net.if.out.bits", "iface", { suffix: t("out"), mirror: true });
-  const series = pairs(inwards, outwards);
-  const others = series.filter((one) => one.group !== "lo");
-  const loopback = series.filter((one) => one.group === "lo").map((one) => ({ ...one, off: others.length > 0 }));
-  return [...others, ...loopback];
+  const busy = new Set([...inwards, ...outwards].filter(isAboveZero).map((one) => one.group));
+  const rank = ({ group }) => (group === "lo" ? 2 : busy.has(group) ? 0 : 1);
+  const othersBusy = [...busy].some((group) => group !== "lo");
+  const series = pairs(inwards, outwards).sort((a, b) => rank(a) - rank(b));
+  return series.map((one) => ({ ...one, off: othersBusy && one.group === "lo" }));
+}
+
+function isAboveZero({ values }) {
+  return values.some(([, value]) => value > 0);
 }
 
 function diskSeries(answer) {

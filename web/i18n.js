@@ -1,6 +1,6 @@
 // I18n: every text of the page, in English and Chinese, and the choice between them.
 //
-// The choice is the switch in the header, remembered in localStorage; before it is used, the browser's language decides.
+// The choice is the switch in the header, remembered in localStorage; before that, the browser's language decides.
 // Invariant: both languages have the same keys (a test of the server compares them).
 
 const TEXTS = {
@@ -36,8 +36,7 @@ const TEXTS = {
     silent: "silent",
     silent_hint: "No report for more than {n} min",
     waiting_title: "Waiting for the first report",
-    waiting_text:
-      "An agent reports every 60 s, so it can take up to a minute. This page shows the host as soon as it does.",
+    waiting_text: "An agent reports every 60 s, so it can take a minute. The host then appears here by itself.",
     no_match: "No host has “{q}” in its name.",
     shown_of: "{shown} of {total} are listed. Search to narrow.",
     alarms: "Open alarms",

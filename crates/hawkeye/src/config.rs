@@ -345,6 +345,11 @@ impl Config {
         self.roles.contains(&role)
     }
 
+    /// The most points a rule may look back on: what the hot window holds at an agent's usual step of 60 s.
+    pub fn rule_points_max(&self) -> u32 {
+        (self.graph.hot_window / 60).clamp(1, i64::from(u32::MAX)) as u32
+    }
+
     fn check(&self) -> Result<()> {
         if self.roles.is_empty() {
             bail!("roles is empty: name at least one of transfer, judge, graph, hbs, alarm, api");

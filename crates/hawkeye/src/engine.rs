@@ -14,7 +14,7 @@
 use crate::clock;
 use crate::metrics::{push_counter, push_gauge};
 use crate::role::alarm::queue::EventQueue;
-use judge::{Judge, RuleSet};
+use judge::{Judge, OpenProblem, RuleId, RuleSet};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,14 @@ struct Counts {
     events: AtomicU64,
     events_dropped: AtomicU64,
     rules_refused: AtomicU64,
+}
+
+/// What loading rules led to.
+pub struct Loaded {
+    /// Rules that could not be compiled.
+    pub refused: Vec<judge::Refused>,
+    /// Ids of alarms that were open and whose rule no longer applies.
+    pub closed: Vec<String>,
 }
 
 /// Why a batch or a series was not taken.
@@ -105,7 +113,8 @@ impl Engine {
 
     /// Deletes a series, its points and its bindings.
     pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
-        self.judge(self.store.shard_of(id)).unbind(id);
+        let closed = self.judge(self.store.shard_of(id)).unbind(id);
+        self.forget(&self.alarm_ids(&closed));
         self.store.remove_series(id).map(|_| ())
     }
 
@@ -123,10 +132,11 @@ impl Engine {
         Ok(ids.len())
     }
 
-    /// Puts new rules into effect and re-binds the series that they touch. Answers the rules that could not be compiled.
-    pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
+    /// Puts new rules into effect and re-binds the series that they touch.
+    pub fn load(&self, rules: &Rules) -> Loaded {
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
+        let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
         // The texts are copied, for the table must not be held while a judge is waited for.
         let mut series = Vec::new();
         self.store.for_each_series(&mut |id, key, counter_type, _| {
@@ -142,20 +152,25 @@ impl Engine {
         });
         for (id, endpoint, metric, tags, counter_type) in &series {
             let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
-            self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type);
+            closed.extend(self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type));
         }
+        let closed = self.alarm_ids(&closed);
+        self.forget(&closed);
         self.rules_version.store(rules.version, Ordering::Relaxed);
         self.counts.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
-        refused
+        Loaded { refused, closed }
     }
 
-    /// Puts back the open alarms that the queue remembers. To be called after [`Engine::load`].
-    pub fn restore(&self, open_problems: &[Event]) {
-        for event in open_problems {
-            if let Some(id) = self.store.finder().find(event.key()).map(|found| found.id) {
-                self.judge(self.store.shard_of(id)).restore(id, event);
-            }
-        }
+    /// Puts back the open alarms that the queue remembers. To be called after [`Engine::load`]. Answers the ids of those
+    /// whose rule or series is gone.
+    pub fn restore(&self, open_problems: &[Event]) -> Vec<String> {
+        let restored = |event: &Event| {
+            let found = self.store.finder().find(event.key());
+            found.is_some_and(|found| self.judge(self.store.shard_of(found.id)).restore(found.id, event))
+        };
+        let gone: Vec<String> = open_problems.iter().filter(|event| !restored(event)).map(Event::id).collect();
+        self.forget(&gone);
+        gone
     }
 
     /// Judges the newest stored point of each bound series again, so that an event which the last stop cut off between
@@ -214,6 +229,27 @@ impl Engine {
         push_counter(page, "events_total", "Events that judges made", load(&self.counts.events));
         push_counter(page, "events_dropped_total", "Events lost to a full backlog", load(&self.counts.events_dropped));
         push_gauge(page, "events_backlog", "Events that wait for the disk", lock(&self.backlog).len() as f64);
+    }
+
+    /// The ids of alarms, while their series still exist.
+    fn alarm_ids(&self, problems: &[OpenProblem]) -> Vec<String> {
+        let id = |problem: &OpenProblem| {
+            let info = self.store.info(problem.series)?;
+            // The md5 is of the whole text, wherever the metric ends.
+            let key = SeriesKey { endpoint: &info.endpoint, metric: &info.counter, tags: Tags::EMPTY };
+            Some(match problem.rule {
+                RuleId::Strategy(rule) => format!("s_{rule}_{}", key.md5_hex()),
+                RuleId::Expression(rule) => format!("e_{rule}_{}", key.md5_hex()),
+            })
+        };
+        problems.iter().filter_map(id).collect()
+    }
+
+    /// Makes the queue forget open alarms, so that no restart brings them back.
+    fn forget(&self, ids: &[String]) {
+        if let Err(error) = self.queue.forget(ids) {
+            tracing::error!(%error, "cannot write to the event queue which alarms are closed");
+        }
     }
 
     fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {

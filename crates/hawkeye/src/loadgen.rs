@@ -12,6 +12,7 @@
 mod fleet;
 mod latency;
 mod mix;
+mod verify;
 
 use crate::clock;
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use verify::{Answered, Api, Verdict, verify};
 use wire::{Framer, Scratch, jsonrpc, transfer};
 
 /// As in the original agent's shipped configuration.
@@ -78,6 +80,12 @@ pub struct LoadgenArgs {
     /// Encode everything and send nothing: what the generator itself can do.
     #[arg(long)]
     dry_run: bool,
+    /// When all is sent, read every point that was answered for back from this API, e.g. http://127.0.0.1:8080
+    #[arg(long, value_name = "URL", requires = "token", conflicts_with = "dry_run")]
+    verify: Option<String>,
+    /// For --verify: the sig that a login of root answered, or NAME:SIG
+    #[arg(long, value_name = "SIG", env = "HAWKEYE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// Print the result as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -115,7 +123,7 @@ pub fn run(args: &LoadgenArgs) -> Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let report = if args.dry_run { plan.encode_only() } else { runtime.block_on(plan.send())? };
     report.print(args.json);
-    report.verdict()
+    report.check()
 }
 
 /// The arguments, resolved.
@@ -126,6 +134,10 @@ struct Plan {
     connections: usize,
     /// One round per step; otherwise no waiting.
     paced: bool,
+    /// Where to read everything back.
+    api: Option<Api>,
+    /// Kept for reading back only.
+    answered: Option<Arc<Answered>>,
 }
 
 impl Plan {
@@ -150,8 +162,17 @@ impl Plan {
         let hosts = args.hosts as usize;
         let connections = args.connections.map_or(CONNECTIONS_DEFAULT, |count| count as usize).min(hosts);
         let fleet = Fleet::new(&args.prefix, hosts, args.metrics as usize, args.step, start, args.seed);
-        let target = args.target.clone();
-        Ok(Plan { target, fleet: Arc::new(fleet), rounds: args.rounds, connections, paced })
+        let api =
+            args.verify.as_ref().map(|url| Api::new(url, args.token.as_deref().unwrap_or_default())).transpose()?;
+        if api.is_some() && args.step < verify::STEP_MIN {
+            bail!(
+                "--verify needs a --step of at least {}: transfer lets points of smaller steps fall together",
+                verify::STEP_MIN
+            );
+        }
+        let answered = api.is_some().then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
+        let (target, rounds) = (args.target.clone(), args.rounds);
+        Ok(Plan { target, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
     }
 
     fn encode_only(&self) -> Report {
@@ -168,7 +189,7 @@ impl Plan {
                 }
             }
         }
-        Report { took: started.elapsed(), rounds: self.rounds, tally, latency: Latency::default() }
+        Report { took: started.elapsed(), rounds: self.rounds, tally, ..Report::default() }
     }
 
     async fn send(&self) -> Result<Report> {
@@ -193,6 +214,9 @@ impl Plan {
             report.tally.add(connection.tally);
             report.latency.add(&connection.latency);
         }
+        if let (Some(api), Some(answered)) = (&self.api, &self.answered) {
+            report.verdict = Some(verify(&self.fleet, self.rounds, answered, api).await?);
+        }
         Ok(report)
     }
 
@@ -204,7 +228,7 @@ impl Plan {
         match answered {
             Ok(true) => Ok(()),
             Ok(false) => bail!("{} does not answer Transfer.Ping like a transfer", self.target),
-            Err(error) => bail!("{error}; is a transfer listening there? (--target)"),
+            Err(error) => bail!("{error:#}; is a transfer listening there? (--target)"),
         }
     }
 
@@ -222,6 +246,7 @@ impl Plan {
             scratch: Scratch::new(),
             tally: Tally::default(),
             latency: Latency::default(),
+            answered: self.answered.clone(),
         }
     }
 }
@@ -267,6 +292,7 @@ struct Connection {
     scratch: Scratch,
     tally: Tally,
     latency: Latency,
+    answered: Option<Arc<Answered>>,
 }
 
 impl Connection {
@@ -282,14 +308,17 @@ impl Connection {
             }
             let moment = fleet.moment(host, round);
             for group in 0..fleet.groups() {
-                self.update(&fleet, &moment, group).await;
+                let complete = self.update(&fleet, &moment, group).await;
+                if let (true, Some(answered)) = (complete, &self.answered) {
+                    answered.mark(host, round, group);
+                }
             }
         }
         self
     }
 
-    /// One `Transfer.Update`, counted.
-    async fn update(&mut self, fleet: &Fleet, moment: &fleet::HostRound, group: usize) {
+    /// One `Transfer.Update`, counted; true when every point was accepted.
+    async fn update(&mut self, fleet: &Fleet, moment: &fleet::HostRound, group: usize) -> bool {
         let id = self.next_id;
         self.next_id += 1;
         self.output.clear();
@@ -302,13 +331,14 @@ impl Connection {
             Ok(Ok(answer)) if answer.total as u64 == points => {
                 self.tally.refused += answer.invalid as u64;
                 self.latency.record(started.elapsed());
-                return;
+                return answer.invalid == 0;
             }
             Ok(Ok(answer)) => format!("{} items were sent, {} answered for", points, answer.total),
             Ok(Err(error)) => format!("answer is not a transfer's: {error}"),
             Err(error) => format!("{error:#}"),
         };
         self.tally.fail(points, fault);
+        false
     }
 
     /// Sends what is in `output` and hands the answer's result to `read`. A connection that failed is not used again.
@@ -419,6 +449,8 @@ struct Report {
     rounds: u32,
     tally: Tally,
     latency: Latency,
+    /// What reading back found, if it was asked for.
+    verdict: Option<Verdict>,
 }
 
 impl Report {
@@ -431,14 +463,18 @@ impl Report {
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
         let (tally, rate, took) = (&self.tally, self.points_per_s(), self.took.as_secs_f64());
         let (p50, p99, max) = (ms(self.latency.quantile(0.5)), ms(self.latency.quantile(0.99)), ms(self.latency.max()));
-        for error in &tally.errors {
-            eprintln!("hawkeye: {error}");
+        let verdict = self.verdict.clone().unwrap_or_default();
+        for line in tally.errors.iter().chain(&verdict.findings) {
+            eprintln!("hawkeye: {line}");
         }
         if json {
             let line = serde_json::json!({
                 "rounds": self.rounds, "points_sent": tally.sent, "points_refused": tally.refused,
                 "points_in_failed_calls": tally.lost, "calls": tally.calls, "calls_failed": tally.failed_calls,
                 "seconds": took, "points_per_s": rate, "latency_ms": {"p50": p50, "p99": p99, "max": max},
+                "verified": self.verdict.as_ref().map(|verdict| serde_json::json!({
+                    "expected": verdict.expected, "missing": verdict.missing, "wrong": verdict.wrong,
+                })),
             });
             println!("{line}");
             return;
@@ -447,13 +483,21 @@ impl Report {
         println!("calls    {}  failed {}", tally.calls, tally.failed_calls);
         println!("rate     {rate:.0} points/s over {took:.2} s ({} rounds)", self.rounds);
         println!("latency  p50 {p50:.2} ms  p99 {p99:.2} ms  max {max:.2} ms");
+        if self.verdict.is_some() {
+            println!("verified {}  missing {}  wrong {}", verdict.expected, verdict.missing, verdict.wrong);
+        }
     }
 
-    fn verdict(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         if self.tally.failed_calls > 0 || self.tally.refused > 0 {
             bail!("{} calls failed, {} points were refused", self.tally.failed_calls, self.tally.refused);
         }
-        Ok(())
+        match &self.verdict {
+            Some(verdict) if verdict.missing + verdict.wrong > 0 => {
+                bail!("{} points are missing, {} are wrong", verdict.missing, verdict.wrong)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

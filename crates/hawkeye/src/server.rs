@@ -21,7 +21,7 @@ use crate::role::alarm::queue::EventQueue;
 use crate::role::hbs::HbsService;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, transfer};
-use crate::rules::{RulesTask, Settling, settle};
+use crate::rules::{RulesTask, Settling, close_cases, settle};
 use crate::{api, clock, ui};
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -62,7 +62,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>) -> 
     let queue = Arc::new(queue);
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), queue.clone()));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
-    engine.restore(&recovered.open_problems);
+    close_cases(&portal, &engine.restore(&recovered.open_problems)).await;
     drop(recovered);
     engine.catch_up(clock::now() - CATCH_UP_S);
     show_gauges(&metrics, &engine);
@@ -317,13 +317,8 @@ fn judge_options(config: &Config) -> judge::Options {
             Semantics::OpenFalcon => judge::Semantics::OpenFalcon,
         },
         min_interval_s: config.judge.min_interval,
-        points_max: points_max(config),
+        points_max: config.rule_points_max(),
     }
-}
-
-/// The largest window that a rule may ask for: what the hot window holds at a step of 60 s.
-pub fn points_max(config: &Config) -> u32 {
-    (config.graph.hot_window / 60).clamp(16, 100_000) as u32
 }
 
 /// The thread that keeps the store: sync, flush, retention, once a second. It is no async task, for it waits on the disk.

@@ -5,17 +5,21 @@
 //! [`Semantics::OpenFalcon`] takes each value as it is: negative rates after a reset, and points on both sides of a hole
 //! as neighbours. [`Semantics::Hawkeye`] marks as unknown (NaN) what is not true:
 //! - a negative or overflowing rate: the counter was reset, its true rate is not known; that one value is unknown;
-//! - all values behind a hole, i.e. behind neighbours more than two steps apart: `all(#3)` means three periods, and the
-//!   periods in the hole are not known. Two steps, because a single lost point shall not silence a rule, and because the
+//! - all values behind a hole, i.e. behind neighbours more than two periods apart: `all(#3)` means three periods, and the
+//!   periods in the hole are not known. Two periods, because a single lost point shall not silence a rule, and because the
 //!   charts (RRD's heartbeat) draw the line there. A counter's rate *over* the hole is the true mean rate, hence known.
+//!
+//! A period is the step, or the least distance in the window where that is longer: a script that runs every five minutes
+//! but says `step 60` is slow, not full of holes, and its rules must not fall silent. With only two points in the window
+//! nothing tells slow from hole, and the two count as neighbours.
 //!
 //! Invariants: the time of a value is that of its point, in both semantics; a value is unknown or finite under Hawkeye.
 
 use crate::Semantics;
 use model::{CounterType, Point};
 
-/// A hole is a distance of more than this many steps. RRD's heartbeat in the original's graph.
-const HOLE_STEPS: i64 = 2;
+/// A hole is a distance of more than this many periods. RRD's heartbeat in the original's graph.
+const HOLE_PERIODS: i64 = 2;
 
 /// Refills `values` from `points` (newest first), and returns how many of the newest are known without a break.
 pub(crate) fn values(
@@ -42,7 +46,8 @@ fn rate(newer: Point, older: Point) -> f64 {
 }
 
 fn mark_unknown(points: &[Point], counter_type: CounterType, step: u32, values: &mut [f64]) -> usize {
-    let hole_s = if step == 0 { i64::MAX } else { HOLE_STEPS * i64::from(step) };
+    let least = points.windows(2).map(|pair| pair[0].time - pair[1].time).min().unwrap_or(0);
+    let hole_s = if step == 0 { i64::MAX } else { HOLE_PERIODS * least.max(i64::from(step)) };
     let mut known = None;
     let mut behind_hole = false;
     for i in 0..values.len() {
@@ -90,6 +95,13 @@ mod tests {
         check("240:3 120:2 60:1", CounterType::Gauge, Semantics::Hawkeye, "3 2 1", 3);
         check("241:3 120:2 60:1", CounterType::Gauge, Semantics::Hawkeye, "3 ? ?", 1);
         check("241:3 120:2 60:1", CounterType::Gauge, Semantics::OpenFalcon, "3 2 1", 3);
+    }
+
+    #[test]
+    fn a_slow_series_has_no_holes() {
+        check("900:3 600:2 300:1", CounterType::Gauge, Semantics::Hawkeye, "3 2 1", 3);
+        check("900:2 600:1", CounterType::Gauge, Semantics::Hawkeye, "2 1", 2);
+        check("1600:3 600:2 300:1", CounterType::Gauge, Semantics::Hawkeye, "3 ? ?", 1);
     }
 
     #[test]

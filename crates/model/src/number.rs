@@ -7,7 +7,7 @@ use std::fmt::Write;
 pub fn push_go_json(value: f64, out: &mut String) {
     debug_assert!(value.is_finite());
     let magnitude = value.abs();
-    let result = if magnitude != 0.0 && (magnitude < 1e-6 || magnitude >= 1e21) {
+    let result = if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
         let start = out.len();
         let result = write!(out, "{value:e}");
         // Rust writes 1e21 where Go writes 1e+21.

@@ -113,9 +113,13 @@ impl Store {
         let mut blocks = self.blocks().to_vec();
         blocks.extend(new_blocks.into_iter().map(Arc::new));
         self.set_blocks(blocks);
-        for (id, newest) in newest.iter().enumerate().filter(|(_, newest)| **newest != 0) {
-            let (mut hot, slot) = self.shards.lock_of(SeriesId(id as u32));
-            hot.flush_done(slot, *newest);
+        let geometry = self.shards.geometry;
+        for (group, newest) in newest.chunks(GROUP as usize).enumerate() {
+            let first = SeriesId(group as u32 * GROUP);
+            let mut hot = self.shards.lock(geometry.shard_of(first));
+            for (i, newest) in newest.iter().enumerate().filter(|(_, newest)| **newest != 0) {
+                hot.flush_done(geometry.slot_of(first) + i as u32, *newest);
+            }
         }
         self.shards.iter().for_each(|mut hot| hot.flush_end(true));
         self.log.remove_below(segment)

@@ -114,9 +114,7 @@ impl Store {
 
     /// How many rows the answer to `query` has, about; 0 for a series that is not there.
     pub fn rows(&self, id: SeriesId, query: &Query) -> usize {
-        let Ok(Meta { step, .. }) = self.meta(id) else { return 0 };
-        let range_s = query.to.saturating_sub(query.from).max(0);
-        usize::try_from(range_s / row_step(query.from, query.now, step)).map_or(usize::MAX, |rows| rows.saturating_add(2))
+        self.meta(id).map_or(0, |meta| row_count(query, row_step(query, meta.step)))
     }
 
     /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step within
@@ -124,9 +122,9 @@ impl Store {
     /// the newest points are always seen.
     pub fn query(&self, id: SeriesId, query: &Query) -> Result<Grid> {
         let Meta { counter_type, step } = self.meta(id)?;
-        let row_step = row_step(query.from, query.now, step);
+        let row_step = row_step(query, step);
+        self.check_size(row_count(query, row_step))?;
         let times = row_times(query, row_step, step);
-        self.check_size(times.len())?;
         let mut grid = Grid { step: row_step as u32, values: Vec::new() };
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(grid) };
         let rate_s = RATE_STEPS_MAX * i64::from(step);
@@ -207,17 +205,27 @@ fn keep_first_of_equal_times(points: &mut Vec<Point>, start: usize) {
     }
 }
 
-fn row_step(from: i64, now: i64, step: u32) -> i64 {
+fn row_step(query: &Query, step: u32) -> i64 {
     let step_s = i64::from(step);
-    let back = align(now, step) - align(from, step);
+    let back = align(query.now, step) - align(query.from.max(0), step);
     let finest = ARCHIVES.iter().find(|(_, reach)| back <= reach.saturating_mul(step_s));
     finest.unwrap_or(&ARCHIVES[ARCHIVES.len() - 1]).0 * step_s
 }
 
+/// The part of the range that can have points.
+fn clamped(query: &Query) -> (i64, i64) {
+    (query.from.max(0), query.to.min(i64::from(u32::MAX)))
+}
+
+/// At least as many as `row_times` will have, found without making them.
+fn row_count(query: &Query, row_step: i64) -> usize {
+    let (from, to) = clamped(query);
+    if to < from { 0 } else { ((to - from) / row_step) as usize + 2 }
+}
+
 /// Ends of the rows to answer.
 fn row_times(query: &Query, row_step: i64, step: u32) -> Vec<i64> {
-    let from = query.from.max(0);
-    let to = query.to.min(i64::from(u32::MAX));
+    let (from, to) = clamped(query);
     if to < from {
         return Vec::new();
     }

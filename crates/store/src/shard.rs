@@ -100,6 +100,12 @@ impl Shards {
         (self.lock(self.geometry.shard_of(id)), self.geometry.slot_of(id))
     }
 
+    /// As `lock_of`, while nobody else can have the shards.
+    pub fn of_mut(&mut self, id: SeriesId) -> (&mut Hot, u32) {
+        let hot = self.shards[self.geometry.shard_of(id)].get_mut();
+        (hot.unwrap_or_else(PoisonError::into_inner), self.geometry.slot_of(id))
+    }
+
     pub fn set_meta(&self, id: SeriesId, meta: Meta) {
         let (mut hot, slot) = self.lock_of(id);
         hot.set_meta(slot, meta);

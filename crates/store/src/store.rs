@@ -143,16 +143,16 @@ impl Store {
         recovery.corrupt.extend(replay.corrupt);
 
         let windows = Windows { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
-        let shards = Shards::new(options.shard_count, || Hot::new(windows));
+        let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
         for (id, _, meta) in table.live_series() {
             shards.set_meta(id, meta);
         }
         let blocks = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
-        crate::warm::load(&*disk, &blocks, &table, &shards, &options, &mut recovery);
+        crate::warm::load(&*disk, &blocks, &table, &mut shards, &options, &mut recovery);
 
         let mut next_id = table.len() as u32;
         next_id = blocks.iter().map(|block| block.last_series() + 1).fold(next_id, u32::max);
-        let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &shards, &mut recovery)?;
+        let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
         let sequence = blocks.last().map_or(1, |block| block.sequence + 1);
         let store = Store {
             disk,
@@ -451,7 +451,7 @@ fn replay_log(
     now: i64,
     mut next_id: u32,
     table: &Table,
-    shards: &Shards,
+    shards: &mut Shards,
     recovery: &mut Recovery,
 ) -> Result<(Log, u32)> {
     let oldest = (now - options.retention_raw_s).max(1);
@@ -462,7 +462,7 @@ fn replay_log(
             lost += 1;
             next_id = next_id.max(id.0.saturating_add(1));
         } else if acceptable(&sample, oldest) {
-            let (mut hot, slot) = shards.lock_of(id);
+            let (hot, slot) = shards.of_mut(id);
             // A series that was removed since is unknown here, and so are its points.
             hot.append(slot, sample.point.time as u32, sample.point.value);
         }

@@ -26,7 +26,7 @@ pub(crate) fn load(
     disk: &dyn Disk,
     blocks: &[Arc<Block>],
     table: &Table,
-    shards: &Shards,
+    shards: &mut Shards,
     options: &Options,
     recovery: &mut Recovery,
 ) {
@@ -55,7 +55,7 @@ pub(crate) fn load(
             }
             points.clear();
             reader.points(entry, window_from, u32::MAX, &mut points)?;
-            let (mut hot, slot) = shards.lock_of(id);
+            let (hot, slot) = shards.of_mut(id);
             for point in &points {
                 hot.load_flushed(slot, point.time as u32, point.value);
             }

@@ -5,18 +5,25 @@
 //! How: GET and HEAD read the query. A body is JSON when its Content-Type says so or when it begins with `{` or `[` (curl
 //! sends `-d '{…}'` as a form); otherwise it is a form, and the query is read as well.
 //! Invariants: a body has at most [`BODY_MAX`] bytes and must arrive within [`BODY_TIMEOUT`].
-//! Memory: the body and its parsed form, per request; connections are bounded where they are accepted.
+//! Memory: a small body ([`SMALL_BODY_MAX`]) per connection, and [`LARGE_AT_ONCE`] large ones; parsed, a body of many small
+//! numbers takes sixteen times its length. Routes that ask for no token take small bodies only ([`SmallBodies`]), so nobody
+//! unknown can keep the others waiting.
 
 use super::error::ApiError;
-use axum::body::to_bytes;
+use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// A history query for 10,000 hosts is about 300 kB.
-pub const BODY_MAX: usize = 4 << 20;
+/// A list of [`LIST_MAX`] host names is about 800 kB.
+pub const BODY_MAX: usize = 1 << 20;
+/// What anything but a long list fits in.
+pub const SMALL_BODY_MAX: usize = 64 << 10;
+/// Bodies above [`SMALL_BODY_MAX`], or of unknown length, that are read and parsed at the same time: 64 MiB at worst.
+const LARGE_AT_ONCE: usize = 4;
 /// A guess: the slowest useful link sends 300 kB in half of it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -28,6 +35,12 @@ pub enum Fields {
     Json(Map<String, Value>),
     Form(Vec<(String, String)>),
 }
+
+/// An extension of routes that anybody may call: their bodies have at most [`SMALL_BODY_MAX`] bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct SmallBodies;
+
+static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 
 /// A JSON body of a given shape, for the few routes whose body is no object of plain fields.
 #[derive(Debug)]
@@ -42,7 +55,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
             return Ok(Fields::Form(parse_form(query.as_bytes())));
         }
         let says_json = says_json(&request);
-        let body = read(request).await?;
+        let (body, _turn) = read(request).await?;
         if says_json || looks_like_json(&body) {
             return Ok(Fields::Json(parse_json(&body)?));
         }
@@ -56,7 +69,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<JsonBody<T>, ApiError> {
-        parse_json(&read(request).await?).map(JsonBody)
+        let (body, _turn) = read(request).await?;
+        parse_json(&body).map(JsonBody)
     }
 }
 
@@ -224,21 +238,29 @@ fn looks_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-async fn read(request: Request) -> Result<axum::body::Bytes, ApiError> {
+/// The body, and the turn that a large one has to wait for; to be held until the body is parsed.
+async fn read(request: Request) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {
+    let max = if request.extensions().get::<SmallBodies>().is_some() { SMALL_BODY_MAX } else { BODY_MAX };
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > BODY_MAX as u64) {
-        return Err(too_large());
+    let length = length.and_then(|text| text.parse::<u64>().ok());
+    if length.is_some_and(|length| length > max as u64) {
+        return Err(too_large(max));
     }
-    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_MAX)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if error.to_string().contains("length limit") => Err(too_large()),
+    let is_small = max == SMALL_BODY_MAX || length.is_some_and(|length| length <= SMALL_BODY_MAX as u64);
+    let read = async {
+        let turn = if is_small { None } else { Some(LARGE.acquire().await.expect("never closed")) };
+        to_bytes(request.into_body(), max).await.map(|body| (body, turn))
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) if error.to_string().contains("length limit") => Err(too_large(max)),
         Ok(Err(error)) => Err(ApiError::bad(format!("cannot read the body: {error}"))),
         Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }
 }
 
-fn too_large() -> ApiError {
-    let text = format!("the body is longer than {BODY_MAX} bytes: send it in parts");
+fn too_large(max: usize) -> ApiError {
+    let text = format!("the body is longer than {max} bytes: send it in parts");
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
@@ -354,5 +376,28 @@ mod tests {
         check("[1]", "not the JSON wanted").await;
         check(&format!("{{\"a\":{}", "[".repeat(100_000)), "recursion").await;
         check(&"x".repeat(BODY_MAX + 1), "longer than").await;
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded_also_when_their_length_is_unknown() {
+        let ask = async |length: usize, declared: bool, small: bool| {
+            let body = format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8));
+            let mut request = Request::builder().method("POST");
+            if declared {
+                request = request.header(header::CONTENT_LENGTH, length);
+            }
+            if small {
+                request = request.extension(SmallBodies);
+            }
+            let request = request.body(Body::from(body)).expect("a valid request");
+            Fields::from_request(request, &()).await.is_ok()
+        };
+        // Often enough that a turn which was not given back would be missed.
+        for declared in [true, false].repeat(LARGE_AT_ONCE) {
+            assert!(ask(BODY_MAX, declared, false).await);
+            assert!(!ask(BODY_MAX + 1, declared, false).await);
+            assert!(ask(SMALL_BODY_MAX, declared, true).await);
+            assert!(!ask(SMALL_BODY_MAX + 1, declared, true).await);
+        }
     }
 }

@@ -75,6 +75,7 @@ pub fn router(context: Context) -> Router {
         .layer(DefaultBodyLimit::max(body::BODY_MAX))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(cors())
+        .layer(axum::middleware::map_response(complete_preflight))
         .with_state(context)
 }
 
@@ -99,6 +100,15 @@ fn cors() -> CorsLayer {
         .allow_headers([header::CONTENT_TYPE, header::CONTENT_LENGTH, HeaderName::from_static("apitoken")])
         .expose_headers([header::CONTENT_LENGTH])
         .max_age(Duration::from_secs(86_400))
+}
+
+/// The original's answer to a preflight names the exposed header too; the layer does so only in other answers.
+async fn complete_preflight(mut response: Response) -> Response {
+    if response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_METHODS) {
+        let exposed = HeaderValue::from_static("Content-Length");
+        response.headers_mut().insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+    response
 }
 
 /// The characters that the original refuses in names which pages show.

@@ -7,7 +7,6 @@ use super::Context;
 use super::body::Fields;
 use super::error::ApiError;
 use crate::portal::action::{self, Action};
-use crate::server::points_max;
 
 /// The checked condition of a rule.
 pub struct Condition {
@@ -69,7 +68,7 @@ pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
 }
 
 fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
-    judge::check(&condition.func, &condition.op, points_max(&context.config))
+    judge::check(&condition.func, &condition.op, context.config.rule_points_max())
         .map_err(|error| ApiError::bad(error.to_string()))
 }
 

@@ -5,21 +5,21 @@
 
 use super::Context;
 use super::auth::{self, Caller};
-use super::body::Fields;
+use super::body::{Fields, SmallBodies};
 use super::error::{Answer, ApiError, json, message};
 use crate::clock;
 use crate::portal::password::{self, Verdict};
 use crate::portal::session;
 use crate::portal::user::{self, User};
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::Serialize;
 
 pub fn routes() -> Router<Context> {
     Router::new()
-        .route("/user/login", post(login))
+        .route("/user/login", post(login).layer(Extension(SmallBodies)))
         .route("/user/logout", get(logout))
         .route("/user/auth_session", get(auth_session))
         .route("/admin/login", post(login_as))

@@ -273,6 +273,7 @@ async fn cors_echoes_the_origin() -> Result<()> {
     assert_eq!(header("access-control-allow-origin"), Some("http://dash.example.com"));
     assert_eq!(header("access-control-allow-credentials"), Some("true"));
     assert_eq!(header("access-control-max-age"), Some("86400"));
+    assert_eq!(header("access-control-expose-headers"), Some("Content-Length"));
     Ok(())
 }
 

@@ -6,22 +6,22 @@
 
 use super::Context;
 use super::auth::Caller;
-use super::body::{Fields, parse_int};
+use super::body::{Fields, SmallBodies, parse_int};
 use super::error::{Answer, ApiError, json, message};
 use super::page::{Page, Search};
 use super::session::{Wrong, check_password};
 use crate::clock;
 use crate::portal::user::{self, Profile, User};
 use crate::portal::{password, session};
-use axum::Router;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post, put};
+use axum::{Extension, Router};
 use serde_json::json as object;
 
 pub fn routes() -> Router<Context> {
     Router::new()
-        .route("/user/create", post(create))
+        .route("/user/create", post(create).layer(Extension(SmallBodies)))
         .route("/user/current", get(current))
         .route("/user/u/{uid}", get(by_id).put(update_by_id))
         .route("/user/name/{name}", get(by_name))

@@ -37,14 +37,6 @@ pub struct HostRound {
     timestamp: i64,
 }
 
-impl HostRound {
-    /// Unix seconds of its points.
-    #[cfg(test)]
-    pub fn timestamp(&self) -> i64 {
-        self.timestamp
-    }
-}
-
 impl Fleet {
     pub fn new(prefix: &str, hosts: usize, metrics: usize, step: u32, start: i64, seed: u64) -> Fleet {
         let series: Vec<EncodedSeries> =
@@ -79,10 +71,35 @@ impl Fleet {
         step * round + step.mul_f64(host as f64 / self.hosts as f64)
     }
 
+    /// Seconds between rounds.
+    pub fn step(&self) -> u32 {
+        self.step
+    }
+
+    /// Unix seconds of a host's points in a round.
+    pub fn time(&self, host: usize, round: u32) -> i64 {
+        self.start + self.due(host, round).as_secs() as i64
+    }
+
+    /// The value of one series.
+    pub fn value(&self, host: usize, round: u32, series: &Series) -> f64 {
+        Moment::new(self.seed, host, round).value(series)
+    }
+
+    /// The series of one call with their counters, as they are read back.
+    pub fn counters(&self, group: usize) -> impl Iterator<Item = (String, &Series)> {
+        self.series[self.groups[group].clone()].iter().map(|encoded| {
+            let series = &encoded.series;
+            let tags = model::tags::canonical_string(&series.tags);
+            let tags = model::Tags::assume_canonical(&tags);
+            (model::SeriesKey { endpoint: "", metric: &series.metric, tags }.counter(), series)
+        })
+    }
+
     pub fn moment(&self, host: usize, round: u32) -> HostRound {
         let mut opening = b"{\"endpoint\":".to_vec();
         push_string(&mut opening, &self.endpoint(host));
-        let timestamp = self.start + self.due(host, round).as_secs() as i64;
+        let timestamp = self.time(host, round);
         HostRound { moment: Moment::new(self.seed, host, round), opening, timestamp }
     }
 

@@ -29,7 +29,7 @@ fn starts() {
 #[test]
 fn plans() {
     let plan = |words: &[&str]| Plan::new(&args(words), NOW);
-    let first = |words: &[&str]| plan(words).map(|plan| plan.fleet.moment(0, 0).timestamp());
+    let first = |words: &[&str]| plan(words).map(|plan| plan.fleet.time(0, 0));
     assert_eq!(first(&["--rounds", "10", "--step", "60"]).ok(), Some(NOW - 600));
     assert_eq!(first(&["--start", "-1h", "--rounds", "60"]).ok(), Some(NOW - 3600));
     assert_eq!(first(&["--speed", "real"]).ok(), Some(NOW));
@@ -118,7 +118,7 @@ async fn every_point_arrives_once() {
     let report = load(&words, &target).await.expect("a run");
     assert_eq!((report.tally.sent, report.tally.refused, report.tally.failed_calls), (300, 0, 0));
     assert!(report.latency.max() > Duration::ZERO);
-    report.verdict().expect("nothing failed");
+    report.check().expect("nothing failed");
     let seen = seen.lock().expect("no panic under the lock");
     assert_eq!(seen.connections, 2 + 1, "two, and the one that said hello");
     let expected: HashMap<String, usize> = (0..5).map(|host| (format!("load-{host:05}"), 60)).collect();
@@ -137,7 +137,7 @@ async fn a_broken_call_is_counted_and_the_run_goes_on() {
     let report = load(&["--hosts", "1", "--metrics", "1", "--rounds", "10"], &target).await.expect("a run");
     assert_eq!((report.tally.calls, report.tally.failed_calls, report.tally.lost), (10, 3, 3));
     assert_eq!(report.tally.errors.len(), 3, "{:?}", report.tally.errors);
-    assert!(report.verdict().is_err());
+    assert!(report.check().is_err());
     assert_eq!(seen.lock().expect("no panic under the lock").points["load-00000"], 7);
 }
 

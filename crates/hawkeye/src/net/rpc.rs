@@ -27,6 +27,9 @@ const BUFFER_FIRST: usize = 16 << 10;
 /// Answers are sent when they reach this size, also when more requests wait in the buffer.
 const ANSWERS_MAX: usize = 64 << 10;
 
+/// What is read and thrown away after a closing answer; who sends more than that does not listen.
+const GOODBYE_BYTES_MAX: usize = 1 << 20;
+
 /// What a listener does with a request: append exactly one answer to `out`.
 pub trait Service: Clone + Send + Sync + 'static {
     fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
@@ -127,10 +130,14 @@ async fn burst<S: Service>(
     let mut deadline = tokio::time::Instant::now() + limits.message_timeout;
     loop {
         match stream.try_read_buf(&mut buffer) {
-            Ok(0) if buffer.iter().all(u8::is_ascii_whitespace) => return Ok(Next::Closed),
+            Ok(0) if is_blank(&buffer) => return Ok(Next::Closed),
             Ok(0) => return Err(Fault::silent("ended_inside_message")),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // Readiness can be a memory of bytes that were read before; then there is nothing to wait for here.
+                if is_blank(&buffer) {
+                    return Ok(Next::Idle);
+                }
                 if tokio::time::timeout_at(deadline, stream.readable()).await.is_err() {
                     let text = format!("message not complete after {} s", limits.message_timeout.as_secs());
                     return Err(Fault { reason: "timeout", text });
@@ -142,8 +149,7 @@ async fn burst<S: Service>(
         let answered =
             answer_messages(&mut buffer, &mut framer, &mut scratch, service, stream, &mut answers, limits).await?;
         send(stream, &mut answers, limits.message_timeout).await?;
-        // White space between messages belongs to none of them, and is no reason to hold a buffer.
-        if buffer.iter().all(u8::is_ascii_whitespace) {
+        if is_blank(&buffer) {
             return Ok(Next::Idle);
         }
         if answered {
@@ -151,6 +157,11 @@ async fn burst<S: Service>(
         }
         make_room(&mut buffer, &mut share, limits)?;
     }
+}
+
+/// White space between messages belongs to none of them, and is no reason to hold a buffer.
+fn is_blank(buffer: &[u8]) -> bool {
+    buffer.iter().all(u8::is_ascii_whitespace)
 }
 
 /// Answers each complete message in `buffer` and removes it. True if there was one.
@@ -236,12 +247,13 @@ async fn say_goodbye(stream: &mut TcpStream, fault: &Fault, timeout: Duration) {
     // What the peer sent and nobody read would turn the close into a reset that destroys the answer on its way.
     let _ = stream.shutdown().await;
     let mut sink = [0; 4096];
+    let mut left = GOODBYE_BYTES_MAX;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
     while let Ok(Ok(())) = tokio::time::timeout_at(deadline, stream.readable()).await {
         match stream.try_read(&mut sink) {
-            Ok(0) => return,
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return,
-            _ => {}
+            Ok(n) if n > 0 && n <= left => left -= n,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            _ => return,
         }
     }
 }

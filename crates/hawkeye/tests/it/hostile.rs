@@ -96,7 +96,14 @@ fn connections_over_the_limit_are_closed_at_once() {
     for stream in held.into_iter().step_by(2) {
         assert!(closes(stream).contains("not complete"));
     }
-    assert_serves(&server);
+    // The server frees their places when it has seen our side close, which may be a moment later.
+    let is_served = |_| {
+        let mut stream = server.connect("transfer_rpc");
+        let mut answer = [0];
+        stream.write_all(br#"{"method":"Transfer.Ping","params":[{}],"id":1}"#).is_ok()
+            && matches!(stream.read(&mut answer), Ok(1))
+    };
+    assert!((0..10_000).any(is_served));
 }
 
 #[test]

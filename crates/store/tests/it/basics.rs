@@ -180,3 +180,45 @@ fn the_judges_window_survives_flush_and_restart() {
     assert_eq!((tail(&store, a, 121), tail(&store, slow, 16)), (window, slow_window));
     assert_eq!(put(&store, a, NOW - 120, 1.0).duplicate, 1, "what is in blocks is recognised");
 }
+
+#[test]
+fn a_late_point_across_a_change_of_step_leaves_the_new_step() {
+    let store = open(&FakeDisk::default());
+    let a = gauge(&store, "a");
+    for i in 0..5 {
+        put(&store, a, NOW - 600 + 60 * i, i as f64);
+    }
+    store.set_meta(a, CounterType::Gauge, 10).expect("room");
+    for i in 0..5 {
+        put(&store, a, NOW - 300 + 10 * i, i as f64);
+    }
+    assert_eq!(put(&store, a, NOW - 470, 9.0).late, 1);
+    assert_eq!(store.with_tail(a, |view| view.meta(a)), Some((CounterType::Gauge, 10)));
+    assert_eq!(history(&store, a).len(), 11);
+    assert_eq!(history_of(&store, a, NOW - 480, NOW - 420), [(NOW - 480, 2.0), (NOW - 470, 9.0), (NOW - 420, 3.0)]);
+}
+
+#[test]
+fn a_lost_definition_never_lends_its_points_to_another_series() {
+    for flush in [false, true] {
+        let disk = FakeDisk::default();
+        let store = open(&disk);
+        let ids = ["a", "b", "c"].map(|name| gauge(&store, name));
+        ids.iter().for_each(|id| assert_eq!(put(&store, *id, NOW, 1.0).stored, 1));
+        if flush {
+            store.flush(NOW).expect("room");
+        }
+        drop(store);
+        let path = PathBuf::from("data/series");
+        disk.corrupt(&path, disk.content(&path).len() as u64 - 3);
+        let (store, recovery) = open_with(&disk, options());
+        assert!(recovery.torn_bytes_cut > 0);
+        assert_eq!(store.series_id("c", "m"), None);
+        for round in 0..2 {
+            let id = gauge(&store, &format!("new-{round}"));
+            assert!(!ids.contains(&id));
+            assert_eq!(history(&store, id), []);
+        }
+        assert_eq!(history(&store, ids[0]), [(NOW, 1.0)]);
+    }
+}

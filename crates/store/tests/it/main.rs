@@ -3,6 +3,7 @@
 mod basics;
 mod crash;
 mod disk_full;
+mod formats;
 mod model_test;
 mod queries;
 mod vectors;

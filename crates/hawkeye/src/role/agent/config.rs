@@ -218,7 +218,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 }
 
 /// Open-Falcon's cfg.json, as far as it has a meaning here.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Original {
     hostname: String,
@@ -255,7 +255,7 @@ struct OriginalTransfer {
     timeout: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct OriginalHttp {
     enabled: bool,
@@ -272,24 +272,6 @@ struct OriginalCollector {
     mount_point: Vec<String>,
 }
 
-/// The file as the original ships it, for keys that are absent.
-impl Default for Original {
-    fn default() -> Self {
-        Original {
-            hostname: String::new(),
-            ip: String::new(),
-            debug: false,
-            heartbeat: OriginalHeartbeat::default(),
-            transfer: OriginalTransfer::default(),
-            http: OriginalHttp::default(),
-            collector: OriginalCollector::default(),
-            default_tags: BTreeMap::new(),
-            ignore: BTreeMap::new(),
-            rest: BTreeMap::new(),
-        }
-    }
-}
-
 /// A section that is absent is off, as in Go.
 impl Default for OriginalHeartbeat {
     fn default() -> Self {
@@ -300,12 +282,6 @@ impl Default for OriginalHeartbeat {
 impl Default for OriginalTransfer {
     fn default() -> Self {
         OriginalTransfer { enabled: false, addrs: Vec::new(), interval: 60, timeout: 1000 }
-    }
-}
-
-impl Default for OriginalHttp {
-    fn default() -> Self {
-        OriginalHttp { enabled: false, listen: String::new(), backdoor: false }
     }
 }
 

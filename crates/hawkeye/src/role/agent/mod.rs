@@ -127,9 +127,11 @@ async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<b
         tasks.spawn(agent.clone().report(report, shutdown.clone()));
     }
 
+    // When it is time to stop, tasks end too, and either may be seen first.
+    let stopping = shutdown.clone();
     let ended_early = tokio::select! {
         _ = shutdown.wait_for(|stop| *stop) => false,
-        _ = tasks.join_next() => true,
+        _ = tasks.join_next() => !*stopping.borrow(),
     };
     if ended_early {
         tasks.abort_all();
