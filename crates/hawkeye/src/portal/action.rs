@@ -42,12 +42,17 @@ impl From<Row> for Action {
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Action>> {
+    find(&mut *portal.pool().acquire().await?, id).await
+}
+
+/// As [`by_id`], inside a transaction.
+pub async fn find(connection: &mut SqliteConnection, id: i64) -> sqlx::Result<Option<Action>> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT id, uic, url, callback, before_callback_sms, before_callback_mail, after_callback_sms,
          after_callback_mail FROM action WHERE id = ?",
     )
     .bind(id)
-    .fetch_optional(portal.pool())
+    .fetch_optional(connection)
     .await?;
     Ok(row.map(Action::from))
 }

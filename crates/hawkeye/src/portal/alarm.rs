@@ -1,4 +1,4 @@
-//! Alarms: cases and their events and notes, and the actions and people that an event concerns.
+//! Alarms: cases and their events and notes, and the people that an event concerns.
 //!
 //! Compat: spec/alarm.md §6 (what an event changes), spec/control-plane.md §4 (what the API shows). One case per event id
 //! (rule × series), one event row per occurrence. Times are local texts; see `local_time`.
@@ -10,19 +10,6 @@ use crate::local_time;
 use model::{Event, Status};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, QueryBuilder, Row, Sqlite, SqliteConnection};
-
-/// What is done about an event, besides storing it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Action {
-    /// Team names, joined by commas.
-    pub uic: String,
-    pub url: String,
-    pub callback: bool,
-    pub before_callback_sms: bool,
-    pub before_callback_mail: bool,
-    pub after_callback_sms: bool,
-    pub after_callback_mail: bool,
-}
 
 /// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison.
 pub async fn record(connection: &mut SqliteConnection, event: &Event, condition: &str) -> sqlx::Result<()> {
@@ -105,16 +92,6 @@ pub async fn close(portal: &Portal, ids: &[String], now: i64) -> sqlx::Result<()
         }
     }
     transaction.commit().await
-}
-
-pub async fn action(connection: &mut SqliteConnection, id: i64) -> sqlx::Result<Option<Action>> {
-    sqlx::query_as(
-        "SELECT uic, url, callback, before_callback_sms, before_callback_mail, after_callback_sms, after_callback_mail
-         FROM action WHERE id = ?",
-    )
-    .bind(id)
-    .fetch_optional(connection)
-    .await
 }
 
 /// The members of the teams named in `uic` (joined by commas), each once, in order of their ids.
@@ -336,20 +313,6 @@ pub async fn add_note(portal: &Portal, new: &NewNote, now: i64) -> sqlx::Result<
     }
     transaction.commit().await?;
     Ok(true)
-}
-
-impl FromRow<'_, SqliteRow> for Action {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Action> {
-        Ok(Action {
-            uic: row.try_get("uic")?,
-            url: row.try_get("url")?,
-            callback: row.try_get::<i64, _>("callback")? == 1,
-            before_callback_sms: row.try_get::<i64, _>("before_callback_sms")? == 1,
-            before_callback_mail: row.try_get::<i64, _>("before_callback_mail")? == 1,
-            after_callback_sms: row.try_get::<i64, _>("after_callback_sms")? == 1,
-            after_callback_mail: row.try_get::<i64, _>("after_callback_mail")? == 1,
-        })
-    }
 }
 
 impl FromRow<'_, SqliteRow> for Case {

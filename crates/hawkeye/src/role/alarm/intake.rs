@@ -11,12 +11,14 @@ use super::message;
 use super::plan::{self, Channels, Contacts};
 use super::queue::{Consumer, EventQueue, Queued};
 use crate::portal::Portal;
-use crate::portal::alarm::{self, Action};
+use crate::portal::action::{self, Action};
+use crate::portal::alarm;
 use crate::portal::delivery::{self, NewDelivery};
 use anyhow::{Context, Result};
 use model::Event;
 use sqlx::SqliteConnection;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -122,10 +124,11 @@ impl Intake {
         tally: &mut Tally,
     ) -> Result<()> {
         let id = event.action_id();
-        if !known.contains_key(&id) {
-            known.insert(id, receivers(connection, id).await?);
-        }
-        let Some((action, contacts)) = &known[&id] else {
+        let receivers = match known.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(receivers(connection, id).await?),
+        };
+        let Some((action, contacts)) = receivers else {
             tally.without_action += 1;
             return Ok(());
         };
@@ -140,7 +143,7 @@ async fn receivers(connection: &mut SqliteConnection, action_id: i64) -> Result<
     if action_id <= 0 {
         return Ok(None);
     }
-    let Some(action) = alarm::action(connection, action_id).await? else { return Ok(None) };
+    let Some(action) = action::find(connection, action_id).await? else { return Ok(None) };
     let users = alarm::members(connection, &action.uic).await?;
     Ok(Some((action, Contacts::of(&users))))
 }

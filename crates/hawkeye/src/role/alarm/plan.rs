@@ -10,7 +10,7 @@
 
 use super::message;
 use crate::config::AlarmConfig;
-use crate::portal::alarm::Action;
+use crate::portal::action::Action;
 use crate::portal::delivery::{Kind, NewDelivery};
 use crate::portal::user::User;
 use model::Event;
@@ -102,12 +102,12 @@ impl Contacts {
 pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Channels, dashboard: &str) -> Plan {
     let mut out = Drafts { lane: event.id(), channels, plan: Plan::default() };
     let (short, mail) = (message::short(event), message::mail(event, dashboard));
-    if action.callback {
-        if action.before_callback_sms {
+    if action.callback == 1 {
+        if action.before_callback_sms == 1 {
             out.text(Kind::Sms, &contacts.phones, &short);
             out.text(Kind::Im, &contacts.ims, &short);
         }
-        if action.before_callback_mail {
+        if action.before_callback_mail == 1 {
             out.mail(&contacts.mails, &short, &mail);
         }
         callback(event, action, contacts, &mut out);
@@ -138,8 +138,8 @@ fn callback(event: &Event, action: &Action, contacts: &Contacts, out: &mut Draft
     let mut callback = Callback {
         url: url.to_string(),
         query: message::callback_query(event),
-        after_sms: action.after_callback_sms,
-        after_mail: action.after_callback_mail,
+        after_sms: action.after_callback_sms == 1,
+        after_mail: action.after_callback_mail == 1,
         contacts: Contacts::default(),
     };
     if callback.after_sms || callback.after_mail {
@@ -230,8 +230,9 @@ mod tests {
 
     /// `flags`: c callback, s/m before by sms/mail, S/M after by sms/mail.
     fn check(priority: i32, flags: &str, url: &str, channels: Channels, expected: &str, without: u64) {
-        let has = |flag| flags.contains(flag);
+        let has = |flag: char| i64::from(flags.contains(flag));
         let action = Action {
+            id: 1,
             uic: "t".into(),
             url: url.into(),
             callback: has('c'),

@@ -421,6 +421,7 @@ impl State {
 /// Reads events in order, behind the writer. Blocking (files), so not for an async thread.
 pub struct Consumer {
     queue: Arc<EventQueue>,
+    /// The highest sequence number that was read.
     cursor: u64,
     reading: Option<Reading>,
     buffer: Vec<u8>,
@@ -470,11 +471,6 @@ impl Consumer {
             self.buffer = Vec::new();
         }
         Ok(())
-    }
-
-    /// The highest sequence number that was read.
-    pub fn cursor(&self) -> u64 {
-        self.cursor
     }
 
     /// Damaged places and unreadable events met since the last call.

@@ -187,7 +187,7 @@ fn consumed_segments_go_and_open_problems_stay() {
         let status = if time % 2 == 0 { Status::Problem } else { Status::Ok };
         queue.append(&[event(2, status, time)]).expect("append");
         consumer.read(10, &mut out).expect("read");
-        queue.consumed(consumer.cursor()).expect("delete");
+        queue.consumed(consumer.cursor).expect("delete");
         assert!(queue.stats().bytes < 3 * SMALL.segment_bytes, "{:?}", queue.stats());
     }
     assert_eq!(times(&out), (1..200).collect::<Vec<_>>());
