@@ -487,7 +487,12 @@ mod tests {
     fn variables_overlay_the_file_and_flags_overlay_both() {
         let config = load(
             "data_dir = \"a\"\n[listen]\napi = \"127.0.0.1:1\"\n",
-            &[("HAWKEYE_LISTEN__API", "127.0.0.1:2"), ("HAWKEYE_INGEST__MIN_STEP", "10"), ("PATH", "/bin")],
+            &[
+                ("HAWKEYE_LISTEN__API", "127.0.0.1:2"),
+                ("HAWKEYE_INGEST__MIN_STEP", "10"),
+                ("PATH", "/bin"),
+                ("HAWKEYE_AGENT__INTERVAL", "5s"),
+            ],
             &[("data_dir", "b".to_string())],
         )
         .expect("valid");

@@ -94,7 +94,7 @@ impl Default for AgentListen {
 }
 
 /// Flags of `hawkeye agent`.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct AgentArgs {
     /// The agent's TOML file, or Open-Falcon's cfg.json; without it the defaults are used (hawkeye-agent.example.toml).
     #[arg(short = 'c', long, value_name = "FILE")]
