@@ -57,7 +57,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>) -> 
     let store = open_store(&config)?;
     let portal = Portal::open(&config.data_dir.join("portal.db")).await?;
     let new_password = admin::ensure_root(&portal, &config.data_dir).await?;
-    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"))
+    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
         .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
     let queue = Arc::new(queue);
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), queue.clone()));

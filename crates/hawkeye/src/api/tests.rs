@@ -37,7 +37,7 @@ fn engine(dir: &std::path::Path) -> Result<Arc<Engine>> {
     const SHARDS: usize = 1;
     let options = store::Options { dir: dir.join("store"), shard_count: SHARDS, ..store::Options::default() };
     let (store, _) = store::Store::open(options, crate::clock::now())?;
-    let (queue, _) = EventQueue::open(&dir.join("events"))?;
+    let (queue, _) = EventQueue::open(&dir.join("events"), crate::config::Fsync::Never)?;
     Ok(Arc::new(Engine::new(store, SHARDS, judge::Options::default(), Arc::new(queue))))
 }
 

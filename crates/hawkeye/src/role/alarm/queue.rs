@@ -8,6 +8,8 @@
 //! taken all of it. The judge appends with one `write(2)` per batch, under one lock; alarm reads behind it with a
 //! [`Consumer`] and keeps its cursor (a sequence number) in its own database, in the transaction that handles the event.
 //!
+//! docs/format/events.md draws the bytes:
+//!
 //! ```text
 //! segment  b"hkevent" 1 | record* ; snapshot records first, then SNAPSHOT_END, then events
 //! record   len u32 | crc32 u32 of the body | body: kind u8, seq u64, payload ; integers little-endian, len counts the body
@@ -164,9 +166,9 @@ struct AlarmKey {
 const _: () = assert!(size_of::<(AlarmKey, Place)>() <= 64);
 
 impl EventQueue {
-    /// Opens the queue in `dir`, creating it, with the default options.
-    pub fn open(dir: &Path) -> Result<(EventQueue, Recovered)> {
-        EventQueue::open_with(dir, Options::default())
+    /// Opens the queue in `dir`, creating it.
+    pub fn open(dir: &Path, fsync: Fsync) -> Result<(EventQueue, Recovered)> {
+        EventQueue::open_with(dir, Options { fsync, ..Options::default() })
     }
 
     pub fn open_with(dir: &Path, options: Options) -> Result<(EventQueue, Recovered)> {
@@ -605,8 +607,10 @@ impl Recovery {
 /// Follows one record; false when it is not understood.
 fn apply(open: &mut HashMap<AlarmKey, FoundProblem>, record: &Record<'_>, whole: &[u8], at: usize) -> bool {
     let Ok(text) = std::str::from_utf8(record.payload) else { return false };
-    if record.kind == FORGET {
-        return AlarmKey::parse(text).map(|key| open.remove(&key)).is_ok();
+    match record.kind {
+        EVENT | OPEN => {}
+        FORGET => return AlarmKey::parse(text).map(|key| open.remove(&key)).is_ok(),
+        _ => return false,
     }
     let Ok(event) = Event::from_json(text) else { return false };
     let Ok(key) = AlarmKey::parse(&event.id()) else { return false };

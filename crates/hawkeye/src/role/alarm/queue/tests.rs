@@ -266,7 +266,7 @@ fn refuses_above_its_bound_and_formats_of_the_future() {
     let mut bytes = std::fs::read(&path).expect("readable");
     bytes[7] = 9;
     std::fs::write(&path, &bytes).expect("writable");
-    let error = format!("{:#}", EventQueue::open(dir.path()).err().expect("unknown format"));
+    let error = format!("{:#}", EventQueue::open(dir.path(), Fsync::Never).err().expect("unknown format"));
     assert!(error.contains("has format 9"), "{error}");
 }
 
