@@ -18,12 +18,16 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use wire::{Item, JsonError, Scratch};
 
 /// A longer step than a week is a mistake (milliseconds, a time); the series table keeps 32 bits.
 const STEP_MAX: u32 = 7 * 86_400;
 /// Endpoint texts as long as the host table's column.
 const ENDPOINT_BYTES_MAX: usize = 255;
+
+/// The log says at most once in this time that points cannot be stored.
+const TELL_INTERVAL_S: i64 = 60;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DoorLabel {
@@ -61,6 +65,8 @@ pub struct Ingest {
     received: Family<DoorLabel, Counter>,
     refused: Family<RefusedLabel, Counter>,
     failed: Family<DoorLabel, Counter>,
+    /// When the log last said that points cannot be stored (Unix seconds).
+    last_told: AtomicI64,
 }
 
 /// What the sender is told.
@@ -123,6 +129,7 @@ impl Ingest {
             received: Family::default(),
             refused: Family::default(),
             failed: Family::default(),
+            last_told: AtomicI64::new(0),
         };
         metrics.register(|registry| {
             registry.register("items_received", "Items that came in, valid or not", ingest.received.clone());
@@ -190,8 +197,13 @@ impl Ingest {
         });
         let label = DoorLabel { door: door.name() };
         match &result {
-            Ok(received) => self.received.get_or_create(&label).inc_by(received.total as u64),
-            Err(_) => self.failed.get_or_create(&label).inc(),
+            Ok(received) => {
+                self.received.get_or_create(&label).inc_by(received.total as u64);
+            }
+            Err(error) => {
+                self.failed.get_or_create(&label).inc();
+                self.tell_operator(error, now);
+            }
         };
         result
     }
@@ -217,6 +229,15 @@ impl Ingest {
             }
         }
         Ok(refused)
+    }
+
+    /// A batch that cannot be kept is the operator's business (the disk), but not once per batch.
+    fn tell_operator(&self, error: &BatchError, now: i64) {
+        let last = self.last_told.load(Ordering::Relaxed);
+        let is_due = matches!(error, BatchError::Engine(_)) && now >= last + TELL_INTERVAL_S;
+        if is_due && self.last_told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::error!(%error, "points cannot be stored and are refused; senders are told the same");
+        }
     }
 
     fn count_refused(&self, door: Door, reason: &'static str) {
