@@ -174,8 +174,15 @@ impl Doors {
             metrics: ConnectionMetrics::register(metrics),
         };
         let users = Limits { allow: Arc::new([]), ..senders.clone() };
+        let message_max = (config.ingest.message_max as usize).min(budget.message_max());
+        if message_max < config.ingest.message_max as usize {
+            tracing::warn!(
+                message_max,
+                "ingest.message_max is above what memory_budget has room for, and counts as this"
+            );
+        }
         let rpc = RpcLimits {
-            message_max: config.ingest.message_max as usize,
+            message_max,
             message_timeout: Duration::from_secs(config.ingest.message_timeout as u64),
             budget,
             metrics: RpcMetrics::register(metrics),
