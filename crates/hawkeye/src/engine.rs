@@ -16,10 +16,10 @@ use crate::metrics::{push_counter, push_gauge};
 use crate::role::alarm::queue::EventQueue;
 use judge::{Judge, OpenProblem, RuleId, RuleSet};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use store::{ShardView, Store};
+use store::{SeriesInfo, ShardView, Store};
 
 /// Events that wait for the disk. One is about 600 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
@@ -111,25 +111,39 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes a series, its points and its bindings.
-    pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
-        let closed = self.judge(self.store.shard_of(id)).unbind(id);
-        self.forget(&self.alarm_ids(&closed));
-        self.store.remove_series(id).map(|_| ())
+    /// Deletes a series, its points and its bindings. Appends the ids of the alarms that were open on it to `closed`, also
+    /// when the deletion is not durable yet.
+    pub fn remove_series(&self, id: SeriesId, closed: &mut Vec<String>) -> Result<(), store::Error> {
+        let Some(info) = self.store.info(id) else { return Ok(()) };
+        let removed = self.store.remove_series(id);
+        // One that could not be deleted is judged on.
+        if self.store.info(id).is_none() {
+            let open = self.judge(self.store.shard_of(id)).unbind(id);
+            let ids: Vec<String> = open.iter().map(|problem| alarm_id(problem.rule, &info)).collect();
+            self.forget(&ids);
+            closed.extend(ids);
+        }
+        removed.map(|_| ())
     }
 
-    /// Deletes all series of an endpoint; answers how many there were.
-    pub fn remove_endpoint(&self, endpoint: &str) -> Result<usize, store::Error> {
-        let mut ids = Vec::new();
+    /// Deletes all series of some endpoints; answers how many endpoints had any, and how many series there were.
+    pub fn remove_endpoints(
+        &self,
+        endpoints: &[String],
+        closed: &mut Vec<String>,
+    ) -> Result<(usize, usize), store::Error> {
+        let names: HashSet<&str> = endpoints.iter().map(String::as_str).collect();
+        let (mut found, mut ids) = (HashSet::new(), Vec::new());
         self.store.for_each_series(&mut |id, key, _, _| {
-            if key.endpoint == endpoint {
+            if let Some(name) = names.get(key.endpoint) {
+                found.insert(*name);
                 ids.push(id);
             }
         });
         for id in &ids {
-            self.remove_series(*id)?;
+            self.remove_series(*id, closed)?;
         }
-        Ok(ids.len())
+        Ok((found.len(), ids.len()))
     }
 
     /// Puts new rules into effect and re-binds the series that they touch.
@@ -180,12 +194,15 @@ impl Engine {
         let mut bound = Vec::new();
         self.store.for_each_series(&mut |id, _, counter_type, step| bound.push((id, counter_type, step)));
         bound.retain(|(id, _, _)| self.judge(self.store.shard_of(*id)).is_bound(*id));
+        let mut newest = Vec::new();
         for (id, counter_type, step) in bound {
-            if self.store.last_raw(id).is_none_or(|point| point.time < oldest) {
-                continue;
-            }
             let mut events = Vec::new();
             self.store.with_tail(id, |view| {
+                // So young a point is in memory; a series that is silent for long must not be looked for on the disk.
+                view.tail(id, 1, &mut newest);
+                if newest.first().is_none_or(|point| point.time < oldest) {
+                    return;
+                }
                 let window = Window(view);
                 self.judge(self.store.shard_of(id)).catch_up(id, counter_type, step, &window, now, &mut events);
                 self.send(&mut events);
@@ -233,15 +250,7 @@ impl Engine {
 
     /// The ids of alarms, while their series still exist.
     fn alarm_ids(&self, problems: &[OpenProblem]) -> Vec<String> {
-        let id = |problem: &OpenProblem| {
-            let info = self.store.info(problem.series)?;
-            // The md5 is of the whole text, wherever the metric ends.
-            let key = SeriesKey { endpoint: &info.endpoint, metric: &info.counter, tags: Tags::EMPTY };
-            Some(match problem.rule {
-                RuleId::Strategy(rule) => format!("s_{rule}_{}", key.md5_hex()),
-                RuleId::Expression(rule) => format!("e_{rule}_{}", key.md5_hex()),
-            })
-        };
+        let id = |problem: &OpenProblem| Some(alarm_id(problem.rule, &self.store.info(problem.series)?));
         problems.iter().filter_map(id).collect()
     }
 
@@ -276,6 +285,16 @@ impl Engine {
             }
             backlog.push_back(event);
         }
+    }
+}
+
+/// The id of the events of an alarm.
+fn alarm_id(rule: RuleId, series: &SeriesInfo) -> String {
+    // The md5 is of the whole text, wherever the metric ends.
+    let key = SeriesKey { endpoint: &series.endpoint, metric: &series.counter, tags: Tags::EMPTY };
+    match rule {
+        RuleId::Strategy(rule) => format!("s_{rule}_{}", key.md5_hex()),
+        RuleId::Expression(rule) => format!("e_{rule}_{}", key.md5_hex()),
     }
 }
 

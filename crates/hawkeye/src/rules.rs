@@ -58,38 +58,40 @@ fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 pub struct RulesTask {
     portal: Portal,
     engine: Arc<Engine>,
+    /// Subscribed before the first read, so that no change falls between that and [`RulesTask::run`].
+    changes: watch::Receiver<u64>,
     current: watch::Sender<Arc<InEffect>>,
 }
 
 impl RulesTask {
     /// Reads and loads the rules once, so that the first point is already judged by them.
     pub async fn start(portal: Portal, engine: Arc<Engine>) -> Result<RulesTask> {
+        let changes = portal.changes();
         let version = portal.version();
         let snapshot = Arc::new(Snapshot::load(&portal).await?);
-        let rules = compute(&snapshot, version);
+        let rules = compute(&snapshot, version, true);
         load(&portal, &engine, rules.clone()).await;
         let current = watch::Sender::new(Arc::new(InEffect::new(snapshot, rules)));
-        Ok(RulesTask { portal, engine, current })
+        Ok(RulesTask { portal, engine, changes, current })
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<InEffect>> {
         self.current.subscribe()
     }
 
-    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        let mut changes = self.portal.changes();
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         loop {
             let next_minute = Duration::from_secs(60 - clock::now().rem_euclid(60) as u64);
             let reread = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                changed = changes.changed() => changed.is_ok(),
+                changed = self.changes.changed() => changed.is_ok(),
                 () = tokio::time::sleep(next_minute) => false,
             };
             if let Err(error) = self.refresh(reread).await {
                 tracing::error!(error = format!("{error:#}"), "cannot read the rules; those in effect stay");
                 tokio::time::sleep(RETRY_AFTER).await;
-                changes.mark_changed();
+                self.changes.mark_changed();
             }
         }
     }
@@ -104,7 +106,7 @@ impl RulesTask {
         } else {
             (before.snapshot.clone(), before.rules.version)
         };
-        let rules = compute(&snapshot, version);
+        let rules = compute(&snapshot, version, reread);
         let same = rules.hosts == before.rules.hosts && rules.expressions == before.rules.expressions;
         if !same {
             load(&self.portal, &self.engine, rules.clone()).await;
@@ -141,9 +143,10 @@ pub async fn settle(State(mut settling): State<Settling>, request: Request, next
     response
 }
 
-fn compute(snapshot: &Snapshot, version: u64) -> Rules {
+/// `tell`: of tables just read. Each minute computes from the same again, and has nothing new to say of their rows.
+fn compute(snapshot: &Snapshot, version: u64, tell: bool) -> Rules {
     let (rules, skipped) = snapshot.rules(&jiff::Zoned::now(), version);
-    for reason in skipped {
+    for reason in skipped.into_iter().filter(|_| tell) {
         tracing::warn!(reason, "a row of the portal was skipped");
     }
     rules

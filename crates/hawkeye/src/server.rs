@@ -3,9 +3,12 @@
 //! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
 //! the last minutes judged again → alarm → hbs → transfer → api and admin. Each step that fails ends the start with one line
 //! that names the fix.
-//! Stop (SIGINT, SIGTERM): this host's agent first, if it runs here; then the doors close and answer what they have begun; then the rules, then alarm, which leaves
-//! its undelivered rows for the next start; the log is synced last. A second signal ends the process at once; nothing that
-//! was answered is lost by that either.
+//! Stop (SIGINT, SIGTERM): this host's agent first, if it runs here; then the doors close and answer what they have begun;
+//! then the rules, then alarm, which leaves its undelivered rows for the next start; the log is synced last. A second signal
+//! ends the process at once; nothing that was answered is lost by that either.
+//! Invariants: a role that ends by itself (a panic, a start that failed) stops the process with an error, for a server
+//! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping does
+//! not keep the other roles from their orderly end.
 
 use crate::config::{Config, Fsync, Semantics};
 use crate::engine::Engine;
@@ -29,8 +32,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use store::Store;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 
 /// Points older than this at a restart are not judged again: whoever was to hear of them has heard, or it is too late.
 const CATCH_UP_S: i64 = 600;
@@ -38,18 +41,22 @@ const CATCH_UP_S: i64 = 600;
 /// Locks of the store and as many judges: enough for a few busy cores, few enough to cost no memory.
 const SHARDS: usize = 8;
 
+/// Descriptors that connections leave to files, SQLite and deliveries; were there none, no log segment could begin. A guess:
+/// a flush opens a file per day, a query one per block.
+const DESCRIPTORS_KEPT: usize = 256;
+
 /// Runs until a signal; with an agent for this host in the same process, if one is given.
 pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("hawkeye")
         .build()
         .context("cannot start the runtime")?
-        .block_on(serve_until_signal(Arc::new(config), agent))
+        .block_on(serve_until_signal(Arc::new(config), agent, descriptors))
 }
 
-async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>) -> Result<()> {
+async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, descriptors: usize) -> Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new());
     let sockets = Sockets::bind(&config).await?;
@@ -59,6 +66,9 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>) -> 
     let new_password = admin::ensure_root(&portal, &config.data_dir).await?;
     let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
         .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
+    for damage in &recovered.damaged {
+        tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "part of the event queue is damaged; the rest was read");
+    }
     let queue = Arc::new(queue);
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), queue.clone()));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
@@ -68,15 +78,19 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>) -> 
     show_gauges(&metrics, &engine);
 
     let in_effect = rules.subscribe();
-    let keeper = StoreKeeper::start(engine.clone());
+    let mut keeper = StoreKeeper::start(engine.clone());
     let (stop_rules, rules_stopping) = watch::channel(false);
-    let rules_task = tokio::spawn(rules.run(rules_stopping));
+    let mut rules_task = JoinSet::new();
+    rules_task.spawn(async move {
+        rules.run(rules_stopping).await;
+        Ok(())
+    });
     let (stop_alarm, alarm_stopping) = watch::channel(false);
-    let alarm_task =
-        tokio::spawn(alarm::run(portal.clone(), queue.clone(), config.clone(), metrics.clone(), alarm_stopping));
+    let mut alarm_task = JoinSet::new();
+    alarm_task.spawn(alarm::run(portal.clone(), queue.clone(), config.clone(), metrics.clone(), alarm_stopping));
 
     let (stop_doors, doors_stopping) = watch::channel(false);
-    let doors = Doors::new(&config, &metrics, doors_stopping);
+    let doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
     let ingest = Arc::new(Ingest::new(engine.clone(), config.ingest.min_step, config.ingest.future_max, &metrics));
     let hbs = HbsService {
         portal: portal.clone(),
@@ -100,27 +114,50 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>) -> 
     let ended_early = tokio::select! {
         () = signals.wait() => None,
         _ = open_doors.join_next() => Some(anyhow::anyhow!("a listener ended by itself")),
-        Some(ended) = agent_task.join_next() => ended.context("the agent")?.err(),
+        Some(ended) = agent_task.join_next() => Some(why("the agent", ended)),
+        Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
+        Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
+        () = keeper.ended() => Some(anyhow::anyhow!("the store's thread ended by itself")),
     };
     tracing::info!("stopping");
     tokio::spawn(async move {
         signals.wait().await;
         std::process::exit(130);
     });
+    let mut faults: Vec<anyhow::Error> = ended_early.into_iter().collect();
     stop_agent.send_replace(true);
-    while let Some(ended) = agent_task.join_next().await {
-        ended.context("the agent")??;
-    }
+    end("the agent", &mut agent_task, &mut faults).await;
     stop_doors.send_replace(true);
     while open_doors.join_next().await.is_some() {}
     stop_rules.send_replace(true);
-    rules_task.await.context("the rules task")?;
+    end("the rules task", &mut rules_task, &mut faults).await;
     stop_alarm.send_replace(true);
-    alarm_task.await.context("the alarm task")??;
+    end("alarm", &mut alarm_task, &mut faults).await;
     keeper.stop();
-    engine.store().close(clock::now()).context("cannot sync the log")?;
+    faults.extend(engine.store().close(clock::now()).context("cannot sync the log").err());
     portal.close().await;
-    ended_early.map_or(Ok(()), Err)
+    let mut faults = faults.into_iter();
+    let first = faults.next();
+    faults.for_each(|fault| tracing::error!(error = format!("{fault:#}"), "while stopping"));
+    first.map_or(Ok(()), Err)
+}
+
+/// Why a task that runs until it is told to stop has ended before.
+fn why(what: &'static str, ended: Result<Result<()>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("{what} ended by itself"),
+        Ok(Err(error)) => error,
+        Err(error) => anyhow::Error::new(error).context(what),
+    }
+}
+
+/// Waits for a task that was told to stop, and notes what went wrong.
+async fn end(what: &'static str, task: &mut JoinSet<Result<()>>, faults: &mut Vec<anyhow::Error>) {
+    while let Some(ended) = task.join_next().await {
+        if !matches!(ended, Ok(Ok(()))) {
+            faults.push(why(what, ended));
+        }
+    }
 }
 
 /// All listening sockets, bound before anything is opened: a busy port is the commonest reason for a start to fail.
@@ -160,7 +197,7 @@ struct Doors {
 }
 
 impl Doors {
-    fn new(config: &Config, metrics: &Arc<Metrics>, stopping: watch::Receiver<bool>) -> Doors {
+    fn new(config: &Config, metrics: &Arc<Metrics>, descriptors: usize, stopping: watch::Receiver<bool>) -> Doors {
         // A quarter of the budget for unfinished messages: four of the largest, or four thousand first buffers.
         let budget = Budget::new(config.memory_budget / 4);
         let shown = budget.clone();
@@ -168,14 +205,24 @@ impl Doors {
             push_gauge(page, "buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);
             push_gauge(page, "buffer_max_bytes", "Bound of buffer_bytes", shown.bytes_max() as f64);
         });
+        // Senders cannot lock people out: an eighth of the places is theirs.
+        let places = descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(64, Semaphore::MAX_PERMITS);
         let senders = Limits {
             connections_max: config.ingest.connections_max,
+            places: Arc::new(Semaphore::new(places - places / 8)),
             allow: config.ingest.allow.clone().into(),
             metrics: ConnectionMetrics::register(metrics),
         };
-        let users = Limits { allow: Arc::new([]), ..senders.clone() };
+        let users = Limits { allow: Arc::new([]), places: Arc::new(Semaphore::new(places / 8)), ..senders.clone() };
+        let message_max = (config.ingest.message_max as usize).min(budget.message_max());
+        if message_max < config.ingest.message_max as usize {
+            tracing::warn!(
+                message_max,
+                "ingest.message_max is above what memory_budget has room for, and counts as this"
+            );
+        }
         let rpc = RpcLimits {
-            message_max: config.ingest.message_max as usize,
+            message_max,
             message_timeout: Duration::from_secs(config.ingest.message_timeout as u64),
             budget,
             metrics: RpcMetrics::register(metrics),
@@ -324,15 +371,19 @@ fn judge_options(config: &Config) -> judge::Options {
 /// The thread that keeps the store: sync, flush, retention, once a second. It is no async task, for it waits on the disk.
 struct StoreKeeper {
     stop: mpsc::Sender<()>,
+    /// Its sender lives as long as the thread's work.
+    ended: oneshot::Receiver<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl StoreKeeper {
     fn start(engine: Arc<Engine>) -> StoreKeeper {
         let (stop, stopped) = mpsc::channel();
+        let (working, ended) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new()
             .name("store".to_string())
             .spawn(move || {
+                let _working = working;
                 let mut failing = false;
                 while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
                     engine.tick();
@@ -348,7 +399,13 @@ impl StoreKeeper {
                 engine.tick();
             })
             .expect("the system can start one more thread");
-        StoreKeeper { stop, thread }
+        StoreKeeper { stop, ended, thread }
+    }
+
+    /// Returns when the thread has ended without being told to.
+    async fn ended(&mut self) {
+        // Nothing is ever sent.
+        let _ = (&mut self.ended).await;
     }
 
     fn stop(self) {
@@ -375,6 +432,13 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         push_counter(page, "points_stored_total", "Points taken into the store", store.points_total);
         push_counter(page, "points_duplicate_total", "Points whose time the series already had", store.duplicates);
         push_counter(page, "points_late_total", "Points merged behind newer ones", store.late);
+        push_counter(page, "points_too_old_total", "Points older than the retention, not kept", store.too_old);
+        push_counter(page, "points_unknown_total", "Points of series deleted meanwhile, not kept", store.unknown);
+        push_gauge(page, "store_unflushed_bytes", "Points that are not in a block yet", store.unflushed_bytes as f64);
+        push_counter(page, "store_log_errors_total", "Batches that the log could not take", store.log_errors);
+        push_counter(page, "store_flushes_total", "Flushes that wrote blocks", store.flushes);
+        push_counter(page, "store_flush_errors_total", "Flushes that failed and are tried again", store.flush_errors);
+        push_counter(page, "store_corrupt_reads_total", "Reads that met damage in a block", store.corrupt_reads);
         engine.show(page);
     });
 }
@@ -415,12 +479,13 @@ impl Signals {
     }
 }
 
-/// Each connection is a descriptor; the usual soft limit of 1024 is far below `connections_max`.
-fn raise_descriptor_limit() {
+/// Each connection is a descriptor; the usual soft limit of 1024 is far below `connections_max`. Answers the limit.
+fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

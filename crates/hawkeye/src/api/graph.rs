@@ -33,7 +33,7 @@ const PAGE_ROWS_MAX: usize = 10_000;
 const REGEX_BYTES_MAX: usize = 1 << 20;
 /// Series encoded ahead of what the reader has taken.
 const CHUNKS_AHEAD: usize = 4;
-/// The most (host, counter) pairs of one history or lastpoint request.
+/// The most (host, counter) pairs of one request for history, last points or deletion.
 const PAIRS_MAX: usize = 100_000;
 
 pub fn routes() -> Router<Context> {
@@ -313,22 +313,31 @@ async fn last_points(
     Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], text).into_response())
 }
 
+/// Runs `work`, which deletes series, and closes the cases of the alarms that were open on them. In a task of its own: a
+/// client that goes away must not leave cases without their series.
+async fn deleting<T: Send + 'static>(
+    context: Context,
+    work: impl FnOnce(&Engine, &mut Vec<String>) -> Result<T, store::Error> + Send + 'static,
+) -> Result<T, ApiError> {
+    let task = tokio::spawn(async move {
+        let run = move |engine: &Engine| {
+            let mut closed = Vec::new();
+            (work(engine, &mut closed), closed)
+        };
+        let (result, closed) = blocking(&context, run).await?;
+        crate::rules::close_cases(&context.portal, &closed).await;
+        result.map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))
+    });
+    task.await.map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))?
+}
+
 async fn delete_endpoints(
     State(context): State<Context>,
     _: Caller,
     JsonBody(names): JsonBody<Vec<String>>,
 ) -> Result<Json<Value>, ApiError> {
-    let (endpoints, counters) = blocking(&context, move |engine| {
-        let (mut endpoints, mut counters) = (0, 0);
-        for name in &names {
-            let removed = engine.remove_endpoint(name)?;
-            endpoints += usize::from(removed > 0);
-            counters += removed;
-        }
-        Ok::<_, store::Error>((endpoints, counters))
-    })
-    .await?
-    .map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))?;
+    let (endpoints, counters) =
+        deleting(context, move |engine, closed| engine.remove_endpoints(&names, closed)).await?;
     Ok(Json(json!({"affected_endpoint": endpoints, "affected_counter": counters})))
 }
 
@@ -343,20 +352,22 @@ async fn delete_counters(
     _: Caller,
     JsonBody(asked): JsonBody<DeleteCounters>,
 ) -> Result<Json<Value>, ApiError> {
-    let affected = blocking(&context, move |engine| {
+    if asked.endpoints.len().saturating_mul(asked.counters.len()) > PAIRS_MAX {
+        return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of endpoints and counters: name fewer")));
+    }
+    let affected = deleting(context, move |engine, closed| {
         let mut affected = 0;
         for endpoint in &asked.endpoints {
             for counter in &asked.counters {
                 if let Some(id) = engine.store().series_id(endpoint, counter) {
-                    engine.remove_series(id)?;
+                    engine.remove_series(id, closed)?;
                     affected += 1;
                 }
             }
         }
-        Ok::<_, store::Error>(affected)
+        Ok(affected)
     })
-    .await?
-    .map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))?;
+    .await?;
     Ok(Json(json!({"affected_counter": affected})))
 }
 

@@ -3,13 +3,14 @@
 //! Why: ten thousand connections that each send half a 16 MiB message must not take the memory of the machine. An idle
 //! connection holds no buffer at all; one with an unfinished message holds a share of one budget.
 //! How: a semaphore that counts KiB. The first share is waited for (back-pressure), growth is not: whoever cannot grow
-//! gives up its connection, so that holders never wait for each other.
+//! gives up its connection, so that holders never wait for each other. Growth leaves a quarter free: a few huge messages
+//! must not stand in the way of the many small ones, which fit into their first share.
 //! Memory: at most the budget given; shown as `hawkeye_buffer_bytes` and `hawkeye_buffer_max_bytes`.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-const UNIT: usize = 1024;
+pub const UNIT: usize = 1024;
 
 #[derive(Clone)]
 pub struct Budget {
@@ -34,7 +35,11 @@ impl Budget {
 
     /// Adds `bytes` to `share`, or answers false when they are not free now.
     pub fn grow(&self, share: &mut Share, bytes: usize) -> bool {
-        match self.units.clone().try_acquire_many_owned(units_of(bytes) as u32) {
+        let units = units_of(bytes);
+        if self.units.available_permits() < units + self.kept_free() {
+            return false;
+        }
+        match self.units.clone().try_acquire_many_owned(units as u32) {
             Ok(more) => {
                 share.0.merge(more);
                 true
@@ -50,6 +55,24 @@ impl Budget {
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
+
+    /// The largest message that can be had, when nobody else has any.
+    pub fn message_max(&self) -> usize {
+        self.bytes_max - self.kept_free() * UNIT
+    }
+
+    /// Units that growth leaves to first shares.
+    fn kept_free(&self) -> usize {
+        self.bytes_max / UNIT / 4
+    }
+}
+
+impl Share {
+    /// Gives back what is above `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        let surplus = self.0.num_permits().saturating_sub(units_of(bytes));
+        drop(self.0.split(surplus));
+    }
 }
 
 fn units_of(bytes: usize) -> usize {
@@ -64,10 +87,16 @@ mod tests {
     async fn bounds_and_gives_back() {
         let budget = Budget::new(64 << 10);
         let mut share = budget.take(16 << 10).await;
-        assert!(budget.grow(&mut share, 48 << 10));
-        assert!(!budget.grow(&mut share, 1));
+        assert!(budget.grow(&mut share, 32 << 10));
+        assert!(!budget.grow(&mut share, 1), "the last quarter is for first shares");
+        assert_eq!(budget.bytes_used(), budget.message_max());
+        let other = budget.take(16 << 10).await;
         assert_eq!(budget.bytes_used(), 64 << 10);
-        drop(share);
+        share.shrink(1);
+        assert_eq!(budget.bytes_used(), 17 << 10);
+        share.shrink(2 << 10);
+        assert_eq!(budget.bytes_used(), 17 << 10);
+        drop((share, other));
         assert_eq!(budget.bytes_used(), 0);
     }
 }

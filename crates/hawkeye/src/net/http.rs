@@ -23,6 +23,8 @@ use tower::Layer;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Buffer of one connection for the head; hyper's default of 400 KiB is far above what any client of ours sends.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Steps in which a body is counted: a few per usual body, small beside the budget.
+const COUNTED_BLOCK: usize = 4 << 10;
 
 /// Serves `router` on `listener` until `shutdown` turns true. Handlers find the peer in `ConnectInfo<SocketAddr>`.
 pub async fn serve_router(
@@ -71,6 +73,8 @@ pub async fn read_body(
         let mut body = body;
         let mut bytes = Vec::new();
         let mut share = budget.take(0).await;
+        // Counted in whole blocks, whatever the pieces: a body of one-byte chunks must not count a KiB for each.
+        let mut counted = 0;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")))?;
             let Some(data) = frame.data_ref() else { continue };
@@ -78,10 +82,12 @@ pub async fn read_body(
                 let text = format!("body is above {bytes_max} bytes (ingest.message_max): send smaller batches");
                 return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
             }
-            if !budget.grow(&mut share, data.len()) {
+            let more = (bytes.len() + data.len()).next_multiple_of(COUNTED_BLOCK) - counted;
+            if more > 0 && !budget.grow(&mut share, more) {
                 let text = "too many unfinished messages at once: try again".to_string();
                 return Err((StatusCode::SERVICE_UNAVAILABLE, text));
             }
+            counted += more;
             bytes.extend_from_slice(data);
         }
         Ok(bytes)
@@ -89,5 +95,35 @@ pub async fn read_body(
     match tokio::time::timeout(timeout, read).await {
         Ok(result) => result,
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Bytes;
+    use http_body_util::channel::Channel;
+
+    #[tokio::test]
+    async fn a_body_counts_by_its_bytes_not_by_its_pieces() {
+        let budget = Budget::new(64 << 10);
+        let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+        let sending = tokio::spawn(async move {
+            for _ in 0..1000 {
+                sender.send_data(Bytes::from_static(b"x")).await.expect("somebody reads");
+            }
+        });
+        let read = read_body(Body::new(body), 1 << 20, &budget, Duration::from_secs(60)).await;
+        assert_eq!(read.map(|bytes| bytes.len()), Ok(1000));
+        sending.await.expect("the sender");
+        assert_eq!(budget.bytes_used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_budget_is_refused() {
+        let budget = Budget::new(64 << 10);
+        let read = read_body(Body::from(vec![b'x'; 60 << 10]), 1 << 20, &budget, Duration::from_secs(60)).await;
+        assert_eq!(read.map_err(|(status, _)| status), Err(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(budget.bytes_used(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Listening: bind with an error that names the key and the fix, accept within limits, finish in an orderly way.
 //!
-//! Invariants: a connection over the limit or from a network that is not allowed is closed at once and counted; the
-//! accept loop never ends on an error of one connection; after shutdown each connection may finish the message at hand,
+//! Invariants: a connection over a limit or from a network that is not allowed is closed at once and counted; connections
+//! of all listeners leave descriptors to the files of the store; the accept loop never ends on an error of one connection; after shutdown each connection may finish the message at hand,
 //! for [`FINISH_TIMEOUT`] at most.
 
 use crate::config::Network;
@@ -59,7 +59,10 @@ impl ConnectionMetrics {
 /// What all listeners share.
 #[derive(Clone)]
 pub struct Limits {
+    /// Of one listener.
     pub connections_max: usize,
+    /// Of all listeners that share it: descriptors that connections may take.
+    pub places: Arc<Semaphore>,
     /// Empty allows everybody.
     pub allow: Arc<[Network]>,
     pub metrics: ConnectionMetrics,
@@ -117,23 +120,35 @@ pub async fn serve<H, F>(
             limits.refuse(name, "too_many");
             continue;
         };
+        let Ok(place) = limits.places.clone().try_acquire_owned() else {
+            limits.refuse(name, "too_many_of_all");
+            continue;
+        };
         if let Err(error) = prepare(&stream) {
             tracing::debug!(listener = name, %peer, %error, "cannot set socket options");
         }
         accepted.inc();
         open.inc();
-        let open = open.clone();
+        let counted = Counted(open.clone());
         let connection = handle(stream, peer);
         tasks.spawn(async move {
             connection.await;
-            open.dec();
-            drop(slot);
+            drop((counted, slot, place));
         });
     }
     drop(listener);
     tasks.close();
     if tokio::time::timeout(FINISH_TIMEOUT, tasks.wait()).await.is_err() {
         tracing::warn!(listener = name, connections = tasks.len(), "connections did not end in time");
+    }
+}
+
+/// An open connection in the gauge; also one whose handler panics leaves it.
+struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -6,9 +6,9 @@
 //! Invariants: what cannot be framed or is not JSON is answered with an error that says why, and the connection is closed, as
 //! in Go; an unknown method or a wrong parameter is answered and the connection stays. Nothing is ever answered twice.
 //! Memory: an idle connection holds its task only (some hundred bytes); a busy one [`BUFFER_FIRST`] bytes and more within
-//! the budget, up to `message_max`.
+//! the budget, up to `message_max`; one that pauses inside a short message what it has sent, to the next KiB.
 
-use super::budget::{Budget, Share};
+use super::budget::{Budget, Share, UNIT};
 use crate::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -138,6 +138,7 @@ async fn burst<S: Service>(
                 if is_blank(&buffer) {
                     return Ok(Next::Idle);
                 }
+                give_back(&mut buffer, &mut share);
                 if tokio::time::timeout_at(deadline, stream.readable()).await.is_err() {
                     let text = format!("message not complete after {} s", limits.message_timeout.as_secs());
                     return Err(Fault { reason: "timeout", text });
@@ -204,12 +205,25 @@ async fn answer_messages<S: Service>(
     Ok(consumed > 0)
 }
 
-/// Doubles a full buffer, within the budget.
+/// Before a pause inside a short message: thousands that begin one and never end it must not hold the first buffers of all
+/// others. A longer message keeps its buffer, which is at least half full, for each move of it would cost a copy.
+fn give_back(buffer: &mut Vec<u8>, share: &mut Share) {
+    // One byte more, for a read into a full buffer would let it grow beyond its share.
+    let kept = (buffer.len() + 1).next_multiple_of(UNIT);
+    if buffer.capacity() <= BUFFER_FIRST && kept < buffer.capacity() {
+        buffer.shrink_to(kept);
+        share.shrink(kept);
+    }
+}
+
+/// Doubles a full buffer, within the budget and up to the longest message.
 fn make_room(buffer: &mut Vec<u8>, share: &mut Share, limits: &RpcLimits) -> Result<(), Fault> {
     if buffer.len() < buffer.capacity() {
         return Ok(());
     }
-    let more = buffer.capacity();
+    // The framer has refused what is longer than `message_max` already; one byte more tells it.
+    let to_longest = (limits.message_max + 1).saturating_sub(buffer.capacity()).next_multiple_of(UNIT);
+    let more = buffer.capacity().min(to_longest.max(UNIT));
     if !limits.budget.grow(share, more) {
         return Err(Fault {
             reason: "no_buffer",

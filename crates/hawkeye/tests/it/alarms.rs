@@ -139,3 +139,22 @@ fn deleted_strategy_is_silent() {
     assert!(target.next().contains("endpoint=web-04"));
     assert_eq!(target.try_next(), None);
 }
+
+/// An alarm whose series is deleted gets no recovery; its case must not stay open for ever.
+#[test]
+fn deleting_an_endpoint_closes_its_cases() {
+    let target = Target::start();
+    let server = Server::start("");
+    let api = server.admin();
+    make_strategy(&api, "web-05", &target);
+    server.update(json!([gauge("web-05", "cpu.idle", 1.0, this_minute() - 600)]));
+    assert!(target.next().contains("status=PROBLEM"));
+    let cases = |status: &str| {
+        let path = format!("/alarm/eventcases?endpoints=web-05&status={status}&startTime=0&endTime=4102444800");
+        api.get(&path).as_array().map(Vec::len)
+    };
+    assert_eq!(cases("PROBLEM"), Some(1));
+    let (status, answer) = api.request("DELETE", "/graph/endpoint", json!(["web-05", "unknown"]));
+    assert_eq!((status, answer), (200, json!({"affected_endpoint": 1, "affected_counter": 1})));
+    assert_eq!((cases("PROBLEM"), cases("OK")), (Some(0), Some(1)));
+}

@@ -106,6 +106,22 @@ fn connections_over_the_limit_are_closed_at_once() {
     assert!((0..10_000).any(is_served));
 }
 
+/// Half messages hold what was sent of them, not a buffer each: more of them than there are first buffers in the budget
+/// (8 MiB of 16 KiB) leave room for an agent, long before any of them times out.
+#[test]
+fn half_messages_do_not_stand_in_the_way_of_whole_ones() {
+    let server = Server::start("memory_budget = \"32MiB\"\n[ingest]\nmessage_timeout = \"1h\"\n");
+    let held: Vec<TcpStream> = (0..600)
+        .map(|_| {
+            let mut stream = server.connect("transfer_rpc");
+            stream.write_all(b"{\"method\":").expect("write");
+            stream
+        })
+        .collect();
+    assert_serves(&server);
+    drop(held);
+}
+
 #[test]
 fn senders_from_elsewhere_are_refused() {
     let server = Server::start("[ingest]\nallow = [\"10.0.0.0/8\"]\n");

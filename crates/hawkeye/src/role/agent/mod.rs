@@ -41,7 +41,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use wire::item::OutItem;
 
@@ -111,6 +111,7 @@ async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<b
         let listener = bind("agent_http", address).await?;
         let limits = Limits {
             connections_max: CONNECTIONS_MAX,
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             allow: Arc::new([]),
             metrics: ConnectionMetrics::register(&metrics),
         };
