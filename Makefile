@@ -14,7 +14,7 @@ test:
 
 # What needs a server (installed and started by the scripts themselves, on loopback).
 test-services: build
-	./tests/services/run
+	./tests/services/run.sh
 
 lint:
 	cargo fmt --all --check

@@ -85,13 +85,14 @@ pub async fn connection<S: Service>(
             ready = stream.readable() => if ready.is_err() { return },
         }
         let share = limits.budget.take(BUFFER_FIRST).await;
-        match burst(&mut stream, &service, &limits, share).await {
+        // Boxed, so that an idle connection's task does not hold the room that a busy one needs.
+        match Box::pin(burst(&mut stream, &service, &limits, share)).await {
             Ok(Next::Idle) => {}
             Ok(Next::Closed) => return,
             Err(fault) => {
                 limits.metrics.fault(name, fault.reason);
                 tracing::debug!(listener = name, %peer, reason = fault.reason, text = fault.text, "closed");
-                say_goodbye(&mut stream, &fault, limits.message_timeout).await;
+                Box::pin(say_goodbye(&mut stream, &fault, limits.message_timeout)).await;
                 return;
             }
         }

@@ -165,6 +165,7 @@ impl Api<'_> {
     }
 }
 
+#[allow(clippy::zombie_processes)] // a panic ends the test program, and its child is then the system's to reap
 fn spawn(dir: &Path) -> (Child, Vec<String>) {
     let mut child = command(dir).stdout(Stdio::piped()).spawn().expect("the binary starts");
     let mut reader = BufReader::new(child.stdout.take().expect("piped"));

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Runs every test that needs a server or a built program; each script says what it needs and what it skips.
+set -eu
+cd "$(dirname "$0")"
+for script in first_start.sh smtp.sh; do
+    echo "== $script"
+    ./"$script"
+done
