@@ -43,6 +43,14 @@ impl State {
     pub fn new(next_sequence: u64, now: i64, options: &Options) -> State {
         State { next_sequence, next_flush: now + options.flush_interval_s, not_before: now, next_retention: now }
     }
+
+    /// A clock that was ahead and is set back must not put off what is due: a machine that started with a wrong year would
+    /// not flush for that long.
+    fn follow_clock(&mut self, now: i64, options: &Options) {
+        self.next_flush = self.next_flush.min(now + options.flush_interval_s);
+        self.not_before = self.not_before.min(now + RETRY_S);
+        self.next_retention = self.next_retention.min(now + RETENTION_CHECK_S);
+    }
 }
 
 /// What a tick did.
@@ -58,7 +66,8 @@ impl Store {
         let mut tick = Tick::default();
         let synced = if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) };
         let (flush_due, may_retry, retention_due) = {
-            let state = lock(&self.flush);
+            let mut state = lock(&self.flush);
+            state.follow_clock(now, &self.options);
             (now >= state.next_flush, now >= state.not_before, now >= state.next_retention)
         };
         // `flush_wanted`: after a sync that failed, what the log may have lost is saved as blocks.

@@ -67,6 +67,21 @@ fn works_on_real_files() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_stop_flushes() {
+    let disk = FakeDisk::default();
+    let ahead = NOW + 400 * 86_400;
+    let small = Options { flush_bytes: 1, ..options() };
+    let (store, _) = Store::open_on(Arc::new(disk.clone()), small, ahead).expect("opens");
+    let a = gauge(&store, "a");
+    put(&store, a, NOW - 120, 1.0);
+    put(&store, a, NOW - 60, 2.0);
+    assert!(!store.tick(NOW).expect("syncs").flushed, "the first look notices the clock");
+    assert!(store.tick(NOW + 31).expect("room").flushed, "flush_bytes are exceeded");
+    put(&store, a, NOW, 2.0);
+    assert!(store.tick(NOW + 31 + options().flush_interval_s).expect("room").flushed, "the interval is over");
+}
+
+#[test]
 fn types_and_steps_change_durably() {
     let disk = FakeDisk::default();
     let store = open(&disk);
