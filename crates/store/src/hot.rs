@@ -296,11 +296,11 @@ impl Hot {
         older.into_iter()
     }
 
-    /// From this time on a chain needs no help from the disk; `None` when there is no chain.
-    pub fn complete_from(&self, slot: u32) -> Option<u32> {
-        let (newest, _) = self.newest(slot)?;
-        let (oldest, _) = self.walk(slot).last()?;
-        Some(oldest.max(newest.saturating_sub(self.windows.late_s)))
+    /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a series that
+    /// never changes has months of points in one run.
+    pub fn is_complete_from(&self, slot: u32, from: u32) -> bool {
+        let near = |(newest, _)| from >= u32::saturating_sub(newest, self.windows.late_s);
+        self.newest(slot).is_some_and(near) && self.walk(slot).any(|(time, _)| time <= from)
     }
 
     pub fn points(&self) -> u64 {
