@@ -10,8 +10,7 @@
 
 use crate::block::{Block, Entry, Reader};
 use crate::error::Result;
-use crate::hot::KEPT_POINTS_MIN;
-use crate::options::Options;
+use crate::hot::Windows;
 use crate::shard::Shards;
 use crate::store::Recovery;
 use crate::table::Table;
@@ -27,7 +26,7 @@ pub(crate) fn load(
     blocks: &[Arc<Block>],
     table: &Table,
     shards: &mut Shards,
-    options: &Options,
+    windows: Windows,
     recovery: &mut Recovery,
 ) {
     let Some(newest) = blocks.iter().map(|block| block.max_time).max() else { return };
@@ -48,7 +47,7 @@ pub(crate) fn load(
         for_each_entry(disk, block, recovery, |reader, entry| {
             let id = SeriesId(entry.series);
             let Some(meta) = table.meta(id) else { return Ok(()) };
-            let window = (options.hot_window_s as u32).max(meta.step.saturating_mul(KEPT_POINTS_MIN as u32));
+            let window = windows.hot_s.max(meta.step.saturating_mul(windows.kept_points() as u32));
             let window_from = newest[entry.series as usize].saturating_sub(window).max(from);
             if entry.newest < window_from {
                 return Ok(());

@@ -172,27 +172,27 @@ fn the_observer_sees_each_newest_point_with_its_tail_and_no_late_one() {
 fn the_judges_window_survives_flush_and_restart() {
     let disk = FakeDisk::default();
     let store = open(&disk);
-    let (a, slow) = (gauge(&store, "a"), store.create(key("s", "m", ""), CounterType::Gauge, 3600).expect("room"));
+    let (a, slow) = (gauge(&store, "a"), store.create(key("s", "m", ""), CounterType::Gauge, 600).expect("room"));
     for i in 0..2000 {
         put(&store, a, NOW - 120_000 + 60 * i, (i * i % 97) as f64);
     }
-    for i in 0..30 {
-        put(&store, slow, NOW - 30 * 3600 + 3600 * i, 5.0 + (i % 4) as f64);
+    for i in 0..2000 {
+        put(&store, slow, NOW - 600 * (1999 - i), 5.0 + (i % 4) as f64);
     }
     let tail = |store: &Store, id, count| {
         let mut out = Vec::new();
         store.with_tail(id, |view| view.tail(id, count, &mut out));
         out
     };
-    let (window, slow_window) = (tail(&store, a, 121), tail(&store, slow, 16));
-    assert_eq!((window.len(), slow_window.len()), (121, 16));
+    let (window, slow_window) = (tail(&store, a, 121), tail(&store, slow, 121));
+    assert_eq!((window.len(), slow_window.len()), (121, 121));
     let before = store.stats().hot_points;
     store.flush(NOW).expect("room");
     assert!(store.stats().hot_points < before / 4, "old points leave memory");
-    assert_eq!((tail(&store, a, 121), tail(&store, slow, 16)), (window.clone(), slow_window.clone()));
+    assert_eq!((tail(&store, a, 121), tail(&store, slow, 121)), (window.clone(), slow_window.clone()));
     drop(store);
     let store = open(&disk);
-    assert_eq!((tail(&store, a, 121), tail(&store, slow, 16)), (window, slow_window));
+    assert_eq!((tail(&store, a, 121), tail(&store, slow, 121)), (window, slow_window));
     assert_eq!(put(&store, a, NOW - 120, 1.0).duplicate, 1, "what is in blocks is recognised");
 }
 
