@@ -138,7 +138,11 @@ impl Block {
 
     pub fn remove(&self, disk: &dyn Disk) -> Result<()> {
         self.removed.store(true, Relaxed);
-        disk.remove(&self.path).map_err(Error::disk("remove", &self.path))
+        match disk.remove(&self.path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(Error::disk("remove", &self.path)(cause)),
+            // Whoever took it away before did what was wanted.
+            _ => Ok(()),
+        }
     }
 
     /// Appends the points of a series within [from, to], ascending.

@@ -77,8 +77,8 @@ impl Store {
             tick.flushed = true;
         }
         if retention_due {
-            tick.blocks_removed = self.drop_old_blocks(now)?;
             lock(&self.flush).next_retention = now + RETENTION_CHECK_S;
+            tick.blocks_removed = self.drop_old_blocks(now)?;
         }
         synced.map(|()| tick)
     }
@@ -173,16 +173,27 @@ impl Store {
         let _state = lock(&self.flush);
         let oldest = now - self.options.retention_raw_s;
         let blocks = self.blocks();
-        let (keep, drop): (Vec<_>, Vec<_>) =
+        let (mut keep, drop): (Vec<_>, Vec<_>) =
             blocks.iter().cloned().partition(|block| i64::from(block.max_time) >= oldest);
         if drop.is_empty() {
             return Ok(0);
         }
-        self.set_blocks(keep);
-        for block in &drop {
-            block.remove(&*self.disk)?;
+        self.set_blocks(keep.clone());
+        let (mut removed, mut failed) = (0, None);
+        for block in drop {
+            match block.remove(&*self.disk) {
+                Ok(()) => removed += 1,
+                Err(error) => {
+                    // Back to the list, so that the next look tries again; else its space were lost until a restart.
+                    keep.push(block);
+                    failed = Some(error);
+                }
+            }
         }
-        Ok(drop.len())
+        let Some(error) = failed else { return Ok(removed) };
+        keep.sort_by_key(|block| block.sequence);
+        self.set_blocks(keep);
+        Err(error)
     }
 }
 
