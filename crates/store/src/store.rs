@@ -148,7 +148,7 @@ impl Store {
             shards.set_meta(id, meta);
         }
         let (blocks, next_sequence) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
-        crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, &mut recovery);
+        crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, now, &mut recovery);
 
         let mut next_id = table.len() as u32;
         next_id = blocks.iter().map(|block| block.last_series() + 1).fold(next_id, u32::max);

@@ -27,9 +27,12 @@ pub(crate) fn load(
     table: &Table,
     shards: &mut Shards,
     windows: Windows,
+    now: i64,
     recovery: &mut Recovery,
 ) {
     let Some(newest) = blocks.iter().map(|block| block.max_time).max() else { return };
+    // One sender's point of the future (the clock was wrong once) must not make all others look silent.
+    let newest = newest.min(now.clamp(0, i64::from(u32::MAX)) as u32);
     let from = newest.saturating_sub(SILENT_S);
     let recent: Vec<&Block> = blocks.iter().map(|block| &**block).filter(|block| block.max_time >= from).collect();
     let mut newest = vec![0u32; table.len()];

@@ -197,6 +197,21 @@ fn the_judges_window_survives_flush_and_restart() {
 }
 
 #[test]
+fn a_block_of_the_future_does_not_hide_the_window() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let (a, wrong) = (gauge(&store, "a"), gauge(&store, "wrong"));
+    put(&store, a, NOW - 60, 1.0);
+    put(&store, wrong, NOW + 400 * 86_400, 1.0);
+    store.flush(NOW).expect("room");
+    drop(store);
+    let store = open(&disk);
+    let mut tail = Vec::new();
+    store.with_tail(a, |view| view.tail(a, 1, &mut tail));
+    assert_eq!(tail, [Point { time: NOW - 60, value: 1.0 }]);
+}
+
+#[test]
 fn a_late_point_across_a_change_of_step_leaves_the_new_step() {
     let store = open(&FakeDisk::default());
     let a = gauge(&store, "a");
