@@ -323,6 +323,11 @@ impl Hot {
         self.new_bytes
     }
 
+    /// What is here so far is in blocks; only while the store opens.
+    pub fn forget_new_bytes(&mut self) {
+        self.new_bytes = 0;
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.arena.memory_bytes()
             + self.heads.capacity() * size_of::<Head>()

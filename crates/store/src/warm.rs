@@ -65,6 +65,8 @@ pub(crate) fn load(
             Ok(())
         });
     }
+    // All of it is in blocks: it must not count towards the next flush.
+    shards.iter().for_each(|mut hot| hot.forget_new_bytes());
     recovery.points_warmed = warmed;
 }
 

@@ -197,6 +197,23 @@ fn the_judges_window_survives_flush_and_restart() {
 }
 
 #[test]
+fn what_is_warmed_leads_to_no_flush() {
+    let disk = FakeDisk::default();
+    let small = Options { flush_bytes: 200, ..options() };
+    let (store, _) = open_with(&disk, small.clone());
+    let a = gauge(&store, "a");
+    for i in 0..100 {
+        put(&store, a, NOW - 6000 + 60 * i, (i * i % 97) as f64);
+    }
+    assert!(store.tick(NOW).expect("room").flushed, "more than 200 bytes");
+    put(&store, a, NOW, 1.0);
+    drop(store);
+    let (store, recovery) = open_with(&disk, small);
+    assert_eq!((recovery.points_warmed, recovery.points_replayed), (100, 1));
+    assert!(!store.tick(NOW + 1).expect("syncs").flushed, "one point is not");
+}
+
+#[test]
 fn a_block_of_the_future_does_not_hide_the_window() {
     let disk = FakeDisk::default();
     let store = open(&disk);
