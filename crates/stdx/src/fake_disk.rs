@@ -30,6 +30,7 @@ struct State {
     operations: u64,
     cut_at: Option<u64>,
     sync_fails: bool,
+    remove_fails: bool,
     dead: bool,
     /// Counts restarts; files opened before one are refused after it.
     life: u64,
@@ -56,6 +57,11 @@ impl FakeDisk {
     /// While set, syncs fail (and make nothing durable).
     pub fn set_sync_fails(&self, fails: bool) {
         self.state().sync_fails = fails;
+    }
+
+    /// While set, files cannot be removed.
+    pub fn set_remove_fails(&self, fails: bool) {
+        self.state().remove_fails = fails;
     }
 
     /// The power goes off in the middle of operation number `operation` (counted by `operations`).
@@ -154,6 +160,7 @@ impl State {
         self.cut_at = None;
         self.room = None;
         self.sync_fails = false;
+        self.remove_fails = false;
         self.locks.clear();
         self.life += 1;
     }
@@ -227,6 +234,9 @@ impl Disk for FakeDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.operation()?;
+        if state.remove_fails {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         state.names.remove(path).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 

@@ -66,6 +66,14 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The sequence that a file's name tells, for when its content does not; 0 for a name that is none of ours.
+pub fn sequence_of_name(path: &Path) -> u64 {
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    let digits = stem.and_then(|stem| stem.rsplit_once('-')).map(|(_, digits)| digits);
+    // Beyond this nobody has flushed; the next number must still fit.
+    digits.and_then(|digits| digits.parse::<u32>().ok()).map_or(0, u64::from)
+}
+
 impl Block {
     /// Reads the footer.
     pub fn open(disk: &dyn Disk, path: PathBuf) -> Result<Block> {
@@ -130,7 +138,11 @@ impl Block {
 
     pub fn remove(&self, disk: &dyn Disk) -> Result<()> {
         self.removed.store(true, Relaxed);
-        disk.remove(&self.path).map_err(Error::disk("remove", &self.path))
+        match disk.remove(&self.path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(Error::disk("remove", &self.path)(cause)),
+            // Whoever took it away before did what was wanted.
+            _ => Ok(()),
+        }
     }
 
     /// Appends the points of a series within [from, to], ascending.

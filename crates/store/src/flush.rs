@@ -43,6 +43,14 @@ impl State {
     pub fn new(next_sequence: u64, now: i64, options: &Options) -> State {
         State { next_sequence, next_flush: now + options.flush_interval_s, not_before: now, next_retention: now }
     }
+
+    /// A clock that was ahead and is set back must not put off what is due: a machine that started with a wrong year would
+    /// not flush for that long.
+    fn follow_clock(&mut self, now: i64, options: &Options) {
+        self.next_flush = self.next_flush.min(now + options.flush_interval_s);
+        self.not_before = self.not_before.min(now + RETRY_S);
+        self.next_retention = self.next_retention.min(now + RETENTION_CHECK_S);
+    }
 }
 
 /// What a tick did.
@@ -58,7 +66,8 @@ impl Store {
         let mut tick = Tick::default();
         let synced = if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) };
         let (flush_due, may_retry, retention_due) = {
-            let state = lock(&self.flush);
+            let mut state = lock(&self.flush);
+            state.follow_clock(now, &self.options);
             (now >= state.next_flush, now >= state.not_before, now >= state.next_retention)
         };
         // `flush_wanted`: after a sync that failed, what the log may have lost is saved as blocks.
@@ -68,8 +77,8 @@ impl Store {
             tick.flushed = true;
         }
         if retention_due {
-            tick.blocks_removed = self.drop_old_blocks(now)?;
             lock(&self.flush).next_retention = now + RETENTION_CHECK_S;
+            tick.blocks_removed = self.drop_old_blocks(now)?;
         }
         synced.map(|()| tick)
     }
@@ -164,16 +173,27 @@ impl Store {
         let _state = lock(&self.flush);
         let oldest = now - self.options.retention_raw_s;
         let blocks = self.blocks();
-        let (keep, drop): (Vec<_>, Vec<_>) =
+        let (mut keep, drop): (Vec<_>, Vec<_>) =
             blocks.iter().cloned().partition(|block| i64::from(block.max_time) >= oldest);
         if drop.is_empty() {
             return Ok(0);
         }
-        self.set_blocks(keep);
-        for block in &drop {
-            block.remove(&*self.disk)?;
+        self.set_blocks(keep.clone());
+        let (mut removed, mut failed) = (0, None);
+        for block in drop {
+            match block.remove(&*self.disk) {
+                Ok(()) => removed += 1,
+                Err(error) => {
+                    // Back to the list, so that the next look tries again; else its space were lost until a restart.
+                    keep.push(block);
+                    failed = Some(error);
+                }
+            }
         }
-        Ok(drop.len())
+        let Some(error) = failed else { return Ok(removed) };
+        keep.sort_by_key(|block| block.sequence);
+        self.set_blocks(keep);
+        Err(error)
     }
 }
 

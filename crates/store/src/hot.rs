@@ -15,8 +15,11 @@ use crate::chunk::{Cursor, PAD};
 use crate::table::Meta;
 use std::collections::BTreeMap;
 
-/// What the judge may look back on however slow the series is: the original keeps 11 points, N reaches 10 there.
-pub const KEPT_POINTS_MIN: usize = 16;
+/// What the judge may look back on at least: the original keeps 11 points, N reaches 10 there.
+const KEPT_POINTS_MIN: usize = 16;
+
+/// An agent's usual step.
+const USUAL_STEP_S: usize = 60;
 
 /// The state of one series. Plain data; all zero is "no such series".
 #[derive(Clone, Copy, Default)]
@@ -54,6 +57,15 @@ pub enum Outcome {
 pub struct Windows {
     pub hot_s: u32,
     pub late_s: u32,
+}
+
+impl Windows {
+    /// So many points stay in memory however slow their series is: a rule may ask for what the window holds at the usual
+    /// step, and whoever saves the rule does not know which series will match it. No series costs more by it than one at
+    /// the usual step.
+    pub fn kept_points(self) -> usize {
+        (self.hot_s as usize / USUAL_STEP_S + 1).max(KEPT_POINTS_MIN)
+    }
 }
 
 #[derive(PartialEq)]
@@ -296,11 +308,11 @@ impl Hot {
         older.into_iter()
     }
 
-    /// From this time on a chain needs no help from the disk; `None` when there is no chain.
-    pub fn complete_from(&self, slot: u32) -> Option<u32> {
-        let (newest, _) = self.newest(slot)?;
-        let (oldest, _) = self.walk(slot).last()?;
-        Some(oldest.max(newest.saturating_sub(self.windows.late_s)))
+    /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a series that
+    /// never changes has months of points in one run.
+    pub fn is_complete_from(&self, slot: u32, from: u32) -> bool {
+        let near = |(newest, _)| from >= u32::saturating_sub(newest, self.windows.late_s);
+        self.newest(slot).is_some_and(near) && self.walk(slot).any(|(time, _)| time <= from)
     }
 
     pub fn points(&self) -> u64 {
@@ -309,6 +321,11 @@ impl Hot {
 
     pub fn new_bytes(&self) -> usize {
         self.new_bytes
+    }
+
+    /// What is here so far is in blocks; only while the store opens.
+    pub fn forget_new_bytes(&mut self) {
+        self.new_bytes = 0;
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -368,12 +385,13 @@ impl Hot {
     fn trim(&mut self, slot: u32) {
         let head = self.heads[slot as usize];
         let keep_from = head.time.saturating_sub(self.windows.hot_s).min(head.flushed);
+        let kept_points = self.windows.kept_points();
         let mut walk = self.walk(slot);
         let mut seen = 0;
         let cut = loop {
             match walk.next() {
                 None => return,
-                Some((time, _)) if seen >= KEPT_POINTS_MIN && time < keep_from => break walk.block,
+                Some((time, _)) if seen >= kept_points && time < keep_from => break walk.block,
                 Some(_) => seen += 1,
             }
         };

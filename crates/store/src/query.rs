@@ -84,7 +84,7 @@ impl Store {
     fn copy_hot(&self, id: SeriesId, from: u32, to: u32, out: &mut Vec<Point>) -> bool {
         let point = |(time, value)| Point { time: i64::from(time), value };
         let (hot, slot) = self.shards.lock_of(id);
-        let complete = hot.complete_from(slot).is_some_and(|complete| from >= complete);
+        let complete = hot.is_complete_from(slot, from);
         let newest_first = hot.walk(slot).take_while(|(time, _)| *time >= from).filter(|(time, _)| *time <= to);
         out.extend(newest_first.map(point));
         out.reverse();

@@ -147,13 +147,12 @@ impl Store {
         for (id, _, meta) in table.live_series() {
             shards.set_meta(id, meta);
         }
-        let blocks = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
-        crate::warm::load(&*disk, &blocks, &table, &mut shards, &options, &mut recovery);
+        let (blocks, next_sequence) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
+        crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, now, &mut recovery);
 
         let mut next_id = table.len() as u32;
         next_id = blocks.iter().map(|block| block.last_series() + 1).fold(next_id, u32::max);
         let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
-        let sequence = blocks.last().map_or(1, |block| block.sequence + 1);
         let store = Store {
             disk,
             table: RwLock::new(table),
@@ -163,7 +162,7 @@ impl Store {
             log,
             shards,
             blocks: RwLock::new(Arc::new(blocks)),
-            flush: Mutex::new(crate::flush::State::new(sequence, now, &options)),
+            flush: Mutex::new(crate::flush::State::new(next_sequence, now, &options)),
             flush_wanted: AtomicBool::new(false),
             counters: Counters::default(),
             scratch: Mutex::new(Vec::new()),
@@ -429,10 +428,12 @@ fn acceptable(sample: &Sample, oldest: i64) -> bool {
     (oldest..=i64::from(u32::MAX)).contains(&sample.point.time)
 }
 
-/// A block that cannot be read is reported and left where it is.
-fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) -> Result<Vec<Arc<Block>>> {
-    let mut blocks = Vec::new();
+/// Returns the blocks and the next sequence. A block that cannot be read is reported and left where it is, and no other
+/// gets its name.
+fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) -> Result<(Vec<Arc<Block>>, u64)> {
+    let (mut blocks, mut newest) = (Vec::new(), 0);
     for path in block::list(disk, dir)? {
+        newest = newest.max(block::sequence_of_name(&path));
         match Block::open(disk, path) {
             Ok(block) => blocks.push(Arc::new(block)),
             Err(error @ Error::Corrupt { .. }) => recovery.corrupt.push(error.to_string()),
@@ -441,7 +442,8 @@ fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) 
     }
     blocks.sort_by_key(|block| block.sequence);
     recovery.blocks = blocks.len();
-    Ok(blocks)
+    let newest = blocks.last().map_or(newest, |block| newest.max(block.sequence));
+    Ok((blocks, newest + 1))
 }
 
 /// Applies the log; returns it and the next id that nothing on disk uses.

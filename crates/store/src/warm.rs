@@ -10,8 +10,7 @@
 
 use crate::block::{Block, Entry, Reader};
 use crate::error::Result;
-use crate::hot::KEPT_POINTS_MIN;
-use crate::options::Options;
+use crate::hot::Windows;
 use crate::shard::Shards;
 use crate::store::Recovery;
 use crate::table::Table;
@@ -27,10 +26,13 @@ pub(crate) fn load(
     blocks: &[Arc<Block>],
     table: &Table,
     shards: &mut Shards,
-    options: &Options,
+    windows: Windows,
+    now: i64,
     recovery: &mut Recovery,
 ) {
     let Some(newest) = blocks.iter().map(|block| block.max_time).max() else { return };
+    // One sender's point of the future (the clock was wrong once) must not make all others look silent.
+    let newest = newest.min(now.clamp(0, i64::from(u32::MAX)) as u32);
     let from = newest.saturating_sub(SILENT_S);
     let recent: Vec<&Block> = blocks.iter().map(|block| &**block).filter(|block| block.max_time >= from).collect();
     let mut newest = vec![0u32; table.len()];
@@ -48,7 +50,7 @@ pub(crate) fn load(
         for_each_entry(disk, block, recovery, |reader, entry| {
             let id = SeriesId(entry.series);
             let Some(meta) = table.meta(id) else { return Ok(()) };
-            let window = (options.hot_window_s as u32).max(meta.step.saturating_mul(KEPT_POINTS_MIN as u32));
+            let window = windows.hot_s.max(meta.step.saturating_mul(windows.kept_points() as u32));
             let window_from = newest[entry.series as usize].saturating_sub(window).max(from);
             if entry.newest < window_from {
                 return Ok(());
@@ -63,6 +65,8 @@ pub(crate) fn load(
             Ok(())
         });
     }
+    // All of it is in blocks: it must not count towards the next flush.
+    shards.iter().for_each(|mut hot| hot.forget_new_bytes());
     recovery.points_warmed = warmed;
 }
 

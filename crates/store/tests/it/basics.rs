@@ -67,6 +67,21 @@ fn works_on_real_files() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_stop_flushes() {
+    let disk = FakeDisk::default();
+    let ahead = NOW + 400 * 86_400;
+    let small = Options { flush_bytes: 1, ..options() };
+    let (store, _) = Store::open_on(Arc::new(disk.clone()), small, ahead).expect("opens");
+    let a = gauge(&store, "a");
+    put(&store, a, NOW - 120, 1.0);
+    put(&store, a, NOW - 60, 2.0);
+    assert!(!store.tick(NOW).expect("syncs").flushed, "the first look notices the clock");
+    assert!(store.tick(NOW + 31).expect("room").flushed, "flush_bytes are exceeded");
+    put(&store, a, NOW, 2.0);
+    assert!(store.tick(NOW + 31 + options().flush_interval_s).expect("room").flushed, "the interval is over");
+}
+
+#[test]
 fn types_and_steps_change_durably() {
     let disk = FakeDisk::default();
     let store = open(&disk);
@@ -157,28 +172,60 @@ fn the_observer_sees_each_newest_point_with_its_tail_and_no_late_one() {
 fn the_judges_window_survives_flush_and_restart() {
     let disk = FakeDisk::default();
     let store = open(&disk);
-    let (a, slow) = (gauge(&store, "a"), store.create(key("s", "m", ""), CounterType::Gauge, 3600).expect("room"));
+    let (a, slow) = (gauge(&store, "a"), store.create(key("s", "m", ""), CounterType::Gauge, 600).expect("room"));
     for i in 0..2000 {
         put(&store, a, NOW - 120_000 + 60 * i, (i * i % 97) as f64);
     }
-    for i in 0..30 {
-        put(&store, slow, NOW - 30 * 3600 + 3600 * i, 5.0 + (i % 4) as f64);
+    for i in 0..2000 {
+        put(&store, slow, NOW - 600 * (1999 - i), 5.0 + (i % 4) as f64);
     }
     let tail = |store: &Store, id, count| {
         let mut out = Vec::new();
         store.with_tail(id, |view| view.tail(id, count, &mut out));
         out
     };
-    let (window, slow_window) = (tail(&store, a, 121), tail(&store, slow, 16));
-    assert_eq!((window.len(), slow_window.len()), (121, 16));
+    let (window, slow_window) = (tail(&store, a, 121), tail(&store, slow, 121));
+    assert_eq!((window.len(), slow_window.len()), (121, 121));
     let before = store.stats().hot_points;
     store.flush(NOW).expect("room");
     assert!(store.stats().hot_points < before / 4, "old points leave memory");
-    assert_eq!((tail(&store, a, 121), tail(&store, slow, 16)), (window.clone(), slow_window.clone()));
+    assert_eq!((tail(&store, a, 121), tail(&store, slow, 121)), (window.clone(), slow_window.clone()));
     drop(store);
     let store = open(&disk);
-    assert_eq!((tail(&store, a, 121), tail(&store, slow, 16)), (window, slow_window));
+    assert_eq!((tail(&store, a, 121), tail(&store, slow, 121)), (window, slow_window));
     assert_eq!(put(&store, a, NOW - 120, 1.0).duplicate, 1, "what is in blocks is recognised");
+}
+
+#[test]
+fn what_is_warmed_leads_to_no_flush() {
+    let disk = FakeDisk::default();
+    let small = Options { flush_bytes: 200, ..options() };
+    let (store, _) = open_with(&disk, small.clone());
+    let a = gauge(&store, "a");
+    for i in 0..100 {
+        put(&store, a, NOW - 6000 + 60 * i, (i * i % 97) as f64);
+    }
+    assert!(store.tick(NOW).expect("room").flushed, "more than 200 bytes");
+    put(&store, a, NOW, 1.0);
+    drop(store);
+    let (store, recovery) = open_with(&disk, small);
+    assert_eq!((recovery.points_warmed, recovery.points_replayed), (100, 1));
+    assert!(!store.tick(NOW + 1).expect("syncs").flushed, "one point is not");
+}
+
+#[test]
+fn a_block_of_the_future_does_not_hide_the_window() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let (a, wrong) = (gauge(&store, "a"), gauge(&store, "wrong"));
+    put(&store, a, NOW - 60, 1.0);
+    put(&store, wrong, NOW + 400 * 86_400, 1.0);
+    store.flush(NOW).expect("room");
+    drop(store);
+    let store = open(&disk);
+    let mut tail = Vec::new();
+    store.with_tail(a, |view| view.tail(a, 1, &mut tail));
+    assert_eq!(tail, [Point { time: NOW - 60, value: 1.0 }]);
 }
 
 #[test]

@@ -168,3 +168,22 @@ fn rot_in_a_block_costs_the_chunk_it_hit_and_is_told() {
     assert_eq!(history(&store, b).len(), 500);
     assert!(store.stats().corrupt_reads > 0);
 }
+
+#[test]
+fn a_block_that_cannot_be_read_is_never_written_over() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let a = gauge(&store, "a");
+    put(&store, a, NOW - 120, 1.0);
+    store.flush(NOW).expect("room");
+    drop(store);
+    let path = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "blk")).expect("a block");
+    disk.corrupt(&path, disk.content(&path).len() as u64 - 20);
+    let damaged = disk.content(&path);
+    let (store, recovery) = open_with(&disk, options());
+    assert_eq!(recovery.corrupt.len(), 1, "{:?}", recovery.corrupt);
+    put(&store, a, NOW - 60, 2.0);
+    store.flush(NOW).expect("room");
+    assert_eq!(disk.content(&path), damaged);
+    assert_eq!(history(&store, a), [(NOW - 60, 2.0)]);
+}

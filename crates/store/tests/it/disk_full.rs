@@ -88,3 +88,25 @@ fn a_definition_without_room_is_no_series() {
     assert_eq!(store.series_id("a", "m"), None);
     assert_eq!(history(&store, b), [(NOW, 1.0)]);
 }
+
+#[test]
+fn an_old_block_that_cannot_be_removed_is_tried_again() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let a = gauge(&store, "a");
+    for day in [29, 28, 1] {
+        put(&store, a, NOW - day * 86_400, 1.0);
+    }
+    store.flush(NOW).expect("room");
+    disk.set_remove_fails(true);
+    // Nothing to flush: only the retention removes files.
+    let later = NOW + 10 * 86_400;
+    let Err(Error::Disk { path, .. }) = store.tick(later) else { panic!("nothing can be removed") };
+    assert!(path.starts_with("data/block"), "{path:?}");
+    store.tick(later + 60).expect_err("nothing can be removed");
+    assert_eq!(store.stats().blocks, 3, "what takes space is counted");
+    disk.set_remove_fails(false);
+    assert_eq!(store.tick(later + 120).expect("removes").blocks_removed, 2);
+    let files = disk.paths().into_iter().filter(|path| path.starts_with("data/block")).count();
+    assert_eq!((files, store.stats().blocks), (1, 1));
+}
