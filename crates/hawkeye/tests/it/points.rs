@@ -133,6 +133,34 @@ fn telnet_lines_are_stored_while_the_connection_is_open() {
     assert_eq!(server.metric("hawkeye_items_refused_total{door=\"telnet\""), 2.0);
 }
 
+/// What a stop cuts off in the middle of a line is no line: its number may lack digits.
+#[test]
+fn half_a_telnet_line_is_not_stored_when_the_server_stops() {
+    let mut server = Server::start("");
+    let minute = this_minute();
+    let mut stream = server.connect("transfer_telnet");
+    write!(stream, "update h t.whole {minute} 4.5 GAUGE 60\nupdate h t.half {minute} 1").expect("write");
+    let last = |server: &Server, counter: &str| {
+        let asked = json!([{"endpoint": "h", "counter": counter}]);
+        server.admin().post("/graph/lastpoint", asked)[0]["value"]["timestamp"].as_i64()
+    };
+    assert!((0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        last(&server, "t.whole") == Some(minute)
+    }));
+    assert!(server.stop().success());
+    server.restart();
+    assert_eq!((last(&server, "t.whole"), last(&server, "t.half")), (Some(minute), Some(0)));
+    // A peer that ends in order may leave out the end of its last line.
+    let mut stream = server.connect("transfer_telnet");
+    write!(stream, "update h t.half {minute} 1 GAUGE 60").expect("write");
+    drop(stream);
+    assert!((0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        last(&server, "t.half") == Some(minute)
+    }));
+}
+
 #[test]
 fn agents_report_to_hbs_and_appear_in_the_host_table() {
     let server = Server::start("");
