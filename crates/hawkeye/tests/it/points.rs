@@ -181,6 +181,39 @@ fn agents_report_to_hbs_and_appear_in_the_host_table() {
     assert_eq!(hosts["hosts"][0]["agent_version"], "5.1.2");
 }
 
+/// An answer of many pieces is one JSON text; a search of too many terms is refused.
+#[test]
+fn large_histories_come_whole() {
+    let server = Server::start("");
+    let start = this_minute() - 11 * 3600;
+    let items: Vec<Value> = (0..600).map(|i| gauge("h", "m", f64::from(i), start + 60 * i64::from(i))).collect();
+    server.update(Value::Array(items));
+    let api = server.admin();
+    let asked = json!({"hostnames": vec!["h"; 20], "counters": ["m", "unknown"], "consol_fun": "AVERAGE",
+                       "start_time": start, "end_time": start + 60 * 599});
+    let answer = api.post("/graph/history", asked);
+    let elements = answer.as_array().expect("a list");
+    assert_eq!(elements.len(), 20);
+    for element in elements {
+        let values = element["Values"].as_array().expect("values");
+        assert_eq!(values.len(), 600);
+        assert_eq!(values[599], json!({"timestamp": start + 60 * 599, "value": 599.0}));
+    }
+    assert_eq!(
+        api.post(
+            "/graph/history",
+            json!({"hostnames": [], "counters": [], "consol_fun": "MAX",
+                        "start_time": 0, "end_time": 1})
+        ),
+        json!([])
+    );
+    let terms = "x+".repeat(17);
+    assert_eq!(api.request("GET", &format!("/graph/endpoint?q={terms}"), Value::Null).0, 400);
+    let ids = api.get("/graph/endpoint?q=h");
+    let id = &ids[0]["id"];
+    assert_eq!(api.get(&format!("/graph/endpoint_counter?eid={id},{id}")).as_array().map(Vec::len), Some(1));
+}
+
 #[test]
 fn counters_are_charted_as_rates() {
     let server = Server::start("");
