@@ -372,8 +372,15 @@ impl Config {
         if !(1024..=1 << 30).contains(&self.ingest.message_max) {
             bail!("ingest.message_max is {} bytes: give \"1KiB\" to \"1GiB\"", self.ingest.message_max);
         }
-        if self.ingest.message_timeout < 1 {
-            bail!("ingest.message_timeout is below a second: give at least \"1s\"");
+        if !(1..=3600).contains(&self.ingest.message_timeout) {
+            bail!("ingest.message_timeout is {} s: give \"1s\" to \"1h\"", self.ingest.message_timeout);
+        }
+        if !(0..=86_400).contains(&self.ingest.future_max) {
+            bail!("ingest.future_max is {} s: give \"0s\" to \"1day\"", self.ingest.future_max);
+        }
+        // A listener cannot have more descriptors than a process has.
+        if !(1..=1 << 30).contains(&self.ingest.connections_max) {
+            bail!("ingest.connections_max is {}: give a number from 1 to 2^30", self.ingest.connections_max);
         }
         if self.graph.hot_window < 600 {
             bail!("graph.hot_window is {} s: give at least \"10m\"", self.graph.hot_window);
@@ -511,6 +518,9 @@ mod tests {
         check("[listen]\napo = \"\"", "apo");
         check("[ingest]\nfuture_max = \"soon\"", "soon");
         check("memory_budget = \"1MiB\"", "memory_budget");
+        check("[ingest]\nconnections_max = 9223372036854775807", "ingest.connections_max");
+        check("[ingest]\nfuture_max = \"400000000000years\"", "ingest.future_max");
+        check("[ingest]\nmessage_timeout = \"2h\"", "ingest.message_timeout");
         check("roles = [\"judge\"]", "roles");
         check("roles = [\"juge\"]", "juge");
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");

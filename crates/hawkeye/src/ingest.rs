@@ -180,20 +180,13 @@ impl Ingest {
     ) -> Result<Received, BatchError> {
         let now = clock::now();
         let result = BUFFERS.with_borrow_mut(|buffers| {
-            let Buffers { scratch, tags, samples, unknown } = buffers;
-            samples.clear();
-            unknown.clear();
-            let (decoded, invalid) = {
-                let finder = self.engine.finder();
-                let mut batch = Batch { ingest: self, finder, door, now, tags, samples, unknown, invalid: 0 };
-                (decode(&mut batch, scratch), batch.invalid)
-            };
-            let total = decoded?;
-            let invalid = invalid + self.create_unknown(door, unknown, samples)?;
-            self.engine.append(samples, now).map_err(BatchError::Engine)?;
-            samples.shrink_to(SAMPLES_KEPT);
-            unknown.shrink_to(SAMPLES_KEPT);
-            Ok(Received { total, invalid })
+            let result = self.batch_in(buffers, door, now, decode);
+            // Emptied here, not by the next batch, which may be long in coming to this thread.
+            buffers.samples.clear();
+            buffers.samples.shrink_to(SAMPLES_KEPT);
+            buffers.unknown.clear();
+            buffers.unknown.shrink_to(SAMPLES_KEPT);
+            result
         });
         let label = DoorLabel { door: door.name() };
         match &result {
@@ -206,6 +199,28 @@ impl Ingest {
             }
         };
         result
+    }
+
+    fn batch_in(
+        &self,
+        buffers: &mut Buffers,
+        door: Door,
+        now: i64,
+        decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
+    ) -> Result<Received, BatchError> {
+        let Buffers { scratch, tags, samples, unknown } = buffers;
+        // Not empty after a panic in the middle of a batch.
+        samples.clear();
+        unknown.clear();
+        let (decoded, invalid) = {
+            let finder = self.engine.finder();
+            let mut batch = Batch { ingest: self, finder, door, now, tags, samples, unknown, invalid: 0 };
+            (decode(&mut batch, scratch), batch.invalid)
+        };
+        let total = decoded?;
+        let invalid = invalid + self.create_unknown(door, unknown, samples)?;
+        self.engine.append(samples, now).map_err(BatchError::Engine)?;
+        Ok(Received { total, invalid })
     }
 
     /// Creates series for what the table did not hold; answers how many it refused.
@@ -273,7 +288,7 @@ impl Batch<'_> {
         }
         let unusable = item.timestamp <= 0 || item.timestamp > self.now.saturating_mul(2);
         let time = if unusable { self.now } else { item.timestamp };
-        if time > self.now + self.ingest.future_max_s {
+        if time > self.now.saturating_add(self.ingest.future_max_s) {
             return self.refuse("future");
         }
         let point = Point { time: model::point::align(time, step), value: item.value };

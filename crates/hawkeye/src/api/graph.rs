@@ -1,7 +1,8 @@
 //! REST: what is in the store — endpoints, counters, history, last points; and deleting them.
 //!
 //! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is written
-//! one series at a time and sent as it is made, so that a large one costs no memory beyond [`CHUNKS_AHEAD`] series.
+//! one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces of memory.
+//! A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can hold.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
 //! what to narrow; a bad regular expression answers an empty list, as the original does.
 //! Compat: spec/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
@@ -17,13 +18,16 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use http_body_util::channel::Channel;
+use http_body_util::channel::{Channel, Sender};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::fmt::Write;
-use std::sync::Arc;
+use std::io;
+use std::time::Duration;
 use store::{Cf, CounterQuery, EndpointQuery, Query};
+use tokio::sync::Semaphore;
 
 /// The original's default page for endpoints and counters.
 const PAGE_ROWS: usize = 500;
@@ -31,8 +35,17 @@ const PAGE_ROWS: usize = 500;
 const PAGE_ROWS_MAX: usize = 10_000;
 /// Bytes a compiled regular expression of a user may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
-/// Series encoded ahead of what the reader has taken.
-const CHUNKS_AHEAD: usize = 4;
+/// Terms of one search; each costs a compiled expression, or a look at every text of the table. People type two or three.
+const TERMS_MAX: usize = 16;
+/// Bytes of a history that are sent together, and how many such pieces are made ahead of what the reader has taken.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_AHEAD: usize = 4;
+/// Histories written at the same time; each holds a blocking thread, of which the runtime has 512 for everything.
+const HISTORIES_AT_ONCE: usize = 32;
+/// A reader that takes nothing for so long is gone; a guess, as for the bodies of requests.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+static HISTORIES: Semaphore = Semaphore::const_new(HISTORIES_AT_ONCE);
 /// The most (host, counter) pairs of one request for history, last points or deletion.
 const PAIRS_MAX: usize = 100_000;
 
@@ -85,12 +98,21 @@ fn regex(text: &str) -> Option<Regex> {
     RegexBuilder::new(text).case_insensitive(true).size_limit(REGEX_BYTES_MAX).build().ok()
 }
 
+fn check_terms(name: &str, count: usize) -> Result<(), ApiError> {
+    if count > TERMS_MAX {
+        return Err(ApiError::bad(format!("{name} has {count} terms: give at most {TERMS_MAX}")));
+    }
+    Ok(())
+}
+
 async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
     let pairs = pairs(&query);
     let (q, tags) = (parameter(&pairs, "q").to_string(), parameter(&pairs, "tags").to_string());
     if q.is_empty() && tags.is_empty() {
         return Err(ApiError::bad("q and labels are all missing"));
     }
+    check_terms("q", q.split_whitespace().count())?;
+    check_terms("tags", tags.split(',').count())?;
     let (offset, limit) = page(&pairs)?;
     let Some(patterns) = q.split_whitespace().map(regex).collect::<Option<Vec<_>>>() else {
         return Ok(Json(json!([])));
@@ -139,11 +161,15 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
     if eid.is_empty() {
         return Err(ApiError::bad("eid is missing"));
     }
-    let endpoint_ids = eid
+    let mut endpoint_ids = eid
         .split(',')
         .map(|id| id.trim().parse::<u32>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| ApiError::bad(format!("eid is {eid:?}: give endpoint ids joined by commas")))?;
+    // As in an SQL list, where an id that is named twice is looked up once.
+    let mut seen = HashSet::new();
+    endpoint_ids.retain(|id| seen.insert(*id));
+    check_terms("metricQuery", parameter(&pairs, "metricQuery").split_whitespace().count())?;
     let (offset, limit) = page(&pairs)?;
     let terms = parameter(&pairs, "metricQuery").split_whitespace().map(|term| {
         let (negated, text) = term.strip_prefix('!').map_or((false, term), |rest| (true, rest));
@@ -195,14 +221,59 @@ async fn history(
              ask for a shorter time or fewer counters"
         )));
     }
-    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(CHUNKS_AHEAD);
+    let turn = HISTORIES.acquire().await.expect("the semaphore is never closed");
+    let (sender, body) = Channel::new(PIECES_AHEAD);
     let engine = context.engine.clone();
     tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Handle::current();
-        let mut send = |text: String| runtime.block_on(sender.send_data(Bytes::from(text))).is_ok();
-        write_history(&engine, &request, &query, &mut send);
+        let _turn = turn;
+        let mut pieces = Pieces { text: String::new(), sender: Some(sender) };
+        write_history(&engine, &request, &query, &mut pieces);
+        pieces.finish();
     });
     Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], Body::new(body)).into_response())
+}
+
+/// An answer on its way, from a blocking thread. Dropped before [`Pieces::finish`], as by a panic, it breaks the connection:
+/// half an answer must not look whole.
+struct Pieces {
+    text: String,
+    /// None when the reader is gone.
+    sender: Option<Sender<Bytes, io::Error>>,
+}
+
+impl Pieces {
+    /// Sends what is there once it is a piece. False when nobody reads any more.
+    fn pass_on(&mut self) -> bool {
+        if self.text.len() >= PIECE_BYTES { self.send() } else { self.sender.is_some() }
+    }
+
+    fn send(&mut self) -> bool {
+        let text = Bytes::from(std::mem::take(&mut self.text));
+        let Some(sender) = &mut self.sender else { return false };
+        let sending = async { tokio::time::timeout(READ_TIMEOUT, sender.send_data(text)).await };
+        let sent = matches!(tokio::runtime::Handle::current().block_on(sending), Ok(Ok(())));
+        if !sent {
+            self.give_up();
+        }
+        sent
+    }
+
+    fn finish(mut self) {
+        self.send();
+        self.sender = None;
+    }
+
+    fn give_up(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.abort(io::Error::other("the answer was not read in time, or not finished"));
+        }
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        self.give_up();
+    }
 }
 
 /// Rows that the answer can hold at most.
@@ -219,55 +290,65 @@ fn points_asked(engine: &Engine, request: &HistoryRequest, query: &Query) -> u64
 }
 
 /// Writes the answer, host by host, until the reader goes away.
-fn write_history(engine: &Arc<Engine>, request: &HistoryRequest, query: &Query, send: &mut dyn FnMut(String) -> bool) {
+fn write_history(engine: &Engine, request: &HistoryRequest, query: &Query, out: &mut Pieces) {
     let mut separator = '[';
     for endpoint in &request.hostnames {
         for counter in &request.counters {
-            let Some(mut text) = history_element(engine, endpoint, counter, query, request.step.is_some()) else {
-                continue;
-            };
-            text.insert(0, separator);
-            separator = ',';
-            if !send(text) {
+            if write_element(engine, endpoint, counter, query, request.step.is_some(), separator, out) {
+                separator = ',';
+            }
+            if !out.pass_on() {
                 return;
             }
         }
     }
-    send(if separator == '[' { "[]".to_string() } else { "]".to_string() });
+    out.text.push_str(if separator == '[' { "[]" } else { "]" });
 }
 
-/// One element. A series that is unknown, or that cannot be read, is left out without `step` in the request, and empty
-/// with one, as in the original.
-fn history_element(
+/// Writes one element; false when there is none. A series that is unknown, or that cannot be read, is left out without
+/// `step` in the request, and empty with one, as in the original.
+fn write_element(
     engine: &Engine,
     endpoint: &str,
     counter: &str,
     query: &Query,
     keep_unknown: bool,
-) -> Option<String> {
+    separator: char,
+    out: &mut Pieces,
+) -> bool {
     let store = engine.store();
     let found = store.series_id(endpoint, counter).and_then(|id| Some((store.info(id)?, store.query(id, query))));
-    let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
-    let mut text = head.trim_end_matches('}').to_string();
-    match found {
-        Some((info, Ok(grid))) => {
-            write!(text, ",\"dstype\":\"{}\",\"step\":{},\"Values\":[", info.counter_type.ds_type(), grid.step)
-                .expect("String");
-            for (i, (time, value)) in grid.values.iter().enumerate() {
-                let comma = if i == 0 { "" } else { "," };
-                write!(text, "{comma}{{\"timestamp\":{time},\"value\":").expect("String");
-                push_value(*value, &mut text);
-                text.push('}');
-            }
-            text.push_str("]}");
-            Some(text)
-        }
+    let known = match found {
+        Some((info, Ok(grid))) => Some((info, grid)),
         Some((_, Err(error))) => {
             tracing::error!(endpoint, counter, %error, "cannot read a series");
-            keep_unknown.then(|| text + ",\"dstype\":\"\",\"step\":0,\"Values\":[]}")
+            None
         }
-        None => keep_unknown.then(|| text + ",\"dstype\":\"\",\"step\":0,\"Values\":[]}"),
+        None => None,
+    };
+    if known.is_none() && !keep_unknown {
+        return false;
     }
+    let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
+    out.text.push(separator);
+    out.text.push_str(head.trim_end_matches('}'));
+    let Some((info, grid)) = known else {
+        out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
+        return true;
+    };
+    write!(out.text, ",\"dstype\":\"{}\",\"step\":{},\"Values\":[", info.counter_type.ds_type(), grid.step)
+        .expect("String");
+    for (i, (time, value)) in grid.values.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(out.text, "{comma}{{\"timestamp\":{time},\"value\":").expect("String");
+        push_value(*value, &mut out.text);
+        out.text.push('}');
+        if !out.pass_on() {
+            return true;
+        }
+    }
+    out.text.push_str("]}");
+    true
 }
 
 /// Six decimals, or null.

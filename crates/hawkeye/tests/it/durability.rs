@@ -57,6 +57,7 @@ fn nothing_answered_is_lost() {
             .collect();
         // Killed in the middle of the work, after a different amount of it each time.
         while answered.iter().any(|minutes| minutes.load(Ordering::Relaxed) < 10 + 7 * round as i64 % 100) {
+            assert!(!senders.iter().any(|sender| sender.is_finished()), "a sender ended before the server was killed");
             std::thread::yield_now();
         }
         server.kill();

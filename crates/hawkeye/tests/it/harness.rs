@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -193,10 +194,19 @@ pub fn command(dir: &Path) -> Command {
     command
 }
 
+/// The next ports of this process that are free, from a range that the system gives to nobody by itself: a port of the
+/// ephemeral range may be some other test's before the server binds it, or between its end and its restart.
 fn free_ports() -> [u16; 6] {
-    // All are held while they are chosen, so that they differ.
-    let listeners: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    std::array::from_fn(|i| listeners[i].local_addr().expect("address").port())
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run beside each other have neighbouring ids.
+    let base = std::process::id().wrapping_mul(997);
+    std::array::from_fn(|_| {
+        let next = || (FIRST + base.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT) as u16;
+        let mut ports = std::iter::repeat_with(next).take(COUNT as usize);
+        ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+    })
 }
 
 pub fn read_line(reader: &mut impl BufRead) -> Value {

@@ -133,6 +133,34 @@ fn telnet_lines_are_stored_while_the_connection_is_open() {
     assert_eq!(server.metric("hawkeye_items_refused_total{door=\"telnet\""), 2.0);
 }
 
+/// What a stop cuts off in the middle of a line is no line: its number may lack digits.
+#[test]
+fn half_a_telnet_line_is_not_stored_when_the_server_stops() {
+    let mut server = Server::start("");
+    let minute = this_minute();
+    let mut stream = server.connect("transfer_telnet");
+    write!(stream, "update h t.whole {minute} 4.5 GAUGE 60\nupdate h t.half {minute} 1").expect("write");
+    let last = |server: &Server, counter: &str| {
+        let asked = json!([{"endpoint": "h", "counter": counter}]);
+        server.admin().post("/graph/lastpoint", asked)[0]["value"]["timestamp"].as_i64()
+    };
+    assert!((0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        last(&server, "t.whole") == Some(minute)
+    }));
+    assert!(server.stop().success());
+    server.restart();
+    assert_eq!((last(&server, "t.whole"), last(&server, "t.half")), (Some(minute), Some(0)));
+    // A peer that ends in order may leave out the end of its last line.
+    let mut stream = server.connect("transfer_telnet");
+    write!(stream, "update h t.half {minute} 1 GAUGE 60").expect("write");
+    drop(stream);
+    assert!((0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        last(&server, "t.half") == Some(minute)
+    }));
+}
+
 #[test]
 fn agents_report_to_hbs_and_appear_in_the_host_table() {
     let server = Server::start("");
@@ -151,6 +179,39 @@ fn agents_report_to_hbs_and_appear_in_the_host_table() {
     api.post("/hostgroup/host", json!({"hostgroup_id": group["id"], "hosts": ["web-01"]}));
     let hosts = api.get(&format!("/hostgroup/{}", group["id"]));
     assert_eq!(hosts["hosts"][0]["agent_version"], "5.1.2");
+}
+
+/// An answer of many pieces is one JSON text; a search of too many terms is refused.
+#[test]
+fn large_histories_come_whole() {
+    let server = Server::start("");
+    let start = this_minute() - 11 * 3600;
+    let items: Vec<Value> = (0..600).map(|i| gauge("h", "m", f64::from(i), start + 60 * i64::from(i))).collect();
+    server.update(Value::Array(items));
+    let api = server.admin();
+    let asked = json!({"hostnames": vec!["h"; 20], "counters": ["m", "unknown"], "consol_fun": "AVERAGE",
+                       "start_time": start, "end_time": start + 60 * 599});
+    let answer = api.post("/graph/history", asked);
+    let elements = answer.as_array().expect("a list");
+    assert_eq!(elements.len(), 20);
+    for element in elements {
+        let values = element["Values"].as_array().expect("values");
+        assert_eq!(values.len(), 600);
+        assert_eq!(values[599], json!({"timestamp": start + 60 * 599, "value": 599.0}));
+    }
+    assert_eq!(
+        api.post(
+            "/graph/history",
+            json!({"hostnames": [], "counters": [], "consol_fun": "MAX",
+                        "start_time": 0, "end_time": 1})
+        ),
+        json!([])
+    );
+    let terms = "x+".repeat(17);
+    assert_eq!(api.request("GET", &format!("/graph/endpoint?q={terms}"), Value::Null).0, 400);
+    let ids = api.get("/graph/endpoint?q=h");
+    let id = &ids[0]["id"];
+    assert_eq!(api.get(&format!("/graph/endpoint_counter?eid={id},{id}")).as_array().map(Vec::len), Some(1));
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn data_directory_that_cannot_be_written() {
 fn configuration_mistakes() {
     let dir = tempfile::tempdir().expect("directory");
     assert!(fails(dir.path(), "colour = 1").contains("colour"));
+    // The other listeners are not on their usual ports, which a server of this machine may have.
     let nonsense = listeners().replace("api = \"127.0.0.1:0\"", "api = \"nonsense\"");
     assert!(fails(dir.path(), &nonsense).contains("listen.api"));
     assert!(fails(dir.path(), "not toml at all").contains("hawkeye.toml"));
