@@ -71,7 +71,8 @@ impl Store {
             (now >= state.next_flush, now >= state.not_before, now >= state.next_retention)
         };
         // `flush_wanted`: after a sync that failed, what the log may have lost is saved as blocks.
-        let full = self.shards.iter().map(|hot| hot.new_bytes()).sum::<usize>() > self.options.flush_bytes;
+        let full = self.shards.iter().map(|hot| hot.new_bytes()).sum::<usize>() > self.options.flush_bytes
+            || self.log.size().0 > self.options.log_bytes;
         if flush_due || (may_retry && (full || self.flush_wanted.load(Relaxed))) {
             self.flush(now)?;
             tick.flushed = true;
