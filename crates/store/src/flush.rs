@@ -104,15 +104,14 @@ impl Store {
     }
 
     fn flush_locked(&self, state: &mut State) -> Result<()> {
-        // Blocks must not outlive the meaning of their ids.
-        self.sync_series()?;
         let segment = {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             let segment = self.log.rotate()?;
             self.shards.iter().for_each(|mut hot| hot.flush_begin());
             segment
         };
-        let written = self.write_blocks(state);
+        // Behind the gate: the log that goes may hold points of series that were created an instant before it shut.
+        let written = self.sync_series().and_then(|()| self.write_blocks(state));
         let (new_blocks, newest) = match written {
             Ok(written) => written,
             Err(error) => {
