@@ -28,6 +28,10 @@ use std::sync::{Arc, PoisonError};
 /// After a flush that failed, so that a full disk is not asked each second.
 const RETRY_S: i64 = 30;
 
+/// Groups between two syncs of the log during a flush: the tick that syncs each second is the one that flushes. 16,384 series
+/// of two hours take some 200 ms.
+const SYNC_GROUPS: u32 = 64;
+
 /// Retention is about days; looking each minute is plenty.
 const RETENTION_CHECK_S: i64 = 60;
 
@@ -146,6 +150,10 @@ impl Store {
             self.copy_group(first, &mut newest, &mut points, &mut parts);
             for part in &parts {
                 writers.add(part, &mut points[part.range.clone()])?;
+            }
+            if (first / GROUP + 1).is_multiple_of(SYNC_GROUPS) && self.options.fsync == Fsync::EverySecond {
+                // An error leads to a flush, and that is what this is.
+                let _ = self.sync();
             }
         }
         let blocks = writers.finish()?;
