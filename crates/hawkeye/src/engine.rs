@@ -181,7 +181,7 @@ impl Engine {
         self.store.for_each_series(&mut |id, _, counter_type, step| bound.push((id, counter_type, step)));
         bound.retain(|(id, _, _)| self.judge(self.store.shard_of(*id)).is_bound(*id));
         for (id, counter_type, step) in bound {
-            if self.store.last_raw(id).is_none_or(|point| point.time < oldest) {
+            if self.store.newest_in_memory(id).is_none_or(|point| point.time < oldest) {
                 continue;
             }
             let mut events = Vec::new();
