@@ -194,15 +194,13 @@ impl Engine {
         let mut bound = Vec::new();
         self.store.for_each_series(&mut |id, _, counter_type, step| bound.push((id, counter_type, step)));
         bound.retain(|(id, _, _)| self.judge(self.store.shard_of(*id)).is_bound(*id));
-        let mut newest = Vec::new();
         for (id, counter_type, step) in bound {
+            // So young a point is in memory; a series that is silent for long must not be looked for on the disk.
+            if self.store.newest_in_memory(id).is_none_or(|point| point.time < oldest) {
+                continue;
+            }
             let mut events = Vec::new();
             self.store.with_tail(id, |view| {
-                // So young a point is in memory; a series that is silent for long must not be looked for on the disk.
-                view.tail(id, 1, &mut newest);
-                if newest.first().is_none_or(|point| point.time < oldest) {
-                    return;
-                }
                 let window = Window(view);
                 self.judge(self.store.shard_of(id)).catch_up(id, counter_type, step, &window, now, &mut events);
                 self.send(&mut events);

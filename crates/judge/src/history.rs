@@ -9,9 +9,11 @@
 //!   periods in the hole are not known. Two periods, because a single lost point shall not silence a rule, and because the
 //!   charts (RRD's heartbeat) draw the line there. A counter's rate *over* the hole is the true mean rate, hence known.
 //!
-//! A period is the step, or the least distance in the window where that is longer: a script that runs every five minutes
-//! but says `step 60` is slow, not full of holes, and its rules must not fall silent. With only two points in the window
-//! nothing tells slow from hole, and the two count as neighbours.
+//! A period is the step, or the least distance among the newest points where that is longer: a script that runs every five
+//! minutes but says `step 60` is slow, not full of holes, and its rules must not fall silent. It is taken from the same
+//! [`PERIOD_POINTS`] for every rule, whatever its window: so a rule says the same whichever others look at the series, and
+//! `diff(#1)`, which has two points, does not take the far side of a hole for its neighbour. A series of only two
+//! points cannot tell slow from hole, and the two count as neighbours.
 //!
 //! Invariants: the time of a value is that of its point, in both semantics; a value is unknown or finite under Hawkeye.
 
@@ -20,6 +22,10 @@ use model::{CounterType, Point};
 
 /// A hole is a distance of more than this many periods. RRD's heartbeat in the original's graph.
 const HOLE_PERIODS: i64 = 2;
+
+/// Points that show the period: three distances, of which one is whole soon after any hole, and a slow series that sent two
+/// points close together (its script was restarted) is silent for two points only.
+pub(crate) const PERIOD_POINTS: usize = 4;
 
 /// Refills `values` from `points` (newest first), and returns how many of the newest are known without a break.
 pub(crate) fn values(
@@ -46,7 +52,8 @@ fn rate(newer: Point, older: Point) -> f64 {
 }
 
 fn mark_unknown(points: &[Point], counter_type: CounterType, step: u32, values: &mut [f64]) -> usize {
-    let least = points.windows(2).map(|pair| pair[0].time - pair[1].time).min().unwrap_or(0);
+    let least =
+        points[..points.len().min(PERIOD_POINTS)].windows(2).map(|pair| pair[0].time - pair[1].time).min().unwrap_or(0);
     let hole_s = if step == 0 { i64::MAX } else { HOLE_PERIODS * least.max(i64::from(step)) };
     let mut known = None;
     let mut behind_hole = false;

@@ -10,7 +10,7 @@
 
 use crate::binding::{Bindings, Bound};
 use crate::function::Verdict;
-use crate::history;
+use crate::history::{self, PERIOD_POINTS};
 use crate::rule_set::{REMAIN, Rule, RuleSet};
 use crate::state::{Moment, Next, OpenProblem, RuleId, States, next};
 use crate::touched::Touched;
@@ -93,7 +93,7 @@ impl Judge {
         self.bindings.renumber(|rule| touched.successor(rule));
         touched.closed = self.forget_gone_rules();
         // Grown here, so that no point finds them too small.
-        let points = self.rules.window_points() as usize;
+        let points = (self.rules.window_points() as usize).max(PERIOD_POINTS);
         self.points.clear();
         self.points.reserve_exact(points);
         self.values.clear();
@@ -239,14 +239,6 @@ impl Judge {
         (self.matched.iter().any(is_open), closed)
     }
 
-    /// The original has eleven points: ten rates of a counter, so that `all(#11)` never fires on one.
-    fn points_max(&self) -> usize {
-        match self.options.semantics {
-            Semantics::Hawkeye => usize::MAX,
-            Semantics::OpenFalcon => REMAIN as usize,
-        }
-    }
-
     #[allow(clippy::too_many_arguments)] // the arguments of on_point, and what it looked up
     fn judge(
         &mut self,
@@ -263,7 +255,12 @@ impl Judge {
         let rules = self.bindings.rules(bound, &mut one);
         let compiled = &self.rules.rules;
         let values_needed = rules.iter().map(|rule| compiled[*rule as usize].values_needed).max().unwrap_or(0);
-        let count = (values_needed as usize + usize::from(!counter_type.is_gauge())).min(self.points_max());
+        let count = values_needed as usize + usize::from(!counter_type.is_gauge());
+        let count = match self.options.semantics {
+            Semantics::Hawkeye => count.max(PERIOD_POINTS),
+            // It has eleven points: ten rates of a counter, so that `all(#11)` never fires on one.
+            Semantics::OpenFalcon => count.min(REMAIN as usize),
+        };
         self.points.clear();
         window.tail(series, count, &mut self.points);
         let known = history::values(&self.points, counter_type, step, self.options.semantics, &mut self.values);

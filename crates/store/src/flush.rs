@@ -28,6 +28,10 @@ use std::sync::{Arc, PoisonError};
 /// After a flush that failed, so that a full disk is not asked each second.
 const RETRY_S: i64 = 30;
 
+/// Groups between two syncs of the log during a flush: the tick that syncs each second is the one that flushes. 16,384 series
+/// of two hours take some 200 ms.
+const SYNC_GROUPS: u32 = 64;
+
 /// Retention is about days; looking each minute is plenty.
 const RETENTION_CHECK_S: i64 = 60;
 
@@ -71,7 +75,8 @@ impl Store {
             (now >= state.next_flush, now >= state.not_before, now >= state.next_retention)
         };
         // `flush_wanted`: after a sync that failed, what the log may have lost is saved as blocks.
-        let full = self.shards.iter().map(|hot| hot.new_bytes()).sum::<usize>() > self.options.flush_bytes;
+        let full = self.shards.iter().map(|hot| hot.new_bytes()).sum::<usize>() > self.options.flush_bytes
+            || self.log.size().0 > self.options.log_bytes;
         if flush_due || (may_retry && (full || self.flush_wanted.load(Relaxed))) {
             self.flush(now)?;
             tick.flushed = true;
@@ -103,15 +108,14 @@ impl Store {
     }
 
     fn flush_locked(&self, state: &mut State) -> Result<()> {
-        // Blocks must not outlive the meaning of their ids.
-        self.sync_series()?;
         let segment = {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             let segment = self.log.rotate()?;
             self.shards.iter().for_each(|mut hot| hot.flush_begin());
             segment
         };
-        let written = self.write_blocks(state);
+        // Behind the gate: the log that goes may hold points of series that were created an instant before it shut.
+        let written = self.sync_series().and_then(|()| self.write_blocks(state));
         let (new_blocks, newest) = match written {
             Ok(written) => written,
             Err(error) => {
@@ -146,6 +150,10 @@ impl Store {
             self.copy_group(first, &mut newest, &mut points, &mut parts);
             for part in &parts {
                 writers.add(part, &mut points[part.range.clone()])?;
+            }
+            if (first / GROUP + 1).is_multiple_of(SYNC_GROUPS) && self.options.fsync == Fsync::EverySecond {
+                // An error leads to a flush, and that is what this is.
+                let _ = self.sync();
             }
         }
         let blocks = writers.finish()?;

@@ -137,7 +137,14 @@ impl Store {
         Ok(grid)
     }
 
-    /// The newest stored point.
+    /// The newest point, if it is in memory: after a restart, if the series was not silent for the last days. Never asks the
+    /// disk, so it may be asked of every series.
+    pub fn newest_in_memory(&self, id: SeriesId) -> Option<Point> {
+        let (hot, slot) = self.shards.lock_of(id);
+        hot.newest(slot).map(|(time, value)| Point { time: i64::from(time), value })
+    }
+
+    /// The newest stored point. Of a series that is long silent it is looked for in block after block.
     pub fn last_raw(&self, id: SeriesId) -> Option<Point> {
         let (newest, _) = self.newest_two(id)?;
         Some(newest)

@@ -214,6 +214,25 @@ fn what_is_warmed_leads_to_no_flush() {
 }
 
 #[test]
+fn a_long_log_is_flushed_though_its_points_take_no_memory() {
+    let disk = FakeDisk::default();
+    let small = Options { log_bytes: 2000, ..options() };
+    let mut flushed = 0;
+    for life in 0..20 {
+        let (store, _) = open_with(&disk, small.clone());
+        let a = gauge(&store, "a");
+        for i in 0..10 {
+            put(&store, a, NOW - 12_000 + 600 * life + 60 * i, 1.0);
+        }
+        assert_eq!(store.stats().unflushed_bytes, 0, "a constant");
+        flushed += usize::from(store.tick(NOW).expect("room").flushed);
+        assert!(store.stats().log_bytes <= 2000);
+    }
+    assert!((1..10).contains(&flushed), "{flushed}");
+    assert_eq!(history(&open(&disk), SeriesId(0)).len(), 200);
+}
+
+#[test]
 fn a_block_of_the_future_does_not_hide_the_window() {
     let disk = FakeDisk::default();
     let store = open(&disk);

@@ -102,6 +102,8 @@ fn last_is_known_after_restart_also_of_a_series_long_silent() {
     let store = open(&disk);
     assert_eq!(store.last(quiet), Some(Point { time: NOW - 20 * 86_400, value: 4.0 }));
     assert_eq!(store.last(c), Some(Point { time: NOW, value: 1.0 }));
+    assert_eq!(store.newest_in_memory(quiet), None);
+    assert_eq!(store.newest_in_memory(c), Some(Point { time: NOW, value: 61.0 }));
 }
 
 #[test]
