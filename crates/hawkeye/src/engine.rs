@@ -8,12 +8,13 @@
 //! change touches. A new series is bound when it is created.
 //! Locks, always in this order: shard of the store → judge of that shard → series table (read). Nobody who holds the
 //! table takes another.
-//! Invariants: a series that no rule matches costs one branch per point here; an event that cannot be written is kept
+//! Alarms whose rule or series goes get no event; the queue is told that they are closed, in order with the events.
+//! Invariants: a series that no rule matches costs one branch per point here; what cannot be written to the queue is kept
 //! (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
 
 use crate::clock;
 use crate::metrics::{push_counter, push_gauge};
-use crate::role::alarm::queue::EventQueue;
+use crate::role::alarm::queue::{EventQueue, What};
 use judge::{Judge, OpenProblem, RuleId, RuleSet};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use std::collections::{HashSet, VecDeque};
@@ -21,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use store::{SeriesInfo, ShardView, Store};
 
-/// Events that wait for the disk. One is about 600 bytes; past it the oldest is dropped and counted.
+/// Events and closings that wait for the disk. An event is about 600 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
 
 pub struct Engine {
@@ -29,7 +30,7 @@ pub struct Engine {
     judges: Vec<Mutex<Judge>>,
     options: judge::Options,
     queue: Arc<EventQueue>,
-    backlog: Mutex<VecDeque<Event>>,
+    backlog: Mutex<VecDeque<What>>,
     rules_version: AtomicU64,
     counts: Counts,
 }
@@ -39,14 +40,6 @@ struct Counts {
     events: AtomicU64,
     events_dropped: AtomicU64,
     rules_refused: AtomicU64,
-}
-
-/// What loading rules led to.
-pub struct Loaded {
-    /// Rules that could not be compiled.
-    pub refused: Vec<judge::Refused>,
-    /// Ids of alarms that were open and whose rule no longer applies.
-    pub closed: Vec<String>,
 }
 
 /// Why a batch or a series was not taken.
@@ -97,7 +90,8 @@ impl Engine {
         if known.is_some_and(|found| found.counter_type != counter_type || found.step != step) {
             self.store.set_meta(id, counter_type, step).map_err(IngestError)?;
         }
-        self.judge(self.store.shard_of(id)).bind(id, key, counter_type);
+        let closed = self.judge(self.store.shard_of(id)).bind(id, key, counter_type);
+        self.close(&closed);
         Ok(id)
     }
 
@@ -111,27 +105,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes a series, its points and its bindings. Appends the ids of the alarms that were open on it to `closed`, also
-    /// when the deletion is not durable yet.
-    pub fn remove_series(&self, id: SeriesId, closed: &mut Vec<String>) -> Result<(), store::Error> {
+    /// Deletes a series, its points and its bindings, and closes the alarms that were open on it, also when the deletion is
+    /// not durable yet.
+    pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
         let Some(info) = self.store.info(id) else { return Ok(()) };
         let removed = self.store.remove_series(id);
         // One that could not be deleted is judged on.
         if self.store.info(id).is_none() {
             let open = self.judge(self.store.shard_of(id)).unbind(id);
-            let ids: Vec<String> = open.iter().map(|problem| alarm_id(problem.rule, &info)).collect();
-            self.forget(&ids);
-            closed.extend(ids);
+            self.forget(open.iter().map(|problem| alarm_id(problem.rule, &info)).collect());
         }
         removed.map(|_| ())
     }
 
     /// Deletes all series of some endpoints; answers how many endpoints had any, and how many series there were.
-    pub fn remove_endpoints(
-        &self,
-        endpoints: &[String],
-        closed: &mut Vec<String>,
-    ) -> Result<(usize, usize), store::Error> {
+    pub fn remove_endpoints(&self, endpoints: &[String]) -> Result<(usize, usize), store::Error> {
         let names: HashSet<&str> = endpoints.iter().map(String::as_str).collect();
         let (mut found, mut ids) = (HashSet::new(), Vec::new());
         self.store.for_each_series(&mut |id, key, _, _| {
@@ -141,13 +129,14 @@ impl Engine {
             }
         });
         for id in &ids {
-            self.remove_series(*id, closed)?;
+            self.remove_series(*id)?;
         }
         Ok((found.len(), ids.len()))
     }
 
-    /// Puts new rules into effect and re-binds the series that they touch.
-    pub fn load(&self, rules: &Rules) -> Loaded {
+    /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
+    /// applies. Answers the rules that cannot be compiled.
+    pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
         let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
@@ -168,23 +157,20 @@ impl Engine {
             let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
             closed.extend(self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type));
         }
-        let closed = self.alarm_ids(&closed);
-        self.forget(&closed);
+        self.close(&closed);
         self.rules_version.store(rules.version, Ordering::Relaxed);
         self.counts.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
-        Loaded { refused, closed }
+        refused
     }
 
-    /// Puts back the open alarms that the queue remembers. To be called after [`Engine::load`]. Answers the ids of those
-    /// whose rule or series is gone.
-    pub fn restore(&self, open_problems: &[Event]) -> Vec<String> {
+    /// Puts back the open alarms that the queue remembers, and closes those whose rule or series is gone. To be called
+    /// after [`Engine::load`].
+    pub fn restore(&self, open_problems: &[Event]) {
         let restored = |event: &Event| {
             let found = self.store.finder().find(event.key());
             found.is_some_and(|found| self.judge(self.store.shard_of(found.id)).restore(found.id, event))
         };
-        let gone: Vec<String> = open_problems.iter().filter(|event| !restored(event)).map(Event::id).collect();
-        self.forget(&gone);
-        gone
+        self.forget(open_problems.iter().filter(|event| !restored(event)).map(Event::id).collect());
     }
 
     /// Judges the newest stored point of each bound series again, so that an event which the last stop cut off between
@@ -208,13 +194,15 @@ impl Engine {
         }
     }
 
-    /// To be called each second: syncs the queue, and tries again to write events that the disk refused.
+    /// To be called each second: syncs the queue, and tries again to write what the disk refused.
     pub fn tick(&self) {
         if let Err(error) = self.queue.sync() {
             tracing::error!(%error, "cannot sync the event queue");
         }
         let mut backlog = lock(&self.backlog);
-        if !backlog.is_empty() && self.queue.append(backlog.make_contiguous()).is_ok() {
+        // Whatever made it refuse was told when the first of these came.
+        if let Ok(left_out) = self.queue.append_mixed(backlog.make_contiguous()) {
+            self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
             backlog.clear();
         }
     }
@@ -242,21 +230,36 @@ impl Engine {
             load(&self.counts.rules_refused) as f64,
         );
         push_counter(page, "events_total", "Events that judges made", load(&self.counts.events));
-        push_counter(page, "events_dropped_total", "Events lost to a full backlog", load(&self.counts.events_dropped));
+        push_counter(
+            page,
+            "events_dropped_total",
+            "Events lost to a full backlog, or longer than the queue takes",
+            load(&self.counts.events_dropped),
+        );
         push_gauge(page, "events_backlog", "Events that wait for the disk", lock(&self.backlog).len() as f64);
     }
 
-    /// The ids of alarms, while their series still exist.
-    fn alarm_ids(&self, problems: &[OpenProblem]) -> Vec<String> {
+    /// Closes alarms, while their series still exist.
+    fn close(&self, problems: &[OpenProblem]) {
         let id = |problem: &OpenProblem| Some(alarm_id(problem.rule, &self.store.info(problem.series)?));
-        problems.iter().filter_map(id).collect()
+        self.forget(problems.iter().filter_map(id).collect());
     }
 
-    /// Makes the queue forget open alarms, so that no restart brings them back.
-    fn forget(&self, ids: &[String]) {
-        if let Err(error) = self.queue.forget(ids) {
-            tracing::error!(%error, "cannot write to the event queue which alarms are closed");
+    /// Tells the queue which alarms are closed: no restart brings them back, and alarm closes their cases.
+    fn forget(&self, ids: Vec<String>) {
+        if ids.is_empty() {
+            return;
         }
+        let mut backlog = lock(&self.backlog);
+        if backlog.is_empty() {
+            match self.queue.forget(&ids) {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(%error, "cannot write to the queue which alarms are closed; it waits in memory")
+                }
+            }
+        }
+        self.wait(&mut backlog, ids.into_iter().map(What::Closed));
     }
 
     fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
@@ -272,16 +275,24 @@ impl Engine {
         let mut backlog = lock(&self.backlog);
         if backlog.is_empty() {
             match self.queue.append(events) {
-                Ok(()) => return events.clear(),
+                Ok(left_out) => {
+                    self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
+                    return events.clear();
+                }
                 Err(error) => tracing::error!(%error, "cannot write events to the queue; they wait in memory"),
             }
         }
-        for event in events.drain(..) {
+        self.wait(&mut backlog, events.drain(..).map(What::Event));
+    }
+
+    /// Puts what the queue refused behind what waits already.
+    fn wait(&self, backlog: &mut VecDeque<What>, refused: impl Iterator<Item = What>) {
+        for what in refused {
             if backlog.len() >= BACKLOG_MAX {
                 backlog.pop_front();
                 self.counts.events_dropped.fetch_add(1, Ordering::Relaxed);
             }
-            backlog.push_back(event);
+            backlog.push_back(what);
         }
     }
 }
@@ -337,5 +348,116 @@ impl judge::Window for Window<'_> {
 
     fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
         self.0.key(series, use_key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Fsync;
+    use crate::role::alarm::queue::Options;
+    use model::{Status, Strategy};
+    use std::collections::HashMap;
+
+    const NOW: i64 = 1_700_000_040;
+
+    /// A rule for host `h`, and one for host `long` whose events no queue takes.
+    fn rules() -> Rules {
+        let strategy = |id: i64, note: String| {
+            let (metric, func, operator) = ("m".to_string(), "all(#1)".to_string(), ">".to_string());
+            let all = [Arc::new(Strategy {
+                id,
+                metric,
+                func,
+                operator,
+                right_value: 5.0,
+                max_step: 1,
+                note,
+                ..Strategy::default()
+            })];
+            all[..].into()
+        };
+        let hosts = [("h", strategy(1, String::new())), ("long", strategy(2, "x".repeat(300_000)))];
+        let hosts: HashMap<_, _> = hosts.map(|(name, strategies)| (name.to_string(), strategies)).into();
+        Rules { version: 1, hosts, expressions: Vec::new() }
+    }
+
+    fn engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
+        let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
+        let (store, _) = store::Store::open(options, NOW).expect("a store");
+        let engine = Engine::new(store, 1, judge::Options::default(), queue.clone());
+        assert!(engine.load(&rules()).is_empty());
+        engine
+    }
+
+    fn push(engine: &Engine, host: &str) {
+        let key = SeriesKey { endpoint: host, metric: "m", tags: Tags::EMPTY };
+        let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
+        engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW).expect("append");
+    }
+
+    fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<crate::role::alarm::queue::Queued> {
+        let mut out = Vec::new();
+        queue.consumer(cursor).read(usize::MAX / 2, &mut out).expect("readable");
+        out
+    }
+
+    /// A queue that is full, until [`make_room`] is called.
+    fn full_queue(dir: &std::path::Path) -> Arc<EventQueue> {
+        let options = Options { fsync: Fsync::Never, segment_bytes: 300, bytes_max: 4000 };
+        let queue = Arc::new(EventQueue::open_with(&dir.join("events"), options).expect("a queue").0);
+        let strategy = rules().hosts["h"][0].clone();
+        let (rule, endpoint, tags) = (model::EventRule::Strategy(strategy), "filler".to_string(), String::new());
+        let filler = Event { rule, status: Status::Ok, endpoint, tags, left_value: 0.0, current_step: 1, time: NOW };
+        while queue.append(std::slice::from_ref(&filler)).is_ok() {}
+        queue
+    }
+
+    /// Answers where what comes next begins.
+    fn make_room(queue: &Arc<EventQueue>) -> u64 {
+        let cursor = read(queue, 0).last().expect("the queue is full").seq;
+        queue.consumed(cursor).expect("segments are deleted");
+        cursor
+    }
+
+    #[test]
+    fn what_the_queue_refuses_waits_in_order() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = full_queue(dir.path());
+        let engine = engine(dir.path(), &queue);
+        push(&engine, "long");
+        push(&engine, "h");
+        // Also an alarm that is closed while its PROBLEM waits.
+        engine.load(&Rules::default());
+        engine.tick();
+        assert_eq!(lock(&engine.backlog).len(), 4);
+        let cursor = make_room(&queue);
+        engine.tick();
+        assert_eq!(lock(&engine.backlog).len(), 0, "the one that never fits does not stand in the way");
+        assert_eq!(engine.counts.events_dropped.load(Ordering::Relaxed), 1);
+        let read = read(&queue, cursor);
+        let What::Event(event) = &read[0].what else { panic!("{read:?}") };
+        assert_eq!((event.endpoint.as_str(), event.status), ("h", Status::Problem));
+        let ends: Vec<_> = read[1..].iter().map(|queued| &queued.what).collect();
+        assert!(ends.len() == 2 && ends.contains(&&What::Closed(event.id())), "{read:?}");
+        assert_eq!(queue.stats().open_problems, 0);
+    }
+
+    #[test]
+    fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let first = engine(dir.path(), &queue);
+        push(&first, "h");
+        drop((first, queue));
+        // The portal changed, and the process ended before it told the queue.
+        std::fs::remove_dir_all(dir.path().join("store")).expect("removable");
+        let (queue, recovered) = EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue");
+        let queue = Arc::new(queue);
+        engine(dir.path(), &queue).restore(&recovered.open_problems);
+        let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
+        let What::Event(event) = &event.what else { panic!("{event:?}") };
+        assert_eq!(closed.what, What::Closed(event.id()));
+        assert_eq!(queue.stats().open_problems, 0);
     }
 }

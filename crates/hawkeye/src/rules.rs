@@ -70,7 +70,7 @@ impl RulesTask {
         let version = portal.version();
         let snapshot = Arc::new(Snapshot::load(&portal).await?);
         let rules = compute(&snapshot, version, true);
-        load(&portal, &engine, rules.clone()).await;
+        load(&engine, rules.clone()).await;
         let current = watch::Sender::new(Arc::new(InEffect::new(snapshot, rules)));
         Ok(RulesTask { portal, engine, changes, current })
     }
@@ -109,7 +109,7 @@ impl RulesTask {
         let rules = compute(&snapshot, version, reread);
         let same = rules.hosts == before.rules.hosts && rules.expressions == before.rules.expressions;
         if !same {
-            load(&self.portal, &self.engine, rules.clone()).await;
+            load(&self.engine, rules.clone()).await;
         }
         if !same || reread {
             self.current.send_replace(Arc::new(InEffect::new(snapshot, rules)));
@@ -153,21 +153,13 @@ fn compute(snapshot: &Snapshot, version: u64, tell: bool) -> Rules {
 }
 
 /// Compiling and binding take milliseconds of processor time per hundred thousand series; not on an async thread.
-async fn load(portal: &Portal, engine: &Arc<Engine>, rules: Rules) {
+async fn load(engine: &Arc<Engine>, rules: Rules) {
     let engine = engine.clone();
-    let loaded = match tokio::task::spawn_blocking(move || engine.load(&rules)).await {
-        Ok(loaded) => loaded,
+    let refused = match tokio::task::spawn_blocking(move || engine.load(&rules)).await {
+        Ok(refused) => refused,
         Err(error) => return tracing::error!(%error, "loading the rules failed; those in effect stay"),
     };
-    for rule in loaded.refused {
+    for rule in refused {
         tracing::warn!(rule = rule.what, error = %rule.error, "a rule cannot be judged");
-    }
-    close_cases(portal, &loaded.closed).await;
-}
-
-/// Closes the cases of alarms whose rule no longer applies, so that none stays open for ever.
-pub async fn close_cases(portal: &Portal, ids: &[String]) {
-    if let Err(error) = crate::portal::alarm::close(portal, ids, clock::now()).await {
-        tracing::error!(%error, "cannot close the cases of alarms whose rule is gone");
     }
 }

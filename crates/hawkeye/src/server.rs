@@ -24,7 +24,7 @@ use crate::role::alarm::queue::EventQueue;
 use crate::role::hbs::HbsService;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, transfer};
-use crate::rules::{RulesTask, Settling, close_cases, settle};
+use crate::rules::{RulesTask, Settling, settle};
 use crate::{api, clock, ui};
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -72,7 +72,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
     let queue = Arc::new(queue);
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), queue.clone()));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
-    close_cases(&portal, &engine.restore(&recovered.open_problems)).await;
+    engine.restore(&recovered.open_problems);
     drop(recovered);
     engine.catch_up(clock::now() - CATCH_UP_S);
     show_gauges(&metrics, &engine);

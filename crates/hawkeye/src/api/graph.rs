@@ -394,22 +394,13 @@ async fn last_points(
     Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], text).into_response())
 }
 
-/// Runs `work`, which deletes series, and closes the cases of the alarms that were open on them. In a task of its own: a
-/// client that goes away must not leave cases without their series.
+/// Runs `work`, which deletes series.
 async fn deleting<T: Send + 'static>(
-    context: Context,
-    work: impl FnOnce(&Engine, &mut Vec<String>) -> Result<T, store::Error> + Send + 'static,
+    context: &Context,
+    work: impl FnOnce(&Engine) -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let task = tokio::spawn(async move {
-        let run = move |engine: &Engine| {
-            let mut closed = Vec::new();
-            (work(engine, &mut closed), closed)
-        };
-        let (result, closed) = blocking(&context, run).await?;
-        crate::rules::close_cases(&context.portal, &closed).await;
-        result.map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))
-    });
-    task.await.map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))?
+    let result = blocking(context, work).await?;
+    result.map_err(|error| ApiError::from(anyhow::Error::new(error).context("deleting series")))
 }
 
 async fn delete_endpoints(
@@ -417,8 +408,7 @@ async fn delete_endpoints(
     _: Caller,
     JsonBody(names): JsonBody<Vec<String>>,
 ) -> Result<Json<Value>, ApiError> {
-    let (endpoints, counters) =
-        deleting(context, move |engine, closed| engine.remove_endpoints(&names, closed)).await?;
+    let (endpoints, counters) = deleting(&context, move |engine| engine.remove_endpoints(&names)).await?;
     Ok(Json(json!({"affected_endpoint": endpoints, "affected_counter": counters})))
 }
 
@@ -436,12 +426,12 @@ async fn delete_counters(
     if asked.endpoints.len().saturating_mul(asked.counters.len()) > PAIRS_MAX {
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of endpoints and counters: name fewer")));
     }
-    let affected = deleting(context, move |engine, closed| {
+    let affected = deleting(&context, move |engine| {
         let mut affected = 0;
         for endpoint in &asked.endpoints {
             for counter in &asked.counters {
                 if let Some(id) = engine.store().series_id(endpoint, counter) {
-                    engine.remove_series(id, closed)?;
+                    engine.remove_series(id)?;
                     affected += 1;
                 }
             }

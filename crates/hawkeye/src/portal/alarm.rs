@@ -63,35 +63,29 @@ pub async fn record(connection: &mut SqliteConnection, event: &Event, condition:
 /// Why a case was closed without a recovery; told in its event and its note.
 const RULE_GONE: &str = "the rule no longer applies";
 
-/// Closes the open cases with these ids: their rule was removed, paused, is out of its hours, or the host is in
-/// maintenance, so that no recovery will come. The original leaves them open for ever.
-pub async fn close(portal: &Portal, ids: &[String], now: i64) -> sqlx::Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
+/// Closes the case with this id if it is open: its rule was removed, paused, is out of its hours, the host is in
+/// maintenance, or the series is gone, so that no recovery will come. The original leaves it open for ever.
+pub async fn close(connection: &mut SqliteConnection, id: &str, now: i64) -> sqlx::Result<()> {
     let now = local_time::format(now);
-    let mut transaction = portal.write().await?;
-    for id in ids {
-        let closed = sqlx::query(
-            "UPDATE event_cases SET status = 'OK', current_step = 1, update_at = ?, closed_at = ?, closed_note = ?
-             WHERE id = ? AND status = 'PROBLEM'",
-        )
-        .bind(&now)
-        .bind(&now)
-        .bind(RULE_GONE)
-        .bind(id)
-        .execute(&mut *transaction)
-        .await?;
-        if closed.rows_affected() > 0 {
-            sqlx::query("INSERT INTO events (event_caseId, step, cond, status, timestamp) VALUES (?, 1, ?, 1, ?)")
-                .bind(id)
-                .bind(RULE_GONE)
-                .bind(&now)
-                .execute(&mut *transaction)
-                .await?;
-        }
+    let closed = sqlx::query(
+        "UPDATE event_cases SET status = 'OK', current_step = 1, update_at = ?, closed_at = ?, closed_note = ?
+         WHERE id = ? AND status = 'PROBLEM'",
+    )
+    .bind(&now)
+    .bind(&now)
+    .bind(RULE_GONE)
+    .bind(id)
+    .execute(&mut *connection)
+    .await?;
+    if closed.rows_affected() > 0 {
+        sqlx::query("INSERT INTO events (event_caseId, step, cond, status, timestamp) VALUES (?, 1, ?, 1, ?)")
+            .bind(id)
+            .bind(RULE_GONE)
+            .bind(&now)
+            .execute(connection)
+            .await?;
     }
-    transaction.commit().await
+    Ok(())
 }
 
 /// The members of the teams named in `uic` (joined by commas), each once, in order of their ids.

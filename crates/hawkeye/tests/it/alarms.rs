@@ -1,7 +1,8 @@
 //! From a strategy made over REST to a callback, through crashes.
 
-use crate::harness::{Api, Server, Target, gauge, this_minute};
+use crate::harness::{Api, PATIENCE, Server, Target, gauge, this_minute};
 use serde_json::{Value, json};
+use std::time::Instant;
 
 /// A strategy `cpu.idle all(#1) < 10` on a group with `host`, whose action calls `target`.
 fn make_strategy(api: &Api<'_>, host: &str, target: &Target) -> Value {
@@ -156,5 +157,35 @@ fn deleting_an_endpoint_closes_its_cases() {
     assert_eq!(cases("PROBLEM"), Some(1));
     let (status, answer) = api.request("DELETE", "/graph/endpoint", json!(["web-05", "unknown"]));
     assert_eq!((status, answer), (200, json!({"affected_endpoint": 1, "affected_counter": 1})));
-    assert_eq!((cases("PROBLEM"), cases("OK")), (Some(0), Some(1)));
+    // Closing goes the way of events: by the queue, some milliseconds behind the answer.
+    until(|| (cases("PROBLEM"), cases("OK")) == (Some(0), Some(1)));
+}
+
+/// The same when the strategy goes, also if the process is killed right behind it.
+#[test]
+fn a_strategy_that_goes_closes_its_cases() {
+    let target = Target::start();
+    let mut server = Server::start("");
+    let template = make_strategy(&server.admin(), "web-06", &target);
+    server.update(json!([gauge("web-06", "cpu.idle", 1.0, this_minute() - 600)]));
+    assert!(target.next().contains("status=PROBLEM"));
+    let strategies = server.admin().get(&format!("/strategy?tid={template}"));
+    let (status, answer) = server.admin().request("DELETE", &format!("/strategy/{}", strategies[0]["id"]), Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    // Wherever alarm stands now.
+    server.kill();
+    server.restart();
+    let api = server.admin();
+    let cases = || api.get("/alarm/eventcases?endpoints=web-06&startTime=0&endTime=4102444800");
+    until(|| cases()[0]["status"] == "OK");
+    assert_eq!(cases().as_array().map(Vec::len), Some(1));
+}
+
+/// Returns when `is_so`, or fails when it never is.
+fn until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "it never happened");
+        std::thread::yield_now();
+    }
 }

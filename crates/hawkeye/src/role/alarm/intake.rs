@@ -1,15 +1,18 @@
-//! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause.
+//! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause, and closes
+//! the cases of alarms whose rule or series went.
 //!
-//! How: a batch of events is one transaction: case, event row, deliveries, and the cursor in the queue. After its commit
-//! the events are handled, before it they are not: each exactly once, over any crash.
-//! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it.
-//! Memory: one batch of [`BATCH`] events.
+//! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. After its commit the batch
+//! is handled, before it is not: each event and each closing exactly once, over any crash.
+//! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is closed
+//! behind the events of its alarm, so none of them opens it again.
+//! Memory: one batch of [`BATCH`] records.
 
 use super::counters::Counters;
 use super::deliver::Deliverer;
 use super::message;
 use super::plan::{self, Channels, Contacts};
-use super::queue::{Consumer, EventQueue, Queued};
+use super::queue::{Consumer, EventQueue, Queued, What};
+use crate::clock;
 use crate::portal::Portal;
 use crate::portal::action::{self, Action};
 use crate::portal::alarm;
@@ -22,7 +25,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
-/// Events of one transaction. A commit costs an fsync; 64 of them share it, and the last waits some milliseconds only.
+/// Records of one transaction. A commit costs an fsync; 64 of them share it, and the last waits some milliseconds only.
 const BATCH: usize = 64;
 
 pub struct Intake {
@@ -59,7 +62,7 @@ impl Intake {
         Ok(Intake { portal, queue, consumer, batch: Vec::new(), channels, dashboard, counters })
     }
 
-    /// Handles up to a batch of events; true when there may be more.
+    /// Handles up to a batch of records; true when there may be more.
     pub async fn step(&mut self, deliverer: &mut Deliverer) -> Result<bool> {
         if self.batch.is_empty() {
             self.read().await?;
@@ -70,7 +73,11 @@ impl Intake {
         deliverer.added(&tally.deliveries, dropped);
         self.counters.without_action.inc_by(tally.without_action);
         self.counters.without_channel.inc_by(tally.without_channel);
-        self.batch.drain(..).for_each(|queued| self.counters.event(queued.event.status.as_str()));
+        for queued in self.batch.drain(..) {
+            if let What::Event(event) = queued.what {
+                self.counters.event(event.status.as_str());
+            }
+        }
         if self.queue.stats().segments > 1 {
             let queue = self.queue.clone();
             spawn_blocking(move || queue.consumed(cursor)).await?.context("cannot delete handled events")?;
@@ -106,9 +113,13 @@ impl Intake {
         let mut tally = Tally::default();
         let mut known = HashMap::new();
         for queued in &self.batch {
-            let event = &queued.event;
-            alarm::record(&mut transaction, event, &message::condition(event)).await?;
-            self.plan(event, &mut transaction, &mut known, &mut tally).await?;
+            match &queued.what {
+                What::Event(event) => {
+                    alarm::record(&mut transaction, event, &message::condition(event)).await?;
+                    self.plan(event, &mut transaction, &mut known, &mut tally).await?;
+                }
+                What::Closed(id) => alarm::close(&mut transaction, id, clock::now()).await?,
+            }
         }
         let dropped = deliverer.store(&mut transaction, &tally.deliveries).await?;
         delivery::set_cursor(&mut transaction, cursor).await?;

@@ -2,11 +2,12 @@
 //!
 //! Why: in the original an event is popped from Redis before anything is done with it, and a restarted judge has
 //! forgotten which alarms are open, so it repeats them and never sends their recovery. Here the RPC whose point made an
-//! event is answered after the event is in this queue, and the queue also knows the alarms that are open.
+//! event is answered after the event is in this queue, and the queue also knows the alarms that are open. That an alarm
+//! is closed without an event goes through the queue too: told beside it, it could overtake the PROBLEM that it ends.
 //! How: segments named by the sequence number of their first event. A segment begins with a snapshot of the open
 //! problems (the last event of each alarm that stands at PROBLEM), so any older segment can be deleted as soon as alarm has
 //! taken all of it. The judge appends with one `write(2)` per batch, under one lock; alarm reads behind it with a
-//! [`Consumer`] and keeps its cursor (a sequence number) in its own database, in the transaction that handles the event.
+//! [`Consumer`] and keeps its cursor (a sequence number) in its own database, in the transaction that handles the record.
 //!
 //! docs/format/events.md draws the bytes:
 //!
@@ -14,12 +15,13 @@
 //! segment  b"hkevent" 1 | record* ; snapshot records first, then SNAPSHOT_END, then events
 //! record   len u32 | crc32 u32 of the body | body: kind u8, seq u64, payload ; integers little-endian, len counts the body
 //! payload  EVENT, OPEN: the event's JSON in the original's form; SNAPSHOT_END: count u32 of OPEN records before it;
-//!          FORGET: the event id
+//!          FORGET: the id of an alarm that is closed
 //! ```
 //!
 //! Invariants: sequence numbers only grow, also over restarts that lost unsynced records (they start above the clock in
-//! seconds × 2^20); a record that cannot be written whole is cut off again, and the append fails; a torn tail is cut when
-//! opening, a damaged record is reported and skipped, and what follows it is still read. Never parses a rule.
+//! seconds × 2^20); a record that cannot be written whole is cut off again, and the append fails; an event that no record
+//! can hold is left out, and the append goes on; a torn tail is cut when opening, a damaged record is reported and
+//! skipped, and what follows it is still read. Never parses a rule.
 //! Memory: an open problem costs one entry of [`Place`] (about 60 bytes), not its text; the write buffer shrinks to
 //! [`BUFFER_KEEP`]; a consumer holds at most [`RECORD_MAX`] bytes. On disk: [`Options::bytes_max`], past which an append
 //! fails.
@@ -118,11 +120,25 @@ pub struct EventQueue {
     appended: Notify,
 }
 
-/// An event with its place in the queue.
+/// What the judge tells alarm, with its place in the queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Queued {
     pub seq: u64,
-    pub event: Event,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    Event(Event),
+    /// The id of an alarm that was open when its rule or its series went: no recovery will come.
+    Closed(String),
+}
+
+/// A [`What`] that is borrowed from whoever appends it.
+#[derive(Clone, Copy)]
+enum Entry<'a> {
+    Event(&'a Event),
+    Closed(&'a str),
 }
 
 struct State {
@@ -218,57 +234,22 @@ impl EventQueue {
     }
 
     /// Appends a batch with one write and wakes the consumer. All of the events are in the file, or none is and the
-    /// error says why; the caller then must not answer the RPC as done.
-    pub fn append(&self, events: &[Event]) -> io::Result<()> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        let keys = events.iter().map(|event| AlarmKey::parse(&event.id())).collect::<io::Result<Vec<_>>>()?;
-        let mut state = self.lock();
-        self.make_room(&mut state)?;
-        let State { buffer, next_seq, .. } = &mut *state;
-        buffer.clear();
-        let mut places = Vec::with_capacity(events.len());
-        let mut json = String::with_capacity(512);
-        for (seq, event) in (*next_seq..).zip(events) {
-            json.clear();
-            event.push_json(&mut json);
-            places.push(push_record(buffer, EVENT, seq, json.as_bytes())?);
-        }
-        let base = self.write_buffer(&mut state)?;
-        state.next_seq += events.len() as u64;
-        state.appended += events.len() as u64;
-        for ((key, event), place) in keys.into_iter().zip(events).zip(places) {
-            match event.status {
-                Status::Problem => state.open.insert(key, Place { at: base + place.at, ..place }),
-                Status::Ok => state.open.remove(&key),
-            };
-        }
-        drop(state);
-        self.appended.notify_one();
-        Ok(())
+    /// error says why; the caller then must not answer the RPC as done. Only events that are longer than a record can be
+    /// are left out: they are logged, and their number is the answer.
+    pub fn append(&self, events: &[Event]) -> io::Result<u64> {
+        self.write(&events.iter().map(Entry::Event).collect::<Vec<_>>())
     }
 
-    /// Drops alarms whose rule is gone from the open problems, so that no restart brings them back. Unknown ids are fine.
+    /// Drops alarms whose rule or series is gone from the open problems, so that no restart brings them back, and tells
+    /// the consumer behind all of their events. Ids that are not open are fine: alarm may still have an open case of
+    /// them.
     pub fn forget(&self, ids: &[String]) -> io::Result<()> {
-        let keys = ids.iter().map(|id| AlarmKey::parse(id)).collect::<io::Result<Vec<_>>>()?;
-        let mut state = self.lock();
-        let known: Vec<_> = ids.iter().zip(keys).filter(|(_, key)| state.open.contains_key(key)).collect();
-        if known.is_empty() {
-            return Ok(());
-        }
-        self.make_room(&mut state)?;
-        let State { buffer, next_seq, .. } = &mut *state;
-        buffer.clear();
-        for (seq, (id, _)) in (*next_seq..).zip(&known) {
-            push_record(buffer, FORGET, seq, id.as_bytes())?;
-        }
-        self.write_buffer(&mut state)?;
-        state.next_seq += known.len() as u64;
-        for (_, key) in known {
-            state.open.remove(&key);
-        }
-        Ok(())
+        self.write(&ids.iter().map(|id| Entry::Closed(id)).collect::<Vec<_>>()).map(|_| ())
+    }
+
+    /// [`EventQueue::append`] and [`EventQueue::forget`] of a batch in which order matters.
+    pub fn append_mixed(&self, batch: &[What]) -> io::Result<u64> {
+        self.write(&batch.iter().map(What::as_entry).collect::<Vec<_>>())
     }
 
     /// A reader of all events above `cursor`, the highest sequence number that was handled. There is one at a time.
@@ -334,6 +315,47 @@ impl EventQueue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the queue")
+    }
+
+    fn write(&self, entries: &[Entry<'_>]) -> io::Result<u64> {
+        let keys = entries.iter().map(Entry::key).collect::<io::Result<Vec<_>>>()?;
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let mut state = self.lock();
+        self.make_room(&mut state)?;
+        let State { buffer, next_seq, .. } = &mut *state;
+        buffer.clear();
+        let mut seq = *next_seq;
+        let mut written = Vec::with_capacity(entries.len());
+        let mut json = String::with_capacity(512);
+        for (entry, key) in entries.iter().zip(&keys) {
+            match push_entry(buffer, seq, entry, &mut json) {
+                Ok(place) => {
+                    written.push((entry, *key, place));
+                    seq += 1;
+                }
+                Err(error) => tracing::error!(%error, ?key, "an event is lost"),
+            }
+        }
+        let left_out = (entries.len() - written.len()) as u64;
+        if written.is_empty() {
+            return Ok(left_out);
+        }
+        let base = self.write_buffer(&mut state)?;
+        state.next_seq = seq;
+        for (entry, key, place) in written {
+            state.appended += u64::from(matches!(entry, Entry::Event(_)));
+            match entry {
+                Entry::Event(event) if event.status == Status::Problem => {
+                    state.open.insert(key, Place { at: base + place.at, ..place })
+                }
+                Entry::Event(_) | Entry::Closed(_) => state.open.remove(&key),
+            };
+        }
+        drop(state);
+        self.appended.notify_one();
+        Ok(left_out)
     }
 
     /// Starts a new segment when the last one is full; refuses when the queue as a whole is.
@@ -414,13 +436,31 @@ impl EventQueue {
     }
 }
 
+impl What {
+    fn as_entry(&self) -> Entry<'_> {
+        match self {
+            What::Event(event) => Entry::Event(event),
+            What::Closed(id) => Entry::Closed(id),
+        }
+    }
+}
+
+impl Entry<'_> {
+    fn key(&self) -> io::Result<AlarmKey> {
+        match self {
+            Entry::Event(event) => AlarmKey::parse(&event.id()),
+            Entry::Closed(id) => AlarmKey::parse(id),
+        }
+    }
+}
+
 impl State {
     fn last(&self) -> Segment {
         *self.segments.back().expect("a queue always has a last segment")
     }
 }
 
-/// Reads events in order, behind the writer. Blocking (files), so not for an async thread.
+/// Reads what was appended in order, behind the writer. Blocking (files), so not for an async thread.
 pub struct Consumer {
     queue: Arc<EventQueue>,
     /// The highest sequence number that was read.
@@ -438,7 +478,7 @@ struct Reading {
 }
 
 impl Consumer {
-    /// Appends up to `count_max` events to `out`; none when all are read. What cannot be read is skipped, and told by
+    /// Appends up to `count_max` records to `out`; none when all are read. What cannot be read is skipped, and told by
     /// [`Consumer::take_trouble`].
     pub fn read(&mut self, count_max: usize, out: &mut Vec<Queued>) -> io::Result<()> {
         let full = out.len() + count_max;
@@ -452,9 +492,9 @@ impl Consumer {
                 let Some((record, next)) = parse_record(&self.buffer, used) else { break };
                 used = next;
                 let seq = record.seq;
-                if record.kind == EVENT && seq > self.cursor {
-                    match std::str::from_utf8(record.payload).map_err(|e| e.to_string()).and_then(Event::from_json) {
-                        Ok(event) => out.push(Queued { seq, event }),
+                if matches!(record.kind, EVENT | FORGET) && seq > self.cursor {
+                    match record.what() {
+                        Ok(what) => out.push(Queued { seq, what }),
                         Err(error) => {
                             tracing::error!(seq, %error, "skipping an event that cannot be read");
                             self.unreadable += 1;
@@ -652,6 +692,30 @@ struct Record<'a> {
     payload: &'a [u8],
 }
 
+impl Record<'_> {
+    /// What an EVENT or a FORGET says.
+    fn what(&self) -> Result<What, String> {
+        let text = std::str::from_utf8(self.payload).map_err(|error| error.to_string())?;
+        match self.kind {
+            FORGET => Ok(What::Closed(text.to_string())),
+            _ => Event::from_json(text).map(What::Event),
+        }
+    }
+}
+
+/// `json` is scratch.
+fn push_entry(buffer: &mut Vec<u8>, seq: u64, entry: &Entry<'_>, json: &mut String) -> io::Result<Place> {
+    match entry {
+        Entry::Event(event) => {
+            json.clear();
+            event.push_json(json);
+            push_record(buffer, EVENT, seq, json.as_bytes())
+        }
+        Entry::Closed(id) => push_record(buffer, FORGET, seq, id.as_bytes()),
+    }
+}
+
+/// Fails only for what is too long, and then leaves `buffer` as it was.
 fn push_record(buffer: &mut Vec<u8>, kind: u8, seq: u64, payload: &[u8]) -> io::Result<Place> {
     let len = BODY_MIN + payload.len();
     if HEAD + len > RECORD_MAX {

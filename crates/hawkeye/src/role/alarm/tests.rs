@@ -459,6 +459,72 @@ async fn delivery_cursor(site: &Site) -> u64 {
     crate::portal::delivery::cursor(&site.portal).await.expect("a cursor")
 }
 
+/// Alarm is behind when the rule goes: the PROBLEM that it still has to take must not open the case for ever.
+#[tokio::test]
+async fn a_case_is_closed_behind_the_events_of_its_alarm() {
+    let site = site().await;
+    site.queue.append(&[problem(0, "a"), problem(0, "b")]).expect("append");
+    site.queue.forget(&[problem(0, "a").id(), problem(0, "unknown").id()]).expect("forget");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!(standing(&site).await, [("a", "OK"), ("b", "PROBLEM")].map(owned));
+    assert_eq!(site.count("events").await, 3, "two PROBLEMs and the closing");
+    assert_eq!(site.count("event_cases WHERE closed_note = 'the rule no longer applies'").await, 1);
+    // The same alarm later: what is open again stays open, and a case that has recovered needs no closing.
+    site.queue.append(&[event(0, "a", Status::Problem, 2), event(0, "b", Status::Ok, 1)]).expect("append");
+    site.queue.forget(&[problem(0, "b").id()]).expect("forget");
+    alarm.more = true;
+    alarm.step().await;
+    assert_eq!(standing(&site).await, [("a", "PROBLEM"), ("b", "OK")].map(owned));
+    assert_eq!(site.count("events").await, 5);
+}
+
+#[tokio::test]
+async fn a_crash_after_a_rule_went_leaves_no_case_open() {
+    let mut site = site().await;
+    site.queue.append(&[problem(0, "a")]).expect("append");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!(standing(&site).await, [owned(("a", "PROBLEM"))]);
+    site.queue.forget(&[problem(0, "a").id()]).expect("forget");
+    drop(alarm);
+    site.queue = open_queue(&site.dir);
+    assert_eq!(site.queue.stats().open_problems, 0, "the judge has nothing to restore or to close");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!(standing(&site).await, [owned(("a", "OK"))]);
+    assert_eq!(site.count("events").await, 2);
+}
+
+/// A closing alone wakes alarm.
+#[tokio::test]
+async fn a_closing_is_not_left_until_the_next_event() {
+    let site = site().await;
+    site.queue.append(&[problem(0, "a")]).expect("append");
+    let running = site.start().await;
+    while standing(&site).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    site.queue.forget(&[problem(0, "a").id()]).expect("forget");
+    let closed = async {
+        while standing(&site).await != [owned(("a", "OK"))] {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("the case is closed");
+    running.stop().await;
+}
+
+fn owned((endpoint, status): (&str, &str)) -> (String, String) {
+    (endpoint.to_string(), status.to_string())
+}
+
+/// Endpoint and status of each case.
+async fn standing(site: &Site) -> Vec<(String, String)> {
+    let sql = "SELECT endpoint, status FROM event_cases ORDER BY endpoint";
+    sqlx::query_as(sql).fetch_all(site.portal.pool()).await.expect("cases")
+}
+
 #[tokio::test]
 async fn old_events_are_deleted_in_batches() {
     let site = site().await;

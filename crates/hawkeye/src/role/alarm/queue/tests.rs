@@ -45,7 +45,11 @@ fn read_all(queue: &Arc<EventQueue>, cursor: u64) -> Vec<Queued> {
 }
 
 fn times(queued: &[Queued]) -> Vec<i64> {
-    queued.iter().map(|queued| queued.event.time).collect()
+    let time = |queued: &Queued| match &queued.what {
+        What::Event(event) => Some(event.time),
+        What::Closed(_) => None,
+    };
+    queued.iter().filter_map(time).collect()
 }
 
 fn open_times(recovered: &Recovered) -> Vec<i64> {
@@ -80,7 +84,7 @@ fn what_is_appended_is_read_in_order_also_after_a_restart() {
     assert_eq!(times(&out), [10]);
     queue.append(&sent[2..]).expect("append");
     consumer.read(10, &mut out).expect("read");
-    assert_eq!(out.iter().map(|queued| queued.event.clone()).collect::<Vec<_>>(), sent);
+    assert_eq!(out.iter().map(|queued| queued.what.clone()).collect::<Vec<_>>(), sent.clone().map(What::Event));
     consumer.read(10, &mut out).expect("read");
     assert_eq!(out.len(), 3, "nothing twice");
     assert!(out.windows(2).all(|pair| pair[0].seq < pair[1].seq));
@@ -218,7 +222,9 @@ fn a_damaged_snapshot_is_made_good_from_the_segment_before() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (queue, _) = open(dir.path(), SMALL);
     let hosts: Vec<_> = (0..10).map(|host| problem(host, i64::from(host))).collect();
-    hosts.iter().for_each(|event| queue.append(std::slice::from_ref(event)).expect("append"));
+    for event in &hosts {
+        queue.append(std::slice::from_ref(event)).expect("append");
+    }
     let last = queue.lock().last();
     assert!(queue.stats().segments > 1 && last.events_at > 500);
     drop(queue);
@@ -244,14 +250,32 @@ fn forgotten_alarms_do_not_come_back() {
     expression.rule =
         EventRule::Expression(Arc::new(Expression { id: 1, metric: "m".into(), ..Expression::default() }));
     queue.append(&[problem(1, 10), expression.clone()]).expect("append");
-    queue.forget(&[problem(1, 10).id(), problem(9, 0).id()]).expect("forget");
+    let ids = [problem(1, 10).id(), problem(9, 0).id()];
+    queue.forget(&ids).expect("forget");
     assert_eq!(queue.stats().open_problems, 1);
     drop(queue);
     let (queue, recovered) = open(dir.path(), SMALL);
-    assert_eq!(recovered.open_problems, [expression]);
-    assert_eq!(times(&read_all(&queue, 0)), [10, 20], "events are delivered all the same");
+    assert_eq!(recovered.open_problems, std::slice::from_ref(&expression));
+    let read: Vec<What> = read_all(&queue, 0).into_iter().map(|queued| queued.what).collect();
+    let [first, second] = ids.map(What::Closed);
+    assert_eq!(read, [What::Event(problem(1, 10)), What::Event(expression), first, second], "in order with the events");
     let error = queue.forget(&["x_1_ff".into()]).expect_err("not an event id");
     assert!(error.to_string().contains("x_1_ff"), "{error}");
+}
+
+#[test]
+fn an_event_that_no_record_can_hold_is_left_out() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, _) = open(dir.path(), SMALL);
+    let strategy = Strategy { id: 2, note: "x".repeat(RECORD_MAX), ..Strategy::default() };
+    let long = Event { rule: EventRule::Strategy(Arc::new(strategy)), ..problem(2, 20) };
+    assert_eq!(queue.append(std::slice::from_ref(&long)).expect("append"), 1);
+    assert_eq!(queue.append(&[problem(1, 10), long, problem(3, 30)]).expect("append"), 1);
+    assert_eq!((queue.stats().open_problems, queue.stats().appended), (2, 2));
+    let read = read_all(&queue, 0);
+    assert_eq!((times(&read), read[1].seq), (vec![10, 30], read[0].seq + 1));
+    drop(queue);
+    assert_eq!(open_times(&open(dir.path(), SMALL).1), [10, 30]);
 }
 
 #[test]
@@ -307,7 +331,7 @@ fn child_with_a_full_disk() {
     let mut acknowledged = 0;
     let error = loop {
         match queue.append(&[problem(acknowledged, i64::from(acknowledged))]) {
-            Ok(()) => acknowledged += 1,
+            Ok(_) => acknowledged += 1,
             Err(error) => break error,
         }
     };
@@ -339,8 +363,8 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any order of appends, reads, deletions, restarts: each event is read once, in order, and the open problems are those
-    /// of a plain map.
+    /// Any order of appends, reads, deletions, restarts: each event and each closing is read once, in order, and the open
+    /// problems are those of a plain map.
     #[test]
     fn behaves_like_a_list_and_a_map(steps in steps()) {
         let dir = tempfile::tempdir().expect("temp dir");
@@ -359,7 +383,7 @@ proptest! {
                         if is_problem { standing.insert(host, time); } else { standing.remove(&host); }
                     }
                     queue.append(&events).expect("append");
-                    sent.extend(events);
+                    sent.extend(events.into_iter().map(What::Event));
                 }
                 Step::Read(count) => {
                     consumer.read(count, &mut got).expect("read");
@@ -368,6 +392,7 @@ proptest! {
                 }
                 Step::Forget(host) => {
                     queue.forget(&[problem(host, 0).id()]).expect("forget");
+                    sent.push(What::Closed(problem(host, 0).id()));
                     standing.remove(&host);
                 }
                 Step::Restart => {
@@ -383,6 +408,6 @@ proptest! {
             prop_assert_eq!(queue.stats().open_problems, standing.len());
         }
         consumer.read(usize::MAX / 2, &mut got).expect("read");
-        prop_assert_eq!(times(&got), (0..sent.len() as i64).collect::<Vec<_>>());
+        prop_assert_eq!(got.into_iter().map(|queued| queued.what).collect::<Vec<_>>(), sent);
     }
 }
