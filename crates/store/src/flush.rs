@@ -179,8 +179,11 @@ impl Store {
     fn drop_old_blocks(&self, now: i64) -> Result<usize> {
         // Excludes a flush, which also replaces the list.
         let _state = lock(&self.flush);
-        let oldest = now - self.options.retention_raw_s;
         let blocks = self.blocks();
+        // Age is counted back from the newest data where the clock is ahead of it: a clock that jumps by a month for a
+        // minute must not take the history with it. A store that gets no more data keeps what it has.
+        let newest = blocks.iter().map(|block| i64::from(block.max_time)).max().unwrap_or(now);
+        let oldest = now.min(newest) - self.options.retention_raw_s;
         let (mut keep, drop): (Vec<_>, Vec<_>) =
             blocks.iter().cloned().partition(|block| i64::from(block.max_time) >= oldest);
         if drop.is_empty() {

@@ -98,15 +98,17 @@ fn an_old_block_that_cannot_be_removed_is_tried_again() {
         put(&store, a, NOW - day * 86_400, 1.0);
     }
     store.flush(NOW).expect("room");
+    let later = NOW + 10 * 86_400;
+    put(&store, a, later, 2.0);
+    store.flush(later).expect("room");
     disk.set_remove_fails(true);
     // Nothing to flush: only the retention removes files.
-    let later = NOW + 10 * 86_400;
     let Err(Error::Disk { path, .. }) = store.tick(later) else { panic!("nothing can be removed") };
     assert!(path.starts_with("data/block"), "{path:?}");
     store.tick(later + 60).expect_err("nothing can be removed");
-    assert_eq!(store.stats().blocks, 3, "what takes space is counted");
+    assert_eq!(store.stats().blocks, 4, "what takes space is counted");
     disk.set_remove_fails(false);
     assert_eq!(store.tick(later + 120).expect("removes").blocks_removed, 2);
     let files = disk.paths().into_iter().filter(|path| path.starts_with("data/block")).count();
-    assert_eq!((files, store.stats().blocks), (1, 1));
+    assert_eq!((files, store.stats().blocks), (2, 2));
 }
