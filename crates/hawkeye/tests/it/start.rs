@@ -11,6 +11,7 @@ fn fails(dir: &std::path::Path, config: &str) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hawkeye: ")).collect();
     assert_eq!(lines.len(), 1, "one line, not {text:?}");
+    assert_eq!(text.lines().last(), Some(lines[0]), "nothing follows it: {text:?}");
     lines[0].to_string()
 }
 
