@@ -1,9 +1,10 @@
-//! Command line: `hawkeye server | agent | loadgen | check | version`.
+//! Command line: `hawkeye server | agent | loadgen | pprof | check | version`.
 //!
 //! An error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
 
 use crate::config::Config;
 use crate::loadgen::{self, LoadgenArgs};
+use crate::pprof::{self, PprofArgs};
 use crate::role;
 use crate::role::agent::{AgentArgs, AgentConfig};
 use crate::server;
@@ -28,6 +29,8 @@ enum Command {
     Agent(AgentArgs),
     /// Simulate a fleet over the agent's protocol.
     Loadgen(LoadgenArgs),
+    /// Fetch a profile of a running server, for `go tool pprof` or as a flame graph.
+    Pprof(PprofArgs),
     /// Check a configuration file and print what is wrong with it.
     Check(ServerArgs),
     /// Print the version.
@@ -81,6 +84,7 @@ pub fn run() -> ExitCode {
         Command::Server(args) => run_server(&args),
         Command::Agent(args) => role::agent::start(&args),
         Command::Loadgen(args) => loadgen::run(&args),
+        Command::Pprof(args) => pprof::fetch(&args),
         Command::Check(args) => args.load().map(|_| println!("the configuration is fine")),
         Command::Version => {
             println!("hawkeye {}", env!("CARGO_PKG_VERSION"));

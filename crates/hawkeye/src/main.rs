@@ -12,6 +12,7 @@ mod local_time;
 mod metrics;
 mod net;
 mod portal;
+mod pprof;
 mod role;
 mod rules;
 mod server;

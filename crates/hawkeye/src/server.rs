@@ -25,7 +25,7 @@ use crate::role::hbs::HbsService;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, transfer};
 use crate::rules::{RulesTask, Settling, settle};
-use crate::{api, clock, ui};
+use crate::{api, clock, pprof, ui};
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -103,7 +103,8 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
         .layer(axum::middleware::from_fn_with_state(settling, settle))
         .merge(ui::router(first_page(&api_context)))
         .merge(health_router(&metrics));
-    let mut open_doors = doors.open(sockets, hbs, ingest, api_router, health_router(&metrics));
+    let admin_router = health_router(&metrics).merge(pprof::router());
+    let mut open_doors = doors.open(sockets, hbs, ingest, api_router, admin_router);
     announce(&config, new_password.as_deref());
     let (stop_agent, agent_stopping) = watch::channel(false);
     let mut agent_task = JoinSet::new();

@@ -1,7 +1,8 @@
 //! What std lacks and every part of Hawkeye needs, with no knowledge of monitoring.
 //!
-//! Absent on purpose: clocks, threads, sockets.
+//! Absent on purpose: clocks, threads, sockets. The one signal handler is in `cpu_samples`.
 
+pub mod cpu_samples;
 pub mod crc;
 pub mod disk;
 pub mod fake_disk;

@@ -1,0 +1,299 @@
+//! Profile: sampled stacks with their figures, as pprof's protobuf or as a flame graph.
+//!
+//! Why not the usual crate: it knows one figure per stack, where `go tool pprof` wants four of a heap, and leaves the
+//! allocator's own frames in, so that `top` names nothing but the allocator.
+//! How: each address is resolved once, with the calls that were inlined there; the innermost frames that belong to the
+//! allocator are cut off; then the message is written field by field, which is a page of code.
+//! Format: github.com/google/pprof, proto/profile.proto; gzipped. Numbers below are its field numbers.
+//! Memory: the stacks and their texts, and what `backtrace` reads of the binary, given back by [`resolving`].
+
+use anyhow::Result;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use stdx::varint::push_u64;
+
+/// What a figure counts, and in which unit.
+pub type Kind = (&'static str, &'static str);
+
+pub struct Profile {
+    pub kinds: &'static [Kind],
+    /// The kind that `top` shows when not asked for another: the index in `kinds`.
+    pub shown: usize,
+    /// One sample is taken for so much of what.
+    pub period: (Kind, i64),
+    pub duration: Duration,
+    pub samples: Vec<Sample>,
+}
+
+pub struct Sample {
+    /// The innermost first. All but the innermost are addresses to return to.
+    pub addresses: Vec<usize>,
+    /// One per kind.
+    pub figures: Vec<i64>,
+}
+
+struct Frame {
+    function: String,
+    /// As the linker knows it. A reader that finds it equal to `function` would shorten that as a C++ name.
+    symbol: String,
+    file: String,
+    line: u32,
+}
+
+/// `backtrace` keeps what it has read of the binary until told to let go, and two threads must not do both at once.
+static RESOLVING: Mutex<()> = Mutex::new(());
+
+/// Runs what resolves addresses, then lets go of what was read of the binary for that.
+pub fn resolving<R>(resolve: impl FnOnce() -> R) -> R {
+    let _guard = RESOLVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let resolved = resolve();
+    backtrace::clear_symbol_cache();
+    resolved
+}
+
+/// The functions at an address, the innermost (inlined) first.
+fn frames_at(address: usize) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    backtrace::resolve(address as *mut _, |symbol| {
+        let Some(name) = symbol.name() else { return };
+        let file = symbol.filename().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        let (function, mangled) = (format!("{name:#}"), String::from_utf8_lossy(name.as_bytes()).into_owned());
+        frames.push(Frame { function, symbol: mangled, file, line: symbol.lineno().unwrap_or(0) });
+    });
+    frames
+}
+
+/// Names of an address, for `/debug/pprof/symbol`.
+pub fn names_of(address: usize) -> Vec<String> {
+    frames_at(address).into_iter().map(|frame| frame.function).collect()
+}
+
+/// Where memory is taken for somebody else: jemalloc, and Rust's way to it.
+fn is_allocator(frame: &Frame) -> bool {
+    const STARTS: [&str; 9] = [
+        "prof_",
+        "_rjem_",
+        "je_",
+        "imalloc",
+        "do_rallocx",
+        "__rust_alloc",
+        "__rust_realloc",
+        "__rustc::__rust_",
+        "<tikv_jemallocator",
+    ];
+    // The debug information names inlined functions without their path.
+    const FILES: [&str; 2] = ["/alloc/src/alloc.rs", "/alloc/src/raw_vec"];
+    STARTS.iter().any(|start| frame.function.starts_with(start)) || FILES.iter().any(|file| frame.file.contains(file))
+}
+
+impl Profile {
+    /// Gzipped protobuf.
+    pub fn to_pprof(&self) -> Result<Vec<u8>> {
+        let mut writer = Writer::new();
+        for sample in &self.samples {
+            writer.sample(sample);
+        }
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(&writer.finish(self))?;
+        Ok(gzip.finish()?)
+    }
+
+    /// An SVG that opens in a browser with nothing else; of the shown kind.
+    pub fn to_svg(&self, title: &str) -> Result<Vec<u8>> {
+        let mut resolved = HashMap::new();
+        let mut lines: HashMap<String, i64> = HashMap::new();
+        for sample in &self.samples {
+            let places = places_of(sample, &mut resolved);
+            let names = places.iter().rev().flat_map(|place| {
+                let frames = &resolved[&place.address][place.skipped..];
+                frames.iter().rev().map(|frame| frame.function.as_str())
+            });
+            // A `;` divides the frames of a line.
+            let line = names.map(|name| name.replace(';', ":")).collect::<Vec<_>>().join(";");
+            *lines.entry(line).or_default() += sample.figures[self.shown];
+        }
+        let lines: Vec<String> = lines.into_iter().map(|(line, figure)| format!("{line} {figure}")).collect();
+        let mut options = inferno::flamegraph::Options::default();
+        options.title = title.to_string();
+        options.count_name = self.kinds[self.shown].1.to_string();
+        let mut svg = Vec::new();
+        inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)?;
+        Ok(svg)
+    }
+}
+
+/// An address of a stack, without the innermost `skipped` of the functions that are there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Place {
+    address: usize,
+    skipped: usize,
+}
+
+type Resolved = HashMap<usize, Vec<Frame>>;
+
+/// The addresses of a sample, from the first that is not the allocator's on, the innermost first.
+fn places_of(sample: &Sample, resolved: &mut Resolved) -> Vec<Place> {
+    let addresses: Vec<usize> = sample
+        .addresses
+        .iter()
+        .enumerate()
+        // `backtrace` looks one byte before what it is given, where the call is that returns there.
+        .map(|(depth, address)| if depth == 0 { address + 1 } else { *address })
+        .collect();
+    let mut first = Place { address: 0, skipped: 0 };
+    let mut start = 0;
+    for (depth, address) in addresses.iter().enumerate() {
+        let frames = resolved.entry(*address).or_insert_with(|| frames_at(*address));
+        let Some(outermost) = frames.iter().rposition(is_allocator) else { continue };
+        (start, first) = if outermost + 1 == frames.len() {
+            (depth + 1, Place { address: 0, skipped: 0 })
+        } else {
+            (depth, Place { address: *address, skipped: outermost + 1 })
+        };
+    }
+    // A thread of the allocator itself has no other frames.
+    let rest = if start < addresses.len() { &addresses[start..] } else { &addresses[..] };
+    let mut places: Vec<Place> = rest.iter().map(|address| Place { address: *address, skipped: 0 }).collect();
+    if let Some(place) = places.first_mut().filter(|place| place.address == first.address) {
+        *place = first;
+    }
+    places
+}
+
+/// The message being built: parts that refer to each other by number.
+struct Writer {
+    out: Vec<u8>,
+    resolved: Resolved,
+    locations: HashMap<Place, u64>,
+    functions: HashMap<(i64, i64), u64>,
+    strings: HashMap<String, i64>,
+    texts: Vec<u8>,
+}
+
+impl Writer {
+    fn new() -> Writer {
+        let mut writer = Writer {
+            out: Vec::new(),
+            resolved: HashMap::new(),
+            locations: HashMap::new(),
+            functions: HashMap::new(),
+            strings: HashMap::new(),
+            texts: Vec::new(),
+        };
+        // The first text is the empty one.
+        writer.string("");
+        writer
+    }
+
+    fn string(&mut self, text: &str) -> i64 {
+        if let Some(number) = self.strings.get(text) {
+            return *number;
+        }
+        let number = self.strings.len() as i64;
+        self.strings.insert(text.to_string(), number);
+        field_bytes(&mut self.texts, 6, text.as_bytes());
+        number
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        let mut resolved = std::mem::take(&mut self.resolved);
+        let places = places_of(sample, &mut resolved);
+        let locations: Vec<u64> = places.iter().map(|place| self.location(*place, &resolved)).collect();
+        self.resolved = resolved;
+        let mut message = Vec::new();
+        field_packed(&mut message, 1, locations.into_iter());
+        field_packed(&mut message, 2, sample.figures.iter().map(|figure| *figure as u64));
+        field_bytes(&mut self.out, 2, &message);
+    }
+
+    fn location(&mut self, place: Place, resolved: &Resolved) -> u64 {
+        let next = self.locations.len() as u64 + 1;
+        let number = match self.locations.entry(place) {
+            Entry::Occupied(entry) => return *entry.get(),
+            Entry::Vacant(entry) => *entry.insert(next),
+        };
+        let mut message = Vec::new();
+        field_number(&mut message, 1, number);
+        field_number(&mut message, 2, 1);
+        field_number(&mut message, 3, place.address as u64);
+        for frame in &resolved[&place.address][place.skipped..] {
+            let mut line = Vec::new();
+            field_number(&mut line, 1, self.function(frame));
+            field_number(&mut line, 2, u64::from(frame.line));
+            field_bytes(&mut message, 4, &line);
+        }
+        field_bytes(&mut self.out, 4, &message);
+        number
+    }
+
+    fn function(&mut self, frame: &Frame) -> u64 {
+        let (name, symbol) = (self.string(&frame.function), self.string(&frame.symbol));
+        let file = self.string(&frame.file);
+        let next = self.functions.len() as u64 + 1;
+        let number = match self.functions.entry((name, file)) {
+            Entry::Occupied(entry) => return *entry.get(),
+            Entry::Vacant(entry) => *entry.insert(next),
+        };
+        let mut message = Vec::new();
+        for (field, value) in [(1, number), (2, name as u64), (3, symbol as u64), (4, file as u64)] {
+            field_number(&mut message, field, value);
+        }
+        field_bytes(&mut self.out, 5, &message);
+        number
+    }
+
+    fn kind(&mut self, (kind, unit): Kind) -> Vec<u8> {
+        let mut message = Vec::new();
+        field_number(&mut message, 1, self.string(kind) as u64);
+        field_number(&mut message, 2, self.string(unit) as u64);
+        message
+    }
+
+    fn finish(mut self, profile: &Profile) -> Vec<u8> {
+        for kind in profile.kinds {
+            let message = self.kind(*kind);
+            field_bytes(&mut self.out, 1, &message);
+        }
+        // One mapping, with everything resolved: the reader has nothing to look up.
+        let binary = std::env::current_exe().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut mapping = Vec::new();
+        for (field, value) in [(1, 1), (3, u64::MAX), (5, self.string(&binary) as u64), (7, 1), (8, 1), (9, 1), (10, 1)]
+        {
+            field_number(&mut mapping, field, value);
+        }
+        field_bytes(&mut self.out, 3, &mapping);
+        let (period_kind, shown) = (self.kind(profile.period.0), self.string(profile.kinds[profile.shown].0));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        field_number(&mut self.out, 9, now.as_nanos() as u64);
+        field_number(&mut self.out, 10, profile.duration.as_nanos() as u64);
+        field_bytes(&mut self.out, 11, &period_kind);
+        field_number(&mut self.out, 12, profile.period.1 as u64);
+        field_number(&mut self.out, 14, shown as u64);
+        self.out.extend_from_slice(&self.texts);
+        self.out
+    }
+}
+
+/// A field of protobuf's wire type 0.
+fn field_number(out: &mut Vec<u8>, field: u64, value: u64) {
+    push_u64(field << 3, out);
+    push_u64(value, out);
+}
+
+/// A field of protobuf's wire type 2.
+fn field_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
+    push_u64(field << 3 | 2, out);
+    push_u64(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn field_packed(out: &mut Vec<u8>, field: u64, values: impl Iterator<Item = u64>) {
+    let mut packed = Vec::new();
+    values.for_each(|value| push_u64(value, &mut packed));
+    field_bytes(out, field, &packed);
+}
