@@ -11,6 +11,8 @@ pub mod json;
 pub mod frame;
 pub mod jsonrpc;
 
+pub mod gob;
+
 pub mod hbs;
 pub mod item;
 pub mod telnet;
