@@ -18,11 +18,11 @@
 //! types    1 bool  2 int  3 uint  4 float  5 []byte  6 string  7 complex  8 interface; from 64 on the sender's
 //! ```
 //!
-//! Reading order: [`value`] (primitives), [`types`] (definitions), [`plan`] (fields by name), [`message`] (framing),
-//! [`call`] (the server's side: requests), [`items`] (what `Graph.Send` and `Judge.Send` carry), [`write`],
-//! [`describe`] and [`encode`] (the server's side: replies), [`client`] (the other side of both).
+//! Reading order: `value` (primitives), `types` (definitions), `plan` (fields by name), `message` (framing),
+//! `call` (the server's side: requests), `items` (what `Graph.Send` and `Judge.Send` carry), `write`,
+//! `describe` and `encode` (the server's side: replies), `client` (the other side of both).
 //! Invariants: never panics, whatever comes; work is linear in the bytes read; nesting is bounded by
-//! [`types::DEPTH_MAX`]; a connection's table of types by [`types::TYPES_MAX`]. Nothing is allocated per item in the
+//! [`DEPTH_MAX`]; a connection's table of types by [`TYPES_MAX`]. Nothing is allocated per item in the
 //! steady state (`tests/gob_allocations.rs`).
 //! Compat: as in Go fields match by name, unknown ones are skipped, missing ones are zero, and a field of another type
 //! is an error for the call. Interface values, complex numbers and types with an encoding of their own can only be

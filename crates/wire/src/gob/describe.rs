@@ -2,7 +2,7 @@
 //!
 //! How: ids are given in the order in which a Go program gives them that speaks on one connection only: a struct
 //! before its fields, a slice or map behind its elements. Definitions go out from the outermost inwards. So what
-//! we send is, byte for byte, what the original would send (`gob/tests.rs`, `recorded_answers`).
+//! we send is, byte for byte, what the original would send (`tests/gob_recorded.rs`).
 
 use super::types::{FIRST_USER_ID, FLOAT, INT, STRING, UINT};
 use super::write::{Fields, push_int, push_message, push_text, push_uint};

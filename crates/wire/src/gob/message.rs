@@ -72,7 +72,7 @@ impl Pairs {
         match usize::try_from(count).ok().and_then(|count| from.checked_add(count)) {
             Some(to) if to <= self.limit && count > 0 => Ok((to <= input.len()).then_some((from, to))),
             Some(_) if count == 0 => Err(error("empty message")),
-            _ => Err(error("request is longer than the limit; send smaller batches")),
+            _ => Err(error("longer than the limit on messages; send smaller batches")),
         }
     }
 }
