@@ -7,6 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+use wire::gob::client::Requests;
+use wire::gob::{Decoder, GobScratch, GraphItem, JudgeItem};
 use wire::{Framer, OutItem, Scratch, decode_items, json, jsonrpc, write_item};
 
 const ITEMS: usize = 200;
@@ -104,5 +106,59 @@ fn main() {
     measure("write_item", || {
         out.clear();
         message(black_box(&items), &mut out);
+    });
+    gob(&items, &mut out);
+}
+
+/// The same items as an old transfer sends them, from the bytes of a connection to checked items.
+fn gob(items: &[OutItem<'_>], out: &mut Vec<u8>) {
+    let tags: Vec<String> = items.iter().map(|item| model::tags::canonical_string(item.tags)).collect();
+    let graph_items = || {
+        items.iter().zip(&tags).map(|(item, tags)| GraphItem {
+            endpoint: item.endpoint,
+            metric: item.metric,
+            tags,
+            value: item.value,
+            timestamp: item.timestamp,
+            ds_type: item.counter_type.ds_type(),
+            step: item.step.into(),
+            heartbeat: 2 * i64::from(item.step),
+            min: "0",
+            max: "U",
+        })
+    };
+    let judge_items = || {
+        items.iter().zip(&tags).map(|(item, tags)| JudgeItem {
+            endpoint: item.endpoint,
+            metric: item.metric,
+            value: item.value,
+            timestamp: item.timestamp,
+            judge_type: item.counter_type.as_str(),
+            tags,
+        })
+    };
+    let (mut requests, mut decoder, mut scratch) = (Requests::new(), Decoder::new(1 << 20), GobScratch::new());
+    let mut described = Vec::new();
+    requests.graph_send(&mut described, 0, graph_items());
+    requests.judge_send(&mut described, 1, judge_items());
+    let (first, _) = decoder.next(&described).expect("own request").expect("whole");
+    assert!(decoder.next(&described[first..]).expect("own request").is_some());
+    measure("gob write Graph.Send", || {
+        out.clear();
+        requests.graph_send(out, 2, black_box(graph_items()));
+    });
+    measure("gob read Graph.Send", || {
+        let (mut good, (_, call)) = (0, decoder.next(black_box(out)).expect("own request").expect("whole"));
+        let items = call.graph_items(&decoder, &mut scratch, &mut |item| good += usize::from(item.check().is_ok()));
+        assert!(items.is_ok() && good == ITEMS);
+    });
+    println!("{:<28} {:7} bytes/item", "", out.len() / ITEMS);
+    out.clear();
+    requests.judge_send(out, 3, judge_items());
+    measure("gob read Judge.Send", || {
+        let (mut count, (_, call)) = (0, decoder.next(black_box(out)).expect("own request").expect("whole"));
+        let items =
+            call.judge_items(&decoder, &mut scratch, &mut |item| count += black_box(item).endpoint.len().min(1));
+        assert!(items.is_ok() && count == ITEMS);
     });
 }
