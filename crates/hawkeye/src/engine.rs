@@ -29,7 +29,8 @@ pub struct Engine {
     store: Store,
     judges: Vec<Mutex<Judge>>,
     options: judge::Options,
-    queue: Arc<EventQueue>,
+    /// None where there are no rules, and so no events.
+    queue: Option<Arc<EventQueue>>,
     backlog: Mutex<VecDeque<What>>,
     rules_version: AtomicU64,
     counts: Counts,
@@ -60,8 +61,8 @@ impl std::fmt::Display for IngestError {
 }
 
 impl Engine {
-    /// `shard_count` is the store's.
-    pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Arc<EventQueue>) -> Engine {
+    /// `shard_count` is the store's. Without a queue no rules may be loaded.
+    pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
         let judges = (0..shard_count).map(|_| Mutex::new(Judge::new(options))).collect();
         Engine {
             store,
@@ -137,6 +138,7 @@ impl Engine {
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
     /// applies. Answers the rules that cannot be compiled.
     pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
+        debug_assert!(self.queue.is_some(), "rules make events");
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
         let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
@@ -196,12 +198,13 @@ impl Engine {
 
     /// To be called each second: syncs the queue, and tries again to write what the disk refused.
     pub fn tick(&self) {
-        if let Err(error) = self.queue.sync() {
+        let Some(queue) = &self.queue else { return };
+        if let Err(error) = queue.sync() {
             tracing::error!(%error, "cannot sync the event queue");
         }
         let mut backlog = lock(&self.backlog);
         // Whatever made it refuse was told when the first of these came.
-        if let Ok(left_out) = self.queue.append_mixed(backlog.make_contiguous()) {
+        if let Ok(left_out) = queue.append_mixed(backlog.make_contiguous()) {
             self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
             backlog.clear();
         }
@@ -247,12 +250,10 @@ impl Engine {
 
     /// Tells the queue which alarms are closed: no restart brings them back, and alarm closes their cases.
     fn forget(&self, ids: Vec<String>) {
-        if ids.is_empty() {
-            return;
-        }
+        let Some(queue) = self.queue.as_ref().filter(|_| !ids.is_empty()) else { return };
         let mut backlog = lock(&self.backlog);
         if backlog.is_empty() {
-            match self.queue.forget(&ids) {
+            match queue.forget(&ids) {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::error!(%error, "cannot write to the queue which alarms are closed; it waits in memory")
@@ -268,13 +269,11 @@ impl Engine {
 
     /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses waits.
     fn send(&self, events: &mut Vec<Event>) {
-        if events.is_empty() {
-            return;
-        }
+        let Some(queue) = self.queue.as_ref().filter(|_| !events.is_empty()) else { return };
         self.counts.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         let mut backlog = lock(&self.backlog);
         if backlog.is_empty() {
-            match self.queue.append(events) {
+            match queue.append(events) {
                 Ok(left_out) => {
                     self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
                     return events.clear();
@@ -385,7 +384,7 @@ mod tests {
     fn engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, NOW).expect("a store");
-        let engine = Engine::new(store, 1, judge::Options::default(), queue.clone());
+        let engine = Engine::new(store, 1, judge::Options::default(), Some(queue.clone()));
         assert!(engine.load(&rules()).is_empty());
         engine
     }
