@@ -6,6 +6,7 @@ mod harness;
 
 mod alarms;
 mod durability;
+mod graph;
 mod hostile;
 mod points;
 mod start;
