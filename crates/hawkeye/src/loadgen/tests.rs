@@ -239,5 +239,5 @@ async fn a_graph_gets_every_point_and_is_asked_for_it() {
     assert_eq!(kept.lock().expect("no panic under the lock").len(), 450);
     // Of one round only gauges can be compared.
     let verdict = report.verdict.expect("it was asked for");
-    assert!(verdict.expected > 200 && verdict.missing + verdict.wrong == 0, "{verdict:?}");
+    assert!(verdict.expected > 80 && verdict.missing + verdict.wrong == 0, "{verdict:?}");
 }
