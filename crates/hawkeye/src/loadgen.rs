@@ -225,7 +225,7 @@ impl Plan {
         if let Some(answered) = &self.answered {
             let mut source = match &self.api {
                 Some(api) => Source::Api(api.clone()),
-                None => Source::Graph(Link::graph(&self.target)),
+                None => Source::Graph(Box::new(Link::graph(&self.target))),
             };
             report.verdict = Some(verify(&self.fleet, self.rounds, answered, &mut source).await?);
         }

@@ -121,7 +121,7 @@ impl Api {
 /// Where to read from.
 pub enum Source {
     Api(Api),
-    Graph(Link),
+    Graph(Box<Link>),
 }
 
 /// What was found.
