@@ -25,12 +25,17 @@ use store::{SeriesInfo, ShardView, Store};
 /// Events and closings that wait for the disk. An event is about 600 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
 
+/// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
+/// found later, by whoever walks over all series.
+const RECENT_MAX: usize = 4096;
+
 pub struct Engine {
     store: Store,
     judges: Vec<Mutex<Judge>>,
     options: judge::Options,
     queue: Arc<EventQueue>,
     backlog: Mutex<VecDeque<What>>,
+    recent: Mutex<Vec<SeriesId>>,
     rules_version: AtomicU64,
     counts: Counts,
 }
@@ -69,6 +74,7 @@ impl Engine {
             options,
             queue,
             backlog: Mutex::default(),
+            recent: Mutex::default(),
             rules_version: AtomicU64::new(0),
             counts: Counts::default(),
         }
@@ -92,7 +98,16 @@ impl Engine {
         }
         let closed = self.judge(self.store.shard_of(id)).bind(id, key, counter_type);
         self.close(&closed);
+        let mut recent = lock(&self.recent);
+        if recent.len() < RECENT_MAX {
+            recent.push(id);
+        }
         Ok(id)
+    }
+
+    /// Moves the series that were created or changed since the last call to `out`; of very many, not all.
+    pub fn take_recent(&self, out: &mut Vec<SeriesId>) {
+        out.append(&mut lock(&self.recent));
     }
 
     /// Logs, stores and judges a batch. On an error nothing of it was kept.

@@ -84,13 +84,11 @@ impl Store {
     ) -> SeriesId {
         let table = self.table();
         let end = table.len().min((from.0 as usize).saturating_add(PAGE_IDS_MAX)) as u32;
-        let mut visited = 0;
-        for (id, key, meta) in table.live_series_in(from, PAGE_IDS_MAX) {
+        for (visited, (id, key, meta)) in table.live_series_in(from, PAGE_IDS_MAX).enumerate() {
             if visited == limit {
                 return id;
             }
             each(id, key, meta.counter_type, meta.step);
-            visited += 1;
         }
         SeriesId(end.max(from.0))
     }
