@@ -372,6 +372,15 @@ fn refuses_row(error: &Error) -> bool {
     matches!(code(error), Some(1264 | 1265 | 1366 | 1406))
 }
 
+/// rustls reports what it thinks of a certificate as data that is not valid.
+fn is_about_tls(error: &Error) -> bool {
+    match error {
+        Error::Tls(_) => true,
+        Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
+}
+
 /// MySQL's number of an error.
 fn code(error: &Error) -> Option<u16> {
     let error = error.as_database_error()?;
@@ -391,8 +400,8 @@ pub fn fix(error: &Error) -> &'static str {
         Some(1021 | 1114 | 3675) => "make room on MySQL's disk",
         Some(1040 | 1203 | 1226) => "allow MySQL more connections",
         Some(_) => "see MySQL's log",
-        None if matches!(error, Error::Tls(_)) => {
-            "set ?ssl-mode=DISABLED (or REQUIRED, VERIFY_CA with ssl-ca) in graph.index_url"
+        None if is_about_tls(error) => {
+            "set ?ssl-mode=DISABLED, REQUIRED, or VERIFY_CA&ssl-ca=FILE in graph.index_url, as MySQL's certificate wants it"
         }
         None if matches!(error, Error::Configuration(_)) => {
             "its password plug-in wants an encrypted connection: switch TLS on in MySQL, or use mysql_native_password"
