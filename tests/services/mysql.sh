@@ -62,7 +62,7 @@ user='falcon:p%40ss%2Fw%23rd%25%3A%3F'
 HAWKEYE_TEST_MYSQL="mysql://$user@127.0.0.1:$port" run_tests
 
 python3 - "${TEST_BINARY:-target/release/hawkeye}" "$dir" "mysql://$user@localhost:$port/graph" <<'SCENE'
-import json, os, signal, socket, subprocess, sys, time, urllib.request
+import json, os, signal, socket, subprocess, sys, threading, time, urllib.request
 
 binary, dir, url = sys.argv[1:]
 held = [socket.socket() for _ in range(6)]
@@ -198,6 +198,17 @@ try:
     silent.listen()
     start(f"mysql://falcon:p%40ss@127.0.0.1:{silent.getsockname()[1]}")
     push(["web7"], 0)
+    stop()
+    # One that says what no MySQL says; the client library panics at some of it, and the server goes on.
+    def babble():
+        while True:
+            peer, _ = silent.accept()
+            peer.sendall(b"\2\0\0\0\x0a\0")  # a greeting that ends too early
+            peer.recv(1)
+    threading.Thread(target=babble, daemon=True).start()
+    start(f"mysql://falcon:p%40ss@127.0.0.1:{silent.getsockname()[1]}")
+    wait("it is told", lambda: f"127.0.0.1:{silent.getsockname()[1]}/graph" in log())
+    push(["web8"], 0)
     stop()
     for secret in ("p@ss", "p%40ss", "wrong-"):
         assert secret not in log(), "a password is in the log"

@@ -459,6 +459,28 @@ mod tests {
     }
 
     #[test]
+    fn series_that_were_created_or_changed_are_told_once_and_only_so_many() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let engine = engine(dir.path(), &full_queue(dir.path()));
+        let create = |metric: &str, step: u32| {
+            let key = SeriesKey { endpoint: "e", metric, tags: Tags::EMPTY };
+            engine.create(key, CounterType::Gauge, step).expect("a series")
+        };
+        let ids = [create("a", 60), create("b", 60), create("a", 30)];
+        let mut recent = Vec::new();
+        engine.take_recent(&mut recent);
+        assert_eq!(recent, ids);
+        engine.take_recent(&mut recent);
+        assert_eq!(recent.len(), 3);
+        for step in 1..=RECENT_MAX as u32 + 9 {
+            create("a", step);
+        }
+        recent.clear();
+        engine.take_recent(&mut recent);
+        assert_eq!(recent.len(), RECENT_MAX);
+    }
+
+    #[test]
     fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
         let dir = tempfile::tempdir().expect("temp dir");
         let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);

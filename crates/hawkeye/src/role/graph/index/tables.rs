@@ -20,7 +20,10 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// Rows of one statement. With texts of 255 characters it stays below half of the smallest `max_allowed_packet` (1 MiB).
-pub const ROWS_MAX: usize = 500;
+pub const ROWS_MAX: usize = 512;
+const _: () = assert!(ROWS_MAX.is_power_of_two() && ROWS_MAX * (3 * TEXT_CHARS_MAX + 64) < 1 << 19);
+/// Prepared statements of a connection: two kinds for each of three tables, in the sizes from 1 to [`ROWS_MAX`].
+const STATEMENTS_MAX: usize = 2 * 3 * (ROWS_MAX.ilog2() as usize + 1);
 /// What the text columns hold, in characters of at most three bytes.
 const TEXT_CHARS_MAX: usize = 255;
 /// A connection or a statement that takes longer is given up, and tried again.
@@ -113,18 +116,15 @@ struct Known {
 }
 
 impl Table {
-    /// What is there of the keys whose texts are counted in `groups`, each of one owner.
-    fn select(&self, groups: &[usize]) -> String {
+    /// What is there of so many keys.
+    fn select(&self, rows: usize) -> String {
         let owner = if self.owned { "CAST(endpoint_id AS UNSIGNED)" } else { "CAST(0 AS UNSIGNED)" };
         let typed = if self.typed { "CAST(step AS SIGNED), type" } else { "CAST(0 AS SIGNED), ''" };
         let columns = format!("CAST(id AS UNSIGNED), {owner}, {}, CAST(COALESCE(ts, 0) AS SIGNED), {typed}", self.text);
-        let group = |count: &usize| {
-            let texts = format!("{} IN ({})", self.text, list("?", *count));
-            if self.owned { format!("(endpoint_id = ? AND {texts})") } else { texts }
-        };
         // Not (endpoint_id, counter) IN (…): before MySQL 5.7 that reads the whole table.
-        let groups: Vec<String> = groups.iter().map(group).collect();
-        format!("SELECT {columns} FROM {} WHERE {}", self.name, groups.join(" OR "))
+        let key =
+            if self.owned { format!("(endpoint_id = ? AND {} = ?)", self.text) } else { format!("{} = ?", self.text) };
+        format!("SELECT {columns} FROM {} WHERE {}", self.name, list(&key, " OR ", rows))
     }
 
     fn insert(&self, rows: usize) -> String {
@@ -137,8 +137,13 @@ impl Table {
             "INSERT INTO {} (id, {}, ts{columns}, t_create) VALUES {} ON DUPLICATE KEY UPDATE ts = VALUES(ts){updates}",
             self.name,
             self.text,
-            list(&format!("(?, ?, ?{values}, NOW())"), rows),
+            list(&format!("(?, ?, ?{values}, NOW())"), ", ", rows),
         )
+    }
+
+    fn bind_key<'q>(&self, query: Bound<'q>, row: &Row<'q>) -> Bound<'q> {
+        let query = if self.owned { query.bind(row.owner) } else { query };
+        query.bind(row.text)
     }
 
     fn bind<'q>(&self, query: Bound<'q>, row: &Row<'q>) -> Bound<'q> {
@@ -151,19 +156,17 @@ impl Table {
 
 type Bound<'q> = Query<'q, MySql, MySqlArguments>;
 
-/// `item` so many times, with commas.
-fn list(item: &str, count: usize) -> String {
-    let mut list = String::with_capacity((item.len() + 1) * count);
-    for i in 0..count {
-        list.push_str(if i > 0 { "," } else { "" });
-        list.push_str(item);
-    }
-    list
+/// `item` so many times.
+fn list(item: &str, between: &str, count: usize) -> String {
+    vec![item; count].join(between)
 }
 
-fn query<'q>(sql: String) -> Bound<'q> {
-    // The texts differ in the number of rows: kept prepared, each would stay in memory on both sides.
-    sqlx::query(AssertSqlSafe(sql)).persistent(false)
+/// The rows, the last of them repeated up to a power of two, which changes nothing: so a table has ten statements of each
+/// kind, and they can be kept prepared. One that is not kept costs 40 ms each, for nobody answers when it is closed, and the
+/// next message waits in the kernel for that answer (Nagle's algorithm, which sqlx leaves on).
+fn padded<T>(rows: &[T]) -> impl Iterator<Item = &T> {
+    let padding = rows.len().next_power_of_two() - rows.len();
+    rows.iter().chain(std::iter::repeat_n(rows.last(), padding).flatten())
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -184,13 +187,12 @@ impl Tables {
     /// Connects, and asks whether the three tables are there.
     pub async fn connect(options: &MySqlConnectOptions) -> Result<Tables, Error> {
         // In the server's time zone `t_create` is like that of other writers.
-        let options = options.clone().timezone(None);
+        let options = options.clone().timezone(None).statement_cache_capacity(STATEMENTS_MAX);
         let connection = within(options.connect()).await?;
         let mut tables = Tables { connection, written: Written::default(), refusal_told: false };
         for table in [ENDPOINT, TAG, COUNTER] {
-            let probe = table.select(&[1]) + " LIMIT 0";
-            let probe = if table.owned { query(probe).bind(0u64).bind("") } else { query(probe).bind("") };
-            within(probe.fetch_all(&mut tables.connection)).await?;
+            let nothing = Row { owner: 0, text: "", step: 0, ds_type: "", ts: 0, create: false, id: None };
+            tables.select(&table, &[nothing]).await?;
         }
         Ok(tables)
     }
@@ -258,9 +260,16 @@ impl Tables {
     }
 
     async fn find_spelled(&mut self, endpoint: &str) -> Result<Option<u64>, Error> {
-        let found = query(ENDPOINT.select(&[1])).bind(endpoint);
-        let found = within(found.fetch_optional(&mut self.connection)).await?;
-        found.map(|row| row.try_get_unchecked(0)).transpose()
+        let row = Row { owner: 0, text: endpoint, step: 0, ds_type: "", ts: 0, create: false, id: None };
+        Ok(self.select(&ENDPOINT, &[row]).await?.first().map(|known| known.id))
+    }
+
+    /// What is there of the keys of `rows`, as MySQL compares them.
+    async fn select(&mut self, table: &Table, rows: &[Row<'_>]) -> Result<Vec<Known>, Error> {
+        let sql = sqlx::query(AssertSqlSafe(table.select(rows.len().next_power_of_two())));
+        let select = padded(rows).fold(sql, |select, row| table.bind_key(select, row));
+        let found = within(select.fetch_all(&mut self.connection)).await?;
+        found.iter().map(Known::of).collect()
     }
 
     /// Inserts the rows that are missing and wanted, and refreshes those that are behind. `rows` are in the order of their
@@ -283,14 +292,7 @@ impl Tables {
 
     /// Sets the ids of rows that are there, and answers which of these are behind.
     async fn find(&mut self, table: &Table, rows: &mut [Row<'_>], fresh: Freshness) -> Result<Vec<usize>, Error> {
-        let groups: Vec<usize> = rows.chunk_by(|a, b| a.owner == b.owner).map(<[Row]>::len).collect();
-        let mut select = query(table.select(&groups));
-        for group in rows.chunk_by(|a, b| a.owner == b.owner) {
-            select = if table.owned { select.bind(group[0].owner) } else { select };
-            select = group.iter().fold(select, |select, row| select.bind(row.text));
-        }
-        let found = within(select.fetch_all(&mut self.connection)).await?;
-        let mut known = found.iter().map(Known::of).collect::<Result<Vec<_>, Error>>()?;
+        let mut known = self.select(table, rows).await?;
         known.sort_by(|a, b| (a.owner, &a.text).cmp(&(b.owner, &b.text)));
         let mut behind = Vec::new();
         for (i, row) in rows.iter_mut().enumerate() {
@@ -310,8 +312,8 @@ impl Tables {
         let (mut taken, mut parts): (u64, Vec<Range<usize>>) = (0, Vec::new());
         parts.extend((!rows.is_empty()).then_some(0..rows.len()));
         while let Some(part) = parts.pop() {
-            let insert = query(table.insert(part.len()));
-            let insert = rows[part.clone()].iter().fold(insert, |insert, row| table.bind(insert, row));
+            let insert = sqlx::query(AssertSqlSafe(table.insert(part.len().next_power_of_two())));
+            let insert = padded(&rows[part.clone()]).fold(insert, |insert, row| table.bind(insert, row));
             match within(insert.execute(&mut self.connection)).await {
                 Ok(_) => taken += part.len() as u64,
                 Err(error) if !refuses_row(&error) => return Err(error),
@@ -407,5 +409,69 @@ pub fn fix(error: &Error) -> &'static str {
             "its password plug-in wants an encrypted connection: switch TLS on in MySQL, or use mysql_native_password"
         }
         None => "start MySQL, or correct the address in graph.index_url",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(owner: u64, text: &str, ts: i64, create: bool) -> Row<'_> {
+        Row { owner, text, step: 60, ds_type: "GAUGE", ts, create, id: None }
+    }
+
+    #[test]
+    fn statements_name_each_value_by_a_mark() {
+        assert_eq!(
+            ENDPOINT.insert(2),
+            "INSERT INTO endpoint (id, endpoint, ts, t_create) VALUES (?, ?, ?, NOW()), (?, ?, ?, NOW()) \
+             ON DUPLICATE KEY UPDATE ts = VALUES(ts)"
+        );
+        assert_eq!(
+            COUNTER.insert(1),
+            "INSERT INTO endpoint_counter (id, counter, ts, endpoint_id, step, type, t_create) \
+             VALUES (?, ?, ?, ?, ?, ?, NOW()) \
+             ON DUPLICATE KEY UPDATE ts = VALUES(ts), step = VALUES(step), type = VALUES(type)"
+        );
+        assert_eq!(
+            TAG.select(2),
+            "SELECT CAST(id AS UNSIGNED), CAST(endpoint_id AS UNSIGNED), tag, CAST(COALESCE(ts, 0) AS SIGNED), \
+             CAST(0 AS SIGNED), '' FROM tag_endpoint WHERE (endpoint_id = ? AND tag = ?) OR (endpoint_id = ? AND tag = ?)"
+        );
+        assert!(ENDPOINT.select(1).ends_with(" FROM endpoint WHERE endpoint = ?"));
+        assert!(
+            COUNTER.select(1).contains(", counter, CAST(COALESCE(ts, 0) AS SIGNED), CAST(step AS SIGNED), type FROM")
+        );
+    }
+
+    #[test]
+    fn rows_are_padded_with_their_last() {
+        let check = |count: usize, padded_count: usize| {
+            let rows: Vec<usize> = (0..count).collect();
+            let padded: Vec<usize> = padded(&rows).copied().collect();
+            assert_eq!((padded.len(), &padded[..count]), (padded_count, &rows[..]), "{count}");
+            assert!(padded[count..].iter().all(|row| *row + 1 == count), "{padded:?}");
+        };
+        check(1, 1);
+        check(2, 2);
+        check(3, 4);
+        check(5, 8);
+        check(ROWS_MAX - 1, ROWS_MAX);
+        check(ROWS_MAX, ROWS_MAX);
+    }
+
+    #[test]
+    fn equal_keys_become_one_row_with_the_newest_time() {
+        let rows = vec![
+            row(2, "b", 5, false),
+            row(1, "b", 3, false),
+            row(2, "a", 1, true),
+            row(2, "b", 9, true),
+            row(2, "b", 7, false),
+        ];
+        let merged: Vec<_> =
+            merged(rows).iter().map(|row| (row.owner, row.text.to_string(), row.ts, row.create)).collect();
+        let expected = [(1, "b", 3, false), (2, "a", 1, true), (2, "b", 9, true)];
+        assert_eq!(merged, expected.map(|(owner, text, ts, create)| (owner, text.to_string(), ts, create)));
     }
 }

@@ -143,6 +143,7 @@ async fn pages_of_any_size_take_few_statements() {
     let statements = "SHOW GLOBAL STATUS WHERE variable_name = 'Com_stmt_execute'";
     let executed =
         |rows: Vec<String>| rows[0].rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number");
+    assert_eq!(write(&mut tables, &[], 0).await, written(0, 0, 0));
     let before = executed(database.rows(statements).await);
     assert_eq!(write(&mut tables, &page, 0).await, written(7 * ROWS_MAX as u64, 0, 0));
     let count = executed(database.rows(statements).await) - before;
