@@ -25,12 +25,17 @@ use store::{SeriesInfo, ShardView, Store};
 /// Events and closings that wait for the disk. An event is about 600 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
 
+/// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
+/// found later, by whoever walks over all series.
+const RECENT_MAX: usize = 4096;
+
 pub struct Engine {
     store: Store,
     judges: Vec<Mutex<Judge>>,
     options: judge::Options,
     queue: Arc<EventQueue>,
     backlog: Mutex<VecDeque<What>>,
+    recent: Mutex<Vec<SeriesId>>,
     rules_version: AtomicU64,
     counts: Counts,
 }
@@ -69,6 +74,7 @@ impl Engine {
             options,
             queue,
             backlog: Mutex::default(),
+            recent: Mutex::default(),
             rules_version: AtomicU64::new(0),
             counts: Counts::default(),
         }
@@ -92,7 +98,16 @@ impl Engine {
         }
         let closed = self.judge(self.store.shard_of(id)).bind(id, key, counter_type);
         self.close(&closed);
+        let mut recent = lock(&self.recent);
+        if recent.len() < RECENT_MAX {
+            recent.push(id);
+        }
         Ok(id)
+    }
+
+    /// Moves the series that were created or changed since the last call to `out`; of very many, not all.
+    pub fn take_recent(&self, out: &mut Vec<SeriesId>) {
+        out.append(&mut lock(&self.recent));
     }
 
     /// Logs, stores and judges a batch. On an error nothing of it was kept.
@@ -441,6 +456,28 @@ mod tests {
         let ends: Vec<_> = read[1..].iter().map(|queued| &queued.what).collect();
         assert!(ends.len() == 2 && ends.contains(&&What::Closed(event.id())), "{read:?}");
         assert_eq!(queue.stats().open_problems, 0);
+    }
+
+    #[test]
+    fn series_that_were_created_or_changed_are_told_once_and_only_so_many() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let engine = engine(dir.path(), &full_queue(dir.path()));
+        let create = |metric: &str, step: u32| {
+            let key = SeriesKey { endpoint: "e", metric, tags: Tags::EMPTY };
+            engine.create(key, CounterType::Gauge, step).expect("a series")
+        };
+        let ids = [create("a", 60), create("b", 60), create("a", 30)];
+        let mut recent = Vec::new();
+        engine.take_recent(&mut recent);
+        assert_eq!(recent, ids);
+        engine.take_recent(&mut recent);
+        assert_eq!(recent.len(), 3);
+        for step in 1..=RECENT_MAX as u32 + 9 {
+            create("a", step);
+        }
+        recent.clear();
+        engine.take_recent(&mut recent);
+        assert_eq!(recent.len(), RECENT_MAX);
     }
 
     #[test]

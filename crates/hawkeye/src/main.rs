@@ -10,6 +10,7 @@ mod ingest;
 mod loadgen;
 mod local_time;
 mod metrics;
+mod mysql_url;
 mod net;
 mod portal;
 mod pprof;

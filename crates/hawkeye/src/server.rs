@@ -1,16 +1,16 @@
 //! `hawkeye server`: starts the roles in order, stops them in reverse.
 //!
 //! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
-//! the last minutes judged again → alarm → hbs → transfer → api and admin. Each step that fails ends the start with one line
-//! that names the fix.
+//! the last minutes judged again → alarm → index → hbs → transfer → api and admin. Each step that fails ends the start with one
+//! line that names the fix.
 //! Stop (SIGINT, SIGTERM): this host's agent first, if it runs here; then the doors close and answer what they have begun;
-//! then the rules, then alarm, which leaves its undelivered rows for the next start; the log is synced last. A second signal
+//! then the index, the rules, then alarm, which leaves its undelivered rows for the next start; the log is synced last. A second signal
 //! ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a role that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping does
 //! not keep the other roles from their orderly end.
 
-use crate::config::{Config, Fsync, Semantics};
+use crate::config::{Config, Fsync, Role, Semantics};
 use crate::engine::Engine;
 use crate::ingest::Ingest;
 use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
@@ -21,6 +21,7 @@ use crate::net::{http, listen};
 use crate::portal::{Portal, admin};
 use crate::role::agent::AgentConfig;
 use crate::role::alarm::queue::EventQueue;
+use crate::role::graph::index::Index;
 use crate::role::hbs::HbsService;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, transfer};
@@ -48,12 +49,15 @@ const DESCRIPTORS_KEPT: usize = 256;
 /// Runs until a signal; with an agent for this host in the same process, if one is given.
 pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
     let descriptors = raise_descriptor_limit();
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("hawkeye")
         .build()
-        .context("cannot start the runtime")?
-        .block_on(serve_until_signal(Arc::new(config), agent, descriptors))
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve_until_signal(Arc::new(config), agent, descriptors));
+    // A look-up of a name that no server answers holds its thread for many seconds; nothing waits for it any more.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, descriptors: usize) -> Result<()> {
@@ -89,6 +93,15 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
     let mut alarm_task = JoinSet::new();
     alarm_task.spawn(alarm::run(portal.clone(), queue.clone(), config.clone(), metrics.clone(), alarm_stopping));
 
+    let (stop_index, index_stopping) = watch::channel(false);
+    let mut index_task = JoinSet::new();
+    let mut admin_router = health_router(&metrics).merge(pprof::router());
+    if config.has(Role::Graph) && !config.graph.index_url.is_none() {
+        let index = Index::register(&metrics);
+        admin_router = admin_router.merge(index.routes());
+        index_task.spawn(index.run(engine.clone(), config.graph.clone(), config.data_dir.clone(), index_stopping));
+    }
+
     let (stop_doors, doors_stopping) = watch::channel(false);
     let doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
     let ingest = Arc::new(Ingest::new(engine.clone(), config.ingest.min_step, config.ingest.future_max, &metrics));
@@ -103,7 +116,6 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
         .layer(axum::middleware::from_fn_with_state(settling, settle))
         .merge(ui::router(first_page(&api_context)))
         .merge(health_router(&metrics));
-    let admin_router = health_router(&metrics).merge(pprof::router());
     let mut open_doors = doors.open(sockets, hbs, ingest, api_router, admin_router);
     announce(&config, new_password.as_deref());
     let (stop_agent, agent_stopping) = watch::channel(false);
@@ -118,6 +130,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
         Some(ended) = agent_task.join_next() => Some(why("the agent", ended)),
         Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
         Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
+        Some(ended) = index_task.join_next() => Some(why("the index", ended)),
         () = keeper.ended() => Some(anyhow::anyhow!("the store's thread ended by itself")),
     };
     tracing::info!("stopping");
@@ -130,6 +143,8 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
     end("the agent", &mut agent_task, &mut faults).await;
     stop_doors.send_replace(true);
     while open_doors.join_next().await.is_some() {}
+    stop_index.send_replace(true);
+    end("the index", &mut index_task, &mut faults).await;
     stop_rules.send_replace(true);
     end("the rules task", &mut rules_task, &mut faults).await;
     stop_alarm.send_replace(true);

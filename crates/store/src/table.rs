@@ -222,7 +222,13 @@ impl Table {
     }
 
     pub fn live_series(&self) -> impl Iterator<Item = (SeriesId, SeriesKey<'_>, Meta)> {
-        self.records.iter().enumerate().filter_map(|(id, record)| {
+        self.live_series_in(SeriesId(0), self.records.len())
+    }
+
+    /// Those of the next `ids` ids from `from` on, in their order.
+    pub fn live_series_in(&self, from: SeriesId, ids: usize) -> impl Iterator<Item = (SeriesId, SeriesKey<'_>, Meta)> {
+        let records = self.records.iter().enumerate().skip(from.0 as usize).take(ids);
+        records.filter_map(|(id, record)| {
             let meta = Meta::unpack(record.meta)?;
             Some((SeriesId(id as u32), self.key_of(id as u32), meta))
         })
@@ -295,6 +301,12 @@ mod tests {
         table.insert(SeriesId(9), keys[0], gauge()).expect("room");
         assert_eq!(table.find(keys[0]).map(|found| found.id), Some(SeriesId(9)));
         assert_eq!(table.live_series().count(), 3);
+        let ids_in = |from: u32, ids: usize| -> Vec<u32> {
+            table.live_series_in(SeriesId(from), ids).map(|(id, _, _)| id.0).collect()
+        };
+        assert_eq!(ids_in(3, 6), [3], "five ids that are not live count as well");
+        assert_eq!(ids_in(4, 6), [9]);
+        assert!(ids_in(10, usize::MAX).is_empty());
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 pub mod agent;
 pub mod alarm;
+pub mod graph;
 pub mod hbs;
 pub mod transfer;

@@ -288,3 +288,38 @@ fn a_lost_definition_never_lends_its_points_to_another_series() {
         assert_eq!(history(&store, ids[0]), [(NOW, 1.0)]);
     }
 }
+
+#[test]
+fn a_walk_in_pages_meets_each_live_series_once_and_those_that_come_meanwhile() {
+    let store = open(&FakeDisk::default());
+    let ids: Vec<SeriesId> = (0..10).map(|i| gauge(&store, &format!("e{i}"))).collect();
+    for gone in [0, 3, 4, 9] {
+        store.remove_series(ids[gone]).expect("room");
+    }
+    let walk = |limit: usize| {
+        let (mut from, mut seen, mut pages) = (SeriesId(0), Vec::new(), 0);
+        while from < store.series_end() {
+            let page_start = seen.len();
+            let mut each = |id: SeriesId, key: SeriesKey<'_>, counter_type, step| {
+                assert_eq!((counter_type, step), (CounterType::Gauge, 60));
+                assert_eq!(key.endpoint, format!("e{}", id.0 - ids[0].0));
+                seen.push(id);
+            };
+            from = store.series_page(from, limit, &mut each);
+            assert!(seen.len() - page_start <= limit);
+            pages += 1;
+        }
+        (seen, pages)
+    };
+    let live: Vec<SeriesId> = [1, 2, 5, 6, 7, 8].map(|i| ids[i]).to_vec();
+    assert_eq!(walk(2), (live.clone(), 3));
+    assert_eq!(walk(100), (live, 1));
+    let end = store.series_end();
+    let new = gauge(&store, "later");
+    assert!(new >= end);
+    let mut seen = Vec::new();
+    assert_eq!(store.series_page(end, 5, &mut |id, _, _, _| seen.push(id)), store.series_end());
+    assert_eq!(seen, [new]);
+    let beyond = SeriesId(1_000_000);
+    assert_eq!(store.series_page(beyond, 5, &mut |_, _, _, _| panic!("nothing is there")), beyond);
+}
