@@ -18,6 +18,7 @@ mod options;
 mod query;
 mod record;
 mod search;
+#[allow(dead_code)]
 mod series_file;
 mod shard;
 mod stats;

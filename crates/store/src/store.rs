@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::hot::{Hot, Outcome, Windows};
 use crate::log::{self, Fsync, Log};
 use crate::options::Options;
-use crate::series_file::SeriesFile;
+use crate::series_file::{Change, SeriesFile};
 use crate::shard::{Observer, ShardView, Shards};
 use crate::table::{self, Found, Meta, Table};
 use model::{CounterType, Sample, SeriesId, SeriesKey};
@@ -137,7 +137,15 @@ impl Store {
 
         let mut recovery = Recovery::default();
         let mut table = Table::default();
-        let (file, replay) = SeriesFile::open(&*disk, dir, &mut table)?;
+        let mut applied = Ok(());
+        let (file, replay) = SeriesFile::open(&disk, dir, &mut |change| match apply_change(&mut table, change) {
+            Ok(sense) => sense,
+            Err(error) => {
+                applied = Err(error);
+                true
+            }
+        })?;
+        applied?;
         recovery.series = table.live();
         recovery.torn_bytes_cut += replay.torn_bytes_cut;
         recovery.corrupt.extend(replay.corrupt);
@@ -189,7 +197,9 @@ impl Store {
             return Err(Error::Full { what: "series_max", limit: u64::from(self.options.series_max) });
         }
         let id = SeriesId(series.next_id);
-        series.file.define(id, key, meta)?;
+        let endpoint = self.table().next_endpoint_number(key.endpoint) + 1;
+        let SeriesKey { endpoint: endpoint_name, metric, tags } = key;
+        series.file.append(&[Change::Define { id, endpoint, endpoint_name, metric, tags, meta }])?;
         series.next_id += 1;
         self.series_unsynced.store(true, Relaxed);
         // The shard first: whoever finds the id in the table may append at once.
@@ -207,7 +217,7 @@ impl Store {
             Some(same) if same == meta => return Ok(()),
             Some(_) => {}
         }
-        series.file.set_meta(id, meta)?;
+        series.file.append(&[Change::Meta { id, meta }])?;
         self.series_unsynced.store(true, Relaxed);
         self.shards.set_meta(id, meta);
         self.table_mut().set_meta(id, meta);
@@ -220,7 +230,7 @@ impl Store {
         if self.table().meta(id).is_none() {
             return Ok(false);
         }
-        series.file.remove(id)?;
+        series.file.append(&[Change::Remove { id }])?;
         let (file, path) = series.file.file();
         self.table_mut().remove(id);
         let (mut hot, slot) = self.shards.lock_of(id);
@@ -426,6 +436,28 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[inline]
 fn acceptable(sample: &Sample, oldest: i64) -> bool {
     (oldest..=i64::from(u32::MAX)).contains(&sample.point.time)
+}
+
+/// Definitions that may be lost in a row to one damaged stretch: more than a 64 MiB hole of them.
+const JUMP_MAX: usize = 1 << 20;
+
+/// False when the change makes no sense after those before it.
+fn apply_change(table: &mut Table, change: Change<'_>) -> Result<bool> {
+    Ok(match change {
+        Change::Define { id, endpoint_name: endpoint, metric, tags, meta, .. } => {
+            let key = SeriesKey { endpoint, metric, tags };
+            let at = id.0 as usize;
+            // Twice the same id cannot happen; a jump far ahead would be damage that the checksum did not see.
+            if at < table.len() || at > table.len() + JUMP_MAX || id.0 == u32::MAX || table.find(key).is_some() {
+                return Ok(false);
+            }
+            table.insert(id, key, meta)?;
+            true
+        }
+        Change::Meta { id, meta } => table.set_meta(id, meta),
+        Change::Remove { id } => table.remove(id),
+        _ => false,
+    })
 }
 
 /// Returns the blocks and the next sequence. A block that cannot be read is reported and left where it is, and no other

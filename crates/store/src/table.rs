@@ -96,6 +96,11 @@ impl Table {
         self.endpoints.find(endpoint)
     }
 
+    /// The number that an endpoint has, or gets with its first series.
+    pub fn next_endpoint_number(&self, endpoint: &str) -> u32 {
+        self.endpoints.find(endpoint).unwrap_or(self.endpoints.len() as u32)
+    }
+
     pub fn endpoint(&self, number: u32) -> &str {
         self.endpoints.text(number)
     }
