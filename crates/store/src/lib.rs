@@ -10,6 +10,8 @@
 mod arena;
 mod block;
 pub mod chunk;
+#[allow(dead_code, unused_imports)]
+mod cold;
 mod error;
 mod flush;
 mod hot;
