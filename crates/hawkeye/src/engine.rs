@@ -8,6 +8,8 @@
 //! change touches. A new series is bound when it is created.
 //! Locks, always in this order: shard of the store → judge of that shard → series table (read). Nobody who holds the
 //! table takes another.
+//! A series that nobody writes to leaves memory ([`Engine::sleep_silent`]): its bindings and alarms go with it, and come back
+//! when it is created again.
 //! Alarms whose rule or series goes get no event; the queue is told that they are closed, in order with the events.
 //! Invariants: a series that no rule matches costs one branch per point here; what cannot be written to the queue is kept
 //! (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
@@ -31,6 +33,8 @@ pub struct Engine {
     options: judge::Options,
     queue: Arc<EventQueue>,
     backlog: Mutex<VecDeque<What>>,
+    /// Held while rules are loaded: which series there are must not change between listing and binding them.
+    loading: Mutex<()>,
     rules_version: AtomicU64,
     counts: Counts,
 }
@@ -69,6 +73,7 @@ impl Engine {
             options,
             queue,
             backlog: Mutex::default(),
+            loading: Mutex::default(),
             rules_version: AtomicU64::new(0),
             counts: Counts::default(),
         }
@@ -108,12 +113,12 @@ impl Engine {
     /// Deletes a series, its points and its bindings, and closes the alarms that were open on it, also when the deletion is
     /// not durable yet.
     pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
-        let Some(info) = self.store.info(id) else { return Ok(()) };
+        let info = self.store.info(id);
         let removed = self.store.remove_series(id);
-        // One that could not be deleted is judged on.
-        if self.store.info(id).is_none() {
+        // One that could not be deleted is judged on. One that sleeps has no alarm.
+        if let Some(info) = info.filter(|_| self.store.is_removed(id)) {
             let open = self.judge(self.store.shard_of(id)).unbind(id);
-            self.forget(open.iter().map(|problem| alarm_id(problem.rule, &info)).collect());
+            self.forget(open.iter().map(|problem| alarm_id(problem.rule, key_of(&info))).collect());
         }
         removed.map(|_| ())
     }
@@ -121,23 +126,35 @@ impl Engine {
     /// Deletes all series of some endpoints; answers how many endpoints had any, and how many series there were.
     pub fn remove_endpoints(&self, endpoints: &[String]) -> Result<(usize, usize), store::Error> {
         let names: HashSet<&str> = endpoints.iter().map(String::as_str).collect();
-        let (mut found, mut ids) = (HashSet::new(), Vec::new());
-        self.store.for_each_series(&mut |id, key, _, _| {
-            if let Some(name) = names.get(key.endpoint) {
-                found.insert(*name);
-                ids.push(id);
+        let (mut found, mut removed) = (0, 0);
+        for name in names {
+            let ids = self.store.series_of_endpoint(name)?;
+            found += usize::from(!ids.is_empty());
+            removed += ids.len();
+            for id in ids {
+                self.remove_series(id)?;
             }
-        });
-        for id in &ids {
-            self.remove_series(*id)?;
         }
-        Ok((found.len(), ids.len()))
+        Ok((found, removed))
+    }
+
+    /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are closed.
+    pub fn sleep_silent(&self, now: i64) -> Result<store::Slept, store::Error> {
+        let mut closed = Vec::new();
+        let slept = self.store.sleep_silent(now, &mut |id, key| {
+            let _loading = lock(&self.loading);
+            let open = self.judge(self.store.shard_of(id)).unbind(id);
+            closed.extend(open.iter().map(|problem| alarm_id(problem.rule, key)));
+        });
+        self.forget(closed);
+        slept
     }
 
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
     /// applies. Answers the rules that cannot be compiled.
     pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
+        let _loading = lock(&self.loading);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
         let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
         // The texts are copied, for the table must not be held while a judge is waited for.
@@ -241,7 +258,7 @@ impl Engine {
 
     /// Closes alarms, while their series still exist.
     fn close(&self, problems: &[OpenProblem]) {
-        let id = |problem: &OpenProblem| Some(alarm_id(problem.rule, &self.store.info(problem.series)?));
+        let id = |problem: &OpenProblem| Some(alarm_id(problem.rule, key_of(&self.store.info(problem.series)?)));
         self.forget(problems.iter().filter_map(id).collect());
     }
 
@@ -297,10 +314,13 @@ impl Engine {
     }
 }
 
+/// A series by its counter's text: the md5 of an alarm's id is of the whole text, wherever the metric ends.
+fn key_of(series: &SeriesInfo) -> SeriesKey<'_> {
+    SeriesKey { endpoint: &series.endpoint, metric: &series.counter, tags: Tags::EMPTY }
+}
+
 /// The id of the events of an alarm.
-fn alarm_id(rule: RuleId, series: &SeriesInfo) -> String {
-    // The md5 is of the whole text, wherever the metric ends.
-    let key = SeriesKey { endpoint: &series.endpoint, metric: &series.counter, tags: Tags::EMPTY };
+fn alarm_id(rule: RuleId, key: SeriesKey<'_>) -> String {
     match rule {
         RuleId::Strategy(rule) => format!("s_{rule}_{}", key.md5_hex()),
         RuleId::Expression(rule) => format!("e_{rule}_{}", key.md5_hex()),

@@ -324,6 +324,7 @@ fn open_store(config: &Config) -> Result<Store> {
         dir: dir.join("store"),
         shard_count: SHARDS,
         hot_window_s: config.graph.hot_window,
+        silent_s: config.graph.silent_after,
         late_window_s: config.graph.late_window,
         // An eighth of the budget in points that are not in a block yet; the rest is index, tails and buffers.
         flush_bytes: (config.memory_budget / 8) as usize,
@@ -421,8 +422,11 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
     metrics.source(move |page| {
         let store = engine.store().stats();
         push_gauge(page, "resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
-        push_gauge(page, "series", "Series in the table", store.series as f64);
-        push_gauge(page, "endpoints", "Endpoints in the table", store.endpoints as f64);
+        push_gauge(page, "series", "Series in memory", store.series as f64);
+        push_gauge(page, "series_asleep", "Names in cold runs, of silent series", store.series_asleep as f64);
+        push_gauge(page, "endpoints", "Endpoints with a series in memory", store.endpoints as f64);
+        push_gauge(page, "store_cold_runs", "Files with names of silent series", store.cold_runs as f64);
+        push_gauge(page, "store_cold_bytes", "Size of those files", store.cold_bytes as f64);
         push_gauge(page, "store_hot_points", "Points in hot chunks", store.hot_points as f64);
         push_gauge(page, "store_hot_bytes", "Memory of hot chunks", store.hot_bytes as f64);
         push_gauge(page, "store_index_bytes", "Memory of the series table", store.index_bytes as f64);

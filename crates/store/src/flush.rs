@@ -9,7 +9,7 @@
 //!
 //! A crash before 4 replays points that are in blocks already; equal times count once wherever points are merged.
 //! An error before 4 leaves everything in memory and in the log; the next try is [`RETRY_S`] later.
-//! Memory: a group's points, 64 KiB per day written, 4 bytes per series.
+//! Memory: a group's points, 64 KiB per day written, 4 bytes per series that is awake.
 
 use crate::block::{Block, DAY_S, Writer};
 use crate::error::{Error, Result};
@@ -127,8 +127,8 @@ impl Store {
         blocks.extend(new_blocks.into_iter().map(Arc::new));
         self.set_blocks(blocks);
         let geometry = self.shards.geometry;
-        for (group, newest) in newest.chunks(GROUP as usize).enumerate() {
-            let first = SeriesId(group as u32 * GROUP);
+        for (group, newest) in &newest {
+            let first = SeriesId(group * GROUP);
             let mut hot = self.shards.lock(geometry.shard_of(first));
             for (i, newest) in newest.iter().enumerate().filter(|(_, newest)| **newest != 0) {
                 hot.flush_done(geometry.slot_of(first) + i as u32, *newest);
@@ -138,20 +138,22 @@ impl Store {
         self.log.remove_below(segment)
     }
 
-    /// Returns the blocks and, by series id, the time up to which its chain is in them.
-    fn write_blocks(&self, state: &mut State) -> Result<(Vec<Block>, Vec<u32>)> {
+    /// Returns the blocks and, by group of ids, the times up to which the chains are in them.
+    fn write_blocks(&self, state: &mut State) -> Result<(Vec<Block>, Vec<(u32, GroupTimes)>)> {
         let dir = block_dir(&self.options);
         let mut writers = Writers { store: self, dir: &dir, state, by_day: BTreeMap::new() };
-        let mut newest = vec![0; self.table().len()];
+        let mut newest = Vec::new();
         let (mut points, mut parts) = (Vec::new(), Vec::new());
-        for first in (0..newest.len() as u32).step_by(GROUP as usize) {
+        // A series that is created from here on has its points in the log's new segment.
+        let groups = self.table().used_groups();
+        for (i, group) in groups.into_iter().enumerate() {
             points.clear();
             parts.clear();
-            self.copy_group(first, &mut newest, &mut points, &mut parts);
+            newest.push((group, self.copy_group(group * GROUP, &mut points, &mut parts)));
             for part in &parts {
                 writers.add(part, &mut points[part.range.clone()])?;
             }
-            if (first / GROUP + 1).is_multiple_of(SYNC_GROUPS) && self.options.fsync == Fsync::EverySecond {
+            if (i as u32 + 1).is_multiple_of(SYNC_GROUPS) && self.options.fsync == Fsync::EverySecond {
                 // An error leads to a flush, and that is what this is.
                 let _ = self.sync();
             }
@@ -161,19 +163,21 @@ impl Store {
     }
 
     /// Copies what is unflushed of the 256 series from `first` on, under one lock.
-    fn copy_group(&self, first: u32, newest: &mut [u32], points: &mut Vec<(u32, f64)>, parts: &mut Vec<Part>) {
+    fn copy_group(&self, first: u32, points: &mut Vec<(u32, f64)>, parts: &mut Vec<Part>) -> GroupTimes {
         let geometry = self.shards.geometry;
         let hot = self.shards.lock(geometry.shard_of(SeriesId(first)));
-        let end = (first + GROUP).min(newest.len() as u32);
-        for id in first..end {
+        let mut newest = Box::new([0; GROUP as usize]);
+        for (i, newest) in newest.iter_mut().enumerate() {
+            let id = first.saturating_add(i as u32);
             let slot = geometry.slot_of(SeriesId(id));
             let Some(meta) = hot.meta(slot) else { continue };
             let start = points.len();
-            newest[id as usize] = hot.unflushed(slot, points);
+            *newest = hot.unflushed(slot, points);
             if points.len() > start {
                 parts.push(Part { id: SeriesId(id), step: meta.step, range: start..points.len() });
             }
         }
+        newest
     }
 
     fn drop_old_blocks(&self, now: i64) -> Result<usize> {
@@ -207,6 +211,9 @@ impl Store {
         Err(error)
     }
 }
+
+/// A time for each series of a group.
+type GroupTimes = Box<[u32; GROUP as usize]>;
 
 /// Where a series' points are in a group's copy.
 struct Part {

@@ -8,21 +8,23 @@
 //! Formats: docs/format/{series,log,chunk,block}.md.
 
 mod arena;
+mod asleep;
 mod block;
 pub mod chunk;
-#[allow(dead_code, unused_imports)]
 mod cold;
+mod counters;
 mod error;
 mod flush;
 mod hot;
 mod log;
+mod names;
 mod options;
 mod query;
 mod record;
 mod search;
-#[allow(dead_code)]
 mod series_file;
 mod shard;
+mod sleep;
 mod stats;
 mod store;
 mod table;
@@ -31,10 +33,12 @@ mod warm;
 pub use error::Error;
 pub use flush::Tick;
 pub use log::Fsync;
+pub use names::Finder;
 pub use options::Options;
 pub use query::{Cf, Grid, Query};
 pub use search::{CounterQuery, CounterRow, EndpointQuery, SeriesInfo};
 pub use shard::{Observer, ShardView};
+pub use sleep::Slept;
 pub use stats::Stats;
-pub use store::{Appended, Finder, Recovery, Store};
+pub use store::{Appended, Recovery, Store};
 pub use table::{Found, STEP_MAX, TEXT_MAX};

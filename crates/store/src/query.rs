@@ -62,7 +62,7 @@ const RATE_STEPS_MAX: i64 = 2;
 impl Store {
     /// Appends the stored points of a series within [from, to], ascending, each time once.
     pub fn history(&self, id: SeriesId, from: i64, to: i64, out: &mut Vec<Point>) -> Result<()> {
-        self.meta(id)?;
+        self.check_given(id)?;
         if to < from || to < 0 || from > i64::from(u32::MAX) {
             return Ok(());
         }
@@ -106,6 +106,12 @@ impl Store {
     fn check_size(&self, points: usize) -> Result<()> {
         let limit = self.options.query_points_max;
         if points > limit { Err(Error::TooManyPoints { limit }) } else { Ok(()) }
+    }
+
+    /// Blocks may hold points of any id that was given and not removed, awake or asleep.
+    fn check_given(&self, id: SeriesId) -> Result<()> {
+        let table = self.table();
+        if id.0 < table.end() && !table.is_removed(id) { Ok(()) } else { Err(Error::UnknownSeries(id.0)) }
     }
 
     fn meta(&self, id: SeriesId) -> Result<Meta> {
@@ -163,7 +169,7 @@ impl Store {
     }
 
     fn newest_two(&self, id: SeriesId) -> Option<(Point, Option<Point>)> {
-        self.meta(id).ok()?;
+        self.check_given(id).ok()?;
         let mut points = Vec::new();
         {
             let (hot, slot) = self.shards.lock_of(id);

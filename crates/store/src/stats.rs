@@ -5,16 +5,23 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Awake, that is, in memory.
     pub series: usize,
-    /// Endpoints that have a series.
+    /// Names in cold runs; one that slept several times may count more than once until runs are merged, and one that woke up or
+    /// was removed still counts till then.
+    pub series_asleep: u64,
+    /// Endpoints that have a series awake.
     pub endpoints: usize,
     /// Points in memory.
     pub hot_points: u64,
     pub hot_bytes: usize,
     /// Bytes that points took since the last flush began; `flush_bytes` bounds it.
     pub unflushed_bytes: usize,
+    /// The table's memory, and what is kept of cold runs.
     pub index_bytes: usize,
     pub series_file_bytes: u64,
+    pub cold_runs: usize,
+    pub cold_bytes: u64,
     pub log_bytes: u64,
     pub segments: usize,
     pub blocks: usize,
@@ -36,12 +43,15 @@ pub struct Stats {
 
 impl Store {
     pub fn stats(&self) -> Stats {
-        let blocks = self.blocks();
+        let (blocks, runs) = (self.blocks(), self.runs());
         let (log_bytes, segments) = self.log.size();
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         let counters = &self.counters;
         let mut stats = Stats {
             series_file_bytes: self.series_bytes(),
+            series_asleep: runs.iter().map(|run| run.series_count).sum(),
+            cold_runs: runs.len(),
+            cold_bytes: runs.iter().map(|run| run.bytes).sum(),
             log_bytes,
             segments,
             blocks: blocks.len(),
@@ -65,8 +75,8 @@ impl Store {
         }
         let table = self.table();
         stats.series = table.live();
-        stats.endpoints = table.live_endpoints().count();
-        stats.index_bytes = table.memory_bytes();
+        stats.endpoints = table.live_endpoints();
+        stats.index_bytes = table.memory_bytes() + runs.iter().map(|run| run.memory_bytes()).sum::<usize>();
         stats
     }
 }

@@ -1,23 +1,23 @@
-//! Store: opening, naming series, appending points. Flushing, queries and searches are in files of their own.
+//! Store: opening, appending points. Naming series, flushing, queries and searches are in files of their own.
 //!
 //! How a point goes: the log first (an error there applies nothing), then the hot chunks, one lock per shard and batch,
 //! and the observer sees it there. How a flush keeps that whole is in `flush.rs`.
 //! Locks, always taken in this order, each for microseconds except where a disk is waited for:
-//! `flush` → `series` → `gate` → a shard → `table`; the log's are innermost and held alone.
-//! Invariants: `&self` everywhere, no thread of its own, no clock: `now` is an argument; a series id that was handed out is
-//! in the series file; ids are never given twice, also not after a definition was lost.
+//! `flush` → `sleep` → `series` → `chains` → `gate` → a shard → `table`; the log's are innermost and held alone.
+//! Invariants: `&self` everywhere, no thread of its own, no clock: `now` is an argument.
 
 use crate::block::{self, Block};
+use crate::cold::{self, Run};
 use crate::error::{Error, Result};
 use crate::hot::{Hot, Outcome, Windows};
 use crate::log::{self, Fsync, Log};
+use crate::names::{self, SeriesWriter};
 use crate::options::Options;
-use crate::series_file::{Change, SeriesFile};
+use crate::series_file::SeriesFile;
 use crate::shard::{Observer, ShardView, Shards};
-use crate::table::{self, Found, Meta, Table};
-use model::{CounterType, Sample, SeriesId, SeriesKey};
+use crate::table::Table;
+use model::{Sample, SeriesId};
 use std::any::Any;
-use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,8 +27,13 @@ pub struct Store {
     pub(crate) options: Options,
     pub(crate) disk: Arc<dyn Disk>,
     table: RwLock<Table>,
+    /// Held for writing by a sweep, for reading by those who walk the table's chains in several goes.
+    pub(crate) chains: RwLock<()>,
     series: Mutex<SeriesWriter>,
-    series_unsynced: AtomicBool,
+    /// In order of sequence.
+    pub(crate) runs: RwLock<Arc<Vec<Arc<Run>>>>,
+    pub(crate) sleep: Mutex<crate::sleep::State>,
+    pub(crate) series_unsynced: AtomicBool,
     /// Held for reading from before the log write until the batch is applied, for writing while a flush rotates the log:
     /// so a segment before the rotation holds no batch that the flush does not see.
     pub(crate) gate: RwLock<()>,
@@ -41,11 +46,6 @@ pub struct Store {
     pub(crate) counters: Counters,
     scratch: Mutex<Vec<Scratch>>,
     _lock: Box<dyn Any + Send + Sync>,
-}
-
-struct SeriesWriter {
-    file: SeriesFile,
-    next_id: u32,
 }
 
 /// Buffers of one append call, reused by the next: as many exist as calls ever ran at once.
@@ -99,25 +99,6 @@ pub struct Appended {
     pub unknown: usize,
 }
 
-/// Looks up series for one decoded batch. Holds the table for reading: drop it before calling anything else of the store.
-pub struct Finder<'a> {
-    table: RwLockReadGuard<'a, Table>,
-    /// A batch is of one endpoint, as a rule.
-    endpoint: Cell<Option<u32>>,
-}
-
-impl Finder<'_> {
-    #[inline]
-    pub fn find(&self, key: SeriesKey<'_>) -> Option<Found> {
-        let endpoint = match self.endpoint.get() {
-            Some(number) if self.table.endpoint(number) == key.endpoint => number,
-            _ => self.table.endpoint_number(key.endpoint)?,
-        };
-        self.endpoint.set(Some(endpoint));
-        self.table.find_of(endpoint, key.metric, key.tags.as_str())
-    }
-}
-
 impl Store {
     /// Opens or creates the store in `options.dir`.
     pub fn open(options: Options, now: i64) -> Result<(Store, Recovery)> {
@@ -136,35 +117,43 @@ impl Store {
         })?;
 
         let mut recovery = Recovery::default();
-        let mut table = Table::default();
-        let mut applied = Ok(());
-        let (file, replay) = SeriesFile::open(&disk, dir, &mut |change| match apply_change(&mut table, change) {
-            Ok(sense) => sense,
-            Err(error) => {
+        let (mut table, mut next_endpoint, mut applied) = (Table::default(), 1, Ok(()));
+        let (file, replay) = SeriesFile::open(&disk, dir, &mut |change| {
+            names::apply_change(&mut table, &mut next_endpoint, change).unwrap_or_else(|error| {
                 applied = Err(error);
                 true
-            }
+            })
         })?;
         applied?;
+        let mut sweep = table.begin_sweep();
+        while !table.sweep(&mut sweep, usize::MAX) {}
         recovery.series = table.live();
         recovery.torn_bytes_cut += replay.torn_bytes_cut;
         recovery.corrupt.extend(replay.corrupt);
 
+        let cold = cold::open_all(&*disk, &crate::sleep::cold_dir(&options))?;
+        recovery.corrupt.extend(cold.corrupt);
+
         let windows = Windows { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
         let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
-        for (id, _, meta) in table.live_series() {
-            shards.set_meta(id, meta);
-        }
         let (blocks, next_sequence) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
-        crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, now, &mut recovery);
+        let warm_from = crate::warm::from(&blocks, now);
+        for (id, _, meta) in table.live_series() {
+            let (hot, slot) = shards.of_mut(id);
+            hot.begin(slot, meta, f64::from(warm_from), true);
+        }
+        crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, warm_from, &mut recovery);
 
-        let mut next_id = table.len() as u32;
+        let mut next_id = table.end();
         next_id = blocks.iter().map(|block| block.last_series() + 1).fold(next_id, u32::max);
         let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
         let store = Store {
             disk,
             table: RwLock::new(table),
-            series: Mutex::new(SeriesWriter { file, next_id }),
+            chains: RwLock::new(()),
+            runs: RwLock::new(Arc::new(cold.runs)),
+            sleep: Mutex::new(crate::sleep::State::new(cold.next_sequence, now)),
+            series: Mutex::new(SeriesWriter { file, next_id, next_endpoint }),
             series_unsynced: AtomicBool::new(true),
             gate: RwLock::new(()),
             log,
@@ -178,79 +167,6 @@ impl Store {
             options,
         };
         Ok((store, recovery))
-    }
-
-    pub fn finder(&self) -> Finder<'_> {
-        Finder { table: self.table(), endpoint: Cell::new(None) }
-    }
-
-    /// The id of a series, given now if it is new. Its definition is written before this returns, and as durable as the
-    /// first append of it when that returns.
-    pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId> {
-        let meta = Meta::new(counter_type, step)?;
-        table::check_texts(key)?;
-        let mut series = self.series();
-        if let Some(found) = self.table().find(key) {
-            return Ok(found.id);
-        }
-        if self.table().live() >= self.options.series_max as usize || series.next_id == u32::MAX {
-            return Err(Error::Full { what: "series_max", limit: u64::from(self.options.series_max) });
-        }
-        let id = SeriesId(series.next_id);
-        let endpoint = self.table().next_endpoint_number(key.endpoint) + 1;
-        let SeriesKey { endpoint: endpoint_name, metric, tags } = key;
-        series.file.append(&[Change::Define { id, endpoint, endpoint_name, metric, tags, meta }])?;
-        series.next_id += 1;
-        self.series_unsynced.store(true, Relaxed);
-        // The shard first: whoever finds the id in the table may append at once.
-        self.shards.set_meta(id, meta);
-        self.table_mut().insert(id, key, meta)?;
-        Ok(id)
-    }
-
-    /// The type or step of a known series changed.
-    pub fn set_meta(&self, id: SeriesId, counter_type: CounterType, step: u32) -> Result<()> {
-        let meta = Meta::new(counter_type, step)?;
-        let mut series = self.series();
-        match self.table().meta(id) {
-            None => return Err(Error::UnknownSeries(id.0)),
-            Some(same) if same == meta => return Ok(()),
-            Some(_) => {}
-        }
-        series.file.append(&[Change::Meta { id, meta }])?;
-        self.series_unsynced.store(true, Relaxed);
-        self.shards.set_meta(id, meta);
-        self.table_mut().set_meta(id, meta);
-        Ok(())
-    }
-
-    /// Removes a series with all its points, durably; false when there is no such series.
-    pub fn remove_series(&self, id: SeriesId) -> Result<bool> {
-        let mut series = self.series();
-        if self.table().meta(id).is_none() {
-            return Ok(false);
-        }
-        series.file.append(&[Change::Remove { id }])?;
-        let (file, path) = series.file.file();
-        self.table_mut().remove(id);
-        let (mut hot, slot) = self.shards.lock_of(id);
-        hot.remove(slot);
-        drop(hot);
-        file.sync().map_err(Error::disk("sync", &path))?;
-        Ok(true)
-    }
-
-    /// Removes all series of an endpoint; returns how many they were.
-    pub fn remove_endpoint(&self, endpoint: &str) -> Result<usize> {
-        let ids: Vec<SeriesId> = {
-            let table = self.table();
-            table.endpoint_number(endpoint).map(|number| table.series_of(number).collect()).unwrap_or_default()
-        };
-        let mut removed = 0;
-        for id in ids {
-            removed += usize::from(self.remove_series(id)?);
-        }
-        Ok(removed)
     }
 
     /// Logs and applies a batch; on an error nothing of it is applied. Ids are from `finder` or `create`.
@@ -402,7 +318,7 @@ impl Store {
         self.series().file.bytes()
     }
 
-    fn series(&self) -> MutexGuard<'_, SeriesWriter> {
+    pub(crate) fn series(&self) -> MutexGuard<'_, SeriesWriter> {
         lock(&self.series)
     }
 
@@ -410,7 +326,7 @@ impl Store {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+    pub(crate) fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -436,28 +352,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[inline]
 fn acceptable(sample: &Sample, oldest: i64) -> bool {
     (oldest..=i64::from(u32::MAX)).contains(&sample.point.time)
-}
-
-/// Definitions that may be lost in a row to one damaged stretch: more than a 64 MiB hole of them.
-const JUMP_MAX: usize = 1 << 20;
-
-/// False when the change makes no sense after those before it.
-fn apply_change(table: &mut Table, change: Change<'_>) -> Result<bool> {
-    Ok(match change {
-        Change::Define { id, endpoint_name: endpoint, metric, tags, meta, .. } => {
-            let key = SeriesKey { endpoint, metric, tags };
-            let at = id.0 as usize;
-            // Twice the same id cannot happen; a jump far ahead would be damage that the checksum did not see.
-            if at < table.len() || at > table.len() + JUMP_MAX || id.0 == u32::MAX || table.find(key).is_some() {
-                return Ok(false);
-            }
-            table.insert(id, key, meta)?;
-            true
-        }
-        Change::Meta { id, meta } => table.set_meta(id, meta),
-        Change::Remove { id } => table.remove(id),
-        _ => false,
-    })
 }
 
 /// Returns the blocks and the next sequence. A block that cannot be read is reported and left where it is, and no other
@@ -492,7 +386,7 @@ fn replay_log(
     let mut lost = 0u64;
     let apply = |sample: Sample| {
         let id = sample.series;
-        if id.0 as usize >= table.len() {
+        if id.0 >= table.end() {
             lost += 1;
             next_id = next_id.max(id.0.saturating_add(1));
         } else if acceptable(&sample, oldest) {

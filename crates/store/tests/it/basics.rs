@@ -116,7 +116,7 @@ fn removed_series_are_gone_for_good_and_their_ids_too() {
         assert_eq!(put(&store, a, NOW, 3.0).unknown, 1);
         drop(store);
         let store = open(&disk);
-        assert_eq!(store.series_id("a", "m"), None);
+        assert_eq!(id_of(&store, "a", "m"), None);
         let again = gauge(&store, "a");
         assert!(again != a && again != b);
         assert_eq!(history(&store, again), []);
@@ -279,7 +279,7 @@ fn a_lost_definition_never_lends_its_points_to_another_series() {
         disk.corrupt(&path, disk.content(&path).len() as u64 - 3);
         let (store, recovery) = open_with(&disk, options());
         assert!(recovery.torn_bytes_cut > 0);
-        assert_eq!(store.series_id("c", "m"), None);
+        assert_eq!(id_of(&store, "c", "m"), None);
         for round in 0..2 {
             let id = gauge(&store, &format!("new-{round}"));
             assert!(!ids.contains(&id));

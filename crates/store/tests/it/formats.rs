@@ -78,9 +78,9 @@ fn version_01_reads() {
     assert_eq!((recovery.series, recovery.corrupt, recovery.torn_bytes_cut), (FORMS, Vec::new(), 0));
     assert!(recovery.blocks > 0 && recovery.points_replayed > 0);
     for i in 0..FORMS {
-        let id = store.series_id(&format!("host-{}", i % 2), &format!("a.metric/n={i}")).expect("known");
+        let id = id_of(&store, &format!("host-{}", i % 2), &format!("a.metric/n={i}")).expect("known");
         assert_eq!(history(&store, id), points(i), "series {i}");
         assert_eq!(series(&store, i), id);
     }
-    assert_eq!(store.series_id("removed", "m"), None);
+    assert_eq!(id_of(&store, "removed", "m"), None);
 }

@@ -6,6 +6,7 @@ mod disk_full;
 mod formats;
 mod model_test;
 mod queries;
+mod sleep;
 mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
@@ -55,4 +56,8 @@ fn history_of(store: &Store, series: SeriesId, from: i64, to: i64) -> Vec<(i64, 
     let mut out = Vec::new();
     store.history(series, from, to, &mut out).expect("history reads");
     out.iter().map(|point| (point.time, point.value)).collect()
+}
+
+fn id_of(store: &Store, endpoint: &str, counter: &str) -> Option<SeriesId> {
+    store.find(endpoint, counter).expect("names read").map(|found| found.id)
 }

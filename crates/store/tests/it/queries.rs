@@ -159,15 +159,15 @@ fn names_are_found() {
     }
     let df = store.create(key("db-1", "df.used", "fstype=ext4,mount=/"), CounterType::Gauge, 60).expect("room");
     let odd = store.create(key("db-1", "a/b", "k=v"), CounterType::Counter, 30).expect("room");
-    assert_eq!(store.series_id("db-1", "df.used/mount=/,fstype=ext4"), Some(df), "tags in any order");
-    assert_eq!(store.series_id("db-1", "a/b/k=v"), Some(odd));
-    assert_eq!(store.series_id("db-1", "a"), None);
-    assert_eq!(store.series_id("db-1", "cpu.idle/garbage"), None);
-    assert_eq!(store.series_id("nobody", "cpu.idle"), None);
+    assert_eq!(id_of(&store, "db-1", "df.used/mount=/,fstype=ext4"), Some(df), "tags in any order");
+    assert_eq!(id_of(&store, "db-1", "a/b/k=v"), Some(odd));
+    assert_eq!(id_of(&store, "db-1", "a"), None);
+    assert_eq!(id_of(&store, "db-1", "cpu.idle/garbage"), None);
+    assert_eq!(id_of(&store, "nobody", "cpu.idle"), None);
 
     let web = [Regex::new("^web").expect("a pattern")];
     let names = |patterns: &[Regex], tag_terms: &[&str], offset, limit| {
-        let found = store.endpoints(&EndpointQuery { patterns, tag_terms, offset, limit });
+        let found = store.endpoints(&EndpointQuery { patterns, tag_terms, offset, limit }).expect("names read");
         found.into_iter().map(|(id, name)| format!("{id} {name}")).collect::<Vec<_>>()
     };
     assert_eq!(names(&web, &[], 0, 10), ["1 web-1", "2 web-2"]);
@@ -175,11 +175,12 @@ fn names_are_found() {
     assert_eq!(names(&[], &["mount=/"], 0, 10), ["3 db-1"]);
     assert_eq!(names(&[], &["used/fs", "ext4"], 0, 10), ["3 db-1"]);
     assert_eq!(names(&web, &["mount=/"], 0, 10), [""; 0]);
-    assert_eq!(store.endpoint_ids(&["db-1", "nobody", "web-1"]), [Some(3), None, Some(1)]);
-    assert_eq!(store.endpoint_name(3).as_deref(), Some("db-1"));
+    assert_eq!(store.endpoint_ids(&["db-1", "nobody", "web-1"]).expect("names read"), [Some(3), None, Some(1)]);
+    assert_eq!(store.endpoint_name(3).expect("names read").as_deref(), Some("db-1"));
 
     let counters = |patterns: &[(bool, Regex)], offset, limit| {
-        let rows = store.counters(&CounterQuery { endpoint_ids: &[3, 1, 99, 0], patterns, offset, limit });
+        let query = CounterQuery { endpoint_ids: &[3, 1, 99, 0], patterns, offset, limit };
+        let rows = store.counters(&query).expect("names read");
         rows.into_iter().map(|row| format!("{} {} {}", row.endpoint_id, row.counter, row.step)).collect::<Vec<_>>()
     };
     let all = ["3 cpu.idle 60", "3 df.used/fstype=ext4,mount=/ 60", "3 a/b/k=v 30", "1 cpu.idle 60"];
