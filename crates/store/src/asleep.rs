@@ -17,6 +17,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
+/// Endpoints whose series a search looks up one by one, each some small reads; for more of them it reads on.
+const ONE_BY_ONE_MAX: usize = 256;
+
 impl Store {
     /// The runs as of now, the oldest first; their files can be read to the end also when they are replaced meanwhile.
     pub(crate) fn runs(&self) -> Arc<Vec<Arc<Run>>> {
@@ -99,43 +102,35 @@ impl Store {
         Ok(names)
     }
 
-    /// Numbers of the endpoints in runs that a search takes. Without tag terms no series need be read, unless some were removed.
+    /// Numbers of the endpoints in runs that a search takes. Without tag terms no series need be read, unless some were
+    /// removed; with them those of the endpoints whose names match, or, where these are many, a run from end to end.
     pub(crate) fn endpoints_asleep(&self, query: &EndpointQuery<'_>) -> Result<Bits> {
         let mut numbers = Bits::default();
         let by_series = !query.tag_terms.is_empty() || self.table().has_removed();
         for run in self.runs().iter() {
-            let visited = if by_series {
-                self.endpoints_by_series(run, query, &mut numbers)
-            } else {
-                run.endpoints("", &mut |endpoint| {
-                    if query.takes_name(endpoint.name) {
-                        numbers.set(endpoint.number);
-                    }
-                    ControlFlow::Continue(())
-                })
-            };
+            let mut names = Vec::new();
+            let visited = run.endpoints("", &mut |endpoint| {
+                if !query.takes_name(endpoint.name) {
+                    return ControlFlow::Continue(());
+                }
+                if !by_series {
+                    numbers.set(endpoint.number);
+                    return ControlFlow::Continue(());
+                }
+                names.push(endpoint.name.to_string());
+                if names.len() > ONE_BY_ONE_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
             self.note_cold_damage(visited)?;
+            let mut look = EndpointLook::new(self, query, &mut numbers);
+            if names.len() > ONE_BY_ONE_MAX {
+                self.note_cold_damage(run.series_from("", &mut |series| look.at(&series)))?;
+                continue;
+            }
+            for name in &names {
+                self.note_cold_damage(run.series_of(name, &mut |series| look.at(&series)))?;
+            }
         }
         Ok(numbers)
-    }
-
-    fn endpoints_by_series(&self, run: &Run, query: &EndpointQuery<'_>, numbers: &mut Bits) -> Result<()> {
-        let (mut endpoint, mut takes_endpoint, mut counter) = (None, false, String::new());
-        run.series_from("", &mut |series| {
-            if endpoint != Some(series.found.endpoint) {
-                endpoint = Some(series.found.endpoint);
-                takes_endpoint = !numbers.has(series.found.endpoint) && query.takes_name(series.key.endpoint);
-            }
-            if takes_endpoint {
-                counter.clear();
-                series.key.push_counter(&mut counter);
-                if query.takes_counter(&counter) && !self.is_removed(series.found.id) {
-                    numbers.set(series.found.endpoint);
-                    takes_endpoint = false;
-                }
-            }
-            ControlFlow::Continue(())
-        })
     }
 
     /// Adds the ids of an endpoint's sleeping series that a search takes; some may come twice.
@@ -177,5 +172,39 @@ impl Store {
             }
             result => result.map(Some),
         }
+    }
+}
+
+/// Looks at series in the order of a run for the endpoints that a search takes.
+struct EndpointLook<'a> {
+    store: &'a Store,
+    query: &'a EndpointQuery<'a>,
+    numbers: &'a mut Bits,
+    endpoint: Option<u32>,
+    /// Whether the endpoint may still be taken.
+    open: bool,
+    counter: String,
+}
+
+impl<'a> EndpointLook<'a> {
+    fn new(store: &'a Store, query: &'a EndpointQuery<'a>, numbers: &'a mut Bits) -> EndpointLook<'a> {
+        EndpointLook { store, query, numbers, endpoint: None, open: false, counter: String::new() }
+    }
+
+    fn at(&mut self, series: &ColdSeries<'_>) -> ControlFlow<()> {
+        let number = series.found.endpoint;
+        if self.endpoint != Some(number) {
+            self.endpoint = Some(number);
+            self.open = !self.numbers.has(number) && self.query.takes_name(series.key.endpoint);
+        }
+        if self.open {
+            self.counter.clear();
+            series.key.push_counter(&mut self.counter);
+            if self.query.takes_counter(&self.counter) && !self.store.is_removed(series.found.id) {
+                self.numbers.set(number);
+                self.open = false;
+            }
+        }
+        ControlFlow::Continue(())
     }
 }

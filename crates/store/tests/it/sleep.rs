@@ -267,10 +267,11 @@ fn short_lived_containers_do_not_grow_memory() {
             assert_eq!(history(store, id).len(), 3);
             let number = 2 + generation * CONTAINERS + container;
             assert_eq!(endpoints(store, &endpoint, &[]), [format!("{number} {endpoint}")]);
-            assert_eq!(endpoints(store, "pod", &[&endpoint]), [format!("{number} {endpoint}")]);
+            assert_eq!(endpoints(store, &endpoint, &["metric.7", "pod="]), [format!("{number} {endpoint}")]);
             assert_eq!(counters(store, number as u32).len(), COUNTERS);
         }
         assert_eq!(endpoints(store, "pod", &[]).len(), 1000);
+        assert_eq!(endpoints(store, "pod", &["pod=pod-042-17"]).len(), 1);
     };
     check(&store);
     drop(store);
