@@ -14,6 +14,8 @@ pub mod chunk;
 mod cold;
 mod error;
 mod flush;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hot;
 mod log;
 mod options;
