@@ -35,9 +35,9 @@ use stdx::{Disk, DiskFile};
 use tree::Root;
 
 pub use merge::{Merged, merge, pick_merge, retire};
-pub use writer::RunWriter;
+pub use writer::{FOOTER_BYTES, RunWriter};
 
-const MAGIC: &[u8; 8] = b"HKCOLD01";
+pub const MAGIC: &[u8; 8] = b"HKCOLD01";
 const SUFFIX: &str = ".run";
 const TEMP_SUFFIX: &str = ".tmp";
 

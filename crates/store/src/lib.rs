@@ -15,6 +15,8 @@ mod cold;
 mod counters;
 mod error;
 mod flush;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hot;
 mod log;
 mod names;

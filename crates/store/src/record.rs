@@ -12,7 +12,7 @@ use std::sync::Arc;
 use stdx::{DiskFile, crc32};
 
 pub const HEADER_BYTES: usize = 12;
-const MARKER: [u8; 4] = *b"\xf5Hk\x01";
+pub const MARKER: [u8; 4] = *b"\xf5Hk\x01";
 
 /// No writer makes longer ones; a longer length is damage.
 pub const PAYLOAD_MAX: usize = 16 << 20;

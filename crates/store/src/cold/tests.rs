@@ -102,7 +102,7 @@ fn check(run: &Run, names: &Names) {
     let expected = endpoints_of(names);
     assert_eq!(run.endpoint_count, expected.len() as u64);
     assert_eq!(endpoints(run, ""), expected);
-    for (i, (name, found)) in names.iter().enumerate().filter(|(i, _)| i % 17 == 0 || names.len() < 500) {
+    for (i, (name, found)) in names.iter().enumerate().filter(|(i, _)| i % 101 == 0 || names.len() < 500) {
         assert_eq!(run.find(key_of(name)).expect("sound"), Some(*found));
         let absent = [
             (format!("{}x", name.0), name.1.clone(), name.2.clone()),
@@ -309,7 +309,7 @@ fn every_flipped_byte_is_noticed_and_costs_a_page_at_most() {
             ControlFlow::Continue(())
         });
         let mut find_fails = false;
-        for (name, expected) in &names {
+        for (name, expected) in names.iter().skip(at % 20).step_by(20) {
             match run.find(key_of(name)) {
                 Ok(Some(found)) => wrong += usize::from(found != *expected),
                 Ok(None) => panic!("byte {at}: a name is said not to be there"),
@@ -363,9 +363,10 @@ fn the_newest_run_counts_and_what_is_not_kept_goes() {
 
     // Rewritten alone, under the same name.
     expected.retain(|_, found| found.id.0 % 5 != 0);
-    let kept = merge_all(&disk, &[merged.clone()], &mut |series| series.found.id.0 % 5 != 0).expect("names");
+    let kept =
+        merge_all(&disk, std::slice::from_ref(&merged), &mut |series| series.found.id.0 % 5 != 0).expect("names");
     check(&kept, &expected);
-    assert_eq!(disk.paths(), [kept.path.clone()]);
+    assert_eq!(disk.paths(), std::slice::from_ref(&kept.path));
     assert_eq!(open(&disk)[0].series_count, expected.len() as u64);
     assert!(merged.series_count > kept.series_count);
 
@@ -446,7 +447,9 @@ fn a_power_cut_at_every_operation_of_writing_and_merging_loses_no_name() {
             let runs = open(&disk);
             let mut seen = Names::new();
             runs.iter().for_each(|run| seen.extend(all(run)));
-            let expected = |count: usize| parts[..count].iter().cloned().flatten().collect::<Names>();
+            let expected = |count: usize| {
+                parts[..count].iter().flatten().map(|(name, found)| (name.clone(), *found)).collect::<Names>()
+            };
             let tried = expected((written + 1).min(3));
             assert!(seen == expected(written) || seen == tried, "cut {cut}, seed {seed}: {} names", seen.len());
             // No two files say the same, and nothing unfinished lies there.
@@ -510,9 +513,9 @@ proptest! {
             let mut seen = Names::new();
             runs.iter().for_each(|run| seen.extend(all(run)));
             prop_assert_eq!(&seen, &model);
-            for run in &runs {
-                check(run, &all(run));
-            }
+        }
+        for run in &runs {
+            check(run, &all(run));
         }
     }
 }
