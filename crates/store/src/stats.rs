@@ -11,7 +11,8 @@ pub struct Stats {
     /// Points in memory.
     pub hot_points: u64,
     pub hot_bytes: usize,
-    /// Bytes that points took since the last flush began; `flush_bytes` bounds it.
+    /// Bytes of points that are in no block yet; `flush_bytes` triggers a flush, twice that is the bound while the disk
+    /// takes nothing.
     pub unflushed_bytes: usize,
     pub index_bytes: usize,
     pub series_file_bytes: u64,
@@ -27,7 +28,12 @@ pub struct Stats {
     pub too_old: u64,
     /// Points of series that were removed.
     pub unknown: u64,
+    /// Batches that the log could not take.
     pub log_errors: u64,
+    /// Times that the log was forced to the disk; under `Fsync::Always` batches that wait share one.
+    pub log_syncs: u64,
+    /// Points that were neither kept nor shown to the observer, as disk and memory were full.
+    pub unjudged: u64,
     pub flushes: u64,
     pub flush_errors: u64,
     /// Damaged chunks met by queries.
@@ -53,6 +59,8 @@ impl Store {
             too_old: count(&counters.too_old),
             unknown: count(&counters.unknown),
             log_errors: count(&counters.log_errors),
+            log_syncs: self.log.syncs(),
+            unjudged: count(&counters.unjudged),
             flushes: count(&counters.flushes),
             flush_errors: count(&counters.flush_errors),
             corrupt_reads: count(&counters.corrupt_reads),
@@ -61,7 +69,7 @@ impl Store {
         for hot in self.shards.iter() {
             stats.hot_points += hot.points();
             stats.hot_bytes += hot.memory_bytes();
-            stats.unflushed_bytes += hot.new_bytes();
+            stats.unflushed_bytes += hot.unflushed_bytes();
         }
         let table = self.table();
         stats.series = table.live();

@@ -6,6 +6,7 @@ mod disk_full;
 mod formats;
 mod model_test;
 mod queries;
+mod threads;
 mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
