@@ -416,6 +416,8 @@ fn announce(config: &Config, new_password: Option<&str>) {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// Handled, so that a limit on the size of files is an error of the write and not the end of the process.
+    _file_too_large: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -423,7 +425,9 @@ impl Signals {
         use tokio::signal::unix::{SignalKind, signal};
         let interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        Ok(Signals { interrupt, terminate })
+        let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        let _file_too_large = signal(file_too_large).context("cannot handle SIGXFSZ")?;
+        Ok(Signals { interrupt, terminate, _file_too_large })
     }
 
     async fn wait(&mut self) {
