@@ -13,6 +13,7 @@
 use crate::config::{Config, Fsync, Semantics};
 use crate::engine::Engine;
 use crate::ingest::Ingest;
+use crate::keeper::Keeper;
 use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
 use crate::net::budget::Budget;
 use crate::net::listen::{ConnectionMetrics, Limits, bind, serve};
@@ -28,11 +29,11 @@ use crate::rules::{RulesTask, Settling, settle};
 use crate::{api, clock, ui};
 use anyhow::{Context, Result};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
 /// Points older than this at a restart are not judged again: whoever was to hear of them has heard, or it is too late.
@@ -78,7 +79,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
     show_gauges(&metrics, &engine);
 
     let in_effect = rules.subscribe();
-    let mut keeper = StoreKeeper::start(engine.clone());
+    let mut keeper = Keeper::start(engine.clone());
     let (stop_rules, rules_stopping) = watch::channel(false);
     let mut rules_task = JoinSet::new();
     rules_task.spawn(async move {
@@ -117,7 +118,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
         Some(ended) = agent_task.join_next() => Some(why("the agent", ended)),
         Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
         Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
-        () = keeper.ended() => Some(anyhow::anyhow!("the store's thread ended by itself")),
+        name = keeper.ended() => Some(anyhow::anyhow!("the store's {name} thread ended by itself")),
     };
     tracing::info!("stopping");
     tokio::spawn(async move {
@@ -369,54 +370,6 @@ fn judge_options(config: &Config) -> judge::Options {
     }
 }
 
-/// The thread that keeps the store: sync, flush, retention, once a second. It is no async task, for it waits on the disk.
-struct StoreKeeper {
-    stop: mpsc::Sender<()>,
-    /// Its sender lives as long as the thread's work.
-    ended: oneshot::Receiver<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl StoreKeeper {
-    fn start(engine: Arc<Engine>) -> StoreKeeper {
-        let (stop, stopped) = mpsc::channel();
-        let (working, ended) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new()
-            .name("store".to_string())
-            .spawn(move || {
-                let _working = working;
-                let mut failing = false;
-                while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    engine.tick();
-                    match engine.store().tick(clock::now()) {
-                        Ok(_) => failing = false,
-                        Err(error) if !failing => {
-                            tracing::error!(%error, "the store cannot write; it tries again each second");
-                            failing = true;
-                        }
-                        Err(_) => {}
-                    }
-                }
-                engine.tick();
-            })
-            .expect("the system can start one more thread");
-        StoreKeeper { stop, ended, thread }
-    }
-
-    /// Returns when the thread has ended without being told to.
-    async fn ended(&mut self) {
-        // Nothing is ever sent.
-        let _ = (&mut self.ended).await;
-    }
-
-    fn stop(self) {
-        drop(self.stop);
-        if self.thread.join().is_err() {
-            tracing::error!("the store's thread panicked");
-        }
-    }
-}
-
 fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
     let engine = engine.clone();
     metrics.source(move |page| {
@@ -440,6 +393,8 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         push_counter(page, "points_unknown_total", "Points of series deleted meanwhile, not kept", store.unknown);
         push_gauge(page, "store_unflushed_bytes", "Points that are not in a block yet", store.unflushed_bytes as f64);
         push_counter(page, "store_log_errors_total", "Batches that the log could not take", store.log_errors);
+        push_counter(page, "store_log_syncs_total", "Times the log was forced to the disk", store.log_syncs);
+        push_counter(page, "points_unjudged_total", "Points refused unjudged: disk and memory full", store.unjudged);
         push_counter(page, "store_flushes_total", "Flushes that wrote blocks", store.flushes);
         push_counter(page, "store_flush_errors_total", "Flushes that failed and are tried again", store.flush_errors);
         push_counter(page, "store_corrupt_reads_total", "Reads that met damage in a block", store.corrupt_reads);
@@ -465,6 +420,8 @@ fn announce(config: &Config, new_password: Option<&str>) {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// Handled, so that a limit on the size of files is an error of the write and not the end of the process.
+    _file_too_large: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -472,7 +429,9 @@ impl Signals {
         use tokio::signal::unix::{SignalKind, signal};
         let interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        Ok(Signals { interrupt, terminate })
+        let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        let _file_too_large = signal(file_too_large).context("cannot handle SIGXFSZ")?;
+        Ok(Signals { interrupt, terminate, _file_too_large })
     }
 
     async fn wait(&mut self) {

@@ -25,7 +25,7 @@ mod writer;
 use crate::error::{Error, Result};
 use crate::record::{self, Item, Stream};
 use crate::table::Meta;
-use model::{SeriesId, SeriesKey, Tags};
+use model::{SeriesId, SeriesKey};
 use page::{Entries, Kind, PAGE_MAX};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 use stdx::{Disk, DiskFile};
 use tree::Root;
 
-pub use merge::{Merged, merge, pick_merge, retire};
+pub use merge::{merge, pick_merge, retire};
 pub use writer::{FOOTER_BYTES, RunWriter};
 
 pub const MAGIC: &[u8; 8] = b"HKCOLD01";

@@ -28,10 +28,6 @@ use std::sync::{Arc, PoisonError};
 /// After a flush that failed, so that a full disk is not asked each second.
 const RETRY_S: i64 = 30;
 
-/// Groups between two syncs of the log during a flush: the tick that syncs each second is the one that flushes. 16,384 series
-/// of two hours take some 200 ms.
-const SYNC_GROUPS: u32 = 64;
-
 /// Retention is about days; looking each minute is plenty.
 const RETENTION_CHECK_S: i64 = 60;
 
@@ -65,27 +61,49 @@ pub struct Tick {
 }
 
 impl Store {
-    /// Call each second from one thread: syncs, flushes when it is due, drops what is older than the retention.
+    /// All that is to be done from time to time, for a caller with one thread: call each second. A caller that must not let
+    /// one wait for the other calls the three from a thread each.
     pub fn tick(&self, now: i64) -> Result<Tick> {
-        let mut tick = Tick::default();
-        let synced = if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) };
-        let (flush_due, may_retry, retention_due) = {
+        let (synced, flushed) = (self.sync_if_due(), self.flush_if_due(now));
+        // Also after a flush that failed: what is removed may be the room that it needs.
+        let blocks_removed = self.expire_if_due(now)?;
+        synced?;
+        Ok(Tick { flushed: flushed?, blocks_removed })
+    }
+
+    /// Syncs the log under `Fsync::EverySecond`. Waits for no flush.
+    pub fn sync_if_due(&self) -> Result<()> {
+        if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) }
+    }
+
+    /// Flushes when the interval is over or too much waits; true when it did.
+    pub fn flush_if_due(&self, now: i64) -> Result<bool> {
+        let (is_due, may_retry) = {
             let mut state = lock(&self.flush);
             state.follow_clock(now, &self.options);
-            (now >= state.next_flush, now >= state.not_before, now >= state.next_retention)
+            (now >= state.next_flush, now >= state.not_before)
         };
         // `flush_wanted`: after a sync that failed, what the log may have lost is saved as blocks.
         let full = self.shards.iter().map(|hot| hot.new_bytes()).sum::<usize>() > self.options.flush_bytes
             || self.log.size().0 > self.options.log_bytes;
-        if flush_due || (may_retry && (full || self.flush_wanted.load(Relaxed))) {
+        if is_due || (may_retry && (full || self.flush_wanted.load(Relaxed))) {
             self.flush(now)?;
-            tick.flushed = true;
+            return Ok(true);
         }
-        if retention_due {
-            lock(&self.flush).next_retention = now + RETENTION_CHECK_S;
-            tick.blocks_removed = self.drop_old_blocks(now)?;
+        Ok(false)
+    }
+
+    /// Drops what is older than the retention; looks once a minute. Returns how many blocks went.
+    pub fn expire_if_due(&self, now: i64) -> Result<usize> {
+        {
+            let mut state = lock(&self.flush);
+            state.follow_clock(now, &self.options);
+            if now < state.next_retention {
+                return Ok(0);
+            }
+            state.next_retention = now + RETENTION_CHECK_S;
         }
-        synced.map(|()| tick)
+        self.drop_old_blocks(now)
     }
 
     /// Writes all points that are only in memory and in the log to blocks.
@@ -139,23 +157,19 @@ impl Store {
     }
 
     /// Returns the blocks and, by group of ids, the times up to which the chains are in them.
-    fn write_blocks(&self, state: &mut State) -> Result<(Vec<Block>, Vec<(u32, GroupTimes)>)> {
+    fn write_blocks(&self, state: &mut State) -> Result<(Vec<Block>, Vec<GroupTimes>)> {
         let dir = block_dir(&self.options);
         let mut writers = Writers { store: self, dir: &dir, state, by_day: BTreeMap::new() };
         let mut newest = Vec::new();
         let (mut points, mut parts) = (Vec::new(), Vec::new());
         // A series that is created from here on has its points in the log's new segment.
         let groups = self.table().used_groups();
-        for (i, group) in groups.into_iter().enumerate() {
+        for group in groups {
             points.clear();
             parts.clear();
             newest.push((group, self.copy_group(group * GROUP, &mut points, &mut parts)));
             for part in &parts {
                 writers.add(part, &mut points[part.range.clone()])?;
-            }
-            if (i as u32 + 1).is_multiple_of(SYNC_GROUPS) && self.options.fsync == Fsync::EverySecond {
-                // An error leads to a flush, and that is what this is.
-                let _ = self.sync();
             }
         }
         let blocks = writers.finish()?;
@@ -163,7 +177,12 @@ impl Store {
     }
 
     /// Copies what is unflushed of the 256 series from `first` on, under one lock.
-    fn copy_group(&self, first: u32, points: &mut Vec<(u32, f64)>, parts: &mut Vec<Part>) -> GroupTimes {
+    fn copy_group(
+        &self,
+        first: u32,
+        points: &mut Vec<(u32, f64)>,
+        parts: &mut Vec<Part>,
+    ) -> Box<[u32; GROUP as usize]> {
         let geometry = self.shards.geometry;
         let hot = self.shards.lock(geometry.shard_of(SeriesId(first)));
         let mut newest = Box::new([0; GROUP as usize]);
@@ -212,8 +231,8 @@ impl Store {
     }
 }
 
-/// A time for each series of a group.
-type GroupTimes = Box<[u32; GROUP as usize]>;
+/// A group, and a time for each of its series.
+type GroupTimes = (u32, Box<[u32; GROUP as usize]>);
 
 /// Where a series' points are in a group's copy.
 struct Part {

@@ -119,6 +119,8 @@ pub struct Hot {
     points: u64,
     /// Bytes that points have taken since the last flush began.
     new_bytes: usize,
+    /// The same of the points that the flush under way writes.
+    flushing_bytes: usize,
     /// Points taken off while a late one is put in.
     taken_off: Vec<(u32, f64)>,
 }
@@ -134,6 +136,7 @@ impl Hot {
             flushing: false,
             points: 0,
             new_bytes: 0,
+            flushing_bytes: 0,
             taken_off: Vec::new(),
         }
     }
@@ -398,6 +401,11 @@ impl Hot {
         self.new_bytes
     }
 
+    /// Bytes of points that are in no block yet, those of a flush under way included.
+    pub fn unflushed_bytes(&self) -> usize {
+        self.new_bytes + self.flushing_bytes
+    }
+
     /// What is here so far is in blocks; only while the store opens.
     pub fn forget_new_bytes(&mut self) {
         self.new_bytes = 0;
@@ -416,7 +424,7 @@ impl Hot {
         debug_assert!(!self.flushing && self.side_flushing.is_empty());
         self.side_flushing = std::mem::take(&mut self.side);
         self.flushing = true;
-        self.new_bytes = 0;
+        self.flushing_bytes = std::mem::take(&mut self.new_bytes);
     }
 
     /// Appends to `out`, ascending, the points of `slot` that are not yet in a block. Returns the time of the newest one
@@ -447,11 +455,13 @@ impl Hot {
     /// Ends a flush. After a failed one the late points go back to wait for the next.
     pub fn flush_end(&mut self, done: bool) {
         self.flushing = false;
+        let flushed_bytes = std::mem::take(&mut self.flushing_bytes);
         let written = std::mem::take(&mut self.side_flushing);
         if done {
             self.points -= written.len() as u64;
         } else {
             self.side.extend(written);
+            self.new_bytes += flushed_bytes;
         }
     }
 

@@ -7,7 +7,8 @@
 //! removed. At start all segments are replayed, and a new one is begun: old ones are never appended to.
 //! docs/format/log.md draws the bytes.
 //! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice;
-//! no point is in a removed segment that is not in a block.
+//! no point is in a removed segment that is not in a block; a batch whose sync failed is never said to be durable, also when
+//! a later sync succeeds: the system forgets what it could not write, and says so once.
 //! Memory: the callers' buffers only; at start one segment at a time.
 
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ use crate::record::{self, Item, Reader};
 use model::{Point, Sample, SeriesId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use stdx::varint::{push_i64, take_i64, unzigzag, zigzag};
 use stdx::{Disk, DiskFile};
@@ -40,8 +42,17 @@ pub struct Log {
     dir: PathBuf,
     segment_bytes: u64,
     writer: Mutex<Writer>,
-    /// Batches up to this number are durable. Held while syncing, so that those who wait share one sync.
-    synced: Mutex<u64>,
+    /// Held while syncing, so that those who wait share one sync.
+    synced: Mutex<Synced>,
+    syncs: AtomicU64,
+}
+
+#[derive(Default)]
+struct Synced {
+    /// Batches up to this number are durable, as far as they are above `doubtful`.
+    to: u64,
+    /// Batches up to this number were written when a sync failed. Only a flush makes sure of them.
+    doubtful: u64,
 }
 
 struct Writer {
@@ -86,8 +97,14 @@ impl Log {
         let (file, path) = create_segment(&*disk, dir, number)?;
         let len = MAGIC.len() as u64;
         let writer = Writer { file, path, number, len, written: 0, unsynced: Vec::new(), full };
-        let log =
-            Log { disk, dir: dir.to_path_buf(), segment_bytes, writer: Mutex::new(writer), synced: Mutex::new(0) };
+        let log = Log {
+            disk,
+            dir: dir.to_path_buf(),
+            segment_bytes,
+            writer: Mutex::new(writer),
+            synced: Mutex::default(),
+            syncs: AtomicU64::new(0),
+        };
         Ok((log, replay))
     }
 
@@ -107,29 +124,44 @@ impl Log {
         Ok(writer.written)
     }
 
-    /// Makes everything that is written durable.
+    /// Makes everything that is written durable, short of what a failure leaves in doubt.
     pub fn sync(&self) -> Result<()> {
+        let mut synced = self.synced.lock().expect("no panic while syncing");
         let written = self.writer().written;
-        self.sync_to(written)
+        if written <= synced.to { Ok(()) } else { self.sync_locked(&mut synced) }
     }
 
     /// Makes the batches up to `number` durable, with all that were written meanwhile.
     pub fn sync_to(&self, number: u64) -> Result<()> {
         let mut synced = self.synced.lock().expect("no panic while syncing");
-        if *synced >= number {
-            return Ok(());
+        if number <= synced.doubtful {
+            let cause = std::io::Error::other("a sync failed since the batch was written; send it again");
+            return Err(Error::disk("sync", &self.dir)(cause));
         }
+        if number <= synced.to { Ok(()) } else { self.sync_locked(&mut synced) }
+    }
+
+    fn sync_locked(&self, synced: &mut Synced) -> Result<()> {
         let (file, path, written, unsynced) = {
             let writer = self.writer();
             (writer.file.clone(), writer.path.clone(), writer.written, writer.unsynced.clone())
         };
-        for (path, file) in &unsynced {
-            file.sync().map_err(Error::disk("sync", path))?;
+        self.syncs.fetch_add(1, Relaxed);
+        for (path, file) in unsynced.iter().chain([&(path, file)]) {
+            if let Err(cause) = file.sync() {
+                // Of those written while the sync ran nobody knows; counting them in costs their senders a repetition.
+                synced.doubtful = self.writer().written;
+                return Err(Error::disk("sync", path)(cause));
+            }
         }
-        file.sync().map_err(Error::disk("sync", &path))?;
         self.writer().unsynced.retain(|(path, _)| unsynced.iter().all(|(done, _)| done != path));
-        *synced = written;
+        synced.to = written;
         Ok(())
+    }
+
+    /// How often the disk was asked to sync.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Relaxed)
     }
 
     /// Begins a new segment, unless the current one is empty. Returns its number: all points appended before this call are
@@ -215,7 +247,8 @@ fn replay_segment(
     let mut bytes = vec![0; file.len().map_err(Error::disk("read", &path))? as usize];
     file.read_at(&mut bytes, 0).map_err(Error::disk("read", &path))?;
     let shown = path.display();
-    if !bytes.starts_with(MAGIC) && !MAGIC.starts_with(&bytes) {
+    // Zeros are what a power cut leaves of a head that was not synced yet.
+    if bytes.iter().zip(MAGIC).any(|(byte, wanted)| byte != wanted && *byte != 0) {
         // Its records, if any, are marked and summed: they are looked for behind the head all the same.
         replay.corrupt.push(format!("{shown} at byte 0: not the head of a log segment"));
     }

@@ -186,6 +186,17 @@ impl Store {
         Ok(ids)
     }
 
+    /// Lends the names of some series, leaving out those that are gone. The table is held for reading meanwhile: name some
+    /// thousands at once, not all, and do not call the store from within.
+    pub fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
+        let table = self.table();
+        for id in ids {
+            if let Some((key, meta)) = table.key(*id).zip(table.meta(*id)) {
+                each(*id, key, meta.counter_type);
+            }
+        }
+    }
+
     /// Whether points of this id are nobody's any more: a merge of blocks drops them.
     pub fn is_removed(&self, id: SeriesId) -> bool {
         self.table().is_removed(id)

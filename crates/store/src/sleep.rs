@@ -102,7 +102,6 @@ impl Store {
             slept.asleep = self.fall_asleep(&mut state, now, each)?;
         }
         if now >= state.next_look && state.drowsy.is_empty() {
-            state.next_look = now + LOOK_S;
             if self.options.silent_s > 0 {
                 self.look(&mut state, now)?;
             }
@@ -111,6 +110,8 @@ impl Store {
             }
             self.merge_runs(now)?;
             self.compact_series_file()?;
+            // Else the next call tries again.
+            state.next_look = now + LOOK_S;
         }
         slept.drowsy = state.drowsy.len();
         Ok(slept)

@@ -10,12 +10,15 @@ pub struct Stats {
     /// Names in cold runs; one that slept several times may count more than once until runs are merged, and one that woke up or
     /// was removed still counts till then.
     pub series_asleep: u64,
+    /// Endpoints in cold runs, counted in the same way.
+    pub endpoints_asleep: u64,
     /// Endpoints that have a series awake.
     pub endpoints: usize,
     /// Points in memory.
     pub hot_points: u64,
     pub hot_bytes: usize,
-    /// Bytes that points took since the last flush began; `flush_bytes` bounds it.
+    /// Bytes of points that are in no block yet; `flush_bytes` triggers a flush, twice that is the bound while the disk
+    /// takes nothing.
     pub unflushed_bytes: usize,
     /// The table's memory, and what is kept of cold runs.
     pub index_bytes: usize,
@@ -34,7 +37,12 @@ pub struct Stats {
     pub too_old: u64,
     /// Points of series that were removed.
     pub unknown: u64,
+    /// Batches that the log could not take.
     pub log_errors: u64,
+    /// Times that the log was forced to the disk; under `Fsync::Always` batches that wait share one.
+    pub log_syncs: u64,
+    /// Points that were neither kept nor shown to the observer, as disk and memory were full.
+    pub unjudged: u64,
     pub flushes: u64,
     pub flush_errors: u64,
     /// Damaged chunks met by queries.
@@ -49,6 +57,7 @@ impl Store {
         let counters = &self.counters;
         let mut stats = Stats {
             series_file_bytes: self.series_bytes(),
+            endpoints_asleep: runs.iter().map(|run| run.endpoint_count).sum(),
             series_asleep: runs.iter().map(|run| run.series_count).sum(),
             cold_runs: runs.len(),
             cold_bytes: runs.iter().map(|run| run.bytes).sum(),
@@ -63,6 +72,8 @@ impl Store {
             too_old: count(&counters.too_old),
             unknown: count(&counters.unknown),
             log_errors: count(&counters.log_errors),
+            log_syncs: self.log.syncs(),
+            unjudged: count(&counters.unjudged),
             flushes: count(&counters.flushes),
             flush_errors: count(&counters.flush_errors),
             corrupt_reads: count(&counters.corrupt_reads),
@@ -71,7 +82,7 @@ impl Store {
         for hot in self.shards.iter() {
             stats.hot_points += hot.points();
             stats.hot_bytes += hot.memory_bytes();
-            stats.unflushed_bytes += hot.new_bytes();
+            stats.unflushed_bytes += hot.unflushed_bytes();
         }
         let table = self.table();
         stats.series = table.live();

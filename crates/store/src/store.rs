@@ -1,7 +1,10 @@
 //! Store: opening, appending points. Naming series, flushing, queries and searches are in files of their own.
 //!
-//! How a point goes: the log first (an error there applies nothing), then the hot chunks, one lock per shard and batch,
-//! and the observer sees it there. How a flush keeps that whole is in `flush.rs`.
+//! How a point goes: the log first, then the hot chunks, one lock per shard and batch, and the observer sees it there. A
+//! batch that the disk refuses is applied all the same and answered with the error: nobody is told that it is kept, but
+//! alarms go on, and sent again it meets duplicates in memory and gets its place in the log. Past [`UNFLUSHED_FACTOR`]
+//! times `flush_bytes` of points that no disk takes it is not applied, for memory has an end. How a flush keeps that whole
+//! is in `flush.rs`.
 //! Locks, always taken in this order, each for microseconds except where a disk is waited for:
 //! `flush` → `sleep` → `series` → `chains` → `gate` → a shard → `table`; the log's are innermost and held alone.
 //! Invariants: `&self` everywhere, no thread of its own, no clock: `now` is an argument.
@@ -22,6 +25,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use stdx::{Disk, RealDisk};
+
+/// A disk that takes neither log nor blocks for long may cost this many times `flush_bytes`: one for what waits for the
+/// next flush in any case, one for the fault.
+const UNFLUSHED_FACTOR: usize = 2;
 
 pub struct Store {
     pub(crate) options: Options,
@@ -66,6 +73,7 @@ pub(crate) struct Counters {
     pub too_old: AtomicU64,
     pub unknown: AtomicU64,
     pub log_errors: AtomicU64,
+    pub unjudged: AtomicU64,
     pub flushes: AtomicU64,
     pub flush_errors: AtomicU64,
     pub corrupt_reads: AtomicU64,
@@ -169,12 +177,13 @@ impl Store {
         Ok((store, recovery))
     }
 
-    /// Logs and applies a batch; on an error nothing of it is applied. Ids are from `finder` or `create`.
+    /// Logs and applies a batch. On an error it is not kept, though memory and the observer have had it unless memory is
+    /// full of what the disk refused (`Stats::unjudged`); send it again. Ids are from `finder` or `create`.
     pub fn append(&self, samples: &[Sample], now: i64, observer: &mut impl Observer) -> Result<Appended> {
         let mut scratch = lock(&self.scratch).pop().unwrap_or_default();
-        let result = self.append_with(samples, now, observer, &mut scratch);
+        let mut appended = Appended::default();
+        let result = self.append_with(samples, now, observer, &mut scratch, &mut appended);
         lock(&self.scratch).push(scratch);
-        let appended = result?;
         let counters = &self.counters;
         let counts = [
             (&counters.points, appended.stored),
@@ -186,36 +195,54 @@ impl Store {
         for (counter, count) in counts {
             counter.fetch_add(count as u64, Relaxed);
         }
-        Ok(appended)
+        result.map(|()| appended)
     }
 
+    /// Counts in `appended` what was applied, also where the log failed.
     fn append_with(
         &self,
         samples: &[Sample],
         now: i64,
         observer: &mut impl Observer,
         scratch: &mut Scratch,
-    ) -> Result<Appended> {
-        let oldest = (now - self.options.retention_raw_s).max(1);
+        appended: &mut Appended,
+    ) -> Result<()> {
+        let oldest = self.oldest_kept(now);
         self.sort_by_shard(samples, oldest, scratch);
         let accepted = scratch.order.len();
-        let mut appended = Appended { too_old: samples.len() - accepted, ..Appended::default() };
+        appended.too_old = samples.len() - accepted;
         if accepted == 0 {
-            return Ok(appended);
+            return Ok(());
         }
         scratch.bytes.clear();
         log::encode(samples.iter().copied().filter(|sample| acceptable(sample, oldest)), &mut scratch.bytes);
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        self.write_log(&scratch.bytes).inspect_err(|_| {
+        let logged = self.write_log(&scratch.bytes);
+        if logged.is_err() {
             self.counters.log_errors.fetch_add(1, Relaxed);
-        })?;
+            if self.is_full_of_unflushed() {
+                self.counters.unjudged.fetch_add(accepted as u64, Relaxed);
+                return logged;
+            }
+        }
         for shard in 0..self.shards.len() {
             let part = scratch.starts[shard] as usize..scratch.starts[shard + 1] as usize;
             if !part.is_empty() {
-                self.apply(samples, &scratch.order[part], shard, observer, &mut appended);
+                self.apply(samples, &scratch.order[part], shard, observer, appended);
             }
         }
-        Ok(appended)
+        logged
+    }
+
+    /// Whether what waits for the disk takes all the memory that it may.
+    fn is_full_of_unflushed(&self) -> bool {
+        let unflushed: usize = self.shards.iter().map(|hot| hot.unflushed_bytes()).sum();
+        unflushed > self.options.flush_bytes.saturating_mul(UNFLUSHED_FACTOR)
+    }
+
+    /// The oldest time of a point that is kept.
+    pub fn oldest_kept(&self, now: i64) -> i64 {
+        (now - self.options.retention_raw_s).max(1)
     }
 
     /// Fills `order` and `starts` with the acceptable samples, in the batch's order within each shard.
@@ -290,6 +317,16 @@ impl Store {
         let shard = geometry.shard_of(id);
         let hot = self.shards.lock(shard);
         look(&ShardView { hot: &hot, table: &self.table, geometry, shard })
+    }
+
+    /// Whether an append waits until the disk has it: not something to do on an async worker.
+    pub fn append_waits(&self) -> bool {
+        self.options.fsync == Fsync::Always
+    }
+
+    /// Points that were neither kept nor shown to the observer since start, as the disk and memory were full.
+    pub fn unjudged(&self) -> u64 {
+        self.counters.unjudged.load(Relaxed)
     }
 
     /// Makes everything durable. A flush may be left out, as the log holds everything.

@@ -1,5 +1,6 @@
 use super::*;
 use model::CounterType;
+use model::Tags;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io;

@@ -172,11 +172,6 @@ impl<'a> RunWriter<'a> {
         Ok(())
     }
 
-    /// Bytes of the file so far.
-    pub fn bytes(&self) -> u64 {
-        self.out.offset()
-    }
-
     /// Completes the file and makes it durable under its name; `None` when nothing was added.
     pub fn finish(mut self) -> Result<Option<Run>> {
         if self.series.entries == 0 {

@@ -187,30 +187,3 @@ fn a_block_that_cannot_be_read_is_never_written_over() {
     assert_eq!(disk.content(&path), damaged);
     assert_eq!(history(&store, a), [(NOW - 60, 2.0)]);
 }
-
-#[test]
-fn a_long_flush_does_not_put_off_the_sync() {
-    /// More series than a flush writes between two syncs.
-    const MANY: u32 = 17_000;
-    let fill = || {
-        let disk = FakeDisk::default();
-        let store = open(&disk);
-        let id = |i: u32| store.create(key("a", &i.to_string(), ""), CounterType::Gauge, 60).expect("room");
-        let batch: Vec<Sample> = (0..MANY).map(|i| sample(id(i), NOW, 1.0)).collect();
-        store.append(&batch, NOW, &mut ()).expect("room");
-        (disk, store)
-    };
-    let (disk, store) = fill();
-    store.flush(NOW).expect("room");
-    // Before the block has its name; what a flush does is the same each time.
-    let cut = disk.operations() - 6;
-    for seed in 0..8 {
-        let (disk, store) = fill();
-        disk.cut_power_at(cut);
-        store.flush(NOW).expect_err("the power goes");
-        drop(store);
-        disk.restart_after_power_cut(seed);
-        let (_, recovery) = open_with(&disk, options());
-        assert_eq!((recovery.blocks, recovery.series, recovery.points_replayed), (0, 17_000, 17_000));
-    }
-}

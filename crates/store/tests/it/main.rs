@@ -7,6 +7,7 @@ mod formats;
 mod model_test;
 mod queries;
 mod sleep;
+mod threads;
 mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
