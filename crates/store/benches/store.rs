@@ -134,7 +134,7 @@ fn fleet(series: u32) {
     sleep(&store, series);
 }
 
-/// Searches by name and tags, and how long the table was not to be had for writing meanwhile.
+/// Searches by name and by tags.
 fn searches(store: &Store, series: u32, when: &str) {
     let patterns = |text: &str| [Regex::new(text).expect("a pattern")];
     let find = |pattern: &str, tag_terms: &[&str]| {
@@ -161,7 +161,7 @@ fn sleep(store: &Store, series: u32) {
         (0..METRICS).map(|i| Sample { series: SeriesId(i), point: Point { time: later, value: 1.0 } }).collect();
     store.append(&batch, later, &mut ()).expect("room");
     store.flush(later).expect("room");
-    let before = (store.stats(), anonymous_bytes());
+    let before = store.stats();
     for (what, now) in [("looking and writing the run", later), ("falling asleep", later + 60)] {
         let (done, longest) = (AtomicBool::new(false), Mutex::new(Duration::ZERO));
         let began = Cpu::start();
@@ -183,13 +183,11 @@ fn sleep(store: &Store, series: u32) {
     }
     let after = store.stats();
     println!(
-        "memory: index {:.1} -> {:.1} MB, hot {:.1} -> {:.1} MB, anonymous {:.1} -> {:.1} MB; cold runs {:.1} bytes/series",
-        before.0.index_bytes as f64 / 1e6,
+        "memory: index {:.1} -> {:.1} MB, hot {:.1} -> {:.1} MB; cold runs {:.1} bytes/series",
+        before.index_bytes as f64 / 1e6,
         after.index_bytes as f64 / 1e6,
-        before.0.hot_bytes as f64 / 1e6,
+        before.hot_bytes as f64 / 1e6,
         after.hot_bytes as f64 / 1e6,
-        before.1 as f64 / 1e6,
-        anonymous_bytes() as f64 / 1e6,
         after.cold_bytes as f64 / f64::from(series),
     );
     searches(store, series, "asleep");
