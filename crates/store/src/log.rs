@@ -62,7 +62,7 @@ struct Writer {
     len: u64,
     /// Batches written so far.
     written: u64,
-    /// Full segments that were not synced since their last write.
+    /// Older segments that were not synced since their last write, also by a process before.
     unsynced: Vec<(PathBuf, Arc<dyn DiskFile>)>,
     /// Bytes of the segments before the current one.
     full: BTreeMap<u64, u64>,
@@ -85,18 +85,21 @@ impl Log {
         mut apply: impl FnMut(Sample),
     ) -> Result<(Log, Replay)> {
         disk.create_dir(dir).map_err(Error::disk("create", dir))?;
-        let mut full = BTreeMap::new();
+        let (mut full, mut unsynced) = (BTreeMap::new(), Vec::new());
         let mut replay = Replay::default();
         let numbers = segment_numbers(&*disk, dir)?;
         for number in &numbers {
-            let bytes = replay_segment(&*disk, dir, *number, &mut apply, &mut replay)?;
-            full.insert(*number, bytes);
+            let path = dir.join(segment_name(*number));
+            let file = disk.open_or_create(&path).map_err(Error::disk("open", &path))?;
+            full.insert(*number, replay_segment(&path, &*file, &mut apply, &mut replay)?);
+            // Whoever wrote it may have been killed before it was synced.
+            unsynced.push((path, file));
         }
         replay.segments = numbers.len();
         let number = numbers.last().map_or(1, |last| last + 1);
         let (file, path) = create_segment(&*disk, dir, number)?;
         let len = MAGIC.len() as u64;
-        let writer = Writer { file, path, number, len, written: 0, unsynced: Vec::new(), full };
+        let writer = Writer { file, path, number, len, written: 0, unsynced, full };
         let log = Log {
             disk,
             dir: dir.to_path_buf(),
@@ -127,8 +130,12 @@ impl Log {
     /// Makes everything that is written durable, short of what a failure leaves in doubt.
     pub fn sync(&self) -> Result<()> {
         let mut synced = self.synced.lock().expect("no panic while syncing");
-        let written = self.writer().written;
-        if written <= synced.to { Ok(()) } else { self.sync_locked(&mut synced) }
+        let writer = self.writer();
+        if writer.written <= synced.to && writer.unsynced.is_empty() {
+            return Ok(());
+        }
+        drop(writer);
+        self.sync_locked(&mut synced)
     }
 
     /// Makes the batches up to `number` durable, with all that were written meanwhile.
@@ -189,12 +196,16 @@ impl Log {
     /// Removes the segments below `number`.
     pub fn remove_below(&self, number: u64) -> Result<()> {
         let old: Vec<u64> = self.writer().full.range(..number).map(|(number, _)| *number).collect();
-        for number in old {
-            let path = self.dir.join(segment_name(number));
+        for number in &old {
+            let path = self.dir.join(segment_name(*number));
             self.disk.remove(&path).map_err(Error::disk("remove", &path))?;
             let mut writer = self.writer();
-            writer.full.remove(&number);
+            writer.full.remove(number);
             writer.unsynced.retain(|(unsynced, _)| *unsynced != path);
+        }
+        if !old.is_empty() {
+            // Else a power cut brings one back, perhaps torn, to be replayed in vain and reported.
+            self.disk.sync_dir(&self.dir).map_err(Error::disk("sync", &self.dir))?;
         }
         Ok(())
     }
@@ -236,16 +247,13 @@ fn create_segment(disk: &dyn Disk, dir: &Path, number: u64) -> Result<(Arc<dyn D
 
 /// Returns the segment's length after a torn tail was cut.
 fn replay_segment(
-    disk: &dyn Disk,
-    dir: &Path,
-    number: u64,
+    path: &Path,
+    file: &dyn DiskFile,
     apply: &mut impl FnMut(Sample),
     replay: &mut Replay,
 ) -> Result<u64> {
-    let path = dir.join(segment_name(number));
-    let file = disk.open_or_create(&path).map_err(Error::disk("open", &path))?;
-    let mut bytes = vec![0; file.len().map_err(Error::disk("read", &path))? as usize];
-    file.read_at(&mut bytes, 0).map_err(Error::disk("read", &path))?;
+    let mut bytes = vec![0; file.len().map_err(Error::disk("read", path))? as usize];
+    file.read_at(&mut bytes, 0).map_err(Error::disk("read", path))?;
     let shown = path.display();
     // Zeros are what a power cut leaves of a head that was not synced yet.
     if bytes.iter().zip(MAGIC).any(|(byte, wanted)| byte != wanted && *byte != 0) {
@@ -271,7 +279,7 @@ fn replay_segment(
             Item::Torn { offset, bytes } => {
                 replay.torn_bytes_cut += bytes as u64;
                 len = offset as u64;
-                file.set_len(len).map_err(Error::disk("cut", &path))?;
+                file.set_len(len).map_err(Error::disk("cut", path))?;
             }
         }
     }
