@@ -4,6 +4,7 @@
 //! Compat: the API's `graph/endpoint` and `graph/endpoint_counter` (spec/control-plane.md): patterns are all to match,
 //! tag terms are parts of a counter's text; endpoints come in order of first appearance, as from MySQL's ids.
 
+use crate::error::Result;
 use crate::store::Store;
 use crate::table::{Found, Table};
 use model::{CounterType, SeriesId, SeriesKey, Tags};
@@ -46,10 +47,10 @@ pub struct CounterRow {
 
 impl Store {
     /// The series of an endpoint and counter text, `metric` or `metric/tags` with the tags in any order.
-    pub fn series_id(&self, endpoint: &str, counter: &str) -> Option<SeriesId> {
+    pub fn find(&self, endpoint: &str, counter: &str) -> Result<Option<Found>> {
         let table = self.table();
-        let endpoint = table.endpoint_number(endpoint)?;
-        find_counter(&table, endpoint, counter).map(|found| found.id)
+        let Some(endpoint) = table.endpoint_number(endpoint) else { return Ok(None) };
+        Ok(find_counter(&table, endpoint, counter))
     }
 
     pub fn info(&self, id: SeriesId) -> Option<SeriesInfo> {

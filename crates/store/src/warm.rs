@@ -9,6 +9,7 @@
 //! Memory: 4 bytes per series while it runs.
 
 use crate::block::{Block, Entry, Reader};
+use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::hot::Windows;
 use crate::shard::Shards;
@@ -21,20 +22,23 @@ use stdx::Disk;
 /// A series that is silent for longer is not warmed (issue 3: such series leave memory).
 const SILENT_S: u32 = 2 * 86_400;
 
+/// Chunks are read in order; so much at once.
+const WINDOW_BYTES: usize = 64 << 10;
+
 pub(crate) fn load(
     disk: &dyn Disk,
-    blocks: &[Arc<Block>],
+    catalog: &Catalog,
     table: &Table,
     shards: &mut Shards,
     windows: Windows,
     now: i64,
     recovery: &mut Recovery,
 ) {
-    let Some(newest) = blocks.iter().map(|block| block.max_time).max() else { return };
+    let Some(newest) = catalog.all_raw().map(|block| block.max_time).max() else { return };
     // One sender's point of the future (the clock was wrong once) must not make all others look silent.
     let newest = newest.min(now.clamp(0, i64::from(u32::MAX)) as u32);
     let from = newest.saturating_sub(SILENT_S);
-    let recent: Vec<&Block> = blocks.iter().map(|block| &**block).filter(|block| block.max_time >= from).collect();
+    let recent: Vec<&Arc<Block>> = catalog.all_raw().filter(|block| block.max_time >= from).collect();
     let mut newest = vec![0u32; table.len()];
     for block in &recent {
         for_each_entry(disk, block, recovery, |_, entry| {
@@ -58,8 +62,8 @@ pub(crate) fn load(
             points.clear();
             reader.points(entry, window_from, u32::MAX, &mut points)?;
             let (hot, slot) = shards.of_mut(id);
-            for point in &points {
-                hot.load_flushed(slot, point.time as u32, point.value);
+            for (time, value) in &points {
+                hot.load_flushed(slot, *time, *value);
             }
             warmed += points.len() as u64;
             Ok(())
@@ -72,9 +76,9 @@ pub(crate) fn load(
 
 fn for_each_entry(
     disk: &dyn Disk,
-    block: &Block,
+    block: &Arc<Block>,
     recovery: &mut Recovery,
-    mut each: impl FnMut(&mut Reader<'_>, &Entry) -> Result<()>,
+    mut each: impl FnMut(&mut Reader, &Entry) -> Result<()>,
 ) {
     let mut note = |result: Result<()>| {
         if let Err(error) = result {
@@ -85,13 +89,12 @@ fn for_each_entry(
             }
         }
     };
-    let mut reader = match block.reader(disk) {
-        Ok(Some(reader)) => reader,
-        Ok(None) => return,
+    let mut reader = match Reader::open_ahead(disk, block, WINDOW_BYTES) {
+        Ok(reader) => reader,
         Err(error) => return note(Err(error)),
     };
     for page in 0..reader.page_count() {
-        match reader.page(page) {
+        match reader.page(page).map(<[Entry]>::to_vec) {
             Ok(entries) => entries.iter().for_each(|entry| note(each(&mut reader, entry))),
             Err(error) => note(Err(error)),
         }

@@ -79,13 +79,13 @@ fn a_definition_without_room_is_no_series() {
     disk.set_room(Some(5));
     let error = store.create(key("a", "m", ""), CounterType::Gauge, 60).expect_err("no room");
     assert!(matches!(error, Error::Disk { .. }));
-    assert_eq!(store.series_id("a", "m"), None);
+    assert_eq!(id_of(&store, "a", "m"), None);
     disk.set_room(None);
     let b = gauge(&store, "b");
     put(&store, b, NOW, 1.0);
     drop(store);
     let store = open(&disk);
-    assert_eq!(store.series_id("a", "m"), None);
+    assert_eq!(id_of(&store, "a", "m"), None);
     assert_eq!(history(&store, b), [(NOW, 1.0)]);
 }
 
