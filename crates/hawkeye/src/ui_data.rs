@@ -31,14 +31,14 @@ impl UiData for Engine {
     }
 
     fn last(&self, host: &str, counter: &str) -> Option<Point> {
-        self.store().last(self.store().find(host, counter).ok()??.id)
+        self.store().last(self.store().find(host, counter).ok()??)
     }
 
     fn history(&self, host: &str, counter: &str, from: i64, to: i64) -> Result<Option<Grid>, String> {
         let found = self.store().find(host, counter).map_err(|error| error.to_string())?;
-        let Some(id) = found.map(|found| found.id) else { return Ok(None) };
+        let Some(found) = found else { return Ok(None) };
         let query = Query { from, to, cf: Cf::Average, now: clock::now() };
-        let grid = self.store().query(id, &query).map_err(|error| error.to_string())?;
+        let grid = self.store().query(found, &query).map_err(|error| error.to_string())?;
         Ok(Some(Grid { step: grid.step, values: grid.values }))
     }
 }

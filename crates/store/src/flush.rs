@@ -11,12 +11,13 @@
 //! An error before 4 leaves everything in memory and in the log; the next try is [`RETRY_S`] later.
 //! Memory: a group's points, 64 KiB per day written, 4 bytes per series that is awake.
 
-use crate::block::{Block, DAY_S, Writer};
+use crate::block::{Block, DAY_S, Label, Writer};
 use crate::error::{Error, Result};
 use crate::log::Fsync;
 use crate::options::Options;
 use crate::shard::GROUP;
 use crate::store::{Store, block_dir, lock};
+use crate::table::Meta;
 use model::SeriesId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -32,7 +33,6 @@ const RETRY_S: i64 = 30;
 const RETENTION_CHECK_S: i64 = 60;
 
 pub(crate) struct State {
-    next_sequence: u64,
     next_flush: i64,
     /// After a failure nothing but the clock brings the next try.
     not_before: i64,
@@ -40,8 +40,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub fn new(next_sequence: u64, now: i64, options: &Options) -> State {
-        State { next_sequence, next_flush: now + options.flush_interval_s, not_before: now, next_retention: now }
+    pub fn new(now: i64, options: &Options) -> State {
+        State { next_flush: now + options.flush_interval_s, not_before: now, next_retention: now }
     }
 
     /// A clock that was ahead and is set back must not put off what is due: a machine that started with a wrong year would
@@ -109,7 +109,7 @@ impl Store {
     /// Writes all points that are only in memory and in the log to blocks.
     pub fn flush(&self, now: i64) -> Result<()> {
         let mut state = lock(&self.flush);
-        let result = self.flush_locked(&mut state);
+        let result = self.flush_locked();
         match &result {
             Ok(()) => {
                 self.counters.flushes.fetch_add(1, Relaxed);
@@ -125,7 +125,7 @@ impl Store {
         result
     }
 
-    fn flush_locked(&self, state: &mut State) -> Result<()> {
+    fn flush_locked(&self) -> Result<()> {
         let segment = {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             let segment = self.log.rotate()?;
@@ -133,7 +133,7 @@ impl Store {
             segment
         };
         // Behind the gate: the log that goes may hold points of series that were created an instant before it shut.
-        let written = self.sync_series().and_then(|()| self.write_blocks(state));
+        let written = self.sync_series().and_then(|()| self.write_blocks());
         let (new_blocks, newest) = match written {
             Ok(written) => written,
             Err(error) => {
@@ -141,9 +141,10 @@ impl Store {
                 return Err(error);
             }
         };
-        let mut blocks = self.blocks().to_vec();
-        blocks.extend(new_blocks.into_iter().map(Arc::new));
-        self.set_blocks(blocks);
+        self.update_blocks(|blocks| {
+            let new_blocks = new_blocks.into_iter().map(Arc::new);
+            Some(blocks.iter().cloned().chain(new_blocks).collect())
+        });
         let geometry = self.shards.geometry;
         for (group, newest) in &newest {
             let first = SeriesId(group * GROUP);
@@ -157,9 +158,9 @@ impl Store {
     }
 
     /// Returns the blocks and, by group of ids, the times up to which the chains are in them.
-    fn write_blocks(&self, state: &mut State) -> Result<(Vec<Block>, Vec<GroupTimes>)> {
+    fn write_blocks(&self) -> Result<(Vec<Block>, Vec<GroupTimes>)> {
         let dir = block_dir(&self.options);
-        let mut writers = Writers { store: self, dir: &dir, state, by_day: BTreeMap::new() };
+        let mut writers = Writers { store: self, dir: &dir, by_day: BTreeMap::new() };
         let mut newest = Vec::new();
         let (mut points, mut parts) = (Vec::new(), Vec::new());
         // A series that is created from here on has its points in the log's new segment.
@@ -193,41 +194,10 @@ impl Store {
             let start = points.len();
             *newest = hot.unflushed(slot, points);
             if points.len() > start {
-                parts.push(Part { id: SeriesId(id), step: meta.step, range: start..points.len() });
+                parts.push(Part { id: SeriesId(id), meta, range: start..points.len() });
             }
         }
         newest
-    }
-
-    fn drop_old_blocks(&self, now: i64) -> Result<usize> {
-        // Excludes a flush, which also replaces the list.
-        let _state = lock(&self.flush);
-        let blocks = self.blocks();
-        // Age is counted back from the newest data where the clock is ahead of it: a clock that jumps by a month for a
-        // minute must not take the history with it. A store that gets no more data keeps what it has.
-        let newest = blocks.iter().map(|block| i64::from(block.max_time)).max().unwrap_or(now);
-        let oldest = now.min(newest) - self.options.retention_raw_s;
-        let (mut keep, drop): (Vec<_>, Vec<_>) =
-            blocks.iter().cloned().partition(|block| i64::from(block.max_time) >= oldest);
-        if drop.is_empty() {
-            return Ok(0);
-        }
-        self.set_blocks(keep.clone());
-        let (mut removed, mut failed) = (0, None);
-        for block in drop {
-            match block.remove(&*self.disk) {
-                Ok(()) => removed += 1,
-                Err(error) => {
-                    // Back to the list, so that the next look tries again; else its space were lost until a restart.
-                    keep.push(block);
-                    failed = Some(error);
-                }
-            }
-        }
-        let Some(error) = failed else { return Ok(removed) };
-        keep.sort_by_key(|block| block.sequence);
-        self.set_blocks(keep);
-        Err(error)
     }
 }
 
@@ -237,7 +207,7 @@ type GroupTimes = (u32, Box<[u32; GROUP as usize]>);
 /// Where a series' points are in a group's copy.
 struct Part {
     id: SeriesId,
-    step: u32,
+    meta: Meta,
     range: Range<usize>,
 }
 
@@ -245,8 +215,7 @@ struct Part {
 struct Writers<'a> {
     store: &'a Store,
     dir: &'a Path,
-    state: &'a mut State,
-    by_day: BTreeMap<u32, Writer<'a>>,
+    by_day: BTreeMap<u32, Writer>,
 }
 
 impl Writers<'_> {
@@ -254,16 +223,15 @@ impl Writers<'_> {
     fn add(&mut self, part: &Part, points: &mut [(u32, f64)]) -> Result<()> {
         let count = keep_first_of_equal_times(points);
         for day_points in points[..count].chunk_by(|a, b| a.0 / DAY_S == b.0 / DAY_S) {
-            let time = day_points[0].0;
-            let writer = match self.by_day.entry(time / DAY_S) {
+            let day = day_points[0].0 / DAY_S;
+            let writer = match self.by_day.entry(day) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
-                    let sequence = self.state.next_sequence;
-                    self.state.next_sequence += 1;
-                    entry.insert(Writer::begin(&*self.store.disk, self.dir, time, sequence)?)
+                    let label = Label::flushed(day, self.store.next_number());
+                    entry.insert(Writer::begin(self.store.disk.clone(), self.dir, label)?)
                 }
             };
-            writer.add(part.id, part.step, day_points)?;
+            writer.add(part.id, part.meta, day_points)?;
         }
         Ok(())
     }
@@ -279,10 +247,7 @@ impl Writers<'_> {
             disk.sync_dir(self.dir).map_err(Error::disk("sync", self.dir))
         };
         match finish_all() {
-            Ok(()) => {
-                blocks.sort_by_key(|block: &Block| block.sequence);
-                Ok(blocks)
-            }
+            Ok(()) => Ok(blocks),
             Err(error) => {
                 // One that cannot be removed holds points twice after a restart; reading counts them once.
                 blocks.iter().for_each(|block| drop(block.remove(disk)));

@@ -386,6 +386,14 @@ impl Hot {
         older.into_iter()
     }
 
+    /// The oldest point of a series that is in no block yet.
+    pub fn oldest_unflushed(&self, slot: u32) -> Option<u32> {
+        let flushed = self.head(slot).map_or(0, |head| head.flushed);
+        let in_chain = self.walk(slot).take_while(|(time, _)| *time > flushed).last();
+        let late = self.side_points(slot, 0, u32::MAX);
+        in_chain.into_iter().chain(late).map(|(time, _)| time).min()
+    }
+
     /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a series that
     /// never changes has months of points in one run.
     pub fn is_complete_from(&self, slot: u32, from: u32) -> bool {

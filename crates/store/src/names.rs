@@ -142,7 +142,7 @@ impl Store {
             self.sync_series()?;
         }
         if self.table().dead() >= SWEEP_AT {
-            self.sweep();
+            self.sweep_table();
         }
         Ok(removed)
     }
@@ -166,6 +166,7 @@ impl Store {
         {
             let mut table = self.table_mut();
             known.iter().for_each(|id| table.remove(*id));
+            self.counters.removed_series.store(table.removed(), Relaxed);
         }
         for id in &known {
             let (mut hot, slot) = self.shards.lock_of(*id);

@@ -1,5 +1,6 @@
 //! Options: what the operator decides about the store, each with the reason for its default.
 
+use crate::block::Kind;
 use crate::error::{Error, Result};
 use crate::log::Fsync;
 use std::path::PathBuf;
@@ -23,6 +24,10 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Points older than this are refused, blocks older than this are removed.
     pub retention_raw_s: i64,
+    /// So long the roll-ups of five minutes are kept; 0: none are made.
+    pub retention_5m_s: i64,
+    /// So long the roll-ups of an hour are kept; 0: none are made.
+    pub retention_1h_s: i64,
     pub fsync: Fsync,
     /// A series that has had no point for so long leaves memory; it is still found and read, and wakes with its next point.
     /// 0 keeps all.
@@ -51,6 +56,8 @@ impl Default for Options {
             // Small enough to be read whole at start, large enough that creating one is rare.
             segment_bytes: 16 << 20,
             retention_raw_s: 30 * 86_400,
+            retention_5m_s: 180 * 86_400,
+            retention_1h_s: 730 * 86_400,
             fsync: Fsync::EverySecond,
             // A weekend: what is switched off on Friday evening and on again on Monday need not be read back.
             silent_s: 2 * 86_400,
@@ -64,7 +71,16 @@ impl Default for Options {
 impl Options {
     /// What is older than this is in no file.
     pub(crate) fn longest_retention_s(&self) -> i64 {
-        self.retention_raw_s
+        self.retention_raw_s.max(self.retention_5m_s).max(self.retention_1h_s)
+    }
+
+    /// So long blocks of a kind are kept; 0 for roll-ups that are not wanted.
+    pub(crate) fn retention_s(&self, kind: Kind) -> i64 {
+        match kind {
+            Kind::Raw => self.retention_raw_s,
+            Kind::FiveMinutes => self.retention_5m_s,
+            Kind::Hour => self.retention_1h_s,
+        }
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -84,6 +100,9 @@ impl Options {
                 self.silent_s == 0 || (600..=1000 * day).contains(&self.silent_s),
                 "silent_after must be 0, or between 10 minutes and 1000 days",
             ),
+            // A roll-up's times are seconds in 32 bits like any other.
+            ((0..=20_000 * day).contains(&self.retention_5m_s), "5m retention must be between 0 (off) and 20000 days"),
+            ((0..=20_000 * day).contains(&self.retention_1h_s), "1h retention must be between 0 (off) and 20000 days"),
             (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),
             (self.series_max > 0 && self.series_max < u32::MAX, "series_max must be between 1 and 4294967294"),
             (self.query_points_max > 0, "query_points_max must be at least 1"),

@@ -106,7 +106,7 @@ impl Store {
                 self.look(&mut state, now)?;
             }
             if self.table().dead() > 0 {
-                self.sweep();
+                self.sweep_table();
             }
             self.merge_runs(now)?;
             self.compact_series_file()?;
@@ -120,7 +120,7 @@ impl Store {
     /// The clock, or the newest data where the clock is ahead of it: a clock that jumps must not put a fleet to sleep.
     fn data_now(&self, now: i64) -> i64 {
         let in_memory = self.shards.iter().map(|hot| hot.newest_of_all()).max().unwrap_or(0);
-        let newest = in_memory.max(self.blocks().iter().map(|block| block.max_time).max().unwrap_or(0));
+        let newest = in_memory.max(self.blocks().all_raw().map(|block| block.max_time).max().unwrap_or(0));
         if newest == 0 { now } else { now.min(i64::from(newest)) }
     }
 
@@ -215,7 +215,7 @@ impl Store {
             }
         }
         if asleep > 0 {
-            self.sweep();
+            self.sweep_table();
             self.shards.iter().for_each(|mut hot| hot.shrink());
         }
         Ok(asleep)
@@ -278,7 +278,7 @@ impl Store {
     }
 
     /// Gives back what series that left the table still take there.
-    pub(crate) fn sweep(&self) {
+    pub(crate) fn sweep_table(&self) {
         let _chains = self.chains.write().unwrap_or_else(PoisonError::into_inner);
         let mut sweep = self.table_mut().begin_sweep();
         while !self.table_mut().sweep(&mut sweep, SWEEP_STEPS) {}

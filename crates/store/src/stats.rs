@@ -1,5 +1,6 @@
 //! Stats: figures for `/metrics`, counted where things happen and summed when somebody looks.
 
+use crate::block::Kind;
 use crate::store::Store;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -27,9 +28,13 @@ pub struct Stats {
     pub cold_bytes: u64,
     pub log_bytes: u64,
     pub segments: usize,
+    /// Files of blocks, those included that are to be removed, and their bytes.
     pub blocks: usize,
     pub block_bytes: u64,
     pub block_points: u64,
+    pub raw: KindStats,
+    pub rollups_5m: KindStats,
+    pub rollups_1h: KindStats,
     /// Since start, as everything below.
     pub points_total: u64,
     pub duplicates: u64,
@@ -47,11 +52,26 @@ pub struct Stats {
     pub flush_errors: u64,
     /// Damaged chunks met by queries.
     pub corrupt_reads: u64,
+    pub merges: u64,
+    pub merge_errors: u64,
+    /// Read and written by merges.
+    pub merge_bytes: u64,
+    /// Of those, written as roll-ups.
+    pub rollup_bytes: u64,
+}
+
+/// The blocks of one kind that queries read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindStats {
+    pub blocks: usize,
+    pub bytes: u64,
+    /// Points, or buckets.
+    pub points: u64,
 }
 
 impl Store {
     pub fn stats(&self) -> Stats {
-        let (blocks, runs) = (self.blocks(), self.runs());
+        let (catalog, runs) = (self.blocks(), self.runs());
         let (log_bytes, segments) = self.log.size();
         let count = |counter: &AtomicU64| counter.load(Relaxed);
         let counters = &self.counters;
@@ -63,9 +83,10 @@ impl Store {
             cold_bytes: runs.iter().map(|run| run.bytes).sum(),
             log_bytes,
             segments,
-            blocks: blocks.len(),
-            block_bytes: blocks.iter().map(|block| block.bytes).sum(),
-            block_points: blocks.iter().map(|block| block.points).sum(),
+            merges: count(&counters.merges),
+            merge_errors: count(&counters.merge_errors),
+            merge_bytes: count(&counters.merge_bytes),
+            rollup_bytes: count(&counters.rollup_bytes),
             points_total: count(&counters.points),
             duplicates: count(&counters.duplicates),
             late: count(&counters.late),
@@ -79,6 +100,21 @@ impl Store {
             corrupt_reads: count(&counters.corrupt_reads),
             ..Stats::default()
         };
+        for block in catalog.blocks() {
+            let of_kind = match block.label.kind {
+                Kind::Raw => &mut stats.raw,
+                Kind::FiveMinutes => &mut stats.rollups_5m,
+                Kind::Hour => &mut stats.rollups_1h,
+            };
+            of_kind.blocks += 1;
+            of_kind.bytes += block.bytes;
+            of_kind.points += block.points;
+        }
+        let (doomed, doomed_bytes) = self.doomed_files();
+        let kinds = [stats.raw, stats.rollups_5m, stats.rollups_1h];
+        stats.blocks = doomed + kinds.iter().map(|kind| kind.blocks).sum::<usize>();
+        stats.block_bytes = doomed_bytes + kinds.iter().map(|kind| kind.bytes).sum::<u64>();
+        stats.block_points = stats.raw.points;
         for hot in self.shards.iter() {
             stats.hot_points += hot.points();
             stats.hot_bytes += hot.memory_bytes();

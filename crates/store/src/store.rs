@@ -6,14 +6,17 @@
 //! times `flush_bytes` of points that no disk takes it is not applied, for memory has an end. How a flush keeps that whole
 //! is in `flush.rs`.
 //! Locks, always taken in this order, each for microseconds except where a disk is waited for:
-//! `flush` → `sleep` → `series` → `chains` → `gate` → a shard → `table`; the log's are innermost and held alone.
+//! `merge` → `flush` → `sleep` → `series` → `chains` → `gate` → a shard → `table`; the log's, and those of the lists of
+//! blocks and runs, are innermost and held alone.
 //! Invariants: `&self` everywhere, no thread of its own, no clock: `now` is an argument.
 
 use crate::block::{self, Block};
+use crate::catalog::{self, Catalog};
 use crate::cold::{self, Run};
 use crate::error::{Error, Result};
 use crate::hot::{Hot, Outcome, Windows};
 use crate::log::{self, Fsync, Log};
+use crate::merge::Doomed;
 use crate::names::{self, SeriesWriter};
 use crate::options::Options;
 use crate::series_file::SeriesFile;
@@ -46,8 +49,14 @@ pub struct Store {
     pub(crate) gate: RwLock<()>,
     pub(crate) log: Log,
     pub(crate) shards: Shards,
-    /// In order of sequence.
-    blocks: RwLock<Arc<Vec<Arc<Block>>>>,
+    blocks: RwLock<Arc<Catalog>>,
+    /// Held by whoever makes a new catalog from the one there is.
+    blocks_change: Mutex<()>,
+    pub(crate) next_number: AtomicU64,
+    /// Blocks that left the catalog and whose files are to go.
+    pub(crate) doomed: Mutex<Vec<Doomed>>,
+    pub(crate) merge: Mutex<crate::merge::State>,
+    pub(crate) opened_at: i64,
     pub(crate) flush: Mutex<crate::flush::State>,
     pub(crate) flush_wanted: AtomicBool,
     pub(crate) counters: Counters,
@@ -77,6 +86,11 @@ pub(crate) struct Counters {
     pub flushes: AtomicU64,
     pub flush_errors: AtomicU64,
     pub corrupt_reads: AtomicU64,
+    pub removed_series: AtomicU64,
+    pub merges: AtomicU64,
+    pub merge_errors: AtomicU64,
+    pub merge_bytes: AtomicU64,
+    pub rollup_bytes: AtomicU64,
 }
 
 /// What opening found.
@@ -144,7 +158,7 @@ impl Store {
 
         let windows = Windows { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
         let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
-        let (blocks, next_sequence) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
+        let (blocks, next_number) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
         let warm_from = crate::warm::from(&blocks, now);
         for (id, _, meta) in table.live_series() {
             let (hot, slot) = shards.of_mut(id);
@@ -153,7 +167,9 @@ impl Store {
         crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, warm_from, &mut recovery);
 
         let mut next_id = table.end();
-        next_id = blocks.iter().map(|block| block.last_series() + 1).fold(next_id, u32::max);
+        let used = blocks.blocks().iter().filter_map(|block| block.last_series());
+        next_id = used.map(|last| last.saturating_add(1)).fold(next_id, u32::max);
+        let counters = Counters { removed_series: AtomicU64::new(table.removed()), ..Counters::default() };
         let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
         let store = Store {
             disk,
@@ -167,9 +183,14 @@ impl Store {
             log,
             shards,
             blocks: RwLock::new(Arc::new(blocks)),
-            flush: Mutex::new(crate::flush::State::new(next_sequence, now, &options)),
+            blocks_change: Mutex::new(()),
+            next_number: AtomicU64::new(next_number),
+            doomed: Mutex::new(Vec::new()),
+            merge: Mutex::new(crate::merge::State::new(next_number)),
+            opened_at: now,
+            flush: Mutex::new(crate::flush::State::new(now, &options)),
             flush_wanted: AtomicBool::new(false),
-            counters: Counters::default(),
+            counters,
             scratch: Mutex::new(Vec::new()),
             _lock: lock,
             options,
@@ -367,13 +388,18 @@ impl Store {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The blocks as of now; those that are removed meanwhile read as empty.
-    pub(crate) fn blocks(&self) -> Arc<Vec<Arc<Block>>> {
+    /// The blocks as of now. Their files stay as long as this is held.
+    pub(crate) fn blocks(&self) -> Arc<Catalog> {
         self.blocks.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_blocks(&self, blocks: Vec<Arc<Block>>) {
-        *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(blocks);
+    /// Puts other blocks in the place of those there are, unless `change` answers `None`; says whether it did.
+    pub(crate) fn update_blocks(&self, change: impl FnOnce(&[Arc<Block>]) -> Option<Vec<Arc<Block>>>) -> bool {
+        let _change = lock(&self.blocks_change);
+        let Some(blocks) = change(self.blocks().blocks()) else { return false };
+        let catalog = Arc::new(Catalog::new(blocks));
+        *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+        true
     }
 }
 
@@ -391,22 +417,28 @@ fn acceptable(sample: &Sample, oldest: i64) -> bool {
     (oldest..=i64::from(u32::MAX)).contains(&sample.point.time)
 }
 
-/// Returns the blocks and the next sequence. A block that cannot be read is reported and left where it is, and no other
-/// gets its name.
-fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) -> Result<(Vec<Arc<Block>>, u64)> {
+/// Returns the blocks and the next number. A block that cannot be read is reported and left where it is, and no other gets
+/// its name. What a merge wrote anew before the power went is removed.
+fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) -> Result<(Catalog, u64)> {
     let (mut blocks, mut newest) = (Vec::new(), 0);
     for path in block::list(disk, dir)? {
-        newest = newest.max(block::sequence_of_name(&path));
+        newest = newest.max(block::number_of_name(&path));
         match Block::open(disk, path) {
             Ok(block) => blocks.push(Arc::new(block)),
             Err(error @ Error::Corrupt { .. }) => recovery.corrupt.push(error.to_string()),
             Err(error) => return Err(error),
         }
     }
-    blocks.sort_by_key(|block| block.sequence);
+    newest = blocks.iter().map(|block| block.label.number.max(block.label.last_flush)).fold(newest, u64::max);
+    let (blocks, superseded) = catalog::without_superseded(blocks);
+    for block in &superseded {
+        block.remove(disk)?;
+    }
+    if !superseded.is_empty() {
+        disk.sync_dir(dir).map_err(Error::disk("sync", dir))?;
+    }
     recovery.blocks = blocks.len();
-    let newest = blocks.last().map_or(newest, |block| newest.max(block.sequence));
-    Ok((blocks, newest + 1))
+    Ok((Catalog::new(blocks), newest + 1))
 }
 
 /// Applies the log; returns it and the next id that nothing on disk uses.

@@ -151,7 +151,7 @@ pub struct Table {
     hasher: RandomState,
     live: usize,
     live_endpoints: usize,
-    has_removed: bool,
+    removed: u64,
     /// What the next sweep has to do.
     dead: Vec<u32>,
     dirty_endpoints: Vec<u32>,
@@ -400,7 +400,7 @@ impl Table {
     pub fn remove(&mut self, id: SeriesId) {
         self.forget(id);
         self.set_end(id.0.saturating_add(1));
-        self.has_removed = true;
+        self.removed += u64::from(!self.is_removed(id));
         let removed = self.groups[(id.0 / GROUP) as usize].removed.get_or_insert_default();
         removed[(id.0 % GROUP / 64) as usize] |= 1 << (id.0 % 64);
     }
@@ -413,7 +413,12 @@ impl Table {
 
     /// Whether any id was ever removed.
     pub fn has_removed(&self) -> bool {
-        self.has_removed
+        self.removed > 0
+    }
+
+    /// How many ids were ever removed.
+    pub fn removed(&self) -> u64 {
+        self.removed
     }
 
     /// Whether a series of this name can be put under this id.

@@ -9,6 +9,7 @@
 //! Memory: 4 bytes per series that is awake, while it runs.
 
 use crate::block::{Block, Entry, Reader};
+use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::hot::Windows;
 use crate::shard::{GROUP, Shards};
@@ -21,23 +22,26 @@ use stdx::Disk;
 /// A series that is silent for longer is not warmed (issue 3: such series leave memory).
 const SILENT_S: u32 = 2 * 86_400;
 
+/// Chunks are read in order; so much at once.
+const WINDOW_BYTES: usize = 64 << 10;
+
 /// The time from which on points are read back; 0 when there is none.
-pub(crate) fn from(blocks: &[Arc<Block>], now: i64) -> u32 {
+pub(crate) fn from(catalog: &Catalog, now: i64) -> u32 {
     // One sender's point of the future (the clock was wrong once) must not make all others look silent.
-    let newest = blocks.iter().map(|block| block.max_time).max().unwrap_or(0);
+    let newest = catalog.all_raw().map(|block| block.max_time).max().unwrap_or(0);
     newest.min(now.clamp(0, i64::from(u32::MAX)) as u32).saturating_sub(SILENT_S)
 }
 
 pub(crate) fn load(
     disk: &dyn Disk,
-    blocks: &[Arc<Block>],
+    catalog: &Catalog,
     table: &Table,
     shards: &mut Shards,
     windows: Windows,
     from: u32,
     recovery: &mut Recovery,
 ) {
-    let recent: Vec<&Block> = blocks.iter().map(|block| &**block).filter(|block| block.max_time >= from).collect();
+    let recent: Vec<&Arc<Block>> = catalog.all_raw().filter(|block| block.max_time >= from).collect();
     // By group: of most ids that were ever given nothing may be awake.
     let mut newest: Vec<Option<Box<[u32; GROUP as usize]>>> = Vec::new();
     newest.resize_with(table.group_count() as usize, || None);
@@ -69,8 +73,8 @@ pub(crate) fn load(
             points.clear();
             reader.points(entry, window_from, u32::MAX, &mut points)?;
             let (hot, slot) = shards.of_mut(id);
-            for point in &points {
-                hot.load_flushed(slot, point.time as u32, point.value);
+            for (time, value) in &points {
+                hot.load_flushed(slot, *time, *value);
             }
             warmed += points.len() as u64;
             Ok(())
@@ -83,9 +87,9 @@ pub(crate) fn load(
 
 fn for_each_entry(
     disk: &dyn Disk,
-    block: &Block,
+    block: &Arc<Block>,
     recovery: &mut Recovery,
-    mut each: impl FnMut(&mut Reader<'_>, &Entry) -> Result<()>,
+    mut each: impl FnMut(&mut Reader, &Entry) -> Result<()>,
 ) {
     let mut note = |result: Result<()>| {
         if let Err(error) = result {
@@ -96,13 +100,12 @@ fn for_each_entry(
             }
         }
     };
-    let mut reader = match block.reader(disk) {
-        Ok(Some(reader)) => reader,
-        Ok(None) => return,
+    let mut reader = match Reader::open_ahead(disk, block, WINDOW_BYTES) {
+        Ok(reader) => reader,
         Err(error) => return note(Err(error)),
     };
     for page in 0..reader.page_count() {
-        match reader.page(page) {
+        match reader.page(page).map(<[Entry]>::to_vec) {
             Ok(entries) => entries.iter().for_each(|entry| note(each(&mut reader, entry))),
             Err(error) => note(Err(error)),
         }

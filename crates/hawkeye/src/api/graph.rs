@@ -292,7 +292,7 @@ fn points_asked(engine: &Engine, request: &HistoryRequest, query: &Query) -> u64
         for counter in &request.counters {
             // One that cannot be read is told when it is its turn.
             if let Ok(Some(found)) = engine.store().find(endpoint, counter) {
-                points = points.saturating_add(engine.store().rows(found.id, query) as u64);
+                points = points.saturating_add(engine.store().rows(found, query) as u64);
             }
         }
     }
@@ -328,7 +328,7 @@ fn write_element(
 ) -> bool {
     let store = engine.store();
     let read = || match store.find(endpoint, counter)? {
-        Some(found) => Ok(Some((found, store.query(found.id, query)?))),
+        Some(found) => Ok(Some((found, store.query(found, query)?))),
         None => Ok(None),
     };
     let known = read().unwrap_or_else(|error: store::Error| {
@@ -390,7 +390,7 @@ async fn last_points(
                 tracing::error!(pair.endpoint, pair.counter, %error, "cannot read a name");
                 None
             });
-            let last = found.and_then(|found| store.last(found.id));
+            let last = found.and_then(|found| store.last(found));
             let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
             let comma = if i == 0 { "" } else { "," };
             // What is unknown is time 0 and value 0, as in the original.

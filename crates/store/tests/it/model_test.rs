@@ -159,7 +159,7 @@ impl World {
         for series in 0..SERIES {
             self.check(series, 0, NOW);
             let last = self.model[series].iter().next_back().map(|(time, value)| Point { time: *time, value: *value });
-            assert_eq!(self.store().last_raw(self.ids[series]), last);
+            assert_eq!(self.store().last_raw(found(&self.store(), self.ids[series])), last);
         }
     }
 }

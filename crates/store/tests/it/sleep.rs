@@ -198,7 +198,7 @@ fn a_removed_sleeper_is_gone_for_good() {
             assert_eq!(counters(&store, 1), [""; 0]);
             assert_eq!(store.endpoint_ids(&["a"]).expect("names read"), [None]);
             let mut out = Vec::new();
-            assert!(matches!(store.history(ids[0], 0, now, &mut out), Err(Error::UnknownSeries(0))));
+            assert!(matches!(store.history(found(&store, ids[0]), 0, now, &mut out), Err(Error::UnknownSeries(0))));
             assert!(store.is_removed(ids[0]) && !store.is_removed(ids[1]));
         }
         let again = gauge(&store, "a");
@@ -444,7 +444,7 @@ fn a_disk_without_room_keeps_all_awake_and_is_tried_again() {
 #[test]
 fn names_of_points_that_have_all_expired_go() {
     let disk = FakeDisk::default();
-    let options = || Options { retention_raw_s: 86_400, ..short() };
+    let options = || Options { retention_raw_s: 86_400, retention_5m_s: 0, retention_1h_s: 0, ..short() };
     let store = open_at(&disk, options(), NOW);
     let a = gauge(&store, "a");
     put_at(&store, a, NOW, 1.0);
