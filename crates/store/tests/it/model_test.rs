@@ -17,6 +17,8 @@ enum Act {
     FailedFlush(u64),
     Tick,
     Sync,
+    /// Those that are an hour behind the newest data leave memory, if all of it is in blocks.
+    Sleep,
     /// The next life has this policy.
     Kill(Fsync),
     /// Power goes; before that all is synced, unless the policy has seen to that. The same for the next life.
@@ -40,6 +42,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0u64..600).prop_map(Act::FailedFlush),
         1 => Just(Act::Tick),
         1 => Just(Act::Sync),
+        3 => Just(Act::Sleep),
         2 => fsync.clone().prop_map(Act::Kill),
         1 => (any::<u64>(), fsync).prop_map(|(seed, fsync)| Act::PowerCut(seed, fsync)),
         1 => (0..SERIES).prop_map(Act::Remove),
@@ -52,6 +55,8 @@ struct World {
     disk: FakeDisk,
     fsync: Fsync,
     store: Option<Store>,
+    /// Looks for silent series have their own time, as they are half an hour apart.
+    now: i64,
     ids: [SeriesId; SERIES],
     newest: [i64; SERIES],
     model: [BTreeMap<i64, f64>; SERIES],
@@ -60,7 +65,7 @@ struct World {
 const NAMES: [&str; SERIES] = ["a", "b", "c", "d"];
 
 fn small(fsync: Fsync) -> Options {
-    Options { fsync, hot_window_s: 1200, late_window_s: 600, segment_bytes: 4096, ..options() }
+    Options { fsync, silent_s: 3600, hot_window_s: 1200, late_window_s: 600, segment_bytes: 4096, ..options() }
 }
 
 impl World {
@@ -70,7 +75,7 @@ impl World {
         let (store, _) = open_with(&disk, small(fsync));
         let ids = NAMES.map(|name| gauge(&store, name));
         let start = NOW - 600_000;
-        World { disk, fsync, store: Some(store), ids, newest: [start; SERIES], model: Default::default() }
+        World { disk, fsync, store: Some(store), now: NOW, ids, newest: [start; SERIES], model: Default::default() }
     }
 
     fn store(&self) -> &Store {
@@ -90,6 +95,12 @@ impl World {
             }
             Act::Tick => drop(self.store().tick(NOW).expect("room")),
             Act::Sync => self.store().sync().expect("room"),
+            Act::Sleep => {
+                self.now += 3600;
+                for now in [self.now, self.now + 60] {
+                    self.store().sleep_silent(now, &mut |_, _| ()).expect("room");
+                }
+            }
             Act::Kill(fsync) => {
                 self.store = None;
                 self.disk.restart_after_kill();
@@ -109,6 +120,7 @@ impl World {
                 self.model[series].clear();
             }
             Act::Retime(series, step) => {
+                self.wake(series);
                 self.store().set_meta(self.ids[series], CounterType::Gauge, step).expect("room");
             }
             Act::Check(series, from, len) => {
@@ -116,6 +128,11 @@ impl World {
                 self.check(series, from, from + len * 60);
             }
         }
+    }
+
+    /// As the door does: under its old id, whatever became of it.
+    fn wake(&self, series: usize) {
+        assert_eq!(gauge(self.store(), NAMES[series]), self.ids[series]);
     }
 
     fn reopen(&mut self, fsync: Fsync) {
@@ -133,6 +150,7 @@ impl World {
     fn put(&mut self, points: &[(usize, i64, f64)], room: Option<u64>) {
         let mut batch = Vec::new();
         for (series, ahead, value) in points {
+            self.wake(*series);
             let time = (self.newest[*series] + 60 * ahead).max(NOW - 2_000_000);
             self.newest[*series] = self.newest[*series].max(time);
             batch.push(sample(self.ids[*series], time, *value));
