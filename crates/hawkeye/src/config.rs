@@ -115,6 +115,9 @@ pub struct GraphConfig {
     /// Points this much older than the newest of their series are still merged in order (seconds).
     #[serde(deserialize_with = "seconds")]
     pub late_window: i64,
+    /// A series without a point for so long leaves memory; it stays searchable and readable (seconds; 0 is never).
+    #[serde(deserialize_with = "seconds")]
+    pub silent_after: i64,
     /// The most points in the answer to one query.
     pub query_points_max: usize,
     /// Open-Falcon's index database, kept for an old api beside this server; "" is none.
@@ -270,6 +273,7 @@ impl Default for GraphConfig {
             fsync: Fsync::Second,
             hot_window: 2 * 3600,
             late_window: 3600,
+            silent_after: 2 * 86_400,
             query_points_max: 2_000_000,
             index_url: MysqlUrl::default(),
             // Cleaners of the index look at days.
@@ -397,6 +401,10 @@ impl Config {
         }
         if !(10..=86_400).contains(&self.graph.index_refresh) {
             bail!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.graph.index_refresh);
+        }
+        let silent_after = self.graph.silent_after;
+        if silent_after != 0 && silent_after < self.graph.hot_window.max(3600) {
+            bail!("graph.silent_after is {silent_after} s: give \"0s\", or at least \"1h\" and graph.hot_window");
         }
         if self.graph.retention.raw < 3600 {
             bail!("graph.retention.raw is {} s: give at least \"1h\"", self.graph.retention.raw);
@@ -540,6 +548,7 @@ mod tests {
         check("memory_budget = \"1MiB\"", "memory_budget");
         check("[ingest]\nconnections_max = 9223372036854775807", "ingest.connections_max");
         check("[ingest]\nfuture_max = \"400000000000years\"", "ingest.future_max");
+        check("[graph]\nsilent_after = \"90m\"", "graph.silent_after");
         check("[ingest]\nmessage_timeout = \"2h\"", "ingest.message_timeout");
         check("roles = [\"judge\"]", "roles");
         check("roles = [\"juge\"]", "juge");

@@ -8,16 +8,19 @@
 //! change touches. A new series is bound when it is created.
 //! Locks, always in this order: shard of the store → judge of that shard → series table (read). Nobody who holds the
 //! table takes another.
+//! A series that nobody writes to leaves memory ([`Engine::sleep_silent`]): its bindings and alarms go with it, and come back
+//! when it is created again.
 //! Alarms whose rule or series goes get no event; the queue is told that they are closed, in order with the events.
 //! Invariants: a series that no rule matches costs one branch per point here; what cannot be written to the queue is kept
-//! (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
+//! (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order; a batch that the disk refuses is judged all the same.
+//! Memory: loading and catching up hold 4 bytes per series and the texts of [`SLICE`] series.
 
 use crate::clock;
 use crate::metrics::{push_counter, push_gauge};
 use crate::role::alarm::queue::{EventQueue, What};
 use judge::{Judge, OpenProblem, RuleId, RuleSet};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use store::{SeriesInfo, ShardView, Store};
@@ -28,6 +31,9 @@ const BACKLOG_MAX: usize = 20_000;
 /// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
 /// found later, by whoever walks over all series.
 const RECENT_MAX: usize = 4096;
+/// Series whose texts are copied at once, since the table must not be held while a judge is waited for: some 300 kB, and a
+/// tenth of a millisecond of the table.
+const SLICE: usize = 4096;
 
 pub struct Engine {
     store: Store,
@@ -36,6 +42,8 @@ pub struct Engine {
     queue: Arc<EventQueue>,
     backlog: Mutex<VecDeque<What>>,
     recent: Mutex<Vec<SeriesId>>,
+    /// Held while rules are loaded: which series there are must not change between listing and binding them.
+    loading: Mutex<()>,
     rules_version: AtomicU64,
     counts: Counts,
 }
@@ -49,18 +57,33 @@ struct Counts {
 
 /// Why a batch or a series was not taken.
 #[derive(Debug)]
-pub struct IngestError(store::Error);
+pub enum IngestError {
+    Store(store::Error),
+    /// Of a batch that is otherwise kept: sent again, it meets duplicates, and these series are created anew.
+    SeriesRemoved,
+}
 
 impl IngestError {
     /// True when only this series is refused (the table is full, the text too long), and the batch can go on without it.
     pub fn refuses_series(&self) -> bool {
-        matches!(self.0, store::Error::Full { .. } | store::Error::TextTooLong { .. } | store::Error::BadStep(_))
+        let IngestError::Store(error) = self else { return false };
+        matches!(error, store::Error::Full { .. } | store::Error::TextTooLong { .. } | store::Error::BadStep(_))
+    }
+
+    /// True when the operator must see to it.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, IngestError::Store(store::Error::Disk { .. }))
     }
 }
 
 impl std::fmt::Display for IngestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        match self {
+            IngestError::Store(error) => error.fmt(f),
+            IngestError::SeriesRemoved => {
+                f.write_str("series were removed while the batch was on its way; send it again")
+            }
+        }
     }
 }
 
@@ -75,6 +98,7 @@ impl Engine {
             queue,
             backlog: Mutex::default(),
             recent: Mutex::default(),
+            loading: Mutex::default(),
             rules_version: AtomicU64::new(0),
             counts: Counts::default(),
         }
@@ -91,10 +115,10 @@ impl Engine {
 
     /// Creates a series, or changes the type or step of one that exists, and binds it to its rules.
     pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId, IngestError> {
-        let id = self.store.create(key, counter_type, step).map_err(IngestError)?;
+        let id = self.store.create(key, counter_type, step).map_err(IngestError::Store)?;
         let known = self.store.finder().find(key);
         if known.is_some_and(|found| found.counter_type != counter_type || found.step != step) {
-            self.store.set_meta(id, counter_type, step).map_err(IngestError)?;
+            self.store.set_meta(id, counter_type, step).map_err(IngestError::Store)?;
         }
         let closed = self.judge(self.store.shard_of(id)).bind(id, key, counter_type);
         self.close(&closed);
@@ -110,67 +134,91 @@ impl Engine {
         out.append(&mut lock(&self.recent));
     }
 
-    /// Logs, stores and judges a batch. On an error nothing of it was kept.
+    /// Logs, stores and judges a batch. On an error it is not kept, or not all of it, though it may have been judged: it is
+    /// to be sent again. Where it waits until the disk has it, the runtime's other work goes on in other threads.
     pub fn append(&self, samples: &[Sample], now: i64) -> Result<(), IngestError> {
         if samples.is_empty() {
             return Ok(());
         }
         let mut observer = Observer { engine: self, now, judge: None, events: Vec::new() };
-        self.store.append(samples, now, &mut observer).map_err(IngestError)?;
-        Ok(())
+        let mut append = || self.store.append(samples, now, &mut observer);
+        let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
+        match appended.map_err(IngestError::Store)?.unknown {
+            0 => Ok(()),
+            _ => Err(IngestError::SeriesRemoved),
+        }
     }
 
     /// Deletes a series, its points and its bindings, and closes the alarms that were open on it, also when the deletion is
     /// not durable yet.
     pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
-        let Some(info) = self.store.info(id) else { return Ok(()) };
-        let removed = self.store.remove_series(id);
-        // One that could not be deleted is judged on.
-        if self.store.info(id).is_none() {
-            let open = self.judge(self.store.shard_of(id)).unbind(id);
-            self.forget(open.iter().map(|problem| alarm_id(problem.rule, &info)).collect());
-        }
-        removed.map(|_| ())
+        self.remove_together(&mut [id]).map(|_| ())
     }
 
     /// Deletes all series of some endpoints; answers how many endpoints had any, and how many series there were.
     pub fn remove_endpoints(&self, endpoints: &[String]) -> Result<(usize, usize), store::Error> {
-        let names: HashSet<&str> = endpoints.iter().map(String::as_str).collect();
-        let (mut found, mut ids) = (HashSet::new(), Vec::new());
-        self.store.for_each_series(&mut |id, key, _, _| {
-            if let Some(name) = names.get(key.endpoint) {
-                found.insert(*name);
-                ids.push(id);
+        let (mut found, mut removed) = (0, 0);
+        for endpoint in endpoints {
+            // Empty for a name that is there twice.
+            let mut ids = self.store.series_of_endpoint(endpoint)?;
+            found += usize::from(!ids.is_empty());
+            for ids in ids.chunks_mut(SLICE) {
+                removed += self.remove_together(ids)?;
             }
-        });
-        for id in &ids {
-            self.remove_series(*id)?;
         }
-        Ok((found.len(), ids.len()))
+        Ok((found, removed))
+    }
+
+    /// Also where the store's deletion is not durable yet.
+    fn remove_together(&self, ids: &mut [SeriesId]) -> Result<usize, store::Error> {
+        let infos: Vec<(SeriesId, SeriesInfo)> =
+            ids.iter().filter_map(|id| Some((*id, self.store.info(*id)?))).collect();
+        let removed = self.store.remove_many(ids);
+        let mut closed = Vec::new();
+        // One that could not be deleted is judged on; one that sleeps has no alarm.
+        for (id, info) in infos.iter().filter(|(id, _)| self.store.is_removed(*id)) {
+            let open = self.judge(self.store.shard_of(*id)).unbind(*id);
+            closed.extend(open.iter().map(|problem| alarm_id(problem.rule, key_of(info))));
+        }
+        self.forget(closed);
+        removed
+    }
+
+    /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are closed.
+    pub fn sleep_silent(&self, now: i64) -> Result<store::Slept, store::Error> {
+        let mut closed = Vec::new();
+        let slept = self.store.sleep_silent(now, &mut |id, key| {
+            let _loading = lock(&self.loading);
+            let open = self.judge(self.store.shard_of(id)).unbind(id);
+            closed.extend(open.iter().map(|problem| alarm_id(problem.rule, key)));
+        });
+        self.forget(closed);
+        slept
     }
 
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
     /// applies. Answers the rules that cannot be compiled.
     pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
+        let _loading = lock(&self.loading);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
         let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
-        // The texts are copied, for the table must not be held while a judge is waited for.
-        let mut series = Vec::new();
-        self.store.for_each_series(&mut |id, key, counter_type, _| {
+        let mut ids = Vec::new();
+        self.store.for_each_series(&mut |id, key, _, _| {
             if touched[self.store.shard_of(id)].covers(key) {
-                series.push((
-                    id,
-                    key.endpoint.to_string(),
-                    key.metric.to_string(),
-                    key.tags.as_str().to_string(),
-                    counter_type,
-                ));
+                ids.push(id);
             }
         });
-        for (id, endpoint, metric, tags, counter_type) in &series {
-            let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
-            closed.extend(self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type));
+        let mut slice: Vec<(SeriesId, [String; 3], CounterType)> = Vec::new();
+        for ids in ids.chunks(SLICE) {
+            slice.clear();
+            self.store.with_keys(ids, &mut |id, key, counter_type| {
+                slice.push((id, [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string), counter_type));
+            });
+            for (id, [endpoint, metric, tags], counter_type) in &slice {
+                let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
+                closed.extend(self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type));
+            }
         }
         self.close(&closed);
         self.rules_version.store(rules.version, Ordering::Relaxed);
@@ -193,15 +241,16 @@ impl Engine {
     pub fn catch_up(&self, oldest: i64) {
         let now = clock::now();
         let mut bound = Vec::new();
-        self.store.for_each_series(&mut |id, _, counter_type, step| bound.push((id, counter_type, step)));
-        bound.retain(|(id, _, _)| self.judge(self.store.shard_of(*id)).is_bound(*id));
-        for (id, counter_type, step) in bound {
+        self.store.for_each_series(&mut |id, _, _, _| bound.push(id));
+        bound.retain(|id| self.judge(self.store.shard_of(*id)).is_bound(*id));
+        for id in bound {
             // So young a point is in memory; a series that is silent for long must not be looked for on the disk.
             if self.store.newest_in_memory(id).is_none_or(|point| point.time < oldest) {
                 continue;
             }
             let mut events = Vec::new();
             self.store.with_tail(id, |view| {
+                let Some((counter_type, step)) = view.meta(id) else { return };
                 let window = Window(view);
                 self.judge(self.store.shard_of(id)).catch_up(id, counter_type, step, &window, now, &mut events);
                 self.send(&mut events);
@@ -209,17 +258,16 @@ impl Engine {
         }
     }
 
-    /// To be called each second: syncs the queue, and tries again to write what the disk refused.
-    pub fn tick(&self) {
-        if let Err(error) = self.queue.sync() {
-            tracing::error!(%error, "cannot sync the event queue");
-        }
-        let mut backlog = lock(&self.backlog);
-        // Whatever made it refuse was told when the first of these came.
-        if let Ok(left_out) = self.queue.append_mixed(backlog.make_contiguous()) {
-            self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
-            backlog.clear();
-        }
+    /// To be called each second: tries again to write what the queue refused, and syncs it.
+    pub fn tick(&self) -> std::io::Result<()> {
+        let written = {
+            let mut backlog = lock(&self.backlog);
+            self.queue.append_mixed(backlog.make_contiguous()).map(|left_out| {
+                self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
+                backlog.clear();
+            })
+        };
+        self.queue.sync().and(written)
     }
 
     /// Appends what the judges hold and have done to the metrics page.
@@ -256,7 +304,7 @@ impl Engine {
 
     /// Closes alarms, while their series still exist.
     fn close(&self, problems: &[OpenProblem]) {
-        let id = |problem: &OpenProblem| Some(alarm_id(problem.rule, &self.store.info(problem.series)?));
+        let id = |problem: &OpenProblem| Some(alarm_id(problem.rule, key_of(&self.store.info(problem.series)?)));
         self.forget(problems.iter().filter_map(id).collect());
     }
 
@@ -312,10 +360,13 @@ impl Engine {
     }
 }
 
+/// A series by its counter's text: the md5 of an alarm's id is of the whole text, wherever the metric ends.
+fn key_of(series: &SeriesInfo) -> SeriesKey<'_> {
+    SeriesKey { endpoint: &series.endpoint, metric: &series.counter, tags: Tags::EMPTY }
+}
+
 /// The id of the events of an alarm.
-fn alarm_id(rule: RuleId, series: &SeriesInfo) -> String {
-    // The md5 is of the whole text, wherever the metric ends.
-    let key = SeriesKey { endpoint: &series.endpoint, metric: &series.counter, tags: Tags::EMPTY };
+fn alarm_id(rule: RuleId, key: SeriesKey<'_>) -> String {
     match rule {
         RuleId::Strategy(rule) => format!("s_{rule}_{}", key.md5_hex()),
         RuleId::Expression(rule) => format!("e_{rule}_{}", key.md5_hex()),
@@ -444,10 +495,10 @@ mod tests {
         push(&engine, "h");
         // Also an alarm that is closed while its PROBLEM waits.
         engine.load(&Rules::default());
-        engine.tick();
+        engine.tick().expect_err("the queue is full");
         assert_eq!(lock(&engine.backlog).len(), 4);
         let cursor = make_room(&queue);
-        engine.tick();
+        engine.tick().expect("room");
         assert_eq!(lock(&engine.backlog).len(), 0, "the one that never fits does not stand in the way");
         assert_eq!(engine.counts.events_dropped.load(Ordering::Relaxed), 1);
         let read = read(&queue, cursor);
@@ -478,6 +529,69 @@ mod tests {
         recent.clear();
         engine.take_recent(&mut recent);
         assert_eq!(recent.len(), RECENT_MAX);
+    }
+
+    #[test]
+    fn a_batch_whose_series_was_removed_on_its_way_is_to_be_sent_again() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let engine = engine(dir.path(), &queue);
+        let key = |endpoint| SeriesKey { endpoint, metric: "m", tags: Tags::EMPTY };
+        let ids = ["gone", "h"].map(|host| engine.create(key(host), CounterType::Gauge, 60).expect("a series"));
+        let batch = ids.map(|series| Sample { series, point: Point { time: NOW, value: 9.0 } });
+        assert_eq!(engine.remove_endpoints(&["gone".to_string(), "gone".to_string()]).expect("room"), (1, 1));
+        let error = engine.append(&batch, NOW).expect_err("one of them is gone");
+        assert_eq!(error.to_string(), "series were removed while the batch was on its way; send it again");
+        assert!(!error.refuses_series() && !error.is_of_disk());
+        let stats = engine.store().stats();
+        assert_eq!((stats.unknown, stats.points_total), (1, 1), "the other is kept");
+        push(&engine, "gone");
+        engine.append(&batch[1..], NOW).expect("a repetition");
+        assert_eq!(read(&queue, 0).len(), 1, "and judged once");
+    }
+
+    #[test]
+    fn rules_reach_more_series_than_one_slice_holds() {
+        const HOSTS: usize = SLICE + 2;
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let engine = engine(dir.path(), &queue);
+        let rules = rules();
+        let mut hosts = HashMap::new();
+        for i in 0..HOSTS {
+            let host = format!("host-{i}");
+            let key = SeriesKey { endpoint: &host, metric: "m", tags: Tags::EMPTY };
+            engine.create(key, CounterType::Gauge, 60).expect("a series");
+            hosts.insert(host, rules.hosts["h"].clone());
+        }
+        engine.load(&Rules { hosts, ..Rules::default() });
+        let bound: usize = (0..engine.judges.len()).map(|shard| engine.judge(shard).stats().bound_series).sum();
+        assert_eq!(bound, HOSTS);
+    }
+
+    #[test]
+    fn a_silent_series_takes_its_bindings_and_alarms_along_and_gets_rules_when_it_wakes() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let engine = engine(dir.path(), &queue);
+        push(&engine, "h");
+        let later = NOW + 3 * 86_400;
+        let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
+        let other = engine.create(key, CounterType::Gauge, 60).expect("a series");
+        let point = Point { time: later, value: 9.0 };
+        engine.append(&[Sample { series: other, point }], later).expect("append");
+        engine.store().flush(later).expect("room");
+        assert_eq!(engine.sleep_silent(later).expect("room").drowsy, 1);
+        assert_eq!(queue.stats().open_problems, 1);
+        assert_eq!(engine.sleep_silent(later + 60).expect("room").asleep, 1);
+        let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
+        let What::Event(event) = &event.what else { panic!("{event:?}") };
+        assert_eq!(closed.what, What::Closed(event.id()));
+        assert_eq!(engine.judge(0).stats().bound_series, 0);
+        push(&engine, "h");
+        assert_eq!(engine.judge(0).stats().bound_series, 1);
+        assert_eq!(engine.remove_endpoints(&["h".into(), "h".into(), "nobody".into()]).expect("room"), (1, 1));
+        assert_eq!(engine.judge(0).stats().bound_series, 0);
     }
 
     #[test]

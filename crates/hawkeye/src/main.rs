@@ -7,6 +7,7 @@ mod clock;
 mod config;
 mod engine;
 mod ingest;
+mod keeper;
 mod loadgen;
 mod local_time;
 mod metrics;

@@ -13,6 +13,7 @@
 use crate::config::{Config, Fsync, Role, Semantics};
 use crate::engine::Engine;
 use crate::ingest::Ingest;
+use crate::keeper::Keeper;
 use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
 use crate::net::budget::Budget;
 use crate::net::listen::{ConnectionMetrics, Limits, bind, serve};
@@ -29,11 +30,11 @@ use crate::rules::{RulesTask, Settling, settle};
 use crate::{api, clock, pprof, ui};
 use anyhow::{Context, Result};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 
 /// Points older than this at a restart are not judged again: whoever was to hear of them has heard, or it is too late.
@@ -82,7 +83,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
     show_gauges(&metrics, &engine);
 
     let in_effect = rules.subscribe();
-    let mut keeper = StoreKeeper::start(engine.clone());
+    let mut keeper = Keeper::start(engine.clone());
     let (stop_rules, rules_stopping) = watch::channel(false);
     let mut rules_task = JoinSet::new();
     rules_task.spawn(async move {
@@ -131,7 +132,7 @@ async fn serve_until_signal(config: Arc<Config>, agent: Option<AgentConfig>, des
         Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
         Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
         Some(ended) = index_task.join_next() => Some(why("the index", ended)),
-        () = keeper.ended() => Some(anyhow::anyhow!("the store's thread ended by itself")),
+        name = keeper.ended() => Some(anyhow::anyhow!("the store's {name} thread ended by itself")),
     };
     tracing::info!("stopping");
     tokio::spawn(async move {
@@ -340,6 +341,7 @@ fn open_store(config: &Config) -> Result<Store> {
         dir: dir.join("store"),
         shard_count: SHARDS,
         hot_window_s: config.graph.hot_window,
+        silent_s: config.graph.silent_after,
         late_window_s: config.graph.late_window,
         // An eighth of the budget in points that are not in a block yet; the rest is index, tails and buffers.
         flush_bytes: (config.memory_budget / 8) as usize,
@@ -384,61 +386,16 @@ fn judge_options(config: &Config) -> judge::Options {
     }
 }
 
-/// The thread that keeps the store: sync, flush, retention, once a second. It is no async task, for it waits on the disk.
-struct StoreKeeper {
-    stop: mpsc::Sender<()>,
-    /// Its sender lives as long as the thread's work.
-    ended: oneshot::Receiver<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl StoreKeeper {
-    fn start(engine: Arc<Engine>) -> StoreKeeper {
-        let (stop, stopped) = mpsc::channel();
-        let (working, ended) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new()
-            .name("store".to_string())
-            .spawn(move || {
-                let _working = working;
-                let mut failing = false;
-                while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    engine.tick();
-                    match engine.store().tick(clock::now()) {
-                        Ok(_) => failing = false,
-                        Err(error) if !failing => {
-                            tracing::error!(%error, "the store cannot write; it tries again each second");
-                            failing = true;
-                        }
-                        Err(_) => {}
-                    }
-                }
-                engine.tick();
-            })
-            .expect("the system can start one more thread");
-        StoreKeeper { stop, ended, thread }
-    }
-
-    /// Returns when the thread has ended without being told to.
-    async fn ended(&mut self) {
-        // Nothing is ever sent.
-        let _ = (&mut self.ended).await;
-    }
-
-    fn stop(self) {
-        drop(self.stop);
-        if self.thread.join().is_err() {
-            tracing::error!("the store's thread panicked");
-        }
-    }
-}
-
 fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
     let engine = engine.clone();
     metrics.source(move |page| {
         let store = engine.store().stats();
         push_gauge(page, "resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
-        push_gauge(page, "series", "Series in the table", store.series as f64);
-        push_gauge(page, "endpoints", "Endpoints in the table", store.endpoints as f64);
+        push_gauge(page, "series", "Series in memory", store.series as f64);
+        push_gauge(page, "series_asleep", "Names in cold runs, of silent series", store.series_asleep as f64);
+        push_gauge(page, "endpoints", "Endpoints with a series in memory", store.endpoints as f64);
+        push_gauge(page, "store_cold_runs", "Files with names of silent series", store.cold_runs as f64);
+        push_gauge(page, "store_cold_bytes", "Size of those files", store.cold_bytes as f64);
         push_gauge(page, "store_hot_points", "Points in hot chunks", store.hot_points as f64);
         push_gauge(page, "store_hot_bytes", "Memory of hot chunks", store.hot_bytes as f64);
         push_gauge(page, "store_index_bytes", "Memory of the series table", store.index_bytes as f64);
@@ -452,6 +409,8 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         push_counter(page, "points_unknown_total", "Points of series deleted meanwhile, not kept", store.unknown);
         push_gauge(page, "store_unflushed_bytes", "Points that are not in a block yet", store.unflushed_bytes as f64);
         push_counter(page, "store_log_errors_total", "Batches that the log could not take", store.log_errors);
+        push_counter(page, "store_log_syncs_total", "Times the log was forced to the disk", store.log_syncs);
+        push_counter(page, "points_unjudged_total", "Points refused unjudged: disk and memory full", store.unjudged);
         push_counter(page, "store_flushes_total", "Flushes that wrote blocks", store.flushes);
         push_counter(page, "store_flush_errors_total", "Flushes that failed and are tried again", store.flush_errors);
         push_counter(page, "store_corrupt_reads_total", "Reads that met damage in a block", store.corrupt_reads);
@@ -477,6 +436,8 @@ fn announce(config: &Config, new_password: Option<&str>) {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// Handled, so that a limit on the size of files is an error of the write and not the end of the process.
+    _file_too_large: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -484,7 +445,9 @@ impl Signals {
         use tokio::signal::unix::{SignalKind, signal};
         let interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        Ok(Signals { interrupt, terminate })
+        let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        let _file_too_large = signal(file_too_large).context("cannot handle SIGXFSZ")?;
+        Ok(Signals { interrupt, terminate, _file_too_large })
     }
 
     async fn wait(&mut self) {

@@ -3,11 +3,14 @@
 //! `cargo bench -p store -- 100000` takes another number of series (default 1,000,000; 60 points each).
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
+use regex::Regex;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use store::{Cf, Options, Query, Store};
+use store::{Cf, EndpointQuery, Options, Query, Store};
 
 const METRICS: u32 = 200;
 const ROUNDS: i64 = 60;
@@ -112,6 +115,7 @@ fn fleet(series: u32) {
 
     tails(&store, series);
     queries(&store, series, "in memory");
+    searches(&store, series, "awake");
     drop(store);
 
     let began = Cpu::start();
@@ -127,6 +131,74 @@ fn fleet(series: u32) {
     let (store, recovery) = Store::open(options, START + 3600).expect("opens");
     println!("warm start: {:.2} s for {} points", began.elapsed().as_secs_f64(), recovery.points_warmed);
     queries(&store, series, "after a restart");
+    sleep(&store, series);
+}
+
+/// Searches by name and by tags.
+fn searches(store: &Store, series: u32, when: &str) {
+    let patterns = |text: &str| [Regex::new(text).expect("a pattern")];
+    let find = |pattern: &str, tag_terms: &[&str]| {
+        let patterns = patterns(pattern);
+        let query = EndpointQuery { patterns: &patterns, tag_terms, offset: 0, limit: 500 };
+        let began = Instant::now();
+        let found = store.endpoints(&query).expect("names read").len();
+        println!(
+            "search of {series} series {when}, {pattern:?} with {tag_terms:?}: {:.2} ms, {found} endpoints",
+            began.elapsed().as_secs_f64() * 1e3
+        );
+    };
+    find("host-0", &[]);
+    find("nobody", &[]);
+    find("", &["name.17"]);
+    find("", &["metric"]);
+    find("", &["nothing"]);
+}
+
+/// All series but those of one host fall silent.
+fn sleep(store: &Store, series: u32) {
+    let later = START + 3 * 86_400;
+    let batch: Vec<Sample> =
+        (0..METRICS).map(|i| Sample { series: SeriesId(i), point: Point { time: later, value: 1.0 } }).collect();
+    store.append(&batch, later, &mut ()).expect("room");
+    store.flush(later).expect("room");
+    let before = store.stats();
+    for (what, now) in [("looking and writing the run", later), ("falling asleep", later + 60)] {
+        let (done, longest) = (AtomicBool::new(false), Mutex::new(Duration::ZERO));
+        let began = Cpu::start();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // What a sender sees that looks up its series meanwhile.
+                while !done.load(Relaxed) {
+                    let began = Instant::now();
+                    drop(store.finder());
+                    let mut longest = longest.lock().expect("no panic");
+                    *longest = longest.max(began.elapsed());
+                }
+            });
+            let slept = store.sleep_silent(now, &mut |_, _| ()).expect("room");
+            done.store(true, Relaxed);
+            println!("{what}: {:.2} s, {slept:?}", began.elapsed().as_secs_f64());
+        });
+        println!("  longest wait for the table: {:.1} ms", longest.lock().expect("no panic").as_secs_f64() * 1e3);
+    }
+    let after = store.stats();
+    println!(
+        "memory: index {:.1} -> {:.1} MB, hot {:.1} -> {:.1} MB; cold runs {:.1} bytes/series",
+        before.index_bytes as f64 / 1e6,
+        after.index_bytes as f64 / 1e6,
+        before.hot_bytes as f64 / 1e6,
+        after.hot_bytes as f64 / 1e6,
+        after.cold_bytes as f64 / f64::from(series),
+    );
+    searches(store, series, "asleep");
+    let began = Cpu::start();
+    for i in METRICS..METRICS + 10_000.min(series - METRICS) {
+        let (endpoint, metric) =
+            (format!("host-{:05}.dc1.example", i / METRICS), format!("metric.name.{}", i % METRICS));
+        let key = SeriesKey { endpoint: &endpoint, metric: &metric, tags: Tags::EMPTY };
+        assert_eq!(store.create(key, CounterType::Gauge, 60).expect("room"), SeriesId(i));
+    }
+    println!("wake: {:.1} us/series", began.elapsed().as_secs_f64() * 1e6 / f64::from(10_000.min(series - METRICS)));
 }
 
 fn tails(store: &Store, series: u32) {

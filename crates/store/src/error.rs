@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
 pub enum Error {
-    /// The disk refused; nothing of the call was applied.
+    /// The disk refused; the call counts as not made.
     Disk { what: &'static str, path: PathBuf, cause: io::Error },
     /// Another process has the data directory.
     Locked { dir: PathBuf },

@@ -70,6 +70,15 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
 }
 
+/// As `blocking`, for work that may fail to read a file.
+async fn reading<T: Send + 'static>(
+    context: &Context,
+    work: impl FnOnce(&Engine) -> Result<T, store::Error> + Send + 'static,
+) -> Result<T, ApiError> {
+    let result = blocking(context, work).await?;
+    result.map_err(|error| ApiError::from(anyhow::Error::new(error).context("reading names")))
+}
+
 /// Query parameters as pairs; a name may repeat.
 fn pairs(query: &RawQuery) -> Vec<(String, String)> {
     parse_form(query.0.as_deref().unwrap_or("").as_bytes())
@@ -117,15 +126,15 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
     let Some(patterns) = q.split_whitespace().map(regex).collect::<Option<Vec<_>>>() else {
         return Ok(Json(json!([])));
     };
-    let rows = blocking(&context, move |engine| {
+    let rows = reading(&context, move |engine| {
         let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
         let mut rows =
-            engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit });
+            engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit })?;
         // As in the original: tags that match nothing are ignored when there is a q.
         if rows.is_empty() && !patterns.is_empty() && !tag_terms.is_empty() {
-            rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit });
+            rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit })?;
         }
-        rows
+        Ok(rows)
     })
     .await?;
     Ok(Json(rows.into_iter().map(|(id, endpoint)| json!({"endpoint": endpoint, "id": id})).collect()))
@@ -139,17 +148,17 @@ async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQ
         return Err(ApiError::bad("endpoints missing"));
     }
     let deadline: i64 = parameter(&pairs, "deadline").parse().unwrap_or(0);
-    let rows = blocking(&context, move |engine| {
+    let rows = reading(&context, move |engine| {
         let store = engine.store();
         let mut rows = Vec::new();
         for name in names.iter().take(PAGE_ROWS_MAX) {
-            let Some(id) = store.endpoint_ids(&[name])[0] else { continue };
+            let Some(id) = store.endpoint_ids(&[name])?[0] else { continue };
             let ts = store.endpoint_last_time(id).unwrap_or(0);
             if ts >= deadline {
                 rows.push(json!({"id": id, "endpoint": name, "ts": ts}));
             }
         }
-        rows
+        Ok(rows)
     })
     .await?;
     Ok(Json(rows.into()))
@@ -176,7 +185,7 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
         regex(text).map(|regex| (negated, regex))
     });
     let Some(patterns) = terms.collect::<Option<Vec<_>>>() else { return Ok(Json(json!([]))) };
-    let rows = blocking(&context, move |engine| {
+    let rows = reading(&context, move |engine| {
         engine.store().counters(&CounterQuery { endpoint_ids: &endpoint_ids, patterns: &patterns, offset, limit })
     })
     .await?;
@@ -281,8 +290,9 @@ fn points_asked(engine: &Engine, request: &HistoryRequest, query: &Query) -> u64
     let mut points = 0_u64;
     for endpoint in &request.hostnames {
         for counter in &request.counters {
-            if let Some(id) = engine.store().series_id(endpoint, counter) {
-                points = points.saturating_add(engine.store().rows(id, query) as u64);
+            // One that cannot be read is told when it is its turn.
+            if let Ok(Some(found)) = engine.store().find(endpoint, counter) {
+                points = points.saturating_add(engine.store().rows(found, query) as u64);
             }
         }
     }
@@ -317,26 +327,25 @@ fn write_element(
     out: &mut Pieces,
 ) -> bool {
     let store = engine.store();
-    let found = store.series_id(endpoint, counter).and_then(|id| Some((store.info(id)?, store.query(id, query))));
-    let known = match found {
-        Some((info, Ok(grid))) => Some((info, grid)),
-        Some((_, Err(error))) => {
-            tracing::error!(endpoint, counter, %error, "cannot read a series");
-            None
-        }
-        None => None,
+    let read = || match store.find(endpoint, counter)? {
+        Some(found) => Ok(Some((found, store.query(found, query)?))),
+        None => Ok(None),
     };
+    let known = read().unwrap_or_else(|error: store::Error| {
+        tracing::error!(endpoint, counter, %error, "cannot read a series");
+        None
+    });
     if known.is_none() && !keep_unknown {
         return false;
     }
     let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
     out.text.push(separator);
     out.text.push_str(head.trim_end_matches('}'));
-    let Some((info, grid)) = known else {
+    let Some((found, grid)) = known else {
         out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
         return true;
     };
-    write!(out.text, ",\"dstype\":\"{}\",\"step\":{},\"Values\":[", info.counter_type.ds_type(), grid.step)
+    write!(out.text, ",\"dstype\":\"{}\",\"step\":{},\"Values\":[", found.counter_type.ds_type(), grid.step)
         .expect("String");
     for (i, (time, value)) in grid.values.iter().enumerate() {
         let comma = if i == 0 { "" } else { "," };
@@ -377,7 +386,11 @@ async fn last_points(
         let mut text = "[".to_string();
         for (i, pair) in asked.iter().enumerate() {
             let store = engine.store();
-            let last = store.series_id(&pair.endpoint, &pair.counter).and_then(|id| store.last(id));
+            let found = store.find(&pair.endpoint, &pair.counter).unwrap_or_else(|error| {
+                tracing::error!(pair.endpoint, pair.counter, %error, "cannot read a name");
+                None
+            });
+            let last = found.and_then(|found| store.last(found));
             let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
             let comma = if i == 0 { "" } else { "," };
             // What is unknown is time 0 and value 0, as in the original.
@@ -430,8 +443,8 @@ async fn delete_counters(
         let mut affected = 0;
         for endpoint in &asked.endpoints {
             for counter in &asked.counters {
-                if let Some(id) = engine.store().series_id(endpoint, counter) {
-                    engine.remove_series(id)?;
+                if let Some(found) = engine.store().find(endpoint, counter)? {
+                    engine.remove_series(found.id)?;
                     affected += 1;
                 }
             }

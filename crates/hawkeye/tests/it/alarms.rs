@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::time::Instant;
 
 /// A strategy `cpu.idle all(#1) < 10` on a group with `host`, whose action calls `target`.
-fn make_strategy(api: &Api<'_>, host: &str, target: &Target) -> Value {
+pub fn make_strategy(api: &Api<'_>, host: &str, target: &Target) -> Value {
     let group = api.post("/hostgroup", json!({"name": format!("group of {host}")}));
     api.post("/hostgroup/host", json!({"hostgroup_id": group["id"], "hosts": [host]}));
     let template = api.post("/template", json!({"name": format!("template of {host}"), "parent_id": 0}));

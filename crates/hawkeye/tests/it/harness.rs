@@ -59,6 +59,15 @@ impl Server {
         self.child.wait().expect("wait");
     }
 
+    /// Lets no file of the running server grow beyond `bytes`; `None` takes that back.
+    pub fn limit_file_bytes(&self, bytes: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        let limit = Rlimit { current: bytes.or(maximum), maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit)
+            .expect("a limit within what this process has");
+    }
+
     /// Starts the program again on the same directory and ports, after `kill` or `stop`.
     pub fn restart(&mut self) {
         let (child, stdout) = spawn(self.dir.path());

@@ -5,6 +5,7 @@
 mod harness;
 
 mod alarms;
+mod disk;
 mod durability;
 mod hostile;
 mod points;

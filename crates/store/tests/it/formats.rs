@@ -3,6 +3,7 @@
 use crate::*;
 use std::fs;
 use std::path::Path;
+use store::{Cf, Query};
 
 const FORMS: usize = 8;
 
@@ -57,6 +58,10 @@ fn write_this_version() {
             }
         }
     }
+    // The first day is over: one block, with both kinds of roll-ups.
+    while store.merge_step(NOW, 1 << 20).expect("room").more {}
+    let stats = store.stats();
+    assert!(stats.raw.blocks > 1 && (stats.rollups_5m.blocks, stats.rollups_1h.blocks) == (1, 1));
     store.remove_series(removed).expect("room");
     store.close(NOW).expect("room");
 }
@@ -78,9 +83,13 @@ fn version_01_reads() {
     assert_eq!((recovery.series, recovery.corrupt, recovery.torn_bytes_cut), (FORMS, Vec::new(), 0));
     assert!(recovery.blocks > 0 && recovery.points_replayed > 0);
     for i in 0..FORMS {
-        let id = store.series_id(&format!("host-{}", i % 2), &format!("a.metric/n={i}")).expect("known");
+        let id = id_of(&store, &format!("host-{}", i % 2), &format!("a.metric/n={i}")).expect("known");
         assert_eq!(history(&store, id), points(i), "series {i}");
+        let query = Query { from: NOW - 90_000, to: NOW, cf: Cf::Max, now: NOW + 60 * 86_400 };
+        let rolled_up = store.query(found(&store, id), &query).expect("reads");
+        assert_eq!(rolled_up.step, 180 * 300);
+        assert!(rolled_up.values.iter().any(|row| row.1.is_some()), "series {i}");
         assert_eq!(series(&store, i), id);
     }
-    assert_eq!(store.series_id("removed", "m"), None);
+    assert_eq!(id_of(&store, "removed", "m"), None);
 }

@@ -4,15 +4,18 @@ mod basics;
 mod crash;
 mod disk_full;
 mod formats;
+mod merges;
 mod model_test;
 mod queries;
+mod sleep;
+mod threads;
 mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use std::path::PathBuf;
 use std::sync::Arc;
 use stdx::FakeDisk;
-use store::{Appended, Options, Recovery, Store};
+use store::{Appended, Found, Options, Recovery, Store};
 
 /// A Sunday noon; nothing depends on it.
 const NOW: i64 = 1_600_000_000 / 86_400 * 86_400 + 43_200;
@@ -47,12 +50,22 @@ fn put(store: &Store, series: SeriesId, time: i64, value: f64) -> Appended {
     store.append(&[sample(series, time, value)], NOW, &mut ()).expect("the disk has room")
 }
 
+/// What a caller that looked the series up would have; one that is not there reads as a gauge.
+fn found(store: &Store, id: SeriesId) -> Found {
+    let (counter_type, step) = store.info(id).map_or((CounterType::Gauge, 60), |info| (info.counter_type, info.step));
+    Found { id, counter_type, step }
+}
+
+fn id_of(store: &Store, endpoint: &str, counter: &str) -> Option<SeriesId> {
+    store.find(endpoint, counter).expect("the names read").map(|found| found.id)
+}
+
 fn history(store: &Store, series: SeriesId) -> Vec<(i64, f64)> {
     history_of(store, series, 0, i64::MAX)
 }
 
 fn history_of(store: &Store, series: SeriesId, from: i64, to: i64) -> Vec<(i64, f64)> {
     let mut out = Vec::new();
-    store.history(series, from, to, &mut out).expect("history reads");
+    store.history(found(store, series), from, to, &mut out).expect("history reads");
     out.iter().map(|point| (point.time, point.value)).collect()
 }

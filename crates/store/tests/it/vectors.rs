@@ -85,7 +85,7 @@ fn compare(store: &Store, fed: &Fed, vector: &Value, compared: &mut Compared) {
     let Some(cf) = Cf::parse(request["consolFun"].as_str().expect("a text")) else { return };
     let now = vector["now"].as_i64().expect("a number");
     let query = Query { from: number("start"), to: number("end"), cf, now };
-    let grid = store.query(fed.id, &query).expect("answers");
+    let grid = store.query(found(&store, fed.id), &query).expect("answers");
     let ours: BTreeMap<i64, Option<f64>> = grid.values.iter().copied().collect();
     let row = i64::from(grid.step);
     let values = vector["response"]["values"].as_array().expect("a list");
@@ -124,7 +124,7 @@ fn compare_last(store: &Store, fed: &Fed, vector: &Value, compared: &mut Compare
     let theirs = &vector["response"]["value"];
     let (time, value) = (theirs[0].as_i64().expect("a time"), theirs[1].as_f64().expect("a value"));
     let raw = vector["kind"] == "LastRaw";
-    let ours = if raw { store.last_raw(fed.id) } else { store.last(fed.id) };
+    let ours = if raw { store.last_raw(found(&store, fed.id)) } else { store.last(found(&store, fed.id)) };
     if time == 0 {
         // The original answers from its cache of three points only, and needs neighbours for a rate.
         return;

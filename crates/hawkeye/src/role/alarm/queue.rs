@@ -226,7 +226,8 @@ impl EventQueue {
             open,
             buffer: Vec::new(),
             tail_dirty: false,
-            unsynced: false,
+            // Whoever wrote it may have been killed before it was synced.
+            unsynced: true,
         };
         let queue = EventQueue { dir: dir.to_path_buf(), options, state: Mutex::new(state), appended: Notify::new() };
         found.tell(dir);
