@@ -158,8 +158,8 @@ impl Store {
         let (blocks, next_sequence) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
         crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, now, &mut recovery);
 
-        let mut next_id = table.len() as u32;
-        next_id = blocks.iter().map(|block| block.last_series() + 1).fold(next_id, u32::max);
+        let known = table.len() as u32;
+        let next_id = blocks.iter().map(|block| next_after(block.last_series(), known)).fold(known, u32::max);
         let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
         let store = Store {
             disk,
@@ -496,6 +496,14 @@ fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) 
     Ok((blocks, newest + 1))
 }
 
+/// More definitions cannot be lost in a row (a 64 MiB hole of them); an id further on is damage that no checksum saw.
+const LOST_IDS_MAX: u32 = 1 << 20;
+
+/// The id after one that a log or a block names, where `known` ids are defined.
+fn next_after(id: u32, known: u32) -> u32 {
+    if id.saturating_sub(known) < LOST_IDS_MAX { id.saturating_add(1) } else { known }
+}
+
 /// Applies the log; returns it and the next id that nothing on disk uses.
 fn replay_log(
     disk: &Arc<dyn Disk>,
@@ -512,7 +520,7 @@ fn replay_log(
         let id = sample.series;
         if id.0 as usize >= table.len() {
             lost += 1;
-            next_id = next_id.max(id.0.saturating_add(1));
+            next_id = next_id.max(next_after(id.0, table.len() as u32));
         } else if acceptable(&sample, oldest) {
             let (hot, slot) = shards.of_mut(id);
             // A series that was removed since is unknown here, and so are its points.
