@@ -3,7 +3,7 @@
 
 mod edits;
 
-use edits::{HOSTS, NOW, all, append, edit, fill, find, history, open, series};
+use edits::{HOSTS, NOW, all, answered, append, edit, file, fill, find, history, open, series};
 use libfuzzer_sys::fuzz_target;
 use stdx::FakeDisk;
 use store::{Cf, Query};
@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let (store, _) = open(&disk);
     fill(&store, NOW - 90_000 - 7200);
     store.flush(NOW).expect("room");
-    let path = find(&disk, "blk");
+    let path = file(&disk, "blk");
     // In another block and day, and behind that in the log.
     let sure = [(NOW - 3600, 1.5), (NOW, 2.5)];
     for (time, value) in sure {
@@ -28,15 +28,15 @@ fuzz_target!(|input: &[u8]| {
     let (store, _) = open(&disk);
     all(&store);
     for host in HOSTS {
-        let Some(id) = store.series_id(host, "m") else { continue };
+        let Some(series) = find(&store, host) else { continue };
         let query = Query { from: NOW - 2 * 86_400, to: NOW, cf: Cf::Average, now: NOW };
-        store.query(id, &query).expect("damage costs points, not the answer");
-        store.last(id);
-        store.last_raw(id);
+        answered(store.query(series, &query));
+        store.last(series);
+        store.last_raw(series);
     }
-    let found = history(&store, "a");
-    for (time, value) in sure {
-        assert!(found.iter().any(|point| point.time == time && point.value == value), "{found:?}");
+    // Their values the hostile block may have claimed first, but not their places.
+    if let Some(found) = history(&store, "a") {
+        assert!(sure.iter().all(|(time, _)| found.iter().any(|point| point.time == *time)), "{found:?}");
     }
     // What is read is also written again.
     store.flush(NOW).expect("room");

@@ -3,7 +3,7 @@
 
 mod edits;
 
-use edits::{NOW, all, append, edit, fill, find, open, series};
+use edits::{NOW, all, append, edit, file, fill, find, open, series};
 use libfuzzer_sys::fuzz_target;
 use stdx::FakeDisk;
 
@@ -12,7 +12,7 @@ fuzz_target!(|input: &[u8]| {
     let (store, _) = open(&disk);
     fill(&store, NOW - 7200);
     drop(store);
-    edit(&disk, &find(&disk, "log"), input);
+    edit(&disk, &file(&disk, "log"), input);
 
     let (store, first) = open(&disk);
     let found = all(&store);
@@ -22,11 +22,11 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!((second.points_replayed, second.torn_bytes_cut), (first.points_replayed, 0));
     assert_eq!(second.corrupt, first.corrupt);
 
-    let id = series(&store, "new");
-    append(&store, &[(id, NOW, 1.5)]);
+    append(&store, &[(series(&store, "new"), NOW, 1.5)]);
     drop(store);
     let (store, third) = open(&disk);
     assert_eq!(third.points_replayed, first.points_replayed + 1);
-    assert_eq!(store.last_raw(id).map(|point| (point.time, point.value)), Some((NOW, 1.5)));
+    let newest = find(&store, "new").and_then(|new| store.last_raw(new));
+    assert_eq!(newest.map(|point| (point.time, point.value)), Some((NOW, 1.5)));
     assert_eq!(all(&store), found);
 });
