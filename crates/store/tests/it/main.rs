@@ -85,8 +85,8 @@ fn rows_of_points(points: &[(i64, f64)], is_gauge: bool, grid: &Grid, row_s: i64
     let row = |(end, _): &(i64, Option<f64>)| {
         let after = before.max(end - row_s);
         before = *end;
-        let row: Vec<f64> =
-            values.iter().filter(|(time, _)| *time > after && time <= end).map(|(_, value)| *value).collect();
+        let row = values.partition_point(|(time, _)| *time <= after)..values.partition_point(|(time, _)| time <= end);
+        let row: Vec<f64> = values[row.start..row.end.max(row.start)].iter().map(|(_, value)| *value).collect();
         let best = row.iter().copied();
         match cf {
             Cf::Average => (!row.is_empty()).then(|| row.iter().sum::<f64>() / row.len() as f64),
