@@ -11,7 +11,7 @@ mod arena;
 mod block;
 mod catalog;
 pub mod chunk;
-mod column;
+pub mod column;
 mod error;
 mod flush;
 mod hot;

@@ -103,7 +103,7 @@ fn next_entry(input: &mut Input, store: &Store, damaged: &mut BTreeSet<u64>) -> 
 
 impl Job {
     pub fn begin(store: &Store, plan: Plan) -> Result<Job> {
-        debug_assert!(plan.inputs.len() + plan.before.len() <= INPUTS_MAX);
+        assert!(plan.inputs.len() + plan.before.len() <= INPUTS_MAX, "the planner folds some first");
         let open = |blocks: &[Arc<Block>]| blocks.iter().map(|block| Input::open(store, block)).collect::<Result<_>>();
         let (inputs, before) = (open(&plan.inputs)?, open(&plan.before)?);
         let dir = block_dir(&store.options);
