@@ -58,7 +58,7 @@ fn script(store: &Store, ledger: &mut Ledger, fsync: Fsync) -> Result<(), store:
 fn stored(store: &Store) -> BTreeMap<(&'static str, i64), f64> {
     let mut all = BTreeMap::new();
     for name in NAMES {
-        if let Some(id) = id_of(&store, name, "m") {
+        if let Some(id) = id_of(store, name, "m") {
             all.extend(history(store, id).into_iter().map(|(time, value)| ((name, time), value)));
         }
     }

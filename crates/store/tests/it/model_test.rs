@@ -159,7 +159,7 @@ impl World {
                 self.check_rows(series, self.newest[series] - 250_000, NOW, NOW + later * 86_400);
             }
             let last = self.model[series].iter().next_back().map(|(time, value)| Point { time: *time, value: *value });
-            assert_eq!(self.store().last_raw(found(&self.store(), self.ids[series])), last);
+            assert_eq!(self.store().last_raw(found(self.store(), self.ids[series])), last);
         }
     }
 }

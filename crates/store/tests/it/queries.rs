@@ -5,7 +5,7 @@ use regex::Regex;
 use store::{Cf, CounterQuery, EndpointQuery, Error, Query};
 
 fn grid(store: &Store, id: SeriesId, from: i64, to: i64, cf: Cf) -> Vec<(i64, Option<f64>)> {
-    store.query(found(&store, id), &Query { from, to, cf, now: NOW }).expect("answers").values
+    store.query(found(store, id), &Query { from, to, cf, now: NOW }).expect("answers").values
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn compare_last(store: &Store, fed: &Fed, vector: &Value, compared: &mut Compare
     let theirs = &vector["response"]["value"];
     let (time, value) = (theirs[0].as_i64().expect("a time"), theirs[1].as_f64().expect("a value"));
     let raw = vector["kind"] == "LastRaw";
-    let ours = if raw { store.last_raw(found(&store, fed.id)) } else { store.last(found(&store, fed.id)) };
+    let ours = if raw { store.last_raw(found(store, fed.id)) } else { store.last(found(store, fed.id)) };
     if time == 0 {
         // The original answers from its cache of three points only, and needs neighbours for a rate.
         return;
