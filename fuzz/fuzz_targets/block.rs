@@ -41,4 +41,6 @@ fuzz_target!(|input: &[u8]| {
     // What is read is also written again.
     store.flush(NOW).expect("room");
     store.tick(NOW + 60).expect("room");
+    while store.merge_step(NOW + 7 * 86_400, 1 << 20).expect("room").more {}
+    all(&store);
 });

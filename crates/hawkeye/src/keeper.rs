@@ -3,8 +3,9 @@
 //! Why threads: a sync each second is a promise, and must not wait for a flush of a minute. They are no async tasks, for
 //! they stand still while the disk works.
 //! How: `sync` makes the log and the event queue durable each second; `flush` moves points from memory to blocks and drops
-//! what is older than the retention, when it is due, and lets silent series leave memory. A fault is told when it begins and when it is over, and tried again
-//! each second, or when the store says.
+//! what is older than the retention, when it is due, and lets silent series leave memory; `merge` merges blocks and makes
+//! roll-ups, at a pace that leaves the disk to others. A fault is told when it begins and when it is over, and tried
+//! again when it is next due.
 //! Invariants: a thread that ends by itself, by a panic, is seen by whoever awaits [`Keeper::ended`]; `stop` lets each
 //! finish what it has begun.
 
@@ -18,6 +19,15 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Ticks between two calls for silent series.
 const SLEEP_TICKS: u32 = 60;
+
+/// A merge reads and writes about so much between two pauses. A guess: some ten milliseconds of a slow disk.
+const MERGE_STEP_BYTES: u64 = 1 << 20;
+
+/// What merging may read and write together in a second. A million series of a day are some 3 GB: done in three minutes.
+const MERGE_BYTES_PER_S: f64 = (16 << 20) as f64;
+
+/// Between two looks for something to merge.
+const MERGE_LOOK: Duration = Duration::from_secs(60);
 
 /// A power cut may cost what came since the last sync (`graph.fsync = "second"`), so it is a second.
 const TICK: Duration = Duration::from_secs(1);
@@ -40,7 +50,8 @@ impl Keeper {
         let (ending, ended) = channel(1);
         let threads = vec![
             Worker::start("sync", ending.clone(), TICK, sync_work(engine.clone())),
-            Worker::start("flush", ending, TICK, flush_work(engine.clone())),
+            Worker::start("flush", ending.clone(), TICK, flush_work(engine.clone())),
+            Worker::start("merge", ending, TICK, merge_work(engine.clone())),
         ];
         Keeper { engine, threads, ended }
     }
@@ -132,6 +143,19 @@ fn flush_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
         }
         judging.note(store.unjudged());
         TICK
+    }
+}
+
+fn merge_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
+    let mut merge = Fault::of("the store cannot merge blocks");
+    move || {
+        let merged = engine.store().merge_step(clock::now(), MERGE_STEP_BYTES);
+        let pause = match &merged {
+            Ok(merged) if merged.more => Duration::from_secs_f64(merged.bytes as f64 / MERGE_BYTES_PER_S),
+            _ => MERGE_LOOK,
+        };
+        merge.note(merged);
+        pause
     }
 }
 

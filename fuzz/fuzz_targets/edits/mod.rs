@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use stdx::{Disk, FakeDisk};
-use store::{Error, Options, Recovery, Store};
+use store::{Error, Found, Options, Recovery, Store};
 
 /// A noon; nothing depends on it.
 pub const NOW: i64 = 1_600_000_000 / 86_400 * 86_400 + 43_200;
@@ -28,8 +28,8 @@ pub fn series(store: &Store, host: &str) -> SeriesId {
     store.create(key, CounterType::Gauge, 60).expect("room")
 }
 
-pub fn find(store: &Store, host: &str) -> Option<SeriesId> {
-    store.series_id(host, "m")
+pub fn find(store: &Store, host: &str) -> Option<Found> {
+    store.find(host, "m").expect("the names are sound")
 }
 
 pub fn append(store: &Store, samples: &[(SeriesId, i64, f64)]) {
