@@ -127,6 +127,12 @@ pub struct Retention {
     /// How long points are kept as they came (seconds).
     #[serde(deserialize_with = "seconds")]
     pub raw: i64,
+    /// How long their roll-ups of five minutes are kept (seconds); 0: none are made.
+    #[serde(rename = "5m", deserialize_with = "seconds")]
+    pub five_minutes: i64,
+    /// How long their roll-ups of an hour are kept (seconds); 0: none are made.
+    #[serde(rename = "1h", deserialize_with = "seconds")]
+    pub hour: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -275,7 +281,7 @@ impl Default for GraphConfig {
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention { raw: 30 * 86_400 }
+        Retention { raw: 30 * 86_400, five_minutes: 180 * 86_400, hour: 730 * 86_400 }
     }
 }
 

@@ -330,6 +330,8 @@ fn open_store(config: &Config) -> Result<Store> {
         // An eighth of the budget in points that are not in a block yet; the rest is index, tails and buffers.
         flush_bytes: (config.memory_budget / 8) as usize,
         retention_raw_s: config.graph.retention.raw,
+        retention_5m_s: config.graph.retention.five_minutes,
+        retention_1h_s: config.graph.retention.hour,
         fsync: match config.graph.fsync {
             Fsync::Always => store::Fsync::Always,
             Fsync::Second => store::Fsync::EverySecond,
@@ -386,6 +388,17 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         push_gauge(page, "store_log_bytes", "Size of the log's segments", store.log_bytes as f64);
         push_gauge(page, "store_block_bytes", "Size of the block files", store.block_bytes as f64);
         push_gauge(page, "store_blocks", "Block files", store.blocks as f64);
+        let kinds = [("raw", store.raw), ("5m", store.rollups_5m), ("1h", store.rollups_1h)];
+        for (kind, stats) in kinds {
+            let (help, points) = ("Blocks of this kind", stats.points as f64);
+            push_gauge(page, &format!("store_{kind}_blocks"), help, stats.blocks as f64);
+            push_gauge(page, &format!("store_{kind}_bytes"), "Size of them", stats.bytes as f64);
+            push_gauge(page, &format!("store_{kind}_points"), "Points, or buckets of roll-ups, in them", points);
+        }
+        push_counter(page, "store_merges_total", "Merges of blocks that ended", store.merges);
+        push_counter(page, "store_merge_errors_total", "Merges that failed and are tried again", store.merge_errors);
+        push_counter(page, "store_merge_bytes_total", "Bytes that merges read and wrote", store.merge_bytes);
+        push_counter(page, "store_rollup_bytes_total", "Bytes of roll-ups written", store.rollup_bytes);
         push_counter(page, "points_stored_total", "Points taken into the store", store.points_total);
         push_counter(page, "points_duplicate_total", "Points whose time the series already had", store.duplicates);
         push_counter(page, "points_late_total", "Points merged behind newer ones", store.late);

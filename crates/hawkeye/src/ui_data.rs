@@ -4,7 +4,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::ui::{Grid, UiData};
 use model::Point;
-use store::{Cf, CounterQuery, Query};
+use store::{Cf, CounterQuery, Found, Query};
 
 impl UiData for Engine {
     fn series_count(&self) -> u64 {
@@ -34,11 +34,31 @@ impl UiData for Engine {
         self.store().last(self.store().find(host, counter).ok()??)
     }
 
-    fn history(&self, host: &str, counter: &str, from: i64, to: i64) -> Result<Option<Grid>, String> {
-        let found = self.store().find(host, counter).map_err(|error| error.to_string())?;
-        let Some(found) = found else { return Ok(None) };
+    fn history(
+        &self,
+        host: &str,
+        counters: &[String],
+        (from, to): (i64, i64),
+        visit: &mut dyn FnMut(&str, Grid) -> bool,
+    ) -> Result<(), String> {
+        let mut known: Vec<(&str, Found)> = Vec::new();
+        for counter in counters {
+            let found = self.store().find(host, counter).map_err(|error| error.to_string())?;
+            known.extend(found.map(|found| (counter.as_str(), found)));
+        }
+        let series: Vec<Found> = known.iter().map(|(_, found)| *found).collect();
         let query = Query { from, to, cf: Cf::Average, now: clock::now() };
-        let grid = self.store().query(found, &query).map_err(|error| error.to_string())?;
-        Ok(Some(Grid { step: grid.step, values: grid.values }))
+        let mut unreadable = None;
+        let each = |i: usize, grid: Result<store::Grid, store::Error>| match grid {
+            Ok(grid) => visit(known[i].0, Grid { step: grid.step, values: grid.values }),
+            // Removed since it was looked up.
+            Err(store::Error::UnknownSeries(_)) => true,
+            Err(error) => {
+                unreadable = Some(error);
+                false
+            }
+        };
+        self.store().query_many(&series, &query, each).map_err(|error| error.to_string())?;
+        unreadable.map_or(Ok(()), |error| Err(error.to_string()))
     }
 }

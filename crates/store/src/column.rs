@@ -6,14 +6,15 @@
 //! decimals of up to three places, ticks * 100 / total), and these, or else the values, go through `pco`, which finds the
 //! differences, common factors and an entropy code for them. A column of one repeated value is that value.
 //!
-//! Measured (`cargo bench -p store`, "codings"; bytes per point, blocks of one chunk per series, without the index):
+//! Measured (`cargo bench -p store -- 0`, "codings": bytes per value without times, heads and index; the trace is the
+//! recorded one with 237 points a series, the mix is the benchmark's with 1440):
 //! ```text
-//!                                     trace, 237 points a series   loadgen mix, 1440 points a series
-//! XOR (chunk.rs with nothing else)               1.19                           1.79
-//! records (chunk.rs)                             1.13                           0.84
-//! differences, packed in 64s                     0.94                           0.54
-//! pco alone                                      0.60                           0.23
-//! columns (here)                                 0.52                           0.10
+//!                              trace     mix
+//! XOR, whole bytes             1.053   1.753
+//! records (chunk.rs)           0.818   1.076
+//! differences, packed in 64s   1.330   1.260     other than whole numbers and decimals as they are
+//! pco alone                    0.705   0.245     its standalone format
+//! columns (here)               0.463   0.106
 //! ```
 //! Invariants: exact for every f64; decoding hostile bytes ends in `None`; a reader gives the count, so nothing here
 //! allocates more than that. The format of pco is pinned to [`PCO_FORMAT`]: another one needs another form.

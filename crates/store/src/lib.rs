@@ -13,7 +13,7 @@ mod block;
 mod catalog;
 pub mod chunk;
 mod cold;
-mod column;
+pub mod column;
 mod counters;
 mod error;
 mod flush;

@@ -22,7 +22,7 @@ mod plan;
 use crate::block::{Block, Kind};
 use crate::error::{Error, Result};
 use crate::store::{Store, block_dir, lock};
-use job::{Job, Scan};
+use job::{Finished, Job, Scan};
 use plan::{Next, Plan};
 pub(crate) use plan::{end_of_day, lacking, oldest_kept};
 use std::collections::BTreeMap;
@@ -150,25 +150,23 @@ impl Store {
                 if scan.removed * plan::REMOVED_SHARE < block.series_count {
                     return Ok(None);
                 }
-                let plan = Plan::without_removed(&block, self.next_number());
+                let plan = Plan::without_removed(&self.blocks(), &block, self.next_number());
                 Ok(Some(Work::Merge(Box::new(Job::begin(self, plan)?))))
             }
             Work::Merge(job) => {
-                let (plan, outputs, damaged) = job.finish(self)?;
+                let Finished { plan, outputs, damaged, removals } = job.finish(self)?;
                 let (written, replaced) = (outputs.len(), plan.replaces.len());
                 if self.publish(&plan, outputs) {
                     self.counters.merges.fetch_add(1, Relaxed);
-                    let known = (self.removals(), 0);
-                    state.scanned.extend(plan.outputs.iter().map(|label| (label.number, known)));
+                    state.scanned.extend(plan.outputs.iter().map(|label| (label.number, (removals, 0))));
                     state.pending.remove(&plan.first_day());
                     (merged.written, merged.replaced) = (written, replaced);
-                    self.doom(plan.replaces.into_iter().map(|block| {
+                    self.doom(plan.into_replaces().into_iter().map(|block| {
                         let damaged = damaged.contains(&block.label.number);
                         Doomed { block, damaged }
                     }));
-                    // Readers that still have an input keep it for another sweep.
-                    drop(plan.inputs);
-                    self.sweep()?;
+                    // What a query still reads, or what fails, is for the next sweep.
+                    let _ = self.sweep();
                 }
                 Ok(None)
             }

@@ -33,6 +33,13 @@ pub struct Query {
     pub now: i64,
 }
 
+impl Query {
+    /// How many rows the answer for a series has, about.
+    pub fn rows(&self, found: Found) -> usize {
+        row_count(self, row_step(self, found.step))
+    }
+}
+
 /// A series as of one instant.
 struct View {
     id: SeriesId,
@@ -135,37 +142,29 @@ impl Store {
         if points > limit { Err(Error::TooManyPoints { limit }) } else { Ok(()) }
     }
 
-    /// How many rows the answer to `query` has, about.
-    pub fn rows(&self, found: Found, query: &Query) -> usize {
-        row_count(query, row_step(query, found.step))
-    }
-
     /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step within
     /// [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to` (aligned), so that
     /// the newest points are always seen.
     pub fn query(&self, found: Found, query: &Query) -> Result<Grid> {
-        self.check_size(self.rows(found, query))?;
+        self.check_size(query.rows(found))?;
         self.grid(&mut Readers::default(), found, query)
     }
 
-    /// Many series in one call: `each` gets the position in `series` and the grid of every one, in the order of their ids,
-    /// which is how they lie on disk; it ends the query by answering false. Fails before anything is read when the rows
-    /// of all together are more than `query_points_max`. A series that was removed has an empty grid.
-    pub fn query_many(&self, series: &[Found], query: &Query, mut each: impl FnMut(usize, Grid) -> bool) -> Result<()> {
-        let rows = series.iter().map(|found| self.rows(*found, query)).fold(0, usize::saturating_add);
+    /// Many series in one call, one after the other: `each` gets the position in `series` and what `query` would answer, and
+    /// ends the call by answering false. Fails before anything is read when the rows of all together are more than
+    /// `query_points_max`.
+    pub fn query_many(
+        &self,
+        series: &[Found],
+        query: &Query,
+        mut each: impl FnMut(usize, Result<Grid>) -> bool,
+    ) -> Result<()> {
+        let rows = series.iter().map(|found| query.rows(*found)).fold(0, usize::saturating_add);
         self.check_size(rows)?;
-        let mut order: Vec<usize> = (0..series.len()).collect();
-        order.sort_by_key(|i| series[*i].id);
         let mut readers = Readers::default();
-        for i in order {
-            let grid = match self.grid(&mut readers, series[i], query) {
-                Err(Error::UnknownSeries(_)) => {
-                    Grid { step: row_step(query, series[i].step) as u32, values: Vec::new() }
-                }
-                grid => grid?,
-            };
-            if !each(i, grid) {
-                return Ok(());
+        for (i, found) in series.iter().enumerate() {
+            if !each(i, self.grid(&mut readers, *found, query)) {
+                break;
             }
         }
         Ok(())

@@ -94,7 +94,8 @@ pub fn push(buckets: &[Bucket], resolution_s: u32, out: &mut Vec<u8>) {
     let one_value_each = buckets.iter().all(|bucket| bucket.min.to_bits() == bucket.max.to_bits());
     let sum_is_product =
         buckets.iter().all(|bucket| product(bucket.count, bucket.min).to_bits() == bucket.sum.to_bits());
-    out.push(u8::from(one_value_each) * ONE_VALUE_EACH | u8::from(sum_is_product) * SUM_IS_PRODUCT);
+    let flag = |is_so: bool, flag: u8| if is_so { flag } else { 0 };
+    out.push(flag(one_value_each, ONE_VALUE_EACH) | flag(sum_is_product, SUM_IS_PRODUCT));
     push_times(&buckets.iter().map(|bucket| bucket.end).collect::<Vec<u32>>(), resolution_s, out);
     push_counts(&buckets.iter().map(|bucket| bucket.count).collect::<Vec<u32>>(), out);
     push_values(&column(|bucket| bucket.min), out);

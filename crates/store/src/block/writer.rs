@@ -4,7 +4,7 @@
 //! Memory: the buffer (64 KiB and a chunk), one page, 24 bytes per 256 series.
 
 use super::coding::{self, Scratch};
-use super::{Block, DAY_S, Directory, Entry, Footer, Label, MAGIC, PAGE_ENTRIES, SECTION_PAGES};
+use super::{Block, DAY_S, DIRECTORY_KEPT_BYTES, Directory, Entry, Footer, Label, MAGIC, PAGE_ENTRIES, SECTION_PAGES};
 use crate::error::{Error, Result};
 use crate::rollup::{self, Bucket};
 use crate::table::Meta;
@@ -221,7 +221,8 @@ impl Writer {
         self.disk.rename(&self.temp, &self.path).map_err(Error::disk("rename", &self.temp))?;
         self.finished = true;
         let fences = std::mem::take(&mut self.fences).into();
-        let directory = Directory { offset: directory_offset, bytes: directory_bytes, fences };
+        let kept = if self.directory.len() <= DIRECTORY_KEPT_BYTES { &self.directory[..] } else { &[] };
+        let directory = Directory { offset: directory_offset, bytes: directory_bytes, fences, kept: kept.into() };
         Ok(footer.into_block(std::mem::take(&mut self.path), self.written, directory))
     }
 }

@@ -30,6 +30,16 @@ pub struct Job {
     damaged: BTreeSet<u64>,
     points: Vec<(u32, f64)>,
     buckets: Vec<Bucket>,
+    /// How many removals there had been when it began.
+    removals: u64,
+}
+
+/// A job whose outputs are on disk.
+pub struct Finished {
+    pub plan: Plan,
+    pub outputs: Vec<Arc<Block>>,
+    pub damaged: BTreeSet<u64>,
+    pub removals: u64,
 }
 
 /// A block that is read from front to back.
@@ -93,13 +103,22 @@ fn next_entry(input: &mut Input, store: &Store, damaged: &mut BTreeSet<u64>) -> 
 
 impl Job {
     pub fn begin(store: &Store, plan: Plan) -> Result<Job> {
-        debug_assert!(plan.inputs.len() + plan.before.len() <= INPUTS_MAX);
+        assert!(plan.inputs.len() + plan.before.len() <= INPUTS_MAX, "the planner folds some first");
         let open = |blocks: &[Arc<Block>]| blocks.iter().map(|block| Input::open(store, block)).collect::<Result<_>>();
         let (inputs, before) = (open(&plan.inputs)?, open(&plan.before)?);
         let dir = block_dir(&store.options);
         let begin = |label: &Label| Writer::begin(store.disk.clone(), &dir, *label);
         let writers = plan.outputs.iter().map(begin).collect::<Result<_>>()?;
-        Ok(Job { plan, inputs, before, writers, damaged: BTreeSet::new(), points: Vec::new(), buckets: Vec::new() })
+        Ok(Job {
+            plan,
+            inputs,
+            before,
+            writers,
+            damaged: BTreeSet::new(),
+            points: Vec::new(),
+            buckets: Vec::new(),
+            removals: store.removals(),
+        })
     }
 
     /// Adds to `bytes` until there are `budget` of them. True when all inputs are at their ends.
@@ -235,23 +254,26 @@ impl Job {
         Ok((newest, read))
     }
 
-    /// Makes the outputs durable, or none of them stays. Also returns the numbers of damaged inputs.
-    pub fn finish(self, store: &Store) -> Result<(Plan, Vec<Arc<Block>>, BTreeSet<u64>)> {
-        let Job { plan, writers, damaged, .. } = self;
+    /// Makes the outputs durable, or none of them stays.
+    pub fn finish(self, store: &Store) -> Result<Finished> {
+        let Job { mut plan, mut writers, damaged, removals, .. } = self;
         let mut outputs = Vec::new();
+        // Roll-ups may be empty, a block of points not: all its series were removed.
+        if writers.iter().any(|writer| writer.is_empty() && writer.label().kind == Kind::Raw) {
+            writers.clear();
+            let known = |block: &Arc<Block>| plan.replaces.iter().any(|other| Arc::ptr_eq(other, block));
+            let more: Vec<_> = plan.replaces_if_empty.iter().filter(|block| !known(block)).cloned().collect();
+            plan.replaces.extend(more);
+        }
         let finish_all = |outputs: &mut Vec<Arc<Block>>| {
             for writer in writers {
-                // All series of it were removed. Roll-ups may be empty.
-                if writer.is_empty() && writer.label().kind == Kind::Raw {
-                    continue;
-                }
                 outputs.push(Arc::new(writer.finish()?));
             }
             let dir = block_dir(&store.options);
             store.disk.sync_dir(&dir).map_err(Error::disk("sync", &dir))
         };
         match finish_all(&mut outputs) {
-            Ok(()) => Ok((plan, outputs, damaged)),
+            Ok(()) => Ok(Finished { plan, outputs, damaged, removals }),
             Err(error) => {
                 // One that cannot be removed supersedes, or is superseded, at the next start.
                 outputs.iter().for_each(|block| drop(block.remove(&*store.disk)));

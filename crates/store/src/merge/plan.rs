@@ -37,6 +37,8 @@ pub struct Plan {
     pub before: Vec<Arc<Block>>,
     pub outputs: Vec<Label>,
     pub replaces: Vec<Arc<Block>>,
+    /// What goes too when no series is left: roll-ups of points that are gone count for ever, and others may come.
+    pub replaces_if_empty: Vec<Arc<Block>>,
     /// Chunks stay as they are coded.
     pub copy: bool,
 }
@@ -49,12 +51,31 @@ pub struct Pending {
 }
 
 impl Plan {
-    pub fn without_removed(block: &Arc<Block>, number: u64) -> Plan {
+    /// `inputs` become one.
+    fn of(inputs: Vec<Arc<Block>>, output: Label) -> Plan {
+        Plan {
+            replaces: inputs.clone(),
+            inputs,
+            before: Vec::new(),
+            outputs: vec![output],
+            replaces_if_empty: Vec::new(),
+            copy: false,
+        }
+    }
+
+    /// Lets go of all the other blocks.
+    pub fn into_replaces(self) -> Vec<Arc<Block>> {
+        self.replaces
+    }
+
+    pub fn without_removed(catalog: &Catalog, block: &Arc<Block>, number: u64) -> Plan {
+        let day = catalog.day(block.label.first_day).filter(|_| block.label.kind == Kind::Raw);
         Plan {
             inputs: vec![block.clone()],
             before: Vec::new(),
             outputs: vec![Label { number, ..block.label }],
             replaces: vec![block.clone()],
+            replaces_if_empty: day.map_or(Vec::new(), |day| rollups_of_points(catalog, day)),
             copy: true,
         }
     }
@@ -201,7 +222,8 @@ impl Planner<'_> {
         outputs.extend(lacking.iter().map(|kind| label(*kind, FINAL, known_before)));
         replaces.extend(lacking.iter().filter_map(|kind| self.catalog.rollup(day, *kind)).cloned());
         let before = if lacking.is_empty() { Vec::new() } else { before.to_vec() };
-        Plan { inputs: raw.to_vec(), before, outputs, replaces, copy: false }
+        let replaces_if_empty = rollups_of_points(self.catalog, day);
+        Plan { inputs: raw.to_vec(), before, outputs, replaces, replaces_if_empty, copy: false }
     }
 
     fn fold(&self, inputs: &[Arc<Block>]) -> Plan {
@@ -214,7 +236,7 @@ impl Planner<'_> {
             ..*first
         };
         let inputs = inputs.to_vec();
-        Plan { replaces: inputs.clone(), inputs, before: Vec::new(), outputs: vec![label], copy: false }
+        Plan::of(inputs, label)
     }
 
     /// Roll-ups of a period whose points are gone.
@@ -250,7 +272,7 @@ impl Planner<'_> {
             last_flush_before: 0,
             ..inputs[0].label
         };
-        Plan { replaces: inputs.clone(), inputs, before: Vec::new(), outputs: vec![label], copy: false }
+        Plan::of(inputs, label)
     }
 
     /// A block that may have enough removed series to be written anew.
@@ -267,6 +289,13 @@ impl Planner<'_> {
         };
         self.catalog.blocks().iter().find(may_have_enough).cloned()
     }
+}
+
+/// The roll-ups of a day that were made of the points that are there.
+fn rollups_of_points(catalog: &Catalog, day: &Day) -> Vec<Arc<Block>> {
+    let first_flush = catalog.raw(day).first().map_or(0, |block| block.label.first_flush);
+    let rollups = ROLLUPS.into_iter().filter_map(|kind| catalog.rollup(day, kind));
+    rollups.filter(|block| block.label.days == 1 && block.label.first_flush >= first_flush).cloned().collect()
 }
 
 /// Neighbours of one level that are enough to make one of the next.
