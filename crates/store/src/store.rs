@@ -166,9 +166,9 @@ impl Store {
         }
         crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, warm_from, &mut recovery);
 
-        let mut next_id = table.end();
+        let known = table.end();
         let used = blocks.blocks().iter().filter_map(|block| block.last_series());
-        next_id = used.map(|last| last.saturating_add(1)).fold(next_id, u32::max);
+        let next_id = used.map(|last| next_after(last, known)).fold(known, u32::max);
         let counters = Counters { removed_series: AtomicU64::new(table.removed()), ..Counters::default() };
         let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
         let store = Store {
@@ -441,6 +441,14 @@ fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) 
     Ok((Catalog::new(blocks), newest + 1))
 }
 
+/// More definitions cannot be lost in a row (a 64 MiB hole of them); an id further on is damage that no checksum saw.
+const LOST_IDS_MAX: u32 = 1 << 20;
+
+/// The id after one that a log or a block names, where `known` ids are defined.
+fn next_after(id: u32, known: u32) -> u32 {
+    if id.saturating_sub(known) < LOST_IDS_MAX { id.saturating_add(1) } else { known }
+}
+
 /// Applies the log; returns it and the next id that nothing on disk uses.
 fn replay_log(
     disk: &Arc<dyn Disk>,
@@ -457,7 +465,7 @@ fn replay_log(
         let id = sample.series;
         if id.0 >= table.end() {
             lost += 1;
-            next_id = next_id.max(id.0.saturating_add(1));
+            next_id = next_id.max(next_after(id.0, table.end()));
         } else if acceptable(&sample, oldest) {
             let (hot, slot) = shards.of_mut(id);
             // A series that was removed since is unknown here, and so are its points.

@@ -44,11 +44,7 @@ fn strategy_fires_recovers_and_survives_a_crash() {
 
     push(&server, 3, 4.0);
     assert!(target.next().contains("status=PROBLEM"));
-    // A crash between the target's answer and its note in the table repeats a delivery (better than losing one); that is
-    // not what this test is about.
-    while server.metric("hawkeye_alarm_deliveries_waiting") > 0.0 {
-        std::thread::yield_now();
-    }
+    server.wait_for_deliveries();
     server.kill();
     server.restart();
     push(&server, 4, 3.0);

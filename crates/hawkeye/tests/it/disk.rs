@@ -55,6 +55,7 @@ fn alarms_go_on_while_the_disk_is_full() {
     for batch in refused {
         assert_eq!(server.update(batch)["Invalid"], 0);
     }
+    server.wait_for_deliveries();
     server.kill();
     server.restart();
     let api = server.admin();

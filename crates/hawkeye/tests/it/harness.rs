@@ -117,6 +117,14 @@ impl Server {
             .sum()
     }
 
+    /// Returns when nothing is to be delivered any more. A crash between a target's answer and its note in the table repeats
+    /// the delivery (better than losing one), which most tests are not about.
+    pub fn wait_for_deliveries(&self) {
+        while self.metric("hawkeye_alarm_deliveries_waiting") > 0.0 {
+            std::thread::yield_now();
+        }
+    }
+
     /// Logs in as root.
     pub fn admin(&self) -> Api<'_> {
         let password = std::fs::read_to_string(self.data_dir().join("admin-password")).expect("admin-password");
