@@ -283,9 +283,10 @@ impl Planner<'_> {
             let removed_max = removals.saturating_sub(seen) + u64::from(removed);
             // Those of a lower level are merged soon anyway.
             block.label.level == FINAL
+                && block.series_count > 0
                 && !state.failed.contains_key(&block.label.first_day)
                 && removals > seen
-                && removed_max * u64::from(REMOVED_SHARE) >= u64::from(block.series_count.max(1))
+                && removed_max * u64::from(REMOVED_SHARE) >= u64::from(block.series_count)
         };
         self.catalog.blocks().iter().find(may_have_enough).cloned()
     }
