@@ -281,7 +281,10 @@ impl Store {
     pub(crate) fn sweep_table(&self) {
         let _chains = self.chains.write().unwrap_or_else(PoisonError::into_inner);
         let mut sweep = self.table_mut().begin_sweep();
-        while !self.table_mut().sweep(&mut sweep, SWEEP_STEPS) {}
+        while !self.table_mut().sweep(&mut sweep, SWEEP_STEPS) {
+            // The lock is not fair: who took it again at once would keep out all who wait.
+            std::thread::yield_now();
+        }
     }
 
     fn merge_runs(&self, now: i64) -> Result<()> {

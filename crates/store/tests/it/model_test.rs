@@ -16,11 +16,11 @@ enum Act {
     Flush,
     FailedFlush(u64),
     Tick,
-    /// So many steps of merging, some hours later.
-    Merge(usize, i64),
     Sync,
     /// Those that are an hour behind the newest data leave memory, if all of it is in blocks.
     Sleep,
+    /// So many steps of merging, some hours later.
+    Merge(usize, i64),
     /// The next life has this policy.
     Kill(Fsync),
     /// Power goes; before that all is synced, unless the policy has seen to that. The same for the next life.
@@ -48,11 +48,11 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Act::Flush),
         1 => (0u64..600).prop_map(Act::FailedFlush),
         1 => Just(Act::Tick),
-        3 => (1usize..200, 0i64..12).prop_map(|(steps, hours)| Act::Merge(steps, hours)),
         1 => Just(Act::Sync),
         3 => Just(Act::Sleep),
         2 => fsync.clone().prop_map(Act::Kill),
         1 => (any::<u64>(), fsync).prop_map(|(seed, fsync)| Act::PowerCut(seed, fsync)),
+        3 => (1usize..200, 0i64..12).prop_map(|(steps, hours)| Act::Merge(steps, hours)),
         1 => (0..SERIES).prop_map(Act::Remove),
         1 => (0..COUNTER, 1u32..100).prop_map(|(series, step)| Act::Retime(series, step)),
         4 => (0..SERIES, -4000i64..10, 0i64..5000).prop_map(|(series, from, len)| Act::Check(series, from, len)),
@@ -90,8 +90,17 @@ impl World {
         let fsync = Fsync::EverySecond;
         let (store, _) = open_with(&disk, small(fsync));
         let ids = std::array::from_fn(|series| create(&store, series));
-        let (now, newest) = (NOW, [NOW - 600_000; SERIES]);
-        World { disk, fsync, store: Some(store), now, ids, newest, merge_clock: NOW, model: Default::default() }
+        let start = NOW - 600_000;
+        World {
+            disk,
+            fsync,
+            store: Some(store),
+            now: NOW,
+            ids,
+            newest: [start; SERIES],
+            merge_clock: NOW,
+            model: Default::default(),
+        }
     }
 
     fn store(&self) -> &Store {
@@ -202,8 +211,8 @@ impl World {
     }
 
     fn check_rows(&self, series: usize, from: i64, to: i64, now: i64) {
-        let (points, found) = (&self.model[series], found(self.store(), self.ids[series]));
-        let points: Vec<(i64, f64)> = points.iter().map(|(time, value)| (*time, *value)).collect();
+        let found = self.store().find(NAMES[series], "m").expect("names read").expect("awake or asleep");
+        let points: Vec<(i64, f64)> = self.model[series].iter().map(|(time, value)| (*time, *value)).collect();
         for cf in [Cf::Average, Cf::Max, Cf::Min, Cf::Last] {
             let query = Query { from, to, cf, now };
             let grid = self.store().query(found, &query).expect("answers");
