@@ -19,6 +19,10 @@ impl Window for Ramp {
         out.extend((0..count.min(64) as i64).map(point));
     }
 
+    fn meta(&self, _: SeriesId) -> Option<(CounterType, u32)> {
+        Some((CounterType::Gauge, 60))
+    }
+
     fn key(&self, _: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
         use_key(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY });
     }
@@ -29,7 +33,7 @@ fuzz_target!(|text: &str| {
     let func = lines.next().unwrap_or_default().to_string();
     let operator = lines.next().unwrap_or(">").to_string();
     let points_max = lines.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(120).min(1000);
-    let saved = check(&func, &operator, points_max);
+    let saved = check(&func, &operator, 0.0, points_max);
     if let Err(error) = &saved {
         assert!(!error.to_string().is_empty());
     }

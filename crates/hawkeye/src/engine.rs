@@ -6,28 +6,38 @@
 //! under the same lock, so their order per alarm is the order of the points, also between connections.
 //! Rules: [`Engine::load`] compiles them once, gives every judge the shared result, and re-binds only the series that the
 //! change touches. A new series is bound when it is created.
-//! Locks, always in this order: shard of the store → judge of that shard → series table (read). Nobody who holds the
-//! table takes another.
-//! Alarms whose rule or series goes get no event; the queue is told that they are closed, in order with the events.
+//! Conditions over several series: the judges share [`Joins`], whose events come out of one outbox, in the order in which
+//! they were decided; whoever has made one hands over all that wait there.
+//! Locks, always in this order: shard of the store → judge of that shard → series table (read), or backlog → queue. The
+//! joins' is innermost everywhere. Nobody who holds the table takes another.
+//! An alarm whose rule or series goes is closed with an event that says why; silently, as far as people are concerned,
+//! under `judge.semantics = "open-falcon"`. The queue is told, in order with the events.
 //! Invariants: a series that no rule matches costs one branch per point here; what cannot be written to the queue is kept
 //! (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
 
 use crate::clock;
 use crate::metrics::{push_counter, push_gauge};
-use crate::role::alarm::queue::{EventQueue, What};
-use judge::{Judge, OpenProblem, RuleId, RuleSet};
+use crate::role::alarm::queue::{Closing, EventQueue, What};
+use crate::role::alarm::why;
+use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet, Semantics};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use std::collections::{HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use store::{SeriesInfo, ShardView, Store};
 
-/// Events and closings that wait for the disk. An event is about 600 bytes; past it the oldest is dropped and counted.
+/// Seconds between looks at the clock for points that do not come. Rules count in periods of 30 s and more.
+const SILENCE_TICK_S: i64 = 5;
+
+/// Events and closings that wait for the disk. An event is about 900 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
 
 pub struct Engine {
     store: Store,
     judges: Vec<Mutex<Judge>>,
+    joins: Arc<Joins>,
+    /// When silent series were looked at last.
+    silences_seen: AtomicI64,
     options: judge::Options,
     queue: Arc<EventQueue>,
     backlog: Mutex<VecDeque<What>>,
@@ -62,10 +72,13 @@ impl std::fmt::Display for IngestError {
 impl Engine {
     /// `shard_count` is the store's.
     pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Arc<EventQueue>) -> Engine {
-        let judges = (0..shard_count).map(|_| Mutex::new(Judge::new(options))).collect();
+        let joins = Arc::new(Joins::default());
+        let judges = (0..shard_count).map(|_| Mutex::new(Judge::sharing(options, joins.clone()))).collect();
         Engine {
             store,
             judges,
+            joins,
+            silences_seen: AtomicI64::new(i64::MIN),
             options,
             queue,
             backlog: Mutex::default(),
@@ -91,7 +104,7 @@ impl Engine {
             self.store.set_meta(id, counter_type, step).map_err(IngestError)?;
         }
         let closed = self.judge(self.store.shard_of(id)).bind(id, key, counter_type);
-        self.close(&closed);
+        self.close(&closed, &|_, _| RULE_GONE.to_string());
         Ok(id)
     }
 
@@ -113,7 +126,8 @@ impl Engine {
         // One that could not be deleted is judged on.
         if self.store.info(id).is_none() {
             let open = self.judge(self.store.shard_of(id)).unbind(id);
-            self.forget(open.iter().map(|problem| alarm_id(problem.rule, &info)).collect());
+            let closing = |problem: &OpenProblem| (alarm_id(problem.rule, &info), SERIES_GONE.to_string());
+            self.end(open.iter().map(closing).collect());
         }
         removed.map(|_| ())
     }
@@ -135,8 +149,8 @@ impl Engine {
     }
 
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
-    /// applies. Answers the rules that cannot be compiled.
-    pub fn load(&self, rules: &Rules) -> Vec<judge::Refused> {
+    /// applies; `why` says why one does not apply to an endpoint any more. Answers the rules that cannot be compiled.
+    pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::Refused> {
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
         let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
@@ -157,7 +171,8 @@ impl Engine {
             let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
             closed.extend(self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type));
         }
-        self.close(&closed);
+        self.close(&closed, why);
+        self.refill();
         self.rules_version.store(rules.version, Ordering::Relaxed);
         self.counts.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
         refused
@@ -170,13 +185,34 @@ impl Engine {
             let found = self.store.finder().find(event.key());
             found.is_some_and(|found| self.judge(self.store.shard_of(found.id)).restore(found.id, event))
         };
-        self.forget(open_problems.iter().filter(|event| !restored(event)).map(Event::id).collect());
+        let closing = |event: &Event| {
+            let reason = if self.store.finder().find(event.key()).is_some() { RULE_GONE } else { SERIES_GONE };
+            (event.id(), reason.to_string())
+        };
+        self.end(open_problems.iter().filter(|event| !restored(event)).map(closing).collect());
+    }
+
+    /// Has all series say their part in conditions over several series: after a load, and before anything is caught up.
+    fn refill(&self) {
+        let mut joined = Vec::new();
+        self.store.for_each_series(&mut |id, _, counter_type, step| joined.push((id, counter_type, step)));
+        for shard in 0..self.judges.len() {
+            let judge = self.judge(shard);
+            joined.retain(|(id, _, _)| self.store.shard_of(*id) != shard || judge.is_joined(*id));
+        }
+        let now = clock::now();
+        for (id, counter_type, step) in joined {
+            self.store.with_tail(id, |view| {
+                self.judge(self.store.shard_of(id)).refill(id, counter_type, step, &Window(view), now);
+            });
+        }
     }
 
     /// Judges the newest stored point of each bound series again, so that an event which the last stop cut off between
     /// the log and the queue is still made. Only points not older than `oldest` count.
     pub fn catch_up(&self, oldest: i64) {
         let now = clock::now();
+        self.refill();
         let mut bound = Vec::new();
         self.store.for_each_series(&mut |id, _, counter_type, step| bound.push((id, counter_type, step)));
         bound.retain(|(id, _, _)| self.judge(self.store.shard_of(*id)).is_bound(*id));
@@ -192,10 +228,14 @@ impl Engine {
                 self.send(&mut events);
             });
         }
+        self.joins.settle(now, self.options.min_interval_s);
+        self.hand_over();
     }
 
-    /// To be called each second: syncs the queue, and tries again to write what the disk refused.
+    /// To be called each second: looks for points that do not come, syncs the queue, and tries again to write what the disk
+    /// refused.
     pub fn tick(&self) {
+        self.look_for_silence(clock::now());
         if let Err(error) = self.queue.sync() {
             tracing::error!(%error, "cannot sync the event queue");
         }
@@ -207,6 +247,25 @@ impl Engine {
         }
     }
 
+    fn look_for_silence(&self, now: i64) {
+        let seen = self.silences_seen.load(Ordering::Relaxed);
+        // Also when the clock was set back.
+        if (seen..seen.saturating_add(SILENCE_TICK_S)).contains(&now) {
+            return;
+        }
+        self.silences_seen.store(now, Ordering::Relaxed);
+        for shard in 0..self.judges.len() {
+            // Only to know whether the shard must be locked: that lock comes first.
+            let Some(id) = self.judge(shard).first_due(now) else { continue };
+            self.store.with_tail(id, |view| {
+                let mut events = Vec::new();
+                self.judge(shard).tick(now, &Window(view), &mut events);
+                self.send(&mut events);
+            });
+        }
+        self.hand_over();
+    }
+
     /// Appends what the judges hold and have done to the metrics page.
     pub fn show(&self, page: &mut String) {
         let mut judge = judge::Stats::default();
@@ -215,12 +274,23 @@ impl Engine {
             judge.bound_series += stats.bound_series;
             judge.bound_pairs += stats.bound_pairs;
             judge.open_problems += stats.open_problems;
+            judge.silences += stats.silences;
             judge.memory_bytes += stats.memory_bytes;
         }
+        let joins = self.joins.stats();
         push_gauge(page, "judge_bound_series", "Series with at least one rule", judge.bound_series as f64);
         push_gauge(page, "judge_bound_pairs", "Pairs of a series and a rule", judge.bound_pairs as f64);
         push_gauge(page, "judge_open_problems", "Alarms that are open", judge.open_problems as f64);
         push_gauge(page, "judge_memory_bytes", "Memory of bindings and alert state", judge.memory_bytes as f64);
+        push_gauge(page, "judge_silences", "Series that a nodata rule asks about", judge.silences as f64);
+        push_gauge(page, "judge_join_groups", "Conditions over several series, per endpoint", joins.groups as f64);
+        push_gauge(
+            page,
+            "judge_join_series",
+            "Series that carry such a condition, or are asked by one",
+            (joins.carriers + joins.others) as f64,
+        );
+        push_gauge(page, "judge_join_memory_bytes", "Memory of what they said last", joins.memory_bytes as f64);
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         push_gauge(page, "rules_version", "Version of the rules in effect", load(&self.rules_version) as f64);
         push_gauge(
@@ -240,26 +310,43 @@ impl Engine {
     }
 
     /// Closes alarms, while their series still exist.
-    fn close(&self, problems: &[OpenProblem]) {
-        let id = |problem: &OpenProblem| Some(alarm_id(problem.rule, &self.store.info(problem.series)?));
-        self.forget(problems.iter().filter_map(id).collect());
+    fn close(&self, problems: &[OpenProblem], why: &WhyGone<'_>) {
+        let closing = |problem: &OpenProblem| {
+            let info = self.store.info(problem.series)?;
+            Some((alarm_id(problem.rule, &info), why(problem.rule, &info.endpoint)))
+        };
+        self.end(problems.iter().filter_map(closing).collect());
     }
 
-    /// Tells the queue which alarms are closed: no restart brings them back, and alarm closes their cases.
-    fn forget(&self, ids: Vec<String>) {
-        if ids.is_empty() {
+    /// Tells the queue which alarms are closed, and why: no restart brings them back, and alarm closes their cases.
+    fn end(&self, closings: Vec<(String, String)>) {
+        if closings.is_empty() {
             return;
         }
+        // What was decided about them before.
+        self.hand_over();
+        let time = clock::now();
+        let what = |(id, reason): (String, String)| match self.options.semantics {
+            Semantics::OpenFalcon => What::Closed(id),
+            Semantics::Hawkeye => {
+                tracing::info!(id, reason, "an alarm is closed");
+                What::Over(Closing { id, reason, time })
+            }
+        };
+        let closings: Vec<What> = closings.into_iter().map(what).collect();
         let mut backlog = lock(&self.backlog);
         if backlog.is_empty() {
-            match self.queue.forget(&ids) {
-                Ok(()) => return,
+            match self.queue.append_mixed(&closings) {
+                Ok(left_out) => {
+                    self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
+                    return;
+                }
                 Err(error) => {
                     tracing::error!(%error, "cannot write to the queue which alarms are closed; it waits in memory")
                 }
             }
         }
-        self.wait(&mut backlog, ids.into_iter().map(What::Closed));
+        self.wait(&mut backlog, closings.into_iter());
     }
 
     fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
@@ -268,11 +355,24 @@ impl Engine {
 
     /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses waits.
     fn send(&self, events: &mut Vec<Event>) {
-        if events.is_empty() {
-            return;
+        if !events.is_empty() {
+            self.write(&mut lock(&self.backlog), events);
         }
+        self.hand_over();
+    }
+
+    /// Writes what the joins have decided. Their order is kept by the backlog's lock, and whoever made an event goes on only
+    /// when it is written, by whomever.
+    fn hand_over(&self) {
+        if self.joins.is_waiting() {
+            let mut backlog = lock(&self.backlog);
+            self.joins.hand_over(|events| self.write(&mut backlog, events));
+        }
+    }
+
+    fn write(&self, backlog: &mut VecDeque<What>, events: &mut Vec<Event>) {
         self.counts.events.fetch_add(events.len() as u64, Ordering::Relaxed);
-        let mut backlog = lock(&self.backlog);
+        events.iter().for_each(tell);
         if backlog.is_empty() {
             match self.queue.append(events) {
                 Ok(left_out) => {
@@ -282,7 +382,7 @@ impl Engine {
                 Err(error) => tracing::error!(%error, "cannot write events to the queue; they wait in memory"),
             }
         }
-        self.wait(&mut backlog, events.drain(..).map(What::Event));
+        self.wait(backlog, events.drain(..).map(What::Event));
     }
 
     /// Puts what the queue refused behind what waits already.
@@ -295,6 +395,22 @@ impl Engine {
             backlog.push_back(what);
         }
     }
+}
+
+/// Says why a rule applies to an endpoint no longer.
+pub type WhyGone<'w> = dyn Fn(RuleId, &str) -> String + 'w;
+
+/// Where nobody knows better.
+const RULE_GONE: &str = "the rule no longer applies";
+const SERIES_GONE: &str = "the series was deleted";
+
+/// A line per event in the log: who asks why somebody was called looks there first.
+fn tell(event: &Event) {
+    let why = event.explanation.as_deref().map_or(String::new(), why::sentence);
+    let (status, endpoint, counter) = (event.status.as_str(), &event.endpoint, event.key().counter());
+    let (rule, step) = (RuleId::of(&event.rule), event.current_step);
+    let version = event.explanation.as_deref().map_or("", |explanation| &explanation.rule_version);
+    tracing::info!(status, endpoint, counter, %rule, version, step, why, "event");
 }
 
 /// The id of the events of an alarm.
@@ -346,6 +462,10 @@ impl judge::Window for Window<'_> {
         self.0.tail(series, count, out);
     }
 
+    fn meta(&self, series: SeriesId) -> Option<(CounterType, u32)> {
+        self.0.meta(series)
+    }
+
     fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
         self.0.key(series, use_key);
     }
@@ -386,7 +506,7 @@ mod tests {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, NOW).expect("a store");
         let engine = Engine::new(store, 1, judge::Options::default(), queue.clone());
-        assert!(engine.load(&rules()).is_empty());
+        assert!(engine.load(&rules(), &|_, _| "gone".to_string()).is_empty());
         engine
     }
 
@@ -408,7 +528,16 @@ mod tests {
         let queue = Arc::new(EventQueue::open_with(&dir.join("events"), options).expect("a queue").0);
         let strategy = rules().hosts["h"][0].clone();
         let (rule, endpoint, tags) = (model::EventRule::Strategy(strategy), "filler".to_string(), String::new());
-        let filler = Event { rule, status: Status::Ok, endpoint, tags, left_value: 0.0, current_step: 1, time: NOW };
+        let filler = Event {
+            rule,
+            status: Status::Ok,
+            endpoint,
+            tags,
+            left_value: 0.0,
+            current_step: 1,
+            time: NOW,
+            explanation: None,
+        };
         while queue.append(std::slice::from_ref(&filler)).is_ok() {}
         queue
     }
@@ -428,7 +557,7 @@ mod tests {
         push(&engine, "long");
         push(&engine, "h");
         // Also an alarm that is closed while its PROBLEM waits.
-        engine.load(&Rules::default());
+        engine.load(&Rules::default(), &|_, _| "gone".to_string());
         engine.tick();
         assert_eq!(lock(&engine.backlog).len(), 4);
         let cursor = make_room(&queue);
@@ -439,7 +568,13 @@ mod tests {
         let What::Event(event) = &read[0].what else { panic!("{read:?}") };
         assert_eq!((event.endpoint.as_str(), event.status), ("h", Status::Problem));
         let ends: Vec<_> = read[1..].iter().map(|queued| &queued.what).collect();
-        assert!(ends.len() == 2 && ends.contains(&&What::Closed(event.id())), "{read:?}");
+        let is_ok =
+            |what: &&&What| matches!(what, What::Event(end) if end.id() == event.id() && end.status == Status::Ok);
+        assert!(ends.len() == 2 && ends.iter().any(|what| is_ok(&what)), "{read:?}");
+        assert!(
+            ends.iter().any(|what| matches!(what, What::Closed(_))),
+            "no record holds the end of the long one: {read:?}"
+        );
         assert_eq!(queue.stats().open_problems, 0);
     }
 
@@ -457,7 +592,92 @@ mod tests {
         engine(dir.path(), &queue).restore(&recovered.open_problems);
         let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
         let What::Event(event) = &event.what else { panic!("{event:?}") };
-        assert_eq!(closed.what, What::Closed(event.id()));
+        let What::Event(end) = &closed.what else { panic!("{closed:?}") };
+        assert_eq!((end.id(), end.status), (event.id(), Status::Ok));
+        assert_eq!(end.explanation.as_ref().map(|why| why.closed.as_str()), Some(SERIES_GONE));
         assert_eq!(queue.stats().open_problems, 0);
+    }
+
+    /// A strategy whose condition asks a series of another shard, on a store of eight.
+    fn joined_engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
+        let options = store::Options { dir: dir.join("store"), shard_count: 8, ..store::Options::default() };
+        let (store, _) = store::Store::open(options, NOW).expect("a store");
+        let engine = Engine::new(store, 8, judge::Options::default(), queue.clone());
+        let mut rules = rules();
+        let strategy =
+            Strategy { func: "all(#1) and all(#1) of n > 5".into(), ..Strategy::clone(&rules.hosts["h"][0]) };
+        rules.hosts = [("h".to_string(), [Arc::new(strategy)].into())].into();
+        assert!(engine.load(&rules, &|_, _| "gone".to_string()).is_empty());
+        engine
+    }
+
+    fn push_at(engine: &Engine, metric: &str, time: i64, value: f64) {
+        let key = SeriesKey { endpoint: "h", metric, tags: Tags::EMPTY };
+        let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
+        engine.append(&[Sample { series, point: Point { time, value } }], time).expect("append");
+    }
+
+    fn told(queue: &Arc<EventQueue>) -> Vec<(Status, i64, String)> {
+        let events = read(queue, 0).into_iter().filter_map(|queued| match queued.what {
+            What::Event(event) => {
+                let counter = event.key().counter();
+                Some((event.status, event.time - NOW, counter))
+            }
+            _ => None,
+        });
+        events.collect()
+    }
+
+    #[test]
+    fn series_of_different_shards_make_one_alarm_over_restarts() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let engine = joined_engine(dir.path(), &queue);
+        // Ids in groups of 256 share a shard.
+        let key = |number: usize| format!("filler{number}");
+        push_at(&engine, "m", NOW, 9.0);
+        (0..256).for_each(|number| push_at(&engine, &key(number), NOW, 1.0));
+        push_at(&engine, "n", NOW, 9.0);
+        let problem = (Status::Problem, 0, "m".to_string());
+        assert_eq!(told(&queue), [problem.clone()]);
+        drop(engine);
+        let engine = joined_engine(dir.path(), &queue);
+        let open: Vec<Event> = read(&queue, 0)
+            .into_iter()
+            .filter_map(|queued| match queued.what {
+                What::Event(event) => Some(event),
+                _ => None,
+            })
+            .collect();
+        engine.restore(&open);
+        engine.catch_up(NOW - 600);
+        assert_eq!(told(&queue), [problem.clone()], "not sent again");
+        push_at(&engine, "n", NOW + 60, 1.0);
+        assert_eq!(told(&queue), [problem, (Status::Ok, 60, "m".to_string())]);
+    }
+
+    /// Two threads make and end the alarm of a condition over two shards; the queue has its events in turn.
+    #[test]
+    fn events_of_a_joined_alarm_keep_their_order_between_threads() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let engine = joined_engine(dir.path(), &queue);
+        push_at(&engine, "m", NOW, 9.0);
+        (0..256).for_each(|number| push_at(&engine, &format!("filler{number}"), NOW, 1.0));
+        push_at(&engine, "n", NOW, 1.0);
+        let play = |metric: &'static str, phase: i64| {
+            let engine = &engine;
+            move || {
+                (1..400).for_each(|i| push_at(engine, metric, NOW + i, if (i + phase) % 3 == 0 { 1.0 } else { 9.0 }))
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(play("m", 0));
+            scope.spawn(play("n", 1));
+        });
+        let told = told(&queue);
+        assert!(told.len() > 1, "{told:?}");
+        let in_turn = told.iter().enumerate().all(|(i, (status, _, _))| (*status == Status::Problem) == (i % 2 == 0));
+        assert!(in_turn, "{told:?}");
     }
 }

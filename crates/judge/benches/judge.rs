@@ -24,6 +24,10 @@ impl Window for Points {
         out.extend_from_slice(&self.0[..count.min(KEPT)]);
     }
 
+    fn meta(&self, _: SeriesId) -> Option<(CounterType, u32)> {
+        Some((CounterType::Gauge, 60))
+    }
+
     fn key(&self, _: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
         use_key(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY });
     }

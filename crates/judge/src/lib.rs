@@ -16,17 +16,25 @@
 
 mod binding;
 mod error;
+mod explain;
 mod filter;
 mod function;
+mod grammar;
 mod history;
+mod joins;
 mod judge;
+mod judging;
 mod list;
+mod program;
+mod reading;
 mod rule_set;
 mod rule_text;
+mod silence;
 mod state;
 mod touched;
 
 pub use error::RuleError;
+pub use joins::{JoinStats, Joins};
 pub use judge::{Judge, Stats, Window};
 pub use rule_set::{Refused, RuleSet};
 pub use rule_text::check;

@@ -53,6 +53,10 @@ impl judge::Window for Ramp {
         out.extend((0..count as i64).map(|i| Point { time: self.newest - i * 60, value: self.value - i as f64 }));
     }
 
+    fn meta(&self, _: SeriesId) -> Option<(CounterType, u32)> {
+        Some((CounterType::Gauge, 60))
+    }
+
     fn key(&self, _: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
         use_key(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY });
     }

@@ -211,7 +211,7 @@ proptest! {
     /// What may be saved is never refused when it is loaded; and nothing panics, whatever the text.
     #[test]
     fn what_is_saved_can_be_loaded(func in text(), operator in prop_oneof![Just("<".to_string()), "[=!<>]{0,3}"], points_max in 0..200u32) {
-        let saved = check(&func, &operator, points_max);
+        let saved = check(&func, &operator, 0.0, points_max);
         let rule = Rule { id: 1, metric: "m".into(), func, operator, max_step: 3, ..Rule::default() };
         for semantics in [Semantics::Hawkeye, Semantics::OpenFalcon] {
             let options = Options { semantics, min_interval_s: 0, points_max };
