@@ -103,8 +103,9 @@ fn comparison(condition: &Condition) -> String {
 
 fn silence(steps: u32, said: Said, evidence: &Evidence) -> String {
     let period = evidence.period_s;
+    let periods = |count: &str| if count == "1" { "1 period".to_string() } else { format!("{count} periods") };
     if said.holds {
-        return format!("no point for {} periods of {period} s", five_decimals(said.left));
+        return format!("no point for {} of {period} s", periods(&five_decimals(said.left)));
     }
-    format!("a point came within {steps} periods of {period} s")
+    format!("a point came within {} of {period} s", periods(&steps.to_string()))
 }

@@ -153,8 +153,22 @@ impl Judge {
         }
         let before =
             if seats.is_empty() { self.seats.remove(&series) } else { self.seats.insert(series, seats.clone()) };
+        // A rule that was changed from a condition about one series to one about several keeps its alarm, and back.
+        for seat in seats.iter().filter(|seat| seat.subject == Subject::Own) {
+            if let Some(open) = self.states.find(series, seat.rule).copied() {
+                self.joins.restore(*seat, series, Some(open));
+                self.states.remove(series, seat.rule);
+            }
+        }
         for seat in before.into_iter().flatten().filter(|seat| !seats.contains(seat)) {
-            closed.extend(self.joins.leave(seat, series));
+            let Some(open) = self.joins.leave(seat, series) else { continue };
+            let mut matched = self.matched.iter().map(|number| &self.rules.rules[*number as usize]);
+            if matched.any(|rule| rule.carries_alarm() && rule.id() == open.rule) {
+                self.states.set(open);
+                self.bindings.set_open(series, true);
+            } else {
+                closed.push(open);
+            }
         }
     }
 

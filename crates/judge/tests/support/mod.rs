@@ -4,6 +4,7 @@
 
 #![allow(dead_code)] // each test uses its part
 
+pub mod condition;
 pub mod naive;
 
 use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
@@ -114,6 +115,15 @@ impl World {
         self.judge.bind(id, series.key(), series.counter_type);
         self.table.0.push(series);
         id
+    }
+
+    /// Deletes a series and its points, and makes it anew.
+    pub fn forget(&mut self, series: SeriesId) {
+        let closed = self.judge.unbind(series);
+        self.close(&closed);
+        let row = &mut self.table.0[series.0 as usize];
+        row.points.clear();
+        self.judge.bind(series, row.key(), row.counter_type);
     }
 
     pub fn change_type(&mut self, series: SeriesId, counter_type: CounterType) {
