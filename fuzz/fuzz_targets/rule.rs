@@ -23,8 +23,16 @@ impl Window for Ramp {
         Some((CounterType::Gauge, 60))
     }
 
-    fn key(&self, _: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
-        use_key(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY });
+    fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
+        use_key(key(series));
+    }
+}
+
+/// The rule's own series, and one that a condition may ask with `of n` or `of n/a=1`.
+fn key(series: SeriesId) -> SeriesKey<'static> {
+    match series {
+        SeriesId(0) => SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY },
+        _ => SeriesKey { endpoint: "h", metric: "n", tags: Tags::assume_canonical("a=1") },
     }
 }
 
@@ -47,12 +55,22 @@ fuzz_target!(|text: &str| {
         let mut judge = Judge::new(options);
         judge.load(set);
         for counter_type in [CounterType::Gauge, CounterType::Counter] {
-            let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
-            judge.bind(SeriesId(0), key, counter_type);
-            let point = Point { time: 1_600_000_000, value: 7.0 };
             let mut events = Vec::new();
-            judge.on_point(Sample { series: SeriesId(0), point }, counter_type, 60, &Ramp, 1_600_000_000, &mut events);
-            events.iter().for_each(|event| assert!(event.left_value.is_finite()));
+            let now = 1_600_000_000;
+            for series in [SeriesId(0), SeriesId(1)] {
+                judge.bind(series, key(series), counter_type);
+                let point = Point { time: now, value: 7.0 };
+                judge.on_point(Sample { series, point }, counter_type, 60, &Ramp, now, &mut events);
+            }
+            judge.tick(now, &Ramp, &mut events);
+            judge.tick(now + 100_000, &Ramp, &mut events);
+            judge.joins().hand_over(|joined| events.append(joined));
+            for event in &events {
+                assert!(event.left_value.is_finite() && event.explanation.is_some());
+                let mut json = String::new();
+                event.push_json_explained(&mut json);
+                assert_eq!(model::Event::from_json(&json).as_ref(), Ok(event));
+            }
         }
     }
 });

@@ -52,6 +52,9 @@ fn main() {
     ] {
         report(&format!("bound by one {func}, GAUGE"), bound(&points, &[func], CounterType::Gauge));
     }
+    let both = "all(#3) and max(#5) > 1000000000000 recover 5";
+    report("bound by one condition of two functions, GAUGE", bound(&points, &[both], CounterType::Gauge));
+    report("bound by one nodata(#3), GAUGE", bound(&points, &["nodata(#3)"], CounterType::Gauge));
     report("bound by one all(#3), COUNTER", bound(&points, &["all(#3)"], CounterType::Counter));
     report(
         "bound by three (all(#3), max(#5), avg(#10))",

@@ -27,7 +27,8 @@ pub enum RuleError {
     TooManyRules,
 }
 
-/// Longest piece of rule text in an error, in characters. A guess: the longest sensible text, `kpdiff(#100,100)`, has 17.
+/// Longest piece of rule text in an error, in characters. A guess: the
+/// longest single function, `kpdiff(#100,100)`, has 17, and of a condition the part around the column is enough.
 const QUOTE_CHARS_MAX: usize = 40;
 
 /// `text` as it may be put into an error that points at `column`: the part around it, where the text is long.

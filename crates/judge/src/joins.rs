@@ -11,8 +11,8 @@
 //! Locks: the innermost; nothing is called while it is held but the arithmetic of terms.
 //! Rules: the first judge that loads a rule set brings it here too. What a judge says that still has another one is not
 //! heard; after a load everybody is asked again ([`crate::Judge::refill`]).
-//! Memory: nothing without such rules; some 150 bytes per carrier and per other, 60 and its newest points (at most
-//! [`model::explanation::POINTS_MAX`]) per term; see [`Joins::stats`].
+//! Memory: nothing without such rules; about 1 KB per host for a condition over three series (what a term said last with its
+//! newest points, at most [`model::explanation::POINTS_MAX`]). Bounded by the pairs of series and rule; see [`Joins::stats`].
 
 use crate::explain::{self, Said};
 use crate::program::{Operand, Program, Subject, TERMS_MAX};
@@ -66,7 +66,7 @@ struct Group {
 struct Carrier {
     series: SeriesId,
     tags: Box<str>,
-    terms: Vec<Heard>,
+    terms: Box<[Heard]>,
     last: Option<OpenProblem>,
 }
 
@@ -75,7 +75,7 @@ struct Other {
     operand: u8,
     counter: Box<str>,
     tags: Box<str>,
-    terms: Vec<Heard>,
+    terms: Box<[Heard]>,
 }
 
 /// What a term said last.
@@ -148,15 +148,17 @@ impl Joins {
     pub fn stats(&self) -> JoinStats {
         let table = self.lock();
         let groups = || table.groups.iter().flatten();
-        let terms = |terms: &Vec<Heard>| {
+        let terms = |terms: &[Heard]| {
             let points = terms.iter().map(|heard| heard.evidence.points.capacity() * size_of::<model::Point>());
-            terms.capacity() * size_of::<Heard>() + points.sum::<usize>()
+            size_of_val(terms) + points.sum::<usize>()
         };
-        let carrier = |c: &Carrier| size_of::<Carrier>() + c.tags.len() + terms(&c.terms);
-        let other = |o: &Other| size_of::<Other>() + o.tags.len() + o.counter.len() + terms(&o.terms);
+        let carrier = |c: &Carrier| c.tags.len() + terms(&c.terms);
+        let other = |o: &Other| o.tags.len() + o.counter.len() + terms(&o.terms);
         let group = |group: &Group| {
             // The endpoint stands in the name too.
             2 * group.endpoint.len()
+                + group.carriers.capacity() * size_of::<Carrier>()
+                + group.others.capacity() * size_of::<Other>()
                 + group.carriers.iter().map(carrier).sum::<usize>()
                 + group.others.iter().map(other).sum::<usize>()
         };
@@ -212,21 +214,25 @@ impl Joins {
         group.rule = in_force.or(group.rule);
         if group.program != program {
             group.program = program;
-            group.carriers.iter_mut().for_each(|carrier| carrier.terms.clear());
-            group.others.iter_mut().for_each(|other| other.terms.clear());
+            group.carriers.iter_mut().for_each(|carrier| carrier.terms = Box::default());
+            group.others.iter_mut().for_each(|other| other.terms = Box::default());
         }
         let tags = || key.tags.as_str().into();
         match subject {
             Subject::Own => {
                 if let Err(at) = group.carrier(series) {
-                    let carrier = Carrier { series, tags: tags(), terms: Vec::new(), last: None };
-                    group.carriers.insert(at, carrier);
+                    let carrier = Carrier { series, tags: tags(), terms: Box::default(), last: None };
+                    insert(&mut group.carriers, at, carrier);
                 }
             }
             Subject::Other(operand) => {
                 if let Err(at) = group.other(series, operand) {
                     let counter = key.counter().into();
-                    group.others.insert(at, Other { series, operand, counter, tags: tags(), terms: Vec::new() });
+                    insert(
+                        &mut group.others,
+                        at,
+                        Other { series, operand, counter, tags: tags(), terms: Box::default() },
+                    );
                 }
             }
         }
@@ -454,13 +460,21 @@ fn tells(operand: &Operand, other: &Other, carrier: &Carrier) -> bool {
         || Tags::assume_canonical(&other.tags).iter().all(|(tag, value)| of_carrier.find(tag) == Some(value))
 }
 
+/// Most groups have one carrier and an other or two; a vector begins with room for four.
+fn insert<T>(list: &mut Vec<T>, at: usize, item: T) {
+    if list.len() < 4 {
+        list.reserve_exact(1);
+    }
+    list.insert(at, item);
+}
+
 /// Asks the terms about a subject again. Allocates at the first time only.
-fn refill(heard: &mut Vec<Heard>, program: &Program, subject: Subject, look: &Look<'_>, open_since: Option<i64>) {
+fn refill(heard: &mut Box<[Heard]>, program: &Program, subject: Subject, look: &Look<'_>, open_since: Option<i64>) {
     if heard.is_empty() {
         let new = |(term, _)| Heard { term: term as u8, reading: Reading::UNKNOWN, evidence: Evidence::default() };
-        heard.extend(program.terms_of(subject).map(new));
+        *heard = program.terms_of(subject).map(new).collect();
     }
-    for heard in heard {
+    for heard in heard.iter_mut() {
         let term = &program.terms[heard.term as usize];
         heard.reading = term.read(look, open_since);
         heard.evidence.refill(&term.question, look);

@@ -151,6 +151,9 @@ impl Judge {
                 seats.extend(seat.filter(|seat| !seats.contains(seat)));
             }
         }
+        if seats.is_empty() && self.seats.is_empty() {
+            return;
+        }
         let before =
             if seats.is_empty() { self.seats.remove(&series) } else { self.seats.insert(series, seats.clone()) };
         // A rule that was changed from a condition about one series to one about several keeps its alarm, and back.

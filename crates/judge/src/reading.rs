@@ -184,6 +184,9 @@ impl Evidence {
             Question::Silence { .. } => return self.points.extend(look.points.first()),
         };
         let needed = (opens.function.values_needed() as usize).min(look.values.len());
+        if self.points.capacity() == 0 {
+            self.points.reserve_exact((opens.function.values_needed() as usize).min(POINTS_MAX));
+        }
         let values = look.values[..needed].iter().zip(look.points);
         for (i, (value, point)) in values.enumerate() {
             self.holding[0] += u32::from(opens.test(*value));

@@ -81,6 +81,10 @@ impl Silences {
     /// Begins or ends to follow a series; one that is followed already is left as it is.
     pub fn follow(&mut self, series: SeriesId, wanted: bool) {
         if !wanted {
+            // Most judges follow nobody, and bind many.
+            if self.table.is_empty() {
+                return;
+            }
             if let Ok(entry) = self.table.find_entry(hash(series), |silence| silence.series == series) {
                 entry.remove();
             }

@@ -58,14 +58,6 @@ impl Condition {
         }
     }
 
-    pub fn has_silence(&self) -> bool {
-        match self {
-            Condition::Values { .. } => false,
-            Condition::Silence { .. } => true,
-            Condition::And(a, b) | Condition::Or(a, b) => a.has_silence() || b.has_silence(),
-        }
-    }
-
     /// How many points are missing, in multiples of N, for each `nodata`.
     pub fn missing(&self, history: &History, now: i64) -> Vec<i64> {
         match self {
