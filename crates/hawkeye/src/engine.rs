@@ -639,7 +639,7 @@ mod tests {
         (0..256).for_each(|number| push_at(&engine, &key(number), NOW, 1.0));
         push_at(&engine, "n", NOW, 9.0);
         let problem = (Status::Problem, 0, "m".to_string());
-        assert_eq!(told(&queue), [problem.clone()]);
+        assert_eq!(told(&queue), std::slice::from_ref(&problem));
         drop(engine);
         let engine = joined_engine(dir.path(), &queue);
         let open: Vec<Event> = read(&queue, 0)
@@ -651,7 +651,7 @@ mod tests {
             .collect();
         engine.restore(&open);
         engine.catch_up(NOW - 600);
-        assert_eq!(told(&queue), [problem.clone()], "not sent again");
+        assert_eq!(told(&queue), std::slice::from_ref(&problem), "not sent again");
         push_at(&engine, "n", NOW + 60, 1.0);
         assert_eq!(told(&queue), [problem, (Status::Ok, 60, "m".to_string())]);
     }

@@ -120,14 +120,12 @@ fn without_holes(minutes: Vec<Vec<(usize, i32)>>) -> Vec<Vec<(usize, i32)>> {
     let mut lost = [0; NAMES.len()];
     let keep = |minute: Vec<(usize, i32)>| {
         let mut minute = minute;
-        for series in 0..NAMES.len() {
+        for (series, lost) in lost.iter_mut().enumerate() {
             let has = minute.iter().any(|(other, _)| *other == series);
-            if !has && lost[series] == 1 {
+            if !has && *lost == 1 {
                 minute.push((series, 1));
-                lost[series] = 0;
-            } else {
-                lost[series] = if has { 0 } else { lost[series] + 1 };
             }
+            *lost = if has || *lost == 1 { 0 } else { 1 };
         }
         minute
     };
