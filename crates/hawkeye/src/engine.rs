@@ -598,6 +598,63 @@ mod tests {
         assert_eq!(queue.stats().open_problems, 0);
     }
 
+    /// As the original: nobody is told. (There the case stays open; here it is closed.)
+    #[test]
+    fn a_rule_that_goes_is_closed_silently_under_open_falcon() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let options = store::Options { dir: dir.path().join("store"), shard_count: 1, ..store::Options::default() };
+        let (store, _) = store::Store::open(options, NOW).expect("a store");
+        let options = judge::Options { semantics: Semantics::OpenFalcon, ..judge::Options::default() };
+        let engine = Engine::new(store, 1, options, queue.clone());
+        engine.load(&rules(), &|_, _| "gone".to_string());
+        push(&engine, "h");
+        let id = engine
+            .store()
+            .finder()
+            .find(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY })
+            .expect("a series")
+            .id;
+        engine.remove_series(id).expect("removable");
+        let [problem, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
+        let What::Event(problem) = &problem.what else { panic!("{problem:?}") };
+        assert_eq!(closed.what, What::Closed(problem.id()));
+    }
+
+    /// A series that falls silent is found by the clock, and only once, also over a restart.
+    #[test]
+    fn silence_is_found_by_the_clock() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+        let start = |open: &[Event]| {
+            let options = store::Options { dir: dir.path().join("store"), shard_count: 8, ..store::Options::default() };
+            let (store, _) = store::Store::open(options, NOW).expect("a store");
+            let engine = Engine::new(store, 8, judge::Options::default(), queue.clone());
+            let mut rules = rules();
+            let silent = Strategy { func: "nodata(#3)".into(), ..Strategy::clone(&rules.hosts["h"][0]) };
+            rules.hosts = [("h".to_string(), [Arc::new(silent)].into())].into();
+            assert!(engine.load(&rules, &|_, _| "gone".to_string()).is_empty());
+            engine.restore(open);
+            engine.catch_up(NOW - 600);
+            engine
+        };
+        let engine = start(&[]);
+        push_at(&engine, "m", NOW, 1.0);
+        (NOW..NOW + 240).for_each(|now| engine.look_for_silence(now));
+        assert_eq!(told(&queue), []);
+        (NOW + 240..NOW + 2000).for_each(|now| engine.look_for_silence(now));
+        let problem = (Status::Problem, 240, "m".to_string());
+        assert_eq!(told(&queue), std::slice::from_ref(&problem));
+        drop(engine);
+        let What::Event(open) = read(&queue, 0).remove(0).what else { panic!("a PROBLEM") };
+        let engine = start(&[open]);
+        let now = clock::now();
+        (now..now + 2000).step_by(5).for_each(|now| engine.look_for_silence(now));
+        assert_eq!(told(&queue), std::slice::from_ref(&problem), "told once");
+        push_at(&engine, "m", NOW + 3000, 1.0);
+        assert_eq!(told(&queue).last(), Some(&(Status::Ok, 3000, "m".to_string())));
+    }
+
     /// A strategy whose condition asks a series of another shard, on a store of eight.
     fn joined_engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
         let options = store::Options { dir: dir.join("store"), shard_count: 8, ..store::Options::default() };
