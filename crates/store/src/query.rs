@@ -236,43 +236,59 @@ impl Store {
 
     fn newest_two(&self, found: Found) -> Option<(Point, Option<Point>)> {
         self.check_known(found).ok()?;
-        let mut points: Vec<(u32, f64)> = Vec::new();
-        {
+        let mut points: Vec<Stored> = Vec::new();
+        let is_enough = {
             let (hot, slot) = self.shards.lock_of(found.id);
-            points.extend(hot.walk(slot).take(2));
+            let stored = |(time, value)| Stored { time, flush: IN_MEMORY, value };
+            points.extend(hot.walk(slot).take(2).map(stored));
             if points.len() < 2 {
-                points.extend(hot.side_points(slot, 0, u32::MAX));
+                points.extend(hot.side_points(slot, 0, u32::MAX).map(stored));
             }
-        }
-        if points.len() < 2 {
+            points.len() >= 2 && !hot.is_with_past(slot)
+        };
+        if !is_enough {
             self.newest_in_blocks(found.id, &mut points);
         }
         newest_first(&mut points);
-        let mut points = points.iter().map(|(time, value)| Point { time: i64::from(*time), value: *value });
+        let mut points = points.iter().map(|point| Point { time: i64::from(point.time), value: point.value });
         Some((points.next()?, points.next()))
     }
 
     /// Adds points from blocks until no other block can have a newer second.
-    fn newest_in_blocks(&self, id: SeriesId, points: &mut Vec<(u32, f64)>) {
+    fn newest_in_blocks(&self, id: SeriesId, points: &mut Vec<Stored>) {
         let catalog = self.blocks();
         let mut blocks: Vec<&Arc<Block>> = catalog.all_raw().collect();
         blocks.sort_by_key(|block| std::cmp::Reverse((block.max_time, block.label.first_flush)));
+        let mut read = Vec::new();
         for block in blocks {
             newest_first(points);
-            if points.get(1).is_some_and(|second| second.0 > block.max_time) {
+            if points.get(1).is_some_and(|second| second.time > block.max_time) {
                 return;
             }
-            let read = Reader::open(&*self.disk, block).and_then(|mut reader| reader.read(id, 0, u32::MAX, points));
+            let reading =
+                Reader::open(&*self.disk, block).and_then(|mut reader| reader.read(id, 0, u32::MAX, &mut read));
             // An unreadable block is as good as none here; `history` tells.
-            let _ = self.note_damage(read);
+            let _ = self.note_damage(reading);
+            let flush = block.label.first_flush;
+            points.extend(read.drain(..).map(|(time, value)| Stored { time, flush, value }));
         }
     }
 }
 
-/// Sorts, newest first; of equal times the one that was put in first stays.
-fn newest_first(points: &mut Vec<(u32, f64)>) {
-    points.sort_by_key(|point| std::cmp::Reverse(point.0));
-    points.dedup_by_key(|point| point.0);
+/// A point, and the flush that stored it.
+struct Stored {
+    time: u32,
+    flush: u64,
+    value: f64,
+}
+
+/// The flush of what is in no block: later than every other.
+const IN_MEMORY: u64 = u64::MAX;
+
+/// Sorts, newest first; of equal times the one that was stored first stays.
+fn newest_first(points: &mut Vec<Stored>) {
+    points.sort_by_key(|point| (std::cmp::Reverse(point.time), point.flush));
+    points.dedup_by_key(|point| point.time);
 }
 
 /// Adds the points from `from` on, of a counter as rates; those before are there for the first rate.
