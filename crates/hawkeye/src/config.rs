@@ -43,7 +43,29 @@ pub enum Role {
     Api,
 }
 
+/// What one process runs: which sets of roles work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// All six roles.
+    Whole,
+    /// The graph alone, behind an old transfer and in front of an old api.
+    Graph,
+}
+
 pub const ALL_ROLES: [Role; 6] = [Role::Transfer, Role::Judge, Role::Graph, Role::Hbs, Role::Alarm, Role::Api];
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Transfer => "transfer",
+            Role::Judge => "judge",
+            Role::Graph => "graph",
+            Role::Hbs => "hbs",
+            Role::Alarm => "alarm",
+            Role::Api => "api",
+        }
+    }
+}
 
 /// Addresses to listen on; an empty text turns a listener off.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -53,6 +75,8 @@ pub struct Listen {
     pub transfer_http: String,
     pub transfer_telnet: String,
     pub hbs_rpc: String,
+    /// Go gob, for an old transfer and an old api; "" by default.
+    pub graph_rpc: String,
     pub api: String,
     pub admin: String,
 }
@@ -245,6 +269,7 @@ impl Default for Listen {
             transfer_http: "127.0.0.1:6060".into(),
             transfer_telnet: "127.0.0.1:4444".into(),
             hbs_rpc: "127.0.0.1:6030".into(),
+            graph_rpc: String::new(),
             api: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:6071".into(),
         }
@@ -361,8 +386,19 @@ impl Config {
         Ok(config)
     }
 
-    pub fn has(&self, role: Role) -> bool {
-        self.roles.contains(&role)
+    /// What the roles make together; an error for roles that do not work together.
+    pub fn mode(&self) -> Result<Mode> {
+        let roles: Vec<Role> = self.roles.iter().copied().collect();
+        match roles[..] {
+            [Role::Graph] => Ok(Mode::Graph),
+            _ if roles == ALL_ROLES => Ok(Mode::Whole),
+            _ => bail!(
+                "roles is {:?}: that does not run together in one process; give [\"graph\"] alone, or all six: {:?} (or \
+                 leave the key out)",
+                roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
+                ALL_ROLES.map(Role::name),
+            ),
+        }
     }
 
     /// The most points a rule may look back on: what the hot window holds at an agent's usual step of 60 s.
@@ -371,13 +407,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        if self.roles.is_empty() {
-            bail!("roles is empty: name at least one of transfer, judge, graph, hbs, alarm, api");
-        }
-        let missing: Vec<_> = ALL_ROLES.iter().filter(|role| !self.has(**role)).collect();
-        if !missing.is_empty() {
+        if self.mode()? == Mode::Graph && self.listen.graph_rpc.is_empty() {
             bail!(
-                "roles lacks {missing:?}: roles run together in one process so far; name all six, or leave the key out"
+                "listen.graph_rpc is \"\": the graph alone takes points by no other door; give an address like \"0.0.0.0:6070\""
             );
         }
         if !self.portal.url.is_empty() {
@@ -556,7 +588,10 @@ mod tests {
         check("[ingest]\nfuture_max = \"400000000000years\"", "ingest.future_max");
         check("[graph]\nsilent_after = \"90m\"", "graph.silent_after");
         check("[ingest]\nmessage_timeout = \"2h\"", "ingest.message_timeout");
-        check("roles = [\"judge\"]", "roles");
+        check("roles = [\"judge\"]", "[\"graph\"] alone");
+        check("roles = []", "roles is []");
+        check("roles = [\"graph\", \"transfer\"]", "[\"transfer\", \"graph\"]");
+        check("roles = [\"graph\"]", "listen.graph_rpc");
         check("roles = [\"juge\"]", "juge");
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
@@ -577,6 +612,14 @@ mod tests {
         check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
         let config = load("[graph]\nindex_url = \"mysql://falcon:secret@db\"", &[], &[]).expect("valid");
         assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    #[test]
+    fn modes() {
+        let mode = |text: &str| load(text, &[], &[]).and_then(|config| config.mode()).expect("roles that work");
+        assert_eq!(mode(""), Mode::Whole);
+        assert_eq!(mode("roles = [\"api\", \"alarm\", \"hbs\", \"graph\", \"judge\", \"transfer\"]"), Mode::Whole);
+        assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
     }
 
     #[test]

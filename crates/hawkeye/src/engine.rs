@@ -49,7 +49,8 @@ pub struct Engine {
     /// When silent series were looked at last.
     silences_seen: AtomicI64,
     options: judge::Options,
-    queue: Arc<EventQueue>,
+    /// None where there are no rules, and so no events.
+    queue: Option<Arc<EventQueue>>,
     backlog: Mutex<VecDeque<What>>,
     recent: Mutex<Vec<SeriesId>>,
     /// Held while rules are loaded: which series there are must not change between listing and binding them.
@@ -98,8 +99,8 @@ impl std::fmt::Display for IngestError {
 }
 
 impl Engine {
-    /// `shard_count` is the store's.
-    pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Arc<EventQueue>) -> Engine {
+    /// `shard_count` is the store's. Without a queue no rules may be loaded.
+    pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
         let joins = Arc::new(Joins::default());
         let judges = (0..shard_count).map(|_| Mutex::new(Judge::sharing(options, joins.clone()))).collect();
         Engine {
@@ -212,6 +213,7 @@ impl Engine {
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
     /// applies; `why` says why one does not apply to an endpoint any more. Answers the rules that cannot be compiled.
     pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::Refused> {
+        debug_assert!(self.queue.is_some(), "rules make events");
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let _loading = lock(&self.loading);
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
@@ -297,15 +299,16 @@ impl Engine {
 
     /// To be called each second: looks for points that do not come, tries again to write what the queue refused, and syncs it.
     pub fn tick(&self) -> std::io::Result<()> {
+        let Some(queue) = &self.queue else { return Ok(()) };
         self.look_for_silence(clock::now());
         let written = {
             let mut backlog = lock(&self.backlog);
-            self.queue.append_mixed(backlog.make_contiguous()).map(|left_out| {
+            queue.append_mixed(backlog.make_contiguous()).map(|left_out| {
                 self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
                 backlog.clear();
             })
         };
-        self.queue.sync().and(written)
+        queue.sync().and(written)
     }
 
     fn look_for_silence(&self, now: i64) {
@@ -381,9 +384,7 @@ impl Engine {
 
     /// Tells the queue which alarms are closed, and why: no restart brings them back, and alarm closes their cases.
     fn end(&self, closings: Vec<(String, String)>) {
-        if closings.is_empty() {
-            return;
-        }
+        let Some(queue) = self.queue.as_ref().filter(|_| !closings.is_empty()) else { return };
         // What was decided about them before.
         self.hand_over();
         let time = clock::now();
@@ -397,7 +398,7 @@ impl Engine {
         let closings: Vec<What> = closings.into_iter().map(what).collect();
         let mut backlog = lock(&self.backlog);
         if backlog.is_empty() {
-            match self.queue.append_mixed(&closings) {
+            match queue.append_mixed(&closings) {
                 Ok(left_out) => {
                     self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
                     return;
@@ -432,10 +433,11 @@ impl Engine {
     }
 
     fn write(&self, backlog: &mut VecDeque<What>, events: &mut Vec<Event>) {
+        let Some(queue) = &self.queue else { return };
         self.counts.events.fetch_add(events.len() as u64, Ordering::Relaxed);
         events.iter().for_each(tell);
         if backlog.is_empty() {
-            match self.queue.append(events) {
+            match queue.append(events) {
                 Ok(left_out) => {
                     self.counts.events_dropped.fetch_add(left_out, Ordering::Relaxed);
                     return events.clear();
@@ -570,7 +572,7 @@ mod tests {
     fn engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, NOW).expect("a store");
-        let engine = Engine::new(store, 1, judge::Options::default(), queue.clone());
+        let engine = Engine::new(store, 1, judge::Options::default(), Some(queue.clone()));
         assert!(engine.load(&rules(), &|_, _| "gone".to_string()).is_empty());
         engine
     }
@@ -757,7 +759,7 @@ mod tests {
         let options = store::Options { dir: dir.path().join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, NOW).expect("a store");
         let options = judge::Options { semantics: Semantics::OpenFalcon, ..judge::Options::default() };
-        let engine = Engine::new(store, 1, options, queue.clone());
+        let engine = Engine::new(store, 1, options, Some(queue.clone()));
         engine.load(&rules(), &|_, _| "gone".to_string());
         push(&engine, "h");
         let id = engine
@@ -780,7 +782,7 @@ mod tests {
         let start = |open: &[Event]| {
             let options = store::Options { dir: dir.path().join("store"), shard_count: 8, ..store::Options::default() };
             let (store, _) = store::Store::open(options, NOW).expect("a store");
-            let engine = Engine::new(store, 8, judge::Options::default(), queue.clone());
+            let engine = Engine::new(store, 8, judge::Options::default(), Some(queue.clone()));
             let mut rules = rules();
             let silent = Strategy { func: "nodata(#3)".into(), ..Strategy::clone(&rules.hosts["h"][0]) };
             rules.hosts = [("h".to_string(), [Arc::new(silent)].into())].into();
@@ -810,7 +812,7 @@ mod tests {
     fn joined_engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
         let options = store::Options { dir: dir.join("store"), shard_count: 8, ..store::Options::default() };
         let (store, _) = store::Store::open(options, NOW).expect("a store");
-        let engine = Engine::new(store, 8, judge::Options::default(), queue.clone());
+        let engine = Engine::new(store, 8, judge::Options::default(), Some(queue.clone()));
         let mut rules = rules();
         let strategy =
             Strategy { func: "all(#1) and all(#1) of n > 5".into(), ..Strategy::clone(&rules.hosts["h"][0]) };

@@ -7,13 +7,15 @@
 //! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
 //! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as far as
 //! its series are known, and answered with the error; nothing is allocated per point of a known series.
-//! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2. No time, or one beyond twice now (milliseconds),
+//! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2; items of an old transfer, which has done both, keep
+//! their step and must have a time and texts that the original graph takes (spec/graph.md §3). No time, or one beyond twice now (milliseconds),
 //! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
 //! and the series is dead from then on), and so is one before the retention (the original says nothing and drops it).
 
 use crate::clock;
 use crate::engine::{Engine, IngestError};
 use crate::metrics::Metrics;
+use crate::role::graph::text;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +23,7 @@ use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use wire::gob::{GobError, GraphItem};
 use wire::{Item, JsonError, Scratch};
 
 /// A longer step than a week is a mistake (milliseconds, a time); the series table keeps 32 bits.
@@ -51,6 +54,8 @@ pub enum Door {
     Rpc,
     Http,
     Telnet,
+    /// Go gob, from an old transfer.
+    Graph,
 }
 
 impl Door {
@@ -59,6 +64,7 @@ impl Door {
             Door::Rpc => "rpc",
             Door::Http => "http",
             Door::Telnet => "telnet",
+            Door::Graph => "graph",
         }
     }
 }
@@ -86,6 +92,8 @@ pub struct Received {
 pub enum BatchError {
     /// The text is not JSON, or not an array.
     Json(JsonError),
+    /// The items are not what a transfer sends.
+    Gob(GobError),
     /// The items are fine, but cannot all be kept now: the batch is to be sent again.
     Engine(IngestError),
 }
@@ -94,6 +102,7 @@ impl std::fmt::Display for BatchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             BatchError::Json(error) => write!(f, "{error}"),
+            BatchError::Gob(error) => write!(f, "{error}"),
             BatchError::Engine(error) => write!(f, "{error}"),
         }
     }
@@ -146,7 +155,7 @@ impl Ingest {
 
     /// Takes a JSON array of metric objects.
     pub fn json(&self, door: Door, array: &[u8]) -> Result<Received, BatchError> {
-        self.batch(door, |batch, scratch| {
+        self.batch(door, clock::now(), |batch, scratch| {
             wire::decode_items(array, scratch, &mut |item| match item {
                 Ok(item) => batch.push(&item),
                 Err(invalid) => batch.refuse(invalid.as_str()),
@@ -158,7 +167,7 @@ impl Ingest {
     /// Takes the complete lines of a telnet connection; true when one of them was `quit`.
     pub fn telnet<'l>(&self, lines: impl Iterator<Item = &'l [u8]>) -> Result<bool, BatchError> {
         let mut quit = false;
-        self.batch(Door::Telnet, |batch, _| {
+        self.batch(Door::Telnet, clock::now(), |batch, _| {
             let mut total = 0;
             for line in lines {
                 match wire::telnet::line(line) {
@@ -177,13 +186,30 @@ impl Ingest {
         Ok(quit)
     }
 
+    /// Takes what `decode` hands out: the items of a `Graph.Send`.
+    pub fn graph(
+        &self,
+        now: i64,
+        decode: impl FnOnce(&mut dyn FnMut(GraphItem<'_>)) -> Result<(), GobError>,
+    ) -> Result<Received, BatchError> {
+        self.batch(Door::Graph, now, |batch, _| {
+            let mut total = 0;
+            decode(&mut |item| {
+                total += 1;
+                batch.push_aligned(&item);
+            })
+            .map_err(BatchError::Gob)?;
+            Ok(total)
+        })
+    }
+
     /// Runs `decode` on an empty batch, then stores what it pushed.
     fn batch(
         &self,
         door: Door,
+        now: i64,
         decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
     ) -> Result<Received, BatchError> {
-        let now = clock::now();
         let result = BUFFERS.with_borrow_mut(|buffers| {
             let result = self.batch_in(buffers, door, now, decode);
             // Emptied here, not by the next batch, which may be long in coming to this thread.
@@ -313,15 +339,27 @@ impl Batch<'_> {
     }
 
     fn push(&mut self, item: &Item<'_>) {
-        let step = item.step.max(self.ingest.min_step);
+        let unusable = item.timestamp <= 0 || item.timestamp > self.now.saturating_mul(2);
+        let time = if unusable { self.now } else { item.timestamp };
+        self.keep(item, item.step.max(self.ingest.min_step), time);
+    }
+
+    /// An item that a transfer has aligned to its own smallest step. A time that is none came in as one, and means nothing.
+    fn push_aligned(&mut self, item: &GraphItem<'_>) {
+        match item.check() {
+            Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
+            Ok(item) => self.keep(&item, item.step, item.timestamp),
+            Err(invalid) => self.refuse(invalid.as_str()),
+        }
+    }
+
+    fn keep(&mut self, item: &Item<'_>, step: u32, time: i64) {
         if step > STEP_MAX {
             return self.refuse("step_too_long");
         }
         if item.endpoint.len() > ENDPOINT_BYTES_MAX {
             return self.refuse("endpoint_too_long");
         }
-        let unusable = item.timestamp <= 0 || item.timestamp > self.now.saturating_mul(2);
-        let time = if unusable { self.now } else { item.timestamp };
         if time > self.now.saturating_add(self.ingest.future_max_s) {
             return self.refuse("future");
         }
@@ -331,20 +369,31 @@ impl Batch<'_> {
         }
         let tags = Tags::canonical(item.tags, self.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
-        match self.lookup.find(key) {
-            Some(found) if found.counter_type == item.counter_type && found.step == step => {
-                self.samples.push(Sample { series: found.id, point });
-            }
-            _ => self.unknown.push(Unknown {
-                endpoint: item.endpoint.to_string(),
-                metric: item.metric.to_string(),
-                tags: tags.as_str().to_string(),
-                counter_type: item.counter_type,
-                step,
-                point,
-            }),
+        let found = self.lookup.find(key);
+        if let Some(found) =
+            found.filter(|found| found.step == step && is_type(self.door, found.counter_type, item.counter_type))
+        {
+            return self.samples.push(Sample { series: found.id, point });
         }
+        // Of a series that exists the texts were looked at before.
+        let texts = [item.endpoint, item.metric, tags.as_str()];
+        if self.door == Door::Graph && found.is_none() && !texts.into_iter().all(text::is_valid) {
+            return self.refuse("bad_text");
+        }
+        self.unknown.push(Unknown {
+            endpoint: item.endpoint.to_string(),
+            metric: item.metric.to_string(),
+            tags: tags.as_str().to_string(),
+            counter_type: item.counter_type,
+            step,
+            point,
+        });
     }
+}
+
+/// A transfer calls every counter DERIVE towards graph; that is no reason to change one that came in as COUNTER.
+fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
+    known == sent || door == Door::Graph && known.ds_type() == sent.ds_type()
 }
 
 #[cfg(test)]
@@ -359,7 +408,7 @@ mod tests {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, clock::now()).expect("a store");
         let queue = EventQueue::open(&dir.join("events"), Fsync::Never).expect("a queue").0;
-        let engine = Engine::new(store, 1, judge::Options::default(), Arc::new(queue));
+        let engine = Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue)));
         Ingest::new(Arc::new(engine), 30, 300, &Metrics::new())
     }
 

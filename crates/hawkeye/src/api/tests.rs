@@ -38,7 +38,7 @@ fn engine(dir: &std::path::Path) -> Result<Arc<Engine>> {
     let options = store::Options { dir: dir.join("store"), shard_count: SHARDS, ..store::Options::default() };
     let (store, _) = store::Store::open(options, crate::clock::now())?;
     let (queue, _) = EventQueue::open(&dir.join("events"), crate::config::Fsync::Never)?;
-    Ok(Arc::new(Engine::new(store, SHARDS, judge::Options::default(), Arc::new(queue))))
+    Ok(Arc::new(Engine::new(store, SHARDS, judge::Options::default(), Some(Arc::new(queue)))))
 }
 
 impl Site {

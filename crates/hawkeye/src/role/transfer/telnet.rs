@@ -7,7 +7,7 @@
 //! Memory: a line is at most [`LINE_MAX`] bytes; a longer one is skipped to its end and counted.
 
 use crate::ingest::Ingest;
-use crate::net::rpc::RpcMetrics;
+use crate::net::connection::RpcMetrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -244,7 +244,7 @@ impl Bench {
         let options = store::Options { dir: dir.path().join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, clock::now()).expect("a store");
         let queue = EventQueue::open(&dir.path().join("events"), crate::config::Fsync::Never).expect("a queue").0;
-        let engine = Arc::new(Engine::new(store, 1, judge::Options::default(), Arc::new(queue)));
+        let engine = Arc::new(Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue))));
         Bench { dir, engine, url, index: Index::default() }
     }
 

@@ -1,0 +1,63 @@
+//! Go's net/rpc with gob over a [`connection`](super::connection), server side; the bytes are `wire`'s.
+//!
+//! Why calls are answered in their order: they share the definitions of types that went before, and Open-Falcon's clients
+//! have one call at a time on each of their connections, or do not mind.
+//! Invariants: bytes that are no gob, and a message that is too long, close the connection; an argument that does not fit
+//! its method, and an unknown method, are answered and the connection stays, as in Go.
+//! Memory: an idle connection keeps the types that its peer has defined: about 1 KiB for the real programs, at most some
+//! 22 KiB (see `wire::gob`), besides the task; what decoding needs is given up.
+
+use super::connection::{Fault, Protocol};
+use wire::gob::{Call, Decoder, Encoder, GobScratch};
+
+/// What a listener does with a call: append exactly one answer to `out`.
+pub trait Service: Clone + Send + Sync + 'static {
+    fn call(&self, call: Call<'_>, session: &mut Session, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
+}
+
+/// Both directions of one connection: what has been defined on it.
+pub struct Session {
+    pub decoder: Decoder,
+    pub encoder: Encoder,
+    pub scratch: GobScratch,
+}
+
+/// One connection's side of the protocol.
+pub struct Gob<S> {
+    service: S,
+    session: Session,
+    /// The number that Go's client gives its next call; it counts from 0.
+    next_seq: u64,
+}
+
+impl<S: Service> Gob<S> {
+    pub fn new(service: S, message_max: usize) -> Gob<S> {
+        let (decoder, encoder, scratch) = (Decoder::new(message_max), Encoder::new(), GobScratch::new());
+        Gob { service, session: Session { decoder, encoder, scratch }, next_seq: 0 }
+    }
+}
+
+impl<S: Service> Protocol for Gob<S> {
+    async fn answer(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>, Fault> {
+        let next = self.session.decoder.next(input);
+        let Some((consumed, call)) = next.map_err(|error| Fault { reason: "gob", text: error.to_string() })? else {
+            return Ok(None);
+        };
+        self.next_seq = call.seq.wrapping_add(1);
+        self.service.call(call, &mut self.session, out).await;
+        Ok(Some(consumed))
+    }
+
+    fn is_blank(input: &[u8]) -> bool {
+        input.is_empty()
+    }
+
+    fn idle(&mut self) {
+        self.session.scratch = GobScratch::new();
+    }
+
+    /// As the answer to the call that could not be read: its number is not known, but Go's clients count.
+    fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>) {
+        self.session.encoder.error(out, "", self.next_seq, text);
+    }
+}

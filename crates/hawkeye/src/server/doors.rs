@@ -1,0 +1,168 @@
+//! Doors: the listening sockets, and what a connection through any of them needs.
+//!
+//! Sockets are bound before anything is opened, for a busy port is the commonest reason for a start to fail; doors open when
+//! all behind them runs. They close together, when told to, and answer what they have begun.
+
+use super::DESCRIPTORS_KEPT;
+use crate::config::{Config, Listen};
+use crate::metrics::{Metrics, push_gauge};
+use crate::net::budget::Budget;
+use crate::net::connection::{Protocol, RpcLimits, RpcMetrics, connection};
+use crate::net::gob::{self, Gob};
+use crate::net::http;
+use crate::net::listen::{ConnectionMetrics, Limits, bind, serve};
+use crate::net::rpc::{JsonRpc, Service};
+use anyhow::Result;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// The sockets of the listeners that are on.
+#[derive(Default)]
+pub struct Sockets {
+    pub transfer_rpc: Option<TcpListener>,
+    pub transfer_http: Option<TcpListener>,
+    pub transfer_telnet: Option<TcpListener>,
+    pub hbs_rpc: Option<TcpListener>,
+    pub graph_rpc: Option<TcpListener>,
+    pub api: Option<TcpListener>,
+    pub admin: Option<TcpListener>,
+}
+
+impl Sockets {
+    /// Of all roles.
+    pub async fn whole(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            transfer_rpc: bind_unless_empty("transfer_rpc", &listen.transfer_rpc).await?,
+            transfer_http: bind_unless_empty("transfer_http", &listen.transfer_http).await?,
+            transfer_telnet: bind_unless_empty("transfer_telnet", &listen.transfer_telnet).await?,
+            hbs_rpc: bind_unless_empty("hbs_rpc", &listen.hbs_rpc).await?,
+            graph_rpc: bind_unless_empty("graph_rpc", &listen.graph_rpc).await?,
+            api: bind_unless_empty("api", &listen.api).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+        })
+    }
+
+    /// Of the graph alone.
+    pub async fn graph(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            graph_rpc: bind_unless_empty("graph_rpc", &listen.graph_rpc).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+            ..Sockets::default()
+        })
+    }
+}
+
+async fn bind_unless_empty(key: &str, address: &str) -> Result<Option<TcpListener>> {
+    if address.is_empty() { Ok(None) } else { bind(key, address).await.map(Some) }
+}
+
+/// What every door needs: limits, the shared byte budget, and when to close.
+pub struct Doors {
+    senders: Limits,
+    users: Limits,
+    pub rpc: RpcLimits,
+    pub stopping: watch::Receiver<bool>,
+    open: JoinSet<()>,
+}
+
+impl Doors {
+    pub fn new(config: &Config, metrics: &Arc<Metrics>, descriptors: usize, stopping: watch::Receiver<bool>) -> Doors {
+        // A quarter of the budget for unfinished messages: four of the largest, or four thousand first buffers.
+        let budget = Budget::new(config.memory_budget / 4);
+        let shown = budget.clone();
+        metrics.source(move |page| {
+            push_gauge(page, "buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);
+            push_gauge(page, "buffer_max_bytes", "Bound of buffer_bytes", shown.bytes_max() as f64);
+        });
+        // Senders cannot lock people out: an eighth of the places is theirs.
+        let places = descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(64, Semaphore::MAX_PERMITS);
+        let senders = Limits {
+            connections_max: config.ingest.connections_max,
+            places: Arc::new(Semaphore::new(places - places / 8)),
+            allow: config.ingest.allow.clone().into(),
+            metrics: ConnectionMetrics::register(metrics),
+        };
+        let users = Limits { allow: Arc::new([]), places: Arc::new(Semaphore::new(places / 8)), ..senders.clone() };
+        let message_max = (config.ingest.message_max as usize).min(budget.message_max());
+        if message_max < config.ingest.message_max as usize {
+            tracing::warn!(
+                message_max,
+                "ingest.message_max is above what memory_budget has room for, and counts as this"
+            );
+        }
+        let rpc = RpcLimits {
+            message_max,
+            message_timeout: Duration::from_secs(config.ingest.message_timeout as u64),
+            budget,
+            metrics: RpcMetrics::register(metrics),
+        };
+        Doors { senders, users, rpc, stopping, open: JoinSet::new() }
+    }
+
+    /// JSON-RPC, for those who may send.
+    pub fn open_rpc<S: Service>(&mut self, name: &'static str, socket: Option<TcpListener>, service: S) {
+        let message_max = self.rpc.message_max;
+        self.open_protocol(name, socket, move || JsonRpc::new(service.clone(), message_max));
+    }
+
+    /// Go's net/rpc, for those who may send.
+    pub fn open_gob<S: gob::Service>(&mut self, name: &'static str, socket: Option<TcpListener>, service: S) {
+        let message_max = self.rpc.message_max;
+        self.open_protocol(name, socket, move || Gob::new(service.clone(), message_max));
+    }
+
+    fn open_protocol<P: Protocol>(
+        &mut self,
+        name: &'static str,
+        socket: Option<TcpListener>,
+        protocol: impl Fn() -> P + Send + 'static,
+    ) {
+        let (limits, stopping) = (self.rpc.clone(), self.stopping.clone());
+        self.open_tcp(name, socket, move |stream, peer| {
+            connection(name, stream, peer, protocol(), limits.clone(), stopping.clone())
+        });
+    }
+
+    /// Anything over TCP, for those who may send.
+    pub fn open_tcp<H, F>(&mut self, name: &'static str, socket: Option<TcpListener>, handle: H)
+    where
+        H: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(socket) = socket {
+            self.open.spawn(serve(name, socket, self.senders.clone(), self.stopping.clone(), handle));
+        }
+    }
+
+    /// HTTP, for those who may send points.
+    pub fn open_push(&mut self, name: &'static str, socket: Option<TcpListener>, router: axum::Router) {
+        self.open_http(name, socket, self.senders.clone(), router);
+    }
+
+    /// HTTP, for people.
+    pub fn open_pages(&mut self, name: &'static str, socket: Option<TcpListener>, router: axum::Router) {
+        self.open_http(name, socket, self.users.clone(), router);
+    }
+
+    fn open_http(&mut self, name: &'static str, socket: Option<TcpListener>, limits: Limits, router: axum::Router) {
+        if let Some(socket) = socket {
+            self.open.spawn(http::serve_router(name, socket, limits, self.stopping.clone(), router));
+        }
+    }
+
+    /// Returns when a listener has ended without being told to.
+    pub async fn ended(&mut self) {
+        if self.open.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until all doors, having been told to, are closed.
+    pub async fn closed(&mut self) {
+        while self.open.join_next().await.is_some() {}
+    }
+}

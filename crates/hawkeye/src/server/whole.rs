@@ -1,0 +1,181 @@
+//! All six roles in one process.
+//!
+//! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
+//! the last minutes judged again → alarm → index → hbs → transfer and graph → api and admin. Each step that fails ends the start with
+//! one line that names the fix.
+//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the index, the rules, then
+//! alarm, which leaves its undelivered rows for the next start; the log is synced last.
+
+use super::doors::{Doors, Sockets};
+use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
+use super::{open_store, show_gauges, why};
+use crate::config::{Config, Semantics};
+use crate::engine::Engine;
+use crate::ingest::Ingest;
+use crate::keeper::Keeper;
+use crate::metrics::Metrics;
+use crate::portal::{Portal, admin};
+use crate::role::agent::AgentConfig;
+use crate::role::alarm::queue::EventQueue;
+use crate::role::graph::{GraphMetrics, GraphService};
+use crate::role::hbs::HbsService;
+use crate::role::transfer::rpc::TransferService;
+use crate::role::{agent, alarm, graph, transfer};
+use crate::rules::{RulesTask, Settling, settle};
+use crate::{api, clock, ui};
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Points older than this at a restart are not judged again: whoever was to hear of them has heard, or it is too late.
+const CATCH_UP_S: i64 = 600;
+
+pub async fn serve(
+    config: Arc<Config>,
+    agent: Option<AgentConfig>,
+    descriptors: usize,
+    mut signals: Signals,
+) -> Result<()> {
+    let metrics = Arc::new(Metrics::new());
+    let sockets = Sockets::whole(&config.listen).await?;
+
+    let store = open_store(&config)?;
+    let portal = Portal::open(&config.data_dir.join("portal.db")).await?;
+    let new_password = admin::ensure_root(&portal, &config.data_dir).await?;
+    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
+        .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
+    for damage in &recovered.damaged {
+        tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "part of the event queue is damaged; the rest was read");
+    }
+    let queue = Arc::new(queue);
+    let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
+    let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
+    engine.restore(&recovered.open_problems);
+    drop(recovered);
+    engine.catch_up(clock::now() - CATCH_UP_S);
+    show_gauges(&metrics, &engine);
+
+    let in_effect = rules.subscribe();
+    let mut keeper = Keeper::start(engine.clone());
+    let (stop_rules, rules_stopping) = watch::channel(false);
+    let mut rules_task = JoinSet::new();
+    rules_task.spawn(async move {
+        rules.run(rules_stopping).await;
+        Ok(())
+    });
+    let (stop_alarm, alarm_stopping) = watch::channel(false);
+    let mut alarm_task = JoinSet::new();
+    alarm_task.spawn(alarm::run(portal.clone(), queue.clone(), config.clone(), metrics.clone(), alarm_stopping));
+    let mut index = IndexTask::start(&config, &engine, &metrics);
+
+    let (stop_doors, doors_stopping) = watch::channel(false);
+    let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
+    let ingest = Arc::new(Ingest::new(engine.clone(), config.ingest.min_step, config.ingest.future_max, &metrics));
+    let hbs = HbsService {
+        portal: portal.clone(),
+        rules: in_effect.clone(),
+        trustable: config.hbs.trustable.join(",").into(),
+    };
+    let api_context = api::Context::new(portal.clone(), config.clone(), engine.clone());
+    let settling = Settling { portal: portal.clone(), in_effect };
+    let api_router = api::router(api_context.clone())
+        .layer(axum::middleware::from_fn_with_state(settling, settle))
+        .merge(ui::router(first_page(&api_context)))
+        .merge(health_router(&metrics));
+    let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
+    let admin = admin_router(&metrics).merge(graph::http::router(&graph, index.routes.take()));
+    doors.open_rpc("hbs_rpc", sockets.hbs_rpc, hbs);
+    doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
+    let push = transfer::http::PushContext {
+        ingest: ingest.clone(),
+        budget: doors.rpc.budget.clone(),
+        message_max: doors.rpc.message_max,
+        message_timeout: doors.rpc.message_timeout,
+    };
+    doors.open_push("transfer_http", sockets.transfer_http, transfer::http::router(push));
+    doors.open_tcp("transfer_telnet", sockets.transfer_telnet, {
+        let (metrics, stopping) = (doors.rpc.metrics.clone(), doors.stopping.clone());
+        move |stream, peer| {
+            transfer::telnet::connection(stream, peer, ingest.clone(), metrics.clone(), stopping.clone())
+        }
+    });
+    doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
+    doors.open_pages("api", sockets.api, api_router);
+    doors.open_pages("admin", sockets.admin, admin);
+    announce(&config, new_password.as_deref());
+    let (stop_agent, agent_stopping) = watch::channel(false);
+    let mut agent_task = JoinSet::new();
+    if let Some(agent) = agent {
+        agent_task.spawn(agent::run(agent, agent_stopping));
+    }
+
+    let ended_early = tokio::select! {
+        () = signals.wait() => None,
+        () = doors.ended() => Some(anyhow::anyhow!("a listener ended by itself")),
+        Some(ended) = agent_task.join_next() => Some(why("the agent", ended)),
+        Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
+        Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
+        Some(ended) = index.task.join_next() => Some(why("the index", ended)),
+        name = keeper.ended() => Some(anyhow::anyhow!("the store's {name} thread ended by itself")),
+    };
+    tracing::info!("stopping");
+    end_at_once_when_asked_again(signals);
+    let mut faults: Vec<anyhow::Error> = ended_early.into_iter().collect();
+    stop_agent.send_replace(true);
+    end("the agent", &mut agent_task, &mut faults).await;
+    stop_doors.send_replace(true);
+    doors.closed().await;
+    index.stop.send_replace(true);
+    end("the index", &mut index.task, &mut faults).await;
+    stop_rules.send_replace(true);
+    end("the rules task", &mut rules_task, &mut faults).await;
+    stop_alarm.send_replace(true);
+    end("alarm", &mut alarm_task, &mut faults).await;
+    keeper.stop();
+    faults.extend(engine.store().close(clock::now()).context("cannot sync the log").err());
+    portal.close().await;
+    first_of(faults)
+}
+
+/// The first page: its data from the engine, its users from the API's sessions.
+fn first_page(context: &api::Context) -> ui::Ui {
+    let api = context.clone();
+    ui::Ui {
+        data: context.engine.clone(),
+        portal: context.portal.clone(),
+        viewer: context.config.api.viewer,
+        user_of: Arc::new(move |headers| {
+            let api = api.clone();
+            Box::pin(async move { api::auth::Caller::of(&headers, &api).await.ok().map(|caller| caller.name) })
+        }),
+    }
+}
+
+fn judge_options(config: &Config) -> judge::Options {
+    judge::Options {
+        semantics: match config.judge.semantics {
+            Semantics::Hawkeye => judge::Semantics::Hawkeye,
+            Semantics::OpenFalcon => judge::Semantics::OpenFalcon,
+        },
+        min_interval_s: config.judge.min_interval,
+        points_max: config.rule_points_max(),
+    }
+}
+
+/// Says where to look. The password is shown this once; the file keeps it.
+fn announce(config: &Config, new_password: Option<&str>) {
+    if let Some(password) = new_password {
+        println!(
+            "hawkeye: first start: log in as root with the password {password} (kept in {})",
+            config.data_dir.join("admin-password").display()
+        );
+    }
+    if !config.listen.api.is_empty() {
+        println!("hawkeye: the page is at http://{}/", config.listen.api);
+    }
+    if !config.listen.graph_rpc.is_empty() {
+        println!("hawkeye: an old transfer and api reach the graph at {}", config.listen.graph_rpc);
+    }
+    println!("hawkeye: agents report to {} (points) and {} (hbs)", config.listen.transfer_rpc, config.listen.hbs_rpc);
+}
