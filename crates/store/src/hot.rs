@@ -394,6 +394,11 @@ impl Hot {
         in_chain.into_iter().chain(late).map(|(time, _)| time).min()
     }
 
+    /// Whether blocks may hold points of a series that its chain knows nothing of, newer ones too.
+    pub fn has_past(&self, slot: u32) -> bool {
+        self.head(slot).is_some_and(|head| head.with_past)
+    }
+
     /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a series that
     /// never changes has months of points in one run.
     pub fn is_complete_from(&self, slot: u32, from: u32) -> bool {

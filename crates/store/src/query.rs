@@ -237,14 +237,16 @@ impl Store {
     fn newest_two(&self, found: Found) -> Option<(Point, Option<Point>)> {
         self.check_known(found).ok()?;
         let mut points: Vec<(u32, f64)> = Vec::new();
-        {
+        let has_past = {
             let (hot, slot) = self.shards.lock_of(found.id);
             points.extend(hot.walk(slot).take(2));
             if points.len() < 2 {
                 points.extend(hot.side_points(slot, 0, u32::MAX));
             }
-        }
-        if points.len() < 2 {
+            hot.has_past(slot)
+        };
+        // What came since a series woke up may be late, all of it.
+        if points.len() < 2 || has_past {
             self.newest_in_blocks(found.id, &mut points);
         }
         newest_first(&mut points);
