@@ -109,6 +109,31 @@ fn last_is_known_after_restart_also_of_a_series_long_silent() {
 }
 
 #[test]
+fn last_is_the_newest_also_when_only_late_points_came_since_a_restart() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let (a, day) = (gauge(&store, "a"), 86_400);
+    put(&store, a, NOW - 10 * day, 1.0);
+    put(&store, gauge(&store, "b"), NOW, 1.0);
+    store.flush(NOW).expect("room");
+    drop(store);
+    // Silent for so long, it is not read back; then points come that are older still.
+    let store = open(&disk);
+    let a = gauge(&store, "a");
+    for back in [13, 12, 11] {
+        put(&store, a, NOW - back * day, 2.0);
+    }
+    for flush in [false, true] {
+        if flush {
+            store.flush(NOW).expect("room");
+        }
+        assert_eq!(store.last_raw(found(&store, a)), Some(Point { time: NOW - 10 * day, value: 1.0 }));
+        assert_eq!(history(&store, a).len(), 4);
+        assert_eq!(history_of(&store, a, NOW - 11 * day, NOW).len(), 2);
+    }
+}
+
+#[test]
 fn backfill_works_down_to_the_retention_and_no_further() {
     let disk = FakeDisk::default();
     let store = open(&disk);

@@ -400,8 +400,8 @@ async fn only_what_was_named_is_deleted() {
     ];
     let delete = |requests: &mut Requests, out: &mut Vec<u8>| requests.graph_delete(out, 0, &list);
     assert_eq!(call(&service, delete, |_, reply| reply.error.to_string()).await, "");
-    let known =
-        ["a/k=v", "b/k=v", "c/k=v", "d/k=v"].map(|counter| service.engine.store().find("h", counter).expect("readable").is_some());
+    let known = ["a/k=v", "b/k=v", "c/k=v", "d/k=v"]
+        .map(|counter| service.engine.store().find("h", counter).expect("readable").is_some());
     assert_eq!(known, [true, true, true, false]);
 }
 
