@@ -12,12 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Far above what anything here takes; reached only when something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const LISTENERS: [&str; 6] = ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "api", "admin"];
+pub const LISTENERS: [&str; 7] =
+    ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "graph_rpc", "api", "admin"];
 
 pub struct Server {
     child: Child,
     pub dir: tempfile::TempDir,
-    ports: [u16; 6],
+    ports: [u16; 7],
     pub stdout: Vec<String>,
 }
 
@@ -27,7 +28,8 @@ impl Server {
         let dir = tempfile::tempdir().expect("temporary directory");
         let ports = free_ports();
         let mut text = format!("data_dir = {:?}\n", dir.path().join("data"));
-        let (top, sections) = extra.split_at(extra.find('[').unwrap_or(extra.len()));
+        let first_section = if extra.starts_with('[') { Some(0) } else { extra.find("\n[").map(|end| end + 1) };
+        let (top, sections) = extra.split_at(first_section.unwrap_or(extra.len()));
         text.push_str(top);
         text.push_str("[listen]\n");
         for (name, port) in LISTENERS.iter().zip(ports) {
@@ -195,7 +197,7 @@ fn spawn(dir: &Path) -> (Child, Vec<String>) {
         }
         lines.push(line.clone());
         // The last line that a start prints.
-        if line.contains("agents report to") {
+        if line.contains("agents report to") || line.contains("the graph takes points") {
             // Whatever follows is drained, so that the server never waits for us.
             std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
             return (child, lines);
@@ -213,7 +215,7 @@ pub fn command(dir: &Path) -> Command {
 
 /// The next ports of this process that are free, from a range that the system gives to nobody by itself: a port of the
 /// ephemeral range may be some other test's before the server binds it, or between its end and its restart.
-fn free_ports() -> [u16; 6] {
+fn free_ports() -> [u16; 7] {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -7,6 +7,7 @@ mod harness;
 mod alarms;
 mod disk;
 mod durability;
+mod graph;
 mod hostile;
 mod points;
 mod start;

@@ -5,8 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 
 /// Runs a server that must fail, and answers what it printed as its error.
 fn fails(dir: &std::path::Path, config: &str) -> String {
+    fails_with(dir, config, &[])
+}
+
+fn fails_with(dir: &std::path::Path, config: &str, arguments: &[&str]) -> String {
     std::fs::write(dir.join("hawkeye.toml"), config).expect("configuration");
-    let output = command(dir).output().expect("the binary starts");
+    let output = command(dir).args(arguments).output().expect("the binary starts");
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hawkeye: ")).collect();
@@ -62,6 +66,18 @@ fn configuration_mistakes() {
     let nonsense = listeners().replace("api = \"127.0.0.1:0\"", "api = \"nonsense\"");
     assert!(fails(dir.path(), &nonsense).contains("listen.api"));
     assert!(fails(dir.path(), "not toml at all").contains("hawkeye.toml"));
+}
+
+#[test]
+fn roles_that_do_not_run_together() {
+    let dir = tempfile::tempdir().expect("directory");
+    let error = fails_with(dir.path(), "", &["--roles", "graph"]);
+    assert!(error.contains("listen.graph_rpc"), "{error}");
+    let error = fails_with(dir.path(), "", &["--roles", "graph,api"]);
+    assert!(error.contains("[\"graph\"] alone") && error.contains("all six"), "{error}");
+    let graph = ["--roles", "graph", "--with-agent", "--set", "listen.graph_rpc=127.0.0.1:0"];
+    let error = fails_with(dir.path(), "", &graph);
+    assert!(error.contains("--with-agent"), "{error}");
 }
 
 #[test]
