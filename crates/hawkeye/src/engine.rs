@@ -722,8 +722,9 @@ mod tests {
         assert_eq!(engine.sleep_silent(later + 60).expect("room").asleep, 1);
         let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
         let What::Event(event) = &event.what else { panic!("{event:?}") };
-        let What::Over(closing) = &closed.what else { panic!("{closed:?}") };
-        assert_eq!((&closing.id, closing.reason.as_str()), (&event.id(), SERIES_SILENT));
+        let What::Event(end) = &closed.what else { panic!("{closed:?}") };
+        let reason = end.explanation.as_ref().map(|explanation| explanation.closed.as_str());
+        assert_eq!((end.id(), end.status, reason), (event.id(), Status::Ok, Some(SERIES_SILENT)));
         assert_eq!(engine.judge(0).stats().bound_series, 0);
         push(&engine, "h");
         assert_eq!(engine.judge(0).stats().bound_series, 1);
