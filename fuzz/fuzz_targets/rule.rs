@@ -19,8 +19,20 @@ impl Window for Ramp {
         out.extend((0..count.min(64) as i64).map(point));
     }
 
-    fn key(&self, _: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
-        use_key(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY });
+    fn meta(&self, _: SeriesId) -> Option<(CounterType, u32)> {
+        Some((CounterType::Gauge, 60))
+    }
+
+    fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
+        use_key(key(series));
+    }
+}
+
+/// The rule's own series, and one that a condition may ask with `of n` or `of n/a=1`.
+fn key(series: SeriesId) -> SeriesKey<'static> {
+    match series {
+        SeriesId(0) => SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY },
+        _ => SeriesKey { endpoint: "h", metric: "n", tags: Tags::assume_canonical("a=1") },
     }
 }
 
@@ -29,7 +41,7 @@ fuzz_target!(|text: &str| {
     let func = lines.next().unwrap_or_default().to_string();
     let operator = lines.next().unwrap_or(">").to_string();
     let points_max = lines.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(120).min(1000);
-    let saved = check(&func, &operator, points_max);
+    let saved = check(&func, &operator, 0.0, points_max);
     if let Err(error) = &saved {
         assert!(!error.to_string().is_empty());
     }
@@ -43,12 +55,22 @@ fuzz_target!(|text: &str| {
         let mut judge = Judge::new(options);
         judge.load(set);
         for counter_type in [CounterType::Gauge, CounterType::Counter] {
-            let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
-            judge.bind(SeriesId(0), key, counter_type);
-            let point = Point { time: 1_600_000_000, value: 7.0 };
             let mut events = Vec::new();
-            judge.on_point(Sample { series: SeriesId(0), point }, counter_type, 60, &Ramp, 1_600_000_000, &mut events);
-            events.iter().for_each(|event| assert!(event.left_value.is_finite()));
+            let now = 1_600_000_000;
+            for series in [SeriesId(0), SeriesId(1)] {
+                judge.bind(series, key(series), counter_type);
+                let point = Point { time: now, value: 7.0 };
+                judge.on_point(Sample { series, point }, counter_type, 60, &Ramp, now, &mut events);
+            }
+            judge.tick(now, &Ramp, &mut events);
+            judge.tick(now + 100_000, &Ramp, &mut events);
+            judge.joins().hand_over(|joined| events.append(joined));
+            for event in &events {
+                assert!(event.left_value.is_finite() && event.explanation.is_some());
+                let mut json = String::new();
+                event.push_json_explained(&mut json);
+                assert_eq!(model::Event::from_json(&json).as_ref(), Ok(event));
+            }
         }
     }
 });

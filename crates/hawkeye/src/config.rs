@@ -5,6 +5,7 @@
 //! Invariants: an unknown key is an error that names it; every default is here, and `hawkeye.example.toml` repeats them
 //! (a test compares the two); everything that can be checked without touching disk or network is checked here.
 
+use crate::mysql_url::MysqlUrl;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
@@ -138,8 +139,16 @@ pub struct GraphConfig {
     /// Points this much older than the newest of their series are still merged in order (seconds).
     #[serde(deserialize_with = "seconds")]
     pub late_window: i64,
+    /// A series without a point for so long leaves memory; it stays searchable and readable (seconds; 0 is never).
+    #[serde(deserialize_with = "seconds")]
+    pub silent_after: i64,
     /// The most points in the answer to one query.
     pub query_points_max: usize,
+    /// Open-Falcon's index database, kept for an old api beside this server; "" is none.
+    pub index_url: MysqlUrl,
+    /// How often the `ts` of every live series is written there (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub index_refresh: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -148,6 +157,12 @@ pub struct Retention {
     /// How long points are kept as they came (seconds).
     #[serde(deserialize_with = "seconds")]
     pub raw: i64,
+    /// How long their roll-ups of five minutes are kept (seconds); 0: none are made.
+    #[serde(rename = "5m", deserialize_with = "seconds")]
+    pub five_minutes: i64,
+    /// How long their roll-ups of an hour are kept (seconds); 0: none are made.
+    #[serde(rename = "1h", deserialize_with = "seconds")]
+    pub hour: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -289,14 +304,18 @@ impl Default for GraphConfig {
             fsync: Fsync::Second,
             hot_window: 2 * 3600,
             late_window: 3600,
+            silent_after: 2 * 86_400,
             query_points_max: 2_000_000,
+            index_url: MysqlUrl::default(),
+            // Cleaners of the index look at days.
+            index_refresh: 6 * 3600,
         }
     }
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention { raw: 30 * 86_400 }
+        Retention { raw: 30 * 86_400, five_minutes: 180 * 86_400, hour: 730 * 86_400 }
     }
 }
 
@@ -343,10 +362,11 @@ impl Config {
     ) -> Result<Config> {
         let mut table = match file {
             None => toml::Table::new(),
-            Some(path) => std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the configuration {}", path.display()))?
-                .parse()
-                .with_context(|| format!("cannot parse {}", path.display()))?,
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+                text.parse().map_err(|error| not_toml(path, &text, &error))?
+            }
         };
         for (name, text) in variables {
             // HAWKEYE_AGENT__… are the agent's, which may live in the same environment.
@@ -417,11 +437,25 @@ impl Config {
         if self.graph.hot_window < 600 {
             bail!("graph.hot_window is {} s: give at least \"10m\"", self.graph.hot_window);
         }
+        if !(10..=86_400).contains(&self.graph.index_refresh) {
+            bail!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.graph.index_refresh);
+        }
+        let silent_after = self.graph.silent_after;
+        if silent_after != 0 && silent_after < self.graph.hot_window.max(3600) {
+            bail!("graph.silent_after is {silent_after} s: give \"0s\", or at least \"1h\" and graph.hot_window");
+        }
         if self.graph.retention.raw < 3600 {
             bail!("graph.retention.raw is {} s: give at least \"1h\"", self.graph.retention.raw);
         }
         Ok(())
     }
+}
+
+/// Names file and line. The parser's own text repeats the line, and it may be one that holds a password.
+fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    anyhow::anyhow!("cannot parse {}: line {line}: {}", path.display(), error.message())
 }
 
 /// Sets the dotted `path` to `text`, read as a TOML value where that works (numbers, lists, booleans), else as a string.
@@ -552,6 +586,7 @@ mod tests {
         check("memory_budget = \"1MiB\"", "memory_budget");
         check("[ingest]\nconnections_max = 9223372036854775807", "ingest.connections_max");
         check("[ingest]\nfuture_max = \"400000000000years\"", "ingest.future_max");
+        check("[graph]\nsilent_after = \"90m\"", "graph.silent_after");
         check("[ingest]\nmessage_timeout = \"2h\"", "ingest.message_timeout");
         check("roles = [\"judge\"]", "[\"graph\"] alone");
         check("roles = []", "roles is []");
@@ -560,6 +595,23 @@ mod tests {
         check("roles = [\"juge\"]", "juge");
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
+        check("[graph]\nindex_refresh = \"1s\"", "graph.index_refresh");
+        check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
+        check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        let check = |text: &str, variables: &[(&str, &str)]| {
+            let error = format!("{:#}", load(text, variables, &[]).expect_err(text));
+            assert!(!error.contains("secret"), "{text:?} gave {error:?}");
+        };
+        check("[graph]\nindex_url = \"mysql://falcon:secret@\"", &[]);
+        check("[graph]\nindex_url = \"mysql://falcon:secret@db", &[]);
+        check("[graph]\nindex_url = mysql://falcon:secret@db", &[]);
+        check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
+        let config = load("[graph]\nindex_url = \"mysql://falcon:secret@db\"", &[], &[]).expect("valid");
+        assert!(!format!("{config:?}").contains("secret"));
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! How: a decoder lends each item to [`Batch::push`], which checks its time, aligns it to its step, finds its series in the
 //! table, and appends a [`Sample`]. Items of unknown series wait (with their texts) until the decoder is done, since the
-//! table is held for reading meanwhile; then they are created, and the whole batch goes to the engine.
+//! table is held for reading meanwhile (but let go every [`HELD_ITEMS`]); then they are created, and the whole batch goes to
+//! the engine.
 //! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
-//! in the log and after the events it caused are in the durable queue; nothing is allocated per point of a known series.
+//! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as far as
+//! its series are known, and answered with the error; nothing is allocated per point of a known series.
 //! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2; items of an old transfer, which has done both, keep
 //! their step and must have a time and texts that the original graph takes (spec/graph.md §3). No time, or one beyond twice now (milliseconds),
 //! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
-//! and the series is dead from then on).
+//! and the series is dead from then on), and so is one before the retention (the original says nothing and drops it).
 
 use crate::clock;
 use crate::engine::{Engine, IngestError};
@@ -28,6 +30,9 @@ use wire::{Item, JsonError, Scratch};
 const STEP_MAX: u32 = 7 * 86_400;
 /// Endpoint texts as long as the host table's column.
 const ENDPOINT_BYTES_MAX: usize = 255;
+
+/// A message of 16 MiB is decoded for some 100 ms; new series of other senders must not wait for that.
+const HELD_ITEMS: usize = 4096;
 
 /// The log says at most once in this time that points cannot be stored.
 const TELL_INTERVAL_S: i64 = 60;
@@ -89,7 +94,7 @@ pub enum BatchError {
     Json(JsonError),
     /// The items are not what a transfer sends.
     Gob(GobError),
-    /// The items are fine, but cannot be kept now; nothing of the batch was stored.
+    /// The items are fine, but cannot all be kept now: the batch is to be sent again.
     Engine(IngestError),
 }
 
@@ -238,24 +243,28 @@ impl Ingest {
         // Not empty after a panic in the middle of a batch.
         samples.clear();
         unknown.clear();
-        let (decoded, invalid) = {
-            let finder = self.engine.finder();
-            let mut batch = Batch { ingest: self, finder, door, now, tags, samples, unknown, invalid: 0 };
-            (decode(&mut batch, scratch), batch.invalid)
-        };
+        let oldest = self.engine.store().oldest_kept(now);
+        let lookup = Lookup { engine: &self.engine, finder: None, items: 0 };
+        let mut batch = Batch { ingest: self, lookup, door, now, oldest, tags, samples, unknown, invalid: 0 };
+        let decoded = decode(&mut batch, scratch);
+        let invalid = batch.invalid;
+        // The table must be free from here on.
+        drop(batch);
         let total = decoded?;
-        let invalid = invalid + self.create_unknown(door, unknown, samples)?;
-        self.engine.append(samples, now).map_err(BatchError::Engine)?;
-        Ok(Received { total, invalid })
+        let created = self.create_unknown(door, unknown, samples);
+        // Also where the disk has no room for new series: those that are known are judged.
+        let kept = self.engine.append(samples, now);
+        let refused = created.and_then(|refused| kept.map(|()| refused)).map_err(BatchError::Engine)?;
+        Ok(Received { total, invalid: invalid + refused })
     }
 
-    /// Creates series for what the table did not hold; answers how many it refused.
+    /// Creates series for what the table did not hold, up to the first fault; answers how many it refused.
     fn create_unknown(
         &self,
         door: Door,
         unknown: &mut Vec<Unknown>,
         samples: &mut Vec<Sample>,
-    ) -> Result<usize, BatchError> {
+    ) -> Result<usize, IngestError> {
         let mut refused = 0;
         for item in unknown.drain(..) {
             let key =
@@ -266,7 +275,7 @@ impl Ingest {
                     refused += 1;
                     self.count_refused(door, "series_max");
                 }
-                Err(error) => return Err(BatchError::Engine(error)),
+                Err(error) => return Err(error),
             }
         }
         Ok(refused)
@@ -275,9 +284,10 @@ impl Ingest {
     /// A batch that cannot be kept is the operator's business (the disk), but not once per batch.
     fn tell_operator(&self, error: &BatchError, now: i64) {
         let last = self.last_told.load(Ordering::Relaxed);
-        let is_due = matches!(error, BatchError::Engine(_)) && now >= last + TELL_INTERVAL_S;
+        let is_of_disk = matches!(error, BatchError::Engine(error) if error.is_of_disk());
+        let is_due = is_of_disk && now >= last + TELL_INTERVAL_S;
         if is_due && self.last_told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::error!(%error, "points cannot be stored and are refused; senders are told the same");
+            tracing::error!(%error, "points cannot be kept; senders are told the same and send them again");
         }
     }
 
@@ -286,16 +296,40 @@ impl Ingest {
     }
 }
 
-/// A batch while it is decoded: the series table is held for reading.
+/// A batch while it is decoded.
 struct Batch<'b> {
     ingest: &'b Ingest,
-    finder: store::Finder<'b>,
+    lookup: Lookup<'b>,
     door: Door,
     now: i64,
+    /// The oldest time that the store keeps.
+    oldest: i64,
     tags: &'b mut String,
     samples: &'b mut Vec<Sample>,
     unknown: &'b mut Vec<Unknown>,
     invalid: usize,
+}
+
+/// Finds series for a batch.
+struct Lookup<'b> {
+    engine: &'b Engine,
+    /// Holds the series table for reading.
+    finder: Option<store::Finder<'b>>,
+    /// Looked up since the table was taken.
+    items: usize,
+}
+
+impl Lookup<'_> {
+    #[inline]
+    fn find(&mut self, key: SeriesKey<'_>) -> Option<store::Found> {
+        let found = self.finder.get_or_insert_with(|| self.engine.finder()).find(key);
+        self.items += 1;
+        if self.items == HELD_ITEMS {
+            // Let go here and taken anew by the next: who waits to write comes in between.
+            (self.finder, self.items) = (None, 0);
+        }
+        found
+    }
 }
 
 impl Batch<'_> {
@@ -330,9 +364,12 @@ impl Batch<'_> {
             return self.refuse("future");
         }
         let point = Point { time: model::point::align(time, step), value: item.value };
+        if point.time < self.oldest {
+            return self.refuse("too_old");
+        }
         let tags = Tags::canonical(item.tags, self.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
-        let found = self.finder.find(key);
+        let found = self.lookup.find(key);
         if let Some(found) =
             found.filter(|found| found.step == step && is_type(self.door, found.counter_type, item.counter_type))
         {
@@ -357,4 +394,48 @@ impl Batch<'_> {
 /// A transfer calls every counter DERIVE towards graph; that is no reason to change one that came in as COUNTER.
 fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
     known == sent || door == Door::Graph && known.ds_type() == sent.ds_type()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Fsync;
+    use crate::role::alarm::queue::EventQueue;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    fn ingest(dir: &std::path::Path) -> Ingest {
+        let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
+        let (store, _) = store::Store::open(options, clock::now()).expect("a store");
+        let queue = EventQueue::open(&dir.join("events"), Fsync::Never).expect("a queue").0;
+        let engine = Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue)));
+        Ingest::new(Arc::new(engine), 30, 300, &Metrics::new())
+    }
+
+    /// Reached only when the table is held to the end of the message.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn new_series_of_others_do_not_wait_for_a_long_message() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path());
+        let line = format!("update h m {} 1 GAUGE 60", clock::now());
+        let mut created = None;
+        let lines = (0..3 * HELD_ITEMS).map(|i| {
+            if i == 2 * HELD_ITEMS {
+                // Now and not later: the decoder goes on when this returns.
+                let (done, wait) = mpsc::channel();
+                let engine = ingest.engine.clone();
+                std::thread::spawn(move || {
+                    let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
+                    done.send(engine.create(key, CounterType::Gauge, 60).is_ok()).expect("somebody waits");
+                });
+                created = wait.recv_timeout(PATIENCE).ok();
+            }
+            line.as_bytes()
+        });
+        assert!(!ingest.telnet(lines).expect("room"));
+        assert_eq!(created, Some(true));
+        assert_eq!(ingest.engine.store().stats().series, 2);
+    }
 }

@@ -70,7 +70,7 @@ impl RulesTask {
         let version = portal.version();
         let snapshot = Arc::new(Snapshot::load(&portal).await?);
         let rules = compute(&snapshot, version, true);
-        load(&engine, rules.clone()).await;
+        load(&engine, &snapshot, rules.clone()).await;
         let current = watch::Sender::new(Arc::new(InEffect::new(snapshot, rules)));
         Ok(RulesTask { portal, engine, changes, current })
     }
@@ -109,7 +109,7 @@ impl RulesTask {
         let rules = compute(&snapshot, version, reread);
         let same = rules.hosts == before.rules.hosts && rules.expressions == before.rules.expressions;
         if !same {
-            load(&self.engine, rules.clone()).await;
+            load(&self.engine, &snapshot, rules.clone()).await;
         }
         if !same || reread {
             self.current.send_replace(Arc::new(InEffect::new(snapshot, rules)));
@@ -153,9 +153,11 @@ fn compute(snapshot: &Snapshot, version: u64, tell: bool) -> Rules {
 }
 
 /// Compiling and binding take milliseconds of processor time per hundred thousand series; not on an async thread.
-async fn load(engine: &Arc<Engine>, rules: Rules) {
-    let engine = engine.clone();
-    let refused = match tokio::task::spawn_blocking(move || engine.load(&rules)).await {
+async fn load(engine: &Arc<Engine>, snapshot: &Arc<Snapshot>, rules: Rules) {
+    let (engine, snapshot) = (engine.clone(), snapshot.clone());
+    let now = jiff::Zoned::now();
+    let why = move |rule, endpoint: &str| snapshot.why_gone(rule, endpoint, &now);
+    let refused = match tokio::task::spawn_blocking(move || engine.load(&rules, &why)).await {
         Ok(refused) => refused,
         Err(error) => return tracing::error!(%error, "loading the rules failed; those in effect stay"),
     };

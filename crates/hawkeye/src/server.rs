@@ -1,7 +1,7 @@
 //! `hawkeye server`: one process, whose roles decide what it is.
 //!
 //! Each mode has a page that starts its roles in order and stops them in reverse: `server/whole.rs`, `server/graph.rs`. Here
-//! is what they share: the store and its thread, signals, gauges; `server/doors.rs` has the sockets.
+//! is what they share: the store, the index, signals, gauges; `server/doors.rs` has the sockets.
 //! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a role that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping does
@@ -15,13 +15,13 @@ use crate::config::{Config, Fsync, Mode};
 use crate::engine::Engine;
 use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
 use crate::role::agent::AgentConfig;
+use crate::role::graph::index::Index;
 use crate::{clock, pprof};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
 use store::Store;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 /// Locks of the store and as many judges: enough for a few busy cores, few enough to cost no memory.
@@ -46,13 +46,38 @@ pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let config = Arc::new(config);
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let signals = Signals::new()?;
         match mode {
             Mode::Whole => whole::serve(config, agent, descriptors, signals).await,
             Mode::Graph => graph::serve(config, descriptors, signals).await,
         }
-    })
+    });
+    // A look-up of a name that no server answers holds its thread for many seconds; nothing waits for it any more.
+    runtime.shutdown_background();
+    result
+}
+
+/// Open-Falcon's index tables, kept if `graph.index_url` says where.
+struct IndexTask {
+    task: JoinSet<Result<()>>,
+    stop: watch::Sender<bool>,
+    /// `/index/updateAll` for cron scripts.
+    routes: Option<axum::Router>,
+}
+
+impl IndexTask {
+    fn start(config: &Config, engine: &Arc<Engine>, metrics: &Metrics) -> IndexTask {
+        let (stop, stopping) = watch::channel(false);
+        let mut task = JoinSet::new();
+        let routes = (!config.graph.index_url.is_none()).then(|| {
+            let index = Index::register(metrics);
+            let routes = index.routes();
+            task.spawn(index.run(engine.clone(), config.graph.clone(), config.data_dir.clone(), stopping));
+            routes
+        });
+        IndexTask { task, stop, routes }
+    }
 }
 
 /// Ends the process at the next signal: whoever asks twice does not want to wait.
@@ -114,10 +139,13 @@ fn open_store(config: &Config) -> Result<Store> {
         dir: dir.join("store"),
         shard_count: SHARDS,
         hot_window_s: config.graph.hot_window,
+        silent_s: config.graph.silent_after,
         late_window_s: config.graph.late_window,
         // An eighth of the budget in points that are not in a block yet; the rest is index, tails and buffers.
         flush_bytes: (config.memory_budget / 8) as usize,
         retention_raw_s: config.graph.retention.raw,
+        retention_5m_s: config.graph.retention.five_minutes,
+        retention_1h_s: config.graph.retention.hour,
         fsync: match config.graph.fsync {
             Fsync::Always => store::Fsync::Always,
             Fsync::Second => store::Fsync::EverySecond,
@@ -147,67 +175,33 @@ fn open_hint(dir: &Path) -> String {
     )
 }
 
-/// The thread that keeps the store: sync, flush, retention, once a second. It is no async task, for it waits on the disk.
-struct StoreKeeper {
-    stop: mpsc::Sender<()>,
-    /// Its sender lives as long as the thread's work.
-    ended: oneshot::Receiver<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl StoreKeeper {
-    fn start(engine: Arc<Engine>) -> StoreKeeper {
-        let (stop, stopped) = mpsc::channel();
-        let (working, ended) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new()
-            .name("store".to_string())
-            .spawn(move || {
-                let _working = working;
-                let mut failing = false;
-                while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    engine.tick();
-                    match engine.store().tick(clock::now()) {
-                        Ok(_) => failing = false,
-                        Err(error) if !failing => {
-                            tracing::error!(%error, "the store cannot write; it tries again each second");
-                            failing = true;
-                        }
-                        Err(_) => {}
-                    }
-                }
-                engine.tick();
-            })
-            .expect("the system can start one more thread");
-        StoreKeeper { stop, ended, thread }
-    }
-
-    /// Returns when the thread has ended without being told to.
-    async fn ended(&mut self) {
-        // Nothing is ever sent.
-        let _ = (&mut self.ended).await;
-    }
-
-    fn stop(self) {
-        drop(self.stop);
-        if self.thread.join().is_err() {
-            tracing::error!("the store's thread panicked");
-        }
-    }
-}
-
 fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
     let engine = engine.clone();
     metrics.source(move |page| {
         let store = engine.store().stats();
         push_gauge(page, "resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
-        push_gauge(page, "series", "Series in the table", store.series as f64);
-        push_gauge(page, "endpoints", "Endpoints in the table", store.endpoints as f64);
+        push_gauge(page, "series", "Series in memory", store.series as f64);
+        push_gauge(page, "series_asleep", "Names in cold runs, of silent series", store.series_asleep as f64);
+        push_gauge(page, "endpoints", "Endpoints with a series in memory", store.endpoints as f64);
+        push_gauge(page, "store_cold_runs", "Files with names of silent series", store.cold_runs as f64);
+        push_gauge(page, "store_cold_bytes", "Size of those files", store.cold_bytes as f64);
         push_gauge(page, "store_hot_points", "Points in hot chunks", store.hot_points as f64);
         push_gauge(page, "store_hot_bytes", "Memory of hot chunks", store.hot_bytes as f64);
         push_gauge(page, "store_index_bytes", "Memory of the series table", store.index_bytes as f64);
         push_gauge(page, "store_log_bytes", "Size of the log's segments", store.log_bytes as f64);
         push_gauge(page, "store_block_bytes", "Size of the block files", store.block_bytes as f64);
         push_gauge(page, "store_blocks", "Block files", store.blocks as f64);
+        let kinds = [("raw", store.raw), ("5m", store.rollups_5m), ("1h", store.rollups_1h)];
+        for (kind, stats) in kinds {
+            let (help, points) = ("Blocks of this kind", stats.points as f64);
+            push_gauge(page, &format!("store_{kind}_blocks"), help, stats.blocks as f64);
+            push_gauge(page, &format!("store_{kind}_bytes"), "Size of them", stats.bytes as f64);
+            push_gauge(page, &format!("store_{kind}_points"), "Points, or buckets of roll-ups, in them", points);
+        }
+        push_counter(page, "store_merges_total", "Merges of blocks that ended", store.merges);
+        push_counter(page, "store_merge_errors_total", "Merges that failed and are tried again", store.merge_errors);
+        push_counter(page, "store_merge_bytes_total", "Bytes that merges read and wrote", store.merge_bytes);
+        push_counter(page, "store_rollup_bytes_total", "Bytes of roll-ups written", store.rollup_bytes);
         push_counter(page, "points_stored_total", "Points taken into the store", store.points_total);
         push_counter(page, "points_duplicate_total", "Points whose time the series already had", store.duplicates);
         push_counter(page, "points_late_total", "Points merged behind newer ones", store.late);
@@ -215,6 +209,8 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         push_counter(page, "points_unknown_total", "Points of series deleted meanwhile, not kept", store.unknown);
         push_gauge(page, "store_unflushed_bytes", "Points that are not in a block yet", store.unflushed_bytes as f64);
         push_counter(page, "store_log_errors_total", "Batches that the log could not take", store.log_errors);
+        push_counter(page, "store_log_syncs_total", "Times the log was forced to the disk", store.log_syncs);
+        push_counter(page, "points_unjudged_total", "Points refused unjudged: disk and memory full", store.unjudged);
         push_counter(page, "store_flushes_total", "Flushes that wrote blocks", store.flushes);
         push_counter(page, "store_flush_errors_total", "Flushes that failed and are tried again", store.flush_errors);
         push_counter(page, "store_corrupt_reads_total", "Reads that met damage in a block", store.corrupt_reads);
@@ -226,6 +222,8 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// Handled, so that a limit on the size of files is an error of the write and not the end of the process.
+    _file_too_large: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -233,7 +231,9 @@ impl Signals {
         use tokio::signal::unix::{SignalKind, signal};
         let interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        Ok(Signals { interrupt, terminate })
+        let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        let _file_too_large = signal(file_too_large).context("cannot handle SIGXFSZ")?;
+        Ok(Signals { interrupt, terminate, _file_too_large })
     }
 
     async fn wait(&mut self) {

@@ -67,8 +67,15 @@ pub trait UiData: Send + Sync {
     /// The newest point of a series; of a COUNTER, its rate.
     fn last(&self, host: &str, counter: &str) -> Option<Point>;
 
-    /// The rows of a series in `[from, to]`, averaged; of a COUNTER, rates. `None` when there is no such series.
-    fn history(&self, host: &str, counter: &str, from: i64, to: i64) -> Result<Option<Grid>, String>;
+    /// Visits the rows of series of `host` in `[from, to]`, averaged; of a COUNTER, rates. Counters that are no series are
+    /// left out; `visit` ends it by answering false.
+    fn history(
+        &self,
+        host: &str,
+        counters: &[String],
+        range: (i64, i64),
+        visit: &mut dyn FnMut(&str, Grid) -> bool,
+    ) -> Result<(), String>;
 }
 
 /// Rows of one series, ascending, `step` seconds apart; `None` where nothing is known.
@@ -485,14 +492,16 @@ fn parse_time(field: &str, text: &str) -> Result<i64, String> {
 fn read_history(data: &dyn UiData, query: &HistoryQuery) -> Result<Vec<Series>, Refusal> {
     let mut answer: Vec<Series> = Vec::new();
     let mut points = 0;
-    for counter in query.counters.iter().flat_map(|counter| expand(data, &query.endpoint, counter)) {
-        let grid = data.history(&query.endpoint, &counter, query.start, query.end).map_err(broken)?;
-        let Some(Grid { step, values }) = grid else { continue };
+    let counters: Vec<String> =
+        query.counters.iter().flat_map(|counter| expand(data, &query.endpoint, counter)).collect();
+    let mut visit = |counter: &str, Grid { step, values }: Grid| {
         points += values.len();
-        if points > POINTS_MAX {
-            return Err(bad(format!("more than {POINTS_MAX} points: ask for fewer counters or a shorter range")));
-        }
-        answer.push(Series { counter, step, values });
+        answer.push(Series { counter: counter.to_string(), step, values });
+        points <= POINTS_MAX
+    };
+    data.history(&query.endpoint, &counters, (query.start, query.end), &mut visit).map_err(broken)?;
+    if points > POINTS_MAX {
+        return Err(bad(format!("more than {POINTS_MAX} points: ask for fewer counters or a shorter range")));
     }
     Ok(answer)
 }

@@ -24,6 +24,10 @@ impl Window for Points {
         out.extend_from_slice(&self.0[..count.min(KEPT)]);
     }
 
+    fn meta(&self, _: SeriesId) -> Option<(CounterType, u32)> {
+        Some((CounterType::Gauge, 60))
+    }
+
     fn key(&self, _: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
         use_key(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY });
     }
@@ -48,6 +52,9 @@ fn main() {
     ] {
         report(&format!("bound by one {func}, GAUGE"), bound(&points, &[func], CounterType::Gauge));
     }
+    let both = "all(#3) and max(#5) > 1000000000000 recover 5";
+    report("bound by one condition of two functions, GAUGE", bound(&points, &[both], CounterType::Gauge));
+    report("bound by one nodata(#3), GAUGE", bound(&points, &["nodata(#3)"], CounterType::Gauge));
     report("bound by one all(#3), COUNTER", bound(&points, &["all(#3)"], CounterType::Counter));
     report(
         "bound by three (all(#3), max(#5), avg(#10))",

@@ -9,6 +9,8 @@ use std::fmt;
 pub enum RuleError {
     /// `func` is not `name(#N)` or `name(#A,N)`.
     Syntax { func: String, column: usize, want: &'static str },
+    /// `func` is more than one function, and not of the form in docs/rules.md.
+    Condition { func: String, column: usize, want: String },
     /// `func` has the right form, but no such function exists.
     UnknownFunction { func: String },
     /// An argument of `func` can never make the rule hold.
@@ -25,8 +27,19 @@ pub enum RuleError {
     TooManyRules,
 }
 
-/// Longest piece of rule text in an error, in characters. A guess: the longest sensible text, `kpdiff(#100,100)`, has 17.
+/// Longest piece of rule text in an error, in characters. A guess: the
+/// longest single function, `kpdiff(#100,100)`, has 17, and of a condition the part around the column is enough.
 const QUOTE_CHARS_MAX: usize = 40;
+
+/// `text` as it may be put into an error that points at `column`: the part around it, where the text is long.
+pub(crate) fn quote_at(text: &str, column: usize) -> String {
+    let before = column.saturating_sub(1 + QUOTE_CHARS_MAX / 2);
+    if before == 0 || text.chars().count() <= QUOTE_CHARS_MAX {
+        return quote(text);
+    }
+    let rest = text.char_indices().nth(before).map_or("", |(at, _)| &text[at..]);
+    format!("…{}", quote(rest))
+}
 
 /// `text` as it may be put into an error.
 pub(crate) fn quote(text: &str) -> String {
@@ -42,10 +55,11 @@ impl fmt::Display for RuleError {
             RuleError::Syntax { func, column, want } => {
                 write!(f, "func `{func}`, column {column}: want {want}, as in all(#3) or lookup(#2,3)")
             }
+            RuleError::Condition { func, column, want } => write!(f, "func `{func}`, column {column}: want {want}"),
             RuleError::UnknownFunction { func } => write!(
                 f,
                 "func `{func}`, column 1: unknown function; want one of all, max, min, sum, avg, diff, pdiff, lookup, stddev, \
-                 kdiff, kpdiff (lower case)"
+                 kdiff, kpdiff, nodata (lower case)"
             ),
             RuleError::Argument { func, column, argument, want } => {
                 write!(f, "func `{func}`, column {column}: want {argument} to be {want}")

@@ -13,8 +13,13 @@
 pub(crate) struct Condition {
     pub function: Function,
     pub operator: Operator,
+    /// The threshold, or the lower end of a range.
     pub right: f64,
+    /// The upper end of a range; equal to `right` where there is none.
+    pub high: f64,
 }
+
+const _: () = assert!(size_of::<Condition>() == 32);
 
 /// A function with its arguments as numbers of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,10 @@ pub(crate) enum Operator {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+    /// Within a range, its ends included.
+    Inside,
+    /// Beyond either end of a range.
+    Outside,
     /// What the original makes of any other text: a comparison that never holds.
     Never,
 }
@@ -100,6 +109,11 @@ impl Function {
 }
 
 impl Operator {
+    /// The two that compare with a range.
+    pub fn is_range(self) -> bool {
+        matches!(self, Operator::Inside | Operator::Outside)
+    }
+
     pub fn parse(text: &str) -> Option<Operator> {
         Some(match text {
             "=" | "==" => Operator::Equal,
@@ -157,7 +171,7 @@ impl Condition {
     }
 
     /// Compares one value. NaN fulfils no comparison.
-    fn test(&self, left: f64) -> bool {
+    pub fn test(&self, left: f64) -> bool {
         match self.operator {
             Operator::Equal => (left - self.right).abs() < EQUAL_WITHIN,
             Operator::NotEqual => (left - self.right).abs() > EQUAL_WITHIN,
@@ -165,6 +179,8 @@ impl Condition {
             Operator::LessOrEqual => left <= self.right,
             Operator::Greater => left > self.right,
             Operator::GreaterOrEqual => left >= self.right,
+            Operator::Inside => left >= self.right && left <= self.high,
+            Operator::Outside => left < self.right || left > self.high,
             Operator::Never => false,
         }
     }
@@ -233,6 +249,9 @@ impl Condition {
         let sure = match self.operator {
             Operator::Greater | Operator::GreaterOrEqual => verdict.holds == is_max,
             Operator::Less | Operator::LessOrEqual => verdict.holds != is_max,
+            // Beyond one end of the range already, and an unknown value could only push it further.
+            Operator::Inside => !verdict.holds && if is_max { extreme > self.high } else { extreme < self.right },
+            Operator::Outside => verdict.holds && if is_max { extreme > self.high } else { extreme < self.right },
             Operator::Equal | Operator::NotEqual | Operator::Never => false,
         };
         sure.then_some(verdict)

@@ -47,14 +47,19 @@ pub(crate) fn values(
     }
 }
 
+/// Seconds from one point of the series to the next, as far as its newest points show; see above.
+pub(crate) fn period_s(points: &[Point], step: u32) -> i64 {
+    let newest = &points[..points.len().min(PERIOD_POINTS)];
+    let least = newest.windows(2).map(|pair| pair[0].time - pair[1].time).min().unwrap_or(0);
+    least.max(i64::from(step))
+}
+
 fn rate(newer: Point, older: Point) -> f64 {
     (newer.value - older.value) / (newer.time - older.time) as f64
 }
 
 fn mark_unknown(points: &[Point], counter_type: CounterType, step: u32, values: &mut [f64]) -> usize {
-    let least =
-        points[..points.len().min(PERIOD_POINTS)].windows(2).map(|pair| pair[0].time - pair[1].time).min().unwrap_or(0);
-    let hole_s = if step == 0 { i64::MAX } else { HOLE_PERIODS * least.max(i64::from(step)) };
+    let hole_s = if step == 0 { i64::MAX } else { HOLE_PERIODS * period_s(points, step) };
     let mut known = None;
     let mut behind_hole = false;
     for i in 0..values.len() {

@@ -1,27 +1,35 @@
 //! Judge: one shard's rules in force; the only place where points, rules and alert state meet.
 //!
 //! Order of life: [`Judge::load`] a rule set, [`Judge::bind`] the series that it touches, [`Judge::restore`] the open
-//! PROBLEMs of the durable queue, [`Judge::catch_up`] each bound series once; then [`Judge::on_point`] for each newest point.
+//! PROBLEMs of the durable queue, [`Judge::refill`] and then [`Judge::catch_up`] each bound series once; then
+//! [`Judge::on_point`] for each newest point, and [`Judge::tick`] every few seconds. How a point is judged: `judging.rs`.
 //! Invariants: no allocation per point unless an event is made; a state changes only together with its event. Judged
 //! again, the same newest point gives no second event.
 //! Memory: [`Judge::stats`]; see `binding.rs`, `list.rs`, `state.rs` for what it consists of.
 //! Compat: spec/judge.md §6. The original closes nothing when a rule goes away while its PROBLEM is open, and remembers
 //! the PROBLEM if the rule comes back; so does `Semantics::OpenFalcon`. `Semantics::Hawkeye` forgets it.
 
-use crate::binding::{Bindings, Bound};
-use crate::function::Verdict;
-use crate::history::{self, PERIOD_POINTS};
-use crate::rule_set::{REMAIN, Rule, RuleSet};
-use crate::state::{Moment, Next, OpenProblem, RuleId, States, next};
+use crate::binding::Bindings;
+use crate::history::PERIOD_POINTS;
+use crate::joins::{Joins, Seat};
+use crate::judging::Occasion;
+use crate::program::Subject;
+use crate::rule_set::RuleSet;
+use crate::silence::Silences;
+use crate::state::{OpenProblem, RuleId, States};
 use crate::touched::Touched;
 use crate::{Options, Semantics};
 use model::{CounterType, Event, EventRule, Point, Sample, SeriesId, SeriesKey, Status};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Where a judge finds the points and the name of a series: the store's shard that it belongs to.
 pub trait Window {
     /// Appends the newest `count` points of the series, or as many as there are, newest first.
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>);
+
+    /// Type and step of the series; none if it is gone.
+    fn meta(&self, series: SeriesId) -> Option<(CounterType, u32)>;
 
     /// Calls `use_key` once with the key of the series; asked only when an event is made.
     fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>));
@@ -34,19 +42,25 @@ const RULES_PER_SERIES_MAX: usize = 1000;
 /// PROBLEMs of rules that are gone, kept under `Semantics::OpenFalcon` in case the rule comes back. A guess: 2 MiB.
 const ORPHANS_MAX: usize = 65_536;
 
-/// A first PROBLEM is made up for after a restart only if its point is at most this old: an older series is silent rather
-/// than alarming, and its rule may be younger than its points. A guess: longer than any restart, shorter than a day.
-const CATCH_UP_AGE_MAX_S: i64 = 3600;
+/// Silent series that one tick looks at; the next ones follow at the next tick. A guess: some milliseconds.
+const TICK_SERIES_MAX: usize = 4096;
 
 pub struct Judge {
-    options: Options,
-    rules: Arc<RuleSet>,
-    bindings: Bindings,
-    states: States,
+    pub(crate) options: Options,
+    pub(crate) rules: Arc<RuleSet>,
+    pub(crate) bindings: Bindings,
+    pub(crate) states: States,
+    pub(crate) silences: Silences,
+    /// Shared with the judges of the other shards.
+    pub(crate) joins: Arc<Joins>,
+    /// The places there of series of this shard.
+    pub(crate) seats: HashMap<SeriesId, Vec<Seat>>,
     pairs_over_limit: u64,
     /// Buffers of `judge`, refilled at each point.
-    points: Vec<Point>,
-    values: Vec<f64>,
+    pub(crate) points: Vec<Point>,
+    pub(crate) values: Vec<f64>,
+    /// Buffer of `tick`.
+    due: Vec<SeriesId>,
     /// Buffers of `bind`.
     matched: Vec<u32>,
     text: String,
@@ -60,24 +74,29 @@ pub struct Stats {
     pub open_problems: usize,
     /// Pairs that were not bound because the series has too many rules already.
     pub pairs_over_limit: u64,
-    /// Without the rule set, which all shards share; see [`RuleSet::memory_bytes`].
+    /// Series that a `nodata` rule asks about.
+    pub silences: usize,
+    /// Without what all shards share: the rule set and the joins; see [`Joins::stats`] and [`RuleSet::memory_bytes`].
     pub memory_bytes: usize,
 }
 
-/// Why a series is judged.
-#[derive(Clone, Copy, PartialEq)]
-enum Occasion {
-    Point,
-    CatchUp,
-}
-
 impl Judge {
+    /// The judge of the only shard.
     pub fn new(options: Options) -> Judge {
+        Judge::sharing(options, Arc::default())
+    }
+
+    /// The judge of one of several shards, which share `joins`.
+    pub fn sharing(options: Options, joins: Arc<Joins>) -> Judge {
         Judge {
             options,
             rules: Arc::new(RuleSet::default()),
             bindings: Bindings::new(),
             states: States::default(),
+            silences: Silences::default(),
+            joins,
+            seats: HashMap::new(),
+            due: Vec::new(),
             pairs_over_limit: 0,
             points: Vec::new(),
             values: Vec::new(),
@@ -92,6 +111,7 @@ impl Judge {
         let mut touched = Touched::between(old, rules);
         self.bindings.renumber(|rule| touched.successor(rule));
         touched.closed = self.forget_gone_rules();
+        touched.closed.extend(self.joins.load(&self.rules, &touched));
         // Grown here, so that no point finds them too small.
         let points = (self.rules.window_points() as usize).max(PERIOD_POINTS);
         self.points.clear();
@@ -110,15 +130,59 @@ impl Judge {
         self.rules.rules_of(key, &mut self.text, &mut self.matched);
         self.pairs_over_limit += self.matched.len().saturating_sub(RULES_PER_SERIES_MAX) as u64;
         self.matched.truncate(RULES_PER_SERIES_MAX);
-        let (open, closed) = self.settle_states(series);
+        let (open, mut closed) = self.settle_states(series);
         self.bindings.set(series, &self.matched, open);
+        let matched = self.matched.iter().map(|number| &self.rules.rules[*number as usize]);
+        let asks_for_silence = matched
+            .filter_map(|rule| Some(self.rules.program(rule)?.asks_for_silence(rule.subject())))
+            .any(|asks| asks);
+        self.silences.follow(series, asks_for_silence);
+        self.take_seats(series, key, &mut closed);
         closed
+    }
+
+    /// Takes the places of the rules that a series has now, and leaves those that it had.
+    fn take_seats(&mut self, series: SeriesId, key: SeriesKey<'_>, closed: &mut Vec<OpenProblem>) {
+        let mut seats: Vec<Seat> = Vec::new();
+        for number in &self.matched {
+            let program = self.rules.program(&self.rules.rules[*number as usize]);
+            if program.is_some_and(|program| program.is_joined()) {
+                let seat = self.joins.seat(&self.rules, *number, series, key);
+                seats.extend(seat.filter(|seat| !seats.contains(seat)));
+            }
+        }
+        if seats.is_empty() && self.seats.is_empty() {
+            return;
+        }
+        let before =
+            if seats.is_empty() { self.seats.remove(&series) } else { self.seats.insert(series, seats.clone()) };
+        // A rule that was changed from a condition about one series to one about several keeps its alarm, and back.
+        for seat in seats.iter().filter(|seat| seat.subject == Subject::Own) {
+            if let Some(open) = self.states.find(series, seat.rule).copied() {
+                self.joins.restore(*seat, series, Some(open));
+                self.states.remove(series, seat.rule);
+            }
+        }
+        for seat in before.into_iter().flatten().filter(|seat| !seats.contains(seat)) {
+            let Some(open) = self.joins.leave(seat, series) else { continue };
+            let mut matched = self.matched.iter().map(|number| &self.rules.rules[*number as usize]);
+            if matched.any(|rule| rule.carries_alarm() && rule.id() == open.rule) {
+                self.states.set(open);
+                self.bindings.set_open(series, true);
+            } else {
+                closed.push(open);
+            }
+        }
     }
 
     /// Forgets a series that is gone, and returns the PROBLEMs that were open on it.
     pub fn unbind(&mut self, series: SeriesId) -> Vec<OpenProblem> {
         self.bindings.remove(series);
+        self.silences.follow(series, false);
         let mut closed = Vec::new();
+        for seat in self.seats.remove(&series).into_iter().flatten() {
+            closed.extend(self.joins.leave(seat, series));
+        }
         self.states.drop_of(series, |_| true, &mut closed);
         closed
     }
@@ -128,11 +192,22 @@ impl Judge {
         self.bindings.contains(series)
     }
 
+    /// Where the events of conditions over several series come out: to be asked after each call that may make events.
+    pub fn joins(&self) -> &Joins {
+        &self.joins
+    }
+
+    /// Whether the series has a part in a condition over several series, so that [`Judge::refill`] has something to do.
+    pub fn is_joined(&self, series: SeriesId) -> bool {
+        self.seats.contains_key(&series)
+    }
+
     /// The rules of a series, for whoever asks why it (does not) alarm.
     pub fn rules_of(&self, series: SeriesId) -> Vec<EventRule> {
         let Some(bound) = self.bindings.find(series) else { return Vec::new() };
         let rules = self.bindings.rules(bound, &mut 0).to_vec();
-        rules.into_iter().map(|rule| self.rules.rules[rule as usize].source.clone()).collect()
+        let rules = rules.into_iter().map(|rule| &self.rules.rules[rule as usize]);
+        rules.filter(|rule| rule.carries_alarm()).map(|rule| rule.source.clone()).collect()
     }
 
     /// Judges a point that has just become the newest of its series, and is in `window` already. `now` is the wall clock.
@@ -168,19 +243,53 @@ impl Judge {
         }
     }
 
+    /// Has a series say its part in conditions over several series, without deciding: after a restart before anything is
+    /// caught up, and after each [`Judge::load`].
+    pub fn refill(&mut self, series: SeriesId, counter_type: CounterType, step: u32, window: &impl Window, now: i64) {
+        if let Some(bound) = self.bindings.find(series).filter(|_| self.is_joined(series)) {
+            self.judge(series, bound, counter_type, step, window, now, Occasion::Refill, &mut Vec::new());
+        }
+    }
+
+    /// Looks at the series whose next point is missing, if a rule asks about that. To be called every few seconds.
+    pub fn tick(&mut self, now: i64, window: &impl Window, events: &mut Vec<Event>) {
+        let mut due = std::mem::take(&mut self.due);
+        due.clear();
+        self.silences.due(now, TICK_SERIES_MAX, &mut due);
+        for series in &due {
+            match (self.bindings.find(*series), window.meta(*series)) {
+                (Some(bound), Some((counter_type, step))) => {
+                    self.judge(*series, bound, counter_type, step, window, now, Occasion::Tick, events);
+                }
+                _ => self.silences.follow(*series, false),
+            }
+        }
+        self.due = due;
+    }
+
+    /// A series that [`Judge::tick`] would look at, if there is any: whoever has to lock its shard first may spare it.
+    pub fn first_due(&self, now: i64) -> Option<SeriesId> {
+        self.silences.first_due(now)
+    }
+
     /// Takes over what an event of the durable queue says: an open PROBLEM, or that none is open. The events of an alarm
     /// are given in their order, after `bind`. False if the series does not have the rule (any more).
     pub fn restore(&mut self, series: SeriesId, event: &Event) -> bool {
         let rule = RuleId::of(&event.rule);
         let Some(bound) = self.bindings.find(series) else { return false };
         let mut one = 0;
-        let rules = self.bindings.rules(bound, &mut one);
-        if !rules.iter().any(|number| self.rules.rules[*number as usize].id == rule) {
+        let mut rules = self.bindings.rules(bound, &mut one).iter().map(|number| &self.rules.rules[*number as usize]);
+        if !rules.any(|known| known.carries_alarm() && known.id() == rule) {
             return false;
+        }
+        let problem = OpenProblem { rule, time: event.time, series, current_step: event.current_step };
+        if let Some(seat) = self.seat(series, rule, Subject::Own) {
+            self.joins.restore(seat, series, (event.status == Status::Problem).then_some(problem));
+            return true;
         }
         match event.status {
             Status::Problem => {
-                self.states.set(OpenProblem { rule, time: event.time, series, current_step: event.current_step });
+                self.states.set(problem);
                 self.bindings.set_open(series, true);
             }
             Status::Ok => self.states.remove(series, rule),
@@ -188,22 +297,36 @@ impl Judge {
         true
     }
 
+    pub(crate) fn seat(&self, series: SeriesId, rule: RuleId, subject: Subject) -> Option<Seat> {
+        let seats = self.seats.get(&series)?;
+        seats.iter().copied().find(|seat| seat.rule == rule && seat.subject == subject)
+    }
+
     /// The open PROBLEMs of rules that are loaded, in no order.
     pub fn open_problems(&self) -> impl Iterator<Item = OpenProblem> + '_ {
-        self.states.iter().filter(|state| self.rules.has(state.rule)).copied()
+        let joined = self.seats.iter().flat_map(|(series, seats)| seats.iter().map(|seat| (*series, *seat)));
+        let joined = joined.filter_map(|(series, seat)| self.joins.open_problem(seat, series));
+        self.states.iter().filter(|state| self.rules.has(state.rule)).copied().chain(joined)
     }
 
     pub fn stats(&self) -> Stats {
         let buffers = self.points.capacity() * size_of::<Point>()
             + self.values.capacity() * size_of::<f64>()
             + self.matched.capacity() * size_of::<u32>()
+            + self.due.capacity() * size_of::<SeriesId>()
             + self.text.capacity();
         Stats {
             bound_series: self.bindings.len(),
             bound_pairs: self.bindings.pairs(),
             open_problems: self.open_problems().count(),
             pairs_over_limit: self.pairs_over_limit,
-            memory_bytes: self.bindings.memory_bytes() + self.states.memory_bytes() + buffers,
+            silences: self.silences.len(),
+            memory_bytes: self.bindings.memory_bytes()
+                + self.states.memory_bytes()
+                + self.silences.memory_bytes()
+                + self.seats.capacity() * (size_of::<(SeriesId, Vec<Seat>)>() + 1)
+                + self.seats.values().map(|seats| seats.capacity() * size_of::<Seat>()).sum::<usize>()
+                + buffers,
         }
     }
 
@@ -231,141 +354,14 @@ impl Judge {
             return (false, closed);
         }
         let rules = &self.rules.rules;
-        let has = |id: RuleId| self.matched.iter().any(|rule| rules[*rule as usize].id == id);
+        let has = |id: RuleId| {
+            let mut matched = self.matched.iter().map(|rule| &rules[*rule as usize]);
+            matched.any(|rule| rule.carries_alarm() && rule.id() == id)
+        };
         if self.options.semantics == Semantics::Hawkeye {
             self.states.drop_of(series, |id| !has(id), &mut closed);
         }
-        let is_open = |rule: &u32| self.states.find(series, rules[*rule as usize].id).is_some();
+        let is_open = |rule: &u32| self.states.find(series, rules[*rule as usize].id()).is_some();
         (self.matched.iter().any(is_open), closed)
-    }
-
-    #[allow(clippy::too_many_arguments)] // the arguments of on_point, and what it looked up
-    fn judge(
-        &mut self,
-        series: SeriesId,
-        bound: Bound,
-        counter_type: CounterType,
-        step: u32,
-        window: &impl Window,
-        now: i64,
-        occasion: Occasion,
-        events: &mut Vec<Event>,
-    ) {
-        let mut one = 0;
-        let rules = self.bindings.rules(bound, &mut one);
-        let compiled = &self.rules.rules;
-        let values_needed = rules.iter().map(|rule| compiled[*rule as usize].values_needed).max().unwrap_or(0);
-        let count = values_needed as usize + usize::from(!counter_type.is_gauge());
-        let count = match self.options.semantics {
-            Semantics::Hawkeye => count.max(PERIOD_POINTS),
-            // It has eleven points: ten rates of a counter, so that `all(#11)` never fires on one.
-            Semantics::OpenFalcon => count.min(REMAIN as usize),
-        };
-        self.points.clear();
-        window.tail(series, count, &mut self.points);
-        let known = history::values(&self.points, counter_type, step, self.options.semantics, &mut self.values);
-        let mut may_be_open = bound.is_open();
-        let mut is_open = false;
-        for rule in rules {
-            let rule = &compiled[*rule as usize];
-            let last = if may_be_open { self.states.find(series, rule.id) } else { None };
-            let mut stays = last.is_some();
-            if let Some(verdict) = verdict(rule, &self.values, known, self.options.semantics) {
-                let moment = Moment {
-                    oldest: self.points[rule.values_needed as usize - 1].time,
-                    now,
-                    max_step: max_step(&rule.source),
-                    min_interval_s: self.options.min_interval_s,
-                };
-                let newest = self.points[0].time;
-                let next = next(last, verdict.holds, moment);
-                if (occasion == Occasion::Point || is_due_after_restart(next, newest, now))
-                    && send(next, rule, series, verdict.left, newest, window, events)
-                {
-                    stays = apply(next, rule.id, series, newest, &mut self.states, stays);
-                }
-            }
-            is_open |= stays;
-            may_be_open |= stays;
-        }
-        if is_open != bound.is_open() {
-            self.bindings.set_open(series, is_open);
-        }
-    }
-}
-
-/// What the rule says about these values; `None` if there are too few, or if too much is unknown.
-fn verdict(rule: &Rule, values: &[f64], known: usize, semantics: Semantics) -> Option<Verdict> {
-    let values = values.get(..rule.values_needed as usize)?;
-    if semantics == Semantics::OpenFalcon {
-        return Some(rule.condition.judge(values));
-    }
-    let verdict =
-        if known >= values.len() { Some(rule.condition.judge(values)) } else { rule.condition.judge_partly(values) };
-    // A sum that overflows says nothing, and an event could not carry it.
-    verdict.filter(|verdict| verdict.left.is_finite())
-}
-
-fn is_due_after_restart(next: Next, newest: i64, now: i64) -> bool {
-    match next {
-        Next::Nothing => false,
-        Next::Problem { current_step } => current_step == 1 && now.saturating_sub(newest) <= CATCH_UP_AGE_MAX_S,
-        Next::Recovery => true,
-    }
-}
-
-/// Makes the event. False if there is nothing to send, or nobody knows the series.
-fn send(
-    next: Next,
-    rule: &Rule,
-    series: SeriesId,
-    left: f64,
-    time: i64,
-    window: &impl Window,
-    events: &mut Vec<Event>,
-) -> bool {
-    let (status, current_step) = match next {
-        Next::Nothing => return false,
-        Next::Problem { current_step } => (Status::Problem, current_step),
-        Next::Recovery => (Status::Ok, 1),
-    };
-    // Only under `Semantics::OpenFalcon`: such an event has no JSON form, so the original loses it and believes it sent.
-    if !left.is_finite() {
-        return true;
-    }
-    let before = events.len();
-    window.key(series, &mut |key| {
-        events.push(Event {
-            rule: rule.source.clone(),
-            status,
-            endpoint: key.endpoint.to_string(),
-            tags: key.tags.as_str().to_string(),
-            left_value: left,
-            current_step,
-            time,
-        });
-    });
-    events.len() > before
-}
-
-/// Moves the state on to what was sent; says whether a PROBLEM is open now.
-fn apply(next: Next, rule: RuleId, series: SeriesId, time: i64, states: &mut States, is_open: bool) -> bool {
-    match next {
-        Next::Nothing => is_open,
-        Next::Problem { current_step } => {
-            states.set(OpenProblem { rule, time, series, current_step });
-            true
-        }
-        Next::Recovery => {
-            states.remove(series, rule);
-            false
-        }
-    }
-}
-
-fn max_step(rule: &EventRule) -> i32 {
-    match rule {
-        EventRule::Strategy(strategy) => strategy.max_step,
-        EventRule::Expression(expression) => expression.max_step,
     }
 }

@@ -4,9 +4,10 @@
 //! compiled once, hosts that have the same strategies share one list, and one rule set serves all shards.
 //! How: a host's list is sorted by metric, so a series finds its strategies by two hash look-ups and a binary search.
 //! An expression is filed under the rarest of its tags (a series that matches has all of them), so a series looks at
-//! few candidates, and at each once.
+//! few candidates, and at each once. A condition about other series (`of`) is a rule and, behind it, an operand for each
+//! of them: what binds those series to it, so that they can say their part.
 //! Invariants: never changes after `compile`; no text panics. What is refused is reported, and otherwise not there.
-//! Memory: 64 bytes per distinct rule plus its texts (shared with the portal's `Arc`), a name and 4 bytes per host, 8
+//! Memory: 64 bytes per distinct rule and operand plus its texts (shared with the portal's `Arc`), a name and 4 bytes per host, 8
 //! bytes per rule of each distinct list. Proportional to distinct strategies and hosts, not to their product.
 //! Compat: spec/judge.md §5. A tag `endpoint` of an expression means the series' own tag of that name if it has one,
 //! else its endpoint; a strategy has no such rule. Under [`Semantics::OpenFalcon`] a rule that needs more than the
@@ -15,9 +16,12 @@
 
 use crate::error::RuleError;
 use crate::function::{Condition, Operator};
+use crate::grammar::{self, Context, Reading};
+use crate::program::{Program, Subject};
 use crate::rule_text::{FunctionText, parse};
 use crate::state::RuleId;
 use crate::{Options, Semantics};
+use model::rule::RuleTags;
 use model::{EventRule, Expression, Rules, SeriesKey, Strategy};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +44,8 @@ pub struct Refused {
 pub struct RuleSet {
     version: u64,
     pub(crate) rules: Vec<Rule>,
+    /// Conditions that are more than one function, by the numbers in [`Body`].
+    pub(crate) programs: Vec<Arc<Program>>,
     /// Sorted, once each.
     ids: Vec<RuleId>,
     metrics: HashMap<Box<str>, u32>,
@@ -47,20 +53,73 @@ pub struct RuleSet {
     host_lists: Vec<HostList>,
     /// By metric, then by the text `tag=value` that the expression is filed under.
     expressions: HashMap<u32, HashMap<Box<str>, Vec<u32>>>,
+    /// Operands of expressions, by metric.
+    expression_operands: HashMap<u32, Vec<u32>>,
     window_points: u32,
 }
 
 /// A compiled rule: what the hot path reads comes first, and all of it fits one cache line.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
-    pub condition: Condition,
+    pub body: Body,
     pub values_needed: u32,
     pub metric: u32,
-    pub id: RuleId,
+    id: i64,
     pub source: EventRule,
 }
 
 const _: () = assert!(size_of::<Rule>() <= 64);
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body {
+    /// One function of the series' own points.
+    Plain(Condition),
+    Program(u32),
+    /// The part of a program that is about another series than the one that carries the alarm. Its rule stands before it.
+    Operand {
+        program: u32,
+        operand: u8,
+    },
+}
+
+impl Rule {
+    pub fn id(&self) -> RuleId {
+        match self.source {
+            EventRule::Strategy(_) => RuleId::Strategy(self.id),
+            EventRule::Expression(_) => RuleId::Expression(self.id),
+        }
+    }
+
+    /// Whether the series that has it carries its alarm.
+    pub fn carries_alarm(&self) -> bool {
+        self.subject() == Subject::Own
+    }
+
+    /// What the series that has it is to the rule.
+    pub fn subject(&self) -> Subject {
+        match self.body {
+            Body::Plain(_) | Body::Program(_) => Subject::Own,
+            Body::Operand { operand, .. } => Subject::Other(operand),
+        }
+    }
+
+    pub fn max_step(&self) -> i32 {
+        match &self.source {
+            EventRule::Strategy(strategy) => strategy.max_step,
+            EventRule::Expression(expression) => expression.max_step,
+        }
+    }
+}
+
+/// What decides which series a rule is bound to, and what is kept about it there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Scope<'a> {
+    id: RuleId,
+    pub metric: &'a str,
+    tags: &'a RuleTags,
+    /// Of a program, all of it: func, operator, the right value's bits, and the operand.
+    program: Option<(&'a str, &'a str, u64, Option<u8>)>,
+}
 
 /// (metric, rule) sorted by metric; the rules of a metric in the portal's order.
 type HostList = Box<[(u32, u32)]>;
@@ -101,10 +160,12 @@ impl RuleSet {
         let names = |name: &str| name.len() + size_of::<(Box<str>, u32)>() + 1;
         let expressions = self.expressions.values().flatten();
         self.rules.capacity() * size_of::<Rule>()
+            + self.programs.iter().map(|program| program.memory_bytes() + size_of::<Arc<Program>>()).sum::<usize>()
             + self.ids.capacity() * size_of::<RuleId>()
             + self.metrics.keys().map(|name| names(name)).sum::<usize>()
             + self.hosts.keys().map(|name| names(name)).sum::<usize>()
             + self.host_lists.iter().map(|list| size_of::<HostList>() + size_of_val(&**list)).sum::<usize>()
+            + self.expression_operands.values().map(|rules| rules.capacity() * 4 + 32).sum::<usize>()
             + expressions.map(|(tag, rules)| names(tag) + size_of::<Vec<u32>>() + rules.capacity() * 4).sum::<usize>()
     }
 
@@ -122,8 +183,10 @@ impl RuleSet {
                 matched.push(rule);
             }
         }
-        let Some(filed) = self.expressions.get(&metric) else { return };
         let strategies = matched.len();
+        let operands = self.expression_operands.get(&metric).map_or(&[][..], Vec::as_slice);
+        matched.extend(operands.iter().copied().filter(|rule| self.matches(*rule, key)));
+        let Some(filed) = self.expressions.get(&metric) else { return };
         let mut add = |tag: &str| {
             let candidates = filed.get(tag).map_or(&[][..], Vec::as_slice);
             matched.extend(candidates.iter().copied().filter(|rule| self.matches(*rule, key)));
@@ -161,15 +224,50 @@ impl RuleSet {
     pub(crate) fn by_metric(&self, list: Option<u32>) -> HashMap<&str, &[(u32, u32)]> {
         let list = list.map_or(&[][..], |list| &self.host_lists[list as usize]);
         let of_a_metric = list.chunk_by(|a, b| a.0 == b.0);
-        of_a_metric.map(|rules| (metric_of(&self.rules[rules[0].1 as usize].source), rules)).collect()
+        of_a_metric.map(|rules| (self.scope(rules[0].1).metric, rules)).collect()
     }
 
     pub(crate) fn metric(&self, metric: &str) -> Option<u32> {
         self.metrics.get(metric).copied()
     }
 
+    /// The program of a rule or of an operand.
+    pub(crate) fn program(&self, rule: &Rule) -> Option<&Arc<Program>> {
+        match rule.body {
+            Body::Plain(_) => None,
+            Body::Program(program) | Body::Operand { program, .. } => Some(&self.programs[program as usize]),
+        }
+    }
+
+    pub(crate) fn scope(&self, number: u32) -> Scope<'_> {
+        let rule = &self.rules[number as usize];
+        let (metric, tags, text) = match &rule.source {
+            EventRule::Strategy(s) => (&*s.metric, &s.tags, (&*s.func, &*s.operator, s.right_value.to_bits())),
+            EventRule::Expression(e) => (&*e.metric, &e.tags, (&*e.func, &*e.operator, e.right_value.to_bits())),
+        };
+        let (func, operator, right) = text;
+        match rule.body {
+            Body::Plain(_) => Scope { id: rule.id(), metric, tags, program: None },
+            Body::Program(_) => Scope { id: rule.id(), metric, tags, program: Some((func, operator, right, None)) },
+            Body::Operand { program, operand } => {
+                let other = &self.programs[program as usize].operands[operand as usize];
+                let program = Some((func, operator, right, Some(operand)));
+                Scope { id: rule.id(), metric: &other.metric, tags: &other.tags, program }
+            }
+        }
+    }
+
     fn matches(&self, rule: u32, key: SeriesKey<'_>) -> bool {
-        match &self.rules[rule as usize].source {
+        let rule = &self.rules[rule as usize];
+        if let Body::Operand { program, operand } = rule.body {
+            let endpoint = match &rule.source {
+                EventRule::Strategy(_) => None,
+                EventRule::Expression(expression) => expression.tags.get("endpoint"),
+            };
+            return self.programs[program as usize].operands[operand as usize].may_be(key)
+                && endpoint.is_none_or(|endpoint| endpoint == key.endpoint);
+        }
+        match &rule.source {
             EventRule::Strategy(strategy) => strategy.tags.iter().all(|(tag, value)| key.tags.find(tag) == Some(value)),
             EventRule::Expression(expression) => expression.tags.iter().all(|(tag, value)| {
                 let own = key.tags.find(tag).or((tag == "endpoint").then_some(key.endpoint));
@@ -227,11 +325,17 @@ impl<'a> Compiler<'a> {
         let mut list = Vec::with_capacity(strategies.len());
         for strategy in strategies {
             if let Some(rule) = self.strategy(strategy) {
-                list.push((self.set.rules[rule as usize].metric, rule));
+                list.extend(self.with_operands(rule).map(|rule| (self.set.rules[rule as usize].metric, rule)));
             }
         }
         list.sort_by_key(|(metric, _)| *metric);
         list.into_boxed_slice()
+    }
+
+    /// A rule and the operands behind it.
+    fn with_operands(&self, rule: u32) -> std::ops::RangeInclusive<u32> {
+        let program = self.set.program(&self.set.rules[rule as usize]);
+        rule..=rule + program.map_or(0, |program| program.operands.len() as u32)
     }
 
     fn strategy(&mut self, strategy: &Arc<Strategy>) -> Option<u32> {
@@ -261,8 +365,13 @@ impl<'a> Compiler<'a> {
             let metric = self.set.rules[rule as usize].metric;
             let filed =
                 self.set.expressions.entry(metric).or_default().entry(format!("{tag}={value}").into()).or_default();
-            if !filed.contains(&rule) {
-                filed.push(rule);
+            if filed.contains(&rule) {
+                continue;
+            }
+            filed.push(rule);
+            for operand in self.with_operands(rule).skip(1) {
+                let metric = self.set.rules[operand as usize].metric;
+                self.set.expression_operands.entry(metric).or_default().push(operand);
             }
         }
     }
@@ -275,14 +384,10 @@ impl<'a> Compiler<'a> {
             return Some(*same);
         }
         match compile(&source, self.options) {
-            Ok(condition) if self.set.rules.len() < RULES_MAX => {
+            Ok(reading) if self.set.rules.len() < RULES_MAX => {
                 let number = self.set.rules.len() as u32;
                 variants.push(number);
-                let metric = self.metric(&source);
-                // Fits: compile() has compared it with points_max.
-                let values_needed = condition.function.values_needed() as u32;
-                self.set.window_points = self.set.window_points.max(window_points(values_needed, self.options));
-                self.set.rules.push(Rule { condition, values_needed, metric, id, source });
+                self.push(reading, source);
                 Some(number)
             }
             Ok(_) => {
@@ -296,8 +401,34 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn metric(&mut self, source: &EventRule) -> u32 {
-        let name = metric_of(source);
+    /// Adds a compiled rule, and behind it its operands.
+    fn push(&mut self, reading: Reading, source: EventRule) {
+        let metric = metric_of(&source).to_string();
+        let program = match reading {
+            Reading::Plain(condition) => {
+                // Fits: compile() has compared it with points_max.
+                let values_needed = condition.function.values_needed() as u32;
+                return self.push_rule(Body::Plain(condition), values_needed, &metric, source);
+            }
+            Reading::Program(program) => program,
+        };
+        let number = self.set.programs.len() as u32;
+        self.push_rule(Body::Program(number), program.values_needed(Subject::Own), &metric, source.clone());
+        for (operand, other) in (0u8..).zip(&program.operands) {
+            let body = Body::Operand { program: number, operand };
+            self.push_rule(body, program.values_needed(Subject::Other(operand)), &other.metric, source.clone());
+        }
+        self.set.programs.push(Arc::new(program));
+    }
+
+    fn push_rule(&mut self, body: Body, values_needed: u32, metric: &str, source: EventRule) {
+        let metric = self.metric(metric);
+        self.set.window_points = self.set.window_points.max(window_points(values_needed, self.options));
+        let (RuleId::Strategy(id) | RuleId::Expression(id)) = RuleId::of(&source);
+        self.set.rules.push(Rule { body, values_needed, metric, id, source });
+    }
+
+    fn metric(&mut self, name: &str) -> u32 {
         let next = self.set.metrics.len() as u32;
         match self.set.metrics.get(name) {
             Some(metric) => *metric,
@@ -335,7 +466,7 @@ fn window_points(values_needed: u32, options: &Options) -> u32 {
     }
 }
 
-fn compile(source: &EventRule, options: &Options) -> Result<Condition, RuleError> {
+fn compile(source: &EventRule, options: &Options) -> Result<Reading, RuleError> {
     let (func, operator, right) = match source {
         EventRule::Strategy(s) => (s.func.as_str(), s.operator.as_str(), s.right_value),
         EventRule::Expression(e) => (e.func.as_str(), e.operator.as_str(), e.right_value),
@@ -343,24 +474,32 @@ fn compile(source: &EventRule, options: &Options) -> Result<Condition, RuleError
     if !right.is_finite() {
         return Err(RuleError::RightValue);
     }
-    let text = parse(func)?;
-    let (function, operator, points_max) = match options.semantics {
+    let known = Operator::parse(operator);
+    let (operator, points_max) = match options.semantics {
         Semantics::Hawkeye => {
-            let known = Operator::parse(operator);
-            let operator = known.ok_or_else(|| RuleError::Operator { operator: crate::error::quote(operator) })?;
-            (text.function(func)?, operator, options.points_max)
+            (known.ok_or_else(|| RuleError::Operator { operator: crate::error::quote(operator) }), options.points_max)
         }
-        Semantics::OpenFalcon => {
-            let operator = Operator::parse(operator).unwrap_or(Operator::Never);
-            (open_falcon_function(&text, func)?, operator, REMAIN.min(options.points_max))
+        Semantics::OpenFalcon => (Ok(known.unwrap_or(Operator::Never)), REMAIN.min(options.points_max)),
+    };
+    let text = match parse(func) {
+        Ok(text) => text,
+        // Only what the original cannot read is read as more than it had.
+        Err(_) if grammar::is_extended(func) => {
+            return grammar::read(func, Context { operator: operator?, right, points_max, spare: 0 });
         }
+        Err(error) => return Err(error),
+    };
+    let operator = operator?;
+    let function = match options.semantics {
+        Semantics::Hawkeye => text.function(func)?,
+        Semantics::OpenFalcon => open_falcon_function(&text, func)?,
     };
     let points = function.values_needed();
     if points > u64::from(points_max) {
         let column = text.arguments[0].column;
         return Err(RuleError::Window { func: crate::error::quote(func), column, points, points_max });
     }
-    Ok(Condition { function, operator, right })
+    Ok(Reading::Plain(Condition { function, operator, right, high: right }))
 }
 
 fn open_falcon_function(text: &FunctionText, func: &str) -> Result<crate::function::Function, RuleError> {

@@ -2,7 +2,7 @@
 //!
 //! Why: a rule that is saved must be right, and its author gets an error with a column ([`check`]). Rows of an old
 //! installation may hold texts that the original accepted without looking, and must go on working ([`parse`]).
-//! Grammar of [`check`]: `name "(#" number ["," number] ")"`, names in lower case, numbers from 1 without sign, leading
+//! What is more than one function is read by `grammar.rs`. Grammar of [`check`] for one: `name "(#" number ["," number] ")"`, names in lower case, numbers from 1 without sign, leading
 //! zeros or spaces; `lookup`, `kdiff`, `kpdiff` take two numbers, the others one.
 //! [`parse`] reads as the original does: the name is what stands before `#` without its last byte, the arguments what
 //! stands behind `#` without its last byte, split at commas, each with an optional sign; further arguments are ignored.
@@ -11,12 +11,17 @@
 
 use crate::error::{RuleError, quote};
 use crate::function::{Function, Kind, Operator};
+use crate::grammar::{self, Context, is_extended};
 
 /// Says whether a rule may be saved: strict, unlike what is accepted from an old installation.
 ///
 /// `points_max` is the window that the judge is sure to have. The type of the series is not known here, so one point
 /// more is counted, which a counter needs.
-pub fn check(func: &str, operator: &str, points_max: u32) -> Result<(), RuleError> {
+pub fn check(func: &str, operator: &str, right_value: f64, points_max: u32) -> Result<(), RuleError> {
+    if is_extended(func) {
+        let own = Operator::parse(operator).ok_or_else(|| RuleError::Operator { operator: quote(operator) })?;
+        return grammar::read(func, Context { operator: own, right: right_value, points_max, spare: 1 }).map(|_| ());
+    }
     let text = read_strictly(func)?;
     let function = text.function(func)?;
     if function.values_needed() + 1 > u64::from(points_max) {
@@ -152,12 +157,12 @@ fn read_strictly(func: &str) -> Result<FunctionText, RuleError> {
     }
 }
 
-fn name_end(text: &[u8]) -> usize {
+pub(crate) fn name_end(text: &[u8]) -> usize {
     text.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(text.len())
 }
 
 /// Digits from byte `start` on: the argument and the byte behind it.
-fn strict_number(func: &str, start: usize) -> Result<(Argument, usize), &'static str> {
+pub(crate) fn strict_number(func: &str, start: usize) -> Result<(Argument, usize), &'static str> {
     let digits = func.as_bytes()[start..].iter().take_while(|b| b.is_ascii_digit()).count();
     let text = &func.as_bytes()[start..start + digits];
     match text {
@@ -175,7 +180,7 @@ fn signed_number(text: &[u8]) -> Option<i64> {
 }
 
 /// The column of the character that holds byte `at`, from 1.
-fn column(text: &str, at: usize) -> usize {
+pub(crate) fn column(text: &str, at: usize) -> usize {
     text.char_indices().take_while(|(start, _)| *start < at).count() + 1
 }
 
@@ -186,16 +191,24 @@ mod tests {
 
     #[test]
     fn accepts_what_is_right() {
-        for func in ["all(#1)", "max(#119)", "diff(#118)", "lookup(#2,3)", "lookup(#3,3)", "kdiff(#10,5)", "stddev(#4)"]
-        {
-            assert_eq!(check(func, "<=", 120), Ok(()), "{func}");
+        for func in [
+            "all(#1)",
+            "max(#119)",
+            "diff(#118)",
+            "lookup(#2,3)",
+            "all(#3) and all(#2) of m > 5",
+            "lookup(#3,3)",
+            "kdiff(#10,5)",
+            "stddev(#4)",
+        ] {
+            assert_eq!(check(func, "<=", 9.0, 120), Ok(()), "{func}");
         }
     }
 
     #[test]
     fn errors_name_column_and_fix() {
         let check = |func: &str, expected: &str| {
-            let error = check(func, ">", 120).expect_err(func).to_string();
+            let error = check(func, ">", 9.0, 120).expect_err(func).to_string();
             assert!(error.starts_with(expected), "{func}: {error}");
         };
         check("", "func ``, column 1: want a function's name");
@@ -209,6 +222,7 @@ mod tests {
         check("all(#)", "func `all(#)`, column 6: want a whole number");
         check("all(#3", "func `all(#3`, column 7: want `)`");
         check("all(#3]", "func `all(#3]`, column 7: want `)`");
+        check("all(#3) or", "func `all(#3) or`, column 11: want a function");
         check("all(#3) ", "func `all(#3) `, column 8: want nothing behind");
         check("all(#3）", "func `all(#3）`, column 7: want `)`");
         check("sum(#2,5)", "func `sum(#2,5)`, column 7: want `)`, as this function");
@@ -226,10 +240,10 @@ mod tests {
     #[test]
     fn operators() {
         for operator in ["=", "==", "!=", "<", "<=", ">", ">="] {
-            assert_eq!(check("all(#1)", operator, 120), Ok(()));
+            assert_eq!(check("all(#1)", operator, 9.0, 120), Ok(()));
         }
         for operator in ["", "!", "=>", "<>", " >"] {
-            assert_eq!(check("all(#1)", operator, 120), Err(RuleError::Operator { operator: operator.into() }));
+            assert_eq!(check("all(#1)", operator, 9.0, 120), Err(RuleError::Operator { operator: operator.into() }));
         }
     }
 
@@ -284,9 +298,9 @@ mod tests {
 
         #[test]
         fn columns_are_within_the_text_or_just_behind_it(func in texts()) {
-            let error = check(&func, "<", 120).err().into_iter().chain(parse(&func).err());
+            let error = check(&func, "<", 9.0, 120).err().into_iter().chain(parse(&func).err());
             for error in error {
-                if let RuleError::Syntax { column, .. } | RuleError::Argument { column, .. } | RuleError::Window { column, .. } = error {
+                if let RuleError::Syntax { column, .. } | RuleError::Condition { column, .. } | RuleError::Argument { column, .. } | RuleError::Window { column, .. } = error {
                     prop_assert!((1..=func.chars().count() + 1).contains(&column), "{:?}: {}", func, column);
                 }
             }

@@ -8,7 +8,7 @@
 //! `Semantics::OpenFalcon`, which keeps the state of rules that are gone, by `ORPHANS_MAX` more.
 
 use hashbrown::HashTable;
-use model::{EventRule, SeriesId};
+use model::{EventRule, SeriesId, Status};
 
 /// What names a rule over reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +53,30 @@ pub(crate) enum Next {
     Nothing,
     Problem { current_step: i32 },
     Recovery,
+}
+
+/// A first PROBLEM is made up for after a restart only if its point is at most this old: an older series is silent rather
+/// than alarming, and its rule may be younger than its points. A guess: longer than any restart, shorter than a day.
+const CATCH_UP_AGE_MAX_S: i64 = 3600;
+
+impl Next {
+    /// Status and step of the event that is sent, if one is.
+    pub fn event(self) -> Option<(Status, i32)> {
+        match self {
+            Next::Nothing => None,
+            Next::Problem { current_step } => Some((Status::Problem, current_step)),
+            Next::Recovery => Some((Status::Ok, 1)),
+        }
+    }
+}
+
+/// Whether what follows from the newest point of a series is made up for after a restart.
+pub(crate) fn is_due_after_restart(next: Next, newest: i64, now: i64) -> bool {
+    match next {
+        Next::Nothing => false,
+        Next::Problem { current_step } => current_step == 1 && now.saturating_sub(newest) <= CATCH_UP_AGE_MAX_S,
+        Next::Recovery => true,
+    }
 }
 
 /// The times and limits that the decision needs.

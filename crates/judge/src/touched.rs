@@ -2,13 +2,13 @@
 //!
 //! Why: a saved strategy takes effect in milliseconds only if the series of the other hosts and metrics are not bound
 //! anew. How: each old rule is paired with its successor (the equal one, or else the one with the same id, metric and tags,
-//! whose threshold or note was changed); a series is touched if its own strategies or the expressions of its metric are
+//! whose threshold or note was changed; of a
+//! condition that is more than one function, only the note and the like may be); a series is touched if its own strategies or the expressions of its metric are
 //! not the successors of what they were.
 //! Invariants: a series that is not covered has exactly the successors of its rules (`tests/properties.rs`).
 
-use crate::rule_set::{Rule, RuleSet};
-use crate::state::{OpenProblem, RuleId};
-use model::rule::RuleTags;
+use crate::rule_set::{RuleSet, Scope};
+use crate::state::OpenProblem;
 use model::{EventRule, SeriesKey};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,13 +26,10 @@ pub struct Touched {
     pub(crate) closed: Vec<OpenProblem>,
 }
 
-/// What decides which series a rule is bound to.
-type Scope<'a> = (RuleId, &'a str, &'a RuleTags);
-
 impl Touched {
     pub(crate) fn between(old: Arc<RuleSet>, new: Arc<RuleSet>) -> Touched {
-        let successors = successors(&old.rules, &new.rules);
-        let expression_metrics = changed_expressions(&old.rules, &new.rules, &successors);
+        let successors = successors(&old, &new);
+        let expression_metrics = changed_expressions(&old, &new, &successors);
         let strategy_metrics = changed_strategies(&old, &new, &successors);
         Touched { old, new, successors, expression_metrics, strategy_metrics, closed: Vec::new() }
     }
@@ -61,33 +58,39 @@ impl Touched {
     }
 }
 
-fn successors(old: &[Rule], new: &[Rule]) -> Vec<Option<u32>> {
+fn successors(old: &RuleSet, new: &RuleSet) -> Vec<Option<u32>> {
+    let (old_numbers, new_numbers) = (0..old.rules.len() as u32, 0..new.rules.len() as u32);
     let mut by_scope: HashMap<Scope<'_>, Vec<u32>> = HashMap::new();
-    for (number, rule) in new.iter().enumerate() {
-        by_scope.entry(scope(rule)).or_default().push(number as u32);
+    for number in new_numbers {
+        by_scope.entry(new.scope(number)).or_default().push(number);
     }
     let mut old_variants: HashMap<Scope<'_>, usize> = HashMap::new();
-    for rule in old {
-        *old_variants.entry(scope(rule)).or_default() += 1;
+    for number in old_numbers.clone() {
+        *old_variants.entry(old.scope(number)).or_default() += 1;
     }
-    let successor = |rule: &Rule| {
-        let variants = by_scope.get(&scope(rule))?;
+    let successor = |number: u32| {
+        let scope = old.scope(number);
+        let variants = by_scope.get(&scope)?;
+        let source = &old.rules[number as usize].source;
         match variants[..] {
             // With several variants of one strategy only an equal one is surely the same.
-            [only] if old_variants[&scope(rule)] == 1 => Some(only),
-            _ => variants.iter().copied().find(|number| new[*number as usize].source == rule.source),
+            [only] if old_variants[&scope] == 1 => Some(only),
+            _ => variants.iter().copied().find(|number| new.rules[*number as usize].source == *source),
         }
     };
-    old.iter().map(successor).collect()
+    old_numbers.map(successor).collect()
 }
 
-fn changed_expressions(old: &[Rule], new: &[Rule], successors: &[Option<u32>]) -> HashSet<Box<str>> {
-    let mut has_predecessor = vec![false; new.len()];
+fn changed_expressions(old: &RuleSet, new: &RuleSet, successors: &[Option<u32>]) -> HashSet<Box<str>> {
+    let mut has_predecessor = vec![false; new.rules.len()];
     successors.iter().flatten().for_each(|number| has_predecessor[*number as usize] = true);
-    let gone = old.iter().zip(successors).filter(|(_, successor)| successor.is_none()).map(|(rule, _)| rule);
-    let came = new.iter().zip(has_predecessor).filter(|(_, has)| !has).map(|(rule, _)| rule);
-    let is_expression = |rule: &&Rule| matches!(rule.source, EventRule::Expression(_));
-    gone.chain(came).filter(is_expression).map(|rule| Box::from(scope(rule).1)).collect()
+    let gone = (0u32..).zip(successors).filter(|(_, successor)| successor.is_none()).map(|(rule, _)| (old, rule));
+    let came = (0u32..).zip(has_predecessor).filter(|(_, has)| !has).map(|(rule, _)| (new, rule));
+    let is_expression = |(set, rule): &(&RuleSet, u32)| {
+        let source = &set.rules[*rule as usize].source;
+        matches!(source, EventRule::Expression(_))
+    };
+    gone.chain(came).filter(is_expression).map(|(set, rule)| Box::from(set.scope(rule).metric)).collect()
 }
 
 /// Whether the strategies of a host for a metric are the successors of what they were.
@@ -112,11 +115,4 @@ fn changed_strategies(old: &RuleSet, new: &RuleSet, successors: &[Option<u32>]) 
             .extend(new_list.keys().filter(|metric| !old_list.contains_key(*metric)).map(|metric| Box::from(*metric)));
     }
     changed
-}
-
-fn scope(rule: &Rule) -> Scope<'_> {
-    match &rule.source {
-        EventRule::Strategy(strategy) => (rule.id, &strategy.metric, &strategy.tags),
-        EventRule::Expression(expression) => (rule.id, &expression.metric, &expression.tags),
-    }
 }

@@ -125,6 +125,10 @@ impl Window for Nameless<'_> {
         self.0.tail(series, count, out);
     }
 
+    fn meta(&self, series: SeriesId) -> Option<(CounterType, u32)> {
+        self.0.meta(series)
+    }
+
     fn key(&self, _: SeriesId, _: &mut dyn FnMut(SeriesKey<'_>)) {}
 }
 

@@ -53,6 +53,10 @@ impl judge::Window for Ramp {
         out.extend((0..count as i64).map(|i| Point { time: self.newest - i * 60, value: self.value - i as f64 }));
     }
 
+    fn meta(&self, _: SeriesId) -> Option<(CounterType, u32)> {
+        Some((CounterType::Gauge, 60))
+    }
+
     fn key(&self, _: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
         use_key(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY });
     }
@@ -64,7 +68,13 @@ const METRICS: usize = 200;
 const STRATEGIES: usize = 40;
 
 fn rules(per_metric: usize) -> Rules {
-    let functions = ["all(#3)", "max(#5)", "avg(#10)", "lookup(#2,3)", "pdiff(#3)", "stddev(#10)", "kdiff(#2,3)"];
+    rules_of(&FUNCTIONS, per_metric)
+}
+
+const FUNCTIONS: [&str; 7] =
+    ["all(#3)", "max(#5)", "avg(#10)", "lookup(#2,3)", "pdiff(#3)", "stddev(#10)", "kdiff(#2,3)"];
+
+fn rules_of(functions: &[&str], per_metric: usize) -> Rules {
     let strategy = |id: usize| {
         let (metric, func) = (format!("m{}", id % STRATEGIES), functions[id % functions.len()].to_string());
         let id = id as i64;
@@ -98,7 +108,9 @@ fn bind_all(judge: &mut Judge, counter_type: CounterType) {
 fn nothing_is_allocated_per_point() {
     for counter_type in [CounterType::Gauge, CounterType::Counter] {
         let mut judge = Judge::new(Options::default());
-        judge.load(RuleSet::compile(&rules(2), &Options::default()).0);
+        let programs =
+            ["all(#3) and max(#2) > 1000000 recover 5", "nodata(#3) and max(#1) > 1000000", "avg(#3) outside -9..9"];
+        judge.load(RuleSet::compile(&rules_of(&[&FUNCTIONS[..], &programs].concat(), 2), &Options::default()).0);
         bind_all(&mut judge, counter_type);
         let mut events: Vec<Event> = Vec::new();
         let before = allocations();
@@ -113,6 +125,44 @@ fn nothing_is_allocated_per_point() {
         assert_eq!(allocations() - before, 0);
         assert_eq!(events.len(), 0);
     }
+}
+
+/// A condition over three series of each host: nothing per point, once each has spoken.
+#[test]
+fn conditions_over_several_series_allocate_nothing_per_point() {
+    let mut judge = Judge::new(Options::default());
+    let strategy = Strategy {
+        id: 1,
+        metric: "m0".into(),
+        func: "all(#3) and max(#20) of m1 > 1000000 or nodata(#5) of m2".into(),
+        operator: ">".into(),
+        right_value: 1e12,
+        max_step: 3,
+        ..Strategy::default()
+    };
+    let list: Arc<[Arc<Strategy>]> = [Arc::new(strategy)].into();
+    let hosts = (0..HOSTS).map(|host| (format!("host{host}"), list.clone())).collect();
+    judge.load(RuleSet::compile(&Rules { version: 1, hosts, expressions: Vec::new() }, &Options::default()).0);
+    bind_all(&mut judge, CounterType::Gauge);
+    let mut events: Vec<Event> = Vec::new();
+    let mut before = 0;
+    for round in 0..4 {
+        let window = Ramp { newest: 1_600_000_020 + round * 60, value: round as f64 };
+        for series in 0..(HOSTS * METRICS) as u32 {
+            let sample = Sample { series: SeriesId(series), point: Point { time: window.newest, value: window.value } };
+            judge.on_point(sample, CounterType::Gauge, 60, &window, window.newest, &mut events);
+        }
+        judge.tick(window.newest, &window, &mut events);
+        if round == 0 {
+            before = allocations();
+        }
+    }
+    assert_eq!((allocations() - before, events.len(), judge.joins().is_waiting()), (0, 0, false));
+    let stats = judge.joins().stats();
+    let bytes = stats.memory_bytes / stats.groups;
+    println!("{bytes} bytes per host with a condition over three series");
+    assert_eq!((stats.groups, stats.carriers, stats.others), (HOSTS, HOSTS, 2 * HOSTS));
+    assert!(bytes < 2048, "{bytes}");
 }
 
 #[test]

@@ -4,16 +4,20 @@
 //! semantics open-falcon                    default: hawkeye
 //! min_interval 0s                          default: 300s
 //! rule all(#3) < 10 max_step 3             more: id N, metric M, tags a=1,b=2, host H; `expression` instead of `rule`
+//! rule 'all(#3) and nodata(#2) of m' > 10  words with blanks stand in single quotes
 //! drop rule 1                              the rule is gone from now on (or `drop expression 1`)
 //! load 60s cpu.idle/host=a 90 _ 5x3        values at 1m, 2m, …; `_` is a lost point, `5x3` three times 5
 //! load 60s COUNTER @h2 net.in 0 600        a type other than GAUGE, an endpoint other than h
+//! silence until 10m                        the clock goes on, and no more points come
 //! restart losing 1                         kill, with the newest event not yet durable, and start again
-//! expect PROBLEM at 5m step 1              the next event; more: left V, rule N, host H, series C
+//! restart at 20m                           the same, and down until then
+//! expect PROBLEM at 5m step 1              the next event; more: left V, rule N, host H, series C,
+//!                                          why 'the words of the terms that decided, joined by ; '
 //! expect nothing                           no further event so far
 //! ```
 //!
 //! Points that were loaded are played in the order of their times before the next `expect`, `play` or `restart`. A further
-//! `load` of a series continues it. The clock shows the time of the point. No event may be left over at the end.
+//! `load` of a series continues it. The clock shows the time of the point; the judge looks at it every five seconds. No event may be left over at the end.
 
 mod support;
 
@@ -60,6 +64,8 @@ fn a_wrong_expectation_fails() {
     check("expect PROBLEM at 2m step 1", "time");
     check("expect PROBLEM at 1m step 2", "step");
     check("expect PROBLEM at 1m step 1 left 6", "left");
+    check("expect PROBLEM at 1m why 'x'", "explanation");
+    check("silence until 9m", "left over");
     check("expect PROBLEM at 1m\nexpect OK at 2m", "no event");
     check("expect PROBLEM at 1m\nfoo", "unknown statement");
 }
@@ -68,7 +74,7 @@ fn run(text: &str) -> Result<(), String> {
     let mut story = Story::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().filter(|_| line.starts_with('#')).unwrap_or(line);
-        let words: Vec<&str> = line.split_whitespace().collect();
+        let words = words_of(line);
         if !words.is_empty() && !line.is_empty() {
             story.statement(&words).map_err(|failure| format!("line {}: {failure}", number + 1))?;
         }
@@ -79,6 +85,15 @@ fn run(text: &str) -> Result<(), String> {
         rest => Err(format!("left over: {}", rest.iter().map(show).collect::<Vec<_>>().join("; "))),
     }
 }
+
+/// Split at blanks, but not within single quotes.
+fn words_of(line: &str) -> Vec<&str> {
+    let pieces = line.split('\'').enumerate();
+    pieces.flat_map(|(i, piece)| if i % 2 == 1 { vec![piece] } else { piece.split_whitespace().collect() }).collect()
+}
+
+/// How often the judge looks at the clock.
+const TICK_S: i64 = 5;
 
 struct Story {
     world: World,
@@ -126,8 +141,14 @@ impl Story {
                 self.play();
                 Ok(())
             }
-            ["restart"] => self.restart(0),
-            ["restart", "losing", count] => self.restart(number(count)? as usize),
+            ["silence", "until", time] => {
+                self.play();
+                self.clock(BASE + duration(time)?);
+                Ok(())
+            }
+            ["restart"] => self.restart(0, 0),
+            ["restart", "losing", count] => self.restart(number(count)? as usize, 0),
+            ["restart", "at", time] => self.restart(0, BASE + duration(time)?),
             ["expect", "nothing"] => self.expect_nothing(),
             ["expect", status, rest @ ..] => self.expect(status, rest),
             _ => Err(format!("unknown statement {words:?}")),
@@ -248,13 +269,23 @@ impl Story {
         let mut points: Vec<_> = self.pending.drain(..).collect();
         points.sort_by_key(|(time, _, _)| *time);
         for (time, series, value) in points {
-            self.now = self.now.max(time);
+            self.clock(time);
             self.world.push(series, Point { time, value }, time);
         }
     }
 
-    fn restart(&mut self, lost: usize) -> Result<(), String> {
+    fn clock(&mut self, until: i64) {
+        while self.now + TICK_S < until {
+            self.now += TICK_S;
+            self.world.tick(self.now);
+        }
+        self.now = self.now.max(until);
+        self.world.tick(self.now);
+    }
+
+    fn restart(&mut self, lost: usize, up_at: i64) -> Result<(), String> {
         self.play();
+        self.now = self.now.max(up_at);
         let rules = self.model_rules();
         self.seen = self.seen.min(self.world.events.len() - lost);
         self.world.restart(&rules, lost, self.now);
@@ -288,6 +319,7 @@ impl Story {
                 ["rule", id] => compare("rule", event.strategy_id().to_string(), id)?,
                 ["expression", id] => compare("expression", event.expression_id().to_string(), id)?,
                 ["host", host] => compare("host", event.endpoint.clone(), host)?,
+                ["why", words] => compare("explanation", why(event), words)?,
                 ["series", counter] => compare("series", event.key().counter(), counter)?,
                 _ => return Err(format!("unknown expectation {pair:?}")),
             }
@@ -295,6 +327,11 @@ impl Story {
         self.seen += 1;
         Ok(())
     }
+}
+
+fn why(event: &Event) -> String {
+    let terms = event.explanation.iter().flat_map(|explanation| &explanation.terms);
+    terms.map(|term| term.words.clone()).collect::<Vec<_>>().join("; ")
 }
 
 fn expression_of(s: Strategy) -> Expression {
@@ -334,8 +371,9 @@ fn show(event: &Event) -> String {
     let minutes = (event.time - BASE) as f64 / 60.0;
     let (status, step, left) = (event.status.as_str(), event.current_step, event.left_value);
     format!(
-        "{status} at {minutes}m step {step} left {left} of {} on {}",
+        "{status} at {minutes}m step {step} left {left} of {} on {} why '{}'",
         RuleId::of(&event.rule),
-        event.key().counter()
+        event.key().counter(),
+        why(event)
     )
 }

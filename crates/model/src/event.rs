@@ -1,12 +1,14 @@
 //! Event: what the judge says when a rule starts to hold, still holds, or holds no more.
 //!
 //! The JSON form is the original's (spec/wire.md §9, corrections in spec/judge.md §10): it is what custom consumers of
-//! its Redis queues read, and what Hawkeye's own durable queue holds.
+//! its Redis queues read, and, with the explanation behind it, what Hawkeye's own durable queue holds.
 
+use crate::explanation::Explanation;
 use crate::number::push_go_json;
 use crate::rule::{Expression, Strategy, push_json_map, push_json_string};
 use crate::series::SeriesKey;
 use crate::tags::Tags;
+use md5::{Digest, Md5};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -49,6 +51,20 @@ pub struct Event {
     pub current_step: i32,
     /// Aligned time of the point that decided, Unix seconds.
     pub time: i64,
+    /// Why; not part of the original's JSON.
+    pub explanation: Option<Box<Explanation>>,
+}
+
+impl EventRule {
+    /// Names the content of the rule: 16 hex digits that change whenever the rule does, and stay over restarts.
+    pub fn version(&self) -> String {
+        let mut json = String::with_capacity(256);
+        match self {
+            EventRule::Strategy(strategy) => strategy.push_json(&mut json),
+            EventRule::Expression(expression) => expression.push_json(&mut json),
+        }
+        Md5::digest(&json).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl Event {
@@ -146,6 +162,17 @@ impl Event {
         }
     }
 
+    /// Appends the original's JSON text, and the explanation as one field more.
+    pub fn push_json_explained(&self, out: &mut String) {
+        self.push_json(out);
+        if let Some(explanation) = &self.explanation {
+            out.pop();
+            out.push_str(",\"explanation\":");
+            out.push_str(&explanation.to_json());
+            out.push('}');
+        }
+    }
+
     /// Appends the original's JSON text.
     pub fn push_json(&self, out: &mut String) {
         write!(out, "{{\"id\":\"{}\",\"strategy\":", self.id()).expect("String");
@@ -197,6 +224,8 @@ impl Event {
             left_value: raw.left_value,
             current_step: raw.current_step,
             time: raw.event_time,
+            // What explains an event must never be what makes it unreadable.
+            explanation: raw.explanation.and_then(|value| serde_json::from_value(value).ok()).map(Box::new),
         })
     }
 }
@@ -212,6 +241,7 @@ struct RawEvent {
     current_step: i32,
     event_time: i64,
     pushed_tags: Option<BTreeMap<String, String>>,
+    explanation: Option<serde_json::Value>,
 }
 
 #[cfg(test)]
@@ -224,6 +254,27 @@ mod tests {
         let text = r#"{"id":"s_1_62a4381b9f5d333d0a43610ebea5d1eb","strategy":{"id":1,"metric":"m.000","tags":{},"func":"all(#1)","operator":"\u003e","rightValue":7,"maxStep":3,"priority":0,"note":"","tpl":{"id":7,"name":"tpl.demo","parentId":0,"actionId":3,"creator":"root"}},"expression":null,"status":"PROBLEM","endpoint":"ep-000","leftValue":8,"currentStep":1,"eventTime":1600000200,"pushedTags":{}}"#;
         let event = Event::from_json(text).expect("recorded event");
         assert_eq!(event.to_json(), text);
+    }
+
+    #[test]
+    fn the_explanation_is_a_field_of_our_own() {
+        let text = r#"{"id":"x","strategy":{"id":1},"expression":null,"status":"OK","endpoint":"e","leftValue":0,"currentStep":1,"eventTime":1,"pushedTags":{}}"#;
+        let mut event = Event::from_json(text).expect("an event");
+        let plain = event.to_json();
+        event.explanation =
+            Some(Box::new(Explanation { closed: "the rule was deleted".into(), ..Explanation::default() }));
+        assert_eq!(event.to_json(), plain);
+        let mut explained = String::new();
+        event.push_json_explained(&mut explained);
+        assert_eq!(Event::from_json(&explained), Ok(event));
+    }
+
+    #[test]
+    fn the_version_follows_the_content() {
+        let of = |right_value| EventRule::Strategy(Arc::new(Strategy { id: 1, right_value, ..Strategy::default() }));
+        assert_eq!(of(1.0).version(), of(1.0).version());
+        assert_ne!(of(1.0).version(), of(2.0).version());
+        assert_eq!(of(1.0).version().len(), 16);
     }
 
     #[test]

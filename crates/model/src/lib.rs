@@ -4,6 +4,7 @@
 //! exchange [`Sample`]s, the portal produces [`Rules`], the judge produces [`Event`]s.
 
 pub mod event;
+pub mod explanation;
 pub mod number;
 pub mod point;
 pub mod rule;
@@ -11,6 +12,7 @@ pub mod series;
 pub mod tags;
 
 pub use event::{Event, EventRule, Status};
+pub use explanation::{Explanation, TermExplanation};
 pub use point::{Point, Sample};
 pub use rule::{Expression, RuleTags, Rules, Strategy, Template};
 pub use series::{CounterType, SeriesId, SeriesKey};

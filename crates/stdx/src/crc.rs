@@ -3,8 +3,16 @@
 //! Why CRC-32 and not something stronger: it guards against torn writes and rotten bits, not against people; it runs at
 //! several GB/s with the CPU's instructions and every tool knows it.
 
+/// A fuzzer sets this: what stands behind a checksum it would hardly ever reach. There is no such thing in any other build.
+#[cfg(fuzzing)]
+pub static OFF: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// The checksum of `parts` as if they were one slice.
 pub fn crc32(parts: &[&[u8]]) -> u32 {
+    #[cfg(fuzzing)]
+    if OFF.load(std::sync::atomic::Ordering::Relaxed) {
+        return 0;
+    }
     let mut hasher = crc32fast::Hasher::new();
     for part in parts {
         hasher.update(part);

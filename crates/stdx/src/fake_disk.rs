@@ -54,7 +54,8 @@ impl FakeDisk {
         self.state().room = room;
     }
 
-    /// While set, syncs fail (and make nothing durable).
+    /// While set, syncs fail, and what they were to make durable is lost to the disk for good though readers still see it:
+    /// so do the caches of operating systems, and a later sync that succeeds says nothing about it.
     pub fn set_sync_fails(&self, fails: bool) {
         self.state().sync_fails = fails;
     }
@@ -329,12 +330,13 @@ impl DiskFile for FakeFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state()?;
         state.operation()?;
-        if state.sync_fails {
+        let fails = state.sync_fails;
+        let Inode { synced, pending, .. } = &mut state.inodes[self.inode];
+        if fails {
+            pending.clear();
             return Err(io::Error::other("sync failed"));
         }
-        let inode = &mut state.inodes[self.inode];
-        inode.synced = inode.now.clone();
-        inode.pending.clear();
+        pending.drain(..).for_each(|change| Inode::apply(synced, &change));
         Ok(())
     }
 }
@@ -375,6 +377,23 @@ mod tests {
             assert!(file.len().is_err(), "handles do not outlive a restart");
         }
         assert!((1..64).contains(&lost));
+    }
+
+    #[test]
+    fn what_a_failed_sync_lost_no_later_one_brings_back() {
+        let disk = FakeDisk::default();
+        let path = Path::new("d/f");
+        let file = disk.open_or_create(path).expect("new file");
+        disk.sync_dir(Path::new("d")).expect("sync");
+        file.write_at(b"lost", 0).expect("room");
+        disk.set_sync_fails(true);
+        file.sync().expect_err("as asked");
+        disk.set_sync_fails(false);
+        file.write_at(b"kept", 4).expect("room");
+        file.sync().expect("sync");
+        assert_eq!(disk.content(path), b"lostkept", "as a reader sees it");
+        disk.restart_after_power_cut(1);
+        assert_eq!(disk.content(path), b"\0\0\0\0kept");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! straddle blocks: the rest of a full block is [`chunk::PAD`], which is zero. Free blocks are chained the same way.
 //! One size only, against size classes: most chains are empty or short (constant series need none), and a long chain
 //! loses 12 % to links and about 4 bytes a block to padding, less than half-empty large blocks would.
-//! Memory: 32 bytes per block in use, pages are kept for reuse; shown as `hot_bytes`.
+//! Memory: 32 bytes per block in use; empty pages are kept for reuse until `give_back_empty_pages`; shown as `hot_bytes`.
 
 use crate::chunk;
 
@@ -27,7 +27,10 @@ const _: () = assert!(size_of::<Block>() == 32 && PAYLOAD >= chunk::RECORD_MAX);
 
 #[derive(Default)]
 pub struct Arena {
+    /// One that was given back has no blocks.
     pages: Vec<Box<[Block]>>,
+    /// Pages that were given back.
+    absent: Vec<u32>,
     /// Blocks of the last page not used yet begin here.
     fresh: usize,
     free: Vec<u32>,
@@ -51,8 +54,13 @@ impl Arena {
 
     fn take_fresh(&mut self) -> u32 {
         if self.fresh == self.pages.len() * BLOCKS_PER_PAGE {
-            let empty = Block { before: NONE, payload: [chunk::PAD; PAYLOAD] };
-            self.pages.push(vec![empty; BLOCKS_PER_PAGE].into_boxed_slice());
+            if let Some(page) = self.absent.pop() {
+                self.pages[page as usize] = new_page();
+                let first = page * BLOCKS_PER_PAGE as u32;
+                self.free.extend((first + 1..first + BLOCKS_PER_PAGE as u32).rev());
+                return first;
+            }
+            self.pages.push(new_page());
         }
         let number = self.fresh as u32;
         assert!(number != NONE, "four billion blocks are 128 GiB; the log would have been flushed long before");
@@ -73,7 +81,55 @@ impl Arena {
         }
     }
 
+    /// Lets go of the pages in which no block is in use: for after many series went at once.
+    pub fn give_back_empty_pages(&mut self) {
+        let page_of = |block: u32| block as usize / BLOCKS_PER_PAGE;
+        let mut free = vec![0; self.pages.len()];
+        self.free.iter().for_each(|block| free[page_of(*block)] += 1);
+        let mut gave = false;
+        for (page, free) in free.iter().enumerate() {
+            // The last page may have fresh blocks, so it is never full of free ones unless all were used.
+            if *free == BLOCKS_PER_PAGE {
+                self.pages[page] = Box::default();
+                self.absent.push(page as u32);
+                gave = true;
+            }
+        }
+        if gave {
+            self.free.retain(|block| free[page_of(*block)] < BLOCKS_PER_PAGE);
+            self.free.shrink_to(self.free.len() * 2);
+        }
+    }
+
     pub fn memory_bytes(&self) -> usize {
-        self.pages.len() * BLOCKS_PER_PAGE * size_of::<Block>() + self.free.capacity() * size_of::<u32>()
+        (self.pages.len() - self.absent.len()) * BLOCKS_PER_PAGE * size_of::<Block>()
+            + (self.free.capacity() + self.absent.capacity()) * size_of::<u32>()
+            + self.pages.capacity() * size_of::<Box<[Block]>>()
+    }
+}
+
+fn new_page() -> Box<[Block]> {
+    vec![Block { before: NONE, payload: [chunk::PAD; PAYLOAD] }; BLOCKS_PER_PAGE].into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_pages_are_given_back_and_taken_again() {
+        let mut arena = Arena::default();
+        let blocks: Vec<u32> = (0..BLOCKS_PER_PAGE * 3 + 5).map(|_| arena.take(NONE)).collect();
+        let full = arena.memory_bytes();
+        let (kept, gone): (Vec<u32>, Vec<u32>) = blocks.iter().partition(|block| **block == BLOCKS_PER_PAGE as u32);
+        arena.block_mut(kept[0]).payload[0] = 7;
+        gone.iter().for_each(|block| arena.give_back(*block));
+        arena.give_back_empty_pages();
+        assert!(arena.memory_bytes() < full * 3 / 4, "two of four pages went: {} of {full}", arena.memory_bytes());
+        let mut again: Vec<u32> = (0..BLOCKS_PER_PAGE * 5).map(|_| arena.take(NONE)).collect();
+        assert_eq!(arena.block(kept[0]).payload[0], 7);
+        again.push(kept[0]);
+        again.sort_unstable();
+        assert!(again.is_sorted_by(|a, b| a < b), "no block is given twice");
     }
 }

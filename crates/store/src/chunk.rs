@@ -39,12 +39,12 @@ const WHOLE_BYTES_MAX: u8 = 7;
 /// Difference of decimals: three scales, 1 to 4 bytes each.
 const DECIMAL: u8 = WHOLE + WHOLE_BYTES_MAX;
 const DECIMAL_BYTES_MAX: u8 = 4;
-const SCALES: [f64; 3] = [10.0, 100.0, 1000.0];
+pub const SCALES: [f64; 3] = [10.0, 100.0, 1000.0];
 /// Ratio: three formulas × six pairs of widths.
 const RATIO: u8 = DECIMAL + DECIMAL_BYTES_MAX * SCALES.len() as u8;
 /// Bytes of denominator and numerator.
 const RATIO_WIDTHS: [(u8, u8); 6] = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 3)];
-const RATIO_FORMULAS: u8 = 3;
+pub const RATIO_FORMULAS: u8 = 3;
 /// XOR: 36 pairs of (zero bytes at the low end, bytes kept).
 const XOR: u8 = RATIO + RATIO_FORMULAS * RATIO_WIDTHS.len() as u8;
 const XOR_FORMS: u8 = 36;
@@ -53,7 +53,7 @@ const VALUE_FORMS: u8 = XOR + XOR_FORMS;
 const _: () = assert!(POINT as usize + TIME_FORMS as usize * VALUE_FORMS as usize <= 256);
 
 /// Whole numbers up to here are exact in an f64, and so are their differences in an i64.
-const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+pub const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A point being walked back from: the newest one, or one that a walk has come to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -340,7 +340,7 @@ fn xor_of_form(mut form: u8) -> Option<(u8, u8)> {
 }
 
 #[inline]
-fn whole(value: f64) -> Option<i64> {
+pub fn whole(value: f64) -> Option<i64> {
     let whole = value as i64;
     // Compares bits, so that -0.0 is not taken for 0.
     ((whole as f64).to_bits() == value.to_bits() && value.abs() < WHOLE_MAX).then_some(whole)
@@ -361,7 +361,7 @@ fn decimal_difference(previous: f64, current: f64) -> Option<(u8, u64, u8)> {
 }
 
 #[inline]
-fn scaled(value: f64, scale: f64) -> Option<i64> {
+pub fn scaled(value: f64, scale: f64) -> Option<i64> {
     let scaled = (value * scale).round();
     // By way of i64, so that -0.0 is not taken for 0.
     let whole = scaled as i64;
@@ -371,9 +371,18 @@ fn scaled(value: f64, scale: f64) -> Option<i64> {
 /// Numerators and denominators up to here: three bytes.
 const RATIO_MAX: f64 = 16_777_216.0;
 
-/// Searches p and q so that one of the formulas gives exactly `value`: the convergents of value / 100.
+/// Searches p and q so that one of the formulas gives exactly `value`.
 fn ratio(value: f64) -> Option<(u8, u64, u64)> {
-    let x = value / 100.0;
+    convergents(value / 100.0, |p, q| {
+        (0..RATIO_FORMULAS).find_map(|formula| {
+            let p = if formula == 2 { q.checked_sub(p)? } else { p };
+            (ratio_value(formula, p, q).to_bits() == value.to_bits()).then_some((formula, p, q))
+        })
+    })
+}
+
+/// Asks `accept` about the fractions p / q nearest to `x`, in lowest terms, until it answers.
+pub fn convergents<R>(x: f64, mut accept: impl FnMut(u64, u64) -> Option<R>) -> Option<R> {
     if !(x > 0.0 && x < RATIO_MAX) {
         return None;
     }
@@ -388,13 +397,10 @@ fn ratio(value: f64) -> Option<(u8, u64, u64)> {
         }
         // A convergent that is the number itself leaves next to nothing; testing only those saves two divisions a step.
         let error = (x * q1 - p1).abs();
-        if error < 1e-8 * q1 {
-            for formula in 0..RATIO_FORMULAS {
-                let p = if formula == 2 { q1 - p1 } else { p1 };
-                if p >= 0.0 && ratio_value(formula, p as u64, q1 as u64).to_bits() == value.to_bits() {
-                    return Some((formula, p as u64, q1 as u64));
-                }
-            }
+        if error < 1e-8 * q1
+            && let Some(answer) = accept(p1 as u64, q1 as u64)
+        {
+            return Some(answer);
         }
         let rest = y - a;
         if rest < 1e-13 {
@@ -407,7 +413,7 @@ fn ratio(value: f64) -> Option<(u8, u64, u64)> {
 
 /// The ways in which a percentage comes to be: `p * (100 / q)`, `p * 100 / q`, and 100 less the first.
 #[inline]
-fn ratio_value(formula: u8, p: u64, q: u64) -> f64 {
+pub fn ratio_value(formula: u8, p: u64, q: u64) -> f64 {
     let (p, q) = (p as f64, q as f64);
     match formula {
         0 => p * (100.0 / q),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
 pub enum Error {
-    /// The disk refused; nothing of the call was applied.
+    /// The disk refused; the call counts as not made.
     Disk { what: &'static str, path: PathBuf, cause: io::Error },
     /// Another process has the data directory.
     Locked { dir: PathBuf },
@@ -31,7 +31,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     pub(crate) fn disk(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
-        move |cause| Error::Disk { what, path, cause }
+        move |cause| match cause.kind() {
+            // Of a read: the file leads to a place that it does not have. That is damage, and the disk is well.
+            io::ErrorKind::UnexpectedEof => {
+                Error::Corrupt { path, offset: 0, what: "it ends before a place that it names".to_string() }
+            }
+            _ => Error::Disk { what, path, cause },
+        }
     }
 }
 

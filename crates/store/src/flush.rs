@@ -9,14 +9,15 @@
 //!
 //! A crash before 4 replays points that are in blocks already; equal times count once wherever points are merged.
 //! An error before 4 leaves everything in memory and in the log; the next try is [`RETRY_S`] later.
-//! Memory: a group's points, 64 KiB per day written, 4 bytes per series.
+//! Memory: a group's points, 64 KiB per day written, 4 bytes per series that is awake.
 
-use crate::block::{Block, DAY_S, Writer};
+use crate::block::{Block, DAY_S, Label, Writer};
 use crate::error::{Error, Result};
 use crate::log::Fsync;
 use crate::options::Options;
 use crate::shard::GROUP;
 use crate::store::{Store, block_dir, lock};
+use crate::table::Meta;
 use model::SeriesId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -28,15 +29,10 @@ use std::sync::{Arc, PoisonError};
 /// After a flush that failed, so that a full disk is not asked each second.
 const RETRY_S: i64 = 30;
 
-/// Groups between two syncs of the log during a flush: the tick that syncs each second is the one that flushes. 16,384 series
-/// of two hours take some 200 ms.
-const SYNC_GROUPS: u32 = 64;
-
 /// Retention is about days; looking each minute is plenty.
 const RETENTION_CHECK_S: i64 = 60;
 
 pub(crate) struct State {
-    next_sequence: u64,
     next_flush: i64,
     /// After a failure nothing but the clock brings the next try.
     not_before: i64,
@@ -44,8 +40,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub fn new(next_sequence: u64, now: i64, options: &Options) -> State {
-        State { next_sequence, next_flush: now + options.flush_interval_s, not_before: now, next_retention: now }
+    pub fn new(now: i64, options: &Options) -> State {
+        State { next_flush: now + options.flush_interval_s, not_before: now, next_retention: now }
     }
 
     /// A clock that was ahead and is set back must not put off what is due: a machine that started with a wrong year would
@@ -65,33 +61,55 @@ pub struct Tick {
 }
 
 impl Store {
-    /// Call each second from one thread: syncs, flushes when it is due, drops what is older than the retention.
+    /// All that is to be done from time to time, for a caller with one thread: call each second. A caller that must not let
+    /// one wait for the other calls the three from a thread each.
     pub fn tick(&self, now: i64) -> Result<Tick> {
-        let mut tick = Tick::default();
-        let synced = if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) };
-        let (flush_due, may_retry, retention_due) = {
+        let (synced, flushed) = (self.sync_if_due(), self.flush_if_due(now));
+        // Also after a flush that failed: what is removed may be the room that it needs.
+        let blocks_removed = self.expire_if_due(now)?;
+        synced?;
+        Ok(Tick { flushed: flushed?, blocks_removed })
+    }
+
+    /// Syncs the log under `Fsync::EverySecond`. Waits for no flush.
+    pub fn sync_if_due(&self) -> Result<()> {
+        if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) }
+    }
+
+    /// Flushes when the interval is over or too much waits; true when it did.
+    pub fn flush_if_due(&self, now: i64) -> Result<bool> {
+        let (is_due, may_retry) = {
             let mut state = lock(&self.flush);
             state.follow_clock(now, &self.options);
-            (now >= state.next_flush, now >= state.not_before, now >= state.next_retention)
+            (now >= state.next_flush, now >= state.not_before)
         };
         // `flush_wanted`: after a sync that failed, what the log may have lost is saved as blocks.
         let full = self.shards.iter().map(|hot| hot.new_bytes()).sum::<usize>() > self.options.flush_bytes
             || self.log.size().0 > self.options.log_bytes;
-        if flush_due || (may_retry && (full || self.flush_wanted.load(Relaxed))) {
+        if is_due || (may_retry && (full || self.flush_wanted.load(Relaxed))) {
             self.flush(now)?;
-            tick.flushed = true;
+            return Ok(true);
         }
-        if retention_due {
-            lock(&self.flush).next_retention = now + RETENTION_CHECK_S;
-            tick.blocks_removed = self.drop_old_blocks(now)?;
+        Ok(false)
+    }
+
+    /// Drops what is older than the retention; looks once a minute. Returns how many blocks went.
+    pub fn expire_if_due(&self, now: i64) -> Result<usize> {
+        {
+            let mut state = lock(&self.flush);
+            state.follow_clock(now, &self.options);
+            if now < state.next_retention {
+                return Ok(0);
+            }
+            state.next_retention = now + RETENTION_CHECK_S;
         }
-        synced.map(|()| tick)
+        self.drop_old_blocks(now)
     }
 
     /// Writes all points that are only in memory and in the log to blocks.
     pub fn flush(&self, now: i64) -> Result<()> {
         let mut state = lock(&self.flush);
-        let result = self.flush_locked(&mut state);
+        let result = self.flush_locked();
         match &result {
             Ok(()) => {
                 self.counters.flushes.fetch_add(1, Relaxed);
@@ -107,7 +125,7 @@ impl Store {
         result
     }
 
-    fn flush_locked(&self, state: &mut State) -> Result<()> {
+    fn flush_locked(&self) -> Result<()> {
         let segment = {
             let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             let segment = self.log.rotate()?;
@@ -115,7 +133,7 @@ impl Store {
             segment
         };
         // Behind the gate: the log that goes may hold points of series that were created an instant before it shut.
-        let written = self.sync_series().and_then(|()| self.write_blocks(state));
+        let written = self.sync_series().and_then(|()| self.write_blocks());
         let (new_blocks, newest) = match written {
             Ok(written) => written,
             Err(error) => {
@@ -123,12 +141,13 @@ impl Store {
                 return Err(error);
             }
         };
-        let mut blocks = self.blocks().to_vec();
-        blocks.extend(new_blocks.into_iter().map(Arc::new));
-        self.set_blocks(blocks);
+        self.update_blocks(|blocks| {
+            let new_blocks = new_blocks.into_iter().map(Arc::new);
+            Some(blocks.iter().cloned().chain(new_blocks).collect())
+        });
         let geometry = self.shards.geometry;
-        for (group, newest) in newest.chunks(GROUP as usize).enumerate() {
-            let first = SeriesId(group as u32 * GROUP);
+        for (group, newest) in &newest {
+            let first = SeriesId(group * GROUP);
             let mut hot = self.shards.lock(geometry.shard_of(first));
             for (i, newest) in newest.iter().enumerate().filter(|(_, newest)| **newest != 0) {
                 hot.flush_done(geometry.slot_of(first) + i as u32, *newest);
@@ -138,22 +157,20 @@ impl Store {
         self.log.remove_below(segment)
     }
 
-    /// Returns the blocks and, by series id, the time up to which its chain is in them.
-    fn write_blocks(&self, state: &mut State) -> Result<(Vec<Block>, Vec<u32>)> {
+    /// Returns the blocks and, by group of ids, the times up to which the chains are in them.
+    fn write_blocks(&self) -> Result<(Vec<Block>, Vec<GroupTimes>)> {
         let dir = block_dir(&self.options);
-        let mut writers = Writers { store: self, dir: &dir, state, by_day: BTreeMap::new() };
-        let mut newest = vec![0; self.table().len()];
+        let mut writers = Writers { store: self, dir: &dir, by_day: BTreeMap::new() };
+        let mut newest = Vec::new();
         let (mut points, mut parts) = (Vec::new(), Vec::new());
-        for first in (0..newest.len() as u32).step_by(GROUP as usize) {
+        // A series that is created from here on has its points in the log's new segment.
+        let groups = self.table().used_groups();
+        for group in groups {
             points.clear();
             parts.clear();
-            self.copy_group(first, &mut newest, &mut points, &mut parts);
+            newest.push((group, self.copy_group(group * GROUP, &mut points, &mut parts)));
             for part in &parts {
                 writers.add(part, &mut points[part.range.clone()])?;
-            }
-            if (first / GROUP + 1).is_multiple_of(SYNC_GROUPS) && self.options.fsync == Fsync::EverySecond {
-                // An error leads to a flush, and that is what this is.
-                let _ = self.sync();
             }
         }
         let blocks = writers.finish()?;
@@ -161,57 +178,36 @@ impl Store {
     }
 
     /// Copies what is unflushed of the 256 series from `first` on, under one lock.
-    fn copy_group(&self, first: u32, newest: &mut [u32], points: &mut Vec<(u32, f64)>, parts: &mut Vec<Part>) {
+    fn copy_group(
+        &self,
+        first: u32,
+        points: &mut Vec<(u32, f64)>,
+        parts: &mut Vec<Part>,
+    ) -> Box<[u32; GROUP as usize]> {
         let geometry = self.shards.geometry;
         let hot = self.shards.lock(geometry.shard_of(SeriesId(first)));
-        let end = (first + GROUP).min(newest.len() as u32);
-        for id in first..end {
+        let mut newest = Box::new([0; GROUP as usize]);
+        for (i, newest) in newest.iter_mut().enumerate() {
+            let id = first.saturating_add(i as u32);
             let slot = geometry.slot_of(SeriesId(id));
             let Some(meta) = hot.meta(slot) else { continue };
             let start = points.len();
-            newest[id as usize] = hot.unflushed(slot, points);
+            *newest = hot.unflushed(slot, points);
             if points.len() > start {
-                parts.push(Part { id: SeriesId(id), step: meta.step, range: start..points.len() });
+                parts.push(Part { id: SeriesId(id), meta, range: start..points.len() });
             }
         }
-    }
-
-    fn drop_old_blocks(&self, now: i64) -> Result<usize> {
-        // Excludes a flush, which also replaces the list.
-        let _state = lock(&self.flush);
-        let blocks = self.blocks();
-        // Age is counted back from the newest data where the clock is ahead of it: a clock that jumps by a month for a
-        // minute must not take the history with it. A store that gets no more data keeps what it has.
-        let newest = blocks.iter().map(|block| i64::from(block.max_time)).max().unwrap_or(now);
-        let oldest = now.min(newest) - self.options.retention_raw_s;
-        let (mut keep, drop): (Vec<_>, Vec<_>) =
-            blocks.iter().cloned().partition(|block| i64::from(block.max_time) >= oldest);
-        if drop.is_empty() {
-            return Ok(0);
-        }
-        self.set_blocks(keep.clone());
-        let (mut removed, mut failed) = (0, None);
-        for block in drop {
-            match block.remove(&*self.disk) {
-                Ok(()) => removed += 1,
-                Err(error) => {
-                    // Back to the list, so that the next look tries again; else its space were lost until a restart.
-                    keep.push(block);
-                    failed = Some(error);
-                }
-            }
-        }
-        let Some(error) = failed else { return Ok(removed) };
-        keep.sort_by_key(|block| block.sequence);
-        self.set_blocks(keep);
-        Err(error)
+        newest
     }
 }
+
+/// A group, and a time for each of its series.
+type GroupTimes = (u32, Box<[u32; GROUP as usize]>);
 
 /// Where a series' points are in a group's copy.
 struct Part {
     id: SeriesId,
-    step: u32,
+    meta: Meta,
     range: Range<usize>,
 }
 
@@ -219,8 +215,7 @@ struct Part {
 struct Writers<'a> {
     store: &'a Store,
     dir: &'a Path,
-    state: &'a mut State,
-    by_day: BTreeMap<u32, Writer<'a>>,
+    by_day: BTreeMap<u32, Writer>,
 }
 
 impl Writers<'_> {
@@ -228,16 +223,15 @@ impl Writers<'_> {
     fn add(&mut self, part: &Part, points: &mut [(u32, f64)]) -> Result<()> {
         let count = keep_first_of_equal_times(points);
         for day_points in points[..count].chunk_by(|a, b| a.0 / DAY_S == b.0 / DAY_S) {
-            let time = day_points[0].0;
-            let writer = match self.by_day.entry(time / DAY_S) {
+            let day = day_points[0].0 / DAY_S;
+            let writer = match self.by_day.entry(day) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
-                    let sequence = self.state.next_sequence;
-                    self.state.next_sequence += 1;
-                    entry.insert(Writer::begin(&*self.store.disk, self.dir, time, sequence)?)
+                    let label = Label::flushed(day, self.store.next_number());
+                    entry.insert(Writer::begin(self.store.disk.clone(), self.dir, label)?)
                 }
             };
-            writer.add(part.id, part.step, day_points)?;
+            writer.add(part.id, part.meta, day_points)?;
         }
         Ok(())
     }
@@ -253,10 +247,7 @@ impl Writers<'_> {
             disk.sync_dir(self.dir).map_err(Error::disk("sync", self.dir))
         };
         match finish_all() {
-            Ok(()) => {
-                blocks.sort_by_key(|block: &Block| block.sequence);
-                Ok(blocks)
-            }
+            Ok(()) => Ok(blocks),
             Err(error) => {
                 // One that cannot be removed holds points twice after a restart; reading counts them once.
                 blocks.iter().for_each(|block| drop(block.remove(disk)));

@@ -1,17 +1,20 @@
 //! Hot chunks: the newest points of the series of one shard, in memory, for the judge, for queries, and until flushed.
 //!
 //! Why: points are kept once. The judge's window is the tail of the same chunk that the next flush writes to disk.
-//! How: a 32-byte [`Head`] per series holds the newest point and the end of a chain of arena blocks with the records of
-//! the points before (`chunk.rs`). A point that is older than the newest is worked in by taking the newer ones off and
+//! How: a 32-byte [`Head`] per series, in pages of 256 neighbours, holds the newest point and the end of a chain of arena
+//! blocks with the records of the points before (`chunk.rs`). A point that is older than the newest is worked in by taking the newer ones off and
 //! putting them back. Points that do not fit there (older than the chain, later than the window, or already flushed past)
 //! wait in a sorted side table and go to disk with the next flush.
 //! Invariants: times in a chain strictly ascend; between the later of (its oldest point, newest − late window) and its
-//! newest point a chain is complete, that is, no disk need be asked; what is not yet durable in a block is in a chain
-//! after `flushed` or in a side table; nothing is allocated per point in the steady state; no clock.
-//! Memory: 32 bytes + blocks per series; `side` is bounded by the flush it triggers. Shown as `hot_bytes`.
+//! newest point a chain is complete, that is, no disk need be asked, unless the series came in `with_past`; what is not yet
+//! durable in a block is in a chain after `flushed` or in a side table; nothing is allocated per point in the steady state;
+//! no clock.
+//! Memory: 32 bytes + blocks per series, 16 bytes per 256 ids ever given; `side` is bounded by the flush it triggers. Shown as
+//! `hot_bytes`.
 
 use crate::arena::{self, Arena, NONE};
 use crate::chunk::{Cursor, PAD};
+use crate::shard::GROUP;
 use crate::table::Meta;
 use std::collections::BTreeMap;
 
@@ -22,9 +25,10 @@ const KEPT_POINTS_MIN: usize = 16;
 const USUAL_STEP_S: usize = 60;
 
 /// The state of one series. Plain data; all zero is "no such series".
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct Head {
+    /// While there is no point: since when that is known to be so, NaN if nobody looked yet.
     value: f64,
     /// 0 is "no point yet": the door lets no point of 1970-01-01 00:00 in.
     time: u32,
@@ -36,10 +40,32 @@ struct Head {
     meta: u32,
     /// Bytes of the last block in use.
     used: u8,
-    _unused: [u8; 3],
+    /// Blocks may hold any points of it that the chain does not.
+    with_past: bool,
+    _unused: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Head>() == 32);
+
+const NO_HEAD: Head = Head {
+    value: 0.0,
+    time: 0,
+    run: 0,
+    last_block: 0,
+    flushed: 0,
+    meta: 0,
+    used: 0,
+    with_past: false,
+    _unused: [0; 2],
+};
+
+/// The heads of 256 neighbouring slots.
+#[derive(Default)]
+struct Group {
+    /// Absent when none of them is a series.
+    heads: Option<Box<[Head; GROUP as usize]>>,
+    series: u16,
+}
 
 /// What became of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +111,7 @@ const SIDE_ENTRY_BYTES: usize = 32;
 pub struct Hot {
     windows: Windows,
     arena: Arena,
-    heads: Vec<Head>,
+    groups: Vec<Group>,
     side: Side,
     /// The side table that the flush under way writes.
     side_flushing: Side,
@@ -93,6 +119,8 @@ pub struct Hot {
     points: u64,
     /// Bytes that points have taken since the last flush began.
     new_bytes: usize,
+    /// The same of the points that the flush under way writes.
+    flushing_bytes: usize,
     /// Points taken off while a late one is put in.
     taken_off: Vec<(u32, f64)>,
 }
@@ -102,37 +130,49 @@ impl Hot {
         Hot {
             windows,
             arena: Arena::default(),
-            heads: Vec::new(),
+            groups: Vec::new(),
             side: Side::new(),
             side_flushing: Side::new(),
             flushing: false,
             points: 0,
             new_bytes: 0,
+            flushing_bytes: 0,
             taken_off: Vec::new(),
         }
     }
 
-    /// Makes the series in `slot` known, or changes its type and step.
-    pub fn set_meta(&mut self, slot: u32, meta: Meta) {
-        if self.heads.len() <= slot as usize {
-            self.heads.resize(slot as usize + 1, Head::default());
+    /// Makes the series in `slot` known: without a point, `silent_since` then or (NaN) since the next look of `may_sleep`;
+    /// `with_past` if blocks may hold points of it.
+    pub fn begin(&mut self, slot: u32, meta: Meta, silent_since: f64, with_past: bool) {
+        let number = (slot / GROUP) as usize;
+        if self.groups.len() <= number {
+            self.groups.resize_with(number + 1, Group::default);
         }
-        let head = &mut self.heads[slot as usize];
-        let old_step = head.meta >> 2;
-        if head.time != 0 && old_step != meta.step {
+        let group = &mut self.groups[number];
+        let heads = group.heads.get_or_insert_with(|| Box::new([NO_HEAD; GROUP as usize]));
+        let head = &mut heads[(slot % GROUP) as usize];
+        if head.meta == 0 {
+            *head = Head { value: silent_since, last_block: NONE, meta: meta.pack(), with_past, ..NO_HEAD };
+            group.series += 1;
+        }
+    }
+
+    /// Changes the type and step of a series.
+    pub fn set_meta(&mut self, slot: u32, meta: Meta) {
+        let Some(head) = self.head(slot) else { return };
+        if head.time != 0 && head.meta >> 2 != meta.step {
             self.change_step(slot, meta.step);
         }
-        self.heads[slot as usize].meta = meta.pack();
+        self.head_mut(slot).meta = meta.pack();
     }
 
     /// Forgets a series and all its points.
     pub fn remove(&mut self, slot: u32) {
-        let Some(head) = self.heads.get(slot as usize) else { return };
+        let Some(head) = self.head(slot).copied() else { return };
         if head.time != 0 {
             self.points -= self.walk(slot).count() as u64;
-            self.arena.give_back_chain(self.heads[slot as usize].last_block);
+            self.arena.give_back_chain(head.last_block);
         }
-        self.heads[slot as usize] = Head::default();
         for side in [&mut self.side, &mut self.side_flushing] {
             let times: Vec<(u32, u32)> = side.range((slot, 0)..=(slot, u32::MAX)).map(|(key, _)| *key).collect();
             self.points -= times.len() as u64;
@@ -140,26 +180,72 @@ impl Hot {
                 side.remove(&key);
             }
         }
+        *self.head_mut(slot) = NO_HEAD;
+        let group = &mut self.groups[(slot / GROUP) as usize];
+        group.series -= 1;
+        if group.series == 0 {
+            group.heads = None;
+        }
+    }
+
+    /// The newest time that the series had, or an upper bound, if it may leave memory: silent since `limit`, and everything in
+    /// blocks. Not while a flush is on its way, which has its own notes of what it wrote.
+    pub fn may_sleep(&mut self, slot: u32, limit: u32, now: i64) -> Option<u32> {
+        if self.flushing {
+            return None;
+        }
+        let has_late = !self.side.is_empty() && self.side.range((slot, 0)..=(slot, u32::MAX)).next().is_some();
+        let head = find_mut(&mut self.groups, slot)?;
+        if head.time == 0 {
+            // Without a point there are no late ones.
+            if head.value.is_nan() {
+                head.value = now as f64;
+            }
+            return (head.value <= f64::from(limit)).then_some(limit);
+        }
+        (head.time <= limit && head.time <= head.flushed && !has_late).then_some(head.time)
+    }
+
+    pub fn is_flushing(&self) -> bool {
+        self.flushing
+    }
+
+    /// The newest time of any series.
+    pub fn newest_of_all(&self) -> u32 {
+        let heads = self.groups.iter().filter_map(|group| group.heads.as_deref());
+        heads.flatten().map(|head| head.time).max().unwrap_or(0)
+    }
+
+    /// Gives back what a larger past needed.
+    pub fn shrink(&mut self) {
+        self.arena.give_back_empty_pages();
+    }
+
+    /// The head of a series that is here.
+    #[inline]
+    fn head(&self, slot: u32) -> Option<&Head> {
+        let heads = self.groups.get((slot / GROUP) as usize)?.heads.as_deref()?;
+        Some(&heads[(slot % GROUP) as usize]).filter(|head| head.meta != 0)
+    }
+
+    fn head_mut(&mut self, slot: u32) -> &mut Head {
+        find_mut(&mut self.groups, slot).expect("the series is here")
     }
 
     pub fn meta(&self, slot: u32) -> Option<Meta> {
-        let head = self.heads.get(slot as usize)?;
-        if head.meta == 0 { None } else { Meta::unpack(head.meta) }
+        Meta::unpack(self.head(slot)?.meta)
     }
 
     /// Puts a point in; `time` is not 0.
     #[inline]
     pub fn append(&mut self, slot: u32, time: u32, value: f64) -> Outcome {
-        let Some(head) = self.heads.get_mut(slot as usize) else { return Outcome::Unknown };
-        if head.meta == 0 {
-            return Outcome::Unknown;
-        }
+        let Some(head) = find_mut(&mut self.groups, slot) else { return Outcome::Unknown };
         if head.time == 0 {
             head.time = time;
             head.value = value;
             head.last_block = NONE;
         } else if time > head.time {
-            self.push(slot, time, value);
+            push(head, &mut self.arena, &mut self.new_bytes, time, value);
         } else {
             return self.append_late(slot, time, value);
         }
@@ -178,7 +264,9 @@ impl Hot {
             }
             _ => {
                 if self.append(slot, time, value) == Outcome::Newest {
-                    self.heads[slot as usize].flushed = time;
+                    let head = self.head_mut(slot);
+                    head.flushed = time;
+                    head.with_past = false;
                 }
             }
         }
@@ -195,7 +283,7 @@ impl Hot {
             self.points += 1;
         }
         // A flush under way may have passed this time already.
-        if fit == Fit::No || time <= self.heads[slot as usize].flushed || self.flushing {
+        if fit == Fit::No || time <= self.head_mut(slot).flushed || self.flushing {
             self.side.insert((slot, time), value);
             self.new_bytes += SIDE_ENTRY_BYTES;
             self.points += 1;
@@ -206,7 +294,7 @@ impl Hot {
     /// Where a point that is not newer than the newest belongs. Looks back no further than the windows, so that one late
     /// sender cannot make every point cost a walk down a long chain.
     fn fits(&self, slot: u32, time: u32) -> Fit {
-        let behind = self.heads[slot as usize].time - time;
+        let Some(behind) = self.head(slot).map(|head| head.time - time) else { return Fit::No };
         if behind > self.windows.hot_s.max(self.windows.late_s) {
             return Fit::No;
         }
@@ -223,33 +311,23 @@ impl Hot {
 
     /// Works a point into the chain, between two that are there.
     fn insert(&mut self, slot: u32, time: u32, value: f64) {
-        let step = self.heads[slot as usize].meta >> 2;
+        let step = self.head_mut(slot).meta >> 2;
         let mut taken_off = std::mem::take(&mut self.taken_off);
-        while self.heads[slot as usize].time > time {
+        while self.head_mut(slot).time > time {
             taken_off.push(self.pop(slot));
         }
         // Taking off may have crossed a change of step.
         self.change_step(slot, step);
-        self.push(slot, time, value);
+        let head = find_mut(&mut self.groups, slot).expect("the series is here");
+        push(head, &mut self.arena, &mut self.new_bytes, time, value);
         while let Some((time, value)) = taken_off.pop() {
-            self.push(slot, time, value);
+            push(head, &mut self.arena, &mut self.new_bytes, time, value);
         }
         self.taken_off = taken_off;
     }
 
-    #[inline]
-    fn push(&mut self, slot: u32, time: u32, value: f64) {
-        let head = &mut self.heads[slot as usize];
-        let mut cursor = head.cursor();
-        let (arena, new_bytes) = (&mut self.arena, &mut self.new_bytes);
-        let (mut last_block, mut used) = (head.last_block, head.used);
-        cursor.append(time, value, |record| write_record(arena, &mut last_block, &mut used, new_bytes, record));
-        (head.last_block, head.used) = (last_block, used);
-        head.set(cursor);
-    }
-
     fn change_step(&mut self, slot: u32, step: u32) {
-        let head = &mut self.heads[slot as usize];
+        let head = find_mut(&mut self.groups, slot).expect("the series is here");
         let mut cursor = head.cursor();
         let (arena, new_bytes) = (&mut self.arena, &mut self.new_bytes);
         let (mut last_block, mut used) = (head.last_block, head.used);
@@ -264,16 +342,16 @@ impl Hot {
         let newest = walk.next().expect("the chain has points");
         walk.next().expect("the chain has an older point");
         let (cursor, block, used) = (walk.cursor, walk.block, walk.used);
-        while self.heads[slot as usize].last_block != block {
-            let last = self.heads[slot as usize].last_block;
-            self.heads[slot as usize].last_block = self.arena.block(last).before;
+        let head = find_mut(&mut self.groups, slot).expect("the series is here");
+        while head.last_block != block {
+            let last = head.last_block;
+            head.last_block = self.arena.block(last).before;
             self.arena.give_back(last);
         }
         if block != NONE {
             // What was read becomes padding again.
             self.arena.block_mut(block).payload[usize::from(used)..].fill(PAD);
         }
-        let head = &mut self.heads[slot as usize];
         head.used = used;
         head.set(cursor);
         newest
@@ -281,7 +359,7 @@ impl Hot {
 
     /// Points of a series' chain, newest first.
     pub fn walk(&self, slot: u32) -> HotWalk<'_> {
-        let head = self.heads.get(slot as usize).copied().unwrap_or_default();
+        let head = self.head(slot).copied().unwrap_or(NO_HEAD);
         HotWalk {
             arena: &self.arena,
             cursor: head.cursor(),
@@ -292,7 +370,7 @@ impl Hot {
     }
 
     pub fn newest(&self, slot: u32) -> Option<(u32, f64)> {
-        let head = self.heads.get(slot as usize)?;
+        let head = self.head(slot)?;
         (head.time != 0).then_some((head.time, head.value))
     }
 
@@ -308,11 +386,24 @@ impl Hot {
         older.into_iter()
     }
 
+    /// The oldest point of a series that is in no block yet.
+    pub fn oldest_unflushed(&self, slot: u32) -> Option<u32> {
+        let flushed = self.head(slot).map_or(0, |head| head.flushed);
+        let in_chain = self.walk(slot).take_while(|(time, _)| *time > flushed).last();
+        let late = self.side_points(slot, 0, u32::MAX);
+        in_chain.into_iter().chain(late).map(|(time, _)| time).min()
+    }
+
+    /// Whether blocks may hold any points of the series that the chain does not.
+    pub fn is_with_past(&self, slot: u32) -> bool {
+        self.head(slot).is_some_and(|head| head.with_past)
+    }
+
     /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a series that
     /// never changes has months of points in one run.
     pub fn is_complete_from(&self, slot: u32, from: u32) -> bool {
-        let near = |(newest, _)| from >= u32::saturating_sub(newest, self.windows.late_s);
-        self.newest(slot).is_some_and(near) && self.walk(slot).any(|(time, _)| time <= from)
+        let near = |head: &Head| !head.with_past && from >= head.time.saturating_sub(self.windows.late_s);
+        self.head(slot).is_some_and(near) && self.walk(slot).any(|(time, _)| time <= from)
     }
 
     pub fn points(&self) -> u64 {
@@ -323,6 +414,11 @@ impl Hot {
         self.new_bytes
     }
 
+    /// Bytes of points that are in no block yet, those of a flush under way included.
+    pub fn unflushed_bytes(&self) -> usize {
+        self.new_bytes + self.flushing_bytes
+    }
+
     /// What is here so far is in blocks; only while the store opens.
     pub fn forget_new_bytes(&mut self) {
         self.new_bytes = 0;
@@ -330,7 +426,8 @@ impl Hot {
 
     pub fn memory_bytes(&self) -> usize {
         self.arena.memory_bytes()
-            + self.heads.capacity() * size_of::<Head>()
+            + self.groups.capacity() * size_of::<Group>()
+            + self.groups.iter().filter(|group| group.heads.is_some()).count() * size_of::<[Head; GROUP as usize]>()
             + (self.side.len() + self.side_flushing.len()) * SIDE_ENTRY_BYTES
             + self.taken_off.capacity() * 16
     }
@@ -340,13 +437,13 @@ impl Hot {
         debug_assert!(!self.flushing && self.side_flushing.is_empty());
         self.side_flushing = std::mem::take(&mut self.side);
         self.flushing = true;
-        self.new_bytes = 0;
+        self.flushing_bytes = std::mem::take(&mut self.new_bytes);
     }
 
     /// Appends to `out`, ascending, the points of `slot` that are not yet in a block. Returns the time of the newest one
     /// in the chain, for `flush_done`.
     pub fn unflushed(&self, slot: u32, out: &mut Vec<(u32, f64)>) -> u32 {
-        let Some(head) = self.heads.get(slot as usize).filter(|head| head.meta != 0) else { return 0 };
+        let Some(head) = self.head(slot) else { return 0 };
         let start = out.len();
         if head.time > head.flushed {
             out.extend(self.walk(slot).take_while(|(time, _)| *time > head.flushed));
@@ -363,9 +460,7 @@ impl Hot {
 
     /// The points that `unflushed` gave, up to `newest`, are durable: old ones may go.
     pub fn flush_done(&mut self, slot: u32, newest: u32) {
-        let Some(head) = self.heads.get_mut(slot as usize).filter(|head| head.meta != 0 && head.time != 0) else {
-            return;
-        };
+        let Some(head) = find_mut(&mut self.groups, slot).filter(|head| head.time != 0) else { return };
         head.flushed = head.flushed.max(newest);
         self.trim(slot);
     }
@@ -373,17 +468,19 @@ impl Hot {
     /// Ends a flush. After a failed one the late points go back to wait for the next.
     pub fn flush_end(&mut self, done: bool) {
         self.flushing = false;
+        let flushed_bytes = std::mem::take(&mut self.flushing_bytes);
         let written = std::mem::take(&mut self.side_flushing);
         if done {
             self.points -= written.len() as u64;
         } else {
             self.side.extend(written);
+            self.new_bytes += flushed_bytes;
         }
     }
 
     /// Drops blocks of a chain that hold only flushed points behind the hot window and beyond the kept minimum.
     fn trim(&mut self, slot: u32) {
-        let head = self.heads[slot as usize];
+        let Some(head) = self.head(slot) else { return };
         let keep_from = head.time.saturating_sub(self.windows.hot_s).min(head.flushed);
         let kept_points = self.windows.kept_points();
         let mut walk = self.walk(slot);
@@ -422,6 +519,22 @@ impl Head {
         self.value = cursor.value;
         self.meta = cursor.step << 2 | self.meta & 3;
     }
+}
+
+/// The head of a series that is here.
+#[inline]
+fn find_mut(groups: &mut [Group], slot: u32) -> Option<&mut Head> {
+    let heads = groups.get_mut((slot / GROUP) as usize)?.heads.as_deref_mut()?;
+    Some(&mut heads[(slot % GROUP) as usize]).filter(|head| head.meta != 0)
+}
+
+#[inline]
+fn push(head: &mut Head, arena: &mut Arena, new_bytes: &mut usize, time: u32, value: f64) {
+    let mut cursor = head.cursor();
+    let (mut last_block, mut used) = (head.last_block, head.used);
+    cursor.append(time, value, |record| write_record(arena, &mut last_block, &mut used, new_bytes, record));
+    (head.last_block, head.used) = (last_block, used);
+    head.set(cursor);
 }
 
 #[inline]

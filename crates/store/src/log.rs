@@ -7,7 +7,8 @@
 //! removed. At start all segments are replayed, and a new one is begun: old ones are never appended to.
 //! docs/format/log.md draws the bytes.
 //! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice;
-//! no point is in a removed segment that is not in a block.
+//! no point is in a removed segment that is not in a block; a batch whose sync failed is never said to be durable, also when
+//! a later sync succeeds: the system forgets what it could not write, and says so once.
 //! Memory: the callers' buffers only; at start one segment at a time.
 
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ use crate::record::{self, Item, Reader};
 use model::{Point, Sample, SeriesId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use stdx::varint::{push_i64, take_i64, unzigzag, zigzag};
 use stdx::{Disk, DiskFile};
@@ -40,8 +42,17 @@ pub struct Log {
     dir: PathBuf,
     segment_bytes: u64,
     writer: Mutex<Writer>,
-    /// Batches up to this number are durable. Held while syncing, so that those who wait share one sync.
-    synced: Mutex<u64>,
+    /// Held while syncing, so that those who wait share one sync.
+    synced: Mutex<Synced>,
+    syncs: AtomicU64,
+}
+
+#[derive(Default)]
+struct Synced {
+    /// Batches up to this number are durable, as far as they are above `doubtful`.
+    to: u64,
+    /// Batches up to this number were written when a sync failed. Only a flush makes sure of them.
+    doubtful: u64,
 }
 
 struct Writer {
@@ -51,7 +62,7 @@ struct Writer {
     len: u64,
     /// Batches written so far.
     written: u64,
-    /// Full segments that were not synced since their last write.
+    /// Older segments that were not synced since their last write, also by a process before.
     unsynced: Vec<(PathBuf, Arc<dyn DiskFile>)>,
     /// Bytes of the segments before the current one.
     full: BTreeMap<u64, u64>,
@@ -74,20 +85,29 @@ impl Log {
         mut apply: impl FnMut(Sample),
     ) -> Result<(Log, Replay)> {
         disk.create_dir(dir).map_err(Error::disk("create", dir))?;
-        let mut full = BTreeMap::new();
+        let (mut full, mut unsynced) = (BTreeMap::new(), Vec::new());
         let mut replay = Replay::default();
         let numbers = segment_numbers(&*disk, dir)?;
         for number in &numbers {
-            let bytes = replay_segment(&*disk, dir, *number, &mut apply, &mut replay)?;
-            full.insert(*number, bytes);
+            let path = dir.join(segment_name(*number));
+            let file = disk.open_or_create(&path).map_err(Error::disk("open", &path))?;
+            full.insert(*number, replay_segment(&path, &*file, &mut apply, &mut replay)?);
+            // Whoever wrote it may have been killed before it was synced.
+            unsynced.push((path, file));
         }
         replay.segments = numbers.len();
         let number = numbers.last().map_or(1, |last| last + 1);
         let (file, path) = create_segment(&*disk, dir, number)?;
         let len = MAGIC.len() as u64;
-        let writer = Writer { file, path, number, len, written: 0, unsynced: Vec::new(), full };
-        let log =
-            Log { disk, dir: dir.to_path_buf(), segment_bytes, writer: Mutex::new(writer), synced: Mutex::new(0) };
+        let writer = Writer { file, path, number, len, written: 0, unsynced, full };
+        let log = Log {
+            disk,
+            dir: dir.to_path_buf(),
+            segment_bytes,
+            writer: Mutex::new(writer),
+            synced: Mutex::default(),
+            syncs: AtomicU64::new(0),
+        };
         Ok((log, replay))
     }
 
@@ -107,29 +127,48 @@ impl Log {
         Ok(writer.written)
     }
 
-    /// Makes everything that is written durable.
+    /// Makes everything that is written durable, short of what a failure leaves in doubt.
     pub fn sync(&self) -> Result<()> {
-        let written = self.writer().written;
-        self.sync_to(written)
+        let mut synced = self.synced.lock().expect("no panic while syncing");
+        let writer = self.writer();
+        if writer.written <= synced.to && writer.unsynced.is_empty() {
+            return Ok(());
+        }
+        drop(writer);
+        self.sync_locked(&mut synced)
     }
 
     /// Makes the batches up to `number` durable, with all that were written meanwhile.
     pub fn sync_to(&self, number: u64) -> Result<()> {
         let mut synced = self.synced.lock().expect("no panic while syncing");
-        if *synced >= number {
-            return Ok(());
+        if number <= synced.doubtful {
+            let cause = std::io::Error::other("a sync failed since the batch was written; send it again");
+            return Err(Error::disk("sync", &self.dir)(cause));
         }
+        if number <= synced.to { Ok(()) } else { self.sync_locked(&mut synced) }
+    }
+
+    fn sync_locked(&self, synced: &mut Synced) -> Result<()> {
         let (file, path, written, unsynced) = {
             let writer = self.writer();
             (writer.file.clone(), writer.path.clone(), writer.written, writer.unsynced.clone())
         };
-        for (path, file) in &unsynced {
-            file.sync().map_err(Error::disk("sync", path))?;
+        self.syncs.fetch_add(1, Relaxed);
+        for (path, file) in unsynced.iter().chain([&(path, file)]) {
+            if let Err(cause) = file.sync() {
+                // Of those written while the sync ran nobody knows; counting them in costs their senders a repetition.
+                synced.doubtful = self.writer().written;
+                return Err(Error::disk("sync", path)(cause));
+            }
         }
-        file.sync().map_err(Error::disk("sync", &path))?;
         self.writer().unsynced.retain(|(path, _)| unsynced.iter().all(|(done, _)| done != path));
-        *synced = written;
+        synced.to = written;
         Ok(())
+    }
+
+    /// How often the disk was asked to sync.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Relaxed)
     }
 
     /// Begins a new segment, unless the current one is empty. Returns its number: all points appended before this call are
@@ -157,12 +196,16 @@ impl Log {
     /// Removes the segments below `number`.
     pub fn remove_below(&self, number: u64) -> Result<()> {
         let old: Vec<u64> = self.writer().full.range(..number).map(|(number, _)| *number).collect();
-        for number in old {
-            let path = self.dir.join(segment_name(number));
+        for number in &old {
+            let path = self.dir.join(segment_name(*number));
             self.disk.remove(&path).map_err(Error::disk("remove", &path))?;
             let mut writer = self.writer();
-            writer.full.remove(&number);
+            writer.full.remove(number);
             writer.unsynced.retain(|(unsynced, _)| *unsynced != path);
+        }
+        if !old.is_empty() {
+            // Else a power cut brings one back, perhaps torn, to be replayed in vain and reported.
+            self.disk.sync_dir(&self.dir).map_err(Error::disk("sync", &self.dir))?;
         }
         Ok(())
     }
@@ -204,18 +247,16 @@ fn create_segment(disk: &dyn Disk, dir: &Path, number: u64) -> Result<(Arc<dyn D
 
 /// Returns the segment's length after a torn tail was cut.
 fn replay_segment(
-    disk: &dyn Disk,
-    dir: &Path,
-    number: u64,
+    path: &Path,
+    file: &dyn DiskFile,
     apply: &mut impl FnMut(Sample),
     replay: &mut Replay,
 ) -> Result<u64> {
-    let path = dir.join(segment_name(number));
-    let file = disk.open_or_create(&path).map_err(Error::disk("open", &path))?;
-    let mut bytes = vec![0; file.len().map_err(Error::disk("read", &path))? as usize];
-    file.read_at(&mut bytes, 0).map_err(Error::disk("read", &path))?;
+    let mut bytes = vec![0; file.len().map_err(Error::disk("read", path))? as usize];
+    file.read_at(&mut bytes, 0).map_err(Error::disk("read", path))?;
     let shown = path.display();
-    if !bytes.starts_with(MAGIC) && !MAGIC.starts_with(&bytes) {
+    // Zeros are what a power cut leaves of a head that was not synced yet.
+    if bytes.iter().zip(MAGIC).any(|(byte, wanted)| byte != wanted && *byte != 0) {
         // Its records, if any, are marked and summed: they are looked for behind the head all the same.
         replay.corrupt.push(format!("{shown} at byte 0: not the head of a log segment"));
     }
@@ -238,7 +279,7 @@ fn replay_segment(
             Item::Torn { offset, bytes } => {
                 replay.torn_bytes_cut += bytes as u64;
                 len = offset as u64;
-                file.set_len(len).map_err(Error::disk("cut", &path))?;
+                file.set_len(len).map_err(Error::disk("cut", path))?;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Options: what the operator decides about the store, each with the reason for its default.
 
+use crate::block::Kind;
 use crate::error::{Error, Result};
 use crate::log::Fsync;
 use std::path::PathBuf;
@@ -23,7 +24,15 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Points older than this are refused, blocks older than this are removed.
     pub retention_raw_s: i64,
+    /// So long the roll-ups of five minutes are kept; 0: none are made.
+    pub retention_5m_s: i64,
+    /// So long the roll-ups of an hour are kept; 0: none are made.
+    pub retention_1h_s: i64,
     pub fsync: Fsync,
+    /// A series that has had no point for so long leaves memory; it is still found and read, and wakes with its next point.
+    /// 0 keeps all.
+    pub silent_s: i64,
+    /// Series in memory.
     pub series_max: u32,
     /// Points or rows that one query may answer.
     pub query_points_max: usize,
@@ -47,7 +56,11 @@ impl Default for Options {
             // Small enough to be read whole at start, large enough that creating one is rare.
             segment_bytes: 16 << 20,
             retention_raw_s: 30 * 86_400,
+            retention_5m_s: 180 * 86_400,
+            retention_1h_s: 730 * 86_400,
             fsync: Fsync::EverySecond,
+            // A weekend: what is switched off on Friday evening and on again on Monday need not be read back.
+            silent_s: 2 * 86_400,
             series_max: 5_000_000,
             // 30 days at 60 s are 43,200 points: some twenty such series, or a thousand hosts' last ten hours.
             query_points_max: 1_000_000,
@@ -56,6 +69,20 @@ impl Default for Options {
 }
 
 impl Options {
+    /// What is older than this is in no file.
+    pub(crate) fn longest_retention_s(&self) -> i64 {
+        self.retention_raw_s.max(self.retention_5m_s).max(self.retention_1h_s)
+    }
+
+    /// So long blocks of a kind are kept; 0 for roll-ups that are not wanted.
+    pub(crate) fn retention_s(&self, kind: Kind) -> i64 {
+        match kind {
+            Kind::Raw => self.retention_raw_s,
+            Kind::FiveMinutes => self.retention_5m_s,
+            Kind::Hour => self.retention_1h_s,
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let day = i64::from(crate::block::DAY_S);
         let checks = [
@@ -68,6 +95,14 @@ impl Options {
             (self.flush_interval_s > 0, "flush_interval must be longer than 0"),
             // A flush keeps one file per day open for writing.
             ((3600..=1000 * day).contains(&self.retention_raw_s), "raw retention must be between 1 hour and 1000 days"),
+            // What warm reads back decides what is silent at the start.
+            (
+                self.silent_s == 0 || (600..=1000 * day).contains(&self.silent_s),
+                "silent_after must be 0, or between 10 minutes and 1000 days",
+            ),
+            // A roll-up's times are seconds in 32 bits like any other.
+            ((0..=20_000 * day).contains(&self.retention_5m_s), "5m retention must be between 0 (off) and 20000 days"),
+            ((0..=20_000 * day).contains(&self.retention_1h_s), "1h retention must be between 0 (off) and 20000 days"),
             (self.segment_bytes >= 4096, "segment_bytes must be at least 4096"),
             (self.series_max > 0 && self.series_max < u32::MAX, "series_max must be between 1 and 4294967294"),
             (self.query_points_max > 0, "query_points_max must be at least 1"),

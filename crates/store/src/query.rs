@@ -1,41 +1,29 @@
-//! Query: stored points of a series, and the same on Open-Falcon's grid.
+//! Query: stored points of a series, and the same on Open-Falcon's grid, from memory, points and roll-ups.
 //!
 //! How: the hot chunk and the side table are copied under their shard's lock, then the blocks that overlap are read, newest
 //! knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk lets go, so
 //! looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of two points.
-//! Memory: the answer, bounded by `query_points_max`.
-//! Compat: spec/graph.md §5 and §7: rows of 1, 5, 20, 180 or 720 steps as the original's archives would answer, each at the
-//! end of what it covers. Different on purpose: the newest points are always there, also in long ranges and before they
-//! are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest rows too; a row is made
-//! of the known points of its range, where rrdtool wants all of them; LAST exists.
+//! For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple of, if there is a
+//! valid one, and nothing of the day is only in memory; where the points are gone, from the finest there is.
+//! Memory: the answer, bounded by `query_points_max`; up to `READERS_MAX` open files, each with a page and a chunk.
+//! Compat: spec/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long ranges and before
+//! they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest rows too; a row is made
+//! of the known points of its range, where rrdtool wants all of them; LAST exists as long as the points themselves do.
 
+use crate::block::{Block, DAY_S, Kind, ROLLUPS, Reader, keep_first_of_equal_times};
+use crate::catalog::{Catalog, Day};
 use crate::error::{Error, Result};
+use crate::rollup::{self, Bucket, rate_gap_s};
+use crate::rows::{Cf, Grid, Rows, row_count, row_step, row_times};
 use crate::store::Store;
-use crate::table::Meta;
-use model::point::align;
+use crate::table::Found;
 use model::{Point, SeriesId};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use stdx::Disk;
 
-/// Consolidation function: what becomes of several points in one row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cf {
-    Average,
-    Max,
-    Min,
-    Last,
-}
-
-impl Cf {
-    pub fn parse(text: &str) -> Option<Cf> {
-        match text {
-            "AVERAGE" => Some(Cf::Average),
-            "MAX" => Some(Cf::Max),
-            "MIN" => Some(Cf::Min),
-            "LAST" => Some(Cf::Last),
-            _ => None,
-        }
-    }
-}
+/// Blocks that one query holds open: a day before it is merged has a dozen, a month of roll-ups four.
+const READERS_MAX: usize = 64;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
@@ -45,51 +33,97 @@ pub struct Query {
     pub now: i64,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
-    /// Seconds from row to row. The last row may come sooner, see `query`.
-    pub step: u32,
-    /// Ascending; `None` where nothing is known.
-    pub values: Vec<(i64, Option<f64>)>,
+impl Query {
+    /// How many rows the answer for a series has, about.
+    pub fn rows(&self, found: Found) -> usize {
+        row_count(self, row_step(self, found.step))
+    }
 }
 
-/// The original's archives: steps per row, and how many steps back they reach (rows × steps per row).
-const ARCHIVES: [(i64, i64); 5] = [(1, 720), (5, 576 * 5), (20, 504 * 20), (180, 766 * 180), (720, 730 * 720)];
+/// A series as of one instant.
+struct View {
+    id: SeriesId,
+    memory: Memory,
+    catalog: Arc<Catalog>,
+}
 
-/// Points further apart than this many steps have no rate between them (rrdtool's heartbeat).
-const RATE_STEPS_MAX: i64 = 2;
+/// What memory has of a series.
+struct Memory {
+    /// Within the range asked for, ascending but for late points, which come last.
+    points: Vec<(u32, f64)>,
+    /// Blocks have nothing to add.
+    complete: bool,
+    /// The oldest point that is in no block, in the range or not.
+    oldest_unflushed: Option<u32>,
+}
+
+/// Open blocks, so that a query for many series opens each once.
+#[derive(Default)]
+struct Readers {
+    open: Vec<Reader>,
+}
+
+impl Readers {
+    fn of(&mut self, disk: &dyn Disk, block: &Arc<Block>) -> Result<&mut Reader> {
+        if let Some(i) = self.open.iter().position(|reader| Arc::ptr_eq(&reader.block, block)) {
+            return Ok(&mut self.open[i]);
+        }
+        if self.open.len() == READERS_MAX {
+            self.open.remove(0);
+        }
+        self.open.push(Reader::open(disk, block)?);
+        Ok(self.open.last_mut().expect("it was pushed"))
+    }
+}
 
 impl Store {
     /// Appends the stored points of a series within [from, to], ascending, each time once.
-    pub fn history(&self, id: SeriesId, from: i64, to: i64, out: &mut Vec<Point>) -> Result<()> {
-        self.meta(id)?;
+    pub fn history(&self, found: Found, from: i64, to: i64, out: &mut Vec<Point>) -> Result<()> {
+        self.check_known(found)?;
         if to < from || to < 0 || from > i64::from(u32::MAX) {
             return Ok(());
         }
         let (from, to) = (from.max(0) as u32, to.min(i64::from(u32::MAX)) as u32);
+        let view = self.view(found.id, from, to);
+        let mut points = Vec::new();
+        self.points(&mut Readers::default(), &view, from, to, &mut points)?;
+        out.extend(points.iter().map(|(time, value)| Point { time: i64::from(*time), value: *value }));
+        Ok(())
+    }
+
+    fn check_known(&self, found: Found) -> Result<()> {
+        if self.is_removed(found.id) { Err(Error::UnknownSeries(found.id.0)) } else { Ok(()) }
+    }
+
+    /// What there is of a series within [from, to]. Memory first: what leaves it meanwhile is in the blocks.
+    fn view(&self, id: SeriesId, from: u32, to: u32) -> View {
+        let memory = self.memory(id, from, to);
+        View { id, memory, catalog: self.blocks() }
+    }
+
+    /// Copies what memory has: first the chain, oldest first, then late points.
+    fn memory(&self, id: SeriesId, from: u32, to: u32) -> Memory {
+        let (hot, slot) = self.shards.lock_of(id);
+        let newest_first = hot.walk(slot).take_while(|(time, _)| *time >= from).filter(|(time, _)| *time <= to);
+        let mut points: Vec<(u32, f64)> = newest_first.collect();
+        points.reverse();
+        points.extend(hot.side_points(slot, from, to));
+        Memory { points, complete: hot.is_complete_from(slot, from), oldest_unflushed: hot.oldest_unflushed(slot) }
+    }
+
+    /// Appends the points within [from, to], a part of the view's range, ascending, each time once.
+    fn points(&self, readers: &mut Readers, view: &View, from: u32, to: u32, out: &mut Vec<(u32, f64)>) -> Result<()> {
         let start = out.len();
-        let mut hot_points = Vec::new();
-        if !self.copy_hot(id, from, to, &mut hot_points) {
-            for block in self.blocks().iter().filter(|block| block.overlaps(from, to)) {
-                self.note_damage(block.read(&*self.disk, id, from, to, out))?;
+        if !view.memory.complete {
+            for block in view.catalog.raw_within(from, to) {
+                let read = readers.of(&*self.disk, block).and_then(|reader| reader.read(view.id, from, to, out));
+                self.note_damage(read)?;
                 self.check_size(out.len() - start)?;
             }
         }
-        out.extend_from_slice(&hot_points);
+        out.extend(view.memory.points.iter().filter(|(time, _)| (from..=to).contains(time)));
         keep_first_of_equal_times(out, start);
         self.check_size(out.len() - start)
-    }
-
-    /// Copies what memory has, oldest first, late points after the chain. True when blocks have nothing to add.
-    fn copy_hot(&self, id: SeriesId, from: u32, to: u32, out: &mut Vec<Point>) -> bool {
-        let point = |(time, value)| Point { time: i64::from(time), value };
-        let (hot, slot) = self.shards.lock_of(id);
-        let complete = hot.is_complete_from(slot, from);
-        let newest_first = hot.walk(slot).take_while(|(time, _)| *time >= from).filter(|(time, _)| *time <= to);
-        out.extend(newest_first.map(point));
-        out.reverse();
-        out.extend(hot.side_points(slot, from, to).map(point));
-        complete
     }
 
     /// A damaged chunk costs its points, is counted and told; it does not hide the rest of the history.
@@ -108,32 +142,70 @@ impl Store {
         if points > limit { Err(Error::TooManyPoints { limit }) } else { Ok(()) }
     }
 
-    fn meta(&self, id: SeriesId) -> Result<Meta> {
-        self.table().meta(id).ok_or(Error::UnknownSeries(id.0))
-    }
-
-    /// How many rows the answer to `query` has, about; 0 for a series that is not there.
-    pub fn rows(&self, id: SeriesId, query: &Query) -> usize {
-        self.meta(id).map_or(0, |meta| row_count(query, row_step(query, meta.step)))
-    }
-
     /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step within
     /// [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to` (aligned), so that
     /// the newest points are always seen.
-    pub fn query(&self, id: SeriesId, query: &Query) -> Result<Grid> {
-        let Meta { counter_type, step } = self.meta(id)?;
-        let row_step = row_step(query, step);
-        self.check_size(row_count(query, row_step))?;
-        let times = row_times(query, row_step, step);
+    pub fn query(&self, found: Found, query: &Query) -> Result<Grid> {
+        self.check_size(query.rows(found))?;
+        self.grid(&mut Readers::default(), found, query)
+    }
+
+    /// Many series in one call, one after the other: `each` gets the position in `series` and what `query` would answer, and
+    /// ends the call by answering false. Fails before anything is read when the rows of all together are more than
+    /// `query_points_max`.
+    pub fn query_many(
+        &self,
+        series: &[Found],
+        query: &Query,
+        mut each: impl FnMut(usize, Result<Grid>) -> bool,
+    ) -> Result<()> {
+        let rows = series.iter().map(|found| query.rows(*found)).fold(0, usize::saturating_add);
+        self.check_size(rows)?;
+        let mut readers = Readers::default();
+        for (i, found) in series.iter().enumerate() {
+            if !each(i, self.grid(&mut readers, *found, query)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn grid(&self, readers: &mut Readers, found: Found, query: &Query) -> Result<Grid> {
+        self.check_known(found)?;
+        let row_step = row_step(query, found.step);
+        let times = row_times(query, row_step, found.step);
         let mut grid = Grid { step: row_step as u32, values: Vec::new() };
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(grid) };
-        let rate_s = RATE_STEPS_MAX * i64::from(step);
-        let mut points = Vec::new();
-        self.history(id, first - row_step + 1 - rate_s, *last, &mut points)?;
-        if !counter_type.is_gauge() {
-            to_rates(&mut points, rate_s);
+        let mut rows = Rows::new(&times, row_step, query.cf);
+        let (from, to) = ((first - row_step + 1).max(0) as u32, *last as u32);
+        let gap_s = if found.counter_type.is_gauge() { 0 } else { rate_gap_s(found.step) };
+        let view = self.view(found.id, from.saturating_sub(gap_s), to);
+        let stretches = if view.memory.complete || query.cf == Cf::Last {
+            vec![Stretch { from, to, rollup: None }]
+        } else {
+            stretches(&view, row_step, from, to)
+        };
+        let (mut points, mut buckets) = (Vec::new(), Vec::new());
+        for Stretch { from, to, rollup } in stretches {
+            match rollup {
+                None => {
+                    points.clear();
+                    let before = from.saturating_sub(gap_s);
+                    self.points(readers, &view, before, to, &mut points)?;
+                    add_points(&points, found, gap_s, from, &mut rows);
+                }
+                Some(block) => {
+                    buckets.clear();
+                    let read = readers.of(&*self.disk, block).and_then(|reader| match reader.find(found.id)? {
+                        Some(entry) => reader.buckets(&entry, from, to, &mut buckets).map(drop),
+                        None => Ok(()),
+                    });
+                    self.note_damage(read)?;
+                    buckets.drain(..).for_each(|bucket: Bucket| rows.add_bucket(bucket));
+                }
+            }
         }
-        grid.values = rows(&points, &times, row_step, query.cf);
+        grid.values = rows.finish();
         Ok(grid)
     }
 
@@ -145,148 +217,148 @@ impl Store {
     }
 
     /// The newest stored point. Of a series that is long silent it is looked for in block after block.
-    pub fn last_raw(&self, id: SeriesId) -> Option<Point> {
-        let (newest, _) = self.newest_two(id)?;
+    pub fn last_raw(&self, found: Found) -> Option<Point> {
+        let (newest, _) = self.newest_two(found)?;
         Some(newest)
     }
 
     /// The newest point; of a counter its rate, where the two newest points are near enough for one, not below 0.
-    pub fn last(&self, id: SeriesId) -> Option<Point> {
-        let Meta { counter_type, step } = self.meta(id).ok()?;
-        let (newest, before) = self.newest_two(id)?;
-        if counter_type.is_gauge() {
+    pub fn last(&self, found: Found) -> Option<Point> {
+        let (newest, before) = self.newest_two(found)?;
+        if found.counter_type.is_gauge() {
             return Some(newest);
         }
-        let before = before.filter(|before| newest.time - before.time <= RATE_STEPS_MAX * i64::from(step))?;
+        let gap_s = i64::from(rate_gap_s(found.step));
+        let before = before.filter(|before| newest.time - before.time <= gap_s)?;
         let rate = (newest.value - before.value) / (newest.time - before.time) as f64;
         Some(Point { time: newest.time, value: rate.max(0.0) })
     }
 
-    fn newest_two(&self, id: SeriesId) -> Option<(Point, Option<Point>)> {
-        self.meta(id).ok()?;
-        let mut points = Vec::new();
-        {
-            let (hot, slot) = self.shards.lock_of(id);
-            points.extend(hot.walk(slot).take(2).map(|(time, value)| Point { time: i64::from(time), value }));
+    fn newest_two(&self, found: Found) -> Option<(Point, Option<Point>)> {
+        self.check_known(found).ok()?;
+        let mut points: Vec<Stored> = Vec::new();
+        let is_enough = {
+            let (hot, slot) = self.shards.lock_of(found.id);
+            let stored = |(time, value)| Stored { time, flush: IN_MEMORY, value };
+            points.extend(hot.walk(slot).take(2).map(stored));
             if points.len() < 2 {
-                let side = hot.side_points(slot, 0, u32::MAX);
-                points.extend(side.map(|(time, value)| Point { time: i64::from(time), value }));
+                points.extend(hot.side_points(slot, 0, u32::MAX).map(stored));
             }
+            points.len() >= 2 && !hot.is_with_past(slot)
+        };
+        if !is_enough {
+            self.newest_in_blocks(found.id, &mut points);
         }
-        if points.len() < 2 {
-            self.newest_in_blocks(id, &mut points);
-        }
-        // Stable: of equal times the one that was put in first comes first.
-        points.sort_by_key(|point| std::cmp::Reverse(point.time));
-        points.dedup_by_key(|point| point.time);
-        Some((*points.first()?, points.get(1).copied()))
+        newest_first(&mut points);
+        let mut points = points.iter().map(|point| Point { time: i64::from(point.time), value: point.value });
+        Some((points.next()?, points.next()))
     }
 
     /// Adds points from blocks until no other block can have a newer second.
-    fn newest_in_blocks(&self, id: SeriesId, points: &mut Vec<Point>) {
-        let mut blocks = self.blocks().to_vec();
-        blocks.sort_by_key(|block| std::cmp::Reverse((block.max_time, block.sequence)));
+    fn newest_in_blocks(&self, id: SeriesId, points: &mut Vec<Stored>) {
+        let catalog = self.blocks();
+        let mut blocks: Vec<&Arc<Block>> = catalog.all_raw().collect();
+        blocks.sort_by_key(|block| std::cmp::Reverse((block.max_time, block.label.first_flush)));
+        let mut read = Vec::new();
         for block in blocks {
-            points.sort_by_key(|point| std::cmp::Reverse(point.time));
-            if points.get(1).is_some_and(|second| second.time > i64::from(block.max_time)) {
+            newest_first(points);
+            if points.get(1).is_some_and(|second| second.time > block.max_time) {
                 return;
             }
+            let reading =
+                Reader::open(&*self.disk, block).and_then(|mut reader| reader.read(id, 0, u32::MAX, &mut read));
             // An unreadable block is as good as none here; `history` tells.
-            let _ = self.note_damage(block.read(&*self.disk, id, 0, u32::MAX, points));
+            let _ = self.note_damage(reading);
+            let flush = block.label.first_flush;
+            points.extend(read.drain(..).map(|(time, value)| Stored { time, flush, value }));
         }
     }
 }
 
-/// Sorts what is behind `start` by time, if need be, and drops all but the first of equal times.
-fn keep_first_of_equal_times(points: &mut Vec<Point>, start: usize) {
-    if !points[start..].is_sorted_by(|a, b| a.time < b.time) {
-        points[start..].sort_by_key(|point| point.time);
-        let mut kept = start;
-        for i in start..points.len() {
-            if kept == start || points[kept - 1].time != points[i].time {
-                points[kept] = points[i];
-                kept += 1;
-            }
+/// A point, and the flush that stored it.
+struct Stored {
+    time: u32,
+    flush: u64,
+    value: f64,
+}
+
+/// The flush of what is in no block: later than every other.
+const IN_MEMORY: u64 = u64::MAX;
+
+/// Sorts, newest first; of equal times the one that was stored first stays.
+fn newest_first(points: &mut Vec<Stored>) {
+    points.sort_by_key(|point| (std::cmp::Reverse(point.time), point.flush));
+    points.dedup_by_key(|point| point.time);
+}
+
+/// Adds the points from `from` on, of a counter as rates; those before are there for the first rate.
+fn add_points(points: &[(u32, f64)], found: Found, gap_s: u32, from: u32, rows: &mut Rows<'_>) {
+    let first = points.partition_point(|(time, _)| *time < from);
+    for i in first..points.len() {
+        let point = points[i];
+        if found.counter_type.is_gauge() {
+            rows.add_value(point.0, point.1);
+        } else if let Some(before) = i.checked_sub(1).map(|before| points[before])
+            && let Some(rate) = rollup::rate(before, point, gap_s)
+        {
+            rows.add_value(point.0, rate);
         }
-        points.truncate(kept);
     }
 }
 
-fn row_step(query: &Query, step: u32) -> i64 {
-    let step_s = i64::from(step);
-    let back = align(query.now, step) - align(query.from.max(0), step);
-    let finest = ARCHIVES.iter().find(|(_, reach)| back <= reach.saturating_mul(step_s));
-    finest.unwrap_or(&ARCHIVES[ARCHIVES.len() - 1]).0 * step_s
+/// A part of the range and what to read it from; without a roll-up, from the points.
+#[derive(Clone, Copy)]
+struct Stretch<'a> {
+    from: u32,
+    to: u32,
+    rollup: Option<&'a Arc<Block>>,
 }
 
-/// The part of the range that can have points.
-fn clamped(query: &Query) -> (i64, i64) {
-    (query.from.max(0), query.to.min(i64::from(u32::MAX)))
-}
-
-/// At least as many as `row_times` will have, found without making them.
-fn row_count(query: &Query, row_step: i64) -> usize {
-    let (from, to) = clamped(query);
-    if to < from { 0 } else { ((to - from) / row_step) as usize + 2 }
-}
-
-/// Ends of the rows to answer.
-fn row_times(query: &Query, row_step: i64, step: u32) -> Vec<i64> {
-    let (from, to) = clamped(query);
-    if to < from {
-        return Vec::new();
-    }
-    let first = from.div_euclid(row_step) * row_step + if from % row_step == 0 { 0 } else { row_step };
-    let mut times: Vec<i64> = (first..=to).step_by(row_step as usize).collect();
-    let open_row_ends = to.div_euclid(row_step) * row_step + row_step;
-    let so_far = align(to, step);
-    if open_row_ends > query.now && so_far >= from && times.last().is_none_or(|last| *last < so_far) {
-        times.push(so_far);
-    }
-    times
-}
-
-/// Replaces raw counter values by rates at the later point of each pair; where there is none, by NaN.
-fn to_rates(points: &mut [Point], gap_s_max: i64) {
-    for i in (1..points.len()).rev() {
-        let (before, point) = (points[i - 1], points[i]);
-        let seconds = point.time - before.time;
-        let known = seconds <= gap_s_max && point.value >= before.value;
-        points[i].value = if known { (point.value - before.value) / seconds as f64 } else { f64::NAN };
-    }
-    if let Some(first) = points.first_mut() {
-        first.value = f64::NAN;
-    }
-}
-
-/// The row at `t` is made of the known points in (t - row_step, t], or after the row before if that is nearer.
-fn rows(points: &[Point], times: &[i64], row_step: i64, cf: Cf) -> Vec<(i64, Option<f64>)> {
-    let mut rest = points;
-    let mut previous = i64::MIN;
-    let mut values = Vec::with_capacity(times.len());
-    for time in times {
-        let after = previous.max(time - row_step);
-        rest = &rest[rest.partition_point(|point| point.time <= after)..];
-        let (row, later) = rest.split_at(rest.partition_point(|point| point.time <= *time));
-        values.push((*time, consolidate(row, cf)));
-        (rest, previous) = (later, *time);
-    }
-    values
-}
-
-fn consolidate(row: &[Point], cf: Cf) -> Option<f64> {
-    let mut known = row.iter().map(|point| point.value).filter(|value| !value.is_nan());
-    match cf {
-        Cf::Average => {
-            let (mut sum, mut count) = (0.0, 0u32);
-            known.for_each(|value| {
-                sum += value;
-                count += 1;
-            });
-            (count > 0).then(|| sum / f64::from(count))
+/// Parts [from, to] by what each day is read from.
+fn stretches(view: &View, row_step: i64, from: u32, to: u32) -> Vec<Stretch<'_>> {
+    let catalog = &*view.catalog;
+    let mut stretches: Vec<Stretch<'_>> = Vec::new();
+    // From here on nothing was said yet.
+    let mut open_from = from;
+    // A point that is only in memory is in no roll-up, and may change the first rate of the next day.
+    let unflushed_day = view.memory.oldest_unflushed.map_or(u32::MAX, |time| time / DAY_S);
+    for day in catalog.days_within(from / DAY_S, to / DAY_S) {
+        let has_points = !catalog.raw(day).is_empty();
+        let only_in_memory = has_points && day.day >= unflushed_day;
+        let Some(rollup) = best_rollup(catalog, day, row_step).filter(|_| !only_in_memory) else { continue };
+        let first = from.max(day.day * DAY_S);
+        if open_from < first {
+            stretches.push(Stretch { from: open_from, to: first - 1, rollup: None });
         }
-        Cf::Max => known.reduce(f64::max),
-        Cf::Min => known.reduce(f64::min),
-        Cf::Last => known.next_back(),
+        // The last bucket ends at midnight; the one that begins the next day's file has the rest of it.
+        let next_day = (day.day * DAY_S).saturating_add(DAY_S);
+        let resolution_s = rollup.label.kind.resolution_s();
+        let until = if to >= next_day { next_day } else { to / resolution_s * resolution_s };
+        match stretches.last_mut() {
+            // One file for many days.
+            Some(last) if last.rollup.is_some_and(|last| Arc::ptr_eq(last, rollup)) => last.to = until,
+            _ => stretches.push(Stretch { from: first, to: until, rollup: Some(rollup) }),
+        }
+        open_from = match to < next_day {
+            // Within the last bucket, only the points know.
+            true if has_points => first.max(until + 1),
+            true => to.saturating_add(1),
+            false => next_day,
+        };
+    }
+    if open_from <= to {
+        stretches.push(Stretch { from: open_from, to, rollup: None });
+    }
+    stretches
+}
+
+/// The coarsest valid roll-up that rows can be made of; where there are no points, the finest one there is.
+fn best_rollup<'a>(catalog: &'a Catalog, day: &Day, row_step: i64) -> Option<&'a Arc<Block>> {
+    let suits = |kind: &Kind| row_step % i64::from(kind.resolution_s()) == 0;
+    let valid = |kind: Kind| catalog.valid_rollup(day, kind);
+    let coarsest = ROLLUPS.into_iter().rev().filter(suits).find_map(valid);
+    match coarsest {
+        None if catalog.raw(day).is_empty() => ROLLUPS.into_iter().find_map(|kind| catalog.rollup(day, kind)),
+        coarsest => coarsest,
     }
 }

@@ -7,10 +7,12 @@
 //! sector costs one record and not the rest of the file.
 //! Invariants: a reader never trusts a length before its checksum fits; nothing here writes.
 
-use stdx::crc32;
+use std::io;
+use std::sync::Arc;
+use stdx::{DiskFile, crc32};
 
 pub const HEADER_BYTES: usize = 12;
-const MARKER: [u8; 4] = *b"\xf5Hk\x01";
+pub const MARKER: [u8; 4] = *b"\xf5Hk\x01";
 
 /// No writer makes longer ones; a longer length is damage.
 pub const PAYLOAD_MAX: usize = 16 << 20;
@@ -34,7 +36,7 @@ pub fn seal(out: &mut [u8], start: usize) {
 }
 
 /// The payload of the record at the front of `bytes`, if it is whole and sound.
-fn at_front(bytes: &[u8]) -> Option<&[u8]> {
+pub fn at_front(bytes: &[u8]) -> Option<&[u8]> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let len = u32::from_le_bytes(*header[4..].first_chunk()?) as usize;
     let crc = u32::from_le_bytes(*header[8..].first_chunk()?);
@@ -103,9 +105,96 @@ impl<'a> Iterator for Reader<'a> {
     }
 }
 
+/// What a stream holds of its file at once: large enough that sequential reading costs few calls.
+const WINDOW_BYTES: u64 = 64 << 10;
+
+/// Reads the records of a file between two offsets, a window at a time, for files that are too large to be held whole.
+pub struct Stream {
+    file: Arc<dyn DiskFile>,
+    at: u64,
+    end: u64,
+    payload_max: usize,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl Stream {
+    /// A length above `payload_max` is damage; the window grows to a record of that size at most.
+    pub fn new(file: Arc<dyn DiskFile>, from: u64, end: u64, payload_max: usize) -> Stream {
+        Stream { file, at: from, end, payload_max, window: Vec::new(), window_at: from }
+    }
+
+    pub fn next(&mut self) -> io::Result<Option<Item<'_>>> {
+        let offset = self.at;
+        if offset >= self.end {
+            return Ok(None);
+        }
+        if let Some(bytes) = self.sound_at(offset)? {
+            self.at += bytes as u64;
+            let start = (offset - self.window_at) as usize;
+            return Ok(Some(Item::Payload(offset as usize, &self.window[start + HEADER_BYTES..start + bytes])));
+        }
+        let mut from = offset + 1;
+        while let Some(marker) = self.next_marker(from)? {
+            if self.sound_at(marker)?.is_some() {
+                self.at = marker;
+                return Ok(Some(Item::Corrupt { offset: offset as usize, bytes: (marker - offset) as usize }));
+            }
+            from = marker + 1;
+        }
+        self.at = self.end;
+        Ok(Some(Item::Torn { offset: offset as usize, bytes: (self.end - offset) as usize }))
+    }
+
+    /// Bytes of the sound record at `offset`, header included; the window then holds it.
+    fn sound_at(&mut self, offset: u64) -> io::Result<Option<usize>> {
+        self.fill(offset, HEADER_BYTES as u64)?;
+        let Some(header) = self.held(offset).first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let len = u32::from_le_bytes(*header[4..].first_chunk().expect("12 bytes")) as usize;
+        if header[..4] != MARKER || len > self.payload_max {
+            return Ok(None);
+        }
+        self.fill(offset, (HEADER_BYTES + len) as u64)?;
+        Ok(at_front(self.held(offset)).map(|payload| HEADER_BYTES + payload.len()))
+    }
+
+    fn next_marker(&mut self, mut from: u64) -> io::Result<Option<u64>> {
+        loop {
+            self.fill(from, MARKER.len() as u64)?;
+            let held = self.held(from);
+            if let Some(found) = held.windows(MARKER.len()).position(|window| window == MARKER) {
+                return Ok(Some(from + found as u64));
+            }
+            let held_to = from + held.len() as u64;
+            if held_to >= self.end {
+                return Ok(None);
+            }
+            // A marker may lie across the window's end.
+            from = held_to - (MARKER.len() as u64 - 1);
+        }
+    }
+
+    /// Makes the window hold so many bytes from `offset` on, or all up to the end.
+    fn fill(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        let wanted_to = (offset + bytes).min(self.end);
+        if offset >= self.window_at && wanted_to <= self.window_at + self.window.len() as u64 {
+            return Ok(());
+        }
+        self.window.resize(bytes.max(WINDOW_BYTES).min(self.end.saturating_sub(offset)) as usize, 0);
+        self.window_at = offset;
+        self.file.read_at(&mut self.window, offset)
+    }
+
+    fn held(&self, offset: u64) -> &[u8] {
+        &self.window[(offset - self.window_at) as usize..]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+    use stdx::{Disk, FakeDisk};
 
     fn file(payloads: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -117,8 +206,17 @@ mod tests {
         out
     }
 
+    /// Also holds the stream to what the reader says.
     fn read(bytes: &[u8]) -> Vec<Item<'_>> {
-        Reader::new(bytes, 0).collect()
+        let items: Vec<Item<'_>> = Reader::new(bytes, 0).collect();
+        let file = FakeDisk::default().open_or_create(Path::new("f")).expect("new file");
+        file.write_at(bytes, 0).expect("room");
+        let mut stream = Stream::new(file, 0, bytes.len() as u64, PAYLOAD_MAX);
+        for item in &items {
+            assert_eq!(stream.next().expect("reads").as_ref(), Some(item));
+        }
+        assert_eq!(stream.next().expect("reads"), None);
+        items
     }
 
     #[test]
@@ -145,6 +243,23 @@ mod tests {
             bytes[at] ^= 1;
             let corrupt = Item::Corrupt { offset: 15, bytes: 15 };
             assert_eq!(read(&bytes), [Item::Payload(0, b"one"), corrupt, Item::Payload(30, b"three")]);
+        }
+    }
+
+    #[test]
+    fn windows_have_no_seams() {
+        // Records and damage of all sizes around the window's.
+        let window = WINDOW_BYTES as usize;
+        for size in [window - 14, window - 13, window - 12, window - 3, window, 3 * window + 1] {
+            let large = vec![b'x'; size];
+            let mut bytes = file(&[b"one", &large, b"three", &large, b"five"]);
+            assert_eq!(read(&bytes).len(), 5);
+            bytes[20] ^= 1;
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            let items = read(&bytes);
+            assert_eq!(items[1], Item::Corrupt { offset: 15, bytes: size + HEADER_BYTES });
+            assert_eq!(items.len(), 5);
         }
     }
 }

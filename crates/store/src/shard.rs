@@ -106,6 +106,12 @@ impl Shards {
         (hot.unwrap_or_else(PoisonError::into_inner), self.geometry.slot_of(id))
     }
 
+    /// Makes a series known that is new, or comes back (`with_past`).
+    pub fn begin(&self, id: SeriesId, meta: Meta, with_past: bool) {
+        let (mut hot, slot) = self.lock_of(id);
+        hot.begin(slot, meta, f64::NAN, with_past);
+    }
+
     pub fn set_meta(&self, id: SeriesId, meta: Meta) {
         let (mut hot, slot) = self.lock_of(id);
         hot.set_meta(slot, meta);

@@ -1,51 +1,67 @@
-//! Store: opening, naming series, appending points. Flushing, queries and searches are in files of their own.
+//! Store: opening, appending points. Naming series, flushing, queries and searches are in files of their own.
 //!
-//! How a point goes: the log first (an error there applies nothing), then the hot chunks, one lock per shard and batch,
-//! and the observer sees it there. How a flush keeps that whole is in `flush.rs`.
+//! How a point goes: the log first, then the hot chunks, one lock per shard and batch, and the observer sees it there. A
+//! batch that the disk refuses is applied all the same and answered with the error: nobody is told that it is kept, but
+//! alarms go on, and sent again it meets duplicates in memory and gets its place in the log. Past [`UNFLUSHED_FACTOR`]
+//! times `flush_bytes` of points that no disk takes it is not applied, for memory has an end. How a flush keeps that whole
+//! is in `flush.rs`.
 //! Locks, always taken in this order, each for microseconds except where a disk is waited for:
-//! `flush` → `series` → `gate` → a shard → `table`; the log's are innermost and held alone.
-//! Invariants: `&self` everywhere, no thread of its own, no clock: `now` is an argument; a series id that was handed out is
-//! in the series file; ids are never given twice, also not after a definition was lost.
+//! `merge` → `flush` → `sleep` → `series` → `chains` → `gate` → a shard → `table`; the log's, and those of the lists of
+//! blocks and runs, are innermost and held alone.
+//! Invariants: `&self` everywhere, no thread of its own, no clock: `now` is an argument.
 
 use crate::block::{self, Block};
+use crate::catalog::{self, Catalog};
+use crate::cold::{self, Run};
 use crate::error::{Error, Result};
 use crate::hot::{Hot, Outcome, Windows};
 use crate::log::{self, Fsync, Log};
+use crate::merge::Doomed;
+use crate::names::{self, SeriesWriter};
 use crate::options::Options;
 use crate::series_file::SeriesFile;
 use crate::shard::{Observer, ShardView, Shards};
-use crate::table::{self, Found, Meta, Table};
-use model::{CounterType, Sample, SeriesId, SeriesKey};
+use crate::table::Table;
+use model::{Sample, SeriesId};
 use std::any::Any;
-use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use stdx::{Disk, RealDisk};
 
+/// A disk that takes neither log nor blocks for long may cost this many times `flush_bytes`: one for what waits for the
+/// next flush in any case, one for the fault.
+const UNFLUSHED_FACTOR: usize = 2;
+
 pub struct Store {
     pub(crate) options: Options,
     pub(crate) disk: Arc<dyn Disk>,
     table: RwLock<Table>,
+    /// Held for writing by a sweep, for reading by those who walk the table's chains in several goes.
+    pub(crate) chains: RwLock<()>,
     series: Mutex<SeriesWriter>,
-    series_unsynced: AtomicBool,
+    /// In order of sequence.
+    pub(crate) runs: RwLock<Arc<Vec<Arc<Run>>>>,
+    pub(crate) sleep: Mutex<crate::sleep::State>,
+    pub(crate) series_unsynced: AtomicBool,
     /// Held for reading from before the log write until the batch is applied, for writing while a flush rotates the log:
     /// so a segment before the rotation holds no batch that the flush does not see.
     pub(crate) gate: RwLock<()>,
     pub(crate) log: Log,
     pub(crate) shards: Shards,
-    /// In order of sequence.
-    blocks: RwLock<Arc<Vec<Arc<Block>>>>,
+    blocks: RwLock<Arc<Catalog>>,
+    /// Held by whoever makes a new catalog from the one there is.
+    blocks_change: Mutex<()>,
+    pub(crate) next_number: AtomicU64,
+    /// Blocks that left the catalog and whose files are to go.
+    pub(crate) doomed: Mutex<Vec<Doomed>>,
+    pub(crate) merge: Mutex<crate::merge::State>,
+    pub(crate) opened_at: i64,
     pub(crate) flush: Mutex<crate::flush::State>,
     pub(crate) flush_wanted: AtomicBool,
     pub(crate) counters: Counters,
     scratch: Mutex<Vec<Scratch>>,
     _lock: Box<dyn Any + Send + Sync>,
-}
-
-struct SeriesWriter {
-    file: SeriesFile,
-    next_id: u32,
 }
 
 /// Buffers of one append call, reused by the next: as many exist as calls ever ran at once.
@@ -66,9 +82,15 @@ pub(crate) struct Counters {
     pub too_old: AtomicU64,
     pub unknown: AtomicU64,
     pub log_errors: AtomicU64,
+    pub unjudged: AtomicU64,
     pub flushes: AtomicU64,
     pub flush_errors: AtomicU64,
     pub corrupt_reads: AtomicU64,
+    pub removed_series: AtomicU64,
+    pub merges: AtomicU64,
+    pub merge_errors: AtomicU64,
+    pub merge_bytes: AtomicU64,
+    pub rollup_bytes: AtomicU64,
 }
 
 /// What opening found.
@@ -99,25 +121,6 @@ pub struct Appended {
     pub unknown: usize,
 }
 
-/// Looks up series for one decoded batch. Holds the table for reading: drop it before calling anything else of the store.
-pub struct Finder<'a> {
-    table: RwLockReadGuard<'a, Table>,
-    /// A batch is of one endpoint, as a rule.
-    endpoint: Cell<Option<u32>>,
-}
-
-impl Finder<'_> {
-    #[inline]
-    pub fn find(&self, key: SeriesKey<'_>) -> Option<Found> {
-        let endpoint = match self.endpoint.get() {
-            Some(number) if self.table.endpoint(number) == key.endpoint => number,
-            _ => self.table.endpoint_number(key.endpoint)?,
-        };
-        self.endpoint.set(Some(endpoint));
-        self.table.find_of(endpoint, key.metric, key.tags.as_str())
-    }
-}
-
 impl Store {
     /// Opens or creates the store in `options.dir`.
     pub fn open(options: Options, now: i64) -> Result<(Store, Recovery)> {
@@ -136,35 +139,58 @@ impl Store {
         })?;
 
         let mut recovery = Recovery::default();
-        let mut table = Table::default();
-        let (file, replay) = SeriesFile::open(&*disk, dir, &mut table)?;
+        let (mut table, mut next_endpoint, mut applied) = (Table::default(), 1, Ok(()));
+        let (file, replay) = SeriesFile::open(&disk, dir, &mut |change| {
+            names::apply_change(&mut table, &mut next_endpoint, change).unwrap_or_else(|error| {
+                applied = Err(error);
+                true
+            })
+        })?;
+        applied?;
+        let mut sweep = table.begin_sweep();
+        while !table.sweep(&mut sweep, usize::MAX) {}
         recovery.series = table.live();
         recovery.torn_bytes_cut += replay.torn_bytes_cut;
         recovery.corrupt.extend(replay.corrupt);
 
+        let cold = cold::open_all(&*disk, &crate::sleep::cold_dir(&options))?;
+        recovery.corrupt.extend(cold.corrupt);
+
         let windows = Windows { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
         let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
+        let (blocks, next_number) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
+        let warm_from = crate::warm::from(&blocks, now);
         for (id, _, meta) in table.live_series() {
-            shards.set_meta(id, meta);
+            let (hot, slot) = shards.of_mut(id);
+            hot.begin(slot, meta, f64::from(warm_from), true);
         }
-        let (blocks, next_sequence) = open_blocks(&*disk, &block_dir(&options), &mut recovery)?;
-        crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, now, &mut recovery);
+        crate::warm::load(&*disk, &blocks, &table, &mut shards, windows, warm_from, &mut recovery);
 
-        let mut next_id = table.len() as u32;
-        next_id = blocks.iter().map(|block| block.last_series() + 1).fold(next_id, u32::max);
+        let known = table.end();
+        let used = blocks.blocks().iter().filter_map(|block| block.last_series());
+        let next_id = used.map(|last| next_after(last, known)).fold(known, u32::max);
+        let counters = Counters { removed_series: AtomicU64::new(table.removed()), ..Counters::default() };
         let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
         let store = Store {
             disk,
             table: RwLock::new(table),
-            series: Mutex::new(SeriesWriter { file, next_id }),
+            chains: RwLock::new(()),
+            runs: RwLock::new(Arc::new(cold.runs)),
+            sleep: Mutex::new(crate::sleep::State::new(cold.next_sequence, now)),
+            series: Mutex::new(SeriesWriter { file, next_id, next_endpoint }),
             series_unsynced: AtomicBool::new(true),
             gate: RwLock::new(()),
             log,
             shards,
             blocks: RwLock::new(Arc::new(blocks)),
-            flush: Mutex::new(crate::flush::State::new(next_sequence, now, &options)),
+            blocks_change: Mutex::new(()),
+            next_number: AtomicU64::new(next_number),
+            doomed: Mutex::new(Vec::new()),
+            merge: Mutex::new(crate::merge::State::new(next_number)),
+            opened_at: now,
+            flush: Mutex::new(crate::flush::State::new(now, &options)),
             flush_wanted: AtomicBool::new(false),
-            counters: Counters::default(),
+            counters,
             scratch: Mutex::new(Vec::new()),
             _lock: lock,
             options,
@@ -172,83 +198,13 @@ impl Store {
         Ok((store, recovery))
     }
 
-    pub fn finder(&self) -> Finder<'_> {
-        Finder { table: self.table(), endpoint: Cell::new(None) }
-    }
-
-    /// The id of a series, given now if it is new. Its definition is written before this returns, and as durable as the
-    /// first append of it when that returns.
-    pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId> {
-        let meta = Meta::new(counter_type, step)?;
-        table::check_texts(key)?;
-        let mut series = self.series();
-        if let Some(found) = self.table().find(key) {
-            return Ok(found.id);
-        }
-        if self.table().live() >= self.options.series_max as usize || series.next_id == u32::MAX {
-            return Err(Error::Full { what: "series_max", limit: u64::from(self.options.series_max) });
-        }
-        let id = SeriesId(series.next_id);
-        series.file.define(id, key, meta)?;
-        series.next_id += 1;
-        self.series_unsynced.store(true, Relaxed);
-        // The shard first: whoever finds the id in the table may append at once.
-        self.shards.set_meta(id, meta);
-        self.table_mut().insert(id, key, meta)?;
-        Ok(id)
-    }
-
-    /// The type or step of a known series changed.
-    pub fn set_meta(&self, id: SeriesId, counter_type: CounterType, step: u32) -> Result<()> {
-        let meta = Meta::new(counter_type, step)?;
-        let mut series = self.series();
-        match self.table().meta(id) {
-            None => return Err(Error::UnknownSeries(id.0)),
-            Some(same) if same == meta => return Ok(()),
-            Some(_) => {}
-        }
-        series.file.set_meta(id, meta)?;
-        self.series_unsynced.store(true, Relaxed);
-        self.shards.set_meta(id, meta);
-        self.table_mut().set_meta(id, meta);
-        Ok(())
-    }
-
-    /// Removes a series with all its points, durably; false when there is no such series.
-    pub fn remove_series(&self, id: SeriesId) -> Result<bool> {
-        let mut series = self.series();
-        if self.table().meta(id).is_none() {
-            return Ok(false);
-        }
-        series.file.remove(id)?;
-        let (file, path) = series.file.file();
-        self.table_mut().remove(id);
-        let (mut hot, slot) = self.shards.lock_of(id);
-        hot.remove(slot);
-        drop(hot);
-        file.sync().map_err(Error::disk("sync", &path))?;
-        Ok(true)
-    }
-
-    /// Removes all series of an endpoint; returns how many they were.
-    pub fn remove_endpoint(&self, endpoint: &str) -> Result<usize> {
-        let ids: Vec<SeriesId> = {
-            let table = self.table();
-            table.endpoint_number(endpoint).map(|number| table.series_of(number).collect()).unwrap_or_default()
-        };
-        let mut removed = 0;
-        for id in ids {
-            removed += usize::from(self.remove_series(id)?);
-        }
-        Ok(removed)
-    }
-
-    /// Logs and applies a batch; on an error nothing of it is applied. Ids are from `finder` or `create`.
+    /// Logs and applies a batch. On an error it is not kept, though memory and the observer have had it unless memory is
+    /// full of what the disk refused (`Stats::unjudged`); send it again. Ids are from `finder` or `create`.
     pub fn append(&self, samples: &[Sample], now: i64, observer: &mut impl Observer) -> Result<Appended> {
         let mut scratch = lock(&self.scratch).pop().unwrap_or_default();
-        let result = self.append_with(samples, now, observer, &mut scratch);
+        let mut appended = Appended::default();
+        let result = self.append_with(samples, now, observer, &mut scratch, &mut appended);
         lock(&self.scratch).push(scratch);
-        let appended = result?;
         let counters = &self.counters;
         let counts = [
             (&counters.points, appended.stored),
@@ -260,36 +216,54 @@ impl Store {
         for (counter, count) in counts {
             counter.fetch_add(count as u64, Relaxed);
         }
-        Ok(appended)
+        result.map(|()| appended)
     }
 
+    /// Counts in `appended` what was applied, also where the log failed.
     fn append_with(
         &self,
         samples: &[Sample],
         now: i64,
         observer: &mut impl Observer,
         scratch: &mut Scratch,
-    ) -> Result<Appended> {
-        let oldest = (now - self.options.retention_raw_s).max(1);
+        appended: &mut Appended,
+    ) -> Result<()> {
+        let oldest = self.oldest_kept(now);
         self.sort_by_shard(samples, oldest, scratch);
         let accepted = scratch.order.len();
-        let mut appended = Appended { too_old: samples.len() - accepted, ..Appended::default() };
+        appended.too_old = samples.len() - accepted;
         if accepted == 0 {
-            return Ok(appended);
+            return Ok(());
         }
         scratch.bytes.clear();
         log::encode(samples.iter().copied().filter(|sample| acceptable(sample, oldest)), &mut scratch.bytes);
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        self.write_log(&scratch.bytes).inspect_err(|_| {
+        let logged = self.write_log(&scratch.bytes);
+        if logged.is_err() {
             self.counters.log_errors.fetch_add(1, Relaxed);
-        })?;
+            if self.is_full_of_unflushed() {
+                self.counters.unjudged.fetch_add(accepted as u64, Relaxed);
+                return logged;
+            }
+        }
         for shard in 0..self.shards.len() {
             let part = scratch.starts[shard] as usize..scratch.starts[shard + 1] as usize;
             if !part.is_empty() {
-                self.apply(samples, &scratch.order[part], shard, observer, &mut appended);
+                self.apply(samples, &scratch.order[part], shard, observer, appended);
             }
         }
-        Ok(appended)
+        logged
+    }
+
+    /// Whether what waits for the disk takes all the memory that it may.
+    fn is_full_of_unflushed(&self) -> bool {
+        let unflushed: usize = self.shards.iter().map(|hot| hot.unflushed_bytes()).sum();
+        unflushed > self.options.flush_bytes.saturating_mul(UNFLUSHED_FACTOR)
+    }
+
+    /// The oldest time of a point that is kept.
+    pub fn oldest_kept(&self, now: i64) -> i64 {
+        (now - self.options.retention_raw_s).max(1)
     }
 
     /// Fills `order` and `starts` with the acceptable samples, in the batch's order within each shard.
@@ -366,6 +340,16 @@ impl Store {
         look(&ShardView { hot: &hot, table: &self.table, geometry, shard })
     }
 
+    /// Whether an append waits until the disk has it: not something to do on an async worker.
+    pub fn append_waits(&self) -> bool {
+        self.options.fsync == Fsync::Always
+    }
+
+    /// Points that were neither kept nor shown to the observer since start, as the disk and memory were full.
+    pub fn unjudged(&self) -> u64 {
+        self.counters.unjudged.load(Relaxed)
+    }
+
     /// Makes everything durable. A flush may be left out, as the log holds everything.
     pub fn close(&self, _now: i64) -> Result<()> {
         self.sync()
@@ -392,7 +376,7 @@ impl Store {
         self.series().file.bytes()
     }
 
-    fn series(&self) -> MutexGuard<'_, SeriesWriter> {
+    pub(crate) fn series(&self) -> MutexGuard<'_, SeriesWriter> {
         lock(&self.series)
     }
 
@@ -400,17 +384,22 @@ impl Store {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
+    pub(crate) fn table_mut(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The blocks as of now; those that are removed meanwhile read as empty.
-    pub(crate) fn blocks(&self) -> Arc<Vec<Arc<Block>>> {
+    /// The blocks as of now. Their files stay as long as this is held.
+    pub(crate) fn blocks(&self) -> Arc<Catalog> {
         self.blocks.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_blocks(&self, blocks: Vec<Arc<Block>>) {
-        *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(blocks);
+    /// Puts other blocks in the place of those there are, unless `change` answers `None`; says whether it did.
+    pub(crate) fn update_blocks(&self, change: impl FnOnce(&[Arc<Block>]) -> Option<Vec<Arc<Block>>>) -> bool {
+        let _change = lock(&self.blocks_change);
+        let Some(blocks) = change(self.blocks().blocks()) else { return false };
+        let catalog = Arc::new(Catalog::new(blocks));
+        *self.blocks.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+        true
     }
 }
 
@@ -428,22 +417,36 @@ fn acceptable(sample: &Sample, oldest: i64) -> bool {
     (oldest..=i64::from(u32::MAX)).contains(&sample.point.time)
 }
 
-/// Returns the blocks and the next sequence. A block that cannot be read is reported and left where it is, and no other
-/// gets its name.
-fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) -> Result<(Vec<Arc<Block>>, u64)> {
+/// Returns the blocks and the next number. A block that cannot be read is reported and left where it is, and no other gets
+/// its name. What a merge wrote anew before the power went is removed.
+fn open_blocks(disk: &dyn Disk, dir: &std::path::Path, recovery: &mut Recovery) -> Result<(Catalog, u64)> {
     let (mut blocks, mut newest) = (Vec::new(), 0);
     for path in block::list(disk, dir)? {
-        newest = newest.max(block::sequence_of_name(&path));
+        newest = newest.max(block::number_of_name(&path));
         match Block::open(disk, path) {
             Ok(block) => blocks.push(Arc::new(block)),
             Err(error @ Error::Corrupt { .. }) => recovery.corrupt.push(error.to_string()),
             Err(error) => return Err(error),
         }
     }
-    blocks.sort_by_key(|block| block.sequence);
+    newest = blocks.iter().map(|block| block.label.number.max(block.label.last_flush)).fold(newest, u64::max);
+    let (blocks, superseded) = catalog::without_superseded(blocks);
+    for block in &superseded {
+        block.remove(disk)?;
+    }
+    if !superseded.is_empty() {
+        disk.sync_dir(dir).map_err(Error::disk("sync", dir))?;
+    }
     recovery.blocks = blocks.len();
-    let newest = blocks.last().map_or(newest, |block| newest.max(block.sequence));
-    Ok((blocks, newest + 1))
+    Ok((Catalog::new(blocks), newest + 1))
+}
+
+/// More definitions cannot be lost in a row (a 64 MiB hole of them); an id further on is damage that no checksum saw.
+const LOST_IDS_MAX: u32 = 1 << 20;
+
+/// The id after one that a log or a block names, where `known` ids are defined.
+fn next_after(id: u32, known: u32) -> u32 {
+    if id.saturating_sub(known) < LOST_IDS_MAX { id.saturating_add(1) } else { known }
 }
 
 /// Applies the log; returns it and the next id that nothing on disk uses.
@@ -460,9 +463,9 @@ fn replay_log(
     let mut lost = 0u64;
     let apply = |sample: Sample| {
         let id = sample.series;
-        if id.0 as usize >= table.len() {
+        if id.0 >= table.end() {
             lost += 1;
-            next_id = next_id.max(id.0.saturating_add(1));
+            next_id = next_id.max(next_after(id.0, table.end()));
         } else if acceptable(&sample, oldest) {
             let (hot, slot) = shards.of_mut(id);
             // A series that was removed since is unknown here, and so are its points.

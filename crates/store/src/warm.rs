@@ -6,12 +6,13 @@
 //! chunks that reach into its window. The log is replayed on top.
 //! Invariants: what is loaded of a series is everything in blocks from some time on, so a chain is complete as `hot.rs`
 //! promises; damage is reported, never fatal.
-//! Memory: 4 bytes per series while it runs.
+//! Memory: 4 bytes per series that is awake, while it runs.
 
 use crate::block::{Block, Entry, Reader};
+use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::hot::Windows;
-use crate::shard::Shards;
+use crate::shard::{GROUP, Shards};
 use crate::store::Recovery;
 use crate::table::Table;
 use model::SeriesId;
@@ -21,26 +22,39 @@ use stdx::Disk;
 /// A series that is silent for longer is not warmed (issue 3: such series leave memory).
 const SILENT_S: u32 = 2 * 86_400;
 
+/// Chunks are read in order; so much at once.
+const WINDOW_BYTES: usize = 64 << 10;
+
+/// The time from which on points are read back; 0 when there is none.
+pub(crate) fn from(catalog: &Catalog, now: i64) -> u32 {
+    // One sender's point of the future (the clock was wrong once) must not make all others look silent.
+    let newest = catalog.all_raw().map(|block| block.max_time).max().unwrap_or(0);
+    newest.min(now.clamp(0, i64::from(u32::MAX)) as u32).saturating_sub(SILENT_S)
+}
+
 pub(crate) fn load(
     disk: &dyn Disk,
-    blocks: &[Arc<Block>],
+    catalog: &Catalog,
     table: &Table,
     shards: &mut Shards,
     windows: Windows,
-    now: i64,
+    from: u32,
     recovery: &mut Recovery,
 ) {
-    let Some(newest) = blocks.iter().map(|block| block.max_time).max() else { return };
-    // One sender's point of the future (the clock was wrong once) must not make all others look silent.
-    let newest = newest.min(now.clamp(0, i64::from(u32::MAX)) as u32);
-    let from = newest.saturating_sub(SILENT_S);
-    let recent: Vec<&Block> = blocks.iter().map(|block| &**block).filter(|block| block.max_time >= from).collect();
-    let mut newest = vec![0u32; table.len()];
+    let recent: Vec<&Arc<Block>> = catalog.all_raw().filter(|block| block.max_time >= from).collect();
+    // By group: of most ids that were ever given nothing may be awake.
+    let mut newest: Vec<Option<Box<[u32; GROUP as usize]>>> = Vec::new();
+    newest.resize_with(table.group_count() as usize, || None);
+    table.used_groups().iter().for_each(|group| newest[*group as usize] = Some(Box::new([0; GROUP as usize])));
+    let newest_of = |newest: &mut Vec<Option<Box<[u32; GROUP as usize]>>>, series: u32, time: u32| {
+        let group = newest.get_mut((series / GROUP) as usize)?.as_mut()?;
+        let newest = &mut group[(series % GROUP) as usize];
+        *newest = time.max(*newest);
+        Some(*newest)
+    };
     for block in &recent {
         for_each_entry(disk, block, recovery, |_, entry| {
-            if let Some(newest) = newest.get_mut(entry.series as usize) {
-                *newest = entry.newest.max(*newest);
-            }
+            newest_of(&mut newest, entry.series, entry.newest);
             Ok(())
         });
     }
@@ -51,15 +65,16 @@ pub(crate) fn load(
             let id = SeriesId(entry.series);
             let Some(meta) = table.meta(id) else { return Ok(()) };
             let window = windows.hot_s.max(meta.step.saturating_mul(windows.kept_points() as u32));
-            let window_from = newest[entry.series as usize].saturating_sub(window).max(from);
+            let newest = newest_of(&mut newest, entry.series, 0).unwrap_or(0);
+            let window_from = newest.saturating_sub(window).max(from);
             if entry.newest < window_from {
                 return Ok(());
             }
             points.clear();
             reader.points(entry, window_from, u32::MAX, &mut points)?;
             let (hot, slot) = shards.of_mut(id);
-            for point in &points {
-                hot.load_flushed(slot, point.time as u32, point.value);
+            for (time, value) in &points {
+                hot.load_flushed(slot, *time, *value);
             }
             warmed += points.len() as u64;
             Ok(())
@@ -72,9 +87,9 @@ pub(crate) fn load(
 
 fn for_each_entry(
     disk: &dyn Disk,
-    block: &Block,
+    block: &Arc<Block>,
     recovery: &mut Recovery,
-    mut each: impl FnMut(&mut Reader<'_>, &Entry) -> Result<()>,
+    mut each: impl FnMut(&mut Reader, &Entry) -> Result<()>,
 ) {
     let mut note = |result: Result<()>| {
         if let Err(error) = result {
@@ -85,13 +100,12 @@ fn for_each_entry(
             }
         }
     };
-    let mut reader = match block.reader(disk) {
-        Ok(Some(reader)) => reader,
-        Ok(None) => return,
+    let mut reader = match Reader::open_ahead(disk, block, WINDOW_BYTES) {
+        Ok(reader) => reader,
         Err(error) => return note(Err(error)),
     };
     for page in 0..reader.page_count() {
-        match reader.page(page) {
+        match reader.page(page).map(<[Entry]>::to_vec) {
             Ok(entries) => entries.iter().for_each(|entry| note(each(&mut reader, entry))),
             Err(error) => note(Err(error)),
         }

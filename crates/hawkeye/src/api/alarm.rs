@@ -15,6 +15,7 @@ use crate::portal::Portal;
 use crate::portal::alarm::{
     self, COMMENT, Case, CaseFilter, EventRow, NewNote, Note, OccurrenceFilter, PROCESS_STATUSES,
 };
+use crate::role::alarm::why;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
@@ -198,15 +199,21 @@ fn case_json(case: Case) -> Value {
     })
 }
 
+/// The original's fields, and why the event was sent, which its clients pass over.
 fn event_json(event: EventRow) -> Value {
-    object!({
+    let mut json = object!({
         "id": event.id,
         "step": event.step,
         "event_caseId": event.case_id,
         "cond": event.cond,
         "status": event.status,
         "timestamp": event.timestamp.as_deref().and_then(rfc3339),
-    })
+    });
+    if let Some(explanation) = event.explanation {
+        json["explanation"] = object!(explanation);
+        json["explanation"]["text"] = why::sentence(&explanation).into();
+    }
+    json
 }
 
 fn note_json(note: Note) -> Value {

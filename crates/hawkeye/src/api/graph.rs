@@ -26,7 +26,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::io;
 use std::time::Duration;
-use store::{Cf, CounterQuery, EndpointQuery, Query};
+use store::{Cf, CounterQuery, EndpointQuery, Found, Grid, Query, Store};
 use tokio::sync::Semaphore;
 
 /// The original's default page for endpoints and counters.
@@ -68,6 +68,15 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&engine))
         .await
         .map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
+}
+
+/// As `blocking`, for work that may fail to read a file.
+async fn reading<T: Send + 'static>(
+    context: &Context,
+    work: impl FnOnce(&Engine) -> Result<T, store::Error> + Send + 'static,
+) -> Result<T, ApiError> {
+    let result = blocking(context, work).await?;
+    result.map_err(|error| ApiError::from(anyhow::Error::new(error).context("reading names")))
 }
 
 /// Query parameters as pairs; a name may repeat.
@@ -117,15 +126,15 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
     let Some(patterns) = q.split_whitespace().map(regex).collect::<Option<Vec<_>>>() else {
         return Ok(Json(json!([])));
     };
-    let rows = blocking(&context, move |engine| {
+    let rows = reading(&context, move |engine| {
         let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
         let mut rows =
-            engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit });
+            engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit })?;
         // As in the original: tags that match nothing are ignored when there is a q.
         if rows.is_empty() && !patterns.is_empty() && !tag_terms.is_empty() {
-            rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit });
+            rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit })?;
         }
-        rows
+        Ok(rows)
     })
     .await?;
     Ok(Json(rows.into_iter().map(|(id, endpoint)| json!({"endpoint": endpoint, "id": id})).collect()))
@@ -139,17 +148,17 @@ async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQ
         return Err(ApiError::bad("endpoints missing"));
     }
     let deadline: i64 = parameter(&pairs, "deadline").parse().unwrap_or(0);
-    let rows = blocking(&context, move |engine| {
+    let rows = reading(&context, move |engine| {
         let store = engine.store();
         let mut rows = Vec::new();
         for name in names.iter().take(PAGE_ROWS_MAX) {
-            let Some(id) = store.endpoint_ids(&[name])[0] else { continue };
+            let Some(id) = store.endpoint_ids(&[name])?[0] else { continue };
             let ts = store.endpoint_last_time(id).unwrap_or(0);
             if ts >= deadline {
                 rows.push(json!({"id": id, "endpoint": name, "ts": ts}));
             }
         }
-        rows
+        Ok(rows)
     })
     .await?;
     Ok(Json(rows.into()))
@@ -176,7 +185,7 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
         regex(text).map(|regex| (negated, regex))
     });
     let Some(patterns) = terms.collect::<Option<Vec<_>>>() else { return Ok(Json(json!([]))) };
-    let rows = blocking(&context, move |engine| {
+    let rows = reading(&context, move |engine| {
         engine.store().counters(&CounterQuery { endpoint_ids: &endpoint_ids, patterns: &patterns, offset, limit })
     })
     .await?;
@@ -213,8 +222,10 @@ async fn history(
     }
     let query = Query { from: request.start_time, to: request.end_time, cf, now: crate::clock::now() };
     let points_max = context.config.graph.query_points_max as u64;
-    let checked = blocking(&context, move |engine| (points_asked(engine, &request, &query), request));
-    let (points, request) = checked.await?;
+    let checked = blocking(&context, move |engine| (look_up(engine, &request), request));
+    let (found, request) = checked.await?;
+    let known = found.iter().flatten();
+    let points = known.map(|found| query.rows(*found) as u64).fold(0, u64::saturating_add);
     if points > points_max {
         return Err(ApiError::bad(format!(
             "the answer would hold {points} points, more than graph.query_points_max = {points_max}: \
@@ -227,7 +238,7 @@ async fn history(
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let mut pieces = Pieces { text: String::new(), sender: Some(sender) };
-        write_history(&engine, &request, &query, &mut pieces);
+        write_history(&engine, &request, &found, &query, &mut pieces);
         pieces.finish();
     });
     Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], Body::new(body)).into_response())
@@ -276,79 +287,94 @@ impl Drop for Pieces {
     }
 }
 
-/// Rows that the answer can hold at most.
-fn points_asked(engine: &Engine, request: &HistoryRequest, query: &Query) -> u64 {
-    let mut points = 0_u64;
-    for endpoint in &request.hostnames {
-        for counter in &request.counters {
-            if let Some(id) = engine.store().series_id(endpoint, counter) {
-                points = points.saturating_add(engine.store().rows(id, query) as u64);
-            }
-        }
-    }
-    points
+/// The series of all pairs, host by host.
+fn look_up(engine: &Engine, request: &HistoryRequest) -> Vec<Option<Found>> {
+    let pairs = request.hostnames.iter().flat_map(|host| request.counters.iter().map(move |counter| (host, counter)));
+    pairs.map(|(endpoint, counter)| find(engine.store(), endpoint, counter)).collect()
 }
 
-/// Writes the answer, host by host, until the reader goes away.
-fn write_history(engine: &Engine, request: &HistoryRequest, query: &Query, out: &mut Pieces) {
-    let mut separator = '[';
-    for endpoint in &request.hostnames {
-        for counter in &request.counters {
-            if write_element(engine, endpoint, counter, query, request.step.is_some(), separator, out) {
-                separator = ',';
-            }
-            if !out.pass_on() {
-                return;
-            }
-        }
-    }
-    out.text.push_str(if separator == '[' { "[]" } else { "]" });
+/// A series whose name cannot be read counts as unknown here, and the log says why.
+fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
+    store.find(endpoint, counter).unwrap_or_else(|error| {
+        tracing::error!(endpoint, counter, %error, "cannot look up a series");
+        None
+    })
 }
 
-/// Writes one element; false when there is none. A series that is unknown, or that cannot be read, is left out without
-/// `step` in the request, and empty with one, as in the original.
-fn write_element(
-    engine: &Engine,
-    endpoint: &str,
-    counter: &str,
-    query: &Query,
+/// Writes the answer, host by host, until the reader goes away. A series that is unknown, or that cannot be read, is left
+/// out without `step` in the request, and empty with one, as in the original.
+fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Found>], query: &Query, out: &mut Pieces) {
+    let name = |pair: usize| {
+        let counters = request.counters.len();
+        (request.hostnames[pair / counters].as_str(), request.counters[pair % counters].as_str())
+    };
+    let mut answer = Answer { keep_unknown: request.step.is_some(), separator: '[', out };
+    let known: Vec<usize> = (0..found.len()).filter(|pair| found[*pair].is_some()).collect();
+    let series: Vec<Found> = found.iter().copied().flatten().collect();
+    let mut next = 0;
+    let each = |i: usize, grid: Result<Grid, store::Error>| {
+        let pair = known[i];
+        let unknown_before = (next..pair).all(|pair| answer.unknown(name(pair)));
+        next = pair + 1;
+        let (endpoint, counter) = name(pair);
+        unknown_before
+            && match grid {
+                Ok(grid) => answer.series((endpoint, counter), series[i], &grid),
+                Err(error) => {
+                    tracing::error!(endpoint, counter, %error, "cannot read a series");
+                    answer.unknown((endpoint, counter))
+                }
+            }
+    };
+    if let Err(error) = engine.store().query_many(&series, query, each) {
+        // It was checked that they are not too many; half an answer must not look whole.
+        tracing::error!(%error, "cannot read the history");
+        answer.out.give_up();
+    }
+    if (next..found.len()).all(|pair| answer.unknown(name(pair))) {
+        answer.out.text.push_str(if answer.separator == '[' { "[]" } else { "]" });
+    }
+}
+
+/// The list being written. Its functions are false when nobody reads any more.
+struct Answer<'a> {
     keep_unknown: bool,
     separator: char,
-    out: &mut Pieces,
-) -> bool {
-    let store = engine.store();
-    let found = store.series_id(endpoint, counter).and_then(|id| Some((store.info(id)?, store.query(id, query))));
-    let known = match found {
-        Some((info, Ok(grid))) => Some((info, grid)),
-        Some((_, Err(error))) => {
-            tracing::error!(endpoint, counter, %error, "cannot read a series");
-            None
-        }
-        None => None,
-    };
-    if known.is_none() && !keep_unknown {
-        return false;
+    out: &'a mut Pieces,
+}
+
+impl Answer<'_> {
+    fn begin(&mut self, (endpoint, counter): (&str, &str)) {
+        let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
+        self.out.text.push(std::mem::replace(&mut self.separator, ','));
+        self.out.text.push_str(head.trim_end_matches('}'));
     }
-    let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
-    out.text.push(separator);
-    out.text.push_str(head.trim_end_matches('}'));
-    let Some((info, grid)) = known else {
-        out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
-        return true;
-    };
-    write!(out.text, ",\"dstype\":\"{}\",\"step\":{},\"Values\":[", info.counter_type.ds_type(), grid.step)
-        .expect("String");
-    for (i, (time, value)) in grid.values.iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        write!(out.text, "{comma}{{\"timestamp\":{time},\"value\":").expect("String");
-        push_value(*value, &mut out.text);
-        out.text.push('}');
-        if !out.pass_on() {
-            return true;
+
+    fn unknown(&mut self, name: (&str, &str)) -> bool {
+        if self.keep_unknown {
+            self.begin(name);
+            self.out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
         }
+        self.out.pass_on()
     }
-    out.text.push_str("]}");
-    true
+
+    fn series(&mut self, name: (&str, &str), found: Found, grid: &Grid) -> bool {
+        self.begin(name);
+        let out = &mut *self.out;
+        let ds_type = found.counter_type.ds_type();
+        write!(out.text, ",\"dstype\":\"{ds_type}\",\"step\":{},\"Values\":[", grid.step).expect("String");
+        for (i, (time, value)) in grid.values.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(out.text, "{comma}{{\"timestamp\":{time},\"value\":").expect("String");
+            push_value(*value, &mut out.text);
+            out.text.push('}');
+            if !out.pass_on() {
+                return false;
+            }
+        }
+        out.text.push_str("]}");
+        out.pass_on()
+    }
 }
 
 /// Six decimals, or null.
@@ -377,7 +403,7 @@ async fn last_points(
         let mut text = "[".to_string();
         for (i, pair) in asked.iter().enumerate() {
             let store = engine.store();
-            let last = store.series_id(&pair.endpoint, &pair.counter).and_then(|id| store.last(id));
+            let last = find(store, &pair.endpoint, &pair.counter).and_then(|found| store.last(found));
             let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
             let comma = if i == 0 { "" } else { "," };
             // What is unknown is time 0 and value 0, as in the original.
@@ -430,8 +456,8 @@ async fn delete_counters(
         let mut affected = 0;
         for endpoint in &asked.endpoints {
             for counter in &asked.counters {
-                if let Some(id) = engine.store().series_id(endpoint, counter) {
-                    engine.remove_series(id)?;
+                if let Some(found) = engine.store().find(endpoint, counter)? {
+                    engine.remove_series(found.id)?;
                     affected += 1;
                 }
             }

@@ -68,7 +68,9 @@ pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
 }
 
 fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
-    judge::check(&condition.func, &condition.op, context.config.rule_points_max())
+    // Decimal digits, as was checked before.
+    let right_value = condition.right_value.parse().unwrap_or(f64::INFINITY);
+    judge::check(&condition.func, &condition.op, right_value, context.config.rule_points_max())
         .map_err(|error| ApiError::bad(error.to_string()))
 }
 

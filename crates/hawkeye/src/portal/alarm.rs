@@ -11,7 +11,8 @@ use model::{Event, Status};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, QueryBuilder, Row, Sqlite, SqliteConnection};
 
-/// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison.
+/// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison. One
+/// that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its row.
 pub async fn record(connection: &mut SqliteConnection, event: &Event, condition: &str) -> sqlx::Result<()> {
     let (id, time) = (event.id(), local_time::format(event.time));
     let creator = match &event.rule {
@@ -49,12 +50,24 @@ pub async fn record(connection: &mut SqliteConnection, event: &Event, condition:
     .bind(event.template_id())
     .execute(&mut *connection)
     .await?;
-    sqlx::query("INSERT INTO events (event_caseId, step, cond, status, timestamp) VALUES (?, ?, ?, ?, ?)")
+    let closed =
+        event.explanation.as_ref().map(|explanation| explanation.closed.as_str()).filter(|why| !why.is_empty());
+    if let Some(why) = closed {
+        sqlx::query("UPDATE event_cases SET closed_at = ?, closed_note = ? WHERE id = ?")
+            .bind(&time)
+            .bind(why)
+            .bind(&id)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let sql = "INSERT INTO events (event_caseId, step, cond, status, timestamp, explanation) VALUES (?, ?, ?, ?, ?, ?)";
+    sqlx::query(sql)
         .bind(&id)
         .bind(event.current_step)
-        .bind(condition)
+        .bind(closed.unwrap_or(condition))
         .bind(i32::from(event.status == Status::Ok))
         .bind(&time)
+        .bind(event.explanation.as_ref().map(|explanation| explanation.to_json()))
         .execute(connection)
         .await?;
     Ok(())
@@ -63,8 +76,8 @@ pub async fn record(connection: &mut SqliteConnection, event: &Event, condition:
 /// Why a case was closed without a recovery; told in its event and its note.
 const RULE_GONE: &str = "the rule no longer applies";
 
-/// Closes the case with this id if it is open: its rule was removed, paused, is out of its hours, the host is in
-/// maintenance, or the series is gone, so that no recovery will come. The original leaves it open for ever.
+/// Closes the case with this id if it is open, silently: under `judge.semantics = "open-falcon"`, or when the queue no longer
+/// knows its PROBLEM. Otherwise an event does it.
 pub async fn close(connection: &mut SqliteConnection, id: &str, now: i64) -> sqlx::Result<()> {
     let now = local_time::format(now);
     let closed = sqlx::query(
@@ -192,6 +205,8 @@ pub struct EventRow {
     pub cond: String,
     pub status: i64,
     pub timestamp: Option<String>,
+    /// None of an event that an older version stored.
+    pub explanation: Option<model::Explanation>,
 }
 
 /// What a list of events or notes is narrowed to.
@@ -211,7 +226,7 @@ pub async fn events(
     limit: usize,
 ) -> sqlx::Result<Vec<EventRow>> {
     let mut query = QueryBuilder::<Sqlite>::new(
-        "SELECT id, event_caseId, coalesce(step, 0) AS step, cond, coalesce(status, 0) AS status, timestamp
+        "SELECT id, event_caseId, coalesce(step, 0) AS step, cond, coalesce(status, 0) AS status, timestamp, explanation
          FROM events WHERE event_caseId = ",
     );
     query.push_bind(&filter.case_id);
@@ -339,6 +354,7 @@ impl FromRow<'_, SqliteRow> for Case {
 
 impl FromRow<'_, SqliteRow> for EventRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<EventRow> {
+        let explanation: Option<String> = row.try_get("explanation")?;
         Ok(EventRow {
             id: row.try_get("id")?,
             case_id: row.try_get("event_caseId")?,
@@ -346,6 +362,7 @@ impl FromRow<'_, SqliteRow> for EventRow {
             cond: row.try_get("cond")?,
             status: row.try_get("status")?,
             timestamp: row.try_get("timestamp")?,
+            explanation: explanation.and_then(|json| serde_json::from_str(&json).ok()),
         })
     }
 }

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 /// The columns' lengths, in characters.
 pub const EXPRESSION_MAX: usize = 1024;
-pub const FUNC_MAX: usize = 16;
+/// The original has 16; conditions of several functions are longer.
+pub const FUNC_MAX: usize = 512;
 pub const OP_MAX: usize = 8;
 pub const RIGHT_VALUE_MAX: usize = 16;
 pub const NOTE_MAX: usize = 1024;

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod alarm;
 pub mod delivery;
 pub mod expression;
+pub mod gone;
 pub mod group;
 pub mod hbs;
 pub mod host;
@@ -39,8 +40,9 @@ use tokio::sync::watch;
 const CONNECTIONS_MAX: u32 = 4;
 /// Page cache of one connection. The whole portal of a thousand hosts is a few MiB; SQLite's default is 2 MiB.
 const CACHE_KIB: u32 = 512;
-/// Grows with each change of schema.sql that an existing file must follow.
-const SCHEMA_VERSION: i64 = 1;
+/// What brings a file from each version to the next, beginning with version 1. schema.sql is what they lead to.
+const MIGRATIONS: [&str; 1] = [include_str!("schema_2.sql")];
+const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 #[derive(Clone)]
 pub struct Portal {
@@ -100,19 +102,24 @@ impl Portal {
 
 async fn create_tables(pool: &SqlitePool) -> Result<()> {
     let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await?;
-    match found {
-        0 => {
-            let mut transaction = pool.begin().await?;
-            sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *transaction).await?;
-            sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(())
-        }
-        SCHEMA_VERSION => Ok(()),
+    let steps = match found {
+        0 => &[include_str!("schema.sql")][..],
+        1..=SCHEMA_VERSION => &MIGRATIONS[(found - 1) as usize..],
         newer => bail!(
             "its schema version is {newer}, this program knows up to {SCHEMA_VERSION}: run the newer program that wrote it"
         ),
+    };
+    if steps.is_empty() {
+        return Ok(());
     }
+    let mut transaction = pool.begin().await?;
+    for sql in steps {
+        sqlx::raw_sql(*sql).execute(&mut *transaction).await?;
+    }
+    let version = format!("PRAGMA user_version = {SCHEMA_VERSION}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -124,6 +131,36 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir()?;
         let portal = Portal::open(&dir.path().join("portal.db")).await?;
         Ok((dir, portal))
+    }
+
+    /// A file of version 1 has the tables of a new one when it was opened, and its rows.
+    #[tokio::test]
+    async fn an_older_file_is_brought_up_to_date() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let columns = async |portal: &Portal| -> Result<Vec<String>> {
+            let sql = "SELECT m.name || '.' || c.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c
+                       WHERE m.type = 'table' ORDER BY 1";
+            Ok(sqlx::query_scalar(sql).fetch_all(portal.pool()).await?)
+        };
+        let new = Portal::open(&dir.path().join("new.db")).await?;
+        let path = dir.path().join("old.db");
+        let old = Portal::open(&path).await?;
+        sqlx::raw_sql(
+            "ALTER TABLE events DROP COLUMN explanation; PRAGMA user_version = 1;
+             INSERT INTO events (step, cond) VALUES (1, 'kept');",
+        )
+        .execute(old.pool())
+        .await?;
+        assert_ne!(columns(&old).await?, columns(&new).await?);
+        old.close().await;
+        for _ in 0..2 {
+            let again = Portal::open(&path).await?;
+            assert_eq!(columns(&again).await?, columns(&new).await?);
+            let kept: String = sqlx::query_scalar("SELECT cond FROM events").fetch_one(again.pool()).await?;
+            assert_eq!(kept, "kept");
+            again.close().await;
+        }
+        Ok(())
     }
 
     #[tokio::test]

@@ -43,12 +43,12 @@ struct Now {
 }
 
 /// Not in maintenance.
-fn is_monitored(host: &HostRow, now: i64) -> bool {
+pub(super) fn is_monitored(host: &HostRow, now: i64) -> bool {
     host.maintain_begin > now || host.maintain_end < now
 }
 
 /// The window of a strategy, compared as texts, as the original's SQL does: also with one side empty or past 24:00.
-fn is_open(begin: &str, end: &str, now: &str) -> bool {
+pub(super) fn is_open(begin: &str, end: &str, now: &str) -> bool {
     if begin.is_empty() && end.is_empty() {
         return true;
     }

@@ -78,7 +78,7 @@ CREATE TABLE strategy (
   tags VARCHAR(256) NOT NULL DEFAULT '',
   max_step INTEGER NOT NULL DEFAULT 1,
   priority INTEGER NOT NULL DEFAULT 0,
-  func VARCHAR(16) NOT NULL DEFAULT 'all(#1)',
+  func VARCHAR(512) NOT NULL DEFAULT 'all(#1)', -- the original has 16
   op VARCHAR(8) NOT NULL DEFAULT '',
   right_value VARCHAR(64) NOT NULL,
   note VARCHAR(128) NOT NULL DEFAULT '',
@@ -90,7 +90,7 @@ CREATE INDEX idx_strategy_tpl_id ON strategy (tpl_id);
 CREATE TABLE expression (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   expression VARCHAR(1024) NOT NULL,
-  func VARCHAR(16) NOT NULL DEFAULT 'all(#1)',
+  func VARCHAR(512) NOT NULL DEFAULT 'all(#1)', -- the original has 16
   op VARCHAR(8) NOT NULL DEFAULT '',
   right_value VARCHAR(16) NOT NULL DEFAULT '',
   max_step INTEGER NOT NULL DEFAULT 1,
@@ -193,7 +193,7 @@ CREATE TABLE event_cases (
   id VARCHAR(50) PRIMARY KEY NOT NULL,
   endpoint VARCHAR(100) NOT NULL,
   metric VARCHAR(200) NOT NULL,                 -- the counter text
-  func VARCHAR(50),
+  func VARCHAR(512),                            -- the original has 50
   cond VARCHAR(200) NOT NULL,
   note VARCHAR(500),
   max_step INTEGER,
@@ -220,7 +220,8 @@ CREATE TABLE events (
   step INTEGER,
   cond VARCHAR(200) NOT NULL,
   status INTEGER DEFAULT 0,                     -- 0 PROBLEM, 1 OK
-  timestamp TEXT
+  timestamp TEXT,
+  explanation TEXT                              -- Hawkeye's own: JSON, see docs/rules.md
 );
 CREATE INDEX idx_events_case ON events (event_caseId);
 CREATE INDEX idx_events_timestamp ON events (timestamp);

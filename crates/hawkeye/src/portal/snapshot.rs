@@ -26,6 +26,8 @@ pub struct Snapshot {
     /// Places in `strategies`, by template.
     pub(super) by_template: HashMap<i64, Vec<usize>>,
     pub(super) expressions: Vec<Expression>,
+    /// Ids of expressions that are switched off.
+    pub(super) paused: Vec<i64>,
     /// Directories by group.
     pub(super) plugin_dirs: HashMap<i64, Vec<String>>,
 }
@@ -80,6 +82,8 @@ async fn load(connection: &mut SqliteConnection) -> sqlx::Result<Snapshot> {
     .fetch_all(&mut *connection)
     .await?;
     snapshot.expressions = expressions.into_iter().map(Expression::from).collect();
+    snapshot.paused =
+        sqlx::query_scalar("SELECT id FROM expression WHERE pause <> 0").fetch_all(&mut *connection).await?;
     let dirs: Vec<(i64, String)> =
         sqlx::query_as("SELECT grp_id, dir FROM plugin_dir").fetch_all(&mut *connection).await?;
     for (group, dir) in dirs {

@@ -8,7 +8,8 @@ use serde::Serialize;
 /// The columns' lengths, in characters.
 pub const METRIC_MAX: usize = 128;
 pub const TAGS_MAX: usize = 256;
-pub const FUNC_MAX: usize = 16;
+/// The original has 16; conditions of several functions are longer.
+pub const FUNC_MAX: usize = 512;
 pub const OP_MAX: usize = 8;
 pub const RIGHT_VALUE_MAX: usize = 64;
 pub const NOTE_MAX: usize = 128;

@@ -1,17 +1,18 @@
 //! All six roles in one process.
 //!
 //! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
-//! the last minutes judged again → alarm → hbs → transfer and graph → api and admin. Each step that fails ends the start with
+//! the last minutes judged again → alarm → index → hbs → transfer and graph → api and admin. Each step that fails ends the start with
 //! one line that names the fix.
-//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the rules, then
+//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the index, the rules, then
 //! alarm, which leaves its undelivered rows for the next start; the log is synced last.
 
 use super::doors::{Doors, Sockets};
-use super::{SHARDS, Signals, StoreKeeper, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
+use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
 use super::{open_store, show_gauges, why};
 use crate::config::{Config, Semantics};
 use crate::engine::Engine;
 use crate::ingest::Ingest;
+use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::portal::{Portal, admin};
 use crate::role::agent::AgentConfig;
@@ -56,7 +57,7 @@ pub async fn serve(
     show_gauges(&metrics, &engine);
 
     let in_effect = rules.subscribe();
-    let mut keeper = StoreKeeper::start(engine.clone());
+    let mut keeper = Keeper::start(engine.clone());
     let (stop_rules, rules_stopping) = watch::channel(false);
     let mut rules_task = JoinSet::new();
     rules_task.spawn(async move {
@@ -66,6 +67,7 @@ pub async fn serve(
     let (stop_alarm, alarm_stopping) = watch::channel(false);
     let mut alarm_task = JoinSet::new();
     alarm_task.spawn(alarm::run(portal.clone(), queue.clone(), config.clone(), metrics.clone(), alarm_stopping));
+    let mut index = IndexTask::start(&config, &engine, &metrics);
 
     let (stop_doors, doors_stopping) = watch::channel(false);
     let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
@@ -82,7 +84,7 @@ pub async fn serve(
         .merge(ui::router(first_page(&api_context)))
         .merge(health_router(&metrics));
     let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
-    let admin = admin_router(&metrics).merge(graph::http::router(&graph));
+    let admin = admin_router(&metrics).merge(graph::http::router(&graph, index.routes.take()));
     doors.open_rpc("hbs_rpc", sockets.hbs_rpc, hbs);
     doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
     let push = transfer::http::PushContext {
@@ -114,7 +116,8 @@ pub async fn serve(
         Some(ended) = agent_task.join_next() => Some(why("the agent", ended)),
         Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
         Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
-        () = keeper.ended() => Some(anyhow::anyhow!("the store's thread ended by itself")),
+        Some(ended) = index.task.join_next() => Some(why("the index", ended)),
+        name = keeper.ended() => Some(anyhow::anyhow!("the store's {name} thread ended by itself")),
     };
     tracing::info!("stopping");
     end_at_once_when_asked_again(signals);
@@ -123,6 +126,8 @@ pub async fn serve(
     end("the agent", &mut agent_task, &mut faults).await;
     stop_doors.send_replace(true);
     doors.closed().await;
+    index.stop.send_replace(true);
+    end("the index", &mut index.task, &mut faults).await;
     stop_rules.send_replace(true);
     end("the rules task", &mut rules_task, &mut faults).await;
     stop_alarm.send_replace(true);

@@ -51,16 +51,27 @@ impl UiData for Double {
         Some(Point { time: self.now - age, value: *value })
     }
 
-    fn history(&self, host: &str, counter: &str, from: i64, to: i64) -> Result<Option<Grid>, String> {
-        if counter == "broken" {
-            return Err("cannot read block/1.blk".to_string());
+    fn history(
+        &self,
+        host: &str,
+        counters: &[String],
+        (from, to): (i64, i64),
+        visit: &mut dyn FnMut(&str, Grid) -> bool,
+    ) -> Result<(), String> {
+        for counter in counters {
+            if counter == "broken" {
+                return Err("cannot read block/1.blk".to_string());
+            }
+            if host != "many" && !COUNTERS.iter().any(|row| row.0 == host && row.1 == counter) {
+                continue;
+            }
+            let times = (from..=to).filter(|time| time % 60 == 0);
+            let values = times.map(|time| (time, (time % 120 == 0).then_some(1.5))).collect();
+            if !visit(counter, Grid { step: 60, values }) {
+                break;
+            }
         }
-        if host != "many" && !COUNTERS.iter().any(|row| row.0 == host && row.1 == counter) {
-            return Ok(None);
-        }
-        let times = (from..=to).filter(|time| time % 60 == 0);
-        let values = times.map(|time| (time, (time % 120 == 0).then_some(1.5))).collect();
-        Ok(Some(Grid { step: 60, values }))
+        Ok(())
     }
 }
 
@@ -267,8 +278,14 @@ fn the_first_hosts_by_name_are_listed() {
         fn last(&self, _: &str, _: &str) -> Option<Point> {
             None
         }
-        fn history(&self, _: &str, _: &str, _: i64, _: i64) -> Result<Option<Grid>, String> {
-            Ok(None)
+        fn history(
+            &self,
+            _: &str,
+            _: &[String],
+            _: (i64, i64),
+            _: &mut dyn FnMut(&str, Grid) -> bool,
+        ) -> Result<(), String> {
+            Ok(())
         }
     }
     let found = find_hosts(&Many, "", 1000 + SILENT_AFTER_S);

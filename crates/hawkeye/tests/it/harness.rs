@@ -61,6 +61,15 @@ impl Server {
         self.child.wait().expect("wait");
     }
 
+    /// Lets no file of the running server grow beyond `bytes`; `None` takes that back.
+    pub fn limit_file_bytes(&self, bytes: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        let limit = Rlimit { current: bytes.or(maximum), maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit)
+            .expect("a limit within what this process has");
+    }
+
     /// Starts the program again on the same directory and ports, after `kill` or `stop`.
     pub fn restart(&mut self) {
         let (child, stdout) = spawn(self.dir.path());
@@ -108,6 +117,14 @@ impl Server {
             .filter(|line| line.starts_with(name))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
+    }
+
+    /// Returns when nothing is to be delivered any more. A crash between a target's answer and its note in the table repeats
+    /// the delivery (better than losing one), which most tests are not about.
+    pub fn wait_for_deliveries(&self) {
+        while self.metric("hawkeye_alarm_deliveries_waiting") > 0.0 {
+            std::thread::yield_now();
+        }
     }
 
     /// Logs in as root.

@@ -5,6 +5,7 @@
 mod harness;
 
 mod alarms;
+mod disk;
 mod durability;
 mod graph;
 mod hostile;

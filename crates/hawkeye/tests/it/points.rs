@@ -56,6 +56,7 @@ fn items_are_refused_one_by_one() {
         with("step", json!(0)),
         with("metric", json!("m".repeat(511))),
         with("timestamp", json!(minute + 4000)),
+        with("timestamp", json!(minute - 31 * 86_400)),
         with("tags", json!({"a": 1})),
         with("metric", json!("numeric.text")).as_object().map(|item| {
             let mut item = item.clone();
@@ -71,6 +72,7 @@ fn items_are_refused_one_by_one() {
     assert_eq!(api.history("h", "good", minute - 60, minute), [(minute, 1.5)]);
     assert_eq!(api.history("h", "numeric.text", minute - 60, minute), [(minute, 25.0)]);
     assert_eq!(server.metric("hawkeye_items_refused_total{door=\"rpc\",reason=\"future\"}"), 1.0);
+    assert_eq!(server.metric("hawkeye_items_refused_total{door=\"rpc\",reason=\"too_old\"}"), 1.0);
     // The refused point did not poison its series.
     server.update(json!([gauge("h", "bad", 3.0, minute)]));
     assert_eq!(api.history("h", "bad", minute - 60, minute), [(minute, 3.0)]);

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn condition(kind: Kind, first: u32, n: u32, operator: Operator, right: f64) -> Condition {
-    Condition { function: Function { kind, first, n }, operator, right }
+    Condition { function: Function { kind, first, n }, operator, right, high: right + 2.0 }
 }
 
 /// `values` newest first, `?` unknown; `expected` as `holds left`, or `?`.
@@ -55,6 +55,8 @@ fn operators() -> impl Strategy<Value = Operator> {
         Operator::LessOrEqual,
         Operator::Greater,
         Operator::GreaterOrEqual,
+        Operator::Inside,
+        Operator::Outside,
     ])
 }
 
@@ -95,7 +97,7 @@ fn possible(condition: &Condition, values: &mut Vec<f64>, at: usize, out: &mut V
     match values[at..].iter().position(|v| v.is_nan()) {
         None => out.push(condition.judge(values).holds),
         Some(offset) => {
-            for guess in GUESSES.into_iter().chain([condition.right]) {
+            for guess in GUESSES.into_iter().chain([condition.right, condition.high]) {
                 values[at + offset] = guess;
                 possible(condition, values, at + offset + 1, out);
             }

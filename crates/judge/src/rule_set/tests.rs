@@ -51,7 +51,7 @@ fn key<'a>(endpoint: &'a str, metric: &'a str, tags: &'a str) -> SeriesKey<'a> {
 fn matched(set: &RuleSet, key: SeriesKey<'_>) -> String {
     let mut numbers = Vec::new();
     set.rules_of(key, &mut String::new(), &mut numbers);
-    let names: Vec<String> = numbers.iter().map(|number| set.rules[*number as usize].id.to_string()).collect();
+    let names: Vec<String> = numbers.iter().map(|number| set.rules[*number as usize].id().to_string()).collect();
     names.join(", ")
 }
 

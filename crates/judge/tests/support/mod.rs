@@ -4,6 +4,7 @@
 
 #![allow(dead_code)] // each test uses its part
 
+pub mod condition;
 pub mod naive;
 
 use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
@@ -37,6 +38,10 @@ pub struct Table(pub Vec<Series>);
 impl Window for Table {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         out.extend(self.0[series.0 as usize].points.iter().rev().take(count));
+    }
+
+    fn meta(&self, series: SeriesId) -> Option<(CounterType, u32)> {
+        self.0.get(series.0 as usize).map(|series| (series.counter_type, series.step))
     }
 
     fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
@@ -78,7 +83,24 @@ impl World {
             }
         }
         self.close(&closed);
+        self.refill(0);
         refused
+    }
+
+    /// Asks the series again that have a part in conditions over several; the server does it for all shards.
+    fn refill(&mut self, now: i64) {
+        for (number, row) in self.table.0.iter().enumerate() {
+            let series = SeriesId(number as u32);
+            self.judge.refill(series, row.counter_type, row.step, &self.table, now);
+        }
+    }
+
+    /// Looks at the clock.
+    pub fn tick(&mut self, now: i64) -> &[Event] {
+        let before = self.events.len();
+        self.judge.tick(now, &self.table, &mut self.events);
+        self.keep(before);
+        &self.events[before..]
     }
 
     /// Takes the alarms of a rule that is gone out of the queue, as the server does.
@@ -95,6 +117,15 @@ impl World {
         id
     }
 
+    /// Deletes a series and its points, and makes it anew.
+    pub fn forget(&mut self, series: SeriesId) {
+        let closed = self.judge.unbind(series);
+        self.close(&closed);
+        let row = &mut self.table.0[series.0 as usize];
+        row.points.clear();
+        self.judge.bind(series, row.key(), row.counter_type);
+    }
+
     pub fn change_type(&mut self, series: SeriesId, counter_type: CounterType) {
         let row = &mut self.table.0[series.0 as usize];
         if row.counter_type != counter_type {
@@ -103,7 +134,7 @@ impl World {
         }
     }
 
-    /// Stores and judges a point; the events that it made.
+    /// Stores and judges a point; the events that it made. Somebody has looked at the clock just before.
     pub fn push(&mut self, series: SeriesId, point: Point, now: i64) -> &[Event] {
         let before = self.events.len();
         let row = &mut self.table.0[series.0 as usize];
@@ -111,7 +142,7 @@ impl World {
         let (counter_type, step) = (row.counter_type, row.step);
         let sample = Sample { series, point };
         self.judge.on_point(sample, counter_type, step, &self.table, now, &mut self.events);
-        self.keep(series, before);
+        self.keep(before);
         &self.events[before..]
     }
 
@@ -126,16 +157,25 @@ impl World {
         for (series, event) in &self.queue {
             self.judge.restore(*series, event);
         }
+        self.refill(now);
         for number in 0..self.table.0.len() {
             let series = SeriesId(number as u32);
             let row = &self.table.0[number];
             let before = self.events.len();
             self.judge.catch_up(series, row.counter_type, row.step, &self.table, now, &mut self.events);
-            self.keep(series, before);
+            self.keep(before);
         }
+        let before = self.events.len();
+        self.judge.joins().settle(now, self.options.min_interval_s);
+        self.keep(before);
     }
 
-    fn keep(&mut self, series: SeriesId, before: usize) {
-        self.queue.extend(self.events[before..].iter().map(|event| (series, event.clone())));
+    /// Takes what the joins decided, too, and puts all into the queue.
+    fn keep(&mut self, before: usize) {
+        self.judge.joins().hand_over(|events| self.events.append(events));
+        for event in &self.events[before..] {
+            let series = self.table.0.iter().position(|series| series.key() == event.key()).expect("a series of ours");
+            self.queue.push((SeriesId(series as u32), event.clone()));
+        }
     }
 }

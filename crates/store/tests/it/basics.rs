@@ -25,7 +25,7 @@ fn points_survive_a_kill_with_and_without_a_flush() {
         let expected: Vec<(i64, f64)> = (0..100).map(|i| (NOW - 6000 + 60 * i, i as f64)).collect();
         assert_eq!(history(&store, a), expected);
         assert_eq!(history(&store, b), [(NOW, -0.5)]);
-        assert_eq!(store.last_raw(a), Some(Point { time: NOW - 60, value: 99.0 }));
+        assert_eq!(store.last_raw(found(&store, a)), Some(Point { time: NOW - 60, value: 99.0 }));
         let stats = store.stats();
         assert_eq!((stats.series, stats.endpoints, stats.hot_points), (2, 2, 101));
         assert_eq!(stats.blocks, usize::from(flush));
@@ -112,11 +112,11 @@ fn removed_series_are_gone_for_good_and_their_ids_too() {
         }
         assert_eq!(store.remove_endpoint("a").expect("room"), 1);
         let mut out = Vec::new();
-        assert!(matches!(store.history(a, 0, NOW, &mut out), Err(Error::UnknownSeries(_))));
+        assert!(matches!(store.history(found(&store, a), 0, NOW, &mut out), Err(Error::UnknownSeries(_))));
         assert_eq!(put(&store, a, NOW, 3.0).unknown, 1);
         drop(store);
         let store = open(&disk);
-        assert_eq!(store.series_id("a", "m"), None);
+        assert_eq!(id_of(&store, "a", "m"), None);
         let again = gauge(&store, "a");
         assert!(again != a && again != b);
         assert_eq!(history(&store, again), []);
@@ -279,7 +279,7 @@ fn a_lost_definition_never_lends_its_points_to_another_series() {
         disk.corrupt(&path, disk.content(&path).len() as u64 - 3);
         let (store, recovery) = open_with(&disk, options());
         assert!(recovery.torn_bytes_cut > 0);
-        assert_eq!(store.series_id("c", "m"), None);
+        assert_eq!(id_of(&store, "c", "m"), None);
         for round in 0..2 {
             let id = gauge(&store, &format!("new-{round}"));
             assert!(!ids.contains(&id));
@@ -287,4 +287,39 @@ fn a_lost_definition_never_lends_its_points_to_another_series() {
         }
         assert_eq!(history(&store, ids[0]), [(NOW, 1.0)]);
     }
+}
+
+#[test]
+fn a_walk_in_pages_meets_each_live_series_once_and_those_that_come_meanwhile() {
+    let store = open(&FakeDisk::default());
+    let ids: Vec<SeriesId> = (0..10).map(|i| gauge(&store, &format!("e{i}"))).collect();
+    for gone in [0, 3, 4, 9] {
+        store.remove_series(ids[gone]).expect("room");
+    }
+    let walk = |limit: usize| {
+        let (mut from, mut seen, mut pages) = (SeriesId(0), Vec::new(), 0);
+        while from < store.series_end() {
+            let page_start = seen.len();
+            let mut each = |id: SeriesId, key: SeriesKey<'_>, counter_type, step| {
+                assert_eq!((counter_type, step), (CounterType::Gauge, 60));
+                assert_eq!(key.endpoint, format!("e{}", id.0 - ids[0].0));
+                seen.push(id);
+            };
+            from = store.series_page(from, limit, &mut each);
+            assert!(seen.len() - page_start <= limit);
+            pages += 1;
+        }
+        (seen, pages)
+    };
+    let live: Vec<SeriesId> = [1, 2, 5, 6, 7, 8].map(|i| ids[i]).to_vec();
+    assert_eq!(walk(2), (live.clone(), 3));
+    assert_eq!(walk(100), (live, 1));
+    let end = store.series_end();
+    let new = gauge(&store, "later");
+    assert!(new >= end);
+    let mut seen = Vec::new();
+    assert_eq!(store.series_page(end, 5, &mut |id, _, _, _| seen.push(id)), store.series_end());
+    assert_eq!(seen, [new]);
+    let beyond = SeriesId(1_000_000);
+    assert_eq!(store.series_page(beyond, 5, &mut |_, _, _, _| panic!("nothing is there")), beyond);
 }

@@ -1,29 +1,97 @@
-//! No room: an error that names the file, nothing acknowledged lost, and writing resumes by itself.
+//! No room: an error that names the file, nothing acknowledged lost, judging goes on, and writing resumes by itself.
 
 use crate::*;
-use store::{Error, Fsync};
+use store::{Error, Fsync, Observer, ShardView};
+
+/// Times of the points that an observer was shown.
+#[derive(Default)]
+struct Seen(Vec<i64>);
+
+impl Observer for Seen {
+    fn newest(&mut self, _: usize, sample: Sample, _: CounterType, _: &ShardView<'_>) {
+        self.0.push(sample.point.time);
+    }
+}
 
 #[test]
-fn a_full_log_refuses_the_batch_whole_and_recovers() {
+fn what_a_full_log_refuses_is_judged_and_kept_when_it_is_sent_again() {
     for room in 0..60 {
         let disk = FakeDisk::default();
         let store = open(&disk);
         let a = gauge(&store, "a");
-        put(&store, a, NOW - 120, 1.0);
+        put(&store, a, NOW - 3600, 1.0);
         disk.set_room(Some(room));
-        let batch: Vec<Sample> = (0..40).map(|i| sample(a, NOW - 60, f64::from(i) / 3.0)).collect();
-        let error = store.append(&batch, NOW, &mut ()).expect_err("no room");
+        let batch: Vec<Sample> = (1..40).map(|i| sample(a, NOW - 3600 + 60 * i, i as f64 / 3.0)).collect();
+        let mut seen = Seen::default();
+        let error = store.append(&batch, NOW, &mut seen).expect_err("no room");
         let Error::Disk { path, .. } = &error else { panic!("{error}") };
         assert_eq!(path.to_str(), Some("data/log/00000001.log"));
-        assert_eq!(history(&store, a), [(NOW - 120, 1.0)], "nothing of the batch is applied");
+        assert_eq!(seen.0, batch.iter().map(|sample| sample.point.time).collect::<Vec<_>>());
+        let stats = store.stats();
+        assert_eq!((stats.log_errors, stats.points_total, stats.unjudged), (1, 40, 0));
         disk.set_room(None);
-        put(&store, a, NOW - 60, 7.0);
+        if room % 2 == 0 {
+            let appended = store.append(&batch, NOW, &mut seen).expect("room");
+            assert_eq!((appended.duplicate, seen.0.len()), (39, 39), "in memory already, and not judged twice");
+        } else {
+            put(&store, a, NOW - 1200, 7.0);
+        }
+        let before = history(&store, a);
         drop(store);
         disk.restart_after_kill();
         let (store, recovery) = open_with(&disk, options());
         assert_eq!((recovery.torn_bytes_cut, recovery.corrupt), (0, Vec::new()));
-        assert_eq!(history(&store, a), [(NOW - 120, 1.0), (NOW - 60, 7.0)]);
+        let after = history(&store, a);
+        if room % 2 == 0 {
+            assert_eq!(after, before, "what was answered is kept");
+        } else {
+            assert_eq!(after, [(NOW - 3600, 1.0), (NOW - 1200, 7.0)], "nobody was told that the rest is");
+        }
     }
+}
+
+#[test]
+fn a_flush_makes_durable_what_the_log_refused() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let a = gauge(&store, "a");
+    disk.set_room(Some(0));
+    store.append(&[sample(a, NOW, 1.0)], NOW, &mut ()).expect_err("no room");
+    disk.set_room(None);
+    store.flush(NOW).expect("room");
+    drop(store);
+    disk.restart_after_power_cut(1);
+    assert_eq!(history(&open(&disk), a), [(NOW, 1.0)]);
+}
+
+#[test]
+fn memory_for_what_no_disk_takes_has_an_end() {
+    const FLUSH_BYTES: usize = 4096;
+    let disk = FakeDisk::default();
+    let (store, _) = open_with(&disk, Options { flush_bytes: FLUSH_BYTES, ..options() });
+    let a = gauge(&store, "a");
+    disk.set_room(Some(0));
+    let mut seen = Seen::default();
+    let mut put = |i: i64| store.append(&[sample(a, NOW - 600_000 + 60 * i, i as f64 / 7.0)], NOW, &mut seen);
+    for i in 0..5000 {
+        put(i).expect_err("no room");
+        if i % 500 == 0 {
+            // Fails as well, and forgets nothing by it.
+            store.flush(NOW).expect_err("no room");
+        }
+    }
+    let stats = store.stats();
+    let unjudged = stats.unjudged as usize;
+    assert!((2 * FLUSH_BYTES..2 * FLUSH_BYTES + 100).contains(&stats.unflushed_bytes), "{stats:?}");
+    assert!(unjudged > 1000 && store.unjudged() == stats.unjudged, "{stats:?}");
+    disk.set_room(None);
+    put(5000).expect("room");
+    assert!(store.tick(NOW + 10_000).expect("room").flushed);
+    assert_eq!(store.stats().unflushed_bytes, 0);
+    disk.set_room(Some(0));
+    put(5001).expect_err("no room");
+    assert_eq!(seen.0.len(), 5002 - unjudged);
+    assert_eq!(history(&store, a).len(), 5002 - unjudged);
 }
 
 #[test]
@@ -66,10 +134,31 @@ fn a_sync_that_fails_is_told_and_leads_to_a_flush() {
     let error = store.append(&[sample(a, NOW - 60, 1.0)], NOW, &mut ()).expect_err("sync fails");
     assert!(matches!(error, Error::Disk { what: "sync", .. }), "{error}");
     disk.set_sync_fails(false);
+    // Its own bytes are sure; those that the disk forgot before are not, until a flush has them.
+    put(&store, a, NOW, 2.0);
     assert!(store.tick(NOW).expect("room").flushed);
     disk.restart_after_power_cut(1);
     let (store, _) = open_with(&disk, options());
-    assert!(history(&store, a).contains(&(NOW - 120, 1.0)));
+    assert_eq!(history(&store, a), [(NOW - 120, 1.0), (NOW - 60, 1.0), (NOW, 2.0)]);
+}
+
+#[test]
+fn after_a_failed_sync_what_is_answered_is_sure_also_before_the_flush() {
+    for seed in 0..16 {
+        let disk = FakeDisk::default();
+        let (store, _) = open_with(&disk, Options { fsync: Fsync::Always, ..options() });
+        let a = gauge(&store, "a");
+        put(&store, a, NOW - 120, 1.0);
+        disk.set_sync_fails(true);
+        store.append(&[sample(a, NOW - 60, 1.0)], NOW, &mut ()).expect_err("sync fails");
+        disk.set_sync_fails(false);
+        put(&store, a, NOW, 2.0);
+        drop(store);
+        disk.restart_after_power_cut(seed);
+        let (store, _) = open_with(&disk, options());
+        let found = history(&store, a);
+        assert!(found.contains(&(NOW - 120, 1.0)) && found.contains(&(NOW, 2.0)), "{found:?}");
+    }
 }
 
 #[test]
@@ -79,13 +168,13 @@ fn a_definition_without_room_is_no_series() {
     disk.set_room(Some(5));
     let error = store.create(key("a", "m", ""), CounterType::Gauge, 60).expect_err("no room");
     assert!(matches!(error, Error::Disk { .. }));
-    assert_eq!(store.series_id("a", "m"), None);
+    assert_eq!(id_of(&store, "a", "m"), None);
     disk.set_room(None);
     let b = gauge(&store, "b");
     put(&store, b, NOW, 1.0);
     drop(store);
     let store = open(&disk);
-    assert_eq!(store.series_id("a", "m"), None);
+    assert_eq!(id_of(&store, "a", "m"), None);
     assert_eq!(history(&store, b), [(NOW, 1.0)]);
 }
 

@@ -3,6 +3,7 @@
 use crate::*;
 use std::fs;
 use std::path::Path;
+use store::{Cf, Query};
 
 const FORMS: usize = 8;
 
@@ -33,6 +34,9 @@ fn series(store: &Store, i: usize) -> SeriesId {
     store.create(key(&endpoint, "a.metric", &tags), counter_type, 300).expect("room")
 }
 
+/// A series whose name is in a cold run: the default for silence is two days.
+const SILENT_SINCE: i64 = NOW - 5 * 86_400;
+
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v01")
 }
@@ -45,6 +49,8 @@ fn write_this_version() {
     let (store, _) = Store::open(Options { dir: golden(), ..options() }, NOW).expect("opens");
     let removed = gauge(&store, "removed");
     put(&store, removed, NOW, 1.0);
+    let silent = gauge(&store, "silent");
+    put(&store, silent, SILENT_SINCE, 7.5);
     for i in 0..FORMS {
         let id = series(&store, i);
         let all = points(i);
@@ -57,15 +63,23 @@ fn write_this_version() {
             }
         }
     }
+    // The first day is over: one block, with both kinds of roll-ups.
+    while store.merge_step(NOW, 1 << 20).expect("room").more {}
+    let stats = store.stats();
+    assert!(stats.raw.blocks > 1 && stats.rollups_5m.blocks > 0 && stats.rollups_1h.blocks > 0);
+    let asleep = [NOW, NOW + 60].map(|now| store.sleep_silent(now, &mut |_, _| ()).expect("room").asleep);
+    assert_eq!(asleep, [0, 1]);
     store.remove_series(removed).expect("room");
     store.close(NOW).expect("room");
+    drop(store);
+    fs::remove_file(golden().join("LOCK")).expect("it was there");
 }
 
 #[test]
 fn version_01_reads() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let dir = dir.path();
-    for sub in ["log", "block", "."] {
+    for sub in ["log", "block", "cold", "."] {
         fs::create_dir_all(dir.join(sub)).expect("a directory");
         for entry in fs::read_dir(golden().join(sub)).expect("testdata") {
             let entry = entry.expect("an entry");
@@ -78,9 +92,15 @@ fn version_01_reads() {
     assert_eq!((recovery.series, recovery.corrupt, recovery.torn_bytes_cut), (FORMS, Vec::new(), 0));
     assert!(recovery.blocks > 0 && recovery.points_replayed > 0);
     for i in 0..FORMS {
-        let id = store.series_id(&format!("host-{}", i % 2), &format!("a.metric/n={i}")).expect("known");
+        let id = id_of(&store, &format!("host-{}", i % 2), &format!("a.metric/n={i}")).expect("known");
         assert_eq!(history(&store, id), points(i), "series {i}");
+        let query = Query { from: NOW - 90_000, to: NOW, cf: Cf::Max, now: NOW + 60 * 86_400 };
+        let rolled_up = store.query(found(&store, id), &query).expect("reads");
+        assert_eq!(rolled_up.step, 180 * 300);
+        assert!(rolled_up.values.iter().any(|row| row.1.is_some()), "series {i}");
         assert_eq!(series(&store, i), id);
     }
-    assert_eq!(store.series_id("removed", "m"), None);
+    assert_eq!(id_of(&store, "removed", "m"), None);
+    let silent = id_of(&store, "silent", "m").expect("asleep, not gone");
+    assert_eq!((history(&store, silent), store.stats().series_asleep), (vec![(SILENT_SINCE, 7.5)], 1));
 }

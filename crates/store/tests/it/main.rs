@@ -4,15 +4,18 @@ mod basics;
 mod crash;
 mod disk_full;
 mod formats;
+mod merges;
 mod model_test;
 mod queries;
+mod sleep;
+mod threads;
 mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use std::path::PathBuf;
 use std::sync::Arc;
 use stdx::FakeDisk;
-use store::{Appended, Options, Recovery, Store};
+use store::{Appended, Cf, Found, Grid, Options, Recovery, Store};
 
 /// A Sunday noon; nothing depends on it.
 const NOW: i64 = 1_600_000_000 / 86_400 * 86_400 + 43_200;
@@ -47,12 +50,63 @@ fn put(store: &Store, series: SeriesId, time: i64, value: f64) -> Appended {
     store.append(&[sample(series, time, value)], NOW, &mut ()).expect("the disk has room")
 }
 
+/// What a caller that looked the series up would have; one that is not there reads as a gauge.
+fn found(store: &Store, id: SeriesId) -> Found {
+    let (counter_type, step) = store.info(id).map_or((CounterType::Gauge, 60), |info| (info.counter_type, info.step));
+    Found { id, counter_type, step }
+}
+
+fn id_of(store: &Store, endpoint: &str, counter: &str) -> Option<SeriesId> {
+    store.find(endpoint, counter).expect("the names read").map(|found| found.id)
+}
+
 fn history(store: &Store, series: SeriesId) -> Vec<(i64, f64)> {
     history_of(store, series, 0, i64::MAX)
 }
 
 fn history_of(store: &Store, series: SeriesId, from: i64, to: i64) -> Vec<(i64, f64)> {
     let mut out = Vec::new();
-    store.history(series, from, to, &mut out).expect("history reads");
+    store.history(found(store, series), from, to, &mut out).expect("history reads");
     out.iter().map(|point| (point.time, point.value)).collect()
+}
+
+/// The rows that the points themselves give, as the rules say: rates over at most two steps, not over resets.
+fn rows_of_points(points: &[(i64, f64)], is_gauge: bool, grid: &Grid, row_s: i64, cf: Cf) -> Vec<Option<f64>> {
+    let mut values: Vec<(i64, f64)> = Vec::new();
+    if is_gauge {
+        values.extend_from_slice(points);
+    } else {
+        for pair in points.windows(2) {
+            let ((t0, v0), (t1, v1)) = (pair[0], pair[1]);
+            if t1 - t0 <= 120 && v1 >= v0 {
+                values.push((t1, (v1 - v0) / (t1 - t0) as f64));
+            }
+        }
+    }
+    let mut before = i64::MIN;
+    let row = |(end, _): &(i64, Option<f64>)| {
+        let after = before.max(end - row_s);
+        before = *end;
+        let row = values.partition_point(|(time, _)| *time <= after)..values.partition_point(|(time, _)| time <= end);
+        let row: Vec<f64> = values[row.start..row.end.max(row.start)].iter().map(|(_, value)| *value).collect();
+        let best = row.iter().copied();
+        match cf {
+            Cf::Average => (!row.is_empty()).then(|| row.iter().sum::<f64>() / row.len() as f64),
+            Cf::Max => best.reduce(f64::max),
+            Cf::Min => best.reduce(f64::min),
+            Cf::Last => row.last().copied(),
+        }
+    };
+    grid.values.iter().map(row).collect()
+}
+
+fn assert_close(got: &Grid, expected: &[Option<f64>], context: &str) {
+    assert_eq!(got.values.len(), expected.len(), "{context}");
+    for ((time, got), expected) in got.values.iter().zip(expected) {
+        let close = match (got, expected) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-12 * a.abs().max(b.abs()).max(1e-300),
+            (a, b) => a == b,
+        };
+        assert!(close, "{context}, at {time}: {got:?}, want {expected:?}");
+    }
 }

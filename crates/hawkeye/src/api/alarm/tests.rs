@@ -17,6 +17,7 @@ fn event(id: i64, endpoint: &str, metric: &str, priority: i32, status: Status, t
         left_value: 5.0,
         current_step: 1,
         time,
+        explanation: None,
     }
 }
 

@@ -26,6 +26,7 @@ fn event(status: Status, step: i32, time: i64) -> Event {
         left_value: 3.0,
         current_step: step,
         time,
+        explanation: None,
     }
 }
 

@@ -119,6 +119,7 @@ impl Intake {
                     self.plan(event, &mut transaction, &mut known, &mut tally).await?;
                 }
                 What::Closed(id) => alarm::close(&mut transaction, id, clock::now()).await?,
+                What::Over(closing) => unreachable!("{closing:?} was written as an event or a closing"),
             }
         }
         let dropped = deliverer.store(&mut transaction, &tally.deliveries).await?;

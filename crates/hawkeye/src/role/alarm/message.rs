@@ -8,10 +8,12 @@ use model::Event;
 use model::Tags;
 use model::number::five_decimals;
 
-/// The text of an SMS and of an instant message, and the subject of a mail.
+/// The text of an SMS and of an instant message, and the subject of a mail. Behind the original's fields stands why an alarm
+/// was closed that did not recover.
 pub fn short(event: &Event) -> String {
+    let closed = closed(event).map_or(String::new(), |reason| format!(" closed: {reason}"));
     format!(
-        "[P{}][{}][{}][][{} {} {} {} {}{}{}][O{} {}]",
+        "[P{}][{}][{}][][{} {} {} {} {}{}{}][O{} {}]{closed}",
         event.priority(),
         event.status.as_str(),
         event.endpoint,
@@ -49,7 +51,16 @@ pub fn mail(event: &Event, dashboard: &str) -> String {
     ];
     let mut text = lines.join("\r\n");
     text.push_str("\r\n");
+    if let Some(reason) = closed(event) {
+        text.push_str("Closed:");
+        text.push_str(reason);
+        text.push_str("\r\n");
+    }
     text
+}
+
+fn closed(event: &Event) -> Option<&str> {
+    event.explanation.as_ref().map(|explanation| explanation.closed.as_str()).filter(|reason| !reason.is_empty())
 }
 
 fn link(event: &Event, dashboard: &str) -> String {
@@ -136,6 +147,7 @@ mod tests {
             left_value: 1.234567,
             current_step: 2,
             time: 1_490_000_000,
+            explanation: None,
         }
     }
 
@@ -169,6 +181,17 @@ mod tests {
             )
         );
         assert!(mail(&expression_event(), "http://dash").ends_with("\r\nhttp://dash/portal/expression/view/5\r\n"));
+    }
+
+    /// The reason is behind all that scripts take apart, and no parameter of a callback.
+    #[test]
+    fn a_closing_says_why_at_the_end() {
+        let plain = Event { status: Status::Ok, ..strategy_event() };
+        let explanation = model::Explanation { closed: "the host is in maintenance".into(), ..Default::default() };
+        let event = Event { explanation: Some(Box::new(explanation)), ..plain.clone() };
+        assert_eq!(short(&event), format!("{} closed: the host is in maintenance", short(&plain)));
+        assert_eq!(mail(&event, "d"), format!("{}Closed:the host is in maintenance\r\n", mail(&plain, "d")));
+        assert_eq!(callback_query(&event), callback_query(&plain));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod intake;
 mod message;
 mod plan;
 mod send;
+pub mod why;
 
 use crate::clock;
 use crate::config::Config;

@@ -218,6 +218,7 @@ mod tests {
             left_value: 1.0,
             current_step: 1,
             time: 1_490_000_000,
+            explanation: None,
         }
     }
 

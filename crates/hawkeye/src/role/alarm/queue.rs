@@ -2,8 +2,9 @@
 //!
 //! Why: in the original an event is popped from Redis before anything is done with it, and a restarted judge has
 //! forgotten which alarms are open, so it repeats them and never sends their recovery. Here the RPC whose point made an
-//! event is answered after the event is in this queue, and the queue also knows the alarms that are open. That an alarm
-//! is closed without an event goes through the queue too: told beside it, it could overtake the PROBLEM that it ends.
+//! event is answered after the event is in this queue, and the queue also knows the alarms that are open. That an alarm is
+//! closed because its rule or series went is told through the queue too: beside it, it could overtake the PROBLEM that it
+//! ends. The queue knows that PROBLEM, and makes the event of the closing from it: nobody else has kept it.
 //! How: segments named by the sequence number of their first event. A segment begins with a snapshot of the open
 //! problems (the last event of each alarm that stands at PROBLEM), so any older segment can be deleted as soon as alarm has
 //! taken all of it. The judge appends with one `write(2)` per batch, under one lock; alarm reads behind it with a
@@ -14,7 +15,7 @@
 //! ```text
 //! segment  b"hkevent" 1 | record* ; snapshot records first, then SNAPSHOT_END, then events
 //! record   len u32 | crc32 u32 of the body | body: kind u8, seq u64, payload ; integers little-endian, len counts the body
-//! payload  EVENT, OPEN: the event's JSON in the original's form; SNAPSHOT_END: count u32 of OPEN records before it;
+//! payload  EVENT, OPEN: the event's JSON in the original's form, and its explanation; SNAPSHOT_END: count u32 of OPEN records before it;
 //!          FORGET: the id of an alarm that is closed
 //! ```
 //!
@@ -28,7 +29,7 @@
 
 use crate::config::Fsync;
 use anyhow::{Context, Result, bail};
-use model::{Event, Status};
+use model::{Event, Explanation, Status};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -132,6 +133,18 @@ pub enum What {
     Event(Event),
     /// The id of an alarm that was open when its rule or its series went: no recovery will come.
     Closed(String),
+    /// The same, to be told as an event. It is never read: what it became is.
+    Over(Closing),
+}
+
+/// An alarm that ends although nothing recovered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Closing {
+    /// Of the alarm.
+    pub id: String,
+    /// For people: `the host is in maintenance`.
+    pub reason: String,
+    pub time: i64,
 }
 
 /// A [`What`] that is borrowed from whoever appends it.
@@ -139,6 +152,7 @@ pub enum What {
 enum Entry<'a> {
     Event(&'a Event),
     Closed(&'a str),
+    Over(&'a Closing),
 }
 
 struct State {
@@ -226,7 +240,8 @@ impl EventQueue {
             open,
             buffer: Vec::new(),
             tail_dirty: false,
-            unsynced: false,
+            // Whoever wrote it may have been killed before it was synced.
+            unsynced: true,
         };
         let queue = EventQueue { dir: dir.to_path_buf(), options, state: Mutex::new(state), appended: Notify::new() };
         found.tell(dir);
@@ -240,14 +255,10 @@ impl EventQueue {
         self.write(&events.iter().map(Entry::Event).collect::<Vec<_>>())
     }
 
-    /// Drops alarms whose rule or series is gone from the open problems, so that no restart brings them back, and tells
-    /// the consumer behind all of their events. Ids that are not open are fine: alarm may still have an open case of
-    /// them.
-    pub fn forget(&self, ids: &[String]) -> io::Result<()> {
-        self.write(&ids.iter().map(|id| Entry::Closed(id)).collect::<Vec<_>>()).map(|_| ())
-    }
-
-    /// [`EventQueue::append`] and [`EventQueue::forget`] of a batch in which order matters.
+    /// A batch of events and closings, in which order matters. A closed alarm is dropped from the open problems, so that no
+    /// restart brings it back, and the consumer is told behind all of its events: with an event of its own, made of the
+    /// PROBLEM that it ends ([`What::Over`]), or silently. Alarms that are not open are fine: alarm may still have an open
+    /// case of them.
     pub fn append_mixed(&self, batch: &[What]) -> io::Result<u64> {
         self.write(&batch.iter().map(What::as_entry).collect::<Vec<_>>())
     }
@@ -324,15 +335,19 @@ impl EventQueue {
         }
         let mut state = self.lock();
         self.make_room(&mut state)?;
+        let made = self.make_closings(&state, entries, &keys);
         let State { buffer, next_seq, .. } = &mut *state;
         buffer.clear();
         let mut seq = *next_seq;
         let mut written = Vec::with_capacity(entries.len());
         let mut json = String::with_capacity(512);
-        for (entry, key) in entries.iter().zip(&keys) {
-            match push_entry(buffer, seq, entry, &mut json) {
+        for ((entry, key), made) in entries.iter().zip(&keys).zip(&made) {
+            let made = made.as_ref().map(|event| push_entry(buffer, seq, &Entry::Event(event), &mut json));
+            let is_event = matches!(entry, Entry::Event(_)) || matches!(made, Some(Ok(_)));
+            // An event that no record can hold is closed silently.
+            match made.and_then(Result::ok).map_or_else(|| push_entry(buffer, seq, entry, &mut json), Ok) {
                 Ok(place) => {
-                    written.push((entry, *key, place));
+                    written.push((entry, *key, place, is_event));
                     seq += 1;
                 }
                 Err(error) => tracing::error!(%error, ?key, "an event is lost"),
@@ -344,18 +359,45 @@ impl EventQueue {
         }
         let base = self.write_buffer(&mut state)?;
         state.next_seq = seq;
-        for (entry, key, place) in written {
-            state.appended += u64::from(matches!(entry, Entry::Event(_)));
+        for (entry, key, place, is_event) in written {
+            state.appended += u64::from(is_event);
             match entry {
                 Entry::Event(event) if event.status == Status::Problem => {
                     state.open.insert(key, Place { at: base + place.at, ..place })
                 }
-                Entry::Event(_) | Entry::Closed(_) => state.open.remove(&key),
+                Entry::Event(_) | Entry::Closed(_) | Entry::Over(_) => state.open.remove(&key),
             };
         }
         drop(state);
         self.appended.notify_one();
         Ok(left_out)
+    }
+
+    /// For each entry that closes an open alarm with a reason, its event.
+    fn make_closings(&self, state: &State, entries: &[Entry<'_>], keys: &[AlarmKey]) -> Vec<Option<Event>> {
+        let make = |(at, entry): (usize, &Entry<'_>)| {
+            let Entry::Over(closing) = entry else { return None };
+            // What this batch says of the alarm before is not in the file yet.
+            let before = entries[..at].iter().zip(&keys[..at]).rev().find(|(_, key)| **key == keys[at]);
+            let problem = match before {
+                Some((Entry::Event(event), _)) if event.status == Status::Problem => Event::clone(event),
+                Some(_) => return None,
+                None => self.read_problem(state, *state.open.get(&keys[at])?, closing)?,
+            };
+            Some(closing_event(problem, closing))
+        };
+        entries.iter().enumerate().map(make).collect()
+    }
+
+    /// The PROBLEM at a place. One that cannot be read (the disk fails) is closed without an event.
+    fn read_problem(&self, state: &State, place: Place, closing: &Closing) -> Option<Event> {
+        let mut record = vec![0; place.len as usize];
+        let read = state.file.read_exact_at(&mut record, u64::from(place.at)).map_err(|error| error.to_string());
+        let parsed = read.and_then(|()| match parse_record(&record, 0).map(|(record, _)| record.what()) {
+            Some(Ok(What::Event(event))) => Ok(event),
+            _ => Err("its record is damaged".to_string()),
+        });
+        parsed.inspect_err(|error| tracing::error!(id = closing.id, error, "cannot read the alarm that is closed")).ok()
     }
 
     /// Starts a new segment when the last one is full; refuses when the queue as a whole is.
@@ -441,6 +483,7 @@ impl What {
         match self {
             What::Event(event) => Entry::Event(event),
             What::Closed(id) => Entry::Closed(id),
+            What::Over(closing) => Entry::Over(closing),
         }
     }
 }
@@ -450,6 +493,7 @@ impl Entry<'_> {
         match self {
             Entry::Event(event) => AlarmKey::parse(&event.id()),
             Entry::Closed(id) => AlarmKey::parse(id),
+            Entry::Over(closing) => AlarmKey::parse(&closing.id),
         }
     }
 }
@@ -703,15 +747,30 @@ impl Record<'_> {
     }
 }
 
+/// What ends a PROBLEM when nothing recovered: its own values, as nobody has others.
+fn closing_event(problem: Event, closing: &Closing) -> Event {
+    let rule_version = problem.explanation.map_or_else(|| problem.rule.version(), |before| before.rule_version);
+    let explanation = Explanation { rule_version, closed: closing.reason.clone(), terms: Vec::new() };
+    Event {
+        status: Status::Ok,
+        current_step: 1,
+        time: closing.time.max(problem.time),
+        explanation: Some(Box::new(explanation)),
+        ..problem
+    }
+}
+
 /// `json` is scratch.
 fn push_entry(buffer: &mut Vec<u8>, seq: u64, entry: &Entry<'_>, json: &mut String) -> io::Result<Place> {
     match entry {
         Entry::Event(event) => {
             json.clear();
-            event.push_json(json);
+            event.push_json_explained(json);
             push_record(buffer, EVENT, seq, json.as_bytes())
         }
         Entry::Closed(id) => push_record(buffer, FORGET, seq, id.as_bytes()),
+        // One that is not open here may still have an open case.
+        Entry::Over(closing) => push_record(buffer, FORGET, seq, closing.id.as_bytes()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The whole role against receivers in the test: what arrives, in which order, and what a crash costs.
 
 use super::counters::Ended;
-use super::queue::Options;
+use super::queue::{Options, What};
 use super::*;
 use crate::config::Fsync;
 use crate::portal::alarm::{CaseFilter, cases};
@@ -134,6 +134,7 @@ fn event(action_id: i64, host: &str, status: Status, step: i32) -> Event {
         left_value: 1.5,
         current_step: step,
         time: 1_490_000_000 + i64::from(step),
+        explanation: None,
     }
 }
 
@@ -464,7 +465,9 @@ async fn delivery_cursor(site: &Site) -> u64 {
 async fn a_case_is_closed_behind_the_events_of_its_alarm() {
     let site = site().await;
     site.queue.append(&[problem(0, "a"), problem(0, "b")]).expect("append");
-    site.queue.forget(&[problem(0, "a").id(), problem(0, "unknown").id()]).expect("forget");
+    site.queue
+        .append_mixed(&[What::Closed(problem(0, "a").id()), What::Closed(problem(0, "unknown").id())])
+        .expect("forget");
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
     assert_eq!(standing(&site).await, [("a", "OK"), ("b", "PROBLEM")].map(owned));
@@ -472,7 +475,7 @@ async fn a_case_is_closed_behind_the_events_of_its_alarm() {
     assert_eq!(site.count("event_cases WHERE closed_note = 'the rule no longer applies'").await, 1);
     // The same alarm later: what is open again stays open, and a case that has recovered needs no closing.
     site.queue.append(&[event(0, "a", Status::Problem, 2), event(0, "b", Status::Ok, 1)]).expect("append");
-    site.queue.forget(&[problem(0, "b").id()]).expect("forget");
+    site.queue.append_mixed(&[What::Closed(problem(0, "b").id())]).expect("forget");
     alarm.more = true;
     alarm.step().await;
     assert_eq!(standing(&site).await, [("a", "PROBLEM"), ("b", "OK")].map(owned));
@@ -486,7 +489,7 @@ async fn a_crash_after_a_rule_went_leaves_no_case_open() {
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
     assert_eq!(standing(&site).await, [owned(("a", "PROBLEM"))]);
-    site.queue.forget(&[problem(0, "a").id()]).expect("forget");
+    site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
     drop(alarm);
     site.queue = open_queue(&site.dir);
     assert_eq!(site.queue.stats().open_problems, 0, "the judge has nothing to restore or to close");
@@ -505,7 +508,7 @@ async fn a_closing_is_not_left_until_the_next_event() {
     while standing(&site).await.is_empty() {
         tokio::task::yield_now().await;
     }
-    site.queue.forget(&[problem(0, "a").id()]).expect("forget");
+    site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
     let closed = async {
         while standing(&site).await != [owned(("a", "OK"))] {
             tokio::task::yield_now().await;

@@ -41,14 +41,16 @@ impl Reading {
     }
 }
 
-pub fn router(graph: &GraphService) -> Router {
+/// `index` has the routes of the MySQL index, if one is kept.
+pub fn router(graph: &GraphService, index: Option<Router>) -> Router {
+    let index = index.unwrap_or_else(|| Router::new().route("/index/updateAll", get(update_index)));
     Router::new()
         .route("/api/v2/health", get(|| async { Json(json!({"msg": "ok"})) }))
         .route("/api/v2/version", get(|| async { Json(json!({"value": env!("CARGO_PKG_VERSION")})) }))
-        .route("/index/updateAll", get(update_index))
         .route("/counter/all", get(counters))
         .route("/statistics/all", get(statistics))
         .with_state(Context { graph: graph.clone(), previous: Arc::default() })
+        .merge(index)
 }
 
 /// The store's own index is always that of its series; there is nothing to bring up to date.

@@ -9,6 +9,7 @@
 //! Compat: spec/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to do instead.
 
 pub mod http;
+pub mod index;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::sync::Arc;
-use store::Store;
+use store::{Found, Store};
 use tokio::sync::Semaphore;
 use wire::gob::{Call, QueryHead, unknown_method};
 
@@ -132,7 +133,7 @@ impl GraphService {
         self.metrics.count("Info");
         let asked = call.graph_series(&session.decoder).map_err(|error| error.to_string())?;
         let (endpoint, counter) = (asked.endpoint.into_owned(), asked.counter.into_owned());
-        let info = self.reading(move |engine| Ok(query::info(engine.store(), &endpoint, &counter))).await?;
+        let info = self.reading(move |engine| query::info(engine.store(), &endpoint, &counter)).await?;
         session.encoder.graph_info(out, call.method, call.seq, info.ds_type, info.step, &info.filename);
         Ok(())
     }
@@ -145,8 +146,8 @@ impl GraphService {
         let (endpoint, counter) = (asked.endpoint.clone().into_owned(), asked.counter.clone().into_owned());
         let last = self.reading(move |engine| {
             let store = engine.store();
-            let id = store.series_id(&endpoint, &counter);
-            Ok(id.and_then(|id| if raw { store.last_raw(id) } else { store.last(id) }))
+            let found = store.find(&endpoint, &counter).map_err(|error| error.to_string())?;
+            Ok(found.and_then(|found| if raw { store.last_raw(found) } else { store.last(found) }))
         });
         let point = last.await?.map_or((0, 0.0), |point| (point.time, point.value));
         session.encoder.graph_last(out, call.method, call.seq, &asked.endpoint, &asked.counter, point);
@@ -168,7 +169,7 @@ impl GraphService {
         read.map_err(|error| error.to_string())?;
         self.reading(move |engine| {
             for item in &named {
-                if let Some(id) = item.find(engine.store()) {
+                if let Some(id) = item.find(engine.store()).map_err(|error| error.to_string())? {
                     engine.remove_series(id).map_err(|error| error.to_string())?;
                 }
             }
@@ -180,16 +181,18 @@ impl GraphService {
 
 impl Named {
     /// The series, if it has the type and step that were named: as in the original, where they are part of a file's name.
-    fn find(&self, store: &Store) -> Option<SeriesId> {
+    fn find(&self, store: &Store) -> Result<Option<SeriesId>, store::Error> {
         let mut scratch = String::new();
         let tags = Tags::canonical(&self.tags, &mut scratch);
         // Nothing is left of what were no tags; the series without tags was not meant.
         if tags.is_empty() && !self.tags.is_empty() {
-            return None;
+            return Ok(None);
         }
         let key = model::SeriesKey { endpoint: &self.endpoint, metric: &self.metric, tags };
-        let found = store.finder().find(key)?;
-        (found.counter_type.ds_type() == self.ds_type && i64::from(found.step) == self.step).then_some(found.id)
+        let found = store.find(&self.endpoint, &key.counter())?;
+        let is_meant =
+            |found: &Found| found.counter_type.ds_type() == self.ds_type && i64::from(found.step) == self.step;
+        Ok(found.filter(is_meant).map(|found| found.id))
     }
 }
 

@@ -59,31 +59,33 @@ pub struct Info {
 
 /// The error is a text for the caller.
 pub fn answer(store: &Store, asked: &Asked, now: i64) -> Result<Answer, String> {
-    let series = store.series_id(&asked.endpoint, &asked.counter).and_then(|id| Some((id, store.info(id)?)));
-    let Some((id, info)) = series else { return Ok(Answer::default()) };
-    let (ds_type, step) = (info.counter_type.ds_type(), info.step);
+    let found = store.find(&asked.endpoint, &asked.counter).map_err(|error| error.to_string())?;
+    let Some(found) = found else { return Ok(Answer::default()) };
+    let (ds_type, step) = (found.counter_type.ds_type(), found.step);
     let mut answer = Answer { ds_type, step: i64::from(step), values: Vec::new() };
     let clamped = |time: i64| align(time.clamp(0, i64::from(u32::MAX)), step);
     let (start, end) = (clamped(asked.start), clamped(asked.end));
     let finest = start >= align(now, step) - FINEST_STEPS * i64::from(step);
     let cf = Cf::parse(&asked.cf).or(finest.then_some(Cf::Average));
     let Some(cf) = cf.filter(|_| end > start) else { return Ok(answer) };
-    let past_end = if finest && info.counter_type.is_gauge() { i64::from(step) } else { 0 };
+    let past_end = if finest && found.counter_type.is_gauge() { i64::from(step) } else { 0 };
     let query = Query { from: start, to: end + past_end, cf, now };
-    let rows = store.rows(id, &query);
+    let rows = query.rows(found);
     if rows > ROWS_MAX {
         return Err(format!("the answer would have {rows} rows, more than {ROWS_MAX}: ask for a shorter time"));
     }
-    let grid = store.query(id, &query).map_err(|error| error.to_string())?;
+    let grid = store.query(found, &query).map_err(|error| error.to_string())?;
     answer.values.extend(grid.values.iter().map(|(time, value)| (*time, value.unwrap_or(f64::NAN))));
     Ok(answer)
 }
 
 /// Empty for a series that is not known.
-pub fn info(store: &Store, endpoint: &str, counter: &str) -> Info {
-    let Some(info) = store.series_id(endpoint, counter).and_then(|id| store.info(id)) else { return Info::default() };
-    let (ds_type, step) = (info.counter_type.ds_type(), info.step);
-    // The md5 is of the whole text, wherever the metric ends.
-    let md5 = SeriesKey { endpoint: &info.endpoint, metric: &info.counter, tags: Tags::EMPTY }.md5_hex();
-    Info { ds_type, step: i64::from(step), filename: format!("{}/{md5}_{ds_type}_{step}.rrd", &md5[..2]) }
+pub fn info(store: &Store, endpoint: &str, counter: &str) -> Result<Info, String> {
+    let found = store.find(endpoint, counter).map_err(|error| error.to_string())?;
+    let Some(found) = found else { return Ok(Info::default()) };
+    let (ds_type, step) = (found.counter_type.ds_type(), found.step);
+    let (metric, tags) = model::series::split_counter(counter);
+    let mut scratch = String::new();
+    let md5 = SeriesKey { endpoint, metric, tags: Tags::canonical(tags, &mut scratch) }.md5_hex();
+    Ok(Info { ds_type, step: i64::from(step), filename: format!("{}/{md5}_{ds_type}_{step}.rrd", &md5[..2]) })
 }

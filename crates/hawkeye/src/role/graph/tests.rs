@@ -136,7 +136,7 @@ async fn a_recorded_transfer_and_client_are_answered_as_recorded() {
     });
     assert_eq!(answered, theirs.len());
     // Tags that are none are not the series without tags, which is still there.
-    let m_neg = service.engine.store().series_id("gob-host-01", "m.neg");
+    let m_neg = service.engine.store().find("gob-host-01", "m.neg").expect("readable");
     assert!(m_neg.is_some());
 }
 
@@ -275,7 +275,11 @@ async fn items_are_checked_one_by_one() {
     });
     let names: Vec<_> = kept.iter().map(|(_, counter, ds_type, step)| (counter.as_str(), *ds_type, *step)).collect();
     assert_eq!(names, [("good/a=1", "GAUGE", 60), ("step.1", "DERIVE", 1), ("step.10", "GAUGE", 10)]);
-    let last = |index: usize| store.last_raw(kept[index].0).map(|point| (point.time, point.value));
+    let last = |index: usize| {
+        let found = store.find("h", &kept[index].1).expect("readable")?;
+        assert_eq!(found.id, kept[index].0);
+        store.last_raw(found).map(|point| (point.time, point.value))
+    };
     assert_eq!(last(0), Some((now, 1.0)));
     assert_eq!(last(1), Some((now + 1, 5.0)));
     assert_eq!(last(2), Some((now, 5.0)));
@@ -293,12 +297,12 @@ async fn both_doors_fill_one_series() {
     service.ingest.json(crate::ingest::Door::Http, json.as_bytes()).expect("kept");
     assert_eq!(send(&service, &[item("c", "a=1,b=2", "DERIVE", 60, time + 60, 70.0)]).await, "");
     let store = service.engine.store();
-    let id = store.series_id("h", "c/a=1,b=2").expect("known");
-    assert_eq!(store.info(id).map(|info| info.counter_type.as_str()), Some("COUNTER"));
-    assert_eq!(store.last(id).map(|point| (point.time, point.value)), Some((time + 60, 1.0)));
+    let found = || store.find("h", "c/a=1,b=2").expect("readable").expect("known");
+    assert_eq!(found().counter_type.as_str(), "COUNTER");
+    assert_eq!(store.last(found()).map(|point| (point.time, point.value)), Some((time + 60, 1.0)));
     // A gauge is something else, and the later word counts.
     assert_eq!(send(&service, &[item("c", "a=1,b=2", "GAUGE", 60, time + 120, 5.0)]).await, "");
-    assert_eq!(store.info(id).map(|info| info.counter_type.as_str()), Some("GAUGE"));
+    assert_eq!(found().counter_type.as_str(), "GAUGE");
 }
 
 /// As in Go: what does not fit the method is the call's error, and the next call is answered.
@@ -396,8 +400,8 @@ async fn only_what_was_named_is_deleted() {
     ];
     let delete = |requests: &mut Requests, out: &mut Vec<u8>| requests.graph_delete(out, 0, &list);
     assert_eq!(call(&service, delete, |_, reply| reply.error.to_string()).await, "");
-    let known =
-        ["a/k=v", "b/k=v", "c/k=v", "d/k=v"].map(|counter| service.engine.store().series_id("h", counter).is_some());
+    let known = ["a/k=v", "b/k=v", "c/k=v", "d/k=v"]
+        .map(|counter| service.engine.store().find("h", counter).expect("readable").is_some());
     assert_eq!(known, [true, true, true, false]);
 }
 

@@ -26,6 +26,7 @@ fn event(host: u32, status: Status, time: i64) -> Event {
         left_value: 1.5,
         current_step: 1,
         time,
+        explanation: None,
     }
 }
 
@@ -47,7 +48,7 @@ fn read_all(queue: &Arc<EventQueue>, cursor: u64) -> Vec<Queued> {
 fn times(queued: &[Queued]) -> Vec<i64> {
     let time = |queued: &Queued| match &queued.what {
         What::Event(event) => Some(event.time),
-        What::Closed(_) => None,
+        What::Closed(_) | What::Over(_) => None,
     };
     queued.iter().filter_map(time).collect()
 }
@@ -251,7 +252,7 @@ fn forgotten_alarms_do_not_come_back() {
         EventRule::Expression(Arc::new(Expression { id: 1, metric: "m".into(), ..Expression::default() }));
     queue.append(&[problem(1, 10), expression.clone()]).expect("append");
     let ids = [problem(1, 10).id(), problem(9, 0).id()];
-    queue.forget(&ids).expect("forget");
+    queue.append_mixed(&ids.clone().map(What::Closed)).expect("forget");
     assert_eq!(queue.stats().open_problems, 1);
     drop(queue);
     let (queue, recovered) = open(dir.path(), SMALL);
@@ -259,8 +260,40 @@ fn forgotten_alarms_do_not_come_back() {
     let read: Vec<What> = read_all(&queue, 0).into_iter().map(|queued| queued.what).collect();
     let [first, second] = ids.map(What::Closed);
     assert_eq!(read, [What::Event(problem(1, 10)), What::Event(expression), first, second], "in order with the events");
-    let error = queue.forget(&["x_1_ff".into()]).expect_err("not an event id");
+    let error = queue.append_mixed(&[What::Closed("x_1_ff".into())]).expect_err("not an event id");
     assert!(error.to_string().contains("x_1_ff"), "{error}");
+}
+
+/// What ends an alarm without a recovery is made of its PROBLEM, wherever that is: in the file, in a snapshot, in the batch.
+#[test]
+fn a_closing_with_a_reason_is_an_event_of_the_alarm() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, _) = open(dir.path(), SMALL);
+    let over = |host, time| {
+        What::Over(Closing { id: problem(host, 0).id(), reason: "the host is in maintenance".into(), time })
+    };
+    queue.append(&[problem(1, 10), problem(2, 20)]).expect("append");
+    (0..20).for_each(|time| {
+        queue.append(&[event(9, Status::Ok, time)]).expect("append");
+    });
+    assert!(queue.stats().segments > 1, "the PROBLEM of host 1 is in a snapshot");
+    queue.append_mixed(&[over(1, 100), What::Event(problem(3, 30)), over(3, 5), over(4, 100)]).expect("append");
+    assert_eq!(queue.stats().open_problems, 1);
+    let read: Vec<What> = read_all(&queue, 0).into_iter().map(|queued| queued.what).collect();
+    let [.., first, _, third, last] = &read[..] else { panic!("{read:?}") };
+    for (what, host, time) in [(first, 1, 100), (third, 3, 30)] {
+        let What::Event(end) = what else { panic!("{what:?}") };
+        assert_eq!(
+            (end.id(), end.status, end.time),
+            (problem(host, 0).id(), Status::Ok, time),
+            "never before its PROBLEM"
+        );
+        assert_eq!((end.left_value, end.current_step), (1.5, 1));
+        assert_eq!(end.explanation.as_ref().map(|why| why.closed.as_str()), Some("the host is in maintenance"));
+    }
+    assert_eq!(*last, What::Closed(problem(4, 0).id()), "it was not open here");
+    drop(queue);
+    assert_eq!(open_times(&open(dir.path(), SMALL).1), [20]);
 }
 
 #[test]
@@ -391,7 +424,7 @@ proptest! {
                     queue.consumed(cursor).expect("delete");
                 }
                 Step::Forget(host) => {
-                    queue.forget(&[problem(host, 0).id()]).expect("forget");
+                    queue.append_mixed(&[What::Closed(problem(host, 0).id())]).expect("forget");
                     sent.push(What::Closed(problem(host, 0).id()));
                     standing.remove(&host);
                 }
