@@ -4,7 +4,7 @@
 //! have one call at a time on each of their connections, or do not mind.
 //! Invariants: bytes that are no gob, and a message that is too long, close the connection; an argument that does not fit
 //! its method, and an unknown method, are answered and the connection stays, as in Go.
-//! Memory: an idle connection keeps the types that its peer has defined: about 1 KiB for the real programs, at most some
+//! Memory: an idle connection keeps the types that its peer has defined, less than 1 KiB for the real programs, at most some
 //! 22 KiB (see `wire::gob`), besides the task; what decoding needs is given up.
 
 use super::connection::{Fault, Protocol};
@@ -59,5 +59,38 @@ impl<S: Service> Protocol for Gob<S> {
     /// As the answer to the call that could not be read: its number is not known, but Go's clients count.
     fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>) {
         self.session.encoder.error(out, "", self.next_seq, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone)]
+    struct Nothing;
+
+    impl Service for Nothing {
+        async fn call(&self, call: Call<'_>, session: &mut Session, out: &mut Vec<u8>) {
+            session.encoder.simple(out, call.method, call.seq, 0);
+        }
+    }
+
+    /// What the header says, of the recorded connections of the original's transfer and of a client of all methods.
+    #[tokio::test]
+    async fn an_idle_connection_holds_less_than_a_kilobyte() {
+        for name in ["transfer_graph", "client_graph"] {
+            let path = format!("{}/../wire/testdata/gob/{name}.c2s.bin", env!("CARGO_MANIFEST_DIR"));
+            let bytes = std::fs::read(path).expect("recorded");
+            let (mut gob, mut rest, mut out) = (Gob::new(Nothing, 1 << 20), &bytes[..], Vec::new());
+            while let Ok(Some(consumed)) = gob.answer(rest, &mut out).await {
+                rest = &rest[consumed..];
+            }
+            assert!(rest.is_empty());
+            gob.idle();
+            let held =
+                size_of::<Gob<Nothing>>() + gob.session.decoder.memory_bytes() + gob.session.scratch.memory_bytes();
+            println!("{name}: {held} bytes");
+            assert!(held <= 1024, "{name}: {held} bytes");
+        }
     }
 }
