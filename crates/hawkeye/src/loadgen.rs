@@ -1,9 +1,10 @@
-//! `hawkeye loadgen`: a simulated fleet of agents, over the agents' real protocol.
+//! `hawkeye loadgen`: a simulated fleet of agents, over the agents' real protocol; or that of the transfer behind them.
 //!
 //! Why: to load a server (ours, or an original transfer) as thousands of hosts would, and to measure what it answers.
 //! How: rounds of one step each. In a round every host sends its collector groups, one call after the other; a host has
 //! a connection of its own, or shares one with others in turn, with one outstanding call, as agents do. The texts of
 //! an item that do not change are encoded once, so that the generator stays out of the way of what it measures.
+//! With `--gob` the same points go to a graph as a transfer would send them on.
 //! Invariants: points depend on the arguments alone (`mix.rs`), times apart; no host begins a round before all have
 //! ended the last. An unanswered, failed or wrongly answered call is counted, and the run goes on with a new connection.
 //! Memory: per connection its socket and one batch (up to some 30 kB); per series of one host its texts; 15 kB of
@@ -11,6 +12,7 @@
 
 mod fleet;
 mod latency;
+mod link;
 mod mix;
 mod verify;
 
@@ -19,23 +21,17 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use fleet::Fleet;
 use latency::Latency;
+use link::Link;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
-use verify::{Answered, Api, Verdict, verify};
-use wire::{Framer, Scratch, jsonrpc, transfer};
+use tokio::time::{Instant, sleep_until};
+use verify::{Answered, Api, Source, Verdict, verify};
 
-/// As in the original agent's shipped configuration.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// As in the original agent.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// An answer to `Transfer.Update` has about 90 bytes; an error text may be longer.
-const ANSWER_MAX: usize = 64 << 10;
+/// Items of one call to a graph, as in transfer's shipped configuration.
+const GRAPH_BATCH: usize = 200;
 /// More connections are an experiment of its own, to be asked for: `--connections`.
 const CONNECTIONS_DEFAULT: usize = 1000;
 /// Files that the process needs besides its connections: a guess with room.
@@ -50,6 +46,12 @@ pub struct LoadgenArgs {
     /// Where agents would report to: a transfer's JSON-RPC address.
     #[arg(long, default_value = "127.0.0.1:8433", value_name = "ADDRESS")]
     target: String,
+    /// Instead: send to this graph, as a transfer does, Graph.Send over Go's net/rpc.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "verify", "dry_run"])]
+    gob: Option<String>,
+    /// With --gob: when all is sent, read every point that was answered for back with Graph.Query.
+    #[arg(long, requires = "gob")]
+    read_back: bool,
     /// Simulated hosts.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     hosts: u32,
@@ -129,12 +131,14 @@ pub fn run(args: &LoadgenArgs) -> Result<()> {
 /// The arguments, resolved.
 struct Plan {
     target: String,
+    /// The target is a graph.
+    gob: bool,
     fleet: Arc<Fleet>,
     rounds: u32,
     connections: usize,
     /// One round per step; otherwise no waiting.
     paced: bool,
-    /// Where to read everything back.
+    /// Where to read everything back: not the graph itself.
     api: Option<Api>,
     /// Kept for reading back only.
     answered: Option<Arc<Answered>>,
@@ -162,6 +166,7 @@ impl Plan {
         let hosts = args.hosts as usize;
         let connections = args.connections.map_or(CONNECTIONS_DEFAULT, |count| count as usize).min(hosts);
         let fleet = Fleet::new(&args.prefix, hosts, args.metrics as usize, args.step, start, args.seed);
+        let fleet = if args.gob.is_some() { fleet.in_batches_of(GRAPH_BATCH) } else { fleet };
         let api =
             args.verify.as_ref().map(|url| Api::new(url, args.token.as_deref().unwrap_or_default())).transpose()?;
         if api.is_some() && args.step < verify::STEP_MIN {
@@ -170,9 +175,11 @@ impl Plan {
                 verify::STEP_MIN
             );
         }
-        let answered = api.is_some().then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
-        let (target, rounds) = (args.target.clone(), args.rounds);
-        Ok(Plan { target, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
+        let reads_back = api.is_some() || args.read_back;
+        let answered = reads_back.then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
+        let target = args.gob.as_ref().unwrap_or(&args.target).clone();
+        let (gob, rounds) = (args.gob.is_some(), args.rounds);
+        Ok(Plan { target, gob, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
     }
 
     fn encode_only(&self) -> Report {
@@ -183,7 +190,8 @@ impl Plan {
                 let moment = self.fleet.moment(host, round);
                 for group in 0..self.fleet.groups() {
                     out.clear();
-                    tally.sent += self.fleet.encode(&moment, group, tally.calls, &mut out) as u64;
+                    self.fleet.encode(&moment, group, tally.calls, &mut out);
+                    tally.sent += self.fleet.points(group) as u64;
                     tally.calls += 1;
                     std::hint::black_box(&out);
                 }
@@ -214,36 +222,32 @@ impl Plan {
             report.tally.add(connection.tally);
             report.latency.add(&connection.latency);
         }
-        if let (Some(api), Some(answered)) = (&self.api, &self.answered) {
-            report.verdict = Some(verify(&self.fleet, self.rounds, answered, api).await?);
+        if let Some(answered) = &self.answered {
+            let mut source = match &self.api {
+                Some(api) => Source::Api(api.clone()),
+                None => Source::Graph(Box::new(Link::graph(&self.target))),
+            };
+            report.verdict = Some(verify(&self.fleet, self.rounds, answered, &mut source).await?);
         }
         Ok(report)
     }
 
     /// One call before the load, so that a wrong address is one clear line.
     async fn say_hello(&self) -> Result<()> {
-        let mut hello = self.connection(0);
-        jsonrpc::write_request(&mut hello.output, "Transfer.Ping", 0, b"{}");
-        let answered = hello.call(0, |result, _| result == b"{\"code\":0}").await;
-        match answered {
-            Ok(true) => Ok(()),
-            Ok(false) => bail!("{} does not answer Transfer.Ping like a transfer", self.target),
-            Err(error) => bail!("{error:#}; is a transfer listening there? (--target)"),
-        }
+        let what = if self.gob { "graph listening there? (--gob)" } else { "transfer listening there? (--target)" };
+        self.link().ping().await.map_err(|error| anyhow::anyhow!("{error:#}; is a {what}"))
+    }
+
+    fn link(&self) -> Link {
+        if self.gob { Link::graph(&self.target) } else { Link::transfer(&self.target) }
     }
 
     fn connection(&self, index: usize) -> Connection {
         Connection {
-            target: self.target.clone(),
+            link: self.link(),
             fleet: self.fleet.clone(),
             index,
             stride: self.connections,
-            stream: None,
-            next_id: 0,
-            framer: Framer::new(ANSWER_MAX),
-            input: Vec::new(),
-            output: Vec::new(),
-            scratch: Scratch::new(),
             tally: Tally::default(),
             latency: Latency::default(),
             answered: self.answered.clone(),
@@ -279,17 +283,11 @@ fn raise_file_limit(needed: u64) -> Result<()> {
 
 /// Some hosts of the fleet, and the connection by which they report.
 struct Connection {
-    target: String,
+    link: Link,
     fleet: Arc<Fleet>,
     /// Its hosts are `index`, `index + stride` and so on.
     index: usize,
     stride: usize,
-    stream: Option<TcpStream>,
-    next_id: u64,
-    framer: Framer,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    scratch: Scratch,
     tally: Tally,
     latency: Latency,
     answered: Option<Arc<Answered>>,
@@ -317,94 +315,25 @@ impl Connection {
         self
     }
 
-    /// One `Transfer.Update`, counted; true when every point was accepted.
+    /// One call, counted; true when every point was accepted.
     async fn update(&mut self, fleet: &Fleet, moment: &fleet::HostRound, group: usize) -> bool {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.output.clear();
-        let points = fleet.encode(moment, group, id, &mut self.output) as u64;
-        let started = Instant::now();
-        let answer = self.call(id, transfer::read_answer).await;
+        let (started, points) = (Instant::now(), fleet.points(group) as u64);
+        let answer = self.link.send(fleet, moment, group).await;
         self.tally.calls += 1;
         self.tally.sent += points;
-        let fault = match answer {
-            Ok(Ok(answer)) if answer.total as u64 == points => {
-                self.tally.refused += answer.invalid as u64;
+        match answer {
+            Ok(refused) => {
+                self.tally.refused += refused;
                 self.latency.record(started.elapsed());
-                return answer.invalid == 0;
+                refused == 0
             }
-            Ok(Ok(answer)) => format!("{} items were sent, {} answered for", points, answer.total),
-            Ok(Err(error)) => format!("answer is not a transfer's: {error}"),
-            Err(error) => format!("{error:#}"),
-        };
-        self.tally.fail(points, fault);
-        false
-    }
-
-    /// Sends what is in `output` and hands the answer's result to `read`. A connection that failed is not used again.
-    async fn call<T>(&mut self, id: u64, read: impl FnOnce(&[u8], &mut Scratch) -> T) -> Result<T> {
-        let target = self.target.clone();
-        let result = match timeout(CALL_TIMEOUT, self.exchange(id, read)).await {
-            Ok(result) => result,
-            Err(_) => Err(anyhow::anyhow!("{target} did not answer within {CALL_TIMEOUT:?}")),
-        };
-        // An error told by the server leaves the connection usable; after any other nobody knows what comes next.
-        if result.as_ref().is_err_and(|error| !error.is::<Refusal>()) {
-            self.stream = None;
+            Err(error) => {
+                self.tally.fail(points, format!("{error:#}"));
+                false
+            }
         }
-        result
-    }
-
-    async fn exchange<T>(&mut self, id: u64, read: impl FnOnce(&[u8], &mut Scratch) -> T) -> Result<T> {
-        let target = &self.target;
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            None => {
-                self.input.clear();
-                self.framer.reset();
-                let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
-                let stream = connect.context("timed out").and_then(|stream| Ok(stream?));
-                let stream = stream.with_context(|| format!("cannot connect to {target}"))?;
-                // A batch is written whole; waiting for more to send would only delay it.
-                stream.set_nodelay(true)?;
-                self.stream.insert(stream)
-            }
-        };
-        stream.write_all(&self.output).await.with_context(|| format!("cannot send to {target}"))?;
-        let message = loop {
-            if let Some(message) = self.framer.scan(&self.input)? {
-                break message;
-            }
-            let count = stream.read_buf(&mut self.input).await.with_context(|| format!("cannot read from {target}"))?;
-            if count == 0 {
-                bail!("{target} closed the connection");
-            }
-        };
-        let response = jsonrpc::response(&self.input[message.clone()], &mut self.scratch)?;
-        if response.id != id {
-            bail!("answer has id {}, want {id}", response.id);
-        }
-        let result = match response.error {
-            None => Ok(read(response.result, &mut self.scratch)),
-            Some(text) => Err(Refusal(text).into()),
-        };
-        self.input.drain(..message.end);
-        self.framer.reset();
-        result
     }
 }
-
-/// An answer that is an error.
-#[derive(Debug)]
-struct Refusal(String);
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "answered with an error: {}", self.0)
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 /// What became of the points.
 #[derive(Clone, Debug, Default)]

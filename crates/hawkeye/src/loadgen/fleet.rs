@@ -6,6 +6,7 @@
 use super::mix::{self, Moment, Series};
 use std::ops::Range;
 use std::time::Duration;
+use wire::gob::GraphItem;
 use wire::json::{push_integer, push_number, push_string};
 use wire::jsonrpc;
 
@@ -23,6 +24,8 @@ pub struct Fleet {
 
 struct EncodedSeries {
     series: Series,
+    /// Canonical.
+    tags: String,
     /// From behind the endpoint's text to the value.
     before_value: Vec<u8>,
     /// From behind the value to the timestamp.
@@ -32,12 +35,20 @@ struct EncodedSeries {
 /// One host in one round.
 pub struct HostRound {
     moment: Moment,
+    endpoint: String,
     /// `{"endpoint":"…"`, the start of each of its items.
     opening: Vec<u8>,
     timestamp: i64,
 }
 
 impl Fleet {
+    /// The same series in calls of `batch` items each, as a transfer sends them on.
+    pub fn in_batches_of(mut self, batch: usize) -> Fleet {
+        let count = self.series.len();
+        self.groups = (0..count).step_by(batch).map(|from| from..count.min(from + batch)).collect();
+        self
+    }
+
     pub fn new(prefix: &str, hosts: usize, metrics: usize, step: u32, start: i64, seed: u64) -> Fleet {
         let series: Vec<EncodedSeries> =
             mix::series(metrics, seed).into_iter().map(|series| EncodedSeries::new(series, step)).collect();
@@ -59,6 +70,11 @@ impl Fleet {
     /// Calls that each host makes in a round.
     pub fn groups(&self) -> usize {
         self.groups.len()
+    }
+
+    /// Items of one call.
+    pub fn points(&self, group: usize) -> usize {
+        self.groups[group].len()
     }
 
     pub fn endpoint(&self, host: usize) -> String {
@@ -90,21 +106,44 @@ impl Fleet {
     pub fn counters(&self, group: usize) -> impl Iterator<Item = (String, &Series)> {
         self.series[self.groups[group].clone()].iter().map(|encoded| {
             let series = &encoded.series;
-            let tags = model::tags::canonical_string(&series.tags);
-            let tags = model::Tags::assume_canonical(&tags);
+            let tags = model::Tags::assume_canonical(&encoded.tags);
             (model::SeriesKey { endpoint: "", metric: &series.metric, tags }.counter(), series)
         })
     }
 
     pub fn moment(&self, host: usize, round: u32) -> HostRound {
-        let mut opening = b"{\"endpoint\":".to_vec();
-        push_string(&mut opening, &self.endpoint(host));
+        let (endpoint, mut opening) = (self.endpoint(host), b"{\"endpoint\":".to_vec());
+        push_string(&mut opening, &endpoint);
         let timestamp = self.time(host, round);
-        HostRound { moment: Moment::new(self.seed, host, round), opening, timestamp }
+        HostRound { moment: Moment::new(self.seed, host, round), endpoint, opening, timestamp }
     }
 
-    /// Appends the call for one group of series; returns the number of its points.
-    pub fn encode(&self, host: &HostRound, group: usize, id: u64, out: &mut Vec<u8>) -> usize {
+    /// The items of one call as a transfer makes them of an agent's (spec/transfer.md §4).
+    pub fn graph_items<'f>(
+        &'f self,
+        host: &'f HostRound,
+        group: usize,
+    ) -> impl ExactSizeIterator<Item = GraphItem<'f>> + 'f {
+        let (step, timestamp) = (i64::from(self.step), model::point::align(host.timestamp, self.step));
+        self.series[self.groups[group].clone()].iter().map(move |encoded| {
+            let counter_type = encoded.series.counter_type;
+            GraphItem {
+                endpoint: &host.endpoint,
+                metric: &encoded.series.metric,
+                tags: &encoded.tags,
+                value: host.moment.value(&encoded.series),
+                timestamp,
+                ds_type: counter_type.ds_type(),
+                step,
+                heartbeat: 2 * step,
+                min: if counter_type.is_gauge() { "U" } else { "0" },
+                max: "U",
+            }
+        })
+    }
+
+    /// Appends the call for one group of series.
+    pub fn encode(&self, host: &HostRound, group: usize, id: u64, out: &mut Vec<u8>) {
         let series = &self.series[self.groups[group].clone()];
         jsonrpc::begin_request(out, "Transfer.Update");
         for (i, encoded) in series.iter().enumerate() {
@@ -118,7 +157,6 @@ impl Fleet {
         }
         out.push(b']');
         jsonrpc::end_request(out, id);
-        series.len()
     }
 }
 
@@ -134,7 +172,8 @@ impl EncodedSeries {
         after_value.extend_from_slice(b",\"tags\":");
         push_string(&mut after_value, &series.tags);
         after_value.extend_from_slice(b",\"timestamp\":");
-        EncodedSeries { series, before_value, after_value }
+        let tags = model::tags::canonical_string(&series.tags);
+        EncodedSeries { series, tags, before_value, after_value }
     }
 }
 
@@ -151,7 +190,8 @@ mod tests {
         for group in 0..fleet.groups() {
             let host = fleet.moment(3, 2);
             out.clear();
-            let count = fleet.encode(&host, group, 5, &mut out);
+            fleet.encode(&host, group, 5, &mut out);
+            let count = fleet.points(group);
             let frame = Framer::new(out.len()).scan(&out).expect("a frame").expect("a whole one");
             let mut scratch = Scratch::new();
             let request = jsonrpc::request(&out[frame], &mut scratch).expect("a request");
@@ -171,6 +211,24 @@ mod tests {
             points += count;
         }
         assert_eq!(points, 300);
+    }
+
+    /// What a transfer would make of the items of the calls above.
+    #[test]
+    fn items_are_what_a_transfer_writes() {
+        let fleet = Fleet::new("h-", 7, 450, 60, 1_600_000_000, 1).in_batches_of(200);
+        let host = fleet.moment(3, 2);
+        let items: Vec<GraphItem<'_>> =
+            (0..fleet.groups()).flat_map(|group| fleet.graph_items(&host, group).collect::<Vec<_>>()).collect();
+        assert_eq!((fleet.groups(), fleet.points(2), items.len()), (3, 50, 450));
+        let counters: Vec<String> =
+            (0..3).flat_map(|group| fleet.counters(group).map(|(counter, _)| counter).collect::<Vec<_>>()).collect();
+        for (item, counter) in items.iter().zip(counters) {
+            let tags = model::Tags::assume_canonical(item.tags);
+            assert_eq!(model::SeriesKey { endpoint: "", metric: item.metric, tags }.counter(), counter);
+            assert_eq!((item.endpoint, item.timestamp % 60, item.step, item.heartbeat), ("h-00003", 0, 60, 120));
+            assert!(matches!((item.ds_type, item.min), ("GAUGE", "U") | ("DERIVE", "0")));
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@ use super::*;
 use clap::Parser;
 use std::collections::HashMap;
 use std::sync::Mutex;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use wire::gob::{Call, Decoder, Encoder, GobScratch, QueryHead};
+use wire::{Framer, Scratch, jsonrpc, transfer};
 
 #[derive(Parser)]
 struct Cli {
@@ -162,4 +165,79 @@ async fn nobody_listens() {
 fn a_dry_run_counts_all_points() {
     let plan = Plan::new(&args(&["--hosts", "3", "--metrics", "50", "--rounds", "4"]), NOW).expect("a plan");
     assert_eq!(plan.encode_only().tally.sent, 600);
+}
+
+/// A graph that keeps what it is sent, by endpoint and counter, and closes the connection instead of answering call 3.
+async fn graph() -> (String, Arc<Mutex<HashMap<(String, String), HashMap<i64, f64>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let target = listener.local_addr().expect("bound").to_string();
+    let kept = Arc::new(Mutex::new(HashMap::new()));
+    let shared = kept.clone();
+    tokio::spawn(async move {
+        let calls = Arc::new(Mutex::new(0));
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (kept, calls) = (shared.clone(), calls.clone());
+            tokio::spawn(async move {
+                let (mut decoder, mut encoder, mut input) = (Decoder::new(1 << 20), Encoder::new(), Vec::new());
+                while stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {
+                    let mut out = Vec::new();
+                    while let Some((consumed, call)) = decoder.next(&input).expect("gob") {
+                        *calls.lock().expect("no panic under the lock") += 1;
+                        if *calls.lock().expect("no panic under the lock") == 3 {
+                            return;
+                        }
+                        let mut kept = kept.lock().expect("no panic under the lock");
+                        keep_or_query(&call, &decoder, &mut encoder, &mut out, &mut kept);
+                        drop(kept);
+                        input.drain(..consumed);
+                    }
+                    stream.write_all(&out).await.expect("somebody reads");
+                }
+            });
+        }
+    });
+    (target, kept)
+}
+
+fn keep_or_query(
+    call: &Call<'_>,
+    decoder: &Decoder,
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+    kept: &mut HashMap<(String, String), HashMap<i64, f64>>,
+) {
+    if call.method == "Graph.Query" {
+        let query = call.graph_query(decoder).expect("a query");
+        let points = kept.get(&(query.endpoint.to_string(), query.counter.to_string()));
+        let rows: Vec<(i64, f64)> = points.into_iter().flatten().map(|(time, value)| (*time, *value)).collect();
+        let head = QueryHead { ds_type: "GAUGE", step: 60, ..QueryHead::default() };
+        return encoder.graph_query(out, call.method, call.seq, &head, rows.into_iter());
+    }
+    if call.method == "Graph.Send" {
+        let mut count = 0;
+        let each = &mut |item: wire::gob::GraphItem<'_>| {
+            let tags = model::Tags::assume_canonical(item.tags);
+            let counter = model::SeriesKey { endpoint: "", metric: item.metric, tags }.counter();
+            kept.entry((item.endpoint.to_string(), counter)).or_default().insert(item.timestamp, item.value);
+            count += 1;
+        };
+        call.graph_items(decoder, &mut GobScratch::new(), each).expect("items");
+        assert!(count <= GRAPH_BATCH);
+    }
+    encoder.simple(out, call.method, call.seq, 0);
+}
+
+/// Over a new connection the definitions of types go again; what a broken call lost is not looked for.
+#[tokio::test]
+async fn a_graph_gets_every_point_and_is_asked_for_it() {
+    let (target, kept) = graph().await;
+    let words =
+        ["--hosts", "2", "--metrics", "250", "--rounds", "1", "--connections", "1", "--gob", &target, "--read-back"];
+    let report = Plan::new(&args(&words), clock::now()).expect("a plan").send().await.expect("a run");
+    assert_eq!((report.tally.calls, report.tally.sent, report.tally.failed_calls), (4, 500, 1));
+    assert_eq!(report.tally.lost, 50, "the second call of the first host, after the ping");
+    assert_eq!(kept.lock().expect("no panic under the lock").len(), 450);
+    // Of one round only gauges can be compared.
+    let verdict = report.verdict.expect("it was asked for");
+    assert!(verdict.expected > 80 && verdict.missing + verdict.wrong == 0, "{verdict:?}");
 }

@@ -1,4 +1,5 @@
-//! Verify: reads back over REST every point that was answered for, and compares it with what was sent.
+//! Verify: reads back over REST, or from a graph over gob, every point that was answered for, and compares it with what
+//! was sent.
 //!
 //! Why: "nothing acknowledged is ever lost" is checked from outside, also when the server was killed in the middle of a
 //! run and started again: calls that failed are left out, all others count.
@@ -8,6 +9,7 @@
 //! run at the same times count as wrong, since the first of two equal times is the one that is kept.
 
 use super::fleet::Fleet;
+use super::link::{Link, Refusal};
 use super::mix::Series;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -17,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use wire::Scratch;
+use wire::gob::GraphQuery;
 use wire::json::{self, name_eq};
 
 /// About 5 MB of JSON.
@@ -115,6 +118,12 @@ impl Api {
     }
 }
 
+/// Where to read from.
+pub enum Source {
+    Api(Api),
+    Graph(Box<Link>),
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verdict {
@@ -136,7 +145,7 @@ impl Verdict {
 /// Values by time of each counter.
 type History = HashMap<String, HashMap<i64, Option<f64>>>;
 
-pub async fn verify(fleet: &Fleet, rounds: u32, answered: &Answered, api: &Api) -> Result<Verdict> {
+pub async fn verify(fleet: &Fleet, rounds: u32, answered: &Answered, source: &mut Source) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let per_request = (POINTS_PER_REQUEST / rounds.max(1) as usize).max(1);
     let mut series: Vec<(usize, String, &Series)> = Vec::new();
@@ -146,7 +155,7 @@ pub async fn verify(fleet: &Fleet, rounds: u32, answered: &Answered, api: &Api) 
     for host in 0..fleet.hosts() {
         for part in series.chunks(per_request) {
             let counters: Vec<&str> = part.iter().map(|(_, counter, _)| counter.as_str()).collect();
-            let history = history(fleet, host, rounds, &counters, api).await?;
+            let history = source.history(fleet, host, rounds, &counters).await?;
             for (group, counter, one) in part {
                 compare(
                     fleet,
@@ -164,18 +173,51 @@ pub async fn verify(fleet: &Fleet, rounds: u32, answered: &Answered, api: &Api) 
     Ok(verdict)
 }
 
-async fn history(fleet: &Fleet, host: usize, rounds: u32, counters: &[&str], api: &Api) -> Result<History> {
-    // Points are stored at the start of their step; one more on each side costs nothing.
-    let step = i64::from(fleet.step());
-    let request = serde_json::json!({
-        "hostnames": [fleet.endpoint(host)],
-        "counters": counters,
-        "consol_fun": "AVERAGE",
-        "start_time": fleet.time(host, 0) - 2 * step,
-        "end_time": fleet.time(host, rounds.saturating_sub(1)) + step,
-    });
-    let answer = api.post("/api/v1/graph/history", &request.to_string()).await?;
-    read_history(&answer).with_context(|| format!("{} does not answer like graph/history", api.address))
+impl Source {
+    async fn history(&mut self, fleet: &Fleet, host: usize, rounds: u32, counters: &[&str]) -> Result<History> {
+        // Points are stored at the start of their step; one more on each side costs nothing.
+        let step = i64::from(fleet.step());
+        let start = fleet.time(host, 0) - 2 * step;
+        let end = fleet.time(host, rounds.saturating_sub(1)) + step;
+        match self {
+            Source::Api(api) => {
+                let request = serde_json::json!({
+                    "hostnames": [fleet.endpoint(host)],
+                    "counters": counters,
+                    "consol_fun": "AVERAGE",
+                    "start_time": start,
+                    "end_time": end,
+                });
+                let answer = api.post("/api/v1/graph/history", &request.to_string()).await?;
+                read_history(&answer).with_context(|| format!("{} does not answer like graph/history", api.address))
+            }
+            Source::Graph(link) => {
+                let mut history = History::new();
+                for counter in counters {
+                    let (endpoint, consol_fun) = (fleet.endpoint(host).into(), "AVERAGE".into());
+                    let query = GraphQuery { start, end, consol_fun, endpoint, counter: (*counter).into(), step: 0 };
+                    history.insert((*counter).to_string(), query_patiently(link, &query).await?);
+                }
+                Ok(history)
+            }
+        }
+    }
+}
+
+/// Asks until there is an answer, as long as [`PATIENCE`] lasts.
+async fn query_patiently(link: &mut Link, query: &GraphQuery<'_>) -> Result<HashMap<i64, Option<f64>>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut values = HashMap::new();
+        let mut keep = |time, value: f64| {
+            values.insert(time, Some(value).filter(|value| !value.is_nan()));
+        };
+        match link.query(query, &mut keep).await {
+            Ok(()) => return Ok(values),
+            Err(error) if Instant::now() > deadline || error.is::<Refusal>() => return Err(error),
+            Err(_) => sleep(RETRY_PAUSE).await,
+        }
+    }
 }
 
 fn read_history(answer: &[u8]) -> Result<History, wire::JsonError> {

@@ -1,0 +1,231 @@
+//! Link: one connection of the simulated fleet, and what is spoken over it.
+//!
+//! How: to a transfer as agents do, JSON-RPC; to a graph as a transfer does, Go's net/rpc with gob, whose definitions of
+//! types go once over each connection. One call at a time.
+//! Invariants: a connection that failed is not used again, the next call makes a new one; an error that the server tells
+//! keeps it.
+
+use super::fleet::{Fleet, HostRound};
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use wire::gob::GraphQuery;
+use wire::gob::client::{Replies, Reply, Requests};
+use wire::{Framer, Scratch, jsonrpc, transfer};
+
+/// As in the original agent's shipped configuration, and in transfer's.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// As in the original agent; transfer waits five seconds.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer to `Transfer.Update` has about 90 bytes; an error text may be longer.
+const ANSWER_MAX: usize = 64 << 10;
+/// Rows that are read back, some 15 bytes each.
+const ROWS_ANSWER_MAX: usize = 16 << 20;
+
+pub struct Link {
+    target: String,
+    stream: Option<TcpStream>,
+    next_id: u64,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    speech: Speech,
+}
+
+enum Speech {
+    Transfer { framer: Framer, scratch: Scratch },
+    Graph { requests: Requests, replies: Replies },
+}
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub struct Refusal(String);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "answered with an error: {}", self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Speech {
+    fn transfer() -> Speech {
+        Speech::Transfer { framer: Framer::new(ANSWER_MAX), scratch: Scratch::new() }
+    }
+
+    fn graph() -> Speech {
+        Speech::Graph { requests: Requests::new(), replies: Replies::new(ROWS_ANSWER_MAX) }
+    }
+}
+
+impl Link {
+    pub fn transfer(target: &str) -> Link {
+        Link::new(target, Speech::transfer())
+    }
+
+    pub fn graph(target: &str) -> Link {
+        Link::new(target, Speech::graph())
+    }
+
+    fn new(target: &str, speech: Speech) -> Link {
+        Link { target: target.to_string(), stream: None, next_id: 0, input: Vec::new(), output: Vec::new(), speech }
+    }
+
+    /// Whether there is who should be.
+    pub async fn ping(&mut self) -> Result<()> {
+        let id = self.next_id;
+        let is_there = match &self.speech {
+            Speech::Transfer { .. } => {
+                let write = |out: &mut Vec<u8>| jsonrpc::write_request(out, "Transfer.Ping", id, b"{}");
+                self.transfer_call(write, |result, _| result == b"{\"code\":0}").await?
+            }
+            Speech::Graph { .. } => {
+                let write = |requests: &mut Requests, out: &mut Vec<u8>| requests.ping(out, "Graph.Ping", id);
+                self.graph_call(write, |replies, reply| reply.code(replies) == Ok(0)).await?
+            }
+        };
+        if !is_there {
+            bail!("{} does not answer a ping as it should", self.target);
+        }
+        Ok(())
+    }
+
+    /// Sends one group of series of a host; answers how many items were refused.
+    pub async fn send(&mut self, fleet: &Fleet, host: &HostRound, group: usize) -> Result<u64> {
+        let (id, points) = (self.next_id, fleet.points(group));
+        if matches!(self.speech, Speech::Graph { .. }) {
+            let write = |requests: &mut Requests, out: &mut Vec<u8>| {
+                requests.graph_send(out, id, fleet.graph_items(host, group));
+            };
+            // A graph does not say what it refused; reading back does.
+            return match self.graph_call(write, |replies, reply| reply.code(replies)).await? {
+                Ok(0) => Ok(0),
+                other => bail!("answer is not a graph's: {other:?}"),
+            };
+        }
+        let write = |out: &mut Vec<u8>| fleet.encode(host, group, id, out);
+        match self.transfer_call(write, transfer::read_answer).await? {
+            Ok(answer) if answer.total == points => Ok(answer.invalid as u64),
+            Ok(answer) => bail!("{points} items were sent, {} answered for", answer.total),
+            Err(error) => bail!("answer is not a transfer's: {error}"),
+        }
+    }
+
+    /// Reads rows from a graph; NaN where nothing is known.
+    pub async fn query(&mut self, query: &GraphQuery<'_>, each: &mut dyn FnMut(i64, f64)) -> Result<()> {
+        let id = self.next_id;
+        let write = |requests: &mut Requests, out: &mut Vec<u8>| requests.graph_query(out, id, query);
+        let read = self.graph_call(write, |replies, reply| reply.graph_query(replies, each).map(|_| ())).await?;
+        read.context("answer is not a graph's")
+    }
+
+    async fn transfer_call<T>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>),
+        read: impl FnOnce(&[u8], &mut Scratch) -> T,
+    ) -> Result<T> {
+        let mut read = Some(read);
+        let id = self.next_id;
+        let take = |speech: &mut Speech, input: &[u8]| {
+            let Speech::Transfer { framer, scratch } = speech else { bail!("not a link to a transfer") };
+            let Some(message) = framer.scan(input)? else { return Ok(None) };
+            framer.reset();
+            let end = message.end;
+            let response = jsonrpc::response(&input[message], scratch)?;
+            if response.id != id {
+                bail!("answer has id {}, want {id}", response.id);
+            }
+            let result = match response.error {
+                None => Ok(read.take().expect("one answer")(response.result, scratch)),
+                Some(text) => Err(Refusal(text)),
+            };
+            Ok(Some((end, result)))
+        };
+        let write = |_: &mut Speech, out: &mut Vec<u8>| write(out);
+        self.call(write, take).await
+    }
+
+    async fn graph_call<T>(
+        &mut self,
+        write: impl FnOnce(&mut Requests, &mut Vec<u8>),
+        read: impl FnOnce(&Replies, &Reply<'_>) -> T,
+    ) -> Result<T> {
+        let mut read = Some(read);
+        let id = self.next_id;
+        let take = |speech: &mut Speech, input: &[u8]| {
+            let Speech::Graph { replies, .. } = speech else { bail!("not a link to a graph") };
+            let Some((end, reply)) = replies.next(input)? else { return Ok(None) };
+            // A server that could not read the call may not know its number; then it tells what was wrong.
+            if !reply.error.is_empty() {
+                return Ok(Some((end, Err(Refusal(reply.error.into_owned())))));
+            }
+            if reply.seq != id {
+                bail!("answer has number {}, want {id}", reply.seq);
+            }
+            Ok(Some((end, Ok(read.take().expect("one answer")(replies, &reply)))))
+        };
+        let write = |speech: &mut Speech, out: &mut Vec<u8>| {
+            if let Speech::Graph { requests, .. } = speech {
+                write(requests, out);
+            }
+        };
+        self.call(write, take).await
+    }
+
+    /// One call, connecting first if need be.
+    async fn call<T>(
+        &mut self,
+        write: impl FnOnce(&mut Speech, &mut Vec<u8>),
+        take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, Refusal>)>>,
+    ) -> Result<T> {
+        self.next_id += 1;
+        let result = match timeout(CALL_TIMEOUT, self.exchange(write, take)).await {
+            Ok(result) => result,
+            Err(_) => Err(anyhow::anyhow!("{} did not answer within {CALL_TIMEOUT:?}", self.target)),
+        };
+        // An error told by the server leaves the connection usable; after any other nobody knows what comes next.
+        if result.as_ref().is_err_and(|error| !error.is::<Refusal>()) {
+            self.stream = None;
+        }
+        result
+    }
+
+    async fn exchange<T>(
+        &mut self,
+        write: impl FnOnce(&mut Speech, &mut Vec<u8>),
+        mut take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, Refusal>)>>,
+    ) -> Result<T> {
+        let Link { target, stream, input, output, speech, .. } = self;
+        let stream = match stream {
+            Some(stream) => stream,
+            None => {
+                input.clear();
+                *speech = match speech {
+                    Speech::Transfer { .. } => Speech::transfer(),
+                    Speech::Graph { .. } => Speech::graph(),
+                };
+                let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(&*target)).await;
+                let connected = connect.context("timed out").and_then(|stream| Ok(stream?));
+                let connected = connected.with_context(|| format!("cannot connect to {target}"))?;
+                // A batch is written whole; waiting for more to send would only delay it.
+                connected.set_nodelay(true)?;
+                stream.insert(connected)
+            }
+        };
+        output.clear();
+        write(speech, output);
+        stream.write_all(output).await.with_context(|| format!("cannot send to {target}"))?;
+        loop {
+            if let Some((consumed, result)) = take(speech, input)? {
+                input.drain(..consumed);
+                return Ok(result?);
+            }
+            let count = stream.read_buf(input).await.with_context(|| format!("cannot read from {target}"))?;
+            if count == 0 {
+                bail!("{target} closed the connection");
+            }
+        }
+    }
+}
