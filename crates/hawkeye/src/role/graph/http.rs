@@ -43,7 +43,11 @@ impl Reading {
 
 /// `index` has the routes of the MySQL index, if one is kept.
 pub fn router(graph: &GraphService, index: Option<Router>) -> Router {
-    let index = index.unwrap_or_else(|| Router::new().route("/index/updateAll", get(update_index)));
+    let none = || {
+        let concurrent = get(|| async { Json(json!({"msg": "ok", "value": 0})) });
+        Router::new().route("/index/updateAll", get(update_index)).route("/index/updateAll/concurrent", concurrent)
+    };
+    let index = index.unwrap_or_else(none);
     Router::new()
         .route("/api/v2/health", get(|| async { Json(json!({"msg": "ok"})) }))
         .route("/api/v2/version", get(|| async { Json(json!({"value": env!("CARGO_PKG_VERSION")})) }))
