@@ -6,8 +6,8 @@
 //! asked (`pprof/heap.rs`); `stdx::cpu_samples` samples the processor. Both become a [`Profile`] with functions and lines,
 //! resolved here from the binary's own debug information, so that the reader needs nothing but the profile.
 //! Invariants: one profile at a time, the next is told to wait; nothing is held afterwards.
-//! Memory: jemalloc's records of sampled stacks. Resolving reads the binary's debug information, some ten MB, for as long
-//! as the request lasts.
+//! Memory: jemalloc's records of sampled stacks, one or two MB. Resolving reads the binary's debug information: a hundred MB for
+//! as long as the request lasts (`VmHWM` before and after), given back within seconds.
 
 mod fetch;
 mod heap;
