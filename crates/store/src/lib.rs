@@ -5,7 +5,7 @@
 //! crash. Here a series costs about a hundred bytes, files are few and sequential, and what was acknowledged is in the log.
 //! How: in reading order below. Files only: no network, no async, no clock, no thread; time and disk are arguments.
 //! Memory: see `table`, `hot`, `arena`; shown by [`Stats`].
-//! Formats: docs/format/{series,log,chunk,block}.md.
+//! Formats: docs/format/{series,cold,log,chunk,block,rollup}.md.
 
 mod arena;
 mod asleep;

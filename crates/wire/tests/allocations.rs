@@ -1,40 +1,11 @@
 //! Nothing is allocated per item in the steady state: the whole way of a batch is run under an allocator that counts
 //! what its thread allocates.
 
+mod counting;
+
+use counting::ALLOCATIONS;
 use model::CounterType;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use wire::{Framer, OutItem, Scratch, jsonrpc, transfer};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
-
-// SAFETY: every call is handed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// 200 items: plain ones, some with escapes, values as numbers and as strings, some invalid.
 fn write_batch(out: &mut Vec<u8>, id: u64) {

@@ -1,40 +1,11 @@
 //! Nothing is allocated per gob item in the steady state, nor for answers: calls are run under an allocator that counts
 //! what its thread allocates.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
+use counting::ALLOCATIONS;
 use wire::gob::client::Requests;
 use wire::gob::{Decoder, Encoder, GobScratch, GraphItem, JudgeItem, QueryHead};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-}
-
-// SAFETY: every call is handed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const TAGS: [&str; 4] = ["", "iface=eth0", "fstype=ext4,mount=/data", "a=1,b=2,c=3,d=4,e=5,f=6,g=7,h=8"];
 

@@ -177,5 +177,7 @@ fn announce(config: &Config, new_password: Option<&str>) {
     if !config.listen.graph_rpc.is_empty() {
         println!("hawkeye: an old transfer and api reach the graph at {}", config.listen.graph_rpc);
     }
-    println!("hawkeye: agents report to {} (points) and {} (hbs)", config.listen.transfer_rpc, config.listen.hbs_rpc);
+    let or_off = |address: &str| if address.is_empty() { "nowhere".to_string() } else { address.to_string() };
+    let (points, hbs) = (or_off(&config.listen.transfer_rpc), or_off(&config.listen.hbs_rpc));
+    println!("hawkeye: agents report to {points} (points) and {hbs} (hbs)");
 }
