@@ -180,7 +180,7 @@ impl Api<'_> {
             json!({"hostnames": [endpoint], "counters": [counter], "consol_fun": "AVERAGE", "step": 60,
                    "start_time": from, "end_time": to}),
         );
-        let values = answer[0]["Values"].as_array().expect("Values").clone();
+        let values = answer[0]["Values"].as_array().unwrap_or_else(|| panic!("no Values in {answer}")).clone();
         values.iter().filter_map(|v| Some((v["timestamp"].as_i64()?, v["value"].as_f64()?))).collect()
     }
 }
