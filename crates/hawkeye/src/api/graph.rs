@@ -11,21 +11,18 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{JsonBody, parse_form};
 use super::error::ApiError;
+use super::pieces::Pieces;
 use crate::engine::Engine;
-use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use http_body_util::channel::{Channel, Sender};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt::Write;
-use std::io;
-use std::time::Duration;
 use store::{Cf, CounterQuery, EndpointQuery, Found, Grid, Query, Store};
 use tokio::sync::Semaphore;
 
@@ -37,14 +34,8 @@ const PAGE_ROWS_MAX: usize = 10_000;
 const REGEX_BYTES_MAX: usize = 1 << 20;
 /// Terms of one search; each costs a compiled expression, or a look at every text of the table. People type two or three.
 const TERMS_MAX: usize = 16;
-/// Bytes of a history that are sent together, and how many such pieces are made ahead of what the reader has taken.
-const PIECE_BYTES: usize = 64 << 10;
-const PIECES_AHEAD: usize = 4;
 /// Histories written at the same time; each holds a blocking thread, of which the runtime has 512 for everything.
 const HISTORIES_AT_ONCE: usize = 32;
-/// A reader that takes nothing for so long is gone; a guess, as for the bodies of requests.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
-
 static HISTORIES: Semaphore = Semaphore::const_new(HISTORIES_AT_ONCE);
 /// The most (host, counter) pairs of one request for history, last points or deletion.
 const PAIRS_MAX: usize = 100_000;
@@ -233,58 +224,14 @@ async fn history(
         )));
     }
     let turn = HISTORIES.acquire().await.expect("the semaphore is never closed");
-    let (sender, body) = Channel::new(PIECES_AHEAD);
+    let (mut pieces, body) = Pieces::new();
     let engine = context.engine.clone();
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
-        let mut pieces = Pieces { text: String::new(), sender: Some(sender) };
         write_history(&engine, &request, &found, &query, &mut pieces);
         pieces.finish();
     });
-    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], Body::new(body)).into_response())
-}
-
-/// An answer on its way, from a blocking thread. Dropped before [`Pieces::finish`], as by a panic, it breaks the connection:
-/// half an answer must not look whole.
-struct Pieces {
-    text: String,
-    /// None when the reader is gone.
-    sender: Option<Sender<Bytes, io::Error>>,
-}
-
-impl Pieces {
-    /// Sends what is there once it is a piece. False when nobody reads any more.
-    fn pass_on(&mut self) -> bool {
-        if self.text.len() >= PIECE_BYTES { self.send() } else { self.sender.is_some() }
-    }
-
-    fn send(&mut self) -> bool {
-        let text = Bytes::from(std::mem::take(&mut self.text));
-        let Some(sender) = &mut self.sender else { return false };
-        let sending = async { tokio::time::timeout(READ_TIMEOUT, sender.send_data(text)).await };
-        let sent = matches!(tokio::runtime::Handle::current().block_on(sending), Ok(Ok(())));
-        if !sent {
-            self.give_up();
-        }
-        sent
-    }
-
-    fn finish(mut self) {
-        self.send();
-        self.sender = None;
-    }
-
-    fn give_up(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            sender.abort(io::Error::other("the answer was not read in time, or not finished"));
-        }
-    }
-}
-
-impl Drop for Pieces {
-    fn drop(&mut self) {
-        self.give_up();
-    }
+    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response())
 }
 
 /// The series of all pairs, host by host.

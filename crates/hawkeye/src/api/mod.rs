@@ -17,6 +17,7 @@ mod host;
 mod hostgroup;
 mod metric;
 pub mod page;
+mod pieces;
 mod rule;
 mod session;
 mod strategy;

@@ -1,0 +1,159 @@
+//! Pieces: a body that a blocking thread writes while it is being sent.
+//!
+//! Why: a long answer costs a few pieces of memory, and begins to arrive before it is complete.
+//! How: text is gathered into pieces of [`PIECE_BYTES`], of which [`PIECES_AHEAD`] wait for the reader; a reader that takes
+//! nothing for [`READ_TIMEOUT`] is given up.
+//! Invariants: an answer ends well only if [`Pieces::finish`] was called. Otherwise (given up, a panic) the body ends with an
+//! error, which breaks the connection: half an answer must not look whole. One channel carries the pieces and the end, so
+//! that the end cannot overtake a piece (it can in http-body-util 0.1.5's channel, where the end has a channel of its own).
+
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::Frame;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// Bytes that are sent together, and how many such pieces are made ahead of what the reader has taken.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_AHEAD: usize = 4;
+/// A reader that takes nothing for so long is gone; a guess, as for the bodies of requests.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The writer's side.
+pub struct Pieces {
+    pub text: String,
+    /// None when the reader is gone.
+    sender: Option<Sender<Piece>>,
+}
+
+enum Piece {
+    Text(Bytes),
+    End,
+}
+
+/// The reader's side.
+struct Reading {
+    pieces: Receiver<Piece>,
+    is_over: bool,
+}
+
+impl Pieces {
+    pub fn new() -> (Pieces, Body) {
+        let (sender, pieces) = channel(PIECES_AHEAD);
+        (Pieces { text: String::new(), sender: Some(sender) }, Body::new(Reading { pieces, is_over: false }))
+    }
+
+    /// Sends what is there once it is a piece. False when nobody reads any more.
+    pub fn pass_on(&mut self) -> bool {
+        if self.text.len() >= PIECE_BYTES { self.send_text() } else { self.sender.is_some() }
+    }
+
+    pub fn finish(mut self) {
+        if self.text.is_empty() || self.send_text() {
+            self.send(Piece::End);
+        }
+    }
+
+    pub fn give_up(&mut self) {
+        self.sender = None;
+    }
+
+    fn send_text(&mut self) -> bool {
+        let text = Bytes::from(std::mem::take(&mut self.text));
+        self.send(Piece::Text(text))
+    }
+
+    fn send(&mut self, piece: Piece) -> bool {
+        let Some(sender) = &self.sender else { return false };
+        let sending = async { tokio::time::timeout(READ_TIMEOUT, sender.send(piece)).await };
+        let sent = matches!(tokio::runtime::Handle::current().block_on(sending), Ok(Ok(())));
+        if !sent {
+            self.give_up();
+        }
+        sent
+    }
+}
+
+impl HttpBody for Reading {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.pieces.poll_recv(context));
+        self.is_over = !matches!(piece, Some(Piece::Text(_)));
+        Poll::Ready(match piece {
+            Some(Piece::Text(text)) => Some(Ok(Frame::data(text))),
+            Some(Piece::End) => None,
+            None => Some(Err(io::Error::other("the answer was not read in time, or not finished"))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    /// What a reader gets of what `write` writes on a blocking thread.
+    async fn read(write: impl FnOnce(&mut Pieces) + Send + 'static, finish: bool) -> Result<Bytes, axum::Error> {
+        let (mut pieces, body) = Pieces::new();
+        let writing = tokio::task::spawn_blocking(move || {
+            write(&mut pieces);
+            if finish {
+                pieces.finish();
+            }
+        });
+        let read = body.collect().await.map(|collected| collected.to_bytes());
+        writing.await.expect("it does not panic");
+        read
+    }
+
+    /// Many times, since it is about which thread comes first.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_finished_answer_is_whole() {
+        for round in 0..2000 {
+            let text = format!("answer {round}");
+            let expected = text.clone();
+            let read = read(move |pieces| pieces.text.push_str(&text), true).await;
+            assert_eq!(read.expect("finished"), expected);
+        }
+        assert_eq!(read(|_| {}, true).await.expect("finished"), "");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_long_answer_comes_in_pieces_and_whole() {
+        let long = |pieces: &mut Pieces| {
+            for i in 0..100_000 {
+                pieces.text.push_str(&format!("{i:09}\n"));
+                assert!(pieces.pass_on());
+            }
+        };
+        assert_eq!(read(long, true).await.expect("finished").len(), 1_000_000);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn half_an_answer_does_not_look_whole() {
+        for _ in 0..200 {
+            assert!(read(|pieces| pieces.text.push_str("half"), false).await.is_err());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_has_gone_is_not_written_to() {
+        let (mut pieces, body) = Pieces::new();
+        drop(body);
+        let still = tokio::task::spawn_blocking(move || {
+            pieces.text = "x".repeat(PIECE_BYTES);
+            pieces.pass_on() || pieces.pass_on()
+        });
+        assert!(!still.await.expect("it does not panic"));
+    }
+}
