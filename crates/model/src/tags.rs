@@ -13,13 +13,13 @@ impl<'a> Tags<'a> {
     pub const EMPTY: Tags<'static> = Tags("");
 
     /// Canonicalises `raw`. Borrows it when it already is canonical (the steady state), otherwise writes to `scratch`,
-    /// which is cleared first.
+    /// which is cleared first. Allocates nothing once `scratch` has grown, up to [`FEW`] tags.
     pub fn canonical(raw: &'a str, scratch: &'a mut String) -> Tags<'a> {
         if is_canonical(raw) {
             return Tags(raw);
         }
-        canonicalise(raw, scratch);
-        Tags(scratch)
+        let begin = canonicalise(raw, scratch);
+        Tags(&scratch[begin..])
     }
 
     /// For strings that were canonicalised before: read back from the series table, or written as literals in tests.
@@ -61,23 +61,64 @@ fn is_canonical(raw: &str) -> bool {
     !raw.as_bytes().contains(&b' ')
 }
 
-fn canonicalise(raw: &str, out: &mut String) {
-    let spaceless: String = raw.chars().filter(|c| *c != ' ').collect();
-    let mut pairs: Vec<(&str, &str)> = spaceless.split(',').filter_map(|piece| piece.split_once('=')).collect();
-    // Stable: of equal keys the last stays last, and is the one kept below.
-    pairs.sort_by(|a, b| a.0.cmp(b.0));
+/// Pieces that are sorted without a list on the heap; agents send two.
+const FEW: usize = 16;
+
+/// `key=value` in the text without spaces: where the key begins and ends, and where the value ends.
+#[derive(Clone, Copy, Default)]
+struct Pair {
+    start: usize,
+    equals: usize,
+    end: usize,
+}
+
+impl Pair {
+    fn key(self, text: &str) -> &str {
+        &text[self.start..self.equals]
+    }
+}
+
+/// Writes the text without spaces to `out`, and the canonical one behind it; answers where that begins.
+fn canonicalise(raw: &str, out: &mut String) -> usize {
     out.clear();
-    for (i, (key, value)) in pairs.iter().enumerate() {
-        if pairs.get(i + 1).is_some_and(|next| next.0 == *key) {
+    raw.split(' ').for_each(|part| out.push_str(part));
+    let begin = out.len();
+    let (mut few, mut many) = ([Pair::default(); FEW], Vec::new());
+    let count = out.split(',').count();
+    let pairs: &mut [Pair] = if count <= FEW {
+        &mut few[..count]
+    } else {
+        many.resize(count, Pair::default());
+        &mut many
+    };
+    let pairs = sort_pairs(out, pairs);
+    for (i, pair) in pairs.iter().enumerate() {
+        if pairs.get(i + 1).is_some_and(|next| next.key(out) == pair.key(out)) {
             continue;
         }
-        if !out.is_empty() {
+        if out.len() > begin {
             out.push(',');
         }
-        out.push_str(key);
-        out.push('=');
-        out.push_str(value);
+        out.extend_from_within(pair.start..pair.end);
     }
+    begin
+}
+
+/// Fills `pairs` with what `text` has, by key. Stable: of equal keys the last stays last, and is the one kept.
+fn sort_pairs<'p>(text: &str, pairs: &'p mut [Pair]) -> &'p [Pair] {
+    let (mut count, mut start) = (0, 0);
+    for piece in text.split(',') {
+        let end = start + piece.len();
+        if let Some(equals) = piece.find('=') {
+            pairs[count] = Pair { start, equals: start + equals, end };
+            count += 1;
+        }
+        start = end + 1;
+    }
+    let pairs = &mut pairs[..count];
+    // Short ones are sorted in place.
+    pairs.sort_by(|a, b| a.key(text).cmp(b.key(text)));
+    pairs
 }
 
 /// Canonicalises into a string of its own.
@@ -107,6 +148,9 @@ mod tests {
         check("a=x=y", "a=x=y");
         check("a=,=b", "=b,a=");
         check("a=1,", "a=1");
+        let many =
+            |keys: &mut dyn Iterator<Item = u32>| keys.map(|i| format!("k{i:02}={i}")).collect::<Vec<_>>().join(",");
+        check(&many(&mut (0..40).rev()), &many(&mut (0..40)));
     }
 
     #[test]

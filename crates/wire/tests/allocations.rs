@@ -4,7 +4,7 @@
 mod counting;
 
 use counting::ALLOCATIONS;
-use model::CounterType;
+use model::{CounterType, Tags};
 use wire::{Framer, OutItem, Scratch, jsonrpc, transfer};
 
 /// 200 items: plain ones, some with escapes, values as numbers and as strings, some invalid.
@@ -71,4 +71,15 @@ fn none_per_item() {
     let allocations = ALLOCATIONS.get() - before;
     println!("{allocations} allocations for {items} items written, framed, decoded and answered");
     assert_eq!(allocations, 0);
+}
+
+/// Agents send the tags of a file system in this order.
+#[test]
+fn none_for_tags_that_are_not_in_order() {
+    let mut scratch = String::new();
+    let mut run = |raw: &str| Tags::canonical(raw, &mut scratch).as_str().len();
+    run("mount=/data/with/a/long/name, fstype=ext4, a=1");
+    let before = ALLOCATIONS.get();
+    assert_eq!(run("mount=/data,fstype=ext4"), run("fstype=ext4, mount=/data"));
+    assert_eq!(ALLOCATIONS.get() - before, 0);
 }

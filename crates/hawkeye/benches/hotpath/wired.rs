@@ -149,7 +149,7 @@ fn canonical() -> Work {
 }
 
 fn unsorted() -> Work {
-    tags("mount=/data, fstype=ext4")
+    tags("mount=/data,fstype=ext4")
 }
 
 fn tags(text: &'static str) -> Work {
