@@ -118,6 +118,11 @@ pub struct JudgeConfig {
     /// The least time between two PROBLEMs of one alarm (seconds).
     #[serde(deserialize_with = "seconds")]
     pub min_interval: i64,
+    /// Rules come from one of these (original) hbs, for the judge alone; they are tried in turn.
+    pub hbs_addrs: Vec<String>,
+    /// Between two pulls of all rules from there (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub hbs_interval: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -293,7 +298,7 @@ impl Default for Ingest {
 
 impl Default for JudgeConfig {
     fn default() -> Self {
-        JudgeConfig { semantics: Semantics::Hawkeye, min_interval: 300 }
+        JudgeConfig { semantics: Semantics::Hawkeye, min_interval: 300, hbs_addrs: Vec::new(), hbs_interval: 60 }
     }
 }
 
@@ -434,6 +439,7 @@ impl Config {
         if !(1..=1 << 30).contains(&self.ingest.connections_max) {
             bail!("ingest.connections_max is {}: give a number from 1 to 2^30", self.ingest.connections_max);
         }
+        self.check_hbs()?;
         if self.graph.hot_window < 600 {
             bail!("graph.hot_window is {} s: give at least \"10m\"", self.graph.hot_window);
         }
@@ -446,6 +452,27 @@ impl Config {
         }
         if self.graph.retention.raw < 3600 {
             bail!("graph.retention.raw is {} s: give at least \"1h\"", self.graph.retention.raw);
+        }
+        Ok(())
+    }
+
+    fn check_hbs(&self) -> Result<()> {
+        let JudgeConfig { hbs_addrs, hbs_interval, .. } = &self.judge;
+        for address in hbs_addrs {
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+            if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                bail!("judge.hbs_addrs has {address:?}: give addresses like \"10.0.0.5:6030\"");
+            }
+        }
+        // Two judges that each follow another portal would be one too many in a process.
+        if !hbs_addrs.is_empty() && matches!(self.mode()?, Mode::Whole | Mode::Graph) {
+            bail!(
+                "judge.hbs_addrs is {hbs_addrs:?}: only the judge alone (roles = [\"judge\"]) takes its rules from another \
+                 hbs; leave the key out"
+            );
+        }
+        if !(5..=3600).contains(hbs_interval) {
+            bail!("judge.hbs_interval is {hbs_interval} s: give \"5s\" to \"1h\"");
         }
         Ok(())
     }
@@ -596,6 +623,11 @@ mod tests {
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
         check("[graph]\nindex_refresh = \"1s\"", "graph.index_refresh");
+        check("[judge]\nhbs_addrs = [\"hbs:6030\", \"10.0.0.5\"]", "judge.hbs_addrs has \"10.0.0.5\"");
+        check("[judge]\nhbs_addrs = [\":6030\"]", "judge.hbs_addrs has \":6030\"");
+        check("[judge]\nhbs_addrs = [\"hbs:70000\"]", "judge.hbs_addrs has \"hbs:70000\"");
+        check("[judge]\nhbs_addrs = [\"hbs:6030\"]", "only the judge alone");
+        check("[judge]\nhbs_interval = \"1s\"", "judge.hbs_interval");
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
         check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
     }
