@@ -141,7 +141,7 @@ impl Judges {
     }
 
     /// Has all series say their part in conditions over several series: after a load, and before anything is caught up.
-    fn refill(&self, home: &impl Home) {
+    pub fn refill(&self, home: &impl Home) {
         let mut joined = Vec::new();
         home.for_each_series(&mut |id, _, counter_type, step| joined.push((id, counter_type, step)));
         for shard in 0..self.judges.len() {

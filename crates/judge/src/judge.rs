@@ -218,6 +218,13 @@ impl Judge {
         self.states.any_of(series)
     }
 
+    /// When the newest PROBLEM that is open on a series was sent, by the time of its point.
+    pub fn last_problem(&self, series: SeriesId) -> Option<i64> {
+        let seats = self.seats.get(&series).map_or(&[][..], Vec::as_slice);
+        let joined = seats.iter().filter_map(|seat| self.joins.open_problem(*seat, series)).map(|open| open.time);
+        self.states.iter().filter(|state| state.series == series).map(|state| state.time).chain(joined).max()
+    }
+
     /// Whose results are given.
     pub fn semantics(&self) -> Semantics {
         self.options.semantics

@@ -21,6 +21,7 @@ pub mod file;
 use crate::Semantics;
 use crate::judge::{Judge, Window};
 use crate::rings::{Ring, Rings, TIMES};
+use crate::state::OpenProblem;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use model::{CounterType, Event, Point, Sample, SeriesId, SeriesKey, Tags};
@@ -262,7 +263,7 @@ impl Windows {
     }
 
     /// Forgets a series; the PROBLEMs that were open on it.
-    pub fn remove(&mut self, judge: &mut Judge, series: SeriesId) -> Vec<crate::OpenProblem> {
+    pub fn remove(&mut self, judge: &mut Judge, series: SeriesId) -> Vec<OpenProblem> {
         let number = self.row(series);
         let row = self.rows[number];
         let hash = self.hash(self.key_of(&row));
@@ -282,10 +283,11 @@ impl Windows {
         judge.unbind(series)
     }
 
-    /// The series that have had no point since `oldest`; those that never had one are among them.
-    pub fn silent_since(&self, oldest: i64) -> Vec<SeriesId> {
-        let is_silent = |row: &Row| self.rings.newest(row.ring).is_none_or(|newest| newest < oldest);
-        self.used().filter(|(_, row)| is_silent(row)).map(|(series, _)| series).collect()
+    /// The series that have had no point since `oldest`. One that is there only for its alarm is as old as that.
+    pub fn silent_since(&self, judge: &Judge, oldest: i64) -> Vec<SeriesId> {
+        let newest = |series, row: &Row| self.rings.newest(row.ring).or_else(|| judge.last_problem(series));
+        let is_silent = |series, row: &Row| newest(series, row).is_none_or(|newest| newest < oldest);
+        self.used().filter(|(series, row)| is_silent(*series, row)).map(|(series, _)| series).collect()
     }
 
     pub fn len(&self) -> usize {

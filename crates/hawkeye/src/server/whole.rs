@@ -8,17 +8,17 @@
 
 use super::doors::{Doors, Sockets};
 use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
-use super::{open_store, show_gauges, why};
-use crate::config::{Config, Semantics};
+use super::{judge_options, open_event_queue, open_store, show_gauges, why};
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::ingest::Ingest;
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::portal::{Portal, admin};
 use crate::role::agent::AgentConfig;
-use crate::role::alarm::queue::EventQueue;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
+use crate::role::judge::JudgeService;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, graph, transfer};
 use crate::rules::{RulesTask, Settling, settle};
@@ -43,12 +43,7 @@ pub async fn serve(
     let store = open_store(&config)?;
     let portal = Portal::open(&config.data_dir.join("portal.db")).await?;
     let new_password = admin::ensure_root(&portal, &config.data_dir).await?;
-    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
-        .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
-    for damage in &recovered.damaged {
-        tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "part of the event queue is damaged; the rest was read");
-    }
-    let queue = Arc::new(queue);
+    let (queue, recovered) = open_event_queue(&config)?;
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
     engine.restore(&recovered.open_problems);
@@ -84,6 +79,7 @@ pub async fn serve(
         .merge(ui::router(first_page(&api_context)))
         .merge(health_router(&metrics));
     let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
+    let judged = JudgeService::into_store(ingest.clone());
     let admin = admin_router(&metrics).merge(graph::http::router(&graph, index.routes.take()));
     doors.open_rpc("hbs_rpc", sockets.hbs_rpc, hbs);
     doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
@@ -101,6 +97,7 @@ pub async fn serve(
         }
     });
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
+    doors.open_gob("judge_rpc", sockets.judge_rpc, judged);
     doors.open_pages("api", sockets.api, api_router);
     doors.open_pages("admin", sockets.admin, admin);
     announce(&config, new_password.as_deref());
@@ -152,17 +149,6 @@ fn first_page(context: &api::Context) -> ui::Ui {
     }
 }
 
-fn judge_options(config: &Config) -> judge::Options {
-    judge::Options {
-        semantics: match config.judge.semantics {
-            Semantics::Hawkeye => judge::Semantics::Hawkeye,
-            Semantics::OpenFalcon => judge::Semantics::OpenFalcon,
-        },
-        min_interval_s: config.judge.min_interval,
-        points_max: config.rule_points_max(),
-    }
-}
-
 /// Says where to look. The password is shown this once; the file keeps it.
 fn announce(config: &Config, new_password: Option<&str>) {
     if let Some(password) = new_password {
@@ -176,6 +162,9 @@ fn announce(config: &Config, new_password: Option<&str>) {
     }
     if !config.listen.graph_rpc.is_empty() {
         println!("hawkeye: an old transfer and api reach the graph at {}", config.listen.graph_rpc);
+    }
+    if !config.listen.judge_rpc.is_empty() {
+        println!("hawkeye: an old transfer reaches the judge at {}", config.listen.judge_rpc);
     }
     let or_off = |address: &str| if address.is_empty() { "nowhere".to_string() } else { address.to_string() };
     let (points, hbs) = (or_off(&config.listen.transfer_rpc), or_off(&config.listen.hbs_rpc));

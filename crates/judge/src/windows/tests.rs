@@ -97,7 +97,7 @@ fn more_series_than_there_is_room_for_are_refused_until_some_go() {
     assert_eq!(sent, [Taken::Judged, Taken::Judged, Taken::Full]);
     assert_eq!(alone.events.len(), 2);
     assert_eq!(alone.send("m", "a=2", BASE + 7200, 1.0), Taken::Judged);
-    let silent = alone.windows.silent_since(BASE + 1);
+    let silent = alone.windows.silent_since(&alone.judge, BASE + 1);
     let [silent] = silent[..] else { panic!("one: {silent:?}") };
     let open = alone.windows.remove(&mut alone.judge, silent);
     assert_eq!(open.iter().map(|open| (open.series, open.time)).collect::<Vec<_>>(), [(silent, BASE)]);
