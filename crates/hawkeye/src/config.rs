@@ -6,6 +6,7 @@
 //! (a test compares the two); everything that can be checked without touching disk or network is checked here.
 
 use crate::mysql_url::MysqlUrl;
+use crate::redis_url::RedisUrl;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
@@ -118,6 +119,8 @@ pub struct JudgeConfig {
     /// The least time between two PROBLEMs of one alarm (seconds).
     #[serde(deserialize_with = "seconds")]
     pub min_interval: i64,
+    /// A Redis whose queues event:p<priority> get every event, for an old alarm; "" is none.
+    pub redis_url: RedisUrl,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -293,7 +296,7 @@ impl Default for Ingest {
 
 impl Default for JudgeConfig {
     fn default() -> Self {
-        JudgeConfig { semantics: Semantics::Hawkeye, min_interval: 300 }
+        JudgeConfig { semantics: Semantics::Hawkeye, min_interval: 300, redis_url: RedisUrl::default() }
     }
 }
 
@@ -597,6 +600,7 @@ mod tests {
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
         check("[graph]\nindex_refresh = \"1s\"", "graph.index_refresh");
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
+        check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
         check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
     }
 
@@ -610,8 +614,12 @@ mod tests {
         check("[graph]\nindex_url = \"mysql://falcon:secret@db", &[]);
         check("[graph]\nindex_url = mysql://falcon:secret@db", &[]);
         check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
-        let config = load("[graph]\nindex_url = \"mysql://falcon:secret@db\"", &[], &[]).expect("valid");
-        assert!(!format!("{config:?}").contains("secret"));
+        check("[judge]\nredis_url = \"secret@\"", &[]);
+        check("", &[("HAWKEYE_JUDGE__REDIS_URL", "redis://:secret@db:secret")]);
+        for text in ["[graph]\nindex_url = \"mysql://falcon:secret@db\"", "[judge]\nredis_url = \"secret@db:6379\""] {
+            let config = load(text, &[], &[]).expect("valid");
+            assert!(!format!("{config:?}").contains("secret"));
+        }
     }
 
     #[test]

@@ -1,0 +1,3 @@
+//! Judge: what it needs of others, and what others get from it.
+
+pub mod redis;
