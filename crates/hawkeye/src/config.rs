@@ -6,6 +6,7 @@
 //! (a test compares the two); everything that can be checked without touching disk or network is checked here.
 
 use crate::mysql_url::MysqlUrl;
+use crate::redis_url::RedisUrl;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
@@ -132,6 +133,8 @@ pub struct JudgeConfig {
     /// The judge alone forgets a series without a point for so long (seconds).
     #[serde(deserialize_with = "seconds")]
     pub silent_after: i64,
+    /// A Redis whose queues event:p<priority> get every event, for an old alarm; "" is none.
+    pub redis_url: RedisUrl,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -316,6 +319,7 @@ impl Default for JudgeConfig {
             hbs_interval: 60,
             // The original's week.
             silent_after: 7 * 86_400,
+            redis_url: RedisUrl::default(),
         }
     }
 }
@@ -497,6 +501,12 @@ impl Config {
                  [\"10.0.0.5:6030\"]"
             );
         }
+        if self.judge.redis_url.is_none() {
+            bail!(
+                "judge.redis_url is \"\": the judge alone sends its events to the queues of an old alarm; give a Redis like \
+                 \"redis://:password@10.0.0.6:6379\""
+            );
+        }
         Ok(())
     }
 
@@ -660,7 +670,11 @@ mod tests {
         check("[graph]\nsilent_after = \"90m\"", "graph.silent_after");
         check("[ingest]\nmessage_timeout = \"2h\"", "ingest.message_timeout");
         check("roles = [\"judge\"]", "listen.judge_rpc");
-        check("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"", "judge.hbs_addrs");
+        check("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"", "judge.hbs_addrs is []");
+        check(
+            "roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n[judge]\nhbs_addrs = [\"hbs:6030\"]",
+            "judge.redis_url",
+        );
         check("roles = [\"judge\", \"graph\"]", "[\"graph\"] or [\"judge\"] alone");
         check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
         check("[judge]\nsilent_after = \"5m\"", "judge.silent_after");
@@ -677,6 +691,7 @@ mod tests {
         check("[judge]\nhbs_addrs = [\"hbs:6030\"]", "only the judge alone");
         check("[judge]\nhbs_interval = \"1s\"", "judge.hbs_interval");
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
+        check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
         check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
     }
 
@@ -690,8 +705,12 @@ mod tests {
         check("[graph]\nindex_url = \"mysql://falcon:secret@db", &[]);
         check("[graph]\nindex_url = mysql://falcon:secret@db", &[]);
         check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
-        let config = load("[graph]\nindex_url = \"mysql://falcon:secret@db\"", &[], &[]).expect("valid");
-        assert!(!format!("{config:?}").contains("secret"));
+        check("[judge]\nredis_url = \"secret@\"", &[]);
+        check("", &[("HAWKEYE_JUDGE__REDIS_URL", "redis://:secret@db:secret")]);
+        for text in ["[graph]\nindex_url = \"mysql://falcon:secret@db\"", "[judge]\nredis_url = \"secret@db:6379\""] {
+            let config = load(text, &[], &[]).expect("valid");
+            assert!(!format!("{config:?}").contains("secret"));
+        }
     }
 
     #[test]
@@ -699,6 +718,11 @@ mod tests {
         let mode = |text: &str| load(text, &[], &[]).and_then(|config| config.mode()).expect("roles that work");
         assert_eq!(mode(""), Mode::Whole);
         assert_eq!(mode("roles = [\"api\", \"alarm\", \"hbs\", \"graph\", \"judge\", \"transfer\"]"), Mode::Whole);
+        let judge = "[judge]\nhbs_addrs = [\"hbs:6030\"]\nredis_url = \"redis://redis\"";
+        assert_eq!(
+            mode(&format!("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n{judge}")),
+            Mode::Judge
+        );
         assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
     }
 

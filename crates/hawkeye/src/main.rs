@@ -17,6 +17,7 @@ mod mysql_url;
 mod net;
 mod portal;
 mod pprof;
+mod redis_url;
 mod role;
 mod rules;
 mod server;

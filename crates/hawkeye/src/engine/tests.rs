@@ -71,7 +71,7 @@ fn full_queue(dir: &std::path::Path) -> Arc<EventQueue> {
 /// Answers where what comes next begins.
 fn make_room(queue: &Arc<EventQueue>) -> u64 {
     let cursor = read(queue, 0).last().expect("the queue is full").seq;
-    queue.consumed(cursor).expect("segments are deleted");
+    queue.consumed("alarm", cursor).expect("segments are deleted");
     cursor
 }
 

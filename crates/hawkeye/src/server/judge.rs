@@ -14,7 +14,7 @@ use crate::keeper::Fault;
 use crate::metrics::{Metrics, push_gauge, resident_bytes};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::windowed::{Options, Windowed};
-use crate::role::judge::{JudgeService, http, kept};
+use crate::role::judge::{JudgeService, http, kept, redis};
 use anyhow::{Context, Result};
 use model::{Event, Rules};
 use std::path::Path;
@@ -34,6 +34,10 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
     let (queue, recovered) = open_event_queue(&config)?;
+    let (stop_redis, redis_stopping) = watch::channel(false);
+    let (url, data_dir) = (config.judge.redis_url.clone(), config.data_dir.clone());
+    let mut redis_task = JoinSet::new();
+    redis_task.spawn(redis::run(queue.clone(), url, data_dir, metrics.clone(), redis_stopping));
     let windowed = Arc::new(Windowed::new(options(&config), queue, &metrics));
     show_gauges(&metrics, &windowed);
 
@@ -70,6 +74,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
             () = signals.wait() => break None,
             () = doors.ended() => break Some(anyhow::anyhow!("a listener ended by itself")),
             Some(ended) = rules_task.join_next() => break Some(why("pulling the rules", ended)),
+            Some(ended) = redis_task.join_next() => break Some(why("pushing to Redis", ended)),
             Some(ended) = keep_task.join_next() => break Some(why("keeping the windows", ended)),
         }
     };
@@ -82,6 +87,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
     end("pulling the rules", &mut rules_task, &mut faults).await;
     stop_keeping.send_replace(true);
     end("keeping the windows", &mut keep_task, &mut faults).await;
+    stop_redis.send_replace(true);
+    end("pushing to Redis", &mut redis_task, &mut faults).await;
     faults.extend(windowed.tick(clock::now()).context("cannot sync the event queue").err());
     first_of(faults)
 }

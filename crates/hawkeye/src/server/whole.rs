@@ -1,10 +1,10 @@
 //! All six roles in one process.
 //!
 //! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
-//! the last minutes judged again → alarm → index → hbs → transfer and graph → api and admin. Each step that fails ends the start with
-//! one line that names the fix.
-//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the index, the rules, then
-//! alarm, which leaves its undelivered rows for the next start; the log is synced last.
+//! the last minutes judged again → alarm → events to Redis → index → hbs → transfer and graph → api and admin. Each step that
+//! fails ends the start with one line that names the fix.
+//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the index, the rules, what is
+//! left for Redis (two seconds at most), then alarm, which leaves its undelivered rows for the next start; the log is synced last.
 
 use super::doors::{Doors, Sockets};
 use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
@@ -18,7 +18,7 @@ use crate::portal::{Portal, admin};
 use crate::role::agent::AgentConfig;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
-use crate::role::judge::JudgeService;
+use crate::role::judge::{JudgeService, redis};
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, graph, transfer};
 use crate::rules::{RulesTask, Settling, settle};
@@ -44,6 +44,15 @@ pub async fn serve(
     let portal = Portal::open(&config.data_dir.join("portal.db")).await?;
     let new_password = admin::ensure_root(&portal, &config.data_dir).await?;
     let (queue, recovered) = open_event_queue(&config)?;
+    queue.expect(alarm::READER);
+    let (stop_redis, redis_stopping) = watch::channel(false);
+    let redis = if config.judge.redis_url.is_none() {
+        redis::off(&config.data_dir)?;
+        None
+    } else {
+        let (url, data_dir) = (config.judge.redis_url.clone(), config.data_dir.clone());
+        Some(redis::run(queue.clone(), url, data_dir, metrics.clone(), redis_stopping))
+    };
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
     engine.restore(&recovered.open_problems);
@@ -62,6 +71,7 @@ pub async fn serve(
     let (stop_alarm, alarm_stopping) = watch::channel(false);
     let mut alarm_task = JoinSet::new();
     alarm_task.spawn(alarm::run(portal.clone(), queue.clone(), config.clone(), metrics.clone(), alarm_stopping));
+    let mut redis_task: JoinSet<_> = redis.into_iter().collect();
     let mut index = IndexTask::start(&config, &engine, &metrics);
 
     let (stop_doors, doors_stopping) = watch::channel(false);
@@ -113,6 +123,7 @@ pub async fn serve(
         Some(ended) = agent_task.join_next() => Some(why("the agent", ended)),
         Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
         Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
+        Some(ended) = redis_task.join_next() => Some(why("pushing to Redis", ended)),
         Some(ended) = index.task.join_next() => Some(why("the index", ended)),
         name = keeper.ended() => Some(anyhow::anyhow!("the store's {name} thread ended by itself")),
     };
@@ -127,6 +138,8 @@ pub async fn serve(
     end("the index", &mut index.task, &mut faults).await;
     stop_rules.send_replace(true);
     end("the rules task", &mut rules_task, &mut faults).await;
+    stop_redis.send_replace(true);
+    end("pushing to Redis", &mut redis_task, &mut faults).await;
     stop_alarm.send_replace(true);
     end("alarm", &mut alarm_task, &mut faults).await;
     keeper.stop();
