@@ -104,6 +104,20 @@ fn check(groups: usize) {
     assert!(cost.peak <= PEAK_MAX + first_kept);
 }
 
+/// What is said to be held is what the allocator says, within a twentieth.
+#[test]
+fn what_is_shown() {
+    for groups in [20, 200] {
+        let text = answer(groups, 0, |_| "a note");
+        let live = LIVE.get();
+        let mut known = KnownRules::new(Limits::default());
+        drop(pull(&mut AnswerReader::new(), &mut known, &text));
+        let (held, shown) = (LIVE.get() - live, known.memory_bytes() as isize);
+        println!("{groups} groups: {held} bytes held, {shown} shown");
+        assert!((held - shown).abs() <= held / 20);
+    }
+}
+
 #[test]
 fn hosts_that_share_templates() {
     check(20);
