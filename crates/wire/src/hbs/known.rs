@@ -8,7 +8,7 @@
 //! Invariants: order makes no difference, of hosts, strategies or expressions; lists are in order of id, each id once.
 //! Nothing is in effect before `finish`: a pass that is cut off leaves the rules as they were. A rule that cannot be read
 //! is left out, counted and named, and is no part of a sum.
-//! Memory: distinct rules + distinct lists + hosts (48 bytes and the name each). In a pass without change nothing is
+//! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing is
 //! allocated (`tests/hbs_memory.rs`).
 
 use super::answer::AnswerError;
