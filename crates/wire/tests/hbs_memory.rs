@@ -98,10 +98,25 @@ fn check(groups: usize) {
     let (_, cost) = report("the same", &one, false);
     assert_eq!((cost.allocations, cost.kept), (0, 0));
 
+    if groups == HOSTS {
+        return; // the old rules and the new are as much again as was kept, which says nothing new, slowly
+    }
     let all = answer(groups, 0, |_| "changed everywhere");
     let (_, cost) = report("another note everywhere", &all, true);
     // For a moment there are the old rules and the new.
     assert!(cost.peak <= PEAK_MAX + first_kept);
+}
+
+/// What is said to be held is what the allocator says, within a twentieth.
+#[test]
+fn what_is_shown() {
+    let text = answer(40, 0, |_| "a note");
+    let live = LIVE.get();
+    let mut known = KnownRules::new(Limits::default());
+    drop(pull(&mut AnswerReader::new(), &mut known, &text));
+    let (held, shown) = (LIVE.get() - live, known.memory_bytes() as isize);
+    println!("{held} bytes held, {shown} shown");
+    assert!((held - shown).abs() <= held / 20);
 }
 
 #[test]

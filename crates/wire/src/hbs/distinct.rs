@@ -64,6 +64,16 @@ impl<T: RuleText> Distinct<T> {
         self.bytes
     }
 
+    /// Of the rules, the two tables, and buffers.
+    pub fn memory_bytes(&self) -> usize {
+        /// The two counts before what an `Arc` holds.
+        const ARC_BYTES: usize = 16;
+        let rules: usize = self.by_digest.values().map(|known| known.rule.memory_bytes() + ARC_BYTES).sum();
+        let aliases = table_bytes::<u128, Alias>(self.aliases.capacity());
+        let buffers = self.text.capacity() + self.scratch.capacity();
+        rules + table_bytes::<u128, Known<T>>(self.by_digest.capacity()) + aliases + buffers
+    }
+
     pub fn begin(&mut self) {
         self.pass = self.pass.wrapping_add(1);
         self.bytes = 0;
@@ -134,6 +144,11 @@ impl<T: RuleText> Distinct<T> {
             self.by_digest.shrink_to_fit();
         }
     }
+}
+
+/// Of a hash map of the standard library: an eighth of its places stays empty, each has a byte beside it.
+pub(super) fn table_bytes<K, V>(capacity: usize) -> usize {
+    if capacity == 0 { 0 } else { (capacity * 8 / 7).next_power_of_two() * (size_of::<(K, V)>() + 1) }
 }
 
 fn charge(bytes: &mut usize, more: usize, bytes_max: usize) -> Result<(), Missed> {

@@ -8,12 +8,12 @@
 //! Invariants: order makes no difference, of hosts, strategies or expressions; lists are in order of id, each id once.
 //! Nothing is in effect before `finish`: a pass that is cut off leaves the rules as they were. A rule that cannot be read
 //! is left out, counted and named, and is no part of a sum.
-//! Memory: distinct rules + distinct lists + hosts (48 bytes and the name each). In a pass without change nothing is
+//! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing is
 //! allocated (`tests/hbs_memory.rs`).
 
 use super::answer::AnswerError;
 use super::digest::digest;
-use super::distinct::{Distinct, Missed};
+use super::distinct::{Distinct, Missed, table_bytes};
 use super::limits::Limits;
 use super::rule_text::{BadRule, RuleFault};
 use model::rule::HostStrategies;
@@ -114,6 +114,19 @@ impl KnownRules {
     /// Bytes of the distinct texts of the last pass, which [`Limits::distinct_bytes`] bounds.
     pub fn distinct_bytes(&self) -> usize {
         self.strategies.bytes() + self.expressions.bytes()
+    }
+
+    /// What is held, the rules in effect included. Looks at each distinct rule and each host.
+    pub fn memory_bytes(&self) -> usize {
+        let names: usize = self.rules.hosts.keys().map(String::capacity).sum();
+        let lists: usize = self.lists.values().map(|list| 16 + size_of_val::<[_]>(list)).sum();
+        let tables = table_bytes::<u128, HostStrategies>(self.lists.capacity())
+            + table_bytes::<u128, Host>(self.hosts.capacity())
+            + table_bytes::<String, HostStrategies>(self.rules.hosts.capacity());
+        let buffers = self.pass.strategies.capacity() * size_of::<Entry<Strategy>>()
+            + self.pass.expressions.capacity() * size_of::<Entry<Expression>>()
+            + self.rules.expressions.capacity() * size_of::<Arc<Expression>>();
+        names + lists + tables + buffers + self.strategies.memory_bytes() + self.expressions.memory_bytes()
     }
 
     /// What the current pass has left out so far, or the last one that is finished.

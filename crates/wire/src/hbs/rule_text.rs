@@ -44,6 +44,16 @@ pub(super) trait RuleText: Sized {
     fn read(text: &[u8], scratch: &mut Scratch) -> Result<Self, BadRule>;
     /// Appends the text in the one form that Go gives it.
     fn push_json(&self, out: &mut String);
+    fn memory_bytes(&self) -> usize;
+}
+
+/// A node of a `BTreeMap<String, String>`: 11 pairs, their number and a pointer upwards.
+const TAGS_NODE_BYTES: usize = 11 * 2 * size_of::<String>() + 16;
+
+fn text_bytes(texts: [&String; 4], tags: &RuleTags) -> usize {
+    let texts: usize = texts.iter().map(|text| text.capacity()).sum();
+    let pairs: usize = tags.iter().map(|(key, value)| key.capacity() + value.capacity()).sum();
+    texts + pairs + tags.len().div_ceil(11) * TAGS_NODE_BYTES
 }
 
 impl RuleText for Strategy {
@@ -61,6 +71,12 @@ impl RuleText for Strategy {
     fn push_json(&self, out: &mut String) {
         Strategy::push_json(self, out);
     }
+
+    fn memory_bytes(&self) -> usize {
+        let Strategy { metric, tags, func, operator, note, tpl, .. } = self;
+        let template = tpl.name.capacity() + tpl.creator.capacity();
+        size_of::<Strategy>() + template + text_bytes([metric, func, operator, note], tags)
+    }
 }
 
 impl RuleText for Expression {
@@ -77,6 +93,11 @@ impl RuleText for Expression {
 
     fn push_json(&self, out: &mut String) {
         Expression::push_json(self, out);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let Expression { metric, tags, func, operator, note, .. } = self;
+        size_of::<Expression>() + text_bytes([metric, func, operator, note], tags)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The durable event queue between judge and alarm: append-only files in `<data_dir>/events/`.
+//! The durable event queue between the judge and its readers (alarm, Redis): append-only files in `<data_dir>/events/`.
 //!
 //! Why: in the original an event is popped from Redis before anything is done with it, and a restarted judge has
 //! forgotten which alarms are open, so it repeats them and never sends their recovery. Here the RPC whose point made an
@@ -6,9 +6,11 @@
 //! closed because its rule or series went is told through the queue too: beside it, it could overtake the PROBLEM that it
 //! ends. The queue knows that PROBLEM, and makes the event of the closing from it: nobody else has kept it.
 //! How: segments named by the sequence number of their first event. A segment begins with a snapshot of the open
-//! problems (the last event of each alarm that stands at PROBLEM), so any older segment can be deleted as soon as alarm has
-//! taken all of it. The judge appends with one `write(2)` per batch, under one lock; alarm reads behind it with a
-//! [`Consumer`] and keeps its cursor (a sequence number) in its own database, in the transaction that handles the record.
+//! problems (the last event of each alarm that stands at PROBLEM), so any older segment can be deleted as soon as all readers
+//! have taken all of it. The judge appends with one `write(2)` per batch, under one lock; each reader reads behind it with a
+//! [`Consumer`] and keeps its cursor (a sequence number) itself: alarm in its database, in the transaction that handles the
+//! record. Rooms: [`record`] and [`segment`] are the bytes, [`entry`] what they mean, [`recovery`] how they are opened,
+//! [`consumer`] and [`readers`] who takes them; here is who writes and deletes them.
 //!
 //! docs/format/events.md draws the bytes:
 //!
@@ -22,10 +24,10 @@
 //! Invariants: sequence numbers only grow, also over restarts that lost unsynced records (they start above the clock in
 //! seconds × 2^20); a record that cannot be written whole is cut off again, and the append fails; an event that no record
 //! can hold is left out, and the append goes on; a torn tail is cut when opening, a damaged record is reported and
-//! skipped, and what follows it is still read. Never parses a rule.
+//! skipped, and what follows it is still read; a reader that lags too far holds up neither the judge nor another reader.
+//! Never parses a rule.
 //! Memory: an open problem costs one entry of [`Place`] (about 60 bytes), not its text; the write buffer shrinks to
-//! [`BUFFER_KEEP`]; a consumer holds at most [`RECORD_MAX`] bytes. On disk: [`Options::bytes_max`], past which an append
-//! fails.
+//! [`BUFFER_KEEP`]; a consumer holds one record at most. On disk: [`Options::bytes_max`], past which an append fails.
 
 mod consumer;
 mod entry;
@@ -37,7 +39,7 @@ mod segment;
 pub use consumer::Consumer;
 pub use entry::{Closing, Queued, What};
 pub use readers::Lag;
-pub use recovery::{Damage, Recovered};
+pub use recovery::Recovered;
 
 use crate::config::Fsync;
 use anyhow::{Context, Result};

@@ -83,6 +83,7 @@ pub struct PullCounts {
     hosts: AtomicU64,
     distinct: AtomicU64,
     distinct_bytes: AtomicU64,
+    memory_bytes: AtomicU64,
     left_out: AtomicU64,
 }
 
@@ -100,6 +101,11 @@ impl PullCounts {
         own
     }
 
+    /// Of the rules pulled, for the memory ledger.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
     fn write(&self, page: &mut String) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         let age = clock::now() - self.last_success.load(Ordering::Relaxed);
@@ -108,12 +114,16 @@ impl PullCounts {
         push_gauge(page, "hbs_rules_distinct", "Distinct rules pulled", count(&self.distinct));
         let help = "Bytes of the texts of the distinct rules pulled";
         push_gauge(page, "hbs_rules_distinct_bytes", help, count(&self.distinct_bytes));
+        let help = "Memory of the rules pulled and of how they are recognised";
+        push_gauge(page, "hbs_rules_memory_bytes", help, count(&self.memory_bytes));
         push_gauge(page, "hbs_rules_left_out", "Rules in the last answers that cannot be read", count(&self.left_out));
     }
 
     fn note(&self, known: &KnownRules, changed: bool) {
         self.pulls.inc();
-        if !changed {
+        if changed {
+            self.memory_bytes.store(known.memory_bytes() as u64, Ordering::Relaxed);
+        } else {
             self.unchanged.inc();
         }
         self.last_success.store(clock::now(), Ordering::Relaxed);

@@ -84,6 +84,10 @@ pub fn off(data_dir: &Path) -> Result<()> {
     file.remove().with_context(|| format!("cannot remove {}", file.path().display()))
 }
 
+fn consumer(queue: &Arc<EventQueue>, handled: u64) -> Consumer {
+    queue.reader(READER, handled, Some(LAG_BYTES_MAX.min(queue.bytes_max() / 2)))
+}
+
 struct Pusher {
     queue: Arc<EventQueue>,
     /// None only while a blocking thread reads with it.
@@ -161,8 +165,7 @@ impl Pusher {
                 end
             }
         };
-        let lag_max = LAG_BYTES_MAX.min(queue.bytes_max() / 2);
-        let consumer = Some(queue.reader(READER, handled, Some(lag_max)));
+        let consumer = Some(consumer(&queue, handled));
         let batch = Batch { cursor: handled, ..Batch::default() };
         Ok(Pusher {
             queue,
@@ -271,7 +274,7 @@ impl Pusher {
         // Were a read to panic, its consumer is gone; a new one begins where the cursor stands.
         let mut consumer = match self.consumer.take() {
             Some(consumer) => consumer,
-            None => self.queue.reader(READER, self.handled, Some(LAG_BYTES_MAX.min(self.queue.bytes_max() / 2))),
+            None => consumer(&self.queue, self.handled),
         };
         let (consumer, batch, result) = spawn_blocking(move || {
             let mut records = Vec::new();

@@ -1,4 +1,5 @@
 use super::record::{EVENT, RECORD_MAX, push_record};
+use super::recovery::Damage;
 use super::segment::MAGIC;
 use super::*;
 use model::{EventRule, Expression, Strategy, Template};

@@ -38,6 +38,19 @@ struct Told {
     changed: Notify,
 }
 
+impl Told {
+    /// Whether the connection ends within this LPUSH.
+    fn cuts(&self, bytes: &[u8]) -> bool {
+        let mut manners = self.manners.lock().expect("unbroken");
+        let of_a_push = bytes.windows(5).any(|word| word == b"LPUSH");
+        let cut = of_a_push && matches!(manners.front(), Some(Manner::CutRequest(at)) if bytes.len() >= *at);
+        if cut {
+            manners.pop_front();
+        }
+        cut
+    }
+}
+
 struct Server {
     told: Arc<Told>,
     address: String,
@@ -105,12 +118,7 @@ fn parse(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
 async fn serve(mut stream: TcpStream, told: Arc<Told>) {
     let (mut bytes, mut known) = (Vec::new(), told.password.is_none());
     loop {
-        if let Some(&Manner::CutRequest(at)) = told.manners.lock().expect("unbroken").front()
-            && bytes.starts_with(b"*")
-            && bytes.windows(5).any(|word| word == b"LPUSH")
-            && bytes.len() >= at
-        {
-            told.manners.lock().expect("unbroken").pop_front();
+        if told.cuts(&bytes) {
             return;
         }
         let Some((command, used)) = parse(&bytes) else {
