@@ -320,7 +320,8 @@ fn series_of_different_shards_make_one_alarm_over_restarts() {
     assert_eq!(told(&queue), [problem, (Status::Ok, 60, "m".to_string())]);
 }
 
-/// Two threads make and end the alarm of a condition over two shards; the queue has its events in turn.
+/// Two threads make and end the alarm of a condition over two shards; the queue has its events in turn. Each thread ends with
+/// a value that holds, so that there are events even if one runs wholly before the other.
 #[test]
 fn events_of_a_joined_alarm_keep_their_order_between_threads() {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -331,7 +332,7 @@ fn events_of_a_joined_alarm_keep_their_order_between_threads() {
     push_at(&engine, "n", NOW, 1.0);
     let play = |metric: &'static str, phase: i64| {
         let engine = &engine;
-        move || (1..400).for_each(|i| push_at(engine, metric, NOW + i, if (i + phase) % 3 == 0 { 1.0 } else { 9.0 }))
+        move || (1..=400).for_each(|i| push_at(engine, metric, NOW + i, if (i + phase) % 3 == 0 { 1.0 } else { 9.0 }))
     };
     std::thread::scope(|scope| {
         scope.spawn(play("m", 0));
