@@ -6,6 +6,7 @@
 //! (a test compares the two); everything that can be checked without touching disk or network is checked here.
 
 use crate::mysql_url::MysqlUrl;
+use crate::redis_url::RedisUrl;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
@@ -50,6 +51,8 @@ pub enum Mode {
     Whole,
     /// The graph alone, behind an old transfer and in front of an old api.
     Graph,
+    /// The judge alone, behind an old transfer, beside an old hbs and in front of an old alarm.
+    Judge,
 }
 
 pub const ALL_ROLES: [Role; 6] = [Role::Transfer, Role::Judge, Role::Graph, Role::Hbs, Role::Alarm, Role::Api];
@@ -77,6 +80,10 @@ pub struct Listen {
     pub hbs_rpc: String,
     /// Go gob, for an old transfer and an old api; "" by default.
     pub graph_rpc: String,
+    /// Go gob, for an old transfer; "" by default.
+    pub judge_rpc: String,
+    /// The judge alone: the old judge's HTTP routes; "" by default.
+    pub judge_http: String,
     pub api: String,
     pub admin: String,
 }
@@ -118,6 +125,16 @@ pub struct JudgeConfig {
     /// The least time between two PROBLEMs of one alarm (seconds).
     #[serde(deserialize_with = "seconds")]
     pub min_interval: i64,
+    /// Rules come from one of these (original) hbs, for the judge alone; they are tried in turn.
+    pub hbs_addrs: Vec<String>,
+    /// Between two pulls of all rules from there (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub hbs_interval: i64,
+    /// The judge alone forgets a series without a point for so long (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub silent_after: i64,
+    /// A Redis whose queues event:p<priority> get every event, for an old alarm; "" is none.
+    pub redis_url: RedisUrl,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -270,6 +287,8 @@ impl Default for Listen {
             transfer_telnet: "127.0.0.1:4444".into(),
             hbs_rpc: "127.0.0.1:6030".into(),
             graph_rpc: String::new(),
+            judge_rpc: String::new(),
+            judge_http: String::new(),
             api: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:6071".into(),
         }
@@ -293,7 +312,15 @@ impl Default for Ingest {
 
 impl Default for JudgeConfig {
     fn default() -> Self {
-        JudgeConfig { semantics: Semantics::Hawkeye, min_interval: 300 }
+        JudgeConfig {
+            semantics: Semantics::Hawkeye,
+            min_interval: 300,
+            hbs_addrs: Vec::new(),
+            hbs_interval: 60,
+            // The original's week.
+            silent_after: 7 * 86_400,
+            redis_url: RedisUrl::default(),
+        }
     }
 }
 
@@ -391,10 +418,11 @@ impl Config {
         let roles: Vec<Role> = self.roles.iter().copied().collect();
         match roles[..] {
             [Role::Graph] => Ok(Mode::Graph),
+            [Role::Judge] => Ok(Mode::Judge),
             _ if roles == ALL_ROLES => Ok(Mode::Whole),
             _ => bail!(
-                "roles is {:?}: that does not run together in one process; give [\"graph\"] alone, or all six: {:?} (or \
-                 leave the key out)",
+                "roles is {:?}: that does not run together in one process; give [\"graph\"] or [\"judge\"] alone, or all six: \
+                 {:?} (or leave the key out)",
                 roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
                 ALL_ROLES.map(Role::name),
             ),
@@ -411,6 +439,15 @@ impl Config {
             bail!(
                 "listen.graph_rpc is \"\": the graph alone takes points by no other door; give an address like \"0.0.0.0:6070\""
             );
+        }
+        if self.mode()? == Mode::Judge {
+            self.check_judge_alone()?;
+        }
+        if self.mode()? == Mode::Whole && !self.listen.judge_http.is_empty() {
+            bail!("listen.judge_http has the routes of a judge that runs alone (roles = [\"judge\"]): leave it \"\"");
+        }
+        if self.judge.silent_after < 3600 {
+            bail!("judge.silent_after is {} s: give at least \"1h\"", self.judge.silent_after);
         }
         if !self.portal.url.is_empty() {
             bail!("portal.url is {:?}: only \"\" (SQLite in data_dir) is known so far", self.portal.url);
@@ -434,6 +471,7 @@ impl Config {
         if !(1..=1 << 30).contains(&self.ingest.connections_max) {
             bail!("ingest.connections_max is {}: give a number from 1 to 2^30", self.ingest.connections_max);
         }
+        self.check_hbs()?;
         if self.graph.hot_window < 600 {
             bail!("graph.hot_window is {} s: give at least \"10m\"", self.graph.hot_window);
         }
@@ -446,6 +484,49 @@ impl Config {
         }
         if self.graph.retention.raw < 3600 {
             bail!("graph.retention.raw is {} s: give at least \"1h\"", self.graph.retention.raw);
+        }
+        Ok(())
+    }
+
+    /// What the judge alone cannot do without.
+    fn check_judge_alone(&self) -> Result<()> {
+        if self.listen.judge_rpc.is_empty() {
+            bail!(
+                "listen.judge_rpc is \"\": the judge alone takes points by no other door; give an address like \"0.0.0.0:6080\""
+            );
+        }
+        if self.judge.hbs_addrs.is_empty() {
+            bail!(
+                "judge.hbs_addrs is []: the judge alone has no portal; give the hbs that it takes its rules from, like \
+                 [\"10.0.0.5:6030\"]"
+            );
+        }
+        if self.judge.redis_url.is_none() {
+            bail!(
+                "judge.redis_url is \"\": the judge alone sends its events to the queues of an old alarm; give a Redis like \
+                 \"redis://:password@10.0.0.6:6379\""
+            );
+        }
+        Ok(())
+    }
+
+    fn check_hbs(&self) -> Result<()> {
+        let JudgeConfig { hbs_addrs, hbs_interval, .. } = &self.judge;
+        for address in hbs_addrs {
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+            if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                bail!("judge.hbs_addrs has {address:?}: give addresses like \"10.0.0.5:6030\"");
+            }
+        }
+        // Two judges that each follow another portal would be one too many in a process.
+        if !hbs_addrs.is_empty() && matches!(self.mode()?, Mode::Whole | Mode::Graph) {
+            bail!(
+                "judge.hbs_addrs is {hbs_addrs:?}: only the judge alone (roles = [\"judge\"]) takes its rules from another \
+                 hbs; leave the key out"
+            );
+        }
+        if !(5..=3600).contains(hbs_interval) {
+            bail!("judge.hbs_interval is {hbs_interval} s: give \"5s\" to \"1h\"");
         }
         Ok(())
     }
@@ -588,7 +669,15 @@ mod tests {
         check("[ingest]\nfuture_max = \"400000000000years\"", "ingest.future_max");
         check("[graph]\nsilent_after = \"90m\"", "graph.silent_after");
         check("[ingest]\nmessage_timeout = \"2h\"", "ingest.message_timeout");
-        check("roles = [\"judge\"]", "[\"graph\"] alone");
+        check("roles = [\"judge\"]", "listen.judge_rpc");
+        check("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"", "judge.hbs_addrs is []");
+        check(
+            "roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n[judge]\nhbs_addrs = [\"hbs:6030\"]",
+            "judge.redis_url",
+        );
+        check("roles = [\"judge\", \"graph\"]", "[\"graph\"] or [\"judge\"] alone");
+        check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
+        check("[judge]\nsilent_after = \"5m\"", "judge.silent_after");
         check("roles = []", "roles is []");
         check("roles = [\"graph\", \"transfer\"]", "[\"transfer\", \"graph\"]");
         check("roles = [\"graph\"]", "listen.graph_rpc");
@@ -596,7 +685,13 @@ mod tests {
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
         check("[graph]\nindex_refresh = \"1s\"", "graph.index_refresh");
+        check("[judge]\nhbs_addrs = [\"hbs:6030\", \"10.0.0.5\"]", "judge.hbs_addrs has \"10.0.0.5\"");
+        check("[judge]\nhbs_addrs = [\":6030\"]", "judge.hbs_addrs has \":6030\"");
+        check("[judge]\nhbs_addrs = [\"hbs:70000\"]", "judge.hbs_addrs has \"hbs:70000\"");
+        check("[judge]\nhbs_addrs = [\"hbs:6030\"]", "only the judge alone");
+        check("[judge]\nhbs_interval = \"1s\"", "judge.hbs_interval");
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
+        check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
         check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
     }
 
@@ -610,8 +705,12 @@ mod tests {
         check("[graph]\nindex_url = \"mysql://falcon:secret@db", &[]);
         check("[graph]\nindex_url = mysql://falcon:secret@db", &[]);
         check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
-        let config = load("[graph]\nindex_url = \"mysql://falcon:secret@db\"", &[], &[]).expect("valid");
-        assert!(!format!("{config:?}").contains("secret"));
+        check("[judge]\nredis_url = \"secret@\"", &[]);
+        check("", &[("HAWKEYE_JUDGE__REDIS_URL", "redis://:secret@db:secret")]);
+        for text in ["[graph]\nindex_url = \"mysql://falcon:secret@db\"", "[judge]\nredis_url = \"secret@db:6379\""] {
+            let config = load(text, &[], &[]).expect("valid");
+            assert!(!format!("{config:?}").contains("secret"));
+        }
     }
 
     #[test]
@@ -619,6 +718,11 @@ mod tests {
         let mode = |text: &str| load(text, &[], &[]).and_then(|config| config.mode()).expect("roles that work");
         assert_eq!(mode(""), Mode::Whole);
         assert_eq!(mode("roles = [\"api\", \"alarm\", \"hbs\", \"graph\", \"judge\", \"transfer\"]"), Mode::Whole);
+        let judge = "[judge]\nhbs_addrs = [\"hbs:6030\"]\nredis_url = \"redis://redis\"";
+        assert_eq!(
+            mode(&format!("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n{judge}")),
+            Mode::Judge
+        );
         assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
     }
 

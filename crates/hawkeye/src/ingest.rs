@@ -23,7 +23,7 @@ use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use wire::gob::{GobError, GraphItem};
+use wire::gob::{GobError, GraphItem, JudgeItem};
 use wire::{Item, JsonError, Scratch};
 
 /// A longer step than a week is a mistake (milliseconds, a time); the series table keeps 32 bits.
@@ -56,6 +56,8 @@ pub enum Door {
     Telnet,
     /// Go gob, from an old transfer.
     Graph,
+    /// The same, of what the transfer sends to a judge.
+    Judge,
 }
 
 impl Door {
@@ -65,6 +67,7 @@ impl Door {
             Door::Http => "http",
             Door::Telnet => "telnet",
             Door::Graph => "graph",
+            Door::Judge => "judge",
         }
     }
 }
@@ -197,6 +200,24 @@ impl Ingest {
             decode(&mut |item| {
                 total += 1;
                 batch.push_aligned(&item);
+            })
+            .map_err(BatchError::Gob)?;
+            Ok(total)
+        })
+    }
+
+    /// Takes what `decode` hands out: the items of a `Judge.Send`. A transfer sends the same to a graph; what comes twice is
+    /// kept and judged once.
+    pub fn judge(
+        &self,
+        now: i64,
+        decode: impl FnOnce(&mut dyn FnMut(JudgeItem<'_>)) -> Result<(), GobError>,
+    ) -> Result<Received, BatchError> {
+        self.batch(Door::Judge, now, |batch, _| {
+            let mut total = 0;
+            decode(&mut |item| {
+                total += 1;
+                batch.push_without_step(&item);
             })
             .map_err(BatchError::Gob)?;
             Ok(total)
@@ -353,6 +374,18 @@ impl Batch<'_> {
         }
     }
 
+    /// An item that a transfer has aligned to a step that it does not tell: that of the series, or the least there is.
+    fn push_without_step(&mut self, item: &JudgeItem<'_>) {
+        let key =
+            SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::canonical(item.tags, self.tags) };
+        let step = self.lookup.find(key).map_or(self.ingest.min_step, |found| found.step);
+        match item.check(step) {
+            Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
+            Ok(item) => self.keep(&item, step, item.timestamp),
+            Err(invalid) => self.refuse(invalid.as_str()),
+        }
+    }
+
     fn keep(&mut self, item: &Item<'_>, step: u32, time: i64) {
         if step > STEP_MAX {
             return self.refuse("step_too_long");
@@ -377,7 +410,7 @@ impl Batch<'_> {
         }
         // Of a series that exists the texts were looked at before.
         let texts = [item.endpoint, item.metric, tags.as_str()];
-        if self.door == Door::Graph && found.is_none() && !texts.into_iter().all(text::is_valid) {
+        if matches!(self.door, Door::Graph | Door::Judge) && found.is_none() && !texts.into_iter().all(text::is_valid) {
             return self.refuse("bad_text");
         }
         self.unknown.push(Unknown {
@@ -391,9 +424,10 @@ impl Batch<'_> {
     }
 }
 
-/// A transfer calls every counter DERIVE towards graph; that is no reason to change one that came in as COUNTER.
+/// A transfer calls every counter DERIVE towards graph, and what it is towards judge; that is no reason to change a series
+/// back and forth.
 fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
-    known == sent || door == Door::Graph && known.ds_type() == sent.ds_type()
+    known == sent || matches!(door, Door::Graph | Door::Judge) && known.ds_type() == sent.ds_type()
 }
 
 #[cfg(test)]

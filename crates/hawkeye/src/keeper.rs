@@ -160,17 +160,17 @@ fn merge_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
 }
 
 /// A kind of work that may fail for long: told when it begins to and when it is over, not each second.
-struct Fault {
+pub struct Fault {
     text: &'static str,
     failing: bool,
 }
 
 impl Fault {
-    fn of(text: &'static str) -> Fault {
+    pub fn of(text: &'static str) -> Fault {
         Fault { text, failing: false }
     }
 
-    fn note<T>(&mut self, result: Result<T, impl Display>) {
+    pub fn note<T>(&mut self, result: Result<T, impl Display>) {
         let was_failing = std::mem::replace(&mut self.failing, result.is_err());
         match result {
             Err(error) if !was_failing => tracing::error!(%error, "{}; it is tried again", self.text),

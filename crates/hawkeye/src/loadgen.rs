@@ -4,7 +4,7 @@
 //! How: rounds of one step each. In a round every host sends its collector groups, one call after the other; a host has
 //! a connection of its own, or shares one with others in turn, with one outstanding call, as agents do. The texts of
 //! an item that do not change are encoded once, so that the generator stays out of the way of what it measures.
-//! With `--gob` the same points go to a graph as a transfer would send them on.
+//! With `--gob` or `--judge-gob` the same points go to a graph or a judge as a transfer would send them on.
 //! Invariants: points depend on the arguments alone (`mix.rs`), times apart; no host begins a round before all have
 //! ended the last. An unanswered, failed or wrongly answered call is counted, and the run goes on with a new connection.
 //! Memory: per connection its socket and one batch (up to some 30 kB); per series of one host its texts; 15 kB of
@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use fleet::Fleet;
 use latency::Latency;
-use link::Link;
+use link::{GobRole, Link};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +49,9 @@ pub struct LoadgenArgs {
     /// Instead: send to this graph, as a transfer does, Graph.Send over Go's net/rpc.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "verify", "dry_run"])]
     gob: Option<String>,
+    /// Instead: send to this judge, as a transfer does, Judge.Send over Go's net/rpc.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "gob", "verify", "dry_run"])]
+    judge_gob: Option<String>,
     /// With --gob: when all is sent, read every point that was answered for back with Graph.Query.
     #[arg(long, requires = "gob")]
     read_back: bool,
@@ -131,8 +134,8 @@ pub fn run(args: &LoadgenArgs) -> Result<()> {
 /// The arguments, resolved.
 struct Plan {
     target: String,
-    /// The target is a graph.
-    gob: bool,
+    /// The target is not a transfer.
+    gob: Option<GobRole>,
     fleet: Arc<Fleet>,
     rounds: u32,
     connections: usize,
@@ -166,7 +169,11 @@ impl Plan {
         let hosts = args.hosts as usize;
         let connections = args.connections.map_or(CONNECTIONS_DEFAULT, |count| count as usize).min(hosts);
         let fleet = Fleet::new(&args.prefix, hosts, args.metrics as usize, args.step, start, args.seed);
-        let fleet = if args.gob.is_some() { fleet.in_batches_of(GRAPH_BATCH) } else { fleet };
+        let gob = match (&args.gob, &args.judge_gob) {
+            (Some(graph), _) => Some((graph, GobRole::Graph)),
+            (None, judge) => judge.as_ref().map(|judge| (judge, GobRole::Judge)),
+        };
+        let fleet = if gob.is_some() { fleet.in_batches_of(GRAPH_BATCH) } else { fleet };
         let api =
             args.verify.as_ref().map(|url| Api::new(url, args.token.as_deref().unwrap_or_default())).transpose()?;
         if api.is_some() && args.step < verify::STEP_MIN {
@@ -177,8 +184,8 @@ impl Plan {
         }
         let reads_back = api.is_some() || args.read_back;
         let answered = reads_back.then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
-        let target = args.gob.as_ref().unwrap_or(&args.target).clone();
-        let (gob, rounds) = (args.gob.is_some(), args.rounds);
+        let target = gob.map_or(&args.target, |(target, _)| target).clone();
+        let (gob, rounds) = (gob.map(|(_, role)| role), args.rounds);
         Ok(Plan { target, gob, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
     }
 
@@ -234,12 +241,16 @@ impl Plan {
 
     /// One call before the load, so that a wrong address is one clear line.
     async fn say_hello(&self) -> Result<()> {
-        let what = if self.gob { "graph listening there? (--gob)" } else { "transfer listening there? (--target)" };
+        let what = match self.gob {
+            None => "transfer listening there? (--target)",
+            Some(GobRole::Graph) => "graph listening there? (--gob)",
+            Some(GobRole::Judge) => "judge listening there? (--judge-gob)",
+        };
         self.link().ping().await.map_err(|error| anyhow::anyhow!("{error:#}; is a {what}"))
     }
 
     fn link(&self) -> Link {
-        if self.gob { Link::graph(&self.target) } else { Link::transfer(&self.target) }
+        self.gob.map_or_else(|| Link::transfer(&self.target), |role| Link::gob(&self.target, role))
     }
 
     fn connection(&self, index: usize) -> Connection {

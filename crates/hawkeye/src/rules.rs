@@ -32,7 +32,7 @@ pub struct InEffect {
 }
 
 impl InEffect {
-    fn new(snapshot: Arc<Snapshot>, rules: Rules) -> InEffect {
+    pub fn new(snapshot: Arc<Snapshot>, rules: Rules) -> InEffect {
         InEffect { snapshot, rules, strategies_json: OnceLock::new(), expressions_json: OnceLock::new() }
     }
 

@@ -1,6 +1,7 @@
 //! `hawkeye server`: one process, whose roles decide what it is.
 //!
-//! Each mode has a page that starts its roles in order and stops them in reverse: `server/whole.rs`, `server/graph.rs`. Here
+//! Each mode has a page that starts its roles in order and stops them in reverse: `server/whole.rs`, `server/graph.rs`,
+//! `server/judge.rs`. Here
 //! is what they share: the store, the index, signals, gauges; `server/doors.rs` has the sockets.
 //! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a role that ends by itself (a panic, a start that failed) stops the process with an error, for a server
@@ -9,12 +10,14 @@
 
 mod doors;
 mod graph;
+mod judge;
 mod whole;
 
-use crate::config::{Config, Fsync, Mode};
+use crate::config::{Config, Fsync, Mode, Semantics};
 use crate::engine::Engine;
 use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
 use crate::role::agent::AgentConfig;
+use crate::role::alarm::queue::{EventQueue, Recovered};
 use crate::role::graph::index::Index;
 use crate::{clock, pprof};
 use anyhow::{Context, Result, bail};
@@ -51,6 +54,7 @@ pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
         match mode {
             Mode::Whole => whole::serve(config, agent, descriptors, signals).await,
             Mode::Graph => graph::serve(config, descriptors, signals).await,
+            Mode::Judge => judge::serve(config, descriptors, signals).await,
         }
     });
     // A look-up of a name that no server answers holds its thread for many seconds; nothing waits for it any more.
@@ -216,6 +220,24 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         push_counter(page, "store_corrupt_reads_total", "Reads that met damage in a block", store.corrupt_reads);
         engine.show(page);
     });
+}
+
+/// With the alarms that are open.
+fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
+    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
+        .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
+    Ok((Arc::new(queue), recovered))
+}
+
+fn judge_options(config: &Config) -> ::judge::Options {
+    ::judge::Options {
+        semantics: match config.judge.semantics {
+            Semantics::Hawkeye => ::judge::Semantics::Hawkeye,
+            Semantics::OpenFalcon => ::judge::Semantics::OpenFalcon,
+        },
+        min_interval_s: config.judge.min_interval,
+        points_max: config.rule_points_max(),
+    }
 }
 
 /// SIGINT and SIGTERM.

@@ -14,7 +14,7 @@ use crate::history::PERIOD_POINTS;
 use crate::joins::{Joins, Seat};
 use crate::judging::Occasion;
 use crate::program::Subject;
-use crate::rule_set::RuleSet;
+use crate::rule_set::{REMAIN, RuleSet};
 use crate::silence::Silences;
 use crate::state::{OpenProblem, RuleId, States};
 use crate::touched::Touched;
@@ -190,6 +190,44 @@ impl Judge {
     #[inline]
     pub fn is_bound(&self, series: SeriesId) -> bool {
         self.bindings.contains(series)
+    }
+
+    /// Whether any rule would be bound to such a series.
+    pub fn wants(&mut self, key: SeriesKey<'_>) -> bool {
+        self.rules.rules_of(key, &mut self.text, &mut self.matched);
+        !self.matched.is_empty()
+    }
+
+    /// Points that the rules of a series look back on, whatever its type; 0 if it has none.
+    pub fn window_points(&self, series: SeriesId) -> usize {
+        let Some(bound) = self.bindings.find(series) else { return 0 };
+        let mut one = 0;
+        let rules = self.bindings.rules(bound, &mut one);
+        let values = rules.iter().map(|rule| self.rules.rules[*rule as usize].values_needed).max();
+        match (values, self.options.semantics) {
+            (None, _) => 0,
+            // One more than values, for a counter.
+            (Some(values), Semantics::Hawkeye) => (values as usize + 1).max(PERIOD_POINTS),
+            // As many as the original keeps of every series, so that a rule which is changed finds them.
+            (Some(_), Semantics::OpenFalcon) => REMAIN as usize,
+        }
+    }
+
+    /// Whether a PROBLEM of the series is remembered, also of a rule that is gone (`Semantics::OpenFalcon`).
+    pub fn remembers(&self, series: SeriesId) -> bool {
+        self.states.any_of(series)
+    }
+
+    /// When the newest PROBLEM that is open on a series was sent, by the time of its point.
+    pub fn last_problem(&self, series: SeriesId) -> Option<i64> {
+        let seats = self.seats.get(&series).map_or(&[][..], Vec::as_slice);
+        let joined = seats.iter().filter_map(|seat| self.joins.open_problem(*seat, series)).map(|open| open.time);
+        self.states.iter().filter(|state| state.series == series).map(|state| state.time).chain(joined).max()
+    }
+
+    /// Whose results are given.
+    pub fn semantics(&self) -> Semantics {
+        self.options.semantics
     }
 
     /// Where the events of conditions over several series come out: to be asked after each call that may make events.

@@ -8,6 +8,7 @@
 //! To read: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `rule_set.rs`, `touched.rs`, `binding.rs`
 //! (`filter.rs`, `list.rs`); from points to an event, `history.rs`, `function.rs`, `state.rs`, `explain.rs`. Conditions that are
 //! more than one function: `grammar.rs`, `program.rs`, `reading.rs`, `joins.rs` (several series), `silence.rs` (`nodata`).
+//! Points without a store: `windows.rs`, `rings.rs`.
 //! Invariants: nothing is allocated per point unless an event is made; a series without rules costs no memory here;
 //! no text of a rule, however broken, panics; the same points and rules give the same events, restarts or not.
 //! Memory: [`Judge::stats`] per shard and [`RuleSet::memory_bytes`] once. About 11 to 23 bytes per bound series (a table
@@ -28,11 +29,13 @@ mod judging;
 mod list;
 mod program;
 mod reading;
+mod rings;
 mod rule_set;
 mod rule_text;
 mod silence;
 mod state;
 mod touched;
+mod windows;
 
 pub use error::RuleError;
 pub use joins::{JoinStats, Joins};
@@ -41,6 +44,8 @@ pub use rule_set::{Refused, RuleSet};
 pub use rule_text::check;
 pub use state::{OpenProblem, RuleId};
 pub use touched::Touched;
+pub use windows::file::{FileError as WindowsError, MAGIC as WINDOWS_MAGIC, end_windows, read_windows};
+pub use windows::{Room, Taken, Windows};
 
 /// Whose results to give where the original's are wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

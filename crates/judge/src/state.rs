@@ -121,6 +121,10 @@ impl States {
         self.table.find(hash(series), |state| state.series == series && state.rule == rule)
     }
 
+    pub fn any_of(&self, series: SeriesId) -> bool {
+        self.table.find(hash(series), |state| state.series == series).is_some()
+    }
+
     pub fn set(&mut self, state: OpenProblem) {
         let same = |other: &OpenProblem| other.series == state.series && other.rule == state.rule;
         match self.table.entry(hash(state.series), same, |other| hash(other.series)) {

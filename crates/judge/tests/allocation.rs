@@ -1,6 +1,6 @@
 //! Memory, counted at the allocator: nothing per point, and the bytes per bound pair of series and rule.
 
-use judge::{Judge, Options, RuleSet};
+use judge::{Judge, Options, Room, RuleSet, Taken, Windows};
 use model::{CounterType, Event, Expression, Point, Rules, Sample, SeriesId, SeriesKey, Strategy, Tags};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -125,6 +125,32 @@ fn nothing_is_allocated_per_point() {
         assert_eq!(allocations() - before, 0);
         assert_eq!(events.len(), 0);
     }
+}
+
+/// A judge alone: of the series that have a rule, and of those that have none.
+#[test]
+fn windows_allocate_nothing_per_item() {
+    let options = Options::default();
+    let mut judge = Judge::new(options);
+    judge.load(RuleSet::compile(&rules(2), &options).0);
+    let mut windows = Windows::new(0, 1, Arc::new(Room::new(HOSTS * METRICS)));
+    let hosts: Vec<String> = (0..HOSTS).map(|host| format!("host{host}")).collect();
+    let metrics: Vec<String> = (0..METRICS).map(|number| format!("m{number}")).collect();
+    let mut events: Vec<Event> = Vec::new();
+    let (mut before, mut judged) = (0, 0);
+    for round in 0..14 {
+        let point = Point { time: 1_600_000_020 + round * 60, value: round as f64 };
+        for (endpoint, metric) in hosts.iter().flat_map(|host| metrics.iter().map(move |metric| (host, metric))) {
+            let key = SeriesKey { endpoint, metric, tags: Tags::EMPTY };
+            let taken = windows.take(&mut judge, key, CounterType::Gauge, point, point.time, &mut events);
+            judged += usize::from(taken == Taken::Judged);
+        }
+        if round == 0 {
+            before = allocations();
+        }
+    }
+    assert_eq!(allocations() - before, 0);
+    assert_eq!((judged, windows.len(), events.len()), (14 * HOSTS * STRATEGIES, HOSTS * STRATEGIES, 0));
 }
 
 /// A condition over three series of each host: nothing per point, once each has spoken.

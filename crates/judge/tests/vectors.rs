@@ -6,11 +6,12 @@
 mod support;
 
 use judge::{Options, RuleSet, Semantics};
-use model::{CounterType, Expression, Point, Rules, SeriesId, Strategy};
+use model::{CounterType, Event, Expression, Point, Rules, SeriesId, Strategy};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use support::windowed::Windowed;
 use support::{Series, World};
 
 const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/judge/vectors.jsonl");
@@ -89,6 +90,16 @@ impl RecordedSeries {
 
 #[test]
 fn all_recorded_scenarios_match() {
+    each_scenario("over all points", |scenario| play(scenario, &mut Stored::new(scenario)));
+}
+
+/// As a judge alone keeps them: only of series that have a rule, and only so many points.
+#[test]
+fn all_recorded_scenarios_match_over_windows() {
+    each_scenario("over windows", |scenario| play(scenario, &mut Windowed::new(options(scenario))));
+}
+
+fn each_scenario(how: &str, play: impl Fn(&Scenario) -> Result<(), String>) {
     if !Path::new(VECTORS).exists() {
         eprintln!("skipped: no recorded scenarios at {VECTORS}");
         return;
@@ -105,32 +116,71 @@ fn all_recorded_scenarios_match() {
     }
     assert!(failures.is_empty(), "{} of {count} differ:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(count, 154);
-    println!("{count} recorded scenarios match");
+    println!("{count} recorded scenarios match {how}");
 }
 
-fn play(scenario: &Scenario) -> Result<(), String> {
-    let options = Options { semantics: Semantics::OpenFalcon, min_interval_s: scenario.min_interval, points_max: 120 };
-    let mut world = World::new(options);
-    world.load(&scenario.rules.to_model());
-    // Recorded series that differ in their type only are one.
-    let mut ids: Vec<SeriesId> = Vec::new();
-    for recorded in &scenario.series {
-        let series = recorded.to_world();
-        let same = world.table.0.iter().position(|other| other.key() == series.key());
-        ids.push(same.map_or_else(|| world.add(series), |number| SeriesId(number as u32)));
+/// A judge with its points.
+trait Judging {
+    fn load_rules(&mut self, rules: &Rules);
+
+    /// Keeps and judges a point of the recorded series of this number, or drops it as the original does.
+    fn send(&mut self, recorded: &RecordedSeries, number: usize, point: Point, now: i64) -> Vec<Event>;
+}
+
+struct Stored {
+    world: World,
+    ids: Vec<SeriesId>,
+}
+
+impl Stored {
+    fn new(scenario: &Scenario) -> Stored {
+        let mut world = World::new(options(scenario));
+        // Recorded series that differ in their type only are one.
+        let mut ids: Vec<SeriesId> = Vec::new();
+        for recorded in &scenario.series {
+            let series = recorded.to_world();
+            let same = world.table.0.iter().position(|other| other.key() == series.key());
+            ids.push(same.map_or_else(|| world.add(series), |number| SeriesId(number as u32)));
+        }
+        Stored { world, ids }
     }
+}
+
+impl Judging for Stored {
+    fn load_rules(&mut self, rules: &Rules) {
+        self.world.load(rules);
+    }
+
+    fn send(&mut self, recorded: &RecordedSeries, number: usize, point: Point, now: i64) -> Vec<Event> {
+        let (id, world) = (self.ids[number], &mut self.world);
+        world.change_type(id, recorded.counter_type());
+        if is_kept(world, &world.rules, id, point.time) { world.push(id, point, now).to_vec() } else { Vec::new() }
+    }
+}
+
+impl Judging for Windowed {
+    fn load_rules(&mut self, rules: &Rules) {
+        self.load(rules);
+    }
+
+    fn send(&mut self, recorded: &RecordedSeries, _: usize, point: Point, now: i64) -> Vec<Event> {
+        self.item(recorded.to_world().key(), recorded.counter_type(), point, now)
+    }
+}
+
+fn options(scenario: &Scenario) -> Options {
+    Options { semantics: Semantics::OpenFalcon, min_interval_s: scenario.min_interval, points_max: 120 }
+}
+
+fn play(scenario: &Scenario, judging: &mut impl Judging) -> Result<(), String> {
+    judging.load_rules(&scenario.rules.to_model());
     for (number, (time, value, series, now)) in scenario.points.iter().enumerate() {
         for change in scenario.rule_changes.iter().filter(|change| change.before_point == number) {
-            world.load(&change.rules.to_model());
+            judging.load_rules(&change.rules.to_model());
         }
-        let recorded = &scenario.series[*series];
-        world.change_type(ids[*series], recorded.counter_type());
-        let sent = if is_kept(&world, &world.rules, ids[*series], *time) {
-            let point = Point { time: *time, value: number_of(value) };
-            world.push(ids[*series], point, *now).iter().map(|event| (queue(event), event.to_json())).collect()
-        } else {
-            Vec::new()
-        };
+        let point = Point { time: *time, value: number_of(value) };
+        let sent = judging.send(&scenario.series[*series], *series, point, *now);
+        let sent: Vec<_> = sent.iter().map(|event| (queue(event), event.to_json())).collect();
         let expected = scenario.events.iter().filter(|event| event.point == number);
         let expected: Vec<_> = expected.map(|event| (event.queue.clone(), event.json.clone())).collect();
         compare(&sent, &expected, number)?;
@@ -167,6 +217,6 @@ fn number_of(value: &serde_json::Value) -> f64 {
     }
 }
 
-fn queue(event: &model::Event) -> String {
+fn queue(event: &Event) -> String {
     format!("event:p{}", event.priority())
 }

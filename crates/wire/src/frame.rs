@@ -57,6 +57,8 @@ impl FrameError {
 #[derive(Clone, Debug)]
 pub struct Framer {
     limit: usize,
+    /// Whether a message may also be an array.
+    arrays: bool,
     /// Everything before this offset is accounted for in the fields below.
     looked: usize,
     start: Option<usize>,
@@ -68,12 +70,25 @@ pub struct Framer {
 impl Framer {
     /// `limit`: bytes of the longest message that is let through.
     pub fn new(limit: usize) -> Framer {
-        Framer { limit, looked: 0, start: None, nesting: Nesting::default(), in_string: false, escaped: false }
+        Framer {
+            limit,
+            arrays: false,
+            looked: 0,
+            start: None,
+            nesting: Nesting::default(),
+            in_string: false,
+            escaped: false,
+        }
+    }
+
+    /// For one value in the midst of a message, an object or an array.
+    pub(crate) fn of_value(limit: usize) -> Framer {
+        Framer { arrays: true, ..Framer::new(limit) }
     }
 
     /// To be called when the message was consumed, so that the buffer now starts behind it.
     pub fn reset(&mut self) {
-        *self = Framer::new(self.limit);
+        *self = Framer { arrays: self.arrays, ..Framer::new(self.limit) };
     }
 
     /// Looks at what was appended to `buffered` since the last call; returns the first message once it is complete.
@@ -101,6 +116,10 @@ impl Framer {
             match byte {
                 b' ' | b'\n' | b'\r' | b'\t' => self.looked += 1,
                 b'{' => {
+                    self.start = Some(self.looked);
+                    return Ok(true);
+                }
+                b'[' if self.arrays => {
                     self.start = Some(self.looked);
                     return Ok(true);
                 }

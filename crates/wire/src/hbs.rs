@@ -3,7 +3,19 @@
 //! These calls come once a minute per host, so their strings are owned. The two large answers, all strategies and all
 //! expressions, are written straight from [`Rules`]; the caller keeps the bytes for as long as the version stays.
 //! Invariants: the same rules give the same bytes (hosts are sorted), so that a reader can compare a hash.
+//! The same two answers of another hbs are read by [`AnswerReader`] into [`KnownRules`].
 //! Compat: null where the original sends null, `[]` where it sends that; hosts without strategies are left out.
+
+mod answer;
+mod digest;
+mod distinct;
+mod known;
+mod limits;
+mod rule_text;
+
+pub use answer::{AnswerError, AnswerReader, Call, Progress};
+pub use known::{KnownRules, LeftOut};
+pub use limits::Limits;
 
 use crate::json::{self, JsonError, Scratch, name_eq, push_integer, push_string};
 use model::Rules;

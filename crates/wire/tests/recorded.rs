@@ -210,3 +210,70 @@ fn every_rule() {
         assert_eq!(out.len(), answer.result.len());
     }
 }
+
+/// One connection of the original judge: 15 pulls, in the time of which the rules changed and hosts came in any order.
+#[test]
+fn every_pull_of_rules() {
+    let Some(recording) = recording("judge_hbs") else { return };
+    let expected = expected_pulls(&recording);
+    for size in [1, 7, 1000, recording.s2c.len()] {
+        let pulls = pulled(&recording, size);
+        assert_eq!(pulls.len(), expected.len());
+        let mut before = None;
+        for (pulled, expected) in pulls.iter().zip(&expected) {
+            let same = |rules: &Rules| rules.hosts == expected.hosts && rules.expressions == expected.expressions;
+            assert!(same(&pulled.1), "parts of {size}");
+            let differs = before.is_none_or(|before: &Rules| !same(before));
+            assert_eq!(pulled.0, differs, "parts of {size}: rules are new when they differ, and only then");
+            before = Some(expected);
+        }
+    }
+}
+
+/// Whether they are new, and the rules, after each pull.
+fn pulled(recording: &Recording, size: usize) -> Vec<(bool, Arc<Rules>)> {
+    let mut known = hbs::KnownRules::new(hbs::Limits::default());
+    let (mut reader, mut pulls, mut at) = (hbs::AnswerReader::new(), Vec::new(), 0);
+    let ends = messages(&recording.s2c, 4096);
+    for (message, call) in ends.iter().zip(&recording.calls) {
+        let strategies = call["method"] == "Hbs.GetStrategies";
+        if strategies {
+            known.begin();
+        }
+        let kind = if strategies { hbs::Call::Strategies } else { hbs::Call::Expressions };
+        assert_eq!(call["method"], kind.method());
+        reader.begin(kind, call["id"].as_u64().expect("a number"));
+        let text = &recording.s2c[at..at + message.len() + 1];
+        at += text.len();
+        let fed = text.chunks(size).map(|part| reader.feed(part, &mut known)).last();
+        assert_eq!(fed, Some(Ok(hbs::Progress::Done)));
+        if !strategies {
+            let changed = known.finish().is_some();
+            pulls.push((changed, known.rules().clone()));
+        }
+    }
+    assert_eq!(known.left_out().count, 0);
+    pulls
+}
+
+/// By serde, in order of id.
+fn expected_pulls(recording: &Recording) -> Vec<Rules> {
+    let rules = |pair: &[Value]| {
+        let mut rules = Rules::default();
+        for host in list(&pair[0]["result"]["hostStrategies"]) {
+            let mut strategies: Vec<Arc<Strategy>> = list(&host["strategies"])
+                .map(|value| Arc::new(serde_json::from_value(value.clone()).expect("a strategy")))
+                .collect();
+            strategies.sort_by_key(|strategy| strategy.id);
+            if !strategies.is_empty() {
+                rules.hosts.insert(host["hostname"].as_str().expect("text").to_string(), strategies.into());
+            }
+        }
+        rules.expressions = list(&pair[1]["result"]["expressions"])
+            .map(|value| Arc::new(serde_json::from_value(value.clone()).expect("an expression")))
+            .collect();
+        rules.expressions.sort_by_key(|expression| expression.id);
+        rules
+    };
+    recording.calls.chunks(2).map(rules).collect()
+}

@@ -6,7 +6,7 @@
 use super::mix::{self, Moment, Series};
 use std::ops::Range;
 use std::time::Duration;
-use wire::gob::GraphItem;
+use wire::gob::{GraphItem, JudgeItem};
 use wire::json::{push_integer, push_number, push_string};
 use wire::jsonrpc;
 
@@ -139,6 +139,23 @@ impl Fleet {
                 min: if counter_type.is_gauge() { "U" } else { "0" },
                 max: "U",
             }
+        })
+    }
+
+    /// The same for a judge, which is told no step.
+    pub fn judge_items<'f>(
+        &'f self,
+        host: &'f HostRound,
+        group: usize,
+    ) -> impl ExactSizeIterator<Item = JudgeItem<'f>> + 'f {
+        let timestamp = model::point::align(host.timestamp, self.step);
+        self.series[self.groups[group].clone()].iter().map(move |encoded| JudgeItem {
+            endpoint: &host.endpoint,
+            metric: &encoded.series.metric,
+            tags: &encoded.tags,
+            value: host.moment.value(&encoded.series),
+            timestamp,
+            judge_type: encoded.series.counter_type.as_str(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Link: one connection of the simulated fleet, and what is spoken over it.
 //!
-//! How: to a transfer as agents do, JSON-RPC; to a graph as a transfer does, Go's net/rpc with gob, whose definitions of
+//! How: to a transfer as agents do, JSON-RPC; to a graph or a judge as a transfer does, Go's net/rpc with gob, whose definitions of
 //! types go once over each connection. One call at a time.
 //! Invariants: a connection that failed is not used again, the next call makes a new one; an error that the server tells
 //! keeps it.
@@ -35,7 +35,14 @@ pub struct Link {
 
 enum Speech {
     Transfer { framer: Framer, scratch: Scratch },
-    Graph { requests: Requests, replies: Replies },
+    Graph { requests: Requests, replies: Replies, role: GobRole },
+}
+
+/// Who is spoken to in gob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GobRole {
+    Graph,
+    Judge,
 }
 
 /// An answer that is an error.
@@ -55,8 +62,8 @@ impl Speech {
         Speech::Transfer { framer: Framer::new(ANSWER_MAX), scratch: Scratch::new() }
     }
 
-    fn graph() -> Speech {
-        Speech::Graph { requests: Requests::new(), replies: Replies::new(ROWS_ANSWER_MAX) }
+    fn gob(role: GobRole) -> Speech {
+        Speech::Graph { requests: Requests::new(), replies: Replies::new(ROWS_ANSWER_MAX), role }
     }
 }
 
@@ -66,7 +73,11 @@ impl Link {
     }
 
     pub fn graph(target: &str) -> Link {
-        Link::new(target, Speech::graph())
+        Link::gob(target, GobRole::Graph)
+    }
+
+    pub fn gob(target: &str, role: GobRole) -> Link {
+        Link::new(target, Speech::gob(role))
     }
 
     fn new(target: &str, speech: Speech) -> Link {
@@ -81,8 +92,9 @@ impl Link {
                 let write = |out: &mut Vec<u8>| jsonrpc::write_request(out, "Transfer.Ping", id, b"{}");
                 self.transfer_call(write, |result, _| result == b"{\"code\":0}").await?
             }
-            Speech::Graph { .. } => {
-                let write = |requests: &mut Requests, out: &mut Vec<u8>| requests.ping(out, "Graph.Ping", id);
+            Speech::Graph { role, .. } => {
+                let method = if *role == GobRole::Judge { "Judge.Ping" } else { "Graph.Ping" };
+                let write = |requests: &mut Requests, out: &mut Vec<u8>| requests.ping(out, method, id);
                 self.graph_call(write, |replies, reply| reply.code(replies) == Ok(0)).await?
             }
         };
@@ -95,14 +107,15 @@ impl Link {
     /// Sends one group of series of a host; answers how many items were refused.
     pub async fn send(&mut self, fleet: &Fleet, host: &HostRound, group: usize) -> Result<u64> {
         let (id, points) = (self.next_id, fleet.points(group));
-        if matches!(self.speech, Speech::Graph { .. }) {
-            let write = |requests: &mut Requests, out: &mut Vec<u8>| {
-                requests.graph_send(out, id, fleet.graph_items(host, group));
+        if let Speech::Graph { role, .. } = self.speech {
+            let write = |requests: &mut Requests, out: &mut Vec<u8>| match role {
+                GobRole::Graph => requests.graph_send(out, id, fleet.graph_items(host, group)),
+                GobRole::Judge => requests.judge_send(out, id, fleet.judge_items(host, group)),
             };
-            // A graph does not say what it refused; reading back does.
+            // Neither says what it refused; reading back does.
             return match self.graph_call(write, |replies, reply| reply.code(replies)).await? {
                 Ok(0) => Ok(0),
-                other => bail!("answer is not a graph's: {other:?}"),
+                other => bail!("answer is not a graph's or judge's: {other:?}"),
             };
         }
         let write = |out: &mut Vec<u8>| fleet.encode(host, group, id, out);
@@ -204,7 +217,7 @@ impl Link {
                 input.clear();
                 *speech = match speech {
                     Speech::Transfer { .. } => Speech::transfer(),
-                    Speech::Graph { .. } => Speech::graph(),
+                    Speech::Graph { role, .. } => Speech::gob(*role),
                 };
                 let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(&*target)).await;
                 let connected = connect.context("timed out").and_then(|stream| Ok(stream?));

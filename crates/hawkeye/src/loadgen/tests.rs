@@ -213,6 +213,15 @@ fn keep_or_query(
         let head = QueryHead { ds_type: "GAUGE", step: 60, ..QueryHead::default() };
         return encoder.graph_query(out, call.method, call.seq, &head, rows.into_iter());
     }
+    if call.method == "Judge.Send" {
+        let each = &mut |item: wire::gob::JudgeItem<'_>| {
+            let tags = model::Tags::assume_canonical(item.tags);
+            let counter = model::SeriesKey { endpoint: "", metric: item.metric, tags }.counter();
+            assert!(item.timestamp % 60 == 0 && model::CounterType::parse(item.judge_type.as_bytes()).is_some());
+            kept.entry((item.endpoint.to_string(), counter)).or_default().insert(item.timestamp, item.value);
+        };
+        call.judge_items(decoder, &mut GobScratch::new(), each).expect("items");
+    }
     if call.method == "Graph.Send" {
         let mut count = 0;
         let each = &mut |item: wire::gob::GraphItem<'_>| {
@@ -240,4 +249,13 @@ async fn a_graph_gets_every_point_and_is_asked_for_it() {
     // Of one round only gauges can be compared.
     let verdict = report.verdict.expect("it was asked for");
     assert!(verdict.expected > 80 && verdict.missing + verdict.wrong == 0, "{verdict:?}");
+}
+
+#[tokio::test]
+async fn a_judge_gets_the_same_points() {
+    let (target, kept) = graph().await;
+    let words = ["--hosts", "2", "--metrics", "250", "--rounds", "1", "--connections", "1", "--judge-gob", &target];
+    let report = Plan::new(&args(&words), clock::now()).expect("a plan").send().await.expect("a run");
+    assert_eq!((report.tally.calls, report.tally.failed_calls, report.tally.lost), (4, 1, 50));
+    assert_eq!(kept.lock().expect("no panic under the lock").len(), 450);
 }

@@ -4,4 +4,5 @@ pub mod agent;
 pub mod alarm;
 pub mod graph;
 pub mod hbs;
+pub mod judge;
 pub mod transfer;

@@ -28,6 +28,8 @@ pub struct Sockets {
     pub transfer_telnet: Option<TcpListener>,
     pub hbs_rpc: Option<TcpListener>,
     pub graph_rpc: Option<TcpListener>,
+    pub judge_rpc: Option<TcpListener>,
+    pub judge_http: Option<TcpListener>,
     pub api: Option<TcpListener>,
     pub admin: Option<TcpListener>,
 }
@@ -41,6 +43,8 @@ impl Sockets {
             transfer_telnet: bind_unless_empty("transfer_telnet", &listen.transfer_telnet).await?,
             hbs_rpc: bind_unless_empty("hbs_rpc", &listen.hbs_rpc).await?,
             graph_rpc: bind_unless_empty("graph_rpc", &listen.graph_rpc).await?,
+            judge_rpc: bind_unless_empty("judge_rpc", &listen.judge_rpc).await?,
+            judge_http: None,
             api: bind_unless_empty("api", &listen.api).await?,
             admin: bind_unless_empty("admin", &listen.admin).await?,
         })
@@ -50,6 +54,16 @@ impl Sockets {
     pub async fn graph(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {
             graph_rpc: bind_unless_empty("graph_rpc", &listen.graph_rpc).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+            ..Sockets::default()
+        })
+    }
+
+    /// Of the judge alone.
+    pub async fn judge(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            judge_rpc: bind_unless_empty("judge_rpc", &listen.judge_rpc).await?,
+            judge_http: bind_unless_empty("judge_http", &listen.judge_http).await?,
             admin: bind_unless_empty("admin", &listen.admin).await?,
             ..Sockets::default()
         })

@@ -1,24 +1,24 @@
 //! All six roles in one process.
 //!
 //! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
-//! the last minutes judged again → alarm → index → hbs → transfer and graph → api and admin. Each step that fails ends the start with
-//! one line that names the fix.
-//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the index, the rules, then
-//! alarm, which leaves its undelivered rows for the next start; the log is synced last.
+//! the last minutes judged again → alarm → events to Redis → index → hbs → transfer and graph → api and admin. Each step that
+//! fails ends the start with one line that names the fix.
+//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the index, the rules, what is
+//! left for Redis (two seconds at most), then alarm, which leaves its undelivered rows for the next start; the log is synced last.
 
 use super::doors::{Doors, Sockets};
 use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
-use super::{open_store, show_gauges, why};
-use crate::config::{Config, Semantics};
+use super::{judge_options, open_event_queue, open_store, show_gauges, why};
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::ingest::Ingest;
 use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::portal::{Portal, admin};
 use crate::role::agent::AgentConfig;
-use crate::role::alarm::queue::EventQueue;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
+use crate::role::judge::{JudgeService, redis};
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{agent, alarm, graph, transfer};
 use crate::rules::{RulesTask, Settling, settle};
@@ -43,12 +43,16 @@ pub async fn serve(
     let store = open_store(&config)?;
     let portal = Portal::open(&config.data_dir.join("portal.db")).await?;
     let new_password = admin::ensure_root(&portal, &config.data_dir).await?;
-    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
-        .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
-    for damage in &recovered.damaged {
-        tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "part of the event queue is damaged; the rest was read");
-    }
-    let queue = Arc::new(queue);
+    let (queue, recovered) = open_event_queue(&config)?;
+    queue.expect(alarm::READER);
+    let (stop_redis, redis_stopping) = watch::channel(false);
+    let redis = if config.judge.redis_url.is_none() {
+        redis::off(&config.data_dir)?;
+        None
+    } else {
+        let (url, data_dir) = (config.judge.redis_url.clone(), config.data_dir.clone());
+        Some(redis::run(queue.clone(), url, data_dir, metrics.clone(), redis_stopping))
+    };
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
     engine.restore(&recovered.open_problems);
@@ -67,6 +71,7 @@ pub async fn serve(
     let (stop_alarm, alarm_stopping) = watch::channel(false);
     let mut alarm_task = JoinSet::new();
     alarm_task.spawn(alarm::run(portal.clone(), queue.clone(), config.clone(), metrics.clone(), alarm_stopping));
+    let mut redis_task: JoinSet<_> = redis.into_iter().collect();
     let mut index = IndexTask::start(&config, &engine, &metrics);
 
     let (stop_doors, doors_stopping) = watch::channel(false);
@@ -84,6 +89,7 @@ pub async fn serve(
         .merge(ui::router(first_page(&api_context)))
         .merge(health_router(&metrics));
     let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
+    let judged = JudgeService::into_store(ingest.clone());
     let admin = admin_router(&metrics).merge(graph::http::router(&graph, index.routes.take()));
     doors.open_rpc("hbs_rpc", sockets.hbs_rpc, hbs);
     doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
@@ -101,6 +107,7 @@ pub async fn serve(
         }
     });
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
+    doors.open_gob("judge_rpc", sockets.judge_rpc, judged);
     doors.open_pages("api", sockets.api, api_router);
     doors.open_pages("admin", sockets.admin, admin);
     announce(&config, new_password.as_deref());
@@ -116,6 +123,7 @@ pub async fn serve(
         Some(ended) = agent_task.join_next() => Some(why("the agent", ended)),
         Some(ended) = rules_task.join_next() => Some(why("the rules task", ended)),
         Some(ended) = alarm_task.join_next() => Some(why("alarm", ended)),
+        Some(ended) = redis_task.join_next() => Some(why("pushing to Redis", ended)),
         Some(ended) = index.task.join_next() => Some(why("the index", ended)),
         name = keeper.ended() => Some(anyhow::anyhow!("the store's {name} thread ended by itself")),
     };
@@ -130,6 +138,8 @@ pub async fn serve(
     end("the index", &mut index.task, &mut faults).await;
     stop_rules.send_replace(true);
     end("the rules task", &mut rules_task, &mut faults).await;
+    stop_redis.send_replace(true);
+    end("pushing to Redis", &mut redis_task, &mut faults).await;
     stop_alarm.send_replace(true);
     end("alarm", &mut alarm_task, &mut faults).await;
     keeper.stop();
@@ -152,17 +162,6 @@ fn first_page(context: &api::Context) -> ui::Ui {
     }
 }
 
-fn judge_options(config: &Config) -> judge::Options {
-    judge::Options {
-        semantics: match config.judge.semantics {
-            Semantics::Hawkeye => judge::Semantics::Hawkeye,
-            Semantics::OpenFalcon => judge::Semantics::OpenFalcon,
-        },
-        min_interval_s: config.judge.min_interval,
-        points_max: config.rule_points_max(),
-    }
-}
-
 /// Says where to look. The password is shown this once; the file keeps it.
 fn announce(config: &Config, new_password: Option<&str>) {
     if let Some(password) = new_password {
@@ -176,6 +175,9 @@ fn announce(config: &Config, new_password: Option<&str>) {
     }
     if !config.listen.graph_rpc.is_empty() {
         println!("hawkeye: an old transfer and api reach the graph at {}", config.listen.graph_rpc);
+    }
+    if !config.listen.judge_rpc.is_empty() {
+        println!("hawkeye: an old transfer reaches the judge at {}", config.listen.judge_rpc);
     }
     let or_off = |address: &str| if address.is_empty() { "nowhere".to_string() } else { address.to_string() };
     let (points, hbs) = (or_off(&config.listen.transfer_rpc), or_off(&config.listen.hbs_rpc));

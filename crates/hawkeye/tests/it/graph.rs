@@ -14,7 +14,7 @@ use wire::gob::{GraphItem, GraphQuery, GraphSeries};
 const ALONE: &str = "roles = [\"graph\"]\n[graph]\nretention = { raw = \"1000d\" }\n";
 
 /// A connection of a client that has one call at a time.
-struct Client {
+pub struct Client {
     stream: TcpStream,
     requests: Requests,
     replies: Replies,
@@ -24,11 +24,15 @@ struct Client {
 
 impl Client {
     fn of(server: &Server) -> Client {
-        let (stream, replies) = (server.connect("graph_rpc"), Replies::new(16 << 20));
+        Client::through(server, "graph_rpc")
+    }
+
+    pub fn through(server: &Server, listener: &str) -> Client {
+        let (stream, replies) = (server.connect(listener), Replies::new(16 << 20));
         Client { stream, requests: Requests::new(), replies, input: Vec::new(), seq: 0 }
     }
 
-    fn call<T>(
+    pub fn call<T>(
         &mut self,
         write: impl FnOnce(&mut Requests, &mut Vec<u8>, u64),
         read: impl FnOnce(&Replies, &Reply<'_>) -> T,

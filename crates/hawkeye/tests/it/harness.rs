@@ -12,13 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Far above what anything here takes; reached only when something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-pub const LISTENERS: [&str; 7] =
-    ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "graph_rpc", "api", "admin"];
+pub const LISTENERS: [&str; 8] =
+    ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "graph_rpc", "judge_rpc", "api", "admin"];
 
 pub struct Server {
     child: Child,
     pub dir: tempfile::TempDir,
-    ports: [u16; 7],
+    ports: [u16; 8],
     pub stdout: Vec<String>,
 }
 
@@ -197,7 +197,8 @@ fn spawn(dir: &Path) -> (Child, Vec<String>) {
         }
         lines.push(line.clone());
         // The last line that a start prints.
-        if line.contains("agents report to") || line.contains("the graph takes points") {
+        if ["agents report to", "the graph takes points", "the judge takes points"].iter().any(|end| line.contains(end))
+        {
             // Whatever follows is drained, so that the server never waits for us.
             std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
             return (child, lines);
@@ -215,7 +216,7 @@ pub fn command(dir: &Path) -> Command {
 
 /// The next ports of this process that are free, from a range that the system gives to nobody by itself: a port of the
 /// ephemeral range may be some other test's before the server binds it, or between its end and its restart.
-fn free_ports() -> [u16; 7] {
+fn free_ports() -> [u16; 8] {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

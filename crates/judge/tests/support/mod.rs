@@ -6,6 +6,7 @@
 
 pub mod condition;
 pub mod naive;
+pub mod windowed;
 
 use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};

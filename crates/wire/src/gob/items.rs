@@ -63,6 +63,15 @@ pub struct JudgeItem<'a> {
     pub tags: &'a str,
 }
 
+impl<'a> JudgeItem<'a> {
+    /// The checks that every item passes that comes in; of its step the item says nothing.
+    pub fn check(&self, step: u32) -> Result<Item<'a>, Invalid> {
+        let counter_type = CounterType::parse(self.judge_type.as_bytes());
+        let value = Ok(self.value);
+        item::checked(self.endpoint, self.metric, self.tags, value, i64::from(step), counter_type, self.timestamp)
+    }
+}
+
 /// Room for what cannot be borrowed from the message. Keep one per connection or thread; it only grows.
 #[derive(Debug, Default)]
 pub struct GobScratch {

@@ -7,6 +7,7 @@
 //! behind the events of its alarm, so none of them opens it again.
 //! Memory: one batch of [`BATCH`] records.
 
+use super::READER;
 use super::counters::Counters;
 use super::deliver::Deliverer;
 use super::message;
@@ -58,7 +59,7 @@ impl Intake {
         counters: Counters,
     ) -> Result<Intake> {
         let cursor = delivery::cursor(&portal).await?;
-        let consumer = Some(queue.consumer(cursor));
+        let consumer = Some(queue.reader(READER, cursor, None));
         Ok(Intake { portal, queue, consumer, batch: Vec::new(), channels, dashboard, counters })
     }
 
@@ -78,10 +79,8 @@ impl Intake {
                 self.counters.event(event.status.as_str());
             }
         }
-        if self.queue.stats().segments > 1 {
-            let queue = self.queue.clone();
-            spawn_blocking(move || queue.consumed(cursor)).await?.context("cannot delete handled events")?;
-        }
+        let queue = self.queue.clone();
+        spawn_blocking(move || queue.consumed(READER, cursor)).await?.context("cannot delete handled events")?;
         Ok(full)
     }
 
@@ -89,7 +88,7 @@ impl Intake {
         // Were a read to panic, its consumer is gone; a new one begins where the tables stand.
         let mut consumer = match self.consumer.take() {
             Some(consumer) => consumer,
-            None => self.queue.consumer(delivery::cursor(&self.portal).await?),
+            None => self.queue.reader(READER, delivery::cursor(&self.portal).await?, None),
         };
         let (consumer, batch, result) = spawn_blocking(move || {
             let mut batch = Vec::new();

@@ -37,6 +37,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+/// Alarm's name among the readers of the event queue.
+pub const READER: &str = "alarm";
 /// After a failure of the database or the queue's files.
 const RETRY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -109,7 +111,7 @@ impl Alarm {
             tokio::select! {
                 // An error means that nobody is left to say stop, which is a stop too.
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                () = self.queue.appended() => self.more = true,
+                () = self.queue.appended(READER) => self.more = true,
                 () = self.deliverer.attempt_ended() => {}
                 () = sleep_until(wake_at) => {}
             }

@@ -1,7 +1,10 @@
+use super::record::{EVENT, RECORD_MAX, push_record};
+use super::recovery::Damage;
+use super::segment::MAGIC;
 use super::*;
 use model::{EventRule, Expression, Strategy, Template};
 use proptest::prelude::{Just, ProptestConfig, Strategy as _, any, prop, prop_assert_eq, prop_oneof, proptest};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 const SMALL: Options = Options { fsync: Fsync::Never, segment_bytes: 2000, bytes_max: 1 << 20 };
@@ -105,7 +108,7 @@ fn a_cursor_above_the_queue_hides_no_new_event() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (queue, _) = open(dir.path(), SMALL);
     let cursor = seq_of_clock() * 2;
-    let mut consumer = queue.consumer(cursor);
+    let mut consumer = queue.reader("alarm", cursor, None);
     queue.append(&[problem(1, 10)]).expect("append");
     let mut out = Vec::new();
     consumer.read(10, &mut out).expect("read");
@@ -192,7 +195,7 @@ fn consumed_segments_go_and_open_problems_stay() {
         let status = if time % 2 == 0 { Status::Problem } else { Status::Ok };
         queue.append(&[event(2, status, time)]).expect("append");
         consumer.read(10, &mut out).expect("read");
-        queue.consumed(consumer.cursor).expect("delete");
+        queue.consumed("alarm", consumer.cursor).expect("delete");
         assert!(queue.stats().bytes < 3 * SMALL.segment_bytes, "{:?}", queue.stats());
     }
     assert_eq!(times(&out), (1..200).collect::<Vec<_>>());
@@ -421,7 +424,7 @@ proptest! {
                 Step::Read(count) => {
                     consumer.read(count, &mut got).expect("read");
                     cursor = got.last().map_or(0, |queued: &Queued| queued.seq);
-                    queue.consumed(cursor).expect("delete");
+                    queue.consumed("alarm", cursor).expect("delete");
                 }
                 Step::Forget(host) => {
                     queue.append_mixed(&[What::Closed(problem(host, 0).id())]).expect("forget");
@@ -442,5 +445,115 @@ proptest! {
         }
         consumer.read(usize::MAX / 2, &mut got).expect("read");
         prop_assert_eq!(got.into_iter().map(|queued| queued.what).collect::<Vec<_>>(), sent);
+    }
+}
+
+/// Records of about 450 bytes; each makes a segment of its own.
+const ONE_EACH: Options = Options { fsync: Fsync::Never, segment_bytes: 100, bytes_max: 1 << 20 };
+
+fn read_new(consumer: &mut Consumer) -> Vec<i64> {
+    let mut out = Vec::new();
+    consumer.read(usize::MAX / 2, &mut out).expect("readable");
+    times(&out)
+}
+
+#[test]
+fn a_segment_goes_when_every_reader_has_passed_it() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, _) = open(dir.path(), ONE_EACH);
+    queue.expect("alarm");
+    let mut redis = queue.reader("redis", queue.end_when_opened(), Some(1 << 20));
+    for time in 0..10 {
+        queue.append(&[event(1, Status::Ok, time)]).expect("append");
+    }
+    assert_eq!(read_new(&mut redis), (0..10).collect::<Vec<_>>());
+    queue.consumed("redis", redis.cursor()).expect("delete");
+    assert_eq!(queue.lag("redis"), Lag::default());
+    assert_eq!(queue.stats().segments, 10, "alarm was named, and has not said where it stands");
+    let mut alarm = queue.reader("alarm", 0, None);
+    let mut some = Vec::new();
+    alarm.read(4, &mut some).expect("read");
+    queue.consumed("alarm", alarm.cursor()).expect("delete");
+    assert_eq!((queue.stats().segments, queue.lag("alarm").records), (6, 6));
+    assert_eq!(queue.lag("alarm").bytes, queue.stats().bytes);
+    let mut late = queue.reader("late", alarm.cursor(), Some(1 << 20));
+    read_new(&mut alarm);
+    queue.consumed("alarm", alarm.cursor()).expect("delete");
+    assert_eq!(queue.stats().segments, 6);
+    assert_eq!(read_new(&mut late), (4..10).collect::<Vec<_>>());
+    queue.consumed("late", late.cursor()).expect("delete");
+    assert_eq!(queue.stats().segments, 1);
+    queue.consumed("alarm", 1).expect("nothing");
+    assert_eq!(queue.lag("alarm").records, 0, "a cursor does not go back");
+}
+
+#[test]
+fn who_lags_too_far_loses_the_oldest_and_holds_up_nobody() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, _) = open(dir.path(), ONE_EACH);
+    let mut alarm = queue.reader("alarm", 0, None);
+    let mut redis = queue.reader("redis", 0, Some(5000));
+    let mut first = Vec::new();
+    queue.append(&[problem(1, 0)]).expect("append");
+    redis.read(1, &mut first).expect("read");
+    for time in 1..100 {
+        queue.append(&[event(2, Status::Ok, time)]).expect("append");
+        assert_eq!(read_new(&mut alarm).last(), Some(&time));
+        queue.consumed("alarm", alarm.cursor()).expect("delete");
+        assert!(queue.stats().bytes < 7000, "{:?}", queue.stats());
+    }
+    // What it had read and not said is counted, too.
+    let lag = queue.lag("redis");
+    let got = read_new(&mut redis);
+    assert!(lag.dropped > 80 && got.len() >= 5, "{lag:?} {got:?}");
+    assert_eq!(got, (lag.dropped as i64..100).collect::<Vec<_>>(), "the newest, without a hole");
+    assert_eq!((lag.records, lag.bytes), (got.len() as u64, queue.stats().bytes));
+    queue.consumed("redis", redis.cursor()).expect("delete");
+    assert_eq!((queue.lag("redis").records, queue.stats().segments), (0, 1));
+    drop((alarm, redis, queue));
+    assert_eq!(open_times(&open(dir.path(), ONE_EACH).1), [0], "an open PROBLEM lives on in the snapshots");
+}
+
+#[test]
+fn nothing_is_dropped_for_one_reader_that_another_still_needs() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, _) = open(dir.path(), ONE_EACH);
+    queue.expect("alarm");
+    let mut redis = queue.reader("redis", 0, Some(5000));
+    for time in 0..100 {
+        queue.append(&[event(1, Status::Ok, time)]).expect("append");
+    }
+    assert_eq!(queue.lag("redis").dropped, 0);
+    assert_eq!(read_new(&mut redis), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_queue_drops_for_laggards_before_it_refuses() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, _) = open(dir.path(), Options { bytes_max: 3000, ..ONE_EACH });
+    let _redis = queue.reader("redis", 0, Some(1 << 40));
+    for time in 0..100 {
+        queue.append(&[event(1, Status::Ok, time)]).expect("append");
+    }
+    let lag = queue.lag("redis");
+    assert!(lag.dropped > 80 && lag.dropped + lag.records == 100, "{lag:?}");
+}
+
+#[test]
+fn a_lag_is_counted_over_restarts() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut cursor = 0;
+    for start in 0..3 {
+        let (queue, _) = open(dir.path(), SMALL);
+        assert_eq!(queue.end_when_opened() == 0, start == 0);
+        let mut redis = queue.reader("redis", cursor, None);
+        assert_eq!(queue.lag("redis").records, start * 2);
+        queue.append(&[problem(1, 1), problem(2, 2), problem(3, 3)]).expect("append");
+        assert_eq!(queue.lag("redis").records, start * 2 + 3);
+        let mut one = Vec::new();
+        redis.read(1, &mut one).expect("read");
+        cursor = redis.cursor();
+        queue.consumed("redis", cursor).expect("delete");
+        assert_eq!(queue.lag("redis").records, start * 2 + 2);
     }
 }

@@ -1,0 +1,76 @@
+//! Judge alone: `Judge.Send` and `Judge.Ping` over Go's net/rpc, as an old transfer calls them, and the old HTTP routes.
+//!
+//! How: items go straight into the windows and their judges (`windowed.rs`), or, in a whole server, through the one door of all
+//! points. Rules come from an original hbs (`pull.rs`), events go to its Redis (`redis.rs`). What a start puts back is kept in
+//! `kept.rs`.
+//! Invariants: a `Judge.Send` is answered after the events of its items are in the durable queue (the original answers after
+//! pushing them to Redis, whether that worked or not); no tag map is built; items are refused one by one, counted, and the call
+//! is answered as if they had been taken, for the original refuses none.
+//! Compat: spec/judge.md §2, §8; wire.md §8.
+
+pub mod http;
+pub mod kept;
+pub mod pull;
+pub mod redis;
+#[cfg(test)]
+mod tests;
+pub mod windowed;
+
+use crate::ingest::Ingest;
+use crate::net::gob::{Service, Session};
+use std::sync::Arc;
+use windowed::Windowed;
+use wire::gob::{Call, JudgeItem, unknown_method};
+
+#[derive(Clone)]
+pub struct JudgeService {
+    points: Points,
+    now: fn() -> i64,
+}
+
+/// Where the items of a `Judge.Send` go.
+#[derive(Clone)]
+enum Points {
+    Windowed(Arc<Windowed>),
+    Store(Arc<Ingest>),
+}
+
+impl JudgeService {
+    /// Of the judge alone.
+    pub fn new(windowed: Arc<Windowed>) -> JudgeService {
+        JudgeService { points: Points::Windowed(windowed), now: crate::clock::now }
+    }
+
+    /// Of the whole server: items are stored and judged like those of every door.
+    pub fn into_store(ingest: Arc<Ingest>) -> JudgeService {
+        JudgeService { points: Points::Store(ingest), now: crate::clock::now }
+    }
+
+    fn send(&self, call: &Call<'_>, session: &mut Session) -> Result<(), String> {
+        let Session { decoder, scratch, .. } = session;
+        let decode = |each: &mut dyn FnMut(JudgeItem<'_>)| call.judge_items(decoder, scratch, each);
+        let now = (self.now)();
+        match &self.points {
+            Points::Windowed(windowed) => windowed.batch(now, decode).map_err(|error| error.to_string()),
+            Points::Store(ingest) => ingest.judge(now, decode).map(|_| ()).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+impl Service for JudgeService {
+    async fn call(&self, call: Call<'_>, session: &mut Session, out: &mut Vec<u8>) {
+        let (method, seq) = (call.method, call.seq);
+        let answered = match method {
+            "Judge.Send" => self.send(&call, session),
+            "Judge.Ping" => Ok(()),
+            _ => Err(unknown_method(&["Judge"], method)),
+        };
+        match answered {
+            Ok(()) => session.encoder.simple(out, method, seq, 0),
+            Err(text) => {
+                tracing::debug!(method, text, "answered with an error");
+                session.encoder.error(out, method, seq, &text);
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The judge alone: behind an old transfer, beside an old hbs, in front of an old alarm.
+//!
+//! Start: event queue → events to Redis → admin and the old routes → rules from hbs, asked until one answers → with the first
+//! rules the windows of the last run and the alarms that are open → the gob door. So nothing is judged, and no alarm is closed,
+//! before it is known which rules there are; a transfer keeps its items meanwhile, or drops them as without a judge.
+//! Stop: the door closes and answers what it has begun; the rules stay as they are; the windows are kept in a file; what is
+//! left for Redis is pushed; the queue is synced last.
+
+use super::doors::{Doors, Sockets};
+use super::{Signals, admin_router, end, end_at_once_when_asked_again, first_of, judge_options, open_event_queue, why};
+use crate::clock;
+use crate::config::{Config, Fsync};
+use crate::keeper::Fault;
+use crate::metrics::{Metrics, push_gauge, resident_bytes};
+use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
+use crate::role::judge::windowed::{Options, Windowed};
+use crate::role::judge::{JudgeService, http, kept, redis};
+use anyhow::{Context, Result};
+use model::{Event, Rules};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use stdx::{Disk, RealDisk};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Seconds between two writes of the windows, and two looks for silent series.
+const KEEP_S: u32 = 60;
+
+pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals) -> Result<()> {
+    let metrics = Arc::new(Metrics::new());
+    let sockets = Sockets::judge(&config.listen).await?;
+    let _locked = lock(&config.data_dir)?;
+    let (queue, recovered) = open_event_queue(&config)?;
+    let (stop_redis, redis_stopping) = watch::channel(false);
+    let (url, data_dir) = (config.judge.redis_url.clone(), config.data_dir.clone());
+    let mut redis_task = JoinSet::new();
+    redis_task.spawn(redis::run(queue.clone(), url, data_dir, metrics.clone(), redis_stopping));
+    let windowed = Arc::new(Windowed::new(options(&config), queue, &metrics));
+    let pulls = PullCounts::register(&metrics);
+    show_gauges(&metrics, &windowed, &pulls);
+
+    let (stop_doors, doors_stopping) = watch::channel(false);
+    let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
+    doors.open_pages("admin", sockets.admin, admin_router(&metrics));
+    doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
+
+    let (ready, mut is_ready) = watch::channel(false);
+    let (stop_rules, rules_stopping) = watch::channel(false);
+    let limits = wire::hbs::Limits::default();
+    let puller = Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), limits, pulls);
+    let start = Start { open_problems: Mutex::new(Some(recovered.open_problems)), ready };
+    let load = loader(windowed.clone(), config.clone(), start);
+    let interval = Duration::from_secs(config.judge.hbs_interval as u64);
+    let mut rules_task = JoinSet::new();
+    rules_task.spawn(async move {
+        pull::run(puller, interval, load, rules_stopping).await;
+        Ok(())
+    });
+    let (stop_keeping, keeping_stopping) = watch::channel(false);
+    let mut keep_task = JoinSet::new();
+    keep_task.spawn(keep(windowed.clone(), config.clone(), is_ready.clone(), keeping_stopping));
+    println!("hawkeye: the judge asks {} for its rules", config.judge.hbs_addrs.join(", "));
+
+    let mut door = sockets.judge_rpc;
+    let ended_early = loop {
+        tokio::select! {
+            Ok(_) = is_ready.wait_for(|ready| *ready), if door.is_some() => {
+                doors.open_gob("judge_rpc", door.take(), JudgeService::new(windowed.clone()));
+                println!("hawkeye: the judge takes points at {} (Go gob)", config.listen.judge_rpc);
+            }
+            () = signals.wait() => break None,
+            () = doors.ended() => break Some(anyhow::anyhow!("a listener ended by itself")),
+            Some(ended) = rules_task.join_next() => break Some(why("pulling the rules", ended)),
+            Some(ended) = redis_task.join_next() => break Some(why("pushing to Redis", ended)),
+            Some(ended) = keep_task.join_next() => break Some(why("keeping the windows", ended)),
+        }
+    };
+    tracing::info!("stopping");
+    end_at_once_when_asked_again(signals);
+    let mut faults: Vec<anyhow::Error> = ended_early.into_iter().collect();
+    stop_doors.send_replace(true);
+    doors.closed().await;
+    stop_rules.send_replace(true);
+    end("pulling the rules", &mut rules_task, &mut faults).await;
+    stop_keeping.send_replace(true);
+    end("keeping the windows", &mut keep_task, &mut faults).await;
+    stop_redis.send_replace(true);
+    end("pushing to Redis", &mut redis_task, &mut faults).await;
+    faults.extend(windowed.tick(clock::now()).context("cannot sync the event queue").err());
+    first_of(faults)
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        judge: judge_options(config),
+        series_max: config.ingest.series_max as usize,
+        future_max_s: config.ingest.future_max,
+        silent_after_s: config.judge.silent_after,
+        queue_waits: config.graph.fsync == Fsync::Always,
+    }
+}
+
+/// Two judges in one directory would mix their events.
+fn lock(dir: &Path) -> Result<impl Sized> {
+    std::fs::create_dir_all(dir).with_context(|| {
+        format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
+    })?;
+    RealDisk.lock(&dir.join("judge.lock")).with_context(|| {
+        format!(
+            "cannot lock {} (is another judge using it, and may this user write it? data_dir sets the directory)",
+            dir.display()
+        )
+    })
+}
+
+/// What waits for the first rules.
+struct Start {
+    open_problems: Mutex<Option<Vec<Event>>>,
+    ready: watch::Sender<bool>,
+}
+
+/// Puts rules into effect; with the first of them also what the last run has left.
+fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn(Arc<Rules>) + Send + Sync + 'static {
+    move |rules| {
+        let gone = Gone::new(&rules);
+        let why = |rule, endpoint: &str| gone.why(rule, endpoint);
+        for rule in windowed.load(rules.clone(), &why) {
+            tracing::warn!(rule = rule.what, error = %rule.error, "a rule cannot be judged");
+        }
+        let open_problems = start.open_problems.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(open_problems) = open_problems {
+            let restored = windowed.restore(kept::read(&config.data_dir).as_deref(), &open_problems, &why);
+            if let Some(damage) = restored.damage {
+                let file = kept::path(&config.data_dir);
+                tracing::error!(file = %file.display(), %damage, "the windows of the last run are not read further");
+            }
+            tracing::info!(series = restored.series, alarms = restored.alarms, "the last run's windows are back");
+            start.ready.send_replace(true);
+        }
+    }
+}
+
+/// Each second and each minute what is due, and the file of windows once more at the end.
+async fn keep(
+    windowed: Arc<Windowed>,
+    config: Arc<Config>,
+    ready: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<()> {
+    let mut events = Fault::of("the event queue cannot be written");
+    let mut file = Fault::of("the windows cannot be written");
+    let mut seconds = 0;
+    loop {
+        let stop = tokio::select! {
+            _ = stopping.wait_for(|stop| *stop) => true,
+            () = tokio::time::sleep(SECOND) => false,
+        };
+        seconds += 1;
+        let due = stop || seconds % KEEP_S == 0;
+        // Before the first rules there is nothing to keep, and what the last run has left must not be overwritten.
+        let due = due && *ready.borrow();
+        let (windowed, config) = (windowed.clone(), config.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let now = clock::now();
+            let ticked = windowed.tick(now);
+            let written = due.then(|| {
+                let left = windowed.leave_silent(now);
+                if left > 0 {
+                    tracing::info!(series = left, "silent series are forgotten");
+                }
+                kept::write(&config.data_dir, &windowed)
+            });
+            (ticked, written)
+        });
+        let (ticked, written) = work.await.context("keeping the windows")?;
+        events.note(ticked);
+        if let Some(written) = written {
+            file.note(written);
+        }
+        if stop {
+            return Ok(());
+        }
+    }
+}
+
+fn show_gauges(metrics: &Metrics, windowed: &Arc<Windowed>, pulls: &Arc<PullCounts>) {
+    let (windowed, pulls) = (windowed.clone(), pulls.clone());
+    metrics.source(move |page| {
+        push_gauge(page, "resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
+        push_gauge(page, "hbs_rules_memory_bytes", "Memory of the rules as pulled", pulls.memory_bytes() as f64);
+        windowed.show(page);
+    });
+}
