@@ -9,7 +9,16 @@ pub mod naive;
 
 use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use proptest::test_runner::Config as ProptestConfig;
 use std::sync::Arc;
+
+/// So many cases, or as many as `PROPTEST_CASES` says.
+pub fn cases(count: u32) -> ProptestConfig {
+    match std::env::var("PROPTEST_CASES") {
+        Ok(_) => ProptestConfig::default(),
+        Err(_) => ProptestConfig::with_cases(count),
+    }
+}
 
 pub struct Series {
     pub endpoint: String,
