@@ -87,8 +87,10 @@ impl Judge {
                 if next != Next::Nothing {
                     let look = Look::of(self.options.semantics, &self.points, &self.values, known, step, now);
                     let explain = || explain_plain(rule, condition, verdict, &look);
-                    if send(next, rule, series, verdict.left, newest, explain, window, events) {
-                        stays = apply(next, rule, series, newest, &mut self.states, stays);
+                    // Older than the alarm if that was opened by another text, for points that were missing.
+                    let time = newest.max(last.map_or(i64::MIN, |last| last.time));
+                    if send(next, rule, series, verdict.left, time, explain, window, events) {
+                        stays = apply(next, rule, series, time, &mut self.states, stays);
                     }
                 }
             }

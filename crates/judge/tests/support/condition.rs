@@ -2,8 +2,11 @@
 //!
 //! Written from docs/rules.md alone. What is not known is tried both ways: the answer is known if it is the same.
 
+use super::Series;
 use super::naive::Naive;
 use model::{CounterType, Point, Strategy};
+use proptest::prelude::{any, prop, prop_oneof};
+use proptest::strategy::Strategy as _;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
@@ -28,6 +31,68 @@ pub const OWN: &str = "m";
 /// Two series of one metric.
 pub const ANY: &str = "p/t=1";
 pub const STEP: i64 = 60;
+/// The series of an endpoint.
+pub const NAMES: [&str; 5] = [OWN, "n", "k", "p/t=1,u=1", "p/t=1,u=2"];
+
+pub fn series(endpoint: &str, name: &str) -> Series {
+    let (metric, tags) = name.split_once('/').unwrap_or((name, ""));
+    Series::new(endpoint, metric, tags, CounterType::Gauge, STEP as u32)
+}
+
+fn of() -> impl proptest::strategy::Strategy<Value = Option<&'static str>> {
+    prop::sample::select(vec![None, None, None, Some("n"), Some("k"), Some(OWN), Some(ANY)])
+}
+
+fn values(n_max: u32) -> impl proptest::strategy::Strategy<Value = Condition> {
+    // Those of one value see no holes.
+    let names = if n_max == 1 {
+        vec!["all", "max", "min", "sum", "avg"]
+    } else {
+        vec!["all", "max", "min", "sum", "avg", "diff"]
+    };
+    let func = prop_oneof![
+        4 => (prop::sample::select(names), 1..=n_max).prop_map(|(name, n)| format!("{name}(#{n})")),
+        1 => (1..=n_max, 1..=n_max).prop_map(|(a, b)| format!("lookup(#{},{})", a.min(b), a.max(b))),
+    ];
+    let operator = prop::sample::select(vec![">", ">=", "<", "<=", "=", "!="]);
+    (func, operator, -3..4i32, prop::option::of(0..3i32), of()).prop_map(|(func, operator, right, slack, of)| {
+        let recover = match operator {
+            ">" | ">=" => slack.map(|slack| right - slack),
+            "<" | "<=" => slack.map(|slack| right + slack),
+            _ => None,
+        };
+        Condition::Values { func, operator, right, recover, of }
+    })
+}
+
+/// Conditions with N up to `n_max`.
+pub fn conditions(with_silence: bool, n_max: u32) -> impl proptest::strategy::Strategy<Value = Condition> {
+    let silence = (1..4i64, of()).prop_map(|(steps, of)| Condition::Silence { steps, of });
+    let leaf = if with_silence { prop_oneof![3 => values(n_max), 2 => silence].boxed() } else { values(n_max).boxed() };
+    leaf.prop_recursive(3, 6, 2, |inner| {
+        (any::<bool>(), inner.clone(), inner).prop_map(|(and, a, b)| match and {
+            true => Condition::And(a.into(), b.into()),
+            false => Condition::Or(a.into(), b.into()),
+        })
+    })
+}
+
+/// Holes make values unknown, which the naive judge does not know; a series that is only lost for a single point has none.
+pub fn without_holes(minutes: Vec<Vec<(usize, i32)>>) -> Vec<Vec<(usize, i32)>> {
+    let mut lost = [0; NAMES.len()];
+    let keep = |minute: Vec<(usize, i32)>| {
+        let mut minute = minute;
+        for (series, lost) in lost.iter_mut().enumerate() {
+            let has = minute.iter().any(|(other, _)| *other == series);
+            if !has && *lost == 1 {
+                minute.push((series, 1));
+            }
+            *lost = if has || *lost == 1 { 0 } else { 1 };
+        }
+        minute
+    };
+    minutes.into_iter().map(keep).collect()
+}
 
 /// The series that a name in a condition means: several have the tag `t=1`.
 pub fn meant(name: &'static str) -> Vec<&'static str> {
@@ -71,6 +136,16 @@ impl Condition {
             Condition::Silence { steps, of: name } => format!("nodata(#{steps}){}", of(name)),
             Condition::And(a, b) => format!("({} and {})", a.text(), b.text()),
             Condition::Or(a, b) => format!("({} or {})", a.text(), b.text()),
+        }
+    }
+
+    /// Whether a point of the series is news for the alarm; one of its own always is.
+    pub fn is_about(&self, name: &str) -> bool {
+        match self {
+            Condition::Values { of, .. } | Condition::Silence { of, .. } => {
+                name == OWN || of.is_some_and(|of| meant(of).contains(&name))
+            }
+            Condition::And(a, b) | Condition::Or(a, b) => a.is_about(name) || b.is_about(name),
         }
     }
 
