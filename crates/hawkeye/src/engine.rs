@@ -24,9 +24,11 @@ use crate::role::alarm::queue::{Closing, EventQueue, What};
 use crate::role::alarm::why;
 use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet, Semantics};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use prometheus_client::metrics::histogram::Histogram;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 use store::{SeriesInfo, ShardView, Store};
 
 /// Seconds between looks at the clock for points that do not come. Rules count in periods of 30 s and more.
@@ -41,6 +43,9 @@ const RECENT_MAX: usize = 4096;
 /// Series whose texts are copied at once, since the table must not be held while a judge is waited for: some 300 kB, and a
 /// tenth of a millisecond of the table.
 const SLICE: usize = 4096;
+
+/// Buckets of the latency of events: 0.5 ms to 1 s, a factor of two to three apart around what is promised (20 ms).
+const EVENT_LATENCY_S: [f64; 11] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 pub struct Engine {
     store: Store,
@@ -57,6 +62,7 @@ pub struct Engine {
     loading: Mutex<()>,
     rules_version: AtomicU64,
     counts: Counts,
+    event_latency: Histogram,
 }
 
 #[derive(Default)]
@@ -115,7 +121,13 @@ impl Engine {
             loading: Mutex::default(),
             rules_version: AtomicU64::new(0),
             counts: Counts::default(),
+            event_latency: Histogram::new(EVENT_LATENCY_S),
         }
+    }
+
+    /// Seconds from the arrival of a batch to each event that it made being in the queue.
+    pub fn event_latency(&self) -> &Histogram {
+        &self.event_latency
     }
 
     pub fn store(&self) -> &Store {
@@ -148,13 +160,13 @@ impl Engine {
         out.append(&mut lock(&self.recent));
     }
 
-    /// Logs, stores and judges a batch. On an error it is not kept, or not all of it, though it may have been judged: it is
+    /// Logs, stores and judges a batch that arrived at `arrived`, before it was decoded. On an error it is not kept, or not all of it, though it may have been judged: it is
     /// to be sent again. Where it waits until the disk has it, the runtime's other work goes on in other threads.
-    pub fn append(&self, samples: &[Sample], now: i64) -> Result<(), IngestError> {
+    pub fn append(&self, samples: &[Sample], now: i64, arrived: Instant) -> Result<(), IngestError> {
         if samples.is_empty() {
             return Ok(());
         }
-        let mut observer = Observer { engine: self, now, judge: None, events: Vec::new() };
+        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new() };
         let mut append = || self.store.append(samples, now, &mut observer);
         let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
         match appended.map_err(IngestError::Store)?.unknown {
@@ -416,20 +428,23 @@ impl Engine {
     }
 
     /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses waits.
-    fn send(&self, events: &mut Vec<Event>) {
-        if !events.is_empty() {
+    /// Answers how many there were, with those of the joins.
+    fn send(&self, events: &mut Vec<Event>) -> usize {
+        let count = events.len();
+        if count > 0 {
             self.write(&mut lock(&self.backlog), events);
         }
-        self.hand_over();
+        count + self.hand_over()
     }
 
     /// Writes what the joins have decided. Their order is kept by the backlog's lock, and whoever made an event goes on only
     /// when it is written, by whomever.
-    fn hand_over(&self) {
-        if self.joins.is_waiting() {
-            let mut backlog = lock(&self.backlog);
-            self.joins.hand_over(|events| self.write(&mut backlog, events));
+    fn hand_over(&self) -> usize {
+        if !self.joins.is_waiting() {
+            return 0;
         }
+        let mut backlog = lock(&self.backlog);
+        self.joins.hand_over(|events| self.write(&mut backlog, events))
     }
 
     fn write(&self, backlog: &mut VecDeque<What>, events: &mut Vec<Event>) {
@@ -500,6 +515,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Observer<'e> {
     engine: &'e Engine,
     now: i64,
+    arrived: Instant,
     judge: Option<(usize, MutexGuard<'e, Judge>)>,
     events: Vec<Event>,
 }
@@ -517,7 +533,9 @@ impl store::Observer for Observer<'_> {
         }
         let Some((_, step)) = view.meta(sample.series) else { return };
         judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
-        self.engine.send(&mut self.events);
+        for _ in 0..self.engine.send(&mut self.events) {
+            self.engine.event_latency.observe(self.arrived.elapsed().as_secs_f64());
+        }
     }
 }
 
@@ -580,7 +598,9 @@ mod tests {
     fn push(engine: &Engine, host: &str) {
         let key = SeriesKey { endpoint: host, metric: "m", tags: Tags::EMPTY };
         let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
-        engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW).expect("append");
+        engine
+            .append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW, Instant::now())
+            .expect("append");
     }
 
     fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<crate::role::alarm::queue::Queued> {
@@ -676,13 +696,13 @@ mod tests {
         let ids = ["gone", "h"].map(|host| engine.create(key(host), CounterType::Gauge, 60).expect("a series"));
         let batch = ids.map(|series| Sample { series, point: Point { time: NOW, value: 9.0 } });
         assert_eq!(engine.remove_endpoints(&["gone".to_string(), "gone".to_string()]).expect("room"), (1, 1));
-        let error = engine.append(&batch, NOW).expect_err("one of them is gone");
+        let error = engine.append(&batch, NOW, Instant::now()).expect_err("one of them is gone");
         assert_eq!(error.to_string(), "series were removed while the batch was on its way; send it again");
         assert!(!error.refuses_series() && !error.is_of_disk());
         let stats = engine.store().stats();
         assert_eq!((stats.unknown, stats.points_total), (1, 1), "the other is kept");
         push(&engine, "gone");
-        engine.append(&batch[1..], NOW).expect("a repetition");
+        engine.append(&batch[1..], NOW, Instant::now()).expect("a repetition");
         assert_eq!(read(&queue, 0).len(), 1, "and judged once");
     }
 
@@ -715,7 +735,7 @@ mod tests {
         let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
         let other = engine.create(key, CounterType::Gauge, 60).expect("a series");
         let point = Point { time: later, value: 9.0 };
-        engine.append(&[Sample { series: other, point }], later).expect("append");
+        engine.append(&[Sample { series: other, point }], later, Instant::now()).expect("append");
         engine.store().flush(later).expect("room");
         assert_eq!(engine.sleep_silent(later).expect("room").drowsy, 1);
         assert_eq!(queue.stats().open_problems, 1);
@@ -825,7 +845,7 @@ mod tests {
     fn push_at(engine: &Engine, metric: &str, time: i64, value: f64) {
         let key = SeriesKey { endpoint: "h", metric, tags: Tags::EMPTY };
         let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
-        engine.append(&[Sample { series, point: Point { time, value } }], time).expect("append");
+        engine.append(&[Sample { series, point: Point { time, value } }], time, Instant::now()).expect("append");
     }
 
     fn told(queue: &Arc<EventQueue>) -> Vec<(Status, i64, String)> {
