@@ -18,7 +18,9 @@ use crate::judges::{Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
 use crate::role::alarm::queue::EventQueue;
 use judge::Judge;
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use prometheus_client::metrics::histogram::Histogram;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 use store::{SeriesInfo, ShardView, Store};
 
 /// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
@@ -69,6 +71,11 @@ impl Engine {
         Engine { store, judges: Judges::new(shard_count, options, queue), recent: Mutex::default() }
     }
 
+    /// Seconds from the arrival of a batch to each event that it made being in the queue.
+    pub fn event_latency(&self) -> &Histogram {
+        self.judges.handover.latency()
+    }
+
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -99,13 +106,13 @@ impl Engine {
         out.append(&mut lock(&self.recent));
     }
 
-    /// Logs, stores and judges a batch. On an error it is not kept, or not all of it, though it may have been judged: it is
-    /// to be sent again. Where it waits until the disk has it, the runtime's other work goes on in other threads.
-    pub fn append(&self, samples: &[Sample], now: i64) -> Result<(), IngestError> {
+    /// Logs, stores and judges a batch that arrived at `arrived`, before it was decoded. On an error it is not kept, or not
+    /// all of it, though it may have been judged: it is to be sent again. Where it waits until the disk has it, the runtime's other work goes on in other threads.
+    pub fn append(&self, samples: &[Sample], now: i64, arrived: Instant) -> Result<(), IngestError> {
         if samples.is_empty() {
             return Ok(());
         }
-        let mut observer = Observer { engine: self, now, judge: None, events: Vec::new() };
+        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new() };
         let mut append = || self.store.append(samples, now, &mut observer);
         let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
         match appended.map_err(IngestError::Store)?.unknown {
@@ -233,6 +240,7 @@ const SERIES_SILENT: &str = "the series has been silent for too long (graph.sile
 struct Observer<'e> {
     engine: &'e Engine,
     now: i64,
+    arrived: Instant,
     judge: Option<(usize, MutexGuard<'e, Judge>)>,
     events: Vec<Event>,
 }
@@ -250,7 +258,7 @@ impl store::Observer for Observer<'_> {
         }
         let Some((_, step)) = view.meta(sample.series) else { return };
         judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
-        self.engine.judges.handover.send(&mut self.events);
+        self.engine.judges.handover.send_arrived(&mut self.events, self.arrived);
     }
 }
 

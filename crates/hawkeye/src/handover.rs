@@ -14,12 +14,19 @@ use crate::role::alarm::queue::{Closing, EventQueue, What};
 use crate::role::alarm::why;
 use judge::{Joins, RuleId, Semantics};
 use model::{Event, SeriesKey};
+use prometheus_client::metrics::histogram::Histogram;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 /// Events and closings that wait for the disk. An event is about 900 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
+
+/// Buckets of the latency of events: 0.5 ms to 1 s, a factor of two to three apart around what is promised (20 ms).
+const LATENCY_S: [f64; 11] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
+
+pub const LATENCY_HELP: &str = "From a message's arrival to its event in the queue";
 
 pub struct Handover {
     joins: Arc<Joins>,
@@ -29,32 +36,49 @@ pub struct Handover {
     backlog: Mutex<VecDeque<What>>,
     events: AtomicU64,
     dropped: AtomicU64,
+    latency: Histogram,
 }
 
 impl Handover {
     pub fn new(joins: Arc<Joins>, semantics: Semantics, queue: Option<Arc<EventQueue>>) -> Handover {
-        Handover { joins, semantics, queue, backlog: Mutex::default(), events: 0.into(), dropped: 0.into() }
+        let (backlog, latency) = (Mutex::default(), Histogram::new(LATENCY_S));
+        Handover { joins, semantics, queue, backlog, events: 0.into(), dropped: 0.into(), latency }
     }
 
     pub fn has_queue(&self) -> bool {
         self.queue.is_some()
     }
 
+    /// Seconds from the arrival of a message to each event that it made being in the queue.
+    pub fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
+    /// As [`Handover::send`], for events of a message that arrived at `arrived`.
+    pub fn send_arrived(&self, events: &mut Vec<Event>, arrived: Instant) {
+        for _ in 0..self.send(events) {
+            self.latency.observe(arrived.elapsed().as_secs_f64());
+        }
+    }
+
     /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses waits.
-    pub fn send(&self, events: &mut Vec<Event>) {
-        if !events.is_empty() {
+    /// Answers how many there were, with those of the joins.
+    pub fn send(&self, events: &mut Vec<Event>) -> usize {
+        let count = events.len();
+        if count > 0 {
             self.write(&mut lock(&self.backlog), events);
         }
-        self.hand_over();
+        count + self.hand_over()
     }
 
     /// Writes what the joins have decided. Their order is kept by the backlog's lock, and whoever made an event goes on only
-    /// when it is written, by whomever.
-    pub fn hand_over(&self) {
-        if self.joins.is_waiting() {
-            let mut backlog = lock(&self.backlog);
-            self.joins.hand_over(|events| self.write(&mut backlog, events));
+    /// when it is written, by whomever. Answers how many there were.
+    pub fn hand_over(&self) -> usize {
+        if !self.joins.is_waiting() {
+            return 0;
         }
+        let mut backlog = lock(&self.backlog);
+        self.joins.hand_over(|events| self.write(&mut backlog, events))
     }
 
     /// Tells the queue which alarms (by id) are closed, and why: no restart brings them back, and alarm closes their cases.

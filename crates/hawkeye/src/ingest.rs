@@ -14,6 +14,7 @@
 
 use crate::clock;
 use crate::engine::{Engine, IngestError};
+use crate::handover::LATENCY_HELP;
 use crate::metrics::Metrics;
 use crate::role::graph::text;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
@@ -23,6 +24,7 @@ use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
 use wire::gob::{GobError, GraphItem, JudgeItem};
 use wire::{Item, JsonError, Scratch};
 
@@ -151,6 +153,8 @@ impl Ingest {
         metrics.register(|registry| {
             registry.register("items_received", "Items that came in, valid or not", ingest.received.clone());
             registry.register("items_refused", "Items counted as Invalid", ingest.refused.clone());
+            let latency = ingest.engine.event_latency().clone();
+            registry.register("event_latency_seconds", LATENCY_HELP, latency);
             registry.register("batches_failed", "Batches answered with an error", ingest.failed.clone());
         });
         ingest
@@ -231,8 +235,9 @@ impl Ingest {
         now: i64,
         decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
     ) -> Result<Received, BatchError> {
+        let arrived = Instant::now();
         let result = BUFFERS.with_borrow_mut(|buffers| {
-            let result = self.batch_in(buffers, door, now, decode);
+            let result = self.batch_in(buffers, door, now, arrived, decode);
             // Emptied here, not by the next batch, which may be long in coming to this thread.
             buffers.samples.clear();
             buffers.samples.shrink_to(SAMPLES_KEPT);
@@ -258,6 +263,7 @@ impl Ingest {
         buffers: &mut Buffers,
         door: Door,
         now: i64,
+        arrived: Instant,
         decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
     ) -> Result<Received, BatchError> {
         let Buffers { scratch, tags, samples, unknown } = buffers;
@@ -274,7 +280,7 @@ impl Ingest {
         let total = decoded?;
         let created = self.create_unknown(door, unknown, samples);
         // Also where the disk has no room for new series: those that are known are judged.
-        let kept = self.engine.append(samples, now);
+        let kept = self.engine.append(samples, now, arrived);
         let refused = created.and_then(|refused| kept.map(|()| refused)).map_err(BatchError::Engine)?;
         Ok(Received { total, invalid: invalid + refused })
     }

@@ -6,6 +6,8 @@
 //! own terms and the state of its alarm, and the others that terms ask (`of`). An other with tags in the text speaks for all
 //! carriers, one without for those that have the same tags or more. Where several others fit one term, the term holds if it
 //! holds for one of them; those that have stopped do not count while another speaks.
+//! One moment: a decision sees all series as they are then. A series that has several parts in a condition says them together, and
+//! silence is read from the clock at each decision, so it does not matter which of several silent series is looked at first.
 //! Order: events are put into an outbox under the lock under which they are decided, and [`Joins::hand_over`] gives them on in
 //! that order, also when the points that made them came in several shards at once.
 //! Locks: the innermost; nothing is called while it is held but the arithmetic of terms.
@@ -15,9 +17,10 @@
 //! newest points, at most [`model::explanation::POINTS_MAX`]). Bounded by the pairs of series and rule; see [`Joins::stats`].
 
 use crate::explain::{self, Said};
-use crate::program::{Operand, Program, Subject, TERMS_MAX};
-use crate::reading::{Evidence, Look, Reading, decide};
+use crate::program::{Operand, Program, Question, Subject, TERMS_MAX};
+use crate::reading::{Evidence, Look, Reading, decide, read_silence};
 use crate::rule_set::RuleSet;
+use crate::silence::Silence;
 use crate::state::{Moment, OpenProblem, RuleId, is_due_after_restart, next};
 use crate::touched::Touched;
 use model::{Event, SeriesId, SeriesKey, Status, Tags};
@@ -83,6 +86,8 @@ struct Heard {
     term: u8,
     reading: Reading,
     evidence: Evidence,
+    /// For `nodata`: what it is read from anew when somebody else speaks.
+    silence: Option<Silence>,
 }
 
 /// The place of a series in a group, kept by its judge.
@@ -138,6 +143,7 @@ impl Joins {
         let limits = Limits { now, min_interval_s, is_restart: true };
         let before = outbox.len();
         for group in groups.iter_mut().flatten() {
+            group.look_at_clock(now);
             for carrier in 0..group.carriers.len() {
                 group.decide(carrier, rules, limits, outbox);
             }
@@ -271,11 +277,11 @@ impl Joins {
         self.lock().carrier(seat, series)?.last
     }
 
-    /// A series says its part; the alarms that it is part of are decided.
+    /// A series says all its parts in one condition; the alarms that it is part of are decided.
     pub(crate) fn hear(
         &self,
         rules: &Arc<RuleSet>,
-        seat: Seat,
+        seats: &[Seat],
         series: SeriesId,
         look: &Look<'_>,
         asked: Asked,
@@ -286,30 +292,20 @@ impl Joins {
             return;
         }
         let Table { rules, groups, outbox, .. } = &mut *table;
+        let Some(seat) = seats.first() else { return };
         let Some(group) = groups.get_mut(seat.group as usize).and_then(Option::as_mut) else { return };
         if group.id != seat.rule || group.rule.is_none() {
             return;
         }
+        seats.iter().for_each(|seat| group.note(seat.subject, series, look));
+        if asked == Asked::Only {
+            return;
+        }
         let before = outbox.len();
-        match seat.subject {
-            Subject::Own => {
-                let Ok(at) = group.carrier(series) else { return };
-                let carrier = &mut group.carriers[at];
-                refill(&mut carrier.terms, &group.program, seat.subject, look, carrier.last.map(|last| last.time));
-                if asked == Asked::Live {
-                    group.decide(at, rules, limits, outbox);
-                }
-            }
-            Subject::Other(operand) => {
-                let Ok(at) = group.other(series, operand) else { return };
-                refill(&mut group.others[at].terms, &group.program, seat.subject, look, None);
-                for carrier in 0..group.carriers.len() {
-                    let tells =
-                        tells(&group.program.operands[operand as usize], &group.others[at], &group.carriers[carrier]);
-                    if asked == Asked::Live && tells {
-                        group.decide(carrier, rules, limits, outbox);
-                    }
-                }
+        group.look_at_clock(limits.now);
+        for carrier in 0..group.carriers.len() {
+            if seats.iter().any(|seat| group.is_news(seat.subject, series, carrier)) {
+                group.decide(carrier, rules, limits, outbox);
             }
         }
         self.waiting.fetch_add(outbox.len() - before, Ordering::Release);
@@ -378,12 +374,53 @@ impl Group {
         self.others.binary_search_by_key(&(series, operand), |other| (other.series, other.operand))
     }
 
+    /// Notes what a series says as `subject`.
+    fn note(&mut self, subject: Subject, series: SeriesId, look: &Look<'_>) {
+        let (terms, open_since) = match subject {
+            Subject::Own => {
+                let Ok(at) = self.carrier(series) else { return };
+                let carrier = &mut self.carriers[at];
+                (&mut carrier.terms, carrier.last.map(|last| last.time))
+            }
+            Subject::Other(operand) => {
+                let Ok(at) = self.other(series, operand) else { return };
+                (&mut self.others[at].terms, None)
+            }
+        };
+        refill(terms, &self.program, subject, look, open_since);
+    }
+
+    /// Reads all silences anew: those who are silent do not speak themselves.
+    fn look_at_clock(&mut self, now: i64) {
+        let program = &self.program;
+        for carrier in &mut self.carriers {
+            let open_since = carrier.last.map(|last| last.time);
+            carrier.terms.iter_mut().for_each(|heard| heard.look_at_clock(program, open_since, now));
+        }
+        for other in &mut self.others {
+            other.terms.iter_mut().for_each(|heard| heard.look_at_clock(program, None, now));
+        }
+    }
+
+    /// Whether what a series says as `subject` matters to a carrier.
+    fn is_news(&self, subject: Subject, series: SeriesId, carrier: usize) -> bool {
+        let carrier = &self.carriers[carrier];
+        match subject {
+            Subject::Own => carrier.series == series,
+            Subject::Other(operand) => self
+                .other(series, operand)
+                .is_ok_and(|other| tells(&self.program.operands[operand as usize], &self.others[other], carrier)),
+        }
+    }
+
     fn decide(&mut self, carrier: usize, rules: &RuleSet, limits: Limits, outbox: &mut Vec<Event>) {
         let Some(rule) = self.rule.map(|rule| &rules.rules[rule as usize]) else { return };
-        let sources = self.sources(carrier);
-        let readings = sources.map(|source| source.map_or(Reading::UNKNOWN, |(heard, _)| heard.reading));
         let carrier = &self.carriers[carrier];
-        let Some(outcome) = decide(&self.program, &readings, carrier.last.is_some()) else { return };
+        let readings = |is_open| {
+            let sources = self.sources(carrier, is_open);
+            sources.map(|source| source.map_or(Reading::UNKNOWN, |(heard, _)| heard.reading))
+        };
+        let Some(outcome) = decide(&self.program, carrier.last.is_some(), readings) else { return };
         let moment = Moment {
             oldest: outcome.oldest,
             now: limits.now,
@@ -397,6 +434,7 @@ impl Group {
         let Some((status, current_step)) = next.event() else { return };
         // An event is never older than the one before it, whichever series it is decided by.
         let time = outcome.newest.max(carrier.last.map_or(i64::MIN, |last| last.time));
+        let sources = self.sources(carrier, !outcome.holds);
         let decided = sources.iter().enumerate().filter(|(i, _)| outcome.deciding >> i & 1 == 1);
         let terms = decided.filter_map(|(i, source)| {
             let (term, (heard, other)) = (&self.program.terms[i], (*source)?);
@@ -419,38 +457,38 @@ impl Group {
         self.carriers[at].last = (status == Status::Problem).then_some(open);
     }
 
-    /// Who speaks for each term of a carrier: itself, or one of the others.
-    fn sources(&self, carrier: usize) -> [Option<(&Heard, Option<&Other>)>; TERMS_MAX] {
-        let carrier = &self.carriers[carrier];
-        let is_open = carrier.last.is_some();
-        let mut sources = [None; TERMS_MAX];
-        for heard in &carrier.terms {
-            sources[heard.term as usize] = Some((heard, None));
-        }
+    /// Who speaks for each term of a carrier, on whether a PROBLEM opens or stays: itself, or one of the others.
+    fn sources<'a>(
+        &'a self,
+        carrier: &'a Carrier,
+        is_open: bool,
+    ) -> [Option<(&'a Heard, Option<&'a Other>)>; TERMS_MAX] {
+        let mut sources: [Option<(&Heard, Option<&Other>)>; TERMS_MAX] = [None; TERMS_MAX];
         let telling = || self.others.iter().filter(|o| tells(&self.program.operands[o.operand as usize], o, carrier));
-        let heard = carrier.terms.iter().chain(telling().flat_map(|other| &other.terms));
-        let known = heard.filter(|heard| heard.reading.opens.or(heard.reading.stays).is_some());
-        let Some(reference) = known.map(|heard| heard.reading.newest).max() else { return sources };
-        for other in telling() {
-            for heard in other.terms.iter().filter(|heard| !heard.reading.is_stale(reference)) {
-                let source = &mut sources[heard.term as usize];
-                if source.is_none_or(|(before, _)| speaks_before(&heard.reading, &before.reading, is_open)) {
-                    *source = Some((heard, Some(other)));
-                }
+        let own = || carrier.terms.iter().map(|heard| (heard, None));
+        let all = || own().chain(telling().flat_map(|other| other.terms.iter().map(move |heard| (heard, Some(other)))));
+        let reference = all().map(|(heard, _)| heard.reading.newest).max().unwrap_or(i64::MIN);
+        // Who has no point, or has stopped, does not count.
+        let counts = |reading: &Reading| reading.newest > i64::MIN && !reading.is_stale(reference);
+        for (heard, other) in all().filter(|(heard, _)| counts(&heard.reading)) {
+            let source = &mut sources[heard.term as usize];
+            if source.is_none_or(|(before, _)| speaks_before(&heard.reading, &before.reading, is_open)) {
+                *source = Some((heard, other));
             }
         }
         sources
     }
 }
 
-/// Of two series for one term: one that holds decides, then one that is unknown, and of equals the newer.
+/// Of two series for one term: one that holds decides, then one that is unknown; of equals the newer, and of these the one
+/// that needed fewer old points, since it can repeat an alarm sooner.
 fn speaks_before(a: &Reading, b: &Reading, is_open: bool) -> bool {
     let rank = |reading: &Reading| match reading.holds(is_open) {
         Some(true) => 2,
         None => 1,
         Some(false) => 0,
     };
-    (rank(a), a.newest) > (rank(b), b.newest)
+    (rank(a), a.newest, a.oldest) > (rank(b), b.newest, b.oldest)
 }
 
 /// Whether another series is meant by a carrier's term.
@@ -471,12 +509,22 @@ fn insert<T>(list: &mut Vec<T>, at: usize, item: T) {
 /// Asks the terms about a subject again. Allocates at the first time only.
 fn refill(heard: &mut Box<[Heard]>, program: &Program, subject: Subject, look: &Look<'_>, open_since: Option<i64>) {
     if heard.is_empty() {
-        let new = |(term, _)| Heard { term: term as u8, reading: Reading::UNKNOWN, evidence: Evidence::default() };
+        let (reading, silence) = (Reading::UNKNOWN, None);
+        let new = |(term, _)| Heard { term: term as u8, reading, evidence: Evidence::default(), silence };
         *heard = program.terms_of(subject).map(new).collect();
     }
     for heard in heard.iter_mut() {
         let term = &program.terms[heard.term as usize];
         heard.reading = term.read(look, open_since);
         heard.evidence.refill(&term.question, look);
+        heard.silence = look.silence.filter(|_| matches!(term.question, Question::Silence { .. }));
+    }
+}
+
+impl Heard {
+    fn look_at_clock(&mut self, program: &Program, open_since: Option<i64>, now: i64) {
+        let Question::Silence { steps } = program.terms[self.term as usize].question else { return };
+        let last = self.evidence.points.first().map(|point| point.time);
+        self.reading = read_silence(steps, last.zip(self.silence), self.evidence.period_s, open_since, now);
     }
 }

@@ -151,6 +151,8 @@ impl Judge {
                 seats.extend(seat.filter(|seat| !seats.contains(seat)));
             }
         }
+        // Those of a rule together, in their order.
+        seats.sort_by_key(|seat| seat.rule);
         if seats.is_empty() && self.seats.is_empty() {
             return;
         }

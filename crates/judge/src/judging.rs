@@ -13,7 +13,7 @@ use crate::history::{self, PERIOD_POINTS};
 use crate::joins::{Asked, Joins, Limits, Seat};
 use crate::judge::{Judge, Window};
 use crate::program::{Program, Question, Subject, TERMS_MAX};
-use crate::reading::{Evidence, Look, Outcome, Reading, decide};
+use crate::reading::{Evidence, Look, Outcome, Reading, decide, drop_stale};
 use crate::rule_set::{Body, REMAIN, Rule, RuleSet};
 use crate::silence::Silences;
 use crate::state::{Moment, Next, OpenProblem, States, is_due_after_restart, next};
@@ -87,8 +87,10 @@ impl Judge {
                 if next != Next::Nothing {
                     let look = Look::of(self.options.semantics, &self.points, &self.values, known, step, now);
                     let explain = || explain_plain(rule, condition, verdict, &look);
-                    if send(next, rule, series, verdict.left, newest, explain, window, events) {
-                        stays = apply(next, rule, series, newest, &mut self.states, stays);
+                    // Older than the alarm if that was opened by another text, for points that were missing.
+                    let time = newest.max(last.map_or(i64::MIN, |last| last.time));
+                    if send(next, rule, series, verdict.left, time, explain, window, events) {
+                        stays = apply(next, rule, series, time, &mut self.states, stays);
                     }
                 }
             }
@@ -145,13 +147,10 @@ impl Programs<'_> {
             let Some(program) = set.program(rule) else { continue };
             let subject = rule.subject();
             self.note_due(program, subject);
-            let is_asked = self.moment.occasion != Occasion::Tick || program.asks_for_silence(subject);
             if program.is_joined() {
-                let seat = self.seats.iter().find(|seat| seat.rule == rule.id() && seat.subject == subject);
-                if let Some(seat) = seat.filter(|_| is_asked) {
-                    self.hear(*seat, series);
-                }
+                self.hear(rule, program, series);
             } else {
+                let is_asked = self.moment.occasion != Occasion::Tick || program.asks_for_silence(subject);
                 self.judge_alone(rule, program, series, is_asked, window, events);
             }
         }
@@ -169,8 +168,18 @@ impl Programs<'_> {
         }
     }
 
-    /// The part of a condition over several series. What follows comes out of the joins.
-    fn hear(&self, seat: Seat, series: SeriesId) {
+    /// The parts of a condition over several series: all at once, at the first of them. What follows comes out of the joins.
+    fn hear(&self, rule: &Rule, program: &Program, series: SeriesId) {
+        // The seats of a rule stand together: see `Judge::take_seats`.
+        let Some(first) = self.seats.iter().position(|seat| seat.rule == rule.id()) else { return };
+        let seats = &self.seats[first..];
+        let count = seats.iter().take_while(|seat| seat.rule == rule.id()).count();
+        let seats = &seats[..count];
+        let is_asked =
+            self.moment.occasion != Occasion::Tick || seats.iter().any(|seat| program.asks_for_silence(seat.subject));
+        if seats[0].subject != rule.subject() || !is_asked {
+            return;
+        }
         let asked = match self.moment.occasion {
             Occasion::Point | Occasion::Tick => Asked::Live,
             // A restart decides when all have spoken.
@@ -178,7 +187,7 @@ impl Programs<'_> {
         };
         let Now { now, min_interval_s, .. } = self.moment;
         let limits = Limits { now, min_interval_s, is_restart: false };
-        self.joins.hear(self.rules, seat, series, &self.look, asked, limits);
+        self.joins.hear(self.rules, seats, series, &self.look, asked, limits);
     }
 
     /// A condition about this series only.
@@ -198,7 +207,8 @@ impl Programs<'_> {
             for (reading, term) in readings.iter_mut().zip(&program.terms) {
                 *reading = term.read(&self.look, last.map(|last| last.time));
             }
-            if let Some(outcome) = decide(program, &readings, last.is_some()) {
+            drop_stale(&mut readings);
+            if let Some(outcome) = decide(program, last.is_some(), |_| readings) {
                 let next = self.moment.next(rule, last.as_ref(), outcome.holds, outcome.oldest, outcome.newest);
                 // A point that was late, as after an outage, may be older than the alarm that it ends.
                 let time = outcome.newest.max(last.map_or(i64::MIN, |last| last.time));

@@ -76,7 +76,7 @@ impl Reading {
         if is_open { self.stays } else { self.opens }
     }
 
-    /// Whether its series has stopped, seen from `reference`, the newest point of all terms.
+    /// Whether its series has stopped, seen from `reference`, the newest point of all series that terms ask.
     pub fn is_stale(&self, reference: i64) -> bool {
         self.period_s > 0 && self.newest < reference.saturating_sub(STALE_PERIODS * self.period_s)
     }
@@ -86,7 +86,10 @@ impl Term {
     /// Asks the term. `open_since` is the time of the open PROBLEM, where that is known.
     pub fn read(&self, look: &Look<'_>, open_since: Option<i64>) -> Reading {
         match &self.question {
-            Question::Silence { steps } => read_silence(*steps, look, open_since),
+            Question::Silence { steps } => {
+                let newest = look.points.first().map(|point| point.time);
+                read_silence(*steps, newest.zip(look.silence), look.period_s, open_since, look.now)
+            }
             Question::Values { opens, stays } => read_values(opens, stays, look),
         }
     }
@@ -94,14 +97,20 @@ impl Term {
 
 fn read_values(opens: &Condition, stays: &Condition, look: &Look<'_>) -> Reading {
     let needed = opens.function.values_needed() as usize;
-    let Some(values) = look.values.get(..needed) else { return Reading::UNKNOWN };
+    let Some(values) = look.values.get(..needed) else { return unknown(look) };
     let Some(first) = verdict(opens, values, look.known, look.semantics) else {
         // Both look at the same values; but what is sure of one threshold may not be of the other.
         let second = verdict(stays, values, look.known, look.semantics);
-        return second.map_or(Reading::UNKNOWN, |second| reading(None, Some(second), needed, look));
+        return second.map_or(unknown(look), |second| reading(None, Some(second), needed, look));
     };
     let second = if opens == stays { Some(first) } else { verdict(stays, values, look.known, look.semantics) };
     reading(Some(first), second, needed, look)
+}
+
+/// Of a series that does have points: it can be seen to have stopped.
+fn unknown(look: &Look<'_>) -> Reading {
+    let Some(newest) = look.points.first() else { return Reading::UNKNOWN };
+    Reading { newest: newest.time, period_s: look.period_s, ..Reading::UNKNOWN }
 }
 
 fn reading(opens: Option<Verdict>, stays: Option<Verdict>, needed: usize, look: &Look<'_>) -> Reading {
@@ -121,42 +130,59 @@ fn verdict(condition: &Condition, values: &[f64], known: usize, semantics: Seman
     verdict.filter(|verdict| verdict.left.is_finite())
 }
 
-fn read_silence(steps: u32, look: &Look<'_>, open_since: Option<i64>) -> Reading {
-    let (Some(newest), Some(silence)) = (look.points.first(), look.silence) else { return Reading::UNKNOWN };
-    if let Some(missing) = silence.missing(newest.time, look.period_s, steps, look.now) {
+/// What `nodata` says at `now` of a series with the given newest point and silence.
+pub(crate) fn read_silence(
+    steps: u32,
+    seen: Option<(i64, Silence)>,
+    period_s: i64,
+    open_since: Option<i64>,
+    now: i64,
+) -> Reading {
+    let Some((last, silence)) = seen else { return Reading::UNKNOWN };
+    if let Some(missing) = silence.missing(last, period_s, steps, now) {
         let holds = Some(true);
         let (newest, oldest) = (missing.newest, missing.oldest);
         return Reading { opens: holds, stays: holds, left: missing.count as f64, newest, oldest, period_s: 0 };
     }
+    if silence.is_forgotten(last) {
+        return Reading { newest: last, period_s, ..Reading::UNKNOWN };
+    }
     // Before we have heard of it, that it has not been silent for long since the start says nothing; but a point that is
     // newer than the alarm ends it.
-    if !silence.heard && open_since.is_none_or(|time| newest.time <= time) {
+    if !silence.heard && open_since.is_none_or(|time| last <= time) {
         return Reading::UNKNOWN;
     }
     let holds = Some(false);
-    Reading { opens: holds, stays: holds, left: 0.0, newest: newest.time, oldest: newest.time, period_s: 0 }
+    Reading { opens: holds, stays: holds, left: 0.0, newest: last, oldest: last, period_s: 0 }
 }
 
-/// What the terms say to an alarm; `None` if that is not enough to open, repeat or end it. What only keeps it open does
-/// not repeat it.
-pub(crate) fn decide(program: &Program, readings: &[Reading; TERMS_MAX], is_open: bool) -> Option<Outcome> {
-    let opens = outcome(program, readings, false);
+/// Makes unknown what is too old beside the others.
+pub(crate) fn drop_stale(readings: &mut [Reading]) {
+    let reference = readings.iter().map(|reading| reading.newest).max().unwrap_or(i64::MIN);
+    readings.iter_mut().filter(|reading| reading.is_stale(reference)).for_each(|reading| *reading = Reading::UNKNOWN);
+}
+
+/// What the terms say to an alarm, those of them that are not stale; `None` if that is not enough to open, repeat or end it. What only keeps it open does
+/// not repeat it. `readings` are asked twice where it is open: of several series that one term means, it need not be
+/// the same that opens and that keeps open.
+pub(crate) fn decide(
+    program: &Program,
+    is_open: bool,
+    readings: impl Fn(bool) -> [Reading; TERMS_MAX],
+) -> Option<Outcome> {
+    let opens = outcome(program, &readings(false), false);
     if !is_open || opens.is_some_and(|outcome| outcome.holds) {
         return opens;
     }
-    outcome(program, readings, true).filter(|outcome| !outcome.holds)
+    outcome(program, &readings(true), true).filter(|outcome| !outcome.holds)
 }
 
 /// Joins the readings of a program's terms.
 fn outcome(program: &Program, readings: &[Reading; TERMS_MAX], is_open: bool) -> Option<Outcome> {
     let readings = &readings[..program.terms.len()];
-    let known = readings.iter().filter(|reading| reading.holds(is_open).is_some());
-    let reference = known.map(|reading| reading.newest).max()?;
-    let mut holds = [None; TERMS_MAX];
-    for (holds, reading) in holds.iter_mut().zip(readings) {
-        *holds = if reading.is_stale(reference) { None } else { reading.holds(is_open) };
-    }
-    let answer = program.answer(&holds);
+    let mut answers = [None; TERMS_MAX];
+    answers.iter_mut().zip(readings).for_each(|(answer, reading)| *answer = reading.holds(is_open));
+    let answer = program.answer(&answers);
     let (holds, deciding) = (answer.holds?, answer.deciding);
     let decided =
         || readings.iter().enumerate().filter(move |(i, _)| deciding >> i & 1 == 1).map(|(_, reading)| reading);

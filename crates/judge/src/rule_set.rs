@@ -103,6 +103,14 @@ impl Rule {
         }
     }
 
+    /// The endpoint that an expression names.
+    fn only_endpoint(&self) -> Option<&str> {
+        match &self.source {
+            EventRule::Strategy(_) => None,
+            EventRule::Expression(expression) => expression.tags.get("endpoint").map(String::as_str),
+        }
+    }
+
     pub fn max_step(&self) -> i32 {
         match &self.source {
             EventRule::Strategy(strategy) => strategy.max_step,
@@ -119,6 +127,8 @@ pub(crate) struct Scope<'a> {
     tags: &'a RuleTags,
     /// Of a program, all of it: func, operator, the right value's bits, and the operand.
     program: Option<(&'a str, &'a str, u64, Option<u8>)>,
+    /// Of an operand, the only endpoint that its expression is about.
+    endpoint: Option<&'a str>,
 }
 
 /// (metric, rule) sorted by metric; the rules of a metric in the portal's order.
@@ -247,12 +257,16 @@ impl RuleSet {
         };
         let (func, operator, right) = text;
         match rule.body {
-            Body::Plain(_) => Scope { id: rule.id(), metric, tags, program: None },
-            Body::Program(_) => Scope { id: rule.id(), metric, tags, program: Some((func, operator, right, None)) },
+            Body::Plain(_) => Scope { id: rule.id(), metric, tags, program: None, endpoint: None },
+            Body::Program(_) => {
+                let program = Some((func, operator, right, None));
+                Scope { id: rule.id(), metric, tags, program, endpoint: None }
+            }
             Body::Operand { program, operand } => {
                 let other = &self.programs[program as usize].operands[operand as usize];
                 let program = Some((func, operator, right, Some(operand)));
-                Scope { id: rule.id(), metric: &other.metric, tags: &other.tags, program }
+                let endpoint = rule.only_endpoint();
+                Scope { id: rule.id(), metric: &other.metric, tags: &other.tags, program, endpoint }
             }
         }
     }
@@ -260,12 +274,8 @@ impl RuleSet {
     fn matches(&self, rule: u32, key: SeriesKey<'_>) -> bool {
         let rule = &self.rules[rule as usize];
         if let Body::Operand { program, operand } = rule.body {
-            let endpoint = match &rule.source {
-                EventRule::Strategy(_) => None,
-                EventRule::Expression(expression) => expression.tags.get("endpoint"),
-            };
             return self.programs[program as usize].operands[operand as usize].may_be(key)
-                && endpoint.is_none_or(|endpoint| endpoint == key.endpoint);
+                && rule.only_endpoint().is_none_or(|endpoint| endpoint == key.endpoint);
         }
         match &rule.source {
             EventRule::Strategy(strategy) => strategy.tags.iter().all(|(tag, value)| key.tags.find(tag) == Some(value)),

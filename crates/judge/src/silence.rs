@@ -55,12 +55,17 @@ impl Silence {
         let steps = i64::from(steps);
         let late = now.saturating_sub(self.since) / period_s.max(1) - 1;
         let count = late / steps * steps;
-        if count < steps || (!self.heard && self.since.saturating_sub(newest) > FORGOTTEN_S) {
+        if count < steps || self.is_forgotten(newest) {
             return None;
         }
         let counted_from = if self.heard { newest } else { newest.max(self.since) };
         let time = |number: i64| counted_from.saturating_add(period_s.saturating_mul(number + 1));
         Some(Missing { count, newest: time(count), oldest: time(count - steps + 1) })
+    }
+
+    /// Whether it was silent for so long before the start that it is gone.
+    pub fn is_forgotten(&self, newest: i64) -> bool {
+        !self.heard && self.since.saturating_sub(newest) > FORGOTTEN_S
     }
 
     /// When the number of missing points reaches the next multiple of `steps`.

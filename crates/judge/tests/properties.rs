@@ -115,7 +115,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(support::cases(600))]
 
     #[test]
     fn open_falcon_equals_the_naive_judge(

@@ -4,6 +4,7 @@ use crate::role::alarm::queue::{Options, What};
 use judge::Semantics;
 use model::{Status, Strategy};
 use std::collections::HashMap;
+use std::time::Instant;
 
 const NOW: i64 = 1_700_000_040;
 
@@ -39,7 +40,7 @@ fn engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
 fn push(engine: &Engine, host: &str) {
     let key = SeriesKey { endpoint: host, metric: "m", tags: Tags::EMPTY };
     let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
-    engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW).expect("append");
+    engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW, Instant::now()).expect("append");
 }
 
 fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<crate::role::alarm::queue::Queued> {
@@ -134,13 +135,13 @@ fn a_batch_whose_series_was_removed_on_its_way_is_to_be_sent_again() {
     let ids = ["gone", "h"].map(|host| engine.create(key(host), CounterType::Gauge, 60).expect("a series"));
     let batch = ids.map(|series| Sample { series, point: Point { time: NOW, value: 9.0 } });
     assert_eq!(engine.remove_endpoints(&["gone".to_string(), "gone".to_string()]).expect("room"), (1, 1));
-    let error = engine.append(&batch, NOW).expect_err("one of them is gone");
+    let error = engine.append(&batch, NOW, Instant::now()).expect_err("one of them is gone");
     assert_eq!(error.to_string(), "series were removed while the batch was on its way; send it again");
     assert!(!error.refuses_series() && !error.is_of_disk());
     let stats = engine.store().stats();
     assert_eq!((stats.unknown, stats.points_total), (1, 1), "the other is kept");
     push(&engine, "gone");
-    engine.append(&batch[1..], NOW).expect("a repetition");
+    engine.append(&batch[1..], NOW, Instant::now()).expect("a repetition");
     assert_eq!(read(&queue, 0).len(), 1, "and judged once");
 }
 
@@ -173,7 +174,7 @@ fn a_silent_series_takes_its_bindings_and_alarms_along_and_gets_rules_when_it_wa
     let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
     let other = engine.create(key, CounterType::Gauge, 60).expect("a series");
     let point = Point { time: later, value: 9.0 };
-    engine.append(&[Sample { series: other, point }], later).expect("append");
+    engine.append(&[Sample { series: other, point }], later, Instant::now()).expect("append");
     engine.store().flush(later).expect("room");
     assert_eq!(engine.sleep_silent(later).expect("room").drowsy, 1);
     assert_eq!(queue.stats().open_problems, 1);
@@ -278,7 +279,7 @@ fn joined_engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
 fn push_at(engine: &Engine, metric: &str, time: i64, value: f64) {
     let key = SeriesKey { endpoint: "h", metric, tags: Tags::EMPTY };
     let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
-    engine.append(&[Sample { series, point: Point { time, value } }], time).expect("append");
+    engine.append(&[Sample { series, point: Point { time, value } }], time, Instant::now()).expect("append");
 }
 
 fn told(queue: &Arc<EventQueue>) -> Vec<(Status, i64, String)> {

@@ -41,6 +41,7 @@ fn strategy_fires_recovers_and_survives_a_crash() {
     assert!(first.contains(&format!("tpl_id={template}")), "{first}");
     push(&server, 2, 60.0);
     assert!(target.next().contains("status=OK"));
+    assert_eq!(server.metric("hawkeye_event_latency_seconds_count"), 2.0);
 
     push(&server, 3, 4.0);
     assert!(target.next().contains("status=PROBLEM"));

@@ -2,8 +2,11 @@
 //!
 //! Written from docs/rules.md alone. What is not known is tried both ways: the answer is known if it is the same.
 
+use super::Series;
 use super::naive::Naive;
 use model::{CounterType, Point, Strategy};
+use proptest::prelude::{any, prop, prop_oneof};
+use proptest::strategy::Strategy as _;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
@@ -25,15 +28,93 @@ pub struct Past {
 pub type History = BTreeMap<&'static str, Past>;
 
 pub const OWN: &str = "m";
+/// Two series of one metric.
+pub const ANY: &str = "p/t=1";
 pub const STEP: i64 = 60;
+/// The series of an endpoint.
+pub const NAMES: [&str; 5] = [OWN, "n", "k", "p/t=1,u=1", "p/t=1,u=2"];
 
-/// A term's answer, and the times of the newest and oldest points it used; `None` in place of a period never ages.
+pub fn series(endpoint: &str, name: &str) -> Series {
+    let (metric, tags) = name.split_once('/').unwrap_or((name, ""));
+    Series::new(endpoint, metric, tags, CounterType::Gauge, STEP as u32)
+}
+
+fn of() -> impl proptest::strategy::Strategy<Value = Option<&'static str>> {
+    prop::sample::select(vec![None, None, None, Some("n"), Some("k"), Some(OWN), Some(ANY)])
+}
+
+fn values(n_max: u32) -> impl proptest::strategy::Strategy<Value = Condition> {
+    // Those of one value see no holes.
+    let names = if n_max == 1 {
+        vec!["all", "max", "min", "sum", "avg"]
+    } else {
+        vec!["all", "max", "min", "sum", "avg", "diff"]
+    };
+    let func = prop_oneof![
+        4 => (prop::sample::select(names), 1..=n_max).prop_map(|(name, n)| format!("{name}(#{n})")),
+        1 => (1..=n_max, 1..=n_max).prop_map(|(a, b)| format!("lookup(#{},{})", a.min(b), a.max(b))),
+    ];
+    let operator = prop::sample::select(vec![">", ">=", "<", "<=", "=", "!="]);
+    (func, operator, -3..4i32, prop::option::of(0..3i32), of()).prop_map(|(func, operator, right, slack, of)| {
+        let recover = match operator {
+            ">" | ">=" => slack.map(|slack| right - slack),
+            "<" | "<=" => slack.map(|slack| right + slack),
+            _ => None,
+        };
+        Condition::Values { func, operator, right, recover, of }
+    })
+}
+
+/// Conditions with N up to `n_max`.
+pub fn conditions(with_silence: bool, n_max: u32) -> impl proptest::strategy::Strategy<Value = Condition> {
+    let silence = (1..4i64, of()).prop_map(|(steps, of)| Condition::Silence { steps, of });
+    let leaf = if with_silence { prop_oneof![3 => values(n_max), 2 => silence].boxed() } else { values(n_max).boxed() };
+    leaf.prop_recursive(3, 6, 2, |inner| {
+        (any::<bool>(), inner.clone(), inner).prop_map(|(and, a, b)| match and {
+            true => Condition::And(a.into(), b.into()),
+            false => Condition::Or(a.into(), b.into()),
+        })
+    })
+}
+
+/// Holes make values unknown, which the naive judge does not know; a series that is only lost for a single point has none.
+pub fn without_holes(minutes: Vec<Vec<(usize, i32)>>) -> Vec<Vec<(usize, i32)>> {
+    let mut lost = [0; NAMES.len()];
+    let keep = |minute: Vec<(usize, i32)>| {
+        let mut minute = minute;
+        for (series, lost) in lost.iter_mut().enumerate() {
+            let has = minute.iter().any(|(other, _)| *other == series);
+            if !has && *lost == 1 {
+                minute.push((series, 1));
+            }
+            *lost = if has || *lost == 1 { 0 } else { 1 };
+        }
+        minute
+    };
+    minutes.into_iter().map(keep).collect()
+}
+
+/// The series that a name in a condition means: several have the tag `t=1`.
+pub fn meant(name: &'static str) -> Vec<&'static str> {
+    if name == ANY { vec!["p/t=1,u=1", "p/t=1,u=2"] } else { vec![name] }
+}
+
+/// What a series says to a term, and the times of the newest and oldest points it used; `None` in place of a period never
+/// ages.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    holds: Option<bool>,
+    newest: i64,
+    oldest: i64,
+    period: Option<i64>,
+}
+
+/// A term's answer.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     holds: bool,
     newest: i64,
     oldest: i64,
-    period: Option<i64>,
 }
 
 /// What decided: whether it holds, event time, oldest point used.
@@ -58,11 +139,24 @@ impl Condition {
         }
     }
 
+    /// Whether a point of the series is news for the alarm; one of its own always is.
+    pub fn is_about(&self, name: &str) -> bool {
+        match self {
+            Condition::Values { of, .. } | Condition::Silence { of, .. } => {
+                name == OWN || of.is_some_and(|of| meant(of).contains(&name))
+            }
+            Condition::And(a, b) | Condition::Or(a, b) => a.is_about(name) || b.is_about(name),
+        }
+    }
+
     /// How many points are missing, in multiples of N, for each `nodata`.
     pub fn missing(&self, history: &History, now: i64) -> Vec<i64> {
         match self {
             Condition::Values { .. } => Vec::new(),
-            Condition::Silence { steps, of } => vec![missing(*steps, of.unwrap_or(OWN), history, now).0],
+            Condition::Silence { steps, of } => {
+                let series = meant(of.unwrap_or(OWN)).into_iter();
+                series.map(|name| missing(*steps, &history[name], now).0).collect()
+            }
             Condition::And(a, b) | Condition::Or(a, b) => [a.missing(history, now), b.missing(history, now)].concat(),
         }
     }
@@ -77,11 +171,10 @@ impl Condition {
     }
 
     fn evaluate(&self, history: &History, now: i64, is_open: bool) -> Option<Decision> {
-        let mut answers = Vec::new();
-        self.answers(history, now, is_open, &mut answers);
-        let reference = answers.iter().flatten().map(|answer| answer.newest).max()?;
-        let fresh = |answer: &Answer| answer.period.is_none_or(|period| answer.newest >= reference - 2 * period);
-        let answers: Vec<Option<Answer>> = answers.into_iter().map(|answer| answer.filter(fresh)).collect();
+        let mut terms = Vec::new();
+        self.ask(history, now, is_open, &mut terms);
+        let reference = terms.iter().flatten().map(|said| said.newest).max()?;
+        let answers: Vec<Option<Answer>> = terms.iter().map(|said| one_answer(said, reference)).collect();
         let mut unknown: Vec<usize> = Vec::new();
         unknown.extend((0..answers.len()).filter(|i| answers[*i].is_none()));
         // All ways that the unknown ones could turn out.
@@ -142,49 +235,68 @@ impl Condition {
         }
     }
 
-    fn answers(&self, history: &History, now: i64, is_open: bool, out: &mut Vec<Option<Answer>>) {
+    /// What the series of each term say.
+    fn ask(&self, history: &History, now: i64, is_open: bool, out: &mut Vec<Vec<Said>>) {
         match self {
             Condition::Values { func, operator, right, recover, of } => {
-                let past = &history[of.unwrap_or(OWN)];
                 let right = recover.filter(|_| is_open).unwrap_or(*right);
-                let naive = Naive {
-                    counter_type: CounterType::Gauge,
-                    min_interval_s: 0,
-                    remain: usize::MAX,
-                    believes_lost_events: false,
-                    history: past.points.clone(),
-                    last: Vec::new(),
-                };
                 let (func, operator, right_value) = (func.clone(), operator.to_string(), f64::from(right));
-                let answer = naive.answer(&Strategy { func, operator, right_value, ..Strategy::default() });
-                out.push(answer.map(|(holds, _, oldest)| {
-                    let newest = past.points.last().expect("there is an answer").time;
-                    Answer { holds, newest, oldest, period: Some(period(&past.points)) }
-                }));
+                let rule = Strategy { func, operator, right_value, ..Strategy::default() };
+                let heard = meant(of.unwrap_or(OWN)).into_iter().filter_map(|name| ask_values(&rule, &history[name]));
+                out.push(heard.collect());
             }
             Condition::Silence { steps, of } => {
-                let past = &history[of.unwrap_or(OWN)];
-                let (count, period) = missing(*steps, of.unwrap_or(OWN), history, now);
-                out.push(past.points.last().map(|last| match count {
-                    0 => Answer { holds: false, newest: last.time, oldest: last.time, period: None },
-                    count => Answer {
-                        holds: true,
-                        newest: last.time + period * (count + 1),
-                        oldest: last.time + period * (count - steps + 2),
-                        period: None,
-                    },
-                }));
+                let heard =
+                    meant(of.unwrap_or(OWN)).into_iter().filter_map(|name| ask_silence(*steps, &history[name], now));
+                out.push(heard.collect());
             }
             Condition::And(a, b) | Condition::Or(a, b) => {
-                a.answers(history, now, is_open, out);
-                b.answers(history, now, is_open, out);
+                a.ask(history, now, is_open, out);
+                b.ask(history, now, is_open, out);
             }
         }
     }
 }
 
-fn missing(steps: i64, name: &str, history: &History, now: i64) -> (i64, i64) {
-    let past = &history[name];
+fn ask_values(rule: &Strategy, past: &Past) -> Option<Said> {
+    let newest = past.points.last()?.time;
+    let naive = Naive {
+        counter_type: CounterType::Gauge,
+        min_interval_s: 0,
+        remain: usize::MAX,
+        believes_lost_events: false,
+        history: past.points.clone(),
+        last: Vec::new(),
+    };
+    let answer = naive.answer(rule);
+    let (holds, oldest) = (answer.map(|answer| answer.0), answer.map_or(newest, |answer| answer.2));
+    Some(Said { holds, newest, oldest, period: Some(period(&past.points)) })
+}
+
+fn ask_silence(steps: i64, past: &Past, now: i64) -> Option<Said> {
+    let last = past.points.last()?.time;
+    let (count, period) = missing(steps, past, now);
+    Some(match count {
+        0 => Said { holds: Some(false), newest: last, oldest: last, period: None },
+        count => Said {
+            holds: Some(true),
+            newest: last + period * (count + 1),
+            oldest: last + period * (count - steps + 2),
+            period: None,
+        },
+    })
+}
+
+/// Holds if it does for one series, and does not if that is known of all; who has stopped does not count. Of several that say
+/// the same, the newest tells, and of these the one that looks back least.
+fn one_answer(said: &[Said], reference: i64) -> Option<Answer> {
+    let fresh = said.iter().filter(|said| said.period.is_none_or(|period| said.newest >= reference - 2 * period));
+    let rank = |said: &&Said| (said.holds == Some(true), said.holds.is_none(), said.newest, said.oldest);
+    let said = fresh.max_by_key(rank)?;
+    said.holds.map(|holds| Answer { holds, newest: said.newest, oldest: said.oldest })
+}
+
+fn missing(steps: i64, past: &Past, now: i64) -> (i64, i64) {
     let period = period(&past.points);
     if past.points.is_empty() {
         return (0, period);

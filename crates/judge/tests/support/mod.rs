@@ -9,8 +9,17 @@ pub mod naive;
 pub mod windowed;
 
 use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
-use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Status, Tags};
+use proptest::test_runner::Config as ProptestConfig;
 use std::sync::Arc;
+
+/// So many cases, or as many as `PROPTEST_CASES` says.
+pub fn cases(count: u32) -> ProptestConfig {
+    match std::env::var("PROPTEST_CASES") {
+        Ok(_) => ProptestConfig::default(),
+        Err(_) => ProptestConfig::with_cases(count),
+    }
+}
 
 pub struct Series {
     pub endpoint: String,
@@ -58,6 +67,8 @@ pub struct World {
     pub events: Vec<Event>,
     /// For each event its series, in place of the durable queue.
     pub queue: Vec<(SeriesId, Event)>,
+    /// The clock when it was looked at last.
+    now: i64,
 }
 
 impl World {
@@ -69,6 +80,7 @@ impl World {
             table: Table::default(),
             events: Vec::new(),
             queue: Vec::new(),
+            now: 0,
         }
     }
 
@@ -84,7 +96,7 @@ impl World {
             }
         }
         self.close(&closed);
-        self.refill(0);
+        self.refill(self.now);
         refused
     }
 
@@ -98,17 +110,21 @@ impl World {
 
     /// Looks at the clock.
     pub fn tick(&mut self, now: i64) -> &[Event] {
+        self.now = now;
         let before = self.events.len();
         self.judge.tick(now, &self.table, &mut self.events);
         self.keep(before);
         &self.events[before..]
     }
 
-    /// Takes the alarms of a rule that is gone out of the queue, as the server does.
+    /// Takes the alarms of a rule that is gone out of the queue, as the server does. Only what is open can be closed, once.
     fn close(&mut self, closed: &[OpenProblem]) {
-        let is_closed =
-            |series, event: &Event| closed.iter().any(|c| c.series == series && c.rule == RuleId::of(&event.rule));
-        self.queue.retain(|(series, event)| !is_closed(*series, event));
+        for gone in closed {
+            let of_alarm = |series, event: &Event| gone.series == series && gone.rule == RuleId::of(&event.rule);
+            let last = self.queue.iter().rev().find(|(series, event)| of_alarm(*series, event));
+            assert!(last.is_some_and(|(_, event)| event.status == Status::Problem), "closed, and not open: {gone:?}");
+            self.queue.retain(|(series, event)| !of_alarm(*series, event));
+        }
     }
 
     pub fn add(&mut self, series: Series) -> SeriesId {
@@ -137,6 +153,7 @@ impl World {
 
     /// Stores and judges a point; the events that it made. Somebody has looked at the clock just before.
     pub fn push(&mut self, series: SeriesId, point: Point, now: i64) -> &[Event] {
+        self.now = now;
         let before = self.events.len();
         let row = &mut self.table.0[series.0 as usize];
         row.points.push(point);
@@ -150,14 +167,15 @@ impl World {
     /// Ends the judge and starts another one from the points, the rules and the queue, of which the newest `lost` events
     /// never became durable.
     pub fn restart(&mut self, rules: &Rules, lost: usize, now: i64) {
+        self.now = now;
         self.queue.truncate(self.queue.len() - lost);
         self.events = self.queue.iter().map(|(_, event)| event.clone()).collect();
         self.judge = Judge::new(self.options);
         self.rules = Arc::default();
         self.load(rules);
-        for (series, event) in &self.queue {
-            self.judge.restore(*series, event);
-        }
+        let judge = &mut self.judge;
+        // What the judge does not take back is closed, as the server does.
+        self.queue.retain(|(series, event)| judge.restore(*series, event));
         self.refill(now);
         for number in 0..self.table.0.len() {
             let series = SeriesId(number as u32);

@@ -9,7 +9,7 @@
 //! `judge.silent_after` leaves, and its alarms are closed.
 //! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series.
 
-use crate::handover::{alarm_id, lock};
+use crate::handover::{LATENCY_HELP, alarm_id, lock};
 use crate::judges::{Home, Judges, WhyGone};
 use crate::metrics::{Metrics, push_gauge};
 use crate::role::alarm::queue::EventQueue;
@@ -20,6 +20,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 use wire::gob::{GobError, JudgeItem};
 use wire::item::{COUNTER_BYTES_MAX, ENDPOINT_BYTES_MAX};
 
@@ -88,6 +89,7 @@ impl Windowed {
             not_newer: Counter::default(),
             refused: Family::default(),
         };
+        let judges = Judges::new(SHARDS, options.judge, Some(queue));
         metrics.register(|registry| {
             registry.register("judge_items", "Items that came by Judge.Send, valid or not", counts.received.clone());
             registry.register("judge_items_judged", "Items of series that have a rule", counts.judged.clone());
@@ -96,15 +98,10 @@ impl Windowed {
             let help = "Items not newer than the newest of their series, dropped as in the original";
             registry.register("judge_items_not_newer", help, counts.not_newer.clone());
             registry.register("judge_items_refused", "Items that cannot be judged", counts.refused.clone());
+            let latency = judges.handover.latency().clone();
+            registry.register("event_latency_seconds", LATENCY_HELP, latency);
         });
-        Windowed {
-            shards: Shards(shards),
-            judges: Judges::new(SHARDS, options.judge, Some(queue)),
-            room,
-            options,
-            rules: Mutex::default(),
-            counts,
-        }
+        Windowed { shards: Shards(shards), judges, room, options, rules: Mutex::default(), counts }
     }
 
     /// Judges what `decode` hands out: the items of a `Judge.Send`.
@@ -307,6 +304,7 @@ impl Home for Shards {
 struct Batch<'w> {
     windowed: &'w Windowed,
     now: i64,
+    arrived: Instant,
     held: Option<Held<'w>>,
     events: Vec<Event>,
     tally: Tally,
@@ -322,7 +320,7 @@ struct Held<'w> {
 
 impl<'w> Batch<'w> {
     fn new(windowed: &'w Windowed, now: i64) -> Batch<'w> {
-        Batch { windowed, now, held: None, events: Vec::new(), tally: Tally::default() }
+        Batch { windowed, now, arrived: Instant::now(), held: None, events: Vec::new(), tally: Tally::default() }
     }
 
     #[inline]
@@ -347,7 +345,7 @@ impl<'w> Batch<'w> {
             Taken::Full => self.windowed.count_refused("series_max"),
         }
         // Under the lock of the shard: events of an alarm are in the order of its points.
-        self.windowed.judges.handover.send(&mut self.events);
+        self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived);
     }
 
     fn end(self) {
