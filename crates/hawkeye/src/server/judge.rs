@@ -39,8 +39,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
     let mut redis_task = JoinSet::new();
     redis_task.spawn(redis::run(queue.clone(), url, data_dir, metrics.clone(), redis_stopping));
     let windowed = Arc::new(Windowed::new(options(&config), queue, &metrics));
-    let pulls = PullCounts::register(&metrics);
-    show_gauges(&metrics, &windowed, &pulls);
+    show_gauges(&metrics, &windowed);
 
     let (stop_doors, doors_stopping) = watch::channel(false);
     let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
@@ -50,7 +49,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
     let (ready, mut is_ready) = watch::channel(false);
     let (stop_rules, rules_stopping) = watch::channel(false);
     let limits = wire::hbs::Limits::default();
-    let puller = Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), limits, pulls);
+    let puller =
+        Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), limits, PullCounts::register(&metrics));
     let start = Start { open_problems: Mutex::new(Some(recovered.open_problems)), ready };
     let load = loader(windowed.clone(), config.clone(), start);
     let interval = Duration::from_secs(config.judge.hbs_interval as u64);
@@ -186,11 +186,10 @@ async fn keep(
     }
 }
 
-fn show_gauges(metrics: &Metrics, windowed: &Arc<Windowed>, pulls: &Arc<PullCounts>) {
-    let (windowed, pulls) = (windowed.clone(), pulls.clone());
+fn show_gauges(metrics: &Metrics, windowed: &Arc<Windowed>) {
+    let windowed = windowed.clone();
     metrics.source(move |page| {
         push_gauge(page, "resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
-        push_gauge(page, "hbs_rules_memory_bytes", "Memory of the rules as pulled", pulls.memory_bytes() as f64);
         windowed.show(page);
     });
 }

@@ -115,7 +115,7 @@ impl PullCounts {
         let help = "Bytes of the texts of the distinct rules pulled";
         push_gauge(page, "hbs_rules_distinct_bytes", help, count(&self.distinct_bytes));
         let help = "Memory of the rules pulled and of how they are recognised";
-        push_gauge(page, "hbs_rules_memory_bytes", help, count(&self.memory_bytes));
+        push_gauge(page, "hbs_rules_memory_bytes", help, self.memory_bytes() as f64);
         push_gauge(page, "hbs_rules_left_out", "Rules in the last answers that cannot be read", count(&self.left_out));
     }
 
