@@ -200,8 +200,28 @@ impl Engine {
 
     /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are closed.
     pub fn sleep_silent(&self, now: i64) -> Result<store::Slept, store::Error> {
+        self.unbinding(|each| self.store.sleep_silent(now, each))
+    }
+
+    /// The same where memory is short, for series that no rule looks at; call it each few seconds.
+    pub fn sleep_early(&self, now: i64) -> Result<store::Slept, store::Error> {
+        self.unbinding(|each| self.store.sleep_early(now, &|id| self.is_judged(id), each))
+    }
+
+    /// Lets go of what is in blocks, of series that no rule looks at.
+    pub fn trim_unneeded(&self) {
+        self.store.trim_unneeded(&|id| self.is_judged(id));
+    }
+
+    fn is_judged(&self, id: SeriesId) -> bool {
+        let judge = self.judge(self.store.shard_of(id));
+        judge.is_bound(id) || judge.is_joined(id)
+    }
+
+    /// Unbinds the series that `sleep` tells of.
+    fn unbinding<R>(&self, sleep: impl FnOnce(&mut dyn FnMut(SeriesId, SeriesKey<'_>)) -> R) -> R {
         let mut closed = Vec::new();
-        let slept = self.store.sleep_silent(now, &mut |id, key| {
+        let slept = sleep(&mut |id, key| {
             let _loading = lock(&self.loading);
             let open = self.judge(self.store.shard_of(id)).unbind(id);
             closed.extend(open.iter().map(|problem| (alarm_id(problem.rule, key), SERIES_SILENT.to_string())));

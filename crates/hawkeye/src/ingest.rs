@@ -15,6 +15,7 @@
 use crate::clock;
 use crate::engine::{Engine, IngestError};
 use crate::metrics::Metrics;
+use crate::pressure::Pressure;
 use crate::role::graph::text;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -33,6 +34,9 @@ const ENDPOINT_BYTES_MAX: usize = 255;
 
 /// A message of 16 MiB is decoded for some 100 ms; new series of other senders must not wait for that.
 const HELD_ITEMS: usize = 4096;
+
+/// Items of new series that may wait with their texts, some 200 bytes each: a message may hold a hundred thousand.
+const UNKNOWN_MAX: usize = 4096;
 
 /// The log says at most once in this time that points cannot be stored.
 const TELL_INTERVAL_S: i64 = 60;
@@ -71,6 +75,7 @@ impl Door {
 
 pub struct Ingest {
     engine: Arc<Engine>,
+    pressure: Arc<Pressure>,
     min_step: u32,
     future_max_s: i64,
     received: Family<DoorLabel, Counter>,
@@ -135,9 +140,16 @@ thread_local! {
 }
 
 impl Ingest {
-    pub fn new(engine: Arc<Engine>, min_step: u32, future_max_s: i64, metrics: &Metrics) -> Ingest {
+    pub fn new(
+        engine: Arc<Engine>,
+        pressure: Arc<Pressure>,
+        min_step: u32,
+        future_max_s: i64,
+        metrics: &Metrics,
+    ) -> Ingest {
         let ingest = Ingest {
             engine,
+            pressure,
             min_step,
             future_max_s,
             received: Family::default(),
@@ -245,40 +257,19 @@ impl Ingest {
         unknown.clear();
         let oldest = self.engine.store().oldest_kept(now);
         let lookup = Lookup { engine: &self.engine, finder: None, items: 0 };
-        let mut batch = Batch { ingest: self, lookup, door, now, oldest, tags, samples, unknown, invalid: 0 };
+        let mut batch =
+            Batch { ingest: self, lookup, door, now, oldest, tags, samples, unknown, invalid: 0, fault: None };
         let decoded = decode(&mut batch, scratch);
-        let invalid = batch.invalid;
+        if decoded.is_ok() {
+            batch.create_unknown();
+        }
         // The table must be free from here on.
-        drop(batch);
+        let Batch { samples, invalid, fault, .. } = batch;
         let total = decoded?;
-        let created = self.create_unknown(door, unknown, samples);
         // Also where the disk has no room for new series: those that are known are judged.
         let kept = self.engine.append(samples, now);
-        let refused = created.and_then(|refused| kept.map(|()| refused)).map_err(BatchError::Engine)?;
-        Ok(Received { total, invalid: invalid + refused })
-    }
-
-    /// Creates series for what the table did not hold, up to the first fault; answers how many it refused.
-    fn create_unknown(
-        &self,
-        door: Door,
-        unknown: &mut Vec<Unknown>,
-        samples: &mut Vec<Sample>,
-    ) -> Result<usize, IngestError> {
-        let mut refused = 0;
-        for item in unknown.drain(..) {
-            let key =
-                SeriesKey { endpoint: &item.endpoint, metric: &item.metric, tags: Tags::assume_canonical(&item.tags) };
-            match self.engine.create(key, item.counter_type, item.step) {
-                Ok(series) => samples.push(Sample { series, point: item.point }),
-                Err(error) if error.refuses_series() => {
-                    refused += 1;
-                    self.count_refused(door, "series_max");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(refused)
+        fault.map_or(kept, Err).map_err(BatchError::Engine)?;
+        Ok(Received { total, invalid })
     }
 
     /// A batch that cannot be kept is the operator's business (the disk), but not once per batch.
@@ -308,6 +299,8 @@ struct Batch<'b> {
     samples: &'b mut Vec<Sample>,
     unknown: &'b mut Vec<Unknown>,
     invalid: usize,
+    /// Why some series could not be created, and the batch is to be sent again.
+    fault: Option<IngestError>,
 }
 
 /// Finds series for a batch.
@@ -326,9 +319,13 @@ impl Lookup<'_> {
         self.items += 1;
         if self.items == HELD_ITEMS {
             // Let go here and taken anew by the next: who waits to write comes in between.
-            (self.finder, self.items) = (None, 0);
+            self.let_go();
         }
         found
+    }
+
+    fn let_go(&mut self) {
+        (self.finder, self.items) = (None, 0);
     }
 }
 
@@ -388,6 +385,36 @@ impl Batch<'_> {
             step,
             point,
         });
+        if self.unknown.len() == UNKNOWN_MAX {
+            self.create_unknown();
+        }
+    }
+
+    /// Creates series for what the table did not hold, up to the first fault, and refuses those that have no room.
+    fn create_unknown(&mut self) {
+        self.lookup.let_go();
+        let mut unknown = std::mem::take(self.unknown);
+        for item in unknown.drain(..) {
+            if self.fault.is_none() {
+                self.create(&item);
+            }
+        }
+        *self.unknown = unknown;
+    }
+
+    fn create(&mut self, item: &Unknown) {
+        let (engine, pressure) = (&self.ingest.engine, &self.ingest.pressure);
+        let key =
+            SeriesKey { endpoint: &item.endpoint, metric: &item.metric, tags: Tags::assume_canonical(&item.tags) };
+        // One whose type or step changes is in memory already.
+        if !engine.store().is_awake(key) && !pressure.admit(key, self.now) {
+            return self.refuse("memory_budget");
+        }
+        match engine.create(key, item.counter_type, item.step) {
+            Ok(series) => self.samples.push(Sample { series, point: item.point }),
+            Err(error) if error.refuses_series() => self.refuse("series_max"),
+            Err(error) => self.fault = Some(error),
+        }
     }
 }
 
@@ -404,12 +431,12 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    fn ingest(dir: &std::path::Path) -> Ingest {
+    fn ingest(dir: &std::path::Path, budget: u64) -> Ingest {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, clock::now()).expect("a store");
         let queue = EventQueue::open(&dir.join("events"), Fsync::Never).expect("a queue").0;
         let engine = Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue)));
-        Ingest::new(Arc::new(engine), 30, 300, &Metrics::new())
+        Ingest::new(Arc::new(engine), Arc::new(Pressure::new(budget, clock::now())), 30, 300, &Metrics::new())
     }
 
     /// Reached only when the table is held to the end of the message.
@@ -418,7 +445,7 @@ mod tests {
     #[test]
     fn new_series_of_others_do_not_wait_for_a_long_message() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let ingest = ingest(dir.path());
+        let ingest = ingest(dir.path(), u64::MAX);
         let line = format!("update h m {} 1 GAUGE 60", clock::now());
         let mut created = None;
         let lines = (0..3 * HELD_ITEMS).map(|i| {
@@ -437,5 +464,50 @@ mod tests {
         assert!(!ingest.telnet(lines).expect("room"));
         assert_eq!(created, Some(true));
         assert_eq!(ingest.engine.store().stats().series, 2);
+    }
+
+    /// Over budget the points of known series are taken, also when their type changes, and new series are Invalid.
+    #[test]
+    fn without_memory_only_new_series_are_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let item = |metric: &str, kind: &str| {
+            let now = clock::now();
+            format!(
+                r#"{{"endpoint":"h","metric":"{metric}","value":1,"step":60,"counterType":"{kind}","timestamp":{now}}}"#
+            )
+        };
+        let send = |ingest: &Ingest, items: [String; 2]| {
+            ingest.json(Door::Rpc, format!("[{}]", items.join(",")).as_bytes()).expect("room on the disk")
+        };
+        let roomy = ingest(dir.path(), u64::MAX);
+        assert_eq!(send(&roomy, [item("a", "GAUGE"), item("b", "GAUGE")]), Received { total: 2, invalid: 0 });
+        let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..roomy };
+        assert_eq!(send(&full, [item("a", "COUNTER"), item("c", "GAUGE")]), Received { total: 2, invalid: 1 });
+        assert_eq!(full.engine.store().stats().series, 2);
+        let refused = RefusedLabel { door: "rpc", reason: "memory_budget" };
+        assert_eq!(full.refused.get_or_create(&refused).get(), 1);
+        let report = full.pressure.report();
+        assert_eq!((report.growth.refused, report.growth.metrics[0].name.as_str()), (1, "c"));
+        assert_eq!(report.growth.last_refused.map(|last| last.counter), Some("c".to_string()));
+    }
+
+    #[test]
+    fn a_long_message_creates_its_series_as_it_goes() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let (count, now) = (UNKNOWN_MAX * 2 + 10, clock::now());
+        let lines: Vec<String> = (0..count).map(|i| format!("update h m{i} {now} 1 GAUGE 60")).collect();
+        let mut created = 0;
+        ingest
+            .telnet(lines.iter().enumerate().map(|(i, line)| {
+                if i == count - 1 {
+                    created = ingest.engine.store().stats().series;
+                }
+                line.as_bytes()
+            }))
+            .expect("room");
+        assert_eq!(created, UNKNOWN_MAX * 2);
+        let stats = ingest.engine.store().stats();
+        assert_eq!((stats.series, stats.points_total), (count, count as u64));
     }
 }

@@ -14,6 +14,7 @@ mod whole;
 use crate::config::{Config, Fsync, Mode};
 use crate::engine::Engine;
 use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
+use crate::pressure::Pressure;
 use crate::role::agent::AgentConfig;
 use crate::role::graph::index::Index;
 use crate::{clock, pprof};
@@ -152,7 +153,7 @@ fn open_store(config: &Config) -> Result<Store> {
             Fsync::Never => store::Fsync::Never,
         },
         series_max: config.ingest.series_max,
-        query_points_max: config.graph.query_points_max,
+        query_points_max: query_points_max(config),
         ..store::Options::default()
     };
     let (store, recovery) = Store::open(options, clock::now()).with_context(|| open_hint(dir))?;
@@ -168,11 +169,30 @@ fn open_store(config: &Config) -> Result<Store> {
     Ok(store)
 }
 
+/// An answer is in memory at once: 16 bytes a point, and its text while it is written. Of 256 MiB the default leaves half.
+const QUERY_POINT_BYTES: u64 = 128;
+
+fn query_points_max(config: &Config) -> usize {
+    let room = (config.memory_budget / QUERY_POINT_BYTES) as usize;
+    if config.graph.query_points_max > room {
+        tracing::warn!(room, "graph.query_points_max is above what memory_budget has room for, and counts as this");
+    }
+    config.graph.query_points_max.min(room)
+}
+
 fn open_hint(dir: &Path) -> String {
     format!(
         "cannot open the store in {} (is another server using it, and may this user write it? data_dir sets the directory)",
         dir.display()
     )
+}
+
+/// To be started when what the data needs is in memory.
+fn watch_memory(config: &Config, metrics: &Metrics) -> Arc<Pressure> {
+    let pressure = Arc::new(Pressure::new(config.memory_budget, clock::now()));
+    let shown = pressure.clone();
+    metrics.source(move |page| shown.show(page));
+    pressure
 }
 
 fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {

@@ -5,11 +5,13 @@
 pub mod cpu_samples;
 pub mod crc;
 pub mod disk;
+pub mod distinct;
 pub mod fake_disk;
 pub mod interner;
 pub mod varint;
 
 pub use crc::crc32;
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use distinct::Distinct;
 pub use fake_disk::FakeDisk;
 pub use interner::Interner;

@@ -482,7 +482,18 @@ impl Hot {
     fn trim(&mut self, slot: u32) {
         let Some(head) = self.head(slot) else { return };
         let keep_from = head.time.saturating_sub(self.windows.hot_s).min(head.flushed);
-        let kept_points = self.windows.kept_points();
+        self.trim_before(slot, keep_from, self.windows.kept_points());
+    }
+
+    /// Drops flushed points of a series that no rule looks at, whatever the hot window; what a rule that comes later asks for
+    /// at least stays.
+    pub fn trim_to_last(&mut self, slot: u32) {
+        let Some(head) = self.head(slot) else { return };
+        self.trim_before(slot, head.flushed.min(head.time), KEPT_POINTS_MIN);
+    }
+
+    /// Drops blocks of a chain that hold only points before `keep_from` and beyond the newest `kept_points`.
+    fn trim_before(&mut self, slot: u32, keep_from: u32, kept_points: usize) {
         let mut walk = self.walk(slot);
         let mut seen = 0;
         let cut = loop {

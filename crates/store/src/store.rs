@@ -340,6 +340,12 @@ impl Store {
         look(&ShardView { hot: &hot, table: &self.table, geometry, shard })
     }
 
+    /// Gives back what is not in use now: buffers of batches, and what a larger past left in the shards.
+    pub fn shrink(&self) {
+        lock(&self.scratch).clear();
+        self.shards.iter().for_each(|mut hot| hot.shrink());
+    }
+
     /// Whether an append waits until the disk has it: not something to do on an async worker.
     pub fn append_waits(&self) -> bool {
         self.options.fsync == Fsync::Always

@@ -191,6 +191,11 @@ impl Table {
         if self.names.holders(place) > 0 { self.names.text(place) } else { "" }
     }
 
+    /// How many living series the endpoint in a place has.
+    pub fn live_of(&self, place: u32) -> u32 {
+        self.endpoints[place as usize].live
+    }
+
     pub fn endpoint_number(&self, place: u32) -> u32 {
         self.endpoints[place as usize].number
     }

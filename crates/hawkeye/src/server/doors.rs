@@ -71,8 +71,9 @@ pub struct Doors {
 
 impl Doors {
     pub fn new(config: &Config, metrics: &Arc<Metrics>, descriptors: usize, stopping: watch::Receiver<bool>) -> Doors {
-        // A quarter of the budget for unfinished messages: four of the largest, or four thousand first buffers.
-        let budget = Budget::new(config.memory_budget / 4);
+        // An eighth of the budget for unfinished messages: two of the largest, or two thousand first buffers. They come on top of
+        // what refusing new series stops at, and so leave room for a table that doubles.
+        let budget = Budget::new(config.memory_budget / 8);
         let shown = budget.clone();
         metrics.source(move |page| {
             push_gauge(page, "buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);

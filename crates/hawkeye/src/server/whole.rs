@@ -8,7 +8,7 @@
 
 use super::doors::{Doors, Sockets};
 use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
-use super::{open_store, show_gauges, why};
+use super::{open_store, show_gauges, watch_memory, why};
 use crate::config::{Config, Semantics};
 use crate::engine::Engine;
 use crate::ingest::Ingest;
@@ -57,7 +57,8 @@ pub async fn serve(
     show_gauges(&metrics, &engine);
 
     let in_effect = rules.subscribe();
-    let mut keeper = Keeper::start(engine.clone());
+    let pressure = watch_memory(&config, &metrics);
+    let mut keeper = Keeper::start(engine.clone(), pressure.clone());
     let (stop_rules, rules_stopping) = watch::channel(false);
     let mut rules_task = JoinSet::new();
     rules_task.spawn(async move {
@@ -71,7 +72,9 @@ pub async fn serve(
 
     let (stop_doors, doors_stopping) = watch::channel(false);
     let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
-    let ingest = Arc::new(Ingest::new(engine.clone(), config.ingest.min_step, config.ingest.future_max, &metrics));
+    let Config { ingest: limits, .. } = &*config;
+    let ingest = Ingest::new(engine.clone(), pressure, limits.min_step, limits.future_max, &metrics);
+    let ingest = Arc::new(ingest);
     let hbs = HbsService {
         portal: portal.clone(),
         rules: in_effect.clone(),

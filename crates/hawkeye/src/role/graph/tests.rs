@@ -26,7 +26,8 @@ fn service(dir: &Path, now: fn() -> i64) -> GraphService {
     let options = store::Options { dir: dir.join("store"), shard_count: 2, ..store::Options::default() };
     let (store, _) = Store::open(options, now()).expect("a store");
     let engine = Arc::new(Engine::new(store, 2, judge::Options::default(), None));
-    let ingest = Arc::new(Ingest::new(engine.clone(), 30, 300, &Metrics::new()));
+    let pressure = Arc::new(crate::pressure::Pressure::new(u64::MAX, 0));
+    let ingest = Arc::new(Ingest::new(engine.clone(), pressure, 30, 300, &Metrics::new()));
     GraphService { now, ..GraphService::new(engine, ingest, GraphMetrics::default()) }
 }
 
