@@ -416,7 +416,10 @@ impl Config {
             bail!("portal.url is {:?}: only \"\" (SQLite in data_dir) is known so far", self.portal.url);
         }
         if self.memory_budget < 32 << 20 {
-            bail!("memory_budget is {} bytes: give at least \"32MiB\"", self.memory_budget);
+            bail!(
+                "memory_budget is {} bytes: a server without a series needs 21 MB, so give at least \"32MiB\"",
+                self.memory_budget
+            );
         }
         if self.ingest.min_step == 0 || self.ingest.min_step > 86_400 {
             bail!("ingest.min_step is {}: give seconds from 1 to 86400", self.ingest.min_step);
