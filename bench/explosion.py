@@ -109,8 +109,15 @@ def main():
     parser.add_argument("--series", type=int, default=600_000)
     parser.add_argument("--rate", type=int, default=1000)
     options = parser.parse_args()
-    budget = options.budget << 20
     server = Server(options.binary, options.budget)
+    try:
+        explode(server, options)
+    finally:
+        server.stop()
+
+
+def explode(server, options):
+    budget = options.budget << 20
     empty = server.memory()
     make_alarms(server)
     fleet, culprit = Sender(server.ports["transfer_rpc"]), Sender(server.ports["transfer_rpc"])
@@ -168,7 +175,6 @@ def main():
         faults.append("the fleet's alarms were not all judged")
     if names != {"endpoints": "shop-07", "metrics": "http.latency", "tag_keys": "request_id"}:
         faults.append("the culprit is not named")
-    server.stop()
     if faults:
         sys.exit("FAILED: " + ", ".join(faults))
     print("ok")
