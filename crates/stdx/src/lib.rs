@@ -7,9 +7,11 @@ pub mod crc;
 pub mod disk;
 pub mod fake_disk;
 pub mod interner;
+pub mod ledger;
 pub mod varint;
 
 pub use crc::crc32;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use fake_disk::FakeDisk;
 pub use interner::Interner;
+pub use ledger::Ledger;
