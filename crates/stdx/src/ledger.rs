@@ -54,7 +54,7 @@ impl Ledger {
 
     /// Registers an owner that counts what it takes and gives back.
     pub fn account(&self, name: &'static str, bound: Option<u64>) -> Account {
-        let account = Account { name, bound, bytes: Arc::default() };
+        let account = Account::new(name, bound);
         let mut accounts = lock(&self.accounts);
         debug_assert!(accounts.iter().all(|other| other.name != name), "two accounts are called {name}");
         accounts.push(account.clone());
@@ -102,6 +102,16 @@ impl Report {
 }
 
 impl Account {
+    /// One that no ledger lists: for a part that tells its owner, who tells the ledger.
+    pub fn new(name: &'static str, bound: Option<u64>) -> Account {
+        Account { name, bound, bytes: Arc::default() }
+    }
+
+    /// Takes nothing yet; what it takes is given back when it is dropped, whatever ends the work.
+    pub fn hold(&self) -> Held {
+        Held { account: self.clone(), bytes: 0 }
+    }
+
     pub fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
     }
@@ -118,6 +128,36 @@ impl Account {
 
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
+    }
+}
+
+/// What one piece of work holds of an [`Account`].
+pub struct Held {
+    account: Account,
+    bytes: u64,
+}
+
+impl Held {
+    /// So much is held from now on.
+    pub fn set(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        if bytes >= self.bytes {
+            self.account.add(bytes - self.bytes);
+        } else {
+            self.account.sub(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    /// As `set`, but never less than before: the most that the work held is what its buffers still have.
+    pub fn at_least(&mut self, bytes: usize) {
+        self.set(bytes.max(self.bytes as usize));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.sub(self.bytes);
     }
 }
 
@@ -153,6 +193,21 @@ mod tests {
         clone.set(5);
         assert_eq!(ledger.report().of("buffers").map(|line| line.bytes), Some(5));
         assert_eq!(report.of("nobody"), None);
+    }
+
+    #[test]
+    fn what_work_holds_goes_with_it() {
+        let account = Account::new("x", None);
+        let (mut one, mut other) = (account.hold(), account.hold());
+        one.set(100);
+        other.set(10);
+        one.set(30);
+        one.at_least(20);
+        assert_eq!(account.bytes(), 40);
+        drop(one);
+        assert_eq!(account.bytes(), 10);
+        drop(other);
+        assert_eq!(account.bytes(), 0);
     }
 
     #[test]
