@@ -13,7 +13,8 @@ mod whole;
 
 use crate::config::{Config, Fsync, Mode};
 use crate::engine::Engine;
-use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
+use crate::memory::{Memory, Size, resident_bytes};
+use crate::metrics::{Metrics, push_counter, push_gauge};
 use crate::role::agent::AgentConfig;
 use crate::role::graph::index::Index;
 use crate::{clock, pprof};
@@ -115,8 +116,19 @@ async fn end(what: &'static str, task: &mut JoinSet<Result<()>>, faults: &mut Ve
 }
 
 /// What is for those who run the server, whatever its roles.
-fn admin_router(metrics: &Arc<Metrics>) -> axum::Router {
-    health_router(metrics).merge(pprof::router())
+fn admin_router(metrics: &Arc<Metrics>, memory: Memory) -> axum::Router {
+    memory.show();
+    let samples = metrics.ledger().account("cpu samples", None);
+    health_router(metrics).merge(pprof::router(samples)).merge(memory.router())
+}
+
+/// The account of memory, of a server with a store.
+fn memory(config: &Config, engine: &Arc<Engine>, metrics: &Arc<Metrics>) -> Memory {
+    let engine = engine.clone();
+    Memory::new(metrics.clone(), config.memory_budget, move || {
+        let stats = engine.store().stats();
+        Size { series: stats.series as u64, points: stats.hot_points }
+    })
 }
 
 /// `/health` and `/metrics`, the same on api and admin.

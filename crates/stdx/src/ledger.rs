@@ -39,6 +39,8 @@ pub struct Line {
     pub bound: Option<u64>,
     /// How many things these bytes hold, where that is what one wants to divide by.
     pub count: Option<u64>,
+    /// Not from the program's allocator: from the C library's, or the system's.
+    pub elsewhere: bool,
 }
 
 /// All owners, asked at one moment. They go on meanwhile, so the lines are of about the same time.
@@ -82,8 +84,17 @@ impl Ledger {
 impl Report {
     /// What one owner has to say.
     pub fn line(&mut self, owner: &'static str, bytes: u64, bound: Option<u64>, count: Option<u64>) {
-        debug_assert!(self.of(owner).is_none(), "two owners are called {owner}");
-        self.lines.push(Line { owner, bytes, bound, count });
+        self.push(Line { owner, bytes, bound, count, elsewhere: false });
+    }
+
+    /// As `line`, of memory that the program's allocator knows nothing of.
+    pub fn elsewhere(&mut self, owner: &'static str, bytes: u64, bound: Option<u64>) {
+        self.push(Line { owner, bytes, bound, count: None, elsewhere: true });
+    }
+
+    fn push(&mut self, line: Line) {
+        debug_assert!(self.of(line.owner).is_none(), "two owners are called {}", line.owner);
+        self.lines.push(line);
     }
 
     /// In the order in which the owners were registered; sources before accounts.
@@ -95,9 +106,9 @@ impl Report {
         self.lines.iter().find(|line| line.owner == owner)
     }
 
-    /// What all owners hold together.
+    /// What all owners have of the program's allocator.
     pub fn bytes(&self) -> u64 {
-        self.lines.iter().map(|line| line.bytes).sum()
+        self.lines.iter().filter(|line| !line.elsewhere).map(|line| line.bytes).sum()
     }
 }
 
@@ -178,14 +189,16 @@ mod tests {
         ledger.source(|report| {
             report.line("index", 1000, None, Some(10));
             report.line("chunks", 200, Some(400), None);
+            report.elsewhere("database", 5000, None);
         });
         buffers.add(70);
         clone.sub(30);
         let report = ledger.report();
-        let line = |owner, bytes, bound, count| Line { owner, bytes, bound, count };
+        let line = |owner, bytes, bound, count| Line { owner, bytes, bound, count, elsewhere: false };
         let expected = [
             line("index", 1000, None, Some(10)),
             line("chunks", 200, Some(400), None),
+            Line { elsewhere: true, ..line("database", 5000, None, None) },
             line("buffers", 40, Some(100), None),
         ];
         assert_eq!(report.lines(), expected);

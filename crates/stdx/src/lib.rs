@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: clocks, threads, sockets. The one signal handler is in `cpu_samples`.
 
+pub mod c_heap;
 pub mod cpu_samples;
 pub mod crc;
 pub mod disk;

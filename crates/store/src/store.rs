@@ -348,6 +348,11 @@ impl Store {
         }
     }
 
+    /// The most series that may be awake.
+    pub fn series_max(&self) -> u32 {
+        self.options.series_max
+    }
+
     pub fn shard_of(&self, id: SeriesId) -> usize {
         self.shards.geometry.shard_of(id)
     }
