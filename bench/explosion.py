@@ -161,7 +161,7 @@ def explode(server, options):
     print(f"{sent} series in {seconds:.0f} s, {invalid} refused, {shown['hawkeye_memory_early_sleepers_total']:.0f} slept early;"
           f" RSS at most {high / 1e6:.1f} MB of {budget * 1.15 / 1e6:.1f}")
     print(f"fleet: {refused_of_fleet} points refused, {shown['hawkeye_events_total']:.0f} of {want} events")
-    growth = json.loads(server.page("/memory?format=json"))["pressure"]["growth"]
+    growth = json.loads(server.page("/memory?format=json"))["growth"]["growing"]
     names = {kind: growth[kind][0]["name"] for kind in ("endpoints", "metrics", "tag_keys")}
     print(f"culprit: {json.dumps(names)}")
     for title, list_of in growth.items():

@@ -27,6 +27,7 @@ use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags}
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use stdx::ledger::{Ledger, Report};
 use store::{SeriesInfo, ShardView, Store};
 
 /// Seconds between looks at the clock for points that do not come. Rules count in periods of 30 s and more.
@@ -34,6 +35,7 @@ const SILENCE_TICK_S: i64 = 5;
 
 /// Events and closings that wait for the disk. An event is about 900 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
+const BACKLOG_BYTES_MAX: u64 = BACKLOG_MAX as u64 * 900;
 
 /// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
 /// found later, by whoever walks over all series.
@@ -41,6 +43,10 @@ const RECENT_MAX: usize = 4096;
 /// Series whose texts are copied at once, since the table must not be held while a judge is waited for: some 300 kB, and a
 /// tenth of a millisecond of the table.
 const SLICE: usize = 4096;
+
+/// Of a series, where pages are full: record, slot of the hash table, and its part of an endpoint; newest point and state.
+const INDEX_BYTES_MAX: u64 = 40;
+const HEAD_BYTES_MAX: u64 = 33;
 
 pub struct Engine {
     store: Store,
@@ -57,6 +63,8 @@ pub struct Engine {
     loading: Mutex<()>,
     rules_version: AtomicU64,
     counts: Counts,
+    /// Of the rules as compiled, which all judges share.
+    rule_set_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -115,6 +123,7 @@ impl Engine {
             loading: Mutex::default(),
             rules_version: AtomicU64::new(0),
             counts: Counts::default(),
+            rule_set_bytes: AtomicU64::new(0),
         }
     }
 
@@ -255,6 +264,7 @@ impl Engine {
                 closed.extend(self.judge(self.store.shard_of(*id)).bind(*id, key, *counter_type));
             }
         }
+        self.rule_set_bytes.store(rule_set.memory_bytes() as u64, Ordering::Relaxed);
         self.close(&closed, why);
         self.refill();
         self.rules_version.store(rules.version, Ordering::Relaxed);
@@ -350,8 +360,8 @@ impl Engine {
         self.hand_over();
     }
 
-    /// Appends what the judges hold and have done to the metrics page.
-    pub fn show(&self, page: &mut String) {
+    /// Of all shards.
+    fn judge_stats(&self) -> judge::Stats {
         let mut judge = judge::Stats::default();
         for shard in 0..self.judges.len() {
             let stats = self.judge(shard).stats();
@@ -360,7 +370,55 @@ impl Engine {
             judge.open_problems += stats.open_problems;
             judge.silences += stats.silences;
             judge.memory_bytes += stats.memory_bytes;
+            judge.binding_bytes += stats.binding_bytes;
         }
+        judge
+    }
+
+    /// Names what store and judges hold in the ledger.
+    pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
+        let engine = self.clone();
+        ledger.source(move |report| {
+            engine.report_store(report);
+            engine.report_judges(report);
+        });
+    }
+
+    fn report_store(&self, report: &mut Report) {
+        let (memory, stats) = (self.store.memory(), self.store.stats());
+        let series = Some(stats.series as u64);
+        let bound = |bytes: u64| Some(u64::from(self.store.series_max()) * bytes);
+        report.line("series index", memory.index as u64, bound(INDEX_BYTES_MAX), series);
+        report.line("series heads", memory.heads as u64, bound(HEAD_BYTES_MAX), series);
+        let mut line = |owner, bytes: usize, count| report.line(owner, bytes as u64, None, count);
+        line("interner", memory.texts, None);
+        line("hot chunks", memory.chunks, Some(stats.hot_points));
+        line("log buffers", memory.log, None);
+        line("block catalogue", memory.catalog, Some(stats.blocks as u64));
+        line("sleeping series", memory.asleep, Some(stats.series_asleep));
+        report.line("flush buffers", memory.flush, None, None);
+        report.line("merge buffers", memory.merge, None, None);
+        report.line("read buffers", memory.reads, None, None);
+    }
+
+    fn report_judges(&self, report: &mut Report) {
+        let (judge, joins) = (self.judge_stats(), self.joins.stats());
+        let mut line = |owner, bytes: usize, count: usize| report.line(owner, bytes as u64, None, Some(count as u64));
+        line("rule bindings", judge.binding_bytes, judge.bound_pairs);
+        line("alert state", judge.memory_bytes - judge.binding_bytes, judge.open_problems);
+        line("joins", joins.memory_bytes, joins.carriers + joins.others);
+        report.line("rule set", self.rule_set_bytes.load(Ordering::Relaxed), None, None);
+        let backlog = lock(&self.backlog);
+        let waiting: usize = backlog.iter().map(What::memory_bytes).sum();
+        let bytes = waiting + backlog.capacity() * size_of::<What>();
+        report.line("events backlog", bytes as u64, Some(BACKLOG_BYTES_MAX), Some(backlog.len() as u64));
+        let recent = lock(&self.recent).capacity() * size_of::<SeriesId>();
+        report.line("recent series", recent as u64, Some((RECENT_MAX * size_of::<SeriesId>()) as u64), None);
+    }
+
+    /// Appends what the judges hold and have done to the metrics page.
+    pub fn show(&self, page: &mut String) {
+        let judge = self.judge_stats();
         let joins = self.joins.stats();
         push_gauge(page, "judge_bound_series", "Series with at least one rule", judge.bound_series as f64);
         push_gauge(page, "judge_bound_pairs", "Pairs of a series and a rule", judge.bound_pairs as f64);

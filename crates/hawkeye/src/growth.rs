@@ -15,8 +15,10 @@
 
 use model::SeriesKey;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::hash::{BuildHasher, RandomState};
 use stdx::Distinct;
+use store::{Census, Most};
 
 /// Names per list. Whoever makes more than one in so many of the new series is surely among them.
 const LISTED: usize = 64;
@@ -85,6 +87,18 @@ pub struct Grower {
     pub values: Option<u64>,
 }
 
+/// Who grows, and who has most, as `/memory` shows it.
+pub fn section(growing: &GrowthReport, census: &Census) -> Value {
+    let list = |most: &[Most]| -> Vec<Value> {
+        let counts = |one: &Most| json!({"name": cut(&one.name), "series": one.series, "values": one.values});
+        most.iter().map(counts).collect()
+    };
+    let most = json!({
+        "endpoints": list(&census.endpoints), "metrics": list(&census.metrics), "tag_keys": list(&census.tag_keys),
+    });
+    json!({"growing": growing, "most_series": most})
+}
+
 impl Default for Growth {
     fn default() -> Growth {
         Growth {
@@ -143,6 +157,11 @@ impl Growth {
             metrics: self.metrics.report(),
             tag_keys: self.tag_keys.report(),
         }
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let listed = [&self.endpoints, &self.metrics, &self.tag_keys].into_iter().map(Heaviest::memory_bytes);
+        listed.sum::<usize>() + size_of_val(&*self.pairs.counts)
     }
 
     /// Once a second is enough to be recognised by.
@@ -219,6 +238,11 @@ impl Heaviest {
         let (at, weight) = lightest.map(|(at, listed)| (at, listed.weight)).expect("the list is full");
         self.listed[at] = fresh(weight);
         at
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let of = |listed: &Listed| listed.name.len() + listed.values.as_ref().map_or(0, |_| size_of::<Distinct>());
+        self.listed.capacity() * size_of::<Listed>() + self.listed.iter().map(of).sum::<usize>()
     }
 
     fn halve(&mut self) {

@@ -24,6 +24,7 @@ use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use stdx::ledger::{Account, Held};
 use wire::gob::{GobError, GraphItem};
 use wire::{Item, JsonError, Scratch};
 
@@ -83,6 +84,8 @@ pub struct Ingest {
     failed: Family<DoorLabel, Counter>,
     /// When the log last said that points cannot be stored (Unix seconds).
     last_told: AtomicI64,
+    /// What the threads keep for their next batch.
+    buffers: Account,
 }
 
 /// What the sender is told.
@@ -120,6 +123,17 @@ struct Buffers {
     tags: String,
     samples: Vec<Sample>,
     unknown: Vec<Unknown>,
+    /// What the ledger was told of them.
+    held: Option<Held>,
+}
+
+impl Buffers {
+    fn memory_bytes(&self) -> usize {
+        self.scratch.memory_bytes()
+            + self.tags.capacity()
+            + self.samples.capacity() * size_of::<Sample>()
+            + self.unknown.capacity() * size_of::<Unknown>()
+    }
 }
 
 /// An item whose series, type or step the table does not hold yet.
@@ -156,6 +170,7 @@ impl Ingest {
             refused: Family::default(),
             failed: Family::default(),
             last_told: AtomicI64::new(0),
+            buffers: metrics.ledger().account("ingest buffers", None),
         };
         metrics.register(|registry| {
             registry.register("items_received", "Items that came in, valid or not", ingest.received.clone());
@@ -229,6 +244,8 @@ impl Ingest {
             buffers.samples.shrink_to(SAMPLES_KEPT);
             buffers.unknown.clear();
             buffers.unknown.shrink_to(SAMPLES_KEPT);
+            let bytes = buffers.memory_bytes();
+            buffers.held.get_or_insert_with(|| self.buffers.hold()).set(bytes);
             result
         });
         let label = DoorLabel { door: door.name() };
@@ -251,7 +268,7 @@ impl Ingest {
         now: i64,
         decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
     ) -> Result<Received, BatchError> {
-        let Buffers { scratch, tags, samples, unknown } = buffers;
+        let Buffers { scratch, tags, samples, unknown, .. } = buffers;
         // Not empty after a panic in the middle of a batch.
         samples.clear();
         unknown.clear();
@@ -486,9 +503,9 @@ mod tests {
         assert_eq!(full.engine.store().stats().series, 2);
         let refused = RefusedLabel { door: "rpc", reason: "memory_budget" };
         assert_eq!(full.refused.get_or_create(&refused).get(), 1);
-        let report = full.pressure.report();
-        assert_eq!((report.growth.refused, report.growth.metrics[0].name.as_str()), (1, "c"));
-        assert_eq!(report.growth.last_refused.map(|last| last.counter), Some("c".to_string()));
+        let report = full.pressure.growth_report();
+        assert_eq!((report.refused, report.metrics[0].name.as_str()), (1, "c"));
+        assert_eq!(report.last_refused.map(|last| last.counter), Some("c".to_string()));
     }
 
     #[test]

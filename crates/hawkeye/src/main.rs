@@ -11,6 +11,7 @@ mod ingest;
 mod keeper;
 mod loadgen;
 mod local_time;
+mod memory;
 mod metrics;
 mod mysql_url;
 mod net;

@@ -26,6 +26,7 @@ use serde::Deserialize;
 use std::fmt::Write as _;
 use std::time::Duration;
 use stdx::cpu_samples::{PERIOD, Samples, Sampling};
+use stdx::ledger::Account;
 
 /// Go's default for `profile`.
 const SECONDS_DEFAULT: u64 = 30;
@@ -44,12 +45,12 @@ struct Asked {
     format: Option<String>,
 }
 
-pub fn router() -> Router {
+pub fn router(samples: Account) -> Router {
     Router::new()
         .route("/debug/pprof/", get(|| async { Html(INDEX) }))
         .route("/debug/pprof/heap", get(|Query(asked)| heap("heap", heap::INUSE_SPACE, "Bytes in use", asked)))
         .route("/debug/pprof/allocs", get(|Query(asked)| heap("allocs", heap::ALLOC_SPACE, "Bytes allocated", asked)))
-        .route("/debug/pprof/profile", get(|Query(asked)| cpu(asked)))
+        .route("/debug/pprof/profile", get(move |Query(asked)| cpu(asked, samples)))
         .route("/debug/pprof/cmdline", get(command_line))
         .route("/debug/pprof/symbol", get(|| async { "num_symbols: 1\n" }).post(symbols))
 }
@@ -62,7 +63,7 @@ async fn heap(name: &'static str, shown: usize, title: &'static str, asked: Aske
     answer(taken.await, name)
 }
 
-async fn cpu(asked: Asked) -> Response {
+async fn cpu(asked: Asked, account: Account) -> Response {
     let seconds = asked.seconds.unwrap_or(SECONDS_DEFAULT);
     if !(1..=SECONDS_MAX).contains(&seconds) {
         let text = format!("seconds is {seconds}; want 1 to {SECONDS_MAX}\n");
@@ -73,6 +74,8 @@ async fn cpu(asked: Asked) -> Response {
         Ok(sampling) => sampling,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot sample: {error}\n")).into_response(),
     };
+    let mut held = account.hold();
+    held.set(sampling.memory_bytes());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let taken = tokio::task::spawn_blocking(move || {
         let samples = sampling.finish();
@@ -158,7 +161,7 @@ mod tests {
 
     async fn ask(path: &str) -> (StatusCode, Vec<u8>) {
         let request = Request::get(path).body(Body::empty()).expect("a request");
-        let response = router().oneshot(request).await.expect("infallible");
+        let response = router(Account::new("cpu samples", None)).oneshot(request).await.expect("infallible");
         (response.status(), response.into_body().collect().await.expect("a body").to_bytes().to_vec())
     }
 

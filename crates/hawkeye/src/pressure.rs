@@ -19,7 +19,8 @@
 
 use crate::engine::Engine;
 use crate::growth::{Growth, GrowthReport};
-use crate::metrics::{push_counter, push_gauge, resident_bytes};
+use crate::memory::resident_bytes;
+use crate::metrics::{push_counter, push_gauge};
 use model::SeriesKey;
 use serde::Serialize;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -119,7 +120,7 @@ pub struct PressureReport {
     pub used_bytes: u64,
     pub early_flushes: u64,
     pub early_sleepers: u64,
-    pub growth: GrowthReport,
+    pub refused_series: u64,
 }
 
 impl Pressure {
@@ -209,14 +210,21 @@ impl Pressure {
             used_bytes: self.used(),
             early_flushes: self.flushes.load(Relaxed),
             early_sleepers: self.slept.load(Relaxed),
-            growth: self.growth().report(),
+            refused_series: self.growth().refused(),
         }
+    }
+
+    pub fn growth_report(&self) -> GrowthReport {
+        self.growth().report()
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.growth().memory_bytes()
     }
 
     /// Appends to the metrics page.
     pub fn show(&self, page: &mut String) {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
-        push_gauge(page, "memory_budget_bytes", "memory_budget", self.budget as f64);
         push_gauge(page, "memory_level", "0 calm, 1 shrink, 2 flush, 3 refuse", f64::from(self.level() as u8));
         push_counter(page, "memory_early_flushes_total", "Flushes made because memory was short", load(&self.flushes));
         push_counter(

@@ -13,11 +13,12 @@ mod whole;
 
 use crate::config::{Config, Fsync, Mode};
 use crate::engine::Engine;
-use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
+use crate::memory::{Memory, Size, resident_bytes};
+use crate::metrics::{Metrics, push_counter, push_gauge};
 use crate::pressure::Pressure;
 use crate::role::agent::AgentConfig;
 use crate::role::graph::index::Index;
-use crate::{clock, pprof};
+use crate::{clock, growth, pprof};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::sync::Arc;
@@ -116,8 +117,25 @@ async fn end(what: &'static str, task: &mut JoinSet<Result<()>>, faults: &mut Ve
 }
 
 /// What is for those who run the server, whatever its roles.
-fn admin_router(metrics: &Arc<Metrics>) -> axum::Router {
-    health_router(metrics).merge(pprof::router())
+fn admin_router(metrics: &Arc<Metrics>, memory: Memory) -> axum::Router {
+    memory.show();
+    let samples = metrics.ledger().account("cpu samples", None);
+    health_router(metrics).merge(pprof::router(samples)).merge(memory.router())
+}
+
+/// The account of memory, of a server with a store.
+fn memory(config: &Config, engine: &Arc<Engine>, pressure: &Arc<Pressure>, metrics: &Arc<Metrics>) -> Memory {
+    let (sized, counted, growing, budget) = (engine.clone(), engine.clone(), pressure.clone(), pressure.clone());
+    let size = move || {
+        let stats = sized.store().stats();
+        Size { series: stats.series as u64, points: stats.hot_points }
+    };
+    let growth = move || growth::section(&growing.growth_report(), &counted.store().census(growth::REPORTED));
+    Memory {
+        budget: Some(Arc::new(move || serde_json::json!(budget.report()))),
+        growth: Some(Arc::new(growth)),
+        ..Memory::new(metrics.clone(), config.memory_budget, size)
+    }
 }
 
 /// `/health` and `/metrics`, the same on api and admin.
@@ -192,6 +210,8 @@ fn watch_memory(config: &Config, metrics: &Metrics) -> Arc<Pressure> {
     let pressure = Arc::new(Pressure::new(config.memory_budget, clock::now()));
     let shown = pressure.clone();
     metrics.source(move |page| shown.show(page));
+    let told = pressure.clone();
+    metrics.ledger().source(move |report| report.line("growth", told.memory_bytes() as u64, None, None));
     pressure
 }
 

@@ -425,9 +425,18 @@ impl Hot {
     }
 
     pub fn memory_bytes(&self) -> usize {
+        self.head_bytes() + self.chunk_bytes()
+    }
+
+    /// The heads, which know the newest point of each series.
+    pub fn head_bytes(&self) -> usize {
+        let pages = self.groups.iter().filter(|group| group.heads.is_some()).count();
+        self.groups.capacity() * size_of::<Group>() + pages * size_of::<[Head; GROUP as usize]>()
+    }
+
+    /// The points behind them.
+    pub fn chunk_bytes(&self) -> usize {
         self.arena.memory_bytes()
-            + self.groups.capacity() * size_of::<Group>()
-            + self.groups.iter().filter(|group| group.heads.is_some()).count() * size_of::<[Head; GROUP as usize]>()
             + (self.side.len() + self.side_flushing.len()) * SIDE_ENTRY_BYTES
             + self.taken_off.capacity() * 16
     }

@@ -79,6 +79,10 @@ impl Doors {
             push_gauge(page, "buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);
             push_gauge(page, "buffer_max_bytes", "Bound of buffer_bytes", shown.bytes_max() as f64);
         });
+        let (told, ledger) = (budget.clone(), metrics.ledger());
+        ledger.source(move |report| {
+            report.line("rpc buffers", told.bytes_used() as u64, Some(told.bytes_max() as u64), None);
+        });
         // Senders cannot lock people out: an eighth of the places is theirs.
         let places = descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(64, Semaphore::MAX_PERMITS);
         let senders = Limits {
@@ -86,6 +90,8 @@ impl Doors {
             places: Arc::new(Semaphore::new(places - places / 8)),
             allow: config.ingest.allow.clone().into(),
             metrics: ConnectionMetrics::register(metrics),
+            connections: ledger.account("connections", None),
+            http: ledger.account("http", None),
         };
         let users = Limits { allow: Arc::new([]), places: Arc::new(Semaphore::new(places / 8)), ..senders.clone() };
         let message_max = (config.ingest.message_max as usize).min(budget.message_max());
@@ -100,6 +106,7 @@ impl Doors {
             message_timeout: Duration::from_secs(config.ingest.message_timeout as u64),
             budget,
             metrics: RpcMetrics::register(metrics),
+            connections: senders.connections.clone(),
         };
         Doors { senders, users, rpc, stopping, open: JoinSet::new() }
     }

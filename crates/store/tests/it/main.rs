@@ -4,6 +4,7 @@ mod basics;
 mod crash;
 mod disk_full;
 mod formats;
+mod memory;
 mod merges;
 mod model_test;
 mod queries;

@@ -38,6 +38,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
+use stdx::Ledger;
 use tokio::sync::Notify;
 
 const MAGIC: &[u8; 8] = b"hkevent\x01";
@@ -320,6 +321,17 @@ impl EventQueue {
         }
     }
 
+    /// Names what the queue holds in the ledger; the buffers of consumers are theirs.
+    pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
+        let queue = self.clone();
+        ledger.source(move |report| {
+            let state = queue.lock();
+            let open = state.open.capacity() * (size_of::<(AlarmKey, Place)>() + 1);
+            let bytes = open + state.buffer.capacity() + state.segments.capacity() * size_of::<Segment>();
+            report.line("alarm queue", bytes as u64, None, Some(state.open.len() as u64));
+        });
+    }
+
     pub fn bytes_max(&self) -> u64 {
         self.options.bytes_max
     }
@@ -479,6 +491,15 @@ impl EventQueue {
 }
 
 impl What {
+    /// Bytes besides its own size.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            What::Event(event) => event.memory_bytes(),
+            What::Closed(id) => id.capacity(),
+            What::Over(closing) => closing.id.capacity() + closing.reason.capacity(),
+        }
+    }
+
     fn as_entry(&self) -> Entry<'_> {
         match self {
             What::Event(event) => Entry::Event(event),

@@ -45,6 +45,7 @@ async fn exchange(service: &GraphService, requests: &[u8]) -> Vec<u8> {
         message_timeout: Duration::from_secs(60),
         budget: Budget::new(64 << 20),
         metrics: RpcMetrics::default(),
+        connections: stdx::ledger::Account::new("connections", None),
     };
     let (_run, stopping) = watch::channel(false);
     let serving =
