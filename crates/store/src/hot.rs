@@ -219,6 +219,19 @@ impl Hot {
     /// Gives back what a larger past needed.
     pub fn shrink(&mut self) {
         self.arena.give_back_empty_pages();
+        if self.arena.is_sparse() {
+            self.compact();
+        }
+    }
+
+    /// Copies the chains together: what was trimmed of many leaves holes in every page. Takes as much as what lives, meanwhile.
+    fn compact(&mut self) {
+        let mut arena = Arena::default();
+        let heads = self.groups.iter_mut().filter_map(|group| group.heads.as_deref_mut()).flatten();
+        for head in heads.filter(|head| head.meta != 0 && head.time != 0 && head.last_block != NONE) {
+            head.last_block = arena.copy_chain(&self.arena, head.last_block);
+        }
+        self.arena = arena;
     }
 
     /// The head of a series that is here.

@@ -3,6 +3,7 @@
 mod basics;
 mod crash;
 mod disk_full;
+mod early;
 mod formats;
 mod memory;
 mod merges;
