@@ -9,5 +9,6 @@ mod disk;
 mod durability;
 mod graph;
 mod hostile;
+mod memory;
 mod points;
 mod start;
