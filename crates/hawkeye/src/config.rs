@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     pub roles: BTreeSet<Role>,
     pub data_dir: PathBuf,
-    /// What all caches, buffers and arenas share. Bounds below are shares of it.
+    /// What the whole process may have resident (`pressure.rs`). Bounds below are shares of it.
     #[serde(deserialize_with = "size")]
     pub memory_budget: u64,
     /// tracing filter, e.g. `info` or `hawkeye=debug,warn`.

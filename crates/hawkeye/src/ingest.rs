@@ -501,11 +501,37 @@ mod tests {
         let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..roomy };
         assert_eq!(send(&full, [item("a", "COUNTER"), item("c", "GAUGE")]), Received { total: 2, invalid: 1 });
         assert_eq!(full.engine.store().stats().series, 2);
-        let refused = RefusedLabel { door: "rpc", reason: "memory_budget" };
-        assert_eq!(full.refused.get_or_create(&refused).get(), 1);
         let report = full.pressure.growth_report();
         assert_eq!((report.refused, report.metrics[0].name.as_str()), (1, "c"));
         assert_eq!(report.last_refused.map(|last| last.counter), Some("c".to_string()));
+    }
+
+    #[test]
+    fn every_door_refuses_what_has_no_memory() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..ingest(dir.path(), u64::MAX) };
+        let now = clock::now();
+        let array =
+            format!(r#"[{{"endpoint":"h","metric":"m","value":1,"step":60,"counterType":"GAUGE","timestamp":{now}}}]"#);
+        let refused = Received { total: 1, invalid: 1 };
+        assert_eq!(full.json(Door::Rpc, array.as_bytes()).expect("JSON"), refused);
+        assert_eq!(full.json(Door::Http, array.as_bytes()).expect("JSON"), refused);
+        let line = format!("update h m {now} 1 GAUGE 60");
+        assert!(!full.telnet([line.as_bytes()].into_iter()).expect("a line"));
+        let (ds_type, min, max) = ("GAUGE", "U", "U");
+        let (endpoint, metric, tags, heartbeat) = ("h", "m", "", 120);
+        let item =
+            GraphItem { endpoint, metric, tags, value: 1.0, timestamp: now, ds_type, step: 60, heartbeat, min, max };
+        let sent = full.graph(now, |push| {
+            push(item);
+            Ok(())
+        });
+        assert_eq!(sent.expect("an item"), refused);
+        for door in [Door::Rpc, Door::Http, Door::Telnet, Door::Graph] {
+            let label = RefusedLabel { door: door.name(), reason: "memory_budget" };
+            assert_eq!(full.refused.get_or_create(&label).get(), 1, "{door:?}");
+        }
+        assert_eq!(full.engine.store().stats().series, 0);
     }
 
     #[test]

@@ -120,7 +120,7 @@ async fn end(what: &'static str, task: &mut JoinSet<Result<()>>, faults: &mut Ve
 fn admin_router(metrics: &Arc<Metrics>, memory: Memory) -> axum::Router {
     memory.show();
     let samples = metrics.ledger().account("cpu samples", None);
-    health_router(metrics).merge(pprof::router(samples)).merge(memory.router())
+    health_router(metrics).merge(pprof::router(samples, pprof::THIS_PROGRAM)).merge(memory.router())
 }
 
 /// The account of memory, of a server with a store.

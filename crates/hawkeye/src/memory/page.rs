@@ -325,3 +325,61 @@ const CHINESE: [(&str, &str); 66] = [
     ("command line", "命令行"),
     ("store tables", "存储表"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Size;
+    use crate::metrics::Metrics;
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use serde_json::json;
+    use std::sync::Arc;
+    use tower::ServiceExt;
+
+    async fn ask(memory: &Memory, path: &str) -> String {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let response = memory.clone().router().oneshot(request).await.expect("infallible");
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        String::from_utf8(body.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn who_asks_decides_what_is_answered() {
+        assert!(wants_json(Some("json"), "text/html"));
+        assert!(wants_json(None, "application/json"));
+        assert!(!wants_json(None, "text/html,application/xhtml+xml,application/json;q=0.9"));
+        assert!(!wants_json(Some("html"), "application/json"));
+        assert!(!wants_json(None, "*/*") && !wants_json(None, ""));
+        assert_eq!(language(None, "zh-CN,zh;q=0.9"), Language::Chinese);
+        assert_eq!(language(Some("en"), "zh-CN"), Language::English);
+        assert_eq!(language(None, "de,zh;q=0.5"), Language::English);
+    }
+
+    #[test]
+    fn each_text_has_one_translation() {
+        let mut english: Vec<&str> = CHINESE.iter().map(|(english, _)| *english).collect();
+        english.sort_unstable();
+        assert!(english.is_sorted_by(|a, b| a < b));
+    }
+
+    #[tokio::test]
+    async fn sections_of_other_parts_are_shown_and_escaped() {
+        let metrics = Arc::new(Metrics::new());
+        metrics.ledger().account("hot chunks", Some(10 << 20)).set(5 << 20);
+        let size = || Size { series: 1 << 20, points: 7 };
+        let growth = json!({"endpoints": [{"name": "<b>", "series": 7}], "level": "calm", "plain": [1, "a"]});
+        let section: super::super::Section = Arc::new(move || growth.clone());
+        let memory = Memory { growth: Some(section), ..Memory::new(metrics, 64 << 20, size) };
+        let page = ask(&memory, "/memory").await;
+        assert!(page.contains("<h2>Growth</h2>") && page.contains("<th>series<tr><td>&lt;b&gt;<td>7"), "{page}");
+        assert!(page.contains("1, a") && !page.contains("<b>\""), "{page}");
+        assert!(page.contains("5120.0 KiB") && page.contains("5 B") && page.contains("10.0 MiB"), "{page}");
+        let look: Value = serde_json::from_str(&ask(&memory, "/memory?format=json").await).expect("JSON");
+        assert_eq!(look["growth"]["level"], "calm");
+        assert_eq!(look.get("budget"), None);
+        assert_eq!(look["owners"][0]["bytes_per_series"], 5.0);
+        assert_eq!((&look["series"], &look["budget_bytes"]), (&json!(1 << 20), &json!(64 << 20)));
+    }
+}

@@ -5,6 +5,7 @@
 mod harness;
 
 mod alarms;
+mod budget;
 mod disk;
 mod durability;
 mod graph;
