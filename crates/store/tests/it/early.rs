@@ -100,7 +100,7 @@ fn flushed_points_that_nobody_needs_leave_memory_and_are_read_from_the_disk() {
         let samples: Vec<Sample> = ids.iter().map(|id| sample(*id, now, value(*id, minute))).collect();
         assert_eq!(store.append(&samples, now, &mut ()).expect("room").stored, ids.len());
     }
-    let is_needed = |id: SeriesId| id.0 % 10 == 0;
+    let is_needed = |id: SeriesId| id.0.is_multiple_of(10);
     store.trim_unneeded(&is_needed);
     assert_eq!(store.stats().hot_points, 200_000, "what is in no block stays");
     store.flush(now).expect("room");

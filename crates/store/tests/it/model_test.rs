@@ -138,7 +138,7 @@ impl World {
                 }
             }
             Act::Shortage(share) => {
-                let is_needed = |id: SeriesId| id.0 % share == 0;
+                let is_needed = |id: SeriesId| id.0.is_multiple_of(share);
                 self.store().trim_unneeded(&is_needed);
                 for now in [self.now, self.now + 10] {
                     self.store().sleep_early(now, &is_needed, &mut |_, _| ()).expect("room");
