@@ -33,6 +33,9 @@ enum Command {
     Pprof(PprofArgs),
     /// Check a configuration file and print what is wrong with it.
     Check(ServerArgs),
+    /// Resolve addresses for a server that is asked for a profile.
+    #[command(hide = true)]
+    Symbols,
     /// Print the version.
     Version,
 }
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Loadgen(args) => loadgen::run(&args),
         Command::Pprof(args) => pprof::fetch(&args),
         Command::Check(args) => args.load().map(|_| println!("the configuration is fine")),
+        Command::Symbols => pprof::serve_symbols(),
         Command::Version => {
             println!("hawkeye {}", env!("CARGO_PKG_VERSION"));
             Ok(())

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     pub roles: BTreeSet<Role>,
     pub data_dir: PathBuf,
-    /// What all caches, buffers and arenas share. Bounds below are shares of it.
+    /// What the whole process may have resident (`pressure.rs`). Bounds below are shares of it.
     #[serde(deserialize_with = "size")]
     pub memory_budget: u64,
     /// tracing filter, e.g. `info` or `hawkeye=debug,warn`.
@@ -453,7 +453,10 @@ impl Config {
             bail!("portal.url is {:?}: only \"\" (SQLite in data_dir) is known so far", self.portal.url);
         }
         if self.memory_budget < 32 << 20 {
-            bail!("memory_budget is {} bytes: give at least \"32MiB\"", self.memory_budget);
+            bail!(
+                "memory_budget is {} bytes: a server without a series needs 21 MB, so give at least \"32MiB\"",
+                self.memory_budget
+            );
         }
         if self.ingest.min_step == 0 || self.ingest.min_step > 86_400 {
             bail!("ingest.min_step is {}: give seconds from 1 to 86400", self.ingest.min_step);

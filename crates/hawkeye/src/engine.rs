@@ -21,11 +21,16 @@ use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags}
 use prometheus_client::metrics::histogram::Histogram;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
+use stdx::ledger::{Ledger, Report};
 use store::{SeriesInfo, ShardView, Store};
 
 /// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
 /// found later, by whoever walks over all series.
 const RECENT_MAX: usize = 4096;
+
+/// Of a series, where pages are full: record, slot of the hash table, and its part of an endpoint; newest point and state.
+const INDEX_BYTES_MAX: u64 = 40;
+const HEAD_BYTES_MAX: u64 = 33;
 
 pub struct Engine {
     store: Store,
@@ -158,8 +163,28 @@ impl Engine {
 
     /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are closed.
     pub fn sleep_silent(&self, now: i64) -> Result<store::Slept, store::Error> {
+        self.unbinding(|each| self.store.sleep_silent(now, each))
+    }
+
+    /// The same where memory is short, for series that no rule looks at; call it each few seconds.
+    pub fn sleep_early(&self, now: i64) -> Result<store::Slept, store::Error> {
+        self.unbinding(|each| self.store.sleep_early(now, &|id| self.is_judged(id), each))
+    }
+
+    /// Lets go of what is in blocks, of series that no rule looks at.
+    pub fn trim_unneeded(&self) {
+        self.store.trim_unneeded(&|id| self.is_judged(id));
+    }
+
+    fn is_judged(&self, id: SeriesId) -> bool {
+        let judge = self.judge_of(id);
+        judge.is_bound(id) || judge.is_joined(id)
+    }
+
+    /// Unbinds the series that `sleep` tells of.
+    fn unbinding<R>(&self, sleep: impl FnOnce(&mut dyn FnMut(SeriesId, SeriesKey<'_>)) -> R) -> R {
         let mut closed = Vec::new();
-        let slept = self.store.sleep_silent(now, &mut |id, key| {
+        let slept = sleep(&mut |id, key| {
             let _loading = self.judges.hold_loading();
             let open = self.judge_of(id).unbind(id);
             closed.extend(open.iter().map(|problem| (alarm_id(problem.rule, key), SERIES_SILENT.to_string())));
@@ -189,6 +214,34 @@ impl Engine {
             self.judges.look_for_silence(&self.store, clock::now());
         }
         self.judges.handover.flush()
+    }
+
+    /// Names what store and judges hold in the ledger.
+    pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
+        let engine = self.clone();
+        ledger.source(move |report| {
+            engine.report_store(report);
+            engine.judges.report(report);
+            let recent = lock(&engine.recent).capacity() * size_of::<SeriesId>();
+            report.line("recent series", recent as u64, Some((RECENT_MAX * size_of::<SeriesId>()) as u64), None);
+        });
+    }
+
+    fn report_store(&self, report: &mut Report) {
+        let (memory, stats) = (self.store.memory(), self.store.stats());
+        let series = Some(stats.series as u64);
+        let bound = |bytes: u64| Some(u64::from(self.store.series_max()) * bytes);
+        report.line("series index", memory.index as u64, bound(INDEX_BYTES_MAX), series);
+        report.line("series heads", memory.heads as u64, bound(HEAD_BYTES_MAX), series);
+        let mut line = |owner, bytes: usize, count| report.line(owner, bytes as u64, None, count);
+        line("interner", memory.texts, None);
+        line("hot chunks", memory.chunks, Some(stats.hot_points));
+        line("log buffers", memory.log, None);
+        line("block catalogue", memory.catalog, Some(stats.blocks as u64));
+        line("sleeping series", memory.asleep, Some(stats.series_asleep));
+        report.line("flush buffers", memory.flush, None, None);
+        report.line("merge buffers", memory.merge, None, None);
+        report.line("read buffers", memory.reads, None, None);
     }
 
     /// Appends what the judges hold and have done to the metrics page.

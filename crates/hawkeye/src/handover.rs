@@ -19,9 +19,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
+use stdx::ledger::Report;
 
 /// Events and closings that wait for the disk. An event is about 900 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
+const BACKLOG_BYTES_MAX: u64 = BACKLOG_MAX as u64 * 900;
 
 /// Buckets of the latency of events: 0.5 ms to 1 s, a factor of two to three apart around what is promised (20 ms).
 const LATENCY_S: [f64; 11] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
@@ -132,6 +134,13 @@ impl Handover {
             self.dropped(),
         );
         push_gauge(page, "events_backlog", "Events that wait for the disk", self.waiting() as f64);
+    }
+
+    pub fn report(&self, report: &mut Report) {
+        let backlog = lock(&self.backlog);
+        let waiting: usize = backlog.iter().map(What::memory_bytes).sum();
+        let bytes = waiting + backlog.capacity() * size_of::<What>();
+        report.line("events backlog", bytes as u64, Some(BACKLOG_BYTES_MAX), Some(backlog.len() as u64));
     }
 
     pub fn dropped(&self) -> u64 {

@@ -16,6 +16,7 @@ use crate::clock;
 use crate::engine::{Engine, IngestError};
 use crate::handover::LATENCY_HELP;
 use crate::metrics::Metrics;
+use crate::pressure::Pressure;
 use crate::role::graph::text;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -25,6 +26,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
+use stdx::ledger::{Account, Held};
 use wire::gob::{GobError, GraphItem, JudgeItem};
 use wire::{Item, JsonError, Scratch};
 
@@ -35,6 +37,9 @@ const ENDPOINT_BYTES_MAX: usize = 255;
 
 /// A message of 16 MiB is decoded for some 100 ms; new series of other senders must not wait for that.
 const HELD_ITEMS: usize = 4096;
+
+/// Items of new series that may wait with their texts, some 200 bytes each: a message may hold a hundred thousand.
+const UNKNOWN_MAX: usize = 4096;
 
 /// The log says at most once in this time that points cannot be stored.
 const TELL_INTERVAL_S: i64 = 60;
@@ -76,6 +81,7 @@ impl Door {
 
 pub struct Ingest {
     engine: Arc<Engine>,
+    pressure: Arc<Pressure>,
     min_step: u32,
     future_max_s: i64,
     received: Family<DoorLabel, Counter>,
@@ -83,6 +89,8 @@ pub struct Ingest {
     failed: Family<DoorLabel, Counter>,
     /// When the log last said that points cannot be stored (Unix seconds).
     last_told: AtomicI64,
+    /// What the threads keep for their next batch.
+    buffers: Account,
 }
 
 /// What the sender is told.
@@ -120,6 +128,17 @@ struct Buffers {
     tags: String,
     samples: Vec<Sample>,
     unknown: Vec<Unknown>,
+    /// What the ledger was told of them.
+    held: Option<Held>,
+}
+
+impl Buffers {
+    fn memory_bytes(&self) -> usize {
+        self.scratch.memory_bytes()
+            + self.tags.capacity()
+            + self.samples.capacity() * size_of::<Sample>()
+            + self.unknown.capacity() * size_of::<Unknown>()
+    }
 }
 
 /// An item whose series, type or step the table does not hold yet.
@@ -140,15 +159,23 @@ thread_local! {
 }
 
 impl Ingest {
-    pub fn new(engine: Arc<Engine>, min_step: u32, future_max_s: i64, metrics: &Metrics) -> Ingest {
+    pub fn new(
+        engine: Arc<Engine>,
+        pressure: Arc<Pressure>,
+        min_step: u32,
+        future_max_s: i64,
+        metrics: &Metrics,
+    ) -> Ingest {
         let ingest = Ingest {
             engine,
+            pressure,
             min_step,
             future_max_s,
             received: Family::default(),
             refused: Family::default(),
             failed: Family::default(),
             last_told: AtomicI64::new(0),
+            buffers: metrics.ledger().account("ingest buffers", None),
         };
         metrics.register(|registry| {
             registry.register("items_received", "Items that came in, valid or not", ingest.received.clone());
@@ -243,6 +270,8 @@ impl Ingest {
             buffers.samples.shrink_to(SAMPLES_KEPT);
             buffers.unknown.clear();
             buffers.unknown.shrink_to(SAMPLES_KEPT);
+            let bytes = buffers.memory_bytes();
+            buffers.held.get_or_insert_with(|| self.buffers.hold()).set(bytes);
             result
         });
         let label = DoorLabel { door: door.name() };
@@ -266,46 +295,25 @@ impl Ingest {
         arrived: Instant,
         decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
     ) -> Result<Received, BatchError> {
-        let Buffers { scratch, tags, samples, unknown } = buffers;
+        let Buffers { scratch, tags, samples, unknown, .. } = buffers;
         // Not empty after a panic in the middle of a batch.
         samples.clear();
         unknown.clear();
         let oldest = self.engine.store().oldest_kept(now);
         let lookup = Lookup { engine: &self.engine, finder: None, items: 0 };
-        let mut batch = Batch { ingest: self, lookup, door, now, oldest, tags, samples, unknown, invalid: 0 };
+        let mut batch =
+            Batch { ingest: self, lookup, door, now, oldest, tags, samples, unknown, invalid: 0, fault: None };
         let decoded = decode(&mut batch, scratch);
-        let invalid = batch.invalid;
+        if decoded.is_ok() {
+            batch.create_unknown();
+        }
         // The table must be free from here on.
-        drop(batch);
+        let Batch { samples, invalid, fault, .. } = batch;
         let total = decoded?;
-        let created = self.create_unknown(door, unknown, samples);
         // Also where the disk has no room for new series: those that are known are judged.
         let kept = self.engine.append(samples, now, arrived);
-        let refused = created.and_then(|refused| kept.map(|()| refused)).map_err(BatchError::Engine)?;
-        Ok(Received { total, invalid: invalid + refused })
-    }
-
-    /// Creates series for what the table did not hold, up to the first fault; answers how many it refused.
-    fn create_unknown(
-        &self,
-        door: Door,
-        unknown: &mut Vec<Unknown>,
-        samples: &mut Vec<Sample>,
-    ) -> Result<usize, IngestError> {
-        let mut refused = 0;
-        for item in unknown.drain(..) {
-            let key =
-                SeriesKey { endpoint: &item.endpoint, metric: &item.metric, tags: Tags::assume_canonical(&item.tags) };
-            match self.engine.create(key, item.counter_type, item.step) {
-                Ok(series) => samples.push(Sample { series, point: item.point }),
-                Err(error) if error.refuses_series() => {
-                    refused += 1;
-                    self.count_refused(door, "series_max");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(refused)
+        fault.map_or(kept, Err).map_err(BatchError::Engine)?;
+        Ok(Received { total, invalid })
     }
 
     /// A batch that cannot be kept is the operator's business (the disk), but not once per batch.
@@ -335,6 +343,8 @@ struct Batch<'b> {
     samples: &'b mut Vec<Sample>,
     unknown: &'b mut Vec<Unknown>,
     invalid: usize,
+    /// Why some series could not be created, and the batch is to be sent again.
+    fault: Option<IngestError>,
 }
 
 /// Finds series for a batch.
@@ -353,9 +363,13 @@ impl Lookup<'_> {
         self.items += 1;
         if self.items == HELD_ITEMS {
             // Let go here and taken anew by the next: who waits to write comes in between.
-            (self.finder, self.items) = (None, 0);
+            self.let_go();
         }
         found
+    }
+
+    fn let_go(&mut self) {
+        (self.finder, self.items) = (None, 0);
     }
 }
 
@@ -427,6 +441,36 @@ impl Batch<'_> {
             step,
             point,
         });
+        if self.unknown.len() == UNKNOWN_MAX {
+            self.create_unknown();
+        }
+    }
+
+    /// Creates series for what the table did not hold, up to the first fault, and refuses those that have no room.
+    fn create_unknown(&mut self) {
+        self.lookup.let_go();
+        let mut unknown = std::mem::take(self.unknown);
+        for item in unknown.drain(..) {
+            if self.fault.is_none() {
+                self.create(&item);
+            }
+        }
+        *self.unknown = unknown;
+    }
+
+    fn create(&mut self, item: &Unknown) {
+        let (engine, pressure) = (&self.ingest.engine, &self.ingest.pressure);
+        let key =
+            SeriesKey { endpoint: &item.endpoint, metric: &item.metric, tags: Tags::assume_canonical(&item.tags) };
+        // One whose type or step changes is in memory already.
+        if !engine.store().is_awake(key) && !pressure.admit(key, self.now) {
+            return self.refuse("memory_budget");
+        }
+        match engine.create(key, item.counter_type, item.step) {
+            Ok(series) => self.samples.push(Sample { series, point: item.point }),
+            Err(error) if error.refuses_series() => self.refuse("series_max"),
+            Err(error) => self.fault = Some(error),
+        }
     }
 }
 
@@ -444,12 +488,12 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    fn ingest(dir: &std::path::Path) -> Ingest {
+    fn ingest(dir: &std::path::Path, budget: u64) -> Ingest {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, clock::now()).expect("a store");
         let queue = EventQueue::open(&dir.join("events"), Fsync::Never).expect("a queue").0;
         let engine = Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue)));
-        Ingest::new(Arc::new(engine), 30, 300, &Metrics::new())
+        Ingest::new(Arc::new(engine), Arc::new(Pressure::new(budget, clock::now())), 30, 300, &Metrics::new())
     }
 
     /// Reached only when the table is held to the end of the message.
@@ -458,7 +502,7 @@ mod tests {
     #[test]
     fn new_series_of_others_do_not_wait_for_a_long_message() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let ingest = ingest(dir.path());
+        let ingest = ingest(dir.path(), u64::MAX);
         let line = format!("update h m {} 1 GAUGE 60", clock::now());
         let mut created = None;
         let lines = (0..3 * HELD_ITEMS).map(|i| {
@@ -477,5 +521,76 @@ mod tests {
         assert!(!ingest.telnet(lines).expect("room"));
         assert_eq!(created, Some(true));
         assert_eq!(ingest.engine.store().stats().series, 2);
+    }
+
+    /// Over budget the points of known series are taken, also when their type changes, and new series are Invalid.
+    #[test]
+    fn without_memory_only_new_series_are_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let item = |metric: &str, kind: &str| {
+            let now = clock::now();
+            format!(
+                r#"{{"endpoint":"h","metric":"{metric}","value":1,"step":60,"counterType":"{kind}","timestamp":{now}}}"#
+            )
+        };
+        let send = |ingest: &Ingest, items: [String; 2]| {
+            ingest.json(Door::Rpc, format!("[{}]", items.join(",")).as_bytes()).expect("room on the disk")
+        };
+        let roomy = ingest(dir.path(), u64::MAX);
+        assert_eq!(send(&roomy, [item("a", "GAUGE"), item("b", "GAUGE")]), Received { total: 2, invalid: 0 });
+        let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..roomy };
+        assert_eq!(send(&full, [item("a", "COUNTER"), item("c", "GAUGE")]), Received { total: 2, invalid: 1 });
+        assert_eq!(full.engine.store().stats().series, 2);
+        let report = full.pressure.growth_report();
+        assert_eq!((report.refused, report.metrics[0].name.as_str()), (1, "c"));
+        assert_eq!(report.last_refused.map(|last| last.counter), Some("c".to_string()));
+    }
+
+    #[test]
+    fn every_door_refuses_what_has_no_memory() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..ingest(dir.path(), u64::MAX) };
+        let now = clock::now();
+        let array =
+            format!(r#"[{{"endpoint":"h","metric":"m","value":1,"step":60,"counterType":"GAUGE","timestamp":{now}}}]"#);
+        let refused = Received { total: 1, invalid: 1 };
+        assert_eq!(full.json(Door::Rpc, array.as_bytes()).expect("JSON"), refused);
+        assert_eq!(full.json(Door::Http, array.as_bytes()).expect("JSON"), refused);
+        let line = format!("update h m {now} 1 GAUGE 60");
+        assert!(!full.telnet([line.as_bytes()].into_iter()).expect("a line"));
+        let (ds_type, min, max) = ("GAUGE", "U", "U");
+        let (endpoint, metric, tags, heartbeat) = ("h", "m", "", 120);
+        let item =
+            GraphItem { endpoint, metric, tags, value: 1.0, timestamp: now, ds_type, step: 60, heartbeat, min, max };
+        let sent = full.graph(now, |push| {
+            push(item);
+            Ok(())
+        });
+        assert_eq!(sent.expect("an item"), refused);
+        for door in [Door::Rpc, Door::Http, Door::Telnet, Door::Graph] {
+            let label = RefusedLabel { door: door.name(), reason: "memory_budget" };
+            assert_eq!(full.refused.get_or_create(&label).get(), 1, "{door:?}");
+        }
+        assert_eq!(full.engine.store().stats().series, 0);
+    }
+
+    #[test]
+    fn a_long_message_creates_its_series_as_it_goes() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let (count, now) = (UNKNOWN_MAX * 2 + 10, clock::now());
+        let lines: Vec<String> = (0..count).map(|i| format!("update h m{i} {now} 1 GAUGE 60")).collect();
+        let mut created = 0;
+        ingest
+            .telnet(lines.iter().enumerate().map(|(i, line)| {
+                if i == count - 1 {
+                    created = ingest.engine.store().stats().series;
+                }
+                line.as_bytes()
+            }))
+            .expect("room");
+        assert_eq!(created, UNKNOWN_MAX * 2);
+        let stats = ingest.engine.store().stats();
+        assert_eq!((stats.series, stats.points_total), (count, count as u64));
     }
 }

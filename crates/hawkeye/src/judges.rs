@@ -19,6 +19,7 @@ use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use stdx::ledger::Report;
 
 /// Seconds between looks at the clock for points that do not come. Rules count in periods of 30 s and more.
 const SILENCE_TICK_S: i64 = 5;
@@ -67,6 +68,8 @@ pub struct Judges {
     loading: Mutex<()>,
     rules_version: AtomicU64,
     rules_refused: AtomicU64,
+    /// Of the rules as compiled, which all judges share.
+    rule_set_bytes: AtomicU64,
 }
 
 impl Judges {
@@ -82,6 +85,7 @@ impl Judges {
             loading: Mutex::default(),
             rules_version: AtomicU64::new(0),
             rules_refused: AtomicU64::new(0),
+            rule_set_bytes: AtomicU64::new(0),
         }
     }
 
@@ -119,6 +123,7 @@ impl Judges {
                 closed.extend(self.judge(home.shard_of(*id)).bind(*id, key, *counter_type));
             }
         }
+        self.rule_set_bytes.store(rule_set.memory_bytes() as u64, Ordering::Relaxed);
         self.close(home, &closed, why);
         self.refill(home);
         self.rules_version.store(rules.version, Ordering::Relaxed);
@@ -211,8 +216,8 @@ impl Judges {
         self.handover.end(closings);
     }
 
-    /// Appends what the judges hold and have done to the metrics page.
-    pub fn show(&self, page: &mut String) {
+    /// Of all shards.
+    fn stats(&self) -> judge::Stats {
         let mut judge = judge::Stats::default();
         for shard in 0..self.judges.len() {
             let stats = self.judge(shard).stats();
@@ -221,7 +226,25 @@ impl Judges {
             judge.open_problems += stats.open_problems;
             judge.silences += stats.silences;
             judge.memory_bytes += stats.memory_bytes;
+            judge.binding_bytes += stats.binding_bytes;
         }
+        judge
+    }
+
+    /// Names what the judges hold in the ledger.
+    pub fn report(&self, report: &mut Report) {
+        let (judge, joins) = (self.stats(), self.joins.stats());
+        let mut line = |owner, bytes: usize, count: usize| report.line(owner, bytes as u64, None, Some(count as u64));
+        line("rule bindings", judge.binding_bytes, judge.bound_pairs);
+        line("alert state", judge.memory_bytes - judge.binding_bytes, judge.open_problems);
+        line("joins", joins.memory_bytes, joins.carriers + joins.others);
+        report.line("rule set", self.rule_set_bytes.load(Ordering::Relaxed), None, None);
+        self.handover.report(report);
+    }
+
+    /// Appends what the judges hold and have done to the metrics page.
+    pub fn show(&self, page: &mut String) {
+        let judge = self.stats();
         let joins = self.joins.stats();
         push_gauge(page, "judge_bound_series", "Series with at least one rule", judge.bound_series as f64);
         push_gauge(page, "judge_bound_pairs", "Pairs of a series and a rule", judge.bound_pairs as f64);

@@ -4,13 +4,14 @@
 //! they stand still while the disk works.
 //! How: `sync` makes the log and the event queue durable each second; `flush` moves points from memory to blocks and drops
 //! what is older than the retention, when it is due, and lets silent series leave memory; `merge` merges blocks and makes
-//! roll-ups, at a pace that leaves the disk to others. A fault is told when it begins and when it is over, and tried
+//! roll-ups, at a pace that leaves the disk to others; `memory` holds the process to its budget (`pressure.rs`). A fault is told when it begins and when it is over, and tried
 //! again when it is next due.
 //! Invariants: a thread that ends by itself, by a panic, is seen by whoever awaits [`Keeper::ended`]; `stop` lets each
 //! finish what it has begun.
 
 use crate::clock;
 use crate::engine::Engine;
+use crate::pressure::{Pressure, Relief};
 use std::fmt::Display;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -46,12 +47,13 @@ struct Worker {
 }
 
 impl Keeper {
-    pub fn start(engine: Arc<Engine>) -> Keeper {
+    pub fn start(engine: Arc<Engine>, pressure: Arc<Pressure>) -> Keeper {
         let (ending, ended) = channel(1);
         let threads = vec![
             Worker::start("sync", ending.clone(), TICK, sync_work(engine.clone())),
             Worker::start("flush", ending.clone(), TICK, flush_work(engine.clone())),
-            Worker::start("merge", ending, TICK, merge_work(engine.clone())),
+            Worker::start("merge", ending.clone(), TICK, merge_work(engine.clone())),
+            Worker::start("memory", ending, TICK, memory_work(engine.clone(), pressure)),
         ];
         Keeper { engine, threads, ended }
     }
@@ -156,6 +158,15 @@ fn merge_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
         };
         merge.note(merged);
         pause
+    }
+}
+
+fn memory_work(engine: Arc<Engine>, pressure: Arc<Pressure>) -> impl FnMut() -> Duration {
+    let mut relief = Relief::new();
+    let mut fault = Fault::of("memory is short, and the store cannot give it back");
+    move || {
+        fault.note(relief.work(&pressure, &engine, clock::now()));
+        TICK
     }
 }
 

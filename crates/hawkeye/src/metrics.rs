@@ -3,11 +3,13 @@
 //! How: each area of the program has a struct of counters and registers it under a prefix; names end in their unit.
 //! Counters are atomics: counting costs an uncontended add. Values that an owner holds anyway (series, bytes) are read
 //! from it when the page is asked for, so nothing has to be kept in step.
+//! The ledger is here too, since every area that counts also holds memory: who registers counters names its memory there.
 //! Invariants: labels come from fixed sets, never from input, so the page cannot grow.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use std::sync::Mutex;
+use stdx::Ledger;
 
 /// A gauge source: appends lines of Prometheus text.
 type Source = Box<dyn Fn(&mut String) + Send + Sync>;
@@ -15,11 +17,18 @@ type Source = Box<dyn Fn(&mut String) + Send + Sync>;
 pub struct Metrics {
     registry: Mutex<Registry>,
     sources: Mutex<Vec<Source>>,
+    ledger: Ledger,
 }
 
 impl Metrics {
     pub fn new() -> Metrics {
-        Metrics { registry: Mutex::new(Registry::with_prefix("hawkeye")), sources: Mutex::new(Vec::new()) }
+        let registry = Mutex::new(Registry::with_prefix("hawkeye"));
+        Metrics { registry, sources: Mutex::default(), ledger: Ledger::new() }
+    }
+
+    /// Who holds memory, and how much.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Registers an area's counters, e.g. `metrics.register(|registry| registry.register("x", "…", x.clone()))`.
@@ -57,13 +66,20 @@ pub fn push_counter(page: &mut String, name: &str, help: &str, value: u64) {
     page.push_str(&format!("hawkeye_{name} {value}\n"));
 }
 
-fn push_family(page: &mut String, name: &str, kind: &str, help: &str) {
-    page.push_str(&format!("# HELP hawkeye_{name} {help}\n# TYPE hawkeye_{name} {kind}\n"));
+/// Appends gauges that differ in one label, whose values come from fixed sets.
+pub fn push_gauges(
+    page: &mut String,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl IntoIterator<Item = (&'static str, u64)>,
+) {
+    push_family(page, name, "gauge", help);
+    for (of, value) in values {
+        page.push_str(&format!("hawkeye_{name}{{{label}=\"{of}\"}} {value}\n"));
+    }
 }
 
-/// Resident bytes of this process, from /proc/self/statm.
-pub fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+fn push_family(page: &mut String, name: &str, kind: &str, help: &str) {
+    page.push_str(&format!("# HELP hawkeye_{name} {help}\n# TYPE hawkeye_{name} {kind}\n"));
 }

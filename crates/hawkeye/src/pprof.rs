@@ -4,16 +4,20 @@
 //! knows it finds everything where it was.
 //! How: jemalloc samples one allocation in 512 KiB with its stack (settings in .cargo/config.toml) and writes them down when
 //! asked (`pprof/heap.rs`); `stdx::cpu_samples` samples the processor. Both become a [`Profile`] with functions and lines,
-//! resolved here from the binary's own debug information, so that the reader needs nothing but the profile.
+//! resolved from the binary's own debug information (`pprof/symbols.rs`), so that the reader needs nothing but the profile.
 //! Invariants: one profile at a time, the next is told to wait; nothing is held afterwards.
 //! Memory: jemalloc's records of sampled stacks, one or two MB. Resolving reads the binary's debug information: a hundred MB for
-//! as long as the request lasts (`VmHWM` before and after), given back within seconds.
+//! as long as the request lasts, in a process of its own.
 
 mod fetch;
 mod heap;
 mod profile;
+mod symbols;
 
 pub use fetch::{PprofArgs, fetch};
+pub use symbols::{THIS_PROGRAM, serve as serve_symbols};
+
+use symbols::Resolver;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,11 +25,12 @@ use axum::extract::Query;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use profile::{Profile, Sample, names_of, resolving};
+use profile::{Profile, Sample};
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::time::Duration;
 use stdx::cpu_samples::{PERIOD, Samples, Sampling};
+use stdx::ledger::Account;
 
 /// Go's default for `profile`.
 const SECONDS_DEFAULT: u64 = 30;
@@ -44,25 +49,32 @@ struct Asked {
     format: Option<String>,
 }
 
-pub fn router() -> Router {
+pub fn router(samples: Account, resolver: Resolver) -> Router {
     Router::new()
         .route("/debug/pprof/", get(|| async { Html(INDEX) }))
-        .route("/debug/pprof/heap", get(|Query(asked)| heap("heap", heap::INUSE_SPACE, "Bytes in use", asked)))
-        .route("/debug/pprof/allocs", get(|Query(asked)| heap("allocs", heap::ALLOC_SPACE, "Bytes allocated", asked)))
-        .route("/debug/pprof/profile", get(|Query(asked)| cpu(asked)))
+        .route(
+            "/debug/pprof/heap",
+            get(move |Query(asked)| heap("heap", heap::INUSE_SPACE, "Bytes in use", asked, resolver)),
+        )
+        .route(
+            "/debug/pprof/allocs",
+            get(move |Query(asked)| heap("allocs", heap::ALLOC_SPACE, "Bytes allocated", asked, resolver)),
+        )
+        .route("/debug/pprof/profile", get(move |Query(asked)| cpu(asked, samples, resolver)))
         .route("/debug/pprof/cmdline", get(command_line))
-        .route("/debug/pprof/symbol", get(|| async { "num_symbols: 1\n" }).post(symbols))
+        .route("/debug/pprof/symbol", get(|| async { "num_symbols: 1\n" }).post(move |body| symbols(body, resolver)))
 }
 
 const INDEX: &str = include_str!("../../../web/pprof.html");
 
-async fn heap(name: &'static str, shown: usize, title: &'static str, asked: Asked) -> Response {
+async fn heap(name: &'static str, shown: usize, title: &'static str, asked: Asked, resolver: Resolver) -> Response {
     let Ok(_one) = ONE_AT_A_TIME.try_lock() else { return busy() };
-    let taken = tokio::task::spawn_blocking(move || render(&heap::profile(shown)?, asked.format.as_deref(), title));
+    let taken = move || render(&heap::profile(shown)?, asked.format.as_deref(), title, resolver);
+    let taken = tokio::task::spawn_blocking(taken);
     answer(taken.await, name)
 }
 
-async fn cpu(asked: Asked) -> Response {
+async fn cpu(asked: Asked, account: Account, resolver: Resolver) -> Response {
     let seconds = asked.seconds.unwrap_or(SECONDS_DEFAULT);
     if !(1..=SECONDS_MAX).contains(&seconds) {
         let text = format!("seconds is {seconds}; want 1 to {SECONDS_MAX}\n");
@@ -73,13 +85,16 @@ async fn cpu(asked: Asked) -> Response {
         Ok(sampling) => sampling,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot sample: {error}\n")).into_response(),
     };
+    let mut held = account.hold();
+    held.set(sampling.memory_bytes());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let taken = tokio::task::spawn_blocking(move || {
         let samples = sampling.finish();
         if samples.dropped > 0 {
             tracing::warn!(dropped = samples.dropped, "the CPU profile is cut short: ask for fewer seconds");
         }
-        render(&cpu_profile(&samples, Duration::from_secs(seconds)), asked.format.as_deref(), "CPU time")
+        let profile = cpu_profile(&samples, Duration::from_secs(seconds));
+        render(&profile, asked.format.as_deref(), "CPU time", resolver)
     });
     answer(taken.await, "profile")
 }
@@ -93,12 +108,12 @@ const SVG: &str = "image/svg+xml";
 /// Content type and body.
 type Rendered = (&'static str, Vec<u8>);
 
-fn render(profile: &Profile, format: Option<&str>, title: &str) -> anyhow::Result<Rendered> {
-    resolving(|| match format {
-        None => Ok(("application/octet-stream", profile.to_pprof()?)),
-        Some("svg") => Ok((SVG, profile.to_svg(title)?)),
+fn render(profile: &Profile, format: Option<&str>, title: &str, resolver: Resolver) -> anyhow::Result<Rendered> {
+    match format {
+        None => Ok(("application/octet-stream", profile.to_pprof(resolver)?)),
+        Some("svg") => Ok((SVG, profile.to_svg(title, resolver)?)),
         Some(other) => anyhow::bail!("format is {other:?}; want svg, or none for pprof's own"),
-    })
+    }
 }
 
 fn answer(taken: Result<anyhow::Result<Rendered>, tokio::task::JoinError>, name: &str) -> Response {
@@ -127,21 +142,23 @@ async fn command_line() -> String {
 }
 
 /// Names of addresses, `0x1+0x2` in the body, as `pprof` asks when a profile has none.
-async fn symbols(body: Bytes) -> Response {
+async fn symbols(body: Bytes, resolver: Resolver) -> Response {
     let text = String::from_utf8_lossy(&body).into_owned();
     if text.split('+').count() > SYMBOLS_MAX {
         return (StatusCode::PAYLOAD_TOO_LARGE, format!("more than {SYMBOLS_MAX} addresses\n")).into_response();
     }
-    let named = tokio::task::spawn_blocking(move || resolving(|| name_all(&text)));
+    let named = tokio::task::spawn_blocking(move || name_all(&text, resolver));
     named.await.unwrap_or_default().into_response()
 }
 
-fn name_all(text: &str) -> String {
+fn name_all(text: &str, resolver: Resolver) -> String {
+    let address = |word: &str| usize::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+    let resolved = resolver.resolve(text.trim().split('+').filter_map(address).collect());
     let mut out = String::from("num_symbols: 1\n");
     for word in text.trim().split('+') {
-        let Ok(address) = usize::from_str_radix(word.trim_start_matches("0x"), 16) else { continue };
-        if let Some(name) = names_of(address).pop() {
-            let _ = writeln!(out, "{word} {name}");
+        let frames = address(word).and_then(|address| resolved.get(&address));
+        if let Some(outermost) = frames.and_then(|frames| frames.last()) {
+            let _ = writeln!(out, "{word} {}", outermost.function);
         }
     }
     out
@@ -158,7 +175,10 @@ mod tests {
 
     async fn ask(path: &str) -> (StatusCode, Vec<u8>) {
         let request = Request::get(path).body(Body::empty()).expect("a request");
-        let response = router().oneshot(request).await.expect("infallible");
+        let response = router(Account::new("cpu samples", None), Resolver { program: None })
+            .oneshot(request)
+            .await
+            .expect("infallible");
         (response.status(), response.into_body().collect().await.expect("a body").to_bytes().to_vec())
     }
 
@@ -204,7 +224,8 @@ mod tests {
         assert_eq!(status, StatusCode::BAD_REQUEST);
         let (status, text) = ask("/debug/pprof/heap?format=png").await;
         assert!(status == StatusCode::INTERNAL_SERVER_ERROR && contains(&text, "want svg"));
-        let named = name_all(&format!("{:#x}+garbage", a_busy_function as *const () as usize + 1));
+        let named =
+            name_all(&format!("{:#x}+garbage", a_busy_function as *const () as usize + 1), Resolver { program: None });
         assert!(named.contains("a_busy_function"), "{named}");
         let (_, line) = ask("/debug/pprof/cmdline").await;
         assert!(!line.is_empty());

@@ -18,6 +18,7 @@ use axum::response::Response;
 use model::Rules;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use stdx::ledger::{Ledger, Report};
 use tokio::sync::watch;
 
 /// After a failed read of the portal; the rules in effect stay.
@@ -29,11 +30,21 @@ pub struct InEffect {
     pub rules: Rules,
     strategies_json: OnceLock<Vec<u8>>,
     expressions_json: OnceLock<Vec<u8>>,
+    rules_bytes: usize,
+    snapshot_bytes: usize,
 }
 
 impl InEffect {
     pub fn new(snapshot: Arc<Snapshot>, rules: Rules) -> InEffect {
-        InEffect { snapshot, rules, strategies_json: OnceLock::new(), expressions_json: OnceLock::new() }
+        let (rules_bytes, snapshot_bytes) = (rules.memory_bytes(), snapshot.memory_bytes());
+        let (strategies_json, expressions_json) = (OnceLock::new(), OnceLock::new());
+        InEffect { snapshot, rules, strategies_json, expressions_json, rules_bytes, snapshot_bytes }
+    }
+
+    fn report(&self, report: &mut Report) {
+        let json = [&self.strategies_json, &self.expressions_json].map(|json| json.get().map_or(0, Vec::capacity));
+        report.line("rule texts", self.rules_bytes as u64, None, Some(self.rules.hosts.len() as u64));
+        report.line("portal cache", (self.snapshot_bytes + json.iter().sum::<usize>()) as u64, None, None);
     }
 
     /// The result of `Hbs.GetStrategies`.
@@ -73,6 +84,12 @@ impl RulesTask {
         load(&engine, &snapshot, rules.clone()).await;
         let current = watch::Sender::new(Arc::new(InEffect::new(snapshot, rules)));
         Ok(RulesTask { portal, engine, changes, current })
+    }
+
+    /// Names what is kept of the portal in the ledger.
+    pub fn register_memory(&self, ledger: &Ledger) {
+        let in_effect = self.subscribe();
+        ledger.source(move |report| in_effect.borrow().report(report));
     }
 
     pub fn subscribe(&self) -> watch::Receiver<Arc<InEffect>> {

@@ -15,11 +15,13 @@ mod whole;
 
 use crate::config::{Config, Fsync, Mode, Semantics};
 use crate::engine::Engine;
-use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
+use crate::memory::{Memory, Size, resident_bytes};
+use crate::metrics::{Metrics, push_counter, push_gauge};
+use crate::pressure::Pressure;
 use crate::role::agent::AgentConfig;
 use crate::role::alarm::queue::{EventQueue, Recovered};
 use crate::role::graph::index::Index;
-use crate::{clock, pprof};
+use crate::{clock, growth, pprof};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::sync::Arc;
@@ -119,8 +121,25 @@ async fn end(what: &'static str, task: &mut JoinSet<Result<()>>, faults: &mut Ve
 }
 
 /// What is for those who run the server, whatever its roles.
-fn admin_router(metrics: &Arc<Metrics>) -> axum::Router {
-    health_router(metrics).merge(pprof::router())
+fn admin_router(metrics: &Arc<Metrics>, memory: Memory) -> axum::Router {
+    memory.show();
+    let samples = metrics.ledger().account("cpu samples", None);
+    health_router(metrics).merge(pprof::router(samples, pprof::THIS_PROGRAM)).merge(memory.router())
+}
+
+/// The account of memory, of a server with a store.
+fn memory(config: &Config, engine: &Arc<Engine>, pressure: &Arc<Pressure>, metrics: &Arc<Metrics>) -> Memory {
+    let (sized, counted, growing, budget) = (engine.clone(), engine.clone(), pressure.clone(), pressure.clone());
+    let size = move || {
+        let stats = sized.store().stats();
+        Size { series: stats.series as u64, points: stats.hot_points }
+    };
+    let growth = move || growth::section(&growing.growth_report(), &counted.store().census(growth::REPORTED));
+    Memory {
+        budget: Some(Arc::new(move || serde_json::json!(budget.report()))),
+        growth: Some(Arc::new(growth)),
+        ..Memory::new(metrics.clone(), config.memory_budget, size)
+    }
 }
 
 /// `/health` and `/metrics`, the same on api and admin.
@@ -156,7 +175,7 @@ fn open_store(config: &Config) -> Result<Store> {
             Fsync::Never => store::Fsync::Never,
         },
         series_max: config.ingest.series_max,
-        query_points_max: config.graph.query_points_max,
+        query_points_max: query_points_max(config),
         ..store::Options::default()
     };
     let (store, recovery) = Store::open(options, clock::now()).with_context(|| open_hint(dir))?;
@@ -172,11 +191,32 @@ fn open_store(config: &Config) -> Result<Store> {
     Ok(store)
 }
 
+/// An answer is in memory at once: 16 bytes a point, and its text while it is written. Of 256 MiB the default leaves half.
+const QUERY_POINT_BYTES: u64 = 128;
+
+fn query_points_max(config: &Config) -> usize {
+    let room = (config.memory_budget / QUERY_POINT_BYTES) as usize;
+    if config.graph.query_points_max > room {
+        tracing::warn!(room, "graph.query_points_max is above what memory_budget has room for, and counts as this");
+    }
+    config.graph.query_points_max.min(room)
+}
+
 fn open_hint(dir: &Path) -> String {
     format!(
         "cannot open the store in {} (is another server using it, and may this user write it? data_dir sets the directory)",
         dir.display()
     )
+}
+
+/// To be started when what the data needs is in memory.
+fn watch_memory(config: &Config, metrics: &Metrics) -> Arc<Pressure> {
+    let pressure = Arc::new(Pressure::new(config.memory_budget, clock::now()));
+    let shown = pressure.clone();
+    metrics.source(move |page| shown.show(page));
+    let told = pressure.clone();
+    metrics.ledger().source(move |report| report.line("growth", told.memory_bytes() as u64, None, None));
+    pressure
 }
 
 fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {

@@ -78,6 +78,8 @@ pub struct Stats {
     pub silences: usize,
     /// Without what all shards share: the rule set and the joins; see [`Joins::stats`] and [`RuleSet::memory_bytes`].
     pub memory_bytes: usize,
+    /// Of those: which rules each series has; the rest is the state of alarms.
+    pub binding_bytes: usize,
 }
 
 impl Judge {
@@ -361,6 +363,7 @@ impl Judge {
             open_problems: self.open_problems().count(),
             pairs_over_limit: self.pairs_over_limit,
             silences: self.silences.len(),
+            binding_bytes: self.bindings.memory_bytes(),
             memory_bytes: self.bindings.memory_bytes()
                 + self.states.memory_bytes()
                 + self.silences.memory_bytes()

@@ -167,16 +167,27 @@ impl RuleSet {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let names = |name: &str| name.len() + size_of::<(Box<str>, u32)>() + 1;
-        let expressions = self.expressions.values().flatten();
+        // A table keeps a byte besides each place, used or not.
+        let places = |capacity: usize, entry: usize| capacity * (entry + 1);
+        let names = |map: &HashMap<Box<str>, u32>| {
+            places(map.capacity(), size_of::<(Box<str>, u32)>()) + map.keys().map(|name| name.len()).sum::<usize>()
+        };
+        let filed = |by_tag: &HashMap<Box<str>, Vec<u32>>| {
+            let lists = by_tag.iter().map(|(tag, rules)| tag.len() + rules.capacity() * size_of::<u32>());
+            places(by_tag.capacity(), size_of::<(Box<str>, Vec<u32>)>()) + lists.sum::<usize>()
+        };
+        let list = size_of::<(u32, Vec<u32>)>();
         self.rules.capacity() * size_of::<Rule>()
             + self.programs.iter().map(|program| program.memory_bytes() + size_of::<Arc<Program>>()).sum::<usize>()
             + self.ids.capacity() * size_of::<RuleId>()
-            + self.metrics.keys().map(|name| names(name)).sum::<usize>()
-            + self.hosts.keys().map(|name| names(name)).sum::<usize>()
-            + self.host_lists.iter().map(|list| size_of::<HostList>() + size_of_val(&**list)).sum::<usize>()
-            + self.expression_operands.values().map(|rules| rules.capacity() * 4 + 32).sum::<usize>()
-            + expressions.map(|(tag, rules)| names(tag) + size_of::<Vec<u32>>() + rules.capacity() * 4).sum::<usize>()
+            + names(&self.metrics)
+            + names(&self.hosts)
+            + self.host_lists.capacity() * size_of::<HostList>()
+            + self.host_lists.iter().map(|list| size_of_val(&**list)).sum::<usize>()
+            + places(self.expression_operands.capacity(), list)
+            + self.expression_operands.values().map(|rules| rules.capacity() * size_of::<u32>()).sum::<usize>()
+            + places(self.expressions.capacity(), size_of::<(u32, HashMap<Box<str>, Vec<u32>>)>())
+            + self.expressions.values().map(filed).sum::<usize>()
     }
 
     pub(crate) fn has(&self, id: RuleId) -> bool {

@@ -68,6 +68,12 @@ impl EventRule {
 }
 
 impl Event {
+    /// Bytes besides its own size; the rule is shared, and whoever holds all rules counts it.
+    pub fn memory_bytes(&self) -> usize {
+        let explanation = self.explanation.as_ref().map_or(0, |explanation| explanation.memory_bytes());
+        self.endpoint.capacity() + self.tags.capacity() + explanation
+    }
+
     pub fn metric(&self) -> &str {
         match &self.rule {
             EventRule::Strategy(s) => &s.metric,

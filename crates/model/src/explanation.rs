@@ -42,6 +42,20 @@ pub struct TermExplanation {
     pub points: Vec<Point>,
 }
 
+impl Explanation {
+    pub fn memory_bytes(&self) -> usize {
+        let term = |term: &TermExplanation| {
+            let points = term.points.capacity() * size_of::<Point>();
+            term.text.capacity() + term.counter.capacity() + term.words.capacity() + points
+        };
+        size_of::<Explanation>()
+            + self.rule_version.capacity()
+            + self.closed.capacity()
+            + self.terms.capacity() * size_of::<TermExplanation>()
+            + self.terms.iter().map(term).sum::<usize>()
+    }
+}
+
 fn write_points<S: Serializer>(points: &[Point], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(points.iter().map(|point| (point.time, point.value)))
 }

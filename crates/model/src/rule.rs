@@ -6,7 +6,7 @@
 
 use crate::number::push_go_json;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -70,11 +70,49 @@ pub struct Rules {
     pub expressions: Vec<Arc<Expression>>,
 }
 
+/// The counts that stand before what an `Arc` holds.
+const ARC_BYTES: usize = 2 * size_of::<usize>();
+
+/// A node of a tree of tags has room for eleven entries; most rules ask for one to three, all in one node.
+fn tags_bytes(tags: &RuleTags) -> usize {
+    const NODE: usize = 11 * size_of::<(String, String)>() + 16;
+    let texts: usize = tags.iter().map(|(key, value)| key.capacity() + value.capacity()).sum();
+    tags.len().div_ceil(11) * NODE + texts
+}
+
+impl Template {
+    fn memory_bytes(&self) -> usize {
+        self.name.capacity() + self.creator.capacity()
+    }
+}
+
+impl Rules {
+    /// Bytes of memory; what hosts share counts once.
+    pub fn memory_bytes(&self) -> usize {
+        let (mut lists, mut strategies) = (HashSet::new(), HashSet::new());
+        let mut bytes = self.hosts.capacity() * (size_of::<(String, HostStrategies)>() + 1)
+            + self.hosts.keys().map(String::capacity).sum::<usize>()
+            + self.expressions.capacity() * size_of::<Arc<Expression>>()
+            + self.expressions.iter().map(|expression| ARC_BYTES + expression.memory_bytes()).sum::<usize>();
+        for list in self.hosts.values().filter(|list| lists.insert(Arc::as_ptr(list).cast::<u8>())) {
+            bytes += ARC_BYTES + size_of_val(&**list);
+            let new = list.iter().filter(|strategy| strategies.insert(Arc::as_ptr(strategy)));
+            bytes += new.map(|strategy| ARC_BYTES + strategy.memory_bytes()).sum::<usize>();
+        }
+        bytes
+    }
+}
+
 fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<RuleTags, D::Error> {
     Ok(Option::<RuleTags>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Strategy {
+    pub fn memory_bytes(&self) -> usize {
+        let texts = [&self.metric, &self.func, &self.operator, &self.note].map(String::capacity);
+        size_of::<Strategy>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags) + self.tpl.memory_bytes()
+    }
+
     pub fn push_json(&self, out: &mut String) {
         write!(out, "{{\"id\":{},\"metric\":", self.id).expect("String");
         push_json_string(&self.metric, out);
@@ -98,6 +136,11 @@ impl Strategy {
 }
 
 impl Expression {
+    pub fn memory_bytes(&self) -> usize {
+        let texts = [&self.metric, &self.func, &self.operator, &self.note].map(String::capacity);
+        size_of::<Expression>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags)
+    }
+
     pub fn push_json(&self, out: &mut String) {
         write!(out, "{{\"id\":{},\"metric\":", self.id).expect("String");
         push_json_string(&self.metric, out);
@@ -174,6 +217,20 @@ pub fn push_json_string(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hosts_share_counts_once() {
+        let strategy = |id| Arc::new(Strategy { id, metric: "m".repeat(1000), ..Strategy::default() });
+        let (list, other): (HostStrategies, HostStrategies) = ([strategy(1), strategy(2)].into(), [strategy(3)].into());
+        let rules = |lists: &[HostStrategies]| {
+            let host = |(i, list): (usize, &HostStrategies)| (format!("host-{i}"), list.clone());
+            Rules { hosts: lists.iter().enumerate().map(host).collect(), ..Rules::default() }.memory_bytes()
+        };
+        let (one, same, both) = (rules(&[list.clone()]), rules(&[list.clone(), list.clone()]), rules(&[list, other]));
+        assert!((2000..3000).contains(&one), "{one}");
+        assert!((one + 6..one + 100).contains(&same), "{same} after {one}: a name and a place");
+        assert!((one + 1000..one + 1500).contains(&both), "{both} after {one}");
+    }
 
     #[test]
     fn strategy_json_reads_back() {

@@ -78,6 +78,10 @@ impl Sampling {
         Ok(sampling)
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Buffer>() + self.buffer.words.len() * size_of::<usize>()
+    }
+
     pub fn finish(mut self) -> Samples {
         self.stop();
         let used = self.buffer.used.load(SeqCst).min(WORDS_MAX);

@@ -2,14 +2,19 @@
 //!
 //! Absent on purpose: clocks, threads, sockets. The one signal handler is in `cpu_samples`.
 
+pub mod c_heap;
 pub mod cpu_samples;
 pub mod crc;
 pub mod disk;
+pub mod distinct;
 pub mod fake_disk;
 pub mod interner;
+pub mod ledger;
 pub mod varint;
 
 pub use crc::crc32;
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use distinct::Distinct;
 pub use fake_disk::FakeDisk;
 pub use interner::Interner;
+pub use ledger::Ledger;

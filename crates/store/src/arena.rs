@@ -6,7 +6,7 @@
 //! straddle blocks: the rest of a full block is [`chunk::PAD`], which is zero. Free blocks are chained the same way.
 //! One size only, against size classes: most chains are empty or short (constant series need none), and a long chain
 //! loses 12 % to links and about 4 bytes a block to padding, less than half-empty large blocks would.
-//! Memory: 32 bytes per block in use; empty pages are kept for reuse until `give_back_empty_pages`; shown as `hot_bytes`.
+//! Memory: 32 bytes per block in use; empty pages are kept for reuse until `give_back_empty_pages`; shown as `hot_bytes` and in [`crate::Memory`].
 
 use crate::chunk;
 
@@ -101,6 +101,29 @@ impl Arena {
         }
     }
 
+    /// Whether most of it is free, in pages that are each in use a little: then it is worth copying what lives.
+    pub fn is_sparse(&self) -> bool {
+        let pages = self.pages.len() - self.absent.len();
+        pages > 1 && self.free.len() > pages * BLOCKS_PER_PAGE / 2
+    }
+
+    /// Copies a chain of another arena; returns its last block here.
+    pub fn copy_chain(&mut self, other: &Arena, last: u32) -> u32 {
+        let Block { before, payload } = *other.block(last);
+        // The older blocks are linked as they are met: the chain is walked once, newest first.
+        let copied = self.take(NONE);
+        self.block_mut(copied).payload = payload;
+        let (mut newer, mut older) = (copied, before);
+        while older != NONE {
+            let Block { before, payload } = *other.block(older);
+            let number = self.take(NONE);
+            self.block_mut(number).payload = payload;
+            self.block_mut(newer).before = number;
+            (newer, older) = (number, before);
+        }
+        copied
+    }
+
     pub fn memory_bytes(&self) -> usize {
         (self.pages.len() - self.absent.len()) * BLOCKS_PER_PAGE * size_of::<Block>()
             + (self.free.capacity() + self.absent.capacity()) * size_of::<u32>()
@@ -115,6 +138,25 @@ fn new_page() -> Box<[Block]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chains_are_copied_with_what_they_hold() {
+        let (mut arena, mut copy) = (Arena::default(), Arena::default());
+        let mut chains = [NONE, NONE];
+        for i in 0..1000 {
+            let chain = &mut chains[i % 2];
+            *chain = arena.take(*chain);
+            arena.block_mut(*chain).payload[0] = i as u8;
+        }
+        let payloads = |arena: &Arena, last: u32| -> Vec<u8> {
+            let before = |number: &u32| Some(arena.block(*number).before).filter(|before| *before != NONE);
+            std::iter::successors(Some(last), before).map(|number| arena.block(number).payload[0]).collect()
+        };
+        for last in chains {
+            let copied = copy.copy_chain(&arena, last);
+            assert_eq!(payloads(&copy, copied), payloads(&arena, last));
+        }
+    }
 
     #[test]
     fn empty_pages_are_given_back_and_taken_again() {

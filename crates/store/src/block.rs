@@ -160,6 +160,14 @@ struct Directory {
     kept: Box<[u8]>,
 }
 
+impl Block {
+    pub fn memory_bytes(&self) -> usize {
+        let directory = size_of_val(&*self.directory.fences) + self.directory.kept.len();
+        // The counts of an `Arc` stand before what it holds.
+        2 * size_of::<usize>() + size_of::<Block>() + self.path.capacity() + directory
+    }
+}
+
 impl Directory {
     fn page_count(&self) -> usize {
         let sections = self.fences.len();

@@ -132,6 +132,12 @@ impl Catalog {
         rollup.valid.then(|| &self.blocks[rollup.block])
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        self.blocks.capacity() * size_of::<Arc<Block>>()
+            + self.days.capacity() * size_of::<Day>()
+            + self.blocks.iter().map(|block| block.memory_bytes()).sum::<usize>()
+    }
+
     /// The time of the newest point or bucket.
     pub fn newest(&self) -> Option<u32> {
         self.newest

@@ -56,6 +56,11 @@ impl Counters {
         (self.metrics.text(metric), self.tags.text(tags))
     }
 
+    /// The text of a metric by its number, as long as some counter has it.
+    pub fn metric(&self, metric: u32) -> Option<&str> {
+        (self.metrics.holders(metric) > 0).then(|| self.metrics.text(metric))
+    }
+
     /// The counter, held once more; made now if it is new.
     pub fn acquire(&mut self, metric: &str, tags: &str) -> Result<u32> {
         if let Some(parts) = self.parts_of(metric, tags)

@@ -161,7 +161,8 @@ impl Store {
     fn write_blocks(&self) -> Result<(Vec<Block>, Vec<GroupTimes>)> {
         let dir = block_dir(&self.options);
         let mut writers = Writers { store: self, dir: &dir, by_day: BTreeMap::new() };
-        let mut newest = Vec::new();
+        let mut newest: Vec<GroupTimes> = Vec::new();
+        let mut held = self.transient.flush.hold();
         let (mut points, mut parts) = (Vec::new(), Vec::new());
         // A series that is created from here on has its points in the log's new segment.
         let groups = self.table().used_groups();
@@ -172,6 +173,12 @@ impl Store {
             for part in &parts {
                 writers.add(part, &mut points[part.range.clone()])?;
             }
+            held.at_least(
+                newest.len() * (size_of::<GroupTimes>() + size_of::<[u32; GROUP as usize]>())
+                    + points.capacity() * size_of::<(u32, f64)>()
+                    + parts.capacity() * size_of::<Part>()
+                    + writers.memory_bytes(),
+            );
         }
         let blocks = writers.finish()?;
         Ok((blocks, newest))
@@ -234,6 +241,10 @@ impl Writers<'_> {
             writer.add(part.id, part.meta, day_points)?;
         }
         Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.by_day.values().map(|writer| size_of::<Writer>() + writer.memory_bytes()).sum()
     }
 
     /// Makes all blocks durable, or none of them stays.

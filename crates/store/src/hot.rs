@@ -219,6 +219,19 @@ impl Hot {
     /// Gives back what a larger past needed.
     pub fn shrink(&mut self) {
         self.arena.give_back_empty_pages();
+        if self.arena.is_sparse() {
+            self.compact();
+        }
+    }
+
+    /// Copies the chains together: what was trimmed of many leaves holes in every page. Takes as much as what lives, meanwhile.
+    fn compact(&mut self) {
+        let mut arena = Arena::default();
+        let heads = self.groups.iter_mut().filter_map(|group| group.heads.as_deref_mut()).flatten();
+        for head in heads.filter(|head| head.meta != 0 && head.time != 0 && head.last_block != NONE) {
+            head.last_block = arena.copy_chain(&self.arena, head.last_block);
+        }
+        self.arena = arena;
     }
 
     /// The head of a series that is here.
@@ -425,9 +438,18 @@ impl Hot {
     }
 
     pub fn memory_bytes(&self) -> usize {
+        self.head_bytes() + self.chunk_bytes()
+    }
+
+    /// The heads, which know the newest point of each series.
+    pub fn head_bytes(&self) -> usize {
+        let pages = self.groups.iter().filter(|group| group.heads.is_some()).count();
+        self.groups.capacity() * size_of::<Group>() + pages * size_of::<[Head; GROUP as usize]>()
+    }
+
+    /// The points behind them.
+    pub fn chunk_bytes(&self) -> usize {
         self.arena.memory_bytes()
-            + self.groups.capacity() * size_of::<Group>()
-            + self.groups.iter().filter(|group| group.heads.is_some()).count() * size_of::<[Head; GROUP as usize]>()
             + (self.side.len() + self.side_flushing.len()) * SIDE_ENTRY_BYTES
             + self.taken_off.capacity() * 16
     }
@@ -482,7 +504,18 @@ impl Hot {
     fn trim(&mut self, slot: u32) {
         let Some(head) = self.head(slot) else { return };
         let keep_from = head.time.saturating_sub(self.windows.hot_s).min(head.flushed);
-        let kept_points = self.windows.kept_points();
+        self.trim_before(slot, keep_from, self.windows.kept_points());
+    }
+
+    /// Drops flushed points of a series that no rule looks at, whatever the hot window; what a rule that comes later asks for
+    /// at least stays.
+    pub fn trim_to_last(&mut self, slot: u32) {
+        let Some(head) = self.head(slot) else { return };
+        self.trim_before(slot, head.flushed.min(head.time), KEPT_POINTS_MIN);
+    }
+
+    /// Drops blocks of a chain that hold only points before `keep_from` and beyond the newest `kept_points`.
+    fn trim_before(&mut self, slot: u32, keep_from: u32, kept_points: usize) {
         let mut walk = self.walk(slot);
         let mut seen = 0;
         let cut = loop {

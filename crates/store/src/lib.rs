@@ -4,13 +4,14 @@
 //! Why: Open-Falcon's graph holds whole items in memory, writes one 70 KB file per series, and loses half an hour in a
 //! crash. Here a series costs about a hundred bytes, files are few and sequential, and what was acknowledged is in the log.
 //! How: in reading order below. Files only: no network, no async, no clock, no thread; time and disk are arguments.
-//! Memory: see `table`, `hot`, `arena`; shown by [`Stats`].
+//! Memory: see `table`, `hot`, `arena`; shown by [`Memory`].
 //! Formats: docs/format/{series,cold,log,chunk,block,rollup}.md.
 
 mod arena;
 mod asleep;
 mod block;
 mod catalog;
+mod census;
 pub mod chunk;
 mod cold;
 pub mod column;
@@ -21,6 +22,7 @@ mod flush;
 pub mod fuzzing;
 mod hot;
 mod log;
+mod memory;
 mod merge;
 mod names;
 mod options;
@@ -38,9 +40,11 @@ mod store;
 mod table;
 mod warm;
 
+pub use census::{Census, Most};
 pub use error::Error;
 pub use flush::Tick;
 pub use log::Fsync;
+pub use memory::Memory;
 pub use merge::Merged;
 pub use names::Finder;
 pub use options::Options;
@@ -48,7 +52,7 @@ pub use query::Query;
 pub use rows::{Cf, Grid};
 pub use search::{CounterQuery, CounterRow, EndpointQuery, SeriesInfo};
 pub use shard::{Observer, ShardView};
-pub use sleep::Slept;
+pub use sleep::{IsNeeded, Slept};
 pub use stats::{KindStats, Stats};
 pub use store::{Appended, Recovery, Store};
 pub use table::{Found, STEP_MAX, TEXT_MAX};

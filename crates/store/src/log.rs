@@ -210,6 +210,15 @@ impl Log {
         Ok(())
     }
 
+    /// What is remembered of segments; the bytes of a batch are its caller's.
+    pub fn memory_bytes(&self) -> usize {
+        let writer = self.writer();
+        // A node of the tree has room for eleven entries and is half full at least.
+        let full = writer.full.len() * 2 * size_of::<(u64, u64)>();
+        let unsynced = writer.unsynced.capacity() * size_of::<(PathBuf, Arc<dyn DiskFile>)>();
+        full + unsynced + writer.unsynced.iter().map(|(path, _)| path.capacity()).sum::<usize>()
+    }
+
     /// Bytes and number of all segments.
     pub fn size(&self) -> (u64, usize) {
         let writer = self.writer();

@@ -86,6 +86,13 @@ impl Store {
         Ok(id)
     }
 
+    /// Whether a series is in memory; one that sleeps or is new is not.
+    pub fn is_awake(&self, key: SeriesKey<'_>) -> bool {
+        let table = self.table();
+        let place = table.place_of(key.endpoint);
+        place.is_some_and(|place| table.find_drowsy_of(place, key.metric, key.tags.as_str()).is_some())
+    }
+
     /// A series of the table; one that was about to fall asleep is kept awake.
     fn find_awake(&self, key: SeriesKey<'_>) -> Option<SeriesId> {
         let (found, is_drowsy) = {

@@ -21,6 +21,7 @@ use model::{Point, SeriesId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use stdx::Disk;
+use stdx::ledger::Held;
 
 /// Blocks that one query holds open: a day before it is merged has a dozen, a month of roll-ups four.
 const READERS_MAX: usize = 64;
@@ -58,12 +59,22 @@ struct Memory {
 }
 
 /// Open blocks, so that a query for many series opens each once.
-#[derive(Default)]
 struct Readers {
     open: Vec<Reader>,
+    held: Held,
 }
 
 impl Readers {
+    fn new(store: &Store) -> Readers {
+        Readers { open: Vec::new(), held: store.transient.reads.hold() }
+    }
+
+    /// Tells the ledger what the query holds, its points besides.
+    fn tell(&mut self, points: usize) {
+        let open: usize = self.open.iter().map(|reader| size_of::<Reader>() + reader.memory_bytes()).sum();
+        self.held.set(open + points * size_of::<(u32, f64)>());
+    }
+
     fn of(&mut self, disk: &dyn Disk, block: &Arc<Block>) -> Result<&mut Reader> {
         if let Some(i) = self.open.iter().position(|reader| Arc::ptr_eq(&reader.block, block)) {
             return Ok(&mut self.open[i]);
@@ -86,7 +97,7 @@ impl Store {
         let (from, to) = (from.max(0) as u32, to.min(i64::from(u32::MAX)) as u32);
         let view = self.view(found.id, from, to);
         let mut points = Vec::new();
-        self.points(&mut Readers::default(), &view, from, to, &mut points)?;
+        self.points(&mut Readers::new(self), &view, from, to, &mut points)?;
         out.extend(points.iter().map(|(time, value)| Point { time: i64::from(*time), value: *value }));
         Ok(())
     }
@@ -97,12 +108,12 @@ impl Store {
 
     /// What there is of a series within [from, to]. Memory first: what leaves it meanwhile is in the blocks.
     fn view(&self, id: SeriesId, from: u32, to: u32) -> View {
-        let memory = self.memory(id, from, to);
+        let memory = self.in_memory(id, from, to);
         View { id, memory, catalog: self.blocks() }
     }
 
     /// Copies what memory has: first the chain, oldest first, then late points.
-    fn memory(&self, id: SeriesId, from: u32, to: u32) -> Memory {
+    fn in_memory(&self, id: SeriesId, from: u32, to: u32) -> Memory {
         let (hot, slot) = self.shards.lock_of(id);
         let newest_first = hot.walk(slot).take_while(|(time, _)| *time >= from).filter(|(time, _)| *time <= to);
         let mut points: Vec<(u32, f64)> = newest_first.collect();
@@ -123,6 +134,7 @@ impl Store {
         }
         out.extend(view.memory.points.iter().filter(|(time, _)| (from..=to).contains(time)));
         keep_first_of_equal_times(out, start);
+        readers.tell(out.capacity() + view.memory.points.capacity());
         self.check_size(out.len() - start)
     }
 
@@ -147,7 +159,7 @@ impl Store {
     /// the newest points are always seen.
     pub fn query(&self, found: Found, query: &Query) -> Result<Grid> {
         self.check_size(query.rows(found))?;
-        self.grid(&mut Readers::default(), found, query)
+        self.grid(&mut Readers::new(self), found, query)
     }
 
     /// Many series in one call, one after the other: `each` gets the position in `series` and what `query` would answer, and
@@ -161,7 +173,7 @@ impl Store {
     ) -> Result<()> {
         let rows = series.iter().map(|found| query.rows(*found)).fold(0, usize::saturating_add);
         self.check_size(rows)?;
-        let mut readers = Readers::default();
+        let mut readers = Readers::new(self);
         for (i, found) in series.iter().enumerate() {
             if !each(i, self.grid(&mut readers, *found, query)) {
                 break;

@@ -207,6 +207,10 @@ impl SeriesFile {
         Ok(())
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     pub fn bytes(&self) -> u64 {
         self.len
     }

@@ -11,6 +11,8 @@
 //! Until the note of step 3 the table has them after a restart; from then on the run does. The head goes before the note is
 //! written: so no point was ever acknowledged for a series that the file calls asleep. A batch that was on its way for longer
 //! than the grace meets an unknown id, and must be sent again.
+//! Where memory is short ([`Store::sleep_early`]) the looks are frequent, the grace is short, and what nobody needs may sleep
+//! when it has missed [`EARLY_STEPS`] points: a tag with a request's id makes series of one point each, by the thousand.
 //! A look also merges runs when there are many, drops those whose points have all expired, and writes the series file anew
 //! when most of it is dead.
 //! Invariants: one call works at a time; the table is locked for stretches of some thousand steps only.
@@ -32,11 +34,23 @@ use std::sync::{Arc, PoisonError};
 /// How long a batch may be on its way from the door to the hot chunk: such a batch takes milliseconds.
 const GRACE_S: i64 = 60;
 
+/// The same where memory is short: who was longer on the way is told to send again.
+const EARLY_GRACE_S: i64 = 10;
+
+/// Points that a series must have missed to sleep early: one may be late, and times are aligned downwards.
+const EARLY_STEPS: i64 = 3;
+
+/// No silence is shorter than this, whatever the step: a sender that is restarted.
+const EARLY_SILENCE_MIN_S: i64 = 120;
+
 /// Between two looks. Silence is counted in days.
 const LOOK_S: i64 = 1800;
 
 /// Series per run: its names are sorted in memory, some 10 MB.
 const SLICE: usize = 1 << 17;
+
+/// The same where memory is short.
+const EARLY_SLICE: usize = 1 << 14;
 
 /// Series that are noted under one lock of the series file, and names copied under one of the table.
 const STRETCH: usize = 1024;
@@ -53,13 +67,46 @@ pub(crate) struct State {
     /// Ascending.
     drowsy: Vec<SeriesId>,
     drowsy_since: i64,
-    /// Up to when the drowsy ones are silent.
-    limit: u32,
+    /// What the drowsy ones are silent by.
+    silence: Silence,
 }
+
+/// How long a series must be silent to leave memory.
+#[derive(Clone, Copy, PartialEq)]
+enum Silence {
+    /// Since this time.
+    Since(u32),
+    /// For some steps, counted back from this time.
+    Early(i64),
+}
+
+impl Silence {
+    /// A series of this step must be silent since then.
+    fn limit(self, step: u32) -> u32 {
+        match self {
+            Silence::Since(limit) => limit,
+            Silence::Early(data_now) => {
+                let silence = (i64::from(step) * EARLY_STEPS).max(EARLY_SILENCE_MIN_S);
+                u32::try_from(data_now - silence).unwrap_or(0)
+            }
+        }
+    }
+
+    fn is_early(self) -> bool {
+        matches!(self, Silence::Early(_))
+    }
+}
+
+/// Says of which series somebody needs the points in memory. Called with the shard of the series locked: it must not take
+/// that lock, nor call what takes one of the store.
+pub type IsNeeded<'a> = &'a dyn Fn(SeriesId) -> bool;
+
+/// Nobody needs any.
+const UNNEEDED: IsNeeded<'static> = &|_| false;
 
 impl State {
     pub fn new(next_sequence: u64, now: i64) -> State {
-        State { next_sequence, next_look: now, drowsy: Vec::new(), drowsy_since: now, limit: 0 }
+        State { next_sequence, next_look: now, drowsy: Vec::new(), drowsy_since: now, silence: Silence::Since(0) }
     }
 
     /// A clock that was ahead and is set back must not put off what is due.
@@ -99,22 +146,82 @@ impl Store {
         state.follow_clock(now);
         let mut slept = Slept::default();
         if !state.drowsy.is_empty() && now >= state.drowsy_since + GRACE_S {
-            slept.asleep = self.fall_asleep(&mut state, now, each)?;
+            if state.silence.is_early() {
+                // Memory is not short any more.
+                self.stay_awake(&mut state);
+            } else {
+                slept.asleep = self.fall_asleep(&mut state, now, UNNEEDED, each)?;
+            }
         }
         if now >= state.next_look && state.drowsy.is_empty() {
             if self.options.silent_s > 0 {
-                self.look(&mut state, now)?;
+                let limit = u32::try_from(self.data_now(now) - self.options.silent_s);
+                self.look(&mut state, Silence::Since(limit.unwrap_or(0)), now, UNNEEDED)?;
             }
-            if self.table().dead() > 0 {
-                self.sweep_table();
-            }
-            self.merge_runs(now)?;
-            self.compact_series_file()?;
+            self.tidy_names(now)?;
             // Else the next call tries again.
             state.next_look = now + LOOK_S;
         }
         slept.drowsy = state.drowsy.len();
         Ok(slept)
+    }
+
+    /// As `sleep_silent`, where memory is short: call each few seconds, after a flush. Series that nobody needs leave memory when
+    /// they have missed [`EARLY_STEPS`] points, also if `silent_s` keeps all.
+    pub fn sleep_early(
+        &self,
+        now: i64,
+        is_needed: IsNeeded<'_>,
+        each: &mut dyn FnMut(SeriesId, SeriesKey<'_>),
+    ) -> Result<Slept> {
+        let mut state = lock(&self.sleep);
+        state.follow_clock(now);
+        let mut slept = Slept::default();
+        let (grace, is_needed_now) =
+            if state.silence.is_early() { (EARLY_GRACE_S, is_needed) } else { (GRACE_S, UNNEEDED) };
+        if !state.drowsy.is_empty() && now >= state.drowsy_since + grace {
+            slept.asleep = self.fall_asleep(&mut state, now, is_needed_now, each)?;
+        }
+        if state.drowsy.is_empty() {
+            let silence = Silence::Early(self.data_now(now));
+            self.look(&mut state, silence, now, is_needed)?;
+            self.tidy_names(now)?;
+        }
+        slept.drowsy = state.drowsy.len();
+        Ok(slept)
+    }
+
+    /// Lets go of the points in memory that are in blocks and that nobody needs, but for the last few of each series. Queries
+    /// find them on the disk.
+    pub fn trim_unneeded(&self, is_needed: IsNeeded<'_>) {
+        let geometry = self.shards.geometry;
+        let groups = self.table().used_groups();
+        for first in groups.into_iter().map(|group| SeriesId(group * GROUP)) {
+            let mut hot = self.shards.lock(geometry.shard_of(first));
+            for id in (first.0..).take(GROUP as usize).map(SeriesId) {
+                let slot = geometry.slot_of(id);
+                if hot.meta(slot).is_some() && !is_needed(id) {
+                    hot.trim_to_last(slot);
+                }
+            }
+        }
+        self.shards.iter().for_each(|mut hot| hot.shrink());
+    }
+
+    /// Clears away what series that left the table leave behind there, in runs and in the series file.
+    fn tidy_names(&self, now: i64) -> Result<()> {
+        if self.table().dead() > 0 {
+            self.sweep_table();
+        }
+        self.merge_runs(now)?;
+        self.compact_series_file()
+    }
+
+    fn stay_awake(&self, state: &mut State) {
+        for ids in std::mem::take(&mut state.drowsy).chunks(STRETCH) {
+            let mut table = self.table_mut();
+            ids.iter().for_each(|id| _ = table.set_drowsy(*id, false));
+        }
     }
 
     /// The clock, or the newest data where the clock is ahead of it: a clock that jumps must not put a fleet to sleep.
@@ -124,22 +231,26 @@ impl Store {
         if newest == 0 { now } else { now.min(i64::from(newest)) }
     }
 
-    fn look(&self, state: &mut State, now: i64) -> Result<()> {
-        let limit = self.data_now(now) - self.options.silent_s;
-        let Ok(limit) = u32::try_from(limit) else { return Ok(()) };
-        (state.limit, state.drowsy_since) = (limit, now);
+    fn look(&self, state: &mut State, silence: Silence, now: i64, is_needed: IsNeeded<'_>) -> Result<()> {
+        (state.silence, state.drowsy_since) = (silence, now);
+        let slice = if silence.is_early() { EARLY_SLICE } else { SLICE };
         let geometry = self.shards.geometry;
         let groups = self.table().used_groups();
         let mut groups = groups.into_iter().peekable();
         while groups.peek().is_some() {
             let mut silent = Vec::new();
-            while silent.len() < SLICE
+            while silent.len() < slice
                 && let Some(group) = groups.next()
             {
                 let first = SeriesId(group * GROUP);
                 let mut hot = self.shards.lock(geometry.shard_of(first));
                 let ids = (first.0..).take(GROUP as usize).map(SeriesId);
-                silent.extend(ids.filter_map(|id| Some((id, hot.may_sleep(geometry.slot_of(id), limit, now)?))));
+                silent.extend(ids.filter_map(|id| {
+                    let slot = geometry.slot_of(id);
+                    let limit = silence.limit(hot.meta(slot)?.step);
+                    let newest = hot.may_sleep(slot, limit, now)?;
+                    (!is_needed(id)).then_some((id, newest))
+                }));
             }
             if silent.is_empty() {
                 continue;
@@ -202,11 +313,17 @@ impl Store {
     }
 
     /// Returns how many of the drowsy series sleep now. On an error those that are left stay drowsy, and are tried again.
-    fn fall_asleep(&self, state: &mut State, now: i64, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>)) -> Result<usize> {
+    fn fall_asleep(
+        &self,
+        state: &mut State,
+        now: i64,
+        is_needed: IsNeeded<'_>,
+        each: &mut dyn FnMut(SeriesId, SeriesKey<'_>),
+    ) -> Result<usize> {
         let drowsy = std::mem::take(&mut state.drowsy);
         let mut asleep = 0;
         for (i, ids) in drowsy.chunks(STRETCH).enumerate() {
-            match self.fall_asleep_together(ids, state, now, each) {
+            match self.fall_asleep_together(ids, state, now, is_needed, each) {
                 Ok(count) => asleep += count,
                 Err(error) => {
                     state.drowsy.extend_from_slice(&drowsy[i * STRETCH..]);
@@ -226,6 +343,7 @@ impl Store {
         ids: &[SeriesId],
         state: &mut State,
         now: i64,
+        is_needed: IsNeeded<'_>,
         each: &mut dyn FnMut(SeriesId, SeriesKey<'_>),
     ) -> Result<usize> {
         // Held all along, so that nobody creates one of these in between.
@@ -237,15 +355,15 @@ impl Store {
                 let slot = self.shards.geometry.slot_of(*id);
                 // It was removed, or created again.
                 let Some(meta) = self.table().meta(*id).filter(|_| self.table().is_drowsy(*id)) else { continue };
-                match hot.may_sleep(slot, state.limit, now) {
-                    Some(newest) => {
+                match hot.may_sleep(slot, state.silence.limit(meta.step), now) {
+                    Some(newest) if !is_needed(*id) => {
                         hot.remove(slot);
                         gone.push((*id, meta, newest));
                     }
                     // A flush is on its way: the next call sees.
                     None if hot.is_flushing() => state.drowsy.push(*id),
-                    // A point came.
-                    None => {
+                    // A point came, or a rule.
+                    _ => {
                         self.table_mut().set_drowsy(*id, false);
                     }
                 }

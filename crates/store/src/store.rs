@@ -16,6 +16,7 @@ use crate::cold::{self, Run};
 use crate::error::{Error, Result};
 use crate::hot::{Hot, Outcome, Windows};
 use crate::log::{self, Fsync, Log};
+use crate::memory::Transient;
 use crate::merge::Doomed;
 use crate::names::{self, SeriesWriter};
 use crate::options::Options;
@@ -32,6 +33,10 @@ use stdx::{Disk, RealDisk};
 /// A disk that takes neither log nor blocks for long may cost this many times `flush_bytes`: one for what waits for the
 /// next flush in any case, one for the fault.
 const UNFLUSHED_FACTOR: usize = 2;
+
+/// Samples whose buffers an append leaves for the next one; an agent sends some hundred at once. A sample is 25 bytes in the
+/// log at most.
+const SAMPLES_KEPT: usize = 4096;
 
 pub struct Store {
     pub(crate) options: Options,
@@ -61,6 +66,7 @@ pub struct Store {
     pub(crate) flush_wanted: AtomicBool,
     pub(crate) counters: Counters,
     scratch: Mutex<Vec<Scratch>>,
+    pub(crate) transient: Transient,
     _lock: Box<dyn Any + Send + Sync>,
 }
 
@@ -72,6 +78,18 @@ struct Scratch {
     order: Vec<u32>,
     /// Where each shard's part of `order` begins.
     starts: Vec<u32>,
+}
+
+impl Scratch {
+    /// A huge batch must not leave its buffers behind for all that come.
+    fn give_back(&mut self) {
+        self.bytes.shrink_to(SAMPLES_KEPT * 25);
+        self.order.shrink_to(SAMPLES_KEPT);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + (self.order.capacity() + self.starts.capacity()) * size_of::<u32>()
+    }
 }
 
 #[derive(Default)]
@@ -192,6 +210,7 @@ impl Store {
             flush_wanted: AtomicBool::new(false),
             counters,
             scratch: Mutex::new(Vec::new()),
+            transient: Transient::default(),
             _lock: lock,
             options,
         };
@@ -204,6 +223,7 @@ impl Store {
         let mut scratch = lock(&self.scratch).pop().unwrap_or_default();
         let mut appended = Appended::default();
         let result = self.append_with(samples, now, observer, &mut scratch, &mut appended);
+        scratch.give_back();
         lock(&self.scratch).push(scratch);
         let counters = &self.counters;
         let counts = [
@@ -328,6 +348,11 @@ impl Store {
         }
     }
 
+    /// The most series that may be awake.
+    pub fn series_max(&self) -> u32 {
+        self.options.series_max
+    }
+
     pub fn shard_of(&self, id: SeriesId) -> usize {
         self.shards.geometry.shard_of(id)
     }
@@ -338,6 +363,12 @@ impl Store {
         let shard = geometry.shard_of(id);
         let hot = self.shards.lock(shard);
         look(&ShardView { hot: &hot, table: &self.table, geometry, shard })
+    }
+
+    /// Gives back what is not in use now: buffers of batches, and what a larger past left in the shards.
+    pub fn shrink(&self) {
+        lock(&self.scratch).clear();
+        self.shards.iter().for_each(|mut hot| hot.shrink());
     }
 
     /// Whether an append waits until the disk has it: not something to do on an async worker.
@@ -374,6 +405,12 @@ impl Store {
 
     pub(crate) fn series_bytes(&self) -> u64 {
         self.series().file.bytes()
+    }
+
+    /// The buffers that appends and changes of names wait with for their next call.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        let scratch: usize = lock(&self.scratch).iter().map(Scratch::memory_bytes).sum();
+        scratch + self.series().file.memory_bytes() + self.log.memory_bytes()
     }
 
     pub(crate) fn series(&self) -> MutexGuard<'_, SeriesWriter> {

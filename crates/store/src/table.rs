@@ -191,6 +191,11 @@ impl Table {
         if self.names.holders(place) > 0 { self.names.text(place) } else { "" }
     }
 
+    /// How many living series the endpoint in a place has.
+    pub fn live_of(&self, place: u32) -> u32 {
+        self.endpoints[place as usize].live
+    }
+
     pub fn endpoint_number(&self, place: u32) -> u32 {
         self.endpoints[place as usize].number
     }
@@ -486,13 +491,21 @@ impl Table {
     }
 
     pub fn memory_bytes(&self) -> usize {
+        self.text_bytes() + self.index_bytes()
+    }
+
+    /// Each distinct text of endpoints, metrics and tags, and the counters made of them.
+    pub fn text_bytes(&self) -> usize {
+        self.names.memory_bytes() + self.counters.memory_bytes()
+    }
+
+    /// The series themselves: their records and what finds them.
+    pub fn index_bytes(&self) -> usize {
         let page = size_of::<[Record; GROUP as usize]>();
         let pages = self.groups.iter().filter(|group| group.records.is_some()).count();
         let removed = self.groups.iter().filter(|group| group.removed.is_some()).count();
         let lists = self.dead.capacity() + self.dirty_endpoints.capacity() + self.dirty_counters.capacity();
-        self.names.memory_bytes()
-            + self.counters.memory_bytes()
-            + self.endpoints.capacity() * size_of::<Endpoint>()
+        self.endpoints.capacity() * size_of::<Endpoint>()
             + self.by_number.len() * NUMBER_BYTES
             + self.groups.capacity() * size_of::<Group>()
             + pages * page

@@ -70,12 +70,19 @@ fn append_round(store: &Store, round: i64, batch: &mut Vec<Sample>, tails: &mut 
     }
 }
 
+/// What the store says that it holds.
+fn told(store: &Store) -> i64 {
+    let store::Memory { texts, index, heads, chunks, log, catalog, asleep, flush, merge, reads } = store.memory();
+    let lasting = texts + index + heads + chunks + log + catalog + asleep;
+    lasting as i64 + (flush + merge + reads) as i64
+}
+
 #[test]
 fn no_allocation_per_point_and_few_bytes_per_series() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let options = Options { dir: dir.path().to_path_buf(), ..Options::default() };
     let (store, _) = Store::open(options, START).expect("opens");
-    let before = BYTES.load(Relaxed);
+    let (before, told_before) = (BYTES.load(Relaxed), told(&store));
     for host in 0..HOSTS {
         for metric in 0..METRICS {
             let (endpoint, metric) =
@@ -99,6 +106,10 @@ fn no_allocation_per_point_and_few_bytes_per_series() {
     println!("{made} allocations for {points} points (arena pages, log segments)");
     println!("{:.1} bytes per series with 60 points each", (BYTES.load(Relaxed) - before) as f64 / series);
     println!("{:?}", store.stats());
+    println!("{:?}", store.memory());
+    let (taken, told) = (BYTES.load(Relaxed) - before, told(&store) - told_before);
+    println!("{told} of {taken} bytes are told");
+    assert!((taken - told).abs() * 50 < taken, "more than 2 % off");
     // Arena pages hold 2,048 blocks, a log segment 16 MiB: some dozens of allocations, none of them per point or batch.
     assert!(made < 200, "{made} allocations");
     assert!(made < u64::from(HOSTS) * 20 / 5, "fewer than a fifth of the batches");

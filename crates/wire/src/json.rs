@@ -59,6 +59,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// What it keeps for the next text.
+    pub fn memory_bytes(&self) -> usize {
+        self.text.capacity()
+    }
+
     pub fn new() -> Scratch {
         Scratch::default()
     }

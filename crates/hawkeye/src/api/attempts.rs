@@ -7,7 +7,8 @@
 //! Memory: one entry per user with recent failures, at most [`NAMES_MAX`]; past it full entries go, then all do.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use stdx::Ledger;
 
 /// A person who mistypes needs a handful.
 const BURST: i64 = 10;
@@ -50,6 +51,17 @@ impl Attempts {
     /// The password was right: `name` gets all attempts back.
     pub fn succeeded(&self, name: &str) {
         self.lock().remove(&name.to_lowercase());
+    }
+
+    /// Names them in the ledger.
+    pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
+        let attempts = self.clone();
+        ledger.source(move |report| {
+            let by_name = attempts.lock();
+            let names: usize = by_name.keys().map(String::capacity).sum();
+            let bytes = names + by_name.capacity() * (size_of::<(String, Left)>() + 1);
+            report.line("logins", bytes as u64, None, Some(by_name.len() as u64));
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Left>> {

@@ -17,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
+use stdx::ledger::Account;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -41,6 +42,9 @@ pub trait Protocol: Send + 'static {
     /// The connection is idle from now on: gives up what is needed only while messages come.
     fn idle(&mut self);
 
+    /// What it remembers between messages, besides its own size.
+    fn memory_bytes(&self) -> usize;
+
     /// Appends what tells the peer why its connection is closed, if there is a way to.
     fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>);
 }
@@ -51,6 +55,8 @@ pub struct RpcLimits {
     pub message_timeout: Duration,
     pub budget: Budget,
     pub metrics: RpcMetrics,
+    /// What connections hold besides messages.
+    pub connections: Account,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -88,6 +94,7 @@ pub async fn connection<P: Protocol>(
     limits: RpcLimits,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let mut held = limits.connections.hold();
     loop {
         tokio::select! {
             biased;
@@ -97,7 +104,10 @@ pub async fn connection<P: Protocol>(
         let share = limits.budget.take(BUFFER_FIRST).await;
         // Boxed, so that an idle connection's task does not hold the room that a busy one needs.
         match Box::pin(burst(&mut stream, &mut protocol, &limits, share)).await {
-            Ok(Next::Idle) => protocol.idle(),
+            Ok(Next::Idle) => {
+                protocol.idle();
+                held.set(protocol.memory_bytes());
+            }
             Ok(Next::Closed) => return,
             Err(fault) => {
                 limits.metrics.fault(name, fault.reason);

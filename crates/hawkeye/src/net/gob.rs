@@ -56,6 +56,10 @@ impl<S: Service> Protocol for Gob<S> {
         self.session.scratch = GobScratch::new();
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.session.decoder.memory_bytes() + self.session.scratch.memory_bytes()
+    }
+
     /// As the answer to the call that could not be read: its number is not known, but Go's clients count.
     fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>) {
         self.session.encoder.error(out, "", self.next_seq, text);
@@ -87,8 +91,7 @@ mod tests {
             }
             assert!(rest.is_empty());
             gob.idle();
-            let held =
-                size_of::<Gob<Nothing>>() + gob.session.decoder.memory_bytes() + gob.session.scratch.memory_bytes();
+            let held = size_of::<Gob<Nothing>>() + gob.memory_bytes();
             println!("{name}: {held} bytes");
             assert!(held <= 1024, "{name}: {held} bytes");
         }

@@ -7,14 +7,20 @@
 use super::budget::Budget;
 use super::listen::{Limits, serve};
 use axum::Router;
-use axum::body::Body;
-use axum::extract::ConnectInfo;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::Response;
 use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
+use stdx::ledger::{Account, Held};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::Layer;
@@ -23,6 +29,8 @@ use tower::Layer;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Buffer of one connection for the head; hyper's default of 400 KiB is far above what any client of ours sends.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// What a connection holds while it is open: hyper's buffers for a head and for an answer's, 8 KiB each.
+const CONNECTION_BYTES: usize = 16 << 10;
 /// Steps in which a body is counted: a few per usual body, small beside the budget.
 const COUNTED_BLOCK: usize = 4 << 10;
 
@@ -34,13 +42,23 @@ pub async fn serve_router(
     shutdown: watch::Receiver<bool>,
     router: Router,
 ) {
+    let http = limits.http.clone();
+    let router = router.layer(middleware::map_response_with_state(http.clone(), counted));
     serve(name, listener, limits, shutdown.clone(), |stream, peer| {
-        connection(stream, peer, router.clone(), shutdown.clone())
+        connection(stream, peer, router.clone(), http.clone(), shutdown.clone())
     })
     .await;
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut shutdown: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    http: Account,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut held = http.hold();
+    held.set(CONNECTION_BYTES);
     let service = TowerToHyperService::new(axum::Extension(ConnectInfo(peer)).layer(router));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -58,6 +76,39 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut shu
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+/// Counts the body of an answer until it is sent.
+async fn counted(State(http): State<Account>, response: Response) -> Response {
+    let bytes = response.body().size_hint().exact().unwrap_or(0);
+    let mut held = http.hold();
+    held.set(bytes as usize);
+    response.map(|body| Body::new(CountedBody { body, _held: held }))
+}
+
+struct CountedBody {
+    body: Body,
+    _held: Held,
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

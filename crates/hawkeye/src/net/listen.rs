@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use stdx::ledger::Account;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,9 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 /// it waits a second or more for its next SYN (10,000 connections took 43 s, a third of a second with 4096). The system
 /// lowers it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
+/// What a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver, its permits.
+/// Measured with some thousand idle ones.
+const CONNECTION_BYTES: usize = 512;
 /// Pause after `accept` fails, which it does when descriptors run out; trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -70,6 +74,10 @@ pub struct Limits {
     /// Empty allows everybody.
     pub allow: Arc<[Network]>,
     pub metrics: ConnectionMetrics,
+    /// What connections hold besides messages.
+    pub connections: Account,
+    /// What HTTP holds of requests and answers.
+    pub http: Account,
 }
 
 /// Binds `address`, the value of the configuration key `listen.<key>`.
@@ -155,9 +163,11 @@ pub async fn serve<H, F>(
         open.inc();
         let counted = Counted(open.clone());
         let connection = handle(stream, peer);
+        let mut held = limits.connections.hold();
+        held.set(size_of_val(&connection) + CONNECTION_BYTES);
         tasks.spawn(async move {
             connection.await;
-            drop((counted, slot, place));
+            drop((counted, held, slot, place));
         });
     }
     drop(listener);

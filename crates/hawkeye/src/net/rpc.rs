@@ -51,6 +51,10 @@ impl<S: Service> Protocol for JsonRpc<S> {
         self.scratch = Scratch::new();
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.scratch.memory_bytes()
+    }
+
     fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>) {
         jsonrpc::write_error(out, b"null", text);
     }

@@ -34,6 +34,7 @@ use sqlx::{Sqlite, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use stdx::Ledger;
 use tokio::sync::watch;
 
 /// Readers do not block each other in WAL mode; writers take turns anyway. Four covers alarm, hbs and two API requests.
@@ -72,6 +73,15 @@ impl Portal {
 
     pub fn pool(&self) -> &SqlitePool {
         &self.pool
+    }
+
+    /// Names what SQLite holds in the ledger: of the C library's heap, in all connections of the process.
+    pub fn register_memory(ledger: &Ledger) {
+        ledger.source(|report| {
+            // SAFETY: it only reads a counter, under a lock of SQLite's own.
+            let bytes = unsafe { libsqlite3_sys::sqlite3_memory_used() };
+            report.elsewhere("portal database", bytes.max(0) as u64, None);
+        });
     }
 
     /// Begins a transaction that may write. It takes SQLite's write lock at once: a transaction that reads first and

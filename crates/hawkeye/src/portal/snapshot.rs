@@ -52,10 +52,39 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        let ids = size_of::<i64>();
+        let host =
+            |host: &HostRow| host.hostname.capacity() + (host.groups.capacity() + host.templates.capacity()) * ids;
+        let template = |template: &model::Template| template.name.capacity() + template.creator.capacity();
+        let dirs = |dirs: &Vec<String>| {
+            dirs.capacity() * size_of::<String>() + dirs.iter().map(String::capacity).sum::<usize>()
+        };
+        self.hosts.capacity() * size_of::<HostRow>()
+            + self.hosts.iter().map(host).sum::<usize>()
+            + places(&self.templates)
+            + self.templates.values().map(template).sum::<usize>()
+            + places(&self.parents)
+            + self.strategies.capacity() * size_of::<Strategy>()
+            + self.strategies.iter().map(Strategy::text_bytes).sum::<usize>()
+            + places(&self.by_template)
+            + self.by_template.values().map(|list| list.capacity() * size_of::<usize>()).sum::<usize>()
+            + self.expressions.capacity() * size_of::<Expression>()
+            + self.expressions.iter().map(Expression::text_bytes).sum::<usize>()
+            + self.paused.capacity() * ids
+            + places(&self.plugin_dirs)
+            + self.plugin_dirs.values().map(dirs).sum::<usize>()
+    }
+
     pub(super) fn host(&self, hostname: &str) -> Option<&HostRow> {
         let at = self.hosts.binary_search_by(|host| host.hostname.as_str().cmp(hostname)).ok()?;
         Some(&self.hosts[at])
     }
+}
+
+/// A table keeps a byte besides each place, used or not.
+fn places<K, V>(map: &HashMap<K, V>) -> usize {
+    map.capacity() * (size_of::<(K, V)>() + 1)
 }
 
 async fn load(connection: &mut SqliteConnection) -> sqlx::Result<Snapshot> {

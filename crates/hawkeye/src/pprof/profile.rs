@@ -2,18 +2,18 @@
 //!
 //! Why not the usual crate: it knows one figure per stack, where `go tool pprof` wants four of a heap, and leaves the
 //! allocator's own frames in, so that `top` names nothing but the allocator.
-//! How: each address is resolved once, with the calls that were inlined there; the innermost frames that belong to the
+//! How: each address is resolved once (`symbols.rs`), with the calls that were inlined there; the innermost frames that belong to the
 //! allocator are cut off; then the message is written field by field, which is a page of code.
 //! Format: github.com/google/pprof, proto/profile.proto; gzipped. Numbers below are its field numbers.
-//! Memory: the stacks and their texts, and what `backtrace` reads of the binary, given back by [`resolving`].
+//! Memory: the stacks and their texts.
 
+use super::symbols::{Frame, Resolved, Resolver};
 use anyhow::Result;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
-use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stdx::varint::push_u64;
 
@@ -37,45 +37,9 @@ pub struct Sample {
     pub figures: Vec<i64>,
 }
 
-struct Frame {
-    function: String,
-    /// As the linker knows it. A reader that finds it equal to `function` would shorten that as a C++ name.
-    symbol: String,
-    file: String,
-    line: u32,
-}
-
-/// `backtrace` keeps what it has read of the binary until told to let go, and two threads must not do both at once.
-static RESOLVING: Mutex<()> = Mutex::new(());
-
-/// Runs what resolves addresses, then lets go of what was read of the binary for that.
-pub fn resolving<R>(resolve: impl FnOnce() -> R) -> R {
-    let _guard = RESOLVING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let resolved = resolve();
-    backtrace::clear_symbol_cache();
-    resolved
-}
-
-/// The functions at an address, the innermost (inlined) first.
-fn frames_at(address: usize) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    backtrace::resolve(address as *mut _, |symbol| {
-        let Some(name) = symbol.name() else { return };
-        let file = symbol.filename().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-        let (function, mangled) = (format!("{name:#}"), String::from_utf8_lossy(name.as_bytes()).into_owned());
-        frames.push(Frame { function, symbol: mangled, file, line: symbol.lineno().unwrap_or(0) });
-    });
-    frames
-}
-
-/// Names of an address, for `/debug/pprof/symbol`.
-pub fn names_of(address: usize) -> Vec<String> {
-    frames_at(address).into_iter().map(|frame| frame.function).collect()
-}
-
 /// Where memory is taken for somebody else: jemalloc, and Rust's way to it.
 fn is_allocator(frame: &Frame) -> bool {
-    const STARTS: [&str; 9] = [
+    const STARTS: [&str; 11] = [
         "prof_",
         "_rjem_",
         "je_",
@@ -85,6 +49,9 @@ fn is_allocator(frame: &Frame) -> bool {
         "__rust_realloc",
         "__rustc::__rust_",
         "<tikv_jemallocator",
+        // As a `Box` and a `Vec` take theirs.
+        "box_new_uninit",
+        "with_capacity_in",
     ];
     // The debug information names inlined functions without their path.
     const FILES: [&str; 2] = ["/alloc/src/alloc.rs", "/alloc/src/raw_vec"];
@@ -92,9 +59,13 @@ fn is_allocator(frame: &Frame) -> bool {
 }
 
 impl Profile {
+    fn resolved(&self, resolver: Resolver) -> Resolved {
+        resolver.resolve(self.samples.iter().flat_map(resolvable).collect::<BTreeSet<usize>>())
+    }
+
     /// Gzipped protobuf.
-    pub fn to_pprof(&self) -> Result<Vec<u8>> {
-        let mut writer = Writer::new();
+    pub fn to_pprof(&self, resolver: Resolver) -> Result<Vec<u8>> {
+        let mut writer = Writer::new(self.resolved(resolver));
         for sample in &self.samples {
             writer.sample(sample);
         }
@@ -104,11 +75,11 @@ impl Profile {
     }
 
     /// An SVG that opens in a browser with nothing else; of the shown kind.
-    pub fn to_svg(&self, title: &str) -> Result<Vec<u8>> {
-        let mut resolved = HashMap::new();
+    pub fn to_svg(&self, title: &str, resolver: Resolver) -> Result<Vec<u8>> {
+        let resolved = self.resolved(resolver);
         let mut lines: HashMap<String, i64> = HashMap::new();
         for sample in &self.samples {
-            let places = places_of(sample, &mut resolved);
+            let places = places_of(sample, &resolved);
             let names = places.iter().rev().flat_map(|place| {
                 let frames = &resolved[&place.address][place.skipped..];
                 frames.iter().rev().map(|frame| frame.function.as_str())
@@ -134,21 +105,19 @@ struct Place {
     skipped: usize,
 }
 
-type Resolved = HashMap<usize, Vec<Frame>>;
+/// The addresses of a sample as they are resolved: `backtrace` looks one byte before what it is given, where the call is that
+/// returns there.
+fn resolvable(sample: &Sample) -> impl Iterator<Item = usize> + '_ {
+    sample.addresses.iter().enumerate().map(|(depth, address)| if depth == 0 { address + 1 } else { *address })
+}
 
 /// The addresses of a sample, from the first that is not the allocator's on, the innermost first.
-fn places_of(sample: &Sample, resolved: &mut Resolved) -> Vec<Place> {
-    let addresses: Vec<usize> = sample
-        .addresses
-        .iter()
-        .enumerate()
-        // `backtrace` looks one byte before what it is given, where the call is that returns there.
-        .map(|(depth, address)| if depth == 0 { address + 1 } else { *address })
-        .collect();
+fn places_of(sample: &Sample, resolved: &Resolved) -> Vec<Place> {
+    let addresses: Vec<usize> = resolvable(sample).collect();
     let mut first = Place { address: 0, skipped: 0 };
     let mut start = 0;
     for (depth, address) in addresses.iter().enumerate() {
-        let frames = resolved.entry(*address).or_insert_with(|| frames_at(*address));
+        let frames = &resolved[address];
         let Some(outermost) = frames.iter().rposition(is_allocator) else { continue };
         (start, first) = if outermost + 1 == frames.len() {
             (depth + 1, Place { address: 0, skipped: 0 })
@@ -176,10 +145,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn new() -> Writer {
+    fn new(resolved: Resolved) -> Writer {
         let mut writer = Writer {
             out: Vec::new(),
-            resolved: HashMap::new(),
+            resolved,
             locations: HashMap::new(),
             functions: HashMap::new(),
             strings: HashMap::new(),
@@ -201,8 +170,8 @@ impl Writer {
     }
 
     fn sample(&mut self, sample: &Sample) {
-        let mut resolved = std::mem::take(&mut self.resolved);
-        let places = places_of(sample, &mut resolved);
+        let resolved = std::mem::take(&mut self.resolved);
+        let places = places_of(sample, &resolved);
         let locations: Vec<u64> = places.iter().map(|place| self.location(*place, &resolved)).collect();
         self.resolved = resolved;
         let mut message = Vec::new();

@@ -85,12 +85,17 @@ pub struct Doors {
 
 impl Doors {
     pub fn new(config: &Config, metrics: &Arc<Metrics>, descriptors: usize, stopping: watch::Receiver<bool>) -> Doors {
-        // A quarter of the budget for unfinished messages: four of the largest, or four thousand first buffers.
-        let budget = Budget::new(config.memory_budget / 4);
+        // An eighth of the budget for unfinished messages: two of the largest, or two thousand first buffers. They come on top of
+        // what refusing new series stops at, and so leave room for a table that doubles.
+        let budget = Budget::new(config.memory_budget / 8);
         let shown = budget.clone();
         metrics.source(move |page| {
             push_gauge(page, "buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);
             push_gauge(page, "buffer_max_bytes", "Bound of buffer_bytes", shown.bytes_max() as f64);
+        });
+        let (told, ledger) = (budget.clone(), metrics.ledger());
+        ledger.source(move |report| {
+            report.line("rpc buffers", told.bytes_used() as u64, Some(told.bytes_max() as u64), None);
         });
         // Senders cannot lock people out: an eighth of the places is theirs.
         let places = descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(64, Semaphore::MAX_PERMITS);
@@ -99,6 +104,8 @@ impl Doors {
             places: Arc::new(Semaphore::new(places - places / 8)),
             allow: config.ingest.allow.clone().into(),
             metrics: ConnectionMetrics::register(metrics),
+            connections: ledger.account("connections", None),
+            http: ledger.account("http", None),
         };
         let users = Limits { allow: Arc::new([]), places: Arc::new(Semaphore::new(places / 8)), ..senders.clone() };
         let message_max = (config.ingest.message_max as usize).min(budget.message_max());
@@ -113,6 +120,7 @@ impl Doors {
             message_timeout: Duration::from_secs(config.ingest.message_timeout as u64),
             budget,
             metrics: RpcMetrics::register(metrics),
+            connections: senders.connections.clone(),
         };
         Doors { senders, users, rpc, stopping, open: JoinSet::new() }
     }

@@ -6,7 +6,8 @@
 
 use super::doors::{Doors, Sockets};
 use super::{
-    IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, open_store, show_gauges, why,
+    IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, memory, open_store,
+    show_gauges, watch_memory, why,
 };
 use crate::clock;
 use crate::config::Config;
@@ -24,14 +25,19 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
     let sockets = Sockets::graph(&config.listen).await?;
     let engine = Arc::new(Engine::new(open_store(&config)?, SHARDS, judge::Options::default(), None));
     show_gauges(&metrics, &engine);
-    let mut keeper = Keeper::start(engine.clone());
+    let pressure = watch_memory(&config, &metrics);
+    engine.register_memory(metrics.ledger());
+    let mut keeper = Keeper::start(engine.clone(), pressure.clone());
     let mut index = IndexTask::start(&config, &engine, &metrics);
 
     let (stop_doors, doors_stopping) = watch::channel(false);
     let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
-    let ingest = Arc::new(Ingest::new(engine.clone(), config.ingest.min_step, config.ingest.future_max, &metrics));
+    let Config { ingest: limits, .. } = &*config;
+    let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics);
+    let ingest = Arc::new(ingest);
     let graph = GraphService::new(engine.clone(), ingest, GraphMetrics::register(&metrics));
-    let admin = admin_router(&metrics).merge(graph::http::router(&graph, index.routes.take()));
+    let admin = admin_router(&metrics, memory(&config, &engine, &pressure, &metrics))
+        .merge(graph::http::router(&graph, index.routes.take()));
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
     doors.open_pages("admin", sockets.admin, admin);
     println!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc);

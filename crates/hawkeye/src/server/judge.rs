@@ -11,7 +11,8 @@ use super::{Signals, admin_router, end, end_at_once_when_asked_again, first_of, 
 use crate::clock;
 use crate::config::{Config, Fsync};
 use crate::keeper::Fault;
-use crate::metrics::{Metrics, push_gauge, resident_bytes};
+use crate::memory::{Memory, Size, resident_bytes};
+use crate::metrics::{Metrics, push_gauge};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::windowed::{Options, Windowed};
 use crate::role::judge::{JudgeService, http, kept, redis};
@@ -38,19 +39,21 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
     let (url, data_dir) = (config.judge.redis_url.clone(), config.data_dir.clone());
     let mut redis_task = JoinSet::new();
     redis_task.spawn(redis::run(queue.clone(), url, data_dir, metrics.clone(), redis_stopping));
+    queue.register_memory(metrics.ledger());
     let windowed = Arc::new(Windowed::new(options(&config), queue, &metrics));
+    windowed.register_memory(metrics.ledger());
     show_gauges(&metrics, &windowed);
 
     let (stop_doors, doors_stopping) = watch::channel(false);
     let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
-    doors.open_pages("admin", sockets.admin, admin_router(&metrics));
+    doors.open_pages("admin", sockets.admin, admin_router(&metrics, memory(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 
     let (ready, mut is_ready) = watch::channel(false);
     let (stop_rules, rules_stopping) = watch::channel(false);
     let limits = wire::hbs::Limits::default();
-    let puller =
-        Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), limits, PullCounts::register(&metrics));
+    let pulls = PullCounts::register(&metrics);
+    let puller = Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), limits, pulls);
     let start = Start { open_problems: Mutex::new(Some(recovered.open_problems)), ready };
     let load = loader(windowed.clone(), config.clone(), start);
     let interval = Duration::from_secs(config.judge.hbs_interval as u64);
@@ -184,6 +187,12 @@ async fn keep(
             return Ok(());
         }
     }
+}
+
+/// Who holds memory. The budget is shown and not enforced: what grows here is bounded by `ingest.series_max`.
+fn memory(config: &Config, windowed: &Arc<Windowed>, metrics: &Arc<Metrics>) -> Memory {
+    let sized = windowed.clone();
+    Memory::new(metrics.clone(), config.memory_budget, move || Size { series: sized.series() as u64, points: 0 })
 }
 
 fn show_gauges(metrics: &Metrics, windowed: &Arc<Windowed>) {

@@ -8,7 +8,7 @@
 
 use super::doors::{Doors, Sockets};
 use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
-use super::{judge_options, open_event_queue, open_store, show_gauges, why};
+use super::{judge_options, memory, open_event_queue, open_store, show_gauges, watch_memory, why};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ingest::Ingest;
@@ -55,13 +55,18 @@ pub async fn serve(
     };
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
     let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
+    engine.register_memory(metrics.ledger());
+    queue.register_memory(metrics.ledger());
+    rules.register_memory(metrics.ledger());
+    Portal::register_memory(metrics.ledger());
     engine.restore(&recovered.open_problems);
     drop(recovered);
     engine.catch_up(clock::now() - CATCH_UP_S);
     show_gauges(&metrics, &engine);
 
     let in_effect = rules.subscribe();
-    let mut keeper = Keeper::start(engine.clone());
+    let pressure = watch_memory(&config, &metrics);
+    let mut keeper = Keeper::start(engine.clone(), pressure.clone());
     let (stop_rules, rules_stopping) = watch::channel(false);
     let mut rules_task = JoinSet::new();
     rules_task.spawn(async move {
@@ -76,13 +81,16 @@ pub async fn serve(
 
     let (stop_doors, doors_stopping) = watch::channel(false);
     let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
-    let ingest = Arc::new(Ingest::new(engine.clone(), config.ingest.min_step, config.ingest.future_max, &metrics));
+    let Config { ingest: limits, .. } = &*config;
+    let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics);
+    let ingest = Arc::new(ingest);
     let hbs = HbsService {
         portal: portal.clone(),
         rules: in_effect.clone(),
         trustable: config.hbs.trustable.join(",").into(),
     };
     let api_context = api::Context::new(portal.clone(), config.clone(), engine.clone());
+    api_context.attempts.register_memory(metrics.ledger());
     let settling = Settling { portal: portal.clone(), in_effect };
     let api_router = api::router(api_context.clone())
         .layer(axum::middleware::from_fn_with_state(settling, settle))
@@ -90,7 +98,8 @@ pub async fn serve(
         .merge(health_router(&metrics));
     let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
     let judged = JudgeService::into_store(ingest.clone());
-    let admin = admin_router(&metrics).merge(graph::http::router(&graph, index.routes.take()));
+    let admin = admin_router(&metrics, memory(&config, &engine, &pressure, &metrics))
+        .merge(graph::http::router(&graph, index.routes.take()));
     doors.open_rpc("hbs_rpc", sockets.hbs_rpc, hbs);
     doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
     let push = transfer::http::PushContext {
@@ -101,9 +110,11 @@ pub async fn serve(
     };
     doors.open_push("transfer_http", sockets.transfer_http, transfer::http::router(push));
     doors.open_tcp("transfer_telnet", sockets.transfer_telnet, {
-        let (metrics, stopping) = (doors.rpc.metrics.clone(), doors.stopping.clone());
+        let (faults, stopping) = (doors.rpc.metrics.clone(), doors.stopping.clone());
+        let telnet = metrics.ledger().account("telnet", None);
         move |stream, peer| {
-            transfer::telnet::connection(stream, peer, ingest.clone(), metrics.clone(), stopping.clone())
+            let (faults, telnet) = (faults.clone(), telnet.clone());
+            transfer::telnet::connection(stream, peer, ingest.clone(), faults, telnet, stopping.clone())
         }
     });
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);

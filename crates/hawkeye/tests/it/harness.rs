@@ -55,6 +55,10 @@ impl Server {
         self.dir.path().join("data")
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, and wait until it is gone.
     pub fn kill(&mut self) {
         self.child.kill().expect("kill");

@@ -114,7 +114,7 @@ fn connections_over_the_limit_are_closed_at_once() {
 }
 
 /// Half messages hold what was sent of them, not a buffer each: more of them than there are first buffers in the budget
-/// (8 MiB of 16 KiB) leave room for an agent, long before any of them times out.
+/// (4 MiB of 16 KiB) leave room for an agent, long before any of them times out.
 #[test]
 fn half_messages_do_not_stand_in_the_way_of_whole_ones() {
     let server = Server::start("memory_budget = \"32MiB\"\n[ingest]\nmessage_timeout = \"1h\"\n");

@@ -5,10 +5,12 @@
 mod harness;
 
 mod alarms;
+mod budget;
 mod disk;
 mod durability;
 mod graph;
 mod hostile;
 mod judge;
+mod memory;
 mod points;
 mod start;

@@ -34,6 +34,12 @@ pub struct Scratch {
     values: Vec<f64>,
 }
 
+impl Scratch {
+    pub fn memory_bytes(&self) -> usize {
+        self.records.capacity() + self.times.capacity() * size_of::<u32>() + self.values.capacity() * size_of::<f64>()
+    }
+}
+
 /// What comes first in every chunk.
 pub fn push_head(flags: u8, meta: Meta, count: usize, out: &mut Vec<u8>) {
     out.push(meta.counter_type as u8 | flags);

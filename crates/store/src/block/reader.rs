@@ -66,6 +66,13 @@ impl Reader {
         Ok(Reader { block: block.clone(), file, section: None, page: None, window })
     }
 
+    /// What it has read ahead and keeps.
+    pub fn memory_bytes(&self) -> usize {
+        self.section.as_ref().map_or(0, |(_, bytes)| bytes.capacity())
+            + self.page.as_ref().map_or(0, |(_, page)| page.capacity() * size_of::<Entry>())
+            + self.window.bytes.capacity()
+    }
+
     /// The entry of a series.
     pub fn find(&mut self, series: SeriesId) -> Result<Option<Entry>> {
         let series = series.0;

@@ -79,6 +79,14 @@ impl Writer {
     }
 
     /// So far.
+    pub fn memory_bytes(&self) -> usize {
+        self.buffer.capacity()
+            + self.scratch.memory_bytes()
+            + self.page.capacity() * size_of::<(u32, u32, u32)>()
+            + self.directory.capacity()
+            + self.fences.capacity() * size_of::<u32>()
+    }
+
     pub fn bytes(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }

@@ -14,6 +14,7 @@ use model::SeriesId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use stdx::ledger::Held;
 
 /// What is read of an input at once.
 const WINDOW_BYTES: usize = 64 << 10;
@@ -32,6 +33,7 @@ pub struct Job {
     buckets: Vec<Bucket>,
     /// How many removals there had been when it began.
     removals: u64,
+    held: Held,
 }
 
 /// A job whose outputs are on disk.
@@ -118,6 +120,7 @@ impl Job {
             points: Vec::new(),
             buckets: Vec::new(),
             removals: store.removals(),
+            held: store.transient.merge.hold(),
         })
     }
 
@@ -128,11 +131,21 @@ impl Job {
         loop {
             *bytes = read + written(&self.writers) - before;
             if *bytes >= budget.max(1) {
+                self.held.set(self.memory_bytes());
                 return Ok(false);
             }
             let Some(series) = self.lowest_series(store)? else { return Ok(true) };
             read += self.take(store, series)?;
         }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let inputs = self.inputs.iter().chain(&self.before);
+        size_of::<Job>()
+            + inputs.map(|input| size_of::<Input>() + input.reader.memory_bytes()).sum::<usize>()
+            + self.writers.iter().map(|writer| size_of::<Writer>() + writer.memory_bytes()).sum::<usize>()
+            + self.points.capacity() * size_of::<(u32, f64)>()
+            + self.buckets.capacity() * size_of::<Bucket>()
     }
 
     fn lowest_series(&mut self, store: &Store) -> Result<Option<u32>> {
@@ -256,7 +269,7 @@ impl Job {
 
     /// Makes the outputs durable, or none of them stays.
     pub fn finish(self, store: &Store) -> Result<Finished> {
-        let Job { mut plan, mut writers, damaged, removals, .. } = self;
+        let Job { mut plan, mut writers, damaged, removals, held: _held, .. } = self;
         let mut outputs = Vec::new();
         // Roll-ups may be empty, a block of points not: all its series were removed.
         if writers.iter().any(|writer| writer.is_empty() && writer.label().kind == Kind::Raw) {

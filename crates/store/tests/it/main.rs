@@ -3,7 +3,9 @@
 mod basics;
 mod crash;
 mod disk_full;
+mod early;
 mod formats;
+mod memory;
 mod merges;
 mod model_test;
 mod queries;

@@ -19,6 +19,8 @@ enum Act {
     Sync,
     /// Those that are an hour behind the newest data leave memory, if all of it is in blocks.
     Sleep,
+    /// Memory is short: those of which so many series make one are needed, the others are trimmed and sleep early.
+    Shortage(u32),
     /// So many steps of merging, some hours later.
     Merge(usize, i64),
     /// The next life has this policy.
@@ -50,6 +52,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Tick),
         1 => Just(Act::Sync),
         3 => Just(Act::Sleep),
+        3 => (1u32..5).prop_map(Act::Shortage),
         2 => fsync.clone().prop_map(Act::Kill),
         1 => (any::<u64>(), fsync).prop_map(|(seed, fsync)| Act::PowerCut(seed, fsync)),
         3 => (1usize..200, 0i64..12).prop_map(|(steps, hours)| Act::Merge(steps, hours)),
@@ -133,6 +136,14 @@ impl World {
                 for now in [self.now, self.now + 60] {
                     self.store().sleep_silent(now, &mut |_, _| ()).expect("room");
                 }
+            }
+            Act::Shortage(share) => {
+                let is_needed = |id: SeriesId| id.0.is_multiple_of(share);
+                self.store().trim_unneeded(&is_needed);
+                for now in [self.now, self.now + 10] {
+                    self.store().sleep_early(now, &is_needed, &mut |_, _| ()).expect("room");
+                }
+                self.store().shrink();
             }
             Act::Kill(fsync) => {
                 self.store = None;

@@ -25,7 +25,8 @@ mod url;
 pub use config::{AgentArgs, AgentConfig};
 pub use start::start;
 
-use crate::metrics::{Metrics, push_counter, push_gauge, resident_bytes};
+use crate::memory::resident_bytes;
+use crate::metrics::{Metrics, push_counter, push_gauge};
 use crate::net::http::serve_router;
 use crate::net::listen::{ConnectionMetrics, Limits, bind};
 use anyhow::{Context, Result, ensure};
@@ -114,6 +115,8 @@ async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<b
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             allow: Arc::new([]),
             metrics: ConnectionMetrics::register(&metrics),
+            connections: metrics.ledger().account("connections", None),
+            http: metrics.ledger().account("http", None),
         };
         let router = http::router(agent.clone(), metrics.clone());
         tasks.spawn(serve_router("agent_http", listener, limits, shutdown.clone(), router));

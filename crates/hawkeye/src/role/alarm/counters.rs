@@ -48,6 +48,8 @@ pub struct Counters {
     pub failures: Counter,
     waiting: Arc<AtomicU64>,
     targets_failing: Arc<AtomicU64>,
+    deliveries_bytes: Arc<AtomicU64>,
+    clients_bytes: Arc<AtomicU64>,
 }
 
 impl Counters {
@@ -70,6 +72,11 @@ impl Counters {
             registry.register("events_unreadable", "events that the queue could not read", self.unreadable.clone());
             registry.register("storage_failures", "failures of database or queue", self.failures.clone());
         });
+        let (deliveries_bytes, clients_bytes) = (self.deliveries_bytes.clone(), self.clients_bytes.clone());
+        metrics.ledger().source(move |report| {
+            report.line("alarm deliveries", deliveries_bytes.load(Ordering::Relaxed), None, None);
+            report.line("delivery clients", clients_bytes.load(Ordering::Relaxed), None, None);
+        });
         let (waiting, failing, queue) = (self.waiting.clone(), self.targets_failing.clone(), queue.clone());
         metrics.source(move |page| {
             let gauge = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
@@ -82,6 +89,16 @@ impl Counters {
             push_gauge(page, "open_problems", "alarms that stand at PROBLEM", stats.open_problems as f64);
             push_counter(page, "event_queue_appended_total", "events appended since the start", stats.appended);
         });
+    }
+
+    /// What the batch at hand and attempts under way hold.
+    pub fn show_deliveries_bytes(&self, bytes: usize) {
+        self.deliveries_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What the HTTP clients hold, most of it the certificates that they trust.
+    pub fn show_clients_bytes(&self, bytes: u64) {
+        self.clients_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub fn event(&self, status: &'static str) {

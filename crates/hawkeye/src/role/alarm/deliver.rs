@@ -173,8 +173,21 @@ impl Deliverer {
         self.settle().await.context("cannot write down the ends of deliveries")?;
         self.start().await.context("cannot read the deliveries that are due")?;
         self.counters.show_waiting(self.waiting);
+        self.counters.show_deliveries_bytes(self.memory_bytes());
         self.counters.show_failing(self.targets.values().filter(|target| target.failures > 0).count());
         Ok(())
+    }
+
+    /// Targets, and the rows of attempts under way; what the clients hold while they send is theirs.
+    fn memory_bytes(&self) -> usize {
+        let target =
+            |(name, target): (&String, &Target)| name.capacity() + target.taken.capacity() * (size_of::<i64>() + 1);
+        let row = |row: &Delivery| row.target.capacity() + row.lane.capacity() + row.body.capacity();
+        let ended = self.ended.iter().map(|(delivery, _)| delivery);
+        self.targets.capacity() * (size_of::<(String, Target)>() + 1)
+            + self.targets.iter().map(target).sum::<usize>()
+            + self.under_way.capacity() * (size_of::<(Id, Delivery)>() + 1)
+            + self.under_way.values().chain(ended).map(row).sum::<usize>()
     }
 
     /// Returns when an attempt has ended; never while none is under way. [`Deliverer::step`] does the rest.

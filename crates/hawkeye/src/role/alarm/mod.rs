@@ -22,6 +22,7 @@ pub mod why;
 
 use crate::clock;
 use crate::config::Config;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::portal::{self, Portal};
 use anyhow::{Context, Result};
@@ -87,7 +88,9 @@ impl Alarm {
         counters: Counters,
     ) -> Result<Alarm> {
         let channels = Channels::of(&config.alarm);
-        let sender = Arc::new(Sender::new(&config.alarm)?);
+        let (sender, bytes) = memory::measured(|| Sender::new(&config.alarm));
+        let sender = Arc::new(sender?);
+        counters.show_clients_bytes(bytes);
         let dashboard = dashboard(config);
         let intake = Intake::open(portal.clone(), queue.clone(), channels, dashboard, counters.clone()).await?;
         let deliverer = Deliverer::open(portal.clone(), sender, channels, limits, counters.clone()).await?;

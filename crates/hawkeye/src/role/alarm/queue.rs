@@ -56,6 +56,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
+use stdx::Ledger;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -288,6 +289,17 @@ impl EventQueue {
             open_problems: state.open.len(),
             appended: state.appended,
         }
+    }
+
+    /// Names what the queue holds in the ledger; the buffers of consumers are theirs.
+    pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
+        let queue = self.clone();
+        ledger.source(move |report| {
+            let state = queue.lock();
+            let open = state.open.capacity() * (size_of::<(AlarmKey, Place)>() + 1);
+            let bytes = open + state.buffer.capacity() + state.segments.capacity() * size_of::<Segment>();
+            report.line("alarm queue", bytes as u64, None, Some(state.open.len() as u64));
+        });
     }
 
     pub fn bytes_max(&self) -> u64 {

@@ -66,6 +66,7 @@ struct Shared {
     refreshed: AtomicU64,
     left_out: AtomicU64,
     failures: AtomicU64,
+    memory_bytes: AtomicU64,
 }
 
 impl Index {
@@ -74,6 +75,9 @@ impl Index {
         let index = Index::default();
         let shown = index.clone();
         metrics.source(move |page| shown.show(page));
+        let told = index.clone();
+        let bytes = move || told.0.memory_bytes.load(Relaxed);
+        metrics.ledger().source(move |report| report.line("index task", bytes(), None, None));
         index
     }
 
@@ -159,6 +163,12 @@ impl Progress {
         tokio::fs::write(&new, serde_json::to_vec(self)?).await?;
         tokio::fs::rename(&new, file).await
     }
+}
+
+/// Texts of a page, which go into the statement too.
+fn page_bytes(series: &[Series]) -> usize {
+    let texts = |one: &Series| one.endpoint.capacity() + one.counter.capacity() + one.tags.capacity();
+    2 * (size_of_val(series) + series.iter().map(texts).sum::<usize>())
 }
 
 struct Task {
@@ -270,11 +280,14 @@ impl Task {
         let (series, next) = self.read(page, now);
         if !series.is_empty() {
             self.connect().await?;
+            let held = self.kept_bytes();
             let Some(tables) = &mut self.tables else { return Ok(()) };
             // The walk need not touch rows for a few minutes; who asks for all gets all.
             let grain = if matches!(page, Page::Walk(_) | Page::New(_)) { self.plan.refresh_s() / 6 } else { 0 };
+            self.index.0.memory_bytes.store((held + page_bytes(&series)) as u64, Relaxed);
             let result = tables.write(&series, Freshness { now, grain }).await;
             let (written, shared) = (tables.take_written(), &self.index.0);
+            shared.memory_bytes.store(held as u64, Relaxed);
             shared.inserted.fetch_add(written.inserted, Relaxed);
             shared.refreshed.fetch_add(written.refreshed, Relaxed);
             shared.left_out.fetch_add(written.refused, Relaxed);
@@ -286,6 +299,11 @@ impl Task {
             self.index.0.all.store(false, Relaxed);
         }
         Ok(())
+    }
+
+    /// What it keeps between pages.
+    fn kept_bytes(&self) -> usize {
+        self.scratch.capacity() * size_of::<SeriesId>() + self.plan.memory_bytes()
     }
 
     /// The series of a page that have something to say, and where the next page begins.

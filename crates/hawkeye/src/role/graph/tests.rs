@@ -26,7 +26,8 @@ fn service(dir: &Path, now: fn() -> i64) -> GraphService {
     let options = store::Options { dir: dir.join("store"), shard_count: 2, ..store::Options::default() };
     let (store, _) = Store::open(options, now()).expect("a store");
     let engine = Arc::new(Engine::new(store, 2, judge::Options::default(), None));
-    let ingest = Arc::new(Ingest::new(engine.clone(), 30, 300, &Metrics::new()));
+    let pressure = Arc::new(crate::pressure::Pressure::new(u64::MAX, 0));
+    let ingest = Arc::new(Ingest::new(engine.clone(), pressure, 30, 300, &Metrics::new()));
     GraphService { now, ..GraphService::new(engine, ingest, GraphMetrics::default()) }
 }
 
@@ -44,6 +45,7 @@ async fn exchange(service: &GraphService, requests: &[u8]) -> Vec<u8> {
         message_timeout: Duration::from_secs(60),
         budget: Budget::new(64 << 20),
         metrics: RpcMetrics::default(),
+        connections: stdx::ledger::Account::new("connections", None),
     };
     let (_run, stopping) = watch::channel(false);
     let serving =

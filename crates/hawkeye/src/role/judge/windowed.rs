@@ -21,6 +21,7 @@ use prometheus_client::metrics::family::Family;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
+use stdx::Ledger;
 use wire::gob::{GobError, JudgeItem};
 use wire::item::{COUNTER_BYTES_MAX, ENDPOINT_BYTES_MAX};
 
@@ -230,11 +231,23 @@ impl Windowed {
         Some(windows.points(series).collect())
     }
 
+    /// Names what windows and judges hold in the ledger.
+    pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
+        let windowed = self.clone();
+        ledger.source(move |report| {
+            report.line("windows", windowed.window_bytes() as u64, None, Some(windowed.series() as u64));
+            windowed.judges.report(report);
+        });
+    }
+
+    fn window_bytes(&self) -> usize {
+        (0..SHARDS).map(|shard| self.shards.windows(shard).memory_bytes()).sum()
+    }
+
     /// Appends what is held and was done to the metrics page.
     pub fn show(&self, page: &mut String) {
-        let bytes: usize = (0..SHARDS).map(|shard| self.shards.windows(shard).memory_bytes()).sum();
         push_gauge(page, "judge_window_series", "Series in windows", self.series() as f64);
-        push_gauge(page, "judge_window_bytes", "Memory of windows and names", bytes as f64);
+        push_gauge(page, "judge_window_bytes", "Memory of windows and names", self.window_bytes() as f64);
         self.judges.show(page);
     }
 

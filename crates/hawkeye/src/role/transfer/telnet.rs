@@ -11,6 +11,7 @@ use crate::net::connection::RpcMetrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use stdx::ledger::Account;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -25,10 +26,12 @@ pub async fn connection(
     peer: SocketAddr,
     ingest: Arc<Ingest>,
     metrics: RpcMetrics,
+    telnet: Account,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let mut buffer = Vec::new();
     let mut skipping = false;
+    let mut held = telnet.hold();
     loop {
         let ended = tokio::select! {
             biased;
@@ -55,6 +58,7 @@ pub async fn connection(
             // An idle connection holds no buffer.
             buffer = Vec::new();
         }
+        held.set(buffer.capacity());
     }
 }
 

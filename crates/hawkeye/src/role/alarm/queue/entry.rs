@@ -50,6 +50,15 @@ pub(super) struct AlarmKey {
 }
 
 impl What {
+    /// Bytes besides its own size.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            What::Event(event) => event.memory_bytes(),
+            What::Closed(id) => id.capacity(),
+            What::Over(closing) => closing.id.capacity() + closing.reason.capacity(),
+        }
+    }
+
     pub(super) fn as_entry(&self) -> Entry<'_> {
         match self {
             What::Event(event) => Entry::Event(event),

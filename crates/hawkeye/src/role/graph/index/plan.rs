@@ -61,6 +61,10 @@ impl Plan {
         self.recent.extend(series.drain(..).filter(|id| id.0 < self.progress.new_from).take(room));
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        self.recent.capacity() * size_of::<SeriesId>()
+    }
+
     pub fn refresh_s(&self) -> i64 {
         self.refresh_s
     }
