@@ -123,7 +123,7 @@ fn admin_router(metrics: &Arc<Metrics>, memory: Memory) -> axum::Router {
 }
 
 /// The account of memory, of a server with a store.
-fn memory(config: &Config, engine: &Arc<Engine>, metrics: &Arc<Metrics>) -> Memory {
+fn account(config: &Config, engine: &Arc<Engine>, metrics: &Arc<Metrics>) -> Memory {
     let engine = engine.clone();
     Memory::new(metrics.clone(), config.memory_budget, move || {
         let stats = engine.store().stats();
