@@ -4,7 +4,7 @@
 //! nobody accounts for is a line of its own, so that the account cannot be nice and wrong.
 //! How: each part registers its owners in the ledger of [`Metrics`] when it is made; here they are asked, and put beside the
 //! figures of `memory/process.rs`. `memory/page.rs` draws it. docs/memory.md explains each line.
-//! Invariants: names of fields and owners are kept, for scripts read them; asking costs some 100 µs and holds no lock for
+//! Invariants: names of fields and owners are kept, for scripts read them; asking costs a millisecond and holds no lock for
 //! longer than a shard's; nothing is remembered between two looks.
 
 mod page;
@@ -17,6 +17,7 @@ use axum::Router;
 use process::{Allocator, Process};
 use serde::Serialize;
 use std::sync::Arc;
+use stdx::Ledger;
 use stdx::ledger::{Line, Report};
 
 /// What the memory is for.
@@ -62,8 +63,10 @@ pub struct Look {
     pub slack_bytes: u64,
     pub dirty_bytes: u64,
     pub process: Process,
-    /// Anonymous pages that are not the allocator's.
+    /// Anonymous pages that are known not to be the allocator's.
     pub outside_allocator_bytes: u64,
+    /// Resident, and in none of the above: stacks of threads, less what the allocator counts as resident and never touched.
+    pub other_bytes: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +81,20 @@ pub struct Owner {
     /// Things that the bytes hold, where that is what one divides by.
     pub count: Option<u64>,
     pub bytes_per_series: Option<f64>,
+}
+
+/// Names what was there before any part of the server in the ledger: the runtime, the log, the configuration. Call it first.
+pub fn register_start(ledger: &Ledger) {
+    let allocator = Allocator::now();
+    let bytes = allocator.allocated_bytes.saturating_sub(allocator.thread_cache_bytes);
+    ledger.source(move |report| report.line("start", bytes, None, None));
+}
+
+/// Runs `make`, and names what it takes and leaves behind in the ledger: for what a library holds and does not tell.
+pub fn register_made<R>(ledger: &Ledger, owner: &'static str, make: impl FnOnce() -> R) -> R {
+    let (made, bytes) = measured(make);
+    ledger.source(move |report| report.line(owner, bytes, None, None));
+    made
 }
 
 impl Memory {
@@ -122,7 +139,12 @@ impl Look {
         };
         let owners =
             |elsewhere: bool| report.lines().iter().filter(|line| line.elsewhere == elsewhere).map(owner).collect();
+        let outside = process.outside_allocator_bytes();
         let in_use = allocator.allocated_bytes.saturating_sub(allocator.thread_cache_bytes);
+        let unaccounted_bytes = in_use.saturating_sub(report.bytes());
+        let of_allocator = report.bytes() + unaccounted_bytes + allocator.thread_cache_bytes + allocator.slack_bytes();
+        let records_and_free = allocator.metadata_bytes + allocator.dirty_bytes();
+        let known = of_allocator + records_and_free + outside + process.file_bytes + process.shared_bytes;
         Look {
             resident_bytes: process.resident_bytes,
             budget_bytes,
@@ -130,13 +152,14 @@ impl Look {
             points: size.points,
             owners: owners(false),
             owned_bytes: report.bytes(),
-            unaccounted_bytes: in_use.saturating_sub(report.bytes()),
+            unaccounted_bytes,
             elsewhere: owners(true),
             allocator,
             slack_bytes: allocator.slack_bytes(),
             dirty_bytes: allocator.dirty_bytes(),
             process,
-            outside_allocator_bytes: process.outside_allocator_bytes(&allocator),
+            outside_allocator_bytes: outside,
+            other_bytes: process.resident_bytes as i64 - known as i64,
             budget: None,
             growth: None,
         }

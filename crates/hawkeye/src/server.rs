@@ -128,7 +128,7 @@ fn admin_router(metrics: &Arc<Metrics>, memory: Memory) -> axum::Router {
 }
 
 /// The account of memory, of a server with a store.
-fn memory(config: &Config, engine: &Arc<Engine>, pressure: &Arc<Pressure>, metrics: &Arc<Metrics>) -> Memory {
+fn account(config: &Config, engine: &Arc<Engine>, pressure: &Arc<Pressure>, metrics: &Arc<Metrics>) -> Memory {
     let (sized, counted, growing, budget) = (engine.clone(), engine.clone(), pressure.clone(), pressure.clone());
     let size = move || {
         let stats = sized.store().stats();

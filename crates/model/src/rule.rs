@@ -226,7 +226,8 @@ mod tests {
             let host = |(i, list): (usize, &HostStrategies)| (format!("host-{i}"), list.clone());
             Rules { hosts: lists.iter().enumerate().map(host).collect(), ..Rules::default() }.memory_bytes()
         };
-        let (one, same, both) = (rules(&[list.clone()]), rules(&[list.clone(), list.clone()]), rules(&[list, other]));
+        let (one, same, both) =
+            (rules(std::slice::from_ref(&list)), rules(&[list.clone(), list.clone()]), rules(&[list, other]));
         assert!((2000..3000).contains(&one), "{one}");
         assert!((one + 6..one + 100).contains(&same), "{same} after {one}: a name and a place");
         assert!((one + 1000..one + 1500).contains(&both), "{both} after {one}");

@@ -165,10 +165,8 @@ fn process(out: &mut String, look: &Look, language: Language) {
         ("free inside pages in use", look.slack_bytes),
         ("the allocator's own records", allocator.metadata_bytes),
         ("pages not given back yet", look.dirty_bytes),
-        (
-            "outside the allocator: stacks, the C library's heap, written data of the program",
-            look.outside_allocator_bytes,
-        ),
+        ("the C library's heap, the first stack", process.heap_and_stack_bytes),
+        ("data of the program that was written to", process.written_data_bytes),
         ("code and other pages of files", process.file_bytes),
         ("shared pages", process.shared_bytes),
     ];
@@ -176,6 +174,9 @@ fn process(out: &mut String, look: &Look, language: Language) {
     for (name, part) in lines {
         let _ = write!(out, "<tr><td>{}<td class=n>{}", t(name), bytes(part));
     }
+    let (other, sign) = (look.other_bytes.unsigned_abs(), if look.other_bytes < 0 { "−" } else { "" });
+    let other_name = t("stacks of threads, less what is counted but was never touched");
+    let _ = write!(out, "<tr><td>{other_name}<td class=n>{sign}{}", bytes(other));
     let _ = write!(
         out,
         "<tr class=sum><td>{}<td class=n>{}<tr><td>{}<td class=n>{}<tr><td>{}<td class=n>{}</table>",
@@ -254,7 +255,7 @@ fn translate(text: &'static str, language: Language) -> &'static str {
 }
 
 /// A name that is not here, of a part that came later, stays English.
-const CHINESE: [(&str, &str); 66] = [
+const CHINESE: &[(&str, &str)] = &[
     ("Memory", "内存"),
     ("Resident", "常驻内存"),
     ("budget", "预算"),
@@ -276,10 +277,9 @@ const CHINESE: [(&str, &str); 66] = [
     ("free inside pages in use", "使用中页内的空闲"),
     ("the allocator's own records", "分配器自身的记录"),
     ("pages not given back yet", "尚未归还的页"),
-    (
-        "outside the allocator: stacks, the C library's heap, written data of the program",
-        "分配器之外：栈、C 库的堆、程序写过的数据",
-    ),
+    ("the C library's heap, the first stack", "C 库的堆与主线程栈"),
+    ("data of the program that was written to", "程序写过的数据"),
+    ("stacks of threads, less what is counted but was never touched", "线程栈减去已计入但未触及的部分"),
     ("code and other pages of files", "代码等文件页"),
     ("shared pages", "共享页"),
     ("resident", "常驻"),
@@ -307,7 +307,6 @@ const CHINESE: [(&str, &str); 66] = [
     ("alarm deliveries", "告警投递"),
     ("portal cache", "配置缓存"),
     ("portal database", "配置数据库"),
-    ("portal connections", "配置库连接"),
     ("ingest buffers", "接收缓冲"),
     ("rpc buffers", "RPC 缓冲"),
     ("connections", "连接"),
@@ -315,15 +314,12 @@ const CHINESE: [(&str, &str); 66] = [
     ("telnet", "Telnet"),
     ("logins", "登录"),
     ("index task", "索引任务"),
-    ("runtime", "运行时"),
+    ("start", "启动"),
     ("routes", "路由"),
-    ("metrics", "指标"),
     ("time zones", "时区"),
     ("cpu samples", "CPU 采样"),
     ("delivery clients", "投递客户端"),
     ("recent series", "新序列"),
-    ("command line", "命令行"),
-    ("store tables", "存储表"),
 ];
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! `allocated`; with what is left over in pages, `active`; with the allocator's own records and the pages that it has not
 //! given back yet, `resident`. The system counts pages: anonymous ones (the allocator's, stacks, the C library's heap, data of
 //! the program that was written to), of files (code, which can be dropped and read again) and shared ones.
-//! Invariants: a figure that a system does not have is 0, and never an error; reading all takes some 100 µs.
+//! Invariants: a figure that a system does not have is 0, and never an error; reading all takes a millisecond, mostly
+//! the kernel's for walking over the pages.
 
 use serde::Serialize;
 use stdx::c_heap::c_heap;
@@ -33,8 +34,10 @@ pub struct Process {
     pub file_bytes: u64,
     pub shared_bytes: u64,
     pub swapped_bytes: u64,
-    /// The stack that was used of the first thread; those of the others are among the anonymous pages.
-    pub stack_bytes: u64,
+    /// Of the anonymous pages: data of the program and its libraries that was written to.
+    pub written_data_bytes: u64,
+    /// Of the anonymous pages: the C library's heap, and the first thread's stack. Stacks of other threads have no name.
+    pub heap_and_stack_bytes: u64,
     /// What libraries in C hold, and what their allocator has of the system.
     pub c_heap_in_use_bytes: u64,
     pub c_heap_bytes: u64,
@@ -89,14 +92,38 @@ pub fn measured<R>(make: impl FnOnce() -> R) -> (R, u64) {
 impl Process {
     pub fn now() -> Process {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         let c = c_heap().unwrap_or_default();
-        Process { c_heap_in_use_bytes: c.in_use as u64, c_heap_bytes: c.taken as u64, ..parse(&status) }
+        let (written_data_bytes, heap_and_stack_bytes) = anonymous_by_name(&smaps);
+        let (c_heap_in_use_bytes, c_heap_bytes) = (c.in_use as u64, c.taken as u64);
+        Process { written_data_bytes, heap_and_stack_bytes, c_heap_in_use_bytes, c_heap_bytes, ..parse(&status) }
     }
 
-    /// Anonymous pages that are not the allocator's: stacks, the C library's heap, written data of the program.
-    pub fn outside_allocator_bytes(&self, allocator: &Allocator) -> u64 {
-        self.anonymous_bytes.saturating_sub(allocator.resident_bytes)
+    /// Anonymous pages that are known not to be the allocator's.
+    pub fn outside_allocator_bytes(&self) -> u64 {
+        self.written_data_bytes + self.heap_and_stack_bytes
     }
+}
+
+/// Anonymous bytes in mappings of files, and in `[heap]` and `[stack]`, as `/proc/<pid>/smaps` has them.
+fn anonymous_by_name(smaps: &str) -> (u64, u64) {
+    let (mut of_files, mut of_c, mut name) = (0, 0, "");
+    for line in smaps.lines() {
+        // A head is `<from>-<to> rwxp <offset> <device> <inode> <name>`, all others are `<Field>: …`.
+        let Some((field, rest)) = line.split_once(':').filter(|(field, _)| !field.contains(' ')) else {
+            name = line.splitn(6, ' ').nth(5).unwrap_or("").trim_start();
+            continue;
+        };
+        if field == "Anonymous" {
+            let kib: u64 = rest.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            match name {
+                "[heap]" | "[stack]" => of_c += kib << 10,
+                _ if name.starts_with('/') => of_files += kib << 10,
+                _ => {}
+            }
+        }
+    }
+    (of_files, of_c)
 }
 
 /// Resident bytes of this process, from `/proc/self/statm`: cheaper than all of [`Process`].
@@ -120,7 +147,6 @@ fn parse(status: &str) -> Process {
         file_bytes: kib("RssFile"),
         shared_bytes: kib("RssShmem"),
         swapped_bytes: kib("VmSwap"),
-        stack_bytes: kib("VmStk"),
         threads: field("Threads"),
         ..Process::default()
     }
@@ -139,13 +165,28 @@ mod tests {
             resident_max_bytes: 39_868 << 10,
             anonymous_bytes: 22_216 << 10,
             file_bytes: 7_784 << 10,
-            stack_bytes: 132 << 10,
             swapped_bytes: 4 << 10,
             threads: 7,
             ..Process::default()
         };
         assert_eq!(parse(status), expected);
         assert_eq!(parse("garbage\nVmRSS: x kB\n"), Process::default());
+    }
+
+    #[test]
+    fn anonymous_pages_are_told_apart_by_name() {
+        let mapping = |name: &str, kib: u32| {
+            format!(
+                "55d0a0000000-55d0a0100000 rw-p 00000000 08:01 7   {name}\nRss:  900 kB\nAnonymous:   {kib} kB\nVmFlags: rd wr\n"
+            )
+        };
+        let smaps =
+            [("/opt/a: b", 100), ("", 1000), ("[heap]", 7), ("[stack]", 2), ("/lib/libc.so.6", 5), ("[vvar]", 9)];
+        let smaps: String = smaps.map(|(name, kib)| mapping(name, kib)).concat();
+        assert_eq!(anonymous_by_name(&smaps), (105 << 10, 9 << 10));
+        let now = Process::now();
+        assert!(now.written_data_bytes > 0 && now.heap_and_stack_bytes > 0, "{now:?}");
+        assert!(now.outside_allocator_bytes() < now.anonymous_bytes, "{now:?}");
     }
 
     #[test]

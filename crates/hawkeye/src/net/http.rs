@@ -29,8 +29,9 @@ use tower::Layer;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Buffer of one connection for the head; hyper's default of 400 KiB is far above what any client of ours sends.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// What a connection holds while it is open: hyper's buffers for a head and for an answer's, 8 KiB each.
-const CONNECTION_BYTES: usize = 16 << 10;
+/// What a connection holds while it is open: hyper's buffers for a head and for an answer's, 8 KiB each, and
+/// the copy of the routes.
+const CONNECTION_BYTES: usize = 17 << 10;
 /// Steps in which a body is counted: a few per usual body, small beside the budget.
 const COUNTED_BLOCK: usize = 4 << 10;
 

@@ -6,7 +6,7 @@
 
 use super::doors::{Doors, Sockets};
 use super::{
-    IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, memory, open_store,
+    IndexTask, SHARDS, Signals, account, admin_router, end, end_at_once_when_asked_again, first_of, open_store,
     show_gauges, watch_memory, why,
 };
 use crate::clock;
@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::ingest::Ingest;
 use crate::keeper::Keeper;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::role::graph::{self, GraphMetrics, GraphService};
 use anyhow::{Context, Result};
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
+    memory::register_start(metrics.ledger());
     let sockets = Sockets::graph(&config.listen).await?;
     let engine = Arc::new(Engine::new(open_store(&config)?, SHARDS, judge::Options::default(), None));
     show_gauges(&metrics, &engine);
@@ -36,7 +38,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
     let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics);
     let ingest = Arc::new(ingest);
     let graph = GraphService::new(engine.clone(), ingest, GraphMetrics::register(&metrics));
-    let admin = admin_router(&metrics, memory(&config, &engine, &pressure, &metrics))
+    let admin = admin_router(&metrics, account(&config, &engine, &pressure, &metrics))
         .merge(graph::http::router(&graph, index.routes.take()));
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
     doors.open_pages("admin", sockets.admin, admin);

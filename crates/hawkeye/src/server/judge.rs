@@ -11,7 +11,7 @@ use super::{Signals, admin_router, end, end_at_once_when_asked_again, first_of, 
 use crate::clock;
 use crate::config::{Config, Fsync};
 use crate::keeper::Fault;
-use crate::memory::{Memory, Size, resident_bytes};
+use crate::memory::{self, Memory, Size, resident_bytes};
 use crate::metrics::{Metrics, push_gauge};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::windowed::{Options, Windowed};
@@ -32,6 +32,7 @@ const KEEP_S: u32 = 60;
 
 pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
+    memory::register_start(metrics.ledger());
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
     let (queue, recovered) = open_event_queue(&config)?;
@@ -46,13 +47,15 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
 
     let (stop_doors, doors_stopping) = watch::channel(false);
     let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
-    doors.open_pages("admin", sockets.admin, admin_router(&metrics, memory(&config, &windowed, &metrics)));
+    doors.open_pages("admin", sockets.admin, admin_router(&metrics, account(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 
     let (ready, mut is_ready) = watch::channel(false);
     let (stop_rules, rules_stopping) = watch::channel(false);
     let limits = wire::hbs::Limits::default();
     let pulls = PullCounts::register(&metrics);
+    let counts = pulls.clone();
+    metrics.ledger().source(move |report| report.line("rule texts", counts.memory_bytes(), None, None));
     let puller = Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), limits, pulls);
     let start = Start { open_problems: Mutex::new(Some(recovered.open_problems)), ready };
     let load = loader(windowed.clone(), config.clone(), start);
@@ -190,7 +193,7 @@ async fn keep(
 }
 
 /// Who holds memory. The budget is shown and not enforced: what grows here is bounded by `ingest.series_max`.
-fn memory(config: &Config, windowed: &Arc<Windowed>, metrics: &Arc<Metrics>) -> Memory {
+fn account(config: &Config, windowed: &Arc<Windowed>, metrics: &Arc<Metrics>) -> Memory {
     let sized = windowed.clone();
     Memory::new(metrics.clone(), config.memory_budget, move || Size { series: sized.series() as u64, points: 0 })
 }

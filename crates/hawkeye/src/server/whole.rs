@@ -8,11 +8,12 @@
 
 use super::doors::{Doors, Sockets};
 use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_asked_again, first_of, health_router};
-use super::{judge_options, memory, open_event_queue, open_store, show_gauges, watch_memory, why};
+use super::{account, judge_options, open_event_queue, open_store, show_gauges, watch_memory, why};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::ingest::Ingest;
 use crate::keeper::Keeper;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::portal::{Portal, admin};
 use crate::role::agent::AgentConfig;
@@ -38,6 +39,8 @@ pub async fn serve(
     mut signals: Signals,
 ) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
+    memory::register_start(metrics.ledger());
+    memory::register_made(metrics.ledger(), "time zones", || _ = jiff::tz::db());
     let sockets = Sockets::whole(&config.listen).await?;
 
     let store = open_store(&config)?;
@@ -92,13 +95,15 @@ pub async fn serve(
     let api_context = api::Context::new(portal.clone(), config.clone(), engine.clone());
     api_context.attempts.register_memory(metrics.ledger());
     let settling = Settling { portal: portal.clone(), in_effect };
-    let api_router = api::router(api_context.clone())
-        .layer(axum::middleware::from_fn_with_state(settling, settle))
-        .merge(ui::router(first_page(&api_context)))
-        .merge(health_router(&metrics));
+    let api_router = memory::register_made(metrics.ledger(), "routes", || {
+        api::router(api_context.clone())
+            .layer(axum::middleware::from_fn_with_state(settling, settle))
+            .merge(ui::router(first_page(&api_context)))
+            .merge(health_router(&metrics))
+    });
     let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
     let judged = JudgeService::into_store(ingest.clone());
-    let admin = admin_router(&metrics, memory(&config, &engine, &pressure, &metrics))
+    let admin = admin_router(&metrics, account(&config, &engine, &pressure, &metrics))
         .merge(graph::http::router(&graph, index.routes.take()));
     doors.open_rpc("hbs_rpc", sockets.hbs_rpc, hbs);
     doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });

@@ -9,7 +9,10 @@ const HOSTS: usize = 100;
 const METRICS: usize = 300;
 
 /// Who holds memory in a server with all roles, besides the store.
-const OWNERS: [&str; 17] = [
+const OWNERS: [&str; 20] = [
+    "start",
+    "time zones",
+    "routes",
     "rule set",
     "rule texts",
     "rule bindings",
@@ -78,6 +81,12 @@ fn check_sums(look: &Value) {
     assert_eq!(number(look, "resident_bytes"), number(process, "resident_bytes"));
     assert!(number(process, "resident_max_bytes") >= number(look, "resident_bytes"));
     assert!(number(process, "threads") > 1);
+    let parts = ["owned_bytes", "unaccounted_bytes", "slack_bytes", "dirty_bytes", "outside_allocator_bytes"];
+    let known = parts.iter().map(|part| number(look, part)).sum::<u64>()
+        + ["thread_cache_bytes", "metadata_bytes"].iter().map(|part| number(allocator, part)).sum::<u64>()
+        + kinds[1..].iter().sum::<u64>();
+    let explained = known as i64 + look["other_bytes"].as_i64().expect("a number");
+    assert_eq!(explained, number(look, "resident_bytes") as i64, "the parts are the whole: {look}");
 }
 
 #[test]
@@ -118,7 +127,17 @@ fn owners_account_for_what_a_loaded_server_holds() {
         let each = line["bytes_per_series"].as_f64().expect("a number");
         assert!((each - number(line, "bytes") as f64 / series as f64).abs() < 0.1, "{line}");
     }
-    let held = ["rule set", "rule texts", "rule bindings", "portal cache", "connections", "ingest buffers"];
+    let held = [
+        "start",
+        "time zones",
+        "routes",
+        "rule set",
+        "rule texts",
+        "rule bindings",
+        "portal cache",
+        "connections",
+        "ingest buffers",
+    ];
     for name in held.iter().chain(&["delivery clients", "portal database"]) {
         assert!(number(owner(&full, name), "bytes") > 0, "{name} in {full}");
     }

@@ -114,10 +114,10 @@ fn memory_follows_distinct_strategies_not_hosts() {
     let (shared, copied) = (compile_clean(&shared), compile_clean(&copied));
     assert_eq!((shared.rule_count(), copied.rule_count()), (80, 80));
     assert_eq!((shared.host_lists.len(), copied.host_lists.len()), (1, 1));
-    // 80 strategies and a name per host; 80,000 pairs would take over 600 kB.
+    // 80 strategies and a name per host, in a table that may be half empty; 80,000 pairs would take over 600 kB.
     let bytes = copied.memory_bytes();
     println!("1,000 hosts x 80 strategies: {bytes} bytes");
-    assert!(bytes < 80 * 100 + 1000 * 48, "{bytes}");
+    assert!(bytes < 80 * 100 + 1000 * 60, "{bytes}");
 }
 
 #[test]

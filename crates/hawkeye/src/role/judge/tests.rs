@@ -116,6 +116,7 @@ async fn exchange(service: &JudgeService, requests: &[u8]) -> Vec<u8> {
         message_timeout: Duration::from_secs(60),
         budget: Budget::new(64 << 20),
         metrics: RpcMetrics::default(),
+        connections: stdx::ledger::Account::new("connections", None),
     };
     let (_run, stopping) = watch::channel(false);
     let serving =
@@ -281,7 +282,8 @@ async fn a_whole_server_takes_the_items_of_both_doors() {
     let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
     let engine = Arc::new(Engine::new(store, 2, judge::Options::default(), Some(queue.clone())));
     engine.load(&rules(&[strategy(1, "m", "all(#1)")]), &gone);
-    let ingest = Arc::new(Ingest::new(engine.clone(), 30, 300, &Metrics::new()));
+    let pressure = Arc::new(crate::pressure::Pressure::new(u64::MAX, 0));
+    let ingest = Arc::new(Ingest::new(engine.clone(), pressure, 30, 300, &Metrics::new()));
     let service = JudgeService { now: || NOW + 2, ..JudgeService::into_store(ingest.clone()) };
     let item = |metric, time| JudgeItem {
         endpoint: "h",
