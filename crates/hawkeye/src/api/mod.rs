@@ -17,6 +17,7 @@ mod host;
 mod hostgroup;
 mod metric;
 pub mod page;
+pub mod replay;
 mod rule;
 mod session;
 mod strategy;
@@ -65,6 +66,7 @@ pub fn router(context: Context) -> Router {
         .merge(hostgroup::routes())
         .merge(template::routes())
         .merge(strategy::routes())
+        .merge(replay::routes())
         .merge(metric::routes())
         .merge(expression::routes())
         .merge(alarm::routes());

@@ -52,6 +52,10 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    pub fn has_template(&self, id: i64) -> bool {
+        self.templates.contains_key(&id)
+    }
+
     pub(super) fn host(&self, hostname: &str) -> Option<&HostRow> {
         let at = self.hosts.binary_search_by(|host| host.hostname.as_str().cmp(hostname)).ok()?;
         Some(&self.hosts[at])

@@ -152,7 +152,7 @@ fn first_page(context: &api::Context) -> ui::Ui {
     }
 }
 
-fn judge_options(config: &Config) -> judge::Options {
+pub fn judge_options(config: &Config) -> judge::Options {
     judge::Options {
         semantics: match config.judge.semantics {
             Semantics::Hawkeye => judge::Semantics::Hawkeye,
