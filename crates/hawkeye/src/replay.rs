@@ -2,11 +2,11 @@
 //!
 //! How: the series are found by asking the compiled rule about every name, also of silent series. Then their points are read
 //! one series after the other, in the order in which the files have them, and played to the judge (`judge::Script`); where
-//! the rule looks at several series of an endpoint, those together. Hours are those of the rule, in local time, from minute
+//! the rule looks at several series of an endpoint, those together. Endpoints never meet, so two threads share the work. Hours are those of the rule, in local time, from minute
 //! to minute, as the server follows them.
 //! Invariants: nothing is stored or sent; only points as they came are judged, never roll-ups, and the answer says from when
 //! on there are any. Bounds: below; beyond them the answer is an error that says what to narrow, or says that it is not whole.
-//! Memory: 150 bytes per series, the points of one series (or of those that meet in one alarm), and the answer.
+//! Memory: 150 bytes per series, for each thread the points of one series (or of those that meet in one alarm), the answer.
 
 pub mod answer;
 pub mod cli;
@@ -21,7 +21,9 @@ use model::rule::HostStrategies;
 use model::{CounterType, EventRule, Point, Rules, SeriesKey, Tags};
 use std::collections::{HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 use store::{Found, Histories, Store};
 
@@ -33,6 +35,12 @@ const POINTS_MAX: i64 = 200_000_000;
 const HELD_POINTS_MAX: i64 = 4 << 20;
 /// Events after which a rule is called noise and the rehearsal ends; each takes some microseconds for its explanation.
 const EVENTS_MAX: u64 = 1_000_000;
+/// Threads of one rehearsal. Two are enough for its aim, and leave other cores alone.
+const THREADS: usize = 2;
+/// How much they give way to everybody else, as `nice` counts it.
+const NICE: i32 = 10;
+/// Groups that a thread takes at once, so that each reads stretches of the files.
+const GROUPS_TAKEN: usize = 16;
 /// Names that are looked at while the series table is held.
 const PAGE: usize = 4096;
 /// Hosts whose sleeping series are looked up one by one; for more of them all names on the disk are read.
@@ -123,9 +131,11 @@ pub fn rehearse(store: &Store, options: judge::Options, order: &Order, stop: &At
     let hours = hours(&order.run_begin, &order.run_end, order.from..order.to + 1, &TimeZone::system());
     let closed = format!("outside the strategy's hours, {} to {}", order.run_begin, order.run_end);
     let plan = Plan { hours: &hours, until: order.to + 1, closed: &closed };
-    let mut run = Run { script: &script, order, plan, histories: store.histories(), stop, tally: Tally::default() };
-    let whole = if script.is_joined() { run.by_endpoint(&mut series)? } else { run.by_series(&mut series)? };
-    let mut answer = run.tally.finish(order, whole);
+    let groups = groups(&mut series, &script);
+    let (next, events) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let run = Run { store, script: &script, order, plan, stop, next, events };
+    let (tally, whole) = run.play_all(&groups)?;
+    let mut answer = tally.finish(order, whole);
     answer.series = series.len() as u64;
     answer.hosts = series.iter().map(|one| one.endpoint.as_str()).collect::<HashSet<_>>().len() as u64;
     answer.points_from = store.points_begin().filter(|begin| *begin > order.from);
@@ -230,74 +240,93 @@ fn hours(begin: &str, end: &str, range: Range<i64>, zone: &TimeZone) -> Vec<Rang
     hours
 }
 
+/// A rehearsal on its way, shared by its threads.
 struct Run<'a> {
+    store: &'a Store,
     script: &'a Script,
     order: &'a Order,
     plan: Plan<'a>,
-    histories: Histories<'a>,
     stop: &'a AtomicBool,
-    tally: Tally,
+    /// The first group that nobody has taken yet.
+    next: AtomicUsize,
+    events: AtomicU64,
 }
 
 impl Run<'_> {
-    /// Each series by itself, in the order of the files. False if the rule is noise.
-    fn by_series(&mut self, series: &mut [Series]) -> Result<bool, Fault> {
-        series.sort_unstable_by_key(|one| one.found.id);
-        let mut points = Vec::new();
-        for one in series.iter() {
-            points.clear();
-            self.read(one, &mut points)?;
-            if self.play(&[history(one, &points)])?.is_break() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// Plays all groups of series that may meet in one alarm; false if the rule is noise and some were left out.
+    fn play_all(&self, groups: &[&[Series]]) -> Result<(Tally, bool), Fault> {
+        let worked = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| self.work(groups))).collect();
+            let join = |worker: ScopedJoinHandle<'_, _>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+            workers.into_iter().map(join).collect::<Result<Vec<(Tally, bool)>, Fault>>()
+        })?;
+        let whole = worked.iter().all(|(_, whole)| *whole);
+        Ok((worked.into_iter().map(|(tally, _)| tally).fold(Tally::default(), Tally::with), whole))
     }
 
-    /// The series of each endpoint together; an endpoint where none carries an alarm is left out.
-    fn by_endpoint(&mut self, series: &mut [Series]) -> Result<bool, Fault> {
-        series.sort_unstable_by(|a, b| (&a.endpoint, a.found.id).cmp(&(&b.endpoint, b.found.id)));
-        let mut groups: Vec<&[Series]> = series.chunk_by(|a, b| a.endpoint == b.endpoint).collect();
-        groups.sort_unstable_by_key(|group| group[0].found.id);
+    /// One thread: takes groups until there are none.
+    fn work(&self, groups: &[&[Series]]) -> Result<(Tally, bool), Fault> {
+        // Whoever serves points and people goes first. It is as well if that is not allowed.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        let (mut histories, mut tally) = (self.store.histories(), Tally::default());
         let mut points: Vec<Vec<Point>> = Vec::new();
-        for group in groups.into_iter().filter(|group| group.iter().any(|one| one.part == Part::Carries)) {
-            points.resize_with(group.len().max(points.len()), Vec::new);
-            for (one, points) in group.iter().zip(&mut points) {
-                points.clear();
-                self.read(one, points)?;
-            }
-            let histories: Vec<History<'_>> =
-                group.iter().zip(&points).map(|(one, points)| history(one, points)).collect();
-            if self.play(&histories)?.is_break() {
-                return Ok(false);
+        loop {
+            let first = self.next.fetch_add(GROUPS_TAKEN, Ordering::Relaxed);
+            let Some(taken) = groups.get(first..).filter(|left| !left.is_empty()) else { return Ok((tally, true)) };
+            for group in taken.iter().take(GROUPS_TAKEN) {
+                points.resize_with(group.len().max(points.len()), Vec::new);
+                for (one, points) in group.iter().zip(&mut points) {
+                    points.clear();
+                    self.read(&mut histories, one, points)?;
+                }
+                if self.play(group, &points, &mut tally)?.is_break() {
+                    return Ok((tally, false));
+                }
             }
         }
-        Ok(true)
     }
 
-    fn read(&mut self, one: &Series, points: &mut Vec<Point>) -> Result<(), Fault> {
+    fn read(&self, histories: &mut Histories<'_>, one: &Series, points: &mut Vec<Point>) -> Result<(), Fault> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Fault::Stopped);
         }
-        match self.histories.read(one.found, one.read_from(self.script, self.order), self.order.to, points) {
+        match histories.read(one.found, one.read_from(self.script, self.order), self.order.to, points) {
             // Removed since it was found.
             Err(store::Error::UnknownSeries(_)) => Ok(()),
             read => Ok(read?),
         }
     }
 
-    fn play(&mut self, series: &[History<'_>]) -> Result<ControlFlow<()>, Fault> {
-        let (tally, stop) = (&mut self.tally, self.stop);
-        let played = self.script.play(series, self.plan, &mut |event| {
+    fn play(&self, group: &[Series], points: &[Vec<Point>], tally: &mut Tally) -> Result<ControlFlow<()>, Fault> {
+        let histories: Vec<History<'_>> = group.iter().zip(points).map(|(one, points)| history(one, points)).collect();
+        let played = self.script.play(&histories, self.plan, &mut |event| {
             tally.add(event);
-            let is_enough = tally.events >= EVENTS_MAX || stop.load(Ordering::Relaxed);
-            if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            let is_noise = self.events.fetch_add(1, Ordering::Relaxed) + 1 >= EVENTS_MAX;
+            if is_noise || self.stop.load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         if self.stop.load(Ordering::Relaxed) {
             return Err(Fault::Stopped);
         }
-        Ok(played.map_continue(|points| self.tally.points += points))
+        Ok(played.map_continue(|points| tally.points += points))
     }
+}
+
+/// What is played together, in the order of the files: series by themselves, or those of an endpoint, unless none of them
+/// carries an alarm.
+fn groups<'s>(series: &'s mut [Series], script: &Script) -> Vec<&'s [Series]> {
+    if !script.is_joined() {
+        series.sort_unstable_by_key(|one| one.found.id);
+        return series.chunks(1).collect();
+    }
+    series.sort_unstable_by(|a, b| (&a.endpoint, a.found.id).cmp(&(&b.endpoint, b.found.id)));
+    let mut groups: Vec<&[Series]> = series.chunk_by(|a, b| a.endpoint == b.endpoint).collect();
+    groups.retain(|group| group.iter().any(|one| one.part == Part::Carries));
+    groups.sort_unstable_by_key(|group| group[0].found.id);
+    groups
 }
 
 fn history<'a>(one: &'a Series, points: &'a [Point]) -> History<'a> {

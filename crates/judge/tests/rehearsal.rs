@@ -142,6 +142,11 @@ fn hours_of(cuts: &[usize], until: i64) -> Vec<Range<i64>> {
     hours.filter(|hours| !hours.is_empty()).collect()
 }
 
+/// One stretch of hours, to the end.
+fn always(hours: &Range<i64>) -> Plan<'_> {
+    Plan { hours: std::slice::from_ref(hours), until: hours.end, closed: OUT_OF_HOURS }
+}
+
 fn rehearse(script: &Script, series: &[History<'_>], plan: Plan<'_>) -> Vec<Event> {
     let mut told = Vec::new();
     let played = script.play(series, plan, &mut |event| {
@@ -227,7 +232,8 @@ fn who_has_heard_enough_ends_it() {
     let (script, _) = Script::new(rules("all(#1) > 5".into(), 1, false), Options::default());
     let points: Vec<Point> =
         (0..100).map(|i| Point { time: BASE + i * 60, value: if i % 2 == 0 { 9.0 } else { 1.0 } }).collect();
-    let plan = Plan { hours: &[BASE..BASE + 6000], until: BASE + 6000, closed: OUT_OF_HOURS };
+    let hours = BASE..BASE + 6000;
+    let plan = always(&hours);
     let mut told = 0;
     let played = script.play(&[one(&points, 60)], plan, &mut |_| {
         told += 1;
@@ -244,8 +250,7 @@ fn the_window_is_warm_and_nothing_before_is_told() {
     let (script, _) = Script::new(rules("all(#3) > 5".into(), 1, false), Options::default());
     let points: Vec<Point> = (0..10).map(|i| Point { time: BASE + i * 60, value: 9.0 }).collect();
     let from = BASE + 300;
-    let plan = Plan { hours: &[from..BASE + 600], until: BASE + 600, closed: OUT_OF_HOURS };
-    let told = rehearse(&script, &[one(&points, 60)], plan);
+    let told = rehearse(&script, &[one(&points, 60)], always(&(from..BASE + 600)));
     assert_eq!(told.iter().map(|event| (event.status, event.time)).collect::<Vec<_>>(), [(Status::Problem, from)]);
 }
 
@@ -253,12 +258,11 @@ fn the_window_is_warm_and_nothing_before_is_told() {
 #[test]
 fn a_point_in_the_last_second_is_in_time() {
     let (script, _) = Script::new(rules("nodata(#1)".into(), 1, false), Options::default());
-    let plan = |until| Plan { hours: &[BASE..BASE + 600][..], until, closed: OUT_OF_HOURS };
     let at = |minutes: &[i64]| -> Vec<Point> {
         minutes.iter().map(|minute| Point { time: BASE + minute * 60, value: 1.0 }).collect()
     };
     let told = |points: &[Point]| -> Vec<(Status, i64)> {
-        let told = rehearse(&script, &[one(points, 60)], plan(BASE + 600));
+        let told = rehearse(&script, &[one(points, 60)], always(&(BASE..BASE + 600)));
         told.iter().map(|event| (event.status, (event.time - BASE) / 60)).collect()
     };
     assert_eq!(told(&at(&[0, 2, 4, 6, 8, 9])), []);

@@ -222,7 +222,8 @@ fn rehearse(scenario: &Scenario) -> Vec<String> {
             points.push(Point { time: *time, value: number_of(value) });
         }
     }
-    let plan = judge::Plan { hours: &[0..i64::MAX], until: i64::MAX, closed: "" };
+    let always = 0..i64::MAX;
+    let plan = judge::Plan { hours: std::slice::from_ref(&always), until: i64::MAX, closed: "" };
     let mut events = Vec::new();
     for series in &table {
         let Series { counter_type, step, points, .. } = series;

@@ -5,7 +5,7 @@
 //! (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are Unix seconds or texts
 //! like `-7d` and `now`. The answer is [`crate::replay::answer::Answer`], as JSON, or as text for `?format=text` and who
 //! accepts text only.
-//! How: a rehearsal reads files and judges for seconds, so it runs on a blocking thread, and only [`AT_ONCE`] of them do;
+//! How: a rehearsal reads files and judges for seconds, so it runs on threads that may wait, [`AT_ONCE`] at a time;
 //! it ends when its client is gone.
 //! Invariants: nothing is saved; a rule that could not be saved gets the error that saving it would get.
 
@@ -29,8 +29,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
-/// Each keeps a core busy; others wait for their turn.
-const AT_ONCE: usize = 2;
+/// It has two threads; others wait for their turn.
+const AT_ONCE: usize = 1;
 /// As far as a rehearsal looks back where nothing else is said.
 const SPAN_DEFAULT_S: i64 = 7 * 86_400;
 

@@ -104,7 +104,7 @@ struct Count {
     open_since: Option<i64>,
 }
 
-/// An event, in the order of times, and of equal times in that in which they were told.
+/// An event, in the order of times; of equal times by names, and then as they were told.
 struct First {
     number: u64,
     event: Event,
@@ -112,7 +112,8 @@ struct First {
 
 impl Ord for First {
     fn cmp(&self, other: &First) -> std::cmp::Ordering {
-        (self.event.time, self.number).cmp(&(other.event.time, other.number))
+        let (a, b) = (&self.event, &other.event);
+        (a.time, &a.endpoint, &a.tags, self.number).cmp(&(b.time, &b.endpoint, &b.tags, other.number))
     }
 }
 
@@ -148,14 +149,28 @@ impl Tally {
                 count.problem_seconds += count.open_since.take().map_or(0, |since| event.time - since);
             }
         }
-        // A full list takes what is earlier than its last.
-        let first = First { number: self.events, event };
+        self.list(First { number: self.events, event });
+    }
+
+    /// A full list takes what is earlier than its last.
+    fn list(&mut self, first: First) {
         if self.listed.len() < LISTED_MAX {
             self.listed.push(first);
         } else if self.listed.peek().is_some_and(|last| first < *last) {
             self.listed.pop();
             self.listed.push(first);
         }
+    }
+
+    /// Adds what was counted of other series.
+    pub fn with(mut self, other: Tally) -> Tally {
+        self.points += other.points;
+        self.events += other.events;
+        self.repeats += other.repeats;
+        self.recoveries += other.recoveries;
+        self.series.extend(other.series);
+        other.listed.into_iter().for_each(|first| self.list(first));
+        self
     }
 
     /// `whole`: all series were played.
@@ -331,7 +346,7 @@ mod tests {
 
     #[test]
     fn counts_and_order() {
-        let mut tally = Tally::default();
+        let (mut a, mut b) = (Tally::default(), Tally::default());
         for (endpoint, status, step, time) in [
             ("b", Status::Problem, 1, 300),
             ("b", Status::Problem, 2, 400),
@@ -340,9 +355,10 @@ mod tests {
             ("a", Status::Ok, 1, 260),
             ("a", Status::Problem, 1, 900),
         ] {
+            let tally = if endpoint == "a" { &mut a } else { &mut b };
             tally.add(event(endpoint, status, step, time));
         }
-        let answer = tally.finish(&order(), true);
+        let answer = a.with(b).finish(&order(), true);
         let noise = |endpoint: &str, counter: &str, alarms, events, problem_seconds| Noise {
             endpoint: endpoint.into(),
             counter: counter.into(),
