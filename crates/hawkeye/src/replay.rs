@@ -382,4 +382,65 @@ mod tests {
         // Over night, twice.
         check("23:00", "06:59", 2 * 86_400, &[(22_000, 50_800), (108_400, 137_200)]);
     }
+
+    /// 1,000 series of 7 days at 60 s, as a server has them after that time: merged days, the last hours in memory. Prints
+    /// the figure: `cargo test --release -p hawkeye --bin hawkeye rehearsal_figure -- --ignored --nocapture`
+    #[test]
+    #[ignore = "takes long, and prints a figure"]
+    fn rehearsal_figure() {
+        const SERIES: u32 = 1000;
+        const MINUTES: i64 = 7 * 1440;
+        const START: i64 = 1_600_041_600;
+        let dir = tempfile::tempdir().expect("temp dir");
+        let options = store::Options { dir: dir.path().join("store"), ..store::Options::default() };
+        let (store, _) = Store::open(options, START).expect("a store");
+        let create = |metric: &str, number: u32| {
+            let endpoint = format!("h-{}", number % (SERIES / 2));
+            let key = SeriesKey { endpoint: &endpoint, metric, tags: Tags::EMPTY };
+            store.create(key, CounterType::Gauge, 60).expect("a series")
+        };
+        // Half of them for the condition over two.
+        let ids: Vec<_> =
+            (0..SERIES).map(|number| create(if number < SERIES / 2 { "m" } else { "n" }, number)).collect();
+        let mut state = 1u64;
+        for minute in 0..MINUTES {
+            let time = START + minute * 60;
+            let wave = 60.0 + 38.0 * (minute as f64 * std::f64::consts::TAU / 1440.0).sin();
+            let samples = ids.iter().map(|series| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let value = ((wave + (state >> 40) as f64 / f64::from(1 << 24)) * 10.0).round() / 10.0;
+                model::Sample { series: *series, point: Point { time, value } }
+            });
+            store.append(&samples.collect::<Vec<_>>(), time, &mut ()).expect("room");
+            if minute % 10 == 0 {
+                store.tick(time).expect("room");
+                while store.merge_step(time, 64 << 20).expect("room").more {}
+            }
+        }
+        for (metric, func) in [
+            ("[mn]", "all(#3) > 95"),
+            ("[mn]", "avg(#10) > 90 recover 80"),
+            ("[mn]", "nodata(#3)"),
+            ("m", "all(#3) > 95 and all(#3) of n > 90"),
+        ] {
+            let rule = |metric: &str| {
+                let (metric, func, operator) = (metric.to_string(), func.to_string(), ">".to_string());
+                let strategy = model::Strategy { metric, func, operator, max_step: 3, ..model::Strategy::default() };
+                Watched::Everywhere(EventRule::Strategy(std::sync::Arc::new(strategy)))
+            };
+            let (mut seconds, mut points, mut events) = (0.0, 0, 0);
+            for metric in metric.chars().filter(|letter| letter.is_alphabetic()) {
+                let (run_begin, run_end) = (String::new(), String::new());
+                let (from, to) = (START, START + MINUTES * 60 - 1);
+                let order = Order { rule: rule(&metric.to_string()), run_begin, run_end, from, to };
+                let stop = AtomicBool::new(false);
+                let answer = rehearse(&store, judge::Options::default(), &order, &stop).expect("an answer");
+                seconds += answer.seconds;
+                points += answer.points;
+                events += answer.summary.events;
+            }
+            assert_eq!(points, u64::from(SERIES) * MINUTES as u64);
+            println!("{seconds:6.2} s for {points} points with two threads, {events} events: {func}");
+        }
+    }
 }

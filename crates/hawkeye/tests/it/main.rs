@@ -10,4 +10,5 @@ mod durability;
 mod graph;
 mod hostile;
 mod points;
+mod replay;
 mod start;
