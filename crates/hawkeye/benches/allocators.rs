@@ -78,7 +78,8 @@ fn take_points(store: &Store, hosts: std::ops::Range<u32>, rounds: std::ops::Ran
                 for round in rounds {
                     for host in hosts.clone().filter(|host| host % 2 == half) {
                         let time = START + 60 * round;
-                        let value = |i: u32| f64::from(i % 17) + if i % 5 == 0 { round as f64 * 1.7 } else { 0.0 };
+                        let value =
+                            |i: u32| f64::from(i % 17) + if i.is_multiple_of(5) { round as f64 * 1.7 } else { 0.0 };
                         let sample = |i: u32| Sample { series: SeriesId(i), point: Point { time, value: value(i) } };
                         let batch: Vec<Sample> = (host * METRICS..(host + 1) * METRICS).map(sample).collect();
                         store.append(&batch, time, &mut ()).expect("room");

@@ -1,10 +1,11 @@
-//! Command line: `hawkeye server | agent | loadgen | pprof | check | version`.
+//! Command line: `hawkeye server | agent | loadgen | replay | pprof | check | version`.
 //!
 //! An error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
 
 use crate::config::Config;
 use crate::loadgen::{self, LoadgenArgs};
 use crate::pprof::{self, PprofArgs};
+use crate::replay::cli::{self as replay, ReplayArgs};
 use crate::role;
 use crate::role::agent::{AgentArgs, AgentConfig};
 use crate::server;
@@ -29,6 +30,8 @@ enum Command {
     Agent(AgentArgs),
     /// Simulate a fleet over the agent's protocol.
     Loadgen(LoadgenArgs),
+    /// Rehearse a rule: which events it would have sent over stored history.
+    Replay(Box<ReplayArgs>),
     /// Fetch a profile of a running server, for `go tool pprof` or as a flame graph.
     Pprof(PprofArgs),
     /// Check a configuration file and print what is wrong with it.
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Server(args) => run_server(&args),
         Command::Agent(args) => role::agent::start(&args),
         Command::Loadgen(args) => loadgen::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Pprof(args) => pprof::fetch(&args),
         Command::Check(args) => args.load().map(|_| println!("the configuration is fine")),
         Command::Symbols => pprof::serve_symbols(),

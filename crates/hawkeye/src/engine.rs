@@ -85,6 +85,11 @@ impl Engine {
         &self.store
     }
 
+    /// How rules are judged here.
+    pub fn judge_options(&self) -> judge::Options {
+        self.judges.options()
+    }
+
     /// The series table, held for reading: for one decoded batch, no longer.
     pub fn finder(&self) -> store::Finder<'_> {
         self.store.finder()

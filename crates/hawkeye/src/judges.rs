@@ -89,6 +89,10 @@ impl Judges {
         }
     }
 
+    pub fn options(&self) -> judge::Options {
+        self.options
+    }
+
     pub fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
         lock(&self.judges[shard])
     }

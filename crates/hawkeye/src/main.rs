@@ -21,6 +21,7 @@ mod portal;
 mod pprof;
 mod pressure;
 mod redis_url;
+mod replay;
 mod role;
 mod rules;
 mod server;

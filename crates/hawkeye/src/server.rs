@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 /// Locks of the store and as many judges: enough for a few busy cores, few enough to cost no memory.
-const SHARDS: usize = 8;
+pub const SHARDS: usize = 8;
 
 /// Descriptors that connections leave to files, SQLite and deliveries; were there none, no log segment could begin. A guess:
 /// a flush opens a file per day, a query one per block.
@@ -153,7 +153,7 @@ fn health_router(metrics: &Arc<Metrics>) -> axum::Router {
     )
 }
 
-fn open_store(config: &Config) -> Result<Store> {
+pub fn open_store(config: &Config) -> Result<Store> {
     let dir = &config.data_dir;
     std::fs::create_dir_all(dir).with_context(|| {
         format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
@@ -269,7 +269,7 @@ fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
     Ok((Arc::new(queue), recovered))
 }
 
-fn judge_options(config: &Config) -> ::judge::Options {
+pub fn judge_options(config: &Config) -> ::judge::Options {
     ::judge::Options {
         semantics: match config.judge.semantics {
             Semantics::Hawkeye => ::judge::Semantics::Hawkeye,

@@ -314,6 +314,11 @@ impl Judge {
         self.silences.first_due(now)
     }
 
+    /// When [`Judge::tick`] has something to look at next: for a clock that can be set, as a rehearsal's.
+    pub fn next_due(&self) -> Option<i64> {
+        self.silences.next_due()
+    }
+
     /// Takes over what an event of the durable queue says: an open PROBLEM, or that none is open. The events of an alarm
     /// are given in their order, after `bind`. False if the series does not have the rule (any more).
     pub fn restore(&mut self, series: SeriesId, event: &Event) -> bool {

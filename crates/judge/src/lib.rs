@@ -9,6 +9,7 @@
 //! (`filter.rs`, `list.rs`); from points to an event, `history.rs`, `function.rs`, `state.rs`, `explain.rs`. Conditions that are
 //! more than one function: `grammar.rs`, `program.rs`, `reading.rs`, `joins.rs` (several series), `silence.rs` (`nodata`).
 //! Points without a store: `windows.rs`, `rings.rs`.
+//! The same over history, to try a rule before it is saved: `rehearsal.rs`.
 //! Invariants: nothing is allocated per point unless an event is made; a series without rules costs no memory here;
 //! no text of a rule, however broken, panics; the same points and rules give the same events, restarts or not.
 //! Memory: [`Judge::stats`] per shard and [`RuleSet::memory_bytes`] once. About 11 to 23 bytes per bound series (a table
@@ -29,6 +30,7 @@ mod judging;
 mod list;
 mod program;
 mod reading;
+mod rehearsal;
 mod rings;
 mod rule_set;
 mod rule_text;
@@ -40,6 +42,7 @@ mod windows;
 pub use error::RuleError;
 pub use joins::{JoinStats, Joins};
 pub use judge::{Judge, Stats, Window};
+pub use rehearsal::{History, Part, Plan, Script};
 pub use rule_set::{Refused, RuleSet};
 pub use rule_text::check;
 pub use state::{OpenProblem, RuleId};

@@ -21,7 +21,7 @@ use hashbrown::HashTable;
 use model::SeriesId;
 
 /// See above. A day, so that a host that was lost the evening before is still told after a restart in the morning.
-const FORGOTTEN_S: i64 = 86_400;
+pub(crate) const FORGOTTEN_S: i64 = 86_400;
 
 /// What is known of a series' silence.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +125,11 @@ impl Silences {
 
     pub fn first_due(&self, now: i64) -> Option<SeriesId> {
         self.table.iter().find(|silence| silence.due <= now).map(|silence| silence.series)
+    }
+
+    /// When something is to be looked at next. Looks at all of them.
+    pub fn next_due(&self) -> Option<i64> {
+        self.table.iter().map(|silence| silence.due).min()
     }
 
     pub fn len(&self) -> usize {

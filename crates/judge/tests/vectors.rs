@@ -220,3 +220,69 @@ fn number_of(value: &serde_json::Value) -> f64 {
 fn queue(event: &Event) -> String {
     format!("event:p{}", event.priority())
 }
+
+/// The same scenarios as a rehearsal of what a store would hold, where the rules and types stay and the wall clock (which
+/// a rehearsal sets to the times of the points) decides nothing.
+#[test]
+fn a_rehearsal_tells_what_was_recorded() {
+    let Ok(text) = std::fs::read_to_string(VECTORS) else {
+        return eprintln!("skipped: no recorded scenarios at {VECTORS}");
+    };
+    let scenarios = text.lines().map(|line| serde_json::from_str::<Scenario>(line).expect("recorded scenario"));
+    let (mut count, mut told) = (0, 0);
+    for scenario in scenarios.filter(is_for_rehearsal) {
+        let mut expected: Vec<&str> = scenario.events.iter().map(|event| event.json.as_str()).collect();
+        let mut events = rehearse(&scenario);
+        events.sort();
+        expected.sort();
+        assert_eq!(events, expected, "{}", scenario.name);
+        count += 1;
+        told += events.len();
+    }
+    assert_eq!((count, told), (136, 488));
+}
+
+fn is_for_rehearsal(scenario: &Scenario) -> bool {
+    // No store holds times before 1970.
+    let is_late_enough =
+        |(time, _, _, now): &(i64, serde_json::Value, usize, i64)| *time > 0 && now - time >= scenario.min_interval;
+    let mut types: HashMap<String, CounterType> = HashMap::new();
+    let keeps_type = |series: &RecordedSeries| {
+        let (counter_type, world) = (series.counter_type(), series.to_world());
+        let name = format!("{} {}", world.endpoint, world.key().counter());
+        *types.entry(name).or_insert(counter_type) == counter_type
+    };
+    scenario.rule_changes.is_empty()
+        && scenario.points.iter().all(is_late_enough)
+        && scenario.series.iter().all(keeps_type)
+}
+
+fn rehearse(scenario: &Scenario) -> Vec<String> {
+    let options = Options { semantics: Semantics::OpenFalcon, min_interval_s: 0, points_max: 120 };
+    let (script, _) = judge::Script::new(scenario.rules.to_model(), options);
+    let mut table: Vec<Series> = Vec::new();
+    for (time, value, series, _) in &scenario.points {
+        let series = scenario.series[*series].to_world();
+        let at = table.iter().position(|other| other.key() == series.key()).unwrap_or_else(|| {
+            table.push(series);
+            table.len() - 1
+        });
+        let points = &mut table[at].points;
+        if points.last().is_none_or(|newest| newest.time < *time) {
+            points.push(Point { time: *time, value: number_of(value) });
+        }
+    }
+    let always = 0..i64::MAX;
+    let plan = judge::Plan { hours: std::slice::from_ref(&always), until: i64::MAX, closed: "" };
+    let mut events = Vec::new();
+    for series in &table {
+        let Series { counter_type, step, points, .. } = series;
+        let history = judge::History { key: series.key(), counter_type: *counter_type, step: *step, points };
+        let played = script.play(&[history], plan, &mut |event| {
+            events.push(event.to_json());
+            std::ops::ControlFlow::Continue(())
+        });
+        assert!(played.is_continue());
+    }
+    events
+}

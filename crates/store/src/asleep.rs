@@ -147,16 +147,44 @@ impl Store {
 
     /// Visits the sleeping series of an endpoint; one that is in several runs once for each, as the newest knows it first.
     pub(crate) fn for_each_asleep(&self, endpoint: &str, each: &mut dyn FnMut(&ColdSeries<'_>)) -> Result<()> {
+        self.for_each_asleep_from(endpoint, &mut |series| {
+            if series.key.endpoint != endpoint {
+                return ControlFlow::Break(());
+            }
+            each(series);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Visits the sleeping series of an endpoint, or of all; some more than once. For all, it reads all runs from end to end.
+    pub fn for_each_sleeping_series(
+        &self,
+        endpoint: Option<&str>,
+        each: &mut dyn FnMut(Found, SeriesKey<'_>),
+    ) -> Result<()> {
+        let mut visit = |series: &ColdSeries<'_>| each(Found::new(series.found.id, series.found.meta), series.key);
+        match endpoint {
+            Some(endpoint) => self.for_each_asleep(endpoint, &mut visit),
+            None => self.for_each_asleep_from("", &mut |series| {
+                visit(series);
+                ControlFlow::Continue(())
+            }),
+        }
+    }
+
+    /// Visits the series asleep from an endpoint on, of each run until told to break.
+    fn for_each_asleep_from(
+        &self,
+        endpoint: &str,
+        each: &mut dyn FnMut(&ColdSeries<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
         for run in self.runs().iter().rev() {
-            let visited = run.series_of(endpoint, &mut |series| {
+            let visited = run.series_from(endpoint, &mut |series| {
                 let is_asleep = {
                     let table = self.table();
                     table.meta(series.found.id).is_none() && !table.is_removed(series.found.id)
                 };
-                if is_asleep {
-                    each(&series);
-                }
-                ControlFlow::Continue(())
+                if is_asleep { each(&series) } else { ControlFlow::Continue(()) }
             });
             self.note_cold_damage(visited)?;
         }

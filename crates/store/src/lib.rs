@@ -48,7 +48,7 @@ pub use memory::Memory;
 pub use merge::Merged;
 pub use names::Finder;
 pub use options::Options;
-pub use query::Query;
+pub use query::{Histories, Query};
 pub use rows::{Cf, Grid};
 pub use search::{CounterQuery, CounterRow, EndpointQuery, SeriesInfo};
 pub use shard::{Observer, ShardView};

@@ -87,19 +87,48 @@ impl Readers {
     }
 }
 
-impl Store {
+/// Reads series after series, and opens each file once.
+pub struct Histories<'s> {
+    store: &'s Store,
+    readers: Readers,
+    points: Vec<(u32, f64)>,
+}
+
+impl Histories<'_> {
     /// Appends the stored points of a series within [from, to], ascending, each time once.
-    pub fn history(&self, found: Found, from: i64, to: i64, out: &mut Vec<Point>) -> Result<()> {
-        self.check_known(found)?;
+    pub fn read(&mut self, found: Found, from: i64, to: i64, out: &mut Vec<Point>) -> Result<()> {
+        self.store.check_known(found)?;
         if to < from || to < 0 || from > i64::from(u32::MAX) {
             return Ok(());
         }
         let (from, to) = (from.max(0) as u32, to.min(i64::from(u32::MAX)) as u32);
-        let view = self.view(found.id, from, to);
-        let mut points = Vec::new();
-        self.points(&mut Readers::new(self), &view, from, to, &mut points)?;
-        out.extend(points.iter().map(|(time, value)| Point { time: i64::from(*time), value: *value }));
+        let view = self.store.view(found.id, from, to);
+        self.points.clear();
+        self.store.points(&mut self.readers, &view, from, to, &mut self.points)?;
+        out.extend(self.points.iter().map(|(time, value)| Point { time: i64::from(*time), value: *value }));
         Ok(())
+    }
+}
+
+impl Store {
+    /// Appends the stored points of a series within [from, to], ascending, each time once.
+    pub fn history(&self, found: Found, from: i64, to: i64, out: &mut Vec<Point>) -> Result<()> {
+        self.histories().read(found, from, to, out)
+    }
+
+    /// To read the stored points of many series one after the other: best in the order of their ids, which is that of the files.
+    pub fn histories(&self) -> Histories<'_> {
+        Histories { store: self, readers: Readers::new(self), points: Vec::new() }
+    }
+
+    /// Where points begin, when only roll-ups are left of what was before: the oldest day with points, or the day behind the
+    /// roll-ups.
+    pub fn points_begin(&self) -> Option<i64> {
+        let catalog = self.blocks();
+        let days = catalog.days();
+        let rolled_up = days.iter().take_while(|day| catalog.raw(day).is_empty()).last()?;
+        let next = days.iter().find(|day| !catalog.raw(day).is_empty()).map_or(rolled_up.day + 1, |day| day.day);
+        Some(i64::from(next) * i64::from(DAY_S))
     }
 
     fn check_known(&self, found: Found) -> Result<()> {

@@ -37,6 +37,11 @@ impl ApiError {
         ApiError::new(StatusCode::EXPECTATION_FAILED, text)
     }
 
+    /// What the client is told.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The same text with another status, for the routes that differ in it.
     pub fn with_status(self, status: StatusCode) -> ApiError {
         ApiError { status, ..self }

@@ -71,12 +71,19 @@ async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Express
 
 /// Everything but the ids and the creator.
 fn required_expression(context: &Context, fields: &Fields) -> Result<(Expression, Action), ApiError> {
-    let text = fields.required_text("expression", expression::EXPRESSION_MAX)?;
+    // In the order of the form, so that the first field that is wrong is the one told.
+    fields.required_text("expression", expression::EXPRESSION_MAX)?;
     fields.required_int("priority")?;
     let action = required_action(fields)?;
+    Ok((required_rule(context, fields)?, action))
+}
+
+/// What is judged: no id, creator or action.
+pub(super) fn required_rule(context: &Context, fields: &Fields) -> Result<Expression, ApiError> {
+    let text = fields.required_text("expression", expression::EXPRESSION_MAX)?;
     let condition = rule::required_condition(context, fields, &LENGTHS)?;
     expression::parse_text(&text).map_err(|error| ApiError::bad(format!("expression: {error}")))?;
-    let expression = Expression {
+    Ok(Expression {
         expression: text,
         func: condition.func,
         op: condition.op,
@@ -86,8 +93,7 @@ fn required_expression(context: &Context, fields: &Fields) -> Result<(Expression
         note: fields.text("note", expression::NOTE_MAX)?,
         pause: fields.flag("pause")?,
         ..Expression::default()
-    };
-    Ok((expression, action))
+    })
 }
 
 fn required_action(fields: &Fields) -> Result<Action, ApiError> {

@@ -18,6 +18,7 @@ mod hostgroup;
 mod metric;
 pub mod page;
 mod pieces;
+pub mod replay;
 mod rule;
 mod session;
 mod strategy;
@@ -66,6 +67,7 @@ pub fn router(context: Context) -> Router {
         .merge(hostgroup::routes())
         .merge(template::routes())
         .merge(strategy::routes())
+        .merge(replay::routes())
         .merge(metric::routes())
         .merge(expression::routes())
         .merge(alarm::routes());

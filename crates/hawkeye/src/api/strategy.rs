@@ -62,7 +62,7 @@ async fn remove(State(context): State<Context>, _caller: Caller, Path(id): Path<
 }
 
 /// Everything but the ids.
-fn required_strategy(context: &Context, fields: &Fields) -> Result<Strategy, ApiError> {
+pub(super) fn required_strategy(context: &Context, fields: &Fields) -> Result<Strategy, ApiError> {
     let metric = fields.required_text("metric", strategy::METRIC_MAX)?;
     let tags = fields.text("tags", strategy::TAGS_MAX)?;
     let condition = rule::required_condition(context, fields, &LENGTHS)?;

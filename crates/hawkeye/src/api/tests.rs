@@ -1,6 +1,7 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
 mod groups;
+mod replay;
 mod rules;
 
 use super::*;
@@ -53,6 +54,12 @@ impl Site {
     }
 
     pub async fn send(&self, line: &str, headers: &[(&str, String)], body: String) -> Result<(u16, Value)> {
+        let (status, body) = self.send_for_text(line, headers, body).await?;
+        Ok((status, serde_json::from_str(&body)?))
+    }
+
+    /// The answer's body as it is.
+    pub async fn send_for_text(&self, line: &str, headers: &[(&str, String)], body: String) -> Result<(u16, String)> {
         let (method, path) = line.split_once(' ').unwrap_or(("GET", line));
         let mut request = Request::builder().method(method).uri(format!("/api/v1{path}"));
         for (name, value) in headers {
@@ -60,8 +67,7 @@ impl Site {
         }
         let response = self.router.clone().oneshot(request.body(Body::from(body))?).await?;
         let status = response.status().as_u16();
-        let body = to_bytes(response.into_body(), 1 << 20).await?;
-        Ok((status, serde_json::from_slice(&body)?))
+        Ok((status, String::from_utf8(to_bytes(response.into_body(), 1 << 20).await?.to_vec())?))
     }
 
     pub async fn token(&self, name: &str) -> Result<String> {

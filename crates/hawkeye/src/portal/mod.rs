@@ -20,6 +20,7 @@ pub mod hbs;
 pub mod host;
 pub mod password;
 pub mod plugin;
+pub mod rehearsal;
 pub mod rules;
 pub mod session;
 pub mod snapshot;

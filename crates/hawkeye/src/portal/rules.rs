@@ -48,7 +48,7 @@ pub(super) fn is_monitored(host: &HostRow, now: i64) -> bool {
 }
 
 /// The window of a strategy, compared as texts, as the original's SQL does: also with one side empty or past 24:00.
-pub(super) fn is_open(begin: &str, end: &str, now: &str) -> bool {
+pub fn is_open(begin: &str, end: &str, now: &str) -> bool {
     if begin.is_empty() && end.is_empty() {
         return true;
     }
@@ -151,7 +151,7 @@ fn inherit(by_template: &HashMap<i64, Vec<OwnStrategy>>, chain: &[i64], tpl: &mo
     result
 }
 
-fn read_strategy(row: &strategy::Strategy) -> Result<Strategy, String> {
+pub(super) fn read_strategy(row: &strategy::Strategy) -> Result<Strategy, String> {
     let read = || {
         Ok(Strategy {
             id: row.id,
@@ -169,7 +169,7 @@ fn read_strategy(row: &strategy::Strategy) -> Result<Strategy, String> {
     read().map_err(|error: String| format!("strategy {}: {error}", row.id))
 }
 
-fn read_expression(row: &expression::Expression) -> Result<Arc<Expression>, String> {
+pub(super) fn read_expression(row: &expression::Expression) -> Result<Arc<Expression>, String> {
     let read = || {
         let (metric, tags) = expression::parse_text(&row.expression)?;
         Ok(Arc::new(Expression {

@@ -76,6 +76,10 @@ impl Snapshot {
             + self.plugin_dirs.values().map(dirs).sum::<usize>()
     }
 
+    pub fn has_template(&self, id: i64) -> bool {
+        self.templates.contains_key(&id)
+    }
+
     pub(super) fn host(&self, hostname: &str) -> Option<&HostRow> {
         let at = self.hosts.binary_search_by(|host| host.hostname.as_str().cmp(hostname)).ok()?;
         Some(&self.hosts[at])

@@ -13,4 +13,5 @@ mod hostile;
 mod judge;
 mod memory;
 mod points;
+mod replay;
 mod start;

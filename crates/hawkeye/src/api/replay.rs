@@ -1,0 +1,235 @@
+//! `POST /api/v1/strategy/replay`: rehearses a strategy or an expression, saved or not, over stored history.
+//!
+//! Body: a strategy with the names of `POST /strategy`, or an expression with those of `POST /expression`; what is left out
+//! is taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that its template
+//! (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are Unix seconds or texts
+//! like `-7d` and `now`. The answer is [`crate::replay::answer::Answer`], as JSON, or as text for `?format=text` and who
+//! accepts text only.
+//! How: a rehearsal reads files and judges for seconds, so it runs on threads that may wait, [`AT_ONCE`] at a time;
+//! it ends when its client is gone.
+//! Invariants: nothing is saved; a rule that could not be saved gets the error that saving it would get.
+
+use super::auth::Caller;
+use super::body::{Fields, JsonBody};
+use super::error::{Answer, ApiError, json};
+use super::{Context, expression as expressions, strategy as strategies};
+use crate::clock;
+use crate::portal::snapshot::Snapshot;
+use crate::portal::{expression, rehearsal, strategy};
+use crate::replay::{Fault, Order, Watched, answer, rehearse};
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, header};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use model::{EventRule, Rules};
+use serde_json::{Map, Value, json as object};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
+
+/// It has two threads; others wait for their turn.
+const AT_ONCE: usize = 1;
+/// As far as a rehearsal looks back where nothing else is said.
+const SPAN_DEFAULT_S: i64 = 7 * 86_400;
+
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+
+const STRATEGY_FIELDS: [&str; 14] = [
+    "id",
+    "metric",
+    "tags",
+    "max_step",
+    "priority",
+    "func",
+    "op",
+    "right_value",
+    "note",
+    "run_begin",
+    "run_end",
+    "tpl_id",
+    "hosts",
+    "from",
+];
+const EXPRESSION_FIELDS: [&str; 11] = [
+    "expression_id",
+    "expression",
+    "max_step",
+    "priority",
+    "func",
+    "op",
+    "right_value",
+    "note",
+    "pause",
+    "action",
+    "from",
+];
+
+pub fn routes() -> Router<Context> {
+    Router::new().route("/strategy/replay", post(replay))
+}
+
+async fn replay(
+    State(context): State<Context>,
+    _caller: Caller,
+    query: RawQuery,
+    headers: HeaderMap,
+    JsonBody(fields): JsonBody<Map<String, Value>>,
+) -> Answer {
+    let wants_text = wants_text(query.0.as_deref().unwrap_or_default(), &headers)?;
+    let answer = answer_to(&context, fields).await?;
+    if wants_text {
+        return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], answer.text()).into_response());
+    }
+    json(answer)
+}
+
+fn wants_text(query: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
+    let pairs = super::body::parse_form(query.as_bytes());
+    match pairs.iter().find(|(name, _)| name == "format").map(|(_, format)| format.as_str()) {
+        Some("text") => Ok(true),
+        Some("json") => Ok(false),
+        Some(other) => Err(ApiError::bad(format!("format is {other:?}: give json or text"))),
+        None => {
+            let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            Ok(accept.trim_start().starts_with("text/plain"))
+        }
+    }
+}
+
+/// Rehearses what the fields ask for; without a server, too.
+pub async fn answer_to(context: &Context, fields: Map<String, Value>) -> Result<answer::Answer, ApiError> {
+    let order = order(context, fields, clock::now()).await?;
+    let _turn = TURNS.acquire().await.expect("never closed");
+    let stop = Arc::new(AtomicBool::new(false));
+    // Dropped with the request when its client is gone.
+    let _stopper = Stopper(stop.clone());
+    let engine = context.engine.clone();
+    let task = tokio::task::spawn_blocking(move || rehearse(engine.store(), engine.judge_options(), &order, &stop));
+    match task.await.context("a rehearsal")? {
+        Ok(answer) => Ok(answer),
+        Err(Fault::Refused(text)) => Err(ApiError::bad(text)),
+        Err(Fault::Store(error)) => Err(ApiError::from(anyhow::Error::new(error).context("reading history"))),
+        Err(Fault::Stopped) => Err(ApiError::bad("the rehearsal was given up")),
+    }
+}
+
+struct Stopper(Arc<AtomicBool>);
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn order(context: &Context, asked: Map<String, Value>, now: i64) -> Result<Order, ApiError> {
+    let asked: Map<String, Value> = asked.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    let is_expression = asked.contains_key("expression") || asked.contains_key("expression_id");
+    let known: &[&str] = if is_expression { &EXPRESSION_FIELDS } else { &STRATEGY_FIELDS };
+    if let Some(name) = asked.keys().find(|name| *name != "to" && !known.contains(&name.as_str())) {
+        return Err(ApiError::bad(format!(
+            "{name} is no field of this request: give some of {}, to",
+            known.join(", ")
+        )));
+    }
+    let to = time(&asked, "to", now)?.unwrap_or(now).min(now);
+    let from = time(&asked, "from", now)?.unwrap_or(to - SPAN_DEFAULT_S);
+    if from < 0 || from >= to {
+        return Err(ApiError::bad(format!(
+            "from is {from}, to is {to}: from must be the earlier, and to not in the future"
+        )));
+    }
+    if is_expression {
+        let rule = Watched::Rules(expression_rules(context, asked).await?);
+        let (run_begin, run_end) = (String::new(), String::new());
+        return Ok(Order { rule, run_begin, run_end, from, to });
+    }
+    let (row, rule) = strategy_rules(context, asked).await?;
+    Ok(Order { rule, run_begin: row.run_begin, run_end: row.run_end, from, to })
+}
+
+/// The fields of a saved row, with those that were asked for in their place.
+fn changed(saved: Value, asked: Map<String, Value>) -> Fields {
+    let mut fields = match saved {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    fields.extend(asked.into_iter().filter(|(_, value)| !value.is_null()));
+    Fields::Json(fields)
+}
+
+async fn strategy_rules(
+    context: &Context,
+    asked: Map<String, Value>,
+) -> Result<(strategy::Strategy, Watched), ApiError> {
+    let asked_fields = Fields::Json(asked.clone());
+    let id = asked_fields.int("id")?;
+    let saved = match id {
+        0 => object!({ "max_step": 3 }),
+        id => {
+            let row = strategy::by_id(&context.portal, id).await?;
+            let row = row.ok_or_else(|| ApiError::bad(format!("id: there is no strategy {id}")))?;
+            object!(row)
+        }
+    };
+    let fields = changed(saved, asked);
+    let tpl_id = fields.int("tpl_id")?;
+    let row = strategy::Strategy { id, tpl_id, ..strategies::required_strategy(context, &fields)? };
+    let Some(hosts) = fields.texts("hosts", crate::portal::host::HOSTNAME_MAX)? else {
+        if tpl_id == 0 {
+            return Err(ApiError::bad(
+                "hosts is required, unless tpl_id or id names a template: give names, or [\"*\"]",
+            ));
+        }
+        let snapshot = Snapshot::load(&context.portal).await?;
+        if !snapshot.has_template(tpl_id) {
+            return Err(ApiError::bad(format!("tpl_id: there is no template {tpl_id}")));
+        }
+        let rules = snapshot.watching(&row, &jiff::Zoned::now()).map_err(ApiError::bad)?;
+        return Ok((row, Watched::Rules(rules)));
+    };
+    let rule = rehearsal::strategy_of(&row).map_err(ApiError::bad)?;
+    let EventRule::Strategy(one) = &rule else { return Err(ApiError::bad("not a strategy")) };
+    if hosts == ["*"] {
+        return Ok((row, Watched::Everywhere(rule)));
+    }
+    let list: model::rule::HostStrategies = [one.clone()].into();
+    let hosts = hosts.into_iter().map(|host| (host, list.clone())).collect();
+    Ok((row, Watched::Rules(Rules { hosts, ..Rules::default() })))
+}
+
+async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Result<Rules, ApiError> {
+    let asked_fields = Fields::Json(asked.clone());
+    let id = asked_fields.int("expression_id")?;
+    let saved = match id {
+        0 => object!({ "max_step": 3 }),
+        id => {
+            let row = expression::by_id(&context.portal, id).await?;
+            let row = row.ok_or_else(|| ApiError::bad(format!("expression_id: there is no expression {id}")))?;
+            object!(row)
+        }
+    };
+    let row = expressions::required_rule(context, &changed(saved, asked))?;
+    rehearsal::expression_of(&expression::Expression { id, ..row }).map_err(ApiError::bad)
+}
+
+/// A moment: Unix seconds as a number or text, `now`, or a time before it like `-7d`.
+fn time(fields: &Map<String, Value>, name: &str, now: i64) -> Result<Option<i64>, ApiError> {
+    let wrong = |what: &dyn std::fmt::Display| {
+        ApiError::bad(format!("{name} is {what}: give Unix seconds, now, or a time before it like -7d"))
+    };
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text == "now" => Ok(Some(now)),
+        Some(Value::String(text)) => {
+            let ago = text.strip_prefix('-').and_then(|ago| humantime::parse_duration(ago).ok());
+            let ago = ago.and_then(|ago| i64::try_from(ago.as_secs()).ok());
+            ago.and_then(|ago| now.checked_sub(ago))
+                .or_else(|| text.parse().ok())
+                .map(Some)
+                .ok_or_else(|| wrong(&format!("{text:?}")))
+        }
+        Some(value) => value.as_i64().map(Some).ok_or_else(|| wrong(value)),
+    }
+}
