@@ -90,6 +90,13 @@ pub fn register_start(ledger: &Ledger) {
     ledger.source(move |report| report.line("start", bytes, None, None));
 }
 
+/// Gives back the pages of code that nobody uses just now, so that what only the start needed does not stay resident.
+pub fn forget_unused_code() {
+    if let Err(error) = stdx::forget_code_pages() {
+        tracing::debug!(%error, "pages of code stay resident");
+    }
+}
+
 /// Runs `make`, and names what it takes and leaves behind in the ledger: for what a library holds and does not tell.
 pub fn register_made<R>(ledger: &Ledger, owner: &'static str, make: impl FnOnce() -> R) -> R {
     let (made, bytes) = measured(make);

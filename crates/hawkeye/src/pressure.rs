@@ -8,7 +8,7 @@
 //! | from | level | what happens |
 //! | --- | --- | --- |
 //! | 0 % | calm | nothing |
-//! | 70 % | shrink | freed memory goes back to the system at once, buffers that are not in use are dropped |
+//! | 70 % | shrink | freed memory goes back to the system at once; buffers, and pages of code, that are not in use are dropped |
 //! | 85 % | flush | blocks are written early; what they hold and no rule needs leaves memory; what no rule needs and has missed a few points falls asleep early |
 //! | 95 % | refuse | new series are refused, the largest growers first (`growth.rs`), all of them at 100 % |
 //!
@@ -19,7 +19,7 @@
 
 use crate::engine::Engine;
 use crate::growth::{Growth, GrowthReport};
-use crate::memory::resident_bytes;
+use crate::memory::{forget_unused_code, resident_bytes};
 use crate::metrics::{push_counter, push_gauge};
 use model::SeriesKey;
 use serde::Serialize;
@@ -298,6 +298,7 @@ impl Relief {
         }
         if level >= Level::Shrink && is_due {
             engine.store().shrink();
+            forget_unused_code();
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Absent on purpose: clocks, threads, sockets. The one signal handler is in `cpu_samples`.
 
 pub mod c_heap;
+pub mod code_pages;
 pub mod cpu_samples;
 pub mod crc;
 pub mod disk;
@@ -12,6 +13,7 @@ pub mod interner;
 pub mod ledger;
 pub mod varint;
 
+pub use code_pages::forget_code_pages;
 pub use crc::crc32;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use distinct::Distinct;

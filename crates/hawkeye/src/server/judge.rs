@@ -75,6 +75,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
         tokio::select! {
             Ok(_) = is_ready.wait_for(|ready| *ready), if door.is_some() => {
                 doors.open_gob("judge_rpc", door.take(), JudgeService::new(windowed.clone()));
+                memory::forget_unused_code();
                 println!("hawkeye: the judge takes points at {} (Go gob)", config.listen.judge_rpc);
             }
             () = signals.wait() => break None,
