@@ -4,7 +4,8 @@
 //! How: rounds of one step each. In a round every host sends its collector groups, one call after the other; a host has
 //! a connection of its own, or shares one with others in turn, with one outstanding call, as agents do. The texts of
 //! an item that do not change are encoded once, so that the generator stays out of the way of what it measures.
-//! With `--gob` the same points go to a graph as a transfer would send them on.
+//! With `--gob` the same points go to a graph as a transfer would send them on; with `--victoria` and `--remote-write`
+//! to another system, to be measured beside.
 //! Invariants: points depend on the arguments alone (`mix.rs`), times apart; no host begins a round before all have
 //! ended the last. An unanswered, failed or wrongly answered call is counted, and the run goes on with a new connection.
 //! Memory: per connection its socket and one batch (up to some 30 kB); per series of one host its texts; 15 kB of
@@ -14,6 +15,7 @@ mod fleet;
 mod latency;
 mod link;
 mod mix;
+mod peer;
 mod verify;
 
 use crate::clock;
@@ -22,6 +24,7 @@ use clap::{Args, ValueEnum};
 use fleet::Fleet;
 use latency::Latency;
 use link::Link;
+use peer::Peer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +35,8 @@ use verify::{Answered, Api, Source, Verdict, verify};
 
 /// Items of one call to a graph, as in transfer's shipped configuration.
 const GRAPH_BATCH: usize = 200;
+/// Series of one request to another system: a host's, of any usual size. Smaller ones would cost them more per point.
+const PEER_BATCH: usize = 1000;
 /// More connections are an experiment of its own, to be asked for: `--connections`.
 const CONNECTIONS_DEFAULT: usize = 1000;
 /// Files that the process needs besides its connections: a guess with room.
@@ -52,6 +57,12 @@ pub struct LoadgenArgs {
     /// With --gob: when all is sent, read every point that was answered for back with Graph.Query.
     #[arg(long, requires = "gob")]
     read_back: bool,
+    /// Instead: send to this OpenTSDB listener of VictoriaMetrics; nothing is answered there, so ask it what has arrived.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "gob", "verify", "dry_run"])]
+    victoria: Option<String>,
+    /// Instead: send to this URL by Prometheus' remote write, e.g. http://127.0.0.1:9090/api/v1/write
+    #[arg(long, value_name = "URL", conflicts_with_all = ["target", "gob", "victoria", "verify", "dry_run"])]
+    remote_write: Option<String>,
     /// Simulated hosts.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     hosts: u32,
@@ -133,6 +144,8 @@ struct Plan {
     target: String,
     /// The target is a graph.
     gob: bool,
+    /// The target is another system.
+    peer: Option<Peer>,
     fleet: Arc<Fleet>,
     rounds: u32,
     connections: usize,
@@ -167,6 +180,11 @@ impl Plan {
         let connections = args.connections.map_or(CONNECTIONS_DEFAULT, |count| count as usize).min(hosts);
         let fleet = Fleet::new(&args.prefix, hosts, args.metrics as usize, args.step, start, args.seed);
         let fleet = if args.gob.is_some() { fleet.in_batches_of(GRAPH_BATCH) } else { fleet };
+        let peer = match (&args.victoria, &args.remote_write) {
+            (Some(address), _) => Some(Peer::victoria(address)?),
+            (None, url) => url.as_deref().map(Peer::remote_write).transpose()?,
+        };
+        let fleet = if peer.is_some() { fleet.in_batches_of(PEER_BATCH) } else { fleet };
         let api =
             args.verify.as_ref().map(|url| Api::new(url, args.token.as_deref().unwrap_or_default())).transpose()?;
         if api.is_some() && args.step < verify::STEP_MIN {
@@ -179,7 +197,7 @@ impl Plan {
         let answered = reads_back.then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
         let target = args.gob.as_ref().unwrap_or(&args.target).clone();
         let (gob, rounds) = (args.gob.is_some(), args.rounds);
-        Ok(Plan { target, gob, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
+        Ok(Plan { target, gob, peer, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
     }
 
     fn encode_only(&self) -> Report {
@@ -234,11 +252,18 @@ impl Plan {
 
     /// One call before the load, so that a wrong address is one clear line.
     async fn say_hello(&self) -> Result<()> {
-        let what = if self.gob { "graph listening there? (--gob)" } else { "transfer listening there? (--target)" };
+        let what = match &self.peer {
+            Some(_) => "server of that kind listening there? (--victoria, --remote-write)",
+            None if self.gob => "graph listening there? (--gob)",
+            None => "transfer listening there? (--target)",
+        };
         self.link().ping().await.map_err(|error| anyhow::anyhow!("{error:#}; is a {what}"))
     }
 
     fn link(&self) -> Link {
+        if let Some(peer) = &self.peer {
+            return Link::peer(peer);
+        }
         if self.gob { Link::graph(&self.target) } else { Link::transfer(&self.target) }
     }
 

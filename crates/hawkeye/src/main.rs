@@ -15,6 +15,7 @@ mod mysql_url;
 mod net;
 mod portal;
 mod pprof;
+mod protobuf;
 mod role;
 mod rules;
 mod server;
