@@ -1,6 +1,6 @@
 # The commands of this repository. `make run` and `make test` need a Rust toolchain, a C compiler, git and make, no more.
 
-.PHONY: run build test test-services lint bench
+.PHONY: run build test test-services lint bench bench-micro
 
 run: build
 	./target/release/hawkeye server --with-agent
@@ -20,5 +20,11 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench:
+# Beside VictoriaMetrics and Prometheus, on this machine: docs/benchmarks.md. BENCH_SIZES=100k takes minutes, 1m much longer.
+BENCH_SIZES = 100k,1m
+bench: build
+	python3 bench/side_by_side.py --series $(BENCH_SIZES) $(BENCH_ARGUMENTS)
+
+# What single operations cost.
+bench-micro:
 	cargo bench --workspace --locked

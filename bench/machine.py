@@ -93,9 +93,9 @@ def read_kib(path):
     return found
 
 
-def wait_until(question, process, pause_s=0.002):
+def wait_until(question, process, pause_s=0.002, patience_s=PATIENCE_S):
     """Asks until the answer is not None; returns it and when it came. A refused connection is no answer."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         process.check_alive()
         try:
@@ -105,7 +105,7 @@ def wait_until(question, process, pause_s=0.002):
         except (OSError, http.client.HTTPException):
             pass
         if time.monotonic() > deadline:
-            raise Failure(f"{process.command[0]}: no right answer within {PATIENCE_S} s; see {process.log}")
+            raise Failure(f"{process.command[0]}: no right answer within {patience_s:.0f} s")
         time.sleep(pause_s)
 
 

@@ -36,6 +36,37 @@ RATIOS = ("rss_bytes_per_series", "anonymous_bytes_per_series", "cpu_us_per_poin
 BASE = "hawkeye json-rpc"
 
 
+# Of the whole server, over JSON-RPC: text, size (None: the empty server), figure, must, aim, unit's divisor. "to" is a
+# ratio to VictoriaMetrics in the same run.
+TARGETS = (
+    ("RSS, 100k series with rules, MB", "100k", "rss_bytes", 64, 40, 1e6),
+    ("anonymous bytes per series at 1m series", "1m", "anonymous_bytes_per_series", 200, 128, 1),
+    ("CPU per point, us", "100k", "cpu_us_per_point", 2, 0.7, 1),
+    ("points per second", "100k", "points_per_s", 600_000, 1_500_000, 1),
+    ("RSS of an empty server, MB", None, "rss_bytes", 20, 12, 1e6),
+    ("start to ready of an empty server, ms", None, "ready_ms", 200, 50, 1),
+    ("RSS per series to VictoriaMetrics", "100k", "to:rss_bytes_per_series", 0.5, 0.125, 1),
+    ("CPU per point to VictoriaMetrics", "100k", "to:cpu_us_per_point", 1, 0.5, 1),
+)
+
+
+def targets(result):
+    """What was aimed for, beside what was measured; only what this run has measured."""
+    found = []
+    for text, size, figure, must, aim, divisor in TARGETS:
+        if figure.startswith("to:"):
+            measured = [one["ratio"] for one in result["ratios"]
+                        if (one["size"], one["figure"], one["to"]) == (size, figure[3:], "victoriametrics")]
+        else:
+            runs = result["empty"] if size is None else [run for run in result["runs"] if run["size"] == size]
+            measured = [run[figure] / divisor for run in runs if run["system"] == BASE and run.get(figure) is not None]
+        if measured:
+            reached = (lambda goal: measured[0] >= goal) if figure == "points_per_s" else (lambda goal: measured[0] <= goal)
+            verdict = "aim" if reached(aim) else "must" if reached(must) else "missed"
+            found.append({"target": text, "must": must, "aim": aim, "measured": measured[0], "reached": verdict})
+    return found
+
+
 def value(run, name):
     """A figure of a run; None if it has none."""
     if name.startswith("query:"):
@@ -71,6 +102,8 @@ def rows_of(runs):
     for query, text in QUERIES:
         for quantile in ("p50", "p99"):
             rows.append((f"{text}, {quantile} ms", [scaled(run, f"query:{query}:{quantile}_ms", 1, 2) for run in runs]))
+    rows.append(("disk after a stop, 24 h of 2k series, bytes per point",
+                 [scaled(run, "query:day_of_one_series:disk_bytes_per_point", 1, 2) for run in runs]))
     for which in ("median", "max"):
         rows.append((f"point to notification, {which} ms", [scaled(run, f"judging:{which}_ms", 1, 1) for run in runs]))
     return [(text, cells) for text, cells in rows if any(cell != "-" for cell in cells)]
@@ -109,10 +142,14 @@ def text(result):
         runs = [run for run in result["runs"] if run["size"] == size]
         parts.append(f"## {size}\n\n" + table([run["system"] for run in runs], rows_of(runs)))
     if result.get("empty"):
-        rows = [("RSS, MiB", "rss_bytes", 1 << 20, 1), ("start to ready, median ms", "ready_ms", 1, 0)]
+        rows = [("RSS, MiB", "rss_bytes", 1 << 20, 1), ("anonymous, MiB", "anonymous_bytes", 1 << 20, 1), ("start to ready, median ms", "ready_ms", 1, 0)]
         heads = [one["system"] for one in result["empty"]]
         cells = [(text, [scaled(one, name, divisor, digits) for one in result["empty"]]) for text, name, divisor, digits in rows]
         parts.append("## Empty server\n\n" + table(heads, cells))
+    if result.get("targets"):
+        rows = [(one["target"], [f"{one['must']:,}", f"{one['aim']:,}", f"{one['measured']:,.3g}" if one["measured"] < 1000
+                                 else f"{one['measured']:,.0f}", one["reached"]]) for one in result["targets"]]
+        parts.append("## Targets of the whole server\n\n" + table(["must", "aim", "measured", "reached"], rows))
     if result.get("notes"):
         parts.append("\n".join(f"- {note}" for note in result["notes"]))
     original = ", ".join(f"{name} {mib}" for name, mib in ORIGINAL["rss_mib"].items())

@@ -13,6 +13,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,8 @@ STEP_S = 60
 # A guess with room, from runs of 100k series: Prometheus needs most.
 MEMORY_PER_SERIES = 8 << 10
 DISK_PER_POINT = 40
-EMPTY_STARTS = 5
+# Slower than this after a kill counts as lost; a guess far below what any of them does.
+POINTS_REPLAYED_PER_S = 100_000
 # Hosts of the load for the query over 24 hours.
 DAY_HOSTS = 10
 DAY_ROUNDS = 24 * 60
@@ -152,10 +154,16 @@ def measure_in(system, size, load, arguments, webhook):
     if system.judges and type(system) is not systems.HawkeyeGob:
         run["judging"] = measure_judging(system, webhook, arguments)
     run["newest"] = newest
+    system.make_durable()
     system.kill()
     system.start()
-    _, ready = machine.wait_until(lambda: system.newest(load) == newest or None, system.process)
-    run["ready_after_kill_s"] = ready - system.process.started
+    try:
+        patience_s = 60 + load.points / POINTS_REPLAYED_PER_S
+        _, ready = machine.wait_until(lambda: system.newest(load) == newest or None, system.process, patience_s=patience_s)
+        run["ready_after_kill_s"] = ready - system.process.started
+    except Failure as fault:
+        run["fault"] = f"after kill -9 the newest point did not come back: {fault}"
+        print(f"bench: {system.name}: {run['fault']}", file=sys.stderr)
     run["rss_after_restart_bytes"] = system.process.memory()["rss"]
     compacted = system.compacted()
     run["compacted_bytes_per_point"] = None if compacted is None else compacted / load.points
@@ -186,10 +194,10 @@ def measure_day(kind, arguments, binary):
                 system.process.kill()
 
 
-def measure_empty(kind, binary):
+def measure_empty(kind, starts, binary):
     """A server without data: how soon it is there, and what it takes."""
     times, memory = [], None
-    for _ in range(EMPTY_STARTS):
+    for _ in range(starts):
         with tempfile.TemporaryDirectory(prefix="hawkeye-bench-") as directory:
             system = kind(binary, directory)
             try:
@@ -236,6 +244,7 @@ def read_arguments():
     parser.add_argument("--rest", type=float, default=10, help="seconds between load and figures [10]")
     parser.add_argument("--day-rounds", type=int, default=DAY_ROUNDS, help="of the 24 hour load; 0 leaves it out [1440]")
     parser.add_argument("--empty", action="store_true", help="only the empty servers")
+    parser.add_argument("--empty-starts", type=int, default=5, help="of each empty server [5]")
     parser.add_argument("--out", help="the file of results [bench/results/<date>.json]")
     arguments = parser.parse_args()
     arguments.sizes = [(text.strip(), number(text.strip())) for text in arguments.series.split(",")]
@@ -264,7 +273,7 @@ def run_all(arguments, kinds, binary, result):
             if kind.answers_queries and kind is not systems.HawkeyeGob:
                 days[kind.name] = attempt(kind, "24 hours", lambda: measure_day(kind, arguments, binary))
         result["day"] = days
-    result["empty"] = [attempt(kind, "empty", lambda: measure_empty(kind, binary)) for kind in kinds]
+    result["empty"] = [attempt(kind, "empty", lambda: measure_empty(kind, arguments.empty_starts, binary)) for kind in kinds]
     for size, series in [] if arguments.empty else arguments.sizes:
         hosts = max(1, series // METRICS)
         missing = room_for(series, series * arguments.rounds)
@@ -285,6 +294,8 @@ def main():
     binary = os.environ.get("BENCH_HAWKEYE") or os.path.join(ROOT, "target", "release", "hawkeye")
     if not os.access(binary, os.X_OK):
         sys.exit(f"bench: {binary} is missing: make build, or name another by BENCH_HAWKEYE")
+    # Ended from outside, it still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended by SIGTERM"))
     systems.install_missing()
     kinds = kinds_of(arguments)
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -298,6 +309,7 @@ def main():
     run_all(arguments, kinds, binary, result)
     result["machine"]["load_average_after"] = os.getloadavg()
     result["ratios"] = report.ratios(result["runs"])
+    result["targets"] = report.targets(result)
     out = arguments.out or os.path.join(ROOT, "bench", "results", now.strftime("%Y-%m-%dT%H%M%SZ") + ".json")
     os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
     with open(out, "w") as file:
