@@ -1,6 +1,6 @@
 # The commands of this repository. `make run` and `make test` need a Rust toolchain, a C compiler, git and make, no more.
 
-.PHONY: run build test test-services lint bench
+.PHONY: run build test test-services lint bench bench-micro bench-instructions bench-judge bench-explosion
 
 run: build
 	./target/release/hawkeye server --with-agent
@@ -20,5 +20,24 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench:
+# Beside VictoriaMetrics and Prometheus, on this machine: docs/benchmarks.md. BENCH_SIZES=100k takes minutes, 1m much longer.
+BENCH_SIZES = 100k,1m
+bench: build
+	python3 bench/side_by_side.py --series $(BENCH_SIZES) $(BENCH_ARGUMENTS)
+
+# What single operations cost.
+bench-micro:
 	cargo bench --workspace --locked
+
+# Instructions of each step of a point's way, against those recorded; needs valgrind.
+bench-instructions:
+	./bench/instructions.sh
+
+# From a point to its event, from a save to its effect; and the judge alone.
+bench-judge: build
+	./bench/judge.sh
+	./bench/judge_alone.sh
+
+# 600,000 new series against a memory_budget of 64 MiB: ten minutes.
+bench-explosion: build
+	./bench/explosion.sh

@@ -2,7 +2,7 @@
 # Runs every test that needs a server or a built program; each script says what it needs and what it skips.
 set -eu
 cd "$(dirname "$0")"
-for script in first_start.sh smtp.sh mysql.sh redis.sh gob.sh; do
+for script in first_start.sh smtp.sh mysql.sh redis.sh gob.sh bench.sh; do
     echo "== $script"
     ./"$script"
 done

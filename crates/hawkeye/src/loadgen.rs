@@ -4,7 +4,8 @@
 //! How: rounds of one step each. In a round every host sends its collector groups, one call after the other; a host has
 //! a connection of its own, or shares one with others in turn, with one outstanding call, as agents do. The texts of
 //! an item that do not change are encoded once, so that the generator stays out of the way of what it measures.
-//! With `--gob` or `--judge-gob` the same points go to a graph or a judge as a transfer would send them on.
+//! With `--gob` or `--judge-gob` the same points go to a graph or a judge as a transfer would send them on; with `--victoria` and
+//! `--remote-write` to another system, to be measured beside.
 //! Invariants: points depend on the arguments alone (`mix.rs`), times apart; no host begins a round before all have
 //! ended the last. An unanswered, failed or wrongly answered call is counted, and the run goes on with a new connection.
 //! Memory: per connection its socket and one batch (up to some 30 kB); per series of one host its texts; 15 kB of
@@ -14,6 +15,7 @@ mod fleet;
 mod latency;
 mod link;
 mod mix;
+mod peer;
 mod verify;
 
 use crate::clock;
@@ -22,6 +24,7 @@ use clap::{Args, ValueEnum};
 use fleet::Fleet;
 use latency::Latency;
 use link::{GobRole, Link};
+use peer::Peer;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +35,8 @@ use verify::{Answered, Api, Source, Verdict, verify};
 
 /// Items of one call to a graph, as in transfer's shipped configuration.
 const GRAPH_BATCH: usize = 200;
+/// Series of one request to another system: a host's, of any usual size. Smaller ones would cost them more per point.
+const PEER_BATCH: usize = 1000;
 /// More connections are an experiment of its own, to be asked for: `--connections`.
 const CONNECTIONS_DEFAULT: usize = 1000;
 /// Files that the process needs besides its connections: a guess with room.
@@ -55,6 +60,12 @@ pub struct LoadgenArgs {
     /// With --gob: when all is sent, read every point that was answered for back with Graph.Query.
     #[arg(long, requires = "gob")]
     read_back: bool,
+    /// Instead: send to this OpenTSDB listener of VictoriaMetrics; nothing is answered there, so ask it what has arrived.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "gob", "verify", "dry_run"])]
+    victoria: Option<String>,
+    /// Instead: send to this URL by Prometheus' remote write, e.g. http://127.0.0.1:9090/api/v1/write
+    #[arg(long, value_name = "URL", conflicts_with_all = ["target", "gob", "victoria", "verify", "dry_run"])]
+    remote_write: Option<String>,
     /// Simulated hosts.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     hosts: u32,
@@ -136,6 +147,8 @@ struct Plan {
     target: String,
     /// The target is not a transfer.
     gob: Option<GobRole>,
+    /// The target is another system.
+    peer: Option<Peer>,
     fleet: Arc<Fleet>,
     rounds: u32,
     connections: usize,
@@ -174,6 +187,11 @@ impl Plan {
             (None, judge) => judge.as_ref().map(|judge| (judge, GobRole::Judge)),
         };
         let fleet = if gob.is_some() { fleet.in_batches_of(GRAPH_BATCH) } else { fleet };
+        let peer = match (&args.victoria, &args.remote_write) {
+            (Some(address), _) => Some(Peer::victoria(address)?),
+            (None, url) => url.as_deref().map(Peer::remote_write).transpose()?,
+        };
+        let fleet = if peer.is_some() { fleet.in_batches_of(PEER_BATCH) } else { fleet };
         let api =
             args.verify.as_ref().map(|url| Api::new(url, args.token.as_deref().unwrap_or_default())).transpose()?;
         if api.is_some() && args.step < verify::STEP_MIN {
@@ -186,7 +204,7 @@ impl Plan {
         let answered = reads_back.then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
         let target = gob.map_or(&args.target, |(target, _)| target).clone();
         let (gob, rounds) = (gob.map(|(_, role)| role), args.rounds);
-        Ok(Plan { target, gob, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
+        Ok(Plan { target, gob, peer, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
     }
 
     fn encode_only(&self) -> Report {
@@ -241,15 +259,19 @@ impl Plan {
 
     /// One call before the load, so that a wrong address is one clear line.
     async fn say_hello(&self) -> Result<()> {
-        let what = match self.gob {
-            None => "transfer listening there? (--target)",
-            Some(GobRole::Graph) => "graph listening there? (--gob)",
-            Some(GobRole::Judge) => "judge listening there? (--judge-gob)",
+        let what = match (&self.peer, self.gob) {
+            (Some(_), _) => "server of that kind listening there? (--victoria, --remote-write)",
+            (None, None) => "transfer listening there? (--target)",
+            (None, Some(GobRole::Graph)) => "graph listening there? (--gob)",
+            (None, Some(GobRole::Judge)) => "judge listening there? (--judge-gob)",
         };
         self.link().ping().await.map_err(|error| anyhow::anyhow!("{error:#}; is a {what}"))
     }
 
     fn link(&self) -> Link {
+        if let Some(peer) = &self.peer {
+            return Link::peer(peer);
+        }
         self.gob.map_or_else(|| Link::transfer(&self.target), |role| Link::gob(&self.target, role))
     }
 

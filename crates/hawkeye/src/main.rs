@@ -20,6 +20,7 @@ mod net;
 mod portal;
 mod pprof;
 mod pressure;
+mod protobuf;
 mod redis_url;
 mod replay;
 mod role;

@@ -4,6 +4,7 @@
 //! hosts. What comes out is, to the byte, what [`wire::write_item`] writes.
 
 use super::mix::{self, Moment, Series};
+use super::peer::Texts;
 use std::ops::Range;
 use std::time::Duration;
 use wire::gob::{GraphItem, JudgeItem};
@@ -30,6 +31,8 @@ struct EncodedSeries {
     before_value: Vec<u8>,
     /// From behind the value to the timestamp.
     after_value: Vec<u8>,
+    /// The same in the words of other systems.
+    texts: Texts,
 }
 
 /// One host in one round.
@@ -39,6 +42,17 @@ pub struct HostRound {
     /// `{"endpoint":"…"`, the start of each of its items.
     opening: Vec<u8>,
     timestamp: i64,
+}
+
+impl HostRound {
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Unix seconds of all its points.
+    pub fn timestamp(&self) -> i64 {
+        self.timestamp
+    }
 }
 
 impl Fleet {
@@ -159,6 +173,13 @@ impl Fleet {
         })
     }
 
+    /// The points of one call, each with the texts of its series.
+    pub fn each_point(&self, host: &HostRound, group: usize, mut each: impl FnMut(&Texts, f64)) {
+        for encoded in &self.series[self.groups[group].clone()] {
+            each(&encoded.texts, host.moment.value(&encoded.series));
+        }
+    }
+
     /// Appends the call for one group of series.
     pub fn encode(&self, host: &HostRound, group: usize, id: u64, out: &mut Vec<u8>) {
         let series = &self.series[self.groups[group].clone()];
@@ -190,7 +211,8 @@ impl EncodedSeries {
         push_string(&mut after_value, &series.tags);
         after_value.extend_from_slice(b",\"timestamp\":");
         let tags = model::tags::canonical_string(&series.tags);
-        EncodedSeries { series, tags, before_value, after_value }
+        let texts = Texts::new(&series, &tags);
+        EncodedSeries { series, tags, before_value, after_value, texts }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Link: one connection of the simulated fleet, and what is spoken over it.
 //!
 //! How: to a transfer as agents do, JSON-RPC; to a graph or a judge as a transfer does, Go's net/rpc with gob, whose definitions of
-//! types go once over each connection. One call at a time.
+//! types go once over each connection; to other systems what they understand ([`super::peer`]). One call at a time.
 //! Invariants: a connection that failed is not used again, the next call makes a new one; an error that the server tells
 //! keeps it.
 
 use super::fleet::{Fleet, HostRound};
+use super::peer::{self, Peer};
 use anyhow::{Context, Result, bail};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,6 +37,7 @@ pub struct Link {
 enum Speech {
     Transfer { framer: Framer, scratch: Scratch },
     Graph { requests: Requests, replies: Replies, role: GobRole },
+    Peer(Box<peer::Speech>),
 }
 
 /// Who is spoken to in gob.
@@ -80,6 +82,10 @@ impl Link {
         Link::new(target, Speech::gob(role))
     }
 
+    pub fn peer(peer: &Peer) -> Link {
+        Link::new(&peer.address, Speech::Peer(Box::new(peer::Speech::new(peer))))
+    }
+
     fn new(target: &str, speech: Speech) -> Link {
         Link { target: target.to_string(), stream: None, next_id: 0, input: Vec::new(), output: Vec::new(), speech }
     }
@@ -97,6 +103,7 @@ impl Link {
                 let write = |requests: &mut Requests, out: &mut Vec<u8>| requests.ping(out, method, id);
                 self.graph_call(write, |replies, reply| reply.code(replies) == Ok(0)).await?
             }
+            Speech::Peer(_) => self.peer_call(|speech, out| speech.hello(out)).await.map(|()| true)?,
         };
         if !is_there {
             bail!("{} does not answer a ping as it should", self.target);
@@ -117,6 +124,10 @@ impl Link {
                 Ok(0) => Ok(0),
                 other => bail!("answer is not a graph's or judge's: {other:?}"),
             };
+        }
+        if matches!(self.speech, Speech::Peer(_)) {
+            // All or nothing: an answer that is not good is an error.
+            return self.peer_call(|speech, out| speech.request(fleet, host, group, out)).await.map(|()| 0);
         }
         let write = |out: &mut Vec<u8>| fleet.encode(host, group, id, out);
         match self.transfer_call(write, transfer::read_answer).await? {
@@ -187,6 +198,24 @@ impl Link {
         self.call(write, take).await
     }
 
+    async fn peer_call(&mut self, write: impl FnOnce(&mut peer::Speech, &mut Vec<u8>)) -> Result<()> {
+        let answered = matches!(&self.speech, Speech::Peer(speech) if speech.is_answered());
+        let take = |_: &mut Speech, input: &[u8]| {
+            if !answered {
+                return Ok(Some((0, Ok(()))));
+            }
+            let Some((end, answer)) = peer::take_answer(input)? else { return Ok(None) };
+            let good = answer.is_good();
+            Ok(Some((end, if good { Ok(()) } else { Err(Refusal(format!("{} {}", answer.status, answer.text))) })))
+        };
+        let write = |speech: &mut Speech, out: &mut Vec<u8>| {
+            if let Speech::Peer(speech) = speech {
+                write(speech, out);
+            }
+        };
+        self.call(write, take).await
+    }
+
     /// One call, connecting first if need be.
     async fn call<T>(
         &mut self,
@@ -215,10 +244,12 @@ impl Link {
             Some(stream) => stream,
             None => {
                 input.clear();
-                *speech = match speech {
-                    Speech::Transfer { .. } => Speech::transfer(),
-                    Speech::Graph { role, .. } => Speech::gob(*role),
-                };
+                match speech {
+                    Speech::Transfer { .. } => *speech = Speech::transfer(),
+                    Speech::Graph { role, .. } => *speech = Speech::gob(*role),
+                    // Each request stands by itself.
+                    Speech::Peer(_) => {}
+                }
                 let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(&*target)).await;
                 let connected = connect.context("timed out").and_then(|stream| Ok(stream?));
                 let connected = connected.with_context(|| format!("cannot connect to {target}"))?;

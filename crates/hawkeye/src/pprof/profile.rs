@@ -8,6 +8,7 @@
 //! Memory: the stacks and their texts.
 
 use super::symbols::{Frame, Resolved, Resolver};
+use crate::protobuf::{field_bytes, field_number, field_packed};
 use anyhow::Result;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -15,7 +16,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use stdx::varint::push_u64;
 
 /// What a figure counts, and in which unit.
 pub type Kind = (&'static str, &'static str);
@@ -246,23 +246,4 @@ impl Writer {
         self.out.extend_from_slice(&self.texts);
         self.out
     }
-}
-
-/// A field of protobuf's wire type 0.
-fn field_number(out: &mut Vec<u8>, field: u64, value: u64) {
-    push_u64(field << 3, out);
-    push_u64(value, out);
-}
-
-/// A field of protobuf's wire type 2.
-fn field_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    push_u64(field << 3 | 2, out);
-    push_u64(bytes.len() as u64, out);
-    out.extend_from_slice(bytes);
-}
-
-fn field_packed(out: &mut Vec<u8>, field: u64, values: impl Iterator<Item = u64>) {
-    let mut packed = Vec::new();
-    values.for_each(|value| push_u64(value, &mut packed));
-    field_bytes(out, field, &packed);
 }
