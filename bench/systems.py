@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import urllib.parse
 
 import judging
@@ -251,15 +252,21 @@ class VictoriaMetrics(System):
         return len(series), sum(len(one["values"]) for one in series)
 
     def make_durable(self):
-        # It has no log: rows of the last ten seconds or so are in memory only, and were lost without this.
-        self.http.ask("GET", "/internal/force_flush")
+        # It has no log: rows of the last ten seconds or so are in memory only, and were lost without this, also after
+        # /internal/force_flush, which only makes them visible. A snapshot writes them to the disk first.
+        name = json.loads(self.http.ask("GET", "/snapshot/create"))["snapshot"]
+        self.http.ask("GET", f"/snapshot/delete?snapshot={name}")
 
     def compacted(self):
         """All parts merged into one, which it would do by itself some day."""
         self.http.ask("GET", "/internal/force_flush")
         self.http.ask("GET", "/internal/force_merge")
+        # It answers before it begins.
+        time.sleep(1)
+
         def merged():
             return self.counter("/metrics", ("vm_active_force_merges ",)) == 0 or None
+
         wait_until(merged, self.process, pause_s=0.2)
         return disk_bytes(self.data)
 
