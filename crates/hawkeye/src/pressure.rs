@@ -17,6 +17,7 @@
 //! no system call but after `LOOK_BYTES`; without `/proc` the level stays calm, as it cannot be known.
 //! Memory: `growth.rs`.
 
+use crate::clock;
 use crate::engine::Engine;
 use crate::growth::{Growth, GrowthReport};
 use crate::memory::{forget_unused_code, resident_bytes};
@@ -259,6 +260,8 @@ pub struct Relief {
     next_flush: i64,
     next_quiet_flush: i64,
     next_look: i64,
+    /// When the code of the start is given back; by then each task has had its first turn.
+    end_of_start: Option<i64>,
     /// New series that had been asked for at the last flush.
     flushed_attempts: u64,
 }
@@ -270,6 +273,7 @@ impl Relief {
             next_flush: i64::MIN,
             next_quiet_flush: i64::MIN,
             next_look: i64::MIN,
+            end_of_start: Some(clock::now() + LOOK_INTERVAL_S),
             flushed_attempts: 0,
         }
     }
@@ -295,6 +299,9 @@ impl Relief {
                 let asleep = engine.sleep_early(now)?.asleep;
                 pressure.slept.fetch_add(asleep as u64, Relaxed);
             }
+        }
+        if self.end_of_start.take_if(|end| now >= *end).is_some() {
+            forget_unused_code();
         }
         if level >= Level::Shrink && is_due {
             engine.store().shrink();
