@@ -33,10 +33,11 @@ bench-micro:
 bench-instructions:
 	./bench/instructions.sh
 
-# From a point to its event, from a save to its effect; and the judge alone.
+# From a point to its event, from a save to its effect; the judge alone; a rehearsal of seven days.
 bench-judge: build
 	./bench/judge.sh
 	./bench/judge_alone.sh
+	./bench/replay.sh
 
 # 600,000 new series against a memory_budget of 64 MiB: ten minutes.
 bench-explosion: build
