@@ -75,6 +75,7 @@ def rules_of_hawkeye(api, hosts, webhook):
 
 
 def legal(name):
+    """A metric's name as the peers know it (loadgen/peer.rs)."""
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 

@@ -11,8 +11,10 @@ judging, kill -9, restart until the newest point is answered, an orderly stop, d
 
 import argparse
 import datetime
+import http.client
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -220,7 +222,7 @@ def attempt(kind, what, work):
     print(f"bench: {kind.name}, {what} …", file=sys.stderr, flush=True)
     try:
         return work()
-    except (Failure, OSError, ValueError, KeyError, IndexError) as fault:
+    except (Failure, OSError, ValueError, KeyError, IndexError, http.client.HTTPException) as fault:
         print(f"bench: {kind.name}, {what}: {fault!r}", file=sys.stderr)
         return {"system": kind.name, "error": "failed", "fault": repr(fault)}
 
@@ -289,6 +291,14 @@ def run_all(arguments, kinds, binary, result):
             result["runs"].append(run)
 
 
+def commit():
+    """What is checked out; empty outside of a checkout, or without git."""
+    if shutil.which("git") is None:
+        return ""
+    command = ["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main():
     arguments = read_arguments()
     binary = os.environ.get("BENCH_HAWKEYE") or os.path.join(ROOT, "target", "release", "hawkeye")
@@ -299,9 +309,8 @@ def main():
     systems.install_missing()
     kinds = kinds_of(arguments)
     now = datetime.datetime.now(datetime.timezone.utc)
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {
-        "date": now.isoformat(timespec="seconds"), "machine": machine.describe(), "commit": commit,
+        "date": now.isoformat(timespec="seconds"), "machine": machine.describe(), "commit": commit(),
         "arguments": {name: value for name, value in vars(arguments).items() if name != "sizes"},
         "versions": {kind.name: kind.version(binary) for kind in kinds if systems.is_installed(kind)},
         "reference_measured_elsewhere": report.ORIGINAL, "notes": [], "runs": [],

@@ -12,16 +12,12 @@ import time
 import urllib.parse
 
 import judging
-from machine import Failure, Http, Process, disk_bytes, free_ports, wait_until
+from judging import legal
+from machine import Http, Process, disk_bytes, free_ports, wait_until
 
 TOKEN = "bench"
 # What the newest point is asked of: a gauge that changes, and stands in every mix.
 GAUGE = "cpu.idle"
-
-
-def legal(name):
-    """A metric's name as the peers know it (loadgen/peer.rs)."""
-    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
 
 
 class System:
@@ -307,6 +303,12 @@ class Prometheus(System):
         self.stop()
         self.start()
         self.wait_healthy()
+        # It finds its alertmanager some seconds after its start; what fires before is told of a minute later only.
+
+        def found():
+            return json.loads(self.ask("/api/v1/alertmanagers"))["data"]["activeAlertmanagers"] or None
+
+        wait_until(found, self.process, pause_s=0.1)
 
     def door_arguments(self):
         return ["--remote-write", f"http://127.0.0.1:{self.port}/api/v1/write"]
