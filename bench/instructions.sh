@@ -28,7 +28,7 @@ count() {
     sed -n 's/.*Collected : \([0-9]*\).*/\1/p' "$log"
 }
 
-settings="$(rustc --version | cut -d' ' -f1,2), $(uname -m), $(sed -n '/^\[profile.release\]/,/^$/p' Cargo.toml | grep -v '^\[' | tr -d '\n')"
+settings="$(rustc --version | cut -d' ' -f1,2), $(uname -m), $(sed -n '/^\[profile.release\]/,/^$/p' Cargo.toml | grep -v '^\[' | paste -sd, -)"
 operations=20000
 new=$(mktemp)
 trap 'rm -f "$log" "$new"' EXIT
