@@ -58,7 +58,19 @@ fn is_allocator(frame: &Frame) -> bool {
     STARTS.iter().any(|start| frame.function.starts_with(start)) || FILES.iter().any(|file| frame.file.contains(file))
 }
 
+/// Collections and texts of the standard library and its like, which take memory for whoever uses them.
+fn is_collection(frame: &Frame) -> bool {
+    const STARTS: [&str; 7] = ["alloc::", "<alloc::", "core::", "<core::", "std::", "<std::", "hashbrown::"];
+    const FILES: [&str; 2] = ["/library/", "/hashbrown-"];
+    STARTS.iter().any(|start| frame.function.starts_with(start)) || FILES.iter().any(|file| frame.file.contains(file))
+}
+
 impl Profile {
+    /// Whose function asked for memory is what one wants to know of it; of time, where it was spent.
+    fn is_of_memory(&self) -> bool {
+        self.period.0.1 == "bytes"
+    }
+
     fn resolved(&self, resolver: Resolver) -> Resolved {
         resolver.resolve(self.samples.iter().flat_map(resolvable).collect::<BTreeSet<usize>>())
     }
@@ -67,7 +79,7 @@ impl Profile {
     pub fn to_pprof(&self, resolver: Resolver) -> Result<Vec<u8>> {
         let mut writer = Writer::new(self.resolved(resolver));
         for sample in &self.samples {
-            writer.sample(sample);
+            writer.sample(sample, self.is_of_memory());
         }
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
         gzip.write_all(&writer.finish(self))?;
@@ -79,7 +91,7 @@ impl Profile {
         let resolved = self.resolved(resolver);
         let mut lines: HashMap<String, i64> = HashMap::new();
         for sample in &self.samples {
-            let places = places_of(sample, &resolved);
+            let places = places_of(sample, &resolved, self.is_of_memory());
             let names = places.iter().rev().flat_map(|place| {
                 let frames = &resolved[&place.address][place.skipped..];
                 frames.iter().rev().map(|frame| frame.function.as_str())
@@ -111,8 +123,8 @@ fn resolvable(sample: &Sample) -> impl Iterator<Item = usize> + '_ {
     sample.addresses.iter().enumerate().map(|(depth, address)| if depth == 0 { address + 1 } else { *address })
 }
 
-/// The addresses of a sample, from the first that is not the allocator's on, the innermost first.
-fn places_of(sample: &Sample, resolved: &Resolved) -> Vec<Place> {
+/// The addresses of a sample, from the first that is not the allocator's on, of memory also not a collection's; the innermost first.
+fn places_of(sample: &Sample, resolved: &Resolved, is_of_memory: bool) -> Vec<Place> {
     let addresses: Vec<usize> = resolvable(sample).collect();
     let mut first = Place { address: 0, skipped: 0 };
     let mut start = 0;
@@ -131,7 +143,22 @@ fn places_of(sample: &Sample, resolved: &Resolved) -> Vec<Place> {
     if let Some(place) = places.first_mut().filter(|place| place.address == first.address) {
         *place = first;
     }
+    if is_of_memory {
+        skip_collections(&mut places, resolved);
+    }
     places
+}
+
+/// A stack of nothing else is left as it is.
+fn skip_collections(places: &mut Vec<Place>, resolved: &Resolved) {
+    let user = places.iter().enumerate().find_map(|(depth, place)| {
+        let frames = &resolved[&place.address][place.skipped..];
+        Some((depth, frames.iter().position(|frame| !is_collection(frame))?))
+    });
+    if let Some((depth, collections)) = user {
+        places.drain(..depth);
+        places[0].skipped += collections;
+    }
 }
 
 /// The message being built: parts that refer to each other by number.
@@ -169,9 +196,9 @@ impl Writer {
         number
     }
 
-    fn sample(&mut self, sample: &Sample) {
+    fn sample(&mut self, sample: &Sample, is_of_memory: bool) {
         let resolved = std::mem::take(&mut self.resolved);
-        let places = places_of(sample, &resolved);
+        let places = places_of(sample, &resolved, is_of_memory);
         let locations: Vec<u64> = places.iter().map(|place| self.location(*place, &resolved)).collect();
         self.resolved = resolved;
         let mut message = Vec::new();
@@ -245,5 +272,38 @@ impl Writer {
         field_number(&mut self.out, 14, shown as u64);
         self.out.extend_from_slice(&self.texts);
         self.out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The innermost function of a stack of these, each `address: function@file, …` with the inlined first.
+    fn shown(stack: &[&[(&str, &str)]], is_of_memory: bool) -> String {
+        let frame = |(function, file): &(&str, &str)| {
+            let (function, file) = (function.to_string(), file.to_string());
+            Frame { symbol: function.clone(), function, file, line: 1 }
+        };
+        let addresses: Vec<usize> = (0..stack.len()).map(|depth| 100 * (depth + 1)).collect();
+        let sample = Sample { addresses, figures: vec![1] };
+        let frames = stack.iter().map(|frames| frames.iter().map(frame).collect());
+        let resolved: Resolved = resolvable(&sample).zip(frames).collect();
+        let place = places_of(&sample, &resolved, is_of_memory)[0];
+        resolved[&place.address][place.skipped].function.clone()
+    }
+
+    #[test]
+    fn memory_is_shown_under_who_uses_it() {
+        const STD: &str = "/rustc/0/library/alloc/src/vec/mod.rs";
+        let check = |stack: &[&[(&str, &str)]], memory: &str, time: &str| {
+            assert_eq!((shown(stack, true).as_str(), shown(stack, false).as_str()), (memory, time), "{stack:?}");
+        };
+        let jemalloc = ("_rjem_malloc", "");
+        check(&[&[jemalloc], &[("push", STD), ("fill", "store.rs")]], "fill", "push");
+        check(&[&[jemalloc], &[("from_elem", STD)], &[("fill", "store.rs")], &[("run", STD)]], "fill", "from_elem");
+        check(&[&[jemalloc], &[("alloc::fmt::format", "")], &[("name", "")]], "name", "alloc::fmt::format");
+        check(&[&[jemalloc], &[("std::rt::init", "")]], "std::rt::init", "std::rt::init");
+        check(&[&[("fill", "store.rs")]], "fill", "fill");
     }
 }
