@@ -31,10 +31,10 @@ use tikv_jemalloc_ctl::{Access, AsName};
 /// Where the levels begin, in percent of the budget (issue 5).
 const SHRINK_PERCENT: u64 = 70;
 const FLUSH_PERCENT: u64 = 85;
-const REFUSE_PERCENT: u64 = 95;
+pub const REFUSE_PERCENT: u64 = 95;
 
 /// A level is left so far below its begin.
-const SLACK_PERCENT: u64 = 2;
+pub const SLACK_PERCENT: u64 = 2;
 
 /// New series may take so much between two looks: 1.5 % of the smallest budget that anybody should give (64 MiB).
 const LOOK_BYTES: u64 = 1 << 20;

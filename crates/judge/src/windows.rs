@@ -27,7 +27,7 @@ use hashbrown::HashTable;
 use model::{CounterType, Event, Point, Sample, SeriesId, SeriesKey, Tags};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use stdx::Interner;
 
 /// `minStep` of the original's transfer. Items that come closer together have two senders.
@@ -47,19 +47,30 @@ const NONE: u32 = u32::MAX;
 pub struct Room {
     used: AtomicUsize,
     max: usize,
+    /// There is no memory for more, however many there are.
+    is_closed: AtomicBool,
 }
 
 impl Room {
     pub fn new(max: usize) -> Room {
-        Room { used: AtomicUsize::new(0), max }
+        Room { used: AtomicUsize::new(0), max, is_closed: AtomicBool::new(false) }
     }
 
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Lets no more series in, or in again; answers whether that is new.
+    pub fn close(&self, closed: bool) -> bool {
+        self.is_closed.swap(closed, Ordering::Relaxed) != closed
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
     fn take(&self) -> bool {
-        let next = |used| (used < self.max).then_some(used + 1);
+        let next = |used| (used < self.max && !self.is_closed()).then_some(used + 1);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
@@ -78,7 +89,7 @@ pub enum Taken {
     NotNewer,
     /// Its time is not above 0, or too far ahead for 32 bits.
     BadTime,
-    /// Its series is new, and there are as many as may be.
+    /// Its series is new, and there are as many as may be, or there is no memory for more.
     Full,
 }
 

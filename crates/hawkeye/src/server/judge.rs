@@ -172,6 +172,7 @@ async fn keep(
         let (windowed, config) = (windowed.clone(), config.clone());
         let work = tokio::task::spawn_blocking(move || {
             let now = clock::now();
+            windowed.hold_to(config.memory_budget, resident_bytes().unwrap_or(0));
             let ticked = windowed.tick(now);
             let written = due.then(|| {
                 let left = windowed.leave_silent(now);
@@ -193,7 +194,7 @@ async fn keep(
     }
 }
 
-/// Who holds memory. The budget is shown and not enforced: what grows here is bounded by `ingest.series_max`.
+/// Who holds memory.
 fn account(config: &Config, windowed: &Arc<Windowed>, metrics: &Arc<Metrics>) -> Memory {
     let sized = windowed.clone();
     Memory::new(metrics.clone(), config.memory_budget, move || Size { series: sized.series() as u64, points: 0 })

@@ -270,6 +270,11 @@ fn series_that_are_too_many_items_of_the_future_and_long_texts_are_refused_one_b
     assert_eq!(world.windowed.leave_silent(NOW + 7 * 86_400 + 1), 1);
     let told = world.told();
     assert!(told[2].ends_with("the series has been silent for too long (judge.silent_after)"), "{told:?}");
+    world.windowed.hold_to(100, 95);
+    assert_eq!(send("c", NOW), 3, "no memory for another");
+    world.windowed.hold_to(100, 94);
+    assert_eq!(send("c", NOW), 3, "nor a little below");
+    world.windowed.hold_to(100, 92);
     assert_eq!(send("c", NOW), 4);
 }
 

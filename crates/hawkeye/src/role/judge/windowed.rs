@@ -7,11 +7,13 @@
 //! Locks: windows of a shard → its judge; see `judges.rs`.
 //! Invariants: events are in the durable queue, or in its backlog, before the shard is let go; a series that is silent for
 //! `judge.silent_after` leaves, and its alarms are closed.
-//! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series.
+//! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series, and no new ones from 95 % of `memory_budget` on.
 
 use crate::handover::{LATENCY_HELP, alarm_id, lock};
 use crate::judges::{Home, Judges, WhyGone};
+use crate::memory::forget_unused_code;
 use crate::metrics::{Metrics, push_gauge};
+use crate::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::role::alarm::queue::EventQueue;
 use judge::{Judge, Room, Taken, Windows};
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
@@ -170,6 +172,22 @@ impl Windowed {
     pub fn tick(&self, now: i64) -> std::io::Result<()> {
         self.judges.look_for_silence(&self.shards, now);
         self.judges.handover.flush()
+    }
+
+    /// Lets no new series in while so much is resident of so much that may be; to be called each second. Those that are there
+    /// are judged on.
+    pub fn hold_to(&self, budget: u64, resident: u64) {
+        let limit = if self.room.is_closed() { REFUSE_PERCENT - SLACK_PERCENT } else { REFUSE_PERCENT };
+        let is_short = resident.saturating_mul(100) >= budget.saturating_mul(limit);
+        if !self.room.close(is_short) {
+            return;
+        }
+        if is_short {
+            tracing::warn!(resident, budget, "memory_budget is nearly used: no window is made for a new series");
+            forget_unused_code();
+        } else {
+            tracing::info!(resident, budget, "there is memory for new series again");
+        }
     }
 
     /// Lets series leave that have been silent for too long; to be called each minute. Answers how many.
@@ -355,6 +373,7 @@ impl<'w> Batch<'w> {
             Taken::NoRule => self.tally.without_rule += 1,
             Taken::NotNewer => self.tally.not_newer += 1,
             Taken::BadTime => self.windowed.count_refused("no_time"),
+            Taken::Full if self.windowed.room.is_closed() => self.windowed.count_refused("memory_budget"),
             Taken::Full => self.windowed.count_refused("series_max"),
         }
         // Under the lock of the shard: events of an alarm are in the order of its points.
