@@ -196,17 +196,18 @@ def measure_day(kind, arguments, binary):
                 system.process.kill()
 
 
-def measure_empty(kind, starts, binary):
-    """A server without data: how soon it is there, and what it takes."""
+def measure_empty(kind, starts, rest, binary):
+    """A server without data: how soon it is there, and what it takes when it has come to rest."""
     times, memory = [], None
-    for _ in range(starts):
+    for number in range(1, starts + 1):
         with tempfile.TemporaryDirectory(prefix="hawkeye-bench-") as directory:
             system = kind(binary, directory)
             try:
                 system.start()
                 times.append(system.wait_healthy() * 1000)
-                time.sleep(1)
-                memory = system.process.memory()
+                if number == starts:
+                    time.sleep(1.5 * rest)
+                    memory = system.process.memory()
                 system.stop()
             finally:
                 if system.process is not None:
@@ -275,7 +276,7 @@ def run_all(arguments, kinds, binary, result):
             if kind.answers_queries and kind is not systems.HawkeyeGob:
                 days[kind.name] = attempt(kind, "24 hours", lambda: measure_day(kind, arguments, binary))
         result["day"] = days
-    result["empty"] = [attempt(kind, "empty", lambda: measure_empty(kind, arguments.empty_starts, binary)) for kind in kinds]
+    result["empty"] = [attempt(kind, "empty", lambda: measure_empty(kind, arguments.empty_starts, arguments.rest, binary)) for kind in kinds]
     for size, series in [] if arguments.empty else arguments.sizes:
         hosts = max(1, series // METRICS)
         missing = room_for(series, series * arguments.rounds)

@@ -260,7 +260,7 @@ pub struct Relief {
     next_flush: i64,
     next_quiet_flush: i64,
     next_look: i64,
-    /// When the code of the start is given back; by then each task has had its first turn.
+    /// When the code of the start is given back once more; by then each task has had its first turn.
     end_of_start: Option<i64>,
     /// New series that had been asked for at the last flush.
     flushed_attempts: u64,

@@ -42,6 +42,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
         .merge(graph::http::router(&graph, index.routes.take()));
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
     doors.open_pages("admin", sockets.admin, admin);
+    memory::forget_unused_code();
     println!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc);
 
     let ended_early = tokio::select! {

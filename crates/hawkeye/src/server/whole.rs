@@ -126,6 +126,7 @@ pub async fn serve(
     doors.open_gob("judge_rpc", sockets.judge_rpc, judged);
     doors.open_pages("api", sockets.api, api_router);
     doors.open_pages("admin", sockets.admin, admin);
+    memory::forget_unused_code();
     announce(&config, new_password.as_deref());
     let (stop_agent, agent_stopping) = watch::channel(false);
     let mut agent_task = JoinSet::new();
