@@ -67,6 +67,44 @@ impl<S: Service> Protocol for Gob<S> {
 }
 
 #[cfg(test)]
+pub mod testing {
+    use super::super::budget::Budget;
+    use super::super::connection::{RpcLimits, RpcMetrics, connection};
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
+
+    /// Sends `requests` over a connection of their own, and answers all that comes back.
+    pub async fn exchange(service: &impl Service, message_max: usize, requests: &[u8]) -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("somebody listens");
+        let (stream, peer) = listener.accept().await.expect("the client");
+        let limits = RpcLimits {
+            message_max,
+            message_timeout: Duration::from_secs(60),
+            budget: Budget::new(64 << 20),
+            metrics: RpcMetrics::default(),
+            connections: stdx::ledger::Account::new("connections", None),
+        };
+        let (_run, stopping) = watch::channel(false);
+        let gob = Gob::new(service.clone(), message_max);
+        let serving = tokio::spawn(connection("gob", stream, peer, gob, limits, stopping));
+        let (mut reader, mut writer) = client.split();
+        let mut answers = Vec::new();
+        let write = async {
+            writer.write_all(requests).await.expect("somebody reads");
+            writer.shutdown().await.expect("still open");
+        };
+        let (_, read) = tokio::join!(write, reader.read_to_end(&mut answers));
+        read.expect("an orderly end");
+        serving.await.expect("no panic");
+        answers
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,17 +3,11 @@
 //! What differs on purpose is written where it is compared; docs/compat.md has the reasons.
 
 use super::*;
-use crate::net::budget::Budget;
-use crate::net::connection::{RpcLimits, RpcMetrics, connection};
-use crate::net::gob::Gob;
+use crate::net::gob::testing::exchange;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use wire::gob::client::{Replies, Reply, Requests};
 use wire::gob::{GraphDelete, GraphItem, GraphQuery, GraphSeries};
 
@@ -33,33 +27,6 @@ fn service(dir: &Path, now: fn() -> i64) -> GraphService {
 
 fn recorded_at() -> i64 {
     RECORDED_AT
-}
-
-/// Sends `requests` over a connection of their own, and answers all that comes back.
-async fn exchange(service: &GraphService, requests: &[u8]) -> Vec<u8> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("somebody listens");
-    let (stream, peer) = listener.accept().await.expect("the client");
-    let limits = RpcLimits {
-        message_max: LIMIT,
-        message_timeout: Duration::from_secs(60),
-        budget: Budget::new(64 << 20),
-        metrics: RpcMetrics::default(),
-        connections: stdx::ledger::Account::new("connections", None),
-    };
-    let (_run, stopping) = watch::channel(false);
-    let serving =
-        tokio::spawn(connection("graph_rpc", stream, peer, Gob::new(service.clone(), LIMIT), limits, stopping));
-    let (mut reader, mut writer) = client.split();
-    let mut answers = Vec::new();
-    let write = async {
-        writer.write_all(requests).await.expect("somebody reads");
-        writer.shutdown().await.expect("still open");
-    };
-    let (_, read) = tokio::join!(write, reader.read_to_end(&mut answers));
-    read.expect("an orderly end");
-    serving.await.expect("no panic");
-    answers
 }
 
 /// Hands out the replies in `answers`.
@@ -117,7 +84,7 @@ fn one_step_later(rows: &[(i64, f64)]) -> Rows {
 async fn a_recorded_transfer_and_client_are_answered_as_recorded() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let service = service(dir.path(), recorded_at);
-    let sent = exchange(&service, &std::fs::read(recorded("transfer_graph.c2s.bin")).expect("recorded")).await;
+    let sent = exchange(&service, LIMIT, &std::fs::read(recorded("transfer_graph.c2s.bin")).expect("recorded")).await;
     let mut answered = 0;
     replies(&sent, |replies, reply| {
         assert_eq!((reply.seq, &*reply.error, reply.code(replies)), (answered, "", Ok(0)));
@@ -127,7 +94,7 @@ async fn a_recorded_transfer_and_client_are_answered_as_recorded() {
     check_what_was_taken(&service);
 
     let theirs = calls("client_graph.json");
-    let answers = exchange(&service, &std::fs::read(recorded("client_graph.c2s.bin")).expect("recorded")).await;
+    let answers = exchange(&service, LIMIT, &std::fs::read(recorded("client_graph.c2s.bin")).expect("recorded")).await;
     let mut answered = 0;
     replies(&answers, |replies, reply| {
         let call = &theirs[reply.seq as usize];
@@ -222,7 +189,7 @@ async fn call<T>(
 ) -> T {
     let mut request = Vec::new();
     write(&mut Requests::new(), &mut request);
-    let answer = exchange(service, &request).await;
+    let answer = exchange(service, LIMIT, &request).await;
     let mut result = None;
     replies(&answer, |replies, reply| result = Some(read(replies, reply)));
     result.expect("an answer")
@@ -320,7 +287,7 @@ async fn wrong_arguments_are_the_calls_error() {
     requests.ping(&mut out, "Judge.Send", 4);
     requests.ping(&mut out, "Graph.Ping", 5);
     let mut errors = Vec::new();
-    replies(&exchange(&service, &out).await, |_, reply| errors.push((reply.seq, reply.error.to_string())));
+    replies(&exchange(&service, LIMIT, &out).await, |_, reply| errors.push((reply.seq, reply.error.to_string())));
     assert_eq!(errors.len(), 6);
     for (seq, part) in [
         (0, "invalid gob"),
@@ -346,7 +313,7 @@ async fn broken_bytes_close_with_an_answer() {
     requests.graph_send(&mut out, 1, many.iter().copied());
     assert!(out.len() > LIMIT);
     let mut errors = Vec::new();
-    replies(&exchange(&service, &out).await, |_, reply| errors.push((reply.seq, reply.error.to_string())));
+    replies(&exchange(&service, LIMIT, &out).await, |_, reply| errors.push((reply.seq, reply.error.to_string())));
     assert_eq!(errors[0], (0, String::new()));
     assert_eq!(errors[1].0, 1);
     assert!(errors[1].1.contains("send smaller batches"), "{errors:?}");

@@ -6,19 +6,13 @@ use super::*;
 use crate::config::Fsync;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
-use crate::net::budget::Budget;
-use crate::net::connection::{RpcLimits, RpcMetrics, connection};
-use crate::net::gob::Gob;
+use crate::net::gob::testing::exchange;
 use crate::role::alarm::queue::{EventQueue, What};
 use axum::body::Body;
 use axum::http::Request;
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tower::ServiceExt;
 use wire::gob::client::{Replies, Requests};
 
@@ -106,33 +100,6 @@ fn rules(of_h: &[Arc<Strategy>]) -> Rules {
     Rules { version: 1, hosts: HashMap::from([("h".to_string(), of_h.into())]), expressions: Vec::new() }
 }
 
-/// Sends `requests` over a connection of their own, and answers all that comes back.
-async fn exchange(service: &JudgeService, requests: &[u8]) -> Vec<u8> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("somebody listens");
-    let (stream, peer) = listener.accept().await.expect("the client");
-    let limits = RpcLimits {
-        message_max: LIMIT,
-        message_timeout: Duration::from_secs(60),
-        budget: Budget::new(64 << 20),
-        metrics: RpcMetrics::default(),
-        connections: stdx::ledger::Account::new("connections", None),
-    };
-    let (_run, stopping) = watch::channel(false);
-    let serving =
-        tokio::spawn(connection("judge_rpc", stream, peer, Gob::new(service.clone(), LIMIT), limits, stopping));
-    let (mut reader, mut writer) = client.split();
-    let mut answers = Vec::new();
-    let write = async {
-        writer.write_all(requests).await.expect("somebody reads");
-        writer.shutdown().await.expect("still open");
-    };
-    let (_, read) = tokio::join!(write, reader.read_to_end(&mut answers));
-    read.expect("an orderly end");
-    serving.await.expect("no panic");
-    answers
-}
-
 fn recorded(name: &str) -> Vec<u8> {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata/gob").join(name);
     std::fs::read(path).expect("recorded")
@@ -160,7 +127,7 @@ async fn recorded_connections_are_answered_byte_for_byte_and_judged() {
     let world = World::new(&recorded_rules());
     let service = JudgeService { now: recorded_at, ..JudgeService::new(world.windowed.clone()) };
     for name in ["transfer_judge", "client_judge"] {
-        let answers = exchange(&service, &recorded(&format!("{name}.c2s.bin"))).await;
+        let answers = exchange(&service, LIMIT, &recorded(&format!("{name}.c2s.bin"))).await;
         assert_eq!(answers, recorded(&format!("{name}.s2c.bin")), "{name}");
     }
     let mut told = world.told();
@@ -180,7 +147,7 @@ async fn what_is_no_item_is_the_error_of_its_call() {
     requests.ping(&mut stream, "Graph.Ping", 1);
     requests.ping(&mut stream, "Judge.Send", 2);
     requests.ping(&mut stream, "Judge.Ping", 3);
-    let answers = exchange(&service, &stream).await;
+    let answers = exchange(&service, LIMIT, &stream).await;
     let (mut replies, mut rest, mut errors) = (Replies::new(LIMIT), &answers[..], Vec::new());
     while let Some((consumed, reply)) = replies.next(rest).expect("own gob") {
         errors.push(reply.error.to_string());
@@ -300,7 +267,7 @@ async fn a_whole_server_takes_the_items_of_both_doors() {
     };
     let (mut requests, mut stream) = (Requests::new(), Vec::new());
     requests.judge_send(&mut stream, 0, [item("m", NOW - 60), item("m", NOW), item("alone", NOW - 30)].into_iter());
-    let answers = exchange(&service, &stream).await;
+    let answers = exchange(&service, LIMIT, &stream).await;
     let (_, reply) = Replies::new(LIMIT)
         .next(&answers)
         .expect("gob")
