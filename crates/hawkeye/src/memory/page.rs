@@ -91,7 +91,7 @@ fn html(look: &Look, language: Language) -> String {
     for (title, section) in [("Budget", &look.budget), ("Growth", &look.growth)] {
         if let Some(section) = section {
             let _ = write!(out, "<h2>{}</h2>", t(title));
-            value(&mut out, section);
+            value(&mut out, section, language);
         }
     }
     out.push_str("</html>\n");
@@ -190,13 +190,14 @@ fn process(out: &mut String, look: &Look, language: Language) {
 }
 
 /// A list of objects as a table, with the first one's fields as its head; anything else as it is.
-fn value(out: &mut String, value: &Value) {
+fn value(out: &mut String, value: &Value, language: Language) {
+    let head = |name: &str| escaped(translate(&name.replace('_', " "), language));
     match value {
         Value::Object(fields) => {
             out.push_str("<table>");
             for (name, field) in fields {
-                let _ = write!(out, "<tr><th>{}<td>", escaped(&name.replace('_', " ")));
-                self::value(out, field);
+                let _ = write!(out, "<tr><th>{}<td>", head(name));
+                self::value(out, field, language);
             }
             out.push_str("</table>");
         }
@@ -207,7 +208,7 @@ fn value(out: &mut String, value: &Value) {
             };
             out.push_str("<table><tr>");
             for name in first.keys() {
-                let _ = write!(out, "<th>{}", escaped(&name.replace('_', " ")));
+                let _ = write!(out, "<th>{}", head(name));
             }
             for item in items {
                 out.push_str("<tr>");
@@ -249,7 +250,7 @@ fn per(bytes: u64, series: u64) -> String {
     if series == 0 { String::new() } else { format!("{:.1} B", bytes as f64 / series as f64) }
 }
 
-fn translate(text: &'static str, language: Language) -> &'static str {
+fn translate(text: &str, language: Language) -> &str {
     let found = CHINESE.iter().find(|(english, _)| *english == text);
     found.filter(|_| language == Language::Chinese).map_or(text, |(_, chinese)| chinese)
 }
@@ -320,6 +321,28 @@ const CHINESE: &[(&str, &str)] = &[
     ("cpu samples", "CPU 采样"),
     ("delivery clients", "投递客户端"),
     ("recent series", "新序列"),
+    ("growth", "增长统计"),
+    ("windows", "窗口"),
+    ("budget bytes", "预算字节数"),
+    ("used bytes", "已用字节数"),
+    ("early flushes", "提前落盘次数"),
+    ("early sleepers", "提前休眠的序列"),
+    ("level", "级别"),
+    ("level since", "进入该级别的时间"),
+    ("refused series", "被拒的新序列"),
+    ("growing", "正在增长"),
+    ("most series", "序列最多"),
+    ("attempts", "新建请求"),
+    ("refused", "被拒"),
+    ("refused since", "开始拒绝的时间"),
+    ("last refused", "最近被拒"),
+    ("endpoints", "endpoint"),
+    ("metrics", "metric"),
+    ("tag keys", "tag 键"),
+    ("name", "名称"),
+    ("per minute", "每分钟"),
+    ("values", "不同的值"),
+    ("time", "时间"),
 ];
 
 #[cfg(test)]
