@@ -61,10 +61,13 @@ mod tests {
             let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
             statm.split(' ').nth(2).and_then(|pages| pages.parse::<usize>().ok()).expect("shared pages")
         };
-        let before = resident();
-        let bytes = forget_code_pages().expect("Linux");
-        let after = resident();
-        assert!(bytes > 100_000, "{bytes}");
-        assert!(after < before, "{before} pages of files before, {after} after");
+        // Other tests bring pages of their own meanwhile, but not each time.
+        let gives_back = |_| {
+            let before = resident();
+            let bytes = forget_code_pages().expect("Linux");
+            assert!(bytes > 100_000, "{bytes}");
+            resident() < before
+        };
+        assert!((0..1000).any(gives_back), "pages stay");
     }
 }
