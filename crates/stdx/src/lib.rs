@@ -1,10 +1,7 @@
 //! What std lacks and every part of Hawkeye needs, with no knowledge of monitoring.
 //!
-//! Absent on purpose: clocks, threads, sockets. The one signal handler is in `cpu_samples`.
+//! Absent on purpose: clocks, threads, sockets, signal handlers.
 
-pub mod c_heap;
-pub mod code_pages;
-pub mod cpu_samples;
 pub mod crc;
 pub mod disk;
 pub mod distinct;
@@ -13,7 +10,6 @@ pub mod interner;
 pub mod ledger;
 pub mod varint;
 
-pub use code_pages::forget_code_pages;
 pub use crc::crc32;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use distinct::Distinct;

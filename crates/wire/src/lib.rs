@@ -7,6 +7,7 @@
 //! Compat: the formats are those of Open-Falcon's agent, transfer, hbs, judge and graph; docs/compat.md lists the differences.
 
 pub mod json;
+pub mod protobuf;
 
 pub mod frame;
 pub mod jsonrpc;

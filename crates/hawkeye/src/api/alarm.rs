@@ -10,12 +10,12 @@ use super::body::Fields;
 use super::error::{Answer, ApiError, json};
 use super::page::{Page, Search};
 use crate::clock;
-use crate::local_time::rfc3339;
+use crate::clock::rfc3339;
+use crate::engine::why;
 use crate::portal::Portal;
 use crate::portal::alarm::{
     self, COMMENT, Case, CaseFilter, EventRow, NewNote, Note, OccurrenceFilter, PROCESS_STATUSES,
 };
-use crate::role::alarm::why;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;

@@ -3,7 +3,7 @@
 //! Body: a strategy with the names of `POST /strategy`, or an expression with those of `POST /expression`; what is left out
 //! is taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that its template
 //! (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are Unix seconds or texts
-//! like `-7d` and `now`. The answer is [`crate::replay::answer::Answer`], as JSON, or as text for `?format=text` and who
+//! like `-7d` and `now`. The answer is [`crate::rules::rehearsal::answer::Answer`], as JSON, or as text for `?format=text` and who
 //! accepts text only.
 //! How: a rehearsal reads files and judges for seconds, so it runs on threads that may wait, [`AT_ONCE`] at a time;
 //! it ends when its client is gone.
@@ -14,9 +14,10 @@ use super::body::{Fields, JsonBody};
 use super::error::{Answer, ApiError, json};
 use super::{Context, expression as expressions, strategy as strategies};
 use crate::clock;
-use crate::portal::snapshot::Snapshot;
-use crate::portal::{expression, rehearsal, strategy};
-use crate::replay::{Fault, Order, Watched, answer, rehearse};
+use crate::portal::{expression, strategy};
+use crate::rules::rehearsal::unsaved;
+use crate::rules::rehearsal::{Order, RehearsalError, Watched, answer, rehearse};
+use crate::rules::snapshot::Snapshot;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -109,9 +110,9 @@ pub async fn answer_to(context: &Context, fields: Map<String, Value>) -> Result<
     let task = tokio::task::spawn_blocking(move || rehearse(engine.store(), engine.judge_options(), &order, &stop));
     match task.await.context("a rehearsal")? {
         Ok(answer) => Ok(answer),
-        Err(Fault::Refused(text)) => Err(ApiError::bad(text)),
-        Err(Fault::Store(error)) => Err(ApiError::from(anyhow::Error::new(error).context("reading history"))),
-        Err(Fault::Stopped) => Err(ApiError::bad("the rehearsal was given up")),
+        Err(RehearsalError::Refused(text)) => Err(ApiError::bad(text)),
+        Err(RehearsalError::Store(error)) => Err(ApiError::from(anyhow::Error::new(error).context("reading history"))),
+        Err(RehearsalError::Stopped) => Err(ApiError::bad("the rehearsal was given up")),
     }
 }
 
@@ -189,7 +190,7 @@ async fn strategy_rules(
         let rules = snapshot.watching(&row, &jiff::Zoned::now()).map_err(ApiError::bad)?;
         return Ok((row, Watched::Rules(rules)));
     };
-    let rule = rehearsal::strategy_of(&row).map_err(ApiError::bad)?;
+    let rule = unsaved::strategy_of(&row).map_err(ApiError::bad)?;
     let EventRule::Strategy(one) = &rule else { return Err(ApiError::bad("not a strategy")) };
     if hosts == ["*"] {
         return Ok((row, Watched::Everywhere(rule)));
@@ -211,7 +212,7 @@ async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Resul
         }
     };
     let row = expressions::required_rule(context, &changed(saved, asked))?;
-    rehearsal::expression_of(&expression::Expression { id, ..row }).map_err(ApiError::bad)
+    unsaved::expression_of(&expression::Expression { id, ..row }).map_err(ApiError::bad)
 }
 
 /// A moment: Unix seconds as a number or text, `now`, or a time before it like `-7d`.

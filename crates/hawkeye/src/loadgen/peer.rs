@@ -12,10 +12,10 @@
 
 use super::fleet::{Fleet, HostRound};
 use super::mix::Series;
-use crate::protobuf::{field_begin, field_bytes, field_double, field_number};
 use anyhow::{Context, Result, bail};
 use stdx::varint;
 use wire::json::{push_integer, push_number};
+use wire::protobuf::{field_begin, field_bytes, field_double, field_number};
 
 /// An answer's head and what it says; error texts of both systems are shorter.
 const ANSWER_MAX: usize = 64 << 10;

@@ -6,7 +6,7 @@
 
 use super::Portal;
 use super::user::{self, User};
-use crate::local_time;
+use crate::clock;
 use model::{Event, Status};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, QueryBuilder, Row, Sqlite, SqliteConnection};
@@ -14,7 +14,7 @@ use sqlx::{FromRow, QueryBuilder, Row, Sqlite, SqliteConnection};
 /// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison. One
 /// that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its row.
 pub async fn record(connection: &mut SqliteConnection, event: &Event, condition: &str) -> sqlx::Result<()> {
-    let (id, time) = (event.id(), local_time::format(event.time));
+    let (id, time) = (event.id(), clock::local_text(event.time));
     let creator = match &event.rule {
         model::EventRule::Strategy(strategy) => strategy.tpl.creator.as_str(),
         model::EventRule::Expression(_) => "",
@@ -79,7 +79,7 @@ const RULE_GONE: &str = "the rule no longer applies";
 /// Closes the case with this id if it is open, silently: under `judge.semantics = "open-falcon"`, or when the queue no longer
 /// knows its PROBLEM. Otherwise an event does it.
 pub async fn close(connection: &mut SqliteConnection, id: &str, now: i64) -> sqlx::Result<()> {
-    let now = local_time::format(now);
+    let now = clock::local_text(now);
     let closed = sqlx::query(
         "UPDATE event_cases SET status = 'OK', current_step = 1, update_at = ?, closed_at = ?, closed_note = ?
          WHERE id = ? AND status = 'PROBLEM'",
@@ -123,7 +123,7 @@ pub async fn members(connection: &mut SqliteConnection, uic: &str) -> sqlx::Resu
 /// Deletes up to `limit` event rows older than `cutoff` (Unix seconds); returns how many.
 pub async fn drop_events_before(connection: &mut SqliteConnection, cutoff: i64, limit: i64) -> sqlx::Result<u64> {
     let sql = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE timestamp < ? ORDER BY timestamp LIMIT ?)";
-    Ok(sqlx::query(sql).bind(local_time::format(cutoff)).bind(limit).execute(connection).await?.rows_affected())
+    Ok(sqlx::query(sql).bind(clock::local_text(cutoff)).bind(limit).execute(connection).await?.rows_affected())
 }
 
 /// What a list of cases is narrowed to. Times are Unix seconds; None and empty mean any.
@@ -308,7 +308,7 @@ pub async fn add_note(portal: &Portal, new: &NewNote, now: i64) -> sqlx::Result<
     .bind(&new.note)
     .bind(&new.case_id)
     .bind(&new.status)
-    .bind(local_time::format(now))
+    .bind(clock::local_text(now))
     .bind(new.user_id)
     .execute(&mut *transaction)
     .await?;
@@ -382,10 +382,10 @@ impl FromRow<'_, SqliteRow> for Note {
 
 fn push_times(query: &mut QueryBuilder<Sqlite>, start: Option<i64>, end: Option<i64>) {
     if let Some(start) = start {
-        query.push(" AND timestamp >= ").push_bind(local_time::format(start));
+        query.push(" AND timestamp >= ").push_bind(clock::local_text(start));
     }
     if let Some(end) = end {
-        query.push(" AND timestamp <= ").push_bind(local_time::format(end));
+        query.push(" AND timestamp <= ").push_bind(clock::local_text(end));
     }
 }
 

@@ -31,11 +31,11 @@ pub struct Expression {
     pub pause: i64,
 }
 
-pub(super) type Row = (i64, String, String, String, String, i64, i64, String, i64, String, i64);
+pub type Row = (i64, String, String, String, String, i64, i64, String, i64, String, i64);
 
 impl Expression {
     /// Of its texts, for the memory ledger.
-    pub(super) fn text_bytes(&self) -> usize {
+    pub fn text_bytes(&self) -> usize {
         let texts = [&self.expression, &self.func, &self.op, &self.right_value, &self.note, &self.create_user];
         texts.into_iter().map(String::capacity).sum()
     }

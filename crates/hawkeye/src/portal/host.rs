@@ -110,7 +110,7 @@ pub async fn maintain(portal: &Portal, which: &Which, begin: i64, end: i64) -> s
 }
 
 /// The id of the host of that name, created when there is none. None when there are [`HOSTS_MAX`] already.
-pub(super) async fn ensure(connection: &mut SqliteConnection, hostname: &str) -> sqlx::Result<Option<i64>> {
+pub async fn ensure(connection: &mut SqliteConnection, hostname: &str) -> sqlx::Result<Option<i64>> {
     if let Some(id) = id_of(connection, hostname).await? {
         return Ok(Some(id));
     }

@@ -32,11 +32,11 @@ pub struct Strategy {
     pub tpl_id: i64,
 }
 
-pub(super) type Row = (i64, String, String, i64, i64, String, String, String, String, String, String, i64);
+pub type Row = (i64, String, String, i64, i64, String, String, String, String, String, String, i64);
 
 impl Strategy {
     /// Of its texts, for the memory ledger.
-    pub(super) fn text_bytes(&self) -> usize {
+    pub fn text_bytes(&self) -> usize {
         let texts = [&self.metric, &self.tags, &self.func, &self.op, &self.right_value, &self.note];
         texts.into_iter().chain([&self.run_begin, &self.run_end]).map(String::capacity).sum()
     }

@@ -22,7 +22,7 @@ pub struct Template {
     pub create_user: String,
 }
 
-pub(super) type Row = (i64, String, i64, i64, String);
+pub type Row = (i64, String, i64, i64, String);
 
 impl From<Row> for Template {
     fn from((id, tpl_name, parent_id, action_id, create_user): Row) -> Template {

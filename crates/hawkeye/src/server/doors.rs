@@ -5,14 +5,14 @@
 
 use super::DESCRIPTORS_KEPT;
 use crate::config::{Config, Listen};
-use crate::metrics::{Metrics, push_gauge};
-use crate::net::budget::Budget;
-use crate::net::connection::{Protocol, RpcLimits, RpcMetrics, connection};
-use crate::net::gob::{self, Gob};
-use crate::net::http;
-use crate::net::listen::{ConnectionMetrics, Limits, bind, serve};
-use crate::net::rpc::{JsonRpc, Service};
 use anyhow::Result;
+use metrics::Metrics;
+use net::budget::Budget;
+use net::connection::{Protocol, RpcLimits, RpcMetrics, connection};
+use net::gob::{self, Gob};
+use net::http;
+use net::listen::{ConnectionMetrics, Limits, bind, serve};
+use net::rpc::{JsonRpc, Service};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,9 +89,9 @@ impl Doors {
         // what refusing new series stops at, and so leave room for a table that doubles.
         let budget = Budget::new(config.memory_budget / 8);
         let shown = budget.clone();
-        metrics.source(move |page| {
-            push_gauge(page, "buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);
-            push_gauge(page, "buffer_max_bytes", "Bound of buffer_bytes", shown.bytes_max() as f64);
+        metrics.source(move |figures| {
+            figures.gauge("buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);
+            figures.gauge("buffer_max_bytes", "Bound of buffer_bytes", shown.bytes_max() as f64);
         });
         let (told, ledger) = (budget.clone(), metrics.ledger());
         ledger.source(move |report| {
@@ -103,7 +103,7 @@ impl Doors {
             connections_max: config.ingest.connections_max,
             places: Arc::new(Semaphore::new(places - places / 8)),
             allow: config.ingest.allow.clone().into(),
-            metrics: ConnectionMetrics::register(metrics),
+            metrics: metrics.register(ConnectionMetrics::register),
             connections: ledger.account("connections", None),
             http: ledger.account("http", None),
         };
@@ -119,7 +119,7 @@ impl Doors {
             message_max,
             message_timeout: Duration::from_secs(config.ingest.message_timeout as u64),
             budget,
-            metrics: RpcMetrics::register(metrics),
+            metrics: metrics.register(RpcMetrics::register),
             connections: senders.connections.clone(),
         };
         Doors { senders, users, rpc, stopping, open: JoinSet::new() }

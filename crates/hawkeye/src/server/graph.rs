@@ -12,12 +12,12 @@ use super::{
 use crate::clock;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::ingest::Ingest;
-use crate::keeper::Keeper;
-use crate::memory;
-use crate::metrics::Metrics;
+use crate::engine::ingest::Ingest;
+use crate::engine::keeper::Keeper;
 use crate::role::graph::{self, GraphMetrics, GraphService};
+use crate::watch::memory;
 use anyhow::{Context, Result};
+use metrics::Metrics;
 use std::sync::Arc;
 use tokio::sync::watch;
 

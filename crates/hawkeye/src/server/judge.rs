@@ -10,13 +10,14 @@ use super::doors::{Doors, Sockets};
 use super::{Signals, admin_router, end, end_at_once_when_asked_again, first_of, judge_options, open_event_queue, why};
 use crate::clock;
 use crate::config::{Config, Fsync};
-use crate::keeper::Fault;
-use crate::memory::{self, Memory, Size, resident_bytes};
-use crate::metrics::{Metrics, push_gauge};
+use crate::engine::windowed::{Options, Windowed};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
-use crate::role::judge::windowed::{Options, Windowed};
-use crate::role::judge::{JudgeService, http, kept, redis};
+use crate::role::judge::{JudgeService, http, kept};
+use crate::role::redis;
+use crate::watch::memory::{self, Memory, Size};
+use crate::watch::outage::Outage;
 use anyhow::{Context, Result};
+use metrics::{Metrics, resident_bytes};
 use model::{Event, Rules};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -157,8 +158,8 @@ async fn keep(
     ready: watch::Receiver<bool>,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<()> {
-    let mut events = Fault::of("the event queue cannot be written");
-    let mut file = Fault::of("the windows cannot be written");
+    let mut events = Outage::of("the event queue cannot be written");
+    let mut file = Outage::of("the windows cannot be written");
     let mut seconds = 0;
     loop {
         let stop = tokio::select! {
@@ -202,8 +203,8 @@ fn account(config: &Config, windowed: &Arc<Windowed>, metrics: &Arc<Metrics>) ->
 
 fn show_gauges(metrics: &Metrics, windowed: &Arc<Windowed>) {
     let windowed = windowed.clone();
-    metrics.source(move |page| {
-        push_gauge(page, "resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
-        windowed.show(page);
+    metrics.source(move |figures| {
+        figures.gauge("resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
+        windowed.show(figures);
     });
 }

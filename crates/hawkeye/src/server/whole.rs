@@ -11,20 +11,21 @@ use super::{IndexTask, SHARDS, Signals, admin_router, end, end_at_once_when_aske
 use super::{account, judge_options, open_event_queue, open_store, show_gauges, watch_memory, why};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::ingest::Ingest;
-use crate::keeper::Keeper;
-use crate::memory;
-use crate::metrics::Metrics;
+use crate::engine::ingest::Ingest;
+use crate::engine::keeper::Keeper;
 use crate::portal::{Portal, admin};
-use crate::role::agent::AgentConfig;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
-use crate::role::judge::{JudgeService, redis};
+use crate::role::judge::JudgeService;
+use crate::role::redis;
 use crate::role::transfer::rpc::TransferService;
-use crate::role::{agent, alarm, graph, transfer};
+use crate::role::{alarm, graph, transfer};
 use crate::rules::{RulesTask, Settling, settle};
-use crate::{api, clock, ui};
+use crate::watch::memory;
+use crate::{api, clock, page};
+use agent::AgentConfig;
 use anyhow::{Context, Result};
+use metrics::Metrics;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -98,7 +99,7 @@ pub async fn serve(
     let api_router = memory::register_made(metrics.ledger(), "routes", || {
         api::router(api_context.clone())
             .layer(axum::middleware::from_fn_with_state(settling, settle))
-            .merge(ui::router(first_page(&api_context)))
+            .merge(page::router(first_page(&api_context)))
             .merge(health_router(&metrics))
     });
     let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
@@ -166,9 +167,9 @@ pub async fn serve(
 }
 
 /// The first page: its data from the engine, its users from the API's sessions.
-fn first_page(context: &api::Context) -> ui::Ui {
+fn first_page(context: &api::Context) -> page::Ui {
     let api = context.clone();
-    ui::Ui {
+    page::Ui {
         data: context.engine.clone(),
         portal: context.portal.clone(),
         viewer: context.config.api.viewer,

@@ -73,7 +73,7 @@ async fn events_and_notes_of_a_case() -> Result<()> {
     record(&mut transaction, &problem, "5 < 10").await?;
     record(&mut transaction, &ok, "50 < 10").await?;
     transaction.commit().await?;
-    let time = |unix| rfc3339(&crate::local_time::format(unix));
+    let time = |unix| rfc3339(&crate::clock::local_text(unix));
     let newest =
         object!({ "id": 2, "step": 1, "event_caseId": id, "cond": "50 < 10", "status": 1, "timestamp": time(T + 60) });
     let oldest =

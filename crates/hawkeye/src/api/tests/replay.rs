@@ -194,7 +194,7 @@ async fn what_the_answer_says() -> Result<()> {
 #[tokio::test]
 async fn hours_are_honoured() -> Result<()> {
     let past = past().await?;
-    let at = |minute: i64| crate::local_time::format(past.start + minute * 60)[11..16].to_string();
+    let at = |minute: i64| crate::clock::local_text(past.start + minute * 60)[11..16].to_string();
     // Two hours of history: no minute of the day comes twice.
     let body = low(json!({ "hosts": ["*"], "run_begin": at(0), "run_end": at(24) }));
     past.check(body.clone(), &[OF_A.as_slice(), &[("b", "PROBLEM", 22), ("b", "OK", 25)]].concat()).await?;
@@ -226,7 +226,7 @@ async fn text_for_people() -> Result<()> {
         Ok(past.site.send_for_text(line, &headers, low(json!({ "hosts": ["*"] })).to_string()).await?.1)
     };
     let text = ask("POST /strategy/replay?format=text", "*/*").await?;
-    let first = crate::local_time::format(past.start + 12 * 60);
+    let first = crate::clock::local_text(past.start + 12 * 60);
     assert!(text.starts_with(&format!("{first}  PROBLEM 1/1  a cpu.idle  5  all(#3) < 10: 3 of 3 points")), "{text}");
     assert!(text.contains("events   4: 2 alarms, 0 repeats, 2 recoveries\n"), "{text}");
     assert!(ask(LINE, "text/plain").await?.starts_with(&first));

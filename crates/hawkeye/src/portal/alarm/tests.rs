@@ -1,5 +1,5 @@
 use super::*;
-use crate::local_time::format;
+use crate::clock::local_text;
 use crate::portal::tests::temporary;
 use anyhow::Result;
 use model::{EventRule, Expression, Strategy, Template};
@@ -53,8 +53,8 @@ async fn a_new_case_holds_the_whole_event() -> Result<()> {
         current_step: 1,
         priority: 2,
         status: "PROBLEM".into(),
-        timestamp: format(T),
-        update_at: Some(format(T)),
+        timestamp: local_text(T),
+        update_at: Some(local_text(T)),
         closed_at: None,
         closed_note: String::new(),
         user_modified: 0,
@@ -82,14 +82,14 @@ async fn a_later_event_brings_the_case_up_to_date() -> Result<()> {
     let check = async |before: &str, later: Event, timestamp: i64, process: (&str, i64)| -> Result<()> {
         sqlx::query("UPDATE event_cases SET process_status = ?, process_note = 9, timestamp = ? WHERE id = ?")
             .bind(before)
-            .bind(format(T))
+            .bind(local_text(T))
             .bind(&id)
             .execute(portal.pool())
             .await?;
         let case = store(&portal, &later, "later").await?;
         let got = (case.timestamp.as_str(), case.process_status.as_str(), case.process_note);
-        assert_eq!(got, (format(timestamp).as_str(), process.0, process.1), "{before} then {later:?}");
-        assert_eq!((case.update_at, case.cond.as_str()), (Some(format(later.time)), "later"));
+        assert_eq!(got, (local_text(timestamp).as_str(), process.0, process.1), "{before} then {later:?}");
+        assert_eq!((case.update_at, case.cond.as_str()), (Some(local_text(later.time)), "later"));
         assert_eq!((case.status.as_str(), case.note), (later.status.as_str(), later.note().to_string()));
         assert_eq!(case.current_step, i64::from(later.current_step));
         Ok(())

@@ -3,8 +3,8 @@
 //! Invariants: labels are kinds and results from the code, never texts from outside.
 
 use super::queue::EventQueue;
-use crate::metrics::{Metrics, push_counter, push_gauge};
 use crate::portal::delivery::Kind;
+use metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -78,16 +78,16 @@ impl Counters {
             report.line("delivery clients", clients_bytes.load(Ordering::Relaxed), None, None);
         });
         let (waiting, failing, queue) = (self.waiting.clone(), self.targets_failing.clone(), queue.clone());
-        metrics.source(move |page| {
+        metrics.source(move |figures| {
             let gauge = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
-            push_gauge(page, "alarm_deliveries_waiting", "deliveries not yet made", gauge(&waiting));
-            push_gauge(page, "alarm_deliveries_max", "the most that may wait", deliveries_max as f64);
-            push_gauge(page, "alarm_targets_failing", "targets whose last attempt failed", gauge(&failing));
+            figures.gauge("alarm_deliveries_waiting", "deliveries not yet made", gauge(&waiting));
+            figures.gauge("alarm_deliveries_max", "the most that may wait", deliveries_max as f64);
+            figures.gauge("alarm_targets_failing", "targets whose last attempt failed", gauge(&failing));
             let stats = queue.stats();
-            push_gauge(page, "event_queue_bytes", "bytes of the event queue's files", stats.bytes as f64);
-            push_gauge(page, "event_queue_bytes_max", "the most they may have", queue.bytes_max() as f64);
-            push_gauge(page, "open_problems", "alarms that stand at PROBLEM", stats.open_problems as f64);
-            push_counter(page, "event_queue_appended_total", "events appended since the start", stats.appended);
+            figures.gauge("event_queue_bytes", "bytes of the event queue's files", stats.bytes as f64);
+            figures.gauge("event_queue_bytes_max", "the most they may have", queue.bytes_max() as f64);
+            figures.gauge("open_problems", "alarms that stand at PROBLEM", stats.open_problems as f64);
+            figures.counter("event_queue_appended", "events appended since the start", stats.appended);
         });
     }
 

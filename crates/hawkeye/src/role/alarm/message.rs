@@ -3,7 +3,7 @@
 //! Compat: spec/alarm.md §4–6 and spec/wire.md §11, to the letter; users parse them. The empty fourth pair of brackets in the
 //! short message is the original's. Tags in a callback are in canonical order (the original's order is random).
 
-use crate::local_time;
+use crate::clock;
 use model::Event;
 use model::Tags;
 use model::number::five_decimals;
@@ -25,7 +25,7 @@ pub fn short(event: &Event) -> String {
         event.operator(),
         five_decimals(event.right_value()),
         event.current_step,
-        local_time::format(event.time),
+        clock::local_text(event.time),
     )
 }
 
@@ -46,7 +46,7 @@ pub fn mail(event: &Event, dashboard: &str) -> String {
         ),
         format!("Note:{}", event.note()),
         format!("Max:{}, Current:{}", event.max_step(), event.current_step),
-        format!("Timestamp:{}", local_time::format(event.time)),
+        format!("Timestamp:{}", clock::local_text(event.time)),
         link(event, dashboard),
     ];
     let mut text = lines.join("\r\n");
@@ -82,7 +82,7 @@ pub fn callback_query(event: &Event) -> Vec<(String, String)> {
         ("status", event.status.as_str().to_string()),
         ("step", event.current_step.to_string()),
         ("priority", event.priority().to_string()),
-        ("time", local_time::format(event.time)),
+        ("time", clock::local_text(event.time)),
         ("tpl_id", event.template_id().to_string()),
         ("exp_id", event.expression_id().to_string()),
         ("stra_id", event.strategy_id().to_string()),
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn short_message() {
-        let time = local_time::format(1_490_000_000);
+        let time = clock::local_text(1_490_000_000);
         assert_eq!(
             short(&strategy_event()),
             format!(
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn mail_content() {
-        let time = local_time::format(1_490_000_000);
+        let time = clock::local_text(1_490_000_000);
         assert_eq!(
             mail(&strategy_event(), "http://dash/"),
             format!(
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn callback_parameters() {
-        let time = local_time::format(1_490_000_000);
+        let time = clock::local_text(1_490_000_000);
         let query = callback_query(&strategy_event());
         let text: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(

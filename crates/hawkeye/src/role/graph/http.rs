@@ -5,7 +5,6 @@
 
 use super::GraphService;
 use crate::clock;
-use crate::local_time;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -73,7 +72,7 @@ async fn statistics(State(context): State<Context>) -> Json<Value> {
 impl Context {
     fn counters(&self) -> Vec<Value> {
         let now = clock::now();
-        let time = local_time::format(now);
+        let time = clock::local_text(now);
         let metrics = &self.graph.metrics;
         let mut counts = vec![("GraphRpcRecvCnt", metrics.items.get()), ("GraphQueryItemCnt", metrics.rows.get())];
         counts.extend(CALLS.map(|(method, name)| (name, metrics.calls(method))));

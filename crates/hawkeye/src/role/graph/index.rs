@@ -21,9 +21,9 @@ mod tests;
 use crate::clock;
 use crate::config::GraphConfig;
 use crate::engine::Engine;
-use crate::metrics::{Metrics, push_counter, push_gauge};
 use anyhow::{Context, Result};
 use axum::{Json, Router, routing::get};
+use metrics::{Figures, Metrics};
 use model::SeriesId;
 use plan::{Page, Plan, Progress};
 use serde_json::json;
@@ -70,11 +70,11 @@ struct Shared {
 }
 
 impl Index {
-    /// With its figures on the metrics page.
+    /// With its figures on the metrics figures.
     pub fn register(metrics: &Metrics) -> Index {
         let index = Index::default();
         let shown = index.clone();
-        metrics.source(move |page| shown.show(page));
+        metrics.source(move |figures| shown.show(figures));
         let told = index.clone();
         let bytes = move || told.0.memory_bytes.load(Relaxed);
         metrics.ledger().source(move |report| report.line("index task", bytes(), None, None));
@@ -102,26 +102,20 @@ impl Index {
         Router::new().route("/index/updateAll", get(update_all)).route("/index/updateAll/concurrent", get(running))
     }
 
-    fn show(&self, page: &mut String) {
+    fn show(&self, figures: &mut Figures<'_>) {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         let shared = &*self.0;
-        push_gauge(page, "index_up", "1 while MySQL takes the index", f64::from(u8::from(shared.up.load(Relaxed))));
-        push_gauge(page, "index_waiting_series", "New series not in the index yet", load(&shared.waiting) as f64);
-        push_gauge(page, "index_update_all_running", "Runs over all series", self.running() as f64);
-        push_counter(page, "index_rows_inserted_total", "Rows inserted into the index", load(&shared.inserted));
-        push_counter(page, "index_rows_refreshed_total", "Rows of the index written again", load(&shared.refreshed));
-        push_counter(
-            page,
-            "index_left_out_total",
+        figures.gauge("index_up", "1 while MySQL takes the index", f64::from(u8::from(shared.up.load(Relaxed))));
+        figures.gauge("index_waiting_series", "New series not in the index yet", load(&shared.waiting) as f64);
+        figures.gauge("index_update_all_running", "Runs over all series", self.running() as f64);
+        figures.counter("index_rows_inserted", "Rows inserted into the index", load(&shared.inserted));
+        figures.counter("index_rows_refreshed", "Rows of the index written again", load(&shared.refreshed));
+        figures.counter(
+            "index_left_out",
             "Series and rows that do not fit the index's columns, each time they were met",
             load(&shared.left_out),
         );
-        push_counter(
-            page,
-            "index_failures_total",
-            "Attempts that MySQL refused or did not answer",
-            load(&shared.failures),
-        );
+        figures.counter("index_failures", "Attempts that MySQL refused or did not answer", load(&shared.failures));
     }
 
     /// Runs until `stopping`; ends at once then, whatever MySQL does. `config` has an `index_url`.

@@ -1,6 +1,6 @@
 //! Graph: what an old transfer and an old api ask of it, `Graph.*` over Go's net/rpc, and the old HTTP routes.
 //!
-//! How: items of `Graph.Send` go through the one door ([`crate::ingest`]) like those of every protocol, so in a process with
+//! How: items of `Graph.Send` go through the one door ([`crate::engine::ingest`]) like those of every protocol, so in a process with
 //! all roles they are judged too. What reads the store or deletes from it may wait for the disk, and runs on a blocking
 //! thread; a connection's calls are answered in their order.
 //! Invariants: a `Graph.Send` is answered after its points are in the log (the original answers first); a batch is all or
@@ -13,13 +13,12 @@ pub mod index;
 mod query;
 #[cfg(test)]
 mod tests;
-pub mod text;
 
 use crate::engine::Engine;
-use crate::ingest::Ingest;
-use crate::metrics::Metrics;
-use crate::net::gob::{Service, Session};
+use crate::engine::ingest::Ingest;
+use metrics::Metrics;
 use model::{SeriesId, Tags};
+use net::gob::{Service, Session};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -3,7 +3,7 @@
 //! What differs on purpose is written where it is compared; docs/compat.md has the reasons.
 
 use super::*;
-use crate::net::gob::testing::exchange;
+use net::gob::testing::exchange;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn service(dir: &Path, now: fn() -> i64) -> GraphService {
     let options = store::Options { dir: dir.join("store"), shard_count: 2, ..store::Options::default() };
     let (store, _) = Store::open(options, now()).expect("a store");
     let engine = Arc::new(Engine::new(store, 2, judge::Options::default(), None));
-    let pressure = Arc::new(crate::pressure::Pressure::new(u64::MAX, 0));
+    let pressure = Arc::new(crate::engine::pressure::Pressure::new(u64::MAX, 0));
     let ingest = Arc::new(Ingest::new(engine.clone(), pressure, 30, 300, &Metrics::new()));
     GraphService { now, ..GraphService::new(engine, ingest, GraphMetrics::default()) }
 }
@@ -263,7 +263,7 @@ async fn both_doors_fill_one_series() {
     let json = format!(
         r#"[{{"endpoint":"h","metric":"c","tags":"b=2,a=1","value":10,"step":60,"counterType":"COUNTER","timestamp":{time}}}]"#
     );
-    service.ingest.json(crate::ingest::Door::Http, json.as_bytes()).expect("kept");
+    service.ingest.json(crate::engine::ingest::Door::Http, json.as_bytes()).expect("kept");
     assert_eq!(send(&service, &[item("c", "a=1,b=2", "DERIVE", 60, time + 60, 70.0)]).await, "");
     let store = service.engine.store();
     let found = || store.find("h", "c/a=1,b=2").expect("readable").expect("known");

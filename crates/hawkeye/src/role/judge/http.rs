@@ -3,8 +3,8 @@
 //! Compat: spec/judge.md §8. `/history` shows as many points as the rules of the series look back on, instead of ten; a series
 //! without a rule has none. `/count` counts series with a rule. `/config/reload` says that there is nothing to reload.
 
-use super::windowed::Windowed;
-use crate::local_time;
+use crate::clock;
+use crate::engine::windowed::Windowed;
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{StatusCode, header};
@@ -62,7 +62,7 @@ async fn history(State(context): State<Context>, Path(series): Path<String>) -> 
     let Some(points) = points.filter(|points| !points.is_empty()) else { return "not found\n".to_string() };
     let mut lines = String::new();
     for point in points {
-        let _ = writeln!(lines, "{} {} {}", point.time, local_time::format(point.time), point.value);
+        let _ = writeln!(lines, "{} {} {}", point.time, clock::local_text(point.time), point.value);
     }
     lines
 }

@@ -3,7 +3,7 @@
 //! How: written whole under another name, synced and renamed. Invariants: a file that is damaged or foreign is told and not
 //! used past the damage; it is never the reason for a start to fail.
 
-use super::windowed::Windowed;
+use crate::engine::windowed::Windowed;
 use anyhow::{Context, Result};
 use std::fs::{self, File};
 use std::io::ErrorKind;

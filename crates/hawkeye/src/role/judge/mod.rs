@@ -11,15 +11,13 @@
 pub mod http;
 pub mod kept;
 pub mod pull;
-pub mod redis;
 #[cfg(test)]
 mod tests;
-pub mod windowed;
 
-use crate::ingest::Ingest;
-use crate::net::gob::{Service, Session};
+use crate::engine::ingest::Ingest;
+use crate::engine::windowed::Windowed;
+use net::gob::{Service, Session};
 use std::sync::Arc;
-use windowed::Windowed;
 use wire::gob::{Call, JudgeItem, unknown_method};
 
 #[derive(Clone)]

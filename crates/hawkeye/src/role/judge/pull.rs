@@ -11,9 +11,9 @@
 //! Compat: spec/judge.md §7, wire.md §5. The original gives a whole answer 3 s; here only silence counts.
 
 use crate::clock;
-use crate::metrics::{Metrics, push_gauge};
 use anyhow::{Result, anyhow};
 use judge::RuleId;
+use metrics::{Figures, Metrics};
 use model::Rules;
 use prometheus_client::metrics::counter::Counter;
 use std::cell::OnceCell;
@@ -106,17 +106,17 @@ impl PullCounts {
         self.memory_bytes.load(Ordering::Relaxed)
     }
 
-    fn write(&self, page: &mut String) {
+    fn write(&self, figures: &mut Figures<'_>) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         let age = clock::now() - self.last_success.load(Ordering::Relaxed);
-        push_gauge(page, "hbs_pull_age_seconds", "Since the last complete answer of an hbs", age as f64);
-        push_gauge(page, "hbs_hosts", "Hosts with strategies, as pulled", count(&self.hosts));
-        push_gauge(page, "hbs_rules_distinct", "Distinct rules pulled", count(&self.distinct));
+        figures.gauge("hbs_pull_age_seconds", "Since the last complete answer of an hbs", age as f64);
+        figures.gauge("hbs_hosts", "Hosts with strategies, as pulled", count(&self.hosts));
+        figures.gauge("hbs_rules_distinct", "Distinct rules pulled", count(&self.distinct));
         let help = "Bytes of the texts of the distinct rules pulled";
-        push_gauge(page, "hbs_rules_distinct_bytes", help, count(&self.distinct_bytes));
+        figures.gauge("hbs_rules_distinct_bytes", help, count(&self.distinct_bytes));
         let help = "Memory of the rules pulled and of how they are recognised";
-        push_gauge(page, "hbs_rules_memory_bytes", help, self.memory_bytes() as f64);
-        push_gauge(page, "hbs_rules_left_out", "Rules in the last answers that cannot be read", count(&self.left_out));
+        figures.gauge("hbs_rules_memory_bytes", help, self.memory_bytes() as f64);
+        figures.gauge("hbs_rules_left_out", "Rules in the last answers that cannot be read", count(&self.left_out));
     }
 
     fn note(&self, known: &KnownRules, changed: bool) {

@@ -1,16 +1,16 @@
 //! The recorded connections of the original, over a socket, against this service with a clock of the recording's time; and
 //! what a start puts back.
 
-use super::windowed::{Options, Windowed};
 use super::*;
 use crate::config::Fsync;
 use crate::engine::Engine;
-use crate::metrics::Metrics;
-use crate::net::gob::testing::exchange;
+use crate::engine::windowed::{Options, Windowed};
 use crate::role::alarm::queue::{EventQueue, What};
 use axum::body::Body;
 use axum::http::Request;
+use metrics::Metrics;
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
+use net::gob::testing::exchange;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tower::ServiceExt;
@@ -254,7 +254,7 @@ async fn a_whole_server_takes_the_items_of_both_doors() {
     let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
     let engine = Arc::new(Engine::new(store, 2, judge::Options::default(), Some(queue.clone())));
     engine.load(&rules(&[strategy(1, "m", "all(#1)")]), &gone);
-    let pressure = Arc::new(crate::pressure::Pressure::new(u64::MAX, 0));
+    let pressure = Arc::new(crate::engine::pressure::Pressure::new(u64::MAX, 0));
     let ingest = Arc::new(Ingest::new(engine.clone(), pressure, 30, 300, &Metrics::new()));
     let service = JudgeService { now: || NOW + 2, ..JudgeService::into_store(ingest.clone()) };
     let item = |metric, time| JudgeItem {
@@ -317,7 +317,7 @@ async fn old_routes_answer() {
     assert_eq!(page("/health").await, "ok");
     assert_eq!(page("/version").await, env!("CARGO_PKG_VERSION"));
     assert_eq!(page("/count").await, "total: 1\n");
-    let (one, two) = (crate::local_time::format(NOW), crate::local_time::format(NOW + 60));
+    let (one, two) = (crate::clock::local_text(NOW), crate::clock::local_text(NOW + 60));
     assert_eq!(page("/history/h/m").await, format!("{} {two} 2\n{NOW} {one} 1.5\n", NOW + 60));
     for path in ["/history/h/without", "/history/h", "/history/x/m", "/history/h/m/a=1"] {
         assert_eq!(page(path).await, "not found\n", "{path}");

@@ -3,15 +3,15 @@
 //! Compat: neither method nor content type is looked at. `blank body` and `decode error` are the original's texts; what
 //! is wrong, and where, follows them.
 
-use crate::ingest::{BatchError, Door, Ingest};
-use crate::net::budget::Budget;
-use crate::net::http::read_body;
+use crate::engine::ingest::{BatchError, Door, Ingest};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use net::budget::Budget;
+use net::http::read_body;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::transfer::{Answer, write_answer};

@@ -3,8 +3,8 @@
 //! The answer leaves after the batch is in the log. A batch that is no array, or that the disk refuses, gets an error;
 //! a bad item only counts as `Invalid`.
 
-use crate::ingest::{Door, Ingest};
-use crate::net::rpc::Service;
+use crate::engine::ingest::{Door, Ingest};
+use net::rpc::Service;
 use std::sync::Arc;
 use std::time::Instant;
 use wire::jsonrpc::{self, Request};

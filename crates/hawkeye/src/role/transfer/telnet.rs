@@ -6,8 +6,8 @@
 //! dropped; only a peer that ends its side in order may leave out the last line's end.
 //! Memory: a line is at most [`LINE_MAX`] bytes; a longer one is skipped to its end and counted.
 
-use crate::ingest::Ingest;
-use crate::net::connection::RpcMetrics;
+use crate::engine::ingest::Ingest;
+use net::connection::RpcMetrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +68,7 @@ fn take_lines(
     skipping: &mut bool,
     ingest: &Ingest,
     metrics: &RpcMetrics,
-) -> Result<bool, crate::ingest::BatchError> {
+) -> Result<bool, crate::engine::ingest::BatchError> {
     let mut start = 0;
     if *skipping {
         match buffer.iter().position(|byte| *byte == b'\n') {

@@ -3,7 +3,7 @@
 
 use super::tables::{Freshness, Series, Tables, Written};
 use super::*;
-use crate::mysql_url::MysqlUrl;
+use crate::config::MysqlUrl;
 use crate::role::alarm::queue::EventQueue;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, MySqlConnection, Row};
@@ -333,8 +333,7 @@ async fn while_mysql_is_away_nothing_is_lost_and_what_came_is_written_later() {
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     assert_eq!(task.plan.progress.new_from, 0);
-    let mut page = String::new();
-    bench.index.show(&mut page);
+    let page = page_of(&bench.index);
     for line in ["index_up 0", "index_waiting_series 9", "index_failures_total 9"] {
         assert!(page.contains(&format!("\nhawkeye_{line}\n")), "{page}");
     }
@@ -342,8 +341,7 @@ async fn while_mysql_is_away_nothing_is_lost_and_what_came_is_written_later() {
     task.options = database.url.options("").expect("a URL");
     task.turn().await.expect("MySQL answers");
     assert_eq!(database.counters().await.len(), 9);
-    let mut page = String::new();
-    bench.index.show(&mut page);
+    let page = page_of(&bench.index);
     for line in ["index_up 1", "index_waiting_series 0", "index_rows_inserted_total 27"] {
         assert!(page.contains(&format!("\nhawkeye_{line}\n")), "{page}");
     }
@@ -377,4 +375,10 @@ async fn where_the_index_stands_is_kept_per_database() {
     assert_eq!(Progress::load(&file, "b:3306/graph", NOW), Progress::none("b:3306/graph", NOW));
     std::fs::write(&file, "{\"place\": \"a:33").expect("room");
     assert_eq!(Progress::load(&file, "a:3306/graph", NOW), Progress::none("a:3306/graph", NOW));
+}
+
+fn page_of(index: &Index) -> String {
+    let (metrics, shown) = (metrics::Metrics::new(), index.clone());
+    metrics.source(move |figures| shown.show(figures));
+    metrics.text()
 }

@@ -1,10 +1,10 @@
 use super::*;
-use crate::net::rpc::Service;
 use crate::portal::Portal;
-use crate::portal::rules::Snapshot;
 use crate::role::hbs::HbsService;
 use crate::rules::InEffect;
+use crate::rules::snapshot::Snapshot;
 use model::{Expression, Strategy};
+use net::rpc::Service;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Mutex;

@@ -1,0 +1,409 @@
+//! Configuration of `hawkeye agent`: its own TOML file, or Open-Falcon's `cfg.json` as it stands on the hosts.
+//!
+//! How: a file whose first character is `{` is a cfg.json and is translated into the keys here; else it is TOML, overlaid by
+//! `HAWKEYE_AGENT__TRANSFER_ADDRS=…` variables and by `--set KEY=VALUE`. Afterwards the hostname is resolved: configured,
+//! else `FALCON_ENDPOINT`, else the system's.
+//! Invariants: an unknown key of our own file is an error; what a cfg.json has beyond our keys is named in `ignored_keys` for
+//! one line in the log, because users bring theirs along; everything that can be checked without a network is checked here.
+//! Compat: spec/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go: every
+//! address to listen on, this host to connect to.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Deserializer};
+use settings::units::{duration, seconds, size};
+use settings::{overlay, overlay_variables};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The endpoint of everything this agent sends. Not empty after loading.
+    pub hostname: String,
+    /// Reported to hbs; "" is the local address of the connection to it.
+    pub ip: String,
+    /// Tried in random order until one answers.
+    pub transfer_addrs: Vec<String>,
+    /// "" sends no heartbeats, and then no probes are asked for.
+    pub hbs_addr: String,
+    /// Seconds between two reports; also their step.
+    #[serde(deserialize_with = "seconds")]
+    pub interval: i64,
+    /// Seconds between two heartbeats.
+    #[serde(deserialize_with = "seconds")]
+    pub heartbeat_interval: i64,
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    /// Bytes of points that are kept while no transfer answers; past them the oldest are dropped.
+    #[serde(deserialize_with = "size")]
+    pub buffer_max: u64,
+    /// Interfaces are reported whose names begin with one of these; empty = all.
+    pub iface_prefixes: Vec<String>,
+    /// Only these mount points are reported; empty = all.
+    pub mount_points: Vec<String>,
+    /// Collected metrics that are not sent.
+    pub ignore: BTreeSet<String>,
+    /// Added to the tags of everything that is sent, pushed items included.
+    pub default_tags: BTreeMap<String, String>,
+    /// Where the host's root is, for an agent in a container.
+    pub rootfs: PathBuf,
+    /// tracing filter.
+    pub log: String,
+    pub listen: AgentListen,
+    /// Keys of a cfg.json that have no meaning here.
+    #[serde(skip)]
+    pub ignored_keys: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentListen {
+    /// `POST /v1/push` and the rest; "" turns it off.
+    pub agent_http: String,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        AgentConfig {
+            hostname: String::new(),
+            ip: String::new(),
+            transfer_addrs: vec!["127.0.0.1:8433".into()],
+            hbs_addr: "127.0.0.1:6030".into(),
+            interval: 60,
+            heartbeat_interval: 60,
+            connect_timeout: Duration::from_secs(1),
+            // A host with 200 series sends about 30 kB a minute: nine hours of it.
+            buffer_max: 16 << 20,
+            iface_prefixes: Vec::new(),
+            mount_points: Vec::new(),
+            ignore: BTreeSet::new(),
+            default_tags: BTreeMap::new(),
+            rootfs: PathBuf::from("/"),
+            log: "hawkeye=info,warn".into(),
+            listen: AgentListen::default(),
+            ignored_keys: Vec::new(),
+        }
+    }
+}
+
+impl Default for AgentListen {
+    fn default() -> Self {
+        // Open-Falcon's port. Loopback, because whoever reaches it may push points in this host's name.
+        AgentListen { agent_http: "127.0.0.1:1988".into() }
+    }
+}
+
+/// Flags of `hawkeye agent`.
+#[derive(clap::Args, Default)]
+pub struct AgentArgs {
+    /// The agent's TOML file, or Open-Falcon's cfg.json; without it the defaults are used (hawkeye-agent.example.toml).
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides any key, e.g. `--set transfer_addrs='["10.0.0.1:8433"]'`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl AgentArgs {
+    pub fn load(&self) -> Result<AgentConfig> {
+        let mut flags = Vec::new();
+        for pair in &self.set {
+            flags.push(settings::pair(pair)?);
+        }
+        let text = match &self.config {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the configuration {}", path.display()))?,
+        };
+        let config = AgentConfig::load(&text, std::env::vars(), &flags, &system_hostname());
+        match &self.config {
+            Some(path) => config.with_context(|| format!("configuration {}", path.display())),
+            None => config.context("configuration"),
+        }
+    }
+}
+
+/// What the system calls this host.
+pub fn system_hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+impl AgentConfig {
+    /// `system_hostname` is what the host calls itself.
+    pub fn load(
+        text: &str,
+        variables: impl Iterator<Item = (String, String)>,
+        flags: &[(&str, &str)],
+        system_hostname: &str,
+    ) -> Result<AgentConfig> {
+        let variables: Vec<(String, String)> = variables.collect();
+        let mut config = if text.trim_start().starts_with('{') {
+            ensure!(flags.is_empty(), "--set goes with a TOML file only: change the cfg.json instead");
+            serde_json::from_str::<Original>(text).context("cannot parse the cfg.json")?.translate()
+        } else {
+            let mut table: toml::Table = text.parse().context("cannot parse the TOML")?;
+            let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+            overlay_variables(&mut table, "HAWKEYE_AGENT__", borrowed)?;
+            for (key, text) in flags {
+                overlay(&mut table, key, text)?;
+            }
+            table.try_into::<AgentConfig>()?
+        };
+        config.resolve(&variables, system_hostname);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn resolve(&mut self, variables: &[(String, String)], system_hostname: &str) {
+        let variable = |wanted: &str| variables.iter().find(|(name, _)| name == wanted).map(|(_, text)| text.as_str());
+        if self.hostname.is_empty() {
+            let endpoint = variable("FALCON_ENDPOINT").filter(|endpoint| !endpoint.is_empty());
+            self.hostname = endpoint.unwrap_or(system_hostname).to_string();
+        }
+        let rootfs = variable("NUX_ROOTFS").map(Path::new).filter(|path| path.is_absolute() && path.is_dir());
+        if let Some(rootfs) = rootfs
+            && self.rootfs == Path::new("/")
+        {
+            self.rootfs = rootfs.to_path_buf();
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        // The width of the original's column, which transfer enforces.
+        if self.hostname.is_empty() || self.hostname.len() > 255 {
+            bail!("hostname is {:?}: give 1 to 255 bytes (hostname, or FALCON_ENDPOINT)", self.hostname);
+        }
+        if self.transfer_addrs.is_empty() {
+            bail!("transfer_addrs is empty: name at least one transfer, e.g. [\"127.0.0.1:8433\"]");
+        }
+        if let Some(address) = self.transfer_addrs.iter().find(|address| !address.contains(':')) {
+            bail!("transfer_addrs has {address:?}: want HOST:PORT");
+        }
+        if !self.hbs_addr.is_empty() && !self.hbs_addr.contains(':') {
+            bail!("hbs_addr is {:?}: want HOST:PORT, or \"\" for none", self.hbs_addr);
+        }
+        if !(1..=86_400).contains(&self.interval) {
+            bail!("interval is {} s: give \"1s\" to \"24h\"", self.interval);
+        }
+        if !(1..=86_400).contains(&self.heartbeat_interval) {
+            bail!("heartbeat_interval is {} s: give \"1s\" to \"24h\"", self.heartbeat_interval);
+        }
+        if self.connect_timeout.is_zero() {
+            bail!("connect_timeout is 0: give at least \"1ms\"");
+        }
+        if self.buffer_max < 1 << 20 {
+            bail!("buffer_max is {} bytes: give at least \"1MiB\"", self.buffer_max);
+        }
+        if let Some((key, value)) = self.default_tags.iter().find(|(k, v)| k.contains([',', '=']) || v.contains(',')) {
+            bail!("default_tags has {key:?} = {value:?}: a comma would begin another tag, a = end the key");
+        }
+        Ok(())
+    }
+}
+
+/// Open-Falcon's cfg.json, as far as it has a meaning here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Original {
+    hostname: String,
+    ip: String,
+    debug: bool,
+    heartbeat: OriginalHeartbeat,
+    transfer: OriginalTransfer,
+    http: OriginalHttp,
+    collector: OriginalCollector,
+    #[serde(deserialize_with = "null_as_default")]
+    default_tags: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_as_default")]
+    ignore: BTreeMap<String, bool>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct OriginalHeartbeat {
+    enabled: bool,
+    addr: String,
+    interval: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct OriginalTransfer {
+    enabled: bool,
+    #[serde(deserialize_with = "null_as_default")]
+    addrs: Vec<String>,
+    interval: i64,
+    /// Milliseconds to connect.
+    timeout: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OriginalHttp {
+    enabled: bool,
+    listen: String,
+    backdoor: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct OriginalCollector {
+    #[serde(deserialize_with = "null_as_default")]
+    iface_prefix: Vec<String>,
+    #[serde(deserialize_with = "null_as_default")]
+    mount_point: Vec<String>,
+}
+
+/// A section that is absent is off, as in Go.
+impl Default for OriginalHeartbeat {
+    fn default() -> Self {
+        OriginalHeartbeat { enabled: false, addr: String::new(), interval: 60 }
+    }
+}
+
+impl Default for OriginalTransfer {
+    fn default() -> Self {
+        OriginalTransfer { enabled: false, addrs: Vec::new(), interval: 60, timeout: 1000 }
+    }
+}
+
+impl Original {
+    fn translate(self) -> AgentConfig {
+        let mut ignored_keys: Vec<String> = self.rest.into_keys().collect();
+        if self.http.backdoor {
+            ignored_keys.push("http.backdoor".into());
+        }
+        let transfer_addrs = if self.transfer.enabled { self.transfer.addrs } else { Vec::new() };
+        let hbs_addr = if self.heartbeat.enabled { connect_address(self.heartbeat.addr) } else { String::new() };
+        let agent_http = if self.http.enabled { listen_address(self.http.listen) } else { String::new() };
+        AgentConfig {
+            hostname: self.hostname,
+            ip: self.ip,
+            transfer_addrs: transfer_addrs.into_iter().map(connect_address).collect(),
+            hbs_addr,
+            interval: self.transfer.interval,
+            heartbeat_interval: self.heartbeat.interval,
+            connect_timeout: Duration::from_millis(self.transfer.timeout),
+            iface_prefixes: self.collector.iface_prefix,
+            mount_points: self.collector.mount_point,
+            ignore: self.ignore.into_iter().filter(|(_, ignored)| *ignored).map(|(metric, _)| metric).collect(),
+            default_tags: self.default_tags,
+            log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },
+            listen: AgentListen { agent_http },
+            ignored_keys,
+            ..AgentConfig::default()
+        }
+    }
+}
+
+fn connect_address(address: String) -> String {
+    if address.starts_with(':') { format!("127.0.0.1{address}") } else { address }
+}
+
+fn listen_address(address: String) -> String {
+    if address.starts_with(':') { format!("0.0.0.0{address}") } else { address }
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<AgentConfig> {
+        let variables = variables.iter().map(|(name, text)| (name.to_string(), text.to_string()));
+        AgentConfig::load(text, variables, flags, "system-name")
+    }
+
+    #[test]
+    fn example_file_holds_the_defaults() {
+        let example = include_str!("../../../hawkeye-agent.example.toml");
+        let defaults = AgentConfig { hostname: "system-name".into(), ..AgentConfig::default() };
+        assert_eq!(load(example, &[], &[]).expect("the example parses"), defaults);
+    }
+
+    #[test]
+    fn hostname_is_configured_else_from_the_environment_else_the_systems() {
+        let variables = [("FALCON_ENDPOINT", "from-env")];
+        assert_eq!(load("hostname = \"own\"", &variables, &[]).expect("valid").hostname, "own");
+        assert_eq!(load("", &variables, &[]).expect("valid").hostname, "from-env");
+        assert_eq!(load("", &[("FALCON_ENDPOINT", "")], &[]).expect("valid").hostname, "system-name");
+    }
+
+    #[test]
+    fn variables_overlay_the_file_and_flags_overlay_both() {
+        let variables =
+            [("HAWKEYE_AGENT__INTERVAL", "10s"), ("HAWKEYE_AGENT__IP", "1.1.1.1"), ("HAWKEYE_LISTEN__API", "x")];
+        let config = load("interval = \"30s\"", &variables, &[("ip", "2.2.2.2")]).expect("valid");
+        assert_eq!((config.interval, config.ip.as_str()), (10, "2.2.2.2"));
+    }
+
+    /// The file as Open-Falcon ships it, with addresses filled in.
+    #[test]
+    fn the_originals_file() {
+        let text = r#"{
+            "debug": true, "hostname": "", "ip": "",
+            "plugin": {"enabled": false, "dir": "./plugin", "git": "https://github.com/open-falcon/plugin.git", "logs": "./logs"},
+            "heartbeat": {"enabled": true, "addr": "10.0.0.1:6030", "interval": 60, "timeout": 1000},
+            "transfer": {"enabled": true, "addrs": ["10.0.0.1:8433", ":8433"], "interval": 30, "timeout": 2000},
+            "http": {"enabled": true, "listen": ":1988", "backdoor": false},
+            "collector": {"ifacePrefix": ["eth", "em"], "mountPoint": null},
+            "default_tags": {"idc": "bj"},
+            "ignore": {"cpu.busy": true, "cpu.idle": false}
+        }"#;
+        let expected = AgentConfig {
+            hostname: "system-name".into(),
+            transfer_addrs: vec!["10.0.0.1:8433".into(), "127.0.0.1:8433".into()],
+            hbs_addr: "10.0.0.1:6030".into(),
+            interval: 30,
+            connect_timeout: Duration::from_secs(2),
+            iface_prefixes: vec!["eth".into(), "em".into()],
+            ignore: ["cpu.busy".to_string()].into(),
+            default_tags: [("idc".to_string(), "bj".to_string())].into(),
+            log: "hawkeye=debug,info".into(),
+            listen: AgentListen { agent_http: "0.0.0.0:1988".into() },
+            ignored_keys: vec!["plugin".into()],
+            ..AgentConfig::default()
+        };
+        assert_eq!(load(text, &[], &[]).expect("valid"), expected);
+    }
+
+    #[test]
+    fn what_the_original_has_switched_off_is_off() {
+        let text = r#"{"heartbeat": {"enabled": false, "addr": "h:1"}, "http": {"enabled": false, "listen": ":1"},
+            "transfer": {"enabled": true, "addrs": ["h:1"]}}"#;
+        let config = load(text, &[], &[]).expect("valid");
+        assert_eq!((config.hbs_addr.as_str(), config.listen.agent_http.as_str()), ("", ""));
+    }
+
+    #[test]
+    fn rootfs_from_the_environment_must_exist() {
+        assert_eq!(load("", &[("NUX_ROOTFS", "/proc")], &[]).expect("valid").rootfs, Path::new("/proc"));
+        assert_eq!(load("", &[("NUX_ROOTFS", "/nowhere")], &[]).expect("valid").rootfs, Path::new("/"));
+        assert_eq!(load("", &[("NUX_ROOTFS", "proc")], &[]).expect("valid").rootfs, Path::new("/"));
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let check = |text: &str, part: &str| {
+            let error = format!("{:#}", load(text, &[], &[]).expect_err(text));
+            assert!(error.contains(part), "{text:?} gave {error:?}");
+        };
+        check("colour = 1", "colour");
+        check("interval = \"0s\"", "interval");
+        check("interval = \"soon\"", "soon");
+        check("transfer_addrs = []", "transfer_addrs");
+        check("transfer_addrs = [\"host\"]", "HOST:PORT");
+        check("hbs_addr = \"host\"", "hbs_addr");
+        check("buffer_max = \"1kB\"", "buffer_max");
+        check("connect_timeout = \"0s\"", "connect_timeout");
+        check("[default_tags]\na = \"b,c\"", "default_tags");
+        check("{\"transfer\": {\"enabled\": false}}", "transfer_addrs");
+        check("{\"transfer\": 1}", "cfg.json");
+    }
+}

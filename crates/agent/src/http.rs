@@ -1,0 +1,107 @@
+//! The agent's HTTP door on 1988: scripts push points here, and ask how it is.
+//!
+//! Compat: spec/agent.md §6. Method and content type are not checked, as in the original; `success` is answered as soon as
+//! the items are in the queue, also for items that a transfer will refuse. An item without time gets the time of its
+//! arrival here, because it may wait. Items that no transfer would take (no metric, no number) are counted and dropped.
+//! Memory: a body has at most [`BODY_MAX`], all unfinished ones together [`BODIES_MAX`].
+
+use super::Agent;
+use super::batch::Batches;
+use super::heartbeat::VERSION;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use metrics::Metrics;
+use net::budget::Budget;
+use net::http::read_body;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use wire::item::OutItem;
+use wire::json::{Kind, Reader, check};
+use wire::{Scratch, decode_items};
+
+/// Some 30,000 items: far above what a script sends at once.
+const BODY_MAX: usize = 4 << 20;
+const BODIES_MAX: u64 = 8 << 20;
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+struct Door {
+    agent: Arc<Agent>,
+    metrics: Arc<Metrics>,
+    budget: Budget,
+}
+
+pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
+    let door = Door { agent, metrics, budget: Budget::new(BODIES_MAX) };
+    Router::new()
+        .route("/v1/push", any(push))
+        .route("/health", get(|| async { "ok" }))
+        .route("/version", get(|| async { VERSION }))
+        .route("/workdir", get(workdir))
+        .route("/ips", get(ips))
+        .route("/metrics", get(|State(door): State<Door>| async move { door.metrics.text() }))
+        .with_state(door)
+}
+
+async fn push(State(door): State<Door>, body: Body) -> Response {
+    let body = match read_body(body, BODY_MAX, &door.budget, BODY_TIMEOUT).await {
+        Ok(body) => body,
+        Err((StatusCode::PAYLOAD_TOO_LARGE, _)) => {
+            let text = format!("body is above {BODY_MAX} bytes: send fewer items at once");
+            return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+        }
+        Err(refusal) => return refusal.into_response(),
+    };
+    if body.is_empty() {
+        return (StatusCode::BAD_REQUEST, "body is blank").into_response();
+    }
+    match accept(&door.agent, &body, super::unix_now()) {
+        true => "success".into_response(),
+        // The original's spelling; scripts compare it.
+        false => (StatusCode::BAD_REQUEST, "connot decode body").into_response(),
+    }
+}
+
+/// Queues the items of a JSON array; false when it is none, and then nothing is queued.
+fn accept(agent: &Agent, body: &[u8], now: i64) -> bool {
+    let is_list = matches!(Reader::new(body).kind(), Ok(Kind::Array | Kind::Null));
+    if !is_list || check(body).is_err() {
+        return false;
+    }
+    let (mut batches, mut tags) = (Batches::default(), String::new());
+    let decoded = decode_items(body, &mut Scratch::new(), &mut |item| match item {
+        Ok(item) => batches.push(&OutItem {
+            endpoint: item.endpoint,
+            metric: item.metric,
+            value: item.value,
+            step: item.step,
+            counter_type: item.counter_type,
+            tags: agent.default_tags.add(item.tags, &mut tags),
+            timestamp: if item.timestamp == 0 { now } else { item.timestamp },
+        }),
+        Err(reason) => {
+            agent.counters.push_invalid.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(reason = reason.explain(), "dropped a pushed item");
+        }
+    });
+    batches.finish().into_iter().for_each(|batch| agent.queue.push(batch));
+    decoded.is_ok()
+}
+
+async fn workdir() -> Response {
+    let text = match std::env::current_dir() {
+        Ok(path) => json!({"msg": "success", "data": path.display().to_string()}),
+        Err(error) => json!({"msg": error.to_string()}),
+    };
+    axum::Json(text).into_response()
+}
+
+async fn ips(State(door): State<Door>) -> Response {
+    axum::Json(json!({"msg": "success", "data": door.agent.orders.trustable_ips()})).into_response()
+}

@@ -1,0 +1,334 @@
+//! The agent: runs on every host, collects, takes pushes from scripts, and sends everything to a transfer.
+//!
+//! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat` (what
+//! hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in crates/probe) → `http`.
+//! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
+//! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount; then
+//! only that group is silent.
+//! Start: the port, the sender, hbs, the groups. Stop: everything that fills the queue, then the sender, which has 5 s.
+//! Compat: spec/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer answers, which
+//! the original does not; plugins, GPU and the routes that run commands are not here.
+//! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
+
+mod batch;
+mod client;
+pub mod config;
+mod du;
+mod heartbeat;
+mod http;
+mod process;
+mod queue;
+mod schedule;
+mod sender;
+mod url;
+
+pub use config::{AgentArgs, AgentConfig, system_hostname};
+pub use process::run_process;
+
+use anyhow::{Context, Result, ensure};
+use batch::{Batches, DefaultTags};
+use client::Client;
+use heartbeat::{Heartbeat, Orders};
+use metrics::{Metrics, resident_bytes};
+use net::http::serve_router;
+use net::listen::{ConnectionMetrics, Limits, bind};
+use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler, Scope};
+use queue::Queue;
+use schedule::Schedule;
+use sender::{Sender, SenderCounters};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use wire::item::OutItem;
+
+/// Scripts of one host, each with a connection of its own.
+const CONNECTIONS_MAX: usize = 256;
+/// How long the groups and the HTTP door may take to end; a collection on a hanging mount is left behind.
+const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+/// Files that were named in the log once; a host has some twenty that can fail.
+const FILES_NAMED_MAX: usize = 64;
+
+/// Runs until `shutdown` turns true.
+pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<()> {
+    run_at(config, Pace { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
+}
+
+/// The times that a test does not want to wait for.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Between two samples of what is a rate "over the last second".
+    sample: Duration,
+    /// After the first send that failed.
+    first_pause: Duration,
+}
+
+/// What the agent's tasks share.
+struct Agent {
+    config: AgentConfig,
+    scope: Scope,
+    sampler: Mutex<Sampler>,
+    /// Turns true when two samples have been tried.
+    sampled: watch::Sender<bool>,
+    orders: Arc<Orders>,
+    queue: Arc<Queue>,
+    default_tags: DefaultTags,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    sender: Arc<SenderCounters>,
+    push_invalid: AtomicU64,
+    collect_failures: AtomicU64,
+    files_named: Mutex<BTreeSet<PathBuf>>,
+}
+
+/// What is reported together; the original's groups without GPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Report {
+    Group(Group),
+    Du,
+    Url,
+}
+
+const REPORTS: [Report; 5] =
+    [Report::Group(Group::Host), Report::Group(Group::Df), Report::Group(Group::Sockets), Report::Du, Report::Url];
+
+async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+    if !config.ignored_keys.is_empty() {
+        tracing::info!(keys = config.ignored_keys.join(", "), "keys of the cfg.json that have no meaning here");
+    }
+    let agent = Arc::new(Agent::new(config));
+    let metrics = Arc::new(Metrics::new());
+    show(&agent, &metrics);
+    let mut tasks = JoinSet::new();
+    let address = &agent.config.listen.agent_http;
+    if !address.is_empty() {
+        let listener = bind("agent_http", address).await?;
+        let limits = Limits {
+            connections_max: CONNECTIONS_MAX,
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            allow: Arc::new([]),
+            metrics: metrics.register(ConnectionMetrics::register),
+            connections: metrics.ledger().account("connections", None),
+            http: metrics.ledger().account("http", None),
+        };
+        let router = http::router(agent.clone(), metrics.clone());
+        tasks.spawn(serve_router("agent_http", listener, limits, shutdown.clone(), router));
+    }
+    let (stop_sender, sender_stopping) = watch::channel(false);
+    let sender = tokio::spawn(agent.sender(pace).run(sender_stopping));
+    if !agent.config.hbs_addr.is_empty() {
+        tasks.spawn(agent.heartbeat().run(shutdown.clone()));
+    }
+    tasks.spawn(agent.clone().sample(pace.sample, shutdown.clone()));
+    for report in REPORTS {
+        tasks.spawn(agent.clone().report(report, shutdown.clone()));
+    }
+
+    // When it is time to stop, tasks end too, and either may be seen first.
+    let stopping = shutdown.clone();
+    let ended_early = tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => false,
+        _ = tasks.join_next() => !*stopping.borrow(),
+    };
+    if ended_early {
+        tasks.abort_all();
+    }
+    let rest = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_TIMEOUT, rest).await.is_err() {
+        tasks.abort_all();
+    }
+    stop_sender.send_replace(true);
+    sender.await.context("the sender")?;
+    ensure!(!ended_early, "a task of the agent ended by itself");
+    Ok(())
+}
+
+impl Agent {
+    fn new(config: AgentConfig) -> Agent {
+        let scope = Scope {
+            roots: Roots::new(&config.rootfs),
+            iface_prefixes: config.iface_prefixes.clone(),
+            mount_points: config.mount_points.clone(),
+        };
+        Agent {
+            scope,
+            sampler: Mutex::new(Sampler::new()),
+            sampled: watch::Sender::new(false),
+            orders: Arc::default(),
+            queue: Arc::new(Queue::new(config.buffer_max as usize)),
+            default_tags: DefaultTags::new(&config.default_tags),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    fn sender(&self, pace: Pace) -> Sender {
+        let counters = self.counters.sender.clone();
+        let config = &self.config;
+        Sender::new(self.queue.clone(), &config.transfer_addrs, config.connect_timeout, pace.first_pause, counters)
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        let config = &self.config;
+        let client = Client::new(&config.hbs_addr, config.connect_timeout);
+        let interval = Duration::from_secs(config.heartbeat_interval as u64);
+        Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone())
+    }
+
+    /// Samples for ever. On the runtime's own thread: the two files are made by the kernel in memory.
+    async fn sample(self: Arc<Self>, every: Duration, mut shutdown: watch::Receiver<bool>) {
+        let started = Instant::now();
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = 0_u64;
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                _ = ticks.tick() => {}
+            }
+            let mut failures = Vec::new();
+            self.lock_sampler().sample(&self.scope.roots, started.elapsed().as_millis() as u64, &mut failures);
+            self.count_failures(failures);
+            count += 1;
+            if count == 2 {
+                self.sampled.send_replace(true);
+            }
+        }
+    }
+
+    /// Collects and queues once per interval.
+    async fn report(self: Arc<Self>, report: Report, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = self.report_for_ever(report) => {}
+        }
+    }
+
+    async fn report_for_ever(self: Arc<Self>, report: Report) {
+        let schedule = Schedule::new(&self.config.hostname, self.config.interval);
+        let mut sampled = self.sampled.subscribe();
+        // The sender of this channel is a field of `self`, so it cannot end.
+        let _ = sampled.wait_for(|sampled| *sampled).await;
+        drop(sampled);
+        let mut http_client = None;
+        loop {
+            let started_ms = unix_ms();
+            let readings = match report {
+                Report::Group(group) => self.clone().collect(group).await,
+                Report::Du => du::collect(&self.orders.driven().paths).await,
+                Report::Url => self.check_urls(&mut http_client).await,
+            };
+            self.queue_readings(&readings, started_ms / 1000);
+            drop(readings);
+            tokio::time::sleep(schedule.wait(started_ms, unix_ms())).await;
+        }
+    }
+
+    async fn collect(self: Arc<Self>, group: Group) -> Vec<Reading> {
+        let collected = tokio::task::spawn_blocking(move || {
+            let (mut readings, mut failures) = (Vec::new(), Vec::new());
+            let driven: Arc<Driven> = self.orders.driven();
+            let sampler = self.lock_sampler().clone();
+            self.scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
+            self.count_failures(failures);
+            readings
+        });
+        collected.await.unwrap_or_else(|error| {
+            tracing::error!(?group, %error, "a collection failed: this is a fault of the agent");
+            Vec::new()
+        })
+    }
+
+    async fn check_urls(&self, client: &mut Option<reqwest::Client>) -> Vec<Reading> {
+        let driven = self.orders.driven();
+        if driven.urls.is_empty() {
+            *client = None;
+            return Vec::new();
+        }
+        if client.is_none() {
+            match url::client() {
+                Ok(new) => *client = Some(new),
+                Err(error) => tracing::error!(error = format!("{error:#}"), "URLs are not checked"),
+            }
+        }
+        match client {
+            Some(client) => url::collect(client, &driven.urls, &self.config.hostname).await,
+            None => Vec::new(),
+        }
+    }
+
+    fn queue_readings(&self, readings: &[Reading], timestamp: i64) {
+        let (mut batches, mut tags) = (Batches::default(), String::new());
+        let step = u32::try_from(self.config.interval).expect("checked to be at most a day");
+        for reading in readings.iter().filter(|reading| !self.config.ignore.contains(reading.metric.as_ref())) {
+            batches.push(&OutItem {
+                endpoint: &self.config.hostname,
+                metric: &reading.metric,
+                value: reading.value,
+                step,
+                counter_type: reading.counter_type,
+                tags: self.default_tags.add(&reading.tags, &mut tags),
+                timestamp,
+            });
+        }
+        batches.finish().into_iter().for_each(|batch| self.queue.push(batch));
+    }
+
+    /// Each file is named once: one that cannot be read now cannot be read in the next minute either.
+    fn count_failures(&self, failures: Vec<ProbeError>) {
+        if failures.is_empty() {
+            return;
+        }
+        self.counters.collect_failures.fetch_add(failures.len() as u64, Ordering::Relaxed);
+        let mut named = self.counters.files_named.lock().expect("nothing panics while this is locked");
+        for failure in failures {
+            if named.len() < FILES_NAMED_MAX && named.insert(failure.file().to_path_buf()) {
+                tracing::warn!(%failure, "not collected (said once, counted always)");
+            }
+        }
+    }
+
+    fn lock_sampler(&self) -> std::sync::MutexGuard<'_, Sampler> {
+        self.sampler.lock().expect("nothing panics while the sampler is locked")
+    }
+}
+
+/// Unix seconds.
+fn unix_now() -> i64 {
+    unix_ms() / 1000
+}
+
+fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Puts the agent's own figures on its `/metrics`.
+fn show(agent: &Arc<Agent>, metrics: &Metrics) {
+    let agent = agent.clone();
+    metrics.source(move |figures| {
+        let (queue, counters) = (agent.queue.size(), &agent.counters);
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sender = &counters.sender;
+        figures.counter("agent_items_sent", "Items that a transfer has taken", read(&sender.items_sent));
+        figures.counter("agent_items_invalid", "Of them, called invalid by it", read(&sender.items_invalid));
+        figures.counter("agent_items_refused", "Items no transfer wanted", read(&sender.items_refused));
+        figures.counter("agent_items_dropped", "Items lost to a full buffer", queue.items_dropped);
+        figures.counter("agent_push_invalid", "Pushed items dropped as invalid", read(&counters.push_invalid));
+        figures.counter("agent_send_failures", "Attempts that no transfer took", read(&sender.failures));
+        figures.counter("agent_heartbeat_failures", "Failed heartbeats", read(&agent.orders.failures));
+        figures.counter("agent_collect_failures", "Files not read", read(&counters.collect_failures));
+        figures.gauge("agent_buffer_items", "Items waiting for a transfer", queue.items as f64);
+        figures.gauge("agent_buffer_bytes", "Bytes waiting for a transfer", queue.bytes as f64);
+        figures.gauge("agent_buffer_max_bytes", "Bound of the buffer", agent.queue.bytes_max() as f64);
+        figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
+    });
+}
+
+#[cfg(test)]
+mod tests;

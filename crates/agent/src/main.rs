@@ -1,0 +1,36 @@
+//! `hawkeye-agent`: the agent alone, for hosts that run nothing else of Hawkeye.
+//!
+//! An error is printed once, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
+
+use agent::{AgentArgs, run_process};
+use anyhow::{Context, Result};
+use clap::Parser;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(name = "hawkeye-agent", version, about = "Collects this host's metrics and sends them to a transfer")]
+struct Cli {
+    #[command(flatten)]
+    args: AgentArgs,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = format!("{error:#}");
+            let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            eprintln!("hawkeye-agent: {}", lines.join(" "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &AgentArgs) -> Result<()> {
+    let config = args.load()?;
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone());
+    let filter = EnvFilter::try_new(&filter).with_context(|| format!("log is {filter:?} (log, or RUST_LOG)"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    run_process(config)
+}

@@ -1,0 +1,40 @@
+//! Process: an agent as a program of its own, until it is told to stop.
+//!
+//! Memory: one runtime thread and at most [`BLOCKING_MAX`] for `/proc`, so that the agent is small on every host.
+
+use crate::{AgentConfig, run};
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// One for each group of collectors that may hang on a mount, and one for name resolution.
+const BLOCKING_MAX: usize = 4;
+
+/// Runs until SIGINT or SIGTERM; a second one ends the process at once.
+pub fn run_process(config: AgentConfig) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_MAX)
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            for is_first in [true, false] {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if is_first {
+                    stop.send_replace(true);
+                }
+            }
+            std::process::exit(130);
+        });
+        run(config, stopping).await
+    });
+    // A collection that hangs on a dead mount must not hold the process.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,257 @@
+//! `hawkeye replay`: asks a running server for a rehearsal, or does it on a data directory that no server uses.
+//!
+//! How: flags and file become the body of `POST /api/v1/strategy/replay`, so both ways mean the same and refuse the same.
+
+use crate::api::{Context as ApiContext, replay::answer_to};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::portal::Portal;
+use crate::server;
+use crate::watch::log;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A rehearsal takes seconds; two may be before it.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The server's API.
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    api: String,
+    /// Who asks.
+    #[arg(long, default_value = "root", value_name = "NAME")]
+    user: String,
+    /// The user's password.
+    #[arg(long, value_name = "TEXT", env = "HAWKEYE_PASSWORD", hide_env_values = true)]
+    password: Option<String>,
+    /// Instead of a password: the sig that a login answered, or NAME:SIG
+    #[arg(long, value_name = "SIG", env = "HAWKEYE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The same from a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Without a server: the data directory of one that does not run.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// With --data-dir: that server's configuration.
+    #[arg(long, value_name = "FILE", requires = "data_dir")]
+    config: Option<PathBuf>,
+
+    /// A saved strategy; flags below change it.
+    #[arg(long, value_name = "ID", conflicts_with = "expression")]
+    strategy: Option<i64>,
+    /// A saved expression, or the text of one: 'each(metric=qps module=shop)'
+    #[arg(long, value_name = "ID or TEXT")]
+    expression: Option<String>,
+    /// A rule in TOML or JSON, with the names of the API; flags below change it.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+    /// As k=v,k=v
+    #[arg(long)]
+    tags: Option<String>,
+    /// For instance 'all(#3)'
+    #[arg(long)]
+    func: Option<String>,
+    #[arg(long, value_name = "OPERATOR")]
+    op: Option<String>,
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    right_value: Option<String>,
+    #[arg(long, value_name = "COUNT")]
+    max_step: Option<i64>,
+    /// HH:MM
+    #[arg(long, value_name = "TIME")]
+    run_begin: Option<String>,
+    /// HH:MM
+    #[arg(long, value_name = "TIME")]
+    run_end: Option<String>,
+    /// The hosts of this template, by its id.
+    #[arg(long, value_name = "ID")]
+    template: Option<i64>,
+    /// A host, or '*' for all that have the metric; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+
+    /// Unix seconds, or a time before now like -7d
+    #[arg(long, default_value = "-7d", value_name = "TIME", allow_hyphen_values = true)]
+    from: String,
+    #[arg(long, default_value = "now", value_name = "TIME", allow_hyphen_values = true)]
+    to: String,
+    /// Print the answer as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &ReplayArgs) -> Result<()> {
+    let fields = fields(args)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    let answer = match &args.data_dir {
+        Some(dir) => runtime.block_on(offline(args, dir, fields))?,
+        None => runtime.block_on(ask(args, fields))?,
+    };
+    println!("{}", answer.trim_end());
+    Ok(())
+}
+
+/// The body of the request.
+fn fields(args: &ReplayArgs) -> Result<Map<String, Value>> {
+    let mut fields = args.file.as_deref().map(read_rule).transpose()?.unwrap_or_default();
+    let texts = [
+        ("metric", &args.metric),
+        ("tags", &args.tags),
+        ("func", &args.func),
+        ("op", &args.op),
+        ("right_value", &args.right_value),
+        ("run_begin", &args.run_begin),
+        ("run_end", &args.run_end),
+    ];
+    let given = texts.into_iter().filter_map(|(name, text)| Some((name, json!(text.as_ref()?))));
+    let numbers = [("id", args.strategy), ("max_step", args.max_step), ("tpl_id", args.template)];
+    let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, json!(number?))));
+    fields.extend(given.chain(numbers).map(|(name, value)| (name.to_string(), value)));
+    match args.expression.as_deref().map(|text| (text, text.parse::<i64>())) {
+        Some((_, Ok(id))) => fields.insert("expression_id".to_string(), json!(id)),
+        Some((text, Err(_))) => fields.insert("expression".to_string(), json!(text)),
+        None => None,
+    };
+    if !args.host.is_empty() {
+        fields.insert("hosts".to_string(), json!(args.host));
+    }
+    for (name, time) in [("from", &args.from), ("to", &args.to)] {
+        fields.entry(name).or_insert_with(|| json!(time));
+    }
+    Ok(fields)
+}
+
+fn read_rule(path: &Path) -> Result<Map<String, Value>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the rule {}", path.display()))?;
+    let rule = if text.trim_start().starts_with('{') {
+        serde_json::from_str(&text).map_err(anyhow::Error::new)
+    } else {
+        toml::from_str(&text).map_err(anyhow::Error::new)
+    };
+    rule.with_context(|| format!("the rule {} is neither TOML nor a JSON object", path.display()))
+}
+
+async fn offline(args: &ReplayArgs, dir: &Path, fields: Map<String, Value>) -> Result<String> {
+    let portal = dir.join("portal.db");
+    if !portal.is_file() || !dir.join("store").is_dir() {
+        bail!("--data-dir {}: no portal.db and store there; want the data_dir of a server", dir.display());
+    }
+    log::to_stderr("warn")?;
+    // Those of the command line are no keys of the configuration.
+    let variables = std::env::vars().filter(|(name, _)| name != "HAWKEYE_PASSWORD" && name != "HAWKEYE_TOKEN");
+    let flags = [("data_dir", format!("{:?}", dir.display().to_string()))];
+    let config = Config::load(args.config.as_deref(), variables, &flags)?;
+    let store = server::open_store(&config).context("while a server runs on this directory, ask it: --api URL")?;
+    let portal = Portal::open(&portal).await?;
+    let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);
+    let context = ApiContext::new(portal, Arc::new(config), Arc::new(engine));
+    let answer = answer_to(&context, fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
+    context.portal.close().await;
+    Ok(if args.json { serde_json::to_string(&answer)? } else { answer.text() })
+}
+
+async fn ask(args: &ReplayArgs, fields: Map<String, Value>) -> Result<String> {
+    // The client asks for a provider also where no TLS is spoken; fails when one was set before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+    let url = format!("{}/api/v1", args.api.trim_end_matches('/'));
+    let (name, sig) = token(args, &client, &url).await?;
+    let format = if args.json { "json" } else { "text" };
+    let request = client
+        .post(format!("{url}/strategy/replay?format={format}"))
+        .header("Apitoken", json!({ "name": name, "sig": sig }).to_string())
+        .header("Content-Type", "application/json")
+        .body(Value::Object(fields).to_string());
+    send(request, &args.api).await
+}
+
+/// Who asks: as the token says, or after a login.
+async fn token(args: &ReplayArgs, client: &reqwest::Client, url: &str) -> Result<(String, String)> {
+    let from_file = args.token_file.as_deref().map(|path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read --token-file {}", path.display()))
+    });
+    if let Some(token) = from_file.transpose()?.or_else(|| args.token.clone()) {
+        let token = token.trim();
+        let (name, sig) = token.split_once(':').unwrap_or((&args.user, token));
+        return Ok((name.to_string(), sig.to_string()));
+    }
+    let Some(password) = &args.password else {
+        bail!("give --password, or --token or --token-file (also as HAWKEYE_PASSWORD or HAWKEYE_TOKEN)");
+    };
+    let login = json!({ "name": args.user, "password": password }).to_string();
+    let request = client.post(format!("{url}/user/login")).header("Content-Type", "application/json").body(login);
+    let answer: Value = serde_json::from_str(&send(request, &args.api).await?).context("the login's answer")?;
+    let sig = answer["sig"].as_str().context("the login answers no sig")?;
+    Ok((args.user.clone(), sig.to_string()))
+}
+
+/// The answer's text, or the error in it.
+async fn send(request: reqwest::RequestBuilder, api: &str) -> Result<String> {
+    let response = request
+        .send()
+        .await
+        .with_context(|| format!("cannot ask {api} (does the server run, and is --api its API?)"))?;
+    let status = response.status();
+    let text = response.text().await?;
+    if !status.is_success() {
+        let error =
+            serde_json::from_str::<Value>(&text).ok().and_then(|answer| Some(answer["error"].as_str()?.to_string()));
+        bail!("{}", error.unwrap_or_else(|| format!("{api} answers {status}: {}", text.trim())));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ReplayArgs,
+    }
+
+    #[test]
+    fn flags_change_a_file() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let body = |file: &str, flags: &[&str]| {
+            let path = dir.path().join("rule");
+            std::fs::write(&path, file).expect("written");
+            let line = ["replay", "--file", path.to_str().expect("a path")].into_iter().chain(flags.iter().copied());
+            let args = Line::try_parse_from(line).expect("flags").args;
+            Value::Object(fields(&args).expect("a rule"))
+        };
+        let toml = "metric = \"cpu.idle\"\nfunc = \"all(#3)\"\nop = \"<\"\nright_value = \"5\"\nfrom = \"-1d\"\n";
+        assert_eq!(
+            body(toml, &["--right-value", "-10", "--host", "a", "--host", "b", "--to", "-1h"]),
+            json!({ "metric": "cpu.idle", "func": "all(#3)", "op": "<", "right_value": "-10", "from": "-1d", "to": "-1h",
+                    "hosts": ["a", "b"] })
+        );
+        assert_eq!(
+            body("{\"id\": 7}", &["--expression", "3", "--max-step", "1"]),
+            json!({ "id": 7, "expression_id": 3, "max_step": 1, "from": "-7d", "to": "now" })
+        );
+        assert_eq!(body("", &["--expression", "each(metric=a b=c)"])["expression"], "each(metric=a b=c)");
+    }
+
+    #[test]
+    fn a_file_that_is_no_rule() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("rule");
+        std::fs::write(&path, "func: all(#3)").expect("written");
+        let error = format!("{:#}", read_rule(&path).expect_err("no rule"));
+        assert!(error.contains("is neither TOML nor a JSON object"), "{error}");
+        let error = format!("{:#}", read_rule(&dir.path().join("none")).expect_err("no file"));
+        assert!(error.contains("cannot read the rule"), "{error}");
+    }
+}

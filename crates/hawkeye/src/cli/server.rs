@@ -1,0 +1,64 @@
+//! `hawkeye server`, and what `hawkeye check` shares with it: which configuration is meant.
+
+use crate::config::Config;
+use crate::server;
+use crate::watch::log;
+use agent::AgentConfig;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Run this host's agent in the same process; it stops first and loses nothing.
+    #[arg(long)]
+    with_agent: bool,
+}
+
+#[derive(clap::Args)]
+pub struct ServerArgs {
+    /// The TOML file; without it the embedded defaults are used (see hawkeye.example.toml).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides data_dir.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Overrides roles, e.g. `--roles transfer,graph`.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// Overrides any key, e.g. `--set listen.api=0.0.0.0:8080`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl ServerArgs {
+    pub fn load(&self) -> Result<Config> {
+        let mut flags: Vec<(&str, String)> = Vec::new();
+        for pair in &self.set {
+            let (key, value) = settings::pair(pair)?;
+            flags.push((key, value.to_string()));
+        }
+        if let Some(dir) = &self.data_dir {
+            flags.push(("data_dir", format!("{:?}", dir.display().to_string())));
+        }
+        if !self.roles.is_empty() {
+            flags.push(("roles", format!("{:?}", self.roles)));
+        }
+        Config::load(self.config.as_deref(), std::env::vars(), &flags)
+    }
+}
+
+pub fn run(args: &RunArgs) -> Result<()> {
+    let config = args.server.load()?;
+    log::to_stderr(&config.log)?;
+    let agent = if args.with_agent { Some(agent_beside(&config)?) } else { None };
+    server::run(config, agent)
+}
+
+/// The agent in the server's process: its defaults, with the server's own addresses.
+fn agent_beside(server: &Config) -> Result<AgentConfig> {
+    let listen = &server.listen;
+    let text = format!("transfer_addrs = [{:?}]\nhbs_addr = {:?}", listen.transfer_rpc, listen.hbs_rpc);
+    AgentConfig::load(&text, std::env::vars(), &[], &agent::system_hostname()).context("the agent beside the server")
+}

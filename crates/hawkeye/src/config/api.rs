@@ -1,0 +1,30 @@
+//! `[api]`: who may look, register, and call as somebody else.
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// True lets anybody register (`POST /user/create`), as Open-Falcon does by default.
+    pub signup: bool,
+    /// A second secret that passes as any user's `sig`, for server-to-server calls; "" (the default) is none.
+    pub server_token: String,
+    /// The `salt` of an old Open-Falcon api whose user table is taken over: its md5 passwords let their users in once.
+    pub salt: String,
+    /// Who may see the first page without logging in: "loopback" peers, "all", or "none".
+    pub viewer: Viewer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Viewer {
+    Loopback,
+    All,
+    None,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig { signup: false, server_token: String::new(), salt: String::new(), viewer: Viewer::Loopback }
+    }
+}

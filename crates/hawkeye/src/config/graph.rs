@@ -1,0 +1,93 @@
+//! `[graph]`: how long points are kept, in memory and on disk, and the index of an old api.
+
+use super::MysqlUrl;
+use anyhow::{Result, bail};
+use serde::Deserialize;
+use settings::units::seconds;
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GraphConfig {
+    pub retention: Retention,
+    /// "always", "second" or "never".
+    pub fsync: Fsync,
+    /// How far back the judge and the newest charts look without touching the disk (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub hot_window: i64,
+    /// Points this much older than the newest of their series are still merged in order (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub late_window: i64,
+    /// A series without a point for so long leaves memory; it stays searchable and readable (seconds; 0 is never).
+    #[serde(deserialize_with = "seconds")]
+    pub silent_after: i64,
+    /// The most points in the answer to one query.
+    pub query_points_max: usize,
+    /// Open-Falcon's index database, kept for an old api beside this server; "" is none.
+    pub index_url: MysqlUrl,
+    /// How often the `ts` of every live series is written there (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub index_refresh: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// How long points are kept as they came (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub raw: i64,
+    /// How long their roll-ups of five minutes are kept (seconds); 0: none are made.
+    #[serde(rename = "5m", deserialize_with = "seconds")]
+    pub five_minutes: i64,
+    /// How long their roll-ups of an hour are kept (seconds); 0: none are made.
+    #[serde(rename = "1h", deserialize_with = "seconds")]
+    pub hour: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fsync {
+    Always,
+    Second,
+    Never,
+}
+
+impl Default for GraphConfig {
+    fn default() -> Self {
+        GraphConfig {
+            retention: Retention::default(),
+            fsync: Fsync::Second,
+            hot_window: 2 * 3600,
+            late_window: 3600,
+            silent_after: 2 * 86_400,
+            query_points_max: 2_000_000,
+            index_url: MysqlUrl::default(),
+            // Cleaners of the index look at days.
+            index_refresh: 6 * 3600,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { raw: 30 * 86_400, five_minutes: 180 * 86_400, hour: 730 * 86_400 }
+    }
+}
+
+impl GraphConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.hot_window < 600 {
+            bail!("graph.hot_window is {} s: give at least \"10m\"", self.hot_window);
+        }
+        if !(10..=86_400).contains(&self.index_refresh) {
+            bail!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.index_refresh);
+        }
+        let silent_after = self.silent_after;
+        if silent_after != 0 && silent_after < self.hot_window.max(3600) {
+            bail!("graph.silent_after is {silent_after} s: give \"0s\", or at least \"1h\" and graph.hot_window");
+        }
+        if self.retention.raw < 3600 {
+            bail!("graph.retention.raw is {} s: give at least \"1h\"", self.retention.raw);
+        }
+        Ok(())
+    }
+}

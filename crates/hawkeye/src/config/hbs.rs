@@ -1,0 +1,10 @@
+//! `[hbs]`: what agents are told.
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HbsConfig {
+    /// Addresses that agents trust for their control routes (`Agent.TrustableIps`).
+    pub trustable: Vec<String>,
+}

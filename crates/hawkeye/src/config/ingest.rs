@@ -1,0 +1,70 @@
+//! `[ingest]`: who may send, how much, and how far from the clock.
+
+use anyhow::{Result, bail};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Deserialize;
+use settings::units::{networks, seconds, size};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Networks that may send points, heartbeats and telnet lines, e.g. "10.0.0.0/8".
+    #[serde(deserialize_with = "networks")]
+    pub allow: Vec<IpNet>,
+    /// Points further ahead of the clock are refused (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub future_max: i64,
+    /// A smaller step counts as this one (seconds); Open-Falcon's minStep.
+    pub min_step: u32,
+    /// The longest JSON-RPC message or HTTP body (bytes).
+    #[serde(deserialize_with = "size")]
+    pub message_max: u64,
+    /// The most connections per listener; one more is closed at once.
+    pub connections_max: usize,
+    /// A started message must be complete after this time (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub message_timeout: i64,
+    /// The most series; a point of one more is refused.
+    pub series_max: u32,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Ingest {
+            allow: vec![
+                Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+                Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+            ],
+            future_max: 300,
+            min_step: 30,
+            // The largest message of a real agent is below 100 kB; a gateway sends 200 items, a script perhaps 10,000.
+            message_max: 16 << 20,
+            connections_max: 16_384,
+            message_timeout: 60,
+            series_max: 4_000_000,
+        }
+    }
+}
+
+impl Ingest {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.min_step == 0 || self.min_step > 86_400 {
+            bail!("ingest.min_step is {}: give seconds from 1 to 86400", self.min_step);
+        }
+        if !(1024..=1 << 30).contains(&self.message_max) {
+            bail!("ingest.message_max is {} bytes: give \"1KiB\" to \"1GiB\"", self.message_max);
+        }
+        if !(1..=3600).contains(&self.message_timeout) {
+            bail!("ingest.message_timeout is {} s: give \"1s\" to \"1h\"", self.message_timeout);
+        }
+        if !(0..=86_400).contains(&self.future_max) {
+            bail!("ingest.future_max is {} s: give \"0s\" to \"1day\"", self.future_max);
+        }
+        // A listener cannot have more descriptors than a process has.
+        if !(1..=1 << 30).contains(&self.connections_max) {
+            bail!("ingest.connections_max is {}: give a number from 1 to 2^30", self.connections_max);
+        }
+        Ok(())
+    }
+}

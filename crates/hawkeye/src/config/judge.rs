@@ -1,0 +1,93 @@
+//! `[judge]`: how rules are judged, and the neighbours of a judge that runs alone.
+
+use super::{Mode, RedisUrl};
+use anyhow::{Result, bail};
+use serde::Deserialize;
+use settings::units::seconds;
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JudgeConfig {
+    /// "hawkeye", or "open-falcon": the original's results also where they are wrong.
+    pub semantics: Semantics,
+    /// The least time between two PROBLEMs of one alarm (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub min_interval: i64,
+    /// Rules come from one of these (original) hbs, for the judge alone; they are tried in turn.
+    pub hbs_addrs: Vec<String>,
+    /// Between two pulls of all rules from there (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub hbs_interval: i64,
+    /// The judge alone forgets a series without a point for so long (seconds).
+    #[serde(deserialize_with = "seconds")]
+    pub silent_after: i64,
+    /// A Redis whose queues event:p<priority> get every event, for an old alarm; "" is none.
+    pub redis_url: RedisUrl,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Semantics {
+    Hawkeye,
+    OpenFalcon,
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        JudgeConfig {
+            semantics: Semantics::Hawkeye,
+            min_interval: 300,
+            hbs_addrs: Vec::new(),
+            hbs_interval: 60,
+            // The original's week.
+            silent_after: 7 * 86_400,
+            redis_url: RedisUrl::default(),
+        }
+    }
+}
+
+impl JudgeConfig {
+    pub(super) fn check(&self, mode: Mode) -> Result<()> {
+        if mode == Mode::Judge {
+            self.check_alone()?;
+        }
+        if self.silent_after < 3600 {
+            bail!("judge.silent_after is {} s: give at least \"1h\"", self.silent_after);
+        }
+        for address in &self.hbs_addrs {
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+            if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                bail!("judge.hbs_addrs has {address:?}: give addresses like \"10.0.0.5:6030\"");
+            }
+        }
+        // Two judges that each follow another portal would be one too many in a process.
+        if !self.hbs_addrs.is_empty() && mode != Mode::Judge {
+            bail!(
+                "judge.hbs_addrs is {:?}: only the judge alone (roles = [\"judge\"]) takes its rules from another hbs; leave \
+                 the key out",
+                self.hbs_addrs
+            );
+        }
+        if !(5..=3600).contains(&self.hbs_interval) {
+            bail!("judge.hbs_interval is {} s: give \"5s\" to \"1h\"", self.hbs_interval);
+        }
+        Ok(())
+    }
+
+    /// What the judge alone cannot do without.
+    fn check_alone(&self) -> Result<()> {
+        if self.hbs_addrs.is_empty() {
+            bail!(
+                "judge.hbs_addrs is []: the judge alone has no portal; give the hbs that it takes its rules from, like \
+                 [\"10.0.0.5:6030\"]"
+            );
+        }
+        if self.redis_url.is_none() {
+            bail!(
+                "judge.redis_url is \"\": the judge alone sends its events to the queues of an old alarm; give a Redis like \
+                 \"redis://:password@10.0.0.6:6379\""
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! `[listen]`: where the process can be reached.
+
+use super::Mode;
+use anyhow::{Result, bail};
+use serde::Deserialize;
+
+/// Addresses to listen on; an empty text turns a listener off.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    pub transfer_rpc: String,
+    pub transfer_http: String,
+    pub transfer_telnet: String,
+    pub hbs_rpc: String,
+    /// Go gob, for an old transfer and an old api; "" by default.
+    pub graph_rpc: String,
+    /// Go gob, for an old transfer; "" by default.
+    pub judge_rpc: String,
+    /// The judge alone: the old judge's HTTP routes; "" by default.
+    pub judge_http: String,
+    pub api: String,
+    pub admin: String,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        // Open-Falcon's ports. Loopback, because its protocols carry no identity.
+        Listen {
+            transfer_rpc: "127.0.0.1:8433".into(),
+            transfer_http: "127.0.0.1:6060".into(),
+            transfer_telnet: "127.0.0.1:4444".into(),
+            hbs_rpc: "127.0.0.1:6030".into(),
+            graph_rpc: String::new(),
+            judge_rpc: String::new(),
+            judge_http: String::new(),
+            api: "127.0.0.1:8080".into(),
+            admin: "127.0.0.1:6071".into(),
+        }
+    }
+}
+
+impl Listen {
+    pub(super) fn check(&self, mode: Mode) -> Result<()> {
+        if mode == Mode::Graph && self.graph_rpc.is_empty() {
+            bail!(
+                "listen.graph_rpc is \"\": the graph alone takes points by no other door; give an address like \"0.0.0.0:6070\""
+            );
+        }
+        if mode == Mode::Judge && self.judge_rpc.is_empty() {
+            bail!(
+                "listen.judge_rpc is \"\": the judge alone takes points by no other door; give an address like \"0.0.0.0:6080\""
+            );
+        }
+        if mode == Mode::Whole && !self.judge_http.is_empty() {
+            bail!("listen.judge_http has the routes of a judge that runs alone (roles = [\"judge\"]): leave it \"\"");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! Configuration of `hawkeye server`: one TOML file, each key also as an environment variable, the common ones as flags.
+//!
+//! How: the file becomes a table, `HAWKEYE_LISTEN__API=…` variables overlay it (`__` separates levels), flags overlay
+//! that, and serde turns the result into [`Config`]. Each section has a file beside this one, with its defaults and its
+//! `check`. Durations ("5m") and sizes ("16MiB") are strings with a unit.
+//! Invariants: an unknown key is an error that names it; every default is in the section's file, and
+//! `hawkeye.example.toml` repeats them (a test compares the two); everything that can be checked without touching disk or
+//! network is checked before anything starts.
+
+mod alarm;
+mod api;
+mod graph;
+mod hbs;
+mod ingest;
+mod judge;
+mod listen;
+mod mysql_url;
+mod portal;
+mod redis_url;
+mod role;
+
+pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
+pub use api::{ApiConfig, Viewer};
+pub use graph::{Fsync, GraphConfig};
+pub use hbs::HbsConfig;
+pub use ingest::Ingest;
+pub use judge::{JudgeConfig, Semantics};
+pub use listen::Listen;
+pub use mysql_url::MysqlUrl;
+pub use portal::PortalConfig;
+pub use redis_url::RedisUrl;
+pub use role::{ALL_ROLES, Mode, Role};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use settings::units::size;
+use settings::{not_toml, overlay, overlay_variables};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub roles: BTreeSet<Role>,
+    pub data_dir: PathBuf,
+    /// What the whole process may have resident (`pressure.rs`). Bounds below are shares of it.
+    #[serde(deserialize_with = "size")]
+    pub memory_budget: u64,
+    /// tracing filter, e.g. `info` or `hawkeye=debug,warn`.
+    pub log: String,
+    pub listen: Listen,
+    pub portal: PortalConfig,
+    pub ingest: Ingest,
+    pub judge: JudgeConfig,
+    pub graph: GraphConfig,
+    pub hbs: HbsConfig,
+    pub alarm: AlarmConfig,
+    pub api: ApiConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            roles: ALL_ROLES.into_iter().collect(),
+            data_dir: PathBuf::from("data"),
+            memory_budget: 256 << 20,
+            log: "hawkeye=info,warn".to_string(),
+            listen: Listen::default(),
+            portal: PortalConfig::default(),
+            ingest: Ingest::default(),
+            judge: JudgeConfig::default(),
+            graph: GraphConfig::default(),
+            hbs: HbsConfig::default(),
+            alarm: AlarmConfig::default(),
+            api: ApiConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file` (if any), then `HAWKEYE_*` variables, then `flags` (dotted key, TOML value text or plain text).
+    pub fn load(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+        flags: &[(&str, String)],
+    ) -> Result<Config> {
+        let mut table = match file {
+            None => toml::Table::new(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+                text.parse().map_err(|error| not_toml(path, &text, &error))?
+            }
+        };
+        // HAWKEYE_AGENT__… are the agent's, which may live in the same environment.
+        let variables: Vec<(String, String)> =
+            variables.filter(|(name, _)| !name.starts_with("HAWKEYE_AGENT__")).collect();
+        let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        overlay_variables(&mut table, "HAWKEYE_", borrowed)?;
+        for (key, text) in flags {
+            overlay(&mut table, key, text)?;
+        }
+        let config: Config = table.try_into().with_context(|| match file {
+            Some(path) => format!("configuration {}", path.display()),
+            None => "configuration".to_string(),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What the roles make together.
+    pub fn mode(&self) -> Result<Mode> {
+        Mode::of(&self.roles)
+    }
+
+    /// The most points a rule may look back on: what the hot window holds at an agent's usual step of 60 s.
+    pub fn rule_points_max(&self) -> u32 {
+        (self.graph.hot_window / 60).clamp(1, i64::from(u32::MAX)) as u32
+    }
+
+    fn check(&self) -> Result<()> {
+        let mode = self.mode()?;
+        if self.memory_budget < 32 << 20 {
+            bail!(
+                "memory_budget is {} bytes: a server without a series needs 21 MB, so give at least \"32MiB\"",
+                self.memory_budget
+            );
+        }
+        self.listen.check(mode)?;
+        self.portal.check()?;
+        self.ingest.check()?;
+        self.judge.check(mode)?;
+        self.graph.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variables: &[(&str, &str)], flags: &[(&str, String)]) -> Result<Config> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("hawkeye.toml");
+        std::fs::write(&path, text)?;
+        let variables = variables.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        Config::load(Some(&path), variables, flags)
+    }
+
+    #[test]
+    fn example_file_holds_the_defaults() {
+        let example = include_str!("../../../../hawkeye.example.toml");
+        assert_eq!(load(example, &[], &[]).expect("the example parses"), Config::default());
+    }
+
+    #[test]
+    fn variables_overlay_the_file_and_flags_overlay_both() {
+        let config = load(
+            "data_dir = \"a\"\n[listen]\napi = \"127.0.0.1:1\"\n",
+            &[
+                ("HAWKEYE_LISTEN__API", "127.0.0.1:2"),
+                ("HAWKEYE_INGEST__MIN_STEP", "10"),
+                ("PATH", "/bin"),
+                ("HAWKEYE_AGENT__INTERVAL", "5s"),
+            ],
+            &[("data_dir", "b".to_string())],
+        )
+        .expect("valid");
+        assert_eq!(config.listen.api, "127.0.0.1:2");
+        assert_eq!(config.ingest.min_step, 10);
+        assert_eq!(config.data_dir, PathBuf::from("b"));
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let check = |text: &str, part: &str| {
+            let error = format!("{:#}", load(text, &[], &[]).expect_err(text));
+            assert!(error.contains(part), "{text:?} gave {error:?}");
+        };
+        check("colour = 1", "colour");
+        check("[listen]\napo = \"\"", "apo");
+        check("[ingest]\nfuture_max = \"soon\"", "soon");
+        check("memory_budget = \"1MiB\"", "memory_budget");
+        check("[ingest]\nconnections_max = 9223372036854775807", "ingest.connections_max");
+        check("[ingest]\nfuture_max = \"400000000000years\"", "ingest.future_max");
+        check("[graph]\nsilent_after = \"90m\"", "graph.silent_after");
+        check("[ingest]\nmessage_timeout = \"2h\"", "ingest.message_timeout");
+        check("roles = [\"judge\"]", "listen.judge_rpc");
+        check("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"", "judge.hbs_addrs is []");
+        check(
+            "roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n[judge]\nhbs_addrs = [\"hbs:6030\"]",
+            "judge.redis_url",
+        );
+        check("roles = [\"judge\", \"graph\"]", "[\"graph\"] or [\"judge\"] alone");
+        check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
+        check("[judge]\nsilent_after = \"5m\"", "judge.silent_after");
+        check("roles = []", "roles is []");
+        check("roles = [\"graph\", \"transfer\"]", "[\"transfer\", \"graph\"]");
+        check("roles = [\"graph\"]", "listen.graph_rpc");
+        check("roles = [\"juge\"]", "juge");
+        check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
+        check("[portal]\nurl = \"mysql://x\"", "portal.url");
+        check("[graph]\nindex_refresh = \"1s\"", "graph.index_refresh");
+        check("[judge]\nhbs_addrs = [\"hbs:6030\", \"10.0.0.5\"]", "judge.hbs_addrs has \"10.0.0.5\"");
+        check("[judge]\nhbs_addrs = [\":6030\"]", "judge.hbs_addrs has \":6030\"");
+        check("[judge]\nhbs_addrs = [\"hbs:70000\"]", "judge.hbs_addrs has \"hbs:70000\"");
+        check("[judge]\nhbs_addrs = [\"hbs:6030\"]", "only the judge alone");
+        check("[judge]\nhbs_interval = \"1s\"", "judge.hbs_interval");
+        check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
+        check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
+        check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        let check = |text: &str, variables: &[(&str, &str)]| {
+            let error = format!("{:#}", load(text, variables, &[]).expect_err(text));
+            assert!(!error.contains("secret"), "{text:?} gave {error:?}");
+        };
+        check("[graph]\nindex_url = \"mysql://falcon:secret@\"", &[]);
+        check("[graph]\nindex_url = \"mysql://falcon:secret@db", &[]);
+        check("[graph]\nindex_url = mysql://falcon:secret@db", &[]);
+        check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
+        check("[judge]\nredis_url = \"secret@\"", &[]);
+        check("", &[("HAWKEYE_JUDGE__REDIS_URL", "redis://:secret@db:secret")]);
+        for text in ["[graph]\nindex_url = \"mysql://falcon:secret@db\"", "[judge]\nredis_url = \"secret@db:6379\""] {
+            let config = load(text, &[], &[]).expect("valid");
+            assert!(!format!("{config:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn modes() {
+        let mode = |text: &str| load(text, &[], &[]).and_then(|config| config.mode()).expect("roles that work");
+        assert_eq!(mode(""), Mode::Whole);
+        assert_eq!(mode("roles = [\"api\", \"alarm\", \"hbs\", \"graph\", \"judge\", \"transfer\"]"), Mode::Whole);
+        let judge = "[judge]\nhbs_addrs = [\"hbs:6030\"]\nredis_url = \"redis://redis\"";
+        assert_eq!(
+            mode(&format!("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n{judge}")),
+            Mode::Judge
+        );
+        assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
+    }
+}

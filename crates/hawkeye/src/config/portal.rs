@@ -1,0 +1,20 @@
+//! `[portal]`: where the control plane's tables are.
+
+use anyhow::{Result, bail};
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PortalConfig {
+    /// "" is SQLite in the data directory, the only portal there is so far.
+    pub url: String,
+}
+
+impl PortalConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        if !self.url.is_empty() {
+            bail!("portal.url is {:?}: only \"\" (SQLite in data_dir) is known so far", self.url);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Roles: what one process is to be, and which roles run together.
+
+use anyhow::{Result, bail};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Transfer,
+    Judge,
+    Graph,
+    Hbs,
+    Alarm,
+    Api,
+}
+
+/// What one process runs: which sets of roles work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// All six roles.
+    Whole,
+    /// The graph alone, behind an old transfer and in front of an old api.
+    Graph,
+    /// The judge alone, behind an old transfer, beside an old hbs and in front of an old alarm.
+    Judge,
+}
+
+pub const ALL_ROLES: [Role; 6] = [Role::Transfer, Role::Judge, Role::Graph, Role::Hbs, Role::Alarm, Role::Api];
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Role::Transfer => "transfer",
+            Role::Judge => "judge",
+            Role::Graph => "graph",
+            Role::Hbs => "hbs",
+            Role::Alarm => "alarm",
+            Role::Api => "api",
+        }
+    }
+}
+
+impl Mode {
+    /// What the roles make together; an error for roles that do not work together.
+    pub fn of(roles: &BTreeSet<Role>) -> Result<Mode> {
+        let roles: Vec<Role> = roles.iter().copied().collect();
+        match roles[..] {
+            [Role::Graph] => Ok(Mode::Graph),
+            [Role::Judge] => Ok(Mode::Judge),
+            _ if roles == ALL_ROLES => Ok(Mode::Whole),
+            _ => bail!(
+                "roles is {:?}: that does not run together in one process; give [\"graph\"] or [\"judge\"] alone, or all six: \
+                 {:?} (or leave the key out)",
+                roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
+                ALL_ROLES.map(Role::name),
+            ),
+        }
+    }
+}

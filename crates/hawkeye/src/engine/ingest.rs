@@ -1,0 +1,596 @@
+//! The door: items of every protocol become samples of known series, and are stored and judged.
+//!
+//! How: a decoder lends each item to [`Batch::push`], which checks its time, aligns it to its step, finds its series in the
+//! table, and appends a [`Sample`]. Items of unknown series wait (with their texts) until the decoder is done, since the
+//! table is held for reading meanwhile (but let go every [`HELD_ITEMS`]); then they are created, and the whole batch goes to
+//! the engine.
+//! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
+//! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as far as
+//! its series are known, and answered with the error; nothing is allocated per point of a known series.
+//! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2; items of an old transfer, which has done both, keep
+//! their step and must have a time and texts that the original graph takes (spec/graph.md §3). No time, or one beyond twice now (milliseconds),
+//! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
+//! and the series is dead from then on), and so is one before the retention (the original says nothing and drops it).
+
+use super::text;
+use crate::clock;
+use crate::engine::handover::LATENCY_HELP;
+use crate::engine::pressure::Pressure;
+use crate::engine::{Engine, IngestError};
+use metrics::Metrics;
+use model::{CounterType, Point, Sample, SeriesKey, Tags};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+use stdx::ledger::{Account, Held};
+use wire::gob::{GobError, GraphItem, JudgeItem};
+use wire::{Item, JsonError, Scratch};
+
+/// A longer step than a week is a mistake (milliseconds, a time); the series table keeps 32 bits.
+const STEP_MAX: u32 = 7 * 86_400;
+/// Endpoint texts as long as the host table's column.
+const ENDPOINT_BYTES_MAX: usize = 255;
+
+/// A message of 16 MiB is decoded for some 100 ms; new series of other senders must not wait for that.
+const HELD_ITEMS: usize = 4096;
+
+/// Items of new series that may wait with their texts, some 200 bytes each: a message may hold a hundred thousand.
+const UNKNOWN_MAX: usize = 4096;
+
+/// The log says at most once in this time that points cannot be stored.
+const TELL_INTERVAL_S: i64 = 60;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DoorLabel {
+    door: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabel {
+    door: &'static str,
+    reason: &'static str,
+}
+
+/// The protocol by which items came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Rpc,
+    Http,
+    Telnet,
+    /// Go gob, from an old transfer.
+    Graph,
+    /// The same, of what the transfer sends to a judge.
+    Judge,
+}
+
+impl Door {
+    fn name(self) -> &'static str {
+        match self {
+            Door::Rpc => "rpc",
+            Door::Http => "http",
+            Door::Telnet => "telnet",
+            Door::Graph => "graph",
+            Door::Judge => "judge",
+        }
+    }
+}
+
+pub struct Ingest {
+    engine: Arc<Engine>,
+    pressure: Arc<Pressure>,
+    min_step: u32,
+    future_max_s: i64,
+    received: Family<DoorLabel, Counter>,
+    refused: Family<RefusedLabel, Counter>,
+    failed: Family<DoorLabel, Counter>,
+    /// When the log last said that points cannot be stored (Unix seconds).
+    last_told: AtomicI64,
+    /// What the threads keep for their next batch.
+    buffers: Account,
+}
+
+/// What the sender is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    pub total: usize,
+    pub invalid: usize,
+}
+
+/// Why a whole batch was refused.
+#[derive(Debug)]
+pub enum BatchError {
+    /// The text is not JSON, or not an array.
+    Json(JsonError),
+    /// The items are not what a transfer sends.
+    Gob(GobError),
+    /// The items are fine, but cannot all be kept now: the batch is to be sent again.
+    Engine(IngestError),
+}
+
+impl std::fmt::Display for BatchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BatchError::Json(error) => write!(f, "{error}"),
+            BatchError::Gob(error) => write!(f, "{error}"),
+            BatchError::Engine(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// Buffers that a thread refills for each batch.
+#[derive(Default)]
+struct Buffers {
+    scratch: Scratch,
+    tags: String,
+    samples: Vec<Sample>,
+    unknown: Vec<Unknown>,
+    /// What the ledger was told of them.
+    held: Option<Held>,
+}
+
+impl Buffers {
+    fn memory_bytes(&self) -> usize {
+        self.scratch.memory_bytes()
+            + self.tags.capacity()
+            + self.samples.capacity() * size_of::<Sample>()
+            + self.unknown.capacity() * size_of::<Unknown>()
+    }
+}
+
+/// An item whose series, type or step the table does not hold yet.
+struct Unknown {
+    endpoint: String,
+    metric: String,
+    tags: String,
+    counter_type: CounterType,
+    step: u32,
+    point: Point,
+}
+
+/// Kept for the next batch of the thread; a batch above it gives its memory back.
+const SAMPLES_KEPT: usize = 4096;
+
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+impl Ingest {
+    pub fn new(
+        engine: Arc<Engine>,
+        pressure: Arc<Pressure>,
+        min_step: u32,
+        future_max_s: i64,
+        metrics: &Metrics,
+    ) -> Ingest {
+        let ingest = Ingest {
+            engine,
+            pressure,
+            min_step,
+            future_max_s,
+            received: Family::default(),
+            refused: Family::default(),
+            failed: Family::default(),
+            last_told: AtomicI64::new(0),
+            buffers: metrics.ledger().account("ingest buffers", None),
+        };
+        metrics.register(|registry| {
+            registry.register("items_received", "Items that came in, valid or not", ingest.received.clone());
+            registry.register("items_refused", "Items counted as Invalid", ingest.refused.clone());
+            let latency = ingest.engine.event_latency().clone();
+            registry.register("event_latency_seconds", LATENCY_HELP, latency);
+            registry.register("batches_failed", "Batches answered with an error", ingest.failed.clone());
+        });
+        ingest
+    }
+
+    /// Takes a JSON array of metric objects.
+    pub fn json(&self, door: Door, array: &[u8]) -> Result<Received, BatchError> {
+        self.batch(door, clock::now(), |batch, scratch| {
+            wire::decode_items(array, scratch, &mut |item| match item {
+                Ok(item) => batch.push(&item),
+                Err(invalid) => batch.refuse(invalid.as_str()),
+            })
+            .map_err(BatchError::Json)
+        })
+    }
+
+    /// Takes the complete lines of a telnet connection; true when one of them was `quit`.
+    pub fn telnet<'l>(&self, lines: impl Iterator<Item = &'l [u8]>) -> Result<bool, BatchError> {
+        let mut quit = false;
+        self.batch(Door::Telnet, clock::now(), |batch, _| {
+            let mut total = 0;
+            for line in lines {
+                match wire::telnet::line(line) {
+                    wire::telnet::Line::Update(item) => batch.push(&item),
+                    wire::telnet::Line::Empty => continue,
+                    wire::telnet::Line::Bad(_) => batch.refuse("bad_line"),
+                    wire::telnet::Line::Quit => {
+                        quit = true;
+                        break;
+                    }
+                }
+                total += 1;
+            }
+            Ok(total)
+        })?;
+        Ok(quit)
+    }
+
+    /// Takes what `decode` hands out: the items of a `Graph.Send`.
+    pub fn graph(
+        &self,
+        now: i64,
+        decode: impl FnOnce(&mut dyn FnMut(GraphItem<'_>)) -> Result<(), GobError>,
+    ) -> Result<Received, BatchError> {
+        self.batch(Door::Graph, now, |batch, _| {
+            let mut total = 0;
+            decode(&mut |item| {
+                total += 1;
+                batch.push_aligned(&item);
+            })
+            .map_err(BatchError::Gob)?;
+            Ok(total)
+        })
+    }
+
+    /// Takes what `decode` hands out: the items of a `Judge.Send`. A transfer sends the same to a graph; what comes twice is
+    /// kept and judged once.
+    pub fn judge(
+        &self,
+        now: i64,
+        decode: impl FnOnce(&mut dyn FnMut(JudgeItem<'_>)) -> Result<(), GobError>,
+    ) -> Result<Received, BatchError> {
+        self.batch(Door::Judge, now, |batch, _| {
+            let mut total = 0;
+            decode(&mut |item| {
+                total += 1;
+                batch.push_without_step(&item);
+            })
+            .map_err(BatchError::Gob)?;
+            Ok(total)
+        })
+    }
+
+    /// Runs `decode` on an empty batch, then stores what it pushed.
+    fn batch(
+        &self,
+        door: Door,
+        now: i64,
+        decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
+    ) -> Result<Received, BatchError> {
+        let arrived = Instant::now();
+        let result = BUFFERS.with_borrow_mut(|buffers| {
+            let result = self.batch_in(buffers, door, now, arrived, decode);
+            // Emptied here, not by the next batch, which may be long in coming to this thread.
+            buffers.samples.clear();
+            buffers.samples.shrink_to(SAMPLES_KEPT);
+            buffers.unknown.clear();
+            buffers.unknown.shrink_to(SAMPLES_KEPT);
+            let bytes = buffers.memory_bytes();
+            buffers.held.get_or_insert_with(|| self.buffers.hold()).set(bytes);
+            result
+        });
+        let label = DoorLabel { door: door.name() };
+        match &result {
+            Ok(received) => {
+                self.received.get_or_create(&label).inc_by(received.total as u64);
+            }
+            Err(error) => {
+                self.failed.get_or_create(&label).inc();
+                self.tell_operator(error, now);
+            }
+        };
+        result
+    }
+
+    fn batch_in(
+        &self,
+        buffers: &mut Buffers,
+        door: Door,
+        now: i64,
+        arrived: Instant,
+        decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
+    ) -> Result<Received, BatchError> {
+        let Buffers { scratch, tags, samples, unknown, .. } = buffers;
+        // Not empty after a panic in the middle of a batch.
+        samples.clear();
+        unknown.clear();
+        let oldest = self.engine.store().oldest_kept(now);
+        let lookup = Lookup { engine: &self.engine, finder: None, items: 0 };
+        let mut batch =
+            Batch { ingest: self, lookup, door, now, oldest, tags, samples, unknown, invalid: 0, fault: None };
+        let decoded = decode(&mut batch, scratch);
+        if decoded.is_ok() {
+            batch.create_unknown();
+        }
+        // The table must be free from here on.
+        let Batch { samples, invalid, fault, .. } = batch;
+        let total = decoded?;
+        // Also where the disk has no room for new series: those that are known are judged.
+        let kept = self.engine.append(samples, now, arrived);
+        fault.map_or(kept, Err).map_err(BatchError::Engine)?;
+        Ok(Received { total, invalid })
+    }
+
+    /// A batch that cannot be kept is the operator's business (the disk), but not once per batch.
+    fn tell_operator(&self, error: &BatchError, now: i64) {
+        let last = self.last_told.load(Ordering::Relaxed);
+        let is_of_disk = matches!(error, BatchError::Engine(error) if error.is_of_disk());
+        let is_due = is_of_disk && now >= last + TELL_INTERVAL_S;
+        if is_due && self.last_told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::error!(%error, "points cannot be kept; senders are told the same and send them again");
+        }
+    }
+
+    fn count_refused(&self, door: Door, reason: &'static str) {
+        self.refused.get_or_create(&RefusedLabel { door: door.name(), reason }).inc();
+    }
+}
+
+/// A batch while it is decoded.
+struct Batch<'b> {
+    ingest: &'b Ingest,
+    lookup: Lookup<'b>,
+    door: Door,
+    now: i64,
+    /// The oldest time that the store keeps.
+    oldest: i64,
+    tags: &'b mut String,
+    samples: &'b mut Vec<Sample>,
+    unknown: &'b mut Vec<Unknown>,
+    invalid: usize,
+    /// Why some series could not be created, and the batch is to be sent again.
+    fault: Option<IngestError>,
+}
+
+/// Finds series for a batch.
+struct Lookup<'b> {
+    engine: &'b Engine,
+    /// Holds the series table for reading.
+    finder: Option<store::Finder<'b>>,
+    /// Looked up since the table was taken.
+    items: usize,
+}
+
+impl Lookup<'_> {
+    #[inline]
+    fn find(&mut self, key: SeriesKey<'_>) -> Option<store::Found> {
+        let found = self.finder.get_or_insert_with(|| self.engine.finder()).find(key);
+        self.items += 1;
+        if self.items == HELD_ITEMS {
+            // Let go here and taken anew by the next: who waits to write comes in between.
+            self.let_go();
+        }
+        found
+    }
+
+    fn let_go(&mut self) {
+        (self.finder, self.items) = (None, 0);
+    }
+}
+
+impl Batch<'_> {
+    fn refuse(&mut self, reason: &'static str) {
+        self.invalid += 1;
+        self.ingest.count_refused(self.door, reason);
+    }
+
+    fn push(&mut self, item: &Item<'_>) {
+        let unusable = item.timestamp <= 0 || item.timestamp > self.now.saturating_mul(2);
+        let time = if unusable { self.now } else { item.timestamp };
+        self.keep(item, item.step.max(self.ingest.min_step), time);
+    }
+
+    /// An item that a transfer has aligned to its own smallest step. A time that is none came in as one, and means nothing.
+    fn push_aligned(&mut self, item: &GraphItem<'_>) {
+        match item.check() {
+            Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
+            Ok(item) => self.keep(&item, item.step, item.timestamp),
+            Err(invalid) => self.refuse(invalid.as_str()),
+        }
+    }
+
+    /// An item that a transfer has aligned to a step that it does not tell: that of the series, or the least there is.
+    fn push_without_step(&mut self, item: &JudgeItem<'_>) {
+        let key =
+            SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::canonical(item.tags, self.tags) };
+        let step = self.lookup.find(key).map_or(self.ingest.min_step, |found| found.step);
+        match item.check(step) {
+            Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
+            Ok(item) => self.keep(&item, step, item.timestamp),
+            Err(invalid) => self.refuse(invalid.as_str()),
+        }
+    }
+
+    fn keep(&mut self, item: &Item<'_>, step: u32, time: i64) {
+        if step > STEP_MAX {
+            return self.refuse("step_too_long");
+        }
+        if item.endpoint.len() > ENDPOINT_BYTES_MAX {
+            return self.refuse("endpoint_too_long");
+        }
+        if time > self.now.saturating_add(self.ingest.future_max_s) {
+            return self.refuse("future");
+        }
+        let point = Point { time: model::point::align(time, step), value: item.value };
+        if point.time < self.oldest {
+            return self.refuse("too_old");
+        }
+        let tags = Tags::canonical(item.tags, self.tags);
+        let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
+        let found = self.lookup.find(key);
+        if let Some(found) =
+            found.filter(|found| found.step == step && is_type(self.door, found.counter_type, item.counter_type))
+        {
+            return self.samples.push(Sample { series: found.id, point });
+        }
+        // Of a series that exists the texts were looked at before.
+        let texts = [item.endpoint, item.metric, tags.as_str()];
+        if matches!(self.door, Door::Graph | Door::Judge) && found.is_none() && !texts.into_iter().all(text::is_valid) {
+            return self.refuse("bad_text");
+        }
+        self.unknown.push(Unknown {
+            endpoint: item.endpoint.to_string(),
+            metric: item.metric.to_string(),
+            tags: tags.as_str().to_string(),
+            counter_type: item.counter_type,
+            step,
+            point,
+        });
+        if self.unknown.len() == UNKNOWN_MAX {
+            self.create_unknown();
+        }
+    }
+
+    /// Creates series for what the table did not hold, up to the first fault, and refuses those that have no room.
+    fn create_unknown(&mut self) {
+        self.lookup.let_go();
+        let mut unknown = std::mem::take(self.unknown);
+        for item in unknown.drain(..) {
+            if self.fault.is_none() {
+                self.create(&item);
+            }
+        }
+        *self.unknown = unknown;
+    }
+
+    fn create(&mut self, item: &Unknown) {
+        let (engine, pressure) = (&self.ingest.engine, &self.ingest.pressure);
+        let key =
+            SeriesKey { endpoint: &item.endpoint, metric: &item.metric, tags: Tags::assume_canonical(&item.tags) };
+        // One whose type or step changes is in memory already.
+        if !engine.store().is_awake(key) && !pressure.admit(key, self.now) {
+            return self.refuse("memory_budget");
+        }
+        match engine.create(key, item.counter_type, item.step) {
+            Ok(series) => self.samples.push(Sample { series, point: item.point }),
+            Err(error) if error.refuses_series() => self.refuse("series_max"),
+            Err(error) => self.fault = Some(error),
+        }
+    }
+}
+
+/// A transfer calls every counter DERIVE towards graph, and what it is towards judge; that is no reason to change a series
+/// back and forth.
+fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
+    known == sent || matches!(door, Door::Graph | Door::Judge) && known.ds_type() == sent.ds_type()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Fsync;
+    use crate::role::alarm::queue::EventQueue;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    fn ingest(dir: &std::path::Path, budget: u64) -> Ingest {
+        let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
+        let (store, _) = store::Store::open(options, clock::now()).expect("a store");
+        let queue = EventQueue::open(&dir.join("events"), Fsync::Never).expect("a queue").0;
+        let engine = Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue)));
+        Ingest::new(Arc::new(engine), Arc::new(Pressure::new(budget, clock::now())), 30, 300, &Metrics::new())
+    }
+
+    /// Reached only when the table is held to the end of the message.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn new_series_of_others_do_not_wait_for_a_long_message() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let line = format!("update h m {} 1 GAUGE 60", clock::now());
+        let mut created = None;
+        let lines = (0..3 * HELD_ITEMS).map(|i| {
+            if i == 2 * HELD_ITEMS {
+                // Now and not later: the decoder goes on when this returns.
+                let (done, wait) = mpsc::channel();
+                let engine = ingest.engine.clone();
+                std::thread::spawn(move || {
+                    let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
+                    done.send(engine.create(key, CounterType::Gauge, 60).is_ok()).expect("somebody waits");
+                });
+                created = wait.recv_timeout(PATIENCE).ok();
+            }
+            line.as_bytes()
+        });
+        assert!(!ingest.telnet(lines).expect("room"));
+        assert_eq!(created, Some(true));
+        assert_eq!(ingest.engine.store().stats().series, 2);
+    }
+
+    /// Over budget the points of known series are taken, also when their type changes, and new series are Invalid.
+    #[test]
+    fn without_memory_only_new_series_are_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let item = |metric: &str, kind: &str| {
+            let now = clock::now();
+            format!(
+                r#"{{"endpoint":"h","metric":"{metric}","value":1,"step":60,"counterType":"{kind}","timestamp":{now}}}"#
+            )
+        };
+        let send = |ingest: &Ingest, items: [String; 2]| {
+            ingest.json(Door::Rpc, format!("[{}]", items.join(",")).as_bytes()).expect("room on the disk")
+        };
+        let roomy = ingest(dir.path(), u64::MAX);
+        assert_eq!(send(&roomy, [item("a", "GAUGE"), item("b", "GAUGE")]), Received { total: 2, invalid: 0 });
+        let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..roomy };
+        assert_eq!(send(&full, [item("a", "COUNTER"), item("c", "GAUGE")]), Received { total: 2, invalid: 1 });
+        assert_eq!(full.engine.store().stats().series, 2);
+        let report = full.pressure.growth_report();
+        assert_eq!((report.refused, report.metrics[0].name.as_str()), (1, "c"));
+        assert_eq!(report.last_refused.map(|last| last.counter), Some("c".to_string()));
+    }
+
+    #[test]
+    fn every_door_refuses_what_has_no_memory() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..ingest(dir.path(), u64::MAX) };
+        let now = clock::now();
+        let array =
+            format!(r#"[{{"endpoint":"h","metric":"m","value":1,"step":60,"counterType":"GAUGE","timestamp":{now}}}]"#);
+        let refused = Received { total: 1, invalid: 1 };
+        assert_eq!(full.json(Door::Rpc, array.as_bytes()).expect("JSON"), refused);
+        assert_eq!(full.json(Door::Http, array.as_bytes()).expect("JSON"), refused);
+        let line = format!("update h m {now} 1 GAUGE 60");
+        assert!(!full.telnet([line.as_bytes()].into_iter()).expect("a line"));
+        let (ds_type, min, max) = ("GAUGE", "U", "U");
+        let (endpoint, metric, tags, heartbeat) = ("h", "m", "", 120);
+        let item =
+            GraphItem { endpoint, metric, tags, value: 1.0, timestamp: now, ds_type, step: 60, heartbeat, min, max };
+        let sent = full.graph(now, |push| {
+            push(item);
+            Ok(())
+        });
+        assert_eq!(sent.expect("an item"), refused);
+        for door in [Door::Rpc, Door::Http, Door::Telnet, Door::Graph] {
+            let label = RefusedLabel { door: door.name(), reason: "memory_budget" };
+            assert_eq!(full.refused.get_or_create(&label).get(), 1, "{door:?}");
+        }
+        assert_eq!(full.engine.store().stats().series, 0);
+    }
+
+    #[test]
+    fn a_long_message_creates_its_series_as_it_goes() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let (count, now) = (UNKNOWN_MAX * 2 + 10, clock::now());
+        let lines: Vec<String> = (0..count).map(|i| format!("update h m{i} {now} 1 GAUGE 60")).collect();
+        let mut created = 0;
+        ingest
+            .telnet(lines.iter().enumerate().map(|(i, line)| {
+                if i == count - 1 {
+                    created = ingest.engine.store().stats().series;
+                }
+                line.as_bytes()
+            }))
+            .expect("room");
+        assert_eq!(created, UNKNOWN_MAX * 2);
+        let stats = ingest.engine.store().stats();
+        assert_eq!((stats.series, stats.points_total), (count, count as u64));
+    }
+}

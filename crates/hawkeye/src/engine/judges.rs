@@ -1,0 +1,270 @@
+//! Judges: one per shard of series, the rules that they hold, and what follows when rules, series or the clock change.
+//!
+//! Why: the same judging stands behind two homes of points: the store of a whole server, where the window is the tail of the
+//! chunk that a point was just appended to, and the windows of a judge that runs alone. [`Home`] is what it asks of either.
+//! How: [`Judges::load`] compiles the rules once, gives every judge the shared result, and re-binds only the series that the
+//! change touches. Whoever keeps the points has each newest one judged, under the lock of its shard, and hands the events to
+//! [`Handover`] under the same lock. Conditions over several series: the judges share [`Joins`].
+//! Locks, always in this order: shard of the home → judge of that shard → names of the home (read), or backlog → queue. The
+//! joins' is innermost everywhere. Nobody who holds the names takes another.
+//! An alarm whose rule or series goes is closed with an event that says why; silently, as far as people are concerned,
+//! under `judge.semantics = "open-falcon"`. The queue is told, in order with the events.
+//! Memory: loading and catching up hold 4 bytes per series and the texts of [`SLICE`] series.
+
+use crate::clock;
+use crate::engine::handover::{Handover, alarm_id, lock};
+use crate::role::alarm::queue::EventQueue;
+use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
+use metrics::Figures;
+use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use stdx::ledger::Report;
+
+/// Seconds between looks at the clock for points that do not come. Rules count in periods of 30 s and more.
+const SILENCE_TICK_S: i64 = 5;
+
+/// Series whose texts are copied at once, since the names must not be held while a judge is waited for: some 300 kB, and a
+/// tenth of a millisecond of the names.
+pub const SLICE: usize = 4096;
+
+/// Where nobody knows better.
+pub const RULE_GONE: &str = "the rule no longer applies";
+pub const SERIES_GONE: &str = "the series was deleted";
+
+/// Says why a rule applies to an endpoint no longer.
+pub type WhyGone<'w> = dyn Fn(RuleId, &str) -> String + 'w;
+
+/// Where the series and their points are.
+pub trait Home {
+    /// A shard, locked.
+    type Window<'w>: judge::Window;
+
+    fn shard_of(&self, id: SeriesId) -> usize;
+
+    fn find(&self, key: SeriesKey<'_>) -> Option<SeriesId>;
+
+    /// All series in memory, in slices of which each holds the names.
+    fn for_each_series(&self, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType, u32));
+
+    /// Those of `ids` that exist, with the names held.
+    fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType));
+
+    /// Locks the shard of a series.
+    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Self::Window<'_>));
+
+    /// The newest point, if it is in memory.
+    fn newest(&self, id: SeriesId) -> Option<Point>;
+}
+
+pub struct Judges {
+    judges: Vec<Mutex<Judge>>,
+    joins: Arc<Joins>,
+    options: judge::Options,
+    pub handover: Handover,
+    /// When silent series were looked at last.
+    silences_seen: AtomicI64,
+    /// Held while rules are loaded: which series there are must not change between listing and binding them.
+    loading: Mutex<()>,
+    rules_version: AtomicU64,
+    rules_refused: AtomicU64,
+    /// Of the rules as compiled, which all judges share.
+    rule_set_bytes: AtomicU64,
+}
+
+impl Judges {
+    /// As many as the home has shards. Without a queue no rules may be loaded.
+    pub fn new(shards: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Judges {
+        let joins = Arc::new(Joins::default());
+        Judges {
+            judges: (0..shards).map(|_| Mutex::new(Judge::sharing(options, joins.clone()))).collect(),
+            handover: Handover::new(joins.clone(), options.semantics, queue),
+            joins,
+            options,
+            silences_seen: AtomicI64::new(i64::MIN),
+            loading: Mutex::default(),
+            rules_version: AtomicU64::new(0),
+            rules_refused: AtomicU64::new(0),
+            rule_set_bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub fn options(&self) -> judge::Options {
+        self.options
+    }
+
+    pub fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
+        lock(&self.judges[shard])
+    }
+
+    /// To be held by whoever takes a series away while rules may be loaded.
+    pub fn hold_loading(&self) -> MutexGuard<'_, ()> {
+        lock(&self.loading)
+    }
+
+    /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
+    /// applies; `why` says why one does not apply to an endpoint any more. Answers the rules that cannot be compiled.
+    pub fn load(&self, home: &impl Home, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::Refused> {
+        debug_assert!(self.handover.has_queue(), "rules make events");
+        let (rule_set, refused) = RuleSet::compile(rules, &self.options);
+        let _loading = self.hold_loading();
+        let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
+        let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
+        let mut ids = Vec::new();
+        home.for_each_series(&mut |id, key, _, _| {
+            if touched[home.shard_of(id)].covers(key) {
+                ids.push(id);
+            }
+        });
+        let mut slice: Vec<(SeriesId, [String; 3], CounterType)> = Vec::new();
+        for ids in ids.chunks(SLICE) {
+            slice.clear();
+            home.with_keys(ids, &mut |id, key, counter_type| {
+                slice.push((id, [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string), counter_type));
+            });
+            for (id, [endpoint, metric, tags], counter_type) in &slice {
+                let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
+                closed.extend(self.judge(home.shard_of(*id)).bind(*id, key, *counter_type));
+            }
+        }
+        self.rule_set_bytes.store(rule_set.memory_bytes() as u64, Ordering::Relaxed);
+        self.close(home, &closed, why);
+        self.refill(home);
+        self.rules_version.store(rules.version, Ordering::Relaxed);
+        self.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
+        refused
+    }
+
+    /// Puts back the open alarms that the queue remembers, and closes those whose rule or series is gone. To be called
+    /// after [`Judges::load`].
+    pub fn restore(&self, home: &impl Home, open_problems: &[Event]) {
+        let restored = |event: &Event| {
+            let found = home.find(event.key());
+            found.is_some_and(|id| self.judge(home.shard_of(id)).restore(id, event))
+        };
+        let closing = |event: &Event| {
+            let reason = if home.find(event.key()).is_some() { RULE_GONE } else { SERIES_GONE };
+            (event.id(), reason.to_string())
+        };
+        self.handover.end(open_problems.iter().filter(|event| !restored(event)).map(closing).collect());
+    }
+
+    /// Has all series say their part in conditions over several series: after a load, and before anything is caught up.
+    pub fn refill(&self, home: &impl Home) {
+        let mut joined = Vec::new();
+        home.for_each_series(&mut |id, _, counter_type, step| joined.push((id, counter_type, step)));
+        for shard in 0..self.judges.len() {
+            let judge = self.judge(shard);
+            joined.retain(|(id, _, _)| home.shard_of(*id) != shard || judge.is_joined(*id));
+        }
+        let now = clock::now();
+        for (id, counter_type, step) in joined {
+            home.with_window(id, |window| {
+                self.judge(home.shard_of(id)).refill(id, counter_type, step, window, now);
+            });
+        }
+    }
+
+    /// Judges the newest stored point of each bound series again, so that an event which the last stop cut off between
+    /// the log and the queue is still made. Only points not older than `oldest` count.
+    pub fn catch_up(&self, home: &impl Home, oldest: i64) {
+        let now = clock::now();
+        self.refill(home);
+        let mut bound = Vec::new();
+        home.for_each_series(&mut |id, _, _, _| bound.push(id));
+        bound.retain(|id| self.judge(home.shard_of(*id)).is_bound(*id));
+        for id in bound {
+            // So young a point is in memory; a series that is silent for long must not be looked for on the disk.
+            if home.newest(id).is_none_or(|point| point.time < oldest) {
+                continue;
+            }
+            let mut events = Vec::new();
+            home.with_window(id, |window| {
+                let Some((counter_type, step)) = judge::Window::meta(window, id) else { return };
+                self.judge(home.shard_of(id)).catch_up(id, counter_type, step, window, now, &mut events);
+                self.handover.send(&mut events);
+            });
+        }
+        self.joins.settle(now, self.options.min_interval_s);
+        self.handover.hand_over();
+    }
+
+    /// Looks for points that do not come; to be called each second.
+    pub fn look_for_silence(&self, home: &impl Home, now: i64) {
+        let seen = self.silences_seen.load(Ordering::Relaxed);
+        // Also when the clock was set back.
+        if (seen..seen.saturating_add(SILENCE_TICK_S)).contains(&now) {
+            return;
+        }
+        self.silences_seen.store(now, Ordering::Relaxed);
+        for shard in 0..self.judges.len() {
+            // Only to know whether the shard must be locked: that lock comes first.
+            let Some(id) = self.judge(shard).first_due(now) else { continue };
+            home.with_window(id, |window| {
+                let mut events = Vec::new();
+                self.judge(shard).tick(now, window, &mut events);
+                self.handover.send(&mut events);
+            });
+        }
+        self.handover.hand_over();
+    }
+
+    /// Closes alarms, while their series still exist.
+    pub fn close(&self, home: &impl Home, problems: &[OpenProblem], why: &WhyGone<'_>) {
+        let mut closings = Vec::new();
+        for problem in problems {
+            home.with_keys(&[problem.series], &mut |_, key, _| {
+                closings.push((alarm_id(problem.rule, key), why(problem.rule, key.endpoint)));
+            });
+        }
+        self.handover.end(closings);
+    }
+
+    /// Of all shards.
+    fn stats(&self) -> judge::Stats {
+        let mut judge = judge::Stats::default();
+        for shard in 0..self.judges.len() {
+            let stats = self.judge(shard).stats();
+            judge.bound_series += stats.bound_series;
+            judge.bound_pairs += stats.bound_pairs;
+            judge.open_problems += stats.open_problems;
+            judge.silences += stats.silences;
+            judge.memory_bytes += stats.memory_bytes;
+            judge.binding_bytes += stats.binding_bytes;
+        }
+        judge
+    }
+
+    /// Names what the judges hold in the ledger.
+    pub fn report(&self, report: &mut Report) {
+        let (judge, joins) = (self.stats(), self.joins.stats());
+        let mut line = |owner, bytes: usize, count: usize| report.line(owner, bytes as u64, None, Some(count as u64));
+        line("rule bindings", judge.binding_bytes, judge.bound_pairs);
+        line("alert state", judge.memory_bytes - judge.binding_bytes, judge.open_problems);
+        line("joins", joins.memory_bytes, joins.carriers + joins.others);
+        report.line("rule set", self.rule_set_bytes.load(Ordering::Relaxed), None, None);
+        self.handover.report(report);
+    }
+
+    /// Appends what the judges hold and have done to the metrics figures.
+    pub fn show(&self, figures: &mut Figures<'_>) {
+        let judge = self.stats();
+        let joins = self.joins.stats();
+        figures.gauge("judge_bound_series", "Series with at least one rule", judge.bound_series as f64);
+        figures.gauge("judge_bound_pairs", "Pairs of a series and a rule", judge.bound_pairs as f64);
+        figures.gauge("judge_open_problems", "Alarms that are open", judge.open_problems as f64);
+        figures.gauge("judge_memory_bytes", "Memory of bindings and alert state", judge.memory_bytes as f64);
+        figures.gauge("judge_silences", "Series that a nodata rule asks about", judge.silences as f64);
+        figures.gauge("judge_join_groups", "Conditions over several series, per endpoint", joins.groups as f64);
+        figures.gauge(
+            "judge_join_series",
+            "Series that carry such a condition, or are asked by one",
+            (joins.carriers + joins.others) as f64,
+        );
+        figures.gauge("judge_join_memory_bytes", "Memory of what they said last", joins.memory_bytes as f64);
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        figures.gauge("rules_version", "Version of the rules in effect", load(&self.rules_version));
+        figures.gauge("rules_refused", "Rules in effect that cannot be judged", load(&self.rules_refused));
+        self.handover.show(figures);
+    }
+}

@@ -1,0 +1,206 @@
+//! Keeper: the threads that keep the store, each waiting on the disk for one kind of work.
+//!
+//! Why threads: a sync each second is a promise, and must not wait for a flush of a minute. They are no async tasks, for
+//! they stand still while the disk works.
+//! How: `sync` makes the log and the event queue durable each second; `flush` moves points from memory to blocks and drops
+//! what is older than the retention, when it is due, and lets silent series leave memory; `merge` merges blocks and makes
+//! roll-ups, at a pace that leaves the disk to others; `memory` holds the process to its budget (`pressure.rs`). A fault is told when it begins and when it is over, and tried
+//! again when it is next due.
+//! Invariants: a thread that ends by itself, by a panic, is seen by whoever awaits [`Keeper::ended`]; `stop` lets each
+//! finish what it has begun.
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::engine::pressure::{Pressure, Relief};
+use crate::watch::outage::Outage;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// Ticks between two calls for silent series.
+const SLEEP_TICKS: u32 = 60;
+
+/// A merge reads and writes about so much between two pauses. A guess: some ten milliseconds of a slow disk.
+const MERGE_STEP_BYTES: u64 = 1 << 20;
+
+/// What merging may read and write together in a second. A million series of a day are some 3 GB: done in three minutes.
+const MERGE_BYTES_PER_S: f64 = (16 << 20) as f64;
+
+/// Between two looks for something to merge.
+const MERGE_LOOK: Duration = Duration::from_secs(60);
+
+/// A power cut may cost what came since the last sync (`graph.fsync = "second"`), so it is a second.
+const TICK: Duration = Duration::from_secs(1);
+
+pub struct Keeper {
+    engine: Arc<Engine>,
+    threads: Vec<Worker>,
+    ended: Receiver<&'static str>,
+}
+
+struct Worker {
+    name: &'static str,
+    /// Dropped to stop the thread.
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    pub fn start(engine: Arc<Engine>, pressure: Arc<Pressure>) -> Keeper {
+        let (ending, ended) = channel(1);
+        let threads = vec![
+            Worker::start("sync", ending.clone(), TICK, sync_work(engine.clone())),
+            Worker::start("flush", ending.clone(), TICK, flush_work(engine.clone())),
+            Worker::start("merge", ending.clone(), TICK, merge_work(engine.clone())),
+            Worker::start("memory", ending, TICK, memory_work(engine.clone(), pressure)),
+        ];
+        Keeper { engine, threads, ended }
+    }
+
+    /// Returns the name of a thread that has ended without being told to.
+    pub async fn ended(&mut self) -> &'static str {
+        // None only when all have ended and one of the names was taken already.
+        self.ended.recv().await.unwrap_or("keeper")
+    }
+
+    pub fn stop(self) {
+        // All are told before one is waited for.
+        let threads: Vec<_> = self.threads.into_iter().map(Worker::tell_to_stop).collect();
+        for (name, thread) in threads {
+            if thread.join().is_err() {
+                tracing::error!(name, "a thread of the store panicked");
+            }
+        }
+        if let Err(error) = self.engine.tick() {
+            tracing::error!(%error, "events that wait for the disk are lost");
+        }
+    }
+}
+
+impl Worker {
+    /// `work` is called after `pause`, and again each time after the pause that it answers.
+    fn start(
+        name: &'static str,
+        ending: Sender<&'static str>,
+        mut pause: Duration,
+        mut work: impl FnMut() -> Duration + Send + 'static,
+    ) -> Worker {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name(format!("store-{name}"))
+            .spawn(move || {
+                let _tells = TellsItsEnd { name, ending };
+                while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    pause = work();
+                }
+            })
+            .expect("the system can start one more thread");
+        Worker { name, stop, thread }
+    }
+
+    fn tell_to_stop(self) -> (&'static str, JoinHandle<()>) {
+        drop(self.stop);
+        (self.name, self.thread)
+    }
+}
+
+/// Sends the thread's name when it ends, also by a panic.
+struct TellsItsEnd {
+    name: &'static str,
+    ending: Sender<&'static str>,
+}
+
+impl Drop for TellsItsEnd {
+    fn drop(&mut self) {
+        // Full when another has ended before: one is reason enough. Closed when nobody asks any more.
+        let _ = self.ending.try_send(self.name);
+    }
+}
+
+fn sync_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
+    let mut log = Outage::of("the store's log cannot be synced");
+    let mut events = Outage::of("the event queue cannot be written");
+    move || {
+        events.note(engine.tick());
+        log.note(engine.store().sync_if_due());
+        TICK
+    }
+}
+
+fn flush_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
+    let mut flush = Outage::of("the store cannot write blocks");
+    let mut retention = Outage::of("the store cannot remove old blocks");
+    let mut sleep = Outage::of("silent series cannot leave memory");
+    let mut judging = Judging::default();
+    let mut ticks = 0;
+    move || {
+        let (store, now) = (engine.store(), clock::now());
+        flush.note(store.flush_if_due(now));
+        retention.note(store.expire_if_due(now));
+        ticks += 1;
+        if ticks == SLEEP_TICKS {
+            ticks = 0;
+            sleep.note(engine.sleep_silent(now));
+        }
+        judging.note(store.unjudged());
+        TICK
+    }
+}
+
+fn merge_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
+    let mut merge = Outage::of("the store cannot merge blocks");
+    move || {
+        let merged = engine.store().merge_step(clock::now(), MERGE_STEP_BYTES);
+        let pause = match &merged {
+            Ok(merged) if merged.more => Duration::from_secs_f64(merged.bytes as f64 / MERGE_BYTES_PER_S),
+            _ => MERGE_LOOK,
+        };
+        merge.note(merged);
+        pause
+    }
+}
+
+fn memory_work(engine: Arc<Engine>, pressure: Arc<Pressure>) -> impl FnMut() -> Duration {
+    let mut relief = Relief::new();
+    let mut fault = Outage::of("memory is short, and the store cannot give it back");
+    move || {
+        fault.note(relief.work(&pressure, &engine, clock::now()));
+        TICK
+    }
+}
+
+/// Whether points are refused without being judged, as neither disk nor memory has room for them.
+#[derive(Default)]
+struct Judging {
+    unjudged: u64,
+    told: bool,
+}
+
+impl Judging {
+    fn note(&mut self, unjudged: u64) {
+        let goes_on = unjudged > self.unjudged;
+        if goes_on && !self.told {
+            tracing::error!(
+                "the disk takes nothing and memory is full: points are refused and NOT JUDGED until there is room"
+            );
+        }
+        (self.unjudged, self.told) = (unjudged, goes_on);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_named() {
+        let (ending, mut ended) = channel(1);
+        let quiet = Worker::start("quiet", ending.clone(), Duration::MAX, || panic!("it is never its turn"));
+        let _broken = Worker::start("broken", ending, Duration::ZERO, || panic!("as the test wants"));
+        assert_eq!(ended.recv().await, Some("broken"));
+        let (_, quiet) = quiet.tell_to_stop();
+        quiet.join().expect("an orderly end");
+        assert_eq!(ended.recv().await, Some("quiet"));
+    }
+}

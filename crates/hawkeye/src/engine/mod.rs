@@ -1,0 +1,352 @@
+//! Engine: the store and the judges behind one lock per shard.
+//!
+//! Why: a point is kept once and judged at once, on the tail of the chunk it was just appended to.
+//! How: `append` gives a batch to the store; for each point that became the newest of its series the store calls back,
+//! under the lock of that shard, and the shard's judge looks at it if a rule is bound to it. Events go to the durable queue
+//! under the same lock, so their order per alarm is the order of the points, also between connections. What judging does by
+//! itself (rules, restarts, silence, closings) is in `judges.rs`, and how events leave in `handover.rs`.
+//! A new series is bound when it is created.
+//! Locks, always in this order: shard of the store → judge of that shard → series table (read), or backlog → queue.
+//! A series that nobody writes to leaves memory ([`Engine::sleep_silent`]): its bindings and alarms go with it, and come back
+//! when it is created again.
+//! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged all the
+//! same.
+
+pub mod growth;
+pub mod handover;
+pub mod ingest;
+pub mod judges;
+pub mod keeper;
+pub mod pressure;
+pub mod text;
+pub mod why;
+pub mod windowed;
+
+use crate::clock;
+use crate::role::alarm::queue::EventQueue;
+use handover::{alarm_id, lock};
+use judge::Judge;
+use judges::{Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
+use metrics::Figures;
+use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use prometheus_client::metrics::histogram::Histogram;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+use stdx::ledger::{Ledger, Report};
+use store::{SeriesInfo, ShardView, Store};
+
+/// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
+/// found later, by whoever walks over all series.
+const RECENT_MAX: usize = 4096;
+
+/// Of a series, where pages are full: record, slot of the hash table, and its part of an endpoint; newest point and state.
+const INDEX_BYTES_MAX: u64 = 40;
+const HEAD_BYTES_MAX: u64 = 33;
+
+pub struct Engine {
+    store: Store,
+    judges: Judges,
+    recent: Mutex<Vec<SeriesId>>,
+}
+
+/// Why a batch or a series was not taken.
+#[derive(Debug)]
+pub enum IngestError {
+    Store(store::Error),
+    /// Of a batch that is otherwise kept: sent again, it meets duplicates, and these series are created anew.
+    SeriesRemoved,
+}
+
+impl IngestError {
+    /// True when only this series is refused (the table is full, the text too long), and the batch can go on without it.
+    pub fn refuses_series(&self) -> bool {
+        let IngestError::Store(error) = self else { return false };
+        matches!(error, store::Error::Full { .. } | store::Error::TextTooLong { .. } | store::Error::BadStep(_))
+    }
+
+    /// True when the operator must see to it.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, IngestError::Store(store::Error::Disk { .. }))
+    }
+}
+
+impl std::fmt::Display for IngestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            IngestError::Store(error) => error.fmt(f),
+            IngestError::SeriesRemoved => {
+                f.write_str("series were removed while the batch was on its way; send it again")
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// `shard_count` is the store's. Without a queue no rules may be loaded.
+    pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
+        Engine { store, judges: Judges::new(shard_count, options, queue), recent: Mutex::default() }
+    }
+
+    /// Seconds from the arrival of a batch to each event that it made being in the queue.
+    pub fn event_latency(&self) -> &Histogram {
+        self.judges.handover.latency()
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// How rules are judged here.
+    pub fn judge_options(&self) -> judge::Options {
+        self.judges.options()
+    }
+
+    /// The series table, held for reading: for one decoded batch, no longer.
+    pub fn finder(&self) -> store::Finder<'_> {
+        self.store.finder()
+    }
+
+    /// Creates a series, or changes the type or step of one that exists, and binds it to its rules.
+    pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId, IngestError> {
+        let id = self.store.create(key, counter_type, step).map_err(IngestError::Store)?;
+        let known = self.store.finder().find(key);
+        if known.is_some_and(|found| found.counter_type != counter_type || found.step != step) {
+            self.store.set_meta(id, counter_type, step).map_err(IngestError::Store)?;
+        }
+        let closed = self.judge_of(id).bind(id, key, counter_type);
+        self.judges.close(&self.store, &closed, &|_, _| RULE_GONE.to_string());
+        let mut recent = lock(&self.recent);
+        if recent.len() < RECENT_MAX {
+            recent.push(id);
+        }
+        Ok(id)
+    }
+
+    /// Moves the series that were created or changed since the last call to `out`; of very many, not all.
+    pub fn take_recent(&self, out: &mut Vec<SeriesId>) {
+        out.append(&mut lock(&self.recent));
+    }
+
+    /// Logs, stores and judges a batch that arrived at `arrived`, before it was decoded. On an error it is not kept, or not
+    /// all of it, though it may have been judged: it is to be sent again. Where it waits until the disk has it, the runtime's other work goes on in other threads.
+    pub fn append(&self, samples: &[Sample], now: i64, arrived: Instant) -> Result<(), IngestError> {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new() };
+        let mut append = || self.store.append(samples, now, &mut observer);
+        let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
+        match appended.map_err(IngestError::Store)?.unknown {
+            0 => Ok(()),
+            _ => Err(IngestError::SeriesRemoved),
+        }
+    }
+
+    /// Deletes a series, its points and its bindings, and closes the alarms that were open on it, also when the deletion is
+    /// not durable yet.
+    pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
+        self.remove_together(&mut [id]).map(|_| ())
+    }
+
+    /// Deletes all series of some endpoints; answers how many endpoints had any, and how many series there were.
+    pub fn remove_endpoints(&self, endpoints: &[String]) -> Result<(usize, usize), store::Error> {
+        let (mut found, mut removed) = (0, 0);
+        for endpoint in endpoints {
+            // Empty for a name that is there twice.
+            let mut ids = self.store.series_of_endpoint(endpoint)?;
+            found += usize::from(!ids.is_empty());
+            for ids in ids.chunks_mut(SLICE) {
+                removed += self.remove_together(ids)?;
+            }
+        }
+        Ok((found, removed))
+    }
+
+    /// Also where the store's deletion is not durable yet.
+    fn remove_together(&self, ids: &mut [SeriesId]) -> Result<usize, store::Error> {
+        let infos: Vec<(SeriesId, SeriesInfo)> =
+            ids.iter().filter_map(|id| Some((*id, self.store.info(*id)?))).collect();
+        let removed = self.store.remove_many(ids);
+        let mut closed = Vec::new();
+        // One that could not be deleted is judged on; one that sleeps has no alarm.
+        for (id, info) in infos.iter().filter(|(id, _)| self.store.is_removed(*id)) {
+            let open = self.judge_of(*id).unbind(*id);
+            closed.extend(open.iter().map(|problem| (alarm_id(problem.rule, key_of(info)), SERIES_GONE.to_string())));
+        }
+        self.judges.handover.end(closed);
+        removed
+    }
+
+    /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are closed.
+    pub fn sleep_silent(&self, now: i64) -> Result<store::Slept, store::Error> {
+        self.unbinding(|each| self.store.sleep_silent(now, each))
+    }
+
+    /// The same where memory is short, for series that no rule looks at; call it each few seconds.
+    pub fn sleep_early(&self, now: i64) -> Result<store::Slept, store::Error> {
+        self.unbinding(|each| self.store.sleep_early(now, &|id| self.is_judged(id), each))
+    }
+
+    /// Lets go of what is in blocks, of series that no rule looks at.
+    pub fn trim_unneeded(&self) {
+        self.store.trim_unneeded(&|id| self.is_judged(id));
+    }
+
+    fn is_judged(&self, id: SeriesId) -> bool {
+        let judge = self.judge_of(id);
+        judge.is_bound(id) || judge.is_joined(id)
+    }
+
+    /// Unbinds the series that `sleep` tells of.
+    fn unbinding<R>(&self, sleep: impl FnOnce(&mut dyn FnMut(SeriesId, SeriesKey<'_>)) -> R) -> R {
+        let mut closed = Vec::new();
+        let slept = sleep(&mut |id, key| {
+            let _loading = self.judges.hold_loading();
+            let open = self.judge_of(id).unbind(id);
+            closed.extend(open.iter().map(|problem| (alarm_id(problem.rule, key), SERIES_SILENT.to_string())));
+        });
+        self.judges.handover.end(closed);
+        slept
+    }
+
+    /// See [`Judges::load`].
+    pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::Refused> {
+        self.judges.load(&self.store, rules, why)
+    }
+
+    /// See [`Judges::restore`]; to be called after [`Engine::load`].
+    pub fn restore(&self, open_problems: &[Event]) {
+        self.judges.restore(&self.store, open_problems);
+    }
+
+    /// See [`Judges::catch_up`].
+    pub fn catch_up(&self, oldest: i64) {
+        self.judges.catch_up(&self.store, oldest);
+    }
+
+    /// To be called each second: looks for points that do not come, tries again to write what the queue refused, and syncs it.
+    pub fn tick(&self) -> std::io::Result<()> {
+        if self.judges.handover.has_queue() {
+            self.judges.look_for_silence(&self.store, clock::now());
+        }
+        self.judges.handover.flush()
+    }
+
+    /// Names what store and judges hold in the ledger.
+    pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
+        let engine = self.clone();
+        ledger.source(move |report| {
+            engine.report_store(report);
+            engine.judges.report(report);
+            let recent = lock(&engine.recent).capacity() * size_of::<SeriesId>();
+            report.line("recent series", recent as u64, Some((RECENT_MAX * size_of::<SeriesId>()) as u64), None);
+        });
+    }
+
+    fn report_store(&self, report: &mut Report) {
+        let (memory, stats) = (self.store.memory(), self.store.stats());
+        let series = Some(stats.series as u64);
+        let bound = |bytes: u64| Some(u64::from(self.store.series_max()) * bytes);
+        report.line("series index", memory.index as u64, bound(INDEX_BYTES_MAX), series);
+        report.line("series heads", memory.heads as u64, bound(HEAD_BYTES_MAX), series);
+        let mut line = |owner, bytes: usize, count| report.line(owner, bytes as u64, None, count);
+        line("interner", memory.texts, None);
+        line("hot chunks", memory.chunks, Some(stats.hot_points));
+        line("log buffers", memory.log, None);
+        line("block catalogue", memory.catalog, Some(stats.blocks as u64));
+        line("sleeping series", memory.asleep, Some(stats.series_asleep));
+        report.line("flush buffers", memory.flush, None, None);
+        report.line("merge buffers", memory.merge, None, None);
+        report.line("read buffers", memory.reads, None, None);
+    }
+
+    /// Appends what the judges hold and have done to the metrics page.
+    pub fn show(&self, figures: &mut Figures<'_>) {
+        self.judges.show(figures);
+    }
+
+    fn judge_of(&self, id: SeriesId) -> MutexGuard<'_, Judge> {
+        self.judges.judge(self.store.shard_of(id))
+    }
+}
+
+impl Home for Store {
+    type Window<'w> = Window<'w>;
+
+    fn shard_of(&self, id: SeriesId) -> usize {
+        self.shard_of(id)
+    }
+
+    fn find(&self, key: SeriesKey<'_>) -> Option<SeriesId> {
+        self.finder().find(key).map(|found| found.id)
+    }
+
+    fn for_each_series(&self, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType, u32)) {
+        self.for_each_series(each);
+    }
+
+    fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
+        self.with_keys(ids, each);
+    }
+
+    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Window<'_>)) {
+        self.with_tail(id, |view| look(&Window(view)));
+    }
+
+    fn newest(&self, id: SeriesId) -> Option<Point> {
+        self.newest_in_memory(id)
+    }
+}
+
+/// A series by its counter's text: the md5 of an alarm's id is of the whole text, wherever the metric ends.
+fn key_of(series: &SeriesInfo) -> SeriesKey<'_> {
+    SeriesKey { endpoint: &series.endpoint, metric: &series.counter, tags: Tags::EMPTY }
+}
+
+const SERIES_SILENT: &str = "the series has been silent for too long (graph.silent_after)";
+
+/// Judges each point that the store reports, holding the judge of the shard that is being appended to.
+struct Observer<'e> {
+    engine: &'e Engine,
+    now: i64,
+    arrived: Instant,
+    judge: Option<(usize, MutexGuard<'e, Judge>)>,
+    events: Vec<Event>,
+}
+
+impl store::Observer for Observer<'_> {
+    fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, view: &ShardView<'_>) {
+        if self.judge.as_ref().is_none_or(|(held, _)| *held != shard) {
+            // The old one is let go first: two judges are never held together.
+            self.judge = None;
+            self.judge = Some((shard, self.engine.judges.judge(shard)));
+        }
+        let Some((_, judge)) = &mut self.judge else { return };
+        if !judge.is_bound(sample.series) {
+            return;
+        }
+        let Some((_, step)) = view.meta(sample.series) else { return };
+        judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
+        self.engine.judges.handover.send_arrived(&mut self.events, self.arrived);
+    }
+}
+
+/// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.
+pub struct Window<'w>(&'w ShardView<'w>);
+
+impl judge::Window for Window<'_> {
+    fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
+        self.0.tail(series, count, out);
+    }
+
+    fn meta(&self, series: SeriesId) -> Option<(CounterType, u32)> {
+        self.0.meta(series)
+    }
+
+    fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
+        self.0.key(series, use_key);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What agents ask hbs: which probes and plugins they run; and what they tell: that they are there.
+//!
+//! Compat: spec/wire.md §4. Run windows do not matter for probes; tags are the text of the row; a host that hbs does not
+//! know has no probes and no plugins.
+
+use crate::portal::{Portal, host, template};
+use crate::rules::snapshot::Snapshot;
+use anyhow::{Result, bail};
+use md5::{Digest, Md5};
+use std::collections::BTreeSet;
+use wire::hbs::AgentReport;
+
+/// Metrics that an agent measures only when a strategy asks for them, with the strategy's tags as arguments.
+const BUILTIN: [&str; 4] = ["net.port.listen", "proc.num", "du.bs", "url.check.health"];
+
+/// The columns' lengths, in characters; a longer text of an agent is cut.
+const IP_MAX: usize = 16;
+const AGENT_VERSION_MAX: usize = 16;
+const PLUGIN_VERSION_MAX: usize = 128;
+
+/// The distinct (metric, tags) that a host's strategies want measured, sorted, and their checksum ("" for none).
+pub fn builtin_metrics(snapshot: &Snapshot, hostname: &str) -> (Vec<(String, String)>, String) {
+    let Some(host) = snapshot.host(hostname) else { return (Vec::new(), String::new()) };
+    let chains = host.templates.iter().filter_map(|id| template::chain(&snapshot.parents, *id));
+    let templates: BTreeSet<i64> = chains.flatten().collect();
+    let rows = templates.iter().filter_map(|id| snapshot.by_template.get(id)).flatten();
+    let rows = rows.map(|at| &snapshot.strategies[*at]).filter(|row| BUILTIN.contains(&row.metric.as_str()));
+    let metrics: BTreeSet<(&str, &str)> = rows.map(|row| (row.metric.as_str(), row.tags.as_str())).collect();
+    let checksum = checksum(metrics.iter().map(|(metric, tags)| format!("{metric}/{tags}")).collect());
+    (metrics.into_iter().map(|(metric, tags)| (metric.to_string(), tags.to_string())).collect(), checksum)
+}
+
+/// The plugin directories of a host's groups, each once, sorted.
+pub fn plugins(snapshot: &Snapshot, hostname: &str) -> Vec<String> {
+    let Some(host) = snapshot.host(hostname) else { return Vec::new() };
+    let dirs = host.groups.iter().filter_map(|group| snapshot.plugin_dirs.get(group)).flatten();
+    dirs.cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What a report did to the table of hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    New,
+    Changed,
+    Unchanged,
+}
+
+/// Writes a host's report if it says something new. A host that reports for the first time is announced.
+pub async fn report_status(portal: &Portal, report: &AgentReport) -> Result<Reported> {
+    let name = report.hostname.as_str();
+    if name.is_empty() || name.chars().count() > host::HOSTNAME_MAX || name.contains(char::is_control) {
+        bail!("Hostname must have 1 to {} characters, none of them a control character", host::HOSTNAME_MAX);
+    }
+    let told = (
+        cut(&report.ip, IP_MAX),
+        cut(&report.agent_version, AGENT_VERSION_MAX),
+        cut(&report.plugin_version, PLUGIN_VERSION_MAX),
+    );
+    let known: Option<(String, String, String)> =
+        sqlx::query_as("SELECT ip, agent_version, plugin_version FROM host WHERE hostname = ?")
+            .bind(name)
+            .fetch_optional(portal.pool())
+            .await?;
+    if known.as_ref().is_some_and(|(ip, agent, plugin)| (ip.as_str(), agent.as_str(), plugin.as_str()) == told) {
+        return Ok(Reported::Unchanged);
+    }
+    let mut transaction = portal.write().await?;
+    let Some(id) = host::ensure(&mut transaction, name).await? else {
+        bail!("the table of hosts is full ({} hosts): delete what no longer reports", host::HOSTS_MAX);
+    };
+    sqlx::query(
+        "UPDATE host SET ip = ?, agent_version = ?, plugin_version = ?, update_at = datetime('now', 'localtime')
+         WHERE id = ?",
+    )
+    .bind(told.0)
+    .bind(told.1)
+    .bind(told.2)
+    .bind(id)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    if known.is_some() {
+        return Ok(Reported::Changed);
+    }
+    portal.announce();
+    Ok(Reported::New)
+}
+
+/// md5 over the sorted texts, one after another without separators.
+fn checksum(mut texts: Vec<String>) -> String {
+    if texts.is_empty() {
+        return String::new();
+    }
+    texts.sort_unstable();
+    let mut md5 = Md5::new();
+    for text in &texts {
+        md5.update(text);
+    }
+    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The first `max` characters.
+fn cut(text: &str, max: usize) -> &str {
+    text.char_indices().nth(max).map_or(text, |(at, _)| &text[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use crate::portal::{group, host, plugin, strategy, template};
+
+    fn report(hostname: &str, ip: &str, version: &str) -> AgentReport {
+        let (hostname, ip) = (hostname.to_string(), ip.to_string());
+        AgentReport { hostname, ip, agent_version: version.to_string(), plugin_version: "none".to_string() }
+    }
+
+    async fn hosts(portal: &Portal) -> Result<Vec<(String, String, String)>> {
+        Ok(sqlx::query_as("SELECT hostname, ip, agent_version FROM host ORDER BY id").fetch_all(portal.pool()).await?)
+    }
+
+    fn row(hostname: &str, ip: &str, version: &str) -> (String, String, String) {
+        (hostname.to_string(), ip.to_string(), version.to_string())
+    }
+
+    #[tokio::test]
+    async fn reports_are_written_when_they_differ() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let before = portal.version();
+        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, Reported::New);
+        assert_eq!(portal.version(), before + 1, "a new host is announced");
+        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, Reported::Unchanged);
+        assert_eq!(report_status(&portal, &report("WEB-01", "10.0.0.2", "5.1")).await?, Reported::Changed);
+        assert_eq!(portal.version(), before + 1);
+        assert_eq!(hosts(&portal).await?, [row("web-01", "10.0.0.2", "5.1")]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn hostile_reports_are_data() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let quote = "x'; DROP TABLE host; --";
+        report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?;
+        assert_eq!(hosts(&portal).await?, [row(quote, "x'; DROP TABLE h", "äöüäöüäöüäöüäöüä")]);
+        assert_eq!(report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?, Reported::Unchanged);
+        for wrong in ["", "a\nb", &"x".repeat(256)] {
+            assert!(report_status(&portal, &report(wrong, "", "")).await.is_err(), "{wrong:?}");
+        }
+        assert_eq!(hosts(&portal).await?.len(), 1);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_table_of_hosts_is_bounded() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        sqlx::query(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+             INSERT INTO host (hostname) SELECT 'h' || i FROM n",
+        )
+        .bind(host::HOSTS_MAX)
+        .execute(portal.pool())
+        .await?;
+        let error = report_status(&portal, &report("one-more", "", "")).await.expect_err("must be refused");
+        assert!(error.to_string().contains("full"), "{error}");
+        assert_eq!(report_status(&portal, &report("h1", "", "")).await?, Reported::Changed, "known hosts go on");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn probes_and_plugins_follow_the_groups() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let grp = group::create(&portal, "g", "root").await?.id;
+        let other = group::create(&portal, "other", "root").await?.id;
+        group::replace_hosts(&portal, grp, &["web-01".to_string()]).await?;
+        let base = template::create(&portal, "base", 0, 0, "root").await?.id;
+        let leaf = template::create(&portal, "leaf", base, 0, "root").await?.id;
+        group::bind_template(&portal, grp, leaf, "root").await?;
+        let add = async |tpl_id, metric: &str, tags: &str| {
+            let (metric, tags) = (metric.to_string(), tags.to_string());
+            // A window that is never open: it does not matter here.
+            let run_begin = "23:59".to_string();
+            let run_end = "23:59".to_string();
+            let row = strategy::Strategy { metric, tags, run_begin, run_end, tpl_id, ..Default::default() };
+            strategy::create(&portal, &row).await
+        };
+        add(leaf, "net.port.listen", "port=22").await?;
+        add(leaf, "proc.num", "name=crond").await?;
+        add(base, "proc.num", "name=crond").await?;
+        add(base, "du.bs", "path=/home").await?;
+        add(base, "cpu.idle", "").await?;
+        for (group, dir) in [(grp, "sys/ntp"), (grp, "a"), (grp, "a"), (other, "no")] {
+            plugin::create(&portal, group, dir, "root").await?;
+        }
+        let snapshot = Snapshot::load(&portal).await?;
+        let (metrics, checksum) = builtin_metrics(&snapshot, "web-01");
+        let pair = |metric: &str, tags: &str| (metric.to_string(), tags.to_string());
+        assert_eq!(
+            metrics,
+            [pair("du.bs", "path=/home"), pair("net.port.listen", "port=22"), pair("proc.num", "name=crond")]
+        );
+        // The vector of spec/transfer.md §9.
+        assert_eq!(checksum, "010cd840a105a536aadbca6cc271e3c2");
+        assert_eq!(plugins(&snapshot, "web-01"), ["a", "sys/ntp"]);
+        assert_eq!(builtin_metrics(&snapshot, "unknown"), (Vec::new(), String::new()));
+        assert!(plugins(&snapshot, "unknown").is_empty());
+        Ok(())
+    }
+}

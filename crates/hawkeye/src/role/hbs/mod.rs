@@ -1,0 +1,102 @@
+//! Hbs: what agents and original judges ask over JSON-RPC (spec/wire.md §4–5).
+//!
+//! Answers come from the rules in effect ([`crate::rules::InEffect`]); only a report that is new or differs is written to
+//! the host table. A host that reports for the first time appears there.
+
+mod agents;
+
+use crate::clock;
+use crate::portal::Portal;
+use crate::rules::InEffect;
+use net::rpc::Service;
+use std::sync::Arc;
+use tokio::sync::watch;
+use wire::Scratch;
+use wire::hbs::{self, BuiltinMetric};
+use wire::jsonrpc::{self, Request};
+
+#[derive(Clone)]
+pub struct HbsService {
+    pub portal: Portal,
+    pub rules: watch::Receiver<Arc<InEffect>>,
+    /// The configured addresses, joined by commas.
+    pub trustable: Arc<str>,
+}
+
+impl Service for HbsService {
+    async fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) {
+        let Some(param) = request.param else {
+            return jsonrpc::write_error(out, request.id, request.param_fault);
+        };
+        let mut result = Vec::new();
+        let written = match request.method {
+            "Agent.ReportStatus" => self.report_status(param, &mut result).await,
+            "Agent.MinePlugins" => self.mine_plugins(param, &mut result),
+            "Agent.BuiltinMetrics" => self.builtin_metrics(param, &mut result),
+            "Agent.TrustableIps" => {
+                hbs::write_trustable_ips(&mut result, &self.trustable);
+                Ok(())
+            }
+            // Megabytes with many hosts: straight from the cache to the connection.
+            "Hbs.GetStrategies" => {
+                return jsonrpc::write_result(out, request.id, self.in_effect().strategies_json());
+            }
+            "Hbs.GetExpressions" => {
+                return jsonrpc::write_result(out, request.id, self.in_effect().expressions_json());
+            }
+            method => Err(jsonrpc::unknown_method(method)),
+        };
+        match written {
+            Ok(()) => jsonrpc::write_result(out, request.id, &result),
+            Err(text) => jsonrpc::write_error(out, request.id, &text),
+        }
+    }
+}
+
+impl HbsService {
+    fn in_effect(&self) -> Arc<InEffect> {
+        self.rules.borrow().clone()
+    }
+
+    async fn report_status(&self, param: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let report = hbs::read_report(param, &mut Scratch::new()).map_err(|error| error.to_string())?;
+        if report.hostname.is_empty() {
+            hbs::write_code(out, 1);
+            return Ok(());
+        }
+        agents::report_status(&self.portal, &report).await.map_err(|error| {
+            tracing::error!(hostname = report.hostname, error = format!("{error:#}"), "cannot write the host table");
+            format!("cannot write the host table: {error:#}")
+        })?;
+        hbs::write_code(out, 0);
+        Ok(())
+    }
+
+    fn mine_plugins(&self, param: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let heartbeat = hbs::read_heartbeat(param, &mut Scratch::new()).map_err(|error| error.to_string())?;
+        if heartbeat.hostname.is_empty() {
+            hbs::write_plugins::<&str>(out, None, 0);
+        } else {
+            let plugins = agents::plugins(&self.in_effect().snapshot, &heartbeat.hostname);
+            hbs::write_plugins(out, Some(&plugins), clock::now());
+        }
+        Ok(())
+    }
+
+    fn builtin_metrics(&self, param: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let heartbeat = hbs::read_heartbeat(param, &mut Scratch::new()).map_err(|error| error.to_string())?;
+        if heartbeat.hostname.is_empty() {
+            hbs::write_builtin_metrics(out, None, "", 0);
+            return Ok(());
+        }
+        let (metrics, checksum) = agents::builtin_metrics(&self.in_effect().snapshot, &heartbeat.hostname);
+        if checksum == heartbeat.checksum {
+            hbs::write_builtin_metrics(out, Some(&[]), &checksum, clock::now());
+            return Ok(());
+        }
+        let metrics: Vec<BuiltinMetric> =
+            metrics.into_iter().map(|(metric, tags)| BuiltinMetric { metric, tags }).collect();
+        hbs::write_builtin_metrics(out, Some(&metrics), &checksum, clock::now());
+        Ok(())
+    }
+}

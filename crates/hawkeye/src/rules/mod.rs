@@ -1,0 +1,189 @@
+//! Rules in effect: from the portal's tables to judges and to hbs's answers, as soon as something changes.
+//!
+//! Why: every original judge pulls all strategies of all hosts each minute. Here a change is announced by whoever made it;
+//! the tables that rules depend on are read once, the rules computed once, the judges get what is new.
+//! How: one task waits for the portal's announcements and for the next minute (run windows and maintenance begin and end
+//! on the clock); what a minute does not change is not loaded again.
+//! Invariants: [`InEffect`] is immutable and always whole; the full answers for old judges are encoded once per version,
+//! and only when somebody asks.
+
+mod gone;
+pub mod rehearsal;
+mod resolve;
+pub mod snapshot;
+
+use crate::clock;
+use crate::engine::Engine;
+use crate::portal::Portal;
+use anyhow::Result;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use model::Rules;
+use snapshot::Snapshot;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use stdx::ledger::{Ledger, Report};
+use tokio::sync::watch;
+
+/// After a failed read of the portal; the rules in effect stay.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The tables as of one version, the rules that follow from them now, and the encoded answers for judges that pull.
+pub struct InEffect {
+    pub snapshot: Arc<Snapshot>,
+    pub rules: Rules,
+    strategies_json: OnceLock<Vec<u8>>,
+    expressions_json: OnceLock<Vec<u8>>,
+    rules_bytes: usize,
+    snapshot_bytes: usize,
+}
+
+impl InEffect {
+    pub fn new(snapshot: Arc<Snapshot>, rules: Rules) -> InEffect {
+        let (rules_bytes, snapshot_bytes) = (rules.memory_bytes(), snapshot.memory_bytes());
+        let (strategies_json, expressions_json) = (OnceLock::new(), OnceLock::new());
+        InEffect { snapshot, rules, strategies_json, expressions_json, rules_bytes, snapshot_bytes }
+    }
+
+    fn report(&self, report: &mut Report) {
+        let json = [&self.strategies_json, &self.expressions_json].map(|json| json.get().map_or(0, Vec::capacity));
+        report.line("rule texts", self.rules_bytes as u64, None, Some(self.rules.hosts.len() as u64));
+        report.line("portal cache", (self.snapshot_bytes + json.iter().sum::<usize>()) as u64, None, None);
+    }
+
+    /// The result of `Hbs.GetStrategies`.
+    pub fn strategies_json(&self) -> &[u8] {
+        self.strategies_json.get_or_init(|| encoded(|out| wire::hbs::write_strategies(out, &self.rules)))
+    }
+
+    /// The result of `Hbs.GetExpressions`.
+    pub fn expressions_json(&self) -> &[u8] {
+        self.expressions_json.get_or_init(|| encoded(|out| wire::hbs::write_expressions(out, &self.rules)))
+    }
+}
+
+fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    out.shrink_to_fit();
+    out
+}
+
+/// Follows the portal and keeps the engine's rules up to date.
+pub struct RulesTask {
+    portal: Portal,
+    engine: Arc<Engine>,
+    /// Subscribed before the first read, so that no change falls between that and [`RulesTask::run`].
+    changes: watch::Receiver<u64>,
+    current: watch::Sender<Arc<InEffect>>,
+}
+
+impl RulesTask {
+    /// Reads and loads the rules once, so that the first point is already judged by them.
+    pub async fn start(portal: Portal, engine: Arc<Engine>) -> Result<RulesTask> {
+        let changes = portal.changes();
+        let version = portal.version();
+        let snapshot = Arc::new(Snapshot::load(&portal).await?);
+        let rules = compute(&snapshot, version, true);
+        load(&engine, &snapshot, rules.clone()).await;
+        let current = watch::Sender::new(Arc::new(InEffect::new(snapshot, rules)));
+        Ok(RulesTask { portal, engine, changes, current })
+    }
+
+    /// Names what is kept of the portal in the ledger.
+    pub fn register_memory(&self, ledger: &Ledger) {
+        let in_effect = self.subscribe();
+        ledger.source(move |report| in_effect.borrow().report(report));
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<Arc<InEffect>> {
+        self.current.subscribe()
+    }
+
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            let next_minute = Duration::from_secs(60 - clock::now().rem_euclid(60) as u64);
+            let reread = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                changed = self.changes.changed() => changed.is_ok(),
+                () = tokio::time::sleep(next_minute) => false,
+            };
+            if let Err(error) = self.refresh(reread).await {
+                tracing::error!(error = format!("{error:#}"), "cannot read the rules; those in effect stay");
+                tokio::time::sleep(RETRY_AFTER).await;
+                self.changes.mark_changed();
+            }
+        }
+    }
+
+    /// Computes the rules anew, from the tables when `reread`, and loads them if they differ.
+    async fn refresh(&self, reread: bool) -> Result<()> {
+        let before = self.current.borrow().clone();
+        let (snapshot, version) = if reread {
+            // The version is taken first: what is announced while we read is read again.
+            let version = self.portal.version();
+            (Arc::new(Snapshot::load(&self.portal).await?), version)
+        } else {
+            (before.snapshot.clone(), before.rules.version)
+        };
+        let rules = compute(&snapshot, version, reread);
+        let same = rules.hosts == before.rules.hosts && rules.expressions == before.rules.expressions;
+        if !same {
+            load(&self.engine, &snapshot, rules.clone()).await;
+        }
+        if !same || reread {
+            self.current.send_replace(Arc::new(InEffect::new(snapshot, rules)));
+        }
+        Ok(())
+    }
+}
+
+/// How long the answer to a change waits for the judges; past it the change follows by itself.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What [`settle`] looks at.
+#[derive(Clone)]
+pub struct Settling {
+    pub portal: Portal,
+    pub in_effect: watch::Receiver<Arc<InEffect>>,
+}
+
+/// Middleware: a request that changed the portal is answered when the judges have the change, so that a client which
+/// saves a strategy and then sends a point sees it judged.
+pub async fn settle(State(mut settling): State<Settling>, request: Request, next: Next) -> Response {
+    let before = settling.portal.version();
+    let response = next.run(request).await;
+    let after = settling.portal.version();
+    if after > before {
+        let loaded = settling.in_effect.wait_for(|in_effect| in_effect.rules.version >= after);
+        if tokio::time::timeout(SETTLE_TIMEOUT, loaded).await.is_err() {
+            tracing::warn!(version = after, "the judges do not have a change yet; its answer leaves before them");
+        }
+    }
+    response
+}
+
+/// `tell`: of tables just read. Each minute computes from the same again, and has nothing new to say of their rows.
+fn compute(snapshot: &Snapshot, version: u64, tell: bool) -> Rules {
+    let (rules, skipped) = snapshot.rules(&jiff::Zoned::now(), version);
+    for reason in skipped.into_iter().filter(|_| tell) {
+        tracing::warn!(reason, "a row of the portal was skipped");
+    }
+    rules
+}
+
+/// Compiling and binding take milliseconds of processor time per hundred thousand series; not on an async thread.
+async fn load(engine: &Arc<Engine>, snapshot: &Arc<Snapshot>, rules: Rules) {
+    let (engine, snapshot) = (engine.clone(), snapshot.clone());
+    let now = jiff::Zoned::now();
+    let why = move |rule, endpoint: &str| snapshot.why_gone(rule, endpoint, &now);
+    let refused = match tokio::task::spawn_blocking(move || engine.load(&rules, &why)).await {
+        Ok(refused) => refused,
+        Err(error) => return tracing::error!(%error, "loading the rules failed; those in effect stay"),
+    };
+    for rule in refused {
+        tracing::warn!(rule = rule.what, error = %rule.error, "a rule cannot be judged");
+    }
+}

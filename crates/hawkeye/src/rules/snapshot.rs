@@ -1,0 +1,168 @@
+//! Snapshot: the tables that rules, plugins and builtin metrics depend on, as of one moment.
+//!
+//! Why: hbs answers thousands of agents a minute, and rules are computed again each minute; neither should ask the
+//! database, or see half of a change.
+//! How: one read transaction, then plain vectors and maps. What follows from the rows is computed in `rules.rs` and `hbs.rs`.
+//! Invariants: immutable; rows are kept as they are, also unusable ones. Hosts are found by their exact name, as in the
+//! original, although the table compares without case.
+//! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The tables of hosts is
+//! bounded by `host::HOSTS_MAX`, the others by what users enter.
+
+use crate::portal::expression::{self, Expression};
+use crate::portal::strategy::{self, Strategy};
+use crate::portal::{Portal, template};
+use anyhow::{Context, Result};
+use sqlx::SqliteConnection;
+use std::collections::HashMap;
+
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Sorted by name.
+    pub hosts: Vec<HostRow>,
+    pub templates: HashMap<i64, model::Template>,
+    /// Each template's parent; the map that [`template::chain`] takes.
+    pub parents: HashMap<i64, i64>,
+    pub strategies: Vec<Strategy>,
+    /// Places in `strategies`, by template.
+    pub by_template: HashMap<i64, Vec<usize>>,
+    pub expressions: Vec<Expression>,
+    /// Ids of expressions that are switched off.
+    pub paused: Vec<i64>,
+    /// Directories by group.
+    pub plugin_dirs: HashMap<i64, Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct HostRow {
+    pub hostname: String,
+    /// Unix seconds.
+    pub maintain_begin: i64,
+    /// Unix seconds.
+    pub maintain_end: i64,
+    pub groups: Vec<i64>,
+    /// The templates bound to its groups, each once, in the order of their ids.
+    pub templates: Vec<i64>,
+}
+
+impl Snapshot {
+    pub async fn load(portal: &Portal) -> Result<Snapshot> {
+        let mut transaction = portal.pool().begin().await.context("cannot read the portal")?;
+        let snapshot = load(&mut transaction).await.context("cannot read the rules from the portal")?;
+        transaction.commit().await.context("cannot end reading the portal")?;
+        Ok(snapshot)
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        let ids = size_of::<i64>();
+        let host =
+            |host: &HostRow| host.hostname.capacity() + (host.groups.capacity() + host.templates.capacity()) * ids;
+        let template = |template: &model::Template| template.name.capacity() + template.creator.capacity();
+        let dirs = |dirs: &Vec<String>| {
+            dirs.capacity() * size_of::<String>() + dirs.iter().map(String::capacity).sum::<usize>()
+        };
+        self.hosts.capacity() * size_of::<HostRow>()
+            + self.hosts.iter().map(host).sum::<usize>()
+            + places(&self.templates)
+            + self.templates.values().map(template).sum::<usize>()
+            + places(&self.parents)
+            + self.strategies.capacity() * size_of::<Strategy>()
+            + self.strategies.iter().map(Strategy::text_bytes).sum::<usize>()
+            + places(&self.by_template)
+            + self.by_template.values().map(|list| list.capacity() * size_of::<usize>()).sum::<usize>()
+            + self.expressions.capacity() * size_of::<Expression>()
+            + self.expressions.iter().map(Expression::text_bytes).sum::<usize>()
+            + self.paused.capacity() * ids
+            + places(&self.plugin_dirs)
+            + self.plugin_dirs.values().map(dirs).sum::<usize>()
+    }
+
+    pub fn has_template(&self, id: i64) -> bool {
+        self.templates.contains_key(&id)
+    }
+
+    pub fn host(&self, hostname: &str) -> Option<&HostRow> {
+        let at = self.hosts.binary_search_by(|host| host.hostname.as_str().cmp(hostname)).ok()?;
+        Some(&self.hosts[at])
+    }
+}
+
+/// A table keeps a byte besides each place, used or not.
+fn places<K, V>(map: &HashMap<K, V>) -> usize {
+    map.capacity() * (size_of::<(K, V)>() + 1)
+}
+
+async fn load(connection: &mut SqliteConnection) -> sqlx::Result<Snapshot> {
+    let mut snapshot = Snapshot { hosts: load_hosts(connection).await?, ..Snapshot::default() };
+    let templates: Vec<template::Row> =
+        sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl")
+            .fetch_all(&mut *connection)
+            .await?;
+    for (id, name, parent_id, action_id, creator) in templates {
+        snapshot.parents.insert(id, parent_id);
+        snapshot.templates.insert(id, model::Template { id, name, parent_id, action_id, creator });
+    }
+    let strategies: Vec<strategy::Row> = sqlx::query_as(
+        "SELECT id, metric, tags, max_step, priority, func, op, right_value, note, run_begin, run_end, tpl_id
+         FROM strategy ORDER BY id",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    snapshot.set_strategies(strategies.into_iter().map(Strategy::from).collect());
+    let expressions: Vec<expression::Row> = sqlx::query_as(
+        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
+         FROM expression WHERE action_id > 0 AND pause = 0 ORDER BY id",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    snapshot.expressions = expressions.into_iter().map(Expression::from).collect();
+    snapshot.paused =
+        sqlx::query_scalar("SELECT id FROM expression WHERE pause <> 0").fetch_all(&mut *connection).await?;
+    let dirs: Vec<(i64, String)> =
+        sqlx::query_as("SELECT grp_id, dir FROM plugin_dir").fetch_all(&mut *connection).await?;
+    for (group, dir) in dirs {
+        snapshot.plugin_dirs.entry(group).or_default().push(dir);
+    }
+    Ok(snapshot)
+}
+
+async fn load_hosts(connection: &mut SqliteConnection) -> sqlx::Result<Vec<HostRow>> {
+    let rows: Vec<(i64, String, i64, i64)> =
+        sqlx::query_as("SELECT id, hostname, maintain_begin, maintain_end FROM host")
+            .fetch_all(&mut *connection)
+            .await?;
+    let members: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT host_id, grp_id FROM grp_host").fetch_all(&mut *connection).await?;
+    let bindings: Vec<(i64, i64)> =
+        sqlx::query_as("SELECT grp_id, tpl_id FROM grp_tpl").fetch_all(&mut *connection).await?;
+    let mut groups_of: HashMap<i64, Vec<i64>> = HashMap::new();
+    for (host, group) in members {
+        groups_of.entry(host).or_default().push(group);
+    }
+    let mut templates_of: HashMap<i64, Vec<i64>> = HashMap::new();
+    for (group, template) in bindings {
+        templates_of.entry(group).or_default().push(template);
+    }
+    let mut hosts: Vec<HostRow> = rows
+        .into_iter()
+        .map(|(id, hostname, maintain_begin, maintain_end)| {
+            let groups = groups_of.remove(&id).unwrap_or_default();
+            let mut templates: Vec<i64> =
+                groups.iter().filter_map(|group| templates_of.get(group)).flatten().copied().collect();
+            templates.sort_unstable();
+            templates.dedup();
+            HostRow { hostname, maintain_begin, maintain_end, groups, templates }
+        })
+        .collect();
+    hosts.sort_unstable_by(|a, b| a.hostname.cmp(&b.hostname));
+    Ok(hosts)
+}
+
+impl Snapshot {
+    pub fn set_strategies(&mut self, strategies: Vec<Strategy>) {
+        self.by_template.clear();
+        for (at, strategy) in strategies.iter().enumerate() {
+            self.by_template.entry(strategy.tpl_id).or_default().push(at);
+        }
+        self.strategies = strategies;
+    }
+}

@@ -1,0 +1,209 @@
+//! Memory: who holds what, beside what the allocator and the system say; `/memory` on admin, and gauges on `/metrics`.
+//!
+//! Why: a server that promises a budget must be able to say where its memory is, in one look and without a profile. What
+//! nobody accounts for is a line of its own, so that the account cannot be nice and wrong.
+//! How: each part registers its owners in the ledger of [`Metrics`] when it is made; here they are asked, and put beside the
+//! figures of `memory/process.rs`. `memory/figures.rs` draws it. docs/memory.md explains each line.
+//! Invariants: names of fields and owners are kept, for scripts read them; asking costs a millisecond and holds no lock for
+//! longer than a shard's; nothing is remembered between two looks.
+
+mod page;
+mod process;
+
+pub use process::measured;
+
+use axum::Router;
+use metrics::{Figures, Metrics};
+use process::{Allocator, Process};
+use serde::Serialize;
+use std::sync::Arc;
+use stdx::Ledger;
+use stdx::ledger::{Line, Report};
+
+/// What the memory is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub series: u64,
+    /// In memory.
+    pub points: u64,
+}
+
+/// More of the page, from other parts: anything that serializes, shown as it is.
+pub type Section = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// What `/memory` is made from.
+#[derive(Clone)]
+pub struct Memory {
+    pub metrics: Arc<Metrics>,
+    pub size: Arc<dyn Fn() -> Size + Send + Sync>,
+    /// `memory_budget`.
+    pub budget_bytes: u64,
+    /// What the budget does about it: its level, and what was refused.
+    pub budget: Option<Section>,
+    /// Who grows: endpoints, metrics, tag keys.
+    pub growth: Option<Section>,
+}
+
+/// One look. The names of its fields are those of the JSON.
+#[derive(Debug, Serialize)]
+pub struct Look {
+    pub resident_bytes: u64,
+    pub budget_bytes: u64,
+    pub series: u64,
+    pub points: u64,
+    pub owners: Vec<Owner>,
+    /// The sum of the owners.
+    pub owned_bytes: u64,
+    /// Allocated, not free in a thread's cache, and nobody's.
+    pub unaccounted_bytes: u64,
+    /// What is taken elsewhere than from the program's allocator.
+    pub elsewhere: Vec<Owner>,
+    pub allocator: Allocator,
+    /// Of the allocator: free inside pages in use; and whole pages that were not given back yet.
+    pub slack_bytes: u64,
+    pub dirty_bytes: u64,
+    pub process: Process,
+    /// Anonymous pages that are known not to be the allocator's.
+    pub outside_allocator_bytes: u64,
+    /// Resident, and in none of the above: stacks of threads, less what the allocator counts as resident and never touched.
+    pub other_bytes: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<serde_json::Value>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Owner {
+    pub owner: &'static str,
+    pub bytes: u64,
+    pub bound_bytes: Option<u64>,
+    /// Things that the bytes hold, where that is what one divides by.
+    pub count: Option<u64>,
+    pub bytes_per_series: Option<f64>,
+}
+
+/// Names what was there before any part of the server in the ledger: the runtime, the log, the configuration. Call it first.
+pub fn register_start(ledger: &Ledger) {
+    let allocator = Allocator::now();
+    let bytes = allocator.allocated_bytes.saturating_sub(allocator.thread_cache_bytes);
+    ledger.source(move |report| report.line("start", bytes, None, None));
+}
+
+/// Gives back the pages of code that nobody uses just now, so that what only the start needed does not stay resident.
+pub fn forget_unused_code() {
+    if let Err(error) = crate::watch::code_pages::forget_code_pages() {
+        tracing::debug!(%error, "pages of code stay resident");
+    }
+}
+
+/// Runs `make`, and names what it takes and leaves behind in the ledger: for what a library holds and does not tell.
+pub fn register_made<R>(ledger: &Ledger, owner: &'static str, make: impl FnOnce() -> R) -> R {
+    let (made, bytes) = measured(make);
+    ledger.source(move |report| report.line(owner, bytes, None, None));
+    made
+}
+
+impl Memory {
+    pub fn new(metrics: Arc<Metrics>, budget_bytes: u64, size: impl Fn() -> Size + Send + Sync + 'static) -> Memory {
+        Memory { metrics, size: Arc::new(size), budget_bytes, budget: None, growth: None }
+    }
+
+    /// `/memory`.
+    pub fn router(self) -> Router {
+        page::router(self)
+    }
+
+    /// The same on `/metrics`.
+    pub fn show(&self) {
+        // Not an `Arc`: the metrics hold this closure.
+        let metrics = Arc::downgrade(&self.metrics);
+        let budget_bytes = self.budget_bytes;
+        self.metrics.source(move |figures| {
+            let Some(metrics) = metrics.upgrade() else { return };
+            show(&Look::of(&metrics.ledger().report(), Size::default(), budget_bytes), figures);
+        });
+    }
+
+    pub fn look(&self) -> Look {
+        Look {
+            budget: self.budget.as_ref().map(|section| section()),
+            growth: self.growth.as_ref().map(|section| section()),
+            ..Look::of(&self.metrics.ledger().report(), (self.size)(), self.budget_bytes)
+        }
+    }
+}
+
+impl Look {
+    fn of(report: &Report, size: Size, budget_bytes: u64) -> Look {
+        let (allocator, process) = (Allocator::now(), Process::now());
+        let owner = |line: &Line| Owner {
+            owner: line.owner,
+            bytes: line.bytes,
+            bound_bytes: line.bound,
+            count: line.count,
+            bytes_per_series: (size.series > 0).then(|| tenths(line.bytes as f64 / size.series as f64)),
+        };
+        let owners =
+            |elsewhere: bool| report.lines().iter().filter(|line| line.elsewhere == elsewhere).map(owner).collect();
+        let outside = process.outside_allocator_bytes();
+        let in_use = allocator.allocated_bytes.saturating_sub(allocator.thread_cache_bytes);
+        let unaccounted_bytes = in_use.saturating_sub(report.bytes());
+        let of_allocator = report.bytes() + unaccounted_bytes + allocator.thread_cache_bytes + allocator.slack_bytes();
+        let records_and_free = allocator.metadata_bytes + allocator.dirty_bytes();
+        let known = of_allocator + records_and_free + outside + process.file_bytes + process.shared_bytes;
+        Look {
+            resident_bytes: process.resident_bytes,
+            budget_bytes,
+            series: size.series,
+            points: size.points,
+            owners: owners(false),
+            owned_bytes: report.bytes(),
+            unaccounted_bytes,
+            elsewhere: owners(true),
+            allocator,
+            slack_bytes: allocator.slack_bytes(),
+            dirty_bytes: allocator.dirty_bytes(),
+            process,
+            outside_allocator_bytes: outside,
+            other_bytes: process.resident_bytes as i64 - known as i64,
+            budget: None,
+            growth: None,
+        }
+    }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+fn show(look: &Look, figures: &mut Figures<'_>) {
+    let owners = || look.owners.iter().chain(&look.elsewhere);
+    let held = owners().map(|owner| (owner.owner, owner.bytes));
+    figures.gauges("memory_bytes", "Memory by who holds it", "owner", held);
+    let bounds = owners().filter_map(|owner| Some((owner.owner, owner.bound_bytes?)));
+    figures.gauges("memory_bound_bytes", "The most that an owner may hold", "owner", bounds);
+    let process = &look.process;
+    let resident = [
+        ("anonymous", process.anonymous_bytes),
+        ("file", process.file_bytes),
+        ("shared", process.shared_bytes),
+        ("outside_allocator", look.outside_allocator_bytes),
+    ];
+    figures.gauges("resident_part_bytes", "Resident memory by kind of page", "kind", resident);
+    let allocator = &look.allocator;
+    let gauges = [
+        ("memory_budget_bytes", "The setting memory_budget", look.budget_bytes),
+        ("memory_unaccounted_bytes", "Allocated, and nobody's", look.unaccounted_bytes),
+        ("allocator_allocated_bytes", "What the program has of its allocator", allocator.allocated_bytes),
+        ("allocator_thread_cache_bytes", "Of that: kept by threads for later", allocator.thread_cache_bytes),
+        ("allocator_active_bytes", "Pages with anything in them", allocator.active_bytes),
+        ("allocator_metadata_bytes", "The allocator's own records", allocator.metadata_bytes),
+        ("allocator_resident_bytes", "Pages of the allocator with memory behind them", allocator.resident_bytes),
+        ("allocator_retained_bytes", "Address space that the allocator keeps", allocator.retained_bytes),
+        ("resident_max_bytes", "The most that was resident", process.resident_max_bytes),
+    ];
+    for (name, help, value) in gauges {
+        figures.gauge(name, help, value as f64);
+    }
+}

@@ -1,0 +1,13 @@
+//! Watch: what the process shows of itself: who holds memory, profiles, the log.
+//!
+//! Reading order: `memory` (`/memory`), `pprof` (`/debug/pprof/*`) with `cpu_samples` behind it, `log`.
+//! `c_heap` and `code_pages` are the two places where the process asks the C library and the kernel about its own pages.
+//! Invariants: nothing here knows points, rules or roles; whoever has figures registers them.
+
+pub mod c_heap;
+pub mod code_pages;
+pub mod cpu_samples;
+pub mod log;
+pub mod memory;
+pub mod outage;
+pub mod pprof;

@@ -1,0 +1,90 @@
+//! Figures: gauges and counters that an owner is asked for, written through the metrics library's encoder.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use std::fmt;
+
+/// Whole numbers up to this are exact in a double, and are written without a point.
+const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
+
+/// Where a source writes its figures. A failure of the writer is kept until the source is done.
+pub struct Figures<'e> {
+    encoder: DescriptorEncoder<'e>,
+    result: fmt::Result,
+}
+
+impl Figures<'_> {
+    /// `name` is without the program's prefix and ends in its unit.
+    pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.write(|encoder| {
+            let mut metric = encoder.encode_descriptor(name, &sentence(help), None, MetricType::Gauge)?;
+            if value.fract() == 0.0 && value.abs() <= WHOLE_MAX {
+                metric.encode_gauge(&(value as i64))
+            } else {
+                metric.encode_gauge(&value)
+            }
+        });
+    }
+
+    /// `name` is without the program's prefix and without `_total`, which is added.
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.write(|encoder| {
+            let mut metric = encoder.encode_descriptor(name, &sentence(help), None, MetricType::Counter)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+        });
+    }
+
+    /// Gauges that differ in one label, whose values come from fixed sets.
+    pub fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'static str, u64)>,
+    ) {
+        self.write(|encoder| {
+            let mut metric = encoder.encode_descriptor(name, &sentence(help), None, MetricType::Gauge)?;
+            for (of, value) in values {
+                let labels = [(label, of)];
+                let mut one = metric.encode_family(&labels)?;
+                one.encode_gauge(&value)?;
+            }
+            Ok(())
+        });
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut DescriptorEncoder<'_>) -> fmt::Result) {
+        if self.result.is_ok() {
+            self.result = write(&mut self.encoder);
+        }
+    }
+}
+
+/// The library ends the help of what is registered with it in a full stop, and a page has one style.
+fn sentence(help: &str) -> String {
+    format!("{help}.")
+}
+
+/// A closure as one of the library's collectors.
+pub struct Source<F>(F);
+
+impl<F: Fn(&mut Figures<'_>)> Source<F> {
+    pub fn new(source: F) -> Source<F> {
+        Source(source)
+    }
+}
+
+impl<F> fmt::Debug for Source<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+impl<F: Fn(&mut Figures<'_>) + Send + Sync + 'static> Collector for Source<F> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut figures = Figures { encoder, result: Ok(()) };
+        (self.0)(&mut figures);
+        figures.result
+    }
+}

@@ -1,0 +1,138 @@
+//! Go's net/rpc with gob over a [`connection`](super::connection), server side; the bytes are `wire`'s.
+//!
+//! Why calls are answered in their order: they share the definitions of types that went before, and Open-Falcon's clients
+//! have one call at a time on each of their connections, or do not mind.
+//! Invariants: bytes that are no gob, and a message that is too long, close the connection; an argument that does not fit
+//! its method, and an unknown method, are answered and the connection stays, as in Go.
+//! Memory: an idle connection keeps the types that its peer has defined, less than 1 KiB for the real programs, at most some
+//! 22 KiB (see `wire::gob`), besides the task; what decoding needs is given up.
+
+use super::connection::{Fault, Protocol};
+use wire::gob::{Call, Decoder, Encoder, GobScratch};
+
+/// What a listener does with a call: append exactly one answer to `out`.
+pub trait Service: Clone + Send + Sync + 'static {
+    fn call(&self, call: Call<'_>, session: &mut Session, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
+}
+
+/// Both directions of one connection: what has been defined on it.
+pub struct Session {
+    pub decoder: Decoder,
+    pub encoder: Encoder,
+    pub scratch: GobScratch,
+}
+
+/// One connection's side of the protocol.
+pub struct Gob<S> {
+    service: S,
+    session: Session,
+    /// The number that Go's client gives its next call; it counts from 0.
+    next_seq: u64,
+}
+
+impl<S: Service> Gob<S> {
+    pub fn new(service: S, message_max: usize) -> Gob<S> {
+        let (decoder, encoder, scratch) = (Decoder::new(message_max), Encoder::new(), GobScratch::new());
+        Gob { service, session: Session { decoder, encoder, scratch }, next_seq: 0 }
+    }
+}
+
+impl<S: Service> Protocol for Gob<S> {
+    async fn answer(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>, Fault> {
+        let next = self.session.decoder.next(input);
+        let Some((consumed, call)) = next.map_err(|error| Fault { reason: "gob", text: error.to_string() })? else {
+            return Ok(None);
+        };
+        self.next_seq = call.seq.wrapping_add(1);
+        self.service.call(call, &mut self.session, out).await;
+        Ok(Some(consumed))
+    }
+
+    fn is_blank(input: &[u8]) -> bool {
+        input.is_empty()
+    }
+
+    fn idle(&mut self) {
+        self.session.scratch = GobScratch::new();
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.session.decoder.memory_bytes() + self.session.scratch.memory_bytes()
+    }
+
+    /// As the answer to the call that could not be read: its number is not known, but Go's clients count.
+    fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>) {
+        self.session.encoder.error(out, "", self.next_seq, text);
+    }
+}
+
+/// What tests of services need.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    use super::super::budget::Budget;
+    use super::super::connection::{RpcLimits, RpcMetrics, connection};
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
+
+    /// Sends `requests` over a connection of their own, and answers all that comes back.
+    pub async fn exchange(service: &impl Service, message_max: usize, requests: &[u8]) -> Vec<u8> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("somebody listens");
+        let (stream, peer) = listener.accept().await.expect("the client");
+        let limits = RpcLimits {
+            message_max,
+            message_timeout: Duration::from_secs(60),
+            budget: Budget::new(64 << 20),
+            metrics: RpcMetrics::default(),
+            connections: stdx::ledger::Account::new("connections", None),
+        };
+        let (_run, stopping) = watch::channel(false);
+        let gob = Gob::new(service.clone(), message_max);
+        let serving = tokio::spawn(connection("gob", stream, peer, gob, limits, stopping));
+        let (mut reader, mut writer) = client.split();
+        let mut answers = Vec::new();
+        let write = async {
+            writer.write_all(requests).await.expect("somebody reads");
+            writer.shutdown().await.expect("still open");
+        };
+        let (_, read) = tokio::join!(write, reader.read_to_end(&mut answers));
+        read.expect("an orderly end");
+        serving.await.expect("no panic");
+        answers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone)]
+    struct Nothing;
+
+    impl Service for Nothing {
+        async fn call(&self, call: Call<'_>, session: &mut Session, out: &mut Vec<u8>) {
+            session.encoder.simple(out, call.method, call.seq, 0);
+        }
+    }
+
+    /// What the header says, of the recorded connections of the original's transfer and of a client of all methods.
+    #[tokio::test]
+    async fn an_idle_connection_holds_less_than_a_kilobyte() {
+        for name in ["transfer_graph", "client_graph"] {
+            let path = format!("{}/../wire/testdata/gob/{name}.c2s.bin", env!("CARGO_MANIFEST_DIR"));
+            let bytes = std::fs::read(path).expect("recorded");
+            let (mut gob, mut rest, mut out) = (Gob::new(Nothing, 1 << 20), &bytes[..], Vec::new());
+            while let Ok(Some(consumed)) = gob.answer(rest, &mut out).await {
+                rest = &rest[consumed..];
+            }
+            assert!(rest.is_empty());
+            gob.idle();
+            let held = size_of::<Gob<Nothing>>() + gob.memory_bytes();
+            println!("{name}: {held} bytes");
+            assert!(held <= 1024, "{name}: {held} bytes");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Listening: bind with an error that names the key and the fix, accept within limits, finish in an orderly way.
+//!
+//! Invariants: a connection over a limit or from a network that is not allowed is closed at once and counted; connections
+//! of all listeners leave descriptors to the files of the store; the accept loop never ends on an error of one connection; after shutdown each connection may finish the message at hand,
+//! for [`FINISH_TIMEOUT`] at most.
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use stdx::ledger::Account;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+/// How long connections may take to finish their message when the process stops (a guess: several slow batches).
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that vanished without a word is noticed after this time without traffic (the kernel then probes it).
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+/// Connections that may wait to be accepted. After a restart a whole fleet dials within a second; with std's 128 most of
+/// it waits a second or more for its next SYN (10,000 connections took 43 s, a third of a second with 4096). The system
+/// lowers it to net.core.somaxconn.
+const BACKLOG: u32 = 4096;
+/// What a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver, its permits.
+/// Measured with some thousand idle ones.
+const CONNECTION_BYTES: usize = 640;
+/// Pause after `accept` fails, which it does when descriptors run out; trying at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ListenerLabel {
+    pub listener: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RefusedLabel {
+    listener: &'static str,
+    reason: &'static str,
+}
+
+/// Counts of all listeners of the process.
+#[derive(Clone, Default)]
+pub struct ConnectionMetrics {
+    accepted: Family<ListenerLabel, Counter>,
+    refused: Family<RefusedLabel, Counter>,
+    open: Family<ListenerLabel, Gauge>,
+}
+
+impl ConnectionMetrics {
+    pub fn register(registry: &mut Registry) -> ConnectionMetrics {
+        let own = ConnectionMetrics::default();
+        registry.register("connections", "Connections accepted", own.accepted.clone());
+        registry.register("connections_refused", "Connections closed at once", own.refused.clone());
+        registry.register("connections_open", "Connections open now", own.open.clone());
+        own
+    }
+}
+
+/// What all listeners share.
+#[derive(Clone)]
+pub struct Limits {
+    /// Of one listener.
+    pub connections_max: usize,
+    /// Of all listeners that share it: descriptors that connections may take.
+    pub places: Arc<Semaphore>,
+    /// Empty allows everybody.
+    pub allow: Arc<[IpNet]>,
+    pub metrics: ConnectionMetrics,
+    /// What connections hold besides messages.
+    pub connections: Account,
+    /// What HTTP holds of requests and answers.
+    pub http: Account,
+}
+
+/// Binds `address`, the value of the configuration key `listen.<key>`.
+pub async fn bind(key: &str, address: &str) -> Result<TcpListener> {
+    listen_on_first(address).await.map_err(|error| {
+        let fix = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program has this port: stop it, or set another address",
+            std::io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: set another address",
+            std::io::ErrorKind::AddrNotAvailable => "this machine does not have that address: set one it has",
+            _ => "set an address like \"127.0.0.1:8080\", or \"\" to turn the listener off",
+        };
+        anyhow::anyhow!("cannot listen on {address} (listen.{key}): {error}; {fix} (--set listen.{key}=HOST:PORT)")
+    })
+}
+
+/// As `TcpListener::bind`, which takes the first address of a name that works, but with our backlog.
+async fn listen_on_first(address: &str) -> std::io::Result<TcpListener> {
+    let mut result = Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name has no address"));
+    for candidate in tokio::net::lookup_host(address).await? {
+        result = listen_on(candidate);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait for the last connections of the process before it to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until `shutdown` turns true, runs `handle` for each connection, and returns when all have ended.
+pub async fn serve<H, F>(
+    name: &'static str,
+    listener: TcpListener,
+    limits: Limits,
+    mut shutdown: watch::Receiver<bool>,
+    handle: H,
+) where
+    H: Fn(TcpStream, SocketAddr) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let tasks = TaskTracker::new();
+    let accepted = limits.metrics.accepted.get_or_create_owned(&ListenerLabel { listener: name });
+    let open = limits.metrics.open.get_or_create_owned(&ListenerLabel { listener: name });
+    loop {
+        let (stream, peer) = tokio::select! {
+            biased;
+            // The guard that `wait_for` returns must not live across the await below.
+            () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
+            result = listener.accept() => match result {
+                Ok(connection) => connection,
+                Err(error) => {
+                    limits.refuse(name, "accept_failed");
+                    tracing::warn!(listener = name, %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        if !limits.allows(peer.ip()) {
+            limits.refuse(name, "not_allowed");
+            tracing::debug!(listener = name, %peer, "refused: not in ingest.allow");
+            continue;
+        }
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            limits.refuse(name, "too_many");
+            continue;
+        };
+        let Ok(place) = limits.places.clone().try_acquire_owned() else {
+            limits.refuse(name, "too_many_of_all");
+            continue;
+        };
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(listener = name, %peer, %error, "cannot set socket options");
+        }
+        accepted.inc();
+        open.inc();
+        let counted = Counted(open.clone());
+        // Boxed, for a task holds a future that it moves and then awaits twice: 2.8 kB per idle connection, not 1.6.
+        let connection = Box::pin(handle(stream, peer));
+        let mut held = limits.connections.hold();
+        held.set(size_of_val(&*connection) + CONNECTION_BYTES);
+        tasks.spawn(async move {
+            connection.await;
+            drop((counted, held, slot, place));
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(FINISH_TIMEOUT, tasks.wait()).await.is_err() {
+        tracing::warn!(listener = name, connections = tasks.len(), "connections did not end in time");
+    }
+}
+
+/// An open connection in the gauge; also one whose handler panics leaves it.
+struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Limits {
+    fn allows(&self, peer: IpAddr) -> bool {
+        // A v4 peer of a dual-stack socket arrives as ::ffff:a.b.c.d.
+        let peer = peer.to_canonical();
+        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&peer))
+    }
+
+    fn refuse(&self, listener: &'static str, reason: &'static str) {
+        self.metrics.refused.get_or_create(&RefusedLabel { listener, reason }).inc();
+    }
+}
+
+fn prepare(stream: &TcpStream) -> Result<()> {
+    // Answers are single small writes; waiting to merge them would only delay the agent.
+    stream.set_nodelay(true).context("TCP_NODELAY")?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive).context("SO_KEEPALIVE")?;
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Units: durations, sizes and networks as they are written in a configuration, for `#[serde(deserialize_with = "…")]`.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// "500ms", "90s", "5m", "30d".
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a duration like \"5m\": {error}")))
+}
+
+/// "90s", "5m", "30d" → seconds; a part of a second is cut off.
+pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    Ok(duration(deserializer)?.as_secs() as i64)
+}
+
+/// "256MiB", "64kB" → bytes.
+pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a size like \"256MiB\": {error}")))
+}
+
+/// Networks like "10.0.0.0/8"; an address alone is the network that holds only itself.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| network(text).map_err(serde::de::Error::custom)).collect()
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    text.parse().map_err(|_| format!("{text:?} is not an address, nor a network like \"10.0.0.0/8\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_networks_or_addresses() {
+        let check = |text: &str, peer: &str, inside: bool| {
+            let network = network(text).expect("a network");
+            let peer: IpAddr = peer.parse().expect("an address");
+            assert_eq!(network.contains(&peer), inside, "{text} {peer}");
+        };
+        check("10.0.0.0/8", "10.9.8.7", true);
+        check("10.0.0.0/8", "11.0.0.1", false);
+        check("10.1.2.3/8", "10.9.8.7", true);
+        check("0.0.0.0/0", "1.2.3.4", true);
+        check("::1", "::1", true);
+        check("10.0.0.0/8", "::1", false);
+        for text in ["10.0.0.0/99", "10.0.0", "", "host", "::/129"] {
+            assert!(network(text).expect_err(text).contains(text), "{text}");
+        }
+    }
+}
