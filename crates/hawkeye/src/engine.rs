@@ -15,7 +15,7 @@
 use crate::clock;
 use crate::handover::{alarm_id, lock};
 use crate::judges::{Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
-use crate::role::alarm::queue::EventQueue;
+use events::EventQueue;
 use judge::Judge;
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use prometheus_client::metrics::histogram::Histogram;

@@ -10,8 +10,8 @@
 
 use crate::clock;
 use crate::metrics::{push_counter, push_gauge};
-use crate::role::alarm::queue::{Closing, EventQueue, What};
 use crate::role::alarm::why;
+use events::{Closing, EventQueue, What};
 use judge::{Joins, RuleId, Semantics};
 use model::{Event, SeriesKey};
 use prometheus_client::metrics::histogram::Histogram;

@@ -14,7 +14,7 @@
 use crate::clock;
 use crate::handover::{Handover, alarm_id, lock};
 use crate::metrics::push_gauge;
-use crate::role::alarm::queue::EventQueue;
+use events::EventQueue;
 use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -19,10 +19,10 @@ use crate::memory::{Memory, Size, resident_bytes};
 use crate::metrics::{Metrics, push_counter, push_gauge};
 use crate::pressure::Pressure;
 use crate::role::agent::AgentConfig;
-use crate::role::alarm::queue::{EventQueue, Recovered};
 use crate::role::graph::index::Index;
 use crate::{clock, growth, pprof};
 use anyhow::{Context, Result, bail};
+use events::{EventQueue, Recovered};
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -264,7 +264,12 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
 
 /// With the alarms that are open.
 fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
-    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
+    let fsync = match config.graph.fsync {
+        Fsync::Always => events::Fsync::Always,
+        Fsync::Second => events::Fsync::EverySecond,
+        Fsync::Never => events::Fsync::Never,
+    };
+    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), fsync, clock::now())
         .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
     Ok((Arc::new(queue), recovered))
 }

@@ -2,9 +2,9 @@
 //!
 //! Invariants: labels are kinds and results from the code, never texts from outside.
 
-use super::queue::EventQueue;
 use crate::metrics::{Metrics, push_counter, push_gauge};
 use crate::portal::delivery::Kind;
+use events::EventQueue;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -15,9 +15,9 @@ mod cursor;
 
 use crate::metrics::{Metrics, push_counter, push_gauge};
 use crate::redis_url::RedisUrl;
-use crate::role::alarm::queue::{Consumer, EventQueue, Queued, What};
 use anyhow::{Context, Result};
 use cursor::CursorFile;
+use events::{Consumer, EventQueue, Queued, What};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
 use std::collections::VecDeque;

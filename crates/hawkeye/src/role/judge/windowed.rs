@@ -14,7 +14,7 @@ use crate::judges::{Home, Judges, WhyGone};
 use crate::memory::forget_unused_code;
 use crate::metrics::{Metrics, push_gauge};
 use crate::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
-use crate::role::alarm::queue::EventQueue;
+use events::EventQueue;
 use judge::{Judge, Room, Taken, Windows};
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
