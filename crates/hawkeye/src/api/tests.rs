@@ -7,10 +7,10 @@ mod rules;
 use super::*;
 use crate::portal::user::{self, Profile};
 use crate::portal::{password, session};
-use crate::role::alarm::queue::EventQueue;
 use anyhow::Result;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use events::EventQueue;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -38,7 +38,7 @@ fn engine(dir: &std::path::Path) -> Result<Arc<Engine>> {
     const SHARDS: usize = 1;
     let options = store::Options { dir: dir.join("store"), shard_count: SHARDS, ..store::Options::default() };
     let (store, _) = store::Store::open(options, crate::clock::now())?;
-    let (queue, _) = EventQueue::open(&dir.join("events"), crate::config::Fsync::Never)?;
+    let (queue, _) = EventQueue::open(&dir.join("events"), events::Fsync::Never, crate::clock::now())?;
     Ok(Arc::new(Engine::new(store, SHARDS, judge::Options::default(), Some(Arc::new(queue)))))
 }
 

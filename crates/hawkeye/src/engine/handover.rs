@@ -10,7 +10,7 @@
 
 use crate::clock;
 use crate::engine::why;
-use crate::role::alarm::queue::{Closing, EventQueue, What};
+use events::{Closing, EventQueue, What};
 use judge::{Joins, RuleId, Semantics};
 use metrics::Figures;
 use model::{Event, SeriesKey};

@@ -483,15 +483,15 @@ fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Fsync;
-    use crate::role::alarm::queue::EventQueue;
+    use events::EventQueue;
+    use events::Fsync;
     use std::sync::mpsc;
     use std::time::Duration;
 
     fn ingest(dir: &std::path::Path, budget: u64) -> Ingest {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, clock::now()).expect("a store");
-        let queue = EventQueue::open(&dir.join("events"), Fsync::Never).expect("a queue").0;
+        let queue = EventQueue::open(&dir.join("events"), Fsync::Never, clock::now()).expect("a queue").0;
         let engine = Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue)));
         Ingest::new(Arc::new(engine), Arc::new(Pressure::new(budget, clock::now())), 30, 300, &Metrics::new())
     }

@@ -13,7 +13,7 @@
 
 use crate::clock;
 use crate::engine::handover::{Handover, alarm_id, lock};
-use crate::role::alarm::queue::EventQueue;
+use events::EventQueue;
 use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};

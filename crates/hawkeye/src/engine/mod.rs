@@ -23,7 +23,7 @@ pub mod why;
 pub mod windowed;
 
 use crate::clock;
-use crate::role::alarm::queue::EventQueue;
+use events::EventQueue;
 use handover::{alarm_id, lock};
 use judge::Judge;
 use judges::{Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};

@@ -1,6 +1,6 @@
 use super::*;
-use crate::config::Fsync;
-use crate::role::alarm::queue::{Options, What};
+use events::Fsync;
+use events::{Options, What};
 use judge::Semantics;
 use model::{Status, Strategy};
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ fn push(engine: &Engine, host: &str) {
     engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW, Instant::now()).expect("append");
 }
 
-fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<crate::role::alarm::queue::Queued> {
+fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<events::Queued> {
     let mut out = Vec::new();
     queue.consumer(cursor).read(usize::MAX / 2, &mut out).expect("readable");
     out
@@ -52,7 +52,7 @@ fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<crate::role::alarm::queue::
 /// A queue that is full, until [`make_room`] is called.
 fn full_queue(dir: &std::path::Path) -> Arc<EventQueue> {
     let options = Options { fsync: Fsync::Never, segment_bytes: 300, bytes_max: 4000 };
-    let queue = Arc::new(EventQueue::open_with(&dir.join("events"), options).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open_with(&dir.join("events"), options, NOW).expect("a queue").0);
     let strategy = rules().hosts["h"][0].clone();
     let (rule, endpoint, tags) = (model::EventRule::Strategy(strategy), "filler".to_string(), String::new());
     let filler = Event {
@@ -129,7 +129,7 @@ fn series_that_were_created_or_changed_are_told_once_and_only_so_many() {
 #[test]
 fn a_batch_whose_series_was_removed_on_its_way_is_to_be_sent_again() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = engine(dir.path(), &queue);
     let key = |endpoint| SeriesKey { endpoint, metric: "m", tags: Tags::EMPTY };
     let ids = ["gone", "h"].map(|host| engine.create(key(host), CounterType::Gauge, 60).expect("a series"));
@@ -149,7 +149,7 @@ fn a_batch_whose_series_was_removed_on_its_way_is_to_be_sent_again() {
 fn rules_reach_more_series_than_one_slice_holds() {
     const HOSTS: usize = SLICE + 2;
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = engine(dir.path(), &queue);
     let rules = rules();
     let mut hosts = HashMap::new();
@@ -167,7 +167,7 @@ fn rules_reach_more_series_than_one_slice_holds() {
 #[test]
 fn a_silent_series_takes_its_bindings_and_alarms_along_and_gets_rules_when_it_wakes() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = engine(dir.path(), &queue);
     push(&engine, "h");
     let later = NOW + 3 * 86_400;
@@ -194,13 +194,13 @@ fn a_silent_series_takes_its_bindings_and_alarms_along_and_gets_rules_when_it_wa
 #[test]
 fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let first = engine(dir.path(), &queue);
     push(&first, "h");
     drop((first, queue));
     // The portal changed, and the process ended before it told the queue.
     std::fs::remove_dir_all(dir.path().join("store")).expect("removable");
-    let (queue, recovered) = EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue");
+    let (queue, recovered) = EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue");
     let queue = Arc::new(queue);
     engine(dir.path(), &queue).restore(&recovered.open_problems);
     let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
@@ -215,7 +215,7 @@ fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
 #[test]
 fn a_rule_that_goes_is_closed_silently_under_open_falcon() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let options = store::Options { dir: dir.path().join("store"), shard_count: 1, ..store::Options::default() };
     let (store, _) = store::Store::open(options, NOW).expect("a store");
     let options = judge::Options { semantics: Semantics::OpenFalcon, ..judge::Options::default() };
@@ -234,7 +234,7 @@ fn a_rule_that_goes_is_closed_silently_under_open_falcon() {
 #[test]
 fn silence_is_found_by_the_clock() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let start = |open: &[Event]| {
         let options = store::Options { dir: dir.path().join("store"), shard_count: 8, ..store::Options::default() };
         let (store, _) = store::Store::open(options, NOW).expect("a store");
@@ -296,7 +296,7 @@ fn told(queue: &Arc<EventQueue>) -> Vec<(Status, i64, String)> {
 #[test]
 fn series_of_different_shards_make_one_alarm_over_restarts() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = joined_engine(dir.path(), &queue);
     // Ids in groups of 256 share a shard.
     let key = |number: usize| format!("filler{number}");
@@ -326,7 +326,7 @@ fn series_of_different_shards_make_one_alarm_over_restarts() {
 #[test]
 fn events_of_a_joined_alarm_keep_their_order_between_threads() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = joined_engine(dir.path(), &queue);
     push_at(&engine, "m", NOW, 9.0);
     (0..256).for_each(|number| push_at(&engine, &format!("filler{number}"), NOW, 1.0));

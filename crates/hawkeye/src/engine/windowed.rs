@@ -12,8 +12,8 @@
 use crate::engine::handover::{LATENCY_HELP, alarm_id, lock};
 use crate::engine::judges::{Home, Judges, WhyGone};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
-use crate::role::alarm::queue::EventQueue;
 use crate::watch::memory::forget_unused_code;
+use events::EventQueue;
 use judge::{Judge, Room, Taken, Windows};
 use metrics::{Figures, Metrics};
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};

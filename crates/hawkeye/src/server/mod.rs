@@ -18,12 +18,12 @@ use crate::config::{Config, Fsync, Mode, Semantics};
 use crate::engine::Engine;
 use crate::engine::growth;
 use crate::engine::pressure::Pressure;
-use crate::role::alarm::queue::{EventQueue, Recovered};
 use crate::role::graph::index::Index;
 use crate::watch::memory::{Memory, Size};
 use crate::watch::pprof;
 use agent::AgentConfig;
 use anyhow::{Context, Result, bail};
+use events::{EventQueue, Recovered};
 use metrics::{Metrics, resident_bytes};
 use std::path::Path;
 use std::sync::Arc;
@@ -266,7 +266,12 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
 
 /// With the alarms that are open.
 fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
-    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), config.graph.fsync)
+    let fsync = match config.graph.fsync {
+        Fsync::Always => events::Fsync::Always,
+        Fsync::Second => events::Fsync::EverySecond,
+        Fsync::Never => events::Fsync::Never,
+    };
+    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), fsync, clock::now())
         .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
     Ok((Arc::new(queue), recovered))
 }

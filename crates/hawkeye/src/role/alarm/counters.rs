@@ -2,8 +2,8 @@
 //!
 //! Invariants: labels are kinds and results from the code, never texts from outside.
 
-use super::queue::EventQueue;
 use crate::portal::delivery::Kind;
+use events::EventQueue;
 use metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -10,8 +10,6 @@
 //! Memory: one batch of events, the attempts under way, one small record per failing or busy target.
 //! Compat: spec/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx is a failure.
 
-pub mod queue;
-
 mod counters;
 mod deliver;
 mod intake;
@@ -26,10 +24,10 @@ use crate::watch::memory;
 use anyhow::{Context, Result};
 use counters::Counters;
 use deliver::{Deliverer, Limits};
+use events::EventQueue;
 use intake::Intake;
 use metrics::Metrics;
 use plan::Channels;
-use queue::EventQueue;
 use send::Sender;
 use std::net::SocketAddr;
 use std::sync::Arc;

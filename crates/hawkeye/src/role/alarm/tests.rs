@@ -1,13 +1,13 @@
 //! The whole role against receivers in the test: what arrives, in which order, and what a crash costs.
 
 use super::counters::Ended;
-use super::queue::{Options, What};
 use super::*;
-use crate::config::Fsync;
 use crate::portal::alarm::{CaseFilter, cases};
 use crate::portal::delivery::Kind;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use events::Fsync;
+use events::{Options, What};
 use model::{Event, EventRule, Status, Strategy, Template};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -58,7 +58,7 @@ async fn site() -> Site {
 
 fn open_queue(dir: &tempfile::TempDir) -> Arc<EventQueue> {
     let options = Options { fsync: Fsync::Never, ..Options::default() };
-    Arc::new(EventQueue::open_with(&dir.path().join("events"), options).expect("a queue").0)
+    Arc::new(EventQueue::open_with(&dir.path().join("events"), options, crate::clock::now()).expect("a queue").0)
 }
 
 impl Site {
@@ -544,7 +544,9 @@ async fn old_events_are_deleted_in_batches() {
 async fn a_storm_is_stored_in_order_and_its_segments_are_deleted() {
     let mut site = site().await;
     let options = Options { fsync: Fsync::Never, segment_bytes: 4000, ..Options::default() };
-    site.queue = Arc::new(EventQueue::open_with(&site.dir.path().join("storm"), options).expect("a queue").0);
+    site.queue = Arc::new(
+        EventQueue::open_with(&site.dir.path().join("storm"), options, crate::clock::now()).expect("a queue").0,
+    );
     for step in 1..=500 {
         site.queue.append(&[event(0, "a", Status::Problem, step)]).expect("append");
     }

@@ -2,12 +2,11 @@
 //! what a start puts back.
 
 use super::*;
-use crate::config::Fsync;
 use crate::engine::Engine;
 use crate::engine::windowed::{Options, Windowed};
-use crate::role::alarm::queue::{EventQueue, What};
 use axum::body::Body;
 use axum::http::Request;
+use events::{EventQueue, Fsync, What};
 use metrics::Metrics;
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use net::gob::testing::exchange;
@@ -32,7 +31,7 @@ struct World {
 }
 
 fn start(dir: tempfile::TempDir, rules: &Rules, judge: judge::Options, series_max: usize) -> World {
-    let (queue, recovered) = EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue");
+    let (queue, recovered) = EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue");
     let queue = Arc::new(queue);
     let options = Options { judge, series_max, future_max_s: 300, silent_after_s: 7 * 86_400, queue_waits: false };
     let windowed = Arc::new(Windowed::new(options, queue.clone(), &Metrics::new()));
@@ -78,7 +77,7 @@ impl World {
     fn told(&self) -> Vec<String> {
         let mut out = Vec::new();
         self.queue.consumer(0).read(usize::MAX / 2, &mut out).expect("readable");
-        let text = |queued: crate::role::alarm::queue::Queued| match queued.what {
+        let text = |queued: events::Queued| match queued.what {
             What::Event(event) => {
                 let closed = event.explanation.as_ref().map_or("", |explanation| &explanation.closed);
                 format!("{} {} {} {closed}", event.status.as_str(), event.time - NOW, event.key().counter())
@@ -251,7 +250,7 @@ async fn a_whole_server_takes_the_items_of_both_doors() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = store::Options { dir: dir.path().join("store"), shard_count: 2, ..store::Options::default() };
     let (store, _) = store::Store::open(options, NOW).expect("a store");
-    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never).expect("a queue").0);
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = Arc::new(Engine::new(store, 2, judge::Options::default(), Some(queue.clone())));
     engine.load(&rules(&[strategy(1, "m", "all(#1)")]), &gone);
     let pressure = Arc::new(crate::engine::pressure::Pressure::new(u64::MAX, 0));

@@ -14,9 +14,9 @@
 mod cursor;
 
 use crate::config::RedisUrl;
-use crate::role::alarm::queue::{Consumer, EventQueue, Queued, What};
 use anyhow::{Context, Result};
 use cursor::CursorFile;
+use events::{Consumer, EventQueue, Queued, What};
 use metrics::Metrics;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};

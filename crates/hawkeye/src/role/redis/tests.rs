@@ -1,8 +1,8 @@
 //! Against a server in this process that speaks as much RESP as is needed, and breaks where it is told to.
 
 use super::*;
-use crate::config::Fsync;
-use crate::role::alarm::queue::{Closing, Options};
+use events::Fsync;
+use events::{Closing, Options};
 use model::{Event, EventRule, Expression, Status, Strategy};
 use proptest::prelude::{Just, ProptestConfig, Strategy as _, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::BTreeMap;
@@ -191,7 +191,7 @@ fn numbers(list: &[String]) -> Vec<i64> {
 
 fn open_queue(dir: &Path) -> Arc<EventQueue> {
     let options = Options { fsync: Fsync::Never, segment_bytes: 4000, bytes_max: 1 << 20 };
-    Arc::new(EventQueue::open_with(&dir.join("events"), options).expect("a queue").0)
+    Arc::new(EventQueue::open_with(&dir.join("events"), options, crate::clock::now()).expect("a queue").0)
 }
 
 struct Running {

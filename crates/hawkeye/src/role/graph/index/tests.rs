@@ -4,7 +4,7 @@
 use super::tables::{Freshness, Series, Tables, Written};
 use super::*;
 use crate::config::MysqlUrl;
-use crate::role::alarm::queue::EventQueue;
+use events::EventQueue;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, MySqlConnection, Row};
 use tokio::sync::{Mutex, MutexGuard};
@@ -243,7 +243,8 @@ impl Bench {
         let dir = tempfile::tempdir().expect("a directory");
         let options = store::Options { dir: dir.path().join("store"), shard_count: 1, ..store::Options::default() };
         let (store, _) = store::Store::open(options, clock::now()).expect("a store");
-        let queue = EventQueue::open(&dir.path().join("events"), crate::config::Fsync::Never).expect("a queue").0;
+        let queue =
+            EventQueue::open(&dir.path().join("events"), events::Fsync::Never, clock::now()).expect("a queue").0;
         let engine = Arc::new(Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue))));
         Bench { dir, engine, url, index: Index::default() }
     }

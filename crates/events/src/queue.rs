@@ -29,38 +29,34 @@
 //! Memory: an open problem costs one entry of [`Place`] (about 60 bytes), not its text; the write buffer shrinks to
 //! [`BUFFER_KEEP`]; a consumer holds one record at most. On disk: [`Options::bytes_max`], past which an append fails.
 
-mod consumer;
-mod entry;
-mod readers;
-mod record;
-mod recovery;
-mod segment;
-
-pub use consumer::Consumer;
-pub use entry::{Closing, Queued, What};
-pub use readers::Lag;
-pub use recovery::Recovered;
-
-use crate::config::Fsync;
-use anyhow::{Context, Result};
-use entry::{AlarmKey, Entry, closing_event, push_entry};
+use crate::Consumer;
+use crate::entry::{AlarmKey, Closing, Entry, What, closing_event, push_entry};
+use crate::readers::{Lag, Readers, Runs};
+use crate::record::{Place, parse_record};
+use crate::recovery::{Recovered, Recovery, in_order};
+use crate::segment::{BUFFER_KEEP, Segment, create_segment, cut_tail, list_segments, open_segment, segment_path, told};
 use model::{Event, Status};
-use readers::{Readers, Runs};
-use record::{Place, parse_record};
-use recovery::{Recovery, in_order};
-use segment::{BUFFER_KEEP, Segment, create_segment, cut_tail, list_segments, open_segment, segment_path};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
 use stdx::Ledger;
+
+/// When what was appended is forced to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before an append returns.
+    Always,
+    /// By [`EventQueue::sync`], which is to be called each second.
+    EverySecond,
+    /// Whenever the operating system does, and at a stop.
+    Never,
+}
 
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// `Always`: an append is on the disk when it returns. `Second`: the engine calls [`EventQueue::sync`] each second.
     pub fsync: Fsync,
     /// A segment that holds more events than this (bytes, and more than its snapshot) is followed by a new one.
     pub segment_bytes: u64,
@@ -71,7 +67,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fsync: Fsync::Second, segment_bytes: 4 << 20, bytes_max: 1 << 30 }
+        Options { fsync: Fsync::EverySecond, segment_bytes: 4 << 20, bytes_max: 1 << 30 }
     }
 }
 
@@ -85,16 +81,16 @@ pub struct Stats {
 }
 
 pub struct EventQueue {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     options: Options,
     state: Mutex<State>,
     /// The highest sequence number that the files held when the queue was opened.
     end_when_opened: u64,
 }
 
-struct State {
+pub(crate) struct State {
     /// Oldest first; the last one is appended to.
-    segments: VecDeque<Segment>,
+    pub(crate) segments: VecDeque<Segment>,
     file: Arc<File>,
     next_seq: u64,
     readers: Readers,
@@ -112,27 +108,26 @@ struct State {
 const _: () = assert!(size_of::<(AlarmKey, Place)>() <= 64);
 
 impl EventQueue {
-    /// Opens the queue in `dir`, creating it.
-    pub fn open(dir: &Path, fsync: Fsync) -> Result<(EventQueue, Recovered)> {
-        EventQueue::open_with(dir, Options { fsync, ..Options::default() })
+    /// Opens the queue in `dir`, creating it. `now` is in Unix seconds: sequence numbers go on above it.
+    pub fn open(dir: &Path, fsync: Fsync, now: i64) -> io::Result<(EventQueue, Recovered)> {
+        EventQueue::open_with(dir, Options { fsync, ..Options::default() }, now)
     }
 
-    pub fn open_with(dir: &Path, options: Options) -> Result<(EventQueue, Recovered)> {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    pub fn open_with(dir: &Path, options: Options, now: i64) -> io::Result<(EventQueue, Recovered)> {
+        std::fs::create_dir_all(dir).map_err(told("cannot create", dir))?;
         let mut recovery = Recovery::default();
         let mut segments = VecDeque::new();
         for (path, first_seq) in list_segments(dir)? {
             recovery.end_of_last_as_damage();
             segments.push_back(recovery.read_segment(&path, first_seq)?);
         }
-        let next_seq = recovery.next_seq.max(seq_of_clock());
+        let next_seq = recovery.next_seq.max(first_seq_at(now));
         let mut found = std::mem::take(&mut recovery.found);
         let (segment, file, open) = match segments.back().copied() {
             Some(last) if recovery.snapshot_whole => {
                 let file = open_segment(dir, last.first_seq)?;
-                found.torn_bytes_cut = cut_tail(&file, last.end).with_context(|| {
-                    format!("cannot cut the torn end of {}", segment_path(dir, last.first_seq).display())
-                })?;
+                found.torn_bytes_cut = cut_tail(&file, last.end)
+                    .map_err(told("cannot cut the torn end of", &segment_path(dir, last.first_seq)))?;
                 segments.pop_back();
                 (last, file, recovery.open.iter().map(|(key, found)| (*key, found.place)).collect())
             }
@@ -143,7 +138,7 @@ impl EventQueue {
                 let records = in_order(&recovery.open);
                 let mut records = records.into_iter().map(|(key, found)| Ok((key, found.record.clone())));
                 create_segment(dir, next_seq, options.fsync, &mut records)
-                    .with_context(|| format!("cannot start a new event segment in {}", dir.display()))?
+                    .map_err(told("cannot start a new event segment in", dir))?
             }
         };
         segments.push_back(segment);
@@ -211,7 +206,6 @@ impl EventQueue {
     }
 
     /// Reads without being waited for.
-    #[cfg(test)]
     pub fn consumer(self: &Arc<Self>, cursor: u64) -> Consumer {
         Consumer::new(self.clone(), cursor)
     }
@@ -306,7 +300,7 @@ impl EventQueue {
         self.options.bytes_max
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the queue")
     }
 
@@ -383,7 +377,7 @@ impl EventQueue {
         parsed.inspect_err(|error| tracing::error!(id = closing.id, error, "cannot read the alarm that is closed")).ok()
     }
 
-    fn has_segment(&self, first_seq: u64) -> bool {
+    pub(crate) fn has_segment(&self, first_seq: u64) -> bool {
         self.lock().segments.iter().any(|segment| segment.first_seq == first_seq)
     }
 
@@ -509,17 +503,13 @@ impl State {
         self.runs.forget_before(self.segments.front().map_or(0, |segment| segment.first_seq));
     }
 
-    fn last(&self) -> Segment {
+    pub(crate) fn last(&self) -> Segment {
         *self.segments.back().expect("a queue always has a last segment")
     }
 }
 
-/// Sequence numbers of a new process start here, above all that an earlier one can have given.
-fn seq_of_clock() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+/// Where the sequence numbers of a process start that opens the queue at `now`: above all that an earlier one can have given.
+pub(crate) fn first_seq_at(now: i64) -> u64 {
     // A process would have to make a million events a second over its whole life to pass the next one's start.
-    now << 20
+    u64::try_from(now).unwrap_or(0) << 20
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,13 +4,13 @@
 //! follows it is read; nothing in a file can stop the opening but a format of the future.
 //! Memory: one segment and the events of the open problems, until the judge has taken them.
 
-use super::entry::AlarmKey;
-use super::readers::Runs;
-use super::record::{EVENT, FORGET, OPEN, Place, Record, SNAPSHOT_END, find_record, parse_record};
-use super::segment::{MAGIC, Segment};
-use anyhow::{Context, Result, bail};
+use crate::entry::AlarmKey;
+use crate::readers::Runs;
+use crate::record::{EVENT, FORGET, OPEN, Place, Record, SNAPSHOT_END, find_record, parse_record};
+use crate::segment::{MAGIC, Segment, told};
 use model::{Event, Status};
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    pub(super) fn tell(&self, dir: &Path) {
+    pub(crate) fn tell(&self, dir: &Path) {
         if self.torn_bytes_cut > 0 {
             tracing::warn!(dir = %dir.display(), bytes = self.torn_bytes_cut, "cut off an unfinished write of events");
         }
@@ -48,41 +48,40 @@ pub struct Damage {
 }
 
 #[derive(Clone)]
-pub(super) struct FoundProblem {
-    pub(super) seq: u64,
-    pub(super) place: Place,
-    pub(super) record: Vec<u8>,
-    pub(super) event: Event,
+pub(crate) struct FoundProblem {
+    pub(crate) seq: u64,
+    pub(crate) place: Place,
+    pub(crate) record: Vec<u8>,
+    pub(crate) event: Event,
 }
 
 /// Reads all segments in order and follows the alarms' states.
 #[derive(Default)]
-pub(super) struct Recovery {
-    pub(super) open: HashMap<AlarmKey, FoundProblem>,
-    pub(super) found: Recovered,
-    pub(super) next_seq: u64,
+pub(crate) struct Recovery {
+    pub(crate) open: HashMap<AlarmKey, FoundProblem>,
+    pub(crate) found: Recovered,
+    pub(crate) next_seq: u64,
     /// Which sequence numbers were given.
-    pub(super) runs: Runs,
+    pub(crate) runs: Runs,
     /// Of the segment read last.
-    pub(super) snapshot_whole: bool,
+    pub(crate) snapshot_whole: bool,
     /// What is not a record at the end of the segment read last: torn, if no segment follows.
     last_end: Option<Damage>,
 }
 
 impl Recovery {
-    pub(super) fn end_of_last_as_damage(&mut self) {
+    pub(crate) fn end_of_last_as_damage(&mut self) {
         self.found.damaged.extend(self.last_end.take());
     }
 
-    pub(super) fn read_segment(&mut self, path: &Path, first_seq: u64) -> Result<Segment> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    pub(crate) fn read_segment(&mut self, path: &Path, first_seq: u64) -> io::Result<Segment> {
+        let bytes = std::fs::read(path).map_err(told("cannot read", path))?;
         if bytes.len() >= MAGIC.len() && bytes[..7] == MAGIC[..7] && bytes[7] != MAGIC[7] {
-            bail!(
-                "{} has format {}, this program knows {}: run the newer program that wrote it",
-                path.display(),
-                bytes[7],
-                MAGIC[7]
-            );
+            let (path, found, known) = (path.display(), bytes[7], MAGIC[7]);
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                format!("{path} has format {found}, this program knows {known}: run the newer program that wrote it"),
+            ));
         }
         self.next_seq = self.next_seq.max(first_seq);
         self.snapshot_whole = false;
@@ -133,7 +132,7 @@ impl Recovery {
 }
 
 /// Follows one record; false when it is not understood.
-pub(super) fn apply(open: &mut HashMap<AlarmKey, FoundProblem>, record: &Record<'_>, whole: &[u8], at: usize) -> bool {
+pub(crate) fn apply(open: &mut HashMap<AlarmKey, FoundProblem>, record: &Record<'_>, whole: &[u8], at: usize) -> bool {
     let Ok(text) = std::str::from_utf8(record.payload) else { return false };
     match record.kind {
         EVENT | OPEN => {}
@@ -153,7 +152,7 @@ pub(super) fn apply(open: &mut HashMap<AlarmKey, FoundProblem>, record: &Record<
     true
 }
 
-pub(super) fn in_order(open: &HashMap<AlarmKey, FoundProblem>) -> Vec<(AlarmKey, &FoundProblem)> {
+pub(crate) fn in_order(open: &HashMap<AlarmKey, FoundProblem>) -> Vec<(AlarmKey, &FoundProblem)> {
     let sorted: BTreeMap<_, _> = open.iter().map(|(key, found)| (found.seq, (*key, found))).collect();
     sorted.into_values().collect()
 }

@@ -3,7 +3,7 @@
 //! Invariants: an alarm is named by its event id; what closes an alarm with a reason is an event with the values of the
 //! PROBLEM that it ends.
 
-use super::record::{EVENT, FORGET, Place, Record, push_record};
+use crate::record::{EVENT, FORGET, Place, Record, push_record};
 use model::{Event, Explanation, Status};
 use std::io::{self, ErrorKind};
 
@@ -35,7 +35,7 @@ pub struct Closing {
 
 /// A [`What`] that is borrowed from whoever appends it.
 #[derive(Clone, Copy)]
-pub(super) enum Entry<'a> {
+pub(crate) enum Entry<'a> {
     Event(&'a Event),
     Closed(&'a str),
     Over(&'a Closing),
@@ -43,7 +43,7 @@ pub(super) enum Entry<'a> {
 
 /// An event id (`s_12_<md5>`) in 25 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) struct AlarmKey {
+pub(crate) struct AlarmKey {
     md5: u128,
     rule: i64,
     of_strategy: bool,
@@ -59,7 +59,7 @@ impl What {
         }
     }
 
-    pub(super) fn as_entry(&self) -> Entry<'_> {
+    pub(crate) fn as_entry(&self) -> Entry<'_> {
         match self {
             What::Event(event) => Entry::Event(event),
             What::Closed(id) => Entry::Closed(id),
@@ -69,7 +69,7 @@ impl What {
 }
 
 impl Entry<'_> {
-    pub(super) fn key(&self) -> io::Result<AlarmKey> {
+    pub(crate) fn key(&self) -> io::Result<AlarmKey> {
         match self {
             Entry::Event(event) => AlarmKey::parse(&event.id()),
             Entry::Closed(id) => AlarmKey::parse(id),
@@ -79,7 +79,7 @@ impl Entry<'_> {
 }
 
 impl AlarmKey {
-    pub(super) fn parse(id: &str) -> io::Result<AlarmKey> {
+    pub(crate) fn parse(id: &str) -> io::Result<AlarmKey> {
         let mut parts = id.splitn(3, '_');
         let (kind, rule, md5) = (parts.next(), parts.next(), parts.next());
         let key = match (kind, rule.and_then(|rule| rule.parse().ok()), md5) {
@@ -96,7 +96,7 @@ impl AlarmKey {
 
 impl Record<'_> {
     /// What an EVENT or a FORGET says.
-    pub(super) fn what(&self) -> Result<What, String> {
+    pub(crate) fn what(&self) -> Result<What, String> {
         let text = std::str::from_utf8(self.payload).map_err(|error| error.to_string())?;
         match self.kind {
             FORGET => Ok(What::Closed(text.to_string())),
@@ -106,7 +106,7 @@ impl Record<'_> {
 }
 
 /// What ends a PROBLEM when nothing recovered: its own values, as nobody has others.
-pub(super) fn closing_event(problem: Event, closing: &Closing) -> Event {
+pub(crate) fn closing_event(problem: Event, closing: &Closing) -> Event {
     let rule_version = problem.explanation.map_or_else(|| problem.rule.version(), |before| before.rule_version);
     let explanation = Explanation { rule_version, closed: closing.reason.clone(), terms: Vec::new() };
     Event {
@@ -119,7 +119,7 @@ pub(super) fn closing_event(problem: Event, closing: &Closing) -> Event {
 }
 
 /// `json` is scratch.
-pub(super) fn push_entry(buffer: &mut Vec<u8>, seq: u64, entry: &Entry<'_>, json: &mut String) -> io::Result<Place> {
+pub(crate) fn push_entry(buffer: &mut Vec<u8>, seq: u64, entry: &Entry<'_>, json: &mut String) -> io::Result<Place> {
     match entry {
         Entry::Event(event) => {
             json.clear();

@@ -3,36 +3,37 @@
 //! docs/format/events.md draws the bytes. Invariants: a record is whole and its checksum right, or it is none.
 
 use std::io::{self, ErrorKind};
+use stdx::crc32;
 
 /// len and crc.
-pub(super) const HEAD: usize = 8;
+pub(crate) const HEAD: usize = 8;
 
 /// kind and seq.
-pub(super) const BODY_MIN: usize = 9;
+pub(crate) const BODY_MIN: usize = 9;
 
 /// The longest record. Series texts are at most 510 bytes and notes 1,024; JSON escapes can make six bytes of one.
-pub(super) const RECORD_MAX: usize = 256 << 10;
+pub(crate) const RECORD_MAX: usize = 256 << 10;
 
-pub(super) const EVENT: u8 = 1;
-pub(super) const OPEN: u8 = 2;
-pub(super) const SNAPSHOT_END: u8 = 3;
-pub(super) const FORGET: u8 = 4;
+pub(crate) const EVENT: u8 = 1;
+pub(crate) const OPEN: u8 = 2;
+pub(crate) const SNAPSHOT_END: u8 = 3;
+pub(crate) const FORGET: u8 = 4;
 
 /// Where the last PROBLEM of an open alarm lies in the last segment: the whole record.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub(super) at: u32,
-    pub(super) len: u32,
+pub(crate) struct Place {
+    pub(crate) at: u32,
+    pub(crate) len: u32,
 }
 
-pub(super) struct Record<'a> {
-    pub(super) kind: u8,
-    pub(super) seq: u64,
-    pub(super) payload: &'a [u8],
+pub(crate) struct Record<'a> {
+    pub(crate) kind: u8,
+    pub(crate) seq: u64,
+    pub(crate) payload: &'a [u8],
 }
 
 /// Fails only for what is too long, and then leaves `buffer` as it was.
-pub(super) fn push_record(buffer: &mut Vec<u8>, kind: u8, seq: u64, payload: &[u8]) -> io::Result<Place> {
+pub(crate) fn push_record(buffer: &mut Vec<u8>, kind: u8, seq: u64, payload: &[u8]) -> io::Result<Place> {
     let len = BODY_MIN + payload.len();
     if HEAD + len > RECORD_MAX {
         return Err(io::Error::new(
@@ -46,14 +47,14 @@ pub(super) fn push_record(buffer: &mut Vec<u8>, kind: u8, seq: u64, payload: &[u
     buffer.push(kind);
     buffer.extend_from_slice(&seq.to_le_bytes());
     buffer.extend_from_slice(payload);
-    let crc = crc32fast::hash(&buffer[at + HEAD..]);
+    let crc = crc32(&[&buffer[at + HEAD..]]);
     buffer[at + 4..at + HEAD].copy_from_slice(&crc.to_le_bytes());
     // A buffer holds one batch or one snapshot record: below 4 GiB as the segment is.
     Ok(Place { at: at as u32, len: (HEAD + len) as u32 })
 }
 
 /// The whole and intact record at `at`, with the place behind it.
-pub(super) fn parse_record(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
+pub(crate) fn parse_record(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
     let head = bytes.get(at..at + HEAD)?;
     let len = u32::from_le_bytes(head[..4].try_into().expect("four bytes")) as usize;
     let crc = u32::from_le_bytes(head[4..].try_into().expect("four bytes"));
@@ -62,7 +63,7 @@ pub(super) fn parse_record(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize
     }
     let next = at + HEAD + len;
     let body = bytes.get(at + HEAD..next)?;
-    if crc32fast::hash(body) != crc {
+    if crc32(&[body]) != crc {
         return None;
     }
     let seq = u64::from_le_bytes(body[1..BODY_MIN].try_into().expect("eight bytes"));
@@ -70,6 +71,6 @@ pub(super) fn parse_record(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize
 }
 
 /// The first place from `from` on where a whole record begins.
-pub(super) fn find_record(bytes: &[u8], from: usize) -> Option<usize> {
+pub(crate) fn find_record(bytes: &[u8], from: usize) -> Option<usize> {
     (from..bytes.len()).find(|at| parse_record(bytes, *at).is_some())
 }

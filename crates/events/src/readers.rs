@@ -12,31 +12,31 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-pub(super) struct Reader {
-    pub(super) name: &'static str,
+pub(crate) struct Reader {
+    pub(crate) name: &'static str,
     /// The highest sequence number that it has handled.
-    pub(super) cursor: u64,
+    pub(crate) cursor: u64,
     /// The most bytes of segments that are kept for it alone; without a bound all are kept.
-    pub(super) lag_bytes_max: Option<u64>,
+    pub(crate) lag_bytes_max: Option<u64>,
     /// Records that it lost.
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
     /// Woken by each append.
-    pub(super) appended: Arc<Notify>,
+    pub(crate) appended: Arc<Notify>,
 }
 
 impl Reader {
     /// Whether it has not passed all that lies before the segment that begins with `next_first_seq`.
-    pub(super) fn needs_before(&self, next_first_seq: u64) -> bool {
+    pub(crate) fn needs_before(&self, next_first_seq: u64) -> bool {
         self.cursor.saturating_add(1) < next_first_seq
     }
 }
 
 #[derive(Default)]
-pub(super) struct Readers(pub(super) Vec<Reader>);
+pub(crate) struct Readers(pub(crate) Vec<Reader>);
 
 impl Readers {
     /// The reader of this name; one that is not known yet has handled nothing.
-    pub(super) fn named(&mut self, name: &'static str) -> &mut Reader {
+    pub(crate) fn named(&mut self, name: &'static str) -> &mut Reader {
         let at = self.0.iter().position(|reader| reader.name == name).unwrap_or_else(|| {
             self.0.push(Reader { name, cursor: 0, lag_bytes_max: None, dropped: 0, appended: Arc::default() });
             self.0.len() - 1
@@ -44,7 +44,7 @@ impl Readers {
         &mut self.0[at]
     }
 
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.0.iter().for_each(|reader| reader.appended.notify_one());
     }
 }
@@ -62,10 +62,10 @@ pub struct Lag {
 
 /// The sequence numbers that were given: ranges without a hole, growing.
 #[derive(Default)]
-pub(super) struct Runs(Vec<Range<u64>>);
+pub(crate) struct Runs(Vec<Range<u64>>);
 
 impl Runs {
-    pub(super) fn add(&mut self, given: Range<u64>) {
+    pub(crate) fn add(&mut self, given: Range<u64>) {
         match self.0.last_mut() {
             Some(last) if last.end == given.start => last.end = given.end,
             _ if given.is_empty() => {}
@@ -74,13 +74,13 @@ impl Runs {
     }
 
     /// How many are above `cursor`.
-    pub(super) fn count_above(&self, cursor: u64) -> u64 {
+    pub(crate) fn count_above(&self, cursor: u64) -> u64 {
         let above = |run: &Range<u64>| run.end.saturating_sub(run.start.max(cursor.saturating_add(1)));
         self.0.iter().rev().take_while(|run| run.end > cursor).map(above).sum()
     }
 
     /// Those of segments that are gone count no more.
-    pub(super) fn forget_before(&mut self, first_seq: u64) {
+    pub(crate) fn forget_before(&mut self, first_seq: u64) {
         self.0.retain(|run| run.end > first_seq);
     }
 }

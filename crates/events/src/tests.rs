@@ -1,11 +1,18 @@
-use super::record::{EVENT, RECORD_MAX, push_record};
-use super::recovery::Damage;
-use super::segment::MAGIC;
-use super::*;
-use model::{EventRule, Expression, Strategy, Template};
+use crate::queue::first_seq_at;
+use crate::record::{EVENT, RECORD_MAX, parse_record, push_record};
+use crate::recovery::Damage;
+use crate::segment::{MAGIC, list_segments, segment_path};
+use crate::*;
+use model::{Event, EventRule, Explanation, Expression, Point, Status, Strategy, Template, TermExplanation};
 use proptest::prelude::{Just, ProptestConfig, Strategy as _, any, prop, prop_assert_eq, prop_oneof, proptest};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+/// When queues are opened.
+const NOW: i64 = 1_700_000_000;
 
 const SMALL: Options = Options { fsync: Fsync::Never, segment_bytes: 2000, bytes_max: 1 << 20 };
 
@@ -38,7 +45,7 @@ fn problem(host: u32, time: i64) -> Event {
 }
 
 fn open(dir: &Path, options: Options) -> (Arc<EventQueue>, Recovered) {
-    let (queue, recovered) = EventQueue::open_with(dir, options).expect("the queue opens");
+    let (queue, recovered) = EventQueue::open_with(dir, options, NOW).expect("the queue opens");
     (Arc::new(queue), recovered)
 }
 
@@ -107,7 +114,7 @@ fn what_is_appended_is_read_in_order_also_after_a_restart() {
 fn a_cursor_above_the_queue_hides_no_new_event() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (queue, _) = open(dir.path(), SMALL);
-    let cursor = seq_of_clock() * 2;
+    let cursor = first_seq_at(NOW) * 2;
     let mut consumer = queue.reader("alarm", cursor, None);
     queue.append(&[problem(1, 10)]).expect("append");
     let mut out = Vec::new();
@@ -172,7 +179,7 @@ fn an_event_that_is_not_understood_is_counted_and_passed() {
     drop(queue);
     let path = only_segment(dir.path());
     let mut bytes = std::fs::read(&path).expect("readable");
-    push_record(&mut bytes, EVENT, seq_of_clock() + 100, b"{\"of\":\"another version\"}").expect("short");
+    push_record(&mut bytes, EVENT, first_seq_at(NOW) + 100, b"{\"of\":\"another version\"}").expect("short");
     std::fs::write(&path, &bytes).expect("writable");
     let (queue, recovered) = open(dir.path(), SMALL);
     assert_eq!(recovered.unreadable, 1);
@@ -326,7 +333,7 @@ fn refuses_above_its_bound_and_formats_of_the_future() {
     let mut bytes = std::fs::read(&path).expect("readable");
     bytes[7] = 9;
     std::fs::write(&path, &bytes).expect("writable");
-    let error = format!("{:#}", EventQueue::open(dir.path(), Fsync::Never).err().expect("unknown format"));
+    let error = format!("{:#}", EventQueue::open(dir.path(), Fsync::Never, NOW).err().expect("unknown format"));
     assert!(error.contains("has format 9"), "{error}");
 }
 
@@ -336,8 +343,7 @@ fn refuses_above_its_bound_and_formats_of_the_future() {
 fn a_full_disk_leaves_nothing_half_written() {
     let dir = tempfile::tempdir().expect("temp dir");
     let program = std::env::current_exe().expect("this test's program");
-    let script =
-        "trap '' XFSZ; ulimit -f 16; exec \"$0\" --exact role::alarm::queue::tests::child_with_a_full_disk --ignored";
+    let script = "trap '' XFSZ; ulimit -f 16; exec \"$0\" --exact tests::child_with_a_full_disk --ignored";
     let output = Command::new("sh")
         .args(["-c", script])
         .arg(program)
@@ -555,5 +561,58 @@ fn a_lag_is_counted_over_restarts() {
         cursor = redis.cursor();
         queue.consumed("redis", cursor).expect("delete");
         assert_eq!(queue.lag("redis").records, start * 2 + 2);
+    }
+}
+
+/// Everything that a file can hold, in three segments; `tick` is called behind each append.
+fn write_pinned(queue: &EventQueue, tick: &mut dyn FnMut()) {
+    let term = |text: &str, counter: &str, points: Vec<Point>| TermExplanation {
+        text: text.into(),
+        counter: counter.into(),
+        holds: true,
+        words: "3 of 3 points below 5".into(),
+        points,
+    };
+    let points = vec![Point { time: 5, value: 1.25 }, Point { time: 10, value: -0.5 }];
+    let explanation = Explanation {
+        rule_version: "0123456789abcdef".into(),
+        closed: String::new(),
+        terms: vec![term("all(#3) < 5", "", points), term("diff(#2) of df > 0", "df/mount=/\u{e4}", Vec::new())],
+    };
+    let explained = Event { explanation: Some(Box::new(explanation)), ..problem(2, 20) };
+    let expression =
+        Expression { id: 1, metric: "m".into(), tags: [("a".into(), "b".into())].into(), ..Expression::default() };
+    let by_expression = Event { rule: EventRule::Expression(Arc::new(expression)), ..problem(1, 30) };
+    let over = Closing { id: explained.id(), reason: "the host is in maintenance".into(), time: 50 };
+    queue.append(&[problem(1, 10), explained]).expect("append");
+    tick();
+    queue.append(std::slice::from_ref(&by_expression)).expect("append");
+    tick();
+    queue.append(&[problem(3, 35), event(9, Status::Ok, 36)]).expect("append");
+    tick();
+    queue.append_mixed(&[What::Closed(problem(1, 0).id()), What::Event(problem(4, 40))]).expect("append");
+    tick();
+    queue.append_mixed(&[What::Over(over), What::Event(event(3, Status::Ok, 60))]).expect("append");
+    tick();
+    queue.append(&[problem(5, 70)]).expect("append");
+}
+
+/// testdata/v01 was written by the first version with this script.
+#[test]
+fn the_released_format_is_written_and_read() {
+    let released = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v01");
+    let dir = tempfile::tempdir().expect("temp dir");
+    let options = Options { fsync: Fsync::EverySecond, segment_bytes: 1000, bytes_max: 1 << 20 };
+    write_pinned(&open(dir.path(), options).0, &mut || {});
+    let segments = list_segments(&released).expect("listable");
+    assert_eq!(segments.len(), 3);
+    for path in segments.keys() {
+        let written = dir.path().join(path.file_name().expect("a name"));
+        assert_eq!(
+            std::fs::read(written).expect("written"),
+            std::fs::read(path).expect("pinned"),
+            "{}",
+            path.display()
+        );
     }
 }

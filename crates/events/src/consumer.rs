@@ -3,11 +3,11 @@
 //! Invariants: each record once; a segment that is deleted because its reader lags too far is passed over.
 //! Memory: a buffer of at most [`RECORD_MAX`] bytes, given back when it grew.
 
-use super::EventQueue;
-use super::entry::Queued;
-use super::record::{EVENT, FORGET, RECORD_MAX, find_record, parse_record};
-use super::recovery::Damage;
-use super::segment::{BUFFER_KEEP, segment_path};
+use crate::EventQueue;
+use crate::entry::Queued;
+use crate::record::{EVENT, FORGET, RECORD_MAX, find_record, parse_record};
+use crate::recovery::Damage;
+use crate::segment::{BUFFER_KEEP, segment_path};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -17,21 +17,21 @@ use std::sync::Arc;
 pub struct Consumer {
     queue: Arc<EventQueue>,
     /// The highest sequence number that was read.
-    pub(super) cursor: u64,
+    pub(crate) cursor: u64,
     reading: Option<Reading>,
     buffer: Vec<u8>,
     damaged: Vec<Damage>,
     unreadable: u64,
 }
 
-pub(super) struct Reading {
+pub(crate) struct Reading {
     first_seq: u64,
     file: File,
     at: u64,
 }
 
 impl Consumer {
-    pub(super) fn new(queue: Arc<EventQueue>, cursor: u64) -> Consumer {
+    pub(crate) fn new(queue: Arc<EventQueue>, cursor: u64) -> Consumer {
         Consumer { queue, cursor, reading: None, buffer: Vec::new(), damaged: Vec::new(), unreadable: 0 }
     }
 

@@ -2,52 +2,56 @@
 //!
 //! Invariants: a segment has its name only when its snapshot is complete.
 
-use super::entry::AlarmKey;
-use super::record::{OPEN, Place, SNAPSHOT_END, parse_record, push_record};
-use crate::config::Fsync;
-use anyhow::{Context, Result};
+use crate::Fsync;
+use crate::entry::AlarmKey;
+use crate::record::{OPEN, Place, SNAPSHOT_END, parse_record, push_record};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-pub(super) const MAGIC: &[u8; 8] = b"hkevent\x01";
+pub(crate) const MAGIC: &[u8; 8] = b"hkevent\x01";
 
 /// A batch larger than this is rare; its buffer is given back.
-pub(super) const BUFFER_KEEP: usize = 64 << 10;
+pub(crate) const BUFFER_KEEP: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Segment {
-    pub(super) first_seq: u64,
+pub(crate) struct Segment {
+    pub(crate) first_seq: u64,
     /// Where the snapshot ends and events begin.
-    pub(super) events_at: u64,
-    pub(super) end: u64,
+    pub(crate) events_at: u64,
+    pub(crate) end: u64,
 }
 
-pub(super) fn segment_path(dir: &Path, first_seq: u64) -> PathBuf {
+/// Says in an error what was tried with which file.
+pub(crate) fn told(what: &str, path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+}
+
+pub(crate) fn segment_path(dir: &Path, first_seq: u64) -> PathBuf {
     dir.join(format!("{first_seq:020}.events"))
 }
 
-pub(super) fn list_segments(dir: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+pub(crate) fn list_segments(dir: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
     let mut segments = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
-        let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
+    for entry in std::fs::read_dir(dir).map_err(told("cannot list", dir))? {
+        let path = entry.map_err(told("cannot list", dir))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(first_seq) = name.strip_suffix(".events").and_then(|number| number.parse().ok()) {
             segments.insert(path, first_seq);
         } else if name.ends_with(".tmp") {
-            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            std::fs::remove_file(&path).map_err(told("cannot remove", &path))?;
         }
     }
     Ok(segments)
 }
 
-pub(super) fn open_segment(dir: &Path, first_seq: u64) -> Result<File> {
+pub(crate) fn open_segment(dir: &Path, first_seq: u64) -> io::Result<File> {
     let path = segment_path(dir, first_seq);
-    OpenOptions::new().read(true).write(true).open(&path).with_context(|| format!("cannot open {}", path.display()))
+    OpenOptions::new().read(true).write(true).open(&path).map_err(told("cannot open", &path))
 }
 
-pub(super) fn cut_tail(file: &File, end: u64) -> io::Result<u64> {
+pub(crate) fn cut_tail(file: &File, end: u64) -> io::Result<u64> {
     let torn = file.metadata()?.len().saturating_sub(end);
     if torn > 0 {
         file.set_len(end)?;
@@ -55,10 +59,10 @@ pub(super) fn cut_tail(file: &File, end: u64) -> io::Result<u64> {
     Ok(torn)
 }
 
-pub(super) type Created = (Segment, File, HashMap<AlarmKey, Place>);
+pub(crate) type Created = (Segment, File, HashMap<AlarmKey, Place>);
 
 /// Writes a segment that holds `open` (whole records) as its snapshot. It has its name only when it is complete.
-pub(super) fn create_segment(
+pub(crate) fn create_segment(
     dir: &Path,
     first_seq: u64,
     fsync: Fsync,
@@ -87,7 +91,7 @@ pub(super) fn create_segment(
     }
 }
 
-pub(super) fn write_snapshot(
+pub(crate) fn write_snapshot(
     file: &File,
     open: &mut dyn Iterator<Item = io::Result<(AlarmKey, Vec<u8>)>>,
 ) -> io::Result<(u64, HashMap<AlarmKey, Place>)> {
