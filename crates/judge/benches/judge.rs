@@ -3,7 +3,7 @@
 //! All series have the same few points, which are copied from an array: what is measured is the judge and its own memory,
 //! not the store's chunks.
 
-use judge::{Judge, Options, RuleSet, Window};
+use judge::{Judge, Options, RuleSet, SEATS_MAX, Window};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Strategy, Tags};
 use std::hint::black_box;
 use std::ops::Range;
@@ -60,6 +60,7 @@ fn main() {
         "bound by three (all(#3), max(#5), avg(#10))",
         bound(&points, &["all(#3)", "max(#5)", "avg(#10)"], CounterType::Gauge),
     );
+    full_group(&points);
     memory();
     reload();
 }
@@ -128,6 +129,35 @@ fn bound(points: &Points, functions: &[&str], counter_type: CounterType) -> f64 
     });
     assert!(events.is_empty(), "the benchmark's rules never hold");
     nanoseconds
+}
+
+/// How long a point holds the lock of a group at the bound of its seats, half of them carriers: one of a carrier, and one of
+/// an other that speaks for all carriers.
+fn full_group(points: &Points) {
+    let mut judge = judge(&["all(#3) and all(#3) of b/k=v > 1000000000000"]);
+    let half = SEATS_MAX as u32 / 2;
+    for series in 0..2 * half {
+        let tags = format!("k=v,n={series}");
+        let metric = if series < half { "m" } else { "b" };
+        let key = SeriesKey { endpoint: "h", metric, tags: Tags::assume_canonical(&tags) };
+        judge.bind(SeriesId(series), key, CounterType::Gauge);
+    }
+    let mut events: Vec<Event> = Vec::new();
+    let mut fastest = |series: std::ops::Range<u32>| {
+        let times = series.map(|series| {
+            let start = Instant::now();
+            let sample = Sample { series: SeriesId(series), point: points.0[0] };
+            judge.on_point(sample, CounterType::Gauge, 60, points, NEWEST, &mut events);
+            start.elapsed()
+        });
+        times.min().map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    };
+    fastest(0..2 * half);
+    let (carrier, other) = (fastest(0..half), fastest(half..half + 50));
+    println!(
+        "{carrier:8.2} ms per point of a carrier, {other:.2} of an other that speaks for all: a group of {SEATS_MAX} seats"
+    );
+    assert!(events.is_empty() && !judge.joins().is_waiting(), "the benchmark's rules never hold");
 }
 
 /// Nanoseconds per series, each slice at its fastest: a slice is shorter than the scheduler's, so that other programs on

@@ -3,36 +3,30 @@
 //! How: written when an event is made and never before; docs/rules.md shows what each function says. No times: see
 //! `model::explanation`.
 
-use crate::function::{Condition, Kind, Operator};
+use crate::finding::Evidence;
+use crate::function::{Condition, Kind, Operator, Verdict};
 use crate::program::Question;
-use crate::reading::Evidence;
 use model::number::five_decimals;
 use model::{EventRule, Explanation, TermExplanation};
 
-/// What a term came to: a PROBLEM is told by what opens it, a recovery by what no longer keeps it open.
-#[derive(Clone, Copy)]
-pub(crate) struct Said {
-    pub holds: bool,
-    pub left: f64,
-}
-
+/// One term in words: a PROBLEM is told by what opens it, a recovery by what no longer keeps it open.
 pub(crate) fn term(
     text: &str,
     counter: String,
     question: &Question,
-    said: Said,
+    verdict: Verdict,
     evidence: &Evidence,
 ) -> TermExplanation {
     let words = match question {
-        Question::Silence { steps } => silence(*steps, said, evidence),
+        Question::Silence { steps } => silence(*steps, verdict, evidence),
         Question::Values { opens, stays } => {
-            let condition = if said.holds { opens } else { stays };
-            values(condition, said, evidence.holding[usize::from(!said.holds)], evidence.unknown)
+            let condition = if verdict.holds { opens } else { stays };
+            values(condition, verdict, evidence.holding[usize::from(!verdict.holds)], evidence.unknown)
         }
     };
     let mut points = evidence.points.clone();
     points.reverse();
-    TermExplanation { text: text.to_string(), counter, holds: said.holds, words, points }
+    TermExplanation { text: text.to_string(), counter, holds: verdict.holds, words, points }
 }
 
 pub(crate) fn whole(rule: &EventRule, terms: Vec<TermExplanation>) -> Box<Explanation> {
@@ -52,12 +46,12 @@ pub(crate) fn plain_text(rule: &EventRule) -> String {
     }
 }
 
-fn values(condition: &Condition, said: Said, holding: u32, unknown: u32) -> String {
+fn values(condition: &Condition, verdict: Verdict, holding: u32, unknown: u32) -> String {
     let function = condition.function;
     let (n, first) = (function.n, function.first);
-    let left = five_decimals(said.left);
+    let left = five_decimals(verdict.left);
     let compared = comparison(condition);
-    let not = if said.holds { "" } else { "not " };
+    let not = if verdict.holds { "" } else { "not " };
     let points = if n == 1 { "point" } else { "points" };
     match function.kind {
         Kind::All | Kind::Lookup => {
@@ -73,12 +67,12 @@ fn values(condition: &Condition, said: Said, holding: u32, unknown: u32) -> Stri
         Kind::Pdiff => format!("the newest point differs by {left}% from one of the {n} before it, {not}{compared}"),
         Kind::Stddev => {
             let deviations = five_decimals(condition.right);
-            let verb = if said.holds { "is" } else { "is not" };
+            let verb = if verdict.holds { "is" } else { "is not" };
             format!("the newest point, {left}, {verb} more than {deviations} standard deviations from the mean of {n}")
         }
         Kind::Kdiff | Kind::Kpdiff => {
             let percent = if function.kind == Kind::Kpdiff { "%" } else { "" };
-            let all = if said.holds { "each" } else { "not each" };
+            let all = if verdict.holds { "each" } else { "not each" };
             format!(
                 "{all} of the newest {n} {points} differs from the {first} before them by a value {compared} (last {left}{percent})"
             )
@@ -101,11 +95,11 @@ fn comparison(condition: &Condition) -> String {
     }
 }
 
-fn silence(steps: u32, said: Said, evidence: &Evidence) -> String {
+fn silence(steps: u32, verdict: Verdict, evidence: &Evidence) -> String {
     let period = evidence.period_s;
     let periods = |count: &str| if count == "1" { "1 period".to_string() } else { format!("{count} periods") };
-    if said.holds {
-        return format!("no point for {} of {period} s", periods(&five_decimals(said.left)));
+    if verdict.holds {
+        return format!("no point for {} of {period} s", periods(&five_decimals(verdict.left)));
     }
     format!("a point came within {} of {period} s", periods(&steps.to_string()))
 }

@@ -37,7 +37,7 @@ pub(crate) struct Context {
 }
 
 #[derive(Debug, PartialEq)]
-pub(crate) enum Reading {
+pub(crate) enum Parsed {
     /// One function of the rule's own series: what a rule always was, if perhaps with a range.
     Plain(Condition),
     Program(Program),
@@ -51,7 +51,7 @@ pub(crate) fn is_extended(func: &str) -> bool {
 }
 
 /// Reads a text for which [`is_extended`] holds.
-pub(crate) fn read(func: &str, context: Context) -> Result<Reading, RuleError> {
+pub(crate) fn read(func: &str, context: Context) -> Result<Parsed, RuleError> {
     let mut parser =
         Parser { func, at: 0, context, depth: 0, terms: Vec::new(), code: Vec::new(), operands: Vec::new() };
     if func.len() > TEXT_MAX && func.chars().count() > TEXT_MAX {
@@ -68,9 +68,9 @@ pub(crate) fn read(func: &str, context: Context) -> Result<Reading, RuleError> {
     if let [Term { subject: Subject::Own, question: Question::Values { opens, stays }, .. }] = terms[..]
         && opens == stays
     {
-        return Ok(Reading::Plain(opens));
+        return Ok(Parsed::Plain(opens));
     }
-    Ok(Reading::Program(Program { terms: terms.into(), code: code.into(), operands: operands.into() }))
+    Ok(Parsed::Program(Program { terms: terms.into(), code: code.into(), operands: operands.into() }))
 }
 
 const BEHIND_A_TERM: &str = "`and`, `or`, `of`, `recover`, a comparison (such as > 90 or outside 10..20) or the end";

@@ -12,9 +12,9 @@
 use crate::binding::Bindings;
 use crate::history::PERIOD_POINTS;
 use crate::joins::{Joins, Seat};
-use crate::judging::Occasion;
+use crate::occasion::Cause;
 use crate::program::Subject;
-use crate::rule_set::{REMAIN, RuleSet};
+use crate::rule_set::{REMAIN, Rule, RuleSet};
 use crate::silence::Silences;
 use crate::state::{OpenProblem, RuleId, States};
 use crate::touched::Touched;
@@ -147,14 +147,22 @@ impl Judge {
     fn take_seats(&mut self, series: SeriesId, key: SeriesKey<'_>, closed: &mut Vec<OpenProblem>) {
         let mut seats: Vec<Seat> = Vec::new();
         for number in &self.matched {
-            let program = self.rules.program(&self.rules.rules[*number as usize]);
-            if program.is_some_and(|program| program.is_joined()) {
-                let seat = self.joins.seat(&self.rules, *number, series, key);
-                seats.extend(seat.filter(|seat| !seats.contains(seat)));
+            let rule = &self.rules.rules[*number as usize];
+            if !self.rules.program(rule).is_some_and(|program| program.is_joined()) {
+                continue;
+            }
+            match self.joins.seat(&self.rules, *number, series, key) {
+                Some(seat) if seats.contains(&seat) => {}
+                Some(seat) => seats.push(seat),
+                // Nobody would end the alarm of a series that has no seat.
+                None if rule.carries_alarm() && !self.decides_here(&self.matched, rule.id()) => {
+                    closed.extend(self.states.take(series, rule.id()));
+                }
+                None => {}
             }
         }
         // Those of a rule together, in their order.
-        seats.sort_by_key(|seat| seat.rule);
+        seats.sort_by_key(Seat::rule);
         if seats.is_empty() && self.seats.is_empty() {
             return;
         }
@@ -162,13 +170,12 @@ impl Judge {
             if seats.is_empty() { self.seats.remove(&series) } else { self.seats.insert(series, seats.clone()) };
         // A rule that was changed from a condition about one series to one about several keeps its alarm, and back.
         for seat in seats.iter().filter(|seat| seat.subject == Subject::Own) {
-            if let Some(open) = self.states.find(series, seat.rule).copied() {
-                self.joins.restore(*seat, series, Some(open));
-                self.states.remove(series, seat.rule);
+            if let Some(open) = self.states.take(series, seat.rule()) {
+                self.joins.restore(seat, series, Some(open));
             }
         }
         for seat in before.into_iter().flatten().filter(|seat| !seats.contains(seat)) {
-            let Some(open) = self.joins.leave(seat, series) else { continue };
+            let Some(open) = self.joins.leave(&seat, series) else { continue };
             let mut matched = self.matched.iter().map(|number| &self.rules.rules[*number as usize]);
             if matched.any(|rule| rule.carries_alarm() && rule.id() == open.rule) {
                 self.states.set(open);
@@ -185,7 +192,7 @@ impl Judge {
         self.silences.follow(series, false);
         let mut closed = Vec::new();
         for seat in self.seats.remove(&series).into_iter().flatten() {
-            closed.extend(self.joins.leave(seat, series));
+            closed.extend(self.joins.leave(&seat, series));
         }
         self.states.drop_of(series, |_| true, &mut closed);
         closed
@@ -225,7 +232,7 @@ impl Judge {
     /// When the newest PROBLEM that is open on a series was sent, by the time of its point.
     pub fn last_problem(&self, series: SeriesId) -> Option<i64> {
         let seats = self.seats.get(&series).map_or(&[][..], Vec::as_slice);
-        let joined = seats.iter().filter_map(|seat| self.joins.open_problem(*seat, series)).map(|open| open.time);
+        let joined = seats.iter().filter_map(|seat| self.joins.open_problem(seat, series)).map(|open| open.time);
         self.states.iter().filter(|state| state.series == series).map(|state| state.time).chain(joined).max()
     }
 
@@ -239,9 +246,14 @@ impl Judge {
         &self.joins
     }
 
-    /// Whether the series has a part in a condition over several series, so that [`Judge::refill`] has something to do.
+    /// Whether the series has a seat in a condition over several series.
     pub fn is_joined(&self, series: SeriesId) -> bool {
         self.seats.contains_key(&series)
+    }
+
+    /// The series that have a seat in a condition over several series, in no order: those that [`Judge::refill`] is for.
+    pub fn seated(&self) -> impl Iterator<Item = SeriesId> {
+        self.seats.keys().copied()
     }
 
     /// The rules of a series, for whoever asks why it (does not) alarm.
@@ -264,7 +276,7 @@ impl Judge {
         events: &mut Vec<Event>,
     ) {
         if let Some(bound) = self.bindings.find(sample.series) {
-            self.judge(sample.series, bound, counter_type, step, window, now, Occasion::Point, events);
+            self.judge(sample.series, bound, counter_type, step, window, now, Cause::Point, events);
         }
     }
 
@@ -281,7 +293,7 @@ impl Judge {
         events: &mut Vec<Event>,
     ) {
         if let Some(bound) = self.bindings.find(series) {
-            self.judge(series, bound, counter_type, step, window, now, Occasion::CatchUp, events);
+            self.judge(series, bound, counter_type, step, window, now, Cause::CatchUp, events);
         }
     }
 
@@ -289,7 +301,7 @@ impl Judge {
     /// caught up, and after each [`Judge::load`].
     pub fn refill(&mut self, series: SeriesId, counter_type: CounterType, step: u32, window: &impl Window, now: i64) {
         if let Some(bound) = self.bindings.find(series).filter(|_| self.is_joined(series)) {
-            self.judge(series, bound, counter_type, step, window, now, Occasion::Refill, &mut Vec::new());
+            self.judge(series, bound, counter_type, step, window, now, Cause::Refill, &mut Vec::new());
         }
     }
 
@@ -301,7 +313,7 @@ impl Judge {
         for series in &due {
             match (self.bindings.find(*series), window.meta(*series)) {
                 (Some(bound), Some((counter_type, step))) => {
-                    self.judge(*series, bound, counter_type, step, window, now, Occasion::Tick, events);
+                    self.judge(*series, bound, counter_type, step, window, now, Cause::Tick, events);
                 }
                 _ => self.silences.follow(*series, false),
             }
@@ -324,15 +336,13 @@ impl Judge {
     pub fn restore(&mut self, series: SeriesId, event: &Event) -> bool {
         let rule = RuleId::of(&event.rule);
         let Some(bound) = self.bindings.find(series) else { return false };
-        let mut one = 0;
-        let mut rules = self.bindings.rules(bound, &mut one).iter().map(|number| &self.rules.rules[*number as usize]);
-        if !rules.any(|known| known.carries_alarm() && known.id() == rule) {
-            return false;
-        }
         let problem = OpenProblem { rule, time: event.time, series, current_step: event.current_step };
         if let Some(seat) = self.seat(series, rule, Subject::Own) {
             self.joins.restore(seat, series, (event.status == Status::Problem).then_some(problem));
             return true;
+        }
+        if !self.decides_here(self.bindings.rules(bound, &mut 0), rule) {
+            return false;
         }
         match event.status {
             Status::Problem => {
@@ -344,14 +354,21 @@ impl Judge {
         true
     }
 
-    pub(crate) fn seat(&self, series: SeriesId, rule: RuleId, subject: Subject) -> Option<Seat> {
+    /// Whether one of `rules` has this id, carries its alarm and is decided without the joins.
+    fn decides_here(&self, rules: &[u32], id: RuleId) -> bool {
+        let is_joined = |rule: &Rule| self.rules.program(rule).is_some_and(|program| program.is_joined());
+        let mut rules = rules.iter().map(|number| &self.rules.rules[*number as usize]);
+        rules.any(|rule| rule.id() == id && rule.carries_alarm() && !is_joined(rule))
+    }
+
+    fn seat(&self, series: SeriesId, rule: RuleId, subject: Subject) -> Option<&Seat> {
         let seats = self.seats.get(&series)?;
-        seats.iter().copied().find(|seat| seat.rule == rule && seat.subject == subject)
+        seats.iter().find(|seat| seat.rule() == rule && seat.subject == subject)
     }
 
     /// The open PROBLEMs of rules that are loaded, in no order.
     pub fn open_problems(&self) -> impl Iterator<Item = OpenProblem> + '_ {
-        let joined = self.seats.iter().flat_map(|(series, seats)| seats.iter().map(|seat| (*series, *seat)));
+        let joined = self.seats.iter().flat_map(|(series, seats)| seats.iter().map(|seat| (*series, seat)));
         let joined = joined.filter_map(|(series, seat)| self.joins.open_problem(seat, series));
         self.states.iter().filter(|state| self.rules.has(state.rule)).copied().chain(joined)
     }

@@ -7,38 +7,19 @@
 
 use crate::Semantics;
 use crate::binding::Bound;
-use crate::explain::{self, Said};
+use crate::explain;
+use crate::finding::{Evidence, Finding, Outcome, View, decide, drop_stale};
 use crate::function::{Condition, Verdict};
 use crate::history::{self, PERIOD_POINTS};
-use crate::joins::{Asked, Joins, Limits, Seat};
+use crate::joins::{Joins, Seat};
 use crate::judge::{Judge, Window};
+use crate::occasion::{Cause, Occasion};
 use crate::program::{Program, Question, Subject, TERMS_MAX};
-use crate::reading::{Evidence, Look, Outcome, Reading, decide, drop_stale};
 use crate::rule_set::{Body, REMAIN, Rule, RuleSet};
 use crate::silence::Silences;
 use crate::state::{Moment, Next, OpenProblem, States, is_due_after_restart, next};
 use model::{CounterType, Event, Explanation, SeriesId, Status};
 use std::sync::Arc;
-
-/// Why a series is judged.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Occasion {
-    Point,
-    /// Again, after a restart.
-    CatchUp,
-    /// Only to have its part known in conditions over several series.
-    Refill,
-    /// A point has not come.
-    Tick,
-}
-
-/// What decides besides the points.
-#[derive(Clone, Copy)]
-struct Now {
-    occasion: Occasion,
-    now: i64,
-    min_interval_s: i64,
-}
 
 impl Judge {
     #[allow(clippy::too_many_arguments)] // the arguments of on_point, and what it looked up
@@ -51,7 +32,7 @@ impl Judge {
         step: u32,
         window: &impl Window,
         now: i64,
-        occasion: Occasion,
+        cause: Cause,
         events: &mut Vec<Event>,
     ) {
         let mut one = 0;
@@ -67,7 +48,7 @@ impl Judge {
         self.points.clear();
         window.tail(series, count, &mut self.points);
         let known = history::values(&self.points, counter_type, step, self.options.semantics, &mut self.values);
-        let moment = Now { occasion, now, min_interval_s: self.options.min_interval_s };
+        let occasion = Occasion { cause, now, min_interval_s: self.options.min_interval_s };
         let mut may_be_open = bound.is_open();
         let mut is_open = false;
         let mut has_programs = false;
@@ -79,14 +60,14 @@ impl Judge {
             };
             let last = if may_be_open { self.states.find(series, rule.id()) } else { None };
             let mut stays = last.is_some();
-            if moment.asks_plain_rules()
+            if occasion.asks_plain_rules()
                 && let Some(verdict) = verdict(condition, rule, &self.values, known, self.options.semantics)
             {
                 let (oldest, newest) = (self.points[rule.values_needed as usize - 1].time, self.points[0].time);
-                let next = moment.next(rule, last, verdict.holds, oldest, newest);
+                let next = next_of(occasion, rule, last, verdict.holds, oldest, newest);
                 if next != Next::Nothing {
-                    let look = Look::of(self.options.semantics, &self.points, &self.values, known, step, now);
-                    let explain = || explain_plain(rule, condition, verdict, &look);
+                    let view = View::of(self.options.semantics, &self.points, &self.values, known, step, now);
+                    let explain = || explain_plain(rule, condition, verdict, &view);
                     // Older than the alarm if that was opened by another text, for points that were missing.
                     let time = newest.max(last.map_or(i64::MIN, |last| last.time));
                     if send(next, rule, series, verdict.left, time, explain, window, events) {
@@ -103,8 +84,8 @@ impl Judge {
                 states: &mut self.states,
                 joins: &self.joins,
                 seats: self.seats.get(&series).map_or(&[][..], Vec::as_slice),
-                look: Look::of(self.options.semantics, &self.points, &self.values, known, step, now),
-                moment,
+                view: View::of(self.options.semantics, &self.points, &self.values, known, step, now),
+                occasion,
                 due: i64::MAX,
                 is_open: false,
             };
@@ -123,8 +104,8 @@ struct Programs<'a> {
     states: &'a mut States,
     joins: &'a Joins,
     seats: &'a [Seat],
-    look: Look<'a>,
-    moment: Now,
+    view: View<'a>,
+    occasion: Occasion,
     /// When the answer of a `nodata` changes next.
     due: i64,
     is_open: bool,
@@ -140,8 +121,8 @@ impl Programs<'_> {
         window: &impl Window,
         events: &mut Vec<Event>,
     ) {
-        let is_point = self.moment.occasion == Occasion::Point;
-        self.look.silence = silences.look(series, is_point, self.moment.now);
+        let is_point = self.occasion.cause == Cause::Point;
+        self.view.silence = silences.look(series, is_point, self.occasion.now);
         let set = self.rules;
         for rule in rules.iter().map(|rule| &set.rules[*rule as usize]) {
             let Some(program) = set.program(rule) else { continue };
@@ -150,7 +131,7 @@ impl Programs<'_> {
             if program.is_joined() {
                 self.hear(rule, program, series);
             } else {
-                let is_asked = self.moment.occasion != Occasion::Tick || program.asks_for_silence(subject);
+                let is_asked = self.occasion.cause != Cause::Tick || program.asks_for_silence(subject);
                 self.judge_alone(rule, program, series, is_asked, window, events);
             }
         }
@@ -160,10 +141,10 @@ impl Programs<'_> {
     }
 
     fn note_due(&mut self, program: &Program, subject: Subject) {
-        let Some(silence) = self.look.silence else { return };
+        let Some(silence) = self.view.silence else { return };
         for (_, term) in program.terms_of(subject) {
             if let Question::Silence { steps } = term.question {
-                self.due = self.due.min(silence.next_due(self.look.period_s, steps, self.moment.now));
+                self.due = self.due.min(silence.next_due(self.view.period_s, steps, self.occasion.now));
             }
         }
     }
@@ -171,23 +152,16 @@ impl Programs<'_> {
     /// The parts of a condition over several series: all at once, at the first of them. What follows comes out of the joins.
     fn hear(&self, rule: &Rule, program: &Program, series: SeriesId) {
         // The seats of a rule stand together: see `Judge::take_seats`.
-        let Some(first) = self.seats.iter().position(|seat| seat.rule == rule.id()) else { return };
+        let Some(first) = self.seats.iter().position(|seat| seat.rule() == rule.id()) else { return };
         let seats = &self.seats[first..];
-        let count = seats.iter().take_while(|seat| seat.rule == rule.id()).count();
+        let count = seats.iter().take_while(|seat| seat.rule() == rule.id()).count();
         let seats = &seats[..count];
         let is_asked =
-            self.moment.occasion != Occasion::Tick || seats.iter().any(|seat| program.asks_for_silence(seat.subject));
+            self.occasion.cause != Cause::Tick || seats.iter().any(|seat| program.asks_for_silence(seat.subject));
         if seats[0].subject != rule.subject() || !is_asked {
             return;
         }
-        let asked = match self.moment.occasion {
-            Occasion::Point | Occasion::Tick => Asked::Live,
-            // A restart decides when all have spoken.
-            Occasion::Refill | Occasion::CatchUp => Asked::Only,
-        };
-        let Now { now, min_interval_s, .. } = self.moment;
-        let limits = Limits { now, min_interval_s, is_restart: false };
-        self.joins.hear(self.rules, seats, series, &self.look, asked, limits);
+        self.joins.hear(self.rules, seats, series, &self.view, self.occasion);
     }
 
     /// A condition about this series only.
@@ -202,17 +176,18 @@ impl Programs<'_> {
     ) {
         let last = self.states.find(series, rule.id()).copied();
         let mut stays = last.is_some();
-        if is_asked && self.moment.occasion != Occasion::Refill {
-            let mut readings = [Reading::UNKNOWN; TERMS_MAX];
-            for (reading, term) in readings.iter_mut().zip(&program.terms) {
-                *reading = term.read(&self.look, last.map(|last| last.time));
+        if is_asked && self.occasion.cause != Cause::Refill {
+            let mut findings = [Finding::UNKNOWN; TERMS_MAX];
+            for (finding, term) in findings.iter_mut().zip(&program.terms) {
+                *finding = term.read(&self.view, last.map(|last| last.time));
             }
-            drop_stale(&mut readings);
-            if let Some(outcome) = decide(program, last.is_some(), |_| readings) {
-                let next = self.moment.next(rule, last.as_ref(), outcome.holds, outcome.oldest, outcome.newest);
+            drop_stale(&mut findings);
+            if let Some(outcome) = decide(program, last.is_some(), |_| findings) {
+                let (oldest, newest) = (outcome.oldest, outcome.newest);
+                let next = next_of(self.occasion, rule, last.as_ref(), outcome.holds, oldest, newest);
                 // A point that was late, as after an outage, may be older than the alarm that it ends.
                 let time = outcome.newest.max(last.map_or(i64::MIN, |last| last.time));
-                let explain = || explain_program(rule, program, &readings, &outcome, &self.look);
+                let explain = || explain_program(rule, program, &findings, &outcome, &self.view);
                 if send(next, rule, series, outcome.left, time, explain, window, events) {
                     stays = apply(next, rule, series, time, self.states, stays);
                 }
@@ -222,23 +197,18 @@ impl Programs<'_> {
     }
 }
 
-impl Now {
-    fn asks_plain_rules(&self) -> bool {
-        matches!(self.occasion, Occasion::Point | Occasion::CatchUp)
+/// What is sent when a rule holds (or not) by points from `oldest` to `newest`.
+#[inline]
+fn next_of(occasion: Occasion, rule: &Rule, last: Option<&OpenProblem>, holds: bool, oldest: i64, newest: i64) -> Next {
+    let Occasion { cause, now, min_interval_s } = occasion;
+    let next = next(last, holds, Moment { oldest, now, max_step: rule.max_step(), min_interval_s });
+    if cause == Cause::CatchUp && !is_due_after_restart(next, newest, now) {
+        return Next::Nothing;
     }
-
-    #[inline]
-    fn next(&self, rule: &Rule, last: Option<&OpenProblem>, holds: bool, oldest: i64, newest: i64) -> Next {
-        let Now { now, min_interval_s, .. } = *self;
-        let next = next(last, holds, Moment { oldest, now, max_step: rule.max_step(), min_interval_s });
-        if self.occasion == Occasion::CatchUp && !is_due_after_restart(next, newest, self.now) {
-            return Next::Nothing;
-        }
-        next
-    }
+    next
 }
 
-impl<'a> Look<'a> {
+impl<'a> View<'a> {
     fn of(
         semantics: Semantics,
         points: &'a [model::Point],
@@ -246,8 +216,8 @@ impl<'a> Look<'a> {
         known: usize,
         step: u32,
         now: i64,
-    ) -> Look<'a> {
-        Look { points, values, known, period_s: history::period_s(points, step), silence: None, semantics, now }
+    ) -> View<'a> {
+        View { points, values, known, period_s: history::period_s(points, step), silence: None, semantics, now }
     }
 }
 
@@ -311,28 +281,28 @@ fn apply(next: Next, rule: &Rule, series: SeriesId, time: i64, states: &mut Stat
     }
 }
 
-fn explain_plain(rule: &Rule, condition: &Condition, verdict: Verdict, look: &Look<'_>) -> Box<Explanation> {
+fn explain_plain(rule: &Rule, condition: &Condition, verdict: Verdict, view: &View<'_>) -> Box<Explanation> {
     let question = Question::Values { opens: *condition, stays: *condition };
     let mut evidence = Evidence::default();
-    evidence.refill(&question, look);
-    let said = Said { holds: verdict.holds, left: verdict.left };
-    let term = explain::term(&explain::plain_text(&rule.source), String::new(), &question, said, &evidence);
+    evidence.refill(&question, view);
+    let text = explain::plain_text(&rule.source);
+    let term = explain::term(&text, String::new(), &question, verdict, &evidence);
     explain::whole(&rule.source, vec![term])
 }
 
 fn explain_program(
     rule: &Rule,
     program: &Program,
-    readings: &[Reading; TERMS_MAX],
+    findings: &[Finding; TERMS_MAX],
     outcome: &Outcome,
-    look: &Look<'_>,
+    view: &View<'_>,
 ) -> Box<Explanation> {
-    let decided = program.terms.iter().zip(readings).enumerate().filter(|(i, _)| outcome.deciding >> i & 1 == 1);
-    let terms = decided.filter_map(|(_, (term, reading))| {
+    let decided = program.terms.iter().zip(findings).enumerate().filter(|(i, _)| outcome.deciding >> i & 1 == 1);
+    let terms = decided.filter_map(|(_, (term, finding))| {
         let mut evidence = Evidence::default();
-        evidence.refill(&term.question, look);
-        let said = Said { holds: reading.holds(!outcome.holds)?, left: reading.left };
-        Some(explain::term(&term.text, String::new(), &term.question, said, &evidence))
+        evidence.refill(&term.question, view);
+        let verdict = Verdict { holds: finding.holds(!outcome.holds)?, left: finding.left };
+        Some(explain::term(&term.text, String::new(), &term.question, verdict, &evidence))
     });
     explain::whole(&rule.source, terms.collect())
 }

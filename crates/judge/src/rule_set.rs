@@ -16,7 +16,7 @@
 
 use crate::error::RuleError;
 use crate::function::{Condition, Operator};
-use crate::grammar::{self, Context, Reading};
+use crate::grammar::{self, Context, Parsed};
 use crate::program::{Program, Subject};
 use crate::rule_text::{FunctionText, parse};
 use crate::state::RuleId;
@@ -405,10 +405,10 @@ impl<'a> Compiler<'a> {
             return Some(*same);
         }
         match compile(&source, self.options) {
-            Ok(reading) if self.set.rules.len() < RULES_MAX => {
+            Ok(parsed) if self.set.rules.len() < RULES_MAX => {
                 let number = self.set.rules.len() as u32;
                 variants.push(number);
-                self.push(reading, source);
+                self.push(parsed, source);
                 Some(number)
             }
             Ok(_) => {
@@ -423,15 +423,15 @@ impl<'a> Compiler<'a> {
     }
 
     /// Adds a compiled rule, and behind it its operands.
-    fn push(&mut self, reading: Reading, source: EventRule) {
+    fn push(&mut self, parsed: Parsed, source: EventRule) {
         let metric = metric_of(&source).to_string();
-        let program = match reading {
-            Reading::Plain(condition) => {
+        let program = match parsed {
+            Parsed::Plain(condition) => {
                 // Fits: compile() has compared it with points_max.
                 let values_needed = condition.function.values_needed() as u32;
                 return self.push_rule(Body::Plain(condition), values_needed, &metric, source);
             }
-            Reading::Program(program) => program,
+            Parsed::Program(program) => program,
         };
         let number = self.set.programs.len() as u32;
         self.push_rule(Body::Program(number), program.values_needed(Subject::Own), &metric, source.clone());
@@ -487,7 +487,7 @@ fn window_points(values_needed: u32, options: &Options) -> u32 {
     }
 }
 
-fn compile(source: &EventRule, options: &Options) -> Result<Reading, RuleError> {
+fn compile(source: &EventRule, options: &Options) -> Result<Parsed, RuleError> {
     let (func, operator, right) = match source {
         EventRule::Strategy(s) => (s.func.as_str(), s.operator.as_str(), s.right_value),
         EventRule::Expression(e) => (e.func.as_str(), e.operator.as_str(), e.right_value),
@@ -520,11 +520,11 @@ fn compile(source: &EventRule, options: &Options) -> Result<Reading, RuleError> 
         let column = text.arguments[0].column;
         return Err(RuleError::Window { func: crate::error::quote(func), column, points, points_max });
     }
-    Ok(Reading::Plain(Condition { function, operator, right, high: right }))
+    Ok(Parsed::Plain(Condition { function, operator, right, high: right }))
 }
 
 fn open_falcon_function(text: &FunctionText, func: &str) -> Result<crate::function::Function, RuleError> {
-    // Without enough points ever, the strict reading says what is wrong.
+    // Without enough points ever, the strict parsed says what is wrong.
     text.function_of_open_falcon().map_or_else(|| text.function(func), Ok)
 }
 

@@ -141,6 +141,12 @@ impl States {
         }
     }
 
+    /// Removes a state and returns it.
+    pub fn take(&mut self, series: SeriesId, rule: RuleId) -> Option<OpenProblem> {
+        let same = |state: &OpenProblem| state.series == series && state.rule == rule;
+        self.table.find_entry(hash(series), same).ok().map(|entry| entry.remove().0)
+    }
+
     /// Moves the states of `series` whose rule `goes` to `dropped`.
     pub fn drop_of(&mut self, series: SeriesId, goes: impl Fn(RuleId) -> bool, dropped: &mut Vec<OpenProblem>) {
         while let Ok(entry) = self.table.find_entry(hash(series), |state| state.series == series && goes(state.rule)) {

@@ -151,17 +151,15 @@ impl Judges {
 
     /// Has all series say their part in conditions over several series: after a load, and before anything is caught up.
     pub fn refill(&self, home: &impl Home) {
-        let mut joined = Vec::new();
-        home.for_each_series(&mut |id, _, counter_type, step| joined.push((id, counter_type, step)));
-        for shard in 0..self.judges.len() {
-            let judge = self.judge(shard);
-            joined.retain(|(id, _, _)| home.shard_of(*id) != shard || judge.is_joined(*id));
-        }
         let now = clock::now();
-        for (id, counter_type, step) in joined {
-            home.with_window(id, |window| {
-                self.judge(home.shard_of(id)).refill(id, counter_type, step, window, now);
-            });
+        for shard in 0..self.judges.len() {
+            let seated: Vec<SeriesId> = self.judge(shard).seated().collect();
+            for id in seated {
+                home.with_window(id, |window| {
+                    let Some((counter_type, step)) = judge::Window::meta(window, id) else { return };
+                    self.judge(shard).refill(id, counter_type, step, window, now);
+                });
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const CONTEXT: Context = Context { operator: Operator::Greater, right: 90.0, points_max: 120, spare: 1 };
 
 /// The terms in postfix order, each as `subject kind n operator right..high [recover right..high]`.
-fn show(reading: &Reading) -> String {
+fn show(reading: &Parsed) -> String {
     let condition = |c: &Condition| {
         let range = if c.operator.is_range() { format!("..{}", c.high) } else { String::new() };
         format!("{:?}{} {:?} {}{range}", c.function.kind, c.function.n, c.operator, c.right).replacen(
@@ -14,8 +14,8 @@ fn show(reading: &Reading) -> String {
         )
     };
     let program = match reading {
-        Reading::Plain(c) => return format!("plain {}", condition(c)),
-        Reading::Program(program) => program,
+        Parsed::Plain(c) => return format!("plain {}", condition(c)),
+        Parsed::Program(program) => program,
     };
     let term = |term: &Term| {
         let subject = match term.subject {
@@ -77,9 +77,7 @@ fn reads_conditions() {
 
 #[test]
 fn a_series_that_is_named_twice_is_one() {
-    let Ok(Reading::Program(program)) = read("max(#1) of a and min(#2) of a or all(#1) of b", CONTEXT) else {
-        panic!()
-    };
+    let Ok(Parsed::Program(program)) = read("max(#1) of a and min(#2) of a or all(#1) of b", CONTEXT) else { panic!() };
     assert_eq!((program.operands.len(), program.terms.len()), (2, 3));
     assert_eq!(&*program.terms[1].text, "min(#2) of a");
 }
@@ -169,12 +167,12 @@ proptest! {
     fn nothing_panics_and_errors_are_within_the_text(func in texts()) {
         is_extended(&func);
         match read(&func, CONTEXT) {
-            Ok(Reading::Program(program)) => {
+            Ok(Parsed::Program(program)) => {
                 prop_assert!(program.terms.len() <= TERMS_MAX);
                 program.answer(&[Some(true); TERMS_MAX]);
                 program.answer(&[None; TERMS_MAX]);
             }
-            Ok(Reading::Plain(_)) => {}
+            Ok(Parsed::Plain(_)) => {}
             Err(error) => {
                 if let RuleError::Condition { column, .. } | RuleError::Argument { column, .. } | RuleError::Window { column, .. } = error {
                     prop_assert!((1..=func.chars().count() + 1).contains(&column), "{:?}: {}", func, column);

@@ -1,0 +1,128 @@
+//! What only the inside of the joins shows: who waits for whom, and what happens at the bound of a group.
+
+use super::*;
+use crate::{Judge, Options, Window};
+use model::{CounterType, EventRule, Point, Rules, Sample, Status, Strategy, Tags};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const NOW: i64 = 1_600_000_020;
+
+/// Each series has one point.
+struct Newest(f64);
+
+impl Window for Newest {
+    fn tail(&self, _: SeriesId, _: usize, out: &mut Vec<Point>) {
+        out.push(Point { time: NOW, value: self.0 });
+    }
+
+    fn meta(&self, _: SeriesId) -> Option<(CounterType, u32)> {
+        Some((CounterType::Gauge, 60))
+    }
+
+    fn key(&self, _: SeriesId, _: &mut dyn FnMut(SeriesKey<'_>)) {
+        unreachable!("a condition over several series has its texts in its group")
+    }
+}
+
+/// A judge of several endpoints with one condition over the metrics `a` and `b`.
+fn judge(endpoints: &[&str], func: &str) -> Judge {
+    let (metric, operator) = ("a".to_string(), ">".to_string());
+    let strategy =
+        Strategy { id: 1, metric, func: func.into(), operator, right_value: 5.0, max_step: 3, ..Strategy::default() };
+    let list: Arc<[Arc<Strategy>]> = [Arc::new(strategy)].into();
+    let hosts = endpoints.iter().map(|endpoint| (endpoint.to_string(), list.clone())).collect();
+    let rules = Rules { version: 1, hosts, expressions: Vec::new() };
+    let (set, refused) = RuleSet::compile(&rules, &Options::default());
+    assert_eq!(refused, []);
+    let mut judge = Judge::new(Options::default());
+    judge.load(set);
+    judge
+}
+
+fn bind(judge: &mut Judge, series: u32, endpoint: &str, metric: &str, tags: &str) -> Vec<OpenProblem> {
+    let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
+    judge.bind(SeriesId(series), key, CounterType::Gauge)
+}
+
+fn point(judge: &mut Judge, series: u32, value: f64) -> Vec<Event> {
+    let sample = Sample { series: SeriesId(series), point: Point { time: NOW, value } };
+    let mut events = Vec::new();
+    judge.on_point(sample, CounterType::Gauge, 60, &Newest(value), NOW, &mut events);
+    assert!(events.is_empty(), "what the joins decide comes out of them");
+    judge.joins().hand_over(|joined| events.append(joined));
+    events
+}
+
+#[test]
+fn two_endpoints_do_not_wait_for_each_other() {
+    let mut judge = judge(&["g", "h"], "all(#1) and all(#1) of b > 5");
+    for (series, (endpoint, metric)) in [("g", "a"), ("g", "b"), ("h", "a"), ("h", "b")].into_iter().enumerate() {
+        bind(&mut judge, series as u32, endpoint, metric, "");
+    }
+    let (joins, held) = (judge.joins.clone(), judge.seats[&SeriesId(0)][0].clone());
+    let _table = lock(&joins.table);
+    let _group = lock(&held.group.members);
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        assert_eq!(point(&mut judge, 2, 9.0), []);
+        let events = point(&mut judge, 3, 9.0);
+        done.send(events).expect("somebody waits");
+    });
+    let events = wait.recv_timeout(Duration::from_secs(60)).expect("the point of another endpoint waits for a lock");
+    let seen: Vec<_> = events.iter().map(|event| (event.status, event.endpoint.as_str())).collect();
+    assert_eq!(seen, [(Status::Problem, "h")]);
+}
+
+#[test]
+fn a_full_group_refuses_and_counts() {
+    let mut judge = judge(&["h"], "all(#1) and all(#1) of b > 5");
+    for series in 0..SEATS_MAX as u32 {
+        bind(&mut judge, series, "h", "a", &format!("k={series}"));
+    }
+    let full = judge.joins().stats();
+    assert_eq!((full.carriers, full.others, full.seats_refused), (SEATS_MAX, 0, 0));
+    // Bound again, a member keeps its seat.
+    bind(&mut judge, 0, "h", "a", "k=0");
+    let beyond = SEATS_MAX as u32;
+    bind(&mut judge, beyond, "h", "a", "k=more");
+    bind(&mut judge, beyond + 1, "h", "b", "");
+    let stats = judge.joins().stats();
+    assert_eq!((stats.carriers, stats.others, stats.seats_refused), (SEATS_MAX, 0, 2));
+    assert!(!judge.is_joined(SeriesId(beyond)));
+    // Nobody asks `b`, so nothing is decided; and nobody stumbles over those without a seat.
+    assert_eq!(point(&mut judge, beyond, 9.0), []);
+    assert_eq!(point(&mut judge, beyond + 1, 9.0), []);
+    // Who leaves makes room for the next that is bound.
+    assert_eq!(judge.unbind(SeriesId(7)), []);
+    bind(&mut judge, beyond + 1, "h", "b", "");
+    assert_eq!(point(&mut judge, beyond + 1, 9.0), []);
+    assert_eq!(point(&mut judge, 0, 9.0).len(), 1);
+    assert_eq!(judge.joins().stats().seats_refused, 2);
+}
+
+#[test]
+fn an_alarm_without_a_seat_is_closed() {
+    let mut judge = judge(&["h"], "all(#1) and all(#1) of b > 5");
+    for series in 0..SEATS_MAX as u32 {
+        bind(&mut judge, series, "h", "a", &format!("k={series}"));
+    }
+    let beyond = SEATS_MAX as u32;
+    bind(&mut judge, beyond, "h", "a", "k=more");
+    let rule = judge.rules_of(SeriesId(beyond)).remove(0);
+    let open = |series| OpenProblem { rule: RuleId::Strategy(1), time: NOW, series: SeriesId(series), current_step: 1 };
+    let event = event(rule);
+    // From the queue, after a restart: whoever has no seat does not take it back.
+    assert!(!judge.restore(SeriesId(beyond), &event));
+    assert!(judge.restore(SeriesId(0), &event));
+    assert_eq!(judge.open_problems().collect::<Vec<_>>(), [open(0)]);
+    // From a time when the rule was about one series.
+    judge.states.set(open(beyond));
+    assert_eq!(bind(&mut judge, beyond, "h", "a", "k=more"), [open(beyond)]);
+    assert_eq!(judge.open_problems().collect::<Vec<_>>(), [open(0)]);
+}
+
+fn event(rule: EventRule) -> Event {
+    let (endpoint, tags, explanation) = ("h".to_string(), "k=more".to_string(), None);
+    Event { rule, status: Status::Problem, endpoint, tags, left_value: 9.0, current_step: 1, time: NOW, explanation }
+}
