@@ -8,6 +8,7 @@ pub mod distinct;
 pub mod fake_disk;
 pub mod interner;
 pub mod ledger;
+pub mod ranked;
 pub mod varint;
 
 pub use crc::crc32;
@@ -16,3 +17,4 @@ pub use distinct::Distinct;
 pub use fake_disk::FakeDisk;
 pub use interner::Interner;
 pub use ledger::Ledger;
+pub use ranked::{Rank, RankedMutex, RankedRwLock};

@@ -1,5 +1,6 @@
 //! Error: what can go wrong in the store, each with what an operator needs to mend it.
 
+use crate::sizes::STEP_MAX;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ impl fmt::Display for Error {
             }
             Error::Full { what, limit } => write!(f, "no room for another series: {what} is {limit}"),
             Error::UnknownSeries(id) => write!(f, "no series with id {id}"),
-            Error::BadStep(step) => write!(f, "step {step} is not between 1 and {} seconds", crate::table::STEP_MAX),
+            Error::BadStep(step) => write!(f, "step {step} is not between 1 and {} seconds", STEP_MAX),
             Error::TextTooLong { what, bytes, limit } => write!(f, "{what} has {bytes} bytes, the limit is {limit}"),
             Error::TooManyPoints { limit } => {
                 write!(f, "the query covers more than {limit} points; ask for a shorter range or fewer series")

@@ -3,10 +3,10 @@
 //! How: bytes are read as they are, and again with the checksums of all that looks like a record made right, so that what
 //! lies behind them is reached.
 
-use crate::cold::{self, ColdFound, ColdSeries};
 use crate::error::{Error, Result};
 use crate::record::{HEADER_BYTES, MARKER};
-use crate::series_file::{Change, SeriesFile};
+use crate::series::cold::{self, ColdFound, ColdSeries};
+use crate::series::{Change, SeriesFile};
 use model::{SeriesKey, Tags};
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -3,56 +3,47 @@
 //!
 //! Why: Open-Falcon's graph holds whole items in memory, writes one 70 KB file per series, and loses half an hour in a
 //! crash. Here a series costs about a hundred bytes, files are few and sequential, and what was acknowledged is in the log.
-//! How: in reading order below. Files only: no network, no async, no clock, no thread; time and disk are arguments.
-//! Memory: see `table`, `hot`, `arena`; shown by [`Memory`].
+//! How: in reading order below, from what all agree on to what callers open. Arrows run up the list only: `store` knows `work`,
+//! which knows `read`, which knows `parts`, which knows `block`, `log` and `hot`, which know `series`.
+//! Files only: no network, no async, no clock, no thread; time and disk are arguments.
+//! Memory: see `series/table.rs`, `hot/chains.rs`, `hot/arena.rs`; shown by [`Memory`].
 //! Formats: docs/format/{series,cold,log,chunk,block,rollup}.md.
 
-mod arena;
-mod asleep;
-mod block;
-mod catalog;
-mod census;
-pub mod chunk;
-mod cold;
-pub mod column;
-mod counters;
 mod error;
-mod flush;
-#[doc(hidden)]
-pub mod fuzzing;
+pub mod locks;
+mod options;
+mod record;
+mod sizes;
+
+mod series;
+
 mod hot;
 mod log;
-mod memory;
-mod merge;
-mod names;
-mod options;
-mod query;
-mod record;
-mod retention;
-mod rollup;
-mod rows;
-mod search;
-mod series_file;
-mod shard;
-mod sleep;
-mod stats;
-mod store;
-mod table;
-mod warm;
 
-pub use census::{Census, Most};
+mod block;
+
+mod parts;
+mod tallies;
+
+mod read;
+
+mod work;
+
+mod store;
+
+#[doc(hidden)]
+pub mod fuzzing;
+
+pub use block::column;
 pub use error::Error;
-pub use flush::Tick;
-pub use log::Fsync;
-pub use memory::Memory;
-pub use merge::Merged;
-pub use names::Finder;
-pub use options::Options;
-pub use query::{Histories, Query};
-pub use rows::{Cf, Grid};
-pub use search::{CounterQuery, CounterRow, EndpointQuery, SeriesInfo};
-pub use shard::{Observer, ShardView};
-pub use sleep::{IsNeeded, Slept};
-pub use stats::{KindStats, Stats};
-pub use store::{Appended, Recovery, Store};
-pub use table::{Found, STEP_MAX, TEXT_MAX};
+pub use hot::{Observer, ShardView, chunk};
+pub use options::{Fsync, Options};
+pub use parts::Parts;
+pub use read::{Census, Most};
+pub use read::{Cf, Grid, Histories, Query};
+pub use read::{CounterQuery, CounterRow, EndpointQuery, SeriesInfo};
+pub use read::{KindStats, Memory, Stats};
+pub use series::Found;
+pub use sizes::{STEP_MAX, TEXT_MAX};
+pub use store::{Store, Tick};
+pub use work::{Appended, Finder, IsNeeded, Merged, Recovery, Slept};

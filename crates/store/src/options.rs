@@ -1,9 +1,19 @@
 //! Options: what the operator decides about the store, each with the reason for its default.
 
-use crate::block::Kind;
 use crate::error::{Error, Result};
-use crate::log::Fsync;
+use crate::sizes::DAY_S;
 use std::path::PathBuf;
+
+/// When what is written is made durable against a power cut. A killed process loses nothing under any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fsync {
+    /// Before each answer.
+    Always,
+    /// Each `tick`, so at most a second later.
+    EverySecond,
+    /// When the operating system likes.
+    Never,
+}
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -74,17 +84,8 @@ impl Options {
         self.retention_raw_s.max(self.retention_5m_s).max(self.retention_1h_s)
     }
 
-    /// So long blocks of a kind are kept; 0 for roll-ups that are not wanted.
-    pub(crate) fn retention_s(&self, kind: Kind) -> i64 {
-        match kind {
-            Kind::Raw => self.retention_raw_s,
-            Kind::FiveMinutes => self.retention_5m_s,
-            Kind::Hour => self.retention_1h_s,
-        }
-    }
-
     pub(crate) fn check(&self) -> Result<()> {
-        let day = i64::from(crate::block::DAY_S);
+        let day = i64::from(DAY_S);
         let checks = [
             (
                 self.shard_count.is_power_of_two() && self.shard_count <= 1024,

@@ -5,15 +5,16 @@
 //! Invariants: nothing is believed before the checksum, which also covers what the index page says of the chunk (series and
 //! newest time), so that a page cannot lead to another series' points.
 
-use crate::chunk::{Cursor, Walk};
-use crate::column;
-use crate::table::Meta;
+use super::column;
+use crate::hot::chunk::{Cursor, Walk};
+use crate::series::Meta;
+use crate::sizes::DAY_S;
 use model::CounterType;
 use stdx::crc32;
 use stdx::varint::{push_u64, take_u64};
 
 /// A day has no more seconds, and a chunk with points is of one day. Chunks of buckets have fewer.
-pub const POINTS_MAX: usize = super::DAY_S as usize;
+pub const POINTS_MAX: usize = DAY_S as usize;
 
 /// Bits of a chunk's first byte.
 const TYPE_BITS: u8 = 0b11;
@@ -155,4 +156,20 @@ fn take_records(
     }
     out[start..].reverse();
     (ended || seen == head.count).then_some(())
+}
+
+/// Sorts what is behind `start` by time, if need be, and drops all but the first of equal times.
+pub fn keep_first_of_equal_times(points: &mut Vec<(u32, f64)>, start: usize) {
+    if points[start..].is_sorted_by(|a, b| a.0 < b.0) {
+        return;
+    }
+    points[start..].sort_by_key(|point| point.0);
+    let mut kept = start;
+    for i in start..points.len() {
+        if kept == start || points[kept - 1].0 != points[i].0 {
+            points[kept] = points[i];
+            kept += 1;
+        }
+    }
+    points.truncate(kept);
 }

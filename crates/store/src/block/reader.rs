@@ -4,11 +4,11 @@
 //! Memory: one section of the directory (1.5 KiB), one page (6 KiB), one chunk; for merges also a window of the file.
 
 use super::coding::{take_head, take_points, unseal};
-use super::{Block, DIRECTORY_ENTRY_BYTES, PAGE_ENTRIES, SECTION_BYTES, SECTION_PAGES};
-use super::{section_entries, u32_at, u64_at};
+use super::file::{Block, DIRECTORY_ENTRY_BYTES, PAGE_ENTRIES, SECTION_BYTES, SECTION_PAGES};
+use super::file::{section_entries, u32_at, u64_at};
+use super::rollup::{self, Bucket};
 use crate::error::{Error, Result};
-use crate::rollup::{self, Bucket};
-use crate::table::Meta;
+use crate::series::Meta;
 use model::SeriesId;
 use std::sync::Arc;
 use stdx::varint::take_u64;

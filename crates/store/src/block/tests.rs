@@ -1,8 +1,12 @@
+use super::file::MAGIC;
 use super::*;
-use crate::table::Meta;
+use crate::error::Result;
+use crate::series::Meta;
+use crate::sizes::DAY_S;
 use model::{CounterType, SeriesId};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use stdx::FakeDisk;
+use stdx::{Disk, FakeDisk};
 
 const NOON: u32 = 1_600_000_000 / DAY_S * DAY_S + DAY_S / 2;
 const META: Meta = Meta { counter_type: CounterType::Counter, step: 60 };
@@ -122,14 +126,4 @@ fn what_supersedes_what() {
     check(rollup(9, 12, 1), rollup(3, 12, 1), true);
     check(rollup(9, 8, 8), rollup(3, 16, 1), false);
     check(rollup(9, 8, 8), Label { kind: Kind::FiveMinutes, ..rollup(3, 12, 1) }, false);
-}
-
-#[test]
-fn dates() {
-    let check = |day, expected: &str| assert_eq!(date(day), expected);
-    check(0, "19700101");
-    check(11_016, "20000229");
-    check(11_017, "20000301");
-    check(20_453, "20251231");
-    check(20_454, "20260101");
 }

@@ -4,10 +4,13 @@
 //! Memory: the buffer (64 KiB and a chunk), one page, 24 bytes per 256 series.
 
 use super::coding::{self, Scratch};
-use super::{Block, DAY_S, DIRECTORY_KEPT_BYTES, Directory, Entry, Footer, Label, MAGIC, PAGE_ENTRIES, SECTION_PAGES};
+use super::file::{Block, DIRECTORY_KEPT_BYTES, Directory, Footer, MAGIC, PAGE_ENTRIES, SECTION_PAGES};
+use super::label::Label;
+use super::reader::Entry;
+use super::rollup::{self, Bucket};
 use crate::error::{Error, Result};
-use crate::rollup::{self, Bucket};
-use crate::table::Meta;
+use crate::series::Meta;
+use crate::sizes::DAY_S;
 use model::SeriesId;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

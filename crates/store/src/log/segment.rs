@@ -1,0 +1,103 @@
+//! Segment: one file of the log: begun empty, appended to, read once at start, removed when its points are in blocks.
+//!
+//! Invariants: a segment's name is durable before its first batch is written; a tail that a crash tore is cut off at the next
+//! start, and damage costs the records that it hit.
+//! Memory: a whole segment while it is replayed.
+
+use super::batch::decode;
+use crate::error::{Error, Result};
+use crate::record::{Item, Reader};
+use model::Sample;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use stdx::{Disk, DiskFile};
+
+const MAGIC: &[u8; 8] = b"HKLOG001";
+
+/// Length of a segment without a batch.
+pub const EMPTY_BYTES: u64 = MAGIC.len() as u64;
+
+/// A file of the log, open for writing.
+#[derive(Clone)]
+pub struct Segment {
+    pub number: u64,
+    pub path: PathBuf,
+    pub file: Arc<dyn DiskFile>,
+}
+
+/// What replaying the log found.
+#[derive(Default)]
+pub struct Replay {
+    pub points: u64,
+    pub segments: usize,
+    pub torn_bytes_cut: u64,
+    /// File, offset and what was wrong there; the rest was read.
+    pub corrupt: Vec<String>,
+}
+
+impl Segment {
+    /// Begins an empty segment whose name is durable. What an earlier try left under the name is cut off.
+    pub fn create(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Segment> {
+        let segment = Segment::open(disk, dir, number)?;
+        let Segment { path, file, .. } = &segment;
+        file.set_len(0).and_then(|()| file.write_at(MAGIC, 0)).map_err(Error::disk("write", path))?;
+        disk.sync_dir(dir).map_err(Error::disk("sync", dir))?;
+        Ok(segment)
+    }
+
+    /// Opens a segment, creating the file when there is none.
+    pub fn open(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Segment> {
+        let path = Segment::path(dir, number);
+        let file = disk.open_or_create(&path).map_err(Error::disk("open", &path))?;
+        Ok(Segment { number, path, file })
+    }
+
+    pub fn path(dir: &Path, number: u64) -> PathBuf {
+        dir.join(format!("{number:08}.log"))
+    }
+
+    /// The numbers of the segments in `dir`, ascending.
+    pub fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>> {
+        let names = disk.list(dir).map_err(Error::disk("list", dir))?;
+        let mut numbers: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Hands all samples to `apply`; returns the segment's length after a torn tail was cut.
+    pub fn replay(&self, apply: &mut impl FnMut(Sample), replay: &mut Replay) -> Result<u64> {
+        let Segment { path, file, .. } = self;
+        let mut bytes = vec![0; file.len().map_err(Error::disk("read", path))? as usize];
+        file.read_at(&mut bytes, 0).map_err(Error::disk("read", path))?;
+        let shown = path.display();
+        // Zeros are what a power cut leaves of a head that was not synced yet.
+        if bytes.iter().zip(MAGIC).any(|(byte, wanted)| byte != wanted && *byte != 0) {
+            // Its records, if any, are marked and summed: they are looked for behind the head all the same.
+            replay.corrupt.push(format!("{shown} at byte 0: not the head of a log segment"));
+        }
+        let mut len = bytes.len() as u64;
+        for item in Reader::new(&bytes, MAGIC.len()) {
+            match item {
+                Item::Payload(offset, payload) => {
+                    if decode(payload, |sample| {
+                        apply(sample);
+                        replay.points += 1;
+                    })
+                    .is_none()
+                    {
+                        replay.corrupt.push(format!("{shown} at byte {offset}: not a batch of points"));
+                    }
+                }
+                Item::Corrupt { offset, bytes } => {
+                    replay.corrupt.push(format!("{shown} at byte {offset}: {bytes} bytes skipped"));
+                }
+                Item::Torn { offset, bytes } => {
+                    replay.torn_bytes_cut += bytes as u64;
+                    len = offset as u64;
+                    file.set_len(len).map_err(Error::disk("cut", path))?;
+                }
+            }
+        }
+        Ok(len)
+    }
+}

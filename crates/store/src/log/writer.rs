@@ -1,0 +1,266 @@
+//! Log: every accepted batch, appended to a segment before it is applied and answered.
+//!
+//! Why: chunks live in memory for hours; what was acknowledged must be there after `kill -9`, and after a power cut up to
+//! the last fsync.
+//! How: one `write` per batch to the current segment under a short lock; fsync by policy, outside that lock, one for all
+//! batches that wait (group commit). Segments whose points are all in blocks are removed. At start all segments are
+//! replayed, and a new one is begun: old ones are never appended to.
+//! A full segment is followed by one that is *ready*: its file exists and its name is durable, so going over to it is a change
+//! in memory. The thread that syncs each second makes it ready from half of the current segment on, a flush before it shuts
+//! the gate. Where senders were faster, the next of them makes it ready before it takes any lock, and what is written
+//! meanwhile still goes to the full segment: that grows beyond `segment_bytes` by as much as arrives while one file is
+//! created, and by nothing when it cannot be: then that sender's batch is refused.
+//! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice;
+//! no point is in a removed segment that is not in a block; a batch whose sync failed is never said to be durable, also when
+//! a later sync succeeds: the system forgets what it could not write, and says so once. No file is created or synced while
+//! the writer is held.
+//! Memory: the callers' buffers only; at start one segment at a time.
+
+use super::segment::{EMPTY_BYTES, Replay, Segment};
+use crate::error::{Error, Result};
+use crate::locks;
+use model::Sample;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use stdx::ranked::MutexGuard;
+use stdx::{Disk, RankedMutex};
+
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    /// Held for one write to the system's cache.
+    writer: RankedMutex<Writer>,
+    /// Held while a segment is created; nobody who holds a lock of the hot path takes it.
+    preparing: RankedMutex<()>,
+    /// The segment is full and no other is ready.
+    is_full: AtomicBool,
+    /// Held while syncing, so that those who wait share one sync; nobody who holds a lock of the hot path takes it.
+    synced: RankedMutex<Synced>,
+    /// The last sync failed.
+    sync_failed: AtomicBool,
+    syncs: AtomicU64,
+}
+
+#[derive(Default)]
+struct Synced {
+    /// Batches up to this number are durable, as far as they are above `doubtful`.
+    to: u64,
+    /// Batches up to this number were written when a sync failed. Only a flush makes sure of them.
+    doubtful: u64,
+}
+
+struct Writer {
+    segment: Segment,
+    len: u64,
+    /// The segment that follows, empty and with a durable name.
+    ready: Option<Segment>,
+    /// Batches written so far.
+    written: u64,
+    /// Older segments that were not synced since their last write, also by a process before.
+    unsynced: Vec<Segment>,
+    /// Bytes of the segments before the current one.
+    full: BTreeMap<u64, u64>,
+}
+
+impl Writer {
+    fn is_empty(&self) -> bool {
+        self.len <= EMPTY_BYTES
+    }
+
+    /// Goes over to the segment that is ready; false when none is. A change in memory only.
+    fn go_over(&mut self) -> bool {
+        let Some(ready) = self.ready.take() else { return false };
+        let full = std::mem::replace(&mut self.segment, ready);
+        self.full.insert(full.number, self.len);
+        self.unsynced.push(full);
+        self.len = EMPTY_BYTES;
+        true
+    }
+}
+
+impl Log {
+    /// Replays all segments in `dir` through `apply`, then begins a new one.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        segment_bytes: u64,
+        mut apply: impl FnMut(Sample),
+    ) -> Result<(Log, Replay)> {
+        disk.create_dir(dir).map_err(Error::disk("create", dir))?;
+        let (mut full, mut unsynced) = (BTreeMap::new(), Vec::new());
+        let mut replay = Replay::default();
+        let numbers = Segment::numbers(&*disk, dir)?;
+        for number in &numbers {
+            let segment = Segment::open(&*disk, dir, *number)?;
+            full.insert(*number, segment.replay(&mut apply, &mut replay)?);
+            // Whoever wrote it may have been killed before it was synced.
+            unsynced.push(segment);
+        }
+        replay.segments = numbers.len();
+        let segment = Segment::create(&*disk, dir, numbers.last().map_or(1, |last| last + 1))?;
+        let writer = Writer { segment, len: EMPTY_BYTES, ready: None, written: 0, unsynced, full };
+        let log = Log {
+            disk,
+            dir: dir.to_path_buf(),
+            segment_bytes,
+            writer: RankedMutex::new(locks::LOG_WRITER, writer),
+            preparing: RankedMutex::new(locks::LOG_PREPARE, ()),
+            is_full: AtomicBool::new(false),
+            synced: RankedMutex::new(locks::LOG_SYNC, Synced::default()),
+            sync_failed: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
+        };
+        Ok((log, replay))
+    }
+
+    /// Appends encoded records. Returns the batch's number, for `sync_to`.
+    pub fn append(&self, bytes: &[u8]) -> Result<u64> {
+        let mut writer = self.writer();
+        let is_full = writer.len + bytes.len() as u64 > self.segment_bytes && !writer.is_empty();
+        if is_full && !writer.go_over() {
+            self.is_full.store(true, Relaxed);
+        }
+        if let Err(cause) = writer.segment.file.write_at(bytes, writer.len) {
+            // Should this fail as well, the next write goes to the same place and covers what was torn.
+            let _ = writer.segment.file.set_len(writer.len);
+            return Err(Error::disk("write", &writer.segment.path)(cause));
+        }
+        writer.len += bytes.len() as u64;
+        writer.written += 1;
+        Ok(writer.written)
+    }
+
+    /// Makes a segment ready where the current one is full, unless somebody is at it: for each sender before it takes a lock.
+    pub fn make_room(&self) -> Result<()> {
+        if !self.is_full.load(Relaxed) {
+            return Ok(());
+        }
+        self.preparing.try_lock().map_or(Ok(()), |held| self.prepare_locked(&held))
+    }
+
+    /// Makes a segment ready where the current one is half full: for whoever comes each second.
+    pub fn prepare_ahead(&self) -> Result<()> {
+        let is_half_full = self.writer().len > self.segment_bytes / 2;
+        if is_half_full { self.prepare() } else { Ok(()) }
+    }
+
+    /// Makes a segment ready, unless the current one is empty.
+    pub fn prepare(&self) -> Result<()> {
+        self.prepare_locked(&self.preparing.lock())
+    }
+
+    fn prepare_locked(&self, _preparing: &MutexGuard<'_, ()>) -> Result<()> {
+        let number = {
+            let writer = self.writer();
+            if writer.ready.is_some() || writer.is_empty() {
+                return Ok(());
+            }
+            writer.segment.number + 1
+        };
+        // The number stays the next one: without a segment that is ready nobody goes over, and only the holder makes one.
+        let segment = Segment::create(&*self.disk, &self.dir, number)?;
+        self.writer().ready = Some(segment);
+        self.is_full.store(false, Relaxed);
+        Ok(())
+    }
+
+    /// Makes everything that is written durable, short of what a failure leaves in doubt.
+    pub fn sync(&self) -> Result<()> {
+        let mut synced = self.synced();
+        let has_nothing = {
+            let writer = self.writer();
+            writer.written <= synced.to && writer.unsynced.is_empty()
+        };
+        if has_nothing { Ok(()) } else { self.sync_locked(&mut synced) }
+    }
+
+    /// Makes the batches up to `number` durable, with all that were written meanwhile.
+    pub fn sync_to(&self, number: u64) -> Result<()> {
+        let mut synced = self.synced();
+        if number <= synced.doubtful {
+            let cause = std::io::Error::other("a sync failed since the batch was written; send it again");
+            return Err(Error::disk("sync", &self.dir)(cause));
+        }
+        if number <= synced.to { Ok(()) } else { self.sync_locked(&mut synced) }
+    }
+
+    fn sync_locked(&self, synced: &mut Synced) -> Result<()> {
+        let (current, written, unsynced) = {
+            let writer = self.writer();
+            (writer.segment.clone(), writer.written, writer.unsynced.clone())
+        };
+        self.syncs.fetch_add(1, Relaxed);
+        for segment in unsynced.iter().chain([&current]) {
+            if let Err(cause) = segment.file.sync() {
+                // Of those written while the sync ran nobody knows; counting them in costs their senders a repetition.
+                synced.doubtful = self.writer().written;
+                self.sync_failed.store(true, Relaxed);
+                return Err(Error::disk("sync", &segment.path)(cause));
+            }
+        }
+        self.writer().unsynced.retain(|segment| unsynced.iter().all(|done| done.number != segment.number));
+        synced.to = written;
+        self.sync_failed.store(false, Relaxed);
+        Ok(())
+    }
+
+    /// Whether the last sync failed.
+    pub fn sync_failed(&self) -> bool {
+        self.sync_failed.load(Relaxed)
+    }
+
+    /// How often the disk was asked to sync.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Relaxed)
+    }
+
+    /// Goes over to the segment that is ready, unless the current one is empty; `None` when none is ready. Returns the number
+    /// of the current one: all points appended before this call are in segments below it.
+    pub fn rotate(&self) -> Option<u64> {
+        let mut writer = self.writer();
+        (writer.is_empty() || writer.go_over()).then(|| writer.segment.number)
+    }
+
+    /// Removes the segments below `number`.
+    pub fn remove_below(&self, number: u64) -> Result<()> {
+        let old: Vec<u64> = self.writer().full.range(..number).map(|(number, _)| *number).collect();
+        for number in &old {
+            let path = Segment::path(&self.dir, *number);
+            self.disk.remove(&path).map_err(Error::disk("remove", &path))?;
+            let mut writer = self.writer();
+            writer.full.remove(number);
+            writer.unsynced.retain(|unsynced| unsynced.number != *number);
+        }
+        if !old.is_empty() {
+            // Else a power cut brings one back, perhaps torn, to be replayed in vain and reported.
+            self.disk.sync_dir(&self.dir).map_err(Error::disk("sync", &self.dir))?;
+        }
+        Ok(())
+    }
+
+    /// What is remembered of segments; the bytes of a batch are its caller's.
+    pub fn memory_bytes(&self) -> usize {
+        let writer = self.writer();
+        // A node of the tree has room for eleven entries and is half full at least.
+        let full = writer.full.len() * 2 * size_of::<(u64, u64)>();
+        let unsynced = writer.unsynced.capacity() * size_of::<Segment>();
+        full + unsynced + writer.unsynced.iter().map(|segment| segment.path.capacity()).sum::<usize>()
+    }
+
+    /// Bytes and number of the segments that have batches, and of the current one.
+    pub fn size(&self) -> (u64, usize) {
+        let writer = self.writer();
+        (writer.full.values().sum::<u64>() + writer.len, writer.full.len() + 1)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.must_lock("no panic while holding the log")
+    }
+
+    fn synced(&self) -> MutexGuard<'_, Synced> {
+        self.synced.must_lock("no panic while syncing")
+    }
+}

@@ -1,0 +1,154 @@
+//! Parts: what a store consists of, each part behind its lock, and how the files of names and points become durable.
+//!
+//! How: `read/` and `work/` add what can be asked and done (`impl Parts`); `store.rs` adds the work that has a schedule.
+//! Locks: `locks.rs` orders them and says what may be done under each.
+//! Invariants: `&self` everywhere, no thread, no clock: `now` is an argument.
+
+use crate::block::{Catalog, Shelf};
+use crate::error::{Error, Result};
+use crate::hot::Shards;
+use crate::log::Log;
+use crate::options::{Fsync, Options};
+use crate::series::cold::Run;
+use crate::series::{Naming, Table};
+use crate::tallies::{Accounts, Tallies};
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use stdx::ranked::{MutexGuard, ReadGuard, WriteGuard};
+use stdx::{Disk, RankedMutex, RankedRwLock};
+
+/// The parts of a [`crate::Store`], which derefs to them.
+pub struct Parts {
+    pub(crate) options: Options,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Bound: some thousand steps for reading, one change or a sweep's stretch for writing.
+    pub(crate) table: RankedRwLock<Table>,
+    /// Held for writing by a sweep, for reading by those who walk the table's chains in several goes. No file is read
+    /// meanwhile.
+    pub(crate) chains: RankedRwLock<()>,
+    /// Bound: one write to the system's cache, of at most 1,024 changes, and their application. No file is read or synced
+    /// meanwhile.
+    pub(crate) naming: RankedMutex<Naming>,
+    /// Held while the series file is synced.
+    pub(crate) names_sync: RankedMutex<()>,
+    pub(crate) names_unsynced: AtomicBool,
+    /// In order of sequence. Bound: the copy of a pointer. Changed only by the holder of the store's `sleeper`.
+    pub(crate) runs: RankedRwLock<Arc<Vec<Arc<Run>>>>,
+    /// Held for reading from before the log write until the batch is applied, for writing while a flush rotates the log: so a
+    /// segment before the rotation holds no batch that the flush does not see. Bound: one write to the system's cache and the
+    /// samples of one batch, for reading; a change in memory per shard, for writing. No file is created or synced meanwhile.
+    pub(crate) gate: RankedRwLock<()>,
+    pub(crate) log: Log,
+    /// Bound of each shard's lock: the samples of one batch with their observer, or 256 series.
+    pub(crate) shards: Shards,
+    pub(crate) shelf: Shelf,
+    pub(crate) opened_at: i64,
+    /// The next look is to flush: what a failed sync may have cost the log is saved as blocks.
+    pub(crate) flush_wanted: AtomicBool,
+    pub(crate) tallies: Tallies,
+    pub(crate) accounts: Accounts,
+    /// Buffers of appends that are not running. Bound: taking one, or laying one back.
+    pub(crate) scratch: RankedMutex<Vec<Scratch>>,
+    pub(crate) _dir_lock: Box<dyn Any + Send + Sync>,
+}
+
+/// Buffers of one append call, reused by the next: as many exist as calls ever ran at once.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub bytes: Vec<u8>,
+    /// Samples to apply, by shard.
+    pub order: Vec<u32>,
+    /// Where each shard's part of `order` begins.
+    pub starts: Vec<u32>,
+}
+
+impl Scratch {
+    fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + (self.order.capacity() + self.starts.capacity()) * size_of::<u32>()
+    }
+}
+
+impl Parts {
+    /// The most series that may be awake.
+    pub fn series_max(&self) -> u32 {
+        self.options.series_max
+    }
+
+    /// The oldest time of a point that is kept.
+    pub fn oldest_kept(&self, now: i64) -> i64 {
+        (now - self.options.retention_raw_s).max(1)
+    }
+
+    /// Makes the series file durable, then the log: a log record must never outlive the meaning of its ids.
+    pub fn sync(&self) -> Result<()> {
+        self.sync_names()?;
+        self.log.sync().inspect_err(|_| self.flush_wanted.store(true, Relaxed))
+    }
+
+    /// For a thread that comes each second: syncs under [`Fsync::EverySecond`], and makes the log's next segment ready. Waits
+    /// for no flush.
+    pub fn sync_if_due(&self) -> Result<()> {
+        let ready = self.log.prepare_ahead();
+        let synced = if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) };
+        synced.and(ready)
+    }
+
+    /// Makes durable what the series file has at the time of the call. Whoever comes while somebody syncs waits, for that sync
+    /// may be of the very change that this caller relies on.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        let _sync = self.names_sync.lock();
+        if !self.names_unsynced.swap(false, Relaxed) {
+            return Ok(());
+        }
+        let (file, path) = self.naming().file.file();
+        file.sync().map_err(|cause| {
+            self.names_unsynced.store(true, Relaxed);
+            Error::disk("sync", &path)(cause)
+        })
+    }
+
+    pub(crate) fn naming(&self) -> MutexGuard<'_, Naming> {
+        self.naming.lock()
+    }
+
+    pub(crate) fn table(&self) -> ReadGuard<'_, Table> {
+        self.table.read()
+    }
+
+    pub(crate) fn table_mut(&self) -> WriteGuard<'_, Table> {
+        self.table.write()
+    }
+
+    /// The blocks as of now. Their files stay as long as the answer is held.
+    pub(crate) fn blocks(&self) -> Arc<Catalog> {
+        self.shelf.catalog()
+    }
+
+    /// The runs as of now, the oldest first; their files can be read to the end also when they are replaced meanwhile.
+    pub(crate) fn runs(&self) -> Arc<Vec<Arc<Run>>> {
+        self.runs.read().clone()
+    }
+
+    /// Puts other runs in the place of those there are; for the holder of the store's `sleeper` only.
+    pub(crate) fn set_runs(&self, runs: Vec<Arc<Run>>) {
+        let runs = Arc::new(runs);
+        *self.runs.write() = runs;
+    }
+
+    pub(crate) fn cold_dir(&self) -> PathBuf {
+        cold_dir(&self.options)
+    }
+
+    /// The buffers that appends and changes of names wait with for their next call.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        let scratch: usize = self.scratch.lock().iter().map(Scratch::memory_bytes).sum();
+        scratch + self.naming().file.memory_bytes() + self.log.memory_bytes()
+    }
+}
+
+/// The directory of the runs.
+pub(crate) fn cold_dir(options: &Options) -> PathBuf {
+    options.dir.join("cold")
+}

@@ -1,0 +1,200 @@
+//! Names: giving ids to series, finding them, changing and removing them; and what the series file says at start.
+//!
+//! How: the table knows the series that are awake; of the others cold runs do (`sleep.rs`). A series that is not in the table
+//! is looked for there before it gets a new id, so that its history goes on. Every change is in the series file before it is
+//! in the table, and durable before the log that uses its id (`sync_names`).
+//! Invariants: an id that was handed out is in the series file; ids and endpoint numbers are never given twice, also not after
+//! a definition was lost; a removed id stays removed.
+
+use crate::error::{Error, Result};
+use crate::parts::Parts;
+use crate::series::{Change, Found, Meta, Table, check_texts, insert};
+use model::{CounterType, SeriesId, SeriesKey};
+use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
+use stdx::ranked::ReadGuard;
+
+/// Removals that are written, and applied, under one lock.
+const REMOVE_SLICE: usize = 1024;
+
+/// Dead records that are worth a sweep at once; fewer wait for the next look for silent series.
+const SWEEP_AT: usize = 4096;
+
+/// Looks up series for one decoded batch. Holds the table for reading: drop it before calling anything else of the store.
+pub struct Finder<'a> {
+    table: ReadGuard<'a, Table>,
+    /// A batch is of one endpoint, as a rule.
+    endpoint: Cell<Option<u32>>,
+}
+
+impl Finder<'_> {
+    #[inline]
+    pub fn find(&self, key: SeriesKey<'_>) -> Option<Found> {
+        let endpoint = match self.endpoint.get() {
+            Some(place) if self.table.endpoint(place) == key.endpoint => place,
+            _ => self.table.place_of(key.endpoint)?,
+        };
+        self.endpoint.set(Some(endpoint));
+        self.table.find_of(endpoint, key.metric, key.tags.as_str())
+    }
+}
+
+impl Parts {
+    pub fn finder(&self) -> Finder<'_> {
+        Finder { table: self.table(), endpoint: Cell::new(None) }
+    }
+
+    /// The id of a series, given now if it is new; one that sleeps wakes up under its old id. Its definition is written before
+    /// this returns, and as durable as the first append of it when that returns.
+    pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId> {
+        let meta = Meta::new(counter_type, step)?;
+        check_texts(key)?;
+        let mut naming = self.naming();
+        if let Some(id) = self.find_awake(key) {
+            return Ok(id);
+        }
+        if self.table().live() >= self.options.series_max as usize || naming.next_id == u32::MAX {
+            return Err(Error::Full { what: "series_max", limit: u64::from(self.options.series_max) });
+        }
+        let asleep = self.find_cold(key)?.filter(|found| self.table().is_free_for(found.id, key));
+        let id = asleep.map_or(SeriesId(naming.next_id), |found| found.id);
+        let known_endpoint = match self.endpoint_number(key.endpoint) {
+            None => self.number_in_runs(key.endpoint)?,
+            known => known,
+        };
+        let endpoint = known_endpoint.unwrap_or(naming.next_endpoint);
+        let SeriesKey { endpoint: endpoint_name, metric, tags } = key;
+        naming.file.append(&[Change::Define { id, endpoint, endpoint_name, metric, tags, meta }])?;
+        naming.next_id = naming.next_id.max(id.0 + 1);
+        naming.next_endpoint = naming.next_endpoint.max(endpoint + 1);
+        self.names_unsynced.store(true, Relaxed);
+        // The shard first: whoever finds the id in the table may append at once.
+        self.shards.begin(id, meta, asleep.is_some());
+        insert(&mut self.table_mut(), id, endpoint, key, meta)?;
+        Ok(id)
+    }
+
+    /// Whether a series is in memory; one that sleeps or is new is not.
+    pub fn is_awake(&self, key: SeriesKey<'_>) -> bool {
+        let table = self.table();
+        let place = table.place_of(key.endpoint);
+        place.is_some_and(|place| table.find_drowsy_of(place, key.metric, key.tags.as_str()).is_some())
+    }
+
+    /// A series of the table; one that was about to fall asleep is kept awake.
+    fn find_awake(&self, key: SeriesKey<'_>) -> Option<SeriesId> {
+        let (found, is_drowsy) = {
+            let table = self.table();
+            let found = table.find_drowsy_of(table.place_of(key.endpoint)?, key.metric, key.tags.as_str())?;
+            (found, table.is_drowsy(found.id))
+        };
+        if is_drowsy {
+            self.table_mut().set_drowsy(found.id, false);
+        }
+        Some(found.id)
+    }
+
+    fn endpoint_number(&self, endpoint: &str) -> Option<u32> {
+        let table = self.table();
+        table.place_of(endpoint).map(|place| table.endpoint_number(place))
+    }
+
+    /// The type or step of a known series changed.
+    pub fn set_meta(&self, id: SeriesId, counter_type: CounterType, step: u32) -> Result<()> {
+        let meta = Meta::new(counter_type, step)?;
+        let mut naming = self.naming();
+        match self.table().meta(id) {
+            None => return Err(Error::UnknownSeries(id.0)),
+            Some(same) if same == meta => return Ok(()),
+            Some(_) => {}
+        }
+        naming.file.append(&[Change::Meta { id, meta }])?;
+        self.names_unsynced.store(true, Relaxed);
+        self.shards.set_meta(id, meta);
+        self.table_mut().set_meta(id, meta);
+        Ok(())
+    }
+
+    /// Removes a series with all its points, durably; false when there is no such series.
+    pub fn remove_series(&self, id: SeriesId) -> Result<bool> {
+        Ok(self.remove_many(&mut [id])? > 0)
+    }
+
+    /// Removes all series of an endpoint; returns how many they were.
+    pub fn remove_endpoint(&self, endpoint: &str) -> Result<usize> {
+        self.remove_many(&mut self.series_of_endpoint(endpoint)?)
+    }
+
+    /// Removes series with all their points, durably; returns how many of them there were. On an error some may be removed
+    /// already, and be so durably only later.
+    pub fn remove_many(&self, ids: &mut [SeriesId]) -> Result<usize> {
+        ids.sort_unstable();
+        let mut removed = 0;
+        for ids in ids.chunks(REMOVE_SLICE) {
+            removed += self.remove_slice(ids)?;
+        }
+        if removed > 0 {
+            self.sync_names()?;
+        }
+        if self.table().dead() >= SWEEP_AT {
+            self.sweep_table();
+        }
+        Ok(removed)
+    }
+
+    fn remove_slice(&self, ids: &[SeriesId]) -> Result<usize> {
+        let mut naming = self.naming();
+        let runs = self.runs();
+        let known: Vec<SeriesId> = {
+            let table = self.table();
+            let ids = ids.chunk_by(|a, b| a == b).map(|same| same[0]);
+            // What is neither here nor removed sleeps.
+            let may_sleep = |id: &SeriesId| !runs.is_empty() && id.0 < naming.next_id && !table.is_removed(*id);
+            ids.filter(|id| table.meta(*id).is_some() || may_sleep(id)).collect()
+        };
+        if known.is_empty() {
+            return Ok(0);
+        }
+        let changes: Vec<Change<'_>> = known.iter().map(|id| Change::Remove { id: *id }).collect();
+        naming.file.append(&changes)?;
+        self.names_unsynced.store(true, Relaxed);
+        {
+            let mut table = self.table_mut();
+            known.iter().for_each(|id| table.remove(*id));
+            self.tallies.removed_series.store(table.removed(), Relaxed);
+        }
+        for id in &known {
+            let (mut hot, slot) = self.shards.lock_of(*id);
+            hot.remove(slot);
+        }
+        Ok(known.len())
+    }
+
+    /// All series of an endpoint, also those that sleep, by id.
+    pub fn series_of_endpoint(&self, endpoint: &str) -> Result<Vec<SeriesId>> {
+        let mut ids: Vec<SeriesId> = {
+            let table = self.table();
+            table.place_of(endpoint).map(|place| table.series_of(place).collect()).unwrap_or_default()
+        };
+        self.for_each_asleep(endpoint, &mut |series| ids.push(series.found.id))?;
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Lends the names of some series, leaving out those that are gone. The table is held for reading meanwhile: name some
+    /// thousands at once, not all, and do not call the store from within.
+    pub fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
+        let table = self.table();
+        for id in ids {
+            if let Some((key, meta)) = table.key(*id).zip(table.meta(*id)) {
+                each(*id, key, meta.counter_type);
+            }
+        }
+    }
+
+    /// Whether points of this id are nobody's any more: a merge of blocks drops them.
+    pub fn is_removed(&self, id: SeriesId) -> bool {
+        self.table().is_removed(id)
+    }
+}

@@ -1,0 +1,180 @@
+//! Open: the store put together from its files: names, runs, blocks, the hot window, and the log on top.
+//!
+//! Invariants: a file that is damaged is told and costs what is damaged in it; what a crash left half done is completed or
+//! removed; no id and no number is given that any file uses.
+
+use super::append::acceptable;
+use super::warm;
+use crate::block::{Block, Catalog, Shelf, list, number_of_name, without_superseded};
+use crate::error::{Error, Result};
+use crate::hot::{Hot, Shards, Windows};
+use crate::locks;
+use crate::log::Log;
+use crate::options::Options;
+use crate::parts::{Parts, cold_dir};
+use crate::series::{Naming, Table, cold};
+use crate::tallies::{Accounts, Tallies};
+use model::Sample;
+use std::any::Any;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use stdx::{Disk, RankedMutex, RankedRwLock};
+
+/// What opening found.
+#[derive(Debug, Default)]
+pub struct Recovery {
+    /// Series awake.
+    pub series: usize,
+    pub points_replayed: u64,
+    /// Points read back from blocks to warm the hot window.
+    pub points_warmed: u64,
+    /// Segments of the log, among them one that was ready and never used.
+    pub segments: usize,
+    pub blocks: usize,
+    pub torn_bytes_cut: u64,
+    /// File, offset and what was wrong; the rest was read.
+    pub corrupt: Vec<String>,
+}
+
+/// The parts of a store, and where its numbers go on.
+pub struct Opened {
+    pub parts: Parts,
+    pub recovery: Recovery,
+    /// No block has this number or a higher one.
+    pub next_block: u64,
+    /// No run has this sequence or a higher one.
+    pub next_run: u64,
+}
+
+/// Opens or creates the store in `options.dir`.
+pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
+    options.check()?;
+    let dir = &options.dir;
+    disk.create_dir(dir).map_err(Error::disk("create", dir))?;
+    let dir_lock = lock_dir(&*disk, dir)?;
+
+    let mut recovery = Recovery::default();
+    let (mut naming, table, replay) = Naming::open(&disk, dir)?;
+    recovery.series = table.live();
+    recovery.torn_bytes_cut += replay.torn_bytes_cut;
+    recovery.corrupt.extend(replay.corrupt);
+
+    let cold = cold::open_all(&*disk, &cold_dir(&options))?;
+    recovery.corrupt.extend(cold.corrupt);
+
+    let block_dir = dir.join("block");
+    let (blocks, next_block) = open_blocks(&*disk, &block_dir, &mut recovery)?;
+
+    let windows = Windows { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
+    let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
+    let warm_from = warm::from(&blocks, now);
+    for (id, _, meta) in table.live_series() {
+        let (hot, slot) = shards.of_mut(id);
+        hot.begin(slot, meta, f64::from(warm_from), true);
+    }
+    let warmed = warm::load(&*disk, &blocks, &table, &mut shards, windows, warm_from);
+    recovery.points_warmed = warmed.points;
+    recovery.corrupt.extend(warmed.corrupt);
+
+    let known = table.end();
+    let used = blocks.blocks().iter().filter_map(|block| block.last_series());
+    let next_id = used.map(|last| next_after(last, known)).fold(known, u32::max);
+    let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
+    naming.next_id = next_id;
+    let parts = Parts {
+        tallies: Tallies { removed_series: AtomicU64::new(table.removed()), ..Tallies::default() },
+        table: RankedRwLock::new(locks::TABLE, table),
+        chains: RankedRwLock::new(locks::CHAINS, ()),
+        naming: RankedMutex::new(locks::NAMING, naming),
+        names_sync: RankedMutex::new(locks::NAMES_SYNC, ()),
+        names_unsynced: AtomicBool::new(true),
+        runs: RankedRwLock::new(locks::RUNS, Arc::new(cold.runs)),
+        gate: RankedRwLock::new(locks::GATE, ()),
+        log,
+        shards,
+        shelf: Shelf::new(disk.clone(), block_dir, blocks, next_block),
+        opened_at: now,
+        flush_wanted: AtomicBool::new(false),
+        accounts: Accounts::default(),
+        scratch: RankedMutex::new(locks::SCRATCH, Vec::new()),
+        _dir_lock: dir_lock,
+        disk,
+        options,
+    };
+    Ok(Opened { parts, recovery, next_block, next_run: cold.next_sequence })
+}
+
+fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send + Sync>> {
+    let path = dir.join("LOCK");
+    disk.lock(&path).map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::WouldBlock => Error::Locked { dir: dir.to_path_buf() },
+        _ => Error::disk("lock", &path)(cause),
+    })
+}
+
+/// Returns the blocks and the next number. A block that cannot be read is reported and left where it is, and no other gets
+/// its name. What a merge wrote anew before the power went is removed.
+fn open_blocks(disk: &dyn Disk, dir: &Path, recovery: &mut Recovery) -> Result<(Catalog, u64)> {
+    let (mut blocks, mut newest) = (Vec::new(), 0);
+    for path in list(disk, dir)? {
+        newest = newest.max(number_of_name(&path));
+        match Block::open(disk, path) {
+            Ok(block) => blocks.push(Arc::new(block)),
+            Err(error @ Error::Corrupt { .. }) => recovery.corrupt.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    newest = blocks.iter().map(|block| block.label.number.max(block.label.last_flush)).fold(newest, u64::max);
+    let (blocks, superseded) = without_superseded(blocks);
+    for block in &superseded {
+        block.remove(disk)?;
+    }
+    if !superseded.is_empty() {
+        disk.sync_dir(dir).map_err(Error::disk("sync", dir))?;
+    }
+    recovery.blocks = blocks.len();
+    Ok((Catalog::new(blocks), newest + 1))
+}
+
+/// More definitions cannot be lost in a row (a 64 MiB hole of them); an id further on is damage that no checksum saw.
+const LOST_IDS_MAX: u32 = 1 << 20;
+
+/// The id after one that a log or a block names, where `known` ids are defined.
+fn next_after(id: u32, known: u32) -> u32 {
+    if id.saturating_sub(known) < LOST_IDS_MAX { id.saturating_add(1) } else { known }
+}
+
+/// Applies the log; returns it and the next id that nothing on disk uses.
+fn replay_log(
+    disk: &Arc<dyn Disk>,
+    options: &Options,
+    now: i64,
+    mut next_id: u32,
+    table: &Table,
+    shards: &mut Shards,
+    recovery: &mut Recovery,
+) -> Result<(Log, u32)> {
+    let oldest = (now - options.retention_raw_s).max(1);
+    let mut lost = 0u64;
+    let apply = |sample: Sample| {
+        let id = sample.series;
+        if id.0 >= table.end() {
+            lost += 1;
+            next_id = next_id.max(next_after(id.0, table.end()));
+        } else if acceptable(&sample, oldest) {
+            let (hot, slot) = shards.of_mut(id);
+            // A series that was removed since is unknown here, and so are its points.
+            hot.append(slot, sample.point.time as u32, sample.point.value);
+        }
+    };
+    let (log, replay) = Log::open(disk.clone(), &options.dir.join("log"), options.segment_bytes, apply)?;
+    recovery.points_replayed = replay.points;
+    recovery.segments = replay.segments;
+    recovery.torn_bytes_cut += replay.torn_bytes_cut;
+    recovery.corrupt.extend(replay.corrupt);
+    if lost > 0 {
+        recovery.corrupt.push(format!("log: {lost} points of series whose definition was lost"));
+    }
+    Ok((log, next_id))
+}
