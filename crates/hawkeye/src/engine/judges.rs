@@ -244,7 +244,7 @@ impl Judges {
         self.handover.report(report);
     }
 
-    /// Appends what the judges hold and have done to the metrics figures.
+    /// Appends what the judges hold and have done to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         let judge = self.stats();
         let joins = self.joins.stats();

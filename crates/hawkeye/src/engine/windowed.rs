@@ -262,7 +262,7 @@ impl Windowed {
         (0..SHARDS).map(|shard| self.shards.windows(shard).memory_bytes()).sum()
     }
 
-    /// Appends what is held and was done to the metrics figures.
+    /// Appends what is held and was done to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         figures.gauge("judge_window_series", "Series in windows", self.series() as f64);
         figures.gauge("judge_window_bytes", "Memory of windows and names", self.window_bytes() as f64);

@@ -70,7 +70,7 @@ struct Shared {
 }
 
 impl Index {
-    /// With its figures on the metrics figures.
+    /// With its figures on the metrics page.
     pub fn register(metrics: &Metrics) -> Index {
         let index = Index::default();
         let shown = index.clone();

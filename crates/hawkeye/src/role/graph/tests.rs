@@ -263,7 +263,9 @@ async fn both_doors_fill_one_series() {
     let json = format!(
         r#"[{{"endpoint":"h","metric":"c","tags":"b=2,a=1","value":10,"step":60,"counterType":"COUNTER","timestamp":{time}}}]"#
     );
-    service.ingest.json(crate::engine::ingest::Door::Http, json.as_bytes()).expect("kept");
+    let mut batch = service.ingest.begin(Door::Http, crate::clock::now());
+    batch.push_json(json.as_bytes()).expect("JSON");
+    batch.finish().expect("kept");
     assert_eq!(send(&service, &[item("c", "a=1,b=2", "DERIVE", 60, time + 60, 70.0)]).await, "");
     let store = service.engine.store();
     let found = || store.find("h", "c/a=1,b=2").expect("readable").expect("known");

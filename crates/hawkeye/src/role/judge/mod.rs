@@ -14,7 +14,7 @@ pub mod pull;
 #[cfg(test)]
 mod tests;
 
-use crate::engine::ingest::Ingest;
+use crate::engine::ingest::{Door, Ingest};
 use crate::engine::windowed::Windowed;
 use net::gob::{Service, Session};
 use std::sync::Arc;
@@ -46,11 +46,18 @@ impl JudgeService {
 
     fn send(&self, call: &Call<'_>, session: &mut Session) -> Result<(), String> {
         let Session { decoder, scratch, .. } = session;
-        let decode = |each: &mut dyn FnMut(JudgeItem<'_>)| call.judge_items(decoder, scratch, each);
         let now = (self.now)();
         match &self.points {
-            Points::Windowed(windowed) => windowed.batch(now, decode).map_err(|error| error.to_string()),
-            Points::Store(ingest) => ingest.judge(now, decode).map(|_| ()).map_err(|error| error.to_string()),
+            Points::Windowed(windowed) => {
+                let decode = |each: &mut dyn FnMut(JudgeItem<'_>)| call.judge_items(decoder, scratch, each);
+                windowed.batch(now, decode).map_err(|error| error.to_string())
+            }
+            Points::Store(ingest) => {
+                let mut batch = ingest.begin(Door::Judge, now);
+                let decoded = call.judge_items(decoder, scratch, &mut |item| batch.push_without_step(&item));
+                decoded.map_err(|error| error.to_string())?;
+                batch.finish().map(|_| ()).map_err(|error| error.to_string())
+            }
         }
     }
 }
