@@ -1,19 +1,20 @@
 //! Rule text: `all(#3)`, `lookup(#2,3)` and the operator, read in two ways.
 //!
 //! Why: a rule that is saved must be right, and its author gets an error with a column ([`check`]). Rows of an old
-//! installation may hold texts that the original accepted without looking, and must go on working ([`parse`]).
-//! What is more than one function is read by `grammar.rs`. Grammar of [`check`] for one: `name "(#" number ["," number] ")"`, names in lower case, numbers from 1 without sign, leading
-//! zeros or spaces; `lookup`, `kdiff`, `kpdiff` take two numbers, the others one.
-//! [`parse`] reads as the original does: the name is what stands before `#` without its last byte, the arguments what
-//! stands behind `#` without its last byte, split at commas, each with an optional sign; further arguments are ignored.
-//! So `all[#3)`, `all(#3]`, `all(#+3)`, `all(#03)` and `sum(#2,5)` work (spec/judge.md §10).
+//! installation may hold texts that the original accepted without looking, and must go on working ([`parse`]). A
+//! condition of more than one function is read by `grammar.rs`. The grammar of [`check`] for one function: `name "(#"
+//! number ["," number] ")"`, names in lower case, numbers from 1 without sign, leading zeros or spaces; `lookup`,
+//! `kdiff`, `kpdiff` take two numbers, the others one. [`parse`] reads as the original does: the name is what stands
+//! before `#` without its last byte, the arguments what stands behind `#` without its last byte, split at commas, each
+//! with an optional sign; further arguments are ignored. So `all[#3)`, `all(#3]`, `all(#+3)`, `all(#03)` and
+//! `sum(#2,5)` work (spec/judge.md §10).
 //! Invariants: what `check` accepts, `parse` reads alike (see the tests); neither panics on any text.
 
 use crate::error::{RuleError, quote};
-use crate::function::{Function, Kind, Operator};
+use crate::function::{Function, FunctionKind, Operator};
 use crate::grammar::{self, Context, is_extended};
 
-/// Says whether a rule may be saved: strict, unlike what is accepted from an old installation.
+/// Whether a rule may be saved. The texts of an old installation are read less strictly; see [`parse`].
 ///
 /// `points_max` is the window that the judge is sure to have. The type of the series is not known here, so one point
 /// more is counted, which a counter needs.
@@ -34,10 +35,10 @@ pub fn check(func: &str, operator: &str, right_value: f64, points_max: u32) -> R
     }
 }
 
-/// The text of a function, taken apart.
+/// A function's text, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct FunctionText {
-    pub kind: Kind,
+    pub kind: FunctionKind,
     /// One or two arguments; the second is equal to the first where the function takes only one.
     pub arguments: [Argument; 2],
 }
@@ -45,7 +46,7 @@ pub(crate) struct FunctionText {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Argument {
     pub value: i64,
-    /// From 1, in characters.
+    /// The column of its first character, from 1.
     pub column: usize,
 }
 
@@ -55,23 +56,23 @@ impl FunctionText {
         let [first, last] = self.arguments;
         let n = count(func, last, "N")?;
         let first = match self.kind {
-            Kind::Lookup if first.value > last.value => {
+            FunctionKind::Lookup if first.value > last.value => {
                 let want = format!("at most {n}, the number of points looked at");
                 return Err(RuleError::Argument { func: quote(func), column: first.column, argument: "M", want });
             }
-            Kind::Lookup => count(func, first, "M")?,
-            Kind::Kdiff | Kind::Kpdiff => count(func, first, "K")?,
+            FunctionKind::Lookup => count(func, first, "M")?,
+            FunctionKind::Kdiff | FunctionKind::Kpdiff => count(func, first, "K")?,
             _ => 0,
         };
         Ok(Function { kind: self.kind, first, n })
     }
 
-    /// The function as the original computes it, also if it can never hold; `None` if it never has enough points.
+    /// The function as the original computes it, even if it can never hold; `None` if it never has enough points.
     pub fn function_of_open_falcon(&self) -> Option<Function> {
         let [first, last] = self.arguments.map(|argument| argument.value);
         let values = match self.kind {
-            Kind::Diff | Kind::Pdiff => last.saturating_add(1),
-            Kind::Kdiff | Kind::Kpdiff => last.saturating_add(first),
+            FunctionKind::Diff | FunctionKind::Pdiff => last.saturating_add(1),
+            FunctionKind::Kdiff | FunctionKind::Kpdiff => last.saturating_add(first),
             _ => last,
         };
         if values < 1 {
@@ -82,7 +83,7 @@ impl FunctionText {
     }
 }
 
-/// An argument that counts points.
+/// Reads an argument that counts points.
 fn count(func: &str, argument: Argument, name: &'static str) -> Result<u32, RuleError> {
     u32::try_from(argument.value).ok().filter(|value| *value >= 1).ok_or_else(|| RuleError::Argument {
         func: quote(func),
@@ -106,7 +107,8 @@ pub(crate) fn parse(func: &str) -> Result<FunctionText, RuleError> {
     if hash == 0 {
         return Err(syntax(0, "a function's name and `(`"));
     }
-    let kind = Kind::parse(&bytes[..hash - 1]).ok_or_else(|| RuleError::UnknownFunction { func: quote(func) })?;
+    let kind =
+        FunctionKind::parse(&bytes[..hash - 1]).ok_or_else(|| RuleError::UnknownFunction { func: quote(func) })?;
     // The original drops the last byte unseen; a text that ends with `#` has none to drop.
     let end = (bytes.len() - 1).max(hash + 1);
     let mut arguments = [None; 2];
@@ -136,7 +138,8 @@ fn read_strictly(func: &str) -> Result<FunctionText, RuleError> {
     if name_end == 0 {
         return Err(syntax(0, "a function's name"));
     }
-    let kind = Kind::parse(&bytes[..name_end]).ok_or_else(|| RuleError::UnknownFunction { func: quote(func) })?;
+    let kind =
+        FunctionKind::parse(&bytes[..name_end]).ok_or_else(|| RuleError::UnknownFunction { func: quote(func) })?;
     if !bytes[name_end..].starts_with(b"(#") {
         return Err(syntax(name_end, "`(#` behind the name"));
     }
@@ -174,7 +177,7 @@ pub(crate) fn strict_number(func: &str, start: usize) -> Result<(Argument, usize
     Ok((Argument { value, column: column(func, start) }, start + digits))
 }
 
-/// Go's `strconv.Atoi`: decimal digits with an optional sign, within 64 bits.
+/// Reads decimal digits with an optional sign, within 64 bits, as Go's `strconv.Atoi` does.
 fn signed_number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
@@ -254,14 +257,14 @@ mod tests {
             let text = parse(func).expect(func);
             assert_eq!((text.kind, text.arguments.map(|a| a.value)), (kind, values), "{func}");
         };
-        check("all(#3)", Kind::All, [3, 3]);
-        check("all[#3)", Kind::All, [3, 3]);
-        check("all(#3]", Kind::All, [3, 3]);
-        check("all(#+3)", Kind::All, [3, 3]);
-        check("all(#03)", Kind::All, [3, 3]);
-        check("all(#-1)", Kind::All, [-1, -1]);
-        check("sum(#2,5)", Kind::Sum, [2, 2]);
-        check("lookup(#2,3,9)", Kind::Lookup, [2, 3]);
+        check("all(#3)", FunctionKind::All, [3, 3]);
+        check("all[#3)", FunctionKind::All, [3, 3]);
+        check("all(#3]", FunctionKind::All, [3, 3]);
+        check("all(#+3)", FunctionKind::All, [3, 3]);
+        check("all(#03)", FunctionKind::All, [3, 3]);
+        check("all(#-1)", FunctionKind::All, [-1, -1]);
+        check("sum(#2,5)", FunctionKind::Sum, [2, 2]);
+        check("lookup(#2,3,9)", FunctionKind::Lookup, [2, 3]);
         for func in [
             "",
             "#",

@@ -221,8 +221,8 @@ fn queue(event: &Event) -> String {
     format!("event:p{}", event.priority())
 }
 
-/// The same scenarios as a rehearsal of what a store would hold, where the rules and types stay and the wall clock (which
-/// a rehearsal sets to the times of the points) decides nothing.
+/// The same scenarios as a rehearsal of what a store would hold, where the rules and types stay and the wall clock
+/// (which a rehearsal sets to the times of the points) decides nothing.
 #[test]
 fn a_rehearsal_tells_what_was_recorded() {
     let Ok(text) = std::fs::read_to_string(VECTORS) else {
@@ -259,7 +259,7 @@ fn is_for_rehearsal(scenario: &Scenario) -> bool {
 
 fn rehearse(scenario: &Scenario) -> Vec<String> {
     let options = Options { semantics: Semantics::OpenFalcon, min_interval_s: 0, points_max: 120 };
-    let (script, _) = judge::Script::new(scenario.rules.to_model(), options);
+    let (rehearsal, _) = judge::Rehearsal::new(scenario.rules.to_model(), options);
     let mut table: Vec<Series> = Vec::new();
     for (time, value, series, _) in &scenario.points {
         let series = scenario.series[*series].to_world();
@@ -273,12 +273,12 @@ fn rehearse(scenario: &Scenario) -> Vec<String> {
         }
     }
     let always = 0..i64::MAX;
-    let plan = judge::Plan { hours: std::slice::from_ref(&always), until: i64::MAX, closed: "" };
+    let schedule = judge::Schedule { hours: std::slice::from_ref(&always), until: i64::MAX, closed: "" };
     let mut events = Vec::new();
     for series in &table {
         let Series { counter_type, step, points, .. } = series;
         let history = judge::History { key: series.key(), counter_type: *counter_type, step: *step, points };
-        let played = script.play(&[history], plan, &mut |event| {
+        let played = rehearsal.play(&[history], schedule, &mut |event| {
             events.push(event.to_json());
             std::ops::ControlFlow::Continue(())
         });

@@ -9,7 +9,7 @@ use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots, read_into};
 use std::path::Path;
 
-/// What a strategy's tags ask for.
+/// The processes that a strategy's tags ask for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProcessMatch {
     /// The tags as configured, canonical: they name the series.
@@ -52,7 +52,7 @@ pub(crate) fn collect(roots: &Roots, wanted: &[ProcessMatch], out: &mut Vec<Read
     Ok(())
 }
 
-/// A process that ends meanwhile does not count.
+/// Counts a process for each match. One that ends meanwhile does not count.
 fn count(process: &Path, wanted: &[ProcessMatch], counts: &mut [u64], buffer: &mut Vec<u8>) {
     if read_into(&process.join("status"), buffer).is_err() {
         return;

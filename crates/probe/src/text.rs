@@ -5,6 +5,7 @@
 
 use std::num::IntErrorKind;
 
+/// A signed number.
 pub(crate) fn int(field: &str) -> i64 {
     field.parse().unwrap_or_else(|error: std::num::ParseIntError| match error.kind() {
         IntErrorKind::PosOverflow => i64::MAX,
@@ -13,6 +14,7 @@ pub(crate) fn int(field: &str) -> i64 {
     })
 }
 
+/// An unsigned number.
 pub(crate) fn uint(field: &str) -> u64 {
     field.parse().unwrap_or_else(|error: std::num::ParseIntError| match error.kind() {
         IntErrorKind::PosOverflow => u64::MAX,

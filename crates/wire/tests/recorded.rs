@@ -232,7 +232,7 @@ fn every_pull_of_rules() {
 
 /// Whether they are new, and the rules, after each pull.
 fn pulled(recording: &Recording, size: usize) -> Vec<(bool, Arc<Rules>)> {
-    let mut known = hbs::KnownRules::new(hbs::Limits::default());
+    let mut known = hbs::KnownRules::new(hbs::AnswerLimits::default());
     let (mut reader, mut pulls, mut at) = (hbs::AnswerReader::new(), Vec::new(), 0);
     let ends = messages(&recording.s2c, 4096);
     for (message, call) in ends.iter().zip(&recording.calls) {

@@ -229,7 +229,7 @@ impl Engine {
     }
 
     /// See [`Judges::load`].
-    pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::Refused> {
+    pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         self.judges.load(&self.store, rules, why)
     }
 
@@ -353,7 +353,7 @@ impl store::Observer for Observer<'_> {
 /// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.
 pub struct Window<'w>(&'w ShardView<'w>);
 
-impl judge::Window for Window<'_> {
+impl judge::PointSource for Window<'_> {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         self.0.tail(series, count, out);
     }

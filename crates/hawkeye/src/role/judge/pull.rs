@@ -7,7 +7,7 @@
 //! effect. A failure is told when it begins and when it is over. An answer that has suddenly lost all its strategies or
 //! all its expressions is believed when it was so for two minutes: an original hbs that could not read its tables when it
 //! started answers so, and believing it would close every alarm.
-//! Memory: what [`KnownRules`] keeps, bounded by [`wire::hbs::Limits`], and [`READ_BYTES`] during a pull.
+//! Memory: what [`KnownRules`] keeps, bounded by [`wire::hbs::AnswerLimits`], and [`READ_BYTES`] during a pull.
 //! Compat: spec/judge.md §7, wire.md §5. The original gives a whole answer 3 s; here only silence counts.
 
 use crate::clock;
@@ -27,7 +27,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use wire::hbs::{AnswerError, AnswerReader, Call, KnownRules, LeftOut, Limits, Progress};
+use wire::hbs::{AnswerError, AnswerLimits, AnswerReader, Call, KnownRules, Omissions, Progress};
 use wire::jsonrpc;
 
 /// What is read from the socket at a time: some 200 strategies.
@@ -148,7 +148,7 @@ pub struct Puller {
     /// Since when the hbs says that there is nothing any more.
     empty_since: Option<Instant>,
     /// What was told of rules that cannot be read.
-    told: LeftOut,
+    told: Omissions,
 }
 
 struct Link {
@@ -174,7 +174,7 @@ impl fmt::Display for Failure {
 
 impl Puller {
     /// `addresses` are tried in this order at first.
-    pub fn new(addresses: Vec<String>, timeouts: Timeouts, limits: Limits, counts: Arc<PullCounts>) -> Puller {
+    pub fn new(addresses: Vec<String>, timeouts: Timeouts, limits: AnswerLimits, counts: Arc<PullCounts>) -> Puller {
         assert!(!addresses.is_empty(), "the configuration was checked");
         Puller {
             addresses,
@@ -185,7 +185,7 @@ impl Puller {
             first: 0,
             link: None,
             empty_since: None,
-            told: LeftOut::default(),
+            told: Omissions::default(),
         }
     }
 

@@ -116,7 +116,7 @@ const SILENCE: Duration = Duration::from_millis(50);
 fn puller(addresses: &[&str]) -> Puller {
     let timeouts = Timeouts { connect: Duration::from_secs(10), ..Timeouts::default() };
     let addresses = addresses.iter().map(|address| address.to_string()).collect();
-    Puller::new(addresses, timeouts, Limits::default(), Arc::default())
+    Puller::new(addresses, timeouts, AnswerLimits::default(), Arc::default())
 }
 
 async fn changed(puller: &mut Puller) -> Arc<Rules> {
@@ -344,7 +344,7 @@ async fn a_bad_strategy_is_counted_and_named_once() {
 async fn limits_come_from_the_caller() {
     let address = fake(good(rules(5.0, &["a", "b"]))).await;
     let mut puller = puller(&[&address]);
-    puller.known = KnownRules::new(Limits { hosts: 1, ..Limits::default() });
+    puller.known = KnownRules::new(AnswerLimits { hosts: 1, ..AnswerLimits::default() });
     assert_eq!(refused(&mut puller).await, format!("{address}: the answer has more hosts than allowed (1)"));
 }
 
@@ -441,7 +441,7 @@ fn why_an_alarm_is_closed() {
 fn what_metrics_show() {
     let metrics = Metrics::new();
     let counts = PullCounts::register(&metrics);
-    counts.note(&KnownRules::new(Limits::default()), false);
+    counts.note(&KnownRules::new(AnswerLimits::default()), false);
     let page = metrics.text();
     for line in ["hawkeye_hbs_pulls_total 1", "hawkeye_hbs_pulls_unchanged_total 1", "hawkeye_hbs_pull_errors_total 0"]
     {

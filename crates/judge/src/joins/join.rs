@@ -1,13 +1,14 @@
-//! Group: one condition over several series at one endpoint, and the alarms that follow from it.
+//! Join: one condition over several series at one endpoint, and the alarms that follow from it.
 //!
-//! How: carriers are series of the rule's own metric; each carries an alarm of its own and answers the terms about itself.
-//! Others are the series that terms ask with `of`. An other with tags in the text speaks for all carriers, one without for
-//! those that have the same tags or more. Where several others fit one term, the term holds if it holds for one of them;
-//! those that have stopped do not count while another speaks.
+//! How: carriers are series of the rule's own metric; each carries an alarm of its own and answers the terms about
+//! itself. Others are the series that terms ask with `of`. An other with tags in the text speaks for all carriers, one
+//! without for those that have the same tags or more. Where several others fit one term, the term holds if it holds for
+//! one of them; those that have stopped do not count while another speaks.
 //! One moment: a decision sees all series as they are then. A series that has several parts in a condition says them
-//! together, and silence is read from the clock at each decision, so it does not matter which of several silent series is
-//! looked at first.
-//! Invariants: at most [`SEATS_MAX`] members; nothing is called while the members are locked but the arithmetic of terms.
+//! together, and silence is read from the clock at each decision, so it does not matter which of several silent series
+//! is looked at first.
+//! Invariants: at most [`SEATS_MAX`] members; nothing is called while the members are locked but the arithmetic of
+//! terms.
 
 use crate::explain;
 use crate::finding::{Evidence, Finding, View, decide, read_silence};
@@ -21,16 +22,16 @@ use crate::touched::Touched;
 use model::{Event, SeriesId, SeriesKey, Status, Tags};
 use std::sync::{Arc, Mutex};
 
-/// Members of one group. A decision looks at each other series for each carrier, so half of each kind is the worst; a point
-/// of an other then holds the lock for 1.4 ms, one of a carrier for microseconds (`cargo bench -p judge` prints both). Real
-/// hosts have two seats per file system, interface or disk in such a condition, and some hundred of these where they run
-/// many containers.
+/// Members of one join. A decision looks at each other series for each carrier, so half of each kind is the worst; a
+/// point of an other then holds the lock for 1.4 ms, one of a carrier for microseconds (`cargo bench -p judge` prints
+/// both). Real hosts have two seats per file system, interface or disk in such a condition, and some hundred of these
+/// where they run many containers.
 pub const SEATS_MAX: usize = 1024;
 
-pub(crate) struct Group {
+pub(crate) struct Join {
     pub id: RuleId,
     pub endpoint: Box<str>,
-    /// Bound: one message has one series of this group say its at most [`TERMS_MAX`] parts and has each carrier decided
+    /// Bound: one message has one series of this join say its at most [`TERMS_MAX`] parts and has each carrier decided
     /// once, from at most [`SEATS_MAX`] members. An event is made under it and put into the outbox; no input or output.
     pub members: Mutex<Members>,
 }
@@ -72,15 +73,15 @@ struct Testimony {
     silence: Option<Silence>,
 }
 
-impl Group {
-    pub fn new(id: RuleId, endpoint: &str, program: Arc<Program>) -> Group {
+impl Join {
+    pub fn new(id: RuleId, endpoint: &str, program: Arc<Program>) -> Join {
         let members = Members { rule: None, program, carriers: Vec::new(), others: Vec::new() };
-        Group { id, endpoint: endpoint.into(), members: Mutex::new(members) }
+        Join { id, endpoint: endpoint.into(), members: Mutex::new(members) }
     }
 
     pub fn memory_bytes(&self, members: &Members) -> usize {
         // What an `Arc` holds stands behind two counts.
-        2 * size_of::<usize>() + size_of::<Group>() + self.endpoint.len() + members.memory_bytes()
+        2 * size_of::<usize>() + size_of::<Join>() + self.endpoint.len() + members.memory_bytes()
     }
 }
 
@@ -117,7 +118,7 @@ impl Members {
         self.rule = successor.map(|rule| (rules.clone(), rule));
     }
 
-    /// Ends a group whose rule is gone; the PROBLEMs that were open in it.
+    /// Ends a join whose rule is gone; the PROBLEMs that were open in it.
     pub fn end(&mut self) -> Vec<OpenProblem> {
         self.rule = None;
         self.others.clear();
@@ -244,8 +245,8 @@ impl Members {
         }
     }
 
-    /// Decides the alarm of a carrier of `group`; its event, if there is one. The state moves on with the event.
-    pub fn decide(&mut self, group: &Group, carrier: usize, occasion: Occasion) -> Option<Event> {
+    /// Decides the alarm of a carrier of `join`; its event, if there is one. The state moves on with the event.
+    pub fn decide(&mut self, join: &Join, carrier: usize, occasion: Occasion) -> Option<Event> {
         let (rules, rule) = self.rule.as_ref()?;
         let rule = &rules.rules[*rule as usize];
         let carrier = &self.carriers[carrier];
@@ -279,14 +280,14 @@ impl Members {
         let event = Event {
             rule: rule.source.clone(),
             status,
-            endpoint: group.endpoint.to_string(),
+            endpoint: join.endpoint.to_string(),
             tags: carrier.tags.to_string(),
             left_value: outcome.left,
             current_step,
             time,
             explanation: Some(explain::whole(&rule.source, terms.collect())),
         };
-        let open = OpenProblem { rule: group.id, time, series: carrier.series, current_step };
+        let open = OpenProblem { rule: join.id, time, series: carrier.series, current_step };
         let at = self.carrier(open.series).unwrap_or_else(|at| at);
         self.carriers[at].last = (status == Status::Problem).then_some(open);
         Some(event)
@@ -316,8 +317,8 @@ impl Members {
     }
 }
 
-/// Which of two series speaks for a term: one that holds, then one that is unknown; of equals the newer, and of these the
-/// one that needed fewer old points, since it can repeat an alarm sooner.
+/// Which of two series speaks for a term: one that holds, then one that is unknown; of equals the newer, and of these
+/// the one that needed fewer old points, since it can repeat an alarm sooner.
 fn speaks_before(a: &Finding, b: &Finding, is_open: bool) -> bool {
     let rank = |finding: &Finding| match finding.holds(is_open) {
         Some(true) => 2,
@@ -334,8 +335,8 @@ fn tells(operand: &Operand, other: &Other, carrier: &Carrier) -> bool {
         || Tags::assume_canonical(&other.tags).iter().all(|(tag, value)| of_carrier.find(tag) == Some(value))
 }
 
-/// Inserts into a list that begins small: most groups have one carrier and an other or two, and a vector would begin with
-/// room for four.
+/// Inserts into a list that begins small: most joins have one carrier and an other or two, and a vector would begin
+/// with room for four.
 fn insert<T>(list: &mut Vec<T>, at: usize, item: T) {
     if list.len() < 4 {
         list.reserve_exact(1);
