@@ -2,8 +2,9 @@
 # Instructions per operation of each step of a point's way (crates/hawkeye/benches/hotpath), counted by callgrind.
 #
 # Times on a shared machine hide a regression of 5 %; instructions do not. A step is done N times and 2 N times, and the
-# difference divided by N: what sets it up falls out. The counts are compared with bench/instructions.txt, which holds for
-# the compiler, the processor's kind and the build settings named in its first line; with others they are only printed.
+# difference divided by N: what sets it up falls out. The counts are compared with bench/instructions.txt, which holds
+# for the compiler, the processor's kind and the build settings named in its first line; with others they are only
+# printed.
 #
 #   bench/instructions.sh            print, compare; exit 1 if a step needs over 5 % more than recorded
 #   bench/instructions.sh --record   write bench/instructions.txt

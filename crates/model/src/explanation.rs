@@ -1,10 +1,10 @@
 //! Explanation: why the judge sent an event, for those who ask.
 //!
-//! Why: `all(#3) and avg(#5) of mem.memfree.percent < 10` was PROBLEM at three in the morning; by noon the rule may have been
-//! changed and the chart is coarser. So an event takes along the points that decided it.
-//! How: made with the event, kept beside the original's fields in the durable queue and in the events table. It never goes
-//! where the original's JSON goes (Redis, callbacks). Words hold no times: a core knows no time zone; whoever shows them
-//! adds the times of the points.
+//! Why: `all(#3) and avg(#5) of mem.memfree.percent < 10` was PROBLEM at three in the morning; by noon the rule may
+//! have been changed and the chart is coarser. So an event takes along the points that decided it.
+//! How: made with the event, kept beside the original's fields in the durable queue and in the events table. It never
+//! goes where the original's JSON goes (Redis, callbacks). Words hold no times: a core knows no time zone; whoever
+//! shows them adds the times of the points.
 //! Memory: some hundred bytes per event on its way; [`POINTS_MAX`] points per term.
 
 use crate::point::Point;

@@ -2,7 +2,8 @@
 //!
 //! Compat: which mounts are reported is the original's rule: no virtual file systems, of a device mounted several times
 //! only the shortest mount point. Under a prefix the original asks `statfs` for the mount point as the container
-//! sees it; we ask below the prefix first, where the host's file system is, and so the shortest-mount rule keeps working.
+//! sees it; we ask below the prefix first, where the host's file system is, and so the shortest-mount rule keeps
+//! working.
 //! Invariants: asks nothing of a mount that is filtered out, so a dead NFS server is asked only when NFS is reported
 //! (as in the original); the caller runs this where blocking is harmless.
 

@@ -6,8 +6,8 @@
 //!
 //! Invariants: `param` and `result` are only delimited and checked to be JSON here; who needs them decodes them. A
 //! result is never null: Go's client takes that for a fault and drops the connection.
-//! Compat: as Go's server and client do, field names match without case, unknown fields are ignored, of equal names the last wins, any
-//! JSON value is echoed as id.
+//! Compat: as Go's server and client do, field names match without case, unknown fields are ignored, of equal names the
+//! last wins, any JSON value is echoed as id.
 
 use crate::json::{self, JsonError, Kind, Reader, Scratch, Text, name_eq, push_integer, push_string};
 

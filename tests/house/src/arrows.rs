@@ -1,10 +1,11 @@
 //! Arrows: which module of a crate names which other one, found in the code itself.
 //!
-//! Why: `use` lines alone miss paths in the code (`crate::a::b()`), and lines of text find paths in comments and strings.
+//! Why: `use` lines alone miss paths in the code (`crate::a::b()`), and lines of text find paths in comments and
+//! strings.
 //! How: the files are split into tokens; a first pass notes the modules and what each `use` brings in under which name,
 //! a second one resolves every path through both, so `crate::Error` that the root takes from `error` leads to `error`.
-//! Invariants: tests are left out: `#[cfg(test)]` items, files called `tests.rs` and folders called `tests`. A path that
-//! leads out of the crate, or that begins with a local name, is no arrow.
+//! Invariants: tests are left out: `#[cfg(test)]` items, files called `tests.rs` and folders called `tests`. A path
+//! that leads out of the crate, or that begins with a local name, is no arrow.
 
 mod scan;
 

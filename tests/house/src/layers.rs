@@ -2,12 +2,12 @@
 //!
 //! Why: a newcomer reads a room knowing that nothing above it matters there; one arrow up, and no folder can be read or
 //! tested without another.
-//! How: the block `layers` in docs/architecture.md is the one table. A line that begins at the margin names a folder; the
-//! lines below it name what lies directly in it, from top to bottom. Who stands higher may name who stands lower;
-//! neighbours on a line never meet. So there is no circle either. `*` stands for all files that the section does not name;
-//! they may name one another.
-//! Invariants: a name that the table does not have, and one that only the table has, are complaints: table and tree cannot
-//! drift apart. Every crate is ranked, and every crate that has folders ranks what lies in its `src`.
+//! How: the block `layers` in docs/architecture.md is the one table. A line that begins at the margin names a folder;
+//! the lines below it name what lies directly in it, from top to bottom. Who stands higher may name who stands lower;
+//! neighbours on a line never meet. So there is no circle either. `*` stands for all files that the section does not
+//! name; they may name one another.
+//! Invariants: a name that the table does not have, and one that only the table has, are complaints: table and tree
+//! cannot drift apart. Every crate is ranked, and every crate that has folders ranks what lies in its `src`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -183,7 +183,8 @@ fn below<'a>(folder: &'a str, base: &str) -> Option<&'a str> {
     folder.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// What lies directly in `base` and holds this file: a file or a folder; `mod`, `lib` or `main` for the folder's own file.
+/// What lies directly in `base` and holds this file: a file or a folder; `mod`, `lib` or `main` for the folder's own
+/// file.
 fn unit_of_file(base: &Module, path: &str) -> Option<String> {
     if !path.ends_with(".rs") || is_test(path) {
         return None;

@@ -1,7 +1,7 @@
 //! Licences: everything in Cargo.lock may be given away together under Apache-2.0.
 //!
-//! How: `cargo metadata` has the SPDX expression of each package, for all platforms. Advisories are another matter: they
-//! change without the repository, need a network, and are asked for by .github/workflows/ci.yml.
+//! How: `cargo metadata` has the SPDX expression of each package, for all platforms. Advisories are another matter:
+//! they change without the repository, need a network, and are asked for by .github/workflows/ci.yml.
 
 use spdx::{Expression, LicenseReq, ParseMode};
 

@@ -1,7 +1,7 @@
 //! Repository: the files of the working copy, by their paths from its root.
 //!
-//! How: a walk instead of `git ls-files`, so that an unpacked archive is checked as a clone is, and a new file before its
-//! first commit. What programs leave behind ([`MADE`]) is not walked.
+//! How: a walk instead of `git ls-files`, so that an unpacked archive is checked as a clone is, and a new file before
+//! its first commit. What programs leave behind ([`MADE`]) is not walked.
 
 use std::fs;
 use std::path::{Path, PathBuf};

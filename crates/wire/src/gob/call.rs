@@ -215,7 +215,8 @@ fn bare(reader: &mut Reader<'_>) -> Result<(), GobError> {
     if reader.uint()? == 0 { Ok(()) } else { Err(reader.error("want 0 before a value that is no struct")) }
 }
 
-/// The error of Go's server for a method that nobody serves; `services` are the names before the last dot that it knows.
+/// The error of Go's server for a method that nobody serves; `services` are the names before the last dot that it
+/// knows.
 pub fn unknown_method(services: &[&str], method: &str) -> String {
     match method.rsplit_once('.') {
         None => format!("rpc: service/method request ill-formed: {method}"),

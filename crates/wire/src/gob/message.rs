@@ -39,8 +39,8 @@ impl Pairs {
         Pairs { types: Types::default(), limit, looked: 0, header: None }
     }
 
-    /// The pair at the start of `input` and where it ends. When it is not complete, the next call must be given the same
-    /// bytes and more; after a pair, what follows it.
+    /// The pair at the start of `input` and where it ends. When it is not complete, the next call must be given the
+    /// same bytes and more; after a pair, what follows it.
     pub fn next(&mut self, input: &[u8]) -> Result<Option<(Value, Value, usize)>, GobError> {
         while let Some((from, to)) = self.message(input)? {
             let mut reader = Reader::new(&input[from..to], from);

@@ -4,8 +4,8 @@
 //! then its own maps of that. How: a state machine over the few levels that the answer has (answer → result → hosts →
 //! strategies). A strategy, an expression and every value that is passed over are taken whole, as text; a strategy goes
 //! to [`KnownRules`] and is forgotten.
-//! Invariants: what comes out depends on the bytes alone, never on how they were cut (fuzzed); names in any order and any
-//! case, as Go takes them; nothing that comes in is in effect before the caller finishes the pass.
+//! Invariants: what comes out depends on the bytes alone, never on how they were cut (fuzzed); names in any order and
+//! any case, as Go takes them; nothing that comes in is in effect before the caller finishes the pass.
 //! Memory: one buffer of at most [`Limits::rule_bytes`](super::Limits) and [`PIECE`].
 
 use super::known::KnownRules;

@@ -2,8 +2,8 @@
 //!
 //! How: found by the digest of its text without being read; only a text never seen is read. The key is the text as Go
 //! writes it. Another spelling (blanks, other escapes) is remembered beside as an alias.
-//! Memory: 32 bytes per rule besides the rule itself, 48 per alias. [`Limits::distinct_bytes`](super::Limits) bounds what
-//! one pass has; while rules change, those in effect are held besides.
+//! Memory: 32 bytes per rule besides the rule itself, 48 per alias. [`Limits::distinct_bytes`](super::Limits) bounds
+//! what one pass has; while rules change, those in effect are held besides.
 
 use super::digest::digest;
 use super::rule_text::{BadRule, RuleText};

@@ -1,15 +1,16 @@
 //! Known rules: what the last answers of an hbs said, and what the one that is coming in changes in it.
 //!
-//! Why: an original hbs sends all strategies of all hosts each minute, mostly the same as before. Reading 80,000 of them
-//! into fresh structures took the original hundreds of megabytes for a moment.
-//! How: an answer is a *pass*. Each rule is looked up by its digest and read only when its text is new; each host ends in
-//! the sum of its strategies' digests, under which its list is found. A host whose sum is the one it had costs nothing
-//! else. [`KnownRules::finish`] says whether anything differs, and only then makes new [`Rules`], of the lists known.
+//! Why: an original hbs sends all strategies of all hosts each minute, mostly the same as before. Reading 80,000 of
+//! them into fresh structures took the original hundreds of megabytes for a moment.
+//! How: an answer is a *pass*. Each rule is looked up by its digest and read only when its text is new; each host ends
+//! in the sum of its strategies' digests, under which its list is found. A host whose sum is the one it had costs
+//! nothing else. [`KnownRules::finish`] says whether anything differs, and only then makes new [`Rules`], of the lists
+//! known.
 //! Invariants: order makes no difference, of hosts, strategies or expressions; lists are in order of id, each id once.
-//! Nothing is in effect before `finish`: a pass that is cut off leaves the rules as they were. A rule that cannot be read
-//! is left out, counted and named, and is no part of a sum.
-//! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing is
-//! allocated (`tests/hbs_memory.rs`).
+//! Nothing is in effect before `finish`: a pass that is cut off leaves the rules as they were. A rule that cannot be
+//! read is left out, counted and named, and is no part of a sum.
+//! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing
+//! is allocated (`tests/hbs_memory.rs`).
 
 use super::answer::AnswerError;
 use super::digest::digest;

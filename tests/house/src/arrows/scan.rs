@@ -1,7 +1,7 @@
 //! Scan: the modules, `use`s and paths of one file, as they are written.
 //!
-//! How: a walk over token trees. Comments are no tokens, texts are literals and are passed over, the arguments of macros
-//! are read like any other code.
+//! How: a walk over token trees. Comments are no tokens, texts are literals and are passed over, the arguments of
+//! macros are read like any other code.
 
 use std::str::FromStr;
 
