@@ -92,12 +92,12 @@ mod tests {
         assert!(found.is_empty(), "{} comments beyond column 120: break them\n{}", found.len(), found.join("\n"));
     }
 
-    /// True for endings of scripts and Rust, and for files without an ending, which may be scripts.
+    /// True for Rust and scripts, by their ending or, without one, by how they begin.
     fn is_text(path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
         match name.rsplit_once('.') {
             Some((_, ending)) => matches!(ending, "rs" | "py" | "sh"),
-            None => !path.starts_with("fuzz/seeds/"),
+            None => std::fs::read(repository::root().join(path)).is_ok_and(|bytes| bytes.starts_with(b"#!")),
         }
     }
 }

@@ -7,8 +7,10 @@
 //! Invariants: reads files and runs `cargo metadata`; writes nothing, skips nothing.
 
 mod arrows;
+mod changes;
 mod columns;
 mod crates;
 mod layers;
 mod licences;
+mod named;
 mod repository;
