@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Feeds every target of fuzz/fuzz_targets hostile bytes, from its seeds and from what earlier runs found, and fails when one
-# of them crashes, hangs or holds too much memory.
+# Feeds every target of fuzz/fuzz_targets hostile bytes, from its seeds and from what earlier runs found, and fails when
+# one of them crashes, hangs or holds too much memory.
 #
 #   fuzz/run.sh SECONDS [TARGET…]      so long each; all targets where none is named
 #
-# Needs cargo, a C++ compiler, and crates.io or a mirror when cargo-fuzz is not there yet: that goes to target/tools. Builds
-# with the repository's own compiler: RUSTC_BOOTSTRAP lets it take the flags of sanitizers. The first build takes some four
-# minutes of two cores and 1.1 GB in fuzz/target.
+# Needs cargo, a C++ compiler, and crates.io or a mirror when cargo-fuzz is not there yet: that goes to target/tools.
+# Builds with the repository's own compiler: RUSTC_BOOTSTRAP lets it take the flags of sanitizers. The first build takes
+# some four minutes of two cores and 1.1 GB in fuzz/target.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -7,18 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that are made, not written: of builds, fuzzing, measurements and running servers.
-const MADE: [&str; 10] = [
-    ".git",
-    "target",
-    "data",
-    "node_modules",
-    "__pycache__",
-    "bench/results",
-    "fuzz/target",
-    "fuzz/corpus",
-    "fuzz/artifacts",
-    "fuzz/coverage",
-];
+const MADE: [&str; 8] =
+    [".git", "target", "data", "bench/results", "fuzz/target", "fuzz/corpus", "fuzz/artifacts", "fuzz/coverage"];
+
+/// Names of folders that are made wherever they are.
+const MADE_ANYWHERE: [&str; 2] = ["node_modules", "__pycache__"];
 
 /// Root of the working copy.
 pub fn root() -> PathBuf {
@@ -53,10 +46,9 @@ fn walk(folder: &Path, prefix: &str, found: &mut Vec<String>) {
     }
 }
 
-/// True for the listed paths, and for a listed name without `/` in any folder but `data`, which only the root has.
 fn is_made(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    MADE.contains(&path) || matches!(name, "node_modules" | "__pycache__")
+    MADE.contains(&path) || MADE_ANYWHERE.contains(&name)
 }
 
 #[test]
