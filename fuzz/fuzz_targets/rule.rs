@@ -1,7 +1,7 @@
 //! Rule text: nothing panics, what may be saved can be loaded, and a loaded rule can judge points.
 //!
-//! Input: `func`, `operator` and the window's size as `func\noperator\nn`, as an attacker of the portal, or a row of an old
-//! database, may have it.
+//! Input: `func`, `operator` and the window's size as `func\noperator\nn`, as an attacker of the portal, or a row of an
+//! old database, may have it.
 
 #![no_main]
 
