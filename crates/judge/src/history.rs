@@ -1,17 +1,20 @@
 //! History: what functions see of a series' points: values of a GAUGE, rates of a COUNTER or DERIVE, newest first.
 //!
-//! Compat: spec/judge.md §3. `vs[i]` of a counter is `(v_i - v_{i+1}) / (t_i - t_{i+1})`, at the time `t_i`.
+//! Compat: docs/open-falcon/judge.md §3. `vs[i]` of a counter is `(v_i - v_{i+1}) / (t_i - t_{i+1})`, at the time
+//! `t_i`.
 //!
 //! [`Semantics::OpenFalcon`] takes each value as it is: negative rates after a reset, and points on both sides of a hole
 //! as neighbours. [`Semantics::Hawkeye`] marks as unknown (NaN) what is not true:
 //! - a negative or overflowing rate: the counter was reset, its true rate is not known; that one value is unknown;
 //! - all values behind a hole, i.e. behind neighbours more than two periods apart: `all(#3)` means three periods, and the
-//!   periods in the hole are not known. Two periods, because a single lost point shall not silence a rule, and because the
-//!   charts (RRD's heartbeat) draw the line there. A counter's rate *over* the hole is the true mean rate, hence known.
+//!   periods in the hole are not known. Two periods, because a single lost point shall not silence a rule, and
+//! because the   charts (RRD's heartbeat) draw the line there. A counter's rate *over* the hole is the true mean rate,
+//! hence known.
 //!
 //! A period is the step, or the least distance among the newest points where that is longer: a script that runs every five
-//! minutes but says `step 60` is slow, not full of holes, and its rules must not fall silent. It is taken from the same
-//! [`PERIOD_POINTS`] for every rule, whatever its window: so a rule says the same whichever others look at the series, and
+//! minutes but says `step 60` is slow, not full of holes, and its rules must not fall silent. It is taken from the
+//! same [`PERIOD_POINTS`] for every rule, whatever its window: so a rule says the same whichever others look at the
+//! series, and
 //! `diff(#1)`, which has two points, does not take the far side of a hole for its neighbour. A series of only two
 //! points cannot tell slow from hole, and the two count as neighbours.
 //!

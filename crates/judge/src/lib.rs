@@ -1,20 +1,21 @@
 //! Judge: points and rules in, events out. No IO, no clock, no async: time is an argument, points come from a [`Window`].
 //!
 //! Why: the original keeps the last eleven whole items of every series, with their tag maps, and parses each rule's text
-//! at each point; 100,000 series cost it 1.4 GB. Here points are kept once, by the store; a rule is compiled once and
-//! bound to a series once; what is left per point is one look-up and a few comparisons.
+//! at each point; 100,000 series cost it 1.4 GB. Here points are kept once, by the store; a rule is compiled once
+//! and bound to a series once; what is left per point is one look-up and a few comparisons.
 //! How: a [`RuleSet`] is compiled from the portal's rules and shared by all shards. A [`Judge`] belongs to one shard of
 //! the store: it binds series to rules, and each newest point of a bound series goes through [`Judge::on_point`].
 //! To read: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `rule_set.rs`, `touched.rs`, `binding.rs`
-//! (`filter.rs`, `list.rs`); from points to an event, `history.rs`, `function.rs`, `state.rs`, `explain.rs`. Conditions that are
-//! more than one function: `grammar.rs`, `program.rs`, `reading.rs`, `joins.rs` (several series), `silence.rs` (`nodata`).
-//! Points without a store: `windows.rs`, `rings.rs`.
+//! (`filter.rs`, `list.rs`); from points to an event, `history.rs`, `function.rs`, `state.rs`,
+//! `explain.rs`. Conditions that are more than one function: `grammar.rs`, `program.rs`, `reading.rs`, `joins.rs`
+//! (several series), `silence.rs` (`nodata`). Points without a store: `windows.rs`, `rings.rs`.
 //! The same over history, to try a rule before it is saved: `rehearsal.rs`.
 //! Invariants: nothing is allocated per point unless an event is made; a series without rules costs no memory here;
 //! no text of a rule, however broken, panics; the same points and rules give the same events, restarts or not.
 //! Memory: [`Judge::stats`] per shard and [`RuleSet::memory_bytes`] once. About 11 to 23 bytes per bound series (a table
-//! slot and some bits), 32 bytes per open PROBLEM, 24 per series that `nodata` asks about; [`Joins::stats`] once; lists of rules are shared by the series that have the same.
-//! Compat: spec/judge.md §3–6, §10; `tests/vectors.rs` replays what the original sent. What differs under
+//! slot and some bits), 32 bytes per open PROBLEM, 24 per series that `nodata` asks about; [`Joins::stats`] once;
+//! lists of rules are shared by the series that have the same.
+//! Compat: docs/open-falcon/judge.md §3–6, §10; `tests/vectors.rs` replays what the original sent. What differs under
 //! [`Semantics::Hawkeye`] is listed in `history.rs`, `function.rs` and `rule_set.rs`.
 
 mod binding;

@@ -2,8 +2,8 @@
 //!
 //! Why: the original keeps the last event of every alarm for ever. A last event that says OK means the same as none, so
 //! only an open PROBLEM has a record here, and it goes with the recovery.
-//! Compat: spec/judge.md §6. An alarm is a rule (kind and id, not content) and a series; so a changed threshold keeps
-//! its state, and two variants of one strategy (from two templates) share it.
+//! Compat: docs/open-falcon/judge.md §6. An alarm is a rule (kind and id, not content) and a series; so a changed
+//! threshold keeps its state, and two variants of one strategy (from two templates) share it.
 //! Memory: 32 bytes per open PROBLEM and a table slot; bounded by the bound pairs of series and rule, and under
 //! `Semantics::OpenFalcon`, which keeps the state of rules that are gone, by `ORPHANS_MAX` more.
 
@@ -56,7 +56,8 @@ pub(crate) enum Next {
 }
 
 /// A first PROBLEM is made up for after a restart only if its point is at most this old: an older series is silent rather
-/// than alarming, and its rule may be younger than its points. A guess: longer than any restart, shorter than a day.
+/// than alarming, and its rule may be younger than its points. A guess: longer than any restart, shorter than a
+/// day.
 const CATCH_UP_AGE_MAX_S: i64 = 3600;
 
 impl Next {

@@ -1,20 +1,21 @@
 //! Windows: the newest points of the series that have rules, for a judge that runs without a store.
 //!
 //! Why: behind an old transfer most items belong to series that no rule looks at, and the original keeps eleven whole items of
-//! each series of each metric that some rule uses. Here a series appears with its first item that a rule matches, with as many
-//! points as its rules look back on; all other items are dropped after a look-up or two, and leave nothing behind.
+//! each series of each metric that some rule uses. Here a series appears with its first item that a rule
+//! matches, with as many points as its rules look back on; all other items are dropped after a look-up or two, and
+//! leave nothing behind.
 //! How: texts are interned; a series is a row, found by its three texts, with its points in a ring (`rings.rs`). Ids are
 //! `shard + row × shards`, so that they mean one series over all shards, as the joins need it.
 //! What an item does not say: its step. A transfer aligns times to it, so the least distance seen is taken for it, within
-//! [`STEP_LEAST_S`] and [`STEP_USUAL_S`] (a longer period shows in the points, see `history.rs`); while there is only one
-//! point, [`STEP_UNKNOWN_S`].
+//! [`STEP_LEAST_S`] and [`STEP_USUAL_S`] (a longer period shows in the points, see `history.rs`); while there is
+//! only one point, [`STEP_UNKNOWN_S`].
 //! Invariants: times only grow within a series, other items are dropped unjudged; no allocation per item of a series that is
-//! known, nor for one without rules. What was read back from a file goes on only where no period was missed since then,
-//! for what came in between, and may have ended an alarm, is not known.
+//! known, nor for one without rules. What was read back from a file goes on only where no period was missed
+//! since then, for what came in between, and may have ended an alarm, is not known.
 //! Memory: 24 bytes per row, 6 to 11 per slot of the table, 12 per point, and names; see [`Windows::memory_bytes`]. Bounded by
 //! the [`Room`] that all shards share.
-//! Compat: spec/judge.md §2. The original keeps points of series without a rule too, if another series of their metric has
-//! one: a rule that is changed to match them has history there, and begins without here.
+//! Compat: docs/open-falcon/judge.md §2. The original keeps points of series without a rule too, if another series of
+//! their metric has one: a rule that is changed to match them has history there, and begins without here.
 
 pub mod file;
 

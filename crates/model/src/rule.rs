@@ -1,8 +1,8 @@
 //! Rules as the portal hands them to hbs and to the judge: strategies by host, and expressions.
 //!
 //! Why: the original repeats every strategy, with its template, for every host, each minute. Here a strategy exists once
-//! behind an `Arc`, hosts with the same strategies share one list, and [`Rules`] is an immutable value with a version.
-//! The JSON forms are those of `Hbs.GetStrategies` and of events (spec/wire.md §5, §9).
+//! behind an `Arc`, hosts with the same strategies share one list, and [`Rules`] is an immutable value with a
+//! version. The JSON forms are those of `Hbs.GetStrategies` and of events (docs/open-falcon/wire.md §5, §9).
 
 use crate::number::push_go_json;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Series: what a point belongs to, and the texts by which Open-Falcon names it.
 //!
 //! A series is an endpoint, a metric and canonical tags. `counter` is `metric` or `metric/tags`; the primary key text
-//! (`PK`) is `endpoint/counter`; its md5 names the series in event ids. Compat: spec/transfer.md §3.
+//! (`PK`) is `endpoint/counter`; its md5 names the series in event ids. Compat: docs/open-falcon/transfer.md §3.
 
 use crate::tags::Tags;
 use md5::{Digest, Md5};
@@ -110,7 +110,7 @@ pub fn split_counter(counter: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    /// Vectors of spec/transfer.md §9.
+    /// Vectors of docs/open-falcon/transfer.md §9.
     #[test]
     fn md5_of_pk() {
         let check = |endpoint, metric, tags, expected: &str| {

@@ -1,12 +1,13 @@
 //! Graph: what an old transfer and an old api ask of it, `Graph.*` over Go's net/rpc, and the old HTTP routes.
 //!
 //! How: items of `Graph.Send` go through the one door ([`crate::ingest`]) like those of every protocol, so in a process with
-//! all roles they are judged too. What reads the store or deletes from it may wait for the disk, and runs on a blocking
-//! thread; a connection's calls are answered in their order.
+//! all roles they are judged too. What reads the store or deletes from it may wait for the disk, and runs on a
+//! blocking thread; a connection's calls are answered in their order.
 //! Invariants: a `Graph.Send` is answered after its points are in the log (the original answers first); a batch is all or
 //! nothing, its items are checked one by one. An answer holds at most [`query::ROWS_MAX`] rows, and at most
 //! [`READS_AT_ONCE`] calls read at once.
-//! Compat: spec/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to do instead.
+//! Compat: docs/open-falcon/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to
+//! do instead.
 
 pub mod http;
 pub mod index;
