@@ -1,7 +1,7 @@
 //! Functions and operators: from the newest values of a series to "holds or not" and the value to report.
 //!
 //! How: plain arithmetic over a slice of values, newest first, in the original's order of operations, so that sums
-//! round alike. Compat: spec/judge.md §4 and §10; each function is pinned by `tests/vectors.rs`.
+//! round alike. Compat: docs/open-falcon/judge.md §4 and §10; each function is pinned by `tests/vectors.rs`.
 //!
 //! Unknown values (NaN; made by `values.rs` under `Semantics::Hawkeye` only): [`Comparison::judge_partly`] answers only
 //! if no value that the unknown ones could have had would change the answer. So `all(#3)` recovers at the first good

@@ -7,8 +7,8 @@
 //! Invariants: no allocation per point unless an event is made; a state changes only together with its event. Judged
 //! again, the same newest point gives no second event.
 //! Memory: [`Judge::stats`]; see `binding.rs`, `list.rs`, `state.rs` for what it consists of.
-//! Compat: spec/judge.md §6. The original closes nothing when a rule goes away while its PROBLEM is open, and remembers
-//! the PROBLEM if the rule comes back; so does `Semantics::OpenFalcon`. `Semantics::Hawkeye` forgets it.
+//! Compat: docs/open-falcon/judge.md §6. The original closes nothing when a rule goes away while its PROBLEM is open,
+//! and remembers the PROBLEM if the rule comes back; so does `Semantics::OpenFalcon`. `Semantics::Hawkeye` forgets it.
 
 use crate::binding::Bindings;
 use crate::joins::{Joins, Seat};

@@ -16,7 +16,7 @@
 //! Memory: [`Judge::stats`] per shard and [`RuleSet::memory_bytes`] once. About 11 to 23 bytes per bound series (a
 //! table slot and some bits), 32 bytes per open PROBLEM, 24 per series that `nodata` asks about; lists of rules are
 //! shared by the series that have the same. [`Joins::stats`] counts once for all shards.
-//! Compat: spec/judge.md §3–6, §10; `tests/vectors.rs` replays what the original sent. What differs under
+//! Compat: docs/open-falcon/judge.md §3–6, §10; `tests/vectors.rs` replays what the original sent. What differs under
 //! [`Semantics::Hawkeye`] is listed in `values.rs`, `function.rs` and `rule_set.rs`.
 
 mod binding;

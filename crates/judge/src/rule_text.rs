@@ -7,7 +7,7 @@
 //! `kdiff`, `kpdiff` take two numbers, the others one. [`parse`] reads as the original does: the name is what stands
 //! before `#` without its last byte, the arguments what stands behind `#` without its last byte, split at commas, each
 //! with an optional sign; further arguments are ignored. So `all[#3)`, `all(#3]`, `all(#+3)`, `all(#03)` and
-//! `sum(#2,5)` work (spec/judge.md §10).
+//! `sum(#2,5)` work (docs/open-falcon/judge.md §10).
 //! Invariants: what `check` accepts, `parse` reads alike (see the tests); neither panics on any text.
 
 use crate::error::{RuleError, quote};
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// Texts of spec/judge.md §10 and of the recorded scenarios 125 to 149.
+    /// Texts of docs/open-falcon/judge.md §10 and of the recorded scenarios 125 to 149.
     #[test]
     fn reads_old_rows_as_the_original_does() {
         let check = |func: &str, kind, values: [i64; 2]| {

@@ -2,8 +2,8 @@
 //!
 //! Why: the original keeps the last event of every alarm for ever. A last event that says OK means the same as none, so
 //! only an open PROBLEM has a record here, and it goes with the recovery.
-//! Compat: spec/judge.md §6. An alarm is a rule (kind and id, not content) and a series; so a changed threshold keeps
-//! its state, and two variants of one strategy (from two templates) share it.
+//! Compat: docs/open-falcon/judge.md §6. An alarm is a rule (kind and id, not content) and a series; so a changed
+//! threshold keeps its state, and two variants of one strategy (from two templates) share it.
 //! Memory: 32 bytes per open PROBLEM and a table slot; bounded by the bound pairs of series and rule, and under
 //! `Semantics::OpenFalcon`, which keeps the state of rules that are gone, by `ORPHANS_MAX` more.
 

@@ -1,6 +1,7 @@
 //! Values: what functions see of a series' points: values of a GAUGE, rates of a COUNTER or DERIVE, newest first.
 //!
-//! Compat: spec/judge.md §3. `vs[i]` of a counter is `(v_i - v_{i+1}) / (t_i - t_{i+1})`, at the time `t_i`.
+//! Compat: docs/open-falcon/judge.md §3. `vs[i]` of a counter is `(v_i - v_{i+1}) / (t_i - t_{i+1})`, at the time
+//! `t_i`.
 //!
 //! [`Semantics::OpenFalcon`] takes each value as it is: negative rates after a reset, and points on both sides of a
 //! hole as neighbours. [`Semantics::Hawkeye`] marks as unknown (NaN) what is not true:

@@ -1,7 +1,8 @@
 //! Event: what the judge says when a rule starts to hold, still holds, or holds no more.
 //!
-//! The JSON form is the original's (spec/wire.md §9, corrections in spec/judge.md §10): it is what custom consumers of
-//! its Redis queues read, and, with the explanation behind it, what Hawkeye's own durable queue holds.
+//! The JSON form is the original's (docs/open-falcon/wire.md §9, corrections in docs/open-falcon/judge.md §10): it is
+//! what custom consumers of its Redis queues read, and, with the explanation behind it, what Hawkeye's own durable
+//! queue holds.
 
 use crate::explanation::Explanation;
 use crate::number::push_go_json;
@@ -47,7 +48,7 @@ pub struct Event {
     pub endpoint: String,
     /// Canonical tags of the series.
     pub tags: String,
-    /// The value that the function computed; see the table in spec/judge.md §4.
+    /// The value that the function computed; see the table in docs/open-falcon/judge.md §4.
     pub left_value: f64,
     /// Number of this PROBLEM, from 1 to the rule's `max_step`; 1 for `Ok`.
     pub current_step: i32,

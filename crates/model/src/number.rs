@@ -41,7 +41,7 @@ pub fn five_decimals(value: f64) -> String {
 mod tests {
     use super::*;
 
-    /// Cases of spec/judge.md §10.
+    /// Cases of docs/open-falcon/judge.md §10.
     #[test]
     fn go_json_style() {
         let check = |value, expected: &str| assert_eq!(go_json(value), expected);

@@ -2,7 +2,7 @@
 //!
 //! Why: the original repeats every strategy, with its template, for every host, each minute. Here a strategy exists
 //! once behind an `Arc`, hosts with the same strategies share one list, and [`Rules`] is an immutable value with a
-//! version. The JSON forms are those of `Hbs.GetStrategies` and of events (spec/wire.md §5, §9).
+//! version. The JSON forms are those of `Hbs.GetStrategies` and of events (docs/open-falcon/wire.md §5, §9).
 
 use crate::number::push_go_json;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Series: the row of points that share an endpoint, a metric and tags, and the texts by which Open-Falcon names it.
 //!
 //! A series is an endpoint, a metric and canonical tags. `counter` is `metric` or `metric/tags`; the primary key text
-//! (`PK`) is `endpoint/counter`; its md5 names the series in event ids. Compat: spec/transfer.md §3.
+//! (`PK`) is `endpoint/counter`; its md5 names the series in event ids. Compat: docs/open-falcon/transfer.md §3.
 
 use crate::tags::Tags;
 use md5::{Digest, Md5};
@@ -114,7 +114,7 @@ pub fn split_counter(counter: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    /// Vectors of spec/transfer.md §9.
+    /// Vectors of docs/open-falcon/transfer.md §9.
     #[test]
     fn md5_of_pk() {
         let check = |endpoint, metric, tags, expected: &str| {

@@ -2,8 +2,8 @@
 //!
 //! Why: decoding a tag map for every item of every RPC was half of the original's memory. A string is compared, hashed
 //! and interned whole; the few who need a single tag iterate over it.
-//! Compat: spec/wire.md §2. All spaces are removed; pieces split at `,`, each at its first `=`; a piece without `=` is
-//! dropped; of equal keys the last wins.
+//! Compat: docs/open-falcon/wire.md §2. All spaces are removed; pieces split at `,`, each at its first `=`; a piece
+//! without `=` is dropped; of equal keys the last wins.
 
 /// A canonical tag string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -1,7 +1,7 @@
 //! Driven probes: what hbs asks this host to watch, read from the tags of strategies.
 //!
-//! Compat: spec/agent.md §4. A URL may contain `=` here (the original splits it apart and drops the probe); a `,` still
-//! cannot be, because it ends a tag everywhere.
+//! Compat: docs/open-falcon/agent.md §4. A URL may contain `=` here (the original splits it apart and drops the probe);
+//! a `,` still cannot be, because it ends a tag everywhere.
 //! Memory: at most [`DRIVEN_MAX`] of each kind; the rest is refused by name.
 
 use crate::process::ProcessMatch;

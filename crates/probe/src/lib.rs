@@ -1,6 +1,6 @@
 //! Probes: what a host says about itself, read from `/proc` and `/sys` under a given root.
 //!
-//! Why: the agent's metrics are a contract (spec/agent.md §3): dashboards, templates and scripts of the field name
+//! Why: the agent's metrics are a contract (docs/open-falcon/agent.md §3): dashboards, templates and scripts of the field name
 //! them.
 //! How: one file per collector, each a function from files to [`Reading`]s; [`Scope::collect`] runs a group of them.
 //! What is a rate "over the last second" comes from the [`Sampler`], to which the caller hands the time.

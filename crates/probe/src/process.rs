@@ -1,6 +1,6 @@
 //! proc.num: how many processes match a name and a piece of the command line.
 //!
-//! Compat: spec/agent.md §4. The name is that of `/proc/PID/status`, the command line has its NULs removed, both must
+//! Compat: docs/open-falcon/agent.md §4. The name is that of `/proc/PID/status`, the command line has its NULs removed, both must
 //! match; a process without a command line (a kernel thread) never counts; other keys are no condition, so a strategy
 //! without either counts every process.
 //! Memory: one reused buffer of at most one command line.

@@ -1,7 +1,7 @@
 //! Numbers and tables as they stand in `/proc`.
 //!
-//! Compat: a field that is no number counts as 0 and one that is too large as the largest (spec/agent.md §8), so that
-//! one odd field costs itself and nothing else.
+//! Compat: a field that is no number counts as 0 and one that is too large as the largest (docs/open-falcon/agent.md
+//! §8), so that one odd field costs itself and nothing else.
 
 use std::num::IntErrorKind;
 

@@ -7,8 +7,8 @@
 //! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
 //! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as far as
 //! its series are known, and answered with the error; nothing is allocated per point of a known series.
-//! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2; items of an old transfer, which has done both, keep
-//! their step and must have a time and texts that the original graph takes (spec/graph.md §3). No time, or one beyond twice now (milliseconds),
+//! Compat: docs/open-falcon/transfer.md §3–4 (alignment, minStep), docs/open-falcon/wire.md §2; items of an old transfer, which has done both, keep
+//! their step and must have a time and texts that the original graph takes (docs/open-falcon/graph.md §3). No time, or one beyond twice now (milliseconds),
 //! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
 //! and the series is dead from then on), and so is one before the retention (the original says nothing and drops it).
 

@@ -1,7 +1,8 @@
 //! Alarms: cases and their events and notes, and the people that an event concerns.
 //!
-//! Compat: spec/alarm.md §6 (what an event changes), spec/control-plane.md §4 (what the API shows). One case per event id
-//! (rule × series), one event row per occurrence. Times are local texts; see `local_time`.
+//! Compat: docs/open-falcon/alarm.md §6 (what an event changes), docs/open-falcon/control-plane.md §4 (what the API
+//! shows). One case per event id (rule × series), one event row per occurrence. Times are local texts; see
+//! `local_time`.
 //! Invariants: cases are never deleted, as in the original; events older than `alarm.event_retention` are.
 
 use super::Portal;
@@ -12,7 +13,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, QueryBuilder, Row, Sqlite, SqliteConnection};
 
 /// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison. One
-/// that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its row.
+/// that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its
+/// row.
 pub async fn record(connection: &mut SqliteConnection, event: &Event, condition: &str) -> sqlx::Result<()> {
     let (id, time) = (event.id(), clock::local_text(event.time));
     let creator = match &event.rule {

@@ -135,7 +135,7 @@ fn refusals_name_the_rule_once() {
     assert_eq!((set.rule_count(), set.uses_metric("m")), (0, false));
 }
 
-/// What the original computes although it can never hold: it still recovers (spec/judge.md §10).
+/// What the original computes although it can never hold: it still recovers (docs/open-falcon/judge.md §10).
 #[test]
 fn open_falcon_keeps_rules_that_never_hold() {
     let options = Options { semantics: Semantics::OpenFalcon, ..Options::default() };

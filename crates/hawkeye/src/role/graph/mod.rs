@@ -6,7 +6,8 @@
 //! Invariants: a `Graph.Send` is answered after its points are in the log (the original answers first); a batch is all or
 //! nothing, its items are checked one by one. An answer holds at most [`query::ROWS_MAX`] rows, and at most
 //! [`READS_AT_ONCE`] calls read at once.
-//! Compat: spec/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to do instead.
+//! Compat: docs/open-falcon/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to
+//! do instead.
 
 pub mod http;
 pub mod index;

@@ -1,4 +1,5 @@
-//! `POST /api/push` and the small routes that scripts ask transfer for (spec/wire.md §3, spec/transfer.md §7).
+//! `POST /api/push` and the small routes that scripts ask transfer for (docs/open-falcon/wire.md §3,
+//! docs/open-falcon/transfer.md §7).
 //!
 //! Compat: neither method nor content type is looked at. `blank body` and `decode error` are the original's texts; what
 //! is wrong, and where, follows them.

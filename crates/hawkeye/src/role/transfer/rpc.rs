@@ -1,4 +1,4 @@
-//! `Transfer.Update` and `Transfer.Ping` (spec/wire.md §2).
+//! `Transfer.Update` and `Transfer.Ping` (docs/open-falcon/wire.md §2).
 //!
 //! The answer leaves after the batch is in the log. A batch that is no array, or that the disk refuses, gets an error;
 //! a bad item only counts as `Invalid`.

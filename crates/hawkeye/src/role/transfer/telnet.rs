@@ -1,4 +1,5 @@
-//! The telnet socket: `update <endpoint> <metric> <timestamp> <value> [type] [step]` per line (spec/wire.md §12).
+//! The telnet socket: `update <endpoint> <metric> <timestamp> <value> [type] [step]` per line (docs/open-falcon/wire.md
+//! §12).
 //!
 //! Differs from the original, which holds all items of a connection until it ends: here the lines of each read are stored
 //! before the next read. Nothing is ever written back, as in the original; bad lines are counted.
