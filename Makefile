@@ -1,4 +1,5 @@
-# The commands of this repository. `make run` and `make test` need a Rust toolchain, a C compiler, git and make, no more.
+# The commands of this repository. `make run` needs a Rust toolchain, a C compiler, git and make, no more;
+# `make test` also python3, in which the checker of the recorded REST answers is written.
 
 .PHONY: run build test test-services lint bench bench-micro bench-instructions bench-judge bench-explosion
 
@@ -8,7 +9,7 @@ run: build
 build:
 	cargo build --release --locked --bin hawkeye
 
-# Everything that needs no outside service; says what it skips.
+# Everything that needs no outside service.
 test:
 	cargo test --workspace --locked
 

@@ -1,7 +1,7 @@
 //! Sampler: the last two samples of `/proc/stat` and `/proc/diskstats`, from which the "rates" are taken.
 //!
 //! Why: `cpu.*` and the gauges of `disk.io.*` are rates over the last second, not over the reporting interval: their
-//! values mean that in every template of the field (spec/agent.md §2).
+//! values mean that in every template of the field (docs/open-falcon/agent.md §2).
 //! How: the caller samples once a second and hands over a monotonic time; the last two samples are kept.
 //! Invariants: never reads the clock. When a file cannot be read its two samples are dropped, so that a rate is never
 //! taken over a hole.
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_rate_needs_two_samples_in_a_row() {
-        let roots = Roots::new("testdata/fixture_root");
+        let roots = Roots::new(testdata::path("agent/fixture_root"));
         let (mut sampler, mut failures) = (Sampler::new(), Vec::new());
         sampler.sample(&roots, 0, &mut failures);
         assert!(sampler.cpu().is_none() && sampler.disks().is_none());

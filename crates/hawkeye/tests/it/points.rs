@@ -7,12 +7,8 @@ use std::io::{BufReader, Write};
 /// A real agent's connection, recorded, sent in pieces of odd sizes: each request is answered as the original answered.
 #[test]
 fn recorded_agent_is_answered_as_recorded() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/jsonrpc");
-    let Ok(bytes) = std::fs::read(format!("{folder}/agent_transfer.c2s.bin")) else {
-        eprintln!("skipped: the recorded connection is not beside this checkout");
-        return;
-    };
-    let recorded = std::fs::read_to_string(format!("{folder}/agent_transfer.jsonl")).expect("the decoded form");
+    let bytes = testdata::bytes("jsonrpc/agent_transfer.c2s.bin");
+    let recorded = testdata::text("jsonrpc/agent_transfer.jsonl");
     let server = Server::start("");
     let stream = server.connect("transfer_rpc");
     let mut writer = stream.try_clone().expect("clone");

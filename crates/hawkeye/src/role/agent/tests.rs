@@ -122,9 +122,11 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
     })
     .await;
     let config = config(&format!(
-        "transfer_addrs = [{:?}]\nhbs_addr = {:?}\nrootfs = \"../probe/testdata/fixture_root\"\ninterval = \"1s\"\n\
+        "transfer_addrs = [{:?}]\nhbs_addr = {:?}\nrootfs = {:?}\ninterval = \"1s\"\n\
          heartbeat_interval = \"1s\"\nignore = [\"cpu.busy\"]\n[default_tags]\nidc = \"bj\"\n[listen]\nagent_http = \"\"",
-        transfer.address, hbs.address
+        transfer.address,
+        hbs.address,
+        testdata::path("agent/fixture_root")
     ));
     let (stop, stopping) = watch::channel(false);
     let agent = tokio::spawn(run_at(config, FAST, stopping));

@@ -12,7 +12,6 @@ use axum::body::Body;
 use axum::http::Request;
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use tower::ServiceExt;
 use wire::gob::client::{Replies, Requests};
 
@@ -101,8 +100,7 @@ fn rules(of_h: &[Arc<Strategy>]) -> Rules {
 }
 
 fn recorded(name: &str) -> Vec<u8> {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata/gob").join(name);
-    std::fs::read(path).expect("recorded")
+    testdata::bytes(&format!("gob/{name}"))
 }
 
 /// Expressions on the recorded host's series.

@@ -6,7 +6,6 @@ use crate::role::hbs::HbsService;
 use crate::rules::InEffect;
 use model::{Expression, Strategy};
 use serde_json::Value;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use tokio::net::TcpListener;
 use wire::{Framer, Scratch};
@@ -351,13 +350,8 @@ async fn limits_come_from_the_caller() {
 /// Recorded from the original hbs: 15 pulls on one connection.
 #[tokio::test]
 async fn the_originals_answers() {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/jsonrpc"));
-    if !folder.is_dir() {
-        eprintln!("SKIPPED: no recordings in ../shared/testdata/jsonrpc beside the repository");
-        return;
-    }
-    let stream = std::fs::read(folder.join("judge_hbs.s2c.bin")).expect("a recording");
-    let lines = std::fs::read_to_string(folder.join("judge_hbs.jsonl")).expect("a recording");
+    let stream = testdata::bytes("jsonrpc/judge_hbs.s2c.bin");
+    let lines = testdata::text("jsonrpc/judge_hbs.jsonl");
     let calls: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a call")).collect();
     let mut answers = stream.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter();
     let address = fake(move |method, id, number| {
