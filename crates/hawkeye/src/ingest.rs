@@ -1,16 +1,17 @@
 //! The door: items of every protocol become samples of known series, and are stored and judged.
 //!
 //! How: a decoder lends each item to [`Batch::push`], which checks its time, aligns it to its step, finds its series in the
-//! table, and appends a [`Sample`]. Items of unknown series wait (with their texts) until the decoder is done, since the
-//! table is held for reading meanwhile (but let go every [`HELD_ITEMS`]); then they are created, and the whole batch goes to
-//! the engine.
+//! table, and appends a [`Sample`]. Items of unknown series wait (with their texts) until the decoder is done,
+//! since the table is held for reading meanwhile (but let go every [`HELD_ITEMS`]); then they are created, and the
+//! whole batch goes to the engine.
 //! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
-//! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as far as
-//! its series are known, and answered with the error; nothing is allocated per point of a known series.
-//! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2; items of an old transfer, which has done both, keep
-//! their step and must have a time and texts that the original graph takes (spec/graph.md §3). No time, or one beyond twice now (milliseconds),
-//! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
-//! and the series is dead from then on), and so is one before the retention (the original says nothing and drops it).
+//! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as
+//! far as its series are known, and answered with the error; nothing is allocated per point of a known series.
+//! Compat: docs/open-falcon/transfer.md §3–4 (alignment, minStep), docs/open-falcon/wire.md §2; items of an old
+//! transfer, which has done both, keep their step and must have a time and texts that the original graph takes
+//! (docs/open-falcon/graph.md §3). No time, or one beyond twice now (milliseconds), means now, as in the original; a
+//! time between `ingest.future_max` ahead and that is refused (the original takes it, and the series is dead from then
+//! on), and so is one before the retention (the original says nothing and drops it).
 
 use crate::clock;
 use crate::engine::{Engine, IngestError};
@@ -484,9 +485,9 @@ fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
 mod tests {
     use super::*;
     use crate::config::Fsync;
+    use crate::patience::PATIENCE;
     use crate::role::alarm::queue::EventQueue;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     fn ingest(dir: &std::path::Path, budget: u64) -> Ingest {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
@@ -495,9 +496,6 @@ mod tests {
         let engine = Engine::new(store, 1, judge::Options::default(), Some(Arc::new(queue)));
         Ingest::new(Arc::new(engine), Arc::new(Pressure::new(budget, clock::now())), 30, 300, &Metrics::new())
     }
-
-    /// Reached only when the table is held to the end of the message.
-    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn new_series_of_others_do_not_wait_for_a_long_message() {
@@ -514,6 +512,7 @@ mod tests {
                     let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
                     done.send(engine.create(key, CounterType::Gauge, 60).is_ok()).expect("somebody waits");
                 });
+                // In vain only when the table is held to the end of the message.
                 created = wait.recv_timeout(PATIENCE).ok();
             }
             line.as_bytes()

@@ -17,6 +17,8 @@ mod memory;
 mod metrics;
 mod mysql_url;
 mod net;
+#[cfg(test)]
+mod patience;
 mod portal;
 mod pprof;
 mod pressure;

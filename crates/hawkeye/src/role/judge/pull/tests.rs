@@ -1,5 +1,6 @@
 use super::*;
 use crate::net::rpc::Service;
+use crate::patience::in_time;
 use crate::portal::Portal;
 use crate::portal::rules::Snapshot;
 use crate::role::hbs::HbsService;
@@ -241,7 +242,7 @@ async fn answers_that_drip_end() {
     let mut puller = puller(&[&address]);
     puller.timeouts.pull = SILENCE;
     assert_eq!(refused(&mut puller).await, format!("{address}: the answers were not complete within 50ms"));
-    receiver.recv().await.expect("the connection was closed");
+    in_time("the end of the connection", receiver.recv()).await.expect("the connection was closed");
 }
 
 #[tokio::test]
@@ -410,10 +411,10 @@ async fn run_loads_changes_and_stops() {
     let load = move |rules: Arc<Rules>| loaded.send(rules.version).expect("the test reads");
     let running = tokio::spawn(run(puller(&[&address]), Duration::from_millis(1), load, stopping));
     for version in 1..=3 {
-        assert_eq!(loads.recv().await, Some(version));
+        assert_eq!(in_time("the next rules", loads.recv()).await, Some(version));
     }
     stop.send(true).expect("it runs");
-    running.await.expect("an orderly end");
+    in_time("the end of the pulling", running).await.expect("an orderly end");
 }
 
 #[test]
