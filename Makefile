@@ -1,5 +1,6 @@
 # The commands of this repository; a line that begins with two hashes is what `make help` says of the target below it.
-# `make run` and `make test` need a Rust toolchain, a C compiler, git and make, no more.
+# `make run` needs a Rust toolchain, a C compiler, git and make, no more; `make test` also python3, in which the checker of
+# the recorded REST answers is written.
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion

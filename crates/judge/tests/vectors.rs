@@ -9,12 +9,9 @@ use judge::{Options, RuleSet, Semantics};
 use model::{CounterType, Event, Expression, Point, Rules, SeriesId, Strategy};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 use support::windowed::Windowed;
 use support::{Series, World};
-
-const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/judge/vectors.jsonl");
 
 #[derive(Deserialize)]
 struct Scenario {
@@ -100,11 +97,7 @@ fn all_recorded_scenarios_match_over_windows() {
 }
 
 fn each_scenario(how: &str, play: impl Fn(&Scenario) -> Result<(), String>) {
-    if !Path::new(VECTORS).exists() {
-        eprintln!("skipped: no recorded scenarios at {VECTORS}");
-        return;
-    }
-    let text = std::fs::read_to_string(VECTORS).expect("readable scenarios");
+    let text = testdata::text("judge/vectors.jsonl");
     let mut failures = Vec::new();
     let mut count = 0;
     for line in text.lines() {
@@ -225,9 +218,7 @@ fn queue(event: &Event) -> String {
 /// (which a rehearsal sets to the times of the points) decides nothing.
 #[test]
 fn a_rehearsal_tells_what_was_recorded() {
-    let Ok(text) = std::fs::read_to_string(VECTORS) else {
-        return eprintln!("skipped: no recorded scenarios at {VECTORS}");
-    };
+    let text = testdata::text("judge/vectors.jsonl");
     let scenarios = text.lines().map(|line| serde_json::from_str::<Scenario>(line).expect("recorded scenario"));
     let (mut count, mut told) = (0, 0);
     for scenario in scenarios.filter(is_for_rehearsal) {

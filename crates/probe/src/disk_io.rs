@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn no_gauges_without_time_between_samples() {
-        let roots = Roots::new("testdata/fixture_root");
+        let roots = Roots::new(testdata::path("agent/fixture_root"));
         let (mut sampler, mut failures, mut out) = (Sampler::new(), Vec::new(), Vec::new());
         sampler.sample(&roots, 5, &mut failures);
         sampler.sample(&roots, 5, &mut failures);

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_an_error_and_not_a_closed_port() {
         let mut out = Vec::new();
-        collect(&Roots::new("testdata/fixture_root"), &[22], &mut out).expect_err("no net/tcp there");
+        collect(&Roots::new(testdata::path("agent/fixture_root")), &[22], &mut out).expect_err("no net/tcp there");
         assert!(out.is_empty());
     }
 }

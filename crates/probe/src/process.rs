@@ -1,8 +1,8 @@
 //! proc.num: how many processes match a name and a piece of the command line.
 //!
-//! Compat: docs/open-falcon/agent.md §4. The name is that of `/proc/PID/status`, the command line has its NULs removed, both must
-//! match; a process without a command line (a kernel thread) never counts; other keys are no condition, so a strategy
-//! without either counts every process.
+//! Compat: docs/open-falcon/agent.md §4. The name is that of `/proc/PID/status`, the command line has its NULs removed,
+//! both must match; a process without a command line (a kernel thread) never counts; other keys are no condition, so a
+//! strategy without either counts every process.
 //! Memory: one reused buffer of at most one command line.
 
 use crate::reading::Reading;
@@ -84,7 +84,8 @@ mod tests {
     fn equals_the_original_on_its_fixture() {
         let check = |tags: &str, expected: f64| {
             let mut out = Vec::new();
-            collect(&Roots::new("testdata/fixture_root"), &[ProcessMatch::parse(tags)], &mut out).expect("readable");
+            collect(&Roots::new(testdata::path("agent/fixture_root")), &[ProcessMatch::parse(tags)], &mut out)
+                .expect("readable");
             assert_eq!((out.len(), out[0].value), (1, expected), "{tags}");
             assert_eq!(out[0].tags, model::tags::canonical_string(tags));
         };

@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_rate_needs_two_samples_in_a_row() {
-        let roots = Roots::new("testdata/fixture_root");
+        let roots = Roots::new(testdata::path("agent/fixture_root"));
         let (mut sampler, mut failures) = (Sampler::new(), Vec::new());
         sampler.sample(&roots, 0, &mut failures);
         assert!(sampler.cpu().is_none() && sampler.disks().is_none());

@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_missing_number_is_named() {
-        let error = collect(&Roots::new("testdata/fixture_root"), &mut Vec::new()).expect_err("no sockstat there");
+        let error =
+            collect(&Roots::new(testdata::path("agent/fixture_root")), &mut Vec::new()).expect_err("no sockstat there");
         assert!(error.file().ends_with("proc/net/sockstat"), "{error}");
     }
 }

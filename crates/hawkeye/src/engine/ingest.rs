@@ -417,8 +417,8 @@ mod tests {
     use crate::clock;
     use events::EventQueue;
     use events::Fsync;
+    use net::patience::PATIENCE;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     fn ingest(dir: &std::path::Path, budget: u64) -> Ingest {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
@@ -431,9 +431,6 @@ mod tests {
     fn gauge(metric: &str, timestamp: i64) -> Item<'_> {
         Item { endpoint: "h", metric, value: 1.0, step: 60, counter_type: CounterType::Gauge, tags: "", timestamp }
     }
-
-    /// Reached only when the table is held to the end of the message.
-    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn new_series_of_others_do_not_wait_for_a_long_message() {
@@ -451,6 +448,7 @@ mod tests {
                     let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
                     done.send(engine.create(key, CounterType::Gauge, 60).is_ok()).expect("somebody waits");
                 });
+                // In vain only when the table is held to the end of the message.
                 created = wait.recv_timeout(PATIENCE).ok();
             }
             batch.push(&gauge("m", now));

@@ -11,7 +11,6 @@ use metrics::Metrics;
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use net::gob::testing::exchange;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use tower::ServiceExt;
 use wire::gob::client::{Replies, Requests};
 
@@ -100,8 +99,7 @@ fn rules(of_h: &[Arc<Strategy>]) -> Rules {
 }
 
 fn recorded(name: &str) -> Vec<u8> {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata/gob").join(name);
-    std::fs::read(path).expect("recorded")
+    testdata::bytes(&format!("gob/{name}"))
 }
 
 /// Expressions on the recorded host's series.
