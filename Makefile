@@ -3,7 +3,7 @@
 # the recorded REST answers is written.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion
+.PHONY: help run build agent test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion
 
 ## Lists these commands.
 help:
@@ -17,6 +17,10 @@ run: build
 ## The release build.
 build:
 	cargo build --release --locked --bin hawkeye
+
+## Builds the slim binary of the agent: target/release/hawkeye-agent.
+agent:
+	cargo build --release --locked -p agent
 
 ## Every test that needs no outside service; says what it leaves out.
 test:
