@@ -22,7 +22,7 @@ const NO_EXPRESSIONS: &[u8] = b"{\"id\":1,\"result\":{\"expressions\":null},\"er
 struct Outcome {
     result: Result<Progress, AnswerError>,
     rules: Option<Arc<Rules>>,
-    left_out: LeftOut,
+    left_out: Omissions,
 }
 
 fuzz_target!(|input: &[u8]| {

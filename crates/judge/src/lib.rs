@@ -6,7 +6,7 @@
 //! and bound to a series once; what is left per point is one look-up and a few comparisons.
 //! How: a [`RuleSet`] is compiled from the portal's rules and shared by all shards. A [`Judge`] belongs to one shard of
 //! the store: it binds series to rules, and each newest point of a bound series goes through [`Judge::on_point`].
-//! Reading order: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `rule_set.rs`,
+//! Reading order: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `check.rs`, `rule_set.rs`,
 //! `touched.rs`, `binding.rs` (`filter.rs`, `list.rs`); from points to an event, `values.rs`, `function.rs`,
 //! `state.rs`, `explain.rs`. Conditions that are more than one function: `grammar.rs`, `program.rs`, `finding.rs`,
 //! `joins.rs` (several series), `silence.rs` (`nodata`). Points without a store: `windows.rs`, `rings.rs`. A rule tried
@@ -20,6 +20,7 @@
 //! [`Semantics::Hawkeye`] is listed in `values.rs`, `function.rs` and `rule_set.rs`.
 
 mod binding;
+mod check;
 mod error;
 mod explain;
 mod filter;
@@ -42,12 +43,12 @@ mod touched;
 mod values;
 mod windows;
 
+pub use check::check;
 pub use error::RuleError;
 pub use joins::{JoinStats, Joins, SEATS_MAX};
 pub use judge::{Judge, PointSource, Stats};
 pub use rehearsal::{History, Involvement, Rehearsal, Schedule};
 pub use rule_set::{RefusedRule, RuleSet};
-pub use rule_text::check;
 pub use state::{OpenProblem, RuleId};
 pub use touched::Touched;
 pub use windows::file::{MAGIC as WINDOWS_MAGIC, WindowsError, end_windows, read_windows};
