@@ -6,7 +6,7 @@
 #
 # Needs cargo, a C++ compiler, and crates.io or a mirror when cargo-fuzz is not there yet: that goes to target/tools.
 # Builds with the repository's own compiler: RUSTC_BOOTSTRAP lets it take the flags of sanitizers. The first build takes
-# some four minutes of two cores and 1.1 GB in fuzz/target.
+# some three minutes of processor time and 350 MB in fuzz/target.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
