@@ -4,6 +4,8 @@
 //! (rule × series), one event row per occurrence. Times are local texts; see `local_time`.
 //! Invariants: cases are never deleted, as in the original; events older than `alarm.event_retention` are.
 
+pub mod open;
+
 use super::Portal;
 use super::user::{self, User};
 use crate::clock;
