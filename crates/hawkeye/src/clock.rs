@@ -22,6 +22,12 @@ pub fn local_text(unix: i64) -> String {
     format_in(unix, TimeZone::system())
 }
 
+/// The text of a table's column → Unix seconds; None when it is no time.
+pub fn unix(text: &str) -> Option<i64> {
+    let civil: DateTime = text.parse().ok()?;
+    Some(civil.to_zoned(TimeZone::system()).ok()?.timestamp().as_second())
+}
+
 /// The text of a table's column → `2026-11-22T19:58:40+08:00`; None when it is no time.
 pub fn rfc3339(text: &str) -> Option<String> {
     rfc3339_in(text, TimeZone::system())

@@ -5,6 +5,8 @@
 //! `local_time`.
 //! Invariants: cases are never deleted, as in the original; events older than `alarm.event_retention` are.
 
+pub mod open;
+
 use super::Portal;
 use super::user::{self, User};
 use crate::clock;

@@ -12,6 +12,7 @@
 pub mod action;
 pub mod admin;
 pub mod alarm;
+pub mod caller;
 pub mod delivery;
 pub mod expression;
 pub mod group;
