@@ -83,9 +83,19 @@ impl Server {
 
     /// SIGTERM, and wait for the orderly end.
     pub fn stop(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.child.wait().expect("wait")
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
-        self.child.wait().expect("wait")
+    }
+
+    /// Status of a process that has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait")
     }
 
     /// One call on a connection of its own.

@@ -1,6 +1,7 @@
-//! Starts that cannot work end with one line that names the fix.
+//! Starts that cannot work end with one line that names the fix; a stop is orderly, or at once when it is asked for twice.
 
 use crate::harness::{Server, command};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 /// Runs a server that must fail, and answers what it printed as its error.
@@ -87,4 +88,30 @@ fn password_file_is_private() {
     let server = Server::start("");
     let file = std::fs::metadata(server.data_dir().join("admin-password")).expect("admin-password");
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let mut server = Server::start("");
+    // Half a message, for whose end the door waits some seconds.
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(br#"{"method":"Transfer.Ping","#).expect("write");
+    // Signals that come together are one; so they come until there is an end.
+    let status = loop {
+        server.ask_to_stop();
+        if let Some(status) = server.try_wait() {
+            break status;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn a_connection_that_does_not_end_is_cut_off_at_the_stop() {
+    let mut server = Server::start("");
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(br#"{"method":"Transfer.Ping","#).expect("write");
+    server.update(serde_json::json!([]));
+    assert!(server.stop().success());
 }
