@@ -12,6 +12,7 @@
 //! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged all the
 //! same.
 
+pub mod blocking;
 pub mod growth;
 pub mod handover;
 pub mod ingest;
@@ -46,6 +47,7 @@ const HEAD_BYTES_MAX: u64 = 33;
 pub struct Engine {
     store: Store,
     judges: Judges,
+    blocking: blocking::Running,
     recent: Mutex<Vec<SeriesId>>,
 }
 
@@ -84,7 +86,8 @@ impl std::fmt::Display for IngestError {
 impl Engine {
     /// `shard_count` is the store's. Without a queue no rules may be loaded.
     pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
-        Engine { store, judges: Judges::new(shard_count, options, queue), recent: Mutex::default() }
+        let judges = Judges::new(shard_count, options, queue);
+        Engine { store, judges, blocking: blocking::Running::default(), recent: Mutex::default() }
     }
 
     /// Seconds from the arrival of a batch to each event that it made being in the queue.

@@ -390,14 +390,13 @@ async fn begins_at_the_end_of_an_old_queue_and_then_where_it_was() {
     assert_eq!(numbers(&server.list("event:p0")), [3, 4, 6]);
 }
 
-#[tokio::test]
-async fn a_damaged_cursor_ends_the_start() {
+#[test]
+fn a_damaged_cursor_ends_the_start() {
     let dir = tempfile::tempdir().expect("temp dir");
     std::fs::write(dir.path().join("redis-cursor"), "7\n").expect("writable");
-    let (_stop, stopping) = watch::channel(false);
     let url = RedisUrl::parse("127.0.0.1:1").expect("valid");
-    let run = run(open_queue(dir.path()), url, dir.path().to_path_buf(), Arc::new(Metrics::new()), stopping);
-    let error = format!("{:#}", run.await.expect_err("damaged"));
+    let opened = open(&open_queue(dir.path()), &url, dir.path(), &Metrics::new());
+    let error = format!("{:#}", opened.err().expect("damaged"));
     assert!(error.contains("redis-cursor") && error.contains("delete it"), "{error}");
 }
 
