@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use stdx::ledger::{Ledger, Report};
-use store::{SeriesInfo, ShardView, Store};
+use store::{Parts, SeriesInfo, ShardView, Store};
 
 /// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
 /// found later, by whoever walks over all series.
@@ -263,7 +263,7 @@ impl Home for Store {
     type Window<'w> = Window<'w>;
 
     fn shard_of(&self, id: SeriesId) -> usize {
-        self.shard_of(id)
+        Parts::shard_of(self, id)
     }
 
     fn find(&self, key: SeriesKey<'_>) -> Option<SeriesId> {
@@ -271,11 +271,11 @@ impl Home for Store {
     }
 
     fn for_each_series(&self, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType, u32)) {
-        self.for_each_series(each);
+        Parts::for_each_series(self, each);
     }
 
     fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
-        self.with_keys(ids, each);
+        Parts::with_keys(self, ids, each);
     }
 
     fn with_window(&self, id: SeriesId, look: impl FnOnce(&Window<'_>)) {

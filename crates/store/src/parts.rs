@@ -5,7 +5,7 @@
 //! Invariants: `&self` everywhere, no thread, no clock: `now` is an argument.
 
 use crate::block::{Catalog, Shelf};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hot::Shards;
 use crate::log::Log;
 use crate::options::{Fsync, Options};
@@ -102,11 +102,12 @@ impl Parts {
         if !self.names_unsynced.swap(false, Relaxed) {
             return Ok(());
         }
-        let (file, path) = self.naming().file.file();
-        file.sync().map_err(|cause| {
-            self.names_unsynced.store(true, Relaxed);
-            Error::disk("sync", &path)(cause)
-        })
+        let unsynced = self.naming().file.unsynced();
+        let has_name = unsynced.sync(&*self.disk).inspect_err(|_| self.names_unsynced.store(true, Relaxed))?;
+        if has_name {
+            self.naming().file.name_is_durable();
+        }
+        Ok(())
     }
 
     pub(crate) fn naming(&self) -> MutexGuard<'_, Naming> {

@@ -137,6 +137,12 @@ impl Parts {
     /// Ids (from 1 on, durable) and names, in the order of the ids.
     pub fn endpoints(&self, query: &EndpointQuery<'_>) -> Result<Vec<(u32, String)>> {
         let asleep = self.endpoints_asleep(query)?;
+        let page = self.endpoint_page(query, &asleep);
+        self.name_endpoints(page.numbers)
+    }
+
+    /// The page of a search: endpoints awake with their names, those asleep without.
+    fn endpoint_page(&self, query: &EndpointQuery<'_>, asleep: &Bits) -> Page {
         let _chains = self.chains.read();
         let mut awake = Awake::new(self, query);
         let mut page = Page { skip: query.offset, left: query.limit, numbers: Vec::new() };
@@ -165,7 +171,7 @@ impl Parts {
                 (None, None) => break,
             }
         }
-        self.name_endpoints(page.numbers)
+        page
     }
 
     /// The endpoints that have a series awake, in the order of their ids.

@@ -21,7 +21,7 @@
 use crate::error::Result;
 use crate::parts::Parts;
 use crate::series::cold::{self, ColdFound, ColdSeries, RunWriter};
-use crate::series::{Change, Meta, Table};
+use crate::series::{Change, Compaction, Meta, Table};
 use crate::sizes::GROUP;
 use model::{SeriesId, SeriesKey, Tags};
 use std::collections::HashMap;
@@ -437,10 +437,11 @@ impl Parts {
         if bytes < COMPACT_BYTES_MIN || bytes / 2 < self.defined_bytes() {
             return Ok(());
         }
-        let (mut compaction, next) = {
-            let series = self.naming();
-            let next = Change::Next { endpoint: series.next_endpoint, series: series.next_id };
-            (series.file.begin_compaction()?, next)
+        let mut compaction = Compaction::begin(&self.disk, &self.options.dir)?;
+        let next = {
+            let naming = self.naming();
+            compaction.follow(&naming.file);
+            Change::Next { endpoint: naming.next_endpoint, series: naming.next_id }
         };
         // First, so that no id after it looks far ahead; at the end once more.
         compaction.add(&[next])?;
@@ -459,7 +460,22 @@ impl Parts {
         }
         compaction.add(&[next])?;
         compaction.settle()?;
-        compaction.finish(&mut self.naming().file)
+        self.switch_series_file(compaction)?;
+        self.sync_names()
+    }
+
+    /// The last step of a compaction. Nobody is told meanwhile that a name is durable: what is appended while the new file is
+    /// synced is in the old file, and will be in the new one, and is synced in neither.
+    fn switch_series_file(&self, mut compaction: Compaction) -> Result<()> {
+        let _sync = self.names_sync.lock();
+        let journal = self.naming().file.watch();
+        let caught_up = compaction.catch_up(&journal);
+        let mut naming = self.naming();
+        let recent = naming.file.unwatch();
+        caught_up?;
+        naming.file.switch_to(compaction, &recent)?;
+        self.names_unsynced.store(true, Relaxed);
+        Ok(())
     }
 
     /// About what the series file needs for the series in the table.
