@@ -5,8 +5,9 @@
 //! larger than those after it together. So a name is rewritten each time the runs it is in double, about.
 //! Memory: a window of 64 KiB and a page per input, a page per level for the output.
 
+use super::key;
+use super::run::{ColdSeries, Leaves, Run};
 use super::writer::RunWriter;
-use super::{ColdSeries, Leaves, Run, key};
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::path::Path;
