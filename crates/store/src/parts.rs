@@ -60,7 +60,7 @@ pub(crate) struct Scratch {
     pub bytes: Vec<u8>,
     /// Samples to apply, by shard.
     pub order: Vec<u32>,
-    /// Where each shard's part of `order` begins.
+    /// The place in `order` at which each shard's part begins.
     pub starts: Vec<u32>,
 }
 
@@ -87,7 +87,7 @@ impl Parts {
         self.log.sync().inspect_err(|_| self.flush_wanted.store(true, Relaxed))
     }
 
-    /// For a thread that comes each second: syncs under [`Fsync::EverySecond`], and makes the log's next segment ready. Waits
+    /// Keeps the log ready, for a thread that comes each second: syncs under [`Fsync::EverySecond`], and makes the log's next segment ready. Waits
     /// for no flush.
     pub fn sync_if_due(&self) -> Result<()> {
         let ready = self.log.prepare_ahead();

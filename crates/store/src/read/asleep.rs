@@ -21,7 +21,7 @@ use std::sync::Arc;
 const ONE_BY_ONE_MAX: usize = 256;
 
 impl Parts {
-    /// What these runs say of a name.
+    /// Finds a name in these runs; the newest that knows it counts.
     pub(crate) fn find_in(&self, runs: &[Arc<Run>], key: SeriesKey<'_>) -> Result<Option<ColdFound>> {
         for run in runs.iter().rev() {
             if let Some(found) = self.note_cold_damage(run.find(key))?.flatten()

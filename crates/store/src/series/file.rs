@@ -45,7 +45,7 @@ const RECORD_BYTES: usize = 16 << 10;
 /// The last change may cross `RECORD_BYTES`: three texts and some numbers. Longer records are damage.
 const PAYLOAD_MAX: usize = RECORD_BYTES + 3 * TEXT_MAX + 64;
 
-/// What a compaction writes, and copies, at once.
+/// Bytes that a compaction writes, or copies, at once.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// Damage beyond this many places is counted, not listed.
@@ -59,7 +59,7 @@ pub enum Change<'a> {
         number: u32,
         name: &'a str,
     },
-    /// A series; also that one sleeps no more.
+    /// The definition of a series, which is awake from here on.
     Define {
         id: SeriesId,
         endpoint: u32,
@@ -68,7 +68,7 @@ pub enum Change<'a> {
         tags: Tags<'a>,
         meta: Meta,
     },
-    /// Its type or step changed.
+    /// Another type or step of a series.
     Meta {
         id: SeriesId,
         meta: Meta,
@@ -76,7 +76,7 @@ pub enum Change<'a> {
     Remove {
         id: SeriesId,
     },
-    /// Its name is in a cold run from here on.
+    /// A series leaves memory: from here on its name is in a cold run.
     Sleep {
         id: SeriesId,
     },
@@ -103,11 +103,11 @@ pub struct SeriesFile {
     torn: bool,
     /// A compaction took the file's name, but a power cut may still bring the old file back.
     name_unsynced: bool,
-    /// What was appended since a compaction began its last step.
+    /// Bytes appended since a compaction began its last step.
     recent: Option<Vec<u8>>,
 }
 
-/// What must be synced so that all changes are durable: without holding whatever guards the series file.
+/// The files to sync so that all changes are durable, without holding whatever guards the series file.
 pub struct Unsynced {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
@@ -125,7 +125,7 @@ impl Unsynced {
     }
 }
 
-/// What reading the file found besides changes.
+/// Findings of reading the file, besides the changes.
 #[derive(Default)]
 pub struct Replay {
     pub torn_bytes_cut: u64,
@@ -247,7 +247,7 @@ impl SeriesFile {
         self.len
     }
 
-    /// What makes all changes so far durable.
+    /// The files to sync so that all changes so far are durable.
     pub fn unsynced(&self) -> Unsynced {
         let dir = self.name_unsynced.then(|| self.dir.clone());
         Unsynced { file: self.file.clone(), path: self.path.clone(), dir }
@@ -265,7 +265,7 @@ impl SeriesFile {
         Journal { file: self.file.clone(), path: self.path.clone(), len: self.len }
     }
 
-    /// What was appended since `watch`.
+    /// Ends what `watch` began; returns the bytes appended since.
     pub fn unwatch(&mut self) -> Vec<u8> {
         self.recent.take().unwrap_or_default()
     }
@@ -330,7 +330,7 @@ impl Compaction {
         Ok(Compaction { disk: disk.clone(), file, temp, since: 0, written: 0, buffer: MAGIC.to_vec() })
     }
 
-    /// What is added must be read from the state after this call.
+    /// Notes where the journal ends now: what is added must be read from the state after this call.
     pub fn follow(&mut self, journal: &SeriesFile) {
         self.since = journal.len;
     }

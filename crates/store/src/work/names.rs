@@ -43,7 +43,7 @@ impl Finder<'_> {
     }
 }
 
-/// What the runs say of a name.
+/// A name as the runs know it.
 struct Look {
     runs: Arc<Vec<Arc<Run>>>,
     asleep: Option<ColdFound>,
@@ -95,7 +95,7 @@ impl Parts {
 
     /// Gives a name that is not in the table its id: writes the definition, then puts the series into shard and table.
     fn define(&self, naming: &mut Naming, key: SeriesKey<'_>, meta: Meta, look: &Look) -> Result<SeriesId> {
-        // It may have been removed since the look.
+        // The series may have been removed since the look.
         let asleep = look.asleep.filter(|found| self.table().is_free_for(found.id, key));
         let id = asleep.map_or(SeriesId(naming.next_id), |found| found.id);
         let known_endpoint = self.endpoint_number(key.endpoint).or(look.endpoint);

@@ -23,7 +23,7 @@ const INPUTS_MAX: usize = 16;
 /// The caller's pace is asked each time that so much was read.
 const PACE_BYTES: u64 = 256 << 10;
 
-/// Which of the runs, in order of sequence, to merge now, if any.
+/// Picks the runs, which are in order of sequence, to merge now, if any.
 pub fn pick_merge(runs: &[Arc<Run>]) -> Option<Range<usize>> {
     let bytes: Vec<u64> = runs.iter().map(|run| run.bytes).collect();
     pick(&bytes)
@@ -45,7 +45,7 @@ fn pick(bytes: &[u64]) -> Option<Range<usize>> {
     Some(start.min(bytes.len() - 2)..bytes.len().min(start + INPUTS_MAX))
 }
 
-/// What became of a merge.
+/// The result of a merge.
 pub struct Merged {
     /// `None` when nothing was worth keeping.
     pub run: Option<Run>,

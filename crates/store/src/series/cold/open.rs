@@ -10,7 +10,7 @@ use stdx::Disk;
 
 const TEMP_SUFFIX: &str = ".tmp";
 
-/// What opening found.
+/// The runs of a directory, and what was wrong there.
 pub struct Opened {
     /// In order of sequence.
     pub runs: Vec<Arc<Run>>,

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use stdx::{Disk, DiskFile};
 
-/// What a run holds of a series besides its name.
+/// The entry of a series in a run, besides its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColdFound {
     pub id: SeriesId,
@@ -74,7 +74,7 @@ pub struct Run {
     pub newest_max: u32,
     series: Root,
     endpoints: Root,
-    /// Where the pages of endpoints begin.
+    /// Offset at which the pages of endpoints begin.
     pub endpoints_at: u64,
     footer_at: u64,
     /// The page at `series`.
@@ -106,7 +106,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that an open run holds.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Run>() + self.root_page.len()
     }

@@ -19,7 +19,7 @@ pub struct Root {
 pub struct TreeWriter {
     branch: Kind,
     levels: Vec<Level>,
-    /// Of the keys on the open leaf; what filters are made of.
+    /// Hashes of the keys on the open leaf, for its filter.
     hashes: Vec<u64>,
     filter: Vec<u8>,
     pub entries: u64,
