@@ -9,6 +9,7 @@
 const REGISTERS: usize = 256;
 const INDEX_BITS: u32 = REGISTERS.trailing_zeros();
 
+/// A count of different values.
 #[derive(Clone)]
 pub struct Distinct {
     registers: [u8; REGISTERS],
@@ -29,7 +30,7 @@ impl Distinct {
         *register = (*register).max(rank);
     }
 
-    /// About how many different values there were.
+    /// Estimates how many different values there were.
     pub fn estimate(&self) -> u64 {
         let count = REGISTERS as f64;
         let sum: f64 = self.registers.iter().map(|rank| (-f64::from(*rank)).exp2()).sum();

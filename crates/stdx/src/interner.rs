@@ -29,6 +29,7 @@ struct Span {
 
 const _: () = assert!(size_of::<Span>() == 12);
 
+/// Distinct texts by number.
 #[derive(Default)]
 pub struct Interner {
     texts: String,
@@ -45,6 +46,7 @@ pub struct Interner {
 pub struct Full;
 
 impl Interner {
+    /// The id of `text`, if somebody holds it.
     pub fn find(&self, text: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(text);
         self.ids.find(hash, |id| self.text(*id) == text).copied()
@@ -134,12 +136,12 @@ impl Interner {
         text_of(&self.texts, &self.spans, id)
     }
 
-    /// How often an id is held; 0 for one that means nothing.
+    /// Count of the holders of an id; 0 for one that means nothing.
     pub fn holders(&self, id: u32) -> u32 {
         self.spans.get(id as usize).map_or(0, |span| span.holders)
     }
 
-    /// Texts held.
+    /// Count of the texts that are held.
     pub fn len(&self) -> usize {
         self.ids.len()
     }

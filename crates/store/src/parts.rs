@@ -5,7 +5,7 @@
 //! Invariants: `&self` everywhere, no thread, no clock: `now` is an argument.
 
 use crate::block::{Catalog, Shelf};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hot::Shards;
 use crate::log::Log;
 use crate::options::{Fsync, Options};
@@ -60,7 +60,7 @@ pub(crate) struct Scratch {
     pub bytes: Vec<u8>,
     /// Samples to apply, by shard.
     pub order: Vec<u32>,
-    /// Where each shard's part of `order` begins.
+    /// The place in `order` at which each shard's part begins.
     pub starts: Vec<u32>,
 }
 
@@ -87,7 +87,7 @@ impl Parts {
         self.log.sync().inspect_err(|_| self.flush_wanted.store(true, Relaxed))
     }
 
-    /// For a thread that comes each second: syncs under [`Fsync::EverySecond`], and makes the log's next segment ready. Waits
+    /// Keeps the log ready, for a thread that comes each second: syncs under [`Fsync::EverySecond`], and makes the log's next segment ready. Waits
     /// for no flush.
     pub fn sync_if_due(&self) -> Result<()> {
         let ready = self.log.prepare_ahead();
@@ -102,11 +102,12 @@ impl Parts {
         if !self.names_unsynced.swap(false, Relaxed) {
             return Ok(());
         }
-        let (file, path) = self.naming().file.file();
-        file.sync().map_err(|cause| {
-            self.names_unsynced.store(true, Relaxed);
-            Error::disk("sync", &path)(cause)
-        })
+        let unsynced = self.naming().file.unsynced();
+        let has_name = unsynced.sync(&*self.disk).inspect_err(|_| self.names_unsynced.store(true, Relaxed))?;
+        if has_name {
+            self.naming().file.name_is_durable();
+        }
+        Ok(())
     }
 
     pub(crate) fn naming(&self) -> MutexGuard<'_, Naming> {

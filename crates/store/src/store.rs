@@ -15,6 +15,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use stdx::{Disk, RankedMutex, RealDisk};
 
+/// An open store; its directory is locked until it is dropped.
 pub struct Store {
     parts: Parts,
     /// Held for a step of merging; waits for the disk.
@@ -25,7 +26,7 @@ pub struct Store {
     sleeper: RankedMutex<Sleeper>,
 }
 
-/// What a tick did.
+/// The outcome of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
     pub flushed: bool,

@@ -13,16 +13,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// The blocks that count.
 #[derive(Default)]
 pub struct Catalog {
-    /// By first day, kind, and flush.
+    /// All blocks, sorted by first day, kind, and flush.
     blocks: Vec<Arc<Block>>,
     /// Days with blocks, ascending.
     days: Vec<Day>,
     newest: Option<u32>,
 }
 
-/// What there is of one day, as positions in the list of blocks.
+/// The blocks of one day, as positions in the list of blocks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Day {
     pub day: u32,

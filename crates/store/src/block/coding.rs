@@ -41,7 +41,7 @@ impl Scratch {
     }
 }
 
-/// What comes first in every chunk.
+/// Appends the head that every chunk begins with.
 pub fn push_head(flags: u8, meta: Meta, count: usize, out: &mut Vec<u8>) {
     out.push(meta.counter_type as u8 | flags);
     push_u64(u64::from(meta.step), out);

@@ -263,7 +263,7 @@ fn in_lowest_terms(value: f64, formula: u8) -> Option<(u32, u32)> {
 /// Each of a formula's three steps rounds by half a bit of 53.
 const LAST_BITS: f64 = 4.0 * f64::EPSILON;
 
-/// So many multiples of the lowest terms are tried before a value counts as no ratio.
+/// Multiples of the lowest terms that are tried before a value counts as no ratio.
 const FACTOR_MAX: u32 = 32;
 
 const _: () = assert!(WHOLE_MAX < i64::MAX as f64);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use stdx::{Disk, DiskFile, crc32};
 
 pub const MAGIC: &[u8; 8] = b"HKBLK002";
-/// What the magics of all versions begin with.
+/// The bytes that the magics of all versions begin with.
 const MAGIC_STEM: &[u8] = b"HKBLK";
 const TEMP_SUFFIX: &str = ".tmp";
 const DAMAGED_SUFFIX: &str = ".damaged";
@@ -32,10 +32,10 @@ const FOOTER_BYTES: usize = 92;
 pub struct Block {
     pub path: PathBuf,
     pub label: Label,
-    /// Of points, or of the ends of buckets.
+    /// The least time of a point, or of the end of a bucket.
     pub min_time: u32,
     pub max_time: u32,
-    /// Points or buckets.
+    /// Count of points, or of buckets.
     pub points: u64,
     pub bytes: u64,
     pub series_count: u32,
@@ -47,7 +47,7 @@ pub struct Block {
 /// A directory of no more bytes than this (of some 40,000 series) stays in memory: cold, that saves a third of the reads.
 pub const DIRECTORY_KEPT_BYTES: usize = 4096;
 
-/// Where the directory is, and the first series of each of its sections.
+/// The directory's place, and the first series of each of its sections.
 pub struct Directory {
     pub offset: u64,
     pub bytes: u32,
@@ -175,14 +175,14 @@ impl Directory {
     }
 }
 
-/// What a sound section has before its checksum: whole entries, at least one.
+/// The entries of a sound section, at least one; `None` when the checksum does not fit.
 pub fn section_entries(section: &[u8]) -> Option<&[u8]> {
     let (entries, crc) = section.split_last_chunk::<4>()?;
     let whole = !entries.is_empty() && entries.len().is_multiple_of(DIRECTORY_ENTRY_BYTES);
     (whole && crc32(&[entries]) == u32::from_le_bytes(*crc)).then_some(entries)
 }
 
-/// What the footer tells, but for magic and checksum.
+/// The fields of a footer, but for magic and checksum.
 pub struct Footer {
     pub label: Label,
     pub min_time: u32,

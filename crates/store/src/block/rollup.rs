@@ -52,7 +52,7 @@ fn end_of(time: u32, resolution_s: u32) -> u32 {
     time.div_ceil(resolution_s).saturating_mul(resolution_s)
 }
 
-/// How far apart two points of a counter may be to have a rate.
+/// The most seconds between two points of a counter that have a rate.
 pub fn rate_gap_s(step: u32) -> u32 {
     step.saturating_mul(RATE_STEPS_MAX)
 }

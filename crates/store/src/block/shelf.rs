@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use stdx::{Disk, RankedMutex, RankedRwLock};
 
+/// The catalog of now, and the doomed blocks.
 pub struct Shelf {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -30,7 +31,7 @@ pub struct Shelf {
 /// A block whose file is to go.
 pub struct Doomed {
     pub block: Arc<Block>,
-    /// Its file is set aside instead.
+    /// Whether the file is set aside instead of removed.
     pub damaged: bool,
 }
 

@@ -17,9 +17,10 @@ use std::sync::Arc;
 use stdx::varint::push_u64;
 use stdx::{Disk, DiskFile, crc32};
 
-/// What is written at once; several files may be open for writing, one per day.
+/// Bytes that are written at once; several files may be open for writing, one per day.
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
+/// A block on its way to the disk.
 pub struct Writer {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
@@ -81,7 +82,7 @@ impl Writer {
         &self.label
     }
 
-    /// So far.
+    /// Bytes of memory that the writer holds so far.
     pub fn memory_bytes(&self) -> usize {
         self.buffer.capacity()
             + self.scratch.memory_bytes()

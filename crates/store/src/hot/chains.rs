@@ -18,7 +18,7 @@ use crate::series::Meta;
 use crate::sizes::GROUP;
 use std::collections::BTreeMap;
 
-/// What the judge may look back on at least: the original keeps 11 points, N reaches 10 there.
+/// Points that the judge may look back on at least: the original keeps 11 points, N reaches 10 there.
 const KEPT_POINTS_MIN: usize = 16;
 
 /// An agent's usual step.
@@ -28,7 +28,7 @@ const USUAL_STEP_S: usize = 60;
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Head {
-    /// While there is no point: since when that is known to be so, NaN if nobody looked yet.
+    /// The newest value. While there is no point: since when that is known to be so, NaN if nobody looked yet.
     value: f64,
     /// 0 is "no point yet": the door lets no point of 1970-01-01 00:00 in.
     time: u32,
@@ -62,12 +62,12 @@ const NO_HEAD: Head = Head {
 /// The heads of 256 neighbouring slots.
 #[derive(Default)]
 struct Group {
-    /// Absent when none of them is a series.
+    /// The page of heads; none while no slot has a series.
     heads: Option<Box<[Head; GROUP as usize]>>,
     series: u16,
 }
 
-/// What became of a point.
+/// The fate of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Newest,
@@ -86,7 +86,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// So many points stay in memory however slow their series is: a rule may ask for what the window holds at the usual
+    /// Points that stay in memory however slow their series is: a rule may ask for what the window holds at the usual
     /// step, and whoever saves the rule does not know which series will match it. No series costs more by it than one at
     /// the usual step.
     pub fn kept_points(self) -> usize {
@@ -108,6 +108,7 @@ type Side = BTreeMap<(u32, u32), f64>;
 /// A late point in a side table: key, value, and the tree's share per entry.
 const SIDE_ENTRY_BYTES: usize = 32;
 
+/// The hot chunks of one shard.
 pub struct Hot {
     windows: Windows,
     arena: Arena,
@@ -119,7 +120,7 @@ pub struct Hot {
     points: u64,
     /// Bytes that points have taken since the last flush began.
     new_bytes: usize,
-    /// The same of the points that the flush under way writes.
+    /// Bytes of the points that the flush under way writes.
     flushing_bytes: usize,
     /// Points taken off while a late one is put in.
     taken_off: Vec<(u32, f64)>,
@@ -304,7 +305,7 @@ impl Hot {
         Outcome::Late
     }
 
-    /// Where a point that is not newer than the newest belongs. Looks back no further than the windows, so that one late
+    /// Finds where a point belongs that is not newer than the newest. Looks back no further than the windows, so that one late
     /// sender cannot make every point cost a walk down a long chain.
     fn fits(&self, slot: u32, time: u32) -> Fit {
         let Some(behind) = self.head(slot).map(|head| head.time - time) else { return Fit::No };
@@ -432,7 +433,7 @@ impl Hot {
         self.new_bytes + self.flushing_bytes
     }
 
-    /// What is here so far is in blocks; only while the store opens.
+    /// Notes that all points so far are in blocks; only while the store opens.
     pub fn forget_new_bytes(&mut self) {
         self.new_bytes = 0;
     }
@@ -447,14 +448,14 @@ impl Hot {
         self.groups.capacity() * size_of::<Group>() + pages * size_of::<[Head; GROUP as usize]>()
     }
 
-    /// The points behind them.
+    /// Bytes of the points behind the newest, and of late points.
     pub fn chunk_bytes(&self) -> usize {
         self.arena.memory_bytes()
             + (self.side.len() + self.side_flushing.len()) * SIDE_ENTRY_BYTES
             + self.taken_off.capacity() * 16
     }
 
-    /// From now until `flush_end`, late points also go to the side table, as the flush may have passed them.
+    /// Begins a flush: until `flush_end`, late points also go to the side table, as the flush may have passed them.
     pub fn flush_begin(&mut self) {
         debug_assert!(!self.flushing && self.side_flushing.is_empty());
         self.side_flushing = std::mem::take(&mut self.side);

@@ -59,7 +59,7 @@ pub const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cursor {
     pub time: u32,
-    /// So many points before this one have the same value, one step apart each, and no record of their own.
+    /// Count of the points before this one that have its value, one step apart each, and no record of their own.
     pub run: u32,
     pub value: f64,
     pub step: u32,
@@ -90,7 +90,7 @@ impl Cursor {
         self.value = value;
     }
 
-    /// From the next point on the step is another.
+    /// Changes the step from the next point on.
     pub fn change_step(&mut self, step: u32, mut sink: impl FnMut(&[u8])) {
         if step == self.step {
             return;
@@ -234,7 +234,7 @@ fn take_low_bytes(rest: &mut &[u8], count: u8) -> Option<u64> {
     Some(u64::from_le_bytes(bytes))
 }
 
-/// How many low bytes hold `value`; 1 for 0.
+/// Count of the low bytes that hold `value`; 1 for 0.
 #[inline]
 fn width(value: u64) -> u8 {
     8 - (value | 1).leading_zeros() as u8 / 8

@@ -25,7 +25,7 @@ pub struct Segment {
     pub file: Arc<dyn DiskFile>,
 }
 
-/// What replaying the log found.
+/// Findings of replaying the log.
 #[derive(Default)]
 pub struct Replay {
     pub points: u64,

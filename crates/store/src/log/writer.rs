@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use stdx::ranked::MutexGuard;
 use stdx::{Disk, RankedMutex};
 
+/// The segments of the log; the newest is appended to.
 pub struct Log {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -212,7 +213,7 @@ impl Log {
         self.sync_failed.load(Relaxed)
     }
 
-    /// How often the disk was asked to sync.
+    /// Count of the times that the disk was asked to sync.
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Relaxed)
     }
@@ -241,7 +242,7 @@ impl Log {
         Ok(())
     }
 
-    /// What is remembered of segments; the bytes of a batch are its caller's.
+    /// Bytes that remembering the segments takes; the bytes of a batch are its caller's.
     pub fn memory_bytes(&self) -> usize {
         let writer = self.writer();
         // A node of the tree has room for eleven entries and is half full at least.

@@ -7,7 +7,7 @@
 
 use crate::parts::Parts;
 
-/// Bytes taken from the allocator.
+/// Bytes taken from the allocator, by owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Distinct texts of endpoints, metrics and tags, and counters made of them.
@@ -16,13 +16,13 @@ pub struct Memory {
     pub index: usize,
     /// Newest point and state of each series.
     pub heads: usize,
-    /// The points behind them: blocks of the arenas, free ones included, and late points.
+    /// Points behind the newest: blocks of the arenas, free ones included, and late points.
     pub chunks: usize,
     /// Buffers of appends and of the series file, kept for the next call, and what is remembered of log segments.
     pub log: usize,
-    /// What is kept of each block file.
+    /// Labels and directories of block files.
     pub catalog: usize,
-    /// What is kept of each file of sleeping series.
+    /// First pages of the files of sleeping series.
     pub asleep: usize,
     /// A flush under way.
     pub flush: u64,

@@ -35,7 +35,7 @@ struct View {
     catalog: Arc<Catalog>,
 }
 
-/// What memory has of a series.
+/// The points of a series that are in memory.
 struct Memory {
     /// Within the range asked for, ascending but for late points, which come last.
     points: Vec<(u32, f64)>,
@@ -108,7 +108,7 @@ impl Parts {
         Histories { parts: self, readers: Readers::new(self), points: Vec::new() }
     }
 
-    /// Where points begin, when only roll-ups are left of what was before: the oldest day with points, or the day behind the
+    /// The time at which points begin, when only roll-ups are left of what was before: the oldest day with points, or the day behind the
     /// roll-ups.
     pub fn points_begin(&self) -> Option<i64> {
         let catalog = self.blocks();
@@ -122,7 +122,7 @@ impl Parts {
         if self.is_removed(found.id) { Err(Error::UnknownSeries(found.id.0)) } else { Ok(()) }
     }
 
-    /// What there is of a series within [from, to]. Memory first: what leaves it meanwhile is in the blocks.
+    /// Views a series within [from, to]. Memory comes first: what leaves it meanwhile is in the blocks.
     fn view(&self, id: SeriesId, from: u32, to: u32) -> View {
         let memory = self.in_memory(id, from, to);
         View { id, memory, catalog: self.blocks() }

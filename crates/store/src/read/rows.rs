@@ -9,6 +9,7 @@ use crate::block::rollup::Bucket;
 use crate::series::Found;
 use model::point::align;
 
+/// A range of time, and how its points become rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
     pub from: i64,
@@ -18,7 +19,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// How many rows the answer for a series has, about.
+    /// Count of the rows that the answer for a series has, about.
     pub fn rows(&self, found: Found) -> usize {
         row_count(self, row_step(self, found.step))
     }
@@ -45,6 +46,7 @@ impl Cf {
     }
 }
 
+/// The rows of a series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     /// Seconds from row to row. The last row may come sooner, see `query`.
@@ -96,7 +98,7 @@ pub struct Rows<'a> {
     times: &'a [i64],
     row_step: i64,
     cf: Cf,
-    /// What the row that comes next has so far.
+    /// Values of the row that comes next, so far.
     open: Option<(Bucket, f64)>,
     values: Vec<(i64, Option<f64>)>,
 }

@@ -24,6 +24,7 @@ use regex::Regex;
 /// Steps under one lock of the table: a step is a short text compared or a record looked at, some 100 ns.
 const STRETCH: usize = 4096;
 
+/// The names, type and step of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesInfo {
     pub endpoint: String,
@@ -32,7 +33,7 @@ pub struct SeriesInfo {
     pub step: u32,
 }
 
-/// Which endpoints: every pattern matches the name, and some counter of the endpoint contains every tag term.
+/// A search for endpoints: every pattern matches the name, and some counter of the endpoint contains every tag term.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointQuery<'a> {
     pub patterns: &'a [Regex],
@@ -41,7 +42,7 @@ pub struct EndpointQuery<'a> {
     pub limit: usize,
 }
 
-/// Which counters of these endpoints: every pattern matches, every negated one does not.
+/// A search for counters of these endpoints: every pattern matches, every negated one does not.
 #[derive(Clone, Copy, Debug)]
 pub struct CounterQuery<'a> {
     pub endpoint_ids: &'a [u32],
@@ -50,6 +51,7 @@ pub struct CounterQuery<'a> {
     pub limit: usize,
 }
 
+/// A counter of an endpoint, as a search answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterRow {
     pub endpoint_id: u32,
@@ -139,6 +141,12 @@ impl Parts {
     /// Ids (from 1 on, durable) and names, in the order of the ids.
     pub fn endpoints(&self, query: &EndpointQuery<'_>) -> Result<Vec<(u32, String)>> {
         let asleep = self.endpoints_asleep(query)?;
+        let page = self.endpoint_page(query, &asleep);
+        self.name_endpoints(page.numbers)
+    }
+
+    /// The page of a search: endpoints awake with their names, those asleep without.
+    fn endpoint_page(&self, query: &EndpointQuery<'_>, asleep: &Bits) -> Page {
         let _chains = self.chains.read();
         let mut awake = Awake::new(self, query);
         let mut page = Page { skip: query.offset, left: query.limit, numbers: Vec::new() };
@@ -167,7 +175,7 @@ impl Parts {
                 (None, None) => break,
             }
         }
-        self.name_endpoints(page.numbers)
+        page
     }
 
     /// The endpoints that have a series awake, in the order of their ids.
@@ -307,10 +315,10 @@ struct Awake<'a> {
     counters: Option<Bits>,
     /// The endpoints that have such a counter, where that was cheaper to find out beforehand.
     candidates: Option<Bits>,
-    /// Where the next stretch begins: an endpoint, and the series of it behind which to go on.
+    /// The place where the next stretch begins: an endpoint, and the series of it behind which to go on.
     number: u32,
     previous: Option<u32>,
-    /// What the last stretch found, the last one first.
+    /// Endpoints that the last stretch found, the last one first.
     ready: Vec<(u32, String)>,
     ended: bool,
 }

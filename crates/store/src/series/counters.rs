@@ -139,7 +139,7 @@ impl Counters {
         &mut self.counters[id as usize].dead
     }
 
-    /// How many records have a counter; 0 for an id that means nothing.
+    /// Count of the records that have a counter; 0 for an id that means nothing.
     pub fn count(&self, id: u32) -> u32 {
         self.counters.get(id as usize).map_or(0, |counter| counter.count)
     }

@@ -12,7 +12,7 @@ mod naming;
 mod table;
 
 pub use counters::find_counter;
-pub use file::{Change, SeriesFile};
+pub use file::{Change, Compaction, SeriesFile};
 pub use meta::{Found, Meta, check_texts};
 pub use naming::{Naming, insert};
 pub use table::Table;

@@ -24,17 +24,17 @@ const UNFLUSHED_FACTOR: usize = 2;
 /// log at most.
 const SAMPLES_KEPT: usize = 4096;
 
-/// What became of a batch. `stored` includes `late`.
+/// The samples of a batch, counted by what became of them. `stored` includes `late`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     pub stored: usize,
-    /// A point of that time was there; the first is kept.
+    /// Points of a time that was there; the first is kept.
     pub duplicate: usize,
-    /// Kept, though older than the newest of its series; not shown to the observer.
+    /// Points kept, though older than the newest of its series; not shown to the observer.
     pub late: usize,
-    /// Older than the retention (or a time no clock shows: before 1970, after 2106); not kept.
+    /// Points older than the retention (or of a time no clock shows: before 1970, after 2106); not kept.
     pub too_old: usize,
-    /// Of a series that was removed meanwhile; not kept.
+    /// Points of a series that was removed meanwhile; not kept.
     pub unknown: usize,
 }
 
@@ -111,9 +111,9 @@ impl Parts {
         logged
     }
 
-    /// What a batch needs of the disk before the gate is entered: a segment to go over to where the log's is full, and under
-    /// `Fsync::Always` the meaning of its ids. There a disk that failed must also have come back before more is applied than
-    /// memory may hold for it.
+    /// Does what a batch needs of the disk before the gate is entered: where the log's segment is full, another is made ready;
+    /// under `Fsync::Always` the meaning of the batch's ids becomes durable, and a disk that failed must have come back before
+    /// more is applied than memory may hold for it.
     fn prepare_log(&self) -> Result<()> {
         if self.options.fsync == Fsync::Always {
             self.sync_names()?;
@@ -191,12 +191,12 @@ impl Parts {
         }
     }
 
-    /// Which shard's lock a series shares.
+    /// The shard whose lock a series shares.
     pub fn shard_of(&self, id: SeriesId) -> usize {
         self.shards.geometry.shard_of(id)
     }
 
-    /// A look at the hot chunks of the shard of `id`, outside an append. The same rules hold as for an observer.
+    /// Lends the hot chunks of the shard of `id`, outside an append. The rules of an observer hold for `look`.
     pub fn with_tail<R>(&self, id: SeriesId, look: impl FnOnce(&ShardView<'_>) -> R) -> R {
         let geometry = self.shards.geometry;
         let shard = geometry.shard_of(id);

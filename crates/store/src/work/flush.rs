@@ -193,7 +193,7 @@ impl Parts {
 /// A group, and a time for each of its series.
 type GroupTimes = (u32, Box<[u32; GROUP as usize]>);
 
-/// Where a series' points are in a group's copy.
+/// The place of a series' points in a group's copy.
 struct Part {
     id: SeriesId,
     meta: Meta,

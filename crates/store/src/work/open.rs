@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use stdx::{Disk, RankedMutex, RankedRwLock};
 
-/// What opening found.
+/// Findings of opening a store.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// Series awake.

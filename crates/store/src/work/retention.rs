@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::parts::Parts;
 use crate::sizes::DAY_S;
 
-/// How long points wait for their roll-ups beyond their time, and after a start: merging a day takes minutes.
+/// Seconds that points wait for their roll-ups beyond their time, and after a start: merging a day takes minutes.
 const WAIT_S: i64 = DAY_S as i64;
 
 impl Parts {

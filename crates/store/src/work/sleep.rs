@@ -21,17 +21,17 @@
 use crate::error::Result;
 use crate::parts::Parts;
 use crate::series::cold::{self, ColdFound, ColdSeries, RunWriter};
-use crate::series::{Change, Meta, Table};
+use crate::series::{Change, Compaction, Meta, Table};
 use crate::sizes::GROUP;
 use model::{SeriesId, SeriesKey, Tags};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How long a batch may be on its way from the door to the hot chunk: such a batch takes milliseconds.
+/// Seconds that a batch may be on its way from the door to the hot chunk: such a batch takes milliseconds.
 const GRACE_S: i64 = 60;
 
-/// The same where memory is short: who was longer on the way is told to send again.
+/// Seconds of grace where memory is short: who was longer on the way is told to send again.
 const EARLY_GRACE_S: i64 = 10;
 
 /// Points that a series must have missed to sleep early: one may be late, and times are aligned downwards.
@@ -46,7 +46,7 @@ const LOOK_S: i64 = 1800;
 /// Series per run: its names are sorted in memory, some 10 MB.
 const SLICE: usize = 1 << 17;
 
-/// The same where memory is short.
+/// Series per run where memory is short.
 const EARLY_SLICE: usize = 1 << 14;
 
 /// Series that are noted under one lock of the series file, and names copied under one of the table.
@@ -58,23 +58,23 @@ const SWEEP_STEPS: usize = 8192;
 /// A series file below this is not worth writing anew.
 const COMPACT_BYTES_MIN: u64 = 1 << 20;
 
-/// What is about to fall asleep, and when to look for more.
+/// The series that are about to fall asleep, and when to look for more.
 pub struct Sleeper {
     next_sequence: u64,
     next_look: i64,
     /// Ascending.
     drowsy: Vec<SeriesId>,
     drowsy_since: i64,
-    /// What the drowsy ones are silent by.
+    /// The measure by which the drowsy series are silent.
     silence: Silence,
 }
 
-/// How long a series must be silent to leave memory.
+/// The silence after which a series leaves memory.
 #[derive(Clone, Copy, PartialEq)]
 enum Silence {
-    /// Since this time.
+    /// Silence since this time.
     Since(u32),
-    /// For some steps, counted back from this time.
+    /// Silence for some steps, counted back from this time.
     Early(i64),
 }
 
@@ -99,7 +99,7 @@ impl Silence {
 /// that lock, nor call what takes one of the store.
 pub type IsNeeded<'a> = &'a dyn Fn(SeriesId) -> bool;
 
-/// Nobody needs any.
+/// Says of every series that nobody needs it.
 const UNNEEDED: IsNeeded<'static> = &|_| false;
 
 impl Sleeper {
@@ -114,7 +114,7 @@ impl Sleeper {
     }
 }
 
-/// What a call of `sleep_silent` did.
+/// The series that a call of `sleep_silent` moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slept {
     /// Series that will sleep when the grace is over.
@@ -163,7 +163,7 @@ impl Sleeper {
         Ok(slept)
     }
 
-    /// As `sleep_silent`, where memory is short: series that nobody needs leave memory when they have missed
+    /// Lets series leave memory where it is short: series that nobody needs leave memory when they have missed
     /// [`EARLY_STEPS`] points.
     pub fn sleep_early(
         &mut self,
@@ -437,10 +437,11 @@ impl Parts {
         if bytes < COMPACT_BYTES_MIN || bytes / 2 < self.defined_bytes() {
             return Ok(());
         }
-        let (mut compaction, next) = {
-            let series = self.naming();
-            let next = Change::Next { endpoint: series.next_endpoint, series: series.next_id };
-            (series.file.begin_compaction()?, next)
+        let mut compaction = Compaction::begin(&self.disk, &self.options.dir)?;
+        let next = {
+            let naming = self.naming();
+            compaction.follow(&naming.file);
+            Change::Next { endpoint: naming.next_endpoint, series: naming.next_id }
         };
         // First, so that no id after it looks far ahead; at the end once more.
         compaction.add(&[next])?;
@@ -459,7 +460,22 @@ impl Parts {
         }
         compaction.add(&[next])?;
         compaction.settle()?;
-        compaction.finish(&mut self.naming().file)
+        self.switch_series_file(compaction)?;
+        self.sync_names()
+    }
+
+    /// The last step of a compaction. Nobody is told meanwhile that a name is durable: what is appended while the new file is
+    /// synced is in the old file, and will be in the new one, and is synced in neither.
+    fn switch_series_file(&self, mut compaction: Compaction) -> Result<()> {
+        let _sync = self.names_sync.lock();
+        let journal = self.naming().file.watch();
+        let caught_up = compaction.catch_up(&journal);
+        let mut naming = self.naming();
+        let recent = naming.file.unwatch();
+        caught_up?;
+        naming.file.switch_to(compaction, &recent)?;
+        self.names_unsynced.store(true, Relaxed);
+        Ok(())
     }
 
     /// About what the series file needs for the series in the table.

@@ -30,7 +30,7 @@ pub fn from(catalog: &Catalog, now: i64) -> u32 {
     newest.min(now.clamp(0, i64::from(u32::MAX)) as u32).saturating_sub(SILENT_S)
 }
 
-/// What was read back.
+/// Findings of reading back.
 #[derive(Default)]
 pub struct Warmed {
     pub points: u64,

@@ -16,7 +16,7 @@ pub fn push(key: SeriesKey<'_>, out: &mut Vec<u8>) {
     push_text(key.tags.as_str(), out);
 }
 
-/// What the keys of all series of an endpoint begin with, and no other.
+/// Appends the bytes that the keys of all series of an endpoint begin with, and no other.
 pub fn push_endpoint(endpoint: &str, out: &mut Vec<u8>) {
     push_text(endpoint, out);
     out.push(END);

@@ -5,8 +5,9 @@
 //! larger than those after it together. So a name is rewritten each time the runs it is in double, about.
 //! Memory: a window of 64 KiB and a page per input, a page per level for the output.
 
+use super::key;
+use super::run::{ColdSeries, Leaves, Run};
 use super::writer::RunWriter;
-use super::{ColdSeries, Leaves, Run, key};
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::path::Path;
@@ -22,7 +23,7 @@ const INPUTS_MAX: usize = 16;
 /// The caller's pace is asked each time that so much was read.
 const PACE_BYTES: u64 = 256 << 10;
 
-/// Which of the runs, in order of sequence, to merge now, if any.
+/// Picks the runs, which are in order of sequence, to merge now, if any.
 pub fn pick_merge(runs: &[Arc<Run>]) -> Option<Range<usize>> {
     let bytes: Vec<u64> = runs.iter().map(|run| run.bytes).collect();
     pick(&bytes)
@@ -44,7 +45,7 @@ fn pick(bytes: &[u64]) -> Option<Range<usize>> {
     Some(start.min(bytes.len() - 2)..bytes.len().min(start + INPUTS_MAX))
 }
 
-/// What became of a merge.
+/// The result of a merge.
 pub struct Merged {
     /// `None` when nothing was worth keeping.
     pub run: Option<Run>,

@@ -34,7 +34,7 @@ const RETRY_S: i64 = 60;
 /// After a failure, before the same day is tried again: others come first.
 const RETRY_DAY_S: i64 = 3600;
 
-/// What is under way, and what is known of what was not.
+/// The work under way, and the planner's notes.
 pub struct Merger {
     notes: Notes,
     work: Option<Work>,
@@ -46,7 +46,7 @@ enum Work {
     Scan(Scan),
 }
 
-/// What a step did.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Merged {
     /// There is more to do now; else asking again in a minute is soon enough.
