@@ -301,7 +301,7 @@ async fn recorded_answers_of_the_original() -> Result<()> {
         eprintln!("skipped: needs python3 and {}", folder.display());
         return Ok(());
     }
-    let (dir, portal) = crate::portal::tests::temporary().await?;
+    let (dir, portal) = crate::portal::tests::in_file().await?;
     let mut config = Config::default();
     // What the recording was made with; neither is a default here.
     config.api.signup = true;

@@ -15,6 +15,7 @@ mod series;
 
 use crate::config::Viewer;
 use crate::portal::Portal;
+use crate::portal::alarm::{self, Case};
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -39,7 +40,7 @@ const SILENT_AFTER_S: i64 = 180;
 /// Hosts in one overview, about 200 kB of JSON; with more of them the page asks for a search text.
 const HOSTS_MAX: usize = 2000;
 /// Alarms in one overview; nobody reads more, and the total is told.
-const ALARMS_MAX: i64 = 200;
+const ALARMS_MAX: usize = 200;
 /// Counters that `/ui/counters` lists for one host; an agent sends about 200.
 const COUNTERS_MAX: usize = 500;
 /// Counters that one `/ui/history` request may name; the largest chart of the page names 7.
@@ -362,23 +363,11 @@ fn describe_host(data: &dyn UiData, name: String, last_report_s: i64) -> Host {
 /// The newest open alarms, and how many there are. `timestamp` is when the problem began: later events of the same
 /// problem only move `update_at`.
 async fn open_alarms(portal: &Portal) -> sqlx::Result<(Vec<Alarm>, i64)> {
-    type Row = (String, i64, String, String, String, String, String, String, String);
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, priority, status, endpoint, metric, coalesce(func, ''), cond, coalesce(note, ''), timestamp \
-         FROM event_cases WHERE status = 'PROBLEM' ORDER BY update_at DESC, id LIMIT ?",
-    )
-    .bind(ALARMS_MAX)
-    .fetch_all(portal.pool())
-    .await?;
-    let mut total = rows.len() as i64;
-    if total == ALARMS_MAX {
-        total = sqlx::query_scalar("SELECT count(*) FROM event_cases WHERE status = 'PROBLEM'")
-            .fetch_one(portal.pool())
-            .await?;
-    }
-    let alarms = rows.into_iter().map(|(id, priority, status, endpoint, counter, func, cond, note, began)| {
-        let since = parse_local_time(&began);
-        Alarm { id, priority, status, endpoint, counter, func, cond, note, since }
+    let cases = alarm::open(portal, ALARMS_MAX).await?;
+    let total = if cases.len() < ALARMS_MAX { cases.len() as i64 } else { alarm::count_open(portal).await? };
+    let alarms = cases.into_iter().map(|case| {
+        let Case { id, priority, status, endpoint, metric: counter, func, cond, note, timestamp, .. } = case;
+        Alarm { id, priority, status, endpoint, counter, func, cond, note, since: parse_local_time(&timestamp) }
     });
     Ok((alarms.collect(), total))
 }

@@ -1,6 +1,8 @@
 //! The page's files, who may look, and the answers, on a double of the series.
 
 use super::*;
+use crate::portal::db::query;
+use crate::portal::tests::fill;
 use anyhow::{Context, Result};
 use axum::body::{Body, to_bytes};
 use axum::http::Request as HttpRequest;
@@ -207,14 +209,14 @@ async fn files_have_types_tags_and_a_strict_policy() -> Result<()> {
 #[tokio::test]
 async fn overview_names_hosts_and_open_alarms() -> Result<()> {
     let (router, portal, _dir) = page(Viewer::All).await?;
-    let insert = "INSERT INTO event_cases (id, endpoint, metric, func, cond, note, priority, status, timestamp, update_at) \
+    let insert = "INSERT INTO alarms.event_cases (id, endpoint, metric, func, cond, note, priority, status, timestamp, update_at) \
                   VALUES (?, 'db-1', 'df.bytes.free.percent/mount=/', ?, '3 < 5', 'disk full', 1, ?, ?, ?)";
     for (id, func, status, began, updated) in [
         ("s_1_a", Some("all(#3)"), "PROBLEM", "2026-01-31 12:00:00", "2026-01-31 12:10:00"),
         ("s_2_b", Some("all(#3)"), "OK", "2026-01-31 12:00:00", "2026-01-31 12:30:00"),
         ("s_3_c", None, "PROBLEM", "yesterday", "2026-01-31 12:20:00"),
     ] {
-        sqlx::query(insert).bind(id).bind(func).bind(status).bind(began).bind(updated).execute(portal.pool()).await?;
+        query(insert).bind(id).bind(func).bind(status).bind(began).bind(updated).execute(&portal).await?;
     }
     let (status, body) = ask_json(&router, "/ui/overview").await?;
     assert_eq!(status, StatusCode::OK, "{body}");
@@ -246,10 +248,9 @@ async fn overview_names_hosts_and_open_alarms() -> Result<()> {
 #[tokio::test]
 async fn more_alarms_than_listed_are_counted() -> Result<()> {
     let (router, portal, _dir) = page(Viewer::All).await?;
-    let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250) \
-                  INSERT INTO event_cases (id, endpoint, metric, cond, priority, status, timestamp, update_at) \
-                  SELECT 's_' || i, 'e', 'm', '1 > 0', 0, 'PROBLEM', '2026-01-31 12:00:00', '2026-01-31 12:00:00' FROM n";
-    sqlx::query(insert).execute(portal.pool()).await?;
+    let insert = "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp, update_at) \
+                  SELECT 's_' || i, 'e', 'm', '1 > 0', 0, 'PROBLEM', '2026-01-31 12:00:00', '2026-01-31 12:00:00'";
+    fill(&portal, insert, 250).await?;
     let (_, body) = ask_json(&router, "/ui/overview").await?;
     assert_eq!(body["alarms"].as_array().map(Vec::len), Some(200));
     assert_eq!(body["alarms_total"], 250);

@@ -1,4 +1,4 @@
-//! Deliveries: what alarm still has to send (`hawkeye_delivery`), and how far it has read the event queue.
+//! Deliveries: what alarm still has to send (`alarms.hawkeye_delivery`), and how far it has read the event queue.
 //!
 //! Invariants: a row exists from the transaction that handled its event until it was sent or given up. Deliveries of one
 //! lane (one alarm) to one target are due strictly one after another, also over retries: a recovery never overtakes its
@@ -6,7 +6,7 @@
 //! Memory: none here; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
 
 use super::Portal;
-use sqlx::SqliteConnection;
+use super::db::{Column, Row, Transaction, query, record, select};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -28,17 +28,19 @@ pub struct NewDelivery {
     pub body: String,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Delivery {
-    pub id: i64,
-    pub target: String,
-    /// None for a kind that this program does not know.
-    pub kind: Option<Kind>,
-    pub lane: String,
-    pub body: String,
-    pub attempts: i64,
-    /// Unix seconds.
-    pub created_at: i64,
+record! {
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Delivery {
+        pub id: i64,
+        pub target: String,
+        /// None for a kind that this program does not know.
+        pub kind: Option<Kind>,
+        pub lane: String,
+        pub body: String,
+        pub attempts: i64,
+        /// Unix seconds.
+        pub created_at: i64,
+    }
 }
 
 /// The name in `hawkeye_state` of the highest sequence number of the event queue that was handled.
@@ -60,12 +62,16 @@ impl Kind {
     }
 }
 
+impl Column for Option<Kind> {
+    fn column(row: &Row, at: usize) -> sqlx::Result<Option<Kind>> {
+        Ok(row.text(at)?.as_deref().and_then(Kind::parse))
+    }
+}
+
 /// 0 when nothing was handled yet.
 pub async fn cursor(portal: &Portal) -> anyhow::Result<u64> {
-    let text: Option<String> = sqlx::query_scalar("SELECT value FROM hawkeye_state WHERE name = ?")
-        .bind(CURSOR)
-        .fetch_optional(portal.pool())
-        .await?;
+    let text: Option<String> =
+        query("SELECT value FROM alarms.hawkeye_state WHERE name = ?").bind(CURSOR).optional(portal).await?;
     match text {
         None => Ok(0),
         Some(text) => text.parse().map_err(|_| {
@@ -74,21 +80,21 @@ pub async fn cursor(portal: &Portal) -> anyhow::Result<u64> {
     }
 }
 
-pub async fn set_cursor(connection: &mut SqliteConnection, seq: u64) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO hawkeye_state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(CURSOR)
-    .bind(seq.to_string())
-    .execute(connection)
-    .await?;
+pub async fn set_cursor(transaction: &mut Transaction, seq: u64) -> sqlx::Result<()> {
+    query("INSERT INTO alarms.hawkeye_state (name, value) VALUES (?, ?)")
+        .bind(CURSOR)
+        .bind(seq.to_string())
+        .or_update("name", &["value"])
+        .execute(transaction)
+        .await?;
     Ok(())
 }
 
 /// `now_ms` is the wall clock in Unix milliseconds.
-pub async fn insert(connection: &mut SqliteConnection, new: &NewDelivery, now_ms: i64) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO hawkeye_delivery (target, kind, lane, body, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+pub async fn insert(transaction: &mut Transaction, new: &NewDelivery, now_ms: i64) -> sqlx::Result<()> {
+    query(
+        "INSERT INTO alarms.hawkeye_delivery (target, kind, lane, body, due_at, created_at, last_error)
+         VALUES (?, ?, ?, ?, ?, ?, '')",
     )
     .bind(&new.target)
     .bind(new.kind.as_str())
@@ -96,83 +102,87 @@ pub async fn insert(connection: &mut SqliteConnection, new: &NewDelivery, now_ms
     .bind(&new.body)
     .bind(now_ms)
     .bind(now_ms / 1000)
-    .execute(connection)
+    .execute(transaction)
     .await?;
     Ok(())
 }
 
 /// Up to `limit` deliveries to `target` that may be tried now, the longest due first.
 pub async fn due(portal: &Portal, target: &str, now_ms: i64, limit: usize) -> sqlx::Result<Vec<Delivery>> {
-    let rows: Vec<(i64, String, String, String, i64, i64)> = sqlx::query_as(
-        "SELECT id, kind, lane, body, attempts, created_at FROM hawkeye_delivery AS d
-         WHERE target = ?1 AND due_at <= ?2 AND NOT EXISTS (
-           SELECT 1 FROM hawkeye_delivery AS e WHERE e.target = d.target AND e.lane = d.lane AND e.id < d.id)
-         ORDER BY due_at, id LIMIT ?3",
+    select::<Delivery>(
+        "FROM alarms.hawkeye_delivery AS d WHERE target = ? AND due_at <= ? AND NOT EXISTS (
+           SELECT 1 FROM alarms.hawkeye_delivery AS e WHERE e.target = d.target AND e.lane = d.lane AND e.id < d.id)
+         ORDER BY due_at, id LIMIT ?",
     )
     .bind(target)
     .bind(now_ms)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(portal.pool())
-    .await?;
-    let delivery = |(id, kind, lane, body, attempts, created_at): (i64, String, String, String, i64, i64)| Delivery {
-        id,
-        target: target.to_string(),
-        kind: Kind::parse(&kind),
-        lane,
-        body,
-        attempts,
-        created_at,
-    };
-    Ok(rows.into_iter().map(delivery).collect())
+    .bind(limit)
+    .all(portal)
+    .await
 }
 
 /// When the next delivery to `target` after `now_ms` is due; None when there is none.
 pub async fn next_due(portal: &Portal, target: &str, now_ms: i64) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar("SELECT min(due_at) FROM hawkeye_delivery WHERE target = ? AND due_at > ?")
+    query("SELECT min(due_at) FROM alarms.hawkeye_delivery WHERE target = ? AND due_at > ?")
         .bind(target)
         .bind(now_ms)
-        .fetch_one(portal.pool())
+        .one(portal)
         .await
 }
 
 /// All targets that something waits for.
 pub async fn targets(portal: &Portal) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar("SELECT DISTINCT target FROM hawkeye_delivery").fetch_all(portal.pool()).await
+    query("SELECT DISTINCT target FROM alarms.hawkeye_delivery").all(portal).await
 }
 
-pub async fn count(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM hawkeye_delivery").fetch_one(connection).await?;
+pub async fn count(portal: &Portal) -> sqlx::Result<u64> {
+    let count: i64 = query("SELECT count(*) FROM alarms.hawkeye_delivery").one(portal).await?;
     Ok(count.unsigned_abs())
 }
 
 /// False when the row was gone already (given up meanwhile).
-pub async fn delete(connection: &mut SqliteConnection, id: i64) -> sqlx::Result<bool> {
-    let done = sqlx::query("DELETE FROM hawkeye_delivery WHERE id = ?").bind(id).execute(connection).await?;
-    Ok(done.rows_affected() > 0)
+pub async fn delete(transaction: &mut Transaction, id: i64) -> sqlx::Result<bool> {
+    let done = query("DELETE FROM alarms.hawkeye_delivery WHERE id = ?").bind(id).execute(transaction).await?;
+    Ok(done.rows > 0)
 }
 
 /// False when the row was gone already.
-pub async fn retry_at(connection: &mut SqliteConnection, id: i64, due_ms: i64, error: &str) -> sqlx::Result<bool> {
-    let sql = "UPDATE hawkeye_delivery SET attempts = attempts + 1, due_at = ?, last_error = ? WHERE id = ?";
-    let done = sqlx::query(sql).bind(due_ms).bind(error).bind(id).execute(connection).await?;
-    Ok(done.rows_affected() > 0)
+pub async fn retry_at(transaction: &mut Transaction, id: i64, due_ms: i64, error: &str) -> sqlx::Result<bool> {
+    let done =
+        query("UPDATE alarms.hawkeye_delivery SET attempts = attempts + 1, due_at = ?, last_error = ? WHERE id = ?")
+            .bind(due_ms)
+            .bind(error)
+            .bind(id)
+            .execute(transaction)
+            .await?;
+    Ok(done.rows > 0)
 }
 
 /// Deletes the `count` oldest deliveries; returns how many there were.
-pub async fn drop_oldest(connection: &mut SqliteConnection, count: u64) -> sqlx::Result<u64> {
-    let sql = "DELETE FROM hawkeye_delivery WHERE id IN (SELECT id FROM hawkeye_delivery ORDER BY id LIMIT ?)";
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    Ok(sqlx::query(sql).bind(count).execute(connection).await?.rows_affected())
+pub async fn drop_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Result<u64> {
+    let end = end_of_oldest(transaction, count).await?;
+    let done = query("DELETE FROM alarms.hawkeye_delivery WHERE id < ?").bind(end).execute(transaction).await?;
+    Ok(done.rows)
 }
 
-/// Deletes up to `limit` deliveries that were made before `cutoff` (Unix seconds); returns how many.
-pub async fn drop_older(connection: &mut SqliteConnection, cutoff: i64, limit: i64) -> sqlx::Result<u64> {
-    let sql = "DELETE FROM hawkeye_delivery WHERE created_at < ? AND id IN (SELECT id FROM hawkeye_delivery ORDER BY id LIMIT ?)";
-    Ok(sqlx::query(sql).bind(cutoff).bind(limit).execute(connection).await?.rows_affected())
+/// Deletes those of the `limit` oldest deliveries that were made before `cutoff` (Unix seconds); returns how many.
+pub async fn drop_older(transaction: &mut Transaction, cutoff: i64, limit: u64) -> sqlx::Result<u64> {
+    let end = end_of_oldest(transaction, limit).await?;
+    let sql = "DELETE FROM alarms.hawkeye_delivery WHERE created_at < ? AND id < ?";
+    Ok(query(sql).bind(cutoff).bind(end).execute(transaction).await?.rows)
+}
+
+/// The id behind the `count` oldest deliveries.
+async fn end_of_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Result<i64> {
+    let end: Option<i64> = query("SELECT id FROM alarms.hawkeye_delivery ORDER BY id LIMIT 1 OFFSET ?")
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .optional(transaction)
+        .await?;
+    Ok(end.unwrap_or(i64::MAX))
 }
 
 /// Makes due what is due only after `latest_ms`: the clock was set back.
-pub async fn pull_in(connection: &mut SqliteConnection, latest_ms: i64) -> sqlx::Result<u64> {
-    let sql = "UPDATE hawkeye_delivery SET due_at = ?1 WHERE due_at > ?1";
-    Ok(sqlx::query(sql).bind(latest_ms).execute(connection).await?.rows_affected())
+pub async fn pull_in(transaction: &mut Transaction, latest_ms: i64) -> sqlx::Result<u64> {
+    let sql = "UPDATE alarms.hawkeye_delivery SET due_at = ? WHERE due_at > ?";
+    Ok(query(sql).bind(latest_ms).bind(latest_ms).execute(transaction).await?.rows)
 }

@@ -4,6 +4,7 @@
 
 use super::Portal;
 use super::action::{self, Action};
+use super::db::{On, query, record, select};
 use model::rule::RuleTags;
 use serde::Serialize;
 
@@ -15,47 +16,29 @@ pub const OP_MAX: usize = 8;
 pub const RIGHT_VALUE_MAX: usize = 16;
 pub const NOTE_MAX: usize = 1024;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Expression {
-    pub id: i64,
-    pub expression: String,
-    pub func: String,
-    pub op: String,
-    pub right_value: String,
-    pub max_step: i64,
-    pub priority: i64,
-    pub note: String,
-    pub action_id: i64,
-    pub create_user: String,
-    /// 1 while it is switched off.
-    pub pause: i64,
-}
-
-pub type Row = (i64, String, String, String, String, i64, i64, String, i64, String, i64);
-
-impl Expression {
-    /// Of its texts, for the memory ledger.
-    pub fn text_bytes(&self) -> usize {
-        let texts = [&self.expression, &self.func, &self.op, &self.right_value, &self.note, &self.create_user];
-        texts.into_iter().map(String::capacity).sum()
+record! {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Expression {
+        pub id: i64,
+        pub expression: String,
+        pub func: String,
+        pub op: String,
+        pub right_value: String,
+        pub max_step: i64,
+        pub priority: i64,
+        pub note: String,
+        pub action_id: i64,
+        pub create_user: String,
+        /// 1 while it is switched off.
+        pub pause: i64,
     }
 }
 
-impl From<Row> for Expression {
-    fn from(row: Row) -> Expression {
-        Expression {
-            id: row.0,
-            expression: row.1,
-            func: row.2,
-            op: row.3,
-            right_value: row.4,
-            max_step: row.5,
-            priority: row.6,
-            note: row.7,
-            action_id: row.8,
-            create_user: row.9,
-            pause: row.10,
-        }
+impl Expression {
+    /// The bytes of its texts, for the memory ledger.
+    pub fn text_bytes(&self) -> usize {
+        let texts = [&self.expression, &self.func, &self.op, &self.right_value, &self.note, &self.create_user];
+        texts.into_iter().map(String::capacity).sum()
     }
 }
 
@@ -83,33 +66,30 @@ pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
 }
 
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Expression>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
-         FROM expression ORDER BY id",
-    )
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Expression::from).collect())
+    select::<Expression>("FROM falcon_portal.expression ORDER BY id").all(portal).await
+}
+
+/// The expressions that rules are made of: with an action, and not paused.
+pub async fn in_effect(on: impl Into<On<'_>>) -> sqlx::Result<Vec<Expression>> {
+    select::<Expression>("FROM falcon_portal.expression WHERE action_id > 0 AND pause = 0 ORDER BY id").all(on).await
+}
+
+/// The ids of the expressions that are switched off.
+pub async fn paused(on: impl Into<On<'_>>) -> sqlx::Result<Vec<i64>> {
+    query("SELECT id FROM falcon_portal.expression WHERE pause <> 0").all(on).await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Expression>> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
-         FROM expression WHERE id = ?",
-    )
-    .bind(id)
-    .fetch_optional(portal.pool())
-    .await?;
-    Ok(row.map(Expression::from))
+    select::<Expression>("FROM falcon_portal.expression WHERE id = ?").bind(id).optional(portal).await
 }
 
 /// Saves a new expression with its action (both ids are ignored).
 pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     let action_id = action::insert(&mut transaction, action).await?;
-    sqlx::query(
-        "INSERT INTO expression (expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    query(
+        "INSERT INTO falcon_portal.expression (expression, func, op, right_value, max_step, priority, note, action_id,
+         create_user, pause) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&expression.expression)
     .bind(&expression.func)
@@ -121,7 +101,7 @@ pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -
     .bind(action_id)
     .bind(&expression.create_user)
     .bind(expression.pause)
-    .execute(&mut *transaction)
+    .execute(&mut transaction)
     .await?;
     transaction.commit().await?;
     portal.announce();
@@ -133,12 +113,12 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
     let mut transaction = portal.write().await?;
     let mut action_id = expression.action_id;
     let action = Action { id: action_id, ..action.clone() };
-    if action::update_in(&mut transaction, &action).await? == 0 {
+    if action::update(&mut transaction, &action).await? == 0 {
         action_id = action::insert(&mut transaction, &action).await?;
     }
-    sqlx::query(
-        "UPDATE expression SET expression = ?, func = ?, op = ?, right_value = ?, max_step = ?, priority = ?, note = ?,
-         action_id = ?, pause = ? WHERE id = ?",
+    query(
+        "UPDATE falcon_portal.expression SET expression = ?, func = ?, op = ?, right_value = ?, max_step = ?,
+         priority = ?, note = ?, action_id = ?, pause = ? WHERE id = ?",
     )
     .bind(&expression.expression)
     .bind(&expression.func)
@@ -150,7 +130,7 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
     .bind(action_id)
     .bind(expression.pause)
     .bind(expression.id)
-    .execute(&mut *transaction)
+    .execute(&mut transaction)
     .await?;
     transaction.commit().await?;
     portal.announce();
@@ -161,10 +141,10 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [
-        "DELETE FROM action WHERE id = (SELECT action_id FROM expression WHERE id = ?)",
-        "DELETE FROM expression WHERE id = ?",
+        "DELETE FROM falcon_portal.action WHERE id = (SELECT action_id FROM falcon_portal.expression WHERE id = ?)",
+        "DELETE FROM falcon_portal.expression WHERE id = ?",
     ] {
-        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+        query(sql).bind(id).execute(&mut transaction).await?;
     }
     transaction.commit().await?;
     portal.announce();

@@ -4,7 +4,8 @@
 //! nowhere, and are roots from then on.
 
 use super::Portal;
-use super::group::{self, Group};
+use super::db::{On, query, record, select};
+use super::group::Group;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -13,50 +14,34 @@ pub const NAME_MAX: usize = 255;
 /// A chain of this many templates is taken for a cycle, and counts for nothing; the original's figure.
 pub const CHAIN_MAX: usize = 10;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Template {
-    pub id: i64,
-    pub tpl_name: String,
-    pub parent_id: i64,
-    pub action_id: i64,
-    pub create_user: String,
-}
-
-pub type Row = (i64, String, i64, i64, String);
-
-impl From<Row> for Template {
-    fn from((id, tpl_name, parent_id, action_id, create_user): Row) -> Template {
-        Template { id, tpl_name, parent_id, action_id, create_user }
+record! {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Template {
+        pub id: i64,
+        pub tpl_name: String,
+        pub parent_id: i64,
+        pub action_id: i64,
+        pub create_user: String,
     }
 }
 
 /// All templates, oldest first.
-pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Template>> {
-    let rows: Vec<Row> = sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl ORDER BY id")
-        .fetch_all(portal.pool())
-        .await?;
-    Ok(rows.into_iter().map(Template::from).collect())
+pub async fn all(on: impl Into<On<'_>>) -> sqlx::Result<Vec<Template>> {
+    select::<Template>("FROM falcon_portal.tpl ORDER BY id").all(on).await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Template>> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl WHERE id = ?")
-            .bind(id)
-            .fetch_optional(portal.pool())
-            .await?;
-    Ok(row.map(Template::from))
+    select::<Template>("FROM falcon_portal.tpl WHERE id = ?").bind(id).optional(portal).await
 }
 
 /// The groups that a template is bound to.
 pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
-    let rows: Vec<group::Row> = sqlx::query_as(
-        "SELECT id, grp_name, create_user FROM grp
-         WHERE id IN (SELECT grp_id FROM grp_tpl WHERE tpl_id = ?) ORDER BY id",
+    select::<Group>(
+        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_tpl WHERE tpl_id = ?) ORDER BY id",
     )
     .bind(id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Group::from).collect())
+    .all(portal)
+    .await
 }
 
 /// A name that exists is a unique violation.
@@ -67,24 +52,24 @@ pub async fn create(
     action_id: i64,
     create_user: &str,
 ) -> sqlx::Result<Template> {
-    let done = sqlx::query("INSERT INTO tpl (tpl_name, parent_id, action_id, create_user) VALUES (?, ?, ?, ?)")
+    let done = query("INSERT INTO falcon_portal.tpl (tpl_name, parent_id, action_id, create_user) VALUES (?, ?, ?, ?)")
         .bind(tpl_name)
         .bind(parent_id)
         .bind(action_id)
         .bind(create_user)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
     portal.announce();
     let (tpl_name, create_user) = (tpl_name.to_string(), create_user.to_string());
-    Ok(Template { id: done.last_insert_rowid(), tpl_name, parent_id, action_id, create_user })
+    Ok(Template { id: done.id, tpl_name, parent_id, action_id, create_user })
 }
 
 pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE tpl SET tpl_name = ?, parent_id = ? WHERE id = ?")
+    query("UPDATE falcon_portal.tpl SET tpl_name = ?, parent_id = ? WHERE id = ?")
         .bind(tpl_name)
         .bind(parent_id)
         .bind(id)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
     portal.announce();
     Ok(())
@@ -93,12 +78,12 @@ pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) ->
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [
-        "DELETE FROM action WHERE id = (SELECT action_id FROM tpl WHERE id = ?)",
-        "DELETE FROM tpl WHERE id = ?",
-        "DELETE FROM strategy WHERE tpl_id = ?",
-        "DELETE FROM grp_tpl WHERE tpl_id = ?",
+        "DELETE FROM falcon_portal.action WHERE id = (SELECT action_id FROM falcon_portal.tpl WHERE id = ?)",
+        "DELETE FROM falcon_portal.tpl WHERE id = ?",
+        "DELETE FROM falcon_portal.strategy WHERE tpl_id = ?",
+        "DELETE FROM falcon_portal.grp_tpl WHERE tpl_id = ?",
     ] {
-        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+        query(sql).bind(id).execute(&mut transaction).await?;
     }
     transaction.commit().await?;
     portal.announce();

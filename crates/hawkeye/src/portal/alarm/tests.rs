@@ -80,11 +80,11 @@ async fn a_later_event_brings_the_case_up_to_date() -> Result<()> {
     let id = event(Status::Ok, 1, T).id();
     store(&portal, &event(Status::Problem, 1, T), "a").await?;
     let check = async |before: &str, later: Event, timestamp: i64, process: (&str, i64)| -> Result<()> {
-        sqlx::query("UPDATE event_cases SET process_status = ?, process_note = 9, timestamp = ? WHERE id = ?")
+        query("UPDATE alarms.event_cases SET process_status = ?, process_note = 9, timestamp = ? WHERE id = ?")
             .bind(before)
             .bind(local_text(T))
             .bind(&id)
-            .execute(portal.pool())
+            .execute(&portal)
             .await?;
         let case = store(&portal, &later, "later").await?;
         let got = (case.timestamp.as_str(), case.process_status.as_str(), case.process_note);
@@ -107,28 +107,5 @@ async fn a_later_event_brings_the_case_up_to_date() -> Result<()> {
     let events = events(&portal, &filter, None, 0, 50).await?;
     assert_eq!(events.len(), 8, "each occurrence is a row");
     assert_eq!(events.iter().filter(|event| event.status == 1).count(), 2);
-    Ok(())
-}
-
-#[tokio::test]
-async fn members_of_teams_are_found_once() -> Result<()> {
-    let (_dir, portal) = temporary().await?;
-    sqlx::raw_sql(
-        "INSERT INTO team (id, name) VALUES (1, 'Ops'), (2, 'db'), (3, 'other');
-         INSERT INTO user (id, name) VALUES (1, 'a'), (2, 'b'), (3, 'c');
-         INSERT INTO rel_team_user (tid, uid) VALUES (1, 2), (1, 1), (2, 2), (3, 3);",
-    )
-    .execute(portal.pool())
-    .await?;
-    let mut connection = portal.pool().acquire().await?;
-    let mut check = async |uic: &str, expected: &[&str]| -> Result<()> {
-        let names: Vec<String> = members(&mut connection, uic).await?.into_iter().map(|user| user.name).collect();
-        assert_eq!(names, expected, "{uic:?}");
-        Ok(())
-    };
-    check("ops,db", &["a", "b"]).await?;
-    check(" db , nobody,", &["b"]).await?;
-    check("", &[]).await?;
-    check(",", &[]).await?;
     Ok(())
 }

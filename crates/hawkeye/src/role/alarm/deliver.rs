@@ -16,9 +16,9 @@ use super::plan::{self, Callback, Channels};
 use super::send::{Failure, Sender};
 use crate::clock;
 use crate::portal::Portal;
+use crate::portal::db::Transaction;
 use crate::portal::delivery::{self, Delivery, Kind, NewDelivery};
 use anyhow::{Context, Result};
-use sqlx::SqliteConnection;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Limits {
 /// A row of the table holds this much of an error.
 const ERROR_CHARS: usize = 500;
 /// Rows given up for their age in one transaction.
-const DROP_BATCH: i64 = 1000;
+const DROP_BATCH: u64 = 1000;
 
 pub struct Deliverer {
     portal: Portal,
@@ -145,12 +145,12 @@ impl Deliverer {
 
     /// Stores deliveries in the transaction of what caused them. Tell the deliverer with [`Deliverer::added`] once it is
     /// committed. Returns how many of the oldest had to go.
-    pub async fn store(&self, connection: &mut SqliteConnection, new: &[NewDelivery]) -> sqlx::Result<u64> {
+    pub async fn store(&self, transaction: &mut Transaction, new: &[NewDelivery]) -> sqlx::Result<u64> {
         for new in new {
-            delivery::insert(connection, new, now_ms()).await?;
+            delivery::insert(transaction, new, now_ms()).await?;
         }
         let excess = (self.waiting + new.len() as u64).saturating_sub(self.limits.deliveries_max);
-        if excess == 0 { Ok(0) } else { delivery::drop_oldest(connection, excess).await }
+        if excess == 0 { Ok(0) } else { delivery::drop_oldest(transaction, excess).await }
     }
 
     pub fn added(&mut self, new: &[NewDelivery], dropped: u64) {
@@ -239,8 +239,7 @@ impl Deliverer {
     }
 
     async fn recount(&mut self) -> Result<()> {
-        let mut connection = self.portal.pool().acquire().await?;
-        self.waiting = delivery::count(&mut connection).await?;
+        self.waiting = delivery::count(&self.portal).await?;
         Ok(())
     }
 

@@ -15,12 +15,12 @@ use super::plan::{self, Channels, Contacts};
 use crate::clock;
 use crate::portal::Portal;
 use crate::portal::action::{self, Action};
-use crate::portal::alarm;
+use crate::portal::db::Transaction;
 use crate::portal::delivery::{self, NewDelivery};
+use crate::portal::{alarm, user};
 use anyhow::{Context, Result};
 use events::{Consumer, EventQueue, Queued, What};
 use model::Event;
-use sqlx::SqliteConnection;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -130,14 +130,14 @@ impl Intake {
     async fn plan(
         &self,
         event: &Event,
-        connection: &mut SqliteConnection,
+        transaction: &mut Transaction,
         known: &mut HashMap<i64, Receivers>,
         tally: &mut Tally,
     ) -> Result<()> {
         let id = event.action_id();
         let receivers = match known.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(receivers(connection, id).await?),
+            Entry::Vacant(unknown) => unknown.insert(receivers(transaction, id).await?),
         };
         let Some((action, contacts)) = receivers else {
             tally.without_action += 1;
@@ -150,11 +150,11 @@ impl Intake {
     }
 }
 
-async fn receivers(connection: &mut SqliteConnection, action_id: i64) -> Result<Receivers> {
+async fn receivers(transaction: &mut Transaction, action_id: i64) -> Result<Receivers> {
     if action_id <= 0 {
         return Ok(None);
     }
-    let Some(action) = action::find(connection, action_id).await? else { return Ok(None) };
-    let users = alarm::members(connection, &action.uic).await?;
+    let Some(action) = action::by_id(&mut *transaction, action_id).await? else { return Ok(None) };
+    let users = user::of_teams(transaction, &action.uic).await?;
     Ok(Some((action, Contacts::of(&users))))
 }
