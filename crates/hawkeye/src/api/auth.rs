@@ -8,7 +8,7 @@
 use super::Context;
 use super::error::ApiError;
 use crate::clock;
-use crate::portal::session::{self, Found};
+use crate::portal::session::{self, TokenHolder};
 use crate::portal::user::{self, User};
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -59,9 +59,9 @@ impl Caller {
             return Ok(Caller { name, sig, user });
         }
         match session::find(&context.portal, &name, &sig, clock::now()).await? {
-            Found::User(user) => Ok(Caller { name: user.name.clone(), sig, user: Some(user) }),
-            Found::NoUser => Err(ApiError::unauthorized("not found this user")),
-            Found::NoSession => Err(ApiError::unauthorized("session not found")),
+            TokenHolder::User(user) => Ok(Caller { name: user.name.clone(), sig, user: Some(user) }),
+            TokenHolder::NoUser => Err(ApiError::unauthorized("not found this user")),
+            TokenHolder::NoSession => Err(ApiError::unauthorized("session not found")),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! as in the original; an event on its way may still name it.
 
 use super::Portal;
-use super::db::{On, Transaction, query, record, select};
+use super::db::{Target, Transaction, query, record, select};
 use serde::Serialize;
 
 /// The columns' lengths, in characters.
@@ -26,7 +26,7 @@ record! {
     }
 }
 
-pub async fn by_id(on: impl Into<On<'_>>, id: i64) -> sqlx::Result<Option<Action>> {
+pub async fn by_id(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<Option<Action>> {
     select::<Action>("FROM falcon_portal.action WHERE id = ?").bind(id).optional(on).await
 }
 
@@ -44,8 +44,9 @@ pub async fn create_for_template(portal: &Portal, action: &Action, tpl_id: i64) 
     Ok(id)
 }
 
-/// Returns how many rows there were to change. Nothing is announced: alarm reads the row when it needs it.
-pub async fn update(on: impl Into<On<'_>>, action: &Action) -> sqlx::Result<u64> {
+/// Changes the row of the action's id; returns how many there were. Nothing is announced: alarm reads an action when an
+/// event needs it.
+pub async fn update(on: impl Into<Target<'_>>, action: &Action) -> sqlx::Result<u64> {
     let done = query(
         "UPDATE falcon_portal.action SET uic = ?, url = ?, callback = ?, before_callback_sms = ?,
          before_callback_mail = ?, after_callback_sms = ?, after_callback_mail = ? WHERE id = ?",

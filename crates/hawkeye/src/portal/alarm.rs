@@ -6,7 +6,7 @@
 //! Invariants: cases are never deleted, as in the original; events older than `alarm.event_retention` are.
 
 use super::Portal;
-use super::db::{Column, Query, Row, Transaction, query, record, select};
+use super::db::{FromColumn, Query, Row, Transaction, query, record, select};
 use crate::clock;
 use model::{Event, Explanation, Status};
 
@@ -51,7 +51,7 @@ async fn record_case(
         model::EventRule::Strategy(strategy) => strategy.tpl.creator.as_str(),
         model::EventRule::Expression(_) => "",
     };
-    // What is a column's old value below is read before it is assigned, which MySQL does from left to right.
+    // MySQL assigns from left to right: a column whose old value is needed further right is assigned after that.
     query(
         "INSERT INTO alarms.event_cases (id, endpoint, metric, func, cond, note, max_step, current_step, priority,
            status, timestamp, update_at, tpl_creator, expression_id, strategy_id, template_id)
@@ -102,11 +102,11 @@ async fn record_case(
     Ok(())
 }
 
-/// Why a case was closed without a recovery; told in its event and its note.
+/// The reason of a case that was closed without a recovery, for its event and its note.
 const RULE_GONE: &str = "the rule no longer applies";
 
 /// Closes the case with this id if it is open, silently: under `judge.semantics = "open-falcon"`, or when the queue no longer
-/// knows its PROBLEM. Otherwise an event does it.
+/// knows its PROBLEM. Otherwise an event closes a case.
 pub async fn close(transaction: &mut Transaction, id: &str, now: i64) -> sqlx::Result<()> {
     let now = clock::local_text(now);
     let closed = query(
@@ -143,7 +143,7 @@ pub async fn drop_events_before(transaction: &mut Transaction, cutoff: i64, limi
     Ok(query("DELETE FROM alarms.events WHERE id").in_list(ids).execute(transaction).await?.rows)
 }
 
-/// What a list of cases is narrowed to. Times are Unix seconds; None and empty mean any.
+/// The bounds of a list of cases. Times are Unix seconds; None and empty mean any.
 #[derive(Clone, Debug, Default)]
 pub struct CaseFilter {
     pub id: String,
@@ -228,18 +228,18 @@ record! {
         pub cond: String,
         pub status: i64,
         pub timestamp: Option<String>,
-        /// None of an event that an older version stored.
+        /// None for an event that an older version stored.
         pub explanation: Option<Explanation>,
     }
 }
 
-impl Column for Option<Explanation> {
+impl FromColumn for Option<Explanation> {
     fn column(row: &Row, at: usize) -> sqlx::Result<Option<Explanation>> {
         Ok(row.text(at)?.and_then(|json| serde_json::from_str(&json).ok()))
     }
 }
 
-/// What a list of events or notes is narrowed to.
+/// The bounds of a list of events or notes. Times are Unix seconds; None and empty mean any.
 #[derive(Clone, Debug, Default)]
 pub struct OccurrenceFilter {
     pub case_id: String,
@@ -265,7 +265,7 @@ pub async fn events(
 }
 
 record! {
-    /// What somebody wrote about a case.
+    /// A note that somebody wrote about a case.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Note {
         pub event_case_id: String = "event_caseId",
@@ -310,12 +310,12 @@ pub struct NewNote {
     pub user_id: i64,
 }
 
-/// What a case's `process_status` can be.
+/// The values of a case's `process_status`.
 pub const PROCESS_STATUSES: [&str; 4] = ["in progress", "unresolved", "resolved", "ignored"];
 /// A note that leaves the case as it is.
 pub const COMMENT: &str = "comment";
 
-/// False when there is no such case.
+/// Adds a note, and brings its case to the note's status; returns false when there is no such case.
 pub async fn add_note(portal: &Portal, new: &NewNote, now: i64) -> sqlx::Result<bool> {
     let mut transaction = portal.write().await?;
     let sql = "SELECT 1 FROM alarms.event_cases WHERE id = ?";

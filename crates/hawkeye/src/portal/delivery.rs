@@ -3,10 +3,10 @@
 //! Invariants: a row exists from the transaction that handled its event until it was sent or given up. Deliveries of one
 //! lane (one alarm) to one target are due strictly one after another, also over retries: a recovery never overtakes its
 //! problem.
-//! Memory: none here; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
+//! Memory: none between calls; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
 
 use super::Portal;
-use super::db::{Column, Row, Transaction, query, record, select};
+use super::db::{FromColumn, Row, Transaction, query, record, select};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -62,13 +62,13 @@ impl Kind {
     }
 }
 
-impl Column for Option<Kind> {
+impl FromColumn for Option<Kind> {
     fn column(row: &Row, at: usize) -> sqlx::Result<Option<Kind>> {
         Ok(row.text(at)?.as_deref().and_then(Kind::parse))
     }
 }
 
-/// 0 when nothing was handled yet.
+/// The sequence number up to which the event queue was handled; 0 when nothing was handled yet.
 pub async fn cursor(portal: &Portal) -> anyhow::Result<u64> {
     let text: Option<String> =
         query("SELECT value FROM alarms.hawkeye_state WHERE name = ?").bind(CURSOR).optional(portal).await?;
@@ -90,7 +90,7 @@ pub async fn set_cursor(transaction: &mut Transaction, seq: u64) -> sqlx::Result
     Ok(())
 }
 
-/// `now_ms` is the wall clock in Unix milliseconds.
+/// Adds a delivery that is due at once; `now_ms` is the wall clock in Unix milliseconds.
 pub async fn insert(transaction: &mut Transaction, new: &NewDelivery, now_ms: i64) -> sqlx::Result<()> {
     query(
         "INSERT INTO alarms.hawkeye_delivery (target, kind, lane, body, due_at, created_at, last_error)
@@ -121,7 +121,7 @@ pub async fn due(portal: &Portal, target: &str, now_ms: i64, limit: usize) -> sq
     .await
 }
 
-/// When the next delivery to `target` after `now_ms` is due; None when there is none.
+/// The time at which the next delivery to `target` after `now_ms` is due; None when there is none.
 pub async fn next_due(portal: &Portal, target: &str, now_ms: i64) -> sqlx::Result<Option<i64>> {
     query("SELECT min(due_at) FROM alarms.hawkeye_delivery WHERE target = ? AND due_at > ?")
         .bind(target)
@@ -135,18 +135,19 @@ pub async fn targets(portal: &Portal) -> sqlx::Result<Vec<String>> {
     query("SELECT DISTINCT target FROM alarms.hawkeye_delivery").all(portal).await
 }
 
+/// How many deliveries wait.
 pub async fn count(portal: &Portal) -> sqlx::Result<u64> {
     let count: i64 = query("SELECT count(*) FROM alarms.hawkeye_delivery").one(portal).await?;
     Ok(count.unsigned_abs())
 }
 
-/// False when the row was gone already (given up meanwhile).
+/// Deletes a delivery; returns false when the row was gone already (given up meanwhile).
 pub async fn delete(transaction: &mut Transaction, id: i64) -> sqlx::Result<bool> {
     let done = query("DELETE FROM alarms.hawkeye_delivery WHERE id = ?").bind(id).execute(transaction).await?;
     Ok(done.rows > 0)
 }
 
-/// False when the row was gone already.
+/// Counts a failed attempt, and makes the delivery due again later; returns false when the row was gone already.
 pub async fn retry_at(transaction: &mut Transaction, id: i64, due_ms: i64, error: &str) -> sqlx::Result<bool> {
     let done =
         query("UPDATE alarms.hawkeye_delivery SET attempts = attempts + 1, due_at = ?, last_error = ? WHERE id = ?")
@@ -181,8 +182,60 @@ async fn end_of_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Resul
     Ok(end.unwrap_or(i64::MAX))
 }
 
-/// Makes due what is due only after `latest_ms`: the clock was set back.
+/// Makes all deliveries due by `latest_ms`, for a clock that was set back; returns how many were not.
 pub async fn pull_in(transaction: &mut Transaction, latest_ms: i64) -> sqlx::Result<u64> {
     let sql = "UPDATE alarms.hawkeye_delivery SET due_at = ? WHERE due_at > ?";
     Ok(query(sql).bind(latest_ms).bind(latest_ms).execute(transaction).await?.rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use anyhow::Result;
+
+    const NOW_MS: i64 = 1_600_000_000_000;
+
+    #[tokio::test]
+    async fn one_lane_waits_for_its_first_and_the_oldest_are_given_up() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let mut transaction = portal.write().await?;
+        for (lane, kind) in [("l1", Kind::Sms), ("l1", Kind::Sms), ("L1", Kind::Im), ("l2", Kind::Smtp)] {
+            let (target, lane, body) = ("sms".to_string(), lane.to_string(), format!("{{\"{lane}\":\"😀\"}}"));
+            insert(&mut transaction, &NewDelivery { target, kind, lane, body }, NOW_MS).await?;
+        }
+        set_cursor(&mut transaction, 7).await?;
+        set_cursor(&mut transaction, 8).await?;
+        transaction.commit().await?;
+        assert_eq!(
+            (cursor(&portal).await?, targets(&portal).await?, count(&portal).await?),
+            (8, vec!["sms".into()], 4)
+        );
+        let now = due(&portal, "sms", NOW_MS, 10).await?;
+        let lanes: Vec<_> = now.iter().map(|row| (row.lane.as_str(), row.kind)).collect();
+        let kinds = [("l1", Some(Kind::Sms)), ("L1", Some(Kind::Im)), ("l2", Some(Kind::Smtp))];
+        assert_eq!(lanes, kinds, "lanes compare exactly");
+        assert_eq!((now[0].body.as_str(), now[0].created_at), ("{\"l1\":\"😀\"}", NOW_MS / 1000));
+        assert_eq!(due(&portal, "SMS", NOW_MS, 10).await?, [], "targets compare exactly");
+
+        let mut transaction = portal.write().await?;
+        assert!(retry_at(&mut transaction, now[1].id, NOW_MS + 5000, "refused").await?);
+        assert!(delete(&mut transaction, now[0].id).await?);
+        assert!(!delete(&mut transaction, now[0].id).await?);
+        transaction.commit().await?;
+        assert_eq!(next_due(&portal, "sms", NOW_MS).await?, Some(NOW_MS + 5000));
+        assert_eq!(next_due(&portal, "sms", NOW_MS + 5000).await?, None);
+        assert_eq!(due(&portal, "sms", NOW_MS, 10).await?.len(), 2, "the second of the lane follows");
+        assert_eq!(due(&portal, "sms", NOW_MS + 5000, 10).await?[2].attempts, 1);
+
+        let mut transaction = portal.write().await?;
+        assert_eq!(pull_in(&mut transaction, NOW_MS + 1).await?, 1);
+        assert_eq!(drop_older(&mut transaction, NOW_MS / 1000, 2).await?, 0);
+        assert_eq!(drop_older(&mut transaction, NOW_MS / 1000 + 1, 2).await?, 2);
+        assert_eq!(drop_oldest(&mut transaction, 0).await?, 0);
+        assert_eq!(drop_oldest(&mut transaction, 9).await?, 1);
+        transaction.commit().await?;
+        assert_eq!(count(&portal).await?, 0);
+        Ok(())
+    }
 }

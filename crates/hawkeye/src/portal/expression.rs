@@ -1,16 +1,16 @@
 //! Expressions (`falcon_portal.expression`): conditions on every series of a metric with given tags, as rows.
 //!
-//! Each has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it (spec/control-plane.md §1).
+//! Each expression has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it (spec/control-plane.md §1).
 
 use super::Portal;
 use super::action::{self, Action};
-use super::db::{On, query, record, select};
+use super::db::{Target, query, record, select};
 use model::rule::RuleTags;
 use serde::Serialize;
 
 /// The columns' lengths, in characters.
 pub const EXPRESSION_MAX: usize = 1024;
-/// The original has 16; conditions of several functions are longer.
+/// Characters of a condition: the original has 16, but conditions of several functions are longer.
 pub const FUNC_MAX: usize = 512;
 pub const OP_MAX: usize = 8;
 pub const RIGHT_VALUE_MAX: usize = 16;
@@ -29,7 +29,7 @@ record! {
         pub note: String,
         pub action_id: i64,
         pub create_user: String,
-        /// 1 while it is switched off.
+        /// 1 while the expression is switched off.
         pub pause: i64,
     }
 }
@@ -70,12 +70,12 @@ pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Expression>> {
 }
 
 /// The expressions that rules are made of: with an action, and not paused.
-pub async fn in_effect(on: impl Into<On<'_>>) -> sqlx::Result<Vec<Expression>> {
+pub async fn in_effect(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Expression>> {
     select::<Expression>("FROM falcon_portal.expression WHERE action_id > 0 AND pause = 0 ORDER BY id").all(on).await
 }
 
 /// The ids of the expressions that are switched off.
-pub async fn paused(on: impl Into<On<'_>>) -> sqlx::Result<Vec<i64>> {
+pub async fn paused(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<i64>> {
     query("SELECT id FROM falcon_portal.expression WHERE pause <> 0").all(on).await
 }
 
@@ -154,6 +154,7 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::tests::temporary;
 
     #[test]
     fn texts() {
@@ -182,5 +183,40 @@ mod tests {
         check("each(metric= b=2)", "metric=… is missing");
         check("each(metric=m b)", "\"b\"");
         check("each(metric=m b=2=3)", "\"b=2=3\"");
+    }
+
+    #[tokio::test]
+    async fn an_expression_has_an_action_of_its_own() -> anyhow::Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let text = str::to_string;
+        let new = Expression {
+            expression: text("each(metric=m a=1)"),
+            func: text("all(#1)"),
+            op: text(">"),
+            right_value: text("1"),
+            max_step: 3,
+            priority: 2,
+            note: text("n"),
+            create_user: text("alice"),
+            ..Expression::default()
+        };
+        let action = Action { uic: text("ops"), ..Action::default() };
+        create(&portal, &new, &action).await?;
+        create(&portal, &Expression { pause: 1, ..new.clone() }, &action).await?;
+        let [first, paused_one] = &all(&portal).await?[..] else { panic!("two were created") };
+        assert_eq!(*first, Expression { id: first.id, action_id: first.action_id, ..new.clone() });
+        assert_eq!((in_effect(&portal).await?, paused(&portal).await?), (vec![first.clone()], vec![paused_one.id]));
+        assert_eq!(by_id(&portal, first.id).await?.as_ref(), Some(first));
+
+        // An action that is gone is made anew.
+        let lost = Expression { action_id: 999, note: text("changed"), create_user: text("bob"), ..first.clone() };
+        update(&portal, &lost, &Action { url: text("http://x"), ..action }).await?;
+        let changed = by_id(&portal, first.id).await?.expect("still there");
+        assert_eq!((changed.note.as_str(), changed.create_user.as_str()), ("changed", "alice"));
+        let anew = action::by_id(&portal, changed.action_id).await?.expect("made anew");
+        assert_eq!(anew.url, "http://x");
+        delete(&portal, first.id).await?;
+        assert_eq!((by_id(&portal, first.id).await?, action::by_id(&portal, anew.id).await?), (None, None));
+        Ok(())
     }
 }

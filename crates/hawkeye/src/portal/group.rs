@@ -3,7 +3,7 @@
 //! Invariants: a group's change of hosts is one transaction; a host is in a group once (the original's table allows twice).
 //! Compat: deleting a group also deletes its template bindings, which the original leaves behind.
 
-use super::db::{On, Transaction, query, record, select};
+use super::db::{Target, Transaction, query, record, select};
 use super::template::Template;
 use super::{Portal, host};
 use serde::Serialize;
@@ -28,17 +28,17 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Group>> {
     select::<Group>("FROM falcon_portal.grp WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// Which hosts are in which groups: the ids of host and group.
-pub async fn members(on: impl Into<On<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
+/// All memberships, each as the ids of host and group.
+pub async fn members(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
     query("SELECT host_id, grp_id FROM falcon_portal.grp_host").all(on).await
 }
 
-/// Which templates are bound to which groups: the ids of group and template.
-pub async fn bindings(on: impl Into<On<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
+/// All bindings, each as the ids of group and template.
+pub async fn bindings(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
     query("SELECT grp_id, tpl_id FROM falcon_portal.grp_tpl").all(on).await
 }
 
-/// A name that exists is a unique violation.
+/// Creates a group; a name that exists is a unique violation.
 pub async fn create(portal: &Portal, grp_name: &str, create_user: &str) -> sqlx::Result<Group> {
     // come_from 1: made by hand, not synchronised from elsewhere.
     let done = query("INSERT INTO falcon_portal.grp (grp_name, create_user, come_from) VALUES (?, ?, 1)")
@@ -87,17 +87,17 @@ pub async fn replace_hosts(portal: &Portal, id: i64, hostnames: &[String]) -> sq
     Ok(Some(ids))
 }
 
-/// What adding hosts did: names that were added, and names that were in the group already.
+/// The names of an addition to a group: those that were added, and those that were there already.
 #[derive(Debug, Default, PartialEq)]
-pub struct Added {
+pub struct Addition {
     pub added: Vec<String>,
     pub existing: Vec<String>,
 }
 
 /// Adds hosts, creating those that are unknown. None when the table of hosts is full; then nothing has changed.
-pub async fn add_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> sqlx::Result<Option<Added>> {
+pub async fn add_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> sqlx::Result<Option<Addition>> {
     let mut transaction = portal.write().await?;
-    let mut done = Added::default();
+    let mut done = Addition::default();
     for hostname in hostnames {
         let Some(host_id) = host::ensure(&mut transaction, &hostname).await? else { return Ok(None) };
         match bind_host(&mut transaction, id, host_id).await? {
@@ -143,13 +143,13 @@ pub async fn templates(portal: &Portal, id: i64) -> sqlx::Result<Vec<Template>> 
     .await
 }
 
-/// Who bound a template to a group; None when nobody did.
+/// The name of the user who bound a template to a group; None when nobody did.
 pub async fn bind_user(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Result<Option<String>> {
     let sql = "SELECT bind_user FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?";
     query(sql).bind(id).bind(tpl_id).optional(portal).await
 }
 
-/// Returns false when the template is bound already.
+/// Binds a template; returns false when that was done already.
 pub async fn bind_template(portal: &Portal, id: i64, tpl_id: i64, bind_user: &str) -> sqlx::Result<bool> {
     let done = query(
         "INSERT INTO falcon_portal.grp_tpl (grp_id, tpl_id, bind_user)
@@ -174,7 +174,7 @@ pub async fn unbind_template(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Res
     Ok(())
 }
 
-/// Returns false when the host is in the group already.
+/// Puts a host into a group; returns false when the group has it already.
 async fn bind_host(transaction: &mut Transaction, id: i64, host_id: i64) -> sqlx::Result<bool> {
     let done = query(
         "INSERT INTO falcon_portal.grp_host (grp_id, host_id) SELECT ?, ? FROM (SELECT 1 AS one) AS one_row
@@ -187,4 +187,59 @@ async fn bind_host(transaction: &mut Transaction, id: i64, host_id: i64) -> sqlx
     .execute(transaction)
     .await?;
     Ok(done.rows == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use crate::portal::{host, plugin, template};
+    use anyhow::Result;
+
+    fn texts(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    /// A group with its hosts, templates and plugins, seen from each of them.
+    #[tokio::test]
+    async fn a_group_is_seen_from_its_hosts_and_templates() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let group = create(&portal, "web", "alice").await?;
+        let taken = create(&portal, "WEB", "bob").await.expect_err("names compare without case");
+        assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
+        let ids = replace_hosts(&portal, group.id, &texts(&["a", "b"])).await?.expect("room");
+        let added = add_hosts(&portal, group.id, texts(&["B", "c"])).await?.expect("room");
+        assert_eq!(added, Addition { added: texts(&["c"]), existing: texts(&["B"]) });
+        assert_eq!(remove_hosts(&portal, group.id, texts(&["none", "c", "c"])).await?, ["c"]);
+        let names: Vec<_> = host::of_group(&portal, group.id).await?.into_iter().map(|host| host.hostname).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(host::groups(&portal, ids[0]).await?, [group.clone()]);
+        assert_eq!((host::exists(&portal, ids[1]).await?, host::exists(&portal, 999).await?), (true, false));
+        remove_host(&portal, group.id, ids[1]).await?;
+        assert_eq!(members(&portal).await?, [(ids[0], group.id)]);
+
+        let tpl = template::create(&portal, "t", 0, 0, "alice").await?;
+        assert!(bind_template(&portal, group.id, tpl.id, "alice").await?);
+        assert!(!bind_template(&portal, group.id, tpl.id, "bob").await?, "a binding is there once");
+        assert_eq!(bindings(&portal).await?, [(group.id, tpl.id)]);
+        assert_eq!(bind_user(&portal, group.id, tpl.id).await?.as_deref(), Some("alice"));
+        assert_eq!(templates(&portal, group.id).await?, [tpl.clone()]);
+        assert_eq!(host::templates(&portal, ids[0]).await?, [tpl.clone()]);
+        assert_eq!(template::groups(&portal, tpl.id).await?, [group.clone()]);
+        unbind_template(&portal, group.id, tpl.id).await?;
+        assert_eq!(host::templates(&portal, ids[0]).await?, []);
+
+        let dir = plugin::create(&portal, group.id, "sys/ntp", "alice").await?;
+        assert_eq!(plugin::of_group(&portal, group.id).await?, [dir.clone()]);
+        assert_eq!(plugin::dirs(&portal).await?, [(group.id, "sys/ntp".to_string())]);
+        assert_eq!(plugin::by_id(&portal, dir.id).await?, Some(dir.clone()));
+        plugin::delete(&portal, dir.id).await?;
+        assert_eq!(plugin::by_id(&portal, dir.id).await?, None);
+
+        assert_eq!(rename(&portal, group.id, "web2").await?, 1);
+        assert_eq!(by_id(&portal, group.id).await?.map(|group| group.grp_name).as_deref(), Some("web2"));
+        delete(&portal, group.id).await?;
+        assert_eq!((all(&portal).await?, members(&portal).await?), (vec![], vec![]));
+        Ok(())
+    }
 }

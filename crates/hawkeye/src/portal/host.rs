@@ -1,16 +1,16 @@
-//! Hosts (`falcon_portal.host`): what reports, or will; their maintenance; and what groups and templates they are in.
+//! Hosts (`falcon_portal.host`): machines that report, or will; their maintenance, groups and templates.
 //!
 //! Invariants: names compare without case; a host is created by its first report ([`report`]) or by putting its name
 //! into a group. Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
 
 use super::Portal;
-use super::db::{On, Transaction, query, record, select};
+use super::db::{Target, Transaction, query, record, select};
 use super::group::Group;
 use super::template::Template;
 use crate::clock;
 use serde::Serialize;
 
-/// Ten times the largest published Open-Falcon installation.
+/// The most rows: ten times the largest published Open-Falcon installation.
 pub const HOSTS_MAX: i64 = 100_000;
 /// The columns' lengths, in characters.
 pub const HOSTNAME_MAX: usize = 255;
@@ -37,7 +37,7 @@ record! {
 record! {
     /// A host's name and maintenance, which rules depend on.
     #[derive(Clone, Debug)]
-    pub struct Maintained {
+    pub struct Maintenance {
         pub id: i64,
         pub hostname: String,
         /// Unix seconds.
@@ -48,18 +48,18 @@ record! {
 }
 
 record! {
-    /// An agent's word about its host.
+    /// The columns that an agent's report fills.
     #[derive(Clone, Debug, PartialEq)]
-    pub struct Told {
+    pub struct AgentFacts {
         pub ip: String,
         pub agent_version: String,
         pub plugin_version: String,
     }
 }
 
-/// Which hosts a request means.
+/// The hosts that a request means.
 #[derive(Clone, Debug)]
-pub enum Which {
+pub enum Selection {
     Names(Vec<String>),
     Ids(Vec<i64>),
 }
@@ -70,8 +70,8 @@ pub async fn exists(portal: &Portal, id: i64) -> sqlx::Result<bool> {
 }
 
 /// All hosts, in no order.
-pub async fn maintained(on: impl Into<On<'_>>) -> sqlx::Result<Vec<Maintained>> {
-    select::<Maintained>("FROM falcon_portal.host").all(on).await
+pub async fn maintained(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Maintenance>> {
+    select::<Maintenance>("FROM falcon_portal.host").all(on).await
 }
 
 pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Host>> {
@@ -104,17 +104,17 @@ pub async fn templates(portal: &Portal, id: i64) -> sqlx::Result<Vec<Template>> 
 }
 
 /// Sets the window in which nothing is judged (0, 0 ends it); returns how many hosts were meant.
-pub async fn maintain(portal: &Portal, which: &Which, begin: i64, end: i64) -> sqlx::Result<u64> {
+pub async fn maintain(portal: &Portal, which: &Selection, begin: i64, end: i64) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
     let mut count = 0;
     match which {
-        Which::Names(names) => {
+        Selection::Names(names) => {
             for name in names {
                 let sql = "UPDATE falcon_portal.host SET maintain_begin = ?, maintain_end = ? WHERE hostname = ?";
                 count += query(sql).bind(begin).bind(end).bind(name).execute(&mut transaction).await?.rows;
             }
         }
-        Which::Ids(ids) => {
+        Selection::Ids(ids) => {
             for id in ids {
                 let sql = "UPDATE falcon_portal.host SET maintain_begin = ?, maintain_end = ? WHERE id = ?";
                 count += query(sql).bind(begin).bind(end).bind(*id).execute(&mut transaction).await?.rows;
@@ -126,9 +126,9 @@ pub async fn maintain(portal: &Portal, which: &Which, begin: i64, end: i64) -> s
     Ok(count)
 }
 
-/// What a report did to the table of hosts.
+/// A report's effect on the table of hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
+pub enum ReportEffect {
     New,
     Changed,
     Unchanged,
@@ -136,15 +136,16 @@ pub enum Reported {
     Full,
 }
 
-/// Writes what an agent told of its host if it is something new. A host that reports for the first time is announced.
-/// `now` is in Unix seconds.
-pub async fn report(portal: &Portal, hostname: &str, told: &Told, now: i64) -> sqlx::Result<Reported> {
-    let known = select::<Told>("FROM falcon_portal.host WHERE hostname = ?").bind(hostname).optional(portal).await?;
+/// Writes a report if it says something new, and announces a host that reports for the first time. `now` is in Unix
+/// seconds.
+pub async fn report(portal: &Portal, hostname: &str, told: &AgentFacts, now: i64) -> sqlx::Result<ReportEffect> {
+    let known =
+        select::<AgentFacts>("FROM falcon_portal.host WHERE hostname = ?").bind(hostname).optional(portal).await?;
     if known.as_ref() == Some(told) {
-        return Ok(Reported::Unchanged);
+        return Ok(ReportEffect::Unchanged);
     }
     let mut transaction = portal.write().await?;
-    let Some(id) = ensure(&mut transaction, hostname).await? else { return Ok(Reported::Full) };
+    let Some(id) = ensure(&mut transaction, hostname).await? else { return Ok(ReportEffect::Full) };
     query("UPDATE falcon_portal.host SET ip = ?, agent_version = ?, plugin_version = ?, update_at = ? WHERE id = ?")
         .bind(&told.ip)
         .bind(&told.agent_version)
@@ -155,10 +156,10 @@ pub async fn report(portal: &Portal, hostname: &str, told: &Told, now: i64) -> s
         .await?;
     transaction.commit().await?;
     if known.is_some() {
-        return Ok(Reported::Changed);
+        return Ok(ReportEffect::Changed);
     }
     portal.announce();
-    Ok(Reported::New)
+    Ok(ReportEffect::New)
 }
 
 /// The id of the host of that name, created when there is none. None when there are [`HOSTS_MAX`] already.
@@ -176,4 +177,34 @@ pub async fn ensure(transaction: &mut Transaction, hostname: &str) -> sqlx::Resu
 
 pub(super) async fn id_of(transaction: &mut Transaction, hostname: &str) -> sqlx::Result<Option<i64>> {
     query("SELECT id FROM falcon_portal.host WHERE hostname = ?").bind(hostname).optional(transaction).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::group;
+    use crate::portal::tests::temporary;
+    use anyhow::Result;
+
+    /// Past 2038, where 31 bits end.
+    const LATE: i64 = 4_000_000_000;
+
+    #[tokio::test]
+    async fn maintenance_is_set_by_name_and_by_id() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let group = group::create(&portal, "g", "root").await?;
+        let names = ["a".to_string(), "b".to_string()];
+        let ids = group::replace_hosts(&portal, group.id, &names).await?.expect("room");
+        let windows = async || -> Result<Vec<(i64, i64)>> {
+            let hosts = of_group(&portal, group.id).await?;
+            Ok(hosts.into_iter().map(|host| (host.maintain_begin, host.maintain_end)).collect())
+        };
+        let twice = Selection::Names(vec!["A".into(), "none".into()]);
+        assert_eq!((maintain(&portal, &twice, 5, LATE).await?, windows().await?), (1, vec![(5, LATE), (0, 0)]));
+        let both = Selection::Ids(vec![ids[0], ids[1], 999]);
+        assert_eq!((maintain(&portal, &both, 0, 0).await?, windows().await?), (2, vec![(0, 0), (0, 0)]));
+        let known: Vec<String> = maintained(&portal).await?.into_iter().map(|host| host.hostname).collect();
+        assert_eq!(known.len(), 2);
+        Ok(())
+    }
 }

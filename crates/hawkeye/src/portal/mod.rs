@@ -26,7 +26,7 @@ pub mod template;
 pub mod user;
 
 use anyhow::Result;
-use db::{Db, On, Transaction};
+use db::{Db, Target, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use stdx::Ledger;
@@ -83,9 +83,9 @@ impl Portal {
     }
 }
 
-impl<'d> From<&'d Portal> for On<'d> {
-    fn from(portal: &'d Portal) -> On<'d> {
-        On::Db(&portal.db)
+impl<'d> From<&'d Portal> for Target<'d> {
+    fn from(portal: &'d Portal) -> Target<'d> {
+        Target::Db(&portal.db)
     }
 }
 

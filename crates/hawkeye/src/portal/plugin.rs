@@ -3,7 +3,7 @@
 //! Invariants: a saved directory stays inside the agent's plugin directory ([`check_dir`]); the original takes `../`.
 
 use super::Portal;
-use super::db::{On, query, record, select};
+use super::db::{Target, query, record, select};
 use serde::Serialize;
 
 /// The column's length, in characters.
@@ -20,7 +20,7 @@ record! {
 }
 
 /// The directories of all groups, each with its group's id.
-pub async fn dirs(on: impl Into<On<'_>>) -> sqlx::Result<Vec<(i64, String)>> {
+pub async fn dirs(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, String)>> {
     query("SELECT grp_id, dir FROM falcon_portal.plugin_dir").all(on).await
 }
 

@@ -9,10 +9,10 @@ use super::db::query;
 use super::{Portal, password, user};
 use anyhow::Result;
 
-/// The original's figure: it writes now + 30 days, but never looks at it.
+/// The life of a session, in seconds: the original writes the same, but never looks at it.
 pub const SESSION_S: i64 = 30 * 86_400;
-/// A script that logs in each minute with a person's account must not throw the person out within the day. A row costs
-/// about a hundred bytes.
+/// Sessions of one user: a script that logs in each minute with a person's account must not throw the person out within
+/// the day. A row costs about a hundred bytes.
 pub const SESSIONS_PER_USER_MAX: i64 = 2_000;
 
 /// Makes a session and returns its secret.
@@ -61,19 +61,19 @@ pub async fn delete_others(portal: &Portal, uid: i64, keep_sig: &str) -> sqlx::R
     Ok(query(sql).bind(uid).bind(keep_sig).execute(portal).await?.rows)
 }
 
-/// The user that a token stands for.
+/// The holder of a token, if there is one.
 #[derive(Debug, PartialEq)]
-pub enum Found {
+pub enum TokenHolder {
     User(user::User),
     NoUser,
     NoSession,
 }
 
 /// Looks a token up. A blocked user has no session, whatever the table says.
-pub async fn find(portal: &Portal, name: &str, sig: &str, now: i64) -> sqlx::Result<Found> {
-    let Some(user) = user::by_name(portal, name).await? else { return Ok(Found::NoUser) };
+pub async fn find(portal: &Portal, name: &str, sig: &str, now: i64) -> sqlx::Result<TokenHolder> {
+    let Some(user) = user::by_name(portal, name).await? else { return Ok(TokenHolder::NoUser) };
     let valid = user.role != user::BLOCKED && is_valid(portal, user.id, sig, now).await?;
-    Ok(if valid { Found::User(user) } else { Found::NoSession })
+    Ok(if valid { TokenHolder::User(user) } else { TokenHolder::NoSession })
 }
 
 #[cfg(test)]
@@ -89,15 +89,15 @@ mod tests {
         let uid = user::create(&portal, "alice", "", &user::Profile::default(), user::NORMAL, 0).await?;
         let (first, second) = (create(&portal, uid, NOW).await?, create(&portal, uid, NOW).await?);
         assert_ne!(first, second);
-        assert!(matches!(find(&portal, "ALICE", &first, NOW).await?, Found::User(user) if user.id == uid));
-        assert_eq!(find(&portal, "bob", &first, NOW).await?, Found::NoUser);
-        assert_eq!(find(&portal, "alice", "0", NOW).await?, Found::NoSession);
-        assert_eq!(find(&portal, "alice", &first, NOW + SESSION_S).await?, Found::NoSession);
+        assert!(matches!(find(&portal, "ALICE", &first, NOW).await?, TokenHolder::User(user) if user.id == uid));
+        assert_eq!(find(&portal, "bob", &first, NOW).await?, TokenHolder::NoUser);
+        assert_eq!(find(&portal, "alice", "0", NOW).await?, TokenHolder::NoSession);
+        assert_eq!(find(&portal, "alice", &first, NOW + SESSION_S).await?, TokenHolder::NoSession);
         assert_eq!(delete(&portal, "alice", &first).await?, 1);
-        assert_eq!(find(&portal, "alice", &first, NOW).await?, Found::NoSession);
+        assert_eq!(find(&portal, "alice", &first, NOW).await?, TokenHolder::NoSession);
         assert!(is_valid(&portal, uid, &second, NOW).await?, "logging out ends one session, not all");
         user::set_role(&portal, uid, user::BLOCKED).await?;
-        assert_eq!(find(&portal, "alice", &second, NOW).await?, Found::NoSession);
+        assert_eq!(find(&portal, "alice", &second, NOW).await?, TokenHolder::NoSession);
         Ok(())
     }
 

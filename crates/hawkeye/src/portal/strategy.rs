@@ -1,15 +1,16 @@
 //! Strategies (`falcon_portal.strategy`): the conditions of a template, as rows.
 //!
-//! Rows are texts, as the original keeps them; `rules/resolve.rs` makes rules of them, and the API checks them before they are saved.
+//! Rows are texts, as the original keeps them: the API checks them before they are saved, and `rules/resolve.rs` makes
+//! rules of them.
 
 use super::Portal;
-use super::db::{On, query, record, select};
+use super::db::{Target, query, record, select};
 use serde::Serialize;
 
 /// The columns' lengths, in characters.
 pub const METRIC_MAX: usize = 128;
 pub const TAGS_MAX: usize = 256;
-/// The original has 16; conditions of several functions are longer.
+/// Characters of a condition: the original has 16, but conditions of several functions are longer.
 pub const FUNC_MAX: usize = 512;
 pub const OP_MAX: usize = 8;
 pub const RIGHT_VALUE_MAX: usize = 64;
@@ -44,7 +45,7 @@ impl Strategy {
 }
 
 /// All strategies, oldest first.
-pub async fn all(on: impl Into<On<'_>>) -> sqlx::Result<Vec<Strategy>> {
+pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy ORDER BY id").all(on).await
 }
 

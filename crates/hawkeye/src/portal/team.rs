@@ -65,7 +65,7 @@ pub async fn is_member(portal: &Portal, id: i64, uid: i64) -> sqlx::Result<bool>
     Ok(found.is_some())
 }
 
-/// Returns how many members the new team has. A name that exists is a unique violation.
+/// Creates a team and returns how many members it has; a name that exists is a unique violation.
 pub async fn create(portal: &Portal, name: &str, resume: &str, creator: i64, uids: &[i64]) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
     let team = query("INSERT INTO uic.team (name, resume, creator) VALUES (?, ?, ?)")
@@ -102,7 +102,7 @@ pub async fn add_members(portal: &Portal, id: i64, uids: &[i64]) -> sqlx::Result
     transaction.commit().await
 }
 
-/// Returns how many teams and memberships there were.
+/// Deletes a team; returns how many teams and memberships there were.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<(u64, u64)> {
     let mut transaction = portal.write().await?;
     let teams = query("DELETE FROM uic.team WHERE id = ?").bind(id).execute(&mut transaction).await?;
@@ -111,7 +111,7 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<(u64, u64)> {
     Ok((teams.rows, members.rows))
 }
 
-/// Adds users that exist and are not in the team yet; returns how many these were.
+/// Adds those users that exist and are not in the team yet; returns how many were added.
 async fn add(transaction: &mut Transaction, id: i64, uids: &[i64]) -> sqlx::Result<u64> {
     let mut count = 0;
     for uid in uids {
@@ -128,4 +128,48 @@ async fn add(transaction: &mut Transaction, id: i64, uids: &[i64]) -> sqlx::Resu
         count += done.rows;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use crate::portal::user;
+    use anyhow::Result;
+
+    async fn user(portal: &Portal, name: &str) -> sqlx::Result<i64> {
+        user::create(portal, name, "", &user::Profile::default(), user::NORMAL, 0).await
+    }
+
+    fn names(teams: Vec<Team>) -> String {
+        teams.into_iter().map(|team| team.name).collect::<Vec<_>>().join(" ")
+    }
+
+    #[tokio::test]
+    async fn teams_have_a_user_once_and_change_what_is_not_empty() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let (a, b) = (user(&portal, "a").await?, user(&portal, "b").await?);
+        assert_eq!(create(&portal, "ops", "r", b, &[a, a, 999]).await?, 1);
+        assert_eq!(create(&portal, "db", "", a, &[]).await?, 0);
+        let taken = create(&portal, "OPS", "", a, &[]).await.expect_err("names compare without case");
+        assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
+        let ops = by_name(&portal, "Ops").await?.expect("created");
+        assert_eq!(ops, Team { id: ops.id, name: "ops".into(), resume: "r".into(), creator: b });
+        assert_eq!(by_id(&portal, ops.id).await?.as_ref(), Some(&ops));
+        assert_eq!(names(all(&portal).await?), "ops db");
+        assert_eq!(names(of_user(&portal, a).await?), "ops");
+        assert_eq!(names(of_user_or_creator(&portal, a).await?), "ops db");
+        assert_eq!((is_member(&portal, ops.id, a).await?, is_member(&portal, ops.id, b).await?), (true, false));
+
+        update(&portal, ops.id, "", "", &[]).await?;
+        assert_eq!(by_id(&portal, ops.id).await?, Some(ops.clone()));
+        update(&portal, ops.id, "sre", "s", &[b]).await?;
+        add_members(&portal, ops.id, &[a, b]).await?;
+        let members: Vec<i64> = members(&portal, ops.id).await?.into_iter().map(|user| user.id).collect();
+        assert_eq!(members, [a, b]);
+        assert_eq!(names(all(&portal).await?), "sre db");
+        assert_eq!(delete(&portal, ops.id).await?, (1, 2));
+        assert_eq!(delete(&portal, ops.id).await?, (0, 0));
+        Ok(())
+    }
 }

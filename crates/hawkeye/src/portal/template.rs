@@ -4,14 +4,14 @@
 //! nowhere, and are roots from then on.
 
 use super::Portal;
-use super::db::{On, query, record, select};
+use super::db::{Target, query, record, select};
 use super::group::Group;
 use serde::Serialize;
 use std::collections::HashMap;
 
 /// The column's length, in characters.
 pub const NAME_MAX: usize = 255;
-/// A chain of this many templates is taken for a cycle, and counts for nothing; the original's figure.
+/// The length from which on a chain is taken for a cycle and counts for nothing; the original's figure.
 pub const CHAIN_MAX: usize = 10;
 
 record! {
@@ -26,7 +26,7 @@ record! {
 }
 
 /// All templates, oldest first.
-pub async fn all(on: impl Into<On<'_>>) -> sqlx::Result<Vec<Template>> {
+pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Template>> {
     select::<Template>("FROM falcon_portal.tpl ORDER BY id").all(on).await
 }
 
@@ -44,7 +44,7 @@ pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
     .await
 }
 
-/// A name that exists is a unique violation.
+/// Creates a template; a name that exists is a unique violation.
 pub async fn create(
     portal: &Portal,
     tpl_name: &str,
@@ -90,8 +90,8 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The chain of a template, itself first and its root last. `parents` maps every template's id to its parent's. None when
-/// the chain is [`CHAIN_MAX`] long or longer, which a cycle always is.
+/// The chain of a template, from the template itself to its root. `parents` maps every template's id to its parent's. None
+/// when the chain is [`CHAIN_MAX`] long or longer, which a cycle always is.
 pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
     let mut chain = Vec::new();
     let mut next = id;
@@ -108,6 +108,9 @@ pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::action::{self, Action};
+    use crate::portal::strategy::{self, Strategy};
+    use crate::portal::tests::temporary;
 
     #[test]
     fn chains() {
@@ -124,5 +127,61 @@ mod tests {
         let line: Vec<(i64, i64)> = (1..20).map(|id| (id, id - 1)).collect();
         check(&line, 9, Some(&[9, 8, 7, 6, 5, 4, 3, 2, 1]));
         check(&line, 10, None);
+    }
+
+    /// A template with all that belongs to it comes back as it was saved, and goes as a whole.
+    #[tokio::test]
+    async fn a_template_goes_with_its_strategies_and_its_action() -> anyhow::Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let parent = create(&portal, "parent", 0, 0, "alice").await?;
+        let tpl = create(&portal, "tpl", parent.id, 0, "alice").await?;
+        let action = Action { uic: "ops,db".into(), url: "http://x/?a=1".into(), callback: 1, ..Action::default() };
+        let id = action::create_for_template(&portal, &action, tpl.id).await?;
+        assert_eq!(action::by_id(&portal, id).await?, Some(Action { id, ..action.clone() }));
+        let tpl = Template { action_id: id, ..tpl };
+        assert_eq!(
+            (all(&portal).await?, by_id(&portal, tpl.id).await?),
+            (vec![parent.clone(), tpl.clone()], Some(tpl.clone()))
+        );
+        let changed = Action { id, before_callback_sms: 1, after_callback_mail: 1, ..Action::default() };
+        assert_eq!(action::update(&portal, &changed).await?, 1);
+        assert_eq!(action::by_id(&portal, id).await?, Some(changed));
+        assert_eq!(action::update(&portal, &Action { id: 999, ..action }).await?, 0);
+        update(&portal, parent.id, "new 名", 0).await?;
+        assert_eq!(by_id(&portal, parent.id).await?.map(|parent| parent.tpl_name).as_deref(), Some("new 名"));
+
+        let text = str::to_string;
+        let row = Strategy {
+            id: 0,
+            metric: text("cpu.idle"),
+            tags: text("a=b"),
+            max_step: 3,
+            priority: -1,
+            func: text("all(#3)"),
+            op: text("!="),
+            right_value: text("0.5"),
+            note: text("it's \\ \"%_?"),
+            run_begin: text("08:00"),
+            run_end: text("20:00"),
+            tpl_id: tpl.id,
+        };
+        let row = Strategy { id: strategy::create(&portal, &row).await?, ..row };
+        assert_eq!(strategy::by_id(&portal, row.id).await?, Some(row.clone()));
+        let row = Strategy { priority: 5, note: String::new(), ..row };
+        strategy::update(&portal, &row).await?;
+        let other = Strategy {
+            id: strategy::create(&portal, &Strategy { tpl_id: parent.id, ..row.clone() }).await?,
+            tpl_id: parent.id,
+            ..row.clone()
+        };
+        assert_eq!(strategy::of_template(&portal, tpl.id).await?, [row.clone()]);
+        assert_eq!(strategy::all(&portal).await?, [row, other.clone()]);
+
+        delete(&portal, tpl.id).await?;
+        assert_eq!((all(&portal).await?.len(), action::by_id(&portal, id).await?), (1, None));
+        assert_eq!(strategy::all(&portal).await?, [other.clone()]);
+        strategy::delete(&portal, other.id).await?;
+        assert_eq!(strategy::all(&portal).await?, []);
+        Ok(())
     }
 }

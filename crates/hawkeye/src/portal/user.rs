@@ -7,7 +7,7 @@ use super::Portal;
 use super::db::{Transaction, query, record, select};
 use serde::Serialize;
 
-/// Not enforced in the original; here a blocked user cannot log in and his sessions are void.
+/// A user who cannot log in, and whose sessions are void; the original has the value and lets him in.
 pub const BLOCKED: i64 = -1;
 pub const NORMAL: i64 = 0;
 pub const ADMIN: i64 = 1;
@@ -36,7 +36,7 @@ record! {
     }
 }
 
-/// What a user says about himself.
+/// The part of a user that he may change himself.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub cnname: String,
@@ -60,7 +60,7 @@ pub async fn by_name(portal: &Portal, name: &str) -> sqlx::Result<Option<User>> 
     select::<User>("FROM uic.user WHERE name = ?").bind(name).optional(portal).await
 }
 
-/// The user and the text of his password column.
+/// Finds a user by name, with the text of his password column.
 pub async fn with_password(portal: &Portal, name: &str) -> sqlx::Result<Option<(User, String)>> {
     let Some(user) = by_name(portal, name).await? else { return Ok(None) };
     let stored = query("SELECT passwd FROM uic.user WHERE id = ?").bind(user.id).one(portal).await?;
@@ -88,7 +88,7 @@ pub async fn of_teams(transaction: &mut Transaction, uic: &str) -> sqlx::Result<
     .await
 }
 
-/// Returns the new id; a name that exists is a unique violation.
+/// Creates a user and returns his id; a name that exists is a unique violation.
 pub async fn create(
     portal: &Portal,
     name: &str,
@@ -115,7 +115,7 @@ pub async fn create(
     Ok(done.id)
 }
 
-/// Returns how many rows there were to change.
+/// Changes a user's profile; returns how many rows there were to change.
 pub async fn update_profile(portal: &Portal, id: i64, profile: &Profile) -> sqlx::Result<u64> {
     let done = query("UPDATE uic.user SET cnname = ?, email = ?, phone = ?, im = ?, qq = ? WHERE id = ?")
         .bind(&profile.cnname)
@@ -152,4 +152,63 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<u64> {
     let done = query("DELETE FROM uic.user WHERE id = ?").bind(id).execute(&mut transaction).await?;
     transaction.commit().await?;
     Ok(done.rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::{run, temporary};
+    use anyhow::Result;
+
+    #[tokio::test]
+    async fn members_of_teams_are_found_once() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        run(
+            &portal,
+            "INSERT INTO uic.team (id, name) VALUES (1, 'Ops'), (2, 'db'), (3, 'other');
+             INSERT INTO uic.user (id, name) VALUES (1, 'a'), (2, 'b'), (3, 'c');
+             INSERT INTO uic.rel_team_user (tid, uid) VALUES (1, 2), (1, 1), (2, 2), (3, 3);",
+        )
+        .await?;
+        let mut transaction = portal.write().await?;
+        let mut check = async |uic: &str, expected: &[&str]| -> Result<()> {
+            let users = of_teams(&mut transaction, uic).await?;
+            assert_eq!(users.into_iter().map(|user| user.name).collect::<Vec<_>>(), expected, "{uic:?}");
+            Ok(())
+        };
+        check("ops,db", &["a", "b"]).await?;
+        check("ops,db,none", &["a", "b"]).await?;
+        check(" db , nobody,", &["b"]).await?;
+        check("", &[]).await?;
+        check(",", &[]).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn users_come_and_go() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let text = str::to_string;
+        let profile = Profile {
+            cnname: text("张三"),
+            email: text("a@x"),
+            phone: text("1"),
+            im: text("'; DROP TABLE user; --"),
+            qq: text("9"),
+        };
+        let id = create(&portal, "Alice", "hash", &profile, BLOCKED, 7).await?;
+        let taken = create(&portal, "alice", "", &profile, NORMAL, 0).await.expect_err("names compare without case");
+        assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
+        let Profile { cnname, email, phone, im, qq } = profile;
+        let user = User { id, name: text("Alice"), cnname, email, phone, im, qq, role: BLOCKED };
+        assert_eq!(with_password(&portal, "ALICE").await?, Some((user.clone(), text("hash"))));
+        assert_eq!(all(&portal).await?, [user]);
+        assert_eq!(update_profile(&portal, id, &Profile::default()).await?, 1);
+        assert_eq!(update_profile(&portal, id, &Profile::default()).await?, 1, "rows that were meant, changed or not");
+        assert_eq!((set_password(&portal, id, "new").await?, set_role(&portal, id, ADMIN).await?), (1, 1));
+        let (user, passwd) = with_password(&portal, "alice").await?.expect("still there");
+        assert_eq!((user.is_admin(), user.email.as_str(), passwd.as_str()), (true, "", "new"));
+        assert_eq!((delete(&portal, id).await?, delete(&portal, id).await?), (1, 0));
+        assert_eq!(by_id(&portal, id).await?, None);
+        Ok(())
+    }
 }

@@ -2,10 +2,10 @@
 //!
 //! Why: hbs answers thousands of agents a minute, and rules are computed again each minute; neither should ask the
 //! database, or see half of a change.
-//! How: one read transaction, then plain vectors and maps. What follows from the rows is computed in `rules.rs` and `hbs.rs`.
+//! How: one read transaction, then plain vectors and maps. `resolve.rs` and `role/hbs/agents.rs` compute what follows.
 //! Invariants: immutable; rows are kept as they are, also unusable ones. Hosts are found by their exact name, as in the
 //! original, although the table compares without case.
-//! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The tables of hosts is
+//! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The table of hosts is
 //! bounded by `host::HOSTS_MAX`, the others by what users enter.
 
 use crate::portal::db::Transaction;
@@ -40,7 +40,7 @@ pub struct HostRow {
     /// Unix seconds.
     pub maintain_end: i64,
     pub groups: Vec<i64>,
-    /// The templates bound to its groups, each once, in the order of their ids.
+    /// The templates bound to the host's groups, each once, in the order of their ids.
     pub templates: Vec<i64>,
 }
 
@@ -86,7 +86,7 @@ impl Snapshot {
     }
 }
 
-/// A table keeps a byte besides each place, used or not.
+/// The bytes of a map's places: a hash table keeps one byte besides each place, used or not.
 fn places<K, V>(map: &HashMap<K, V>) -> usize {
     map.capacity() * (size_of::<(K, V)>() + 1)
 }
@@ -121,7 +121,7 @@ async fn load_hosts(transaction: &mut Transaction) -> sqlx::Result<Vec<HostRow>>
     }
     let mut hosts: Vec<HostRow> = rows
         .into_iter()
-        .map(|host::Maintained { id, hostname, maintain_begin, maintain_end }| {
+        .map(|host::Maintenance { id, hostname, maintain_begin, maintain_end }| {
             let groups = groups_of.remove(&id).unwrap_or_default();
             let mut templates: Vec<i64> =
                 groups.iter().filter_map(|group| templates_of.get(group)).flatten().copied().collect();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::local_text;
 use crate::portal::tests::temporary;
+use crate::portal::user;
 use anyhow::Result;
 use model::{EventRule, Expression, Strategy, Template};
 use std::sync::Arc;
@@ -107,5 +108,70 @@ async fn a_later_event_brings_the_case_up_to_date() -> Result<()> {
     let events = events(&portal, &filter, None, 0, 50).await?;
     assert_eq!(events.len(), 8, "each occurrence is a row");
     assert_eq!(events.iter().filter(|event| event.status == 1).count(), 2);
+    Ok(())
+}
+
+/// The reason of a closing, an explanation and a note are kept, and nothing but an event moves the time of a case.
+#[tokio::test]
+async fn a_case_that_is_closed_keeps_its_reason_and_its_notes() -> Result<()> {
+    let (_dir, portal) = temporary().await?;
+    let problem = event(Status::Problem, 1, T);
+    store(&portal, &problem, "3 < 5").await?;
+    assert_eq!((open(&portal, 10).await?.len(), count_open(&portal).await?), (1, 1));
+    assert_eq!(open(&portal, 0).await?, []);
+    let explanation =
+        Explanation { closed: "主机没了".into(), rule_version: "😀".into(), ..Explanation::default() };
+    let end = Event { explanation: Some(Box::new(explanation.clone())), ..event(Status::Ok, 2, T + 60) };
+    let case = store(&portal, &end, "3 < 5").await?;
+    assert_eq!((case.closed_at, case.timestamp), (Some(local_text(T + 60)), local_text(T)));
+    assert_eq!((open(&portal, 10).await?, count_open(&portal).await?), (vec![], 0));
+    let filter = OccurrenceFilter { case_id: end.id(), ..OccurrenceFilter::default() };
+    let told = events(&portal, &filter, Some(1), 0, 10).await?;
+    assert_eq!(told.iter().map(|event| event.explanation.as_ref()).collect::<Vec<_>>(), [Some(&explanation)]);
+    assert_eq!(told[0].timestamp, Some(local_text(T + 60)));
+
+    let user_id = user::create(&portal, "alice", "", &user::Profile::default(), user::NORMAL, 0).await?;
+    let note = |status: &str| NewNote {
+        event_id: end.id(),
+        note: status.to_uppercase(),
+        status: status.into(),
+        case_id: String::new(),
+        user_id,
+    };
+    assert!(add_note(&portal, &note("resolved"), T + 70).await?);
+    assert!(add_note(&portal, &note(COMMENT), T + 80).await?);
+    assert!(!add_note(&portal, &NewNote { event_id: "none".into(), ..note(COMMENT) }, T).await?);
+    let find = async |status: &str| notes(&portal, &filter, status, 0, 10).await;
+    let shown: Vec<_> = find("").await?.into_iter().map(|note| (note.note, note.user, note.timestamp)).collect();
+    let row = |note: &str, time| (note.to_string(), "alice".to_string(), Some(local_text(time)));
+    assert_eq!(shown, [row("COMMENT", T + 80), row("RESOLVED", T + 70)]);
+    let filter = CaseFilter { process_status: vec!["RESOLVED".into(), "ignored".into()], ..CaseFilter::default() };
+    let case = cases(&portal, &filter, 0, 10).await?.remove(0);
+    assert_eq!((case.process_note > 0, case.timestamp), (true, local_text(T)), "states compare without case");
+    user::delete(&portal, user_id).await?;
+    let left = find("resolved").await?.remove(0);
+    assert_eq!((left.user.as_str(), left.timestamp), ("", Some(local_text(T + 70))), "a note outlives its writer");
+    Ok(())
+}
+
+#[tokio::test]
+async fn old_events_go_in_batches_and_the_oldest_first() -> Result<()> {
+    let (_dir, portal) = temporary().await?;
+    for step in 1..=5 {
+        store(&portal, &event(Status::Problem, step, T + i64::from(step)), "c").await?;
+    }
+    let drop = async |cutoff: i64, limit: usize| -> Result<u64> {
+        let mut transaction = portal.write().await?;
+        let dropped = drop_events_before(&mut transaction, cutoff, limit).await?;
+        transaction.commit().await?;
+        Ok(dropped)
+    };
+    assert_eq!((drop(T, 10).await?, drop(T + 5, 3).await?), (0, 3));
+    let filter = OccurrenceFilter { case_id: event(Status::Ok, 1, T).id(), ..OccurrenceFilter::default() };
+    let steps = async || -> Result<Vec<i64>> {
+        Ok(events(&portal, &filter, None, 0, 10).await?.into_iter().map(|event| event.step).collect())
+    };
+    assert_eq!(steps().await?, [5, 4]);
+    assert_eq!((drop(T + 5, 3).await?, steps().await?), (1, vec![5]));
     Ok(())
 }

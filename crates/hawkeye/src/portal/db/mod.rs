@@ -20,7 +20,7 @@ pub mod sqlite;
 
 pub use query::{Query, query, select};
 pub(super) use row::record;
-pub use row::{Column, Read, Record, Row};
+pub use row::{FromColumn, FromRow, Record, Row};
 
 #[cfg(test)]
 pub use dialect::DATABASES;
@@ -64,16 +64,16 @@ impl Db {
 
     async fn begin(&self, sql: &'static str) -> sqlx::Result<Transaction> {
         let held = match self {
-            Db::Sqlite(pool) => Held::Sqlite(pool.begin_with(sql).await?),
-            Db::MySql(pool, _) => Held::MySql(pool.begin_with(sql).await?),
+            Db::Sqlite(pool) => OpenTransaction::Sqlite(pool.begin_with(sql).await?),
+            Db::MySql(pool, _) => OpenTransaction::MySql(pool.begin_with(sql).await?),
         };
         Ok(Transaction { held, dialect: self.dialect() })
     }
 
-    async fn acquire(&self) -> sqlx::Result<Acquired> {
+    async fn acquire(&self) -> sqlx::Result<Pooled> {
         Ok(match self {
-            Db::Sqlite(pool) => Acquired::Sqlite(pool.acquire().await?),
-            Db::MySql(pool, _) => Acquired::MySql(pool.acquire().await?),
+            Db::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
+            Db::MySql(pool, _) => Pooled::MySql(pool.acquire().await?),
         })
     }
 
@@ -87,11 +87,11 @@ impl Db {
 
 /// A transaction, which is rolled back unless [`Transaction::commit`] was called.
 pub struct Transaction {
-    held: Held,
+    held: OpenTransaction,
     dialect: Dialect,
 }
 
-enum Held {
+enum OpenTransaction {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
     MySql(sqlx::Transaction<'static, MySql>),
 }
@@ -99,32 +99,32 @@ enum Held {
 impl Transaction {
     pub async fn commit(self) -> sqlx::Result<()> {
         match self.held {
-            Held::Sqlite(transaction) => transaction.commit().await,
-            Held::MySql(transaction) => transaction.commit().await,
+            OpenTransaction::Sqlite(transaction) => transaction.commit().await,
+            OpenTransaction::MySql(transaction) => transaction.commit().await,
         }
     }
 }
 
 /// Where a statement runs: on a connection of its own, or inside a transaction.
-pub enum On<'d> {
+pub enum Target<'d> {
     Db(&'d Db),
     Transaction(&'d mut Transaction),
 }
 
-impl<'d> From<&'d Db> for On<'d> {
-    fn from(db: &'d Db) -> On<'d> {
-        On::Db(db)
+impl<'d> From<&'d Db> for Target<'d> {
+    fn from(db: &'d Db) -> Target<'d> {
+        Target::Db(db)
     }
 }
 
-impl<'d> From<&'d mut Transaction> for On<'d> {
-    fn from(transaction: &'d mut Transaction) -> On<'d> {
-        On::Transaction(transaction)
+impl<'d> From<&'d mut Transaction> for Target<'d> {
+    fn from(transaction: &'d mut Transaction) -> Target<'d> {
+        Target::Transaction(transaction)
     }
 }
 
 /// A connection of the pool for one statement.
-enum Acquired {
+enum Pooled {
     Sqlite(PoolConnection<Sqlite>),
     MySql(PoolConnection<MySql>),
 }
@@ -135,20 +135,67 @@ enum Connection<'c> {
     MySql(&'c mut MySqlConnection),
 }
 
-impl Acquired {
+impl Pooled {
     fn connection(&mut self) -> Connection<'_> {
         match self {
-            Acquired::Sqlite(connection) => Connection::Sqlite(connection),
-            Acquired::MySql(connection) => Connection::MySql(connection),
+            Pooled::Sqlite(connection) => Connection::Sqlite(connection),
+            Pooled::MySql(connection) => Connection::MySql(connection),
         }
     }
 }
 
-impl Held {
+impl OpenTransaction {
     fn connection(&mut self) -> Connection<'_> {
         match self {
-            Held::Sqlite(transaction) => Connection::Sqlite(transaction),
-            Held::MySql(transaction) => Connection::MySql(transaction),
+            OpenTransaction::Sqlite(transaction) => Connection::Sqlite(transaction),
+            OpenTransaction::MySql(transaction) => Connection::MySql(transaction),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// MySQL alone, which is no dialect of anything: the index of an old graph, and the URL of a database.
+    const MYSQL_ONLY: [&str; 2] = ["role/graph/index", "config/mysql_url.rs"];
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+
+    /// Everybody else speaks of results and errors of a database, and no file but these of a certain one.
+    #[test]
+    fn one_place_knows_the_databases() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        sources(&root, &mut files);
+        let mut seen = 0;
+        for path in files {
+            let name = path.strip_prefix(&root).expect("below").to_string_lossy().into_owned();
+            if name.starts_with("portal/db/")
+                || name == "portal/tests.rs"
+                || MYSQL_ONLY.iter().any(|own| name.starts_with(own))
+            {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("a source");
+            for (at, _) in text.match_indices("sqlx::") {
+                let rest = &text[at + "sqlx::".len()..];
+                let neutral = rest.starts_with("Result") || rest.starts_with("Error");
+                assert!(neutral, "{name}: sqlx::{} belongs into portal/db", rest.lines().next().unwrap_or_default());
+                seen += 1;
+            }
+            assert!(!text.contains("libsqlite3_sys"), "{name}: SQLite's library belongs into portal/db");
+        }
+        assert!(seen > 50, "only {seen} places speak of a database");
     }
 }

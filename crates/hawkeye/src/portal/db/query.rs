@@ -5,7 +5,7 @@
 //! Memory: values are copied, at most as many as a list has names.
 
 use super::dialect::Dialect;
-use super::row::{Read, Record, Row};
+use super::row::{FromRow, Record, Row};
 use super::{Connection, On};
 use sqlx::{AssertSqlSafe, Database, Encode, Executor, IntoArguments, Type};
 
@@ -31,9 +31,9 @@ pub enum Value {
     Null,
 }
 
-/// What a statement that changes rows did.
+/// The effect of a statement that changes rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Done {
+pub struct Effect {
     /// Rows that were meant, changed or not.
     pub rows: u64,
     /// The id of the row that was inserted last.
@@ -101,42 +101,42 @@ impl Query {
     }
 
     /// Reads all rows.
-    pub async fn all<T: Read>(self, on: impl Into<On<'_>>) -> sqlx::Result<Vec<T>> {
+    pub async fn all<T: FromRow>(self, on: impl Into<Target<'_>>) -> sqlx::Result<Vec<T>> {
         self.fetch(on.into()).await?.iter().map(T::read).collect()
     }
 
     /// Reads the first row, if there is one.
-    pub async fn optional<T: Read>(self, on: impl Into<On<'_>>) -> sqlx::Result<Option<T>> {
+    pub async fn optional<T: FromRow>(self, on: impl Into<Target<'_>>) -> sqlx::Result<Option<T>> {
         self.fetch(on.into()).await?.first().map(T::read).transpose()
     }
 
     /// Reads the first row; that there is none is an error.
-    pub async fn one<T: Read>(self, on: impl Into<On<'_>>) -> sqlx::Result<T> {
+    pub async fn one<T: FromRow>(self, on: impl Into<Target<'_>>) -> sqlx::Result<T> {
         self.optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
-    pub async fn execute(self, on: impl Into<On<'_>>) -> sqlx::Result<Done> {
+    pub async fn execute(self, on: impl Into<Target<'_>>) -> sqlx::Result<Effect> {
         match on.into() {
-            On::Db(db) => {
+            Target::Db(db) => {
                 let text = self.text(&db.dialect());
                 let mut acquired = db.acquire().await?;
                 acquired.connection().execute(text, self.values).await
             }
-            On::Transaction(transaction) => {
+            Target::Transaction(transaction) => {
                 let text = self.text(&transaction.dialect);
                 transaction.held.connection().execute(text, self.values).await
             }
         }
     }
 
-    async fn fetch(self, on: On<'_>) -> sqlx::Result<Vec<Row>> {
+    async fn fetch(self, on: Target<'_>) -> sqlx::Result<Vec<Row>> {
         match on {
-            On::Db(db) => {
+            Target::Db(db) => {
                 let text = self.text(&db.dialect());
                 let mut acquired = db.acquire().await?;
                 acquired.connection().fetch(text, self.values).await
             }
-            On::Transaction(transaction) => {
+            Target::Transaction(transaction) => {
                 let text = self.text(&transaction.dialect);
                 transaction.held.connection().fetch(text, self.values).await
             }
@@ -169,15 +169,15 @@ impl Connection<'_> {
         })
     }
 
-    async fn execute(self, text: String, values: Vec<Value>) -> sqlx::Result<Done> {
+    async fn execute(self, text: String, values: Vec<Value>) -> sqlx::Result<Effect> {
         Ok(match self {
             Connection::Sqlite(connection) => {
                 let done = connection.execute(bound(text, values)).await?;
-                Done { rows: done.rows_affected(), id: done.last_insert_rowid() }
+                Effect { rows: done.rows_affected(), id: done.last_insert_rowid() }
             }
             Connection::MySql(connection) => {
                 let done = connection.execute(bound(text, values)).await?;
-                Done { rows: done.rows_affected(), id: done.last_insert_id().cast_signed() }
+                Effect { rows: done.rows_affected(), id: done.last_insert_id().cast_signed() }
             }
         })
     }

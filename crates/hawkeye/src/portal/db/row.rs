@@ -18,17 +18,17 @@ pub enum Row {
 }
 
 /// A value that one column is read into.
-pub trait Column: Sized {
+pub trait FromColumn: Sized {
     fn column(row: &Row, at: usize) -> sqlx::Result<Self>;
 }
 
 /// A value that a whole row is read into: a record, or one to three columns.
-pub trait Read: Sized {
+pub trait FromRow: Sized {
     fn read(row: &Row) -> sqlx::Result<Self>;
 }
 
 /// A struct whose fields are columns of a table; [`record!`] declares it.
-pub trait Record: Read {
+pub trait Record: FromRow {
     const COLUMNS: &'static [&'static str];
 }
 
@@ -36,25 +36,25 @@ impl Row {
     pub fn int(&self, at: usize) -> sqlx::Result<Option<i64>> {
         match self {
             Row::Sqlite(row) => row.try_get(at),
-            Row::MySql(row) => mysql_int(row, at).map_err(|source| undecoded(at, source)),
+            Row::MySql(row) => mysql_int(row, at).map_err(|source| decode_error(at, source)),
         }
     }
 
     pub fn text(&self, at: usize) -> sqlx::Result<Option<String>> {
         match self {
             Row::Sqlite(row) => row.try_get(at),
-            Row::MySql(row) => mysql_text(row, at).map_err(|source| undecoded(at, source)),
+            Row::MySql(row) => mysql_text(row, at).map_err(|source| decode_error(at, source)),
         }
     }
 }
 
-type Undecoded = Box<dyn std::error::Error + Send + Sync>;
+type DecodeError = Box<dyn std::error::Error + Send + Sync>;
 
-fn undecoded(at: usize, source: Undecoded) -> sqlx::Error {
+fn decode_error(at: usize, source: DecodeError) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: at.to_string(), source }
 }
 
-fn mysql_int(row: &MySqlRow, at: usize) -> Result<Option<i64>, Undecoded> {
+fn mysql_int(row: &MySqlRow, at: usize) -> Result<Option<i64>, DecodeError> {
     let value = row.try_get_raw(at)?;
     if value.is_null() {
         return Ok(None);
@@ -66,7 +66,7 @@ fn mysql_int(row: &MySqlRow, at: usize) -> Result<Option<i64>, Undecoded> {
     }))
 }
 
-fn mysql_text(row: &MySqlRow, at: usize) -> Result<Option<String>, Undecoded> {
+fn mysql_text(row: &MySqlRow, at: usize) -> Result<Option<String>, DecodeError> {
     let value = row.try_get_raw(at)?;
     if value.is_null() {
         return Ok(None);
@@ -87,43 +87,43 @@ fn time_text(bytes: &[u8]) -> Option<String> {
     Some(format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"))
 }
 
-impl Column for i64 {
+impl FromColumn for i64 {
     fn column(row: &Row, at: usize) -> sqlx::Result<i64> {
         Ok(row.int(at)?.unwrap_or_default())
     }
 }
 
-impl Column for String {
+impl FromColumn for String {
     fn column(row: &Row, at: usize) -> sqlx::Result<String> {
         Ok(row.text(at)?.unwrap_or_default())
     }
 }
 
-impl Column for Option<i64> {
+impl FromColumn for Option<i64> {
     fn column(row: &Row, at: usize) -> sqlx::Result<Option<i64>> {
         row.int(at)
     }
 }
 
-impl Column for Option<String> {
+impl FromColumn for Option<String> {
     fn column(row: &Row, at: usize) -> sqlx::Result<Option<String>> {
         row.text(at)
     }
 }
 
-impl<A: Column> Read for A {
+impl<A: FromColumn> FromRow for A {
     fn read(row: &Row) -> sqlx::Result<A> {
         A::column(row, 0)
     }
 }
 
-impl<A: Column, B: Column> Read for (A, B) {
+impl<A: FromColumn, B: FromColumn> FromRow for (A, B) {
     fn read(row: &Row) -> sqlx::Result<(A, B)> {
         Ok((A::column(row, 0)?, B::column(row, 1)?))
     }
 }
 
-impl<A: Column, B: Column, C: Column> Read for (A, B, C) {
+impl<A: FromColumn, B: FromColumn, C: FromColumn> FromRow for (A, B, C) {
     fn read(row: &Row) -> sqlx::Result<(A, B, C)> {
         Ok((A::column(row, 0)?, B::column(row, 1)?, C::column(row, 2)?))
     }
@@ -146,11 +146,11 @@ macro_rules! record {
             const COLUMNS: &'static [&'static str] = &[$($crate::portal::db::record!(@column $field $($column)?)),*];
         }
 
-        impl $crate::portal::db::Read for $name {
+        impl $crate::portal::db::FromRow for $name {
             fn read(row: &$crate::portal::db::Row) -> sqlx::Result<$name> {
                 let mut columns = 0..;
                 let mut next = || columns.next().expect("counting does not end");
-                Ok($name { $($field: $crate::portal::db::Column::column(row, next())?,)* })
+                Ok($name { $($field: $crate::portal::db::FromColumn::column(row, next())?,)* })
             }
         }
     };

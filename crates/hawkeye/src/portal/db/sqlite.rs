@@ -13,7 +13,7 @@ use stdx::Ledger;
 
 /// Page cache of one connection. The whole portal of a thousand hosts is a few MiB; SQLite's default is 2 MiB.
 const CACHE_KIB: u32 = 512;
-/// What brings a file from each version to the next, beginning with version 1. sqlite.sql is what they lead to.
+/// The steps that bring a file from each version to the next, beginning with version 1; sqlite.sql is where they lead to.
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite_2.sql")];
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
@@ -39,7 +39,7 @@ pub async fn open(path: &Path) -> Result<Db> {
 /// Names what SQLite holds in the ledger: a part of the C library's heap, for all connections of the process together.
 pub fn register_memory(ledger: &Ledger) {
     ledger.source(|report| {
-        // SAFETY: it only reads a counter, under a lock of SQLite's own.
+        // SAFETY: the function only reads a counter, under a lock of SQLite's own.
         let bytes = unsafe { libsqlite3_sys::sqlite3_memory_used() };
         report.elsewhere("portal database", bytes.max(0) as u64, None);
     });

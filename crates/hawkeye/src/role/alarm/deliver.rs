@@ -79,7 +79,7 @@ pub struct Deliverer {
     waiting: u64,
 }
 
-/// What is known of a target that has rows.
+/// A target that has rows, and how it has answered.
 #[derive(Debug)]
 struct Target {
     /// Ids of rows that are under way, or whose end is not yet written down.
@@ -87,7 +87,7 @@ struct Target {
     slots: usize,
     failures: u32,
     paused_until: Option<Instant>,
-    /// When to look for due rows; None while only an end or a new row can make one due.
+    /// The time to look for due rows; None while only an end or a new row can make one due.
     look_at: Option<Instant>,
 }
 
@@ -178,7 +178,7 @@ impl Deliverer {
         Ok(())
     }
 
-    /// Targets, and the rows of attempts under way; what the clients hold while they send is theirs.
+    /// The bytes of targets and of rows under way; what the clients hold while they send is theirs.
     fn memory_bytes(&self) -> usize {
         let target =
             |(name, target): (&String, &Target)| name.capacity() + target.taken.capacity() * (size_of::<i64>() + 1);
@@ -198,7 +198,7 @@ impl Deliverer {
         }
     }
 
-    /// When [`Deliverer::step`] has something to start, if nothing happens before.
+    /// The time at which [`Deliverer::step`] has something to start, if nothing happens before.
     pub fn look_at(&self) -> Option<Instant> {
         if self.attempts.len() >= self.limits.in_flight_max {
             return None;
@@ -246,7 +246,7 @@ impl Deliverer {
     fn note(&mut self, ended: Result<(Id, Result<String, Failure>), tokio::task::JoinError>) {
         let (id, result) = match ended {
             Ok(ended) => ended,
-            // A bug of ours; the delivery is tried again like any that failed.
+            // A bug of ours: the delivery is tried again like any that failed.
             Err(error) => (error.id(), Err(Failure::Refused(format!("the attempt broke off: {error}")))),
         };
         let delivery = self.under_way.remove(&id).expect("each task was entered when it was spawned");

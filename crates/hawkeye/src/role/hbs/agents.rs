@@ -1,10 +1,10 @@
-//! What agents ask hbs: which probes and plugins they run; and what they tell: that they are there.
+//! Agents: which probes and plugins hbs has them run, and their reports that they are there.
 //!
 //! Compat: spec/wire.md §4. Run windows do not matter for probes; tags are the text of the row; a host that hbs does not
 //! know has no probes and no plugins.
 
 use crate::clock;
-use crate::portal::host::{self, Reported, Told};
+use crate::portal::host::{self, AgentFacts, ReportEffect};
 use crate::portal::{Portal, template};
 use crate::rules::snapshot::Snapshot;
 use anyhow::{Result, bail};
@@ -35,18 +35,18 @@ pub fn plugins(snapshot: &Snapshot, hostname: &str) -> Vec<String> {
 }
 
 /// Writes a host's report if it says something new; a text that is longer than its column is cut.
-pub async fn report_status(portal: &Portal, report: &AgentReport) -> Result<Reported> {
+pub async fn report_status(portal: &Portal, report: &AgentReport) -> Result<ReportEffect> {
     let name = report.hostname.as_str();
     if name.is_empty() || name.chars().count() > host::HOSTNAME_MAX || name.contains(char::is_control) {
         bail!("Hostname must have 1 to {} characters, none of them a control character", host::HOSTNAME_MAX);
     }
-    let told = Told {
+    let told = AgentFacts {
         ip: cut(&report.ip, host::IP_MAX).to_string(),
         agent_version: cut(&report.agent_version, host::AGENT_VERSION_MAX).to_string(),
         plugin_version: cut(&report.plugin_version, host::PLUGIN_VERSION_MAX).to_string(),
     };
     match host::report(portal, name, &told, clock::now()).await? {
-        Reported::Full => {
+        ReportEffect::Full => {
             bail!("the table of hosts is full ({} hosts): delete what no longer reports", host::HOSTS_MAX)
         }
         reported => Ok(reported),
@@ -95,10 +95,10 @@ mod tests {
     async fn reports_are_written_when_they_differ() -> Result<()> {
         let (_dir, portal) = temporary().await?;
         let before = portal.version();
-        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, Reported::New);
+        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, ReportEffect::New);
         assert_eq!(portal.version(), before + 1, "a new host is announced");
-        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, Reported::Unchanged);
-        assert_eq!(report_status(&portal, &report("WEB-01", "10.0.0.2", "5.1")).await?, Reported::Changed);
+        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, ReportEffect::Unchanged);
+        assert_eq!(report_status(&portal, &report("WEB-01", "10.0.0.2", "5.1")).await?, ReportEffect::Changed);
         assert_eq!(portal.version(), before + 1);
         assert_eq!(hosts(&portal).await?, [row("web-01", "10.0.0.2", "5.1")]);
         Ok(())
@@ -110,7 +110,7 @@ mod tests {
         let quote = "x'; DROP TABLE host; --";
         report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?;
         assert_eq!(hosts(&portal).await?, [row(quote, "x'; DROP TABLE h", "äöüäöüäöüäöüäöüä")]);
-        assert_eq!(report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?, Reported::Unchanged);
+        assert_eq!(report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?, ReportEffect::Unchanged);
         for wrong in ["", "a\nb", &"x".repeat(256)] {
             assert!(report_status(&portal, &report(wrong, "", "")).await.is_err(), "{wrong:?}");
         }
@@ -124,7 +124,7 @@ mod tests {
         fill(&portal, "INSERT INTO falcon_portal.host (hostname) SELECT 'h' || i", host::HOSTS_MAX).await?;
         let error = report_status(&portal, &report("one-more", "", "")).await.expect_err("must be refused");
         assert!(error.to_string().contains("full"), "{error}");
-        assert_eq!(report_status(&portal, &report("h1", "", "")).await?, Reported::Changed, "known hosts go on");
+        assert_eq!(report_status(&portal, &report("h1", "", "")).await?, ReportEffect::Changed, "known hosts go on");
         Ok(())
     }
 
