@@ -6,7 +6,6 @@
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use regex::Regex;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -240,14 +239,8 @@ fn found(id: u32) -> Found {
 }
 
 /// The recorded trace, true timestamps, by series.
-fn trace_points() -> Option<BTreeMap<u32, Vec<Point>>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata/trace/points.csv.gz");
-    let Ok(file) = std::fs::File::open(&path) else {
-        println!("trace: skipped, {} is not there", path.display());
-        return None;
-    };
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the trace reads");
+fn trace_points() -> BTreeMap<u32, Vec<Point>> {
+    let text = testdata::gunzip("trace/points.csv.gz");
     let mut by_series: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let mut fields = line.split(',');
@@ -256,7 +249,7 @@ fn trace_points() -> Option<BTreeMap<u32, Vec<Point>>> {
         let point = Point { time: time.parse().expect("a time"), value: value.parse().expect("a number") };
         by_series.entry(id.parse().expect("an id")).or_default().push(point);
     }
-    Some(by_series)
+    by_series
 }
 
 /// How many bytes some values take.
@@ -265,7 +258,7 @@ type Way = fn(&[f64]) -> usize;
 /// Bytes per value of ways to code a chunk's values, without times, heads and index.
 fn codings() {
     let mix: Vec<Vec<f64>> = (0..METRICS).map(|i| (0..1440).map(|round| value(i, round)).collect()).collect();
-    let trace = trace_points().unwrap_or_default();
+    let trace = trace_points();
     let trace: Vec<Vec<f64>> = trace.values().map(|points| points.iter().map(|point| point.value).collect()).collect();
     let ways: [(&str, Way); 5] = [
         ("XOR, whole bytes", xor_bytes),
@@ -345,7 +338,7 @@ fn merge_all(store: &Store, now: i64) {
 
 /// The recorded trace as one flush writes it, and merged.
 fn trace() {
-    let Some(by_series) = trace_points() else { return };
+    let by_series = trace_points();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let options = Options { dir: dir.path().to_path_buf(), ..Options::default() };
     let now = by_series.values().flatten().map(|point| point.time).max().expect("points");

@@ -1,9 +1,11 @@
 //! Alarms (`alarms.event_cases`, `events`, `event_note`): cases, their events, and the notes of people about them.
 //!
-//! Compat: spec/alarm.md §6 (what an event changes), spec/control-plane.md §4 (what the API shows). One case per event id
-//! (rule × series), one event row per occurrence. Times are local texts; see `clock`.
-//! A column `timestamp` of MySQL sets itself to now at each update that does not name it, so each here names it.
+//! Compat: docs/open-falcon/alarm.md §6 (what an event changes), docs/open-falcon/control-plane.md §4 (what the API
+//! shows). One case per event id (rule × series), one event row per occurrence. Times are local texts; see `clock`.
+//! A column `timestamp` of MySQL sets itself to now at each update that does not name it, so each statement here does.
 //! Invariants: cases are never deleted, as in the original; events older than `alarm.event_retention` are.
+
+pub mod open;
 
 use super::Portal;
 use super::db::{FromColumn, Query, Row, Transaction, query, record, select};
@@ -11,7 +13,8 @@ use crate::clock;
 use model::{Event, Explanation, Status};
 
 /// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison. One
-/// that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its row.
+/// that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its
+/// row.
 pub async fn record(transaction: &mut Transaction, event: &Event, condition: &str) -> sqlx::Result<()> {
     let (id, time) = (event.id(), clock::local_text(event.time));
     record_case(transaction, event, &id, &time, condition).await?;
@@ -203,19 +206,6 @@ pub async fn cases(portal: &Portal, filter: &CaseFilter, offset: usize, limit: u
         }
     }
     page(query.push(" ORDER BY timestamp DESC, id"), offset, limit).all(portal).await
-}
-
-/// Up to `limit` cases that are in PROBLEM, those that changed last first.
-pub async fn open(portal: &Portal, limit: usize) -> sqlx::Result<Vec<Case>> {
-    select::<Case>("FROM alarms.event_cases WHERE status = 'PROBLEM' ORDER BY update_at DESC, id LIMIT ?")
-        .bind(limit)
-        .all(portal)
-        .await
-}
-
-/// How many cases are in PROBLEM.
-pub async fn count_open(portal: &Portal) -> sqlx::Result<i64> {
-    query("SELECT count(*) FROM alarms.event_cases WHERE status = 'PROBLEM'").one(portal).await
 }
 
 record! {

@@ -1,6 +1,7 @@
 //! Expressions (`falcon_portal.expression`): conditions on every series of a metric with given tags, as rows.
 //!
-//! Each expression has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it (spec/control-plane.md §1).
+//! Each expression has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it
+//! (docs/open-falcon/control-plane.md §1).
 
 use super::Portal;
 use super::action::{self, Action};

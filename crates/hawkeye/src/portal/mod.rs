@@ -12,6 +12,7 @@
 pub mod action;
 pub mod admin;
 pub mod alarm;
+pub mod caller;
 pub mod db;
 pub mod delivery;
 pub mod expression;

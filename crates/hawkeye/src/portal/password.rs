@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use md5::{Digest, Md5};
 use rand::TryRng;
 use rand::rngs::SysRng;
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 /// The most bytes of a password: bcrypt takes 72 into account, the end mark included, and would cut a longer one silently.
@@ -45,8 +46,9 @@ pub async fn hash(password: &str) -> Result<String> {
 /// Compares `password` with the column's text; `salt` is what an old installation had in its `salt` setting.
 pub async fn verify(password: &str, stored: &str, salt: &str) -> Result<Verdict> {
     if is_md5(stored) {
-        let right = md5_hex(&[salt, password]).eq_ignore_ascii_case(stored);
-        return Ok(if right { Verdict::RightAndOld } else { Verdict::Wrong });
+        // Compared in constant time: how long the answer takes says nothing about the stored digest.
+        let right = md5_hex(&[salt, password]).as_bytes().ct_eq(stored.to_ascii_lowercase().as_bytes());
+        return Ok(if right.into() { Verdict::RightAndOld } else { Verdict::Wrong });
     }
     // A row without any password (an empty column) ends here too, and matches nothing.
     if password.len() > PASSWORD_MAX || !stored.starts_with("$2") {
@@ -77,7 +79,7 @@ pub fn random_password() -> Result<String> {
 
 /// A session's secret: 32 hex digits from the operating system. The original's was a UUIDv1, made of clock and MAC address.
 pub fn random_sig() -> Result<String> {
-    Ok(random_bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(random_bytes::<16>()?))
 }
 
 fn random_bytes<const N: usize>() -> Result<[u8; N]> {
@@ -95,7 +97,7 @@ fn md5_hex(parts: &[&str]) -> String {
     for part in parts {
         md5.update(part);
     }
-    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(md5.finalize())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Portals for tests, here and of whoever uses the portal.
 //!
-//! The same tests run over both databases: a portal is one in a file, or, where `HAWKEYE_TEST_MYSQL` names a MySQL or MariaDB
+//! The same tests run over both databases: a portal is one in a file, or, where `TEST_MYSQL` names a MySQL or MariaDB
 //! (`tests/services/mysql.sh` starts one), one in Open-Falcon's databases there.
 
 use super::db::{Dialect, mysql, query};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// A portal of its own, and a directory that lives as long as the first value.
 pub(crate) async fn temporary() -> Result<(TempDir, Portal)> {
-    match std::env::var("HAWKEYE_TEST_MYSQL") {
+    match std::env::var("TEST_MYSQL") {
         Ok(server) => Ok((tempfile::tempdir()?, Portal::new(in_mysql(&server).await?))),
         Err(_) => in_file().await,
     }

@@ -6,8 +6,8 @@
 //! inheritance is resolved once.
 //! Invariants: pure (time is an argument) and total: a row that cannot be read is left out and named in the second result;
 //! no text can make it panic. Lists are in the order of strategy ids, so equal tables give equal rules.
-//! Compat: spec/control-plane.md §1. Of two chains with the same strategy, the one with the smaller leaf id wins (the
-//! original leaves this to the database's row order); a template bound through two groups counts once.
+//! Compat: docs/open-falcon/control-plane.md §1. Of two chains with the same strategy, the one with the smaller leaf id
+//! wins (the original leaves this to the database's row order); a template bound through two groups counts once.
 
 use super::snapshot::HostRow;
 use super::snapshot::Snapshot;

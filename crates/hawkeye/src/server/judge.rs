@@ -53,7 +53,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals
 
     let (ready, mut is_ready) = watch::channel(false);
     let (stop_rules, rules_stopping) = watch::channel(false);
-    let limits = wire::hbs::Limits::default();
+    let limits = wire::hbs::AnswerLimits::default();
     let pulls = PullCounts::register(&metrics);
     let counts = pulls.clone();
     metrics.ledger().source(move |report| report.line("rule texts", counts.memory_bytes(), None, None));
@@ -136,7 +136,7 @@ fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn
         let gone = Gone::new(&rules);
         let why = |rule, endpoint: &str| gone.why(rule, endpoint);
         for rule in windowed.load(rules.clone(), &why) {
-            tracing::warn!(rule = rule.what, error = %rule.error, "a rule cannot be judged");
+            tracing::warn!(rule = rule.name, error = %rule.error, "a rule cannot be judged");
         }
         let open_problems = start.open_problems.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(open_problems) = open_problems {

@@ -99,7 +99,7 @@ pub async fn serve(
     let api_router = memory::register_made(metrics.ledger(), "routes", || {
         api::router(api_context.clone())
             .layer(axum::middleware::from_fn_with_state(settling, settle))
-            .merge(page::router(first_page(&api_context)))
+            .merge(page::router(engine.clone(), portal.clone(), config.api.clone()))
             .merge(health_router(&metrics))
     });
     let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(&metrics));
@@ -164,20 +164,6 @@ pub async fn serve(
     faults.extend(engine.store().close(clock::now()).context("cannot sync the log").err());
     portal.close().await;
     first_of(faults)
-}
-
-/// The first page: its data from the engine, its users from the API's sessions.
-fn first_page(context: &api::Context) -> page::Ui {
-    let api = context.clone();
-    page::Ui {
-        data: context.engine.clone(),
-        portal: context.portal.clone(),
-        viewer: context.config.api.viewer,
-        user_of: Arc::new(move |headers| {
-            let api = api.clone();
-            Box::pin(async move { api::auth::Caller::of(&headers, &api).await.ok().map(|caller| caller.name) })
-        }),
-    }
 }
 
 /// Says where to look. The password is shown this once; the file keeps it.

@@ -1,7 +1,8 @@
 //! Starts that cannot work end with one line that names the fix.
 
-use crate::harness::{Server, command};
+use crate::harness::{Server, command, output};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// Runs a server that must fail, and answers what it printed as its error.
 fn fails(dir: &std::path::Path, config: &str) -> String {
@@ -10,7 +11,7 @@ fn fails(dir: &std::path::Path, config: &str) -> String {
 
 fn fails_with(dir: &std::path::Path, config: &str, arguments: &[&str]) -> String {
     std::fs::write(dir.join("hawkeye.toml"), config).expect("configuration");
-    let output = command(dir).args(arguments).output().expect("the binary starts");
+    let output = output(command(dir).args(arguments));
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hawkeye: ")).collect();
@@ -87,4 +88,17 @@ fn password_file_is_private() {
     let server = Server::start("");
     let file = std::fs::metadata(server.data_dir().join("admin-password")).expect("admin-password");
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+/// Variables of other commands may stand in the environment of a server; a key that does not exist may not.
+#[test]
+fn variables_of_other_commands_are_no_keys() {
+    let check = |name: &str| output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("check").env(name, "x"));
+    for name in ["HAWKEYE_TOKEN", "HAWKEYE_PASSWORD", "HAWKEYE_AGENT__IP"] {
+        let output = check(name);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = check("HAWKEYE_TOKENS");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("unknown field `tokens`"), "{text}");
 }

@@ -1,14 +1,16 @@
 //! Query: stored points of a series, and the same on Open-Falcon's grid, from memory, points and roll-ups.
 //!
 //! How: the hot chunk and the side table are copied under their shard's lock, then the blocks that overlap are read, newest
-//! knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk lets go, so
-//! looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of two points.
-//! For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple of, if there is a
-//! valid one, and nothing of the day is only in memory; where the points are gone, from the finest there is.
+//! knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk
+//! lets go, so looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of
+//! two points. For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple
+//! of, if there is a valid one, and nothing of the day is only in memory; where the points are gone, from the finest
+//! there is.
 //! Memory: the answer, bounded by `query_points_max`; up to `READERS_MAX` open files, each with a page and a chunk.
-//! Compat: spec/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long ranges and before
-//! they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest rows too; a row is made
-//! of the known points of its range, where rrdtool wants all of them; LAST exists as long as the points themselves do.
+//! Compat: docs/open-falcon/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long
+//! ranges and before they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest
+//! rows too; a row is made of the known points of its range, where rrdtool wants all of them; LAST exists as long as
+//! the points themselves do.
 
 use super::rows::{Cf, Grid, Query, Rows, row_step, row_times};
 use crate::block::rollup::{self, Bucket, rate_gap_s};
@@ -169,15 +171,16 @@ impl Parts {
     }
 
     /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step within
-    /// [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to` (aligned), so that
-    /// the newest points are always seen.
+    /// [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to`
+    /// (aligned), so that the newest points are always seen.
     pub fn query(&self, found: Found, query: &Query) -> Result<Grid> {
         self.check_size(query.rows(found))?;
         self.grid(&mut Readers::new(self), found, query)
     }
 
     /// Many series in one call, one after the other: `each` gets the position in `series` and what `query` would answer, and
-    /// ends the call by answering false. Fails before anything is read when the rows of all together are more than
+    /// ends the call by answering false. Fails before anything is read when the rows of all together are
+    /// more than
     /// `query_points_max`.
     pub fn query_many(
         &self,

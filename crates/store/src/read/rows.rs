@@ -2,7 +2,7 @@
 //!
 //! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next one
 //! begins.
-//! Compat: spec/graph.md §5: rows of 1, 5, 20, 180 or 720 steps, as the original's archives would answer.
+//! Compat: docs/open-falcon/graph.md §5: rows of 1, 5, 20, 180 or 720 steps, as the original's archives would answer.
 //! Memory: the rows.
 
 use crate::block::rollup::Bucket;

@@ -4,13 +4,14 @@
 //! for longer than [`STRETCH`] steps, for ingest waits behind it.
 //! How: tag terms are tested once per distinct counter. Then either the chains of the counters that match lead to the
 //! endpoints (when few series have them), or the endpoints are gone through in the order of the answer and looked at one by
-//! one until the page is full (when many do). Sleeping series are in cold runs (`asleep.rs`); what is in the table as well
-//! counts as awake.
+//! one until the page is full (when many do). Sleeping series are in cold runs (`asleep.rs`); what is in the
+//! table as well counts as awake.
 //! Invariants: a search that goes over several stretches holds `chains`, so that no sweep takes away what it stands on; what
 //! comes or goes meanwhile may or may not be in the answer.
 //! Memory: a bit per counter and per endpoint number; the page.
-//! Compat: the API's `graph/endpoint` and `graph/endpoint_counter` (spec/control-plane.md): patterns are all to match,
-//! tag terms are parts of a counter's text; endpoints come in order of first appearance, as from MySQL's ids.
+//! Compat: the API's `graph/endpoint` and `graph/endpoint_counter` (docs/open-falcon/control-plane.md): patterns are
+//! all to match, tag terms are parts of a counter's text; endpoints come in order of first appearance, as from MySQL's
+//! ids.
 
 use super::bits::Bits;
 use crate::error::Result;
@@ -113,8 +114,9 @@ impl Parts {
     }
 
     /// A piece of a walk over all series that are awake, in the order of their ids: visits at most `limit` from `from` on, and
-    /// answers where the next piece begins; nothing is left when that is [`Store::series_end`]. The table is held for reading
-    /// only for this piece, so a walk of any length keeps nobody waiting; do not call the store from within.
+    /// answers where the next piece begins; nothing is left when that is [`Store::series_end`]. The table is
+    /// held for reading only for this piece, so a walk of any length keeps nobody waiting; do not call the store from
+    /// within.
     pub fn series_page(
         &self,
         from: SeriesId,

@@ -6,12 +6,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
 use stdx::{Disk, DiskFile};
 use store::Fsync;
-
-/// Far above what anything here takes; reached only when something hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the disk stands still.
 #[derive(Clone, Copy, PartialEq)]
@@ -46,9 +42,9 @@ impl SlowDisk {
         let mut state = lock.lock().expect("no panic");
         state.1 += usize::from(state.0 == here);
         changed.notify_all();
-        while state.0 == here {
-            state = changed.wait(state).expect("no panic");
-        }
+        // Behind the patience of who waits for this thread: its test has failed by then.
+        let waited = changed.wait_timeout_while(state, 2 * PATIENCE, |state| state.0 == here).expect("no panic");
+        assert!(!waited.1.timed_out(), "nobody lets the disk go on");
     }
 
     /// Returns when somebody stands at the stop.
@@ -179,11 +175,7 @@ fn batches_that_wait_for_the_disk_share_a_sync() {
         let first = append(ids[0]);
         disk.wait_until_somebody_stands();
         let others: Vec<_> = ids[1..].iter().map(|id| append(*id)).collect();
-        let start = std::time::Instant::now();
-        while disk.log_writes.load(SeqCst) < writes + SENDERS {
-            assert!(start.elapsed() < PATIENCE, "a batch waits before it is written");
-            std::thread::yield_now();
-        }
+        until("the writes of all batches", || disk.log_writes.load(SeqCst) >= writes + SENDERS);
         assert!(!first.is_finished() && others.iter().all(|other| !other.is_finished()), "answered before it is sure");
         disk.set(Stop::Nowhere);
     });

@@ -6,7 +6,7 @@
 
 use super::dialect::Dialect;
 use super::row::{FromRow, Record, Row};
-use super::{Connection, On};
+use super::{Connection, Target};
 use sqlx::{AssertSqlSafe, Database, Encode, Executor, IntoArguments, Type};
 
 /// A statement that is being put together.

@@ -3,12 +3,13 @@
 //! Why: in the original an alarm is lost when alarm, a gateway or a receiver is down at the wrong moment, and one slow
 //! receiver delays all. Here an event is a row before anything else happens, and a delivery is a row until it is made.
 //! How: one loop with one writer: [`intake`] (queue → cases, events, deliveries, in one transaction), then [`deliver`] (due
-//! deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes it, so an
-//! event is on its way some milliseconds after the judge made it.
+//! deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes
+//! it, so an event is on its way some milliseconds after the judge made it.
 //! Invariants: nothing is sent before it is stored; a failure of the database stops sending, not the process, and is tried
 //! again. Low priorities are not merged yet.
 //! Memory: one batch of events, the attempts under way, one small record per failing or busy target.
-//! Compat: spec/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx is a failure.
+//! Compat: docs/open-falcon/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx
+//! is a failure.
 
 mod counters;
 mod deliver;

@@ -2,11 +2,13 @@
 //!
 //! Why: deciding is pure and tested as a table; storing and sending are elsewhere.
 //! How: before-callback messages, the callback, then the normal messages, as in the original, each a delivery of its own.
-//! The normal messages do not wait for the callback (in the original they do, so a slow script delays every person).
-//! Messages about a callback's end travel inside its delivery, and become deliveries when the callback has an end.
+//! The normal messages do not wait for the callback (in the original they do, so a slow script delays every
+//! person). Messages about a callback's end travel inside its delivery, and become deliveries when the callback has an
+//! end.
 //! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message.
-//! Compat: spec/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any priority, the normal
-//! SMS only below [`SMS_PRIORITY_END`]. Nothing is merged yet: low priorities are delivered one by one too.
+//! Compat: docs/open-falcon/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any
+//! priority, the normal SMS only below [`SMS_PRIORITY_END`]. Nothing is merged yet: low priorities are delivered one by
+//! one too.
 
 use super::message;
 use crate::config::AlarmConfig;

@@ -10,15 +10,12 @@ use axum::http::StatusCode;
 use events::Fsync;
 use events::{Options, What};
 use model::{Event, EventRule, Status, Strategy, Template};
+use net::patience::{in_time, until};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
-
-/// Far above what anything here takes; only a broken test waits so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Users u1 and u2 in team ops, action 1 for them, and a queue: all in a directory of their own.
 struct Site {
@@ -106,7 +103,7 @@ impl Site {
 impl Running {
     async fn stop(self) {
         self.stop.send(true).expect("alarm runs");
-        timeout(PATIENCE, self.task).await.expect("alarm stops").expect("alarm does not panic");
+        in_time("the end of alarm", self.task).await.expect("alarm does not panic");
     }
 
     /// As `kill -9` does: wherever it stands.
@@ -184,7 +181,7 @@ impl Receiver {
     }
 
     async fn next(&mut self) -> Got {
-        timeout(PATIENCE, self.got.recv()).await.expect("a delivery arrives").expect("the receiver lives")
+        in_time("a delivery", self.got.recv()).await.expect("the receiver lives")
     }
 }
 
@@ -292,9 +289,7 @@ async fn what_is_not_delivered_survives_a_kill() {
     site.action(1, "", &down, "").await;
     let running = site.start().await;
     site.queue.append(&[problem(1, "a"), problem(1, "b")]).expect("append");
-    while running.counters.count(Kind::Callback, Ended::Failed) == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("a failed attempt", async || running.counters.count(Kind::Callback, Ended::Failed) > 0).await;
     running.kill().await;
     // Appended while alarm is away: the queue keeps it.
     site.queue.append(&[problem(1, "c")]).expect("append");
@@ -409,9 +404,7 @@ async fn deliveries_are_given_up_and_counted() {
     site.limits.give_up_after = 0;
     let running = site.start().await;
     site.queue.append(&[problem(1, "a"), problem(2, "a"), problem(9, "a"), problem(0, "a")]).expect("append");
-    while running.counters.count(Kind::Callback, Ended::GivenUp) < 2 {
-        tokio::task::yield_now().await;
-    }
+    until("two deliveries given up", async || running.counters.count(Kind::Callback, Ended::GivenUp) >= 2).await;
     assert_eq!(running.counters.without_action.get(), 2);
     running.stop().await;
     assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (4, 0));
@@ -507,16 +500,9 @@ async fn a_closing_is_not_left_until_the_next_event() {
     let site = site().await;
     site.queue.append(&[problem(0, "a")]).expect("append");
     let running = site.start().await;
-    while standing(&site).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("the case", async || !standing(&site).await.is_empty()).await;
     site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
-    let closed = async {
-        while standing(&site).await != [owned(("a", "OK"))] {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, closed).await.expect("the case is closed");
+    until("the case's end", async || standing(&site).await == [owned(("a", "OK"))]).await;
     running.stop().await;
 }
 
@@ -574,7 +560,7 @@ async fn the_role_runs_and_stops() {
     site.queue.append(&[problem(1, "a")]).expect("append");
     receiver.next().await;
     stop.send(true).expect("the role runs");
-    timeout(PATIENCE, role).await.expect("stops").expect("no panic").expect("no error");
+    in_time("the end of the role", role).await.expect("no panic").expect("no error");
     assert_eq!(site.count("hawkeye_delivery").await, 0, "the end of the attempt under way was written down");
     let page = metrics.text();
     for line in [

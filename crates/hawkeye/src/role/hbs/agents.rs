@@ -1,7 +1,7 @@
 //! Agents: which probes and plugins hbs has them run, and their reports that they are there.
 //!
-//! Compat: spec/wire.md §4. Run windows do not matter for probes; tags are the text of the row; a host that hbs does not
-//! know has no probes and no plugins.
+//! Compat: docs/open-falcon/wire.md §4. Run windows do not matter for probes; tags are the text of the row; a host that
+//! hbs does not know has no probes and no plugins.
 
 use crate::clock;
 use crate::portal::host::{self, AgentFacts, ReportEffect};
@@ -160,7 +160,7 @@ mod tests {
             metrics,
             [pair("du.bs", "path=/home"), pair("net.port.listen", "port=22"), pair("proc.num", "name=crond")]
         );
-        // The vector of spec/transfer.md §9.
+        // The vector of docs/open-falcon/transfer.md §9.
         assert_eq!(checksum, "010cd840a105a536aadbca6cc271e3c2");
         assert_eq!(plugins(&snapshot, "web-01"), ["a", "sys/ntp"]);
         assert_eq!(builtin_metrics(&snapshot, "unknown"), (Vec::new(), String::new()));

@@ -2,14 +2,16 @@
 //! to them.
 //!
 //! How: for each table what is there is read first, by its unique key; rows that are missing are inserted, rows that are
-//! behind are written again *with their id*. `INSERT … ON DUPLICATE KEY UPDATE` alone would do, as in the original, but it
-//! takes a new number from the table's 32-bit counter for every row that was there already: a million series refreshed four
-//! times a day would use the counter up within three years. Statements have up to [`ROWS_MAX`] rows; every value is bound.
+//! behind are written again *with their id*. `INSERT … ON DUPLICATE KEY UPDATE` alone would do, as in the original,
+//! but it takes a new number from the table's 32-bit counter for every row that was there already: a million series
+//! refreshed four times a day would use the counter up within three years. Statements have up to [`ROWS_MAX`] rows;
+//! every value is bound.
 //! Invariants: writing a page twice changes nothing the second time; a `ts` never goes back; one row that MySQL does not take
-//! (a column of another size or character set) is counted and keeps no other from being written; rows of one table are
-//! sent in the order of their keys, so that two writers wait for each other instead of locking each other out.
-//! Compat: spec/graph.md §6. Names are the same when MySQL says so: its utf8_general_ci ignores case, accents and spaces at the
-//! end, so `Web` and `web` share a row there, as they do with the original.
+//! (a column of another size or character set) is counted and keeps no other from being written; rows of one
+//! table are sent in the order of their keys, so that two writers wait for each other instead of locking each other
+//! out.
+//! Compat: docs/open-falcon/graph.md §6. Names are the same when MySQL says so: its utf8_general_ci ignores case,
+//! accents and spaces at the end, so `Web` and `web` share a row there, as they do with the original.
 
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow};
 use sqlx::query::Query;
@@ -162,8 +164,8 @@ fn list(item: &str, between: &str, count: usize) -> String {
 }
 
 /// The rows, the last of them repeated up to a power of two, which changes nothing: so a table has ten statements of each
-/// kind, and they can be kept prepared. One that is not kept costs 40 ms each, for nobody answers when it is closed, and the
-/// next message waits in the kernel for that answer (Nagle's algorithm, which sqlx leaves on).
+/// kind, and they can be kept prepared. One that is not kept costs 40 ms each, for nobody answers when it is
+/// closed, and the next message waits in the kernel for that answer (Nagle's algorithm, which sqlx leaves on).
 fn padded<T>(rows: &[T]) -> impl Iterator<Item = &T> {
     let padding = rows.len().next_power_of_two() - rows.len();
     rows.iter().chain(std::iter::repeat_n(rows.last(), padding).flatten())
