@@ -1,5 +1,6 @@
 #!/bin/sh
-# The index of an old Open-Falcon (graph.index_url) in a real MariaDB: first the tests that need one, then the real server while
+# What is kept in MySQL, in a real MariaDB: the tests of the index of an old Open-Falcon (graph.index_url) and those of the
+# portal, its API, its rules and its alarms, which run over SQLite otherwise; then the real server with an index while
 # MariaDB is killed, comes back with TLS, refuses the password, and never answers. Everything on loopback, in a directory of
 # its own. Needs the release build (make build) or TEST_BINARY, python3, openssl, and mariadb-server-core with its
 # client, which are installed if that may be (needs.sh). TEST_MYSQL=mysql://user:password@host:port (a user who may
@@ -9,6 +10,8 @@ cd "$(dirname "$0")/../.."
 
 run_tests() {
     cargo test --locked -p hawkeye --bin hawkeye -- --include-ignored role::graph::index::tests
+    # With TEST_MYSQL, every portal of these is in MySQL.
+    cargo test --locked -p hawkeye --bin hawkeye -- portal:: api:: rules:: role::alarm:: role::hbs::
 }
 
 if [ -n "${TEST_MYSQL:-}" ]; then

@@ -34,7 +34,7 @@ const CASES_MAX: usize = 2000;
 const PAGE_MAX: usize = 50;
 /// Cases are never deleted; a search by a rare expression must still end.
 const SCANNED_MAX: usize = 200_000;
-/// Names in one request; SQLite takes 32,766 values in a statement.
+/// Names in one request. A statement has up to 16,384 values for them, and of SQLite's 32,766 room for others.
 const ENDPOINTS_MAX: usize = 10_000;
 /// The columns' lengths, in characters.
 const EVENT_ID_MAX: usize = 50;

@@ -295,7 +295,7 @@ database.executescript(sys.stdin.read().replace("alarms.", ""))
 /// Replays what the original answered over this API; the checker comes with the recordings.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_answers_of_the_original() -> Result<()> {
-    let (dir, portal) = crate::portal::tests::temporary().await?;
+    let (dir, portal) = crate::portal::tests::in_file().await?;
     let mut config = Config::default();
     // What the recording was made with; neither is a default here.
     config.api.signup = true;

@@ -43,7 +43,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Event rows deleted for their age in one transaction, and transactions per minute. The original's 100 a minute do not
 /// keep up with a storm; 5,000 do, and a transaction stays short.
-const EVENTS_DROP_BATCH: i64 = 1000;
+const EVENTS_DROP_BATCH: usize = 1000;
 const EVENTS_DROP_ROUNDS: usize = 5;
 
 /// Runs until `shutdown` says so; then finishes what is at hand and leaves the rest to the next start.
@@ -163,7 +163,7 @@ impl Alarm {
             let mut transaction = self.portal.write().await?;
             let dropped = portal::alarm::drop_events_before(&mut transaction, cutoff, EVENTS_DROP_BATCH).await?;
             transaction.commit().await?;
-            if dropped < EVENTS_DROP_BATCH.unsigned_abs() {
+            if dropped < EVENTS_DROP_BATCH as u64 {
                 break;
             }
         }
