@@ -5,15 +5,15 @@
 //! series in memory, not all that ever were.
 //! How: each call of `append` is one write of checksummed records (`record.rs`), made before the first log record that
 //! uses the id. A record is complete in itself: the first definition in it names the endpoint, so damage costs the
-//! definitions in the damaged record and no other. A compaction writes the present state to `series.tmp` while appending
-//! goes on, then what was appended since, and syncs it. What was appended during that last sync was remembered: it is one
-//! more write, and the new file takes the old one's name. Nobody who appends waits for a disk meanwhile; who wants changes to
-//! be durable waits for the whole last step.
+//! definitions in the damaged record and no other. A compaction writes the present state to `series.tmp` while
+//! appending goes on, then what was appended since, and syncs it. What was appended during that last sync was
+//! remembered: it is one more write, and the new file takes the old one's name. Nobody who appends waits for a disk
+//! meanwhile; who wants changes to be durable waits for the whole last step.
 //! docs/format/series.md draws the bytes.
 //! Invariants: an append that failed leaves nothing; a definition that could not be written was never given an id that
 //! anybody saw. Whoever replays must bear that a change is told again, or tells of a state older than what it knows: a
-//! page of a compaction may be younger than the journal behind it. So removed stays removed; a change or the sleep of an
-//! id that is unknown is fine.
+//! page of a compaction may be younger than the journal behind it. So removed stays removed; a change or the sleep of
+//! an id that is unknown is fine.
 //! Memory: a window of 64 KiB while replaying; the records of one call while appending.
 
 use super::meta::Meta;
@@ -45,7 +45,7 @@ const RECORD_BYTES: usize = 16 << 10;
 /// The last change may cross `RECORD_BYTES`: three texts and some numbers. Longer records are damage.
 const PAYLOAD_MAX: usize = RECORD_BYTES + 3 * TEXT_MAX + 64;
 
-/// What a compaction writes, and copies, at once.
+/// Bytes that a compaction writes, or copies, at once.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// Damage beyond this many places is counted, not listed.
@@ -59,7 +59,7 @@ pub enum Change<'a> {
         number: u32,
         name: &'a str,
     },
-    /// A series; also that one sleeps no more.
+    /// The definition of a series, which is awake from here on.
     Define {
         id: SeriesId,
         endpoint: u32,
@@ -68,7 +68,7 @@ pub enum Change<'a> {
         tags: Tags<'a>,
         meta: Meta,
     },
-    /// Its type or step changed.
+    /// Another type or step of a series.
     Meta {
         id: SeriesId,
         meta: Meta,
@@ -76,7 +76,7 @@ pub enum Change<'a> {
     Remove {
         id: SeriesId,
     },
-    /// Its name is in a cold run from here on.
+    /// A series leaves memory: from here on its name is in a cold run.
     Sleep {
         id: SeriesId,
     },
@@ -103,11 +103,11 @@ pub struct SeriesFile {
     torn: bool,
     /// A compaction took the file's name, but a power cut may still bring the old file back.
     name_unsynced: bool,
-    /// What was appended since a compaction began its last step.
+    /// Bytes appended since a compaction began its last step.
     recent: Option<Vec<u8>>,
 }
 
-/// What must be synced so that all changes are durable: without holding whatever guards the series file.
+/// The files to sync so that all changes are durable, without holding whatever guards the series file.
 pub struct Unsynced {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
@@ -125,7 +125,7 @@ impl Unsynced {
     }
 }
 
-/// What reading the file found besides changes.
+/// Findings of reading the file, besides the changes.
 #[derive(Default)]
 pub struct Replay {
     pub torn_bytes_cut: u64,
@@ -247,7 +247,7 @@ impl SeriesFile {
         self.len
     }
 
-    /// What makes all changes so far durable.
+    /// The files to sync so that all changes so far are durable.
     pub fn unsynced(&self) -> Unsynced {
         let dir = self.name_unsynced.then(|| self.dir.clone());
         Unsynced { file: self.file.clone(), path: self.path.clone(), dir }
@@ -258,20 +258,20 @@ impl SeriesFile {
         self.name_unsynced = false;
     }
 
-    /// Begins the last step of a compaction: remembers what is appended until `unwatch`. Until a compaction took the file's place,
-    /// or was given up, nobody may be told that a change appended from now on is durable.
+    /// Begins the last step of a compaction: remembers what is appended until `unwatch`. Until a compaction took the
+    /// file's place, or was given up, nobody may be told that a change appended from now on is durable.
     pub fn watch(&mut self) -> Journal {
         self.recent = Some(Vec::new());
         Journal { file: self.file.clone(), path: self.path.clone(), len: self.len }
     }
 
-    /// What was appended since `watch`.
+    /// Ends what `watch` began; returns the bytes appended since.
     pub fn unwatch(&mut self) -> Vec<u8> {
         self.recent.take().unwrap_or_default()
     }
 
-    /// Puts a compaction that has caught up in the file's place; `recent` is what was appended since. Writes, and renames, but
-    /// waits for no disk. On an error the file is as it was.
+    /// Puts a compaction that has caught up in the file's place; `recent` is what was appended since. Writes, and
+    /// renames, but waits for no disk. On an error the file is as it was.
     pub fn switch_to(&mut self, compaction: Compaction, recent: &[u8]) -> Result<()> {
         let Compaction { file, temp, written, .. } = &compaction;
         file.write_at(recent, *written).map_err(Error::disk("write", temp))?;
@@ -330,7 +330,7 @@ impl Compaction {
         Ok(Compaction { disk: disk.clone(), file, temp, since: 0, written: 0, buffer: MAGIC.to_vec() })
     }
 
-    /// What is added must be read from the state after this call.
+    /// Notes where the journal ends now: what is added must be read from the state after this call.
     pub fn follow(&mut self, journal: &SeriesFile) {
         self.since = journal.len;
     }
@@ -348,15 +348,15 @@ impl Compaction {
         Ok(())
     }
 
-    /// Makes durable what was added, so that the last step waits for the journal's last changes only. To be called without
-    /// holding what guards the series file.
+    /// Makes durable what was added, so that the last step waits for the journal's last changes only. To be called
+    /// without holding what guards the series file.
     pub fn settle(&mut self) -> Result<()> {
         self.write_out()?;
         self.file.sync().map_err(Error::disk("sync", &self.temp))
     }
 
-    /// Copies what the journal got since `follow`, and makes it durable. To be called without holding what guards the series
-    /// file.
+    /// Copies what the journal got since `follow`, and makes it durable. To be called without holding what guards the
+    /// series file.
     pub fn catch_up(&mut self, journal: &Journal) -> Result<()> {
         let mut at = self.since;
         while at < journal.len {

@@ -18,7 +18,7 @@ const HEIGHT_MAX: u32 = 64;
 const SEQUENCE_MAX: u64 = u32::MAX as u64;
 
 pub struct Footer {
-    /// Where it begins.
+    /// Offset in the file at which the footer begins.
     pub at: u64,
     pub first_sequence: u64,
     pub sequence: u64,

@@ -1,7 +1,8 @@
 //! Run: an immutable sorted file of names on disk: finding one, and visiting them in order.
 //!
-//! Invariants: no byte is trusted before its checksum, and none after it to make sense; the file stays open, so that a run can
-//! be read to the end while its file is replaced or removed; a visit skips damage, visits the rest, and tells of it.
+//! Invariants: no byte is trusted before its checksum, and none after it to make sense; the file stays open, so that a
+//! run can be read to the end while its file is replaced or removed; a visit skips damage, visits the rest, and tells
+//! of it.
 //! Memory: one page, some 4 KiB and 52 KiB at most; reading takes a page per level, or a window of 64 KiB.
 
 use super::footer::{self, FOOTER_BYTES, MAGIC};
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use stdx::{Disk, DiskFile};
 
-/// What a run holds of a series besides its name.
+/// The entry of a series in a run, besides its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColdFound {
     pub id: SeriesId,
@@ -74,7 +75,7 @@ pub struct Run {
     pub newest_max: u32,
     series: Root,
     endpoints: Root,
-    /// Where the pages of endpoints begin.
+    /// Offset at which the pages of endpoints begin.
     pub endpoints_at: u64,
     footer_at: u64,
     /// The page at `series`.
@@ -106,7 +107,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that an open run holds.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Run>() + self.root_page.len()
     }
@@ -130,8 +131,8 @@ impl Run {
         Ok(None)
     }
 
-    /// Visits the endpoints whose names are `from` or after it, in their order, without reading series. Visits all that can
-    /// be read, then answers an error if something could not.
+    /// Visits the endpoints whose names are `from` or after it, in their order, without reading series. Visits all that
+    /// can be read, then answers an error if something could not.
     pub fn endpoints(&self, from: &str, visit: &mut dyn FnMut(ColdEndpoint<'_>) -> ControlFlow<()>) -> Result<()> {
         let mut leaves = self.leaves_from(self.endpoints, from.as_bytes(), Kind::Endpoint)?;
         while leaves.next()? {
