@@ -1,10 +1,11 @@
 //! Distinct: about how many different values were seen, in 256 bytes, however many they are.
 //!
-//! Why: whose values explode is told by how many different ones there are, and keeping them would be the explosion itself.
-//! How: HyperLogLog. A hash chooses one of 256 registers, which keeps the longest run of leading zeros that the rest of a hash
-//! had; where many registers are empty, their number says it better.
-//! Invariants: nothing is allocated; the same value counts once; the error is some 7 % (1.04 / √256). The caller hashes: with
-//! a seed of its own, else a sender could choose values that count for more.
+//! Why: whose values explode is told by how many different ones there are, and keeping them would be the explosion
+//! itself.
+//! How: HyperLogLog. A hash chooses one of 256 registers, which keeps the longest run of leading zeros that the rest of
+//! a hash had; where many registers are empty, their number says it better.
+//! Invariants: nothing is allocated; the same value counts once; the error is some 7 % (1.04 / √256). The caller
+//! hashes: with a seed of its own, else a sender could choose values that count for more.
 
 const REGISTERS: usize = 256;
 const INDEX_BITS: u32 = REGISTERS.trailing_zeros();

@@ -1,9 +1,9 @@
 //! Fake disk: files in memory that lose, after a power cut, what was not synced; that run full; that die mid-write.
 //!
 //! Why: crash safety is a claim about every write position, and only a disk that stops at each of them can check it.
-//! How: every file keeps what was synced, what a reader sees now, and the writes between the two. A power cut keeps each
-//! of those writes whole, in part, or not at all, by chance; names in a directory likewise until the directory is synced.
-//! A killed process (as opposed to a cut) loses nothing that was written.
+//! How: every file keeps what was synced, what a reader sees now, and the writes between the two. A power cut keeps
+//! each of those writes whole, in part, or not at all, by chance; names in a directory likewise until the directory is
+//! synced. A killed process (as opposed to a cut) loses nothing that was written.
 //! Invariants: deterministic for a given seed; after the cut everything fails until `restart_after_power_cut`.
 
 use crate::disk::{Disk, DiskFile};
@@ -55,8 +55,8 @@ impl FakeDisk {
         self.state().room = room;
     }
 
-    /// Makes syncs fail while set; what they were to make durable is lost to the disk for good though readers still see it:
-    /// so do the caches of operating systems, and a later sync that succeeds says nothing about it.
+    /// Makes syncs fail while set; what they were to make durable is lost to the disk for good though readers still see
+    /// it: so do the caches of operating systems, and a later sync that succeeds says nothing about it.
     pub fn set_sync_fails(&self, fails: bool) {
         self.state().sync_fails = fails;
     }

@@ -1,13 +1,14 @@
 //! Interner: each distinct text once, named by a small `u32`, for as long as somebody holds it.
 //!
-//! Why: a fleet repeats the same metrics and tags on every host; held once they cost a number where they are used. Short-lived
-//! containers bring texts that never come again, so texts are counted and go with their last holder.
-//! How: texts lie in one `String`; a span per id says where, and how often it is held; an open-addressing table of ids finds
-//! them by hash. A released text leaves dead bytes behind; when they are more than half, the living ones are copied together.
-//! Invariants: an id means the same text from its first `acquire` to its last `release`, and is given anew afterwards; the hash
-//! seed is random per process, so that a sender cannot choose colliding texts.
-//! Memory: the text (twice at most, while half of the bytes are dead) + 12 bytes (span) + 6 to 11 bytes (hash slot), by the most
-//! texts held at once since the last compaction; shown by `memory_bytes`, bounded by `BYTES_MAX`.
+//! Why: a fleet repeats the same metrics and tags on every host; held once they cost a number where they are used.
+//! Short-lived containers bring texts that never come again, so texts are counted and go with their last holder.
+//! How: texts lie in one `String`; a span per id says where, and how often it is held; an open-addressing table of ids
+//! finds them by hash. A released text leaves dead bytes behind; when they are more than half, the living ones are
+//! copied together.
+//! Invariants: an id means the same text from its first `acquire` to its last `release`, and is given anew afterwards;
+//! the hash seed is random per process, so that a sender cannot choose colliding texts.
+//! Memory: the text (twice at most, while half of the bytes are dead) + 12 bytes (span) + 6 to 11 bytes (hash slot), by
+//! the most texts held at once since the last compaction; shown by `memory_bytes`, bounded by `BYTES_MAX`.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -88,7 +89,8 @@ impl Interner {
         Ok(())
     }
 
-    /// Gives back what one `acquire` or `hold` of this id took. True when it was the last holder: the id means nothing any more.
+    /// Gives back what one `acquire` or `hold` of this id took. True when it was the last holder: the id means nothing
+    /// any more.
     pub fn release(&mut self, id: u32) -> bool {
         let span = &mut self.spans[id as usize];
         debug_assert!(span.holders > 0, "released more often than acquired");

@@ -1,14 +1,14 @@
 //! Ledger: who holds how much memory, and how much each may hold at most.
 //!
-//! Why: "2 GB resident" is no answer. A process whose memory has owners can say which of them grew, and what is left over
-//! when all of them have spoken is a figure of its own, to be kept small.
-//! How: an owner whose memory comes and goes by events keeps an [`Account`], an atomic number. One that can say at any time
-//! what it holds registers a source, which is asked when somebody looks and costs nothing otherwise.
-//! What a line counts is what was taken from the allocator, capacity × size and not length; what the allocator adds to it by
-//! rounding up is the allocator's own line, not the owner's.
-//! Invariants: names are fixed texts, one line each (asserted in debug builds); an account never goes below zero, so a mistake
-//! in one owner cannot make the sum of the others wrong; sources are asked one after the other without a lock of the ledger
-//! that an account would need.
+//! Why: "2 GB resident" is no answer. A process whose memory has owners can say which of them grew, and what is left
+//! over when all of them have spoken is a figure of its own, to be kept small.
+//! How: an owner whose memory comes and goes by events keeps an [`Account`], an atomic number. One that can say at any
+//! time what it holds registers a source, which is asked when somebody looks and costs nothing otherwise.
+//! What a line counts is what was taken from the allocator, capacity × size and not length; what the allocator adds to
+//! it by rounding up is the allocator's own line, not the owner's.
+//! Invariants: names are fixed texts, one line each (asserted in debug builds); an account never goes below zero, so a
+//! mistake in one owner cannot make the sum of the others wrong; sources are asked one after the other without a lock
+//! of the ledger that an account would need.
 //! Memory: some 50 bytes per owner.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -23,14 +23,14 @@ pub struct Options {
     pub shard_count: usize,
     /// Seconds that the judge looks back in memory.
     pub hot_window_s: i64,
-    /// Points at most this much older than their series' newest are worked into the hot chunk; older ones wait in a side
-    /// table for the next flush. Both are found by queries at once.
+    /// Points at most this much older than their series' newest are worked into the hot chunk; older ones wait in a
+    /// side table for the next flush. Both are found by queries at once.
     pub late_window_s: i64,
     pub flush_interval_s: i64,
     /// Unflushed bytes in memory that trigger an early flush.
     pub flush_bytes: usize,
-    /// Bytes of log that trigger an early flush, so that disk and replay are bounded also where points take no memory (series
-    /// that never change) or where no process lives for a whole `flush_interval_s`.
+    /// Bytes of log that trigger an early flush, so that disk and replay are bounded also where points take no memory
+    /// (series that never change) or where no process lives for a whole `flush_interval_s`.
     pub log_bytes: u64,
     pub segment_bytes: u64,
     /// Points older than this are refused, blocks older than this are removed.
@@ -40,8 +40,8 @@ pub struct Options {
     /// Seconds that roll-ups of an hour are kept; 0: none are made.
     pub retention_1h_s: i64,
     pub fsync: Fsync,
-    /// A series that has had no point for so long leaves memory; it is still found and read, and wakes with its next point.
-    /// 0 keeps all.
+    /// A series that has had no point for so long leaves memory; it is still found and read, and wakes with its next
+    /// point. 0 keeps all.
     pub silent_s: i64,
     /// Series in memory.
     pub series_max: u32,

@@ -1,12 +1,12 @@
 //! Block: an immutable file with points, or with the roll-ups of points, of many series within one or some UTC days.
 //!
 //! Why: deleting old points must be dropping files, and a query for a series must cost a few small reads, not a scan.
-//! How: chunks of up to 256 series, then an index page for them, and so on in ascending series id; a directory of the pages
-//! and a footer at the end. Written to a temporary name, synced, renamed. docs/format/block.md draws the bytes. What a file
-//! stands for is in its [`Label`]; which files count is `catalog.rs`'s to say.
-//! Invariants: the writer holds one page and the directory, never the file; a reader trusts no byte before its checksum; a
-//! file without a sound footer is not a block; points of a series ascend strictly within a block; a chunk with points is of
-//! one day.
+//! How: chunks of up to 256 series, then an index page for them, and so on in ascending series id; a directory of the
+//! pages and a footer at the end. Written to a temporary name, synced, renamed. docs/format/block.md draws the bytes.
+//! What a file stands for is in its [`Label`]; which files count is `catalog.rs`'s to say.
+//! Invariants: the writer holds one page and the directory, never the file; a reader trusts no byte before its
+//! checksum; a file without a sound footer is not a block; points of a series ascend strictly within a block; a chunk
+//! with points is of one day.
 //! Memory: some 200 bytes per file, 4 per 16,384 series in it, and its directory if that is small (up to 4 KiB).
 
 use super::label::{Kind, Label, SUFFIX};
@@ -22,8 +22,8 @@ const DAMAGED_SUFFIX: &str = ".damaged";
 
 pub const PAGE_ENTRIES: usize = 256;
 pub const DIRECTORY_ENTRY_BYTES: usize = 24;
-/// Pages whose directory entries share a checksum: what a lookup reads of the directory is 1.5 KiB however many series there
-/// are.
+/// Pages whose directory entries share a checksum: what a lookup reads of the directory is 1.5 KiB however many series
+/// there are.
 pub const SECTION_PAGES: usize = 64;
 pub const SECTION_BYTES: usize = SECTION_PAGES * DIRECTORY_ENTRY_BYTES + 4;
 const FOOTER_BYTES: usize = 92;
@@ -44,7 +44,8 @@ pub struct Block {
     pub directory: Directory,
 }
 
-/// A directory of no more bytes than this (of some 40,000 series) stays in memory: cold, that saves a third of the reads.
+/// A directory of no more bytes than this (of some 40,000 series) stays in memory: cold, that saves a third of the
+/// reads.
 pub const DIRECTORY_KEPT_BYTES: usize = 4096;
 
 /// The directory's place, and the first series of each of its sections.

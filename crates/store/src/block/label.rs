@@ -1,7 +1,7 @@
 //! Label: what a block stands for: points or roll-ups, of which days, made of which flushes.
 //!
-//! Invariants: of two blocks the labels alone say whether one is of no use beside the other, so that a merge whose end a crash
-//! cut off is completed at the next start.
+//! Invariants: of two blocks the labels alone say whether one is of no use beside the other, so that a merge whose end
+//! a crash cut off is completed at the next start.
 
 use crate::options::Options;
 
@@ -67,11 +67,12 @@ pub struct Label {
     pub days: u16,
     /// The block's own number; grows with each block written.
     pub number: u64,
-    /// The numbers of the flushed blocks that it is made of, from the first to the last. Of points with equal times the one
-    /// from the lower number counts.
+    /// The numbers of the flushed blocks that it is made of, from the first to the last. Of points with equal times the
+    /// one from the lower number counts.
     pub first_flush: u64,
     pub last_flush: u64,
-    /// For roll-ups of a day: the last flushed block of the day before that they know, which the rate across midnight needs.
+    /// For roll-ups of a day: the last flushed block of the day before that they know, which the rate across midnight
+    /// needs.
     pub last_flush_before: u64,
 }
 

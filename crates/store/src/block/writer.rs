@@ -1,6 +1,7 @@
 //! Writer: one block on its way to the disk; series come in ascending order.
 //!
-//! Invariants: what was begun under the temporary name is complete and synced under its real one after `finish`, or gone.
+//! Invariants: what was begun under the temporary name is complete and synced under its real one after `finish`, or
+//! gone.
 //! Memory: the buffer (64 KiB and a chunk), one page, 24 bytes per 256 series.
 
 use super::coding::{self, Scratch};
@@ -99,8 +100,8 @@ impl Writer {
         self.series_count == 0
     }
 
-    /// Adds the points of a series, strictly ascending and at least one, all of the block's day. A block that was merged is
-    /// worth the time that a dense coding takes.
+    /// Adds the points of a series, strictly ascending and at least one, all of the block's day. A block that was
+    /// merged is worth the time that a dense coding takes.
     pub fn add(&mut self, series: SeriesId, meta: Meta, points: &[(u32, f64)]) -> Result<()> {
         let start = self.begin_chunk(series.0);
         let dense = self.label.level > 0;

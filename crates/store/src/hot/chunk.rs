@@ -1,13 +1,14 @@
 //! Chunk: points of one series, coded so that they are read from the newest to the oldest.
 //!
-//! Why: the judge asks for the newest few points at every point, so the newest must be cheap; most series of a host never
-//! change, so a repeated value must cost nothing; and old points must fall off without re-coding the rest.
+//! Why: the judge asks for the newest few points at every point, so the newest must be cheap; most series of a host
+//! never change, so a repeated value must cost nothing; and old points must fall off without re-coding the rest.
 //! How: the newest point stands uncoded in a [`Cursor`], with the count of points before it that have the same value at
-//! regular steps (the run). Each record says how to get from a point to the one *before* it; its tag is its *last* byte.
-//! Appending writes a record behind the others; reading walks back. docs/format/chunk.md draws it.
+//! regular steps (the run). Each record says how to get from a point to the one *before* it; its tag is its *last*
+//! byte. Appending writes a record behind the others; reading walks back. docs/format/chunk.md draws it.
 //! A value is coded, whichever is shorter, as: the same; a difference of whole numbers; a difference of decimals (up to
-//! three places); a ratio of small whole numbers times 100 (Open-Falcon's agent sends `ticks * (100 / total)` unrounded: 8
-//! bytes as XOR, 3 as ratio); else XOR without its zero bytes. Every form is checked to give the same bits back.
+//! three places); a ratio of small whole numbers times 100 (Open-Falcon's agent sends `ticks * (100 / total)`
+//! unrounded: 8 bytes as XOR, 3 as ratio); else XOR without its zero bytes. Every form is checked to give the same bits
+//! back.
 //! Invariants: exact for every f64; a record is at most [`RECORD_MAX`] bytes; decoding hostile bytes ends in `None`, it
 //! never panics; nothing is allocated.
 
@@ -129,8 +130,8 @@ impl Cursor {
         true
     }
 
-    /// Applies the last record of `bytes`, whose tag is not `PAD`. Returns its length and whether the cursor now stands on
-    /// an older point; `None` when the bytes are no record.
+    /// Applies the last record of `bytes`, whose tag is not `PAD`. Returns its length and whether the cursor now stands
+    /// on an older point; `None` when the bytes are no record.
     #[inline]
     pub fn back(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
         let (tag, rest) = bytes.split_last()?;

@@ -30,8 +30,8 @@ impl Geometry {
     }
 }
 
-/// Somebody who is shown each point that became the newest of its series, with the shard's lock held: be quick, and do not
-/// call the store. Locks that an observer takes have ranks between [`crate::locks::SHARD`] and the innermost.
+/// Somebody who is shown each point that became the newest of its series, with the shard's lock held: be quick, and do
+/// not call the store. Locks that an observer takes have ranks between [`crate::locks::SHARD`] and the innermost.
 pub trait Observer {
     fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, window: &ShardView<'_>);
 }

@@ -1,9 +1,9 @@
 //! Asleep: what is asked about series that are not in the table, answered from cold runs.
 //!
-//! How: runs are asked from the newest to the oldest, and of a name the first answer counts. What was removed is not there, and
-//! what is in the table counts as awake, whatever a run says. How series get into runs is in `sleep.rs`.
-//! Invariants: damage costs the names in the damaged page, is counted, and hides no other; no lock is held while a disk is
-//! read, and none may be held by those who call.
+//! How: runs are asked from the newest to the oldest, and of a name the first answer counts. What was removed is not
+//! there, and what is in the table counts as awake, whatever a run says. How series get into runs is in `sleep.rs`.
+//! Invariants: damage costs the names in the damaged page, is counted, and hides no other; no lock is held while a disk
+//! is read, and none may be held by those who call.
 //! Memory: a window of 64 KiB while a run is read in order; a bit per endpoint number in a search.
 
 use super::bits::Bits;
@@ -141,7 +141,8 @@ impl Parts {
         })
     }
 
-    /// Visits the sleeping series of an endpoint; one that is in several runs once for each, as the newest knows it first.
+    /// Visits the sleeping series of an endpoint; one that is in several runs once for each, as the newest knows it
+    /// first.
     pub(crate) fn for_each_asleep(&self, endpoint: &str, each: &mut dyn FnMut(&ColdSeries<'_>)) -> Result<()> {
         self.for_each_asleep_from(endpoint, &mut |series| {
             if series.key.endpoint != endpoint {
@@ -152,7 +153,8 @@ impl Parts {
         })
     }
 
-    /// Visits the sleeping series of an endpoint, or of all; some more than once. For all, it reads all runs from end to end.
+    /// Visits the sleeping series of an endpoint, or of all; some more than once. For all, it reads all runs from end
+    /// to end.
     pub fn for_each_sleeping_series(
         &self,
         endpoint: Option<&str>,

@@ -1,8 +1,8 @@
 //! Memory: what the store holds now, by owner, for the ledger of whoever runs it.
 //!
-//! How: what lasts is asked when somebody looks, from capacities that its owners know: a few instructions per 256 series,
-//! each shard's lock held for its own share only. What comes and goes with a piece of work (a flush, a merge, reading) is
-//! counted while that runs, in [`crate::tallies::Accounts`].
+//! How: what lasts is asked when somebody looks, from capacities that its owners know: a few instructions per 256
+//! series, each shard's lock held for its own share only. What comes and goes with a piece of work (a flush, a merge,
+//! reading) is counted while that runs, in [`crate::tallies::Accounts`].
 //! Invariants: a byte is in one field only.
 
 use crate::parts::Parts;

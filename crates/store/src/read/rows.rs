@@ -1,7 +1,7 @@
 //! Rows: Open-Falcon's grid: which rows a query has, and what becomes of points and buckets in them.
 //!
-//! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next one
-//! begins.
+//! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next
+//! one begins.
 //! Compat: docs/open-falcon/graph.md §5: rows of 1, 5, 20, 180 or 720 steps, as the original's archives would answer.
 //! Memory: the rows.
 
@@ -93,7 +93,8 @@ pub fn row_times(query: &Query, row_step: i64, step: u32) -> Vec<i64> {
     times
 }
 
-/// The rows being made. The one at `t` is made of what ends in (t - row_step, t], or after the row before if that is nearer.
+/// The rows being made. The one at `t` is made of what ends in (t - row_step, t], or after the row before if that is
+/// nearer.
 pub struct Rows<'a> {
     times: &'a [i64],
     row_step: i64,

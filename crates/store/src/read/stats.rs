@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Stats {
     /// Series that are awake, that is, in memory.
     pub series: usize,
-    /// Names in cold runs; one that slept several times may count more than once until runs are merged, and one that woke up or
-    /// was removed still counts till then.
+    /// Names in cold runs; one that slept several times may count more than once until runs are merged, and one that
+    /// woke up or was removed still counts till then.
     pub series_asleep: u64,
     /// Endpoints in cold runs, counted as `series_asleep` is.
     pub endpoints_asleep: u64,

@@ -5,15 +5,15 @@
 //! series in memory, not all that ever were.
 //! How: each call of `append` is one write of checksummed records (`record.rs`), made before the first log record that
 //! uses the id. A record is complete in itself: the first definition in it names the endpoint, so damage costs the
-//! definitions in the damaged record and no other. A compaction writes the present state to `series.tmp` while appending
-//! goes on, then what was appended since, and syncs it. What was appended during that last sync was remembered: it is one
-//! more write, and the new file takes the old one's name. Nobody who appends waits for a disk meanwhile; who wants changes to
-//! be durable waits for the whole last step.
+//! definitions in the damaged record and no other. A compaction writes the present state to `series.tmp` while
+//! appending goes on, then what was appended since, and syncs it. What was appended during that last sync was
+//! remembered: it is one more write, and the new file takes the old one's name. Nobody who appends waits for a disk
+//! meanwhile; who wants changes to be durable waits for the whole last step.
 //! docs/format/series.md draws the bytes.
 //! Invariants: an append that failed leaves nothing; a definition that could not be written was never given an id that
 //! anybody saw. Whoever replays must bear that a change is told again, or tells of a state older than what it knows: a
-//! page of a compaction may be younger than the journal behind it. So removed stays removed; a change or the sleep of an
-//! id that is unknown is fine.
+//! page of a compaction may be younger than the journal behind it. So removed stays removed; a change or the sleep of
+//! an id that is unknown is fine.
 //! Memory: a window of 64 KiB while replaying; the records of one call while appending.
 
 use super::meta::Meta;
@@ -258,8 +258,8 @@ impl SeriesFile {
         self.name_unsynced = false;
     }
 
-    /// Begins the last step of a compaction: remembers what is appended until `unwatch`. Until a compaction took the file's place,
-    /// or was given up, nobody may be told that a change appended from now on is durable.
+    /// Begins the last step of a compaction: remembers what is appended until `unwatch`. Until a compaction took the
+    /// file's place, or was given up, nobody may be told that a change appended from now on is durable.
     pub fn watch(&mut self) -> Journal {
         self.recent = Some(Vec::new());
         Journal { file: self.file.clone(), path: self.path.clone(), len: self.len }
@@ -270,8 +270,8 @@ impl SeriesFile {
         self.recent.take().unwrap_or_default()
     }
 
-    /// Puts a compaction that has caught up in the file's place; `recent` is what was appended since. Writes, and renames, but
-    /// waits for no disk. On an error the file is as it was.
+    /// Puts a compaction that has caught up in the file's place; `recent` is what was appended since. Writes, and
+    /// renames, but waits for no disk. On an error the file is as it was.
     pub fn switch_to(&mut self, compaction: Compaction, recent: &[u8]) -> Result<()> {
         let Compaction { file, temp, written, .. } = &compaction;
         file.write_at(recent, *written).map_err(Error::disk("write", temp))?;
@@ -348,15 +348,15 @@ impl Compaction {
         Ok(())
     }
 
-    /// Makes durable what was added, so that the last step waits for the journal's last changes only. To be called without
-    /// holding what guards the series file.
+    /// Makes durable what was added, so that the last step waits for the journal's last changes only. To be called
+    /// without holding what guards the series file.
     pub fn settle(&mut self) -> Result<()> {
         self.write_out()?;
         self.file.sync().map_err(Error::disk("sync", &self.temp))
     }
 
-    /// Copies what the journal got since `follow`, and makes it durable. To be called without holding what guards the series
-    /// file.
+    /// Copies what the journal got since `follow`, and makes it durable. To be called without holding what guards the
+    /// series file.
     pub fn catch_up(&mut self, journal: &Journal) -> Result<()> {
         let mut at = self.since;
         while at < journal.len {

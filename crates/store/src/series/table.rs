@@ -2,17 +2,19 @@
 //!
 //! Why: every text of a point dies at the door; from there on a series is a `SeriesId(u32)`. Series that are removed or
 //! fall asleep leave the table, so that it costs what lives, not what ever was.
-//! How: endpoints and counters (`counters.rs`) are interned apart, because hosts share their counters. A series is a 20-byte
-//! [`Record`] in a page of 256 neighbouring ids; a hash table of ids finds it by name. Two chains through the records lead
-//! from an endpoint and from a counter to their series. A record that goes is first *dead*: not found any more, but still on
-//! its chains, which [`Table::sweep`] clears, each once for all of its dead; then its place, its texts and, with the last of
-//! its group, its page are given back.
-//! Invariants: ids are given in order from 0, and never twice to different names: blocks on disk may hold points under them;
-//! a removed id is remembered as such; endpoint numbers likewise are never given twice; only a sweep takes records off
-//! chains or empties their places, so that whoever excludes it may walk a chain in several goes.
-//! Memory: 20 (record) + 6 to 11 (hash slot) bytes per series here, plus each endpoint (20 and its text) and counter; 24 bytes
-//! per 256 ids ever given, and 32 where one of them was removed. Bounded by `series_max`; shown as `index_bytes`.
-//! Compat: endpoint ids as the API shows them are the durable endpoint numbers, from 1 on, in order of first appearance.
+//! How: endpoints and counters (`counters.rs`) are interned apart, because hosts share their counters. A series is a
+//! 20-byte [`Record`] in a page of 256 neighbouring ids; a hash table of ids finds it by name. Two chains through the
+//! records lead from an endpoint and from a counter to their series. A record that goes is first *dead*: not found any
+//! more, but still on its chains, which [`Table::sweep`] clears, each once for all of its dead; then its place, its
+//! texts and, with the last of its group, its page are given back.
+//! Invariants: ids are given in order from 0, and never twice to different names: blocks on disk may hold points under
+//! them; a removed id is remembered as such; endpoint numbers likewise are never given twice; only a sweep takes
+//! records off chains or empties their places, so that whoever excludes it may walk a chain in several goes.
+//! Memory: 20 (record) + 6 to 11 (hash slot) bytes per series here, plus each endpoint (20 and its text) and counter;
+//! 24 bytes per 256 ids ever given, and 32 where one of them was removed. Bounded by `series_max`; shown as
+//! `index_bytes`.
+//! Compat: endpoint ids as the API shows them are the durable endpoint numbers, from 1 on, in order of first
+//! appearance.
 
 use super::counters::{Counters, full};
 use super::meta::{Found, Meta, NONE};

@@ -1,11 +1,13 @@
-//! Append: how a point goes: the log first, then the hot chunks, one lock per shard and batch, and the observer sees it there.
+//! Append: how a point goes: the log first, then the hot chunks, one lock per shard and batch, and the observer sees it
+//! there.
 //!
-//! How: a batch that the disk refuses is applied all the same and answered with the error: nobody is told that it is kept, but
-//! alarms go on, and sent again it meets duplicates in memory and gets its place in the log. Past [`UNFLUSHED_FACTOR`] times
-//! `flush_bytes` of points that no disk takes it is not applied, for memory has an end. How a flush keeps that whole is in
+//! How: a batch that the disk refuses is applied all the same and answered with the error: nobody is told that it is
+//! kept, but alarms go on, and sent again it meets duplicates in memory and gets its place in the log. Past
+//! [`UNFLUSHED_FACTOR`] times `flush_bytes` of points that no disk takes it is not applied, for memory has an end. How
+//! a flush keeps that whole is in
 //! `flush.rs`.
-//! Under `Fsync::Always` the names that a batch may use are made durable before the gate is entered, and the batch itself after
-//! it was left, so nobody waits for the disk with a lock that others want.
+//! Under `Fsync::Always` the names that a batch may use are made durable before the gate is entered, and the batch
+//! itself after it was left, so nobody waits for the disk with a lock that others want.
 //! Invariants: nothing is allocated per point; an answer without error is in the log, and durable as the policy says.
 
 use crate::error::Result;
@@ -20,8 +22,8 @@ use std::sync::atomic::Ordering::Relaxed;
 /// next flush in any case, one for the fault.
 const UNFLUSHED_FACTOR: usize = 2;
 
-/// Samples whose buffers an append leaves for the next one; an agent sends some hundred at once. A sample is 25 bytes in the
-/// log at most.
+/// Samples whose buffers an append leaves for the next one; an agent sends some hundred at once. A sample is 25 bytes
+/// in the log at most.
 const SAMPLES_KEPT: usize = 4096;
 
 /// The samples of a batch, counted by what became of them. `stored` includes `late`.
@@ -39,8 +41,8 @@ pub struct Appended {
 }
 
 impl Parts {
-    /// Logs and applies a batch. On an error it is not kept, though memory and the observer have had it unless memory is
-    /// full of what the disk refused (`Stats::unjudged`); send it again. Ids are from `finder` or `create`.
+    /// Logs and applies a batch. On an error it is not kept, though memory and the observer have had it unless memory
+    /// is full of what the disk refused (`Stats::unjudged`); send it again. Ids are from `finder` or `create`.
     pub fn append(&self, samples: &[Sample], now: i64, observer: &mut impl Observer) -> Result<Appended> {
         let mut scratch = self.scratch.lock().pop().unwrap_or_default();
         let mut appended = Appended::default();
@@ -111,9 +113,9 @@ impl Parts {
         logged
     }
 
-    /// Does what a batch needs of the disk before the gate is entered: where the log's segment is full, another is made ready;
-    /// under `Fsync::Always` the meaning of the batch's ids becomes durable, and a disk that failed must have come back before
-    /// more is applied than memory may hold for it.
+    /// Does what a batch needs of the disk before the gate is entered: where the log's segment is full, another is made
+    /// ready; under `Fsync::Always` the meaning of the batch's ids becomes durable, and a disk that failed must have
+    /// come back before more is applied than memory may hold for it.
     fn prepare_log(&self) -> Result<()> {
         if self.options.fsync == Fsync::Always {
             self.sync_names()?;

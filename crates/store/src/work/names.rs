@@ -1,12 +1,13 @@
 //! Names: giving ids to series, finding those that are awake, changing and removing them.
 //!
-//! How: the table knows the series that are awake; of the others cold runs do (`sleep.rs`). A series that is not in the table
-//! is looked for there before it gets a new id, so that its history goes on. Runs are files and are read without a lock; under
-//! the lock of names the look counts only if the list of runs is still the same, else there is another. A list changes when a
-//! run was written and synced, so a second look is rare, and each one has a run's worth of work as its price.
-//! Every change is in the series file before it is in the table, and durable before the log that uses its id (`sync_names`).
-//! Invariants: an id that was handed out is in the series file; ids and endpoint numbers are never given twice; a removed id
-//! stays removed; no file is read while the lock of names is held.
+//! How: the table knows the series that are awake; of the others cold runs do (`sleep.rs`). A series that is not in the
+//! table is looked for there before it gets a new id, so that its history goes on. Runs are files and are read without
+//! a lock; under the lock of names the look counts only if the list of runs is still the same, else there is another. A
+//! list changes when a run was written and synced, so a second look is rare, and each one has a run's worth of work as
+//! its price. Every change is in the series file before it is in the table, and durable before the log that uses its id
+//! (`sync_names`).
+//! Invariants: an id that was handed out is in the series file; ids and endpoint numbers are never given twice; a
+//! removed id stays removed; no file is read while the lock of names is held.
 
 use crate::error::{Error, Result};
 use crate::parts::Parts;
@@ -24,7 +25,8 @@ const REMOVE_SLICE: usize = 1024;
 /// Dead records that are worth a sweep at once; fewer wait for the next look for silent series.
 const SWEEP_AT: usize = 4096;
 
-/// Looks up series for one decoded batch. Holds the table for reading: drop it before calling anything else of the store.
+/// Looks up series for one decoded batch. Holds the table for reading: drop it before calling anything else of the
+/// store.
 pub struct Finder<'a> {
     table: ReadGuard<'a, Table>,
     /// A batch is of one endpoint, as a rule.
@@ -56,8 +58,8 @@ impl Parts {
         Finder { table: self.table(), endpoint: Cell::new(None) }
     }
 
-    /// The id of a series, given now if it is new; one that sleeps wakes up under its old id. Its definition is written before
-    /// this returns, and as durable as the first append of it when that returns.
+    /// The id of a series, given now if it is new; one that sleeps wakes up under its old id. Its definition is written
+    /// before this returns, and as durable as the first append of it when that returns.
     pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId> {
         let meta = Meta::new(counter_type, step)?;
         check_texts(key)?;
@@ -87,8 +89,8 @@ impl Parts {
         Ok(Look { runs, asleep, endpoint })
     }
 
-    /// Whether the runs are those that were looked at. While the lock of names is held they stay so for every name that is
-    /// not in the table: a series leaves the table under that lock only, and after its run was put into the list.
+    /// Whether the runs are those that were looked at. While the lock of names is held they stay so for every name that
+    /// is not in the table: a series leaves the table under that lock only, and after its run was put into the list.
     fn is_current(&self, look: &Look) -> bool {
         Arc::ptr_eq(&look.runs, &self.runs())
     }
@@ -162,8 +164,8 @@ impl Parts {
         self.remove_many(&mut self.series_of_endpoint(endpoint)?)
     }
 
-    /// Removes series with all their points, durably; returns how many of them there were. On an error some may be removed
-    /// already, and be so durably only later.
+    /// Removes series with all their points, durably; returns how many of them there were. On an error some may be
+    /// removed already, and be so durably only later.
     pub fn remove_many(&self, ids: &mut [SeriesId]) -> Result<usize> {
         ids.sort_unstable();
         let mut removed = 0;
@@ -219,8 +221,8 @@ impl Parts {
         Ok(ids)
     }
 
-    /// Lends the names of some series, leaving out those that are gone. The table is held for reading meanwhile: name some
-    /// thousands at once, not all, and do not call the store from within.
+    /// Lends the names of some series, leaving out those that are gone. The table is held for reading meanwhile: name
+    /// some thousands at once, not all, and do not call the store from within.
     pub fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
         let table = self.table();
         for id in ids {

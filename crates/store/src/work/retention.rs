@@ -1,8 +1,8 @@
 //! Retention: dropping what is older than it is kept, by whole files.
 //!
-//! How: a block with points goes when its day is over for that long, so that no point that would still be accepted can come
-//! to a day that is gone. It waits for the roll-ups of its day, but not for ever: when they cannot be made (a full disk),
-//! dropping is what helps.
+//! How: a block with points goes when its day is over for that long, so that no point that would still be accepted can
+//! come to a day that is gone. It waits for the roll-ups of its day, but not for ever: when they cannot be made (a full
+//! disk), dropping is what helps.
 //! Invariants: see `plan::oldest_kept` for what age is counted from.
 
 use super::merge::{end_of_day, lacking, oldest_kept};

@@ -2,19 +2,20 @@
 //!
 //! Why: every container that ever lived would else cost its texts, a record and a head for ever.
 //! How, in an order that a crash may cut anywhere:
-//! 1. A look finds the series whose newest point is older than `silent_s`, against the clock or the newest data, whichever is
-//!    earlier, and whose points are all in blocks. Their names are written to a cold run and synced.
+//! 1. A look finds the series whose newest point is older than `silent_s`, against the clock or the newest data,
+//!    whichever is earlier, and whose points are all in blocks. Their names are written to a cold run and synced.
 //! 2. They become *drowsy*: batches that are decoded from now on do not find them; who creates one of them wakes it.
-//! 3. [`GRACE_S`] later, when the batches that found them before are through, those that got no point meanwhile lose their
-//!    head, the series file notes that they sleep, and they leave the table. The others stay, as if nothing had been.
+//! 3. [`GRACE_S`] later, when the batches that found them before are through, those that got no point meanwhile lose
+//!    their head, the series file notes that they sleep, and they leave the table. The others stay, as if nothing had
+//!    been.
 //!
-//! Until the note of step 3 the table has them after a restart; from then on the run does. The head goes before the note is
-//! written: so no point was ever acknowledged for a series that the file calls asleep. A batch that was on its way for longer
-//! than the grace meets an unknown id, and must be sent again.
-//! Where memory is short ([`Store::sleep_early`]) the looks are frequent, the grace is short, and what nobody needs may sleep
-//! when it has missed [`EARLY_STEPS`] points: a tag with a request's id makes series of one point each, by the thousand.
-//! A look also merges runs when there are many, drops those whose points have all expired, and writes the series file anew
-//! when most of it is dead.
+//! Until the note of step 3 the table has them after a restart; from then on the run does. The head goes before the
+//! note is written: so no point was ever acknowledged for a series that the file calls asleep. A batch that was on its
+//! way for longer than the grace meets an unknown id, and must be sent again.
+//! Where memory is short ([`Sleeper::sleep_early`]) the looks are frequent, the grace is short, and what nobody needs may
+//! sleep when it has missed [`EARLY_STEPS`] points: a tag with a request's id makes series of one point each, by the
+//! thousand. A look also merges runs when there are many, drops those whose points have all expired, and writes the
+//! series file anew when most of it is dead.
 //! Invariants: one call works at a time; the table is locked for stretches of some thousand steps only.
 //! Memory: 4 bytes per drowsy series; while a run is written, up to `SLICE` names.
 
@@ -95,8 +96,8 @@ impl Silence {
     }
 }
 
-/// Says of which series somebody needs the points in memory. Called with the shard of the series locked: it must not take
-/// that lock, nor call what takes one of the store.
+/// Says of which series somebody needs the points in memory. Called with the shard of the series locked: it must not
+/// take that lock, nor call what takes one of the store.
 pub type IsNeeded<'a> = &'a dyn Fn(SeriesId) -> bool;
 
 /// Says of every series that nobody needs it.
@@ -190,8 +191,8 @@ impl Sleeper {
 }
 
 impl Parts {
-    /// Lets go of the points in memory that are in blocks and that nobody needs, but for the last few of each series. Queries
-    /// find them on the disk.
+    /// Lets go of the points in memory that are in blocks and that nobody needs, but for the last few of each series.
+    /// Queries find them on the disk.
     pub fn trim_unneeded(&self, is_needed: IsNeeded<'_>) {
         let geometry = self.shards.geometry;
         let groups = self.table().used_groups();
@@ -307,7 +308,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Returns how many of the drowsy series sleep now. On an error those that are left stay drowsy, and are tried again.
+    /// Returns how many of the drowsy series sleep now. On an error those that are left stay drowsy, and are tried
+    /// again.
     fn fall_asleep(
         &self,
         sleeper: &mut Sleeper,
@@ -464,8 +466,8 @@ impl Parts {
         self.sync_names()
     }
 
-    /// The last step of a compaction. Nobody is told meanwhile that a name is durable: what is appended while the new file is
-    /// synced is in the old file, and will be in the new one, and is synced in neither.
+    /// The last step of a compaction. Nobody is told meanwhile that a name is durable: what is appended while the new
+    /// file is synced is in the old file, and will be in the new one, and is synced in neither.
     fn switch_series_file(&self, mut compaction: Compaction) -> Result<()> {
         let _sync = self.names_sync.lock();
         let journal = self.naming().file.watch();

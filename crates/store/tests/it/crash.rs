@@ -1,5 +1,5 @@
-//! The power goes off at every write position: what was acknowledged is there afterwards, and nothing that was never sent
-//! or that was removed.
+//! The power goes off at every write position: what was acknowledged is there afterwards, and nothing that was never
+//! sent or that was removed.
 
 use crate::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +58,8 @@ fn try_open(disk: &FakeDisk, fsync: Fsync) -> Result<Store, Error> {
     Store::open_on(Arc::new(disk.clone()), crash_options(fsync), NOW).map(|(store, _)| store)
 }
 
-/// Creates, appends, flushes, syncs, removes segments and a series, changes steps, restarts in between; ends early, with an
-/// error, when the power goes.
+/// Creates, appends, flushes, syncs, removes segments and a series, changes steps, restarts in between; ends early,
+/// with an error, when the power goes.
 fn script(disk: &FakeDisk, ledger: &mut Ledger, fsync: Fsync) -> Result<(), Error> {
     for life in 0..3 {
         let store = try_open(disk, fsync)?;
@@ -177,7 +177,8 @@ fn a_power_cut_loses_nothing_flushed_without_fsync() {
     cut_everywhere(Fsync::Never);
 }
 
-/// Appends more than three segments hold; some are made ready by a tick, one by a flush, the others by who finds them full.
+/// Appends more than three segments hold; some are made ready by a tick, one by a flush, the others by who finds them
+/// full.
 fn script_of_segments(disk: &FakeDisk, ledger: &mut Ledger, fsync: Fsync) -> Result<(), Error> {
     let store = try_open(disk, fsync)?;
     let id = store.create(key("a", "m", ""), CounterType::Gauge, 60)?;

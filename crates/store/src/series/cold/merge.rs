@@ -1,8 +1,8 @@
 //! Merge: several runs become one, so that asking for a name asks few files, and what was removed or expired goes.
 //!
-//! How: runs that follow each other are read in order and written as one that covers their sequences; of equal names the
-//! newest run's counts. Which ones: nothing until there are more than eight; then all from the first one on that is not
-//! larger than those after it together. So a name is rewritten each time the runs it is in double, about.
+//! How: runs that follow each other are read in order and written as one that covers their sequences; of equal names
+//! the newest run's counts. Which ones: nothing until there are more than eight; then all from the first one on that is
+//! not larger than those after it together. So a name is rewritten each time the runs it is in double, about.
 //! Memory: a window of 64 KiB and a page per input, a page per level for the output.
 
 use super::key;
@@ -53,9 +53,9 @@ pub struct Merged {
     pub corrupt: Vec<String>,
 }
 
-/// Makes one run of `runs`, which follow each other in order of sequence; one run alone is rewritten without what `keep` is
-/// false for. `pace` is told the bytes read since it was asked last, and may wait; when it is false the merge is given up, and
-/// the answer is `None`. The inputs stay: take the output into use, then `retire` them.
+/// Makes one run of `runs`, which follow each other in order of sequence; one run alone is rewritten without what
+/// `keep` is false for. `pace` is told the bytes read since it was asked last, and may wait; when it is false the merge
+/// is given up, and the answer is `None`. The inputs stay: take the output into use, then `retire` them.
 pub fn merge(
     disk: &dyn Disk,
     dir: &Path,
@@ -156,8 +156,8 @@ pub fn retire(disk: &dyn Disk, runs: &[Arc<Run>], successor: Option<&Run>) -> Re
 mod tests {
     use super::*;
 
-    /// Feeds runs of these sizes; returns the most runs that ever lay there after merging, and how many bytes were written
-    /// per byte that came.
+    /// Feeds runs of these sizes; returns the most runs that ever lay there after merging, and how many bytes were
+    /// written per byte that came.
     fn simulate(sizes: impl Iterator<Item = u64>) -> (usize, f64) {
         let (mut runs, mut most) = (Vec::new(), 0);
         let (mut came, mut written) = (0, 0);

@@ -19,8 +19,8 @@ pub struct Opened {
     pub corrupt: Vec<String>,
 }
 
-/// Opens all runs in `dir`. What a merge or a writer left unfinished is removed, and so are runs that another one covers; a
-/// file that is no run is reported and left where it is.
+/// Opens all runs in `dir`. What a merge or a writer left unfinished is removed, and so are runs that another one
+/// covers; a file that is no run is reported and left where it is.
 pub fn open_all(disk: &dyn Disk, dir: &Path) -> Result<Opened> {
     disk.create_dir(dir).map_err(Error::disk("create", dir))?;
     let (mut runs, mut newest, mut corrupt) = (Vec::new(), 0, Vec::new());

@@ -1,14 +1,15 @@
-//! Page: entries of a cold run in order of their keys, each written as its difference to the one before, and the filters
-//! that say which pages a key is not in. docs/format/cold.md draws the bytes.
+//! Page: entries of a cold run in order of their keys, each written as its difference to the one before, and the
+//! filters that say which pages a key is not in. docs/format/cold.md draws the bytes.
 //!
-//! Why: series of a host share most of their names and have neighbouring ids, so the difference is small: some 20 bytes for
-//! a series.
+//! Why: series of a host share most of their names and have neighbouring ids, so the difference is small: some 20 bytes
+//! for a series.
 //! Invariants: nothing here panics on hostile bytes: entries that do not ascend, or end early, are damage.
 
 use stdx::crc32;
 use stdx::varint::{push_i64, push_u64, take_i64, take_u64};
 
-/// A page ends with the entry that reaches this: about what the system reads anyway, and some 200 entries to go through.
+/// A page ends with the entry that reaches this: about what the system reads anyway, and some 200 entries to go
+/// through.
 const PAGE_BYTES: usize = 4000;
 
 /// More than any page can have: two keys of three texts of 4 KiB whose every byte is escaped, and their filters.

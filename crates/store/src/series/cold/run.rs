@@ -1,7 +1,8 @@
 //! Run: an immutable sorted file of names on disk: finding one, and visiting them in order.
 //!
-//! Invariants: no byte is trusted before its checksum, and none after it to make sense; the file stays open, so that a run can
-//! be read to the end while its file is replaced or removed; a visit skips damage, visits the rest, and tells of it.
+//! Invariants: no byte is trusted before its checksum, and none after it to make sense; the file stays open, so that a
+//! run can be read to the end while its file is replaced or removed; a visit skips damage, visits the rest, and tells
+//! of it.
 //! Memory: one page, some 4 KiB and 52 KiB at most; reading takes a page per level, or a window of 64 KiB.
 
 use super::footer::{self, FOOTER_BYTES, MAGIC};
@@ -130,8 +131,8 @@ impl Run {
         Ok(None)
     }
 
-    /// Visits the endpoints whose names are `from` or after it, in their order, without reading series. Visits all that can
-    /// be read, then answers an error if something could not.
+    /// Visits the endpoints whose names are `from` or after it, in their order, without reading series. Visits all that
+    /// can be read, then answers an error if something could not.
     pub fn endpoints(&self, from: &str, visit: &mut dyn FnMut(ColdEndpoint<'_>) -> ControlFlow<()>) -> Result<()> {
         let mut leaves = self.leaves_from(self.endpoints, from.as_bytes(), Kind::Endpoint)?;
         while leaves.next()? {

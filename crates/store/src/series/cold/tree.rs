@@ -1,7 +1,7 @@
 //! Tree: pages with branches above them, written once from sorted entries, bottom up.
 //!
-//! How: entries fill a page; a full page is written, and its place is an entry of the page one level up, under the shortest
-//! key that tells it from the page before. The page that is alone on its level at the end is the root.
+//! How: entries fill a page; a full page is written, and its place is an entry of the page one level up, under the
+//! shortest key that tells it from the page before. The page that is alone on its level at the end is the root.
 //! Memory: one page per level, of which tens of millions of entries need four.
 
 use super::output::Output;

@@ -1,7 +1,8 @@
 //! Writer: one run, from series in order to a synced file under its name; and the footer that makes it a run.
 //!
-//! How: the tree of series is streamed to a temporary file; the tree of endpoints is made by reading those series back once,
-//! so that its pages lie together and a search of endpoints reads nothing else. docs/format/cold.md draws the bytes.
+//! How: the tree of series is streamed to a temporary file; the tree of endpoints is made by reading those series back
+//! once, so that its pages lie together and a search of endpoints reads nothing else. docs/format/cold.md draws the
+//! bytes.
 //! Memory: a page per level of the tree and a write buffer of 64 KiB, whatever the run's size.
 
 use super::footer::{self, Footer, MAGIC, SUFFIX};
@@ -46,8 +47,8 @@ impl<'a> RunWriter<'a> {
         })
     }
 
-    /// Adds a series. They come in order of endpoint, metric, tags, each name once; the texts are those of a series table, so
-    /// not longer than `TEXT_MAX`.
+    /// Adds a series. They come in order of endpoint, metric, tags, each name once; the texts are those of a series
+    /// table, so not longer than `TEXT_MAX`.
     pub fn add(&mut self, series: &ColdSeries<'_>) -> Result<()> {
         crate::series::check_texts(series.key)?;
         self.key.clear();

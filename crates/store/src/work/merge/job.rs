@@ -1,7 +1,7 @@
 //! Job: a merge on its way, series by series in ascending order; and the look through a block for removed series.
 //!
-//! How: every input stands at its next series; the lowest is taken from all that have it, its points are put in order, and go
-//! to the outputs. Inputs are read in windows, so that a step is few large reads.
+//! How: every input stands at its next series; the lowest is taken from all that have it, its points are put in order,
+//! and go to the outputs. Inputs are read in windows, so that a step is few large reads.
 
 use super::plan::{INPUTS_MAX, Plan, removals};
 use crate::block::rollup::{self, Bucket, rate_gap_s};

@@ -9,10 +9,10 @@
 //! 4. a block of which an eighth of the series was removed: the same without them.
 //!
 //! `job.rs` does it, series by series, a few at each step; then its outputs replace its inputs in the catalog at once.
-//! Invariants: an input goes only after the outputs are durable; a crash at any write leaves whole files and `.tmp` ones,
-//! and what both an input and an output hold is dropped at the next start (`Label::supersedes`); of equal times the
-//! lower flush counts, as in queries; a query that began before a merge ended reads the files it began with; a damaged input
-//! costs what is damaged in it, and is kept aside.
+//! Invariants: an input goes only after the outputs are durable; a crash at any write leaves whole files and `.tmp`
+//! ones, and what both an input and an output hold is dropped at the next start (`Label::supersedes`); of equal times
+//! the lower flush counts, as in queries; a query that began before a merge ended reads the files it began with; a
+//! damaged input costs what is damaged in it, and is kept aside.
 //! Locks: `merge` is first and held for a step; nothing that appends, flushes or reads takes it.
 //! Memory: 16 inputs with a page and a window of 64 KiB (or a chunk) each, a series' points of a day, three writers.
 
@@ -147,8 +147,8 @@ impl Merger {
 }
 
 impl Parts {
-    /// Puts the outputs in the place of what they replace. False, and the outputs are gone, when retention took one of those
-    /// meanwhile.
+    /// Puts the outputs in the place of what they replace. False, and the outputs are gone, when retention took one of
+    /// those meanwhile.
     fn publish(&self, plan: &Plan, outputs: Vec<Arc<Block>>) -> bool {
         let published = self.shelf.update(|blocks| {
             let has = |block: &Arc<Block>| blocks.iter().any(|other| Arc::ptr_eq(block, other));

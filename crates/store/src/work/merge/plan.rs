@@ -1,9 +1,9 @@
 //! Plan: what to merge next. Pure but for what is remembered of days that change after they were done.
 //!
-//! A day is *closed* when it is over and the late window and a flush since then have passed; it is *done* when its points are
-//! in one block that was written after that, and the roll-ups that are wanted of it are valid. A done day that gets more
-//! points is done again when it was left alone for a flush interval, or after a day at the latest: what comes late in
-//! drops must not cause a rewrite with each drop.
+//! A day is *closed* when it is over and the late window and a flush since then have passed; it is *done* when its
+//! points are in one block that was written after that, and the roll-ups that are wanted of it are valid. A done day
+//! that gets more points is done again when it was left alone for a flush interval, or after a day at the latest: what
+//! comes late in drops must not cause a rewrite with each drop.
 
 use crate::block::{Block, Catalog, Day, FINAL, Kind, Label, ROLLUPS};
 use crate::options::Options;
@@ -112,8 +112,9 @@ impl Plan {
     }
 }
 
-/// The oldest time that is kept of a kind. Age is counted back from the newest data where the clock is ahead of it: a clock
-/// that jumps by a month for a minute must not take the history with it. A store that gets no more data keeps what it has.
+/// The oldest time that is kept of a kind. Age is counted back from the newest data where the clock is ahead of it: a
+/// clock that jumps by a month for a minute must not take the history with it. A store that gets no more data keeps
+/// what it has.
 pub fn oldest_kept(catalog: &Catalog, options: &Options, kind: Kind, now: i64) -> i64 {
     let newest = catalog.newest().map_or(now, i64::from);
     now.min(newest) - kind.kept_s(options)
