@@ -22,7 +22,7 @@ use crate::role::agent::AgentConfig;
 use crate::role::graph::index::Index;
 use crate::{clock, growth, pprof};
 use anyhow::{Context, Result, bail};
-use events::{EventQueue, Recovered};
+use events::{EventQueue, Recovery};
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -263,7 +263,7 @@ fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
 }
 
 /// With the alarms that are open.
-fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
+fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovery)> {
     let fsync = match config.graph.fsync {
         Fsync::Always => events::Fsync::Always,
         Fsync::Second => events::Fsync::EverySecond,
@@ -271,6 +271,15 @@ fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
     };
     let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), fsync, clock::now())
         .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
+    if recovered.torn_bytes_cut > 0 {
+        tracing::warn!(bytes = recovered.torn_bytes_cut, "cut off an unfinished write of events");
+    }
+    for damage in &recovered.damaged {
+        tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "events are damaged; the rest was read");
+    }
+    if recovered.unreadable > 0 {
+        tracing::error!(count = recovered.unreadable, "events are not understood: written by another version?");
+    }
     Ok((Arc::new(queue), recovered))
 }
 

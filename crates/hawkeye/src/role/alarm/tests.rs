@@ -7,7 +7,7 @@ use crate::portal::delivery::Kind;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use events::Fsync;
-use events::{Options, What};
+use events::{Entry, Options};
 use model::{Event, EventRule, Status, Strategy, Template};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -466,7 +466,10 @@ async fn a_case_is_closed_behind_the_events_of_its_alarm() {
     let site = site().await;
     site.queue.append(&[problem(0, "a"), problem(0, "b")]).expect("append");
     site.queue
-        .append_mixed(&[What::Closed(problem(0, "a").id()), What::Closed(problem(0, "unknown").id())])
+        .append_mixed(
+            &[Entry::Forget(problem(0, "a").id()), Entry::Forget(problem(0, "unknown").id())],
+            &events::Problems::default(),
+        )
         .expect("forget");
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
@@ -475,7 +478,7 @@ async fn a_case_is_closed_behind_the_events_of_its_alarm() {
     assert_eq!(site.count("event_cases WHERE closed_note = 'the rule no longer applies'").await, 1);
     // The same alarm later: what is open again stays open, and a case that has recovered needs no closing.
     site.queue.append(&[event(0, "a", Status::Problem, 2), event(0, "b", Status::Ok, 1)]).expect("append");
-    site.queue.append_mixed(&[What::Closed(problem(0, "b").id())]).expect("forget");
+    site.queue.append_mixed(&[Entry::Forget(problem(0, "b").id())], &events::Problems::default()).expect("forget");
     alarm.more = true;
     alarm.step().await;
     assert_eq!(standing(&site).await, [("a", "PROBLEM"), ("b", "OK")].map(owned));
@@ -489,7 +492,7 @@ async fn a_crash_after_a_rule_went_leaves_no_case_open() {
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
     assert_eq!(standing(&site).await, [owned(("a", "PROBLEM"))]);
-    site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
+    site.queue.append_mixed(&[Entry::Forget(problem(0, "a").id())], &events::Problems::default()).expect("forget");
     drop(alarm);
     site.queue = open_queue(&site.dir);
     assert_eq!(site.queue.stats().open_problems, 0, "the judge has nothing to restore or to close");
@@ -508,7 +511,7 @@ async fn a_closing_is_not_left_until_the_next_event() {
     while standing(&site).await.is_empty() {
         tokio::task::yield_now().await;
     }
-    site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
+    site.queue.append_mixed(&[Entry::Forget(problem(0, "a").id())], &events::Problems::default()).expect("forget");
     let closed = async {
         while standing(&site).await != [owned(("a", "OK"))] {
             tokio::task::yield_now().await;
@@ -549,6 +552,9 @@ async fn a_storm_is_stored_in_order_and_its_segments_are_deleted() {
     );
     for step in 1..=500 {
         site.queue.append(&[event(0, "a", Status::Problem, step)]).expect("append");
+        if step % 10 == 0 {
+            site.queue.tick().expect("a second later");
+        }
     }
     assert!(site.queue.stats().segments > 10);
     let (mut alarm, _) = site.alarm().await;

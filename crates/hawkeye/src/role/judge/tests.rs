@@ -9,7 +9,7 @@ use crate::net::gob::testing::exchange;
 use axum::body::Body;
 use axum::http::Request;
 use events::Fsync;
-use events::{EventQueue, What};
+use events::{Entry, EventQueue};
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -78,8 +78,8 @@ impl World {
     fn told(&self) -> Vec<String> {
         let mut out = Vec::new();
         self.queue.consumer(0).read(usize::MAX / 2, &mut out).expect("readable");
-        let text = |queued: events::Queued| match queued.what {
-            What::Event(event) => {
+        let text = |queued: events::Record| match queued.entry {
+            Entry::Event(event) => {
                 let closed = event.explanation.as_ref().map_or("", |explanation| &explanation.closed);
                 format!("{} {} {} {closed}", event.status.as_str(), event.time - NOW, event.key().counter())
                     .trim_end()
