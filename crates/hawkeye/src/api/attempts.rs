@@ -19,11 +19,11 @@ const NAMES_MAX: usize = 10_000;
 
 #[derive(Default)]
 pub struct Attempts {
-    by_name: Mutex<HashMap<String, Left>>,
+    by_name: Mutex<HashMap<String, AttemptsLeft>>,
 }
 
 #[derive(Clone, Copy)]
-struct Left {
+struct AttemptsLeft {
     count: i64,
     /// Unix seconds at which `count` was right.
     at: i64,
@@ -39,7 +39,7 @@ impl Attempts {
                 by_name.clear();
             }
         }
-        let left = by_name.entry(name.to_lowercase()).or_insert(Left { count: BURST, at: now });
+        let left = by_name.entry(name.to_lowercase()).or_insert(AttemptsLeft { count: BURST, at: now });
         *left = refill(*left, now);
         if left.count == 0 {
             return Err(left.at + REFILL_S - now);
@@ -59,23 +59,23 @@ impl Attempts {
         ledger.source(move |report| {
             let by_name = attempts.lock();
             let names: usize = by_name.keys().map(String::capacity).sum();
-            let bytes = names + by_name.capacity() * (size_of::<(String, Left)>() + 1);
+            let bytes = names + by_name.capacity() * (size_of::<(String, AttemptsLeft)>() + 1);
             report.line("logins", bytes as u64, None, Some(by_name.len() as u64));
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Left>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, AttemptsLeft>> {
         self.by_name.lock().expect("nothing inside can panic")
     }
 }
 
-fn refill(left: Left, now: i64) -> Left {
+fn refill(left: AttemptsLeft, now: i64) -> AttemptsLeft {
     // A clock that was set back gives nothing, and takes nothing.
     let periods = ((now - left.at) / REFILL_S).max(0);
     if left.count + periods >= BURST {
-        return Left { count: BURST, at: now };
+        return AttemptsLeft { count: BURST, at: now };
     }
-    Left { count: left.count + periods, at: left.at + periods * REFILL_S }
+    AttemptsLeft { count: left.count + periods, at: left.at + periods * REFILL_S }
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Foun
         let counters = request.counters.len();
         (request.hostnames[pair / counters].as_str(), request.counters[pair % counters].as_str())
     };
-    let mut answer = Answer { keep_unknown: request.step.is_some(), separator: '[', out };
+    let mut answer = HistoryList { keep_unknown: request.step.is_some(), separator: '[', out };
     let known: Vec<usize> = (0..found.len()).filter(|pair| found[*pair].is_some()).collect();
     let series: Vec<Found> = found.iter().copied().flatten().collect();
     let mut next = 0;
@@ -284,13 +284,13 @@ fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Foun
 }
 
 /// The list being written. Its functions are false when nobody reads any more.
-struct Answer<'a> {
+struct HistoryList<'a> {
     keep_unknown: bool,
     separator: char,
     out: &'a mut Pieces,
 }
 
-impl Answer<'_> {
+impl HistoryList<'_> {
     fn begin(&mut self, (endpoint, counter): (&str, &str)) {
         let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
         self.out.text.push(std::mem::replace(&mut self.separator, ','));

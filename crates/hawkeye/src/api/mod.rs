@@ -18,7 +18,7 @@ mod hostgroup;
 mod metric;
 pub mod page;
 mod pieces;
-pub mod replay;
+pub mod rehearsal;
 mod rule;
 mod session;
 mod strategy;
@@ -67,7 +67,7 @@ pub fn router(context: Context) -> Router {
         .merge(hostgroup::routes())
         .merge(template::routes())
         .merge(strategy::routes())
-        .merge(replay::routes())
+        .merge(rehearsal::routes())
         .merge(metric::routes())
         .merge(expression::routes())
         .merge(alarm::routes());

@@ -34,7 +34,7 @@ enum Piece {
 }
 
 /// The reader's side.
-struct Reading {
+struct PieceBody {
     pieces: Receiver<Piece>,
     is_over: bool,
 }
@@ -42,7 +42,7 @@ struct Reading {
 impl Pieces {
     pub fn new() -> (Pieces, Body) {
         let (sender, pieces) = channel(PIECES_AHEAD);
-        (Pieces { text: String::new(), sender: Some(sender) }, Body::new(Reading { pieces, is_over: false }))
+        (Pieces { text: String::new(), sender: Some(sender) }, Body::new(PieceBody { pieces, is_over: false }))
     }
 
     /// Sends what is there once it is a piece. False when nobody reads any more.
@@ -76,7 +76,7 @@ impl Pieces {
     }
 }
 
-impl HttpBody for Reading {
+impl HttpBody for PieceBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -9,7 +9,7 @@ use super::auth::Caller;
 use super::body::{Fields, SmallBodies, parse_int};
 use super::error::{Answer, ApiError, json, message};
 use super::page::{Page, Search};
-use super::session::{Wrong, check_password};
+use super::session::{PasswordError, check_password};
 use crate::clock;
 use crate::portal::user::{self, Profile, User};
 use crate::portal::{password, session};
@@ -105,8 +105,8 @@ async fn change_own_password(State(context): State<Context>, caller: Caller, fie
     let stored = user::with_password(&context.portal, &user.name).await?;
     let (user, stored) = stored.ok_or_else(|| ApiError::bad("record not found"))?;
     check_password(&context, &user, &old, &stored).await.map_err(|wrong| match wrong {
-        Wrong::Password => ApiError::bad("oldPassword is not match current one"),
-        Wrong::Other(error) => error,
+        PasswordError::Wrong => ApiError::bad("oldPassword is not match current one"),
+        PasswordError::Other(error) => error,
     })?;
     user::set_password(&context.portal, user.id, &password::hash(&new).await?).await?;
     // Whoever knew the old password is out.

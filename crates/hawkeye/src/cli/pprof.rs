@@ -8,8 +8,8 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub struct PprofArgs {
-    /// What to look at.
-    what: What,
+    /// ProfileKind to look at.
+    kind: ProfileKind,
     /// The server's admin address (`listen.admin`).
     #[arg(long, default_value = "127.0.0.1:6071", value_name = "ADDRESS")]
     addr: String,
@@ -22,7 +22,7 @@ pub struct PprofArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum What {
+enum ProfileKind {
     /// Memory in use.
     Heap,
     /// Memory allocated since the start.
@@ -31,25 +31,25 @@ enum What {
     Cpu,
 }
 
-impl What {
+impl ProfileKind {
     /// Name of the route, and of the file.
     fn name(self) -> &'static str {
         match self {
-            What::Heap => "heap",
-            What::Allocs => "allocs",
-            What::Cpu => "profile",
+            ProfileKind::Heap => "heap",
+            ProfileKind::Allocs => "allocs",
+            ProfileKind::Cpu => "profile",
         }
     }
 }
 
-/// What a server may take beyond the sampling itself: reading its own debug information.
+/// ProfileKind a server may take beyond the sampling itself: reading its own debug information.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn fetch(args: &PprofArgs) -> Result<()> {
-    let file = args.output.clone().unwrap_or_else(|| format!("{}.pb.gz", args.what.name()).into());
+    let file = args.output.clone().unwrap_or_else(|| format!("{}.pb.gz", args.kind.name()).into());
     let is_svg = file.extension().is_some_and(|extension| extension == "svg");
     let format = if is_svg { "&format=svg" } else { "" };
-    let url = format!("http://{}/debug/pprof/{}?seconds={}{format}", args.addr, args.what.name(), args.seconds);
+    let url = format!("http://{}/debug/pprof/{}?seconds={}{format}", args.addr, args.kind.name(), args.seconds);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bytes = runtime.block_on(get(&url, Duration::from_secs(args.seconds) + PATIENCE))?;
     std::fs::write(&file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;

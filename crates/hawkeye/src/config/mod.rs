@@ -23,7 +23,7 @@ pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
 pub use api::{ApiConfig, Viewer};
 pub use graph::{Fsync, GraphConfig};
 pub use hbs::HbsConfig;
-pub use ingest::Ingest;
+pub use ingest::IngestConfig;
 pub use judge::{JudgeConfig, Semantics};
 pub use listen::Listen;
 pub use mysql_url::MysqlUrl;
@@ -50,7 +50,7 @@ pub struct Config {
     pub log: String,
     pub listen: Listen,
     pub portal: PortalConfig,
-    pub ingest: Ingest,
+    pub ingest: IngestConfig,
     pub judge: JudgeConfig,
     pub graph: GraphConfig,
     pub hbs: HbsConfig,
@@ -67,7 +67,7 @@ impl Default for Config {
             log: "hawkeye=info,warn".to_string(),
             listen: Listen::default(),
             portal: PortalConfig::default(),
-            ingest: Ingest::default(),
+            ingest: IngestConfig::default(),
             judge: JudgeConfig::default(),
             graph: GraphConfig::default(),
             hbs: HbsConfig::default(),

@@ -3,8 +3,8 @@
 //! How: of an item only endpoint, value and time change; the texts between them are made once, per series, for all
 //! hosts. What comes out is, to the byte, what [`wire::write_item`] writes.
 
-use super::mix::{self, Moment, Series};
-use super::peer::Texts;
+use super::mix::{self, Moment, SimulatedSeries};
+use super::peer::SeriesTexts;
 use std::ops::Range;
 use std::time::Duration;
 use wire::gob::{GraphItem, JudgeItem};
@@ -19,12 +19,12 @@ pub struct Fleet {
     start: i64,
     seed: u64,
     series: Vec<EncodedSeries>,
-    /// Series of one call.
+    /// SimulatedSeries of one call.
     groups: Vec<Range<usize>>,
 }
 
 struct EncodedSeries {
-    series: Series,
+    series: SimulatedSeries,
     /// Canonical.
     tags: String,
     /// From behind the endpoint's text to the value.
@@ -32,7 +32,7 @@ struct EncodedSeries {
     /// From behind the value to the timestamp.
     after_value: Vec<u8>,
     /// The same in the words of other systems.
-    texts: Texts,
+    texts: SeriesTexts,
 }
 
 /// One host in one round.
@@ -112,12 +112,12 @@ impl Fleet {
     }
 
     /// The value of one series.
-    pub fn value(&self, host: usize, round: u32, series: &Series) -> f64 {
+    pub fn value(&self, host: usize, round: u32, series: &SimulatedSeries) -> f64 {
         Moment::new(self.seed, host, round).value(series)
     }
 
     /// The series of one call with their counters, as they are read back.
-    pub fn counters(&self, group: usize) -> impl Iterator<Item = (String, &Series)> {
+    pub fn counters(&self, group: usize) -> impl Iterator<Item = (String, &SimulatedSeries)> {
         self.series[self.groups[group].clone()].iter().map(|encoded| {
             let series = &encoded.series;
             let tags = model::Tags::assume_canonical(&encoded.tags);
@@ -174,7 +174,7 @@ impl Fleet {
     }
 
     /// The points of one call, each with the texts of its series.
-    pub fn each_point(&self, host: &HostRound, group: usize, mut each: impl FnMut(&Texts, f64)) {
+    pub fn each_point(&self, host: &HostRound, group: usize, mut each: impl FnMut(&SeriesTexts, f64)) {
         for encoded in &self.series[self.groups[group].clone()] {
             each(&encoded.texts, host.moment.value(&encoded.series));
         }
@@ -199,7 +199,7 @@ impl Fleet {
 }
 
 impl EncodedSeries {
-    fn new(series: Series, step: u32) -> EncodedSeries {
+    fn new(series: SimulatedSeries, step: u32) -> EncodedSeries {
         let mut before_value = b",\"metric\":".to_vec();
         push_string(&mut before_value, &series.metric);
         before_value.extend_from_slice(b",\"value\":");
@@ -211,7 +211,7 @@ impl EncodedSeries {
         push_string(&mut after_value, &series.tags);
         after_value.extend_from_slice(b",\"timestamp\":");
         let tags = model::tags::canonical_string(&series.tags);
-        let texts = Texts::new(&series, &tags);
+        let texts = SeriesTexts::new(&series, &tags);
         EncodedSeries { series, tags, before_value, after_value, texts }
     }
 }

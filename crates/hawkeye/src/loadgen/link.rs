@@ -37,7 +37,7 @@ pub struct Link {
 enum Speech {
     Transfer { framer: Framer, scratch: Scratch },
     Graph { requests: Requests, replies: Replies, role: GobRole },
-    Peer(Box<peer::Speech>),
+    Peer(Box<peer::PeerSpeech>),
 }
 
 /// Who is spoken to in gob.
@@ -49,15 +49,15 @@ pub enum GobRole {
 
 /// An answer that is an error.
 #[derive(Debug)]
-pub struct Refusal(String);
+pub struct RefusedCall(String);
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for RefusedCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "answered with an error: {}", self.0)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for RefusedCall {}
 
 impl Speech {
     fn transfer() -> Speech {
@@ -83,7 +83,7 @@ impl Link {
     }
 
     pub fn peer(peer: &Peer) -> Link {
-        Link::new(&peer.address, Speech::Peer(Box::new(peer::Speech::new(peer))))
+        Link::new(&peer.address, Speech::Peer(Box::new(peer::PeerSpeech::new(peer))))
     }
 
     fn new(target: &str, speech: Speech) -> Link {
@@ -163,7 +163,7 @@ impl Link {
             }
             let result = match response.error {
                 None => Ok(read.take().expect("one answer")(response.result, scratch)),
-                Some(text) => Err(Refusal(text)),
+                Some(text) => Err(RefusedCall(text)),
             };
             Ok(Some((end, result)))
         };
@@ -183,7 +183,7 @@ impl Link {
             let Some((end, reply)) = replies.next(input)? else { return Ok(None) };
             // A server that could not read the call may not know its number; then it tells what was wrong.
             if !reply.error.is_empty() {
-                return Ok(Some((end, Err(Refusal(reply.error.into_owned())))));
+                return Ok(Some((end, Err(RefusedCall(reply.error.into_owned())))));
             }
             if reply.seq != id {
                 bail!("answer has number {}, want {id}", reply.seq);
@@ -198,7 +198,7 @@ impl Link {
         self.call(write, take).await
     }
 
-    async fn peer_call(&mut self, write: impl FnOnce(&mut peer::Speech, &mut Vec<u8>)) -> Result<()> {
+    async fn peer_call(&mut self, write: impl FnOnce(&mut peer::PeerSpeech, &mut Vec<u8>)) -> Result<()> {
         let answered = matches!(&self.speech, Speech::Peer(speech) if speech.is_answered());
         let take = |_: &mut Speech, input: &[u8]| {
             if !answered {
@@ -206,7 +206,7 @@ impl Link {
             }
             let Some((end, answer)) = peer::take_answer(input)? else { return Ok(None) };
             let good = answer.is_good();
-            Ok(Some((end, if good { Ok(()) } else { Err(Refusal(format!("{} {}", answer.status, answer.text))) })))
+            Ok(Some((end, if good { Ok(()) } else { Err(RefusedCall(format!("{} {}", answer.status, answer.text))) })))
         };
         let write = |speech: &mut Speech, out: &mut Vec<u8>| {
             if let Speech::Peer(speech) = speech {
@@ -220,7 +220,7 @@ impl Link {
     async fn call<T>(
         &mut self,
         write: impl FnOnce(&mut Speech, &mut Vec<u8>),
-        take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, Refusal>)>>,
+        take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, RefusedCall>)>>,
     ) -> Result<T> {
         self.next_id += 1;
         let result = match timeout(CALL_TIMEOUT, self.exchange(write, take)).await {
@@ -228,7 +228,7 @@ impl Link {
             Err(_) => Err(anyhow::anyhow!("{} did not answer within {CALL_TIMEOUT:?}", self.target)),
         };
         // An error told by the server leaves the connection usable; after any other nobody knows what comes next.
-        if result.as_ref().is_err_and(|error| !error.is::<Refusal>()) {
+        if result.as_ref().is_err_and(|error| !error.is::<RefusedCall>()) {
             self.stream = None;
         }
         result
@@ -237,7 +237,7 @@ impl Link {
     async fn exchange<T>(
         &mut self,
         write: impl FnOnce(&mut Speech, &mut Vec<u8>),
-        mut take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, Refusal>)>>,
+        mut take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, RefusedCall>)>>,
     ) -> Result<T> {
         let Link { target, stream, input, output, speech, .. } = self;
         let stream = match stream {

@@ -18,7 +18,7 @@ const RECORDED_WHOLE: usize = 36;
 
 /// What an agent sends in one call: its collector groups run side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
+pub enum CollectorGroup {
     System,
     FileSystems,
     Sockets,
@@ -26,11 +26,11 @@ pub enum Group {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Series {
+pub struct SimulatedSeries {
     pub metric: String,
     pub tags: String,
     pub counter_type: CounterType,
-    pub group: Group,
+    pub group: CollectorGroup,
     pub shape: Shape,
     /// Makes series of equal shape differ.
     key: u64,
@@ -94,16 +94,16 @@ enum Change {
 }
 
 /// The first `count` series of a host, in the order in which they are sent: group by group.
-pub fn series(count: usize, seed: u64) -> Vec<Series> {
+pub fn series(count: usize, seed: u64) -> Vec<SimulatedSeries> {
     let constant = share(count, RECORDED_CONSTANT);
     let whole = share(count, RECORDED_WHOLE).min(count - constant);
     let mut wanted = [(Change::Never, constant), (Change::Whole, whole), (Change::Fraction, count - constant - whole)];
     let mut chosen = Vec::with_capacity(count);
-    let mut take = |series: Series| {
+    let mut take = |series: SimulatedSeries| {
         let (_, left) = &mut wanted[series.shape.changes() as usize];
         if *left > 0 {
             *left -= 1;
-            chosen.push(Series { key: hash(seed, chosen.len() as u64), ..series });
+            chosen.push(SimulatedSeries { key: hash(seed, chosen.len() as u64), ..series });
         }
         wanted.iter().map(|(_, left)| left).sum::<usize>()
     };
@@ -128,8 +128,8 @@ fn share(count: usize, recorded: usize) -> usize {
     (count * recorded + RECORDED / 2) / RECORDED
 }
 
-fn one(metric: &str, tags: &str, counter_type: CounterType, group: Group, shape: Shape) -> Series {
-    Series { metric: metric.into(), tags: tags.into(), counter_type, group, shape, key: 0 }
+fn one(metric: &str, tags: &str, counter_type: CounterType, group: CollectorGroup, shape: Shape) -> SimulatedSeries {
+    SimulatedSeries { metric: metric.into(), tags: tags.into(), counter_type, group, shape, key: 0 }
 }
 
 const NET_IN: [&str; 8] =
@@ -186,9 +186,9 @@ const UDP: [&str; 9] = [
 
 /// What an agent reports of a host with one busy disk, one busy interface and three idle ones. The most useful series
 /// of each kind of change come first, since a small mix takes these.
-fn host() -> Vec<Series> {
+fn host() -> Vec<SimulatedSeries> {
+    use CollectorGroup::{FileSystems, Sockets, System};
     use CounterType::{Counter, Gauge};
-    use Group::{FileSystems, Sockets, System};
     let mut all = vec![
         one("agent.alive", "", Gauge, System, Shape::Fixed(1.0)),
         one("cpu.idle", "", Gauge, System, Shape::Processor(0)),
@@ -245,11 +245,11 @@ fn host() -> Vec<Series> {
     all
 }
 
-fn interface(name: &str, busy: bool) -> Vec<Series> {
+fn interface(name: &str, busy: bool) -> Vec<SimulatedSeries> {
     let tags = format!("iface={name}");
     let mut all = Vec::new();
     let mut push = |metric: String, counter_type, shape| {
-        all.push(one(&metric, &tags, counter_type, Group::System, shape));
+        all.push(one(&metric, &tags, counter_type, CollectorGroup::System, shape));
     };
     for (direction, names) in [("in", &NET_IN[..]), ("out", &NET_OUT[..]), ("total", &NET_TOTAL[..])] {
         for what in names {
@@ -270,12 +270,12 @@ fn interface(name: &str, busy: bool) -> Vec<Series> {
     all
 }
 
-fn disk(name: &str) -> Vec<Series> {
+fn disk(name: &str) -> Vec<SimulatedSeries> {
     let tags = format!("device={name}");
     let mut all = Vec::new();
     for what in DISK_QUOTIENTS {
         let metric = format!("disk.io.{what}");
-        all.push(one(&metric, &tags, CounterType::Gauge, Group::System, Shape::Quotient));
+        all.push(one(&metric, &tags, CounterType::Gauge, CollectorGroup::System, Shape::Quotient));
     }
     for what in DISK_COUNTERS {
         let shape = match what {
@@ -283,17 +283,17 @@ fn disk(name: &str) -> Vec<Series> {
             "read_sectors" | "write_sectors" => Shape::Counter(6_000.0),
             _ => Shape::Counter(400.0),
         };
-        all.push(one(&format!("disk.io.{what}"), &tags, CounterType::Counter, Group::System, shape));
+        all.push(one(&format!("disk.io.{what}"), &tags, CounterType::Counter, CollectorGroup::System, shape));
     }
     for what in ["read_bytes", "write_bytes"] {
         let metric = format!("disk.io.{what}");
-        all.push(one(&metric, &tags, CounterType::Gauge, Group::System, Shape::Small(400)));
+        all.push(one(&metric, &tags, CounterType::Gauge, CollectorGroup::System, Shape::Small(400)));
     }
     all
 }
 
 /// One more idle interface, and a module that pushes counters, a queue's length, and quotients.
-fn extension(number: usize) -> Vec<Series> {
+fn extension(number: usize) -> Vec<SimulatedSeries> {
     use CounterType::{Counter, Gauge};
     let mut all = interface(&format!("veth{number}"), false);
     let tags = format!("module=mod{number},idc=bj");
@@ -308,7 +308,7 @@ fn extension(number: usize) -> Vec<Series> {
         ("connections", Gauge, Shape::Small(80)),
         ("threads", Gauge, Shape::Small(30)),
     ] {
-        all.push(one(&format!("app.{name}"), &tags, counter_type, Group::Pushed, shape));
+        all.push(one(&format!("app.{name}"), &tags, counter_type, CollectorGroup::Pushed, shape));
     }
     all
 }
@@ -342,7 +342,7 @@ impl Moment {
         Moment { host, round, up: rounds_since_start(host, round), cores, jiffies, total_jiffies }
     }
 
-    pub fn value(&self, series: &Series) -> f64 {
+    pub fn value(&self, series: &SimulatedSeries) -> f64 {
         if let Shape::Fixed(value) = series.shape {
             return value; // most series, so nothing is computed for them
         }
@@ -452,7 +452,7 @@ mod tests {
 
     const ROUNDS: u32 = 100;
 
-    fn values(series: &Series, host: usize) -> Vec<f64> {
+    fn values(series: &SimulatedSeries, host: usize) -> Vec<f64> {
         (0..ROUNDS).map(|round| Moment::new(7, host, round).value(series)).collect()
     }
 
@@ -500,7 +500,7 @@ mod tests {
     fn counters_fall_only_when_the_host_restarts() {
         let mut restarts = 0;
         let mix = series(200, 7);
-        let counters: Vec<&Series> = mix.iter().filter(|one| matches!(one.shape, Shape::Counter(_))).collect();
+        let counters: Vec<&SimulatedSeries> = mix.iter().filter(|one| matches!(one.shape, Shape::Counter(_))).collect();
         for host in 0..100 {
             for round in 1..ROUNDS {
                 let (before, now) = (Moment::new(7, host, round - 1), Moment::new(7, host, round));

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use verify::{Answered, Api, Source, Verdict, verify};
+use verify::{AnsweredCalls, Api, ReadSource, ReadVerdict, verify};
 
 /// Items of one call to a graph, as in transfer's shipped configuration.
 const GRAPH_BATCH: usize = 200;
@@ -83,7 +83,7 @@ pub struct LoadgenArgs {
     speed: Speed,
     /// Time of the first round: `-1h`, `now`, or Unix seconds [default: so that the last round is now; with `--speed real`: now]
     #[arg(long, value_parser = parse_start, allow_hyphen_values = true, value_name = "TIME")]
-    start: Option<Start>,
+    start: Option<StartTime>,
     /// Same seed, same points.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -114,27 +114,27 @@ enum Speed {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
+enum StartTime {
     /// Seconds before now.
     Ago(i64),
     At(i64),
 }
 
-fn parse_start(text: &str) -> Result<Start, String> {
+fn parse_start(text: &str) -> Result<StartTime, String> {
     if text == "now" {
-        return Ok(Start::Ago(0));
+        return Ok(StartTime::Ago(0));
     }
     if let Some(ago) = text.strip_prefix('-') {
         let duration =
             humantime::parse_duration(ago).map_err(|error| format!("{error}; want -1h, now or Unix seconds"))?;
-        return i64::try_from(duration.as_secs()).map(Start::Ago).map_err(|_| "too long ago".to_string());
+        return i64::try_from(duration.as_secs()).map(StartTime::Ago).map_err(|_| "too long ago".to_string());
     }
-    text.parse().map(Start::At).map_err(|_| "want -1h, now or Unix seconds".to_string())
+    text.parse().map(StartTime::At).map_err(|_| "want -1h, now or Unix seconds".to_string())
 }
 
 /// Runs to the end, or to Ctrl-C, and prints what happened. An error if anything was refused or failed.
 pub fn run(args: &LoadgenArgs) -> Result<()> {
-    let plan = Plan::new(args, clock::now())?;
+    let plan = RunPlan::new(args, clock::now())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let report = if args.dry_run { plan.encode_only() } else { runtime.block_on(plan.send())? };
@@ -143,7 +143,7 @@ pub fn run(args: &LoadgenArgs) -> Result<()> {
 }
 
 /// The arguments, resolved.
-struct Plan {
+struct RunPlan {
     target: String,
     /// The target is not a transfer.
     gob: Option<GobRole>,
@@ -157,16 +157,16 @@ struct Plan {
     /// Where to read everything back: not the graph itself.
     api: Option<Api>,
     /// Kept for reading back only.
-    answered: Option<Arc<Answered>>,
+    answered: Option<Arc<AnsweredCalls>>,
 }
 
-impl Plan {
-    fn new(args: &LoadgenArgs, now: i64) -> Result<Plan> {
+impl RunPlan {
+    fn new(args: &LoadgenArgs, now: i64) -> Result<RunPlan> {
         let paced = args.speed == Speed::Real;
         let span = i64::from(args.step) * i64::from(args.rounds);
         let start = match args.start {
-            Some(Start::At(start)) => start,
-            Some(Start::Ago(ago)) => now - ago,
+            Some(StartTime::At(start)) => start,
+            Some(StartTime::Ago(ago)) => now - ago,
             None if paced => now,
             None => now - span,
         };
@@ -201,15 +201,15 @@ impl Plan {
             );
         }
         let reads_back = api.is_some() || args.read_back;
-        let answered = reads_back.then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
+        let answered = reads_back.then(|| Arc::new(AnsweredCalls::new(hosts, args.rounds, fleet.groups())));
         let target = gob.map_or(&args.target, |(target, _)| target).clone();
         let (gob, rounds) = (gob.map(|(_, role)| role), args.rounds);
-        Ok(Plan { target, gob, peer, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
+        Ok(RunPlan { target, gob, peer, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
     }
 
-    fn encode_only(&self) -> Report {
+    fn encode_only(&self) -> RunReport {
         let started = std::time::Instant::now();
-        let (mut out, mut tally) = (Vec::new(), Tally::default());
+        let (mut out, mut tally) = (Vec::new(), SendTally::default());
         for round in 0..self.rounds {
             for host in 0..self.fleet.hosts() {
                 let moment = self.fleet.moment(host, round);
@@ -222,14 +222,14 @@ impl Plan {
                 }
             }
         }
-        Report { took: started.elapsed(), rounds: self.rounds, tally, ..Report::default() }
+        RunReport { took: started.elapsed(), rounds: self.rounds, tally, ..RunReport::default() }
     }
 
-    async fn send(&self) -> Result<Report> {
+    async fn send(&self) -> Result<RunReport> {
         raise_file_limit(self.connections as u64 + FILES_RESERVED)?;
         self.say_hello().await?;
         let stop = stop_on_ctrl_c();
-        let mut connections: Vec<Connection> = (0..self.connections).map(|index| self.connection(index)).collect();
+        let mut connections: Vec<FleetConnection> = (0..self.connections).map(|index| self.connection(index)).collect();
         let started = Instant::now();
         let mut rounds = 0;
         while rounds < self.rounds && !stop.load(Ordering::Relaxed) {
@@ -242,15 +242,15 @@ impl Plan {
             }
             rounds += 1;
         }
-        let mut report = Report { took: started.elapsed(), rounds, ..Report::default() };
+        let mut report = RunReport { took: started.elapsed(), rounds, ..RunReport::default() };
         for connection in connections {
             report.tally.add(connection.tally);
             report.latency.add(&connection.latency);
         }
         if let Some(answered) = &self.answered {
             let mut source = match &self.api {
-                Some(api) => Source::Api(api.clone()),
-                None => Source::Graph(Box::new(Link::graph(&self.target))),
+                Some(api) => ReadSource::Api(api.clone()),
+                None => ReadSource::Graph(Box::new(Link::graph(&self.target))),
             };
             report.verdict = Some(verify(&self.fleet, self.rounds, answered, &mut source).await?);
         }
@@ -275,13 +275,13 @@ impl Plan {
         self.gob.map_or_else(|| Link::transfer(&self.target), |role| Link::gob(&self.target, role))
     }
 
-    fn connection(&self, index: usize) -> Connection {
-        Connection {
+    fn connection(&self, index: usize) -> FleetConnection {
+        FleetConnection {
             link: self.link(),
             fleet: self.fleet.clone(),
             index,
             stride: self.connections,
-            tally: Tally::default(),
+            tally: SendTally::default(),
             latency: Latency::default(),
             answered: self.answered.clone(),
         }
@@ -315,20 +315,20 @@ fn raise_file_limit(needed: u64) -> Result<()> {
 }
 
 /// Some hosts of the fleet, and the connection by which they report.
-struct Connection {
+struct FleetConnection {
     link: Link,
     fleet: Arc<Fleet>,
     /// Its hosts are `index`, `index + stride` and so on.
     index: usize,
     stride: usize,
-    tally: Tally,
+    tally: SendTally,
     latency: Latency,
-    answered: Option<Arc<Answered>>,
+    answered: Option<Arc<AnsweredCalls>>,
 }
 
-impl Connection {
+impl FleetConnection {
     /// Sends one round of all its hosts. With `paced` (when the run started), each host waits for its time.
-    async fn round(mut self, round: u32, paced: Option<Instant>, stop: Arc<AtomicBool>) -> Connection {
+    async fn round(mut self, round: u32, paced: Option<Instant>, stop: Arc<AtomicBool>) -> FleetConnection {
         let fleet = self.fleet.clone();
         for host in (self.index..fleet.hosts()).step_by(self.stride) {
             if let Some(started) = paced {
@@ -370,7 +370,7 @@ impl Connection {
 
 /// What became of the points.
 #[derive(Clone, Debug, Default)]
-struct Tally {
+struct SendTally {
     calls: u64,
     failed_calls: u64,
     /// Points in all calls.
@@ -382,7 +382,7 @@ struct Tally {
     errors: Vec<String>,
 }
 
-impl Tally {
+impl SendTally {
     fn fail(&mut self, points: u64, error: String) {
         self.failed_calls += 1;
         self.lost += points;
@@ -391,7 +391,7 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: Tally) {
+    fn add(&mut self, other: SendTally) {
         self.calls += other.calls;
         self.failed_calls += other.failed_calls;
         self.sent += other.sent;
@@ -406,16 +406,16 @@ impl Tally {
 }
 
 #[derive(Default)]
-struct Report {
+struct RunReport {
     took: Duration,
     rounds: u32,
-    tally: Tally,
+    tally: SendTally,
     latency: Latency,
     /// What reading back found, if it was asked for.
-    verdict: Option<Verdict>,
+    verdict: Option<ReadVerdict>,
 }
 
-impl Report {
+impl RunReport {
     fn points_per_s(&self) -> f64 {
         let taken = self.tally.sent - self.tally.refused - self.tally.lost;
         taken as f64 / self.took.as_secs_f64().max(1e-9)

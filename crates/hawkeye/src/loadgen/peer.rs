@@ -11,7 +11,7 @@
 //! Memory: per connection one request, plain and compressed (some 60 kB for 200 series).
 
 use super::fleet::{Fleet, HostRound};
-use super::mix::Series;
+use super::mix::SimulatedSeries;
 use anyhow::{Context, Result, bail};
 use stdx::varint;
 use wire::json::{push_integer, push_number};
@@ -21,7 +21,7 @@ use wire::protobuf::{field_begin, field_bytes, field_double, field_number};
 const ANSWER_MAX: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum PeerProtocol {
     Telnet,
     RemoteWrite,
 }
@@ -29,7 +29,7 @@ pub enum Door {
 /// Where the requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    door: Door,
+    door: PeerProtocol,
     /// Host and port.
     pub address: String,
     path: String,
@@ -41,7 +41,7 @@ impl Peer {
         if address.is_empty() || address.contains('/') {
             bail!("--victoria {address:?}: want host:port, that of its -opentsdbListenAddr");
         }
-        Ok(Peer { door: Door::Telnet, address: address.to_string(), path: String::new() })
+        Ok(Peer { door: PeerProtocol::Telnet, address: address.to_string(), path: String::new() })
     }
 
     /// Anything that takes remote write, by its whole URL.
@@ -50,21 +50,21 @@ impl Peer {
         let Some((address, path)) = split.filter(|(address, _)| !address.is_empty()) else {
             bail!("--remote-write {url:?}: want http://host:port/path, such as http://127.0.0.1:9090/api/v1/write");
         };
-        Ok(Peer { door: Door::RemoteWrite, address: address.to_string(), path: format!("/{path}") })
+        Ok(Peer { door: PeerProtocol::RemoteWrite, address: address.to_string(), path: format!("/{path}") })
     }
 }
 
 /// What is the same for one series on all hosts.
-pub struct Texts {
+pub struct SeriesTexts {
     /// `put name ` and ` tag=value host=`: time and value go between, the host behind.
     put: (Vec<u8>, Vec<u8>),
     /// Labels in the order of their names, as remote write wants them: those before `host` and those behind.
     labels: (Vec<u8>, Vec<u8>),
 }
 
-impl Texts {
+impl SeriesTexts {
     /// `tags` are canonical.
-    pub fn new(series: &Series, tags: &str) -> Texts {
+    pub fn new(series: &SimulatedSeries, tags: &str) -> SeriesTexts {
         let name = legal_name(&series.metric);
         let mut sorted: Vec<(String, &str)> = tags
             .split(',')
@@ -72,7 +72,7 @@ impl Texts {
             .map(|(key, value)| (legal_name(key), value))
             .collect();
         let mut texts =
-            Texts { put: (format!("put {name} ").into_bytes(), Vec::new()), labels: (Vec::new(), Vec::new()) };
+            SeriesTexts { put: (format!("put {name} ").into_bytes(), Vec::new()), labels: (Vec::new(), Vec::new()) };
         for (key, value) in &sorted {
             // A line has no way to escape a blank.
             texts.put.1.extend_from_slice(format!(" {key}={}", value.replace(' ', "_")).as_bytes());
@@ -102,7 +102,7 @@ fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// One connection's buffers.
-pub struct Speech {
+pub struct PeerSpeech {
     peer: Peer,
     body: Vec<u8>,
     /// What remote write sends of `body`.
@@ -110,19 +110,19 @@ pub struct Speech {
     encoder: snap::raw::Encoder,
 }
 
-impl Speech {
-    pub fn new(peer: &Peer) -> Speech {
-        Speech { peer: peer.clone(), body: Vec::new(), compressed: Vec::new(), encoder: snap::raw::Encoder::new() }
+impl PeerSpeech {
+    pub fn new(peer: &Peer) -> PeerSpeech {
+        PeerSpeech { peer: peer.clone(), body: Vec::new(), compressed: Vec::new(), encoder: snap::raw::Encoder::new() }
     }
 
     /// Whether there is anything to wait for behind a request.
     pub fn is_answered(&self) -> bool {
-        self.peer.door == Door::RemoteWrite
+        self.peer.door == PeerProtocol::RemoteWrite
     }
 
     /// A request without points: whoever is there takes it.
     pub fn hello(&mut self, out: &mut Vec<u8>) {
-        if self.peer.door == Door::RemoteWrite {
+        if self.peer.door == PeerProtocol::RemoteWrite {
             self.body.clear();
             self.post(out);
         }
@@ -130,7 +130,7 @@ impl Speech {
 
     /// Appends the request for one group of series of a host.
     pub fn request(&mut self, fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8>) {
-        if self.peer.door == Door::Telnet {
+        if self.peer.door == PeerProtocol::Telnet {
             return put_lines(fleet, host, group, out);
         }
         self.body.clear();
@@ -183,19 +183,19 @@ fn write_request(fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8
 
 /// What an HTTP server answered.
 #[derive(Debug, PartialEq)]
-pub struct Answer {
+pub struct HttpAnswer {
     pub status: u16,
     pub text: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     pub fn is_good(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
 /// Takes an answer off the front of `input`: where it ends, and what it says; `None` while it is not whole.
-pub fn take_answer(input: &[u8]) -> Result<Option<(usize, Answer)>> {
+pub fn take_answer(input: &[u8]) -> Result<Option<(usize, HttpAnswer)>> {
     let Some(head_end) = input.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else {
         if input.len() > ANSWER_MAX {
             bail!("answer is not HTTP: its head has more than {ANSWER_MAX} bytes");
@@ -218,7 +218,7 @@ pub fn take_answer(input: &[u8]) -> Result<Option<(usize, Answer)>> {
         bail!("answered {status} with a text of {length} bytes; want at most {ANSWER_MAX}");
     }
     let Some(body) = input.get(head_end..head_end + length) else { return Ok(None) };
-    Ok(Some((head_end + length, Answer { status, text: String::from_utf8_lossy(body).trim().to_string() })))
+    Ok(Some((head_end + length, HttpAnswer { status, text: String::from_utf8_lossy(body).trim().to_string() })))
 }
 
 #[cfg(test)]
@@ -245,7 +245,7 @@ mod tests {
     fn lines_hold_every_series() {
         let (fleet, mut out) = (fleet(), Vec::new());
         let host = fleet.moment(3, 2);
-        Speech::new(&Peer::victoria("h:1").expect("good")).request(&fleet, &host, 0, &mut out);
+        PeerSpeech::new(&Peer::victoria("h:1").expect("good")).request(&fleet, &host, 0, &mut out);
         let text = String::from_utf8(out).expect("text");
         let mut names = std::collections::BTreeSet::new();
         for ((_, series), line) in fleet.counters(0).zip(text.lines()) {
@@ -276,7 +276,7 @@ mod tests {
     fn remote_write_is_what_a_receiver_reads() {
         let (fleet, mut out) = (fleet(), Vec::new());
         let peer = Peer::remote_write("http://h:1/w").expect("good");
-        let mut speech = Speech::new(&peer);
+        let mut speech = PeerSpeech::new(&peer);
         speech.request(&fleet, &fleet.moment(3, 2), 0, &mut out);
         let start = out.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
         let head = String::from_utf8_lossy(&out[..start]).into_owned();
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn answers() {
         let whole = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 12\r\n\r\nout of order\nHTTP";
-        let answer = Answer { status: 400, text: "out of order".into() };
+        let answer = HttpAnswer { status: 400, text: "out of order".into() };
         assert_eq!(take_answer(whole).expect("HTTP"), Some((60, answer)));
         assert_eq!(take_answer(&whole[..59]).expect("HTTP"), None);
         assert_eq!(take_answer(&whole[..30]).expect("HTTP"), None);

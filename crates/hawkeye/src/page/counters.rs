@@ -1,17 +1,17 @@
 //! `GET /ui/counters?endpoint=&q=`: the counters of a host whose text contains `q`.
 
 use super::Sources;
-use super::refusal::{Refusal, bad};
+use super::error::{PageError, bad};
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::Serialize;
 use store::{CounterQuery, CounterRow, Store};
 
-/// Counters listed for one host; an agent sends about 200.
+/// CounterList listed for one host; an agent sends about 200.
 const COUNTERS_MAX: usize = 500;
 
 #[derive(Serialize)]
-pub struct Counters {
+pub struct CounterList {
     total: usize,
     /// The first [`COUNTERS_MAX`] of them, in byte order.
     counters: Vec<String>,
@@ -20,7 +20,7 @@ pub struct Counters {
 pub async fn counters(
     State(sources): State<Sources>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<Counters>, Refusal> {
+) -> Result<Json<CounterList>, PageError> {
     let (mut endpoint, mut pattern) = (None, String::new());
     for (key, value) in query {
         match key.as_str() {
@@ -34,7 +34,7 @@ pub async fn counters(
         let mut counters = find_counters(engine.store(), &endpoint, |text| text.to_lowercase().contains(&pattern));
         let total = counters.len();
         counters.truncate(COUNTERS_MAX);
-        Ok(Counters { total, counters })
+        Ok(CounterList { total, counters })
     });
     Ok(Json(found.await?))
 }

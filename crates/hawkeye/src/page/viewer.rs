@@ -5,7 +5,7 @@
 //! Invariants: with `loopback`, the default, no other site's page and no proxy can look through a browser of this machine.
 
 use super::Sources;
-use super::refusal::unauthorized;
+use super::error::unauthorized;
 use crate::clock;
 use crate::config::Viewer;
 use crate::portal::caller::{Caller, Token, TokenError};
@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// The name of who looks, when logged in; an extension of the request that handlers read to tell the page.
 #[derive(Clone)]
-pub struct LoggedIn(pub Option<String>);
+pub struct ViewerName(pub Option<String>);
 
 /// Lets a request pass to the routes when whoever sent the request may look.
 pub async fn require_viewer(State(sources): State<Sources>, mut request: Request, next: Next) -> Response {
@@ -28,7 +28,7 @@ pub async fn require_viewer(State(sources): State<Sources>, mut request: Request
         let reason = "not allowed: log in (header Apitoken), or set api.viewer = \"all\" in the server's configuration";
         return unauthorized(reason).into_response();
     }
-    request.extensions_mut().insert(LoggedIn(user));
+    request.extensions_mut().insert(ViewerName(user));
     next.run(request).await
 }
 

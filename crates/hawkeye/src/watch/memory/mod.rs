@@ -46,7 +46,7 @@ pub struct Memory {
 
 /// One look. The names of its fields are those of the JSON.
 #[derive(Debug, Serialize)]
-pub struct Look {
+pub struct MemoryView {
     pub resident_bytes: u64,
     pub budget_bytes: u64,
     pub series: u64,
@@ -121,21 +121,21 @@ impl Memory {
         let budget_bytes = self.budget_bytes;
         self.metrics.source(move |figures| {
             let Some(metrics) = metrics.upgrade() else { return };
-            show(&Look::of(&metrics.ledger().report(), Size::default(), budget_bytes), figures);
+            show(&MemoryView::of(&metrics.ledger().report(), Size::default(), budget_bytes), figures);
         });
     }
 
-    pub fn look(&self) -> Look {
-        Look {
+    pub fn look(&self) -> MemoryView {
+        MemoryView {
             budget: self.budget.as_ref().map(|section| section()),
             growth: self.growth.as_ref().map(|section| section()),
-            ..Look::of(&self.metrics.ledger().report(), (self.size)(), self.budget_bytes)
+            ..MemoryView::of(&self.metrics.ledger().report(), (self.size)(), self.budget_bytes)
         }
     }
 }
 
-impl Look {
-    fn of(report: &Report, size: Size, budget_bytes: u64) -> Look {
+impl MemoryView {
+    fn of(report: &Report, size: Size, budget_bytes: u64) -> MemoryView {
         let (allocator, process) = (Allocator::now(), Process::now());
         let owner = |line: &Line| Owner {
             owner: line.owner,
@@ -152,7 +152,7 @@ impl Look {
         let of_allocator = report.bytes() + unaccounted_bytes + allocator.thread_cache_bytes + allocator.slack_bytes();
         let records_and_free = allocator.metadata_bytes + allocator.dirty_bytes();
         let known = of_allocator + records_and_free + outside + process.file_bytes + process.shared_bytes;
-        Look {
+        MemoryView {
             resident_bytes: process.resident_bytes,
             budget_bytes,
             series: size.series,
@@ -177,7 +177,7 @@ fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-fn show(look: &Look, figures: &mut Figures<'_>) {
+fn show(look: &MemoryView, figures: &mut Figures<'_>) {
     let owners = || look.owners.iter().chain(&look.elsewhere);
     let held = owners().map(|owner| (owner.owner, owner.bytes));
     figures.gauges("memory_bytes", "Memory by who holds it", "owner", held);

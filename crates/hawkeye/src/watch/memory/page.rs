@@ -4,7 +4,7 @@
 //! of other parts come as JSON and are drawn as what they are: a list of objects is a table, an object a list of fields.
 //! Invariants: every text that is not ours is escaped; JSON is answered to `?format=json` or to who accepts it before HTML.
 
-use super::{Look, Memory, Owner};
+use super::{Memory, MemoryView, Owner};
 use axum::extract::Query;
 use axum::http::{HeaderMap, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 #[derive(Deserialize)]
-struct Asked {
+struct PageQuery {
     format: Option<String>,
     lang: Option<String>,
 }
@@ -27,7 +27,7 @@ enum Language {
 }
 
 pub fn router(memory: Memory) -> Router {
-    let answer = move |Query(asked): Query<Asked>, headers: HeaderMap| async move {
+    let answer = move |Query(asked): Query<PageQuery>, headers: HeaderMap| async move {
         // It reads /proc and asks owners that have locks.
         let look = tokio::task::spawn_blocking(move || memory.look()).await;
         match look {
@@ -38,7 +38,7 @@ pub fn router(memory: Memory) -> Router {
     Router::new().route("/memory", get(answer))
 }
 
-fn render(look: &Look, asked: &Asked, headers: &HeaderMap) -> Response {
+fn render(look: &MemoryView, asked: &PageQuery, headers: &HeaderMap) -> Response {
     if wants_json(asked.format.as_deref(), text_of(headers, header::ACCEPT)) {
         return Json(look).into_response();
     }
@@ -64,7 +64,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;mar
     table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{text-align:left;padding:.15rem 1.2rem .15rem 0;vertical-align:top}\
     td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}tr.sum{border-top:1px solid;font-weight:600}";
 
-fn html(look: &Look, language: Language) -> String {
+fn html(look: &MemoryView, language: Language) -> String {
     let t = |text: &'static str| translate(text, language);
     let code = if language == Language::Chinese { "zh" } else { "en" };
     let mut out = String::with_capacity(16 << 10);
@@ -98,7 +98,7 @@ fn html(look: &Look, language: Language) -> String {
     out
 }
 
-fn owners(out: &mut String, look: &Look, language: Language) {
+fn owners(out: &mut String, look: &MemoryView, language: Language) {
     let t = |text: &'static str| translate(text, language);
     let _ = write!(
         out,
@@ -155,7 +155,7 @@ fn row(out: &mut String, owner: &Owner, of: u64, name: &str) {
 }
 
 /// From what is allocated to what is resident, each line a part of the last.
-fn process(out: &mut String, look: &Look, language: Language) {
+fn process(out: &mut String, look: &MemoryView, language: Language) {
     let t = |text: &'static str| translate(text, language);
     let (allocator, process) = (&look.allocator, &look.process);
     let lines = [

@@ -4,13 +4,13 @@
 //! `t*: <objects in use>: <bytes in use> [<objects ever>: <bytes ever>]`, then the same per thread, which is not read.
 //! A sample stands for more than itself: an allocation of `size` bytes is sampled with probability 1 - exp(-size / rate).
 
-use super::profile::{Kind, Profile, Sample};
+use super::profile::{Profile, ProfileSample, SampleKind};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 /// As Go names and orders them.
-const KINDS: [Kind; 4] =
+const KINDS: [SampleKind; 4] =
     [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
 pub const ALLOC_SPACE: usize = 1;
 pub const INUSE_SPACE: usize = 3;
@@ -49,7 +49,7 @@ fn parse(dump: impl BufRead, shown: usize) -> Result<Profile> {
                 let Some(addresses) = stack.take() else { continue };
                 let ever = scaled(number(objects_ever), number(bytes_ever), rate);
                 let in_use = scaled(number(objects), number(bytes), rate);
-                samples.push(Sample { addresses, figures: [ever, in_use].concat() });
+                samples.push(ProfileSample { addresses, figures: [ever, in_use].concat() });
             }
             _ => {}
         }

@@ -24,7 +24,7 @@ use axum::extract::Query;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use profile::{Profile, Sample};
+use profile::{Profile, ProfileSample};
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -42,7 +42,7 @@ static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(())
 const SYMBOLS_MAX: usize = 100_000;
 
 #[derive(Deserialize)]
-struct Asked {
+struct ProfileQuery {
     seconds: Option<u64>,
     format: Option<String>,
 }
@@ -65,14 +65,20 @@ pub fn router(samples: Account, resolver: Resolver) -> Router {
 
 const INDEX: &str = include_str!("../../../../../web/pprof.html");
 
-async fn heap(name: &'static str, shown: usize, title: &'static str, asked: Asked, resolver: Resolver) -> Response {
+async fn heap(
+    name: &'static str,
+    shown: usize,
+    title: &'static str,
+    asked: ProfileQuery,
+    resolver: Resolver,
+) -> Response {
     let Ok(_one) = ONE_AT_A_TIME.try_lock() else { return busy() };
     let taken = move || render(&heap::profile(shown)?, asked.format.as_deref(), title, resolver);
     let taken = tokio::task::spawn_blocking(taken);
     answer(taken.await, name)
 }
 
-async fn cpu(asked: Asked, account: Account, resolver: Resolver) -> Response {
+async fn cpu(asked: ProfileQuery, account: Account, resolver: Resolver) -> Response {
     let seconds = asked.seconds.unwrap_or(SECONDS_DEFAULT);
     if !(1..=SECONDS_MAX).contains(&seconds) {
         let text = format!("seconds is {seconds}; want 1 to {SECONDS_MAX}\n");
@@ -129,7 +135,7 @@ fn answer(taken: Result<anyhow::Result<Rendered>, tokio::task::JoinError>, name:
 
 fn cpu_profile(samples: &Samples, duration: Duration) -> Profile {
     let period = PERIOD.as_nanos() as i64;
-    let sample = |stack: &[usize]| Sample { addresses: stack.to_vec(), figures: vec![1, period] };
+    let sample = |stack: &[usize]| ProfileSample { addresses: stack.to_vec(), figures: vec![1, period] };
     let samples = samples.stacks().map(sample).collect();
     let period = (("cpu", "nanoseconds"), period);
     Profile { kinds: &[("samples", "count"), ("cpu", "nanoseconds")], shown: 1, period, duration, samples }

@@ -18,19 +18,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::protobuf::{field_bytes, field_number, field_packed};
 
 /// What a figure counts, and in which unit.
-pub type Kind = (&'static str, &'static str);
+pub type SampleKind = (&'static str, &'static str);
 
 pub struct Profile {
-    pub kinds: &'static [Kind],
+    pub kinds: &'static [SampleKind],
     /// The kind that `top` shows when not asked for another: the index in `kinds`.
     pub shown: usize,
     /// One sample is taken for so much of what.
-    pub period: (Kind, i64),
+    pub period: (SampleKind, i64),
     pub duration: Duration,
-    pub samples: Vec<Sample>,
+    pub samples: Vec<ProfileSample>,
 }
 
-pub struct Sample {
+pub struct ProfileSample {
     /// The innermost first. All but the innermost are addresses to return to.
     pub addresses: Vec<usize>,
     /// One per kind.
@@ -119,12 +119,12 @@ struct Place {
 
 /// The addresses of a sample as they are resolved: `backtrace` looks one byte before what it is given, where the call is that
 /// returns there.
-fn resolvable(sample: &Sample) -> impl Iterator<Item = usize> + '_ {
+fn resolvable(sample: &ProfileSample) -> impl Iterator<Item = usize> + '_ {
     sample.addresses.iter().enumerate().map(|(depth, address)| if depth == 0 { address + 1 } else { *address })
 }
 
 /// The addresses of a sample, from the first that is not the allocator's on, of memory also not a collection's; the innermost first.
-fn places_of(sample: &Sample, resolved: &Resolved, is_of_memory: bool) -> Vec<Place> {
+fn places_of(sample: &ProfileSample, resolved: &Resolved, is_of_memory: bool) -> Vec<Place> {
     let addresses: Vec<usize> = resolvable(sample).collect();
     let mut first = Place { address: 0, skipped: 0 };
     let mut start = 0;
@@ -196,7 +196,7 @@ impl Writer {
         number
     }
 
-    fn sample(&mut self, sample: &Sample, is_of_memory: bool) {
+    fn sample(&mut self, sample: &ProfileSample, is_of_memory: bool) {
         let resolved = std::mem::take(&mut self.resolved);
         let places = places_of(sample, &resolved, is_of_memory);
         let locations: Vec<u64> = places.iter().map(|place| self.location(*place, &resolved)).collect();
@@ -243,7 +243,7 @@ impl Writer {
         number
     }
 
-    fn kind(&mut self, (kind, unit): Kind) -> Vec<u8> {
+    fn kind(&mut self, (kind, unit): SampleKind) -> Vec<u8> {
         let mut message = Vec::new();
         field_number(&mut message, 1, self.string(kind) as u64);
         field_number(&mut message, 2, self.string(unit) as u64);
@@ -286,7 +286,7 @@ mod tests {
             Frame { symbol: function.clone(), function, file, line: 1 }
         };
         let addresses: Vec<usize> = (0..stack.len()).map(|depth| 100 * (depth + 1)).collect();
-        let sample = Sample { addresses, figures: vec![1] };
+        let sample = ProfileSample { addresses, figures: vec![1] };
         let frames = stack.iter().map(|frames| frames.iter().map(frame).collect());
         let resolved: Resolved = resolvable(&sample).zip(frames).collect();
         let place = places_of(&sample, &resolved, is_of_memory)[0];

@@ -2,7 +2,7 @@
 //!
 //! How: flags and file become the body of `POST /api/v1/strategy/replay`, so both ways mean the same and refuse the same.
 
-use crate::api::{Context as ApiContext, replay::answer_to};
+use crate::api::{Context as ApiContext, rehearsal::report_on};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::portal::Portal;
@@ -19,7 +19,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
-pub struct ReplayArgs {
+pub struct RehearsalArgs {
     /// The server's API.
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     api: String,
@@ -88,7 +88,7 @@ pub struct ReplayArgs {
     json: bool,
 }
 
-pub fn run(args: &ReplayArgs) -> Result<()> {
+pub fn run(args: &RehearsalArgs) -> Result<()> {
     let fields = fields(args)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
@@ -101,7 +101,7 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
 }
 
 /// The body of the request.
-fn fields(args: &ReplayArgs) -> Result<Map<String, Value>> {
+fn fields(args: &RehearsalArgs) -> Result<Map<String, Value>> {
     let mut fields = args.file.as_deref().map(read_rule).transpose()?.unwrap_or_default();
     let texts = [
         ("metric", &args.metric),
@@ -140,7 +140,7 @@ fn read_rule(path: &Path) -> Result<Map<String, Value>> {
     rule.with_context(|| format!("the rule {} is neither TOML nor a JSON object", path.display()))
 }
 
-async fn offline(args: &ReplayArgs, dir: &Path, fields: Map<String, Value>) -> Result<String> {
+async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -> Result<String> {
     let portal = dir.join("portal.db");
     if !portal.is_file() || !dir.join("store").is_dir() {
         bail!("--data-dir {}: no portal.db and store there; want the data_dir of a server", dir.display());
@@ -154,12 +154,12 @@ async fn offline(args: &ReplayArgs, dir: &Path, fields: Map<String, Value>) -> R
     let portal = Portal::open(&portal).await?;
     let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);
     let context = ApiContext::new(portal, Arc::new(config), Arc::new(engine));
-    let answer = answer_to(&context, fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
+    let answer = report_on(&context, fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
     context.portal.close().await;
     Ok(if args.json { serde_json::to_string(&answer)? } else { answer.text() })
 }
 
-async fn ask(args: &ReplayArgs, fields: Map<String, Value>) -> Result<String> {
+async fn ask(args: &RehearsalArgs, fields: Map<String, Value>) -> Result<String> {
     // The client asks for a provider also where no TLS is spoken; fails when one was set before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
@@ -175,7 +175,7 @@ async fn ask(args: &ReplayArgs, fields: Map<String, Value>) -> Result<String> {
 }
 
 /// Who asks: as the token says, or after a login.
-async fn token(args: &ReplayArgs, client: &reqwest::Client, url: &str) -> Result<(String, String)> {
+async fn token(args: &RehearsalArgs, client: &reqwest::Client, url: &str) -> Result<(String, String)> {
     let from_file = args.token_file.as_deref().map(|path| {
         std::fs::read_to_string(path).with_context(|| format!("cannot read --token-file {}", path.display()))
     });
@@ -218,7 +218,7 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: ReplayArgs,
+        args: RehearsalArgs,
     }
 
     #[test]

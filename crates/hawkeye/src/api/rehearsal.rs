@@ -3,7 +3,7 @@
 //! Body: a strategy with the names of `POST /strategy`, or an expression with those of `POST /expression`; what is left out
 //! is taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that its template
 //! (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are Unix seconds or texts
-//! like `-7d` and `now`. The answer is [`crate::rules::rehearsal::answer::Answer`], as JSON, or as text for `?format=text` and who
+//! like `-7d` and `now`. The answer is [`crate::rules::rehearsal::report::RehearsalReport`], as JSON, or as text for `?format=text` and who
 //! accepts text only.
 //! How: a rehearsal reads files and judges for seconds, so it runs on threads that may wait, [`AT_ONCE`] at a time;
 //! it ends when its client is gone.
@@ -16,7 +16,7 @@ use super::{Context, expression as expressions, strategy as strategies};
 use crate::clock;
 use crate::portal::{expression, strategy};
 use crate::rules::rehearsal::unsaved;
-use crate::rules::rehearsal::{Order, RehearsalError, Watched, answer, rehearse};
+use crate::rules::rehearsal::{Order, RehearsalError, RuleScope, rehearse, report};
 use crate::rules::snapshot::Snapshot;
 use anyhow::Context as _;
 use axum::Router;
@@ -68,10 +68,10 @@ const EXPRESSION_FIELDS: [&str; 11] = [
 ];
 
 pub fn routes() -> Router<Context> {
-    Router::new().route("/strategy/replay", post(replay))
+    Router::new().route("/strategy/replay", post(rehearsal))
 }
 
-async fn replay(
+async fn rehearsal(
     State(context): State<Context>,
     _caller: Caller,
     query: RawQuery,
@@ -79,7 +79,7 @@ async fn replay(
     JsonBody(fields): JsonBody<Map<String, Value>>,
 ) -> Answer {
     let wants_text = wants_text(query.0.as_deref().unwrap_or_default(), &headers)?;
-    let answer = answer_to(&context, fields).await?;
+    let answer = report_on(&context, fields).await?;
     if wants_text {
         return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], answer.text()).into_response());
     }
@@ -100,12 +100,12 @@ fn wants_text(query: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
 }
 
 /// Rehearses what the fields ask for; without a server, too.
-pub async fn answer_to(context: &Context, fields: Map<String, Value>) -> Result<answer::Answer, ApiError> {
+pub async fn report_on(context: &Context, fields: Map<String, Value>) -> Result<report::RehearsalReport, ApiError> {
     let order = order(context, fields, clock::now()).await?;
     let _turn = TURNS.acquire().await.expect("never closed");
     let stop = Arc::new(AtomicBool::new(false));
     // Dropped with the request when its client is gone.
-    let _stopper = Stopper(stop.clone());
+    let _stopper = StopOnDrop(stop.clone());
     let engine = context.engine.clone();
     let task = tokio::task::spawn_blocking(move || rehearse(engine.store(), engine.judge_options(), &order, &stop));
     match task.await.context("a rehearsal")? {
@@ -116,9 +116,9 @@ pub async fn answer_to(context: &Context, fields: Map<String, Value>) -> Result<
     }
 }
 
-struct Stopper(Arc<AtomicBool>);
+struct StopOnDrop(Arc<AtomicBool>);
 
-impl Drop for Stopper {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -142,7 +142,7 @@ async fn order(context: &Context, asked: Map<String, Value>, now: i64) -> Result
         )));
     }
     if is_expression {
-        let rule = Watched::Rules(expression_rules(context, asked).await?);
+        let rule = RuleScope::Rules(expression_rules(context, asked).await?);
         let (run_begin, run_end) = (String::new(), String::new());
         return Ok(Order { rule, run_begin, run_end, from, to });
     }
@@ -163,7 +163,7 @@ fn changed(saved: Value, asked: Map<String, Value>) -> Fields {
 async fn strategy_rules(
     context: &Context,
     asked: Map<String, Value>,
-) -> Result<(strategy::Strategy, Watched), ApiError> {
+) -> Result<(strategy::Strategy, RuleScope), ApiError> {
     let asked_fields = Fields::Json(asked.clone());
     let id = asked_fields.int("id")?;
     let saved = match id {
@@ -188,16 +188,16 @@ async fn strategy_rules(
             return Err(ApiError::bad(format!("tpl_id: there is no template {tpl_id}")));
         }
         let rules = snapshot.watching(&row, &jiff::Zoned::now()).map_err(ApiError::bad)?;
-        return Ok((row, Watched::Rules(rules)));
+        return Ok((row, RuleScope::Rules(rules)));
     };
     let rule = unsaved::strategy_of(&row).map_err(ApiError::bad)?;
     let EventRule::Strategy(one) = &rule else { return Err(ApiError::bad("not a strategy")) };
     if hosts == ["*"] {
-        return Ok((row, Watched::Everywhere(rule)));
+        return Ok((row, RuleScope::Everywhere(rule)));
     }
     let list: model::rule::HostStrategies = [one.clone()].into();
     let hosts = hosts.into_iter().map(|host| (host, list.clone())).collect();
-    Ok((row, Watched::Rules(Rules { hosts, ..Rules::default() })))
+    Ok((row, RuleScope::Rules(Rules { hosts, ..Rules::default() })))
 }
 
 async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Result<Rules, ApiError> {
