@@ -2,19 +2,21 @@
 //!
 //! Why: the original lets anybody try as fast as the network allows.
 //! How: each user name has [`BURST`] attempts, and gets one back every [`REFILL_S`]; a right password gives its attempt
-//! back. Only names that exist are counted, so guesses at random names cost nothing here.
-//! Invariants: time is an argument. An attempt is taken before the password is looked at, so parallel guesses count too.
-//! Memory: one entry per user with recent failures, at most [`NAMES_MAX`]; past it full entries go, then all do.
+//! back. Only names that exist are counted, so guesses at random names take no memory.
+//! Invariants: time is an argument. An attempt is taken before the password is looked at, so parallel guesses count
+//! too.
+//! Memory: one entry per user with recent failures, at most [`NAMES_MAX`]; past them the entries
+//! without a failure go, then all do.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use stdx::Ledger;
 
-/// A person who mistypes needs a handful.
+/// Attempts in a row; a person who mistypes needs a handful.
 const BURST: i64 = 10;
-/// With this, a guesser gets 2,880 tries a day at one name.
+/// Seconds until one attempt comes back: a guesser gets 2,880 tries a day at one name.
 const REFILL_S: i64 = 30;
-/// About 1 MB; a site has a few hundred users.
+/// Names with recent failures, about 1 MB of them; a site has a few hundred users.
 const NAMES_MAX: usize = 10_000;
 
 #[derive(Default)]
@@ -48,12 +50,12 @@ impl Attempts {
         Ok(())
     }
 
-    /// The password was right: `name` gets all attempts back.
+    /// Gives all attempts back to `name`, whose password was right.
     pub fn succeeded(&self, name: &str) {
         self.lock().remove(&name.to_lowercase());
     }
 
-    /// Names them in the ledger.
+    /// Names the memory of the attempts in the ledger.
     pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
         let attempts = self.clone();
         ledger.source(move |report| {

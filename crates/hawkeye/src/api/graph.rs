@@ -1,8 +1,9 @@
-//! REST: what is in the store — endpoints, counters, history, last points; and deleting them.
+//! Graph data over REST: endpoints, counters, history and last points of the store, and deleting series.
 //!
-//! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is written
-//! one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces of memory.
-//! A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can hold.
+//! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is
+//! written one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces
+//! of memory. A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can
+//! hold.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
 //! what to narrow; a bad regular expression answers an empty list, as the original does.
 //! Compat: spec/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
@@ -28,11 +29,12 @@ use tokio::sync::Semaphore;
 
 /// The original's default page for endpoints and counters.
 const PAGE_ROWS: usize = 500;
-/// The most rows of one page; more is paging's job.
+/// Rows of one page; paging is for more.
 const PAGE_ROWS_MAX: usize = 10_000;
 /// Bytes a compiled regular expression of a user may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
-/// Terms of one search; each costs a compiled expression, or a look at every text of the table. People type two or three.
+/// Terms of one search; each costs a compiled expression, or a look at every text of the table. People type two or
+/// three.
 const TERMS_MAX: usize = 16;
 /// Histories written at the same time; each holds a blocking thread, of which the runtime has 512 for everything.
 const HISTORIES_AT_ONCE: usize = 32;
@@ -61,7 +63,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
 }
 
-/// As `blocking`, for work that may fail to read a file.
+/// Runs `work` on a thread that may wait for the disk, for work that may fail to read a file.
 async fn reading<T: Send + 'static>(
     context: &Context,
     work: impl FnOnce(&Engine) -> Result<T, store::Error> + Send + 'static,
@@ -121,7 +123,7 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
         let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
         let mut rows =
             engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit })?;
-        // As in the original: tags that match nothing are ignored when there is a q.
+        // Tags that match nothing are ignored when there is a q, as in the original.
         if rows.is_empty() && !patterns.is_empty() && !tag_terms.is_empty() {
             rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit })?;
         }
@@ -166,7 +168,7 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
         .map(|id| id.trim().parse::<u32>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| ApiError::bad(format!("eid is {eid:?}: give endpoint ids joined by commas")))?;
-    // As in an SQL list, where an id that is named twice is looked up once.
+    // An id that is named twice is looked up once, as in an SQL list.
     let mut seen = HashSet::new();
     endpoint_ids.retain(|id| seen.insert(*id));
     check_terms("metricQuery", parameter(&pairs, "metricQuery").split_whitespace().count())?;
@@ -243,13 +245,13 @@ fn look_up(engine: &Engine, request: &HistoryRequest) -> Vec<Option<Found>> {
 /// A series whose name cannot be read counts as unknown here, and the log says why.
 fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
     store.find(endpoint, counter).unwrap_or_else(|error| {
-        tracing::error!(endpoint, counter, %error, "cannot look up a series");
+        tracing::error!(endpoint, counter, %error, "cannot look up a series; the answer shows it as unknown");
         None
     })
 }
 
-/// Writes the answer, host by host, until the reader goes away. A series that is unknown, or that cannot be read, is left
-/// out without `step` in the request, and empty with one, as in the original.
+/// Writes the answer, host by host, until the reader goes away. A series that is unknown, or that cannot be read, is
+/// left out without `step` in the request, and empty with one, as in the original.
 fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Found>], query: &Query, out: &mut Pieces) {
     let name = |pair: usize| {
         let counters = request.counters.len();
@@ -268,14 +270,14 @@ fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Foun
             && match grid {
                 Ok(grid) => answer.series((endpoint, counter), series[i], &grid),
                 Err(error) => {
-                    tracing::error!(endpoint, counter, %error, "cannot read a series");
+                    tracing::error!(endpoint, counter, %error, "cannot read a series; the answer shows it as unknown");
                     answer.unknown((endpoint, counter))
                 }
             }
     };
     if let Err(error) = engine.store().query_many(&series, query, each) {
-        // It was checked that they are not too many; half an answer must not look whole.
-        tracing::error!(%error, "cannot read the history");
+        // The number of points was checked before, so this is a disk; half an answer must not look whole.
+        tracing::error!(%error, "cannot read the history; the answer is broken off");
         answer.out.give_up();
     }
     if (next..found.len()).all(|pair| answer.unknown(name(pair))) {
@@ -283,7 +285,7 @@ fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Foun
     }
 }
 
-/// The list being written. Its functions are false when nobody reads any more.
+/// A history answer on its way: a JSON list, series by series. The functions answer false when nobody reads any more.
 struct HistoryList<'a> {
     keep_unknown: bool,
     separator: char,
@@ -324,7 +326,7 @@ impl HistoryList<'_> {
     }
 }
 
-/// Six decimals, or null.
+/// Appends a value with six decimals, or null.
 fn push_value(value: Option<f64>, out: &mut String) {
     match value.filter(|value| value.is_finite()) {
         Some(value) => write!(out, "{value:.6}").expect("String"),
@@ -353,7 +355,7 @@ async fn last_points(
             let last = find(store, &pair.endpoint, &pair.counter).and_then(|found| store.last(found));
             let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
             let comma = if i == 0 { "" } else { "," };
-            // What is unknown is time 0 and value 0, as in the original.
+            // An unknown series has time 0 and value 0, as in the original.
             let (time, value) = last.map_or((0, 0.0), |point| (point.time, point.value));
             write!(text, "{comma}{},\"value\":{{\"timestamp\":{time},\"value\":", head.trim_end_matches('}'))
                 .expect("String");

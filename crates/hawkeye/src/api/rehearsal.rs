@@ -1,10 +1,10 @@
 //! `POST /api/v1/strategy/replay`: rehearses a strategy or an expression, saved or not, over stored history.
 //!
-//! Body: a strategy with the names of `POST /strategy`, or an expression with those of `POST /expression`; what is left out
-//! is taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that its template
-//! (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are Unix seconds or texts
-//! like `-7d` and `now`. The answer is [`crate::rules::rehearsal::report::RehearsalReport`], as JSON, or as text for `?format=text` and who
-//! accepts text only.
+//! Body: a strategy with the names of `POST /strategy`, or an expression with the names of `POST /expression`; fields
+//! left out are taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that
+//! its template (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are
+//! Unix seconds or texts like `-7d` and `now`. The answer is a [`RehearsalReport`], as JSON, or as text for
+//! `?format=text` and for clients that accept text only.
 //! How: a rehearsal reads files and judges for seconds, so it runs on threads that may wait, [`AT_ONCE`] at a time;
 //! it ends when its client is gone.
 //! Invariants: nothing is saved; a rule that could not be saved gets the error that saving it would get.
@@ -15,8 +15,9 @@ use super::error::{Answer, ApiError, json};
 use super::{Context, expression as expressions, strategy as strategies};
 use crate::clock;
 use crate::portal::{expression, strategy};
+use crate::rules::rehearsal::report::RehearsalReport;
 use crate::rules::rehearsal::unsaved;
-use crate::rules::rehearsal::{Order, RehearsalError, RuleScope, rehearse, report};
+use crate::rules::rehearsal::{Order, RehearsalError, RuleScope, rehearse};
 use crate::rules::snapshot::Snapshot;
 use anyhow::Context as _;
 use axum::Router;
@@ -30,9 +31,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
-/// It has two threads; others wait for their turn.
+/// Rehearsals at a time. A rehearsal has two threads; others wait for their turn.
 const AT_ONCE: usize = 1;
-/// As far as a rehearsal looks back where nothing else is said.
+/// Seconds that a rehearsal looks back when the request names no `from`.
 const SPAN_DEFAULT_S: i64 = 7 * 86_400;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
@@ -99,12 +100,12 @@ fn wants_text(query: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
-/// Rehearses what the fields ask for; without a server, too.
-pub async fn report_on(context: &Context, fields: Map<String, Value>) -> Result<report::RehearsalReport, ApiError> {
+/// Rehearses the rule that the fields describe; the command `hawkeye replay` calls this without a server.
+pub async fn report_on(context: &Context, fields: Map<String, Value>) -> Result<RehearsalReport, ApiError> {
     let order = order(context, fields, clock::now()).await?;
     let _turn = TURNS.acquire().await.expect("never closed");
     let stop = Arc::new(AtomicBool::new(false));
-    // Dropped with the request when its client is gone.
+    // Dropped with the request when the client is gone, which ends the rehearsal.
     let _stopper = StopOnDrop(stop.clone());
     let engine = context.engine.clone();
     let task = tokio::task::spawn_blocking(move || rehearse(engine.store(), engine.judge_options(), &order, &stop));
@@ -116,6 +117,7 @@ pub async fn report_on(context: &Context, fields: Map<String, Value>) -> Result<
     }
 }
 
+/// Stops a rehearsal when dropped.
 struct StopOnDrop(Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
@@ -150,7 +152,7 @@ async fn order(context: &Context, asked: Map<String, Value>, now: i64) -> Result
     Ok(Order { rule, run_begin: row.run_begin, run_end: row.run_end, from, to })
 }
 
-/// The fields of a saved row, with those that were asked for in their place.
+/// The fields of a saved row, overlaid by the fields of the request.
 fn changed(saved: Value, asked: Map<String, Value>) -> Fields {
     let mut fields = match saved {
         Value::Object(fields) => fields,
@@ -215,7 +217,7 @@ async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Resul
     unsaved::expression_of(&expression::Expression { id, ..row }).map_err(ApiError::bad)
 }
 
-/// A moment: Unix seconds as a number or text, `now`, or a time before it like `-7d`.
+/// A field that is a time: Unix seconds as a number or text, `now`, or a time before now like `-7d`.
 fn time(fields: &Map<String, Value>, name: &str, now: i64) -> Result<Option<i64>, ApiError> {
     let wrong = |what: &dyn std::fmt::Display| {
         ApiError::bad(format!("{name} is {what}: give Unix seconds, now, or a time before it like -7d"))

@@ -1,7 +1,7 @@
-//! Logging in and out.
+//! Sessions over REST: logging in and out.
 //!
-//! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are limited
-//! (429), each login has its own session, and logging out ends that session only.
+//! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are
+//! limited (429), each login has its own session, and logging out ends that session only.
 
 use super::Context;
 use super::auth::{self, Caller};
@@ -50,6 +50,7 @@ async fn login(State(context): State<Context>, fields: Fields) -> Answer {
     logged_in(&context, user).await
 }
 
+/// Why a password did not let its user pass.
 pub enum PasswordError {
     Wrong,
     Other(ApiError),
@@ -90,7 +91,7 @@ async fn auth_session(_caller: Caller) -> Answer {
     message("session is valid!")
 }
 
-/// An administrator gets a session of a lesser user; LDAP front ends log their users in with it.
+/// Gives an administrator a session of a lesser user; LDAP front ends log their users in with this route.
 async fn login_as(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let denied = || ApiError::bad("API_USER not admin, no permissions can do this");
     if !caller.is_admin() {

@@ -1,8 +1,8 @@
 //! Users: registration, profiles, passwords, and their administration.
 //!
-//! Compat: `/user/create` works for anybody only with `api.signup`, otherwise for administrators; the name `root` gets no
-//! role by itself. `PUT /user/u/:uid` asks for the user himself or an administrator (the original asks for nobody), and an
-//! administrator cannot change one above him.
+//! Compat: `/user/create` works for anybody only with `api.signup`, otherwise for administrators; the name `root` gets
+//! no role by itself. `PUT /user/u/:uid` asks for the user himself or an administrator (the original asks for nobody),
+//! and an administrator cannot change one above him.
 
 use super::Context;
 use super::auth::Caller;
@@ -109,7 +109,7 @@ async fn change_own_password(State(context): State<Context>, caller: Caller, fie
         PasswordError::Other(error) => error,
     })?;
     user::set_password(&context.portal, user.id, &password::hash(&new).await?).await?;
-    // Whoever knew the old password is out.
+    // Whoever knew the old password is logged out.
     session::delete_others(&context.portal, user.id, &caller.sig).await?;
     message("password updated!")
 }
@@ -156,7 +156,7 @@ async fn remove(State(context): State<Context>, caller: Caller, fields: Fields) 
     message(format!("user {uid} has been delete, affect row: {count}"))
 }
 
-/// The user that an administrator wants to change.
+/// The user that an administrator wants to change, who must be of a lesser role.
 async fn find_lesser(context: &Context, caller: &Caller, fields: &Fields) -> Result<User, ApiError> {
     if !caller.is_admin() {
         return Err(ApiError::bad(NO_PERMISSION));

@@ -1,6 +1,7 @@
 //! Command line: `hawkeye server | agent | loadgen | replay | pprof | check | version`, a file per command.
 //!
-//! An error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
+//! Invariants: an error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong
+//! command line.
 
 mod agent;
 mod pprof;

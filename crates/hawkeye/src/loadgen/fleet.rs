@@ -1,7 +1,7 @@
 //! Fleet: the hosts and their series, and the bytes of each of their calls.
 //!
-//! How: of an item only endpoint, value and time change; the texts between them are made once, per series, for all
-//! hosts. What comes out is, to the byte, what [`wire::write_item`] writes.
+//! How: only endpoint, value and time of an item change; the texts between them are made once, per series, for all
+//! hosts. The bytes are exactly those that [`wire::write_item`] writes.
 
 use super::mix::{self, Moment, SimulatedSeries};
 use super::peer::SeriesTexts;
@@ -19,19 +19,19 @@ pub struct Fleet {
     start: i64,
     seed: u64,
     series: Vec<EncodedSeries>,
-    /// SimulatedSeries of one call.
+    /// The series of each call.
     groups: Vec<Range<usize>>,
 }
 
 struct EncodedSeries {
     series: SimulatedSeries,
-    /// Canonical.
+    /// Canonical tags.
     tags: String,
-    /// From behind the endpoint's text to the value.
+    /// The JSON between the endpoint's text and the value.
     before_value: Vec<u8>,
-    /// From behind the value to the timestamp.
+    /// The JSON between the value and the timestamp.
     after_value: Vec<u8>,
-    /// The same in the words of other systems.
+    /// The texts of the series in the protocols of other systems.
     texts: SeriesTexts,
 }
 
@@ -56,7 +56,7 @@ impl HostRound {
 }
 
 impl Fleet {
-    /// The same series in calls of `batch` items each, as a transfer sends them on.
+    /// The fleet with its series in calls of `batch` items each, as a transfer sends them on.
     pub fn in_batches_of(mut self, batch: usize) -> Fleet {
         let count = self.series.len();
         self.groups = (0..count).step_by(batch).map(|from| from..count.min(from + batch)).collect();
@@ -95,7 +95,8 @@ impl Fleet {
         format!("{}{host:05}", self.prefix)
     }
 
-    /// When a host reports, from the start of the run on: hosts are spread evenly over the step, as a fleet is.
+    /// The time of a host's report, counted from the start of the run: hosts are spread evenly over the step, as a
+    /// fleet is.
     pub fn due(&self, host: usize, round: u32) -> Duration {
         let step = Duration::from_secs(u64::from(self.step));
         step * round + step.mul_f64(host as f64 / self.hosts as f64)
@@ -156,7 +157,7 @@ impl Fleet {
         })
     }
 
-    /// The same for a judge, which is told no step.
+    /// The items of one call as a transfer makes them for a judge, which gets no step.
     pub fn judge_items<'f>(
         &'f self,
         host: &'f HostRound,

@@ -1,12 +1,13 @@
-//! Peer: the same points in the words of other systems, so that all are measured with one load (`make bench`).
+//! Peer: the points of the fleet in the protocols of other systems, so that all are measured with one load (`make
+//! bench`).
 //!
 //! How: to VictoriaMetrics as OpenTSDB's `put` lines over TCP, to Prometheus as remote write 1.0 (protobuf in a snappy
-//! block) over HTTP/1.1 with a connection kept. The metric's name is the series' name with `_` for what their names must
-//! not have, the endpoint is the label `host`, tags are labels. Of a series only host, value and time change; the rest
-//! is encoded once.
-//! Why `put` and not Influx lines: of VictoriaMetrics' doors it costs that server least (1.5 µs per point, where Influx
-//! lines cost 1.7 in requests of 2,000 points and 2.5 in requests of 200), and a comparison shall be with its best. It
-//! has no answer: whoever measures asks the server afterwards how many rows it took in.
+//! block) over HTTP/1.1 with a connection kept. The metric's name is the series' name with `_` for characters that
+//! their names must not have, the endpoint is the label `host`, tags are labels. Only host, value and time of a series
+//! change; the rest is encoded once.
+//! Why `put` and not Influx lines: among VictoriaMetrics' protocols `put` costs that server least (1.5 µs per point,
+//! where Influx lines cost 1.7 in requests of 2,000 points and 2.5 in requests of 200), and a comparison shall be with
+//! its best. `put` has no answer: whoever measures asks the server afterwards how many rows it took in.
 //! Invariants: a request holds one group of one host. An HTTP answer whose length is not told is an error.
 //! Memory: per connection one request, plain and compressed (some 60 kB for 200 series).
 
@@ -17,7 +18,7 @@ use stdx::varint;
 use wire::json::{push_integer, push_number};
 use wire::protobuf::{field_begin, field_bytes, field_double, field_number};
 
-/// An answer's head and what it says; error texts of both systems are shorter.
+/// Bytes of an answer; error texts of both systems are shorter.
 const ANSWER_MAX: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +27,17 @@ pub enum PeerProtocol {
     RemoteWrite,
 }
 
-/// Where the requests go.
+/// Another system, to which requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     door: PeerProtocol,
-    /// Host and port.
+    /// Host and port of the system.
     pub address: String,
     path: String,
 }
 
 impl Peer {
-    /// VictoriaMetrics, by the address of its `-opentsdbListenAddr`.
+    /// A VictoriaMetrics, by the address of its `-opentsdbListenAddr`.
     pub fn victoria(address: &str) -> Result<Peer> {
         if address.is_empty() || address.contains('/') {
             bail!("--victoria {address:?}: want host:port, that of its -opentsdbListenAddr");
@@ -44,7 +45,7 @@ impl Peer {
         Ok(Peer { door: PeerProtocol::Telnet, address: address.to_string(), path: String::new() })
     }
 
-    /// Anything that takes remote write, by its whole URL.
+    /// A system that takes remote write, by its whole URL.
     pub fn remote_write(url: &str) -> Result<Peer> {
         let split = url.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
         let Some((address, path)) = split.filter(|(address, _)| !address.is_empty()) else {
@@ -54,7 +55,7 @@ impl Peer {
     }
 }
 
-/// What is the same for one series on all hosts.
+/// The texts of one series that are equal on all hosts.
 pub struct SeriesTexts {
     /// `put name ` and ` tag=value host=`: time and value go between, the host behind.
     put: (Vec<u8>, Vec<u8>),
@@ -63,7 +64,7 @@ pub struct SeriesTexts {
 }
 
 impl SeriesTexts {
-    /// `tags` are canonical.
+    /// Makes the texts of a series; `tags` are canonical.
     pub fn new(series: &SimulatedSeries, tags: &str) -> SeriesTexts {
         let name = legal_name(&series.metric);
         let mut sorted: Vec<(String, &str)> = tags
@@ -74,7 +75,7 @@ impl SeriesTexts {
         let mut texts =
             SeriesTexts { put: (format!("put {name} ").into_bytes(), Vec::new()), labels: (Vec::new(), Vec::new()) };
         for (key, value) in &sorted {
-            // A line has no way to escape a blank.
+            // The protocol cannot escape a blank.
             texts.put.1.extend_from_slice(format!(" {key}={}", value.replace(' ', "_")).as_bytes());
         }
         texts.put.1.extend_from_slice(b" host=");
@@ -88,12 +89,12 @@ impl SeriesTexts {
     }
 }
 
-/// Letters, digits and `_`, as Prometheus wants names to be.
+/// A name as Prometheus wants names: of letters, digits and `_`.
 fn legal_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-/// `TimeSeries.labels`: name and value.
+/// Appends a name and a value, an element of `TimeSeries.labels`.
 fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
     let mut label = Vec::new();
     field_bytes(&mut label, 1, name.as_bytes());
@@ -101,11 +102,11 @@ fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
     field_bytes(out, 1, &label);
 }
 
-/// One connection's buffers.
+/// The buffers of one connection.
 pub struct PeerSpeech {
     peer: Peer,
     body: Vec<u8>,
-    /// What remote write sends of `body`.
+    /// The block that remote write sends, made of `body`.
     compressed: Vec<u8>,
     encoder: snap::raw::Encoder,
 }
@@ -115,12 +116,12 @@ impl PeerSpeech {
         PeerSpeech { peer: peer.clone(), body: Vec::new(), compressed: Vec::new(), encoder: snap::raw::Encoder::new() }
     }
 
-    /// Whether there is anything to wait for behind a request.
+    /// True when the system answers requests.
     pub fn is_answered(&self) -> bool {
         self.peer.door == PeerProtocol::RemoteWrite
     }
 
-    /// A request without points: whoever is there takes it.
+    /// Appends a request without points, which the right kind of server takes.
     pub fn hello(&mut self, out: &mut Vec<u8>) {
         if self.peer.door == PeerProtocol::RemoteWrite {
             self.body.clear();
@@ -140,7 +141,7 @@ impl PeerSpeech {
 
     fn post(&mut self, out: &mut Vec<u8>) {
         self.compressed.resize(snap::raw::max_compress_len(self.body.len()), 0);
-        // It fails only for what is too long for a block (4 GiB) or for its room.
+        // Compressing fails only when the input is too long for a block (4 GiB) or for its room.
         let length = self.encoder.compress(&self.body, &mut self.compressed).expect("room for one group");
         let Peer { address, path, .. } = &self.peer;
         let head = format!(
@@ -164,7 +165,7 @@ fn put_lines(fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8>) {
     });
 }
 
-/// `WriteRequest`: a `TimeSeries` with one sample for each series.
+/// Appends a `WriteRequest`: a `TimeSeries` with one sample for each series.
 fn write_request(fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8>) {
     let (mut host_label, mut sample) = (Vec::new(), Vec::new());
     push_label(&mut host_label, "host", host.endpoint());
@@ -181,7 +182,7 @@ fn write_request(fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8
     debug_assert!(sample.len() <= 2 * (1 + varint::BYTES_MAX));
 }
 
-/// What an HTTP server answered.
+/// An answer of an HTTP server.
 #[derive(Debug, PartialEq)]
 pub struct HttpAnswer {
     pub status: u16,
@@ -194,7 +195,7 @@ impl HttpAnswer {
     }
 }
 
-/// Takes an answer off the front of `input`: where it ends, and what it says; `None` while it is not whole.
+/// Takes an answer off the front of `input`: where the answer ends, and its content; `None` while it is not whole.
 pub fn take_answer(input: &[u8]) -> Result<Option<(usize, HttpAnswer)>> {
     let Some(head_end) = input.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else {
         if input.len() > ANSWER_MAX {
@@ -210,7 +211,7 @@ pub fn take_answer(input: &[u8]) -> Result<Option<(usize, HttpAnswer)>> {
         lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
     let length = match length {
         Some((_, value)) => value.trim().parse().context("answer is not HTTP: bad Content-Length")?,
-        // "No content" has none, and needs none.
+        // "No content" has no length, and needs none.
         None if status == 204 => 0,
         None => bail!("answered {status} without saying how long its text is"),
     };

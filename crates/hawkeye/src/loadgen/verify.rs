@@ -1,10 +1,10 @@
-//! Verify: reads back over REST, or from a graph over gob, every point that was answered for, and compares it with what
-//! was sent.
+//! Verify: reads every point that was answered for back, over REST or from a graph over gob, and compares it with the
+//! point that was sent.
 //!
 //! Why: "nothing acknowledged is ever lost" is checked from outside, also when the server was killed in the middle of a
 //! run and started again: calls that failed are left out, all others count.
-//! How: a bit per host, round and group says which calls were answered ([`AnsweredCalls`]); the mix says what was in them.
-//! A GAUGE must come back with its value, a counter as the rate between two answered rounds.
+//! How: a bit per host, round and group says which calls were answered ([`AnsweredCalls`]); the mix says what was in
+//! them. A GAUGE must come back with its value, a counter as the rate between two answered rounds.
 //! Invariants: never asks for more than [`POINTS_PER_REQUEST`] points at once. Points under the same names from another
 //! run at the same times count as wrong, since the first of two equal times is the one that is kept.
 
@@ -22,17 +22,17 @@ use wire::Scratch;
 use wire::gob::GraphQuery;
 use wire::json::{self, name_eq};
 
-/// About 5 MB of JSON.
+/// Points of one request for history: about 5 MB of JSON.
 const POINTS_PER_REQUEST: usize = 100_000;
-/// How long a server may take to come (back) up; its own aim is five seconds.
+/// The time that a server may take to come (back) up; the aim of the server is five seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// Findings that are printed; more of the same say nothing new.
+/// Findings that are printed; more of them say nothing new.
 const FINDINGS_SHOWN: usize = 5;
-/// Transfer raises smaller steps to this, and then points of two rounds fall together.
+/// The least step that can be verified: transfer raises smaller ones, and then points of two rounds fall together.
 pub const STEP_MIN: u32 = 30;
 
-/// Which calls were answered, a bit each.
+/// The calls that were answered, a bit each.
 pub struct AnsweredCalls {
     rounds: usize,
     groups: usize,
@@ -61,10 +61,10 @@ impl AnsweredCalls {
     }
 }
 
-/// Where and as whom to ask.
+/// An API, and as whom to ask there.
 #[derive(Clone, Debug)]
 pub struct Api {
-    /// Host and port.
+    /// Host and port of the API.
     address: String,
     token: String,
 }
@@ -96,7 +96,7 @@ impl Api {
         }
     }
 
-    /// HTTP/1.0: the answer ends with the connection and is never in chunks.
+    /// Makes one request by HTTP/1.0, so that the answer ends with the connection and is never in chunks.
     async fn exchange(&self, mut stream: TcpStream, path: &str, body: &str) -> Result<Vec<u8>> {
         let head = format!(
             "POST {path} HTTP/1.0\r\nHost: {}\r\nApitoken: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -118,13 +118,13 @@ impl Api {
     }
 }
 
-/// Where to read from.
+/// The server to read points back from.
 pub enum ReadSource {
     Api(Api),
     Graph(Box<Link>),
 }
 
-/// What was found.
+/// The result of reading back.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReadVerdict {
     /// Points that must be there.
@@ -180,7 +180,7 @@ pub async fn verify(
 
 impl ReadSource {
     async fn history(&mut self, fleet: &Fleet, host: usize, rounds: u32, counters: &[&str]) -> Result<History> {
-        // Points are stored at the start of their step; one more on each side costs nothing.
+        // Points are stored at the start of their step; one more step on each side costs nothing.
         let step = i64::from(fleet.step());
         let start = fleet.time(host, 0) - 2 * step;
         let end = fleet.time(host, rounds.saturating_sub(1)) + step;
@@ -313,7 +313,7 @@ fn compare(
     }
 }
 
-/// REST shows six decimals; large values lose more to the double itself.
+/// True for values that are equal as far as REST shows: six decimals, and large values lose more to the double itself.
 fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 + b.abs() * 1e-12
 }

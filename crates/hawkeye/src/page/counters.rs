@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use serde::Serialize;
 use store::{CounterQuery, CounterRow, Store};
 
-/// CounterList listed for one host; an agent sends about 200.
+/// Counters listed for one host; an agent sends about 200.
 const COUNTERS_MAX: usize = 500;
 
 #[derive(Serialize)]
@@ -39,7 +39,8 @@ pub async fn counters(
     Ok(Json(found.await?))
 }
 
-/// The counters of `host` that match, in byte order. Names of sleeping series that cannot be read are logged and missing.
+/// The counters of `host` that match, in byte order. Names of sleeping series that cannot be read are logged and
+/// missing.
 pub fn find_counters(store: &Store, host: &str, matches: impl Fn(&str) -> bool) -> Vec<String> {
     let rows = match counters_of(store, host) {
         Ok(rows) => rows,

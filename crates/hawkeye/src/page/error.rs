@@ -1,4 +1,4 @@
-//! PageError: an error of the page's routes, as Open-Falcon's API shows errors: a status and `{"error": …}`.
+//! Errors of the page's routes, as Open-Falcon's API shows errors: a status and `{"error": …}`.
 
 use axum::Json;
 use axum::http::StatusCode;

@@ -1,4 +1,5 @@
-//! `GET /ui/history?endpoint=&counter=&counter=…&start=&end=`: rows of series of one host, averaged; of a COUNTER, rates.
+//! `GET /ui/history?endpoint=&counter=&counter=…&start=&end=`: rows of series of one host, averaged; of a COUNTER,
+//! rates.
 
 use super::Sources;
 use super::counters::find_counters;
@@ -9,9 +10,9 @@ use axum::extract::State;
 use serde::Serialize;
 use store::{Cf, Found, Grid, Query, Store};
 
-/// CounterList that one request may name; the largest chart of the page names 7.
+/// Counters that one request may name; the largest chart of the page names 7.
 const COUNTERS_MAX: usize = 32;
-/// SeriesRows that one counter ending in `/*` stands for: more lines than that are no chart.
+/// Series that one counter ending in `/*` stands for: more lines than that are no chart.
 pub const WILDCARD_SERIES_MAX: usize = 32;
 /// Points in one answer, about 2.5 MB of JSON. A series has at most about 800 rows in any range, as older ranges have
 /// wider rows, so this is 64 series at least.

@@ -2,8 +2,9 @@
 //!
 //! Why: whoever has typed `make run` wants to see hosts, charts and open alarms at once, without an account and without
 //! a build step for the page.
-//! How: a file per subject: `files.rs` sends the page, `viewer.rs` decides who may look, and `overview.rs`, `counters.rs`
-//! and `history.rs` answer with JSON. SeriesRows and points are read from the engine's store, open alarms from the portal.
+//! How: a file per subject: `files.rs` sends the page, `viewer.rs` decides who may look, and `overview.rs`,
+//! `counters.rs` and `history.rs` answer with JSON. Series and points are read from the engine's store, open alarms
+//! from the portal.
 //! Invariants: nothing here writes; no answer carries CORS headers, so no other site's script can read one; the page
 //! loads nothing from other hosts, and its content security policy forbids it to.
 //! Memory: an answer holds at most [`overview::HOSTS_MAX`] hosts, [`overview::ALARMS_MAX`] alarms and
@@ -29,8 +30,8 @@ use tokio::sync::Semaphore;
 /// Answers computed at a time. Each holds at most a few MB, and the machine has agents to listen to.
 const READS_MAX: usize = 4;
 
-/// `/` and `/ui/*`. Serve this router with connect info, for without the peer's address nobody counts as local, and keep
-/// it outside any CORS layer, see the invariants above.
+/// `/` and `/ui/*`. Serve this router with connect info, for without the peer's address nobody counts as local, and
+/// keep it outside any CORS layer, see the invariants above.
 pub fn router(engine: Arc<Engine>, portal: Portal, api: ApiConfig) -> Router {
     let sources = Sources { engine, portal, api: Arc::new(api), reads: Arc::new(Semaphore::new(READS_MAX)) };
     Router::new()

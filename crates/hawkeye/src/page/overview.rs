@@ -15,7 +15,7 @@ use store::Store;
 /// A host that has reported nothing for this long is marked: three of the default steps of 60 s, so that one lost
 /// report marks nobody.
 const SILENT_AFTER_S: i64 = 180;
-/// HostList in one overview, about 200 kB of JSON; with more of them the page asks for a search text.
+/// Hosts in one overview, about 200 kB of JSON; with more of them the page asks for a search text.
 pub const HOSTS_MAX: usize = 2000;
 /// Alarms in one overview; nobody reads more, and the total is told.
 pub const ALARMS_MAX: i64 = 200;
@@ -37,9 +37,9 @@ pub struct Overview {
 #[derive(Serialize)]
 struct HostList {
     hosts_total: usize,
-    /// HostList that are not silent, whatever their name.
+    /// Hosts that are not silent, whatever their name.
     hosts_reporting: usize,
-    /// HostList whose name contains `q`, silent or not.
+    /// Hosts whose name contains `q`, silent or not.
     hosts_matched: usize,
     /// The first [`HOSTS_MAX`] of the matching ones, by name.
     hosts: Vec<HostSummary>,
@@ -62,7 +62,7 @@ struct OpenAlarm {
     endpoint: String,
     counter: String,
     func: String,
-    /// "<left> <operator> <right>".
+    /// The condition, as "<left> <operator> <right>".
     cond: String,
     note: String,
     /// When the problem began, Unix seconds; null when its row says nothing readable.
@@ -108,7 +108,7 @@ fn find_hosts(store: &Store, pattern: &str, now: i64) -> HostList {
 
 /// The used share is taken from the free share when a host does not send it: Open-Falcon's agent as shipped does not.
 fn describe_host(store: &Store, name: String, last_report_s: i64) -> HostSummary {
-    // An older value is not the host's state; it would stand beside newer ones as if it were.
+    // An older value would stand beside newer ones as if it were the host's state.
     let fresh = |counter: &str| {
         let point = store.last(store.find(&name, counter).ok()??)?;
         (last_report_s - point.time <= SILENT_AFTER_S).then_some(point.value)

@@ -1,8 +1,9 @@
 //! Viewer: who may look at the page's data.
 //!
-//! How: the setting `api.viewer` says who needs no login; anybody else sends the `Apitoken` header of Open-Falcon's API,
-//! and may look when the header names a valid session.
-//! Invariants: with `loopback`, the default, no other site's page and no proxy can look through a browser of this machine.
+//! How: the setting `api.viewer` says who needs no login; anybody else sends the `Apitoken` header of Open-Falcon's
+//! API, and may look when the header names a valid session.
+//! Invariants: with `loopback`, the default, no other site's page and no proxy can look through a browser of this
+//! machine.
 
 use super::Sources;
 use super::error::unauthorized;
@@ -46,7 +47,8 @@ async fn user_of(sources: &Sources, header: Option<&[u8]>) -> Option<String> {
     }
 }
 
-/// The rule of the setting `api.viewer`. With `loopback` a request passes when it comes from this machine and says nothing else:
+/// The rule of the setting `api.viewer`. With `loopback` a request passes when it comes from this machine and says
+/// nothing else:
 /// - its peer is a loopback address, and no proxy speaks for somebody behind it (`Forwarded`, `X-Forwarded-For`, …);
 /// - it is addressed to a loopback name: a foreign name that was made to resolve to 127.0.0.1 (DNS rebinding) would let
 ///   that site's script read the answer;

@@ -1,12 +1,15 @@
 //! Rehearsal of a rule: over the stored history of the series that it would watch, which events it would have sent.
 //!
-//! How: the series are found by asking the compiled rule about every name, also of silent series. Then their points are read
-//! one series after the other, in the order in which the files have them, and played to the judge (`judge::Script`); where
-//! the rule looks at several series of an endpoint, those together. Endpoints never meet, so two threads share the work. Hours are those of the rule, in local time, from minute
-//! to minute, as the server follows them.
-//! Invariants: nothing is stored or sent; only points as they came are judged, never roll-ups, and the report says from when
-//! on there are any. Bounds: below; beyond them the report is an error that says what to narrow, or says that it is not whole.
-//! Memory: 150 bytes per series, for each thread the points of one series (or of those that meet in one alarm), the report.
+//! How: the series are found by asking the compiled rule about every name, also of silent series. Then the points are
+//! read one series after the other, in the order in which the files have them, and played to the judge
+//! (`judge::Script`); where the rule looks at several series of an endpoint, these series are played together.
+//! Endpoints never meet, so two threads share the work. The hours are the rule's, in local time, from minute to minute,
+//! as the server follows them.
+//! Invariants: nothing is stored or sent; only points as they came are judged, never roll-ups, and the report says from
+//! when on there are such points. Every bound is a constant below; beyond a bound the answer is an error that says what
+//! to narrow, or a report that says how far it goes.
+//! Memory: 150 bytes per series, for each thread the points of one series (or of those that meet in one alarm), the
+//! report.
 
 pub mod report;
 pub mod unsaved;
@@ -27,37 +30,39 @@ use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 use store::{Found, Histories, Store};
 
-/// WatchedSeries of one rehearsal: ten thousand hosts with one each. Their names are held, and the noisiest are counted.
+/// Series of one rehearsal: ten thousand hosts with one each. Their names are held, and the noisiest are counted.
 const SERIES_MAX: usize = 10_000;
-/// Points of one rehearsal, as their steps promise: 10,000 series for two weeks at 60 s, some twenty seconds of one core.
+/// Points of one rehearsal, as their steps promise: 10,000 series for two weeks at 60 s, some twenty seconds of one
+/// core.
 const POINTS_MAX: i64 = 200_000_000;
-/// Points that are held at once, of the series that meet in one alarm: 64 MiB.
+/// Points of the series that meet in one alarm, which are held together: 64 MiB.
 const HELD_POINTS_MAX: i64 = 4 << 20;
 /// Events after which a rule is called noise and the rehearsal ends; each takes some microseconds for its explanation.
 const EVENTS_MAX: u64 = 1_000_000;
 /// Threads of one rehearsal. Two are enough for its aim, and leave other cores alone.
 const THREADS: usize = 2;
-/// How much they give way to everybody else, as `nice` counts it.
+/// How much these threads give way to everybody else, as `nice` counts.
 const NICE: i32 = 10;
-/// Groups that a thread takes at once, so that each reads stretches of the files.
+/// Groups that a thread takes at once, so that each thread reads stretches of the files.
 const GROUPS_TAKEN: usize = 16;
 /// Names that are looked at while the series table is held.
 const PAGE: usize = 4096;
 /// Hosts whose sleeping series are looked up one by one; for more of them all names on the disk are read.
 const HOSTS_ONE_BY_ONE_MAX: usize = 256;
 
-/// What to rehearse.
+/// A rule to rehearse, and the time over which.
 #[derive(Clone, Debug)]
 pub struct Order {
     pub rule: RuleScope,
-    /// "HH:MM", both empty without hours.
+    /// When the rule's hours begin, "HH:MM"; both ends are empty without hours.
     pub run_begin: String,
     pub run_end: String,
-    /// Unix seconds, both included.
+    /// The first and the last of the rehearsed seconds, Unix time.
     pub from: i64,
     pub to: i64,
 }
 
+/// Rules together with the series that they watch.
 #[derive(Clone, Debug)]
 pub enum RuleScope {
     /// Rules with their hosts, or expressions.
@@ -66,12 +71,12 @@ pub enum RuleScope {
     Everywhere(EventRule),
 }
 
-/// Why there is no report.
+/// Why a rehearsal gives no report.
 #[derive(Debug)]
 pub enum RehearsalError {
-    /// The order can be changed so that there is one.
+    /// The order asks for too much; the text says what to change.
     Refused(String),
-    /// Nobody wants it any more.
+    /// Nobody waits for the report any more.
     Stopped,
     Store(store::Error),
 }
@@ -105,13 +110,14 @@ impl WatchedSeries {
         order.from - script.warm_up_s(self.found.step)
     }
 
-    /// About how many points will be read.
+    /// The number of points that will be read, roughly.
     fn points(&self, script: &Script, order: &Order) -> i64 {
         (order.to - self.read_from(script, order)) / i64::from(self.found.step.max(1))
     }
 }
 
-/// Plays `order` on the points of `store`, until `stop` says that nobody waits for the report. May read files for seconds.
+/// Plays `order` on the points of `store`, until `stop` says that nobody waits for the report. This may read files for
+/// seconds.
 pub fn rehearse(
     store: &Store,
     options: judge::Options,
@@ -175,7 +181,7 @@ fn for_each_awake(store: &Store, each: &mut dyn FnMut(model::SeriesId, SeriesKey
     }
 }
 
-/// The series that the rule has to do with, awake and asleep.
+/// The series that the rule watches or asks, awake and asleep.
 fn find(store: &Store, script: &Script, hosts: &[String]) -> Result<Vec<WatchedSeries>, RehearsalError> {
     let (mut series, mut is_full): (Vec<WatchedSeries>, bool) = (Vec::new(), false);
     let mut seen = HashSet::new();
@@ -271,7 +277,7 @@ impl Run<'_> {
 
     /// One thread: takes groups until there are none.
     fn work(&self, groups: &[&[WatchedSeries]]) -> Result<(EventTally, bool), RehearsalError> {
-        // Whoever serves points and people goes first. It is as well if that is not allowed.
+        // Threads that serve points and people go first. A system that refuses this rehearses all the same.
         let _ = rustix::process::setpriority_process(None, NICE);
         let (mut histories, mut tally) = (self.store.histories(), EventTally::default());
         let mut points: Vec<Vec<Point>> = Vec::new();
@@ -330,8 +336,8 @@ impl Run<'_> {
     }
 }
 
-/// What is played together, in the order of the files: series by themselves, or those of an endpoint, unless none of them
-/// carries an alarm.
+/// Series that are played together, in the order of the files: each by itself, or, for a rule that joins series, all of
+/// an endpoint; an endpoint without a series that carries an alarm is left out.
 fn groups<'s>(series: &'s mut [WatchedSeries], script: &Script) -> Vec<&'s [WatchedSeries]> {
     if !script.is_joined() {
         series.sort_unstable_by_key(|one| one.found.id);
@@ -348,7 +354,7 @@ fn history<'a>(one: &'a WatchedSeries, points: &'a [Point]) -> History<'a> {
     History { key: one.key(), counter_type: one.found.counter_type, step: one.found.step, points }
 }
 
-/// What whoever reads the report should know about it.
+/// Remarks that help to read the report.
 fn notes(report: &RehearsalReport, script: &Script, series: &[WatchedSeries], options: judge::Options) -> Vec<String> {
     let mut notes = Vec::new();
     if series.is_empty() {

@@ -1,7 +1,7 @@
-//! What a rehearsal found: the events, how often and for how long, and who was the noisiest; as JSON and as text.
+//! Report of a rehearsal: the events, how many and for how long, and who was the noisiest; as JSON and as text.
 //!
-//! How: events are counted as they come, series by series, and those that are listed are the first in time. An alarm that is
-//! open at the end counts as a PROBLEM until then.
+//! How: events are counted as they come, series by series, and the first in time are listed. An alarm that is open at
+//! the end counts as a PROBLEM until then.
 //! Memory: [`LISTED_MAX`] events of about a kilobyte, and a line per series that had any.
 
 use super::Order;
@@ -14,7 +14,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Events that are listed; more of them nobody reads, and the counts say how many there are.
+/// Events that are listed; nobody reads more, and the counts say how many there are.
 const LISTED_MAX: usize = 1000;
 /// Hosts and series that are named as the noisiest.
 const NOISIEST: usize = 10;
@@ -25,16 +25,16 @@ pub struct RehearsalReport {
     pub to: i64,
     /// The time from which on there are points, where that is after `from`; before it only roll-ups are left.
     pub points_from: Option<i64>,
-    /// What was looked at.
+    /// Series that were played.
     pub series: u64,
     pub hosts: u64,
-    /// Points that were judged; those that only filled windows are not counted.
+    /// Points that were judged; points that only filled windows are not counted.
     pub points: u64,
     pub seconds: f64,
     /// False if the rule sent so much that the rehearsal ended before all series were played.
     pub complete: bool,
     pub summary: Summary,
-    /// The first in time.
+    /// The first events in time.
     pub events: Vec<ListedEvent>,
     pub events_left_out: u64,
     pub notes: Vec<String>,
@@ -49,7 +49,7 @@ pub struct Summary {
     pub repeats: u64,
     pub recoveries: u64,
     pub open_at_end: u64,
-    /// Of all alarms together.
+    /// Seconds in PROBLEM, of all alarms together.
     pub problem_seconds: i64,
     pub hosts: u64,
     pub series: u64,
@@ -89,9 +89,9 @@ pub struct EventTally {
     pub events: u64,
     repeats: u64,
     recoveries: u64,
-    /// By endpoint and tags: the metric is the rule's.
+    /// Counts by endpoint and tags; the metric is the rule's.
     series: HashMap<(String, String), SeriesCount>,
-    /// The latest on top, to be dropped for an earlier one.
+    /// The listed events so far; the latest is on top, to be dropped for an earlier one.
     listed: BinaryHeap<NumberedEvent>,
 }
 
@@ -104,7 +104,7 @@ struct SeriesCount {
     open_since: Option<i64>,
 }
 
-/// An event, in the order of times; of equal times by names, and then as they were told.
+/// An event with its number. The order is by time, then by names, then by number.
 struct NumberedEvent {
     number: u64,
     event: Event,
@@ -154,7 +154,7 @@ impl EventTally {
         self.list(NumberedEvent { number: self.events, event });
     }
 
-    /// A full list takes what is earlier than its last.
+    /// Lists an event; a full list drops its last for an earlier one.
     fn list(&mut self, first: NumberedEvent) {
         if self.listed.len() < LISTED_MAX {
             self.listed.push(first);
@@ -164,7 +164,7 @@ impl EventTally {
         }
     }
 
-    /// Adds what was counted of other series.
+    /// Adds the counts of other series.
     pub fn with(mut self, other: EventTally) -> EventTally {
         self.points += other.points;
         self.events += other.events;
@@ -175,7 +175,7 @@ impl EventTally {
         self
     }
 
-    /// `whole`: all series were played.
+    /// Makes the report; `whole` is true when all series were played.
     pub fn finish(self, order: &Order, whole: bool) -> RehearsalReport {
         let mut summary = Summary {
             events: self.events,
@@ -223,7 +223,7 @@ impl EventTally {
     }
 }
 
-/// Those with the most events, then the longest.
+/// The noisiest: the most events first, then the longest in PROBLEM.
 fn noisiest(mut all: Vec<Noise>) -> Vec<Noise> {
     let rank = |noise: &Noise| std::cmp::Reverse((noise.events, noise.problem_seconds));
     all.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.endpoint, &a.counter).cmp(&(&b.endpoint, &b.counter))));
@@ -251,7 +251,7 @@ impl ListedEvent {
 }
 
 impl RehearsalReport {
-    /// For people: a line per event, then the counts.
+    /// The report as text for people: a line per event, then the counts.
     pub fn text(&self) -> String {
         let mut out = String::new();
         for event in &self.events {
