@@ -1,8 +1,8 @@
 //! Rules to rehearse: rows that are not saved, as the judge would get them if they were.
 //!
 //! How: the row is put in among those of a snapshot, from which rules are computed as from saved rows: so inheritance,
-//! replaced ancestors and the template that an event names are right. Hours and maintenance are left out: a rehearsal has
-//! its own hours, and a host that is in maintenance now was not always.
+//! replaced ancestors and the template that an event names are right. Hours and maintenance are left out: a rehearsal
+//! has its own hours, and a host that is in maintenance now was not always.
 
 use super::super::resolve::{read_expression, read_strategy};
 use super::super::snapshot::Snapshot;
