@@ -2,7 +2,7 @@
 //!
 //! Why: a rule that is saved blindly is found to be noisy at night.
 //! How: a [`Judge`] is led through the points of the series that may meet in one alarm, in the order of their times,
-//! and through the clock between them for what does not come. Its window is a slice of the decoded history up to a
+//! and through the clock between them for what does not come. The window is a slice of the decoded history up to a
 //! cursor, so nothing is copied and nothing is kept besides. Series of different endpoints never meet, so a caller
 //! plays endpoint by endpoint; and series by series where the rule looks at one only ([`Rehearsal::is_joined`]).
 //!

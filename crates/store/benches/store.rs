@@ -1,7 +1,7 @@
 //! `cargo bench -p store`: what a point and a series cost. Prints figures, asserts nothing.
 //!
-//! `cargo bench -p store -- 100000` takes another number of series (default 1,000,000; 60 points each). With 0 only what is
-//! about blocks is done: the codings of a chunk, the recorded trace, and two days of a fleet.
+//! `cargo bench -p store -- 100000` takes another number of series (default 1,000,000; 60 points each). With 0 only
+//! what is about blocks is done: the codings of a chunk, the recorded trace, and two days of a fleet.
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use regex::Regex;
@@ -51,7 +51,8 @@ fn anonymous_bytes() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// A fleet's mix: most values never change; small numbers, byte counters, decimals and unrounded percentages among them.
+/// A fleet's mix: most values never change; small numbers, byte counters, decimals and unrounded percentages among
+/// them.
 fn value(series: u32, round: i64) -> f64 {
     let noise = (u64::from(series) * 0x9e37_79b9 + round as u64).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
     match series % METRICS % 20 {
@@ -365,8 +366,8 @@ fn trace() {
     );
 }
 
-/// Two days of the mix, each of 1,000 hosts with 20 series, flushed every two hours and merged as time goes by; then what
-/// queries take at 14:00 of the second day, after a restart.
+/// Two days of the mix, each of 1,000 hosts with 20 series, flushed every two hours and merged as time goes by; then
+/// what queries take at 14:00 of the second day, after a restart.
 fn days() {
     const HOSTS: u32 = 1000;
     const SERIES: u32 = HOSTS * 20;

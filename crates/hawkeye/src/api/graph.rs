@@ -56,10 +56,8 @@ async fn blocking<T: Send + 'static>(
     context: &Context,
     work: impl FnOnce(&Engine) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    let engine = context.engine.clone();
-    tokio::task::spawn_blocking(move || work(&engine))
-        .await
-        .map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
+    let working = context.engine.spawn_blocking(work);
+    working.await.map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
 }
 
 /// As `blocking`, for work that may fail to read a file.
@@ -226,10 +224,9 @@ async fn history(
     }
     let turn = HISTORIES.acquire().await.expect("the semaphore is never closed");
     let (mut pieces, body) = Pieces::new();
-    let engine = context.engine.clone();
-    tokio::task::spawn_blocking(move || {
+    context.engine.spawn_blocking(move |engine| {
         let _turn = turn;
-        write_history(&engine, &request, &found, &query, &mut pieces);
+        write_history(engine, &request, &found, &query, &mut pieces);
         pieces.finish();
     });
     Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response())

@@ -6,12 +6,14 @@
 //! under the same lock, so their order per alarm is the order of the points, also between connections. What judging does by
 //! itself (rules, restarts, silence, closings) is in `judges.rs`, and how events leave in `handover.rs`.
 //! A new series is bound when it is created.
-//! Locks, always in this order: shard of the store → judge of that shard → series table (read), or backlog → queue.
+//! Locks, always in this order: shard of the store → judge of that shard → series table (read), or backlog → queue. Under
+//! them a point may be judged and its events written, not synced nor logged: see `handover.rs`.
 //! A series that nobody writes to leaves memory ([`Engine::sleep_silent`]): its bindings and alarms go with it, and come back
 //! when it is created again.
 //! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged all the
 //! same.
 
+pub mod blocking;
 pub mod growth;
 pub mod handover;
 pub mod ingest;
@@ -46,6 +48,7 @@ const HEAD_BYTES_MAX: u64 = 33;
 pub struct Engine {
     store: Store,
     judges: Judges,
+    blocking: blocking::Running,
     recent: Mutex<Vec<SeriesId>>,
 }
 
@@ -84,7 +87,8 @@ impl std::fmt::Display for IngestError {
 impl Engine {
     /// `shard_count` is the store's. Without a queue no rules may be loaded.
     pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
-        Engine { store, judges: Judges::new(shard_count, options, queue), recent: Mutex::default() }
+        let judges = Judges::new(shard_count, options, queue);
+        Engine { store, judges, blocking: blocking::Running::default(), recent: Mutex::default() }
     }
 
     /// Seconds from the arrival of a batch to each event that it made being in the queue.
@@ -149,8 +153,16 @@ impl Engine {
         if samples.is_empty() {
             return Ok(());
         }
-        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new() };
-        let mut append = || self.store.append(samples, now, &mut observer);
+        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new(), made_events: false };
+        let mut append = || {
+            let appended = self.store.append(samples, now, &mut observer);
+            // Nobody waits for the disk under a judge's lock.
+            observer.judge = None;
+            if std::mem::take(&mut observer.made_events) {
+                self.judges.handover.settle();
+            }
+            appended
+        };
         let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
         match appended.map_err(IngestError::Store)?.unknown {
             0 => Ok(()),
@@ -331,6 +343,7 @@ struct Observer<'e> {
     arrived: Instant,
     judge: Option<(usize, MutexGuard<'e, Judge>)>,
     events: Vec<Event>,
+    made_events: bool,
 }
 
 impl store::Observer for Observer<'_> {
@@ -346,7 +359,7 @@ impl store::Observer for Observer<'_> {
         }
         let Some((_, step)) = view.meta(sample.series) else { return };
         judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
-        self.engine.judges.handover.send_arrived(&mut self.events, self.arrived);
+        self.made_events |= self.engine.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
     }
 }
 

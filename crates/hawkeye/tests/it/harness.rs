@@ -104,13 +104,23 @@ impl Server {
 
     /// SIGTERM, and wait for the orderly end.
     pub fn stop(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.end("the server's end after SIGTERM")
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
-        self.end("the server's end after SIGTERM")
     }
 
     fn end(&mut self, what: &str) -> ExitStatus {
         find(what, || self.child.try_wait().expect("wait"))
+    }
+
+    /// Status of a process that has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait")
     }
 
     /// One call on a connection of its own.

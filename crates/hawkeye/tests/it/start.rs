@@ -1,6 +1,7 @@
-//! Starts that cannot work end with one line that names the fix.
+//! Starts that cannot work end with one line that names the fix; a stop is orderly, or at once when it is asked for twice.
 
-use crate::harness::{Server, command, output};
+use crate::harness::{Server, command, find, output};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -101,4 +102,27 @@ fn variables_of_other_commands_are_no_keys() {
     let output = check("HAWKEYE_TOKENS");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("unknown field `tokens`"), "{text}");
+}
+
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let mut server = Server::start("");
+    // Half a message, for whose end the door waits some seconds.
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(br#"{"method":"Transfer.Ping","#).expect("write");
+    // Signals that come together are one; so they come until there is an end.
+    let status = find("the end after a second signal", || {
+        server.ask_to_stop();
+        server.try_wait()
+    });
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn a_connection_that_does_not_end_is_cut_off_at_the_stop() {
+    let mut server = Server::start("");
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(br#"{"method":"Transfer.Ping","#).expect("write");
+    server.update(serde_json::json!([]));
+    assert!(server.stop().success());
 }

@@ -69,7 +69,7 @@ struct Testimony {
     term: u8,
     finding: Finding,
     evidence: Evidence,
-    /// For `nodata`: what its finding is read from anew when another series speaks.
+    /// The silence from which a `nodata` term is read anew when another series speaks.
     silence: Option<Silence>,
 }
 

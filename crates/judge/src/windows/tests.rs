@@ -172,7 +172,7 @@ fn what_is_written_is_read() {
     assert_eq!(read[5].1.len(), 5);
 }
 
-/// Also a file that was cut off between two of its sections.
+/// A file that is damaged anywhere is refused, be it cut off between two of its sections.
 #[test]
 fn no_damage_is_taken_for_windows() {
     let (file, _) = written();

@@ -2,9 +2,10 @@
 //! leaves out points that it has only in its cache, we do not.
 //!
 //! Each query is asked three times: of memory, of flushed blocks, and of merged ones with their roll-ups.
-//! Left out, as answered otherwise on purpose: MAX/MIN over cached points (the original loses them), counters' cached points
-//! (it places their rates one step early), rows in which a point is missing (rrdtool back-fills), counters that are reset
-//! (`c.reset`, `d.neg`) or have fractions, which it cuts off (`c.frac`), points sent twice (`g.overlap`: it keeps the last).
+//! Left out, as answered otherwise on purpose: MAX/MIN over cached points (the original loses them), counters' cached
+//! points (it places their rates one step early), rows in which a point is missing (rrdtool back-fills), counters that
+//! are reset (`c.reset`, `d.neg`) or have fractions, which it cuts off (`c.frac`), points sent twice (`g.overlap`: it
+//! keeps the last).
 
 use crate::*;
 use serde_json::Value;

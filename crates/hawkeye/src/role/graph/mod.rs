@@ -97,10 +97,9 @@ impl GraphService {
         read: impl FnOnce(&Engine) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let turn = self.reads.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let engine = self.engine.clone();
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = self.engine.spawn_blocking(move |engine| {
             let _turn = turn;
-            read(&engine)
+            read(engine)
         });
         reading.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call of the graph panicked");

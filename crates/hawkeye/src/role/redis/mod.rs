@@ -17,12 +17,12 @@ mod cursor;
 use crate::config::RedisUrl;
 use anyhow::{Context, Result};
 use cursor::CursorFile;
-use events::{Consumer, EventQueue, Queued, What};
+use events::{Consumer, Entry, EventQueue, Record};
 use metrics::Metrics;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -63,23 +63,16 @@ struct Shared {
     errors: AtomicU64,
 }
 
-/// Pushes until `stopping`, and then what is left for two seconds. The reader is registered, and the place in the queue noted
-/// on the disk, before this returns its future: no event that comes later is missed.
-pub fn run(
-    queue: Arc<EventQueue>,
-    url: RedisUrl,
-    data_dir: PathBuf,
-    metrics: Arc<Metrics>,
-    stopping: watch::Receiver<bool>,
-) -> impl Future<Output = Result<()>> + Send + 'static {
-    let opened = Pusher::open(queue, &url, &data_dir, PACE);
-    if let Ok(pusher) = &opened {
-        pusher.show_on(&metrics);
-    }
-    async move { opened?.run(stopping).await }
+/// Opens what pushes events to Redis, and shows its figures. The reader is registered, and its place in the queue noted on
+/// the disk: no event that comes later is missed.
+pub fn open(queue: &Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, metrics: &Metrics) -> Result<Pusher> {
+    let pusher = Pusher::open(queue.clone(), url, data_dir, PACE)?;
+    pusher.show_on(metrics);
+    Ok(pusher)
 }
 
-/// When no Redis is configured: whoever configures one later does not want the events from before.
+/// Forgets the place in the queue, when no Redis is configured: whoever configures one later does not want the events from
+/// before.
 pub fn off(data_dir: &Path) -> Result<()> {
     let file = CursorFile::new(data_dir);
     file.remove().with_context(|| format!("cannot remove {}", file.path().display()))
@@ -89,7 +82,8 @@ fn consumer(queue: &Arc<EventQueue>, handled: u64) -> Consumer {
     queue.reader(READER, handled, Some(LAG_BYTES_MAX.min(queue.bytes_max() / 2)))
 }
 
-struct Pusher {
+/// Pushes the events of the queue to the lists of an old Open-Falcon's Redis.
+pub struct Pusher {
     queue: Arc<EventQueue>,
     /// None only while a blocking thread reads with it.
     consumer: Option<Consumer>,
@@ -138,11 +132,11 @@ impl From<RedisError> for Fault {
 }
 
 impl Batch {
-    fn of(records: Vec<Queued>, cursor: u64) -> Batch {
+    fn of(records: Vec<Record>, cursor: u64) -> Batch {
         let full = records.len() == BATCH;
         let mut groups: VecDeque<Group> = VecDeque::new();
         for queued in records {
-            let What::Event(event) = queued.what else { continue };
+            let Entry::Event(event) = queued.entry else { continue };
             let (priority, json) = (event.priority(), event.to_json());
             match groups.iter_mut().find(|group| group.priority == priority) {
                 Some(group) => group.events.push(json),
@@ -201,7 +195,8 @@ impl Pusher {
         });
     }
 
-    async fn run(mut self, stopping: watch::Receiver<bool>) -> Result<()> {
+    /// Pushes until `stopping`, and then what is left, for two seconds.
+    pub async fn run(mut self, stopping: watch::Receiver<bool>) -> Result<()> {
         let mut stop = stopping.clone();
         let too_long = async {
             // An error means that nobody is left to say stop, which is a stop too.
