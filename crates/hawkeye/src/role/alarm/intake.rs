@@ -1,10 +1,10 @@
-//! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause, and closes
-//! the cases of alarms whose rule or series went.
+//! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause, and
+//! closes the cases of alarms whose rule or series went.
 //!
-//! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides whether
-//! the batch was handled, so each event and each closing is handled exactly once, over any crash.
-//! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is closed
-//! behind the events of its alarm, so none of them opens it again.
+//! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides
+//! whether the batch was handled, so each event and each closing is handled exactly once, over any crash.
+//! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is
+//! closed behind the events of its alarm, so none of them opens it again.
 //! Memory: one batch of [`BATCH`] records.
 
 use super::READER;
