@@ -4,9 +4,10 @@
 //! `HAWKEYE_AGENT__TRANSFER_ADDRS=…` variables and by `--set KEY=VALUE`. Afterwards the hostname is resolved: configured,
 //! else `FALCON_ENDPOINT`, else the system's.
 //! Invariants: an unknown key of our own file is an error; what a cfg.json has beyond our keys is named in `ignored_keys` for
-//! one line in the log, because users bring theirs along; everything that can be checked without a network is checked here.
-//! Compat: spec/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go: every
-//! address to listen on, this host to connect to.
+//! one line in the log, because users bring theirs along; everything that can be checked without a
+//! network is checked here.
+//! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go:
+//! every address to listen on, this host to connect to.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer};

@@ -1,7 +1,7 @@
 //! The wall clock: now, and times as people and Open-Falcon's tables write them, the local zone's `YYYY-MM-DD HH:MM:SS`.
 //!
 //! Why here: cores take time as an argument; this is where the argument comes from.
-//! Compat: spec/alarm.md §5–6; the API shows the same times in RFC 3339, as the original does. The zone is the machine's,
+//! Compat: docs/open-falcon/alarm.md §5–6; the API shows the same times in RFC 3339, as the original does. The zone is the machine's,
 //! or that of `TZ`. In the hour that a clock change repeats, a text means its first occurrence.
 
 use jiff::civil::DateTime;
@@ -20,6 +20,12 @@ pub fn now() -> i64 {
 /// Unix seconds → `2026-11-22 19:58:40`.
 pub fn local_text(unix: i64) -> String {
     format_in(unix, TimeZone::system())
+}
+
+/// The text of a table's column → Unix seconds; None when it is no time.
+pub fn unix(text: &str) -> Option<i64> {
+    let civil: DateTime = text.parse().ok()?;
+    Some(civil.to_zoned(TimeZone::system()).ok()?.timestamp().as_second())
 }
 
 /// The text of a table's column → `2026-11-22T19:58:40+08:00`; None when it is no time.

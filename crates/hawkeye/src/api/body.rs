@@ -200,33 +200,9 @@ fn check_list<T>(name: &str, list: &[T]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `a=1&b=x%20y` → pairs. What is not valid UTF-8 becomes U+FFFD; what is no escape stays as it is.
+/// `a=1&b=x%20y` → pairs. Bytes that are not valid UTF-8 become U+FFFD; a `%` that begins no escape stays as it is.
 pub fn parse_form(text: &[u8]) -> Vec<(String, String)> {
-    text.split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-            (unescape(&pair[..at]), unescape(pair.get(at + 1..).unwrap_or_default()))
-        })
-        .collect()
-}
-
-fn unescape(text: &[u8]) -> String {
-    let digit = |at: usize| text.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        match (text[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 2;
-            }
-            (b'+', ..) => out.push(b' '),
-            (byte, ..) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    form_urlencoded::parse(text).into_owned().collect()
 }
 
 fn says_json(request: &Request) -> bool {

@@ -1,11 +1,12 @@
 //! REST: what is in the store — endpoints, counters, history, last points; and deleting them.
 //!
 //! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is written
-//! one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces of memory.
-//! A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can hold.
+//! one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces
+//! of memory. A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can
+//! hold.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
 //! what to narrow; a bad regular expression answers an empty list, as the original does.
-//! Compat: spec/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
+//! Compat: docs/open-falcon/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
 
 use super::Context;
 use super::auth::Caller;

@@ -78,8 +78,9 @@ pub async fn check_password(context: &Context, user: &User, password: &str, stor
 }
 
 async fn logout(State(context): State<Context>, headers: HeaderMap) -> Answer {
-    let (name, sig) = auth::read_token(&headers).map_err(|error| error.with_status(StatusCode::BAD_REQUEST))?;
-    if session::delete(&context.portal, &name, &sig).await? == 0 {
+    let token =
+        auth::read_token(&headers).map_err(|error| ApiError::from(error).with_status(StatusCode::BAD_REQUEST))?;
+    if session::delete(&context.portal, &token.name, &token.sig).await? == 0 {
         return Err(ApiError::bad("not found this kind of session in database."));
     }
     message("logout successful")

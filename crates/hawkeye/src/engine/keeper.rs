@@ -202,15 +202,16 @@ impl Judging {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net::patience::in_time;
 
     #[tokio::test]
     async fn a_thread_that_panics_is_named() {
         let (ending, mut ended) = channel(1);
         let quiet = Worker::start("quiet", ending.clone(), Duration::MAX, || panic!("it is never its turn"));
         let _broken = Worker::start("broken", ending, Duration::ZERO, || panic!("as the test wants"));
-        assert_eq!(ended.recv().await, Some("broken"));
+        assert_eq!(in_time("the end of the thread that panics", ended.recv()).await, Some("broken"));
         let (_, quiet) = quiet.tell_to_stop();
         quiet.join().expect("an orderly end");
-        assert_eq!(ended.recv().await, Some("quiet"));
+        assert_eq!(in_time("the end of the quiet thread", ended.recv()).await, Some("quiet"));
     }
 }

@@ -10,13 +10,14 @@ use anyhow::{Context, Result, bail};
 use md5::{Digest, Md5};
 use rand::TryRng;
 use rand::rngs::SysRng;
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-/// What bcrypt takes into account (72 bytes with the end mark); a longer password would be cut silently.
+/// The most bytes of a password: bcrypt takes 72 into account, the end mark included, and would cut a longer one silently.
 pub const PASSWORD_MAX: usize = 71;
 /// bcrypt's cost: 2^10 rounds, about 50 ms of one core; the least that OWASP recommends. Tests use the cheapest.
 const COST: u32 = if cfg!(test) { 4 } else { 10 };
-/// Leaves at least half of a two-core machine to ingest; a guess.
+/// Passwords hashed at a time: leaves at least half of a two-core machine to ingest; a guess.
 const HASHES_AT_ONCE: usize = 1;
 
 static TURNS: Semaphore = Semaphore::const_new(HASHES_AT_ONCE);
@@ -45,10 +46,11 @@ pub async fn hash(password: &str) -> Result<String> {
 /// Compares `password` with the column's text; `salt` is what an old installation had in its `salt` setting.
 pub async fn verify(password: &str, stored: &str, salt: &str) -> Result<Verdict> {
     if is_md5(stored) {
-        let right = md5_hex(&[salt, password]).eq_ignore_ascii_case(stored);
-        return Ok(if right { Verdict::RightAndOld } else { Verdict::Wrong });
+        // Compared in constant time: how long the answer takes says nothing about the stored digest.
+        let right = md5_hex(&[salt, password]).as_bytes().ct_eq(stored.to_ascii_lowercase().as_bytes());
+        return Ok(if right.into() { Verdict::RightAndOld } else { Verdict::Wrong });
     }
-    // Also a row without any password (an empty column) ends here, and matches nothing.
+    // A row without any password (an empty column) ends here too, and matches nothing.
     if password.len() > PASSWORD_MAX || !stored.starts_with("$2") {
         return Ok(Verdict::Wrong);
     }
@@ -77,7 +79,7 @@ pub fn random_password() -> Result<String> {
 
 /// A session's secret: 32 hex digits from the operating system. The original's was a UUIDv1, made of clock and MAC address.
 pub fn random_sig() -> Result<String> {
-    Ok(random_bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(random_bytes::<16>()?))
 }
 
 fn random_bytes<const N: usize>() -> Result<[u8; N]> {
@@ -95,7 +97,7 @@ fn md5_hex(parts: &[&str]) -> String {
     for part in parts {
         md5.update(part);
     }
-    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(md5.finalize())
 }
 
 #[cfg(test)]

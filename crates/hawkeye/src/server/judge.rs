@@ -81,7 +81,7 @@ fn puller(config: &Config, metrics: &Metrics) -> Puller {
     let counts = PullCounts::register(metrics);
     let told = counts.clone();
     metrics.ledger().source(move |report| report.line("rule texts", told.memory_bytes(), None, None));
-    Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), wire::hbs::Limits::default(), counts)
+    Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), wire::hbs::AnswerLimits::default(), counts)
 }
 
 /// Options of windows that are judged without a store.
@@ -120,7 +120,7 @@ fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn
         let gone = Gone::new(&rules);
         let why = |rule, endpoint: &str| gone.why(rule, endpoint);
         for rule in windowed.load(rules.clone(), &why) {
-            tracing::warn!(rule = rule.what, error = %rule.error, "a rule cannot be judged");
+            tracing::warn!(rule = rule.name, error = %rule.error, "a rule cannot be judged");
         }
         let open_problems = start.open_problems.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(open_problems) = open_problems {

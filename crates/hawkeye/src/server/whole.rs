@@ -160,23 +160,9 @@ impl Behind {
         memory::register_made(self.metrics.ledger(), "routes", || {
             api::router(context.clone())
                 .layer(axum::middleware::from_fn_with_state(settling, settle))
-                .merge(page::router(first_page(&context)))
+                .merge(page::router(self.engine.clone(), self.portal.clone(), self.config.api.clone()))
                 .merge(health_router(&self.metrics))
         })
-    }
-}
-
-/// The first page: its data from the engine, its users from the API's sessions.
-fn first_page(context: &api::Context) -> page::Ui {
-    let api = context.clone();
-    page::Ui {
-        data: context.engine.clone(),
-        portal: context.portal.clone(),
-        viewer: context.config.api.viewer,
-        user_of: Arc::new(move |headers| {
-            let api = api.clone();
-            Box::pin(async move { api::auth::Caller::of(&headers, &api).await.ok().map(|caller| caller.name) })
-        }),
     }
 }
 

@@ -3,13 +3,14 @@
 //! Why: an old alarm, and the consumers that sites have written, take events from there. The original forgets an event that
 //! Redis does not take; here it waits in the event queue.
 //! How: a reader of the event queue of its own, beside alarm, with its cursor in a file ([`cursor`]). A batch is one `LPUSH`
-//! per priority, so Redis takes the events of a queue wholly and in order, or not at all; the cursor moves when it has
-//! answered for all of them. What closes silently (`judge.semantics = "open-falcon"`) is no event, and is not pushed.
+//! per priority, so Redis takes the events of a queue wholly and in order, or not at all; the cursor moves when
+//! it has answered for all of them. What closes silently (`judge.semantics = "open-falcon"`) is no event, and is not
+//! pushed.
 //! Invariants: order within a queue is kept; nothing is lost while the backlog stays below [`LAG_BYTES_MAX`], past which the
-//! oldest events are dropped, counted and told; an event is pushed again only when the answer to it, or the place of the
-//! cursor, was lost in a failure. Alarm and the judge never wait for Redis.
+//! oldest events are dropped, counted and told; an event is pushed again only when the answer to it, or the
+//! place of the cursor, was lost in a failure. Alarm and the judge never wait for Redis.
 //! Memory: one batch of [`BATCH`] events, and the client's buffers.
-//! Compat: spec/wire.md §9; differences in docs/compat.md.
+//! Compat: docs/open-falcon/wire.md §9; differences in docs/compat.md.
 
 mod cursor;
 

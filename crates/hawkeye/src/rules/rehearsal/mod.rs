@@ -1,9 +1,9 @@
 //! Rehearsal of a rule: over the stored history of the series that it would watch, which events it would have sent.
 //!
 //! How: the series are found by asking the compiled rule about every name, also of silent series. Then their points are read
-//! one series after the other, in the order in which the files have them, and played to the judge (`judge::Script`); where
-//! the rule looks at several series of an endpoint, those together. Endpoints never meet, so two threads share the work. Hours are those of the rule, in local time, from minute
-//! to minute, as the server follows them.
+//! one series after the other, in the order in which the files have them, and played to the judge (`judge::Rehearsal`);
+//! where the rule looks at several series of an endpoint, those together. Endpoints never meet, so two threads share the
+//! work. Hours are those of the rule, in local time, from minute to minute, as the server follows them.
 //! Invariants: nothing is stored or sent; only points as they came are judged, never roll-ups, and the answer says from when
 //! on there are any. Bounds: below; beyond them the answer is an error that says what to narrow, or says that it is not whole.
 //! Memory: 150 bytes per series, for each thread the points of one series (or of those that meet in one alarm), the answer.
@@ -16,7 +16,7 @@ use answer::{Answer, Tally};
 use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use judge::{History, Part, Plan, Script};
+use judge::{History, Involvement, Rehearsal, Schedule};
 use model::rule::HostStrategies;
 use model::{CounterType, EventRule, Point, Rules, SeriesKey, Tags};
 use std::collections::{HashMap, HashSet};
@@ -93,7 +93,7 @@ struct Series {
     metric: String,
     tags: String,
     found: Found,
-    part: Part,
+    part: Involvement,
 }
 
 impl Series {
@@ -101,12 +101,12 @@ impl Series {
         SeriesKey { endpoint: &self.endpoint, metric: &self.metric, tags: Tags::assume_canonical(&self.tags) }
     }
 
-    fn read_from(&self, script: &Script, order: &Order) -> i64 {
+    fn read_from(&self, script: &Rehearsal, order: &Order) -> i64 {
         order.from - script.warm_up_s(self.found.step)
     }
 
     /// About how many points will be read.
-    fn points(&self, script: &Script, order: &Order) -> i64 {
+    fn points(&self, script: &Rehearsal, order: &Order) -> i64 {
         (order.to - self.read_from(script, order)) / i64::from(self.found.step.max(1))
     }
 }
@@ -124,18 +124,18 @@ pub fn rehearse(
         Watched::Everywhere(rule) => everywhere(store, rule)?,
     };
     let hosts: Vec<String> = rules.hosts.keys().cloned().collect();
-    let (script, refused) = Script::new(rules, options);
+    let (script, refused) = Rehearsal::new(rules, options);
     if let Some(refused) = refused.into_iter().next() {
         return Err(RehearsalError::Refused(refused.error.to_string()));
     }
     let mut series = find(store, &script, &hosts)?;
     if !script.is_joined() {
-        series.retain(|one| one.part == Part::Carries);
+        series.retain(|one| one.part == Involvement::Carries);
     }
     check_points(&series, &script, order)?;
     let hours = hours(&order.run_begin, &order.run_end, order.from..order.to + 1, &TimeZone::system());
     let closed = format!("outside the strategy's hours, {} to {}", order.run_begin, order.run_end);
-    let plan = Plan { hours: &hours, until: order.to + 1, closed: &closed };
+    let plan = Schedule { hours: &hours, until: order.to + 1, closed: &closed };
     let groups = groups(&mut series, &script);
     let (next, events) = (AtomicUsize::new(0), AtomicU64::new(0));
     let run = Run { store, script: &script, order, plan, stop, next, events };
@@ -176,11 +176,11 @@ fn for_each_awake(store: &Store, each: &mut dyn FnMut(model::SeriesId, SeriesKey
 }
 
 /// The series that the rule has to do with, awake and asleep.
-fn find(store: &Store, script: &Script, hosts: &[String]) -> Result<Vec<Series>, RehearsalError> {
+fn find(store: &Store, script: &Rehearsal, hosts: &[String]) -> Result<Vec<Series>, RehearsalError> {
     let (mut series, mut is_full): (Vec<Series>, bool) = (Vec::new(), false);
     let mut seen = HashSet::new();
     let mut add = |found: Found, key: SeriesKey<'_>| {
-        let Some(part) = script.part(key).filter(|_| !is_full && seen.insert(found.id)) else { return };
+        let Some(part) = script.involvement(key).filter(|_| !is_full && seen.insert(found.id)) else { return };
         is_full = series.len() == SERIES_MAX;
         let [endpoint, metric, tags] = [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string);
         series.push(Series { endpoint, metric, tags, found, part });
@@ -200,7 +200,7 @@ fn too_many_series() -> RehearsalError {
     RehearsalError::Refused(format!("more than {SERIES_MAX} series match: name fewer hosts, or more tags"))
 }
 
-fn check_points(series: &[Series], script: &Script, order: &Order) -> Result<(), RehearsalError> {
+fn check_points(series: &[Series], script: &Rehearsal, order: &Order) -> Result<(), RehearsalError> {
     let points: i64 = series.iter().map(|one| one.points(script, order)).sum();
     if points > POINTS_MAX {
         return Err(RehearsalError::Refused(format!(
@@ -248,9 +248,9 @@ fn hours(begin: &str, end: &str, range: Range<i64>, zone: &TimeZone) -> Vec<Rang
 /// A rehearsal on its way, shared by its threads.
 struct Run<'a> {
     store: &'a Store,
-    script: &'a Script,
+    script: &'a Rehearsal,
     order: &'a Order,
-    plan: Plan<'a>,
+    plan: Schedule<'a>,
     stop: &'a AtomicBool,
     /// The first group that nobody has taken yet.
     next: AtomicUsize,
@@ -327,14 +327,14 @@ impl Run<'_> {
 
 /// What is played together, in the order of the files: series by themselves, or those of an endpoint, unless none of them
 /// carries an alarm.
-fn groups<'s>(series: &'s mut [Series], script: &Script) -> Vec<&'s [Series]> {
+fn groups<'s>(series: &'s mut [Series], script: &Rehearsal) -> Vec<&'s [Series]> {
     if !script.is_joined() {
         series.sort_unstable_by_key(|one| one.found.id);
         return series.chunks(1).collect();
     }
     series.sort_unstable_by(|a, b| (&a.endpoint, a.found.id).cmp(&(&b.endpoint, b.found.id)));
     let mut groups: Vec<&[Series]> = series.chunk_by(|a, b| a.endpoint == b.endpoint).collect();
-    groups.retain(|group| group.iter().any(|one| one.part == Part::Carries));
+    groups.retain(|group| group.iter().any(|one| one.part == Involvement::Carries));
     groups.sort_unstable_by_key(|group| group[0].found.id);
     groups
 }
@@ -344,7 +344,7 @@ fn history<'a>(one: &'a Series, points: &'a [Point]) -> History<'a> {
 }
 
 /// What whoever reads the answer should know about it.
-fn notes(answer: &Answer, script: &Script, series: &[Series], options: judge::Options) -> Vec<String> {
+fn notes(answer: &Answer, script: &Rehearsal, series: &[Series], options: judge::Options) -> Vec<String> {
     let mut notes = Vec::new();
     if series.is_empty() {
         notes.push("no series matches: see hosts, metric and tags".to_string());

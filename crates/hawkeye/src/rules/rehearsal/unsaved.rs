@@ -1,8 +1,8 @@
 //! Rules to rehearse: rows that are not saved, as the judge would get them if they were.
 //!
-//! How: the row is put in among those of a snapshot, which then is asked what it asks for real: so inheritance, replaced
-//! ancestors and the template that an event names are right. Hours and maintenance are left out: a rehearsal has its own
-//! hours, and a host that is in maintenance now was not always.
+//! How: the row is put in among those of a snapshot, from which rules are computed as from saved rows: so inheritance,
+//! replaced ancestors and the template that an event names are right. Hours and maintenance are left out: a rehearsal has
+//! its own hours, and a host that is in maintenance now was not always.
 
 use super::super::resolve::{read_expression, read_strategy};
 use super::super::snapshot::Snapshot;
@@ -37,12 +37,12 @@ impl Snapshot {
     }
 }
 
-/// The strategy of a row, for hosts that are named: of no template.
+/// The strategy of a row without a template, for hosts that are named.
 pub fn strategy_of(row: &Strategy) -> Result<EventRule, String> {
     read_strategy(row).map(|strategy| EventRule::Strategy(Arc::new(strategy)))
 }
 
-/// The rules that an expression's row comes to.
+/// The rules that an expression's row makes.
 pub fn expression_of(row: &expression::Expression) -> Result<Rules, String> {
     Ok(Rules { expressions: vec![read_expression(row)?], ..Rules::default() })
 }

@@ -3,7 +3,7 @@
 //! Why: a server that promises a budget must be able to say where its memory is, in one look and without a profile. What
 //! nobody accounts for is a line of its own, so that the account cannot be nice and wrong.
 //! How: each part registers its owners in the ledger of [`Metrics`] when it is made; here they are asked, and put beside the
-//! figures of `memory/process.rs`. `memory/figures.rs` draws it. docs/memory.md explains each line.
+//! figures of `memory/process.rs`. `memory/page.rs` draws it. docs/memory.md explains each line.
 //! Invariants: names of fields and owners are kept, for scripts read them; asking costs a millisecond and holds no lock for
 //! longer than a shard's; nothing is remembered between two looks.
 

@@ -1,0 +1,154 @@
+//! `GET /ui/overview?q=`: the hosts whose name contains `q`, each with its main figures, and the open alarms.
+
+use super::Sources;
+use super::refusal::{Refusal, broken};
+use super::viewer::LoggedIn;
+use crate::clock;
+use crate::engine::Engine;
+use crate::portal::alarm::open::{self, OpenCase};
+use axum::extract::{Query, State};
+use axum::{Extension, Json};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use store::Store;
+
+/// A host that has reported nothing for this long is marked: three of the default steps of 60 s, so that one lost
+/// report marks nobody.
+const SILENT_AFTER_S: i64 = 180;
+/// Hosts in one overview, about 200 kB of JSON; with more of them the page asks for a search text.
+pub const HOSTS_MAX: usize = 2000;
+/// Alarms in one overview; nobody reads more, and the total is told.
+pub const ALARMS_MAX: i64 = 200;
+
+#[derive(Serialize)]
+pub struct Overview {
+    /// The server's clock; ages are counted from it, as the browser's may be off.
+    now: i64,
+    /// Null when the viewer is not logged in.
+    user: Option<String>,
+    silent_after_s: i64,
+    series: u64,
+    #[serde(flatten)]
+    hosts: Hosts,
+    alarms_total: i64,
+    alarms: Vec<Alarm>,
+}
+
+#[derive(Serialize)]
+struct Hosts {
+    hosts_total: usize,
+    /// Hosts that are not silent, whatever their name.
+    hosts_reporting: usize,
+    /// Hosts whose name contains `q`, silent or not.
+    hosts_matched: usize,
+    /// The first [`HOSTS_MAX`] of the matching ones, by name.
+    hosts: Vec<Host>,
+}
+
+#[derive(Serialize)]
+struct Host {
+    name: String,
+    last_report_s: i64,
+    cpu_busy: Option<f64>,
+    mem_used_percent: Option<f64>,
+    load_1min: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Alarm {
+    id: String,
+    priority: i64,
+    status: String,
+    endpoint: String,
+    counter: String,
+    func: String,
+    /// "<left> <operator> <right>".
+    cond: String,
+    note: String,
+    /// When the problem began, Unix seconds; null when its row says nothing readable.
+    since: Option<i64>,
+}
+
+pub async fn overview(
+    State(sources): State<Sources>,
+    Extension(LoggedIn(user)): Extension<LoggedIn>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Json<Overview>, Refusal> {
+    let pattern = query.into_iter().find(|(key, _)| key == "q").map_or(String::new(), |(_, text)| text);
+    let now = clock::now();
+    let read = move |engine: &Engine| {
+        let store = engine.store();
+        Ok((find_hosts(store, &pattern.to_lowercase(), now), store.stats().series as u64))
+    };
+    let (hosts, series) = sources.read(read).await?;
+    let (cases, alarms_total) = open::newest(&sources.portal, ALARMS_MAX).await.map_err(broken)?;
+    let alarms = cases.into_iter().map(Alarm::from).collect();
+    Ok(Json(Overview { now, user, silent_after_s: SILENT_AFTER_S, series, hosts, alarms_total, alarms }))
+}
+
+fn find_hosts(store: &Store, pattern: &str, now: i64) -> Hosts {
+    let (mut total, mut reporting, mut matched) = (0, 0, 0);
+    let mut first: BTreeMap<String, i64> = BTreeMap::new();
+    for (id, name) in store.endpoints_awake() {
+        let Some(last_report_s) = store.endpoint_last_time(id) else { continue };
+        total += 1;
+        reporting += usize::from(now - last_report_s <= SILENT_AFTER_S);
+        if !pattern.is_empty() && !name.to_lowercase().contains(pattern) {
+            continue;
+        }
+        matched += 1;
+        first.insert(name, last_report_s);
+        if first.len() > HOSTS_MAX {
+            first.pop_last();
+        }
+    }
+    let hosts = first.into_iter().map(|(name, last_report_s)| describe_host(store, name, last_report_s)).collect();
+    Hosts { hosts_total: total, hosts_reporting: reporting, hosts_matched: matched, hosts }
+}
+
+/// The used share is taken from the free share when a host does not send it: Open-Falcon's agent as shipped does not.
+fn describe_host(store: &Store, name: String, last_report_s: i64) -> Host {
+    // An older value is not the host's state; it would stand beside newer ones as if it were.
+    let fresh = |counter: &str| {
+        let point = store.last(store.find(&name, counter).ok()??)?;
+        (last_report_s - point.time <= SILENT_AFTER_S).then_some(point.value)
+    };
+    let rest = |counter: &str| fresh(counter).map(|percent| 100.0 - percent);
+    Host {
+        last_report_s,
+        cpu_busy: fresh("cpu.busy").or_else(|| rest("cpu.idle")),
+        mem_used_percent: fresh("mem.memused.percent").or_else(|| rest("mem.memfree.percent")),
+        load_1min: fresh("load.1min"),
+        name,
+    }
+}
+
+impl From<OpenCase> for Alarm {
+    fn from(case: OpenCase) -> Alarm {
+        let OpenCase { id, priority, status, endpoint, metric, func, cond, note, timestamp } = case;
+        let since = clock::unix(&timestamp);
+        Alarm { id, priority, status, endpoint, counter: metric, func, cond, note, since }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::tests::{engine, push};
+
+    #[test]
+    fn the_first_hosts_by_name_are_listed() -> anyhow::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let engine = engine(dir.path())?;
+        let time = clock::now();
+        for index in (0..HOSTS_MAX + 500).rev() {
+            push(&engine, &format!("h{index:05}"), "m", time, 1.0)?;
+        }
+        let found = find_hosts(engine.store(), "", time + SILENT_AFTER_S);
+        assert_eq!((found.hosts_total, found.hosts_reporting, found.hosts_matched), (2500, 2500, 2500));
+        let names: Vec<&str> = found.hosts.iter().map(|host| host.name.as_str()).collect();
+        assert_eq!((names.len(), names[0], names[HOSTS_MAX - 1]), (HOSTS_MAX, "h00000", "h01999"));
+        assert_eq!(find_hosts(engine.store(), "", time + 1 + SILENT_AFTER_S).hosts_reporting, 0);
+        Ok(())
+    }
+}
