@@ -12,6 +12,7 @@
 
 mod consumer;
 mod entry;
+pub mod locks;
 mod queue;
 mod readers;
 mod record;

@@ -17,19 +17,21 @@
 //! Memory: an open problem costs one entry of [`Place`] (64 bytes), not its text; the write buffer shrinks to
 //! [`BUFFER_KEEP`]; [`TROUBLES_MAX`] troubles. On disk: [`Options::bytes_max`], past which an append fails.
 
-use crate::Consumer;
 use crate::entry::{AlarmKey, Entry, EntryRef, end_event, push_entry};
 use crate::readers::{Lag, Readers, Runs};
 use crate::record::{Place, parse_record};
 use crate::recovery::{Recovery, SegmentReader};
 use crate::segment::{BUFFER_KEEP, Segment, create_segment, cut_tail, list_segments, segment_path, told};
 use crate::trouble::Trouble;
+use crate::{Consumer, locks};
 use model::{Event, Status};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard};
+use stdx::RankedMutex;
+use stdx::ranked::MutexGuard;
 use stdx::{Disk, DiskFile, Ledger, RealDisk};
 
 /// Troubles kept until somebody takes them; what comes beyond them is of the same kinds.
@@ -97,9 +99,9 @@ pub struct EventQueue {
     pub(crate) dir: PathBuf,
     pub(crate) options: Options,
     /// Held by whoever begins, syncs or deletes segments. No append takes it.
-    pub(crate) upkeep: Mutex<()>,
+    pub(crate) upkeep: RankedMutex<()>,
     /// Held for the text of one batch and its write; upkeep holds it to copy the open problems. No read, no sync, no log.
-    state: Mutex<State>,
+    state: RankedMutex<State>,
     /// Everything up to this sequence number is on the disk.
     pub(crate) synced_seq: AtomicU64,
     /// The highest sequence number that the files held when the queue was opened.
@@ -215,8 +217,8 @@ impl EventQueue {
             disk,
             dir: dir.to_path_buf(),
             options,
-            upkeep: Mutex::default(),
-            state: Mutex::new(state),
+            upkeep: RankedMutex::new(locks::UPKEEP, ()),
+            state: RankedMutex::new(locks::STATE, state),
             synced_seq: AtomicU64::new(0),
             end_when_opened,
         };
@@ -344,7 +346,7 @@ impl EventQueue {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds the queue")
+        self.state.must_lock("nothing panics while it holds the queue")
     }
 
     pub(crate) fn has_segment(&self, first_seq: u64) -> bool {

@@ -19,9 +19,10 @@ use crate::trouble::Trouble;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use stdx::DiskFile;
+use stdx::ranked::MutexGuard;
 
 /// Bytes that are written again at once behind a failed sync.
 const REWRITE_BYTES: usize = 64 << 10;
@@ -79,7 +80,7 @@ impl EventQueue {
     }
 
     fn upkeep(&self) -> MutexGuard<'_, ()> {
-        self.upkeep.lock().expect("nothing panics in upkeep")
+        self.upkeep.must_lock("nothing panics in upkeep")
     }
 
     fn sync_held(&self) -> io::Result<()> {

@@ -24,6 +24,7 @@
 pub(crate) mod join;
 
 use crate::finding::View;
+use crate::locks;
 use crate::occasion::{Cause, Occasion};
 use crate::program::{Program, Subject};
 use crate::rule_set::RuleSet;
@@ -35,21 +36,32 @@ pub use join::SEATS_MAX;
 use join::{Join, Members};
 use model::{Event, SeriesId, SeriesKey};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use stdx::RankedMutex;
 
 /// The conditions over several series, shared by the judges of all shards.
-#[derive(Default)]
 pub struct Joins {
     /// Bound: binding a series takes a look-up and one join's lock per rule; only while a rule set is loaded a look at
     /// all its rules besides. A load takes the lock of each join once. No message waits here but one that brings a new
     /// series.
-    table: Mutex<Table>,
+    table: RankedMutex<Table>,
     /// Bound: moving events, at most one per carrier of a join; nothing is made, written or freed under it.
-    outbox: Mutex<Vec<Event>>,
+    outbox: RankedMutex<Vec<Event>>,
     /// Events that were decided and are not handed over yet.
     waiting: AtomicUsize,
     seats_refused: AtomicU64,
+}
+
+impl Default for Joins {
+    fn default() -> Joins {
+        Joins {
+            table: RankedMutex::new(locks::JOINS, Table::default()),
+            outbox: RankedMutex::new(locks::OUTBOX, Vec::new()),
+            waiting: AtomicUsize::new(0),
+            seats_refused: AtomicU64::new(0),
+        }
+    }
 }
 
 /// What the joins hold.
@@ -99,7 +111,7 @@ impl Joins {
     /// Gives the events that were decided to `take`, in their order, and says how many there were. Call it whenever
     /// [`Joins::is_waiting`], from one thread at a time: under the lock that keeps the order of events.
     pub fn hand_over(&self, take: impl FnOnce(&mut Vec<Event>)) -> usize {
-        let mut events = std::mem::take(&mut *lock(&self.outbox));
+        let mut events = std::mem::take(&mut *self.outbox.lock());
         let count = events.len();
         if count > 0 {
             take(&mut events);
@@ -119,17 +131,17 @@ impl Joins {
     /// [`crate::Judge::catch_up`] does for the alarms of one series.
     pub fn settle(&self, now: i64, min_interval_s: i64) {
         // One order, so that the same start gives the same row of events.
-        let mut joins: Vec<Arc<Join>> = lock(&self.table).joins.iter().cloned().collect();
+        let mut joins: Vec<Arc<Join>> = self.table.lock().joins.iter().cloned().collect();
         joins.sort_unstable_by(|a, b| (a.id, &a.endpoint).cmp(&(b.id, &b.endpoint)));
         let occasion = Occasion { cause: Cause::CatchUp, now, min_interval_s };
         for join in joins {
-            let mut members = lock(&join.members);
+            let mut members = join.members.lock();
             self.decide(&join, &mut members, occasion, |_, _| true);
         }
     }
 
     pub fn stats(&self) -> JoinStats {
-        let table = lock(&self.table);
+        let table = self.table.lock();
         let mut stats = JoinStats {
             count: table.joins.len(),
             seats_refused: self.seats_refused.load(Ordering::Relaxed),
@@ -137,7 +149,7 @@ impl Joins {
             ..JoinStats::default()
         };
         for join in &table.joins {
-            let members = lock(&join.members);
+            let members = join.members.lock();
             stats.carriers += members.carriers();
             stats.others += members.others();
             stats.memory_bytes += join.memory_bytes(&members);
@@ -147,14 +159,14 @@ impl Joins {
 
     /// Brings a rule set into force, unless it is already; the PROBLEMs of rules that are gone.
     pub(crate) fn load(&self, rules: &Arc<RuleSet>, touched: &Touched) -> Vec<OpenProblem> {
-        let mut table = lock(&self.table);
+        let mut table = self.table.lock();
         if Arc::ptr_eq(&table.rules, rules) {
             return Vec::new();
         }
         table.rules = rules.clone();
         let mut closed = Vec::new();
         table.joins.retain(|join| {
-            let mut members = lock(&join.members);
+            let mut members = join.members.lock();
             let stays = rules.has(join.id);
             if stays {
                 members.load(rules, touched);
@@ -177,14 +189,14 @@ impl Joins {
             Subject::Own => rule,
             Subject::Other(operand) => rule - 1 - u32::from(operand),
         };
-        let mut table = lock(&self.table);
+        let mut table = self.table.lock();
         let in_force = if Arc::ptr_eq(&table.rules, rules) {
             Some(place)
         } else {
             table.find(&rules.rules[place as usize].source)
         };
         let join = table.join(id, key.endpoint, program);
-        let mut members = lock(&join.members);
+        let mut members = join.members.lock();
         if let Some(rule) = in_force {
             members.set_rule(&table.rules, rule);
         }
@@ -199,8 +211,8 @@ impl Joins {
 
     /// Takes a place away; the PROBLEM that was open there.
     pub(crate) fn leave(&self, seat: &Seat, series: SeriesId) -> Option<OpenProblem> {
-        let mut table = lock(&self.table);
-        let mut members = lock(&seat.join.members);
+        let mut table = self.table.lock();
+        let mut members = seat.join.members.lock();
         let open = members.remove(seat.subject, series);
         if members.is_empty() {
             table.remove(&seat.join);
@@ -210,11 +222,11 @@ impl Joins {
 
     /// Sets the state of the alarm that a series carries.
     pub(crate) fn restore(&self, seat: &Seat, series: SeriesId, last: Option<OpenProblem>) {
-        lock(&seat.join.members).restore(seat.subject, series, last);
+        seat.join.members.lock().restore(seat.subject, series, last);
     }
 
     pub(crate) fn open_problem(&self, seat: &Seat, series: SeriesId) -> Option<OpenProblem> {
-        lock(&seat.join.members).open_problem(seat.subject, series)
+        seat.join.members.lock().open_problem(seat.subject, series)
     }
 
     /// A series says all its parts in one condition; the alarms that it is part of are decided.
@@ -227,7 +239,7 @@ impl Joins {
         occasion: Occasion,
     ) {
         let Some(Seat { join, .. }) = seats.first() else { return };
-        let mut members = lock(&join.members);
+        let mut members = join.members.lock();
         if !members.is_judged_by(rules) {
             return;
         }
@@ -253,7 +265,7 @@ impl Joins {
                 continue;
             }
             if let Some(event) = members.decide(join, carrier, occasion) {
-                let mut outbox = lock(&self.outbox);
+                let mut outbox = self.outbox.lock();
                 outbox.push(event);
                 self.waiting.fetch_add(1, Ordering::Release);
             }
@@ -282,11 +294,6 @@ impl Table {
             entry.remove();
         }
     }
-}
-
-/// A panic elsewhere leaves a table and a join whole: they change by single steps.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

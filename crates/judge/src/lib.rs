@@ -31,6 +31,7 @@ mod joins;
 mod judge;
 mod judging;
 mod list;
+pub mod locks;
 mod occasion;
 mod program;
 mod rehearsal;

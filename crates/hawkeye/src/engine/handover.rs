@@ -11,7 +11,7 @@
 //! Invariants: what cannot be written to the queue is kept (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
 
 use crate::clock;
-use crate::engine::why;
+use crate::engine::{locks, why};
 use events::{AlarmEnd, Entry, EventQueue};
 use judge::{Joins, RuleId, Semantics};
 use metrics::Figures;
@@ -19,9 +19,10 @@ use model::{Event, SeriesKey};
 use prometheus_client::metrics::histogram::Histogram;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
+use stdx::RankedMutex;
 use stdx::ledger::Report;
 
 /// Events and closings that wait for the disk. An event is about 900 bytes; past it the oldest is dropped and counted.
@@ -44,9 +45,9 @@ pub struct Handover {
     /// None where there are no rules, and so no events.
     queue: Option<Arc<EventQueue>>,
     /// Held for one write to the queue's file (of all that waits, in [`Handover::flush`]), for no read and no sync.
-    backlog: Mutex<VecDeque<Entry>>,
+    backlog: RankedMutex<VecDeque<Entry>>,
     /// Held to move events in or out, never while a line is written.
-    log: Mutex<EventLog>,
+    log: RankedMutex<EventLog>,
     /// The highest sequence number that was written here.
     written_seq: AtomicU64,
     events: AtomicU64,
@@ -83,8 +84,9 @@ impl EventLog {
 
 impl Handover {
     pub fn new(joins: Arc<Joins>, semantics: Semantics, queue: Option<Arc<EventQueue>>) -> Handover {
-        let (backlog, latency) = (Mutex::default(), Histogram::new(LATENCY_S));
-        let (log, written_seq) = (Mutex::default(), AtomicU64::new(0));
+        let backlog = RankedMutex::new(locks::BACKLOG, VecDeque::new());
+        let latency = Histogram::new(LATENCY_S);
+        let (log, written_seq) = (RankedMutex::new(locks::EVENT_LOG, EventLog::default()), AtomicU64::new(0));
         Handover { joins, semantics, queue, backlog, log, written_seq, events: 0.into(), dropped: 0.into(), latency }
     }
 
@@ -111,7 +113,7 @@ impl Handover {
     pub fn send(&self, events: &mut Vec<Event>) -> usize {
         let count = events.len();
         if count > 0 {
-            self.write(&mut lock(&self.backlog), events);
+            self.write(&mut self.backlog.lock(), events);
         }
         count + self.hand_over()
     }
@@ -122,7 +124,7 @@ impl Handover {
         if !self.joins.is_waiting() {
             return 0;
         }
-        let mut backlog = lock(&self.backlog);
+        let mut backlog = self.backlog.lock();
         self.joins.hand_over(|events| self.write(&mut backlog, events))
     }
 
@@ -147,7 +149,7 @@ impl Handover {
     /// False when an alarm went on while its PROBLEM was read, which no lock may be held for.
     fn try_end(&self, queue: &EventQueue, closings: &[Entry]) -> bool {
         let problems = queue.read_problems(closings);
-        let mut backlog = lock(&self.backlog);
+        let mut backlog = self.backlog.lock();
         if backlog.is_empty() {
             match queue.append_mixed(closings, &problems) {
                 Ok(receipt) => {
@@ -155,7 +157,7 @@ impl Handover {
                     return true;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(error) => lock(&self.log).fault = Some((REFUSED, error)),
+                Err(error) => self.log.lock().fault = Some((REFUSED, error)),
             }
         }
         self.wait(&mut backlog, closings.iter().cloned());
@@ -167,7 +169,7 @@ impl Handover {
     pub fn settle(&self) {
         let Some(queue) = &self.queue else { return };
         if let Err(error) = queue.wait_synced(self.written_seq.load(Ordering::Acquire)) {
-            lock(&self.log).fault = Some(("events may not survive a power cut until they are written again", error));
+            self.log.lock().fault = Some(("events may not survive a power cut until they are written again", error));
         }
     }
 
@@ -186,7 +188,7 @@ impl Handover {
             }
         };
         let ticked = queue.tick();
-        std::mem::take(&mut *lock(&self.log)).tell();
+        std::mem::take(&mut *self.log.lock()).tell();
         for trouble in queue.take_troubles() {
             if trouble.is_loss() { tracing::error!("{trouble}") } else { tracing::warn!("{trouble}") }
         }
@@ -195,9 +197,9 @@ impl Handover {
 
     fn write_backlog(&self, queue: &EventQueue) -> io::Result<()> {
         let ends: Vec<Entry> =
-            lock(&self.backlog).iter().filter(|entry| matches!(entry, Entry::End(_))).cloned().collect();
+            self.backlog.lock().iter().filter(|entry| matches!(entry, Entry::End(_))).cloned().collect();
         let problems = queue.read_problems(&ends);
-        let mut backlog = lock(&self.backlog);
+        let mut backlog = self.backlog.lock();
         self.note(queue.append_mixed(backlog.make_contiguous(), &problems)?);
         backlog.clear();
         Ok(())
@@ -214,7 +216,7 @@ impl Handover {
     }
 
     pub fn report(&self, report: &mut Report) {
-        let backlog = lock(&self.backlog);
+        let backlog = self.backlog.lock();
         let waiting: usize = backlog.iter().map(Entry::memory_bytes).sum();
         let bytes = waiting + backlog.capacity() * size_of::<Entry>();
         report.line("events backlog", bytes as u64, Some(BACKLOG_BYTES_MAX), Some(backlog.len() as u64));
@@ -225,7 +227,7 @@ impl Handover {
     }
 
     pub fn waiting(&self) -> usize {
-        lock(&self.backlog).len()
+        self.backlog.lock().len()
     }
 
     fn write(&self, backlog: &mut VecDeque<Entry>, events: &mut Vec<Event>) {
@@ -235,12 +237,12 @@ impl Handover {
             match queue.append(events) {
                 Ok(receipt) => {
                     self.note(receipt);
-                    return lock(&self.log).push(events.drain(..));
+                    return self.log.lock().push(events.drain(..));
                 }
-                Err(error) => lock(&self.log).fault = Some((REFUSED, error)),
+                Err(error) => self.log.lock().fault = Some((REFUSED, error)),
             }
         }
-        lock(&self.log).push(events.clone().into_iter());
+        self.log.lock().push(events.clone().into_iter());
         self.wait(backlog, events.drain(..).map(Entry::Event));
     }
 
@@ -271,10 +273,4 @@ pub fn alarm_id(rule: RuleId, key: SeriesKey<'_>) -> String {
         RuleId::Strategy(rule) => format!("s_{rule}_{}", key.md5_hex()),
         RuleId::Expression(rule) => format!("e_{rule}_{}", key.md5_hex()),
     }
-}
-
-/// A panic while a lock is held leaves a judge or a list that is whole (they change by single assignments); going on is
-/// better than a process that refuses every point.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -12,14 +12,17 @@
 //! Memory: loading and catching up hold 4 bytes per series and the texts of [`SLICE`] series.
 
 use crate::clock;
-use crate::engine::handover::{Handover, alarm_id, lock};
+use crate::engine::handover::{Handover, alarm_id};
+use crate::engine::locks;
 use events::EventQueue;
 use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use stdx::RankedMutex;
 use stdx::ledger::Report;
+use stdx::ranked::MutexGuard;
 
 /// Seconds between looks at the clock for points that do not come. Rules count in periods of 30 s and more.
 const SILENCE_TICK_S: i64 = 5;
@@ -59,14 +62,14 @@ pub trait Home {
 
 pub struct Judges {
     /// Held for a point, or a slice of series, and for the write of its events; no disk is waited for under it.
-    judges: Vec<Mutex<Judge>>,
+    judges: Vec<RankedMutex<Judge>>,
     joins: Arc<Joins>,
     options: judge::Options,
     pub handover: Handover,
     /// When silent series were looked at last.
     silences_seen: AtomicI64,
     /// Held while rules are loaded: which series there are must not change between listing and binding them.
-    loading: Mutex<()>,
+    loading: RankedMutex<()>,
     rules_version: AtomicU64,
     rules_refused: AtomicU64,
     /// Of the rules as compiled, which all judges share.
@@ -78,12 +81,14 @@ impl Judges {
     pub fn new(shards: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Judges {
         let joins = Arc::new(Joins::default());
         Judges {
-            judges: (0..shards).map(|_| Mutex::new(Judge::sharing(options, joins.clone()))).collect(),
+            judges: (0..shards)
+                .map(|_| RankedMutex::new(locks::JUDGE, Judge::sharing(options, joins.clone())))
+                .collect(),
             handover: Handover::new(joins.clone(), options.semantics, queue),
             joins,
             options,
             silences_seen: AtomicI64::new(i64::MIN),
-            loading: Mutex::default(),
+            loading: RankedMutex::new(locks::LOADING, ()),
             rules_version: AtomicU64::new(0),
             rules_refused: AtomicU64::new(0),
             rule_set_bytes: AtomicU64::new(0),
@@ -95,12 +100,12 @@ impl Judges {
     }
 
     pub fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
-        lock(&self.judges[shard])
+        self.judges[shard].lock()
     }
 
     /// To be held by whoever takes a series away while rules may be loaded.
     pub fn hold_loading(&self) -> MutexGuard<'_, ()> {
-        lock(&self.loading)
+        self.loading.lock()
     }
 
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer

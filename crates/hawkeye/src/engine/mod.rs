@@ -19,6 +19,7 @@ pub mod handover;
 pub mod ingest;
 pub mod judges;
 pub mod keeper;
+pub mod locks;
 pub mod pressure;
 pub mod text;
 pub mod why;
@@ -26,15 +27,17 @@ pub mod windowed;
 
 use crate::clock;
 use events::EventQueue;
-use handover::{alarm_id, lock};
+use handover::alarm_id;
 use judge::Judge;
 use judges::{Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use prometheus_client::metrics::histogram::Histogram;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
+use stdx::RankedMutex;
 use stdx::ledger::{Ledger, Report};
+use stdx::ranked::MutexGuard;
 use store::{Parts, SeriesInfo, ShardView, Store};
 
 /// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
@@ -49,7 +52,7 @@ pub struct Engine {
     store: Store,
     judges: Judges,
     blocking: blocking::Running,
-    recent: Mutex<Vec<SeriesId>>,
+    recent: RankedMutex<Vec<SeriesId>>,
 }
 
 /// Why a batch or a series was not taken.
@@ -88,7 +91,12 @@ impl Engine {
     /// `shard_count` is the store's. Without a queue no rules may be loaded.
     pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
         let judges = Judges::new(shard_count, options, queue);
-        Engine { store, judges, blocking: blocking::Running::default(), recent: Mutex::default() }
+        Engine {
+            store,
+            judges,
+            blocking: blocking::Running::default(),
+            recent: RankedMutex::new(locks::RECENT, Vec::new()),
+        }
     }
 
     /// Seconds from the arrival of a batch to each event that it made being in the queue.
@@ -118,7 +126,7 @@ impl Engine {
             self.store.set_meta(id, counter_type, step).map_err(IngestError::Store)?;
         }
         self.bind(id, key, counter_type);
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         if recent.len() < RECENT_MAX {
             recent.push(id);
         }
@@ -144,7 +152,7 @@ impl Engine {
 
     /// Moves the series that were created or changed since the last call to `out`; of very many, not all.
     pub fn take_recent(&self, out: &mut Vec<SeriesId>) {
-        out.append(&mut lock(&self.recent));
+        out.append(&mut self.recent.lock());
     }
 
     /// Logs, stores and judges a batch that arrived at `arrived`, before it was decoded. On an error it is not kept, or not
@@ -269,7 +277,7 @@ impl Engine {
         ledger.source(move |report| {
             engine.report_store(report);
             engine.judges.report(report);
-            let recent = lock(&engine.recent).capacity() * size_of::<SeriesId>();
+            let recent = engine.recent.lock().capacity() * size_of::<SeriesId>();
             report.line("recent series", recent as u64, Some((RECENT_MAX * size_of::<SeriesId>()) as u64), None);
         });
     }

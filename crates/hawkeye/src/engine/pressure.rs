@@ -18,15 +18,16 @@
 //! Memory: `growth.rs`.
 
 use crate::clock;
-use crate::engine::Engine;
 use crate::engine::growth::{Growth, GrowthReport};
+use crate::engine::{Engine, locks};
 use crate::watch::memory::forget_unused_code;
 use metrics::Figures;
 use metrics::resident_bytes;
 use model::SeriesKey;
 use serde::Serialize;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use stdx::RankedMutex;
+use stdx::ranked::MutexGuard;
 use tikv_jemalloc_ctl::{Access, AsName};
 
 /// Where the levels begin, in percent of the budget (issue 5).
@@ -108,7 +109,7 @@ pub struct Pressure {
     grown: AtomicU64,
     level: AtomicU8,
     level_since: AtomicI64,
-    growth: Mutex<Growth>,
+    growth: RankedMutex<Growth>,
     flushes: AtomicU64,
     slept: AtomicU64,
 }
@@ -133,7 +134,7 @@ impl Pressure {
             grown: AtomicU64::new(0),
             level: AtomicU8::new(Level::Calm as u8),
             level_since: AtomicI64::new(now),
-            growth: Mutex::default(),
+            growth: RankedMutex::new(locks::GROWTH, Growth::default()),
             flushes: AtomicU64::new(0),
             slept: AtomicU64::new(0),
         };
@@ -240,7 +241,7 @@ impl Pressure {
 
     fn growth(&self) -> MutexGuard<'_, Growth> {
         // A panic in there would be ours, and costs a weight at most.
-        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+        self.growth.lock()
     }
 }
 

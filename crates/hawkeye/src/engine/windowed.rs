@@ -9,8 +9,9 @@
 //! `judge.silent_after` leaves, and its alarms are closed.
 //! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series, and no new ones from 95 % of `memory_budget` on.
 
-use crate::engine::handover::{LATENCY_HELP, alarm_id, lock};
+use crate::engine::handover::{LATENCY_HELP, alarm_id};
 use crate::engine::judges::{Home, Judges, WhyGone};
+use crate::engine::locks;
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::watch::memory::forget_unused_code;
 use events::EventQueue;
@@ -21,10 +22,12 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 use stdx::Ledger;
-use wire::gob::{GobError, JudgeItem};
+use stdx::RankedMutex;
+use stdx::ranked::MutexGuard;
+use wire::gob::JudgeItem;
 use wire::item::{COUNTER_BYTES_MAX, ENDPOINT_BYTES_MAX};
 
 /// As many as a store has: enough for a few busy cores.
@@ -52,12 +55,12 @@ pub struct Windowed {
     room: Arc<Room>,
     options: Options,
     /// In effect, for the old routes.
-    rules: Mutex<Arc<Rules>>,
+    rules: RankedMutex<Arc<Rules>>,
     counts: Counts,
 }
 
 /// The home of the series.
-struct Shards(Vec<Mutex<Windows>>);
+struct Shards(Vec<RankedMutex<Windows>>);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabel {
@@ -84,7 +87,9 @@ struct Tally {
 impl Windowed {
     pub fn new(options: Options, queue: Arc<EventQueue>, metrics: &Metrics) -> Windowed {
         let room = Arc::new(Room::new(options.series_max));
-        let shards = (0..SHARDS).map(|shard| Mutex::new(Windows::new(shard, SHARDS, room.clone()))).collect();
+        let shards = (0..SHARDS)
+            .map(|shard| RankedMutex::new(locks::WINDOWS, Windows::new(shard, SHARDS, room.clone())))
+            .collect();
         let counts = Counts {
             received: Counter::default(),
             judged: Counter::default(),
@@ -104,25 +109,27 @@ impl Windowed {
             let latency = judges.handover.latency().clone();
             registry.register("event_latency_seconds", LATENCY_HELP, latency);
         });
-        Windowed { shards: Shards(shards), judges, room, options, rules: Mutex::default(), counts }
+        Windowed {
+            shards: Shards(shards),
+            judges,
+            room,
+            options,
+            rules: RankedMutex::new(locks::RULES, Arc::default()),
+            counts,
+        }
     }
 
-    /// Judges what `decode` hands out: the items of a `Judge.Send`.
-    pub fn batch(
-        &self,
-        now: i64,
-        decode: impl FnOnce(&mut dyn FnMut(JudgeItem<'_>)) -> Result<(), GobError>,
-    ) -> Result<(), GobError> {
-        let judge_all = || {
-            let mut batch = Batch::new(self, now);
-            let decoded = decode(&mut |item| batch.push(&item));
-            if batch.end() {
-                self.judges.handover.settle();
-            }
-            decoded
-        };
-        // The runtime's other work goes on in other threads meanwhile.
-        if self.options.queue_waits { tokio::task::block_in_place(judge_all) } else { judge_all() }
+    /// Begins a batch of items that came at `now` (Unix seconds); each is judged when it is pushed.
+    pub fn begin(&self, now: i64) -> Batch<'_> {
+        Batch {
+            windowed: self,
+            now,
+            arrived: Instant::now(),
+            held: None,
+            events: Vec::new(),
+            made_events: false,
+            tally: Tally::default(),
+        }
     }
 
     /// See [`Judges::load`]. One call at a time.
@@ -132,7 +139,7 @@ impl Windowed {
             let mut windows = self.shards.windows(shard);
             windows.settle(&mut self.judges.judge(shard));
         }
-        *lock(&self.rules) = rules;
+        *self.rules.lock() = rules;
         refused
     }
 
@@ -237,7 +244,7 @@ impl Windowed {
     }
 
     pub fn rules(&self) -> Arc<Rules> {
-        lock(&self.rules).clone()
+        self.rules.lock().clone()
     }
 
     /// The points of a series, newest first; none if it is not there. `counter` is `metric` or `metric/tags`.
@@ -298,7 +305,7 @@ fn shard_of(endpoint: &str) -> usize {
 
 impl Shards {
     fn windows(&self, shard: usize) -> MutexGuard<'_, Windows> {
-        lock(&self.0[shard])
+        self.0[shard].lock()
     }
 }
 
@@ -335,8 +342,8 @@ impl Home for Shards {
     }
 }
 
-/// A batch while it is judged.
-struct Batch<'w> {
+/// A batch on its way. What was pushed is judged, whatever becomes of the rest; [`Batch::finish`] waits for the disk.
+pub struct Batch<'w> {
     windowed: &'w Windowed,
     now: i64,
     arrived: Instant,
@@ -354,21 +361,10 @@ struct Held<'w> {
     items: usize,
 }
 
-impl<'w> Batch<'w> {
-    fn new(windowed: &'w Windowed, now: i64) -> Batch<'w> {
-        Batch {
-            windowed,
-            now,
-            arrived: Instant::now(),
-            held: None,
-            events: Vec::new(),
-            made_events: false,
-            tally: Tally::default(),
-        }
-    }
-
+impl Batch<'_> {
+    /// Judges an item of a `Judge.Send`.
     #[inline]
-    fn push(&mut self, item: &JudgeItem<'_>) {
+    pub fn push(&mut self, item: &JudgeItem<'_>) {
         self.tally.received += 1;
         if item.timestamp > self.now.saturating_add(self.windowed.options.future_max_s) {
             return self.windowed.count_refused("future");
@@ -393,15 +389,21 @@ impl<'w> Batch<'w> {
         self.made_events |= self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
     }
 
-    /// Lets the shard go; true when the batch made events.
-    fn end(self) -> bool {
-        let (tally, counts) = (self.tally, &self.windowed.counts);
-        drop(self.held);
-        counts.received.inc_by(tally.received);
-        counts.judged.inc_by(tally.judged);
-        counts.without_rule.inc_by(tally.without_rule);
-        counts.not_newer.inc_by(tally.not_newer);
-        self.made_events
+    /// Lets the shard go, and waits until the events that were made are as durable as `graph.fsync` says.
+    pub fn finish(self) {
+        let Batch { windowed, held, made_events, tally, .. } = self;
+        drop(held);
+        windowed.counts.received.inc_by(tally.received);
+        windowed.counts.judged.inc_by(tally.judged);
+        windowed.counts.without_rule.inc_by(tally.without_rule);
+        windowed.counts.not_newer.inc_by(tally.not_newer);
+        let settle = || windowed.judges.handover.settle();
+        match made_events {
+            // The runtime's other work goes on in other threads meanwhile.
+            true if windowed.options.queue_waits => tokio::task::block_in_place(settle),
+            true => settle(),
+            false => {}
+        }
     }
 }
 

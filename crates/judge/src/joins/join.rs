@@ -13,6 +13,7 @@
 use crate::explain;
 use crate::finding::{Evidence, Finding, View, decide, read_silence};
 use crate::function::Verdict;
+use crate::locks;
 use crate::occasion::{Cause, Occasion};
 use crate::program::{Operand, Program, Question, Subject, TERMS_MAX};
 use crate::rule_set::RuleSet;
@@ -20,7 +21,8 @@ use crate::silence::Silence;
 use crate::state::{Moment, OpenProblem, RuleId, is_due_after_restart, next};
 use crate::touched::Touched;
 use model::{Event, SeriesId, SeriesKey, Status, Tags};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use stdx::RankedMutex;
 
 /// Members of one join. A decision looks at each other series for each carrier, so half of each kind is the worst; a
 /// point of an other then holds the lock for 1.4 ms, one of a carrier for microseconds (`cargo bench -p judge` prints
@@ -33,7 +35,7 @@ pub(crate) struct Join {
     pub endpoint: Box<str>,
     /// Bound: one message has one series of this join say its at most [`TERMS_MAX`] parts and has each carrier decided
     /// once, from at most [`SEATS_MAX`] members. An event is made under it and put into the outbox; no input or output.
-    pub members: Mutex<Members>,
+    pub members: RankedMutex<Members>,
 }
 
 pub(crate) struct Members {
@@ -76,7 +78,7 @@ struct Testimony {
 impl Join {
     pub fn new(id: RuleId, endpoint: &str, program: Arc<Program>) -> Join {
         let members = Members { rule: None, program, carriers: Vec::new(), others: Vec::new() };
-        Join { id, endpoint: endpoint.into(), members: Mutex::new(members) }
+        Join { id, endpoint: endpoint.into(), members: RankedMutex::new(locks::JOIN, members) }
     }
 
     pub fn memory_bytes(&self, members: &Members) -> usize {

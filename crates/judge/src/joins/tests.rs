@@ -61,8 +61,8 @@ fn two_endpoints_do_not_wait_for_each_other() {
         bind(&mut judge, series as u32, endpoint, metric, "");
     }
     let (joins, held) = (judge.joins.clone(), judge.seats[&SeriesId(0)][0].clone());
-    let _table = lock(&joins.table);
-    let _join = lock(&held.join.members);
+    let _table = joins.table.lock();
+    let _join = held.join.members.lock();
     let (done, wait) = mpsc::channel();
     std::thread::spawn(move || {
         assert_eq!(point(&mut judge, 2, 9.0), []);

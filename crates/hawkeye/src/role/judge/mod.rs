@@ -50,8 +50,10 @@ impl JudgeService {
         let now = (self.now)();
         match &self.points {
             Points::Windowed(windowed) => {
-                let decode = |each: &mut dyn FnMut(JudgeItem<'_>)| call.judge_items(decoder, scratch, each);
-                windowed.batch(now, decode).map_err(|error| error.to_string())
+                let mut batch = windowed.begin(now);
+                let decoded = call.judge_items(decoder, scratch, &mut |item| batch.push(&item));
+                batch.finish();
+                decoded.map_err(|error| error.to_string())
             }
             Points::Store(ingest) => {
                 let mut batch = ingest.begin(Door::Judge, now);

@@ -62,14 +62,12 @@ impl World {
 
     /// A `Judge.Send` of one item per metric of `h`.
     fn send(&self, time: i64, values: &[(&str, f64)]) {
-        let sent = self.windowed.batch(time, |each| {
-            for (metric, value) in values {
-                let (endpoint, judge_type, tags) = ("h", "GAUGE", "");
-                each(JudgeItem { endpoint, metric, value: *value, timestamp: time, judge_type, tags });
-            }
-            Ok(())
-        });
-        sent.expect("items");
+        let mut batch = self.windowed.begin(time);
+        for (metric, value) in values {
+            let (endpoint, judge_type, tags) = ("h", "GAUGE", "");
+            batch.push(&JudgeItem { endpoint, metric, value: *value, timestamp: time, judge_type, tags });
+        }
+        batch.finish();
     }
 
     /// What the queue holds: status, time and counter of each event, and the closings.
@@ -216,11 +214,9 @@ fn series_that_are_too_many_items_of_the_future_and_long_texts_are_refused_one_b
     let send = |endpoint: &str, time: i64| {
         let (metric, value, judge_type, tags) = ("m", 9.0, "GAUGE", "a=1");
         let item = JudgeItem { endpoint, metric, value, timestamp: time, judge_type, tags };
-        let sent = world.windowed.batch(NOW, |each| {
-            each(item);
-            Ok(())
-        });
-        sent.expect("one item");
+        let mut batch = world.windowed.begin(NOW);
+        batch.push(&item);
+        batch.finish();
         world.told().len()
     };
     assert_eq!(send("a", NOW + 301), 0);
