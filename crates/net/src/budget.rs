@@ -3,15 +3,17 @@
 //! Why: ten thousand connections that each send half a 16 MiB message must not take the memory of the machine. An idle
 //! connection holds no buffer at all; one with an unfinished message holds a share of one budget.
 //! How: a semaphore that counts KiB. The first share is waited for (back-pressure), growth is not: whoever cannot grow
-//! gives up its connection, so that holders never wait for each other. Growth leaves a quarter free: a few huge messages
-//! must not stand in the way of the many small ones, which fit into their first share.
+//! gives up its connection, so that holders never wait for each other. Growth leaves a quarter free: a few huge
+//! messages must not stand in the way of the many small ones, which fit into their first share.
 //! Memory: at most the budget given; shown as `hawkeye_buffer_bytes` and `hawkeye_buffer_max_bytes`.
 
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Bytes are counted in units of so many.
 pub const UNIT: usize = 1024;
 
+/// The byte budget; clones share it.
 #[derive(Clone)]
 pub struct Budget {
     units: Arc<Semaphore>,
@@ -22,6 +24,7 @@ pub struct Budget {
 pub struct Share(OwnedSemaphorePermit);
 
 impl Budget {
+    /// A budget of so many bytes, none taken yet.
     pub fn new(bytes_max: u64) -> Budget {
         let units = (bytes_max as usize / UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Budget { units: Arc::new(Semaphore::new(units)), bytes_max: units * UNIT }
@@ -48,10 +51,12 @@ impl Budget {
         }
     }
 
+    /// Bytes that are taken now.
     pub fn bytes_used(&self) -> usize {
         self.bytes_max - self.units.available_permits() * UNIT
     }
 
+    /// Bytes that can be taken together.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }

@@ -1,13 +1,13 @@
-//! A TCP connection over which messages come and are answered; what a message is, is its [`Protocol`]'s business.
+//! Connection: messages that come over TCP and are answered; a [`Protocol`] knows what a message is.
 //!
 //! How: a connection waits without a buffer. When bytes come it takes a share of the byte budget, reads until the peer
 //! pauses, and has the protocol answer each complete message; answers leave in order, together when several requests
 //! came together. A started message must be complete within `message_timeout`.
-//! Invariants: what is no message is answered with an error that says why, where the protocol can, and the connection is
-//! closed, as in Go. Nothing is ever answered twice.
+//! Invariants: what is no message is answered with an error that says why, where the protocol can, and the connection
+//! is closed, as in Go. Nothing is ever answered twice.
 //! Memory: an idle connection holds its task (some hundred bytes) and what its protocol remembers; a busy one
-//! [`BUFFER_FIRST`] bytes and more within the budget, up to `message_max`; one that pauses inside a short message what it
-//! has sent, to the next KiB.
+//! [`BUFFER_FIRST`] bytes and more within the budget, up to `message_max`; one that pauses inside a short message what
+//! it has sent, to the next KiB.
 
 use super::budget::{Budget, Share, UNIT};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -27,35 +27,36 @@ const BUFFER_FIRST: usize = 16 << 10;
 /// Answers are sent when they reach this size, also when more requests wait in the buffer.
 const ANSWERS_MAX: usize = 64 << 10;
 
-/// What is read and thrown away after a closing answer; who sends more than that does not listen.
+/// Bytes that are read and thrown away after a closing answer; who sends more does not listen.
 const GOODBYE_BYTES_MAX: usize = 1 << 20;
 
-/// What is spoken over one connection.
+/// A protocol over one connection: how bytes become messages, and messages are answered.
 pub trait Protocol: Send + 'static {
-    /// Answers the first message of `input` by appending to `out`; says how many bytes the message and what stands before
-    /// it take. `None` while it is not complete.
+    /// Answers the first message of `input` by appending to `out`; says how many bytes the message and what stands
+    /// before it take. `None` while it is not complete.
     fn answer(&mut self, input: &[u8], out: &mut Vec<u8>) -> impl Future<Output = Result<Option<usize>, Fault>> + Send;
 
     /// True when these bytes belong to no message, and are no reason to hold a buffer.
     fn is_blank(input: &[u8]) -> bool;
 
-    /// The connection is idle from now on: gives up what is needed only while messages come.
+    /// Gives up what is needed only while messages come; called when the connection becomes idle.
     fn idle(&mut self);
 
-    /// What it remembers between messages, besides its own size.
+    /// Bytes that the protocol remembers between messages, besides the size of its value.
     fn memory_bytes(&self) -> usize;
 
-    /// Appends what tells the peer why its connection is closed, if there is a way to.
+    /// Appends a message that tells the peer why its connection is closed, if the protocol has one.
     fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>);
 }
 
+/// Limits of the connections of one process.
 #[derive(Clone)]
 pub struct RpcLimits {
     pub message_max: usize,
     pub message_timeout: Duration,
     pub budget: Budget,
     pub metrics: RpcMetrics,
-    /// What connections hold besides messages.
+    /// Account of what connections hold besides messages.
     pub connections: Account,
 }
 
@@ -65,7 +66,7 @@ struct FaultLabel {
     reason: &'static str,
 }
 
-/// Connections that were closed because of what came over them, by listener and reason.
+/// Counts of connections that were closed for what came over them, by listener and reason.
 #[derive(Clone, Default)]
 pub struct RpcMetrics {
     faults: Family<FaultLabel, Counter>,
@@ -78,6 +79,7 @@ impl RpcMetrics {
         own
     }
 
+    /// Counts a connection that was closed.
     pub fn fault(&self, listener: &'static str, reason: &'static str) {
         self.faults.get_or_create(&FaultLabel { listener, reason }).inc();
     }
@@ -118,18 +120,19 @@ pub async fn connection<P: Protocol>(
 }
 
 enum Next {
-    /// All that came is answered.
+    /// Everything that came is answered.
     Idle,
     Closed,
 }
 
-/// Why a connection is closed by us. `text` goes to the peer unless it is empty.
+/// Reason for which this side closes a connection. `text` goes to the peer unless it is empty.
 pub struct Fault {
     pub reason: &'static str,
     pub text: String,
 }
 
 impl Fault {
+    /// A fault that the peer is not told.
     pub fn silent(reason: &'static str) -> Fault {
         Fault { reason, text: String::new() }
     }
@@ -205,8 +208,9 @@ async fn answer_messages<P: Protocol>(
     Ok(consumed > 0)
 }
 
-/// Before a pause inside a short message: thousands that begin one and never end it must not hold the first buffers of all
-/// others. A longer message keeps its buffer, which is at least half full, for each move of it would cost a copy.
+/// Shrinks the buffer before a pause inside a short message: thousands that begin one and never end it must not hold
+/// the first buffers of all others. A longer message keeps its buffer, which is at least half full, for each move of it
+/// would cost a copy.
 fn give_back(buffer: &mut Vec<u8>, share: &mut Share) {
     // One byte more, for a read into a full buffer would let it grow beyond its share.
     let kept = (buffer.len() + 1).next_multiple_of(UNIT);

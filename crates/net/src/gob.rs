@@ -1,21 +1,21 @@
-//! Go's net/rpc with gob over a [`connection`](super::connection), server side; the bytes are `wire`'s.
+//! Gob: the server side of Go's net/rpc over a [`connection`](super::connection); the bytes are `wire`'s.
 //!
-//! Why calls are answered in their order: they share the definitions of types that went before, and Open-Falcon's clients
-//! have one call at a time on each of their connections, or do not mind.
-//! Invariants: bytes that are no gob, and a message that is too long, close the connection; an argument that does not fit
-//! its method, and an unknown method, are answered and the connection stays, as in Go.
-//! Memory: an idle connection keeps the types that its peer has defined, less than 1 KiB for the real programs, at most some
-//! 22 KiB (see `wire::gob`), besides the task; what decoding needs is given up.
+//! Why calls are answered in their order: they share the definitions of types that went before, and Open-Falcon's
+//! clients have one call at a time on each of their connections, or do not mind.
+//! Invariants: bytes that are no gob, and a message that is too long, close the connection; an argument that does not
+//! fit its method, and an unknown method, are answered and the connection stays, as in Go.
+//! Memory: an idle connection keeps the types that its peer has defined, less than 1 KiB for the real programs, at most
+//! some 22 KiB (see `wire::gob`), besides the task; what decoding needs is given up.
 
 use super::connection::{Fault, Protocol};
 use wire::gob::{Call, Decoder, Encoder, GobScratch};
 
-/// What a listener does with a call: append exactly one answer to `out`.
+/// Answers calls, each by appending exactly one answer to `out`.
 pub trait Service: Clone + Send + Sync + 'static {
     fn call(&self, call: Call<'_>, session: &mut Session, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
 }
 
-/// Both directions of one connection: what has been defined on it.
+/// State of one connection: the types that have been defined on it, in both directions.
 pub struct Session {
     pub decoder: Decoder,
     pub encoder: Encoder,
@@ -60,13 +60,13 @@ impl<S: Service> Protocol for Gob<S> {
         self.session.decoder.memory_bytes() + self.session.scratch.memory_bytes()
     }
 
-    /// As the answer to the call that could not be read: its number is not known, but Go's clients count.
+    /// Answers the call that could not be read: its number is not known, but Go's clients count.
     fn say_goodbye(&mut self, text: &str, out: &mut Vec<u8>) {
         self.session.encoder.error(out, "", self.next_seq, text);
     }
 }
 
-/// What tests of services need.
+/// Connections for tests of services.
 #[cfg(any(test, feature = "testing"))]
 pub mod testing {
     use super::super::budget::Budget;
@@ -118,7 +118,8 @@ mod tests {
         }
     }
 
-    /// What the header says, of the recorded connections of the original's transfer and of a client of all methods.
+    /// Pins what the header says, for the recorded connections of the original's transfer and of a client of all
+    /// methods.
     #[tokio::test]
     async fn an_idle_connection_holds_less_than_a_kilobyte() {
         for name in ["transfer_graph", "client_graph"] {

@@ -1,8 +1,8 @@
 //! HTTP: serves an axum router over accepted connections, and reads bodies within the byte budget.
 //!
 //! Why not `axum::serve`: it has neither a limit on connections nor a time-out for a request head that never ends.
-//! Invariants: a head must be complete within [`HEAD_TIMEOUT`]; a body is bounded by `message_max` and by the budget that
-//! all connections share; at shutdown the request at hand is answered and the connection closed.
+//! Invariants: a head must be complete within [`HEAD_TIMEOUT`]; a body is bounded by `message_max` and by the budget
+//! that all connections share; at shutdown the request at hand is answered and the connection closed.
 
 use super::budget::Budget;
 use super::listen::{Limits, serve};
@@ -25,11 +25,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower::Layer;
 
-/// How long a peer may take to send a request's head; also how long an idle keep-alive connection stays.
+/// Longest time that a peer may take for the head of a request, and that an idle keep-alive connection stays.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Buffer of one connection for the head; hyper's default of 400 KiB is far above what any client of ours sends.
+/// Buffer that one connection has for heads; hyper's default of 400 KiB is far above what any client of ours sends.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// What a connection holds while it is open: hyper's buffers for a head and for an answer's, 8 KiB each, and
+/// Bytes that an open connection holds: hyper's buffers for a head and for an answer's, 8 KiB each, and
 /// the copy of the routes.
 const CONNECTION_BYTES: usize = 17 << 10;
 /// Steps in which a body is counted: a few per usual body, small beside the budget.

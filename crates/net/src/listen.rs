@@ -2,10 +2,11 @@
 //!
 //! How: each connection is a task of its listener. At the stop, each may finish the message at hand for
 //! [`FINISH_TIMEOUT`]; those that have not ended by then are cut off, counted and logged.
-//! Invariants: a connection over a limit or from a network that is not allowed is closed at once and counted; connections
-//! of all listeners leave descriptors to the files of the store; the accept loop never ends on an error of one connection;
-//! when [`serve`] returns, none of its connections runs any more, so what they used can be closed behind them. A
-//! connection that is cut off ends at its next wait: what it does without waiting, such as an append to a log, ends first.
+//! Invariants: a connection over a limit or from a network that is not allowed is closed at once and counted;
+//! connections of all listeners leave descriptors to the files of the store; the accept loop never ends on an error of
+//! one connection; when [`serve`] returns, none of its connections runs any more, so what they used can be closed
+//! behind them. A connection that is cut off ends at its next wait: what it does without waiting, such as an append to
+//! a log, ends first.
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -22,20 +23,22 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// How long connections may take to finish their message when the process stops (a guess: several slow batches).
+/// Longest time that connections may take to finish their message at the stop (a guess: several slow batches).
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// A peer that vanished without a word is noticed after this time without traffic (the kernel then probes it).
+/// Time without traffic after which the kernel probes a peer, so that one which vanished without a word is noticed.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
-/// Connections that may wait to be accepted. After a restart a whole fleet dials within a second; with std's 128 most of
-/// it waits a second or more for its next SYN (10,000 connections took 43 s, a third of a second with 4096). The system
-/// lowers it to net.core.somaxconn.
+/// Connections that may wait to be accepted. After a restart a whole fleet dials within a second; with std's 128 most
+/// of it waits a second or more for its next SYN (10,000 connections took 43 s, a third of a second with 4096). The
+/// system lowers the number to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
-/// What a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver, its permits
-/// (measured with some thousand idle ones: 640 bytes), and its place among the tasks of the listener (an allocation of 64).
+/// Bytes that a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver,
+/// its permits (measured with some thousand idle ones: 640 bytes), and its place among the tasks of the listener (an
+/// allocation of 64).
 const CONNECTION_BYTES: usize = 704;
 /// Pause after `accept` fails, which it does when descriptors run out; trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Label of a figure: the name of a listener.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ListenerLabel {
     pub listener: &'static str,
@@ -71,19 +74,19 @@ impl ConnectionMetrics {
     }
 }
 
-/// What all listeners share.
+/// Limits that all listeners share.
 #[derive(Clone)]
 pub struct Limits {
-    /// Of one listener.
+    /// Connections that one listener may have.
     pub connections_max: usize,
-    /// Of all listeners that share it: descriptors that connections may take.
+    /// Descriptors that the connections of all listeners may take together.
     pub places: Arc<Semaphore>,
-    /// Empty allows everybody.
+    /// Networks whose peers are served; none allows everybody.
     pub allow: Arc<[IpNet]>,
     pub metrics: ConnectionMetrics,
-    /// What connections hold besides messages.
+    /// Account of what connections hold besides messages.
     pub connections: Account,
-    /// What HTTP holds of requests and answers.
+    /// Account of what HTTP holds of requests and answers.
     pub http: Account,
 }
 
@@ -100,7 +103,7 @@ pub async fn bind(key: &str, address: &str) -> Result<TcpListener> {
     })
 }
 
-/// As `TcpListener::bind`, which takes the first address of a name that works, but with our backlog.
+/// Listens on the first address of a name that works, as `TcpListener::bind` does, but with [`BACKLOG`].
 async fn listen_on_first(address: &str) -> std::io::Result<TcpListener> {
     let mut result = Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name has no address"));
     for candidate in tokio::net::lookup_host(address).await? {
@@ -120,7 +123,8 @@ fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until `shutdown` turns true, runs `handle` for each connection, and returns when all have ended or are cut off.
+/// Accepts until `shutdown` turns true, runs `handle` for each connection, and returns when all have ended or are cut
+/// off.
 pub async fn serve<H, F>(
     name: &'static str,
     listener: TcpListener,
@@ -197,7 +201,7 @@ async fn finish(name: &'static str, mut connections: JoinSet<()>, timeout: Durat
     while connections.join_next().await.is_some() {}
 }
 
-/// An open connection in the gauge; also one whose handler panics leaves it.
+/// An open connection in the gauge, which it leaves when dropped, also by a panic.
 struct Counted(Gauge);
 
 impl Drop for Counted {
@@ -229,6 +233,7 @@ fn prepare(stream: &TcpStream) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patience::in_time;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use tokio::sync::oneshot;
 
@@ -260,7 +265,7 @@ mod tests {
             disk_answers.recv().expect("the disk answers");
             write.store(true, SeqCst);
         });
-        has_begun.await.expect("the second connection");
+        in_time("the second connection", has_begun).await.expect("it runs");
 
         let (counts, seen) = (ConnectionMetrics::default(), written.clone());
         let metrics = counts.clone();
@@ -268,10 +273,11 @@ mod tests {
             finish("door", connections, Duration::ZERO, &metrics).await;
             seen.load(SeqCst)
         });
-        waits_no_more.await.expect("the first connection is cut off");
+        in_time("the end of the first connection", waits_no_more).await.expect("it is dropped");
         assert!(!closing.is_finished(), "the write still runs");
         disk.send(()).expect("the second connection");
-        assert!(closing.await.expect("no panic"), "the door waits for the end of the write");
+        let waited = in_time("the end of the door", closing).await.expect("no panic");
+        assert!(waited, "the door waits for the end of the write");
         assert_eq!(counts.cut_off.get_or_create(&ListenerLabel { listener: "door" }).get(), 2);
     }
 

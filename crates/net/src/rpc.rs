@@ -1,13 +1,13 @@
-//! JSON-RPC 1.0 over a [`connection`](super::connection), server side; the bytes are `wire`'s.
+//! RPC: the server side of JSON-RPC 1.0 over a [`connection`](super::connection); the bytes are `wire`'s.
 //!
-//! Invariants: what cannot be framed or is not JSON closes the connection, after an answer without an id that says why; an
-//! unknown method or a wrong parameter is answered and the connection stays.
+//! Invariants: what cannot be framed or is not JSON closes the connection, after an answer without an id that says why;
+//! an unknown method or a wrong parameter is answered and the connection stays.
 
 use super::connection::{Fault, Protocol};
 use wire::jsonrpc::{self, Request};
 use wire::{Framer, Scratch};
 
-/// What a listener does with a request: append exactly one answer to `out`.
+/// Answers requests, each by appending exactly one answer to `out`.
 pub trait Service: Clone + Send + Sync + 'static {
     fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
 }

@@ -1,14 +1,14 @@
 //! Supervisor: the parts of a process, started in order, watched, and stopped in reverse order.
 //!
 //! Why: a server consists of some ten parts (doors, threads, loops, files to be closed), and each must be started after
-//! what it uses, be missed when it dies, and end before what it uses. Written out by hand that is three lists which have to
-//! agree; here it is one, in the order of the starts.
-//! How: a part is a future with a name, a task of its own. [`Stop`] tells it when to end. [`Supervisor::ended`] names the
-//! first part that ends before it was told to; [`Supervisor::stop`] tells the parts one by one, the last started first, and
-//! waits for the end of each before it tells the next. A part that has a bound for its end keeps it by itself.
-//! [`signals`] has the signals that stop a process.
-//! Invariants: a part that returns, fails or panics is noticed, whichever it is; a fault while stopping keeps no other part
-//! from its orderly end; the first fault is what the process ends with, and the others are logged.
+//! what it uses, be missed when it dies, and end before what it uses. Written out by hand that is three lists which
+//! have to agree; here it is one, in the order of the starts.
+//! How: a part is a future with a name, a task of its own. [`Stop`] tells it when to end. [`Supervisor::ended`] names
+//! the first part that ends before it was told to; [`Supervisor::stop`] tells the parts one by one, the last started
+//! first, and waits for the end of each before it tells the next. A part that has a bound for its end keeps it by
+//! itself. [`signals`] has the signals that stop a process.
+//! Invariants: a part that returns, fails or panics is noticed, whichever it is; a fault while stopping keeps no other
+//! part from its orderly end; the first fault is what the process ends with, and the others are logged.
 //! Absent: restarts. A process without one of its parts is worse than one that is seen to be down.
 
 pub mod signals;
@@ -103,8 +103,8 @@ impl Supervisor {
         .await
     }
 
-    /// Stops all parts in the reverse order of their starts. The error is `first`, if there is one, or the first part's that
-    /// did not end well.
+    /// Stops all parts in the reverse order of their starts. The error is `first`, if there is one, or the first part's
+    /// that did not end well.
     pub async fn stop(self, first: Option<Error>) -> Result<()> {
         let mut faults: Vec<Error> = first.into_iter().collect();
         for Part { name, stop, task } in self.parts.into_iter().rev() {

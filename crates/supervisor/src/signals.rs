@@ -1,7 +1,7 @@
 //! Signals: SIGINT and SIGTERM, of which the first asks for an orderly end and the second ends the process at once.
 //!
-//! Why at once: whoever asks twice does not want to wait. Nothing that was answered is lost by that, since an answer leaves
-//! after what it confirms is on the disk.
+//! Why at once: whoever asks twice does not want to wait. Nothing that was answered is lost by that, since an answer
+//! leaves after what it confirms is on the disk.
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -2,7 +2,12 @@
 
 use super::*;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Far above what anything here takes; reached only when something hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What happened, in order.
 #[derive(Clone, Default)]
@@ -16,6 +21,11 @@ impl Notes {
     fn all(&self) -> Vec<String> {
         self.0.lock().expect("no note panics").clone()
     }
+}
+
+/// Why the first part ended; a panic when none does.
+async fn ended(parts: &mut Supervisor) -> Error {
+    timeout(PATIENCE, parts.ended()).await.expect("a part ends")
 }
 
 /// A part that needs a few turns of the runtime for its end.
@@ -62,7 +72,7 @@ async fn a_part_that_ends_by_itself_is_named_and_the_others_end_in_order() {
     orderly(&mut parts, &notes, "below");
     parts.start("alarm", |_| async { Ok(()) });
     orderly(&mut parts, &notes, "above");
-    let why = parts.ended().await;
+    let why = ended(&mut parts).await;
     assert_eq!(why.to_string(), "alarm ended by itself");
     let error = parts.stop(Some(why)).await.expect_err("a part has ended");
     assert_eq!(error.to_string(), "alarm ended by itself");
@@ -73,7 +83,7 @@ async fn a_part_that_ends_by_itself_is_named_and_the_others_end_in_order() {
 async fn a_part_that_fails_says_why() {
     let mut parts = Supervisor::default();
     parts.start("alarm", |_| async { Err(anyhow!("cannot read the queue")) });
-    assert_eq!(parts.ended().await.to_string(), "cannot read the queue");
+    assert_eq!(ended(&mut parts).await.to_string(), "cannot read the queue");
     parts.stop(None).await.expect("it has gone already, and is nobody's second fault");
 }
 
@@ -85,7 +95,7 @@ async fn a_part_that_panics_is_named() {
         Ok(())
     });
     parts.start("broken", |_| async { panic!("as the test wants") });
-    let why = parts.ended().await;
+    let why = ended(&mut parts).await;
     assert!(format!("{why:#}").starts_with("broken: "), "{why:#}");
     parts.stop(None).await.expect("the quiet one ends well");
 }
@@ -102,7 +112,7 @@ async fn a_part_reports_and_still_ends_at_its_turn() {
         Ok(())
     });
     orderly(&mut parts, &notes, "doors");
-    let why = parts.ended().await;
+    let why = ended(&mut parts).await;
     assert_eq!(why.to_string(), "the flush thread ended by itself");
     assert!(parts.stop(Some(why)).await.is_err());
     assert_eq!(notes.all()[1..], ["stops doors", "ended doors", "joined threads"].map(String::from));
@@ -137,5 +147,5 @@ async fn nothing_ends_early_while_all_parts_run() {
         () = std::future::ready(()) => {}
     }
     end.send(()).expect("the part runs");
-    assert_eq!(parts.ended().await.to_string(), "waits ended by itself");
+    assert_eq!(ended(&mut parts).await.to_string(), "waits ended by itself");
 }

@@ -1,9 +1,9 @@
 //! Blocking: queries and deletions of requests, on threads that may wait for the disk.
 //!
-//! Why not the runtime's `spawn_blocking`: a connection that is cut off leaves its thread behind, which would delete from a
-//! store that is closed already. Threads that are started here are counted, and can be waited for.
-//! Invariants: [`Engine::blocking_ended`] returns when all work that was started before has ended, also by a panic; whoever
-//! calls it has closed the doors before, so that no more comes.
+//! Why not the runtime's `spawn_blocking`: a connection that is cut off leaves its thread behind, which would delete
+//! from a store that is closed already. Threads that are started here are counted, and can be waited for.
+//! Invariants: [`Engine::blocking_ended`] returns when all work that was started before has ended, also by a panic;
+//! whoever calls it has closed the doors before, so that no more comes.
 //! Memory: a count, and per thread at work what its closure holds.
 
 use super::Engine;
@@ -44,6 +44,7 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net::patience::in_time;
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use std::sync::mpsc::channel;
     use store::Store;
@@ -69,7 +70,7 @@ mod tests {
             disk_answers.recv().expect("the disk answers");
             write.store(true, SeqCst);
         });
-        has_begun.await.expect("the work");
+        in_time("the work", has_begun).await.expect("it runs");
         // The request that asked for it is cut off.
         asking.abort();
         drop(asking);
@@ -80,7 +81,7 @@ mod tests {
             () = std::future::ready(()) => {}
         }
         disk.send(()).expect("the work");
-        ended.await;
+        in_time("the end of the work", ended).await;
         assert!(written.load(SeqCst));
     }
 

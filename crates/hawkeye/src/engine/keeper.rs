@@ -1,13 +1,13 @@
 //! Keeper: the threads that keep the store, each waiting on the disk for one kind of work.
 //!
-//! Why threads: a sync each second is a promise, and must not wait for a flush of a minute. They are no async tasks, for
-//! they stand still while the disk works.
-//! How: `sync` makes the log and the event queue durable each second; `flush` moves points from memory to blocks and drops
-//! what is older than the retention, when it is due, and lets silent series leave memory; `merge` merges blocks and makes
-//! roll-ups, at a pace that leaves the disk to others; `memory` holds the process to its budget (`pressure.rs`). A fault is
-//! told when it begins and when it is over, and tried again when it is next due.
-//! Invariants: a thread that ends by itself, by a panic, is reported by [`Keeper::run`], while the others go on; at the stop
-//! each finishes what it has begun, all told before one is waited for.
+//! Why threads: a sync each second is a promise, and must not wait for a flush of a minute. They are no async tasks,
+//! for they stand still while the disk works.
+//! How: `sync` makes the log and the event queue durable each second; `flush` moves points from memory to blocks and
+//! drops what is older than the retention, when it is due, and lets silent series leave memory; `merge` merges blocks
+//! and makes roll-ups, at a pace that leaves the disk to others; `memory` holds the process to its budget
+//! (`pressure.rs`). A fault is told when it begins and when it is over, and tried again when it is next due.
+//! Invariants: a thread that ends by itself, by a panic, is reported by [`Keeper::run`], while the others go on; at the
+//! stop each finishes what it has begun, all told before one is waited for.
 
 use crate::clock;
 use crate::engine::Engine;
@@ -23,16 +23,17 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 /// Ticks between two calls for silent series.
 const SLEEP_TICKS: u32 = 60;
 
-/// A merge reads and writes about so much between two pauses. A guess: some ten milliseconds of a slow disk.
+/// Bytes that a merge reads and writes between two pauses, about. A guess: some ten milliseconds of a slow disk.
 const MERGE_STEP_BYTES: u64 = 1 << 20;
 
-/// What merging may read and write together in a second. A million series of a day are some 3 GB: done in three minutes.
+/// Bytes that merging may read and write together in a second. A million series of a day are some 3 GB: done in three
+/// minutes.
 const MERGE_BYTES_PER_S: f64 = (16 << 20) as f64;
 
-/// Between two looks for something to merge.
+/// Pause between two looks for something to merge.
 const MERGE_LOOK: Duration = Duration::from_secs(60);
 
-/// A power cut may cost what came since the last sync (`graph.fsync = "second"`), so it is a second.
+/// Pause between two syncs: a power cut may cost what came since the last one (`graph.fsync = "second"`).
 const TICK: Duration = Duration::from_secs(1);
 
 /// The running threads.
@@ -89,7 +90,7 @@ impl Keeper {
 }
 
 impl Worker {
-    /// `work` is called after `pause`, and again each time after the pause that it answers.
+    /// Starts a thread that calls `work` after `pause`, and again each time after the pause that `work` answers.
     fn start(
         name: &'static str,
         ending: Sender<&'static str>,
@@ -180,7 +181,7 @@ fn memory_work(engine: Arc<Engine>, pressure: Arc<Pressure>) -> impl FnMut() -> 
     }
 }
 
-/// Whether points are refused without being judged, as neither disk nor memory has room for them.
+/// Outage of judging: points are refused without being judged, as neither disk nor memory has room for them.
 #[derive(Default)]
 struct Judging {
     unjudged: u64,

@@ -1,9 +1,10 @@
 //! Doors: the listening sockets, and what a connection through any of them needs.
 //!
-//! Sockets are bound before anything is opened, for a busy port is the commonest reason for a start to fail; doors open when
-//! all behind them runs. They are one part of the server: told to stop, they close together and answer what they have begun.
-//! Invariants: when [`Doors::run`] returns, no connection runs any more. What a connection has left to a thread of its own
-//! is the engine's to wait for ([`crate::engine::Engine::blocking_ended`]).
+//! Sockets are bound before anything is opened, for a busy port is the commonest reason for a start to fail; doors open
+//! when all behind them runs. They are one part of the server: told to stop, they close together and answer what they
+//! have begun.
+//! Invariants: when [`Doors::run`] returns, no connection runs any more. What a connection has left to a thread of its
+//! own is the engine's to wait for ([`crate::engine::Engine::blocking_ended`]).
 
 use crate::config::{Config, Listen};
 use anyhow::{Result, anyhow};
@@ -22,8 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-/// Descriptors that connections leave to files, SQLite and deliveries; were there none, no log segment could begin. A guess:
-/// a flush opens a file per day, a query one per block.
+/// Descriptors that connections leave to files, SQLite and deliveries; were there none, no log segment could begin. A
+/// guess: a flush opens a file per day, a query one per block.
 const DESCRIPTORS_KEPT: usize = 256;
 
 /// The sockets of the listeners that are on.
@@ -94,8 +95,8 @@ pub struct Doors {
 impl Doors {
     /// Doors of which none is open yet.
     pub fn new(config: &Config, metrics: &Arc<Metrics>, descriptors: usize) -> Doors {
-        // An eighth of the budget for unfinished messages: two of the largest, or two thousand first buffers. They come on top of
-        // what refusing new series stops at, and so leave room for a table that doubles.
+        // An eighth of the budget for unfinished messages: two of the largest, or two thousand first buffers. They come
+        // on top of what refusing new series stops at, and so leave room for a table that doubles.
         let budget = Budget::new(config.memory_budget / 8);
         let shown = budget.clone();
         metrics.source(move |figures| {
@@ -151,7 +152,8 @@ impl Doors {
         }
     }
 
-    /// Opens a door for Go's net/rpc when `ready` turns true, and then calls `opened`; peers wait for their answers until then.
+    /// Opens a door for Go's net/rpc when `ready` turns true, and then calls `opened`; peers wait for their answers
+    /// until then.
     pub fn open_gob_when<S: gob::Service>(
         &mut self,
         mut ready: watch::Receiver<bool>,

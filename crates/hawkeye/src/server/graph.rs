@@ -1,8 +1,8 @@
 //! The graph alone: a store behind an old transfer, in front of an old api.
 //!
-//! Start: store (it locks the data directory) → the index, if there is one → the gob door and admin. No portal, no judging, no
-//! event: the engine has no rules. Stop: the doors close and answer what they have begun; then the index; the log is synced
-//! last.
+//! Start: store (it locks the data directory) → the index, if there is one → the gob door and admin. No portal, no
+//! judging, no event: the engine has no rules. Stop: the doors close and answer what they have begun; then the index;
+//! the log is synced last.
 
 use super::admin::{account, admin_router};
 use super::doors::{Doors, Sockets};
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use supervisor::Supervisor;
 use supervisor::signals::Signals;
 
+/// Runs the graph until a signal.
 pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     memory::register_start(metrics.ledger());

@@ -1,10 +1,11 @@
 //! The judge alone: behind an old transfer, beside an old hbs, in front of an old alarm.
 //!
-//! Start: event queue → events to Redis → admin and the old routes → rules from hbs, asked until one answers → with the first
-//! rules the windows of the last run and the alarms that are open → the gob door. So nothing is judged, and no alarm is closed,
-//! before it is known which rules there are; a transfer keeps its items meanwhile, or drops them as without a judge.
-//! Stop: the door closes and answers what it has begun; the rules stay as they are; the windows are kept in a file; what is
-//! left for Redis is pushed; the queue is synced last.
+//! Start: event queue → events to Redis → admin and the old routes → rules from hbs, asked until one answers → with the
+//! first rules the windows of the last run and the alarms that are open → the gob door. So nothing is judged, and no
+//! alarm is closed, before it is known which rules there are; a transfer keeps its items meanwhile, or drops them as
+//! without a judge.
+//! Stop: the door closes and answers what it has begun; the rules stay as they are; the windows are kept in a file;
+//! what is left for Redis is pushed; the queue is synced last.
 
 use super::admin::admin_router;
 use super::doors::{Doors, Sockets};
@@ -34,6 +35,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Seconds between two writes of the windows, and two looks for silent series.
 const KEEP_S: u32 = 60;
 
+/// Runs the judge until a signal.
 pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     memory::register_start(metrics.ledger());
@@ -114,7 +116,7 @@ struct Start {
     ready: watch::Sender<bool>,
 }
 
-/// Puts rules into effect; with the first of them also what the last run has left.
+/// Puts rules into effect, and with the first of them the windows and alarms that the last run has left.
 fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn(Arc<Rules>) + Send + Sync + 'static {
     move |rules| {
         let gone = Gone::new(&rules);

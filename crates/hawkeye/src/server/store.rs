@@ -55,8 +55,8 @@ pub fn open_store(config: &Config) -> Result<Store> {
     Ok(store)
 }
 
-/// Bytes that one point of an answer may cost: an answer is in memory at once, with 16 bytes a point, and its text while it
-/// is written. The default leaves half of 256 MiB to the rest.
+/// Bytes that one point of an answer may cost: an answer is in memory at once, with 16 bytes a point, and its text
+/// while it is written. The default leaves half of 256 MiB to the rest.
 const QUERY_POINT_BYTES: u64 = 128;
 
 /// Points that one answer may hold.
@@ -82,7 +82,8 @@ pub fn keep_store(parts: &mut Supervisor, engine: &Arc<Engine>, pressure: &Arc<P
     parts.start("the store's threads", |stop| Keeper::start(kept, pressure).run(stop));
 }
 
-/// Starts to keep Open-Falcon's index tables, if `graph.index_url` says where; answers `/index/updateAll` for cron scripts.
+/// Starts to keep Open-Falcon's index tables, if `graph.index_url` says where; answers `/index/updateAll` for cron
+/// scripts.
 pub fn keep_index(
     parts: &mut Supervisor,
     config: &Config,
@@ -99,7 +100,8 @@ pub fn keep_index(
     Some(routes)
 }
 
-/// Waits at the end for the queries and deletions that connections have left to threads; to be called before the doors open.
+/// Waits at the end for the queries and deletions that connections have left to threads; to be called before the doors
+/// open.
 pub fn wait_for_queries(parts: &mut Supervisor, engine: &Arc<Engine>) {
     let engine = engine.clone();
     parts.at_end("queries", async move {

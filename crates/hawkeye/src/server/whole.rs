@@ -1,11 +1,11 @@
 //! All six roles in one process.
 //!
-//! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the points of
-//! the last minutes judged again → alarm → events to Redis → index → hbs → transfer and graph → api and admin. Each step that
-//! fails ends the start with one line that names the fix.
-//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the index, the
-//! rules, what is left for Redis (two seconds at most), then alarm, which leaves its undelivered rows for the next start; the
-//! log is synced last.
+//! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the
+//! points of the last minutes judged again → alarm → events to Redis → index → hbs → transfer and graph → api and
+//! admin. Each step that fails ends the start with one line that names the fix.
+//! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the
+//! index, the rules, what is left for Redis (two seconds at most), then alarm, which leaves its undelivered rows for
+//! the next start; the log is synced last.
 
 use super::admin::{account, admin_router, health_router};
 use super::doors::{Doors, Sockets};
@@ -39,6 +39,7 @@ use tokio::sync::watch;
 /// Points older than this at a restart are not judged again: whoever was to hear of them has heard, or it is too late.
 const CATCH_UP_S: i64 = 600;
 
+/// Runs the whole server until a signal.
 pub async fn serve(
     config: Arc<Config>,
     agent: Option<AgentConfig>,
@@ -102,7 +103,7 @@ pub async fn serve(
     until_stopped(signals, parts).await
 }
 
-/// What the doors open to.
+/// The server behind the doors.
 struct Behind {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
@@ -152,7 +153,7 @@ impl Behind {
         HbsService { portal: self.portal.clone(), rules: self.in_effect.clone(), trustable }
     }
 
-    /// REST, and the first page.
+    /// Routes of the door `api`: REST, and the first page.
     fn api(&self) -> axum::Router {
         let context = api::Context::new(self.portal.clone(), self.config.clone(), self.engine.clone());
         context.attempts.register_memory(self.metrics.ledger());

@@ -117,12 +117,3 @@ fn a_second_signal_ends_the_server_at_once() {
     });
     assert_eq!(status.code(), Some(130));
 }
-
-#[test]
-fn a_connection_that_does_not_end_is_cut_off_at_the_stop() {
-    let mut server = Server::start("");
-    let mut stream = server.connect("transfer_rpc");
-    stream.write_all(br#"{"method":"Transfer.Ping","#).expect("write");
-    server.update(serde_json::json!([]));
-    assert!(server.stop().success());
-}

@@ -1,13 +1,13 @@
 //! Redis: pushes every event to the queues of an old Open-Falcon, `LPUSH event:p<priority> <the original's JSON>`.
 //!
-//! Why: an old alarm, and the consumers that sites have written, take events from there. The original forgets an event that
-//! Redis does not take; here it waits in the event queue.
-//! How: a reader of the event queue of its own, beside alarm, with its cursor in a file ([`cursor`]). A batch is one `LPUSH`
-//! per priority, so Redis takes the events of a queue wholly and in order, or not at all; the cursor moves when
+//! Why: an old alarm, and the consumers that sites have written, take events from there. The original forgets an event
+//! that Redis does not take; here it waits in the event queue.
+//! How: a reader of the event queue of its own, beside alarm, with its cursor in a file ([`cursor`]). A batch is one
+//! `LPUSH` per priority, so Redis takes the events of a queue wholly and in order, or not at all; the cursor moves when
 //! it has answered for all of them. What closes silently (`judge.semantics = "open-falcon"`) is no event, and is not
 //! pushed.
-//! Invariants: order within a queue is kept; nothing is lost while the backlog stays below [`LAG_BYTES_MAX`], past which the
-//! oldest events are dropped, counted and told; an event is pushed again only when the answer to it, or the
+//! Invariants: order within a queue is kept; nothing is lost while the backlog stays below [`LAG_BYTES_MAX`], past
+//! which the oldest events are dropped, counted and told; an event is pushed again only when the answer to it, or the
 //! place of the cursor, was lost in a failure. Alarm and the judge never wait for Redis.
 //! Memory: one batch of [`BATCH`] events, and the client's buffers.
 //! Compat: docs/open-falcon/wire.md §9; differences in docs/compat.md.
@@ -33,10 +33,11 @@ use tokio::time::sleep;
 
 /// Its name among the readers of the event queue.
 const READER: &str = "redis";
-/// Records of one turn. A turn costs a round trip per priority and an fsync of the cursor; events have some 500 bytes, so
-/// 256 of them are one packet or three.
+/// Records of one turn. A turn costs a round trip per priority and an fsync of the cursor; events have some 500 bytes,
+/// so 256 of them are one packet or three.
 const BATCH: usize = 256;
-/// The most bytes of the event queue that are kept for Redis alone: about 850,000 events. Half of what the queue may hold.
+/// The most bytes of the event queue that are kept for Redis alone: about 850,000 events. Half of what the queue may
+/// hold.
 const LAG_BYTES_MAX: u64 = 512 << 20;
 /// The original's five seconds for connecting, reading and writing.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,16 +64,16 @@ struct Shared {
     errors: AtomicU64,
 }
 
-/// Opens what pushes events to Redis, and shows its figures. The reader is registered, and its place in the queue noted on
-/// the disk: no event that comes later is missed.
+/// Opens what pushes events to Redis, and shows its figures. The reader is registered, and its place in the queue noted
+/// on the disk: no event that comes later is missed.
 pub fn open(queue: &Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, metrics: &Metrics) -> Result<Pusher> {
     let pusher = Pusher::open(queue.clone(), url, data_dir, PACE)?;
     pusher.show_on(metrics);
     Ok(pusher)
 }
 
-/// Forgets the place in the queue, when no Redis is configured: whoever configures one later does not want the events from
-/// before.
+/// Forgets the place in the queue, when no Redis is configured: whoever configures one later does not want the events
+/// from before.
 pub fn off(data_dir: &Path) -> Result<()> {
     let file = CursorFile::new(data_dir);
     file.remove().with_context(|| format!("cannot remove {}", file.path().display()))
