@@ -1,6 +1,7 @@
-//! Batch: items as the JSON array that `Transfer.Update` takes, ready to be sent, and to be kept while nobody takes it.
+//! Batch: items as the JSON array that `Transfer.Update` takes, ready to be sent, or to be kept while no transfer
+//! answers.
 //!
-//! Why: what waits for a transfer is kept as the bytes that will be sent: one allocation for hundreds of items.
+//! Why: items that wait for a transfer are kept as the bytes that will be sent: one allocation for hundreds of items.
 //! Memory: a batch has at most [`BATCH_BYTES_MAX`]; more items become several batches.
 
 use bytes::Bytes;
@@ -9,12 +10,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use wire::item::{OutItem, write_item};
 
-/// Far above a collector group, far below any transfer's limit for a message (16 MiB in ours).
+/// Bytes of one batch: far above a collector group, far below a transfer's limit for a message (16 MiB in Hawkeye).
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// A JSON array.
+    /// The items as a JSON array.
     pub json: Bytes,
     pub items: usize,
 }
@@ -23,7 +24,7 @@ pub struct Batch {
 #[derive(Default)]
 pub struct Batches {
     done: Vec<Batch>,
-    /// `[item,item` so far.
+    /// The batch that is being filled, `[item,item` so far.
     open: Vec<u8>,
     items: usize,
 }
@@ -59,7 +60,7 @@ impl Batches {
     }
 }
 
-/// The tags that are added to everything.
+/// The tags that are added to every item.
 #[derive(Clone, Debug)]
 pub struct DefaultTags(String);
 
@@ -73,7 +74,8 @@ impl DefaultTags {
         DefaultTags(text)
     }
 
-    /// `tags` with the default ones, which win over equal keys, as in the original. Borrows when there is nothing to add.
+    /// `tags` with the default ones, which win over equal keys, as in the original. Borrows when there is nothing to
+    /// add.
     pub fn add<'a>(&self, tags: &'a str, scratch: &'a mut String) -> &'a str {
         if self.0.is_empty() {
             return tags;

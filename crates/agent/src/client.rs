@@ -4,7 +4,8 @@
 //! closes it (docs/open-falcon/wire.md §1). An answer with an error leaves the connection usable; everything else that
 //! goes wrong closes it, and the next call connects anew.
 //! Invariants: dropping a call half-way closes the connection, so an answer is never taken for that of another call.
-//! Memory: while connected, the buffers of the last call, shrunk to [`BUFFER_KEEP`]; an answer has at most [`ANSWER_MAX`].
+//! Memory: while connected, the buffers of the last call, shrunk to [`BUFFER_KEEP`]; an answer has at most
+//! [`ANSWER_MAX`].
 
 use std::fmt;
 use std::io;
@@ -14,18 +15,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::{Framer, Scratch, jsonrpc};
 
-/// The original agent's.
+/// The time that a call may take, as in the original agent.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest answer is hbs's list of probes: a thousand of them have some 100 kB.
+/// Bytes of an answer; the longest is hbs's list of probes, of which a thousand have some 100 kB.
 const ANSWER_MAX: usize = 4 << 20;
-/// One collector group has 2 to 30 kB.
+/// Bytes of a buffer that is kept between calls; one collector group has 2 to 30 kB.
 const BUFFER_KEEP: usize = 32 << 10;
 
 #[derive(Debug)]
 pub enum CallError {
-    /// Nobody answered, or not as the protocol wants it. The connection is closed.
+    /// The call had no answer, or one against the protocol. The connection is closed.
     Broken(String),
-    /// The other side has answered with this error.
+    /// The server has answered with this error.
     Refused(String),
 }
 
@@ -61,7 +62,7 @@ impl Client {
         &self.address
     }
 
-    /// The own address as the other side sees it. Connects if need be.
+    /// The local address of the connection, which is made if need be.
     pub async fn local_ip(&mut self) -> Result<IpAddr, CallError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,

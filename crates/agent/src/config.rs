@@ -1,13 +1,13 @@
 //! Configuration of `hawkeye agent`: its own TOML file, or Open-Falcon's `cfg.json` as it stands on the hosts.
 //!
-//! How: a file whose first character is `{` is a cfg.json and is translated into the keys here; else it is TOML, overlaid by
-//! `HAWKEYE_AGENT__TRANSFER_ADDRS=…` variables and by `--set KEY=VALUE`. Afterwards the hostname is resolved: configured,
-//! else `FALCON_ENDPOINT`, else the system's.
-//! Invariants: an unknown key of our own file is an error; what a cfg.json has beyond our keys is named in `ignored_keys` for
-//! one line in the log, because users bring theirs along; everything that can be checked without a
+//! How: a file whose first character is `{` is a cfg.json and is translated into the keys here; else it is TOML,
+//! overlaid by `HAWKEYE_AGENT__TRANSFER_ADDRS=…` variables and by `--set KEY=VALUE`. Afterwards the hostname is
+//! resolved: configured, else `FALCON_ENDPOINT`, else the system's.
+//! Invariants: an unknown key of our own file is an error; what a cfg.json has beyond our keys is named in
+//! `ignored_keys` for one line in the log, because users bring theirs along; everything that can be checked without a
 //! network is checked here.
-//! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go:
-//! every address to listen on, this host to connect to.
+//! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go: every
+//! address to listen on, this host to connect to.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer};
@@ -22,13 +22,13 @@ use std::time::Duration;
 pub struct AgentConfig {
     /// The endpoint of everything this agent sends. Not empty after loading.
     pub hostname: String,
-    /// Reported to hbs; "" is the local address of the connection to it.
+    /// The address that hbs gets; "" is the local address of the connection to hbs.
     pub ip: String,
-    /// Tried in random order until one answers.
+    /// Transfers, tried in random order until one answers.
     pub transfer_addrs: Vec<String>,
-    /// "" sends no heartbeats, and then no probes are asked for.
+    /// The hbs; "" sends no heartbeats, and then no probes are asked for.
     pub hbs_addr: String,
-    /// Seconds between two reports; also their step.
+    /// Seconds between two reports, which is also the step of the series.
     #[serde(deserialize_with = "seconds")]
     pub interval: i64,
     /// Seconds between two heartbeats.
@@ -39,17 +39,17 @@ pub struct AgentConfig {
     /// Bytes of points that are kept while no transfer answers; past them the oldest are dropped.
     #[serde(deserialize_with = "size")]
     pub buffer_max: u64,
-    /// Interfaces are reported whose names begin with one of these; empty = all.
+    /// Prefixes of the names of interfaces that are reported; empty means all interfaces.
     pub iface_prefixes: Vec<String>,
-    /// Only these mount points are reported; empty = all.
+    /// Mount points that are reported; empty means all.
     pub mount_points: Vec<String>,
     /// Collected metrics that are not sent.
     pub ignore: BTreeSet<String>,
-    /// Added to the tags of everything that is sent, pushed items included.
+    /// Tags that are added to every item, pushed ones included.
     pub default_tags: BTreeMap<String, String>,
-    /// Where the host's root is, for an agent in a container.
+    /// The root of the host's file system, for an agent in a container.
     pub rootfs: PathBuf,
-    /// tracing filter.
+    /// The filter of the log, e.g. `info`.
     pub log: String,
     pub listen: AgentListen,
     /// Keys of a cfg.json that have no meaning here.
@@ -60,7 +60,7 @@ pub struct AgentConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentListen {
-    /// `POST /v1/push` and the rest; "" turns it off.
+    /// The address of `POST /v1/push` and the other routes; "" turns them off.
     pub agent_http: String,
 }
 
@@ -90,7 +90,7 @@ impl Default for AgentConfig {
 
 impl Default for AgentListen {
     fn default() -> Self {
-        // Open-Falcon's port. Loopback, because whoever reaches it may push points in this host's name.
+        // Open-Falcon's port, on loopback, because whoever reaches the port may push points in this host's name.
         AgentListen { agent_http: "127.0.0.1:1988".into() }
     }
 }
@@ -101,7 +101,7 @@ pub struct AgentArgs {
     /// The agent's TOML file, or Open-Falcon's cfg.json; without it the defaults are used (hawkeye-agent.example.toml).
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Overrides any key, e.g. `--set transfer_addrs='["10.0.0.1:8433"]'`; may be repeated.
+    /// Sets any key of the configuration, e.g. `--set transfer_addrs='["10.0.0.1:8433"]'`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -125,13 +125,13 @@ impl AgentArgs {
     }
 }
 
-/// What the system calls this host.
+/// The name that the system has for this host.
 pub fn system_hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 impl AgentConfig {
-    /// `system_hostname` is what the host calls itself.
+    /// Reads a configuration; `system_hostname` is the endpoint when neither a key nor a variable names one.
     pub fn load(
         text: &str,
         variables: impl Iterator<Item = (String, String)>,
@@ -171,7 +171,7 @@ impl AgentConfig {
     }
 
     fn check(&self) -> Result<()> {
-        // The width of the original's column, which transfer enforces.
+        // 255 is the width of the original's column, which transfer enforces.
         if self.hostname.is_empty() || self.hostname.len() > 255 {
             bail!("hostname is {:?}: give 1 to 255 bytes (hostname, or FALCON_ENDPOINT)", self.hostname);
         }
@@ -237,7 +237,7 @@ struct OriginalTransfer {
     #[serde(deserialize_with = "null_as_default")]
     addrs: Vec<String>,
     interval: i64,
-    /// Milliseconds to connect.
+    /// The time to connect, in milliseconds.
     timeout: u64,
 }
 

@@ -1,10 +1,10 @@
-//! du.bs: what `du -bs PATH` says.
+//! du.bs: the figure of `du -bs PATH`.
 //!
-//! Why the program and not a walk of our own: what it counts differs between its versions (directories themselves, since
-//! 9.2 no more), and the value must stay what it was on this host; and a walk into a dead network mount would hold a
-//! thread of ours for ever.
+//! Why the program and not a walk of our own: versions of `du` differ in what they count (directories themselves, until
+//! 9.1), and the value must stay as it was on this host; and a walk into a dead network mount would hold a thread for
+//! ever.
 //! Compat: -1 on any error, any word on stderr, or after 30 s. Paths run in parallel, [`PARALLEL_MAX`] at most.
-//! Memory: one line of each; what is said on stderr is not kept.
+//! Memory: one line of output per path; stderr is not kept.
 
 use model::tags::canonical_string;
 use probe::Reading;
@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
-/// The original's.
+/// The time that one `du` may take, as in the original.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// They compete for the same disks anyway.
+/// Programs at a time; they compete for the same disks anyway.
 const PARALLEL_MAX: usize = 8;
-/// A number, a tab and the longest path.
+/// Bytes of output: a number, a tab and the longest path.
 const OUTPUT_MAX: u64 = 8192;
 
 pub async fn collect(paths: &[String]) -> Vec<Reading> {
@@ -63,7 +63,7 @@ async fn first_bytes(stream: impl AsyncRead + Unpin) -> Result<String, ()> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Fails at the first byte.
+/// Reads to the end; fails at the first byte.
 async fn nothing(mut stream: impl AsyncRead + Unpin) -> Result<(), ()> {
     match stream.read(&mut [0]).await {
         Ok(0) => Ok(()),

@@ -1,10 +1,11 @@
-//! Heartbeat: tells hbs that this host lives, and asks what to watch.
+//! Heartbeat: tells hbs that this host lives, and asks hbs which ports, processes, paths and URLs to probe.
 //!
 //! How: one connection, three calls per heartbeat: `ReportStatus`, `BuiltinMetrics` with the checksum of what is known
-//! (first the text `nil`), `TrustableIps`. When hbs is away the last known probes go on, and it is tried again sooner.
-//! Compat: docs/open-falcon/wire.md §4. `MinePlugins` is not asked, because this agent runs no plugins. The original
-//! ignores an answer whose timestamp is not newer than the last; calls follow each other here, so an answer is never
-//! stale, and an hbs whose clock was set back is heard. The original opens a connection of its own to find its address.
+//! (first the text `nil`), `TrustableIps`. While hbs does not answer, the last known probes go on, and heartbeats come
+//! sooner.
+//! Compat: docs/open-falcon/wire.md §4. `MinePlugins` is not asked, because this agent runs no plugins. The original ignores
+//! an answer whose timestamp is not newer than the last; calls follow each other here, so an answer is never stale, and
+//! an hbs whose clock was set back is heard. The original opens a connection of its own to find its address.
 
 use super::client::{CallError, Client};
 use anyhow::{Result, anyhow, bail};
@@ -17,17 +18,17 @@ use wire::hbs::{AgentReport, write_report};
 use wire::json::{self, name_eq, push_string};
 use wire::{JsonError, Scratch};
 
-/// `Version@Commit` in the original; the column for it has 16 characters.
+/// The version that hbs gets; `Version@Commit` in the original, in a column of 16 characters.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "@hawkeye");
 const _: () = assert!(VERSION.len() <= 16);
-/// The text that the original sends when plugins are off.
+/// The plugin version that hbs gets: the original's text when plugins are off.
 const PLUGIN_VERSION: &str = "plugin not enabled";
-/// What the original sends as the checksum when it knows nothing yet.
+/// The checksum before any answer, as in the original.
 const NO_CHECKSUM: &str = "nil";
 /// Pause after the first failed heartbeat; it doubles up to the interval.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What hbs has said.
+/// The last answers of hbs.
 #[derive(Default)]
 pub struct Orders {
     driven: Mutex<Arc<Driven>>,
@@ -49,7 +50,7 @@ impl Orders {
 pub struct Heartbeat {
     client: Client,
     hostname: String,
-    /// "" is the local address of the connection.
+    /// The address that hbs gets; "" is the local address of the connection.
     ip: String,
     interval: Duration,
     orders: Arc<Orders>,
@@ -144,7 +145,10 @@ impl Heartbeat {
         let pairs = answer.metrics.iter().map(|(metric, tags)| (metric.as_str(), tags.as_str()));
         let (driven, refused) = Driven::parse(pairs);
         for reason in refused {
-            tracing::warn!(reason, "hbs asks for a probe that cannot be run; correct the strategy's tags");
+            tracing::warn!(
+                reason,
+                "hbs asks for a probe that cannot be run; correct the tags of the strategy behind it"
+            );
         }
         *self.orders.driven.lock().expect("nothing panics while this is locked") = Arc::new(driven);
         self.checksum = answer.checksum;

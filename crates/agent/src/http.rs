@@ -1,9 +1,8 @@
-//! The agent's HTTP door on 1988: scripts push points here, and ask how it is.
+//! HTTP door of the agent on port 1988: scripts push points here, and ask about the agent's health.
 //!
-//! Compat: docs/open-falcon/agent.md §6. Method and content type are not checked, as in the original; `success` is
-//! answered as soon as the items are in the queue, also for items that a transfer will refuse. An item without time
-//! gets the time of its arrival here, because it may wait. Items that no transfer would take (no metric, no number) are
-//! counted and dropped.
+//! Compat: docs/open-falcon/agent.md §6. Method and content type are not checked, as in the original; `success` is answered as soon
+//! as the items are in the queue, also for items that a transfer will refuse. An item without time gets the time of its
+//! arrival here, because it may wait. Items that no transfer would take (no metric, no number) are counted and dropped.
 //! Memory: a body has at most [`BODY_MAX`], all unfinished ones together [`BODIES_MAX`].
 
 use super::Agent;
@@ -26,7 +25,7 @@ use wire::item::OutItem;
 use wire::json::{Kind, Reader, check};
 use wire::{Scratch, decode_items};
 
-/// Some 30,000 items: far above what a script sends at once.
+/// Bytes of a body, some 30,000 items: far above what a script sends at once.
 const BODY_MAX: usize = 4 << 20;
 const BODIES_MAX: u64 = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,12 +63,12 @@ async fn push(State(door): State<Door>, body: Body) -> Response {
     }
     match accept(&door.agent, &body, super::unix_now()) {
         true => "success".into_response(),
-        // The original's spelling; scripts compare it.
+        // The original's spelling, which scripts compare.
         false => (StatusCode::BAD_REQUEST, "connot decode body").into_response(),
     }
 }
 
-/// Queues the items of a JSON array; false when it is none, and then nothing is queued.
+/// Queues the items of a JSON array; false, and nothing queued, when the body is no array.
 fn accept(agent: &Agent, body: &[u8], now: i64) -> bool {
     let is_list = matches!(Reader::new(body).kind(), Ok(Kind::Array | Kind::Null));
     if !is_list || check(body).is_err() {

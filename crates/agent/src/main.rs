@@ -1,6 +1,7 @@
 //! `hawkeye-agent`: the agent alone, for hosts that run nothing else of Hawkeye.
 //!
-//! An error is printed once, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
+//! Invariants: an error is printed once, as one line with its causes; the exit code is 1, or 2 for a wrong command
+//! line.
 
 use agent::{AgentArgs, run_process};
 use anyhow::{Context, Result};
@@ -30,7 +31,9 @@ fn main() -> ExitCode {
 fn run(args: &AgentArgs) -> Result<()> {
     let config = args.load()?;
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone());
-    let filter = EnvFilter::try_new(&filter).with_context(|| format!("log is {filter:?} (log, or RUST_LOG)"))?;
+    let filter = EnvFilter::try_new(&filter).with_context(|| {
+        format!("log is {filter:?} (key log, or RUST_LOG): give a filter like \"info\" or \"agent=debug,warn\"")
+    })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     run_process(config)
 }

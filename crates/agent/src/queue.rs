@@ -1,8 +1,8 @@
-//! Queue: what has been collected or pushed and not yet taken by a transfer.
+//! Queue: batches that were collected or pushed, and that no transfer has taken yet.
 //!
-//! Why: the original loses a round when no transfer answers; here it waits and is sent in order afterwards.
-//! How: the sender looks at the oldest batch, sends it, and only then removes it, so that a send that is given up half-way
-//! loses nothing. When the bytes exceed the bound the oldest batches are dropped, counted by item.
+//! Why: the original loses a round when no transfer answers; here the round waits and is sent in order afterwards.
+//! How: the sender looks at the oldest batch, sends it, and only then removes it, so that a send that is given up
+//! half-way loses nothing. When the bytes exceed the bound the oldest batches are dropped, counted by item.
 //! Memory: `buffer_max` bytes of batches, shown as `agent_buffer_bytes`.
 
 use super::batch::Batch;
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use tokio::sync::Notify;
 
-/// What a batch costs besides its bytes: the entry in the queue and the allocation's own cost, rounded up.
+/// Bytes that a batch costs beside its JSON: the entry in the queue and the allocation's own cost, rounded up.
 const BATCH_OVERHEAD: usize = 128;
 
 pub struct Queue {
@@ -28,7 +28,7 @@ struct State {
     items_dropped: u64,
 }
 
-/// For the metrics page.
+/// The size of the queue, for the metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSize {
     pub bytes: usize,
@@ -41,7 +41,7 @@ impl Queue {
         Queue { state: Mutex::default(), filled: Notify::new(), bytes_max }
     }
 
-    /// Adds a batch; the oldest make room.
+    /// Adds a batch; the oldest batches make room.
     pub fn push(&self, batch: Batch) {
         {
             let mut state = self.lock();
@@ -58,7 +58,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// The oldest batch, which stays. Waits until there is one.
+    /// Waits for a batch, and answers the oldest, which stays in the queue.
     pub async fn oldest(&self) -> (u64, Batch) {
         loop {
             if let Some(oldest) = self.try_oldest() {
@@ -73,7 +73,7 @@ impl Queue {
         self.lock().batches.front().cloned()
     }
 
-    /// Removes the batch that was sent. If it was dropped meanwhile to make room, it was not lost after all.
+    /// Removes the batch that was sent. A batch that was dropped meanwhile to make room is not counted as lost.
     pub fn remove(&self, id: u64, items: usize) {
         let mut state = self.lock();
         if state.batches.front().is_some_and(|(oldest, _)| *oldest == id) {
@@ -98,7 +98,7 @@ impl Queue {
 }
 
 impl State {
-    /// Removes the oldest; its items.
+    /// Removes the oldest batch; answers the number of its items.
     fn pop(&mut self) -> Option<usize> {
         let (_, batch) = self.batches.pop_front()?;
         self.bytes -= cost(&batch);

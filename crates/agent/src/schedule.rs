@@ -1,15 +1,16 @@
-//! Schedule: when a group reports.
+//! Schedule: the times at which a group reports.
 //!
 //! How: every group reports once in each slot of `interval` seconds of the wall clock, at a phase that comes from the
-//! hostname. The receiver aligns times down to the slot, so each slot gets exactly one point, also when the clock is slewed;
-//! and the hosts of a fleet do not all come in the same second.
-//! Compat: the original's first report comes after one interval, ours at once, so that a new host is seen at once.
+//! hostname. The receiver aligns times down to the slot, so each slot gets exactly one point, also when the clock is
+//! slewed; and the hosts of a fleet do not all come in the same second.
+//! Compat: the original's first report comes after one interval; here the first comes at once, so that a new host is
+//! seen.
 //! Invariants: pure; the clock is an argument.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-/// The part of a slot in which nobody reports, at either end: a clock that is stepped by less cannot skip a slot.
+/// The part of a slot, at either end, in which nobody reports: a clock that is stepped by less cannot skip a slot.
 const MARGIN: f64 = 0.1;
 
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ impl Schedule {
         Schedule { interval_ms, phase_ms }
     }
 
-    /// How long to wait for the next report after one at `last_ms` (Unix milliseconds).
+    /// The time to wait for the next report after one at `last_ms` (Unix milliseconds).
     pub fn wait(&self, last_ms: i64, now_ms: i64) -> Duration {
         let slot = last_ms.div_euclid(self.interval_ms);
         let next_ms = (slot + 1) * self.interval_ms + self.phase_ms;

@@ -1,9 +1,9 @@
-//! Sender: takes the oldest batch to a transfer, and tries again until one has it.
+//! Sender: takes the oldest batch to a transfer, and tries again until a transfer has taken the batch.
 //!
-//! How: the addresses are tried in random order, the first that answers has the batch. When none does, the sender
-//! waits longer each time (with jitter, so that a fleet does not come back in one second) and the queue fills.
-//! A transfer that answers with an error has read the batch and does not want it: it may be ill (a full disk), so the batch
-//! is tried [`REFUSALS_MAX`] times; then it is dropped and counted, because everything behind it would wait for ever.
+//! How: the addresses are tried in random order, the first that answers has the batch. When none does, the sender waits
+//! longer each time (with jitter, so that a fleet does not come back in one second) and the queue fills. A transfer
+//! that answers with an error has read the batch and does not want it: it may be ill (a full disk), so the batch is
+//! tried [`REFUSALS_MAX`] times; then it is dropped and counted, because everything behind it would wait for ever.
 //! Compat: one connection per address, one outstanding call; the original gives up after one round over the addresses.
 //! A batch whose answer was lost is sent again: at least once, and a transfer keeps one point per series and time.
 
@@ -18,19 +18,21 @@ use tokio::sync::watch;
 use wire::Scratch;
 use wire::transfer::read_answer;
 
-/// The longest pause between two attempts: with a minute's interval, a transfer that is back is found before the next round.
+/// The longest pause between two attempts: with an interval of a minute, a transfer that answers again is found before
+/// the next round.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// With the pauses between them about four minutes: enough for a restart, and for an operator to see it in the log.
+/// Refusals of a batch until it is dropped: with the pauses about four minutes, enough for a restart of the transfer,
+/// and for an operator to see the refusals in the log.
 const REFUSALS_MAX: u32 = 10;
-/// How long the last batches may take when the agent stops.
+/// The time that the last batches may take when the agent stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub struct SenderCounters {
     pub items_sent: AtomicU64,
-    /// Of the sent ones, those that transfer called invalid.
+    /// Sent items that transfer called invalid.
     pub items_invalid: AtomicU64,
-    /// Of batches that were given up after [`REFUSALS_MAX`] refusals.
+    /// Items of batches that were given up after [`REFUSALS_MAX`] refusals.
     pub items_refused: AtomicU64,
     pub failures: AtomicU64,
 }
@@ -41,20 +43,20 @@ pub struct Sender {
     counters: Arc<SenderCounters>,
     first_pause: Duration,
     pause: Duration,
-    /// Of the oldest batch.
+    /// Refusals of the oldest batch so far.
     refusals: u32,
     is_down: bool,
 }
 
 enum Outcome {
     Taken,
-    /// At least one transfer refused, none took it.
+    /// At least one transfer refused the batch, and none took it.
     Refused(String),
     Unreachable(String),
 }
 
 impl Sender {
-    /// `first_pause` is the pause after the first failure; each further one doubles it.
+    /// Makes a sender; `first_pause` is the pause after the first failure, and each further failure doubles the pause.
     pub fn new(
         queue: Arc<Queue>,
         addresses: &[String],
@@ -66,7 +68,7 @@ impl Sender {
         Sender { queue, clients, counters, first_pause, pause: first_pause, refusals: 0, is_down: false }
     }
 
-    /// Sends until `shutdown` turns true, then what is left, for [`FINISH_TIMEOUT`] at most.
+    /// Sends until `shutdown` turns true, then the rest of the queue, for [`FINISH_TIMEOUT`] at most.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let stopped = tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => true,
@@ -74,7 +76,7 @@ impl Sender {
         };
         debug_assert!(stopped, "delivering never ends by itself");
         if tokio::time::timeout(FINISH_TIMEOUT, self.deliver_rest()).await.is_err() {
-            tracing::warn!("no transfer took the rest within {FINISH_TIMEOUT:?}");
+            tracing::warn!("stopping: no transfer took the rest of the queue within {FINISH_TIMEOUT:?}");
         }
         let left = self.queue.size();
         if left.items > 0 {
@@ -92,7 +94,7 @@ impl Sender {
         }
     }
 
-    /// Ends at the first failure: there is no time left to wait for better days.
+    /// Sends the rest of the queue, and ends at the first failure: there is no time left for another attempt.
     async fn deliver_rest(&mut self) {
         while let Some((id, batch)) = self.queue.try_oldest() {
             if !self.attempt(id, &batch).await {
@@ -101,7 +103,7 @@ impl Sender {
         }
     }
 
-    /// True when the batch is out of the queue.
+    /// Tries to deliver a batch; true when the batch is out of the queue.
     async fn attempt(&mut self, id: u64, batch: &Batch) -> bool {
         match self.send(batch).await {
             Outcome::Taken => {
@@ -115,7 +117,11 @@ impl Sender {
                 if self.refusals < REFUSALS_MAX {
                     return false;
                 }
-                tracing::warn!(items = batch.items, error = text, "dropped a batch that no transfer wants");
+                tracing::warn!(
+                    items = batch.items,
+                    error = text,
+                    "dropped a batch that no transfer wants; see transfer's log for the reason"
+                );
                 self.counters.items_refused.fetch_add(batch.items as u64, Ordering::Relaxed);
                 self.queue.remove(id, batch.items);
                 self.refusals = 0;
@@ -167,14 +173,14 @@ impl Sender {
 
 fn count_taken(counters: &SenderCounters, batch: &Batch, result: &[u8]) {
     counters.items_sent.fetch_add(batch.items as u64, Ordering::Relaxed);
-    // An answer that cannot be read counts nothing invalid; that it came is what matters.
+    // An unreadable answer counts nothing invalid: the batch was taken all the same.
     let invalid = read_answer(result, &mut Scratch::new()).map_or(0, |answer| answer.invalid) as u64;
     if invalid > 0 && counters.items_invalid.fetch_add(invalid, Ordering::Relaxed) == 0 {
         tracing::warn!(invalid, items = batch.items, "transfer refused items of a batch (said once, counted always)");
     }
 }
 
-/// Between half of `pause` and all of it.
+/// A random pause from half of `pause` to all of it.
 fn with_jitter(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.5..=1.0))
 }

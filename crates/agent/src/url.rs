@@ -1,7 +1,8 @@
 //! url.check.health: 1 when a HEAD request is answered with 200, else 0.
 //!
-//! Compat: as `curl -I -m TIMEOUT` does it: no redirects are followed, certificates are checked, `http_proxy` and its like
-//! are obeyed, `http://` is assumed where a URL has no scheme. Tags as the original builds them: url, timeout, src.
+//! Compat: a check is what `curl -I -m TIMEOUT` does: no redirects are followed, certificates are checked, `http_proxy`
+//! and its like are obeyed, `http://` is assumed where a URL has no scheme. Tags as the original builds them: url,
+//! timeout, src.
 //! Memory: a client only while there are URLs to check; bodies are never read.
 
 use anyhow::{Context, Result};
@@ -11,13 +12,14 @@ use reqwest::{Client, StatusCode, redirect};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Guess: enough that a few that time out do not delay the others beyond an interval.
+/// Checks at a time; a guess: enough that a few that time out do not delay the others beyond an interval.
 const PARALLEL_MAX: usize = 16;
-/// Longer checks would overlap with the next round; 0, which means "for ever" to curl, counts as this too.
+/// The longest timeout of a check: longer ones would overlap with the next round; 0, "for ever" to curl, counts as
+/// this.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 pub fn client() -> Result<Client> {
-    // Fails when a provider was set before, by the server in the same process; then that one is used.
+    // An error says that the server in the same process has set a provider before; then that one is used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder().redirect(redirect::Policy::none()).pool_max_idle_per_host(0);
     builder.build().context("cannot start the HTTP client for url.check.health")

@@ -1,4 +1,4 @@
-//! Figures: gauges and counters that an owner is asked for, written through the metrics library's encoder.
+//! Figures: gauges and counters that are read from their owners, written through the metrics library's encoder.
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -8,14 +8,14 @@ use std::fmt;
 /// Whole numbers up to this are exact in a double, and are written without a point.
 const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
 
-/// Where a source writes its figures. A failure of the writer is kept until the source is done.
+/// The writer for the figures of a source. A failure of the page's writer is kept until the source is done.
 pub struct Figures<'e> {
     encoder: DescriptorEncoder<'e>,
     result: fmt::Result,
 }
 
 impl Figures<'_> {
-    /// `name` is without the program's prefix and ends in its unit.
+    /// Writes a gauge; `name` is without the program's prefix and ends in the unit.
     pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.write(|encoder| {
             let mut metric = encoder.encode_descriptor(name, &sentence(help), None, MetricType::Gauge)?;
@@ -27,7 +27,7 @@ impl Figures<'_> {
         });
     }
 
-    /// `name` is without the program's prefix and without `_total`, which is added.
+    /// Writes a counter; `name` is without the program's prefix and without `_total`, which is added.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.write(|encoder| {
             let mut metric = encoder.encode_descriptor(name, &sentence(help), None, MetricType::Counter)?;
@@ -35,7 +35,7 @@ impl Figures<'_> {
         });
     }
 
-    /// Gauges that differ in one label, whose values come from fixed sets.
+    /// Writes gauges that differ in one label, whose values come from a fixed set.
     pub fn gauges(
         &mut self,
         name: &str,
@@ -61,7 +61,7 @@ impl Figures<'_> {
     }
 }
 
-/// The library ends the help of what is registered with it in a full stop, and a page has one style.
+/// A help text with a full stop, as the library ends the help of registered counters: a page has one style.
 fn sentence(help: &str) -> String {
     format!("{help}.")
 }

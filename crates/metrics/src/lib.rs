@@ -1,9 +1,10 @@
-//! Metrics: what a process counts about itself, as Prometheus text, and the ledger of who holds its memory.
+//! Metrics: the counters of a process as Prometheus text, and the ledger of the owners of its memory.
 //!
-//! How: each area of a program has a struct of counters and registers it with [`Metrics::register`]; counters are atomics,
-//! and counting costs an uncontended add. Figures that an owner holds anyway (series, bytes) are read from it when the page
-//! is asked for ([`Metrics::source`]), so nothing has to be kept in step. Both are the library's registry: a source is one
-//! of its collectors. Names end in their unit; the library ends the names of counters in `_total`.
+//! How: each area of a program has a struct of counters and registers it with [`Metrics::register`]; counters are
+//! atomics, and counting costs an uncontended add. Figures that an owner holds anyway (series, bytes) are read from it
+//! when the page is asked for ([`Metrics::source`]), so nothing has to be kept in step. Both are the library's
+//! registry: a source is one of its collectors. Names end in their unit; the library ends the names of counters in
+//! `_total`.
 //! Why the ledger is here: every area that counts holds memory too; who registers counters names its memory there.
 //! Invariants: labels come from fixed sets and never from input, so the page cannot grow; a source must not register
 //! anything, for the registry is locked while it is asked.
@@ -19,7 +20,7 @@ use prometheus_client::registry::Registry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use stdx::Ledger;
 
-/// What `/metrics` answers with; see [`Metrics::text`].
+/// The content type of `/metrics`; see [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The counters and the ledger of one process, or of one part of it that has a page of its own.
@@ -33,7 +34,7 @@ impl Metrics {
         Metrics { registry: Mutex::new(Registry::with_prefix("hawkeye")), ledger: Ledger::new() }
     }
 
-    /// Who holds memory, and how much.
+    /// The ledger of the owners of memory.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }

@@ -1,4 +1,4 @@
-//! Process: what the system says of the program that runs.
+//! Process: the system's figures about the running program.
 
 /// Resident bytes of this process, from `/proc/self/statm`; None where that cannot be read.
 pub fn resident_bytes() -> Option<u64> {

@@ -1,4 +1,5 @@
-//! Settings: how a program of Hawkeye is configured: one TOML file, variables and flags laid over it, values with units.
+//! Settings: the configuration of Hawkeye's programs: one TOML file, variables and flags laid over it, values with
+//! units.
 //!
 //! Why: the server and the agent are configured in the same way and are separate programs; the keys are theirs.
 //! How: a file becomes a [`toml::Table`], [`overlay`] sets single keys by their dotted path, and serde turns the result

@@ -8,7 +8,8 @@ pub fn pair(text: &str) -> Result<(&str, &str)> {
     text.split_once('=').with_context(|| format!("--set {text}: want KEY=VALUE"))
 }
 
-/// Sets the dotted `path` to `text`, read as a TOML value where that works (numbers, lists, booleans), else as a string.
+/// Sets the dotted `path` to `text`, read as a TOML value where that works (numbers, lists, booleans), else as a
+/// string.
 pub fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
     let value = format!("v = {text}")
         .parse::<toml::Table>()
@@ -43,7 +44,7 @@ pub fn overlay_variables<'v>(
     Ok(())
 }
 
-/// Names file and line of an error. The parser's own text repeats the line, and it may be one that holds a password.
+/// Names file and line of a parser's error. The parser's own text repeats the line, which may hold a password.
 pub fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;

@@ -5,19 +5,19 @@ use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// "500ms", "90s", "5m", "30d".
+/// Reads a duration like "500ms", "90s", "5m" or "30d".
 pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text)
         .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a duration like \"5m\": {error}")))
 }
 
-/// "90s", "5m", "30d" → seconds; a part of a second is cut off.
+/// Reads a duration like "90s", "5m" or "30d" as seconds; a part of a second is cut off.
 pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     Ok(duration(deserializer)?.as_secs() as i64)
 }
 
-/// "256MiB", "64kB" → bytes.
+/// Reads a size like "256MiB" or "64kB" as bytes.
 pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse::<bytesize::ByteSize>()
@@ -25,7 +25,7 @@ pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error>
         .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a size like \"256MiB\": {error}")))
 }
 
-/// Networks like "10.0.0.0/8"; an address alone is the network that holds only itself.
+/// Reads networks like "10.0.0.0/8"; an address alone is the network that holds only itself.
 pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| network(text).map_err(serde::de::Error::custom)).collect()

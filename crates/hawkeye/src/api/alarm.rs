@@ -1,8 +1,8 @@
 //! Alarms: cases, their events, and the notes that people write about them.
 //!
-//! Compat: docs/open-falcon/control-plane.md §4, "Alarms": GET reads the query, POST a form or JSON; lists are newest
-//! first; `step` of a case is its `max_step`; a `metrics` expression that does not compile finds nothing. `limit` alone
-//! means page 1 here.
+//! Compat: docs/open-falcon/control-plane.md §4, "Alarms": GET reads the query, POST a form or JSON; lists are newest first; `step`
+//! of a case is its `max_step`; a `metrics` expression that does not compile finds nothing. `limit` alone means page 1
+//! here.
 //! Memory: an answer holds at most [`CASES_MAX`] cases. A `metrics` search looks at [`SCANNED_MAX`] cases at most.
 
 use super::Context;
@@ -29,7 +29,7 @@ pub fn routes() -> Router<Context> {
         .route("/alarm/event_note", get(notes).post(add_note))
 }
 
-/// The original's limits: of a list without pages, and of a page.
+/// The original's limits for a list without pages and for one page.
 const CASES_MAX: usize = 2000;
 const PAGE_MAX: usize = 50;
 /// Cases are never deleted; a search by a rare expression must still end.
@@ -63,7 +63,7 @@ fn case_filter(fields: &Fields) -> Result<CaseFilter, ApiError> {
         id: fields.text("event_id", EVENT_ID_MAX)?,
         start: nonzero("startTime")?,
         end: nonzero("endTime")?,
-        // Zero is a priority; absent and negative are any.
+        // 0 is a priority; an absent or negative value means any.
         priority: if fields.has("priority") { Some(fields.int("priority")?).filter(|value| *value >= 0) } else { None },
         status: list("status")?,
         process_status: list("process_status")?,
@@ -159,7 +159,7 @@ fn occurrence_filter(fields: &Fields) -> Result<OccurrenceFilter, ApiError> {
     Ok(OccurrenceFilter { case_id, start: nonzero("startTime")?, end: nonzero("endTime")? })
 }
 
-/// Offset and limit. A page has at most [`PAGE_MAX`] rows; without `page`, `limit` is at most `most`.
+/// Offset and limit of a list. A page has at most [`PAGE_MAX`] rows; without `page`, `limit` is at most `most`.
 fn window(fields: &Fields, most: usize) -> Result<(usize, usize), ApiError> {
     let page = Page::of(fields)?;
     if let Some(limit) = page.limit {
@@ -200,7 +200,7 @@ fn case_json(case: Case) -> Value {
     })
 }
 
-/// The original's fields, and why the event was sent, which its clients pass over.
+/// An event with the original's fields, and with its explanation, which the original's clients pass over.
 fn event_json(event: EventRow) -> Value {
     let mut json = object!({
         "id": event.id,

@@ -2,28 +2,30 @@
 //!
 //! Why: the original lets anybody try as fast as the network allows.
 //! How: each user name has [`BURST`] attempts, and gets one back every [`REFILL_S`]; a right password gives its attempt
-//! back. Only names that exist are counted, so guesses at random names cost nothing here.
-//! Invariants: time is an argument. An attempt is taken before the password is looked at, so parallel guesses count too.
-//! Memory: one entry per user with recent failures, at most [`NAMES_MAX`]; past it full entries go, then all do.
+//! back. Only names that exist are counted, so guesses at random names take no memory.
+//! Invariants: time is an argument. An attempt is taken before the password is looked at, so parallel guesses count
+//! too.
+//! Memory: one entry per user with recent failures, at most [`NAMES_MAX`]; past them the entries
+//! without a failure go, then all do.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use stdx::Ledger;
 
-/// A person who mistypes needs a handful.
+/// Attempts in a row; a person who mistypes needs a handful.
 const BURST: i64 = 10;
-/// With this, a guesser gets 2,880 tries a day at one name.
+/// Seconds until one attempt comes back: a guesser gets 2,880 tries a day at one name.
 const REFILL_S: i64 = 30;
-/// About 1 MB; a site has a few hundred users.
+/// Names with recent failures, about 1 MB of them; a site has a few hundred users.
 const NAMES_MAX: usize = 10_000;
 
 #[derive(Default)]
 pub struct Attempts {
-    by_name: Mutex<HashMap<String, Left>>,
+    by_name: Mutex<HashMap<String, AttemptsLeft>>,
 }
 
 #[derive(Clone, Copy)]
-struct Left {
+struct AttemptsLeft {
     count: i64,
     /// Unix seconds at which `count` was right.
     at: i64,
@@ -39,7 +41,7 @@ impl Attempts {
                 by_name.clear();
             }
         }
-        let left = by_name.entry(name.to_lowercase()).or_insert(Left { count: BURST, at: now });
+        let left = by_name.entry(name.to_lowercase()).or_insert(AttemptsLeft { count: BURST, at: now });
         *left = refill(*left, now);
         if left.count == 0 {
             return Err(left.at + REFILL_S - now);
@@ -48,34 +50,34 @@ impl Attempts {
         Ok(())
     }
 
-    /// The password was right: `name` gets all attempts back.
+    /// Gives all attempts back to `name`, whose password was right.
     pub fn succeeded(&self, name: &str) {
         self.lock().remove(&name.to_lowercase());
     }
 
-    /// Names them in the ledger.
+    /// Names the memory of the attempts in the ledger.
     pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
         let attempts = self.clone();
         ledger.source(move |report| {
             let by_name = attempts.lock();
             let names: usize = by_name.keys().map(String::capacity).sum();
-            let bytes = names + by_name.capacity() * (size_of::<(String, Left)>() + 1);
+            let bytes = names + by_name.capacity() * (size_of::<(String, AttemptsLeft)>() + 1);
             report.line("logins", bytes as u64, None, Some(by_name.len() as u64));
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Left>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, AttemptsLeft>> {
         self.by_name.lock().expect("nothing inside can panic")
     }
 }
 
-fn refill(left: Left, now: i64) -> Left {
+fn refill(left: AttemptsLeft, now: i64) -> AttemptsLeft {
     // A clock that was set back gives nothing, and takes nothing.
     let periods = ((now - left.at) / REFILL_S).max(0);
     if left.count + periods >= BURST {
-        return Left { count: BURST, at: now };
+        return AttemptsLeft { count: BURST, at: now };
     }
-    Left { count: left.count + periods, at: left.at + periods * REFILL_S }
+    AttemptsLeft { count: left.count + periods, at: left.at + periods * REFILL_S }
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Fields: the named values of a request, from JSON, a form or the query.
 //!
 //! Why: the original binds GET from the query and the rest by Content-Type; clients use all of them, and its JSON names
-//! match without case. Handlers ask for a field by name, kind and length and get the value or a 400 that names the field.
-//! How: GET and HEAD read the query. A body is JSON when its Content-Type says so or when it begins with `{` or `[` (curl
-//! sends `-d '{…}'` as a form); otherwise it is a form, and the query is read as well.
+//! match without case. Handlers ask for a field by name, kind and length and get the value or a 400 that names the
+//! field.
+//! How: GET and HEAD read the query. A body is JSON when its Content-Type says so or when it begins with `{` or `[`
+//! (curl sends `-d '{…}'` as a form); otherwise it is a form, and the query is read as well.
 //! Invariants: a body has at most [`BODY_MAX`] bytes and must arrive within [`BODY_TIMEOUT`].
-//! Memory: a small body ([`SMALL_BODY_MAX`]) per connection, and [`LARGE_AT_ONCE`] large ones; parsed, a body of many small
-//! numbers takes sixteen times its length. Routes that ask for no token take small bodies only ([`SmallBodies`]), so nobody
-//! unknown can keep the others waiting.
+//! Memory: a small body ([`SMALL_BODY_MAX`]) per connection, and [`LARGE_AT_ONCE`] large ones; parsed, a body of many
+//! small numbers takes sixteen times its length. Routes that ask for no token take small bodies only ([`SmallBodies`]),
+//! so nobody unknown can keep the others waiting.
 
 use super::error::ApiError;
 use axum::body::{Bytes, to_bytes};
@@ -18,16 +19,17 @@ use serde_json::{Map, Value};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// A list of [`LIST_MAX`] host names is about 800 kB.
+/// Bytes of the longest body; a list of [`LIST_MAX`] host names has about 800 kB.
 pub const BODY_MAX: usize = 1 << 20;
-/// What anything but a long list fits in.
+/// Bytes of a small body: anything but a long list fits.
 pub const SMALL_BODY_MAX: usize = 64 << 10;
 /// Bodies above [`SMALL_BODY_MAX`], or of unknown length, that are read and parsed at the same time: 64 MiB at worst.
 const LARGE_AT_ONCE: usize = 4;
-/// A guess: the slowest useful link sends 300 kB in half of it.
+/// The time within which a body must arrive; a guess: the slowest useful link sends 300 kB in half of this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Twice the hosts of the largest published installation. Each element may cost a statement or two under the write lock.
+/// Elements of one list: twice the hosts of the largest published installation. Each element may cost a statement or
+/// two under the write lock.
 const LIST_MAX: usize = 20_000;
 
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl Fields {
         Ok(text)
     }
 
-    /// As [`Fields::text`], but empty is refused.
+    /// A text as by [`Fields::text`], but not an empty one.
     pub fn required_text(&self, name: &str, max: usize) -> Result<String, ApiError> {
         let text = self.text(name, max)?;
         if text.is_empty() {
@@ -112,7 +114,7 @@ impl Fields {
         }
     }
 
-    /// As [`Fields::int`], but 0 is refused, as by the original's "required".
+    /// A whole number as by [`Fields::int`], but not 0, which the original's "required" refuses.
     pub fn required_int(&self, name: &str) -> Result<i64, ApiError> {
         match self.int(name)? {
             0 => Err(ApiError::bad(format!("{name} is required, and must not be 0"))),
@@ -120,7 +122,7 @@ impl Fields {
         }
     }
 
-    /// 0 or 1; 0 when absent.
+    /// A flag, 0 or 1; 0 when absent.
     pub fn flag(&self, name: &str) -> Result<i64, ApiError> {
         match self.int(name)? {
             value @ (0 | 1) => Ok(value),
@@ -214,7 +216,7 @@ fn looks_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// The body, and the turn that a large one has to wait for; to be held until the body is parsed.
+/// Reads the body. A large one waits for its turn, which the caller holds until the body is parsed.
 async fn read(request: Request) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {
     let max = if request.extensions().get::<SmallBodies>().is_some() { SMALL_BODY_MAX } else { BODY_MAX };
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
@@ -251,7 +253,7 @@ fn find_pair<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-/// All values of a name; also the PHP-like `name[]`. None when there is none.
+/// All values of a name or of the PHP-like `name[]`; None when there is no such pair.
 fn collect_pairs<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<impl Iterator<Item = &'a str>> {
     let is_name = move |key: &str| key.strip_suffix("[]").unwrap_or(key) == name;
     let mut values = pairs.iter().filter(move |(key, _)| is_name(key)).map(|(_, value)| value.as_str()).peekable();
@@ -259,7 +261,7 @@ fn collect_pairs<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<imp
     Some(values)
 }
 
-/// Exact first, then without case, as Go's decoder does.
+/// The value of a key: first of the exact key, then of one that matches without case, as Go's decoder does.
 fn find_value<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     map.get(name).or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
 }

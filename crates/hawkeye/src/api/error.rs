@@ -1,14 +1,14 @@
 //! Answers: the JSON of a success, and errors with the original's statuses.
 //!
-//! Compat: `{"error":"…"}` with 400 for bad input and missing permission, 417 where the original says so, 401 for tokens.
-//! An error of ours (database, disk) is 500 with no detail; the detail goes to the log.
+//! Compat: `{"error":"…"}` with 400 for bad input and missing permission, 417 where the original says so, 401 for
+//! tokens. A fault of the server (database, disk) is 500 with no detail; the detail goes to the log.
 
 use super::JSON;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// What handlers return.
+/// The result of a handler.
 pub type Answer = Result<Response, ApiError>;
 
 #[derive(Debug)]
@@ -22,32 +22,33 @@ impl ApiError {
         ApiError { status, text: text.into() }
     }
 
-    /// 400: bad input, and most refusals.
+    /// An error with status 400: bad input, and most refusals.
     pub fn bad(text: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, text)
     }
 
-    /// 401: what is wrong with the token.
+    /// An error with status 401: something is wrong with the token.
     pub fn unauthorized(text: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, text)
     }
 
-    /// 417, the original's status for many refusals.
+    /// An error with status 417, the original's for many refusals.
     pub fn refused(text: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::EXPECTATION_FAILED, text)
     }
 
-    /// What the client is told.
+    /// The text that the client gets.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The same text with another status, for the routes that differ in it.
+    /// This error with another status, for the routes whose status differs.
     pub fn with_status(self, status: StatusCode) -> ApiError {
         ApiError { status, ..self }
     }
 
-    /// `error` with `status` and `text` when it says that a unique name exists already; else an error of ours.
+    /// An error with `status` and `text` when `error` says that a unique name exists already; else a fault of the
+    /// server.
     pub fn duplicate(error: sqlx::Error, status: StatusCode, text: impl Into<String>) -> ApiError {
         if error.as_database_error().is_some_and(|error| error.is_unique_violation()) {
             return ApiError::new(status, text);
@@ -71,19 +72,19 @@ impl From<sqlx::Error> for ApiError {
 
 impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> ApiError {
-        tracing::error!("a request failed: {error:#}");
+        tracing::error!("a request failed and was answered with status 500: {error:#}");
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the server's log")
     }
 }
 
-/// 200 with `value` as it is.
+/// An answer with status 200 and `value` as its JSON.
 pub fn json(value: impl Serialize) -> Answer {
     let body =
         serde_json::to_string(&value).map_err(|error| anyhow::Error::new(error).context("encoding an answer"))?;
     Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
 }
 
-/// 200 with `{"message":"…"}`.
+/// An answer with status 200 and `{"message":"…"}`.
 pub fn message(text: impl Into<String>) -> Answer {
     json(serde_json::json!({ "message": text.into() }))
 }

@@ -1,6 +1,6 @@
 //! Expressions: conditions on all series of a metric with given tags, each with its own action.
 //!
-//! Compat: priority 0 counts as missing, as in the original. What cannot be parsed or judged is refused here.
+//! Compat: priority 0 counts as missing, as in the original. An expression that cannot be parsed or judged is refused.
 
 use super::Context;
 use super::auth::Caller;
@@ -59,7 +59,7 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
     message(format!("expression:{id} has been deleted"))
 }
 
-/// The expression, if the caller may change it: its creator and administrators.
+/// The expression with this id, if the caller may change it: its creator and administrators may.
 async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Expression, ApiError> {
     let expression = expression::by_id(&context.portal, id).await?;
     let expression = expression.ok_or_else(|| ApiError::refused("find expression got error:record not found"))?;
@@ -69,16 +69,16 @@ async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Express
     Err(ApiError::bad("You don't have permission!"))
 }
 
-/// Everything but the ids and the creator.
+/// The expression and action of a form, without ids and creator.
 fn required_expression(context: &Context, fields: &Fields) -> Result<(Expression, Action), ApiError> {
-    // In the order of the form, so that the first field that is wrong is the one told.
+    // Fields are read in the order of the form, so that the first wrong field is the one named.
     fields.required_text("expression", expression::EXPRESSION_MAX)?;
     fields.required_int("priority")?;
     let action = required_action(fields)?;
     Ok((required_rule(context, fields)?, action))
 }
 
-/// What is judged: no id, creator or action.
+/// The judged part of an expression: without id, creator and action.
 pub(super) fn required_rule(context: &Context, fields: &Fields) -> Result<Expression, ApiError> {
     let text = fields.required_text("expression", expression::EXPRESSION_MAX)?;
     let condition = rule::required_condition(context, fields, &LENGTHS)?;

@@ -1,7 +1,7 @@
-//! REST: what is in the store — endpoints, counters, history, last points; and deleting them.
+//! Graph data over REST: endpoints, counters, history and last points of the store, and deleting series.
 //!
-//! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is written
-//! one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces
+//! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is
+//! written one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces
 //! of memory. A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can
 //! hold.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
@@ -29,11 +29,12 @@ use tokio::sync::Semaphore;
 
 /// The original's default page for endpoints and counters.
 const PAGE_ROWS: usize = 500;
-/// The most rows of one page; more is paging's job.
+/// Rows of one page; paging is for more.
 const PAGE_ROWS_MAX: usize = 10_000;
 /// Bytes a compiled regular expression of a user may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
-/// Terms of one search; each costs a compiled expression, or a look at every text of the table. People type two or three.
+/// Terms of one search; each costs a compiled expression, or a look at every text of the table. People type two or
+/// three.
 const TERMS_MAX: usize = 16;
 /// Histories written at the same time; each holds a blocking thread, of which the runtime has 512 for everything.
 const HISTORIES_AT_ONCE: usize = 32;
@@ -60,7 +61,7 @@ async fn blocking<T: Send + 'static>(
     working.await.map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
 }
 
-/// As `blocking`, for work that may fail to read a file.
+/// Runs `work` on a thread that may wait for the disk, for work that may fail to read a file.
 async fn reading<T: Send + 'static>(
     context: &Context,
     work: impl FnOnce(&Engine) -> Result<T, store::Error> + Send + 'static,
@@ -120,7 +121,7 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
         let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
         let mut rows =
             engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit })?;
-        // As in the original: tags that match nothing are ignored when there is a q.
+        // Tags that match nothing are ignored when there is a q, as in the original.
         if rows.is_empty() && !patterns.is_empty() && !tag_terms.is_empty() {
             rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit })?;
         }
@@ -165,7 +166,7 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
         .map(|id| id.trim().parse::<u32>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| ApiError::bad(format!("eid is {eid:?}: give endpoint ids joined by commas")))?;
-    // As in an SQL list, where an id that is named twice is looked up once.
+    // An id that is named twice is looked up once, as in an SQL list.
     let mut seen = HashSet::new();
     endpoint_ids.retain(|id| seen.insert(*id));
     check_terms("metricQuery", parameter(&pairs, "metricQuery").split_whitespace().count())?;
@@ -241,19 +242,19 @@ fn look_up(engine: &Engine, request: &HistoryRequest) -> Vec<Option<Found>> {
 /// A series whose name cannot be read counts as unknown here, and the log says why.
 fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
     store.find(endpoint, counter).unwrap_or_else(|error| {
-        tracing::error!(endpoint, counter, %error, "cannot look up a series");
+        tracing::error!(endpoint, counter, %error, "cannot look up a series; the answer shows it as unknown");
         None
     })
 }
 
-/// Writes the answer, host by host, until the reader goes away. A series that is unknown, or that cannot be read, is left
-/// out without `step` in the request, and empty with one, as in the original.
+/// Writes the answer, host by host, until the reader goes away. A series that is unknown, or that cannot be read, is
+/// left out without `step` in the request, and empty with one, as in the original.
 fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Found>], query: &Query, out: &mut Pieces) {
     let name = |pair: usize| {
         let counters = request.counters.len();
         (request.hostnames[pair / counters].as_str(), request.counters[pair % counters].as_str())
     };
-    let mut answer = Answer { keep_unknown: request.step.is_some(), separator: '[', out };
+    let mut answer = HistoryList { keep_unknown: request.step.is_some(), separator: '[', out };
     let known: Vec<usize> = (0..found.len()).filter(|pair| found[*pair].is_some()).collect();
     let series: Vec<Found> = found.iter().copied().flatten().collect();
     let mut next = 0;
@@ -266,14 +267,14 @@ fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Foun
             && match grid {
                 Ok(grid) => answer.series((endpoint, counter), series[i], &grid),
                 Err(error) => {
-                    tracing::error!(endpoint, counter, %error, "cannot read a series");
+                    tracing::error!(endpoint, counter, %error, "cannot read a series; the answer shows it as unknown");
                     answer.unknown((endpoint, counter))
                 }
             }
     };
     if let Err(error) = engine.store().query_many(&series, query, each) {
-        // It was checked that they are not too many; half an answer must not look whole.
-        tracing::error!(%error, "cannot read the history");
+        // The number of points was checked before, so this is a disk; half an answer must not look whole.
+        tracing::error!(%error, "cannot read the history; the answer is broken off");
         answer.out.give_up();
     }
     if (next..found.len()).all(|pair| answer.unknown(name(pair))) {
@@ -281,14 +282,14 @@ fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Foun
     }
 }
 
-/// The list being written. Its functions are false when nobody reads any more.
-struct Answer<'a> {
+/// A history answer on its way: a JSON list, series by series. The functions answer false when nobody reads any more.
+struct HistoryList<'a> {
     keep_unknown: bool,
     separator: char,
     out: &'a mut Pieces,
 }
 
-impl Answer<'_> {
+impl HistoryList<'_> {
     fn begin(&mut self, (endpoint, counter): (&str, &str)) {
         let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
         self.out.text.push(std::mem::replace(&mut self.separator, ','));
@@ -322,7 +323,7 @@ impl Answer<'_> {
     }
 }
 
-/// Six decimals, or null.
+/// Appends a value with six decimals, or null.
 fn push_value(value: Option<f64>, out: &mut String) {
     match value.filter(|value| value.is_finite()) {
         Some(value) => write!(out, "{value:.6}").expect("String"),
@@ -351,7 +352,7 @@ async fn last_points(
             let last = find(store, &pair.endpoint, &pair.counter).and_then(|found| store.last(found));
             let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
             let comma = if i == 0 { "" } else { "," };
-            // What is unknown is time 0 and value 0, as in the original.
+            // An unknown series has time 0 and value 0, as in the original.
             let (time, value) = last.map_or((0, 0.0), |point| (point.time, point.value));
             write!(text, "{comma}{},\"value\":{{\"timestamp\":{time},\"value\":", head.trim_end_matches('}'))
                 .expect("String");

@@ -1,7 +1,7 @@
 //! Host groups: their hosts, template bindings and plugin directories.
 //!
-//! Compat: renaming and binding ask for no owner, as in the original. Changing hosts, deleting, unbinding and plugins ask
-//! for the owner or an administrator. A name that is listed twice counts once.
+//! Compat: renaming and binding ask for no owner, as in the original. Changing hosts, deleting, unbinding and plugins
+//! ask for the owner or an administrator. A name that is listed twice counts once.
 
 use super::Context;
 use super::auth::Caller;
@@ -143,7 +143,7 @@ async fn create_plugin(State(context): State<Context>, caller: Caller, fields: F
 async fn remove_plugin(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
     let plugin = plugin::by_id(&context.portal, parse_int("id", &id)?).await?;
     let plugin = plugin.ok_or_else(|| ApiError::refused("record not found"))?;
-    // The group's owner too: a directory that somebody else left in his group is his to remove.
+    // The group's owner may remove a directory that somebody else left in his group.
     let group = group::by_id(&context.portal, plugin.grp_id).await?;
     if !group.is_some_and(|group| caller.owns(&group.create_user)) {
         check_owner(&caller, &plugin.create_user)?;
@@ -176,7 +176,8 @@ fn check_owner(caller: &Caller, create_user: &str) -> Result<(), ApiError> {
     if caller.owns(create_user) { Ok(()) } else { Err(ApiError::bad("You don't have permission!")) }
 }
 
-/// The same with the status and text of the routes that change a group's hosts.
+/// Lets the owner of a group and administrators pass, with the status and text of the routes that change a group's
+/// hosts.
 fn check_member_owner(caller: &Caller, group: &Group) -> Result<(), ApiError> {
     if caller.owns(&group.create_user) { Ok(()) } else { Err(ApiError::refused("You don't have permission.")) }
 }

@@ -12,7 +12,7 @@ pub fn routes() -> Router<Context> {
     Router::new().route("/metric/default_list", get(list))
 }
 
-/// One name a line, in the order of the bytes; without the many of TcpExt, which nobody judges by hand.
+/// Names, one a line, in byte order; without the many of TcpExt, which nobody judges by hand.
 const NAMES: &str = "\
 agent.alive
 cpu.busy

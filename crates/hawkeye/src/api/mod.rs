@@ -4,7 +4,7 @@
 //! The functions of `portal` that change what rules, probes or plugins depend on announce it after their commit.
 //! Invariants: a handler that panics answers 500 and nothing else happens; bodies are at most [`body::BODY_MAX`] bytes;
 //! whatever is not a route is a JSON 404, also a known path with another method, as in the original.
-//! Compat: recorded answers of the original, replayed by `tests.rs`; differences are listed in docs/compat.md.
+//! Compat: `tests.rs` asks for the recorded answers of the original again; docs/compat.md lists the differences.
 
 mod alarm;
 pub mod attempts;
@@ -18,7 +18,7 @@ mod hostgroup;
 mod metric;
 pub mod page;
 mod pieces;
-pub mod replay;
+pub mod rehearsal;
 mod rule;
 mod session;
 mod strategy;
@@ -41,7 +41,7 @@ use std::time::Duration;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// What handlers work with.
+/// The parts of the server that handlers work with.
 #[derive(Clone)]
 pub struct Context {
     pub portal: Portal,
@@ -67,7 +67,7 @@ pub fn router(context: Context) -> Router {
         .merge(hostgroup::routes())
         .merge(template::routes())
         .merge(strategy::routes())
-        .merge(replay::routes())
+        .merge(rehearsal::routes())
         .merge(metric::routes())
         .merge(expression::routes())
         .merge(alarm::routes());
@@ -89,11 +89,11 @@ async fn not_found() -> ApiError {
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-    tracing::error!("a request handler panicked: {text}");
+    tracing::error!("a request handler panicked, and the request was answered with status 500: {text}");
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the server's log").into_response()
 }
 
-/// As the original: any origin may ask, since the secret travels in a header that no browser adds by itself.
+/// CORS as in the original: any origin may ask, since the secret travels in a header that no browser adds by itself.
 fn cors() -> CorsLayer {
     let update = Method::from_bytes(b"UPDATE").expect("a valid token");
     CorsLayer::new()
@@ -105,7 +105,8 @@ fn cors() -> CorsLayer {
         .max_age(Duration::from_secs(86_400))
 }
 
-/// The original's answer to a preflight names the exposed header too; the layer does so only in other answers.
+/// Names the exposed header in the answer to a preflight, as the original does; the layer does so only in other
+/// answers.
 async fn complete_preflight(mut response: Response) -> Response {
     if response.headers().contains_key(header::ACCESS_CONTROL_ALLOW_METHODS) {
         let exposed = HeaderValue::from_static("Content-Length");

@@ -1,9 +1,10 @@
 //! Paging and the `q` regular expression of lists.
 //!
-//! Compat: `page` without `limit` is refused, `limit` without `page` means nothing, both must be positive. `q` is searched
-//! without case (the collation of the original's columns); a `q` that does not compile finds nothing, with 200.
-//! Memory: a compiled expression is bounded by [`REGEX_BYTES`]; the crate's matching time is linear, so no text of a user
-//! can hold a processor, as it can in MySQL's REGEXP.
+//! Compat: `page` without `limit` is refused, `limit` without `page` means nothing, both must be positive. `q` is
+//! searched without case (the collation of the original's columns); a `q` that does not compile finds nothing, with
+//! 200.
+//! Memory: a compiled expression is bounded by [`REGEX_BYTES`]; the crate's matching time is linear, so no text of a
+//! user can hold a processor, as it can in MySQL's REGEXP.
 
 use super::body::{Fields, parse_int};
 use super::error::ApiError;
@@ -12,14 +13,14 @@ use regex::{Regex, RegexBuilder};
 /// Bytes of a compiled expression; the crate's default is 10 MiB, and `q` is a few words.
 const REGEX_BYTES: usize = 1 << 20;
 
-/// A part of a list; without `limit` it is the whole.
+/// A part of a list; the whole list without `limit`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Page {
     pub offset: usize,
     pub limit: Option<usize>,
 }
 
-/// What `q` finds.
+/// The names that the field `q` finds.
 pub enum Search {
     Everything,
     Regex(Regex),

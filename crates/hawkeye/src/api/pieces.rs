@@ -1,11 +1,12 @@
 //! Pieces: a body that a blocking thread writes while it is being sent.
 //!
 //! Why: a long answer costs a few pieces of memory, and begins to arrive before it is complete.
-//! How: text is gathered into pieces of [`PIECE_BYTES`], of which [`PIECES_AHEAD`] wait for the reader; a reader that takes
-//! nothing for [`READ_TIMEOUT`] is given up.
-//! Invariants: an answer ends well only if [`Pieces::finish`] was called. Otherwise (given up, a panic) the body ends with an
-//! error, which breaks the connection: half an answer must not look whole. One channel carries the pieces and the end, so
-//! that the end cannot overtake a piece (it can in http-body-util 0.1.5's channel, where the end has a channel of its own).
+//! How: text is gathered into pieces of [`PIECE_BYTES`], of which [`PIECES_AHEAD`] wait for the reader; a reader that
+//! takes nothing for [`READ_TIMEOUT`] is given up.
+//! Invariants: an answer ends well only if [`Pieces::finish`] was called. Otherwise (given up, a panic) the body ends
+//! with an error, which breaks the connection: half an answer must not look whole. One channel carries the pieces and
+//! the end, so that the end cannot overtake a piece (it can in http-body-util 0.1.5's channel, where the end has a
+//! channel of its own).
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::Frame;
@@ -18,10 +19,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 /// Bytes that are sent together, and how many such pieces are made ahead of what the reader has taken.
 const PIECE_BYTES: usize = 64 << 10;
 const PIECES_AHEAD: usize = 4;
-/// A reader that takes nothing for so long is gone; a guess, as for the bodies of requests.
+/// The time without a read after which a reader counts as gone; a guess, as for the bodies of requests.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The writer's side.
+/// The writer's side of a body.
 pub struct Pieces {
     pub text: String,
     /// None when the reader is gone.
@@ -33,8 +34,8 @@ enum Piece {
     End,
 }
 
-/// The reader's side.
-struct Reading {
+/// The reader's side of a body, as hyper polls it.
+struct PieceBody {
     pieces: Receiver<Piece>,
     is_over: bool,
 }
@@ -42,20 +43,22 @@ struct Reading {
 impl Pieces {
     pub fn new() -> (Pieces, Body) {
         let (sender, pieces) = channel(PIECES_AHEAD);
-        (Pieces { text: String::new(), sender: Some(sender) }, Body::new(Reading { pieces, is_over: false }))
+        (Pieces { text: String::new(), sender: Some(sender) }, Body::new(PieceBody { pieces, is_over: false }))
     }
 
-    /// Sends what is there once it is a piece. False when nobody reads any more.
+    /// Sends the text so far once it fills a piece; false when nobody reads any more.
     pub fn pass_on(&mut self) -> bool {
         if self.text.len() >= PIECE_BYTES { self.send_text() } else { self.sender.is_some() }
     }
 
+    /// Sends the last piece and the end: only then is the body whole.
     pub fn finish(mut self) {
         if self.text.is_empty() || self.send_text() {
             self.send(Piece::End);
         }
     }
 
+    /// Stops sending, so that the body ends with an error.
     pub fn give_up(&mut self) {
         self.sender = None;
     }
@@ -76,7 +79,7 @@ impl Pieces {
     }
 }
 
-impl HttpBody for Reading {
+impl HttpBody for PieceBody {
     type Data = Bytes;
     type Error = io::Error;
 

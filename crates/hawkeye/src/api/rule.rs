@@ -1,7 +1,8 @@
-//! What strategies and expressions have in common when they are saved: the condition, checked before it can reach a judge.
+//! Rules: the condition that strategies and expressions have in common, checked before it can reach a judge.
 //!
-//! Why: the original checks neither function nor expression texts, and one bad row stops its judge or hbs at each start.
-//! Compat: the texts of the original where it checks too; the rest names the field and what is wrong with it.
+//! Why: the original checks neither function nor expression texts, and one bad row stops its judge or hbs at each
+//! start.
+//! Compat: the texts are the original's for what the original checks; other texts name the field and the fault.
 
 use super::Context;
 use super::body::Fields;
@@ -17,16 +18,16 @@ pub struct Condition {
     pub priority: i64,
 }
 
-/// The column's lengths, which differ between strategies and expressions.
+/// Lengths of columns, which differ between strategies and expressions.
 pub struct Lengths {
     pub func: usize,
     pub op: usize,
     pub right_value: usize,
 }
 
-/// The column is a tinyint.
+/// The largest priority: the column is a tinyint.
 const PRIORITY_MAX: i64 = 127;
-/// More PROBLEMs than this from one alarm is a mistake; a guess, far above what anybody sets.
+/// PROBLEMs that one alarm may send; more is a mistake. A guess, far above what anybody sets.
 const MAX_STEP_MAX: i64 = 1_000_000;
 
 pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths) -> Result<Condition, ApiError> {
@@ -53,7 +54,7 @@ pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths)
     Ok(condition)
 }
 
-/// The fields of an action, but not its id and teams.
+/// The action that the fields describe, without its id; its teams are given as `uic`.
 pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
     Ok(Action {
         id: 0,
@@ -68,18 +69,18 @@ pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
 }
 
 fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
-    // Decimal digits, as was checked before.
+    // The text is decimal digits: `is_decimal` was asked before.
     let right_value = condition.right_value.parse().unwrap_or(f64::INFINITY);
     judge::check(&condition.func, &condition.op, right_value, context.config.rule_points_max())
         .map_err(|error| ApiError::bad(error.to_string()))
 }
 
-/// `^(>|=|<|!)(=)?$`
+/// True for what the original's pattern `^(>|=|<|!)(=)?$` takes.
 fn is_operator(op: &str) -> bool {
     matches!(op, ">" | "=" | "<" | "!" | ">=" | "==" | "<=" | "!=")
 }
 
-/// `^-?\d+(\.\d+)?$`
+/// True for what the original's pattern `^-?\d+(\.\d+)?$` takes.
 fn is_decimal(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);

@@ -1,7 +1,7 @@
-//! Logging in and out.
+//! Sessions over REST: logging in and out.
 //!
-//! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are limited
-//! (429), each login has its own session, and logging out ends that session only.
+//! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are
+//! limited (429), each login has its own session, and logging out ends that session only.
 
 use super::Context;
 use super::auth::{self, Caller};
@@ -26,7 +26,7 @@ pub fn routes() -> Router<Context> {
 }
 
 #[derive(Serialize)]
-struct LoggedIn {
+struct LoginAnswer {
     sig: String,
     name: String,
     admin: bool,
@@ -41,8 +41,8 @@ async fn login(State(context): State<Context>, fields: Fields) -> Answer {
         return Err(ApiError::bad("no such user"));
     };
     check_password(&context, &user, &password, &stored).await.map_err(|wrong| match wrong {
-        Wrong::Password => ApiError::bad("password error"),
-        Wrong::Other(error) => error,
+        PasswordError::Wrong => ApiError::bad("password error"),
+        PasswordError::Other(error) => error,
     })?;
     if user.role == user::BLOCKED {
         return Err(ApiError::bad("this user is blocked: ask an administrator"));
@@ -50,27 +50,28 @@ async fn login(State(context): State<Context>, fields: Fields) -> Answer {
     logged_in(&context, user).await
 }
 
-pub enum Wrong {
-    Password,
+/// Why a password did not let its user pass.
+pub enum PasswordError {
+    Wrong,
     Other(ApiError),
 }
 
 /// Checks a password within the attempts that are left for this user, and renews an old hash.
-pub async fn check_password(context: &Context, user: &User, password: &str, stored: &str) -> Result<(), Wrong> {
-    let other = |error: anyhow::Error| Wrong::Other(ApiError::from(error));
+pub async fn check_password(context: &Context, user: &User, password: &str, stored: &str) -> Result<(), PasswordError> {
+    let other = |error: anyhow::Error| PasswordError::Other(ApiError::from(error));
     if let Err(seconds) = context.attempts.take(&user.name, clock::now()) {
         let text = format!("too many wrong passwords for this name: try again in {seconds} s");
-        return Err(Wrong::Other(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)));
+        return Err(PasswordError::Other(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)));
     }
     match password::verify(password, stored, &context.config.api.salt).await.map_err(other)? {
-        Verdict::Wrong => return Err(Wrong::Password),
+        Verdict::Wrong => return Err(PasswordError::Wrong),
         Verdict::Right => {}
         // A password that bcrypt cannot take whole stays as it is, and keeps working.
         Verdict::RightAndOld if password.len() > password::PASSWORD_MAX => {}
         Verdict::RightAndOld => {
             let hash = password::hash(password).await.map_err(other)?;
             let updated = user::set_password(&context.portal, user.id, &hash).await;
-            updated.map_err(|error| Wrong::Other(ApiError::from(error)))?;
+            updated.map_err(|error| PasswordError::Other(ApiError::from(error)))?;
         }
     }
     context.attempts.succeeded(&user.name);
@@ -90,7 +91,7 @@ async fn auth_session(_caller: Caller) -> Answer {
     message("session is valid!")
 }
 
-/// An administrator gets a session of a lesser user; LDAP front ends log their users in with it.
+/// Gives an administrator a session of a lesser user; LDAP front ends log their users in with this route.
 async fn login_as(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let denied = || ApiError::bad("API_USER not admin, no permissions can do this");
     if !caller.is_admin() {
@@ -109,5 +110,5 @@ async fn login_as(State(context): State<Context>, caller: Caller, fields: Fields
 
 async fn logged_in(context: &Context, user: User) -> Answer {
     let sig = session::create(&context.portal, user.id, clock::now()).await?;
-    json(LoggedIn { sig, admin: user.is_admin(), name: user.name })
+    json(LoginAnswer { sig, admin: user.is_admin(), name: user.name })
 }

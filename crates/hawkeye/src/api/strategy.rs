@@ -1,7 +1,7 @@
 //! Strategies: the conditions of templates.
 //!
-//! Compat: any user may change any strategy, as in the original. What cannot be judged is refused here, so no judge ever
-//! sees it.
+//! Compat: any user may change any strategy, as in the original. A strategy that cannot be judged is refused, so no
+//! judge ever sees one.
 
 use super::Context;
 use super::auth::Caller;
@@ -61,7 +61,7 @@ async fn remove(State(context): State<Context>, _caller: Caller, Path(id): Path<
     message(format!("strategy:{id} has been deleted"))
 }
 
-/// Everything but the ids.
+/// The strategy that the fields describe, without ids.
 pub(super) fn required_strategy(context: &Context, fields: &Fields) -> Result<Strategy, ApiError> {
     let metric = fields.required_text("metric", strategy::METRIC_MAX)?;
     let tags = fields.text("tags", strategy::TAGS_MAX)?;
@@ -85,7 +85,7 @@ pub(super) fn required_strategy(context: &Context, fields: &Fields) -> Result<St
     })
 }
 
-/// "HH:MM" or "".
+/// A field that is "HH:MM" or "".
 fn time_of_day(fields: &Fields, name: &str, example: &str) -> Result<String, ApiError> {
     let text = fields.text(name, strategy::RUN_MAX)?;
     let is_time = |text: &[u8]| {

@@ -1,7 +1,7 @@
 //! Teams and their members.
 //!
-//! Compat: a team that the caller may not change answers as if it did not exist. Users of a list show id, name and cnname
-//! only, as in the original.
+//! Compat: a team that the caller may not change answers as if it did not exist. Users of a list show id, name and
+//! cnname only, as in the original.
 
 use super::Context;
 use super::auth::Caller;
@@ -27,7 +27,7 @@ pub fn routes() -> Router<Context> {
         .route("/user/u/{uid}/teams", get(teams_of))
 }
 
-/// Administrators see all teams, others those that they are in or have created.
+/// Lists teams: administrators see all, others the teams that they are in or have created.
 async fn list(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let (mut page, search) = (Page::of(&fields)?, Search::of(&fields)?);
     let teams = if caller.is_admin() {
@@ -105,7 +105,7 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
 
 async fn in_teams(State(context): State<Context>, _caller: Caller, Path(uid): Path<String>, fields: Fields) -> Answer {
     let uid = parse_int("uid", &uid)?;
-    // A thousand names of full length.
+    // 65,000 characters hold a thousand names of full length.
     let names = fields.text("team_names", 65_000)?;
     if names.is_empty() {
         return Err(ApiError::bad("system type error. please ask admin for help"));
@@ -133,7 +133,7 @@ async fn with_members(context: &Context, team: Option<Team>) -> Result<Value, Ap
     }))
 }
 
-/// The team, if the caller may change it: administrators, its creator and its members.
+/// The team with this id, if the caller may change it: administrators, its creator and its members may.
 async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Team, ApiError> {
     let not_found = || ApiError::bad("record not found");
     let team = team::by_id(&context.portal, id).await?.ok_or_else(not_found)?;
@@ -150,7 +150,7 @@ fn in_short(user: User) -> User {
     User { email, phone, im, qq, role: 0, ..user }
 }
 
-/// Actions join team names by commas, so a name cannot hold one.
+/// A team's name without a comma, since actions join team names by commas.
 fn team_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
     let name = fields.text(field, team::NAME_MAX)?;
     if name.contains(',') {

@@ -1,8 +1,8 @@
 //! Templates and their actions.
 //!
-//! Compat: changing a template asks for its creator or an administrator; deleting one and changing actions ask for nobody, as
-//! in the original, and `/action/:id` and `/template_simple` are open. A template whose action is gone shows an empty
-//! action (the original answers 400), and a parent that would make a cycle is refused.
+//! Compat: changing a template asks for its creator or an administrator; deleting one and changing actions ask for
+//! nobody, as in the original, and `/action/:id` and `/template_simple` are open. A template whose action is gone shows
+//! an empty action (the original answers 400), and a parent that would make a cycle is refused.
 
 use super::Context;
 use super::auth::Caller;
@@ -39,7 +39,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     json(object!({ "templates": templates }))
 }
 
-/// Ids and names only; the other keys are there and empty.
+/// Lists templates with ids and names; the other keys are there and empty.
 async fn list_simple(State(context): State<Context>, fields: Fields) -> Answer {
     let search = Search::of(&fields)?;
     let all = template::all(&context.portal).await?.into_iter().filter(|template| search.finds(&template.tpl_name));
@@ -116,7 +116,7 @@ async fn update_action(State(context): State<Context>, _caller: Caller, fields: 
     }
 }
 
-/// Open, as in the original: its alarm asks without a token.
+/// Shows an action to anybody, as in the original, whose alarm asks without a token.
 async fn show_action(State(context): State<Context>, Path(id): Path<String>) -> Answer {
     let id = id.parse().map_err(|_| ApiError::bad("invalid action id"))?;
     let action = action::by_id(&context.portal, id).await?;

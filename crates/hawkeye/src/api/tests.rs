@@ -1,7 +1,7 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
 mod groups;
-mod replay;
+mod rehearsal;
 mod rules;
 
 use super::*;

@@ -1,15 +1,15 @@
 //! Users: registration, profiles, passwords, and their administration.
 //!
-//! Compat: `/user/create` works for anybody only with `api.signup`, otherwise for administrators; the name `root` gets no
-//! role by itself. `PUT /user/u/:uid` asks for the user himself or an administrator (the original asks for nobody), and an
-//! administrator cannot change one above him.
+//! Compat: `/user/create` works for anybody only with `api.signup`, otherwise for administrators; the name `root` gets
+//! no role by itself. `PUT /user/u/:uid` asks for the user himself or an administrator (the original asks for nobody),
+//! and an administrator cannot change one above him.
 
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, SmallBodies, parse_int};
 use super::error::{Answer, ApiError, json, message};
 use super::page::{Page, Search};
-use super::session::{Wrong, check_password};
+use super::session::{PasswordError, check_password};
 use crate::clock;
 use crate::portal::user::{self, Profile, User};
 use crate::portal::{password, session};
@@ -105,11 +105,11 @@ async fn change_own_password(State(context): State<Context>, caller: Caller, fie
     let stored = user::with_password(&context.portal, &user.name).await?;
     let (user, stored) = stored.ok_or_else(|| ApiError::bad("record not found"))?;
     check_password(&context, &user, &old, &stored).await.map_err(|wrong| match wrong {
-        Wrong::Password => ApiError::bad("oldPassword is not match current one"),
-        Wrong::Other(error) => error,
+        PasswordError::Wrong => ApiError::bad("oldPassword is not match current one"),
+        PasswordError::Other(error) => error,
     })?;
     user::set_password(&context.portal, user.id, &password::hash(&new).await?).await?;
-    // Whoever knew the old password is out.
+    // Whoever knew the old password is logged out.
     session::delete_others(&context.portal, user.id, &caller.sig).await?;
     message("password updated!")
 }
@@ -156,7 +156,7 @@ async fn remove(State(context): State<Context>, caller: Caller, fields: Fields) 
     message(format!("user {uid} has been delete, affect row: {count}"))
 }
 
-/// The user that an administrator wants to change.
+/// The user that an administrator wants to change, who must be of a lesser role.
 async fn find_lesser(context: &Context, caller: &Caller, fields: &Fields) -> Result<User, ApiError> {
     if !caller.is_admin() {
         return Err(ApiError::bad(NO_PERMISSION));

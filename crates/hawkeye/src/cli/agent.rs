@@ -1,4 +1,4 @@
-//! `hawkeye agent`: this host's agent, the same as the slim binary `hawkeye-agent`.
+//! `hawkeye agent`: this host's agent, as the slim binary `hawkeye-agent` runs it.
 
 use crate::watch::log;
 use agent::AgentArgs;

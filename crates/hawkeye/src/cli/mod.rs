@@ -1,10 +1,11 @@
 //! Command line: `hawkeye server | agent | loadgen | replay | pprof | check | version`, a file per command.
 //!
-//! An error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong command line.
+//! Invariants: an error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong
+//! command line.
 
 mod agent;
 mod pprof;
-mod replay;
+mod rehearsal;
 mod server;
 
 use crate::loadgen::{self, LoadgenArgs};
@@ -12,7 +13,7 @@ use crate::watch;
 use ::agent::AgentArgs;
 use clap::{CommandFactory, Parser, Subcommand};
 use pprof::PprofArgs;
-use replay::ReplayArgs;
+use rehearsal::RehearsalArgs;
 use server::{RunArgs, ServerArgs};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ enum Command {
     /// Simulate a fleet over the agent's protocol.
     Loadgen(LoadgenArgs),
     /// Rehearse a rule: which events it would have sent over stored history.
-    Replay(Box<ReplayArgs>),
+    Replay(Box<RehearsalArgs>),
     /// Fetch a profile of a running server, for `go tool pprof` or as a flame graph.
     Pprof(PprofArgs),
     /// Check a configuration file and print what is wrong with it.
@@ -63,7 +64,7 @@ pub fn run() -> ExitCode {
         Command::Server(args) => server::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Loadgen(args) => loadgen::run(&args),
-        Command::Replay(args) => replay::run(&args),
+        Command::Replay(args) => rehearsal::run(&args),
         Command::Pprof(args) => pprof::fetch(&args),
         Command::Check(args) => args.load().map(|_| println!("the configuration is fine")),
         Command::Symbols => watch::pprof::serve_symbols(),

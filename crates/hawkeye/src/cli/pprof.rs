@@ -8,21 +8,21 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub struct PprofArgs {
-    /// What to look at.
-    what: What,
+    /// Which profile to fetch.
+    kind: ProfileKind,
     /// The server's admin address (`listen.admin`).
     #[arg(long, default_value = "127.0.0.1:6071", value_name = "ADDRESS")]
     addr: String,
-    /// Where to put it; a name that ends in .svg asks for a flame graph [default: <what>.pb.gz].
+    /// Where to write the profile; a name that ends in .svg asks for a flame graph [default: <KIND>.pb.gz].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How long to sample the processor.
+    /// How many seconds to sample the processor; heap and allocs do not wait.
     #[arg(long, default_value_t = SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     seconds: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum What {
+enum ProfileKind {
     /// Memory in use.
     Heap,
     /// Memory allocated since the start.
@@ -31,25 +31,25 @@ enum What {
     Cpu,
 }
 
-impl What {
-    /// Name of the route, and of the file.
+impl ProfileKind {
+    /// The name of the route and of the file.
     fn name(self) -> &'static str {
         match self {
-            What::Heap => "heap",
-            What::Allocs => "allocs",
-            What::Cpu => "profile",
+            ProfileKind::Heap => "heap",
+            ProfileKind::Allocs => "allocs",
+            ProfileKind::Cpu => "profile",
         }
     }
 }
 
-/// What a server may take beyond the sampling itself: reading its own debug information.
+/// The time that a server may take beyond the sampling itself, to read its own debug information.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn fetch(args: &PprofArgs) -> Result<()> {
-    let file = args.output.clone().unwrap_or_else(|| format!("{}.pb.gz", args.what.name()).into());
+    let file = args.output.clone().unwrap_or_else(|| format!("{}.pb.gz", args.kind.name()).into());
     let is_svg = file.extension().is_some_and(|extension| extension == "svg");
     let format = if is_svg { "&format=svg" } else { "" };
-    let url = format!("http://{}/debug/pprof/{}?seconds={}{format}", args.addr, args.what.name(), args.seconds);
+    let url = format!("http://{}/debug/pprof/{}?seconds={}{format}", args.addr, args.kind.name(), args.seconds);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bytes = runtime.block_on(get(&url, Duration::from_secs(args.seconds) + PATIENCE))?;
     std::fs::write(&file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
@@ -59,7 +59,8 @@ pub fn fetch(args: &PprofArgs) -> Result<()> {
 }
 
 async fn get(url: &str, patience: Duration) -> Result<Vec<u8>> {
-    // The client asks for a provider also where no TLS is spoken; fails when one was set before.
+    // The client wants a provider although no TLS is spoken here. An error says that one was set before, which is as
+    // good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().timeout(patience).build()?;
     let response = client

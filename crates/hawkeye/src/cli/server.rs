@@ -1,4 +1,4 @@
-//! `hawkeye server`, and what `hawkeye check` shares with it: which configuration is meant.
+//! `hawkeye server`, and the flags that say which configuration is meant, which `hawkeye check` shares.
 
 use crate::config::Config;
 use crate::server;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct RunArgs {
     #[command(flatten)]
     server: ServerArgs,
-    /// Run this host's agent in the same process; it stops first and loses nothing.
+    /// Run this host's agent in the same process; the agent stops before the server, so no point is lost.
     #[arg(long)]
     with_agent: bool,
 }
@@ -21,13 +21,13 @@ pub struct ServerArgs {
     /// The TOML file; without it the embedded defaults are used (see hawkeye.example.toml).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Overrides data_dir.
+    /// The data directory, in place of the configuration's data_dir.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Overrides roles, e.g. `--roles transfer,graph`.
+    /// The roles, in place of the configuration's, e.g. `--roles transfer,graph`.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     roles: Vec<String>,
-    /// Overrides any key, e.g. `--set listen.api=0.0.0.0:8080`; may be repeated.
+    /// Sets any key of the configuration, e.g. `--set listen.api=0.0.0.0:8080`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

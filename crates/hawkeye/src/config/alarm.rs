@@ -6,7 +6,7 @@ use settings::units::seconds;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlarmConfig {
-    /// The sites' HTTP gateways (form POST, Open-Falcon's sender contract); "" is none.
+    /// The site's HTTP gateways for sms, im and mail (form POST, Open-Falcon's sender contract); "" is none.
     pub sms: String,
     pub im: String,
     pub mail: String,
@@ -29,7 +29,7 @@ pub struct AlarmConfig {
 pub struct SmtpConfig {
     pub host: String,
     pub port: u16,
-    /// "none", "starttls" or "tls".
+    /// How the connection is secured: "none", "starttls" or "tls".
     pub security: SmtpSecurity,
     pub user: String,
     pub password: String,

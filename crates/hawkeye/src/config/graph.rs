@@ -9,7 +9,7 @@ use settings::units::seconds;
 #[serde(default, deny_unknown_fields)]
 pub struct GraphConfig {
     pub retention: Retention,
-    /// "always", "second" or "never".
+    /// When points are forced to the disk: "always" before each answer, each "second", or "never".
     pub fsync: Fsync,
     /// How far back the judge and the newest charts look without touching the disk (seconds).
     #[serde(deserialize_with = "seconds")]
@@ -24,7 +24,7 @@ pub struct GraphConfig {
     pub query_points_max: usize,
     /// Open-Falcon's index database, kept for an old api beside this server; "" is none.
     pub index_url: MysqlUrl,
-    /// How often the `ts` of every live series is written there (seconds).
+    /// How often the `ts` of every live series is written to the index (seconds).
     #[serde(deserialize_with = "seconds")]
     pub index_refresh: i64,
 }
@@ -35,10 +35,10 @@ pub struct Retention {
     /// How long points are kept as they came (seconds).
     #[serde(deserialize_with = "seconds")]
     pub raw: i64,
-    /// How long their roll-ups of five minutes are kept (seconds); 0: none are made.
+    /// How long roll-ups of five minutes are kept (seconds); with 0 none are made.
     #[serde(rename = "5m", deserialize_with = "seconds")]
     pub five_minutes: i64,
-    /// How long their roll-ups of an hour are kept (seconds); 0: none are made.
+    /// How long roll-ups of an hour are kept (seconds); with 0 none are made.
     #[serde(rename = "1h", deserialize_with = "seconds")]
     pub hour: i64,
 }
@@ -61,7 +61,7 @@ impl Default for GraphConfig {
             silent_after: 2 * 86_400,
             query_points_max: 2_000_000,
             index_url: MysqlUrl::default(),
-            // Cleaners of the index look at days.
+            // Four times a day: programs that clean the index count in days.
             index_refresh: 6 * 3600,
         }
     }

@@ -1,4 +1,4 @@
-//! `[hbs]`: what agents are told.
+//! `[hbs]`: settings that agents get from hbs.
 
 use serde::Deserialize;
 

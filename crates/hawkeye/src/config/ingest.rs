@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ingest {
+pub struct IngestConfig {
     /// Networks that may send points, heartbeats and telnet lines, e.g. "10.0.0.0/8".
     #[serde(deserialize_with = "networks")]
     pub allow: Vec<IpNet>,
@@ -29,9 +29,9 @@ pub struct Ingest {
     pub series_max: u32,
 }
 
-impl Default for Ingest {
+impl Default for IngestConfig {
     fn default() -> Self {
-        Ingest {
+        IngestConfig {
             allow: vec![
                 Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
                 Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
@@ -47,7 +47,7 @@ impl Default for Ingest {
     }
 }
 
-impl Ingest {
+impl IngestConfig {
     pub(super) fn check(&self) -> Result<()> {
         if self.min_step == 0 || self.min_step > 86_400 {
             bail!("ingest.min_step is {}: give seconds from 1 to 86400", self.min_step);

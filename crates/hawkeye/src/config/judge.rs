@@ -15,7 +15,7 @@ pub struct JudgeConfig {
     pub min_interval: i64,
     /// Rules come from one of these (original) hbs, for the judge alone; they are tried in turn.
     pub hbs_addrs: Vec<String>,
-    /// Between two pulls of all rules from there (seconds).
+    /// The time between two pulls of all rules from an hbs (seconds).
     #[serde(deserialize_with = "seconds")]
     pub hbs_interval: i64,
     /// The judge alone forgets a series without a point for so long (seconds).
@@ -39,7 +39,7 @@ impl Default for JudgeConfig {
             min_interval: 300,
             hbs_addrs: Vec::new(),
             hbs_interval: 60,
-            // The original's week.
+            // A week, as in the original.
             silent_after: 7 * 86_400,
             redis_url: RedisUrl::default(),
         }
@@ -74,7 +74,7 @@ impl JudgeConfig {
         Ok(())
     }
 
-    /// What the judge alone cannot do without.
+    /// Checks the settings that the judge alone cannot do without.
     fn check_alone(&self) -> Result<()> {
         if self.hbs_addrs.is_empty() {
             bail!(

@@ -12,11 +12,11 @@ pub struct Listen {
     pub transfer_http: String,
     pub transfer_telnet: String,
     pub hbs_rpc: String,
-    /// Go gob, for an old transfer and an old api; "" by default.
+    /// Graph's calls by Go gob, for an old transfer and an old api; "" by default.
     pub graph_rpc: String,
-    /// Go gob, for an old transfer; "" by default.
+    /// Judge's calls by Go gob, for an old transfer; "" by default.
     pub judge_rpc: String,
-    /// The judge alone: the old judge's HTTP routes; "" by default.
+    /// The old judge's HTTP routes, for the judge alone; "" by default.
     pub judge_http: String,
     pub api: String,
     pub admin: String,
@@ -24,7 +24,7 @@ pub struct Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        // Open-Falcon's ports. Loopback, because its protocols carry no identity.
+        // Open-Falcon's ports, on loopback, because its protocols carry no identity.
         Listen {
             transfer_rpc: "127.0.0.1:8433".into(),
             transfer_http: "127.0.0.1:6060".into(),

@@ -1,11 +1,12 @@
-//! Configuration of `hawkeye server`: one TOML file, each key also as an environment variable, the common ones as flags.
+//! Configuration of `hawkeye server`: one TOML file, each key also as an environment variable, the common ones as
+//! flags.
 //!
 //! How: the file becomes a table, `HAWKEYE_LISTEN__API=…` variables overlay it (`__` separates levels), flags overlay
 //! that, and serde turns the result into [`Config`]. Each section has a file beside this one, with its defaults and its
 //! `check`. Durations ("5m") and sizes ("16MiB") are strings with a unit.
 //! Invariants: an unknown key is an error that names it; every default is in the section's file, and
-//! `hawkeye.example.toml` repeats them (a test compares the two); everything that can be checked without touching disk or
-//! network is checked before anything starts.
+//! `hawkeye.example.toml` repeats them (a test compares the two); everything that can be checked without touching disk
+//! or network is checked before anything starts.
 
 mod alarm;
 mod api;
@@ -23,7 +24,7 @@ pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
 pub use api::{ApiConfig, Viewer};
 pub use graph::{Fsync, GraphConfig};
 pub use hbs::HbsConfig;
-pub use ingest::Ingest;
+pub use ingest::IngestConfig;
 pub use judge::{JudgeConfig, Semantics};
 pub use listen::Listen;
 pub use mysql_url::MysqlUrl;
@@ -43,14 +44,14 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     pub roles: BTreeSet<Role>,
     pub data_dir: PathBuf,
-    /// What the whole process may have resident (`pressure.rs`). Bounds below are shares of it.
+    /// Bytes that the whole process may have resident (`engine/pressure.rs`). Many bounds are shares of this.
     #[serde(deserialize_with = "size")]
     pub memory_budget: u64,
-    /// tracing filter, e.g. `info` or `hawkeye=debug,warn`.
+    /// The filter of the log, e.g. `info` or `hawkeye=debug,warn`.
     pub log: String,
     pub listen: Listen,
     pub portal: PortalConfig,
-    pub ingest: Ingest,
+    pub ingest: IngestConfig,
     pub judge: JudgeConfig,
     pub graph: GraphConfig,
     pub hbs: HbsConfig,
@@ -67,7 +68,7 @@ impl Default for Config {
             log: "hawkeye=info,warn".to_string(),
             listen: Listen::default(),
             portal: PortalConfig::default(),
-            ingest: Ingest::default(),
+            ingest: IngestConfig::default(),
             judge: JudgeConfig::default(),
             graph: GraphConfig::default(),
             hbs: HbsConfig::default(),
@@ -92,7 +93,7 @@ impl Config {
                 text.parse().map_err(|error| not_toml(path, &text, &error))?
             }
         };
-        // HAWKEYE_AGENT__… are the agent's, which may live in the same environment.
+        // Variables HAWKEYE_AGENT__… belong to the agent, which may live in the same environment.
         let variables: Vec<(String, String)> =
             variables.filter(|(name, _)| !name.starts_with("HAWKEYE_AGENT__")).collect();
         let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
@@ -108,7 +109,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What the roles make together.
+    /// The mode of the process, which follows from the roles.
     pub fn mode(&self) -> Result<Mode> {
         Mode::of(&self.roles)
     }

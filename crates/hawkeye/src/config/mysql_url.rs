@@ -1,7 +1,7 @@
 //! MySQL URL: where a MySQL or MariaDB database is and who logs in there, as a configuration key gives it.
 //!
-//! How: `mysql://user:password@host:3306/database?ssl-mode=…` is checked when the configuration is read, so that a typing
-//! error ends the start and not the first attempt to connect.
+//! How: `mysql://user:password@host:3306/database?ssl-mode=…` is checked when the configuration is read, so that a
+//! typing error ends the start and not the first attempt to connect.
 //! Invariants: the password is in no error, no log line and no `{:?}`; [`MysqlUrl::place`] is what may be shown.
 
 use reqwest::Url;
@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer};
 use sqlx::ConnectOptions;
 use sqlx::mysql::MySqlConnectOptions;
 
-/// What may follow `?`; sqlx would silently pass over anything else, and a few of its others would change what we ask.
+/// Parameters that may follow `?`; sqlx would silently pass over unknown ones, and a few others would change its
+/// queries.
 const PARAMETERS: [&str; 2] = ["ssl-mode", "ssl-ca"];
 
 /// A URL, or none.
@@ -17,7 +18,8 @@ const PARAMETERS: [&str; 2] = ["ssl-mode", "ssl-ca"];
 pub struct MysqlUrl(Option<Url>);
 
 impl MysqlUrl {
-    /// "" is none. An error says what to write instead; it holds nothing of `text` that could be a password.
+    /// Reads a URL; "" is none. An error says what to write instead, and holds nothing of `text` that could be a
+    /// password.
     pub fn parse(text: &str) -> Result<MysqlUrl, String> {
         if text.is_empty() {
             return Ok(MysqlUrl(None));
@@ -43,7 +45,7 @@ impl MysqlUrl {
         if let Some((name, _)) = url.query_pairs().find(|(name, _)| !PARAMETERS.contains(&&**name)) {
             return Err(format!("it has a parameter {name:?}; only {} are known", PARAMETERS.join(" and ")));
         }
-        // Names that are not UTF-8 once decoded, an unknown ssl-mode. sqlx's texts for these do not repeat the URL.
+        // sqlx refuses names that are not UTF-8 once decoded and an unknown ssl-mode; its texts do not repeat the URL.
         MySqlConnectOptions::from_url(&url).map_err(|error| format!("{error}; {form}"))?;
         Ok(MysqlUrl(Some(url)))
     }
@@ -52,7 +54,7 @@ impl MysqlUrl {
         self.0.is_none()
     }
 
-    /// How to connect; `database` is the one to use when the URL names none. `None` without a URL.
+    /// Options to connect with; `database` is used when the URL names none. `None` without a URL.
     pub fn options(&self, database: &str) -> Option<MySqlConnectOptions> {
         let options = MySqlConnectOptions::from_url(self.0.as_ref()?).ok()?;
         let options = if options.get_database().is_some() { options } else { options.database(database) };
@@ -60,7 +62,7 @@ impl MysqlUrl {
         Some(options.disable_statement_logging())
     }
 
-    /// `host:port/database`.
+    /// The place to show, `host:port/database`.
     pub fn place(&self, database: &str) -> String {
         let Some(options) = self.options(database) else { return String::new() };
         format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default())

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PortalConfig {
-    /// "" is SQLite in the data directory, the only portal there is so far.
+    /// The database: "" is SQLite in the data directory, the only one so far.
     pub url: String,
 }
 

@@ -1,16 +1,16 @@
 //! Redis URL: where a Redis is and how to log in there, as a configuration key gives it.
 //!
-//! How: `redis://:password@host:6379/0`, or the original's `password@host:6379` as it stands in an old cfg.json. It is checked
-//! when the configuration is read, so that a typing error ends the start and not the first attempt to connect.
-//! Invariants: the password is in no error, no log line and no `{:?}`: errors repeat nothing of the text, for its parts may be
-//! parts of a password; [`RedisUrl::place`] is what may be shown.
+//! How: `redis://:password@host:6379/0`, or the original's `password@host:6379` as it stands in an old cfg.json. It is
+//! checked when the configuration is read, so that a typing error ends the start and not the first attempt to connect.
+//! Invariants: the password is in no error, no log line and no `{:?}`: errors repeat nothing of the text, for its parts
+//! may be parts of a password; [`RedisUrl::place`] is what may be shown.
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer};
 
 const PORT: u16 = 6379;
-/// Redis has 16 by default; no configuration is near this.
+/// The largest number of a database: Redis has 16 by default, and no configuration is near this.
 const DATABASE_MAX: i64 = 65_535;
 const FORM: &str = "want redis://:password@host:6379/0, or password@host:6379";
 const ENCODED: &str = "with / ? # @ % of the password written as %2F %3F %23 %40 %25";
@@ -20,7 +20,7 @@ const ENCODED: &str = "with / ? # @ % of the password written as %2F %3F %23 %40
 pub struct RedisUrl(Option<ConnectionInfo>);
 
 impl RedisUrl {
-    /// "" is none.
+    /// Reads a URL; "" is none.
     pub fn parse(text: &str) -> Result<RedisUrl, String> {
         if text.is_empty() {
             return Ok(RedisUrl(None));
@@ -35,17 +35,17 @@ impl RedisUrl {
         self.0.is_none()
     }
 
-    /// How to connect. `None` without a URL.
+    /// Options to connect with. `None` without a URL.
     pub fn info(&self) -> Option<ConnectionInfo> {
         self.0.clone()
     }
 
-    /// `host:port/database`.
+    /// The place to show, `host:port/database`.
     pub fn place(&self) -> String {
         self.0.as_ref().map_or_else(String::new, |info| format!("{}/{}", info.addr(), info.redis_settings().db()))
     }
 
-    /// What a Redis or a proxy said, without the password, which some repeat.
+    /// The text of a Redis or a proxy without the password, which some repeat.
     pub fn without_password(&self, said: &str) -> String {
         let password = self.0.as_ref().and_then(|info| info.redis_settings().password());
         match password {
@@ -78,11 +78,11 @@ fn parse_url(text: &str) -> Result<ConnectionInfo, String> {
     if !database.is_empty() && !database.parse().is_ok_and(|number| (0..=DATABASE_MAX).contains(&number)) {
         return Err(format!("what follows its host is no database number; {FORM}, {ENCODED}"));
     }
-    // What is left is a user or a password that is not UTF-8.
+    // The only fault left is a user or a password that is not UTF-8.
     url.into_connection_info().map_err(|_| format!("its user or password is not UTF-8 once decoded; {FORM}"))
 }
 
-/// The original's `[password@]host:port`; the last `@` separates.
+/// Reads the original's `[password@]host:port`; the last `@` separates.
 fn parse_dsn(text: &str) -> Result<ConnectionInfo, String> {
     let (password, address) = text.rsplit_once('@').map_or((None, text), |(password, rest)| (Some(password), rest));
     // An address in brackets has colons of its own.

@@ -1,4 +1,4 @@
-//! Roles: what one process is to be, and which roles run together.
+//! Roles: the parts that one process runs, and which of them run together.
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ pub enum Role {
     Api,
 }
 
-/// What one process runs: which sets of roles work together.
+/// A set of roles that work together in one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// All six roles.
@@ -42,7 +42,7 @@ impl Role {
 }
 
 impl Mode {
-    /// What the roles make together; an error for roles that do not work together.
+    /// The mode that the roles make; an error for roles that do not work together.
     pub fn of(roles: &BTreeSet<Role>) -> Result<Mode> {
         let roles: Vec<Role> = roles.iter().copied().collect();
         match roles[..] {

@@ -361,6 +361,10 @@ impl store::Observer for Observer<'_> {
         judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
         self.made_events |= self.engine.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
     }
+
+    fn leave(&mut self) {
+        self.judge = None;
+    }
 }
 
 /// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.

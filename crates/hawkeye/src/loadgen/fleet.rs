@@ -1,10 +1,10 @@
 //! Fleet: the hosts and their series, and the bytes of each of their calls.
 //!
-//! How: of an item only endpoint, value and time change; the texts between them are made once, per series, for all
-//! hosts. What comes out is, to the byte, what [`wire::write_item`] writes.
+//! How: only endpoint, value and time of an item change; the texts between them are made once, per series, for all
+//! hosts. The bytes are exactly those that [`wire::write_item`] writes.
 
-use super::mix::{self, Moment, Series};
-use super::peer::Texts;
+use super::mix::{self, Moment, SimulatedSeries};
+use super::peer::SeriesTexts;
 use std::ops::Range;
 use std::time::Duration;
 use wire::gob::{GraphItem, JudgeItem};
@@ -19,20 +19,20 @@ pub struct Fleet {
     start: i64,
     seed: u64,
     series: Vec<EncodedSeries>,
-    /// Series of one call.
+    /// The series of each call.
     groups: Vec<Range<usize>>,
 }
 
 struct EncodedSeries {
-    series: Series,
-    /// Canonical.
+    series: SimulatedSeries,
+    /// Canonical tags.
     tags: String,
-    /// From behind the endpoint's text to the value.
+    /// The JSON between the endpoint's text and the value.
     before_value: Vec<u8>,
-    /// From behind the value to the timestamp.
+    /// The JSON between the value and the timestamp.
     after_value: Vec<u8>,
-    /// The same in the words of other systems.
-    texts: Texts,
+    /// The texts of the series in the protocols of other systems.
+    texts: SeriesTexts,
 }
 
 /// One host in one round.
@@ -56,7 +56,7 @@ impl HostRound {
 }
 
 impl Fleet {
-    /// The same series in calls of `batch` items each, as a transfer sends them on.
+    /// The fleet with its series in calls of `batch` items each, as a transfer sends them on.
     pub fn in_batches_of(mut self, batch: usize) -> Fleet {
         let count = self.series.len();
         self.groups = (0..count).step_by(batch).map(|from| from..count.min(from + batch)).collect();
@@ -95,7 +95,8 @@ impl Fleet {
         format!("{}{host:05}", self.prefix)
     }
 
-    /// When a host reports, from the start of the run on: hosts are spread evenly over the step, as a fleet is.
+    /// The time of a host's report, counted from the start of the run: hosts are spread evenly over the step, as a
+    /// fleet is.
     pub fn due(&self, host: usize, round: u32) -> Duration {
         let step = Duration::from_secs(u64::from(self.step));
         step * round + step.mul_f64(host as f64 / self.hosts as f64)
@@ -112,12 +113,12 @@ impl Fleet {
     }
 
     /// The value of one series.
-    pub fn value(&self, host: usize, round: u32, series: &Series) -> f64 {
+    pub fn value(&self, host: usize, round: u32, series: &SimulatedSeries) -> f64 {
         Moment::new(self.seed, host, round).value(series)
     }
 
     /// The series of one call with their counters, as they are read back.
-    pub fn counters(&self, group: usize) -> impl Iterator<Item = (String, &Series)> {
+    pub fn counters(&self, group: usize) -> impl Iterator<Item = (String, &SimulatedSeries)> {
         self.series[self.groups[group].clone()].iter().map(|encoded| {
             let series = &encoded.series;
             let tags = model::Tags::assume_canonical(&encoded.tags);
@@ -156,7 +157,7 @@ impl Fleet {
         })
     }
 
-    /// The same for a judge, which is told no step.
+    /// The items of one call as a transfer makes them for a judge, which gets no step.
     pub fn judge_items<'f>(
         &'f self,
         host: &'f HostRound,
@@ -174,7 +175,7 @@ impl Fleet {
     }
 
     /// The points of one call, each with the texts of its series.
-    pub fn each_point(&self, host: &HostRound, group: usize, mut each: impl FnMut(&Texts, f64)) {
+    pub fn each_point(&self, host: &HostRound, group: usize, mut each: impl FnMut(&SeriesTexts, f64)) {
         for encoded in &self.series[self.groups[group].clone()] {
             each(&encoded.texts, host.moment.value(&encoded.series));
         }
@@ -199,7 +200,7 @@ impl Fleet {
 }
 
 impl EncodedSeries {
-    fn new(series: Series, step: u32) -> EncodedSeries {
+    fn new(series: SimulatedSeries, step: u32) -> EncodedSeries {
         let mut before_value = b",\"metric\":".to_vec();
         push_string(&mut before_value, &series.metric);
         before_value.extend_from_slice(b",\"value\":");
@@ -211,7 +212,7 @@ impl EncodedSeries {
         push_string(&mut after_value, &series.tags);
         after_value.extend_from_slice(b",\"timestamp\":");
         let tags = model::tags::canonical_string(&series.tags);
-        let texts = Texts::new(&series, &tags);
+        let texts = SeriesTexts::new(&series, &tags);
         EncodedSeries { series, tags, before_value, after_value, texts }
     }
 }

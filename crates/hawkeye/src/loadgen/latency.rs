@@ -1,7 +1,8 @@
-//! Latency: how long calls took, in a fixed number of buckets.
+//! Latency: the durations of calls, counted in a fixed number of buckets.
 //!
-//! Buckets are 32 to each doubling, so a quantile is at most 1/32 too high, whatever the number of calls; the largest
-//! is kept exactly. 15 kB in all.
+//! How: each doubling has 32 buckets, so a quantile is at most 1/32 too high, whatever the number of calls; the largest
+//! duration is kept exactly.
+//! Memory: 15 kB.
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
-//! Link: one connection of the simulated fleet, and what is spoken over it.
+//! Link: one connection of the simulated fleet, and the protocol over it.
 //!
-//! How: to a transfer as agents do, JSON-RPC; to a graph or a judge as a transfer does, Go's net/rpc with gob, whose definitions of
-//! types go once over each connection; to other systems what they understand ([`super::peer`]). One call at a time.
-//! Invariants: a connection that failed is not used again, the next call makes a new one; an error that the server tells
-//! keeps it.
+//! How: to a transfer as agents do, JSON-RPC; to a graph or a judge as a transfer does, Go's net/rpc with gob, whose
+//! definitions of types go once over each connection; to other systems their protocols ([`super::peer`]). One call at a
+//! time.
+//! Invariants: a connection that failed is not used again, the next call makes a new one; after an error that the
+//! server answers, the connection is kept.
 
 use super::fleet::{Fleet, HostRound};
 use super::peer::{self, Peer};
@@ -16,13 +17,13 @@ use wire::gob::GraphQuery;
 use wire::gob::client::{Replies, Reply, Requests};
 use wire::{Framer, Scratch, jsonrpc, transfer};
 
-/// As in the original agent's shipped configuration, and in transfer's.
+/// The time to connect, from the shipped configurations of the original agent and transfer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// As in the original agent; transfer waits five seconds.
+/// The time that a call may take in the original agent; transfer waits five seconds.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// An answer to `Transfer.Update` has about 90 bytes; an error text may be longer.
+/// Bytes of an answer: one to `Transfer.Update` has about 90, an error text may be longer.
 const ANSWER_MAX: usize = 64 << 10;
-/// Rows that are read back, some 15 bytes each.
+/// Bytes of an answer with rows that are read back, some 15 bytes each.
 const ROWS_ANSWER_MAX: usize = 16 << 20;
 
 pub struct Link {
@@ -37,27 +38,27 @@ pub struct Link {
 enum Speech {
     Transfer { framer: Framer, scratch: Scratch },
     Graph { requests: Requests, replies: Replies, role: GobRole },
-    Peer(Box<peer::Speech>),
+    Peer(Box<peer::PeerSpeech>),
 }
 
-/// Who is spoken to in gob.
+/// The role that is spoken to in gob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GobRole {
     Graph,
     Judge,
 }
 
-/// An answer that is an error.
+/// An error that the server answered to a call.
 #[derive(Debug)]
-pub struct Refusal(String);
+pub struct RefusedCall(String);
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for RefusedCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "answered with an error: {}", self.0)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for RefusedCall {}
 
 impl Speech {
     fn transfer() -> Speech {
@@ -83,14 +84,14 @@ impl Link {
     }
 
     pub fn peer(peer: &Peer) -> Link {
-        Link::new(&peer.address, Speech::Peer(Box::new(peer::Speech::new(peer))))
+        Link::new(&peer.address, Speech::Peer(Box::new(peer::PeerSpeech::new(peer))))
     }
 
     fn new(target: &str, speech: Speech) -> Link {
         Link { target: target.to_string(), stream: None, next_id: 0, input: Vec::new(), output: Vec::new(), speech }
     }
 
-    /// Whether there is who should be.
+    /// Fails unless the right kind of server listens.
     pub async fn ping(&mut self) -> Result<()> {
         let id = self.next_id;
         let is_there = match &self.speech {
@@ -119,14 +120,14 @@ impl Link {
                 GobRole::Graph => requests.graph_send(out, id, fleet.graph_items(host, group)),
                 GobRole::Judge => requests.judge_send(out, id, fleet.judge_items(host, group)),
             };
-            // Neither says what it refused; reading back does.
+            // Graph and judge do not say what they refused; reading back does.
             return match self.graph_call(write, |replies, reply| reply.code(replies)).await? {
                 Ok(0) => Ok(0),
                 other => bail!("answer is not a graph's or judge's: {other:?}"),
             };
         }
         if matches!(self.speech, Speech::Peer(_)) {
-            // All or nothing: an answer that is not good is an error.
+            // Other systems take all or nothing: an answer that is not good is an error.
             return self.peer_call(|speech, out| speech.request(fleet, host, group, out)).await.map(|()| 0);
         }
         let write = |out: &mut Vec<u8>| fleet.encode(host, group, id, out);
@@ -137,7 +138,7 @@ impl Link {
         }
     }
 
-    /// Reads rows from a graph; NaN where nothing is known.
+    /// Reads rows from a graph; a row without a value is NaN.
     pub async fn query(&mut self, query: &GraphQuery<'_>, each: &mut dyn FnMut(i64, f64)) -> Result<()> {
         let id = self.next_id;
         let write = |requests: &mut Requests, out: &mut Vec<u8>| requests.graph_query(out, id, query);
@@ -163,7 +164,7 @@ impl Link {
             }
             let result = match response.error {
                 None => Ok(read.take().expect("one answer")(response.result, scratch)),
-                Some(text) => Err(Refusal(text)),
+                Some(text) => Err(RefusedCall(text)),
             };
             Ok(Some((end, result)))
         };
@@ -181,9 +182,9 @@ impl Link {
         let take = |speech: &mut Speech, input: &[u8]| {
             let Speech::Graph { replies, .. } = speech else { bail!("not a link to a graph") };
             let Some((end, reply)) = replies.next(input)? else { return Ok(None) };
-            // A server that could not read the call may not know its number; then it tells what was wrong.
+            // A server that could not read the call may not know the call's number; then its error says what was wrong.
             if !reply.error.is_empty() {
-                return Ok(Some((end, Err(Refusal(reply.error.into_owned())))));
+                return Ok(Some((end, Err(RefusedCall(reply.error.into_owned())))));
             }
             if reply.seq != id {
                 bail!("answer has number {}, want {id}", reply.seq);
@@ -198,7 +199,7 @@ impl Link {
         self.call(write, take).await
     }
 
-    async fn peer_call(&mut self, write: impl FnOnce(&mut peer::Speech, &mut Vec<u8>)) -> Result<()> {
+    async fn peer_call(&mut self, write: impl FnOnce(&mut peer::PeerSpeech, &mut Vec<u8>)) -> Result<()> {
         let answered = matches!(&self.speech, Speech::Peer(speech) if speech.is_answered());
         let take = |_: &mut Speech, input: &[u8]| {
             if !answered {
@@ -206,7 +207,7 @@ impl Link {
             }
             let Some((end, answer)) = peer::take_answer(input)? else { return Ok(None) };
             let good = answer.is_good();
-            Ok(Some((end, if good { Ok(()) } else { Err(Refusal(format!("{} {}", answer.status, answer.text))) })))
+            Ok(Some((end, if good { Ok(()) } else { Err(RefusedCall(format!("{} {}", answer.status, answer.text))) })))
         };
         let write = |speech: &mut Speech, out: &mut Vec<u8>| {
             if let Speech::Peer(speech) = speech {
@@ -216,19 +217,20 @@ impl Link {
         self.call(write, take).await
     }
 
-    /// One call, connecting first if need be.
+    /// Makes one call, connecting first if need be.
     async fn call<T>(
         &mut self,
         write: impl FnOnce(&mut Speech, &mut Vec<u8>),
-        take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, Refusal>)>>,
+        take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, RefusedCall>)>>,
     ) -> Result<T> {
         self.next_id += 1;
         let result = match timeout(CALL_TIMEOUT, self.exchange(write, take)).await {
             Ok(result) => result,
             Err(_) => Err(anyhow::anyhow!("{} did not answer within {CALL_TIMEOUT:?}", self.target)),
         };
-        // An error told by the server leaves the connection usable; after any other nobody knows what comes next.
-        if result.as_ref().is_err_and(|error| !error.is::<Refusal>()) {
+        // After an error that the server answered the connection is usable; after any other nobody knows what comes
+        // next.
+        if result.as_ref().is_err_and(|error| !error.is::<RefusedCall>()) {
             self.stream = None;
         }
         result
@@ -237,7 +239,7 @@ impl Link {
     async fn exchange<T>(
         &mut self,
         write: impl FnOnce(&mut Speech, &mut Vec<u8>),
-        mut take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, Refusal>)>>,
+        mut take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, RefusedCall>)>>,
     ) -> Result<T> {
         let Link { target, stream, input, output, speech, .. } = self;
         let stream = match stream {
@@ -247,11 +249,11 @@ impl Link {
                 match speech {
                     Speech::Transfer { .. } => *speech = Speech::transfer(),
                     Speech::Graph { role, .. } => *speech = Speech::gob(*role),
-                    // Each request stands by itself.
+                    // Requests to other systems need nothing of the connection's past.
                     Speech::Peer(_) => {}
                 }
                 let connect = timeout(CONNECT_TIMEOUT, TcpStream::connect(&*target)).await;
-                let connected = connect.context("timed out").and_then(|stream| Ok(stream?));
+                let connected = connect.context("timed out (is the server running?)").and_then(|stream| Ok(stream?));
                 let connected = connected.with_context(|| format!("cannot connect to {target}"))?;
                 // A batch is written whole; waiting for more to send would only delay it.
                 connected.set_nodelay(true)?;

@@ -1,4 +1,4 @@
-//! Mix: which series a simulated host has, and the value of each in every round.
+//! Mix: the series of a simulated host, and the value of each in every round.
 //!
 //! Why: compression, memory and judging depend on what the values look like. Of 198 series that a real agent was
 //! recorded to send, 139 never changed, 36 changed in whole numbers and 23 in fractions; most fractions are unrounded
@@ -11,14 +11,14 @@
 
 use model::CounterType;
 
-/// The shares of the recorded agent, of [`RECORDED`] series.
+/// The number of series that the recorded agent sent; the shares below are parts of these.
 const RECORDED: usize = 198;
 const RECORDED_CONSTANT: usize = 139;
 const RECORDED_WHOLE: usize = 36;
 
-/// What an agent sends in one call: its collector groups run side by side.
+/// The collector group of a series: an agent sends each group in a call of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Group {
+pub enum CollectorGroup {
     System,
     FileSystems,
     Sockets,
@@ -26,11 +26,11 @@ pub enum Group {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Series {
+pub struct SimulatedSeries {
     pub metric: String,
     pub tags: String,
     pub counter_type: CounterType,
-    pub group: Group,
+    pub group: CollectorGroup,
     pub shape: Shape,
     /// Makes series of equal shape differ.
     key: u64,
@@ -39,17 +39,17 @@ pub struct Series {
 /// How the value of a series comes about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
-    /// The same on all hosts, always.
+    /// One value on all hosts, always.
     Fixed(f64),
-    /// What a host has of something, or a view of how much of it is in use.
+    /// A resource of the host, seen as its total or as the part in use.
     Level(Resource, View),
-    /// Percent of the processors' time; which of [`Processor`]'s parts.
+    /// Percent of the processors' time, by the index in [`PROCESSOR_PARTS`].
     Processor(usize),
     /// 100 − idle.
     ProcessorBusy,
-    /// Two decimals, smoothed over so many rounds.
+    /// A load with two decimals, smoothed over so many rounds.
     Load(u32),
-    /// Grows by about this much in a round.
+    /// A counter that grows by about this much in a round.
     Counter(f64),
     /// A whole number around this one.
     Small(u32),
@@ -94,16 +94,16 @@ enum Change {
 }
 
 /// The first `count` series of a host, in the order in which they are sent: group by group.
-pub fn series(count: usize, seed: u64) -> Vec<Series> {
+pub fn series(count: usize, seed: u64) -> Vec<SimulatedSeries> {
     let constant = share(count, RECORDED_CONSTANT);
     let whole = share(count, RECORDED_WHOLE).min(count - constant);
     let mut wanted = [(Change::Never, constant), (Change::Whole, whole), (Change::Fraction, count - constant - whole)];
     let mut chosen = Vec::with_capacity(count);
-    let mut take = |series: Series| {
+    let mut take = |series: SimulatedSeries| {
         let (_, left) = &mut wanted[series.shape.changes() as usize];
         if *left > 0 {
             *left -= 1;
-            chosen.push(Series { key: hash(seed, chosen.len() as u64), ..series });
+            chosen.push(SimulatedSeries { key: hash(seed, chosen.len() as u64), ..series });
         }
         wanted.iter().map(|(_, left)| left).sum::<usize>()
     };
@@ -111,7 +111,7 @@ pub fn series(count: usize, seed: u64) -> Vec<Series> {
     for series in host() {
         left = take(series);
     }
-    // More than an agent has by itself: further interfaces and what scripts push, module after module.
+    // A larger mix has more than an agent by itself: further interfaces and what scripts push, module after module.
     for number in 0.. {
         if left == 0 {
             break;
@@ -128,8 +128,8 @@ fn share(count: usize, recorded: usize) -> usize {
     (count * recorded + RECORDED / 2) / RECORDED
 }
 
-fn one(metric: &str, tags: &str, counter_type: CounterType, group: Group, shape: Shape) -> Series {
-    Series { metric: metric.into(), tags: tags.into(), counter_type, group, shape, key: 0 }
+fn one(metric: &str, tags: &str, counter_type: CounterType, group: CollectorGroup, shape: Shape) -> SimulatedSeries {
+    SimulatedSeries { metric: metric.into(), tags: tags.into(), counter_type, group, shape, key: 0 }
 }
 
 const NET_IN: [&str; 8] =
@@ -184,11 +184,11 @@ const UDP: [&str; 9] = [
     "InCsumErrors",
 ];
 
-/// What an agent reports of a host with one busy disk, one busy interface and three idle ones. The most useful series
-/// of each kind of change come first, since a small mix takes these.
-fn host() -> Vec<Series> {
+/// The series of a host with one busy disk, one busy interface and three idle ones, as an agent reports them. The most
+/// useful series of each kind of change come first, since a small mix takes these.
+fn host() -> Vec<SimulatedSeries> {
+    use CollectorGroup::{FileSystems, Sockets, System};
     use CounterType::{Counter, Gauge};
-    use Group::{FileSystems, Sockets, System};
     let mut all = vec![
         one("agent.alive", "", Gauge, System, Shape::Fixed(1.0)),
         one("cpu.idle", "", Gauge, System, Shape::Processor(0)),
@@ -245,11 +245,11 @@ fn host() -> Vec<Series> {
     all
 }
 
-fn interface(name: &str, busy: bool) -> Vec<Series> {
+fn interface(name: &str, busy: bool) -> Vec<SimulatedSeries> {
     let tags = format!("iface={name}");
     let mut all = Vec::new();
     let mut push = |metric: String, counter_type, shape| {
-        all.push(one(&metric, &tags, counter_type, Group::System, shape));
+        all.push(one(&metric, &tags, counter_type, CollectorGroup::System, shape));
     };
     for (direction, names) in [("in", &NET_IN[..]), ("out", &NET_OUT[..]), ("total", &NET_TOTAL[..])] {
         for what in names {
@@ -270,12 +270,12 @@ fn interface(name: &str, busy: bool) -> Vec<Series> {
     all
 }
 
-fn disk(name: &str) -> Vec<Series> {
+fn disk(name: &str) -> Vec<SimulatedSeries> {
     let tags = format!("device={name}");
     let mut all = Vec::new();
     for what in DISK_QUOTIENTS {
         let metric = format!("disk.io.{what}");
-        all.push(one(&metric, &tags, CounterType::Gauge, Group::System, Shape::Quotient));
+        all.push(one(&metric, &tags, CounterType::Gauge, CollectorGroup::System, Shape::Quotient));
     }
     for what in DISK_COUNTERS {
         let shape = match what {
@@ -283,17 +283,17 @@ fn disk(name: &str) -> Vec<Series> {
             "read_sectors" | "write_sectors" => Shape::Counter(6_000.0),
             _ => Shape::Counter(400.0),
         };
-        all.push(one(&format!("disk.io.{what}"), &tags, CounterType::Counter, Group::System, shape));
+        all.push(one(&format!("disk.io.{what}"), &tags, CounterType::Counter, CollectorGroup::System, shape));
     }
     for what in ["read_bytes", "write_bytes"] {
         let metric = format!("disk.io.{what}");
-        all.push(one(&metric, &tags, CounterType::Gauge, Group::System, Shape::Small(400)));
+        all.push(one(&metric, &tags, CounterType::Gauge, CollectorGroup::System, Shape::Small(400)));
     }
     all
 }
 
-/// One more idle interface, and a module that pushes counters, a queue's length, and quotients.
-fn extension(number: usize) -> Vec<Series> {
+/// The series of one more idle interface, and of a module that pushes counters, a queue's length, and quotients.
+fn extension(number: usize) -> Vec<SimulatedSeries> {
     use CounterType::{Counter, Gauge};
     let mut all = interface(&format!("veth{number}"), false);
     let tags = format!("module=mod{number},idc=bj");
@@ -308,7 +308,7 @@ fn extension(number: usize) -> Vec<Series> {
         ("connections", Gauge, Shape::Small(80)),
         ("threads", Gauge, Shape::Small(30)),
     ] {
-        all.push(one(&format!("app.{name}"), &tags, counter_type, Group::Pushed, shape));
+        all.push(one(&format!("app.{name}"), &tags, counter_type, CollectorGroup::Pushed, shape));
     }
     all
 }
@@ -318,12 +318,12 @@ const PROCESSOR_PARTS: [&str; 7] = ["idle", "user", "system", "iowait", "softirq
 /// How busy time is divided among the parts behind idle.
 const BUSY_PARTS: [f64; 7] = [0.0, 0.58, 0.24, 0.08, 0.05, 0.03, 0.02];
 
-/// What all series of a host share in one round.
+/// The state of a host in one round, which all its series share.
 #[derive(Clone, Debug)]
 pub struct Moment {
     host: u64,
     round: u32,
-    /// Rounds since the host was last started: its counters began at 0 then.
+    /// Rounds since the host was last started, when its counters began at 0.
     up: u32,
     cores: u32,
     jiffies: [u32; 7],
@@ -342,7 +342,7 @@ impl Moment {
         Moment { host, round, up: rounds_since_start(host, round), cores, jiffies, total_jiffies }
     }
 
-    pub fn value(&self, series: &Series) -> f64 {
+    pub fn value(&self, series: &SimulatedSeries) -> f64 {
         if let Shape::Fixed(value) = series.shape {
             return value; // most series, so nothing is computed for them
         }
@@ -370,7 +370,7 @@ impl Moment {
         }
     }
 
-    /// As the agent computes it: by a factor, and not rounded.
+    /// The percentage of a part, as the agent computes percentages: by a factor, and not rounded.
     fn percent(&self, part: usize) -> f64 {
         f64::from(self.jiffies[part]) * (100.0 / f64::from(self.total_jiffies))
     }
@@ -408,7 +408,8 @@ impl Moment {
     }
 }
 
-/// Share of the processors' time in use, 0 to 1. Mostly a slow wave well below full; now and then a host is as good as full for ten rounds, so that rules fire.
+/// The share of the processors' time in use, 0 to 1: mostly a slow wave well below full; now and then a host is as good
+/// as full for ten rounds, so that rules fire.
 fn busy(host: u64, round: u32) -> f64 {
     let wave = smooth(host, round, 30);
     let noise = unit(hash(host ^ 1, u64::from(round)));
@@ -418,7 +419,8 @@ fn busy(host: u64, round: u32) -> f64 {
     0.02 + 0.5 * wave * wave + 0.05 * noise
 }
 
-/// Each host restarts every 200 to 2,200 rounds: among 500 hosts, about one every other round.
+/// Rounds since the last restart of a host, which happens every 200 to 2,200 rounds: among 500 hosts, about one every
+/// other round.
 fn rounds_since_start(host: u64, round: u32) -> u32 {
     let period = 200 + (hash(host, 3) % 2000) as u32;
     let phase = (hash(host, 4) % u64::from(period)) as u32;
@@ -432,7 +434,7 @@ fn smooth(key: u64, round: u32, span: u32) -> f64 {
     from + (to - from) * along
 }
 
-/// 0 ≤ result < 1.
+/// Maps a hash to a number from 0 to below 1.
 fn unit(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -452,7 +454,7 @@ mod tests {
 
     const ROUNDS: u32 = 100;
 
-    fn values(series: &Series, host: usize) -> Vec<f64> {
+    fn values(series: &SimulatedSeries, host: usize) -> Vec<f64> {
         (0..ROUNDS).map(|round| Moment::new(7, host, round).value(series)).collect()
     }
 
@@ -500,7 +502,7 @@ mod tests {
     fn counters_fall_only_when_the_host_restarts() {
         let mut restarts = 0;
         let mix = series(200, 7);
-        let counters: Vec<&Series> = mix.iter().filter(|one| matches!(one.shape, Shape::Counter(_))).collect();
+        let counters: Vec<&SimulatedSeries> = mix.iter().filter(|one| matches!(one.shape, Shape::Counter(_))).collect();
         for host in 0..100 {
             for round in 1..ROUNDS {
                 let (before, now) = (Moment::new(7, host, round - 1), Moment::new(7, host, round));

@@ -1,13 +1,15 @@
-//! `hawkeye loadgen`: a simulated fleet of agents, over the agents' real protocol; or that of the transfer behind them.
+//! `hawkeye loadgen`: a simulated fleet of agents, over the agents' real protocol or over that of the transfer behind
+//! them.
 //!
 //! Why: to load a server (ours, or an original transfer) as thousands of hosts would, and to measure what it answers.
 //! How: rounds of one step each. In a round every host sends its collector groups, one call after the other; a host has
-//! a connection of its own, or shares one with others in turn, with one outstanding call, as agents do. The texts of
-//! an item that do not change are encoded once, so that the generator stays out of the way of what it measures.
-//! With `--gob` or `--judge-gob` the same points go to a graph or a judge as a transfer would send them on; with `--victoria` and
-//! `--remote-write` to another system, to be measured beside.
+//! a connection of its own, or shares one with others in turn, with one outstanding call, as agents do. The texts of an
+//! item that do not change are encoded once, so that the generator stays out of the way of what it measures. With
+//! `--gob` or `--judge-gob` the same points go to a graph or a judge as a transfer would send them on; with
+//! `--victoria` and `--remote-write` to another system, to be measured beside.
 //! Invariants: points depend on the arguments alone (`mix.rs`), times apart; no host begins a round before all have
-//! ended the last. An unanswered, failed or wrongly answered call is counted, and the run goes on with a new connection.
+//! ended the last. An unanswered, failed or wrongly answered call is counted, and the run goes on with a new
+//! connection.
 //! Memory: per connection its socket and one batch (up to some 30 kB); per series of one host its texts; 15 kB of
 //! latencies per connection.
 
@@ -31,39 +33,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use verify::{Answered, Api, Source, Verdict, verify};
+use verify::{AnsweredCalls, Api, ReadSource, ReadVerdict, verify};
 
 /// Items of one call to a graph, as in transfer's shipped configuration.
 const GRAPH_BATCH: usize = 200;
-/// Series of one request to another system: a host's, of any usual size. Smaller ones would cost them more per point.
+/// Series of one request to another system: all of a usual host. Smaller requests would cost that system more per
+/// point.
 const PEER_BATCH: usize = 1000;
-/// More connections are an experiment of its own, to be asked for: `--connections`.
+/// Connections at most; more of them are an experiment of their own, to be asked for with `--connections`.
 const CONNECTIONS_DEFAULT: usize = 1000;
 /// Files that the process needs besides its connections: a guess with room.
 const FILES_RESERVED: u64 = 64;
-/// What a server with default settings lets through: `ingest.future_max`.
+/// Seconds ahead of the clock that a server with default settings takes: `ingest.future_max`.
 const FUTURE_MAX_S: i64 = 300;
-/// Error texts that are printed; the first ones tell most.
+/// Error texts that are printed; the first ones say most.
 const ERRORS_SHOWN: usize = 5;
 
 #[derive(Clone, Debug, Args)]
 pub struct LoadgenArgs {
-    /// Where agents would report to: a transfer's JSON-RPC address.
+    /// The transfer to report to, by its JSON-RPC address.
     #[arg(long, default_value = "127.0.0.1:8433", value_name = "ADDRESS")]
     target: String,
-    /// Instead: send to this graph, as a transfer does, Graph.Send over Go's net/rpc.
+    /// Send to this graph instead, as a transfer does: Graph.Send over Go's net/rpc.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "verify", "dry_run"])]
     gob: Option<String>,
-    /// Instead: send to this judge, as a transfer does, Judge.Send over Go's net/rpc.
+    /// Send to this judge instead, as a transfer does: Judge.Send over Go's net/rpc.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "gob", "verify", "dry_run"])]
     judge_gob: Option<String>,
-    /// With --gob: when all is sent, read every point that was answered for back with Graph.Query.
+    /// Read every point that was answered for back with Graph.Query when all is sent; needs --gob.
     #[arg(long, requires = "gob")]
     read_back: bool,
-    /// Instead: send to this OpenTSDB listener of VictoriaMetrics; nothing is answered there, so ask it what has arrived.
+    /// Send to this OpenTSDB listener of VictoriaMetrics instead; it answers nothing, so ask VictoriaMetrics what
+    /// arrived.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["target", "gob", "verify", "dry_run"])]
     victoria: Option<String>,
-    /// Instead: send to this URL by Prometheus' remote write, e.g. http://127.0.0.1:9090/api/v1/write
+    /// Send to this URL by Prometheus' remote write instead, e.g. http://127.0.0.1:9090/api/v1/write
     #[arg(long, value_name = "URL", conflicts_with_all = ["target", "gob", "victoria", "verify", "dry_run"])]
     remote_write: Option<String>,
     /// Simulated hosts.
@@ -78,13 +82,14 @@ pub struct LoadgenArgs {
     /// Points of each series.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// As fast as the target answers, or one round per step.
+    /// How fast: max is as fast as the target answers, real is one round per step.
     #[arg(long, value_enum, default_value_t = Speed::Max)]
     speed: Speed,
-    /// Time of the first round: `-1h`, `now`, or Unix seconds [default: so that the last round is now; with `--speed real`: now]
+    /// Time of the first round: `-1h`, `now`, or Unix seconds [default: so that the last round is now; with `--speed
+    /// real`: now]
     #[arg(long, value_parser = parse_start, allow_hyphen_values = true, value_name = "TIME")]
-    start: Option<Start>,
-    /// Same seed, same points.
+    start: Option<StartTime>,
+    /// The seed of the values; the same seed gives the same points.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Connections that the hosts share [default: one per host, at most 1000].
@@ -93,13 +98,13 @@ pub struct LoadgenArgs {
     /// Endpoints are named <PREFIX>00000 and so on.
     #[arg(long, default_value = "load-")]
     prefix: String,
-    /// Encode everything and send nothing: what the generator itself can do.
+    /// Encode everything and send nothing, to measure the generator itself.
     #[arg(long)]
     dry_run: bool,
-    /// When all is sent, read every point that was answered for back from this API, e.g. http://127.0.0.1:8080
+    /// Read every point that was answered for back from this API when all is sent, e.g. http://127.0.0.1:8080
     #[arg(long, value_name = "URL", requires = "token", conflicts_with = "dry_run")]
     verify: Option<String>,
-    /// For --verify: the sig that a login of root answered, or NAME:SIG
+    /// The sig that a login of root answered, or NAME:SIG; for --verify.
     #[arg(long, value_name = "SIG", env = "HAWKEYE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Print the result as one line of JSON.
@@ -114,27 +119,27 @@ enum Speed {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
+enum StartTime {
     /// Seconds before now.
     Ago(i64),
     At(i64),
 }
 
-fn parse_start(text: &str) -> Result<Start, String> {
+fn parse_start(text: &str) -> Result<StartTime, String> {
     if text == "now" {
-        return Ok(Start::Ago(0));
+        return Ok(StartTime::Ago(0));
     }
     if let Some(ago) = text.strip_prefix('-') {
         let duration =
             humantime::parse_duration(ago).map_err(|error| format!("{error}; want -1h, now or Unix seconds"))?;
-        return i64::try_from(duration.as_secs()).map(Start::Ago).map_err(|_| "too long ago".to_string());
+        return i64::try_from(duration.as_secs()).map(StartTime::Ago).map_err(|_| "too long ago".to_string());
     }
-    text.parse().map(Start::At).map_err(|_| "want -1h, now or Unix seconds".to_string())
+    text.parse().map(StartTime::At).map_err(|_| "want -1h, now or Unix seconds".to_string())
 }
 
-/// Runs to the end, or to Ctrl-C, and prints what happened. An error if anything was refused or failed.
+/// Runs to the end, or to Ctrl-C, and prints the figures. Fails if anything was refused or failed.
 pub fn run(args: &LoadgenArgs) -> Result<()> {
-    let plan = Plan::new(args, clock::now())?;
+    let plan = RunPlan::new(args, clock::now())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let report = if args.dry_run { plan.encode_only() } else { runtime.block_on(plan.send())? };
@@ -142,31 +147,31 @@ pub fn run(args: &LoadgenArgs) -> Result<()> {
     report.check()
 }
 
-/// The arguments, resolved.
-struct Plan {
+/// The arguments of a run, resolved.
+struct RunPlan {
     target: String,
-    /// The target is not a transfer.
+    /// The role of the target when it speaks gob; a transfer otherwise.
     gob: Option<GobRole>,
-    /// The target is another system.
+    /// The target when it is another system.
     peer: Option<Peer>,
     fleet: Arc<Fleet>,
     rounds: u32,
     connections: usize,
-    /// One round per step; otherwise no waiting.
+    /// True for one round per step; otherwise nothing waits.
     paced: bool,
-    /// Where to read everything back: not the graph itself.
+    /// The API to read everything back from; the graph itself without one.
     api: Option<Api>,
-    /// Kept for reading back only.
-    answered: Option<Arc<Answered>>,
+    /// The calls that were answered, kept for reading back only.
+    answered: Option<Arc<AnsweredCalls>>,
 }
 
-impl Plan {
-    fn new(args: &LoadgenArgs, now: i64) -> Result<Plan> {
+impl RunPlan {
+    fn new(args: &LoadgenArgs, now: i64) -> Result<RunPlan> {
         let paced = args.speed == Speed::Real;
         let span = i64::from(args.step) * i64::from(args.rounds);
         let start = match args.start {
-            Some(Start::At(start)) => start,
-            Some(Start::Ago(ago)) => now - ago,
+            Some(StartTime::At(start)) => start,
+            Some(StartTime::Ago(ago)) => now - ago,
             None if paced => now,
             None => now - span,
         };
@@ -201,15 +206,15 @@ impl Plan {
             );
         }
         let reads_back = api.is_some() || args.read_back;
-        let answered = reads_back.then(|| Arc::new(Answered::new(hosts, args.rounds, fleet.groups())));
+        let answered = reads_back.then(|| Arc::new(AnsweredCalls::new(hosts, args.rounds, fleet.groups())));
         let target = gob.map_or(&args.target, |(target, _)| target).clone();
         let (gob, rounds) = (gob.map(|(_, role)| role), args.rounds);
-        Ok(Plan { target, gob, peer, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
+        Ok(RunPlan { target, gob, peer, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
     }
 
-    fn encode_only(&self) -> Report {
+    fn encode_only(&self) -> RunReport {
         let started = std::time::Instant::now();
-        let (mut out, mut tally) = (Vec::new(), Tally::default());
+        let (mut out, mut tally) = (Vec::new(), SendTally::default());
         for round in 0..self.rounds {
             for host in 0..self.fleet.hosts() {
                 let moment = self.fleet.moment(host, round);
@@ -222,14 +227,14 @@ impl Plan {
                 }
             }
         }
-        Report { took: started.elapsed(), rounds: self.rounds, tally, ..Report::default() }
+        RunReport { took: started.elapsed(), rounds: self.rounds, tally, ..RunReport::default() }
     }
 
-    async fn send(&self) -> Result<Report> {
+    async fn send(&self) -> Result<RunReport> {
         raise_file_limit(self.connections as u64 + FILES_RESERVED)?;
         self.say_hello().await?;
         let stop = stop_on_ctrl_c();
-        let mut connections: Vec<Connection> = (0..self.connections).map(|index| self.connection(index)).collect();
+        let mut connections: Vec<FleetConnection> = (0..self.connections).map(|index| self.connection(index)).collect();
         let started = Instant::now();
         let mut rounds = 0;
         while rounds < self.rounds && !stop.load(Ordering::Relaxed) {
@@ -242,22 +247,22 @@ impl Plan {
             }
             rounds += 1;
         }
-        let mut report = Report { took: started.elapsed(), rounds, ..Report::default() };
+        let mut report = RunReport { took: started.elapsed(), rounds, ..RunReport::default() };
         for connection in connections {
             report.tally.add(connection.tally);
             report.latency.add(&connection.latency);
         }
         if let Some(answered) = &self.answered {
             let mut source = match &self.api {
-                Some(api) => Source::Api(api.clone()),
-                None => Source::Graph(Box::new(Link::graph(&self.target))),
+                Some(api) => ReadSource::Api(api.clone()),
+                None => ReadSource::Graph(Box::new(Link::graph(&self.target))),
             };
             report.verdict = Some(verify(&self.fleet, self.rounds, answered, &mut source).await?);
         }
         Ok(report)
     }
 
-    /// One call before the load, so that a wrong address is one clear line.
+    /// Makes one call before the load, so that a wrong address is one clear line.
     async fn say_hello(&self) -> Result<()> {
         let what = match (&self.peer, self.gob) {
             (Some(_), _) => "server of that kind listening there? (--victoria, --remote-write)",
@@ -275,13 +280,13 @@ impl Plan {
         self.gob.map_or_else(|| Link::transfer(&self.target), |role| Link::gob(&self.target, role))
     }
 
-    fn connection(&self, index: usize) -> Connection {
-        Connection {
+    fn connection(&self, index: usize) -> FleetConnection {
+        FleetConnection {
             link: self.link(),
             fleet: self.fleet.clone(),
             index,
             stride: self.connections,
-            tally: Tally::default(),
+            tally: SendTally::default(),
             latency: Latency::default(),
             answered: self.answered.clone(),
         }
@@ -315,20 +320,20 @@ fn raise_file_limit(needed: u64) -> Result<()> {
 }
 
 /// Some hosts of the fleet, and the connection by which they report.
-struct Connection {
+struct FleetConnection {
     link: Link,
     fleet: Arc<Fleet>,
-    /// Its hosts are `index`, `index + stride` and so on.
+    /// The first of the hosts, which are `index`, `index + stride` and so on.
     index: usize,
     stride: usize,
-    tally: Tally,
+    tally: SendTally,
     latency: Latency,
-    answered: Option<Arc<Answered>>,
+    answered: Option<Arc<AnsweredCalls>>,
 }
 
-impl Connection {
+impl FleetConnection {
     /// Sends one round of all its hosts. With `paced` (when the run started), each host waits for its time.
-    async fn round(mut self, round: u32, paced: Option<Instant>, stop: Arc<AtomicBool>) -> Connection {
+    async fn round(mut self, round: u32, paced: Option<Instant>, stop: Arc<AtomicBool>) -> FleetConnection {
         let fleet = self.fleet.clone();
         for host in (self.index..fleet.hosts()).step_by(self.stride) {
             if let Some(started) = paced {
@@ -348,7 +353,7 @@ impl Connection {
         self
     }
 
-    /// One call, counted; true when every point was accepted.
+    /// Makes one call and counts the outcome; true when every point was accepted.
     async fn update(&mut self, fleet: &Fleet, moment: &fleet::HostRound, group: usize) -> bool {
         let (started, points) = (Instant::now(), fleet.points(group) as u64);
         let answer = self.link.send(fleet, moment, group).await;
@@ -368,21 +373,21 @@ impl Connection {
     }
 }
 
-/// What became of the points.
+/// The fates of the points that were sent.
 #[derive(Clone, Debug, Default)]
-struct Tally {
+struct SendTally {
     calls: u64,
     failed_calls: u64,
     /// Points in all calls.
     sent: u64,
-    /// Counted as `Invalid` by the server.
+    /// Points that the server counted as `Invalid`.
     refused: u64,
     /// Points of failed calls: nobody knows whether they arrived.
     lost: u64,
     errors: Vec<String>,
 }
 
-impl Tally {
+impl SendTally {
     fn fail(&mut self, points: u64, error: String) {
         self.failed_calls += 1;
         self.lost += points;
@@ -391,7 +396,7 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, other: Tally) {
+    fn add(&mut self, other: SendTally) {
         self.calls += other.calls;
         self.failed_calls += other.failed_calls;
         self.sent += other.sent;
@@ -405,17 +410,18 @@ impl Tally {
     }
 }
 
+/// The figures of a run.
 #[derive(Default)]
-struct Report {
+struct RunReport {
     took: Duration,
     rounds: u32,
-    tally: Tally,
+    tally: SendTally,
     latency: Latency,
-    /// What reading back found, if it was asked for.
-    verdict: Option<Verdict>,
+    /// The result of reading back, if that was asked for.
+    verdict: Option<ReadVerdict>,
 }
 
-impl Report {
+impl RunReport {
     fn points_per_s(&self) -> f64 {
         let taken = self.tally.sent - self.tally.refused - self.tally.lost;
         taken as f64 / self.took.as_secs_f64().max(1e-9)

@@ -1,70 +1,71 @@
-//! Peer: the same points in the words of other systems, so that all are measured with one load (`make bench`).
+//! Peer: the points of the fleet in the protocols of other systems, so that all are measured with one load (`make
+//! bench`).
 //!
 //! How: to VictoriaMetrics as OpenTSDB's `put` lines over TCP, to Prometheus as remote write 1.0 (protobuf in a snappy
-//! block) over HTTP/1.1 with a connection kept. The metric's name is the series' name with `_` for what their names must
-//! not have, the endpoint is the label `host`, tags are labels. Of a series only host, value and time change; the rest
-//! is encoded once.
-//! Why `put` and not Influx lines: of VictoriaMetrics' doors it costs that server least (1.5 µs per point, where Influx
-//! lines cost 1.7 in requests of 2,000 points and 2.5 in requests of 200), and a comparison shall be with its best. It
-//! has no answer: whoever measures asks the server afterwards how many rows it took in.
+//! block) over HTTP/1.1 with a connection kept. The metric's name is the series' name with `_` for characters that
+//! their names must not have, the endpoint is the label `host`, tags are labels. Only host, value and time of a series
+//! change; the rest is encoded once.
+//! Why `put` and not Influx lines: among VictoriaMetrics' protocols `put` costs that server least (1.5 µs per point,
+//! where Influx lines cost 1.7 in requests of 2,000 points and 2.5 in requests of 200), and a comparison shall be with
+//! its best. `put` has no answer: whoever measures asks the server afterwards how many rows it took in.
 //! Invariants: a request holds one group of one host. An HTTP answer whose length is not told is an error.
 //! Memory: per connection one request, plain and compressed (some 60 kB for 200 series).
 
 use super::fleet::{Fleet, HostRound};
-use super::mix::Series;
+use super::mix::SimulatedSeries;
 use anyhow::{Context, Result, bail};
 use stdx::varint;
 use wire::json::{push_integer, push_number};
 use wire::protobuf::{field_begin, field_bytes, field_double, field_number};
 
-/// An answer's head and what it says; error texts of both systems are shorter.
+/// Bytes of an answer; error texts of both systems are shorter.
 const ANSWER_MAX: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum PeerProtocol {
     Telnet,
     RemoteWrite,
 }
 
-/// Where the requests go.
+/// Another system, to which requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    door: Door,
-    /// Host and port.
+    door: PeerProtocol,
+    /// Host and port of the system.
     pub address: String,
     path: String,
 }
 
 impl Peer {
-    /// VictoriaMetrics, by the address of its `-opentsdbListenAddr`.
+    /// A VictoriaMetrics, by the address of its `-opentsdbListenAddr`.
     pub fn victoria(address: &str) -> Result<Peer> {
         if address.is_empty() || address.contains('/') {
             bail!("--victoria {address:?}: want host:port, that of its -opentsdbListenAddr");
         }
-        Ok(Peer { door: Door::Telnet, address: address.to_string(), path: String::new() })
+        Ok(Peer { door: PeerProtocol::Telnet, address: address.to_string(), path: String::new() })
     }
 
-    /// Anything that takes remote write, by its whole URL.
+    /// A system that takes remote write, by its whole URL.
     pub fn remote_write(url: &str) -> Result<Peer> {
         let split = url.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
         let Some((address, path)) = split.filter(|(address, _)| !address.is_empty()) else {
             bail!("--remote-write {url:?}: want http://host:port/path, such as http://127.0.0.1:9090/api/v1/write");
         };
-        Ok(Peer { door: Door::RemoteWrite, address: address.to_string(), path: format!("/{path}") })
+        Ok(Peer { door: PeerProtocol::RemoteWrite, address: address.to_string(), path: format!("/{path}") })
     }
 }
 
-/// What is the same for one series on all hosts.
-pub struct Texts {
+/// The texts of one series that are equal on all hosts.
+pub struct SeriesTexts {
     /// `put name ` and ` tag=value host=`: time and value go between, the host behind.
     put: (Vec<u8>, Vec<u8>),
     /// Labels in the order of their names, as remote write wants them: those before `host` and those behind.
     labels: (Vec<u8>, Vec<u8>),
 }
 
-impl Texts {
-    /// `tags` are canonical.
-    pub fn new(series: &Series, tags: &str) -> Texts {
+impl SeriesTexts {
+    /// Makes the texts of a series; `tags` are canonical.
+    pub fn new(series: &SimulatedSeries, tags: &str) -> SeriesTexts {
         let name = legal_name(&series.metric);
         let mut sorted: Vec<(String, &str)> = tags
             .split(',')
@@ -72,9 +73,9 @@ impl Texts {
             .map(|(key, value)| (legal_name(key), value))
             .collect();
         let mut texts =
-            Texts { put: (format!("put {name} ").into_bytes(), Vec::new()), labels: (Vec::new(), Vec::new()) };
+            SeriesTexts { put: (format!("put {name} ").into_bytes(), Vec::new()), labels: (Vec::new(), Vec::new()) };
         for (key, value) in &sorted {
-            // A line has no way to escape a blank.
+            // The protocol cannot escape a blank.
             texts.put.1.extend_from_slice(format!(" {key}={}", value.replace(' ', "_")).as_bytes());
         }
         texts.put.1.extend_from_slice(b" host=");
@@ -88,12 +89,12 @@ impl Texts {
     }
 }
 
-/// Letters, digits and `_`, as Prometheus wants names to be.
+/// A name as Prometheus wants names: of letters, digits and `_`.
 fn legal_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-/// `TimeSeries.labels`: name and value.
+/// Appends a name and a value, an element of `TimeSeries.labels`.
 fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
     let mut label = Vec::new();
     field_bytes(&mut label, 1, name.as_bytes());
@@ -101,28 +102,28 @@ fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
     field_bytes(out, 1, &label);
 }
 
-/// One connection's buffers.
-pub struct Speech {
+/// The buffers of one connection.
+pub struct PeerSpeech {
     peer: Peer,
     body: Vec<u8>,
-    /// What remote write sends of `body`.
+    /// The block that remote write sends, made of `body`.
     compressed: Vec<u8>,
     encoder: snap::raw::Encoder,
 }
 
-impl Speech {
-    pub fn new(peer: &Peer) -> Speech {
-        Speech { peer: peer.clone(), body: Vec::new(), compressed: Vec::new(), encoder: snap::raw::Encoder::new() }
+impl PeerSpeech {
+    pub fn new(peer: &Peer) -> PeerSpeech {
+        PeerSpeech { peer: peer.clone(), body: Vec::new(), compressed: Vec::new(), encoder: snap::raw::Encoder::new() }
     }
 
-    /// Whether there is anything to wait for behind a request.
+    /// True when the system answers requests.
     pub fn is_answered(&self) -> bool {
-        self.peer.door == Door::RemoteWrite
+        self.peer.door == PeerProtocol::RemoteWrite
     }
 
-    /// A request without points: whoever is there takes it.
+    /// Appends a request without points, which the right kind of server takes.
     pub fn hello(&mut self, out: &mut Vec<u8>) {
-        if self.peer.door == Door::RemoteWrite {
+        if self.peer.door == PeerProtocol::RemoteWrite {
             self.body.clear();
             self.post(out);
         }
@@ -130,7 +131,7 @@ impl Speech {
 
     /// Appends the request for one group of series of a host.
     pub fn request(&mut self, fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8>) {
-        if self.peer.door == Door::Telnet {
+        if self.peer.door == PeerProtocol::Telnet {
             return put_lines(fleet, host, group, out);
         }
         self.body.clear();
@@ -140,7 +141,7 @@ impl Speech {
 
     fn post(&mut self, out: &mut Vec<u8>) {
         self.compressed.resize(snap::raw::max_compress_len(self.body.len()), 0);
-        // It fails only for what is too long for a block (4 GiB) or for its room.
+        // Compressing fails only when the input is too long for a block (4 GiB) or for its room.
         let length = self.encoder.compress(&self.body, &mut self.compressed).expect("room for one group");
         let Peer { address, path, .. } = &self.peer;
         let head = format!(
@@ -164,7 +165,7 @@ fn put_lines(fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8>) {
     });
 }
 
-/// `WriteRequest`: a `TimeSeries` with one sample for each series.
+/// Appends a `WriteRequest`: a `TimeSeries` with one sample for each series.
 fn write_request(fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8>) {
     let (mut host_label, mut sample) = (Vec::new(), Vec::new());
     push_label(&mut host_label, "host", host.endpoint());
@@ -181,21 +182,21 @@ fn write_request(fleet: &Fleet, host: &HostRound, group: usize, out: &mut Vec<u8
     debug_assert!(sample.len() <= 2 * (1 + varint::BYTES_MAX));
 }
 
-/// What an HTTP server answered.
+/// An answer of an HTTP server.
 #[derive(Debug, PartialEq)]
-pub struct Answer {
+pub struct HttpAnswer {
     pub status: u16,
     pub text: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     pub fn is_good(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
-/// Takes an answer off the front of `input`: where it ends, and what it says; `None` while it is not whole.
-pub fn take_answer(input: &[u8]) -> Result<Option<(usize, Answer)>> {
+/// Takes an answer off the front of `input`: where the answer ends, and its content; `None` while it is not whole.
+pub fn take_answer(input: &[u8]) -> Result<Option<(usize, HttpAnswer)>> {
     let Some(head_end) = input.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else {
         if input.len() > ANSWER_MAX {
             bail!("answer is not HTTP: its head has more than {ANSWER_MAX} bytes");
@@ -210,7 +211,7 @@ pub fn take_answer(input: &[u8]) -> Result<Option<(usize, Answer)>> {
         lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
     let length = match length {
         Some((_, value)) => value.trim().parse().context("answer is not HTTP: bad Content-Length")?,
-        // "No content" has none, and needs none.
+        // "No content" has no length, and needs none.
         None if status == 204 => 0,
         None => bail!("answered {status} without saying how long its text is"),
     };
@@ -218,7 +219,7 @@ pub fn take_answer(input: &[u8]) -> Result<Option<(usize, Answer)>> {
         bail!("answered {status} with a text of {length} bytes; want at most {ANSWER_MAX}");
     }
     let Some(body) = input.get(head_end..head_end + length) else { return Ok(None) };
-    Ok(Some((head_end + length, Answer { status, text: String::from_utf8_lossy(body).trim().to_string() })))
+    Ok(Some((head_end + length, HttpAnswer { status, text: String::from_utf8_lossy(body).trim().to_string() })))
 }
 
 #[cfg(test)]
@@ -245,7 +246,7 @@ mod tests {
     fn lines_hold_every_series() {
         let (fleet, mut out) = (fleet(), Vec::new());
         let host = fleet.moment(3, 2);
-        Speech::new(&Peer::victoria("h:1").expect("good")).request(&fleet, &host, 0, &mut out);
+        PeerSpeech::new(&Peer::victoria("h:1").expect("good")).request(&fleet, &host, 0, &mut out);
         let text = String::from_utf8(out).expect("text");
         let mut names = std::collections::BTreeSet::new();
         for ((_, series), line) in fleet.counters(0).zip(text.lines()) {
@@ -276,7 +277,7 @@ mod tests {
     fn remote_write_is_what_a_receiver_reads() {
         let (fleet, mut out) = (fleet(), Vec::new());
         let peer = Peer::remote_write("http://h:1/w").expect("good");
-        let mut speech = Speech::new(&peer);
+        let mut speech = PeerSpeech::new(&peer);
         speech.request(&fleet, &fleet.moment(3, 2), 0, &mut out);
         let start = out.windows(4).position(|window| window == b"\r\n\r\n").expect("a head") + 4;
         let head = String::from_utf8_lossy(&out[..start]).into_owned();
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn answers() {
         let whole = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 12\r\n\r\nout of order\nHTTP";
-        let answer = Answer { status: 400, text: "out of order".into() };
+        let answer = HttpAnswer { status: 400, text: "out of order".into() };
         assert_eq!(take_answer(whole).expect("HTTP"), Some((60, answer)));
         assert_eq!(take_answer(&whole[..59]).expect("HTTP"), None);
         assert_eq!(take_answer(&whole[..30]).expect("HTTP"), None);

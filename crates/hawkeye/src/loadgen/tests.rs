@@ -21,17 +21,17 @@ const NOW: i64 = 1_700_000_000;
 
 #[test]
 fn starts() {
-    assert_eq!(parse_start("-1h"), Ok(Start::Ago(3600)));
-    assert_eq!(parse_start("-90s"), Ok(Start::Ago(90)));
-    assert_eq!(parse_start("now"), Ok(Start::Ago(0)));
-    assert_eq!(parse_start("1600000000"), Ok(Start::At(1_600_000_000)));
+    assert_eq!(parse_start("-1h"), Ok(StartTime::Ago(3600)));
+    assert_eq!(parse_start("-90s"), Ok(StartTime::Ago(90)));
+    assert_eq!(parse_start("now"), Ok(StartTime::Ago(0)));
+    assert_eq!(parse_start("1600000000"), Ok(StartTime::At(1_600_000_000)));
     assert!(parse_start("-1").is_err());
     assert!(parse_start("yesterday").is_err());
 }
 
 #[test]
 fn plans() {
-    let plan = |words: &[&str]| Plan::new(&args(words), NOW);
+    let plan = |words: &[&str]| RunPlan::new(&args(words), NOW);
     let first = |words: &[&str]| plan(words).map(|plan| plan.fleet.time(0, 0));
     assert_eq!(first(&["--rounds", "10", "--step", "60"]).ok(), Some(NOW - 600));
     assert_eq!(first(&["--start", "-1h", "--rounds", "60"]).ok(), Some(NOW - 3600));
@@ -110,8 +110,8 @@ fn answer(
     None
 }
 
-async fn load(words: &[&str], target: &str) -> Result<Report> {
-    Plan::new(&args(&[words, &["--target", target]].concat()), clock::now())?.send().await
+async fn load(words: &[&str], target: &str) -> Result<RunReport> {
+    RunPlan::new(&args(&[words, &["--target", target]].concat()), clock::now())?.send().await
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn nobody_listens() {
 
 #[test]
 fn a_dry_run_counts_all_points() {
-    let plan = Plan::new(&args(&["--hosts", "3", "--metrics", "50", "--rounds", "4"]), NOW).expect("a plan");
+    let plan = RunPlan::new(&args(&["--hosts", "3", "--metrics", "50", "--rounds", "4"]), NOW).expect("a plan");
     assert_eq!(plan.encode_only().tally.sent, 600);
 }
 
@@ -242,7 +242,7 @@ async fn a_graph_gets_every_point_and_is_asked_for_it() {
     let (target, kept) = graph().await;
     let words =
         ["--hosts", "2", "--metrics", "250", "--rounds", "1", "--connections", "1", "--gob", &target, "--read-back"];
-    let report = Plan::new(&args(&words), clock::now()).expect("a plan").send().await.expect("a run");
+    let report = RunPlan::new(&args(&words), clock::now()).expect("a plan").send().await.expect("a run");
     assert_eq!((report.tally.calls, report.tally.sent, report.tally.failed_calls), (4, 500, 1));
     assert_eq!(report.tally.lost, 50, "the second call of the first host, after the ping");
     assert_eq!(kept.lock().expect("no panic under the lock").len(), 450);
@@ -255,7 +255,7 @@ async fn a_graph_gets_every_point_and_is_asked_for_it() {
 async fn a_judge_gets_the_same_points() {
     let (target, kept) = graph().await;
     let words = ["--hosts", "2", "--metrics", "250", "--rounds", "1", "--connections", "1", "--judge-gob", &target];
-    let report = Plan::new(&args(&words), clock::now()).expect("a plan").send().await.expect("a run");
+    let report = RunPlan::new(&args(&words), clock::now()).expect("a plan").send().await.expect("a run");
     assert_eq!((report.tally.calls, report.tally.failed_calls, report.tally.lost), (4, 1, 50));
     assert_eq!(kept.lock().expect("no panic under the lock").len(), 450);
 }

@@ -1,16 +1,16 @@
-//! Verify: reads back over REST, or from a graph over gob, every point that was answered for, and compares it with what
-//! was sent.
+//! Verify: reads every point that was answered for back, over REST or from a graph over gob, and compares it with the
+//! point that was sent.
 //!
 //! Why: "nothing acknowledged is ever lost" is checked from outside, also when the server was killed in the middle of a
 //! run and started again: calls that failed are left out, all others count.
-//! How: a bit per host, round and group says which calls were answered ([`Answered`]); the mix says what was in them.
-//! A GAUGE must come back with its value, a counter as the rate between two answered rounds.
+//! How: a bit per host, round and group says which calls were answered ([`AnsweredCalls`]); the mix says what was in
+//! them. A GAUGE must come back with its value, a counter as the rate between two answered rounds.
 //! Invariants: never asks for more than [`POINTS_PER_REQUEST`] points at once. Points under the same names from another
 //! run at the same times count as wrong, since the first of two equal times is the one that is kept.
 
 use super::fleet::Fleet;
-use super::link::{Link, Refusal};
-use super::mix::Series;
+use super::link::{Link, RefusedCall};
+use super::mix::SimulatedSeries;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,28 +22,28 @@ use wire::Scratch;
 use wire::gob::GraphQuery;
 use wire::json::{self, name_eq};
 
-/// About 5 MB of JSON.
+/// Points of one request for history: about 5 MB of JSON.
 const POINTS_PER_REQUEST: usize = 100_000;
-/// How long a server may take to come (back) up; its own aim is five seconds.
+/// The time that a server may take to come (back) up; the aim of the server is five seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// Findings that are printed; more of the same say nothing new.
+/// Findings that are printed; more of them say nothing new.
 const FINDINGS_SHOWN: usize = 5;
-/// Transfer raises smaller steps to this, and then points of two rounds fall together.
+/// The least step that can be verified: transfer raises smaller ones, and then points of two rounds fall together.
 pub const STEP_MIN: u32 = 30;
 
-/// Which calls were answered, a bit each.
-pub struct Answered {
+/// The calls that were answered, a bit each.
+pub struct AnsweredCalls {
     rounds: usize,
     groups: usize,
     bits: Vec<AtomicU64>,
 }
 
-impl Answered {
-    pub fn new(hosts: usize, rounds: u32, groups: usize) -> Answered {
+impl AnsweredCalls {
+    pub fn new(hosts: usize, rounds: u32, groups: usize) -> AnsweredCalls {
         let rounds = rounds as usize;
         let words = (hosts * rounds * groups).div_ceil(64);
-        Answered { rounds, groups, bits: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        AnsweredCalls { rounds, groups, bits: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
     pub fn mark(&self, host: usize, round: u32, group: usize) {
@@ -61,10 +61,10 @@ impl Answered {
     }
 }
 
-/// Where and as whom to ask.
+/// An API, and as whom to ask there.
 #[derive(Clone, Debug)]
 pub struct Api {
-    /// Host and port.
+    /// Host and port of the API.
     address: String,
     token: String,
 }
@@ -96,7 +96,7 @@ impl Api {
         }
     }
 
-    /// HTTP/1.0: the answer ends with the connection and is never in chunks.
+    /// Makes one request by HTTP/1.0, so that the answer ends with the connection and is never in chunks.
     async fn exchange(&self, mut stream: TcpStream, path: &str, body: &str) -> Result<Vec<u8>> {
         let head = format!(
             "POST {path} HTTP/1.0\r\nHost: {}\r\nApitoken: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -118,15 +118,15 @@ impl Api {
     }
 }
 
-/// Where to read from.
-pub enum Source {
+/// The server to read points back from.
+pub enum ReadSource {
     Api(Api),
     Graph(Box<Link>),
 }
 
-/// What was found.
+/// The result of reading back.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Verdict {
+pub struct ReadVerdict {
     /// Points that must be there.
     pub expected: u64,
     pub missing: u64,
@@ -134,7 +134,7 @@ pub struct Verdict {
     pub findings: Vec<String>,
 }
 
-impl Verdict {
+impl ReadVerdict {
     fn find(&mut self, text: String) {
         if self.findings.len() < FINDINGS_SHOWN {
             self.findings.push(text);
@@ -145,10 +145,15 @@ impl Verdict {
 /// Values by time of each counter.
 type History = HashMap<String, HashMap<i64, Option<f64>>>;
 
-pub async fn verify(fleet: &Fleet, rounds: u32, answered: &Answered, source: &mut Source) -> Result<Verdict> {
-    let mut verdict = Verdict::default();
+pub async fn verify(
+    fleet: &Fleet,
+    rounds: u32,
+    answered: &AnsweredCalls,
+    source: &mut ReadSource,
+) -> Result<ReadVerdict> {
+    let mut verdict = ReadVerdict::default();
     let per_request = (POINTS_PER_REQUEST / rounds.max(1) as usize).max(1);
-    let mut series: Vec<(usize, String, &Series)> = Vec::new();
+    let mut series: Vec<(usize, String, &SimulatedSeries)> = Vec::new();
     for group in 0..fleet.groups() {
         series.extend(fleet.counters(group).map(|(counter, one)| (group, counter, one)));
     }
@@ -173,14 +178,14 @@ pub async fn verify(fleet: &Fleet, rounds: u32, answered: &Answered, source: &mu
     Ok(verdict)
 }
 
-impl Source {
+impl ReadSource {
     async fn history(&mut self, fleet: &Fleet, host: usize, rounds: u32, counters: &[&str]) -> Result<History> {
-        // Points are stored at the start of their step; one more on each side costs nothing.
+        // Points are stored at the start of their step; one more step on each side costs nothing.
         let step = i64::from(fleet.step());
         let start = fleet.time(host, 0) - 2 * step;
         let end = fleet.time(host, rounds.saturating_sub(1)) + step;
         match self {
-            Source::Api(api) => {
+            ReadSource::Api(api) => {
                 let request = serde_json::json!({
                     "hostnames": [fleet.endpoint(host)],
                     "counters": counters,
@@ -191,7 +196,7 @@ impl Source {
                 let answer = api.post("/api/v1/graph/history", &request.to_string()).await?;
                 read_history(&answer).with_context(|| format!("{} does not answer like graph/history", api.address))
             }
-            Source::Graph(link) => {
+            ReadSource::Graph(link) => {
                 let mut history = History::new();
                 for counter in counters {
                     let (endpoint, consol_fun) = (fleet.endpoint(host).into(), "AVERAGE".into());
@@ -214,7 +219,7 @@ async fn query_patiently(link: &mut Link, query: &GraphQuery<'_>) -> Result<Hash
         };
         match link.query(query, &mut keep).await {
             Ok(()) => return Ok(values),
-            Err(error) if Instant::now() > deadline || error.is::<Refusal>() => return Err(error),
+            Err(error) if Instant::now() > deadline || error.is::<RefusedCall>() => return Err(error),
             Err(_) => sleep(RETRY_PAUSE).await,
         }
     }
@@ -266,9 +271,9 @@ fn compare(
     rounds: u32,
     answered: &dyn Fn(u32) -> bool,
     counter: &str,
-    series: &Series,
+    series: &SimulatedSeries,
     history: &History,
-    verdict: &mut Verdict,
+    verdict: &mut ReadVerdict,
 ) {
     let stored = history.get(counter);
     for round in (0..rounds).filter(|round| answered(*round)) {
@@ -308,7 +313,7 @@ fn compare(
     }
 }
 
-/// REST shows six decimals; large values lose more to the double itself.
+/// True for values that are equal as far as REST shows: six decimals, and large values lose more to the double itself.
 fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 + b.abs() * 1e-12
 }
@@ -319,7 +324,7 @@ mod tests {
 
     #[test]
     fn bits() {
-        let answered = Answered::new(3, 100, 4);
+        let answered = AnsweredCalls::new(3, 100, 4);
         answered.mark(2, 99, 3);
         answered.mark(0, 0, 0);
         assert!(answered.was(2, 99, 3) && answered.was(0, 0, 0));
@@ -352,8 +357,8 @@ mod tests {
         read_history(format!("{json}]").as_bytes()).expect("own JSON")
     }
 
-    fn judge(fleet: &Fleet, history: &History, answered: &dyn Fn(u32) -> bool) -> Verdict {
-        let mut verdict = Verdict::default();
+    fn judge(fleet: &Fleet, history: &History, answered: &dyn Fn(u32) -> bool) -> ReadVerdict {
+        let mut verdict = ReadVerdict::default();
         for (counter, one) in fleet.counters(0) {
             compare(fleet, 0, 10, answered, &counter, one, history, &mut verdict);
         }

@@ -1,7 +1,7 @@
 //! `GET /ui/counters?endpoint=&q=`: the counters of a host whose text contains `q`.
 
 use super::Sources;
-use super::refusal::{Refusal, bad};
+use super::error::{PageError, bad};
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use store::{CounterQuery, CounterRow, Store};
 const COUNTERS_MAX: usize = 500;
 
 #[derive(Serialize)]
-pub struct Counters {
+pub struct CounterList {
     total: usize,
     /// The first [`COUNTERS_MAX`] of them, in byte order.
     counters: Vec<String>,
@@ -20,7 +20,7 @@ pub struct Counters {
 pub async fn counters(
     State(sources): State<Sources>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<Counters>, Refusal> {
+) -> Result<Json<CounterList>, PageError> {
     let (mut endpoint, mut pattern) = (None, String::new());
     for (key, value) in query {
         match key.as_str() {
@@ -34,12 +34,13 @@ pub async fn counters(
         let mut counters = find_counters(engine.store(), &endpoint, |text| text.to_lowercase().contains(&pattern));
         let total = counters.len();
         counters.truncate(COUNTERS_MAX);
-        Ok(Counters { total, counters })
+        Ok(CounterList { total, counters })
     });
     Ok(Json(found.await?))
 }
 
-/// The counters of `host` that match, in byte order. Names of sleeping series that cannot be read are logged and missing.
+/// The counters of `host` that match, in byte order. Names of sleeping series that cannot be read are logged and
+/// missing.
 pub fn find_counters(store: &Store, host: &str, matches: impl Fn(&str) -> bool) -> Vec<String> {
     let rows = match counters_of(store, host) {
         Ok(rows) => rows,

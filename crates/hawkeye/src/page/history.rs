@@ -1,8 +1,9 @@
-//! `GET /ui/history?endpoint=&counter=&counter=…&start=&end=`: rows of series of one host, averaged; of a COUNTER, rates.
+//! `GET /ui/history?endpoint=&counter=&counter=…&start=&end=`: rows of series of one host, averaged; of a COUNTER,
+//! rates.
 
 use super::Sources;
 use super::counters::find_counters;
-use super::refusal::{Refusal, bad, broken};
+use super::error::{PageError, bad, broken};
 use crate::clock;
 use axum::Json;
 use axum::extract::State;
@@ -31,7 +32,7 @@ struct HistoryQuery {
 }
 
 #[derive(Serialize)]
-pub struct Series {
+pub struct SeriesRows {
     counter: String,
     /// Seconds from row to row.
     step: u32,
@@ -43,7 +44,7 @@ pub struct Series {
 pub async fn history(
     State(sources): State<Sources>,
     axum::extract::Query(query): axum::extract::Query<Vec<(String, String)>>,
-) -> Result<Json<Vec<Series>>, Refusal> {
+) -> Result<Json<Vec<SeriesRows>>, PageError> {
     let query = HistoryQuery::parse(query, clock::now()).map_err(bad)?;
     Ok(Json(sources.read(move |engine| read_history(engine.store(), &query)).await?))
 }
@@ -79,7 +80,7 @@ fn parse_time(field: &str, text: &str) -> Result<i64, String> {
     time.ok_or_else(|| format!("{field} is {text:?}; want Unix seconds"))
 }
 
-fn read_history(store: &Store, query: &HistoryQuery) -> Result<Vec<Series>, Refusal> {
+fn read_history(store: &Store, query: &HistoryQuery) -> Result<Vec<SeriesRows>, PageError> {
     let known = find_series(store, query).map_err(broken)?;
     let series: Vec<Found> = known.iter().map(|(_, found)| *found).collect();
     let range = Query { from: query.start, to: query.end, cf: Cf::Average, now: clock::now() };
@@ -87,7 +88,7 @@ fn read_history(store: &Store, query: &HistoryQuery) -> Result<Vec<Series>, Refu
     let each = |i: usize, grid: Result<Grid, store::Error>| match grid {
         Ok(Grid { step, values }) => {
             points += values.len();
-            answer.push(Series { counter: known[i].0.clone(), step, values });
+            answer.push(SeriesRows { counter: known[i].0.clone(), step, values });
             points <= POINTS_MAX
         }
         // Removed since it was looked up.

@@ -2,18 +2,19 @@
 //!
 //! Why: whoever has typed `make run` wants to see hosts, charts and open alarms at once, without an account and without
 //! a build step for the page.
-//! How: a file per subject: `files.rs` sends the page, `viewer.rs` decides who may look, and `overview.rs`, `counters.rs`
-//! and `history.rs` answer with JSON. Series and points are read from the engine's store, open alarms from the portal.
+//! How: a file per subject: `files.rs` sends the page, `viewer.rs` decides who may look, and `overview.rs`,
+//! `counters.rs` and `history.rs` answer with JSON. Series and points are read from the engine's store, open alarms
+//! from the portal.
 //! Invariants: nothing here writes; no answer carries CORS headers, so no other site's script can read one; the page
 //! loads nothing from other hosts, and its content security policy forbids it to.
 //! Memory: an answer holds at most [`overview::HOSTS_MAX`] hosts, [`overview::ALARMS_MAX`] alarms and
 //! [`history::POINTS_MAX`] points; at most [`READS_MAX`] answers are computed at a time, other requests wait.
 
 mod counters;
+mod error;
 mod files;
 mod history;
 mod overview;
-mod refusal;
 mod viewer;
 
 use crate::config::ApiConfig;
@@ -22,15 +23,15 @@ use crate::portal::Portal;
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
-use refusal::{Refusal, broken};
+use error::{PageError, broken};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Answers computed at a time. Each holds at most a few MB, and the machine has agents to listen to.
 const READS_MAX: usize = 4;
 
-/// `/` and `/ui/*`. Serve this router with connect info, for without the peer's address nobody counts as local, and keep
-/// it outside any CORS layer, see the invariants above.
+/// `/` and `/ui/*`. Serve this router with connect info, for without the peer's address nobody counts as local, and
+/// keep it outside any CORS layer, see the invariants above.
 pub fn router(engine: Arc<Engine>, portal: Portal, api: ApiConfig) -> Router {
     let sources = Sources { engine, portal, api: Arc::new(api), reads: Arc::new(Semaphore::new(READS_MAX)) };
     Router::new()
@@ -56,8 +57,8 @@ impl Sources {
     /// Runs `read` on a thread that may block, when fewer than [`READS_MAX`] others do.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Engine) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        read: impl FnOnce(&Engine) -> Result<T, PageError> + Send + 'static,
+    ) -> Result<T, PageError> {
         let turn = self.reads.clone().acquire_owned().await.expect("the semaphore is never closed");
         let engine = self.engine.clone();
         let task = tokio::task::spawn_blocking(move || {

@@ -1,8 +1,8 @@
 //! `GET /ui/overview?q=`: the hosts whose name contains `q`, each with its main figures, and the open alarms.
 
 use super::Sources;
-use super::refusal::{Refusal, broken};
-use super::viewer::LoggedIn;
+use super::error::{PageError, broken};
+use super::viewer::ViewerName;
 use crate::clock;
 use crate::engine::Engine;
 use crate::portal::alarm::open::{self, OpenCase};
@@ -29,24 +29,24 @@ pub struct Overview {
     silent_after_s: i64,
     series: u64,
     #[serde(flatten)]
-    hosts: Hosts,
+    hosts: HostList,
     alarms_total: i64,
-    alarms: Vec<Alarm>,
+    alarms: Vec<OpenAlarm>,
 }
 
 #[derive(Serialize)]
-struct Hosts {
+struct HostList {
     hosts_total: usize,
     /// Hosts that are not silent, whatever their name.
     hosts_reporting: usize,
     /// Hosts whose name contains `q`, silent or not.
     hosts_matched: usize,
     /// The first [`HOSTS_MAX`] of the matching ones, by name.
-    hosts: Vec<Host>,
+    hosts: Vec<HostSummary>,
 }
 
 #[derive(Serialize)]
-struct Host {
+struct HostSummary {
     name: String,
     last_report_s: i64,
     cpu_busy: Option<f64>,
@@ -55,14 +55,14 @@ struct Host {
 }
 
 #[derive(Serialize)]
-struct Alarm {
+struct OpenAlarm {
     id: String,
     priority: i64,
     status: String,
     endpoint: String,
     counter: String,
     func: String,
-    /// "<left> <operator> <right>".
+    /// The condition, as "<left> <operator> <right>".
     cond: String,
     note: String,
     /// When the problem began, Unix seconds; null when its row says nothing readable.
@@ -71,9 +71,9 @@ struct Alarm {
 
 pub async fn overview(
     State(sources): State<Sources>,
-    Extension(LoggedIn(user)): Extension<LoggedIn>,
+    Extension(ViewerName(user)): Extension<ViewerName>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<Overview>, Refusal> {
+) -> Result<Json<Overview>, PageError> {
     let pattern = query.into_iter().find(|(key, _)| key == "q").map_or(String::new(), |(_, text)| text);
     let now = clock::now();
     let read = move |engine: &Engine| {
@@ -82,11 +82,11 @@ pub async fn overview(
     };
     let (hosts, series) = sources.read(read).await?;
     let (cases, alarms_total) = open::newest(&sources.portal, ALARMS_MAX).await.map_err(broken)?;
-    let alarms = cases.into_iter().map(Alarm::from).collect();
+    let alarms = cases.into_iter().map(OpenAlarm::from).collect();
     Ok(Json(Overview { now, user, silent_after_s: SILENT_AFTER_S, series, hosts, alarms_total, alarms }))
 }
 
-fn find_hosts(store: &Store, pattern: &str, now: i64) -> Hosts {
+fn find_hosts(store: &Store, pattern: &str, now: i64) -> HostList {
     let (mut total, mut reporting, mut matched) = (0, 0, 0);
     let mut first: BTreeMap<String, i64> = BTreeMap::new();
     for (id, name) in store.endpoints_awake() {
@@ -103,18 +103,18 @@ fn find_hosts(store: &Store, pattern: &str, now: i64) -> Hosts {
         }
     }
     let hosts = first.into_iter().map(|(name, last_report_s)| describe_host(store, name, last_report_s)).collect();
-    Hosts { hosts_total: total, hosts_reporting: reporting, hosts_matched: matched, hosts }
+    HostList { hosts_total: total, hosts_reporting: reporting, hosts_matched: matched, hosts }
 }
 
 /// The used share is taken from the free share when a host does not send it: Open-Falcon's agent as shipped does not.
-fn describe_host(store: &Store, name: String, last_report_s: i64) -> Host {
-    // An older value is not the host's state; it would stand beside newer ones as if it were.
+fn describe_host(store: &Store, name: String, last_report_s: i64) -> HostSummary {
+    // An older value would stand beside newer ones as if it were the host's state.
     let fresh = |counter: &str| {
         let point = store.last(store.find(&name, counter).ok()??)?;
         (last_report_s - point.time <= SILENT_AFTER_S).then_some(point.value)
     };
     let rest = |counter: &str| fresh(counter).map(|percent| 100.0 - percent);
-    Host {
+    HostSummary {
         last_report_s,
         cpu_busy: fresh("cpu.busy").or_else(|| rest("cpu.idle")),
         mem_used_percent: fresh("mem.memused.percent").or_else(|| rest("mem.memfree.percent")),
@@ -123,11 +123,11 @@ fn describe_host(store: &Store, name: String, last_report_s: i64) -> Host {
     }
 }
 
-impl From<OpenCase> for Alarm {
-    fn from(case: OpenCase) -> Alarm {
+impl From<OpenCase> for OpenAlarm {
+    fn from(case: OpenCase) -> OpenAlarm {
         let OpenCase { id, priority, status, endpoint, metric, func, cond, note, timestamp } = case;
         let since = clock::unix(&timestamp);
-        Alarm { id, priority, status, endpoint, counter: metric, func, cond, note, since }
+        OpenAlarm { id, priority, status, endpoint, counter: metric, func, cond, note, since }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Viewer: who may look at the page's data.
 //!
-//! How: the setting `api.viewer` says who needs no login; anybody else sends the `Apitoken` header of Open-Falcon's API,
-//! and may look when the header names a valid session.
-//! Invariants: with `loopback`, the default, no other site's page and no proxy can look through a browser of this machine.
+//! How: the setting `api.viewer` says who needs no login; anybody else sends the `Apitoken` header of Open-Falcon's
+//! API, and may look when the header names a valid session.
+//! Invariants: with `loopback`, the default, no other site's page and no proxy can look through a browser of this
+//! machine.
 
 use super::Sources;
-use super::refusal::unauthorized;
+use super::error::unauthorized;
 use crate::clock;
 use crate::config::Viewer;
 use crate::portal::caller::{Caller, Token, TokenError};
@@ -18,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// The name of who looks, when logged in; an extension of the request that handlers read to tell the page.
 #[derive(Clone)]
-pub struct LoggedIn(pub Option<String>);
+pub struct ViewerName(pub Option<String>);
 
 /// Lets a request pass to the routes when whoever sent the request may look.
 pub async fn require_viewer(State(sources): State<Sources>, mut request: Request, next: Next) -> Response {
@@ -28,7 +29,7 @@ pub async fn require_viewer(State(sources): State<Sources>, mut request: Request
         let reason = "not allowed: log in (header Apitoken), or set api.viewer = \"all\" in the server's configuration";
         return unauthorized(reason).into_response();
     }
-    request.extensions_mut().insert(LoggedIn(user));
+    request.extensions_mut().insert(ViewerName(user));
     next.run(request).await
 }
 
@@ -46,7 +47,8 @@ async fn user_of(sources: &Sources, header: Option<&[u8]>) -> Option<String> {
     }
 }
 
-/// The rule of the setting `api.viewer`. With `loopback` a request passes when it comes from this machine and says nothing else:
+/// The rule of the setting `api.viewer`. With `loopback` a request passes when it comes from this machine and says
+/// nothing else:
 /// - its peer is a loopback address, and no proxy speaks for somebody behind it (`Forwarded`, `X-Forwarded-For`, …);
 /// - it is addressed to a loopback name: a foreign name that was made to resolve to 127.0.0.1 (DNS rebinding) would let
 ///   that site's script read the answer;

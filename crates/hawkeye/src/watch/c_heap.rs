@@ -1,9 +1,9 @@
-//! C heap: what libraries written in C hold of the C library's allocator, which is not the program's.
+//! C heap: memory that libraries written in C take from the C library's allocator, which is not the program's.
 //!
 //! Why: SQLite and the resolver of names take their memory there, and no figure of the program's own allocator has it.
 //! Where the C library keeps no such figures (musl), there are none.
 
-/// What the C library's allocator has handed out, and what it has of the system for that, in bytes.
+/// Bytes that the C library's allocator has handed out, and bytes that it has taken from the system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CHeap {
     pub in_use: usize,

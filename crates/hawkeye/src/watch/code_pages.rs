@@ -1,24 +1,24 @@
-//! Code pages: what is resident of the program's own code, given back to the system.
+//! Code pages: the resident pages of the program's own code, given back to the system.
 //!
-//! Why: a start reads configurations, opens files, makes tables and talks to databases, with code that nothing needs afterwards; it
-//! stays resident, half of an empty server's memory, until the kernel is short of memory. Given back, only what is in use
-//! comes again: from the page cache, a microsecond per 64 KiB.
+//! Why: a start reads configurations, opens files, makes tables and talks to databases, with code that nothing needs
+//! afterwards; that code stays resident, half of an empty server's memory, until the kernel is short of memory. Of the
+//! pages given back only those in use come again: from the page cache, a microsecond per 64 KiB.
 //! How: `/proc/self/maps` says where the executable's code lies; `madvise` forgets the pages.
-//! Invariants: only mappings that are executable and not writable are touched, so there is nothing in a page that is not in the
-//! file too.
+//! Invariants: only mappings that are executable and not writable are touched, so a page holds nothing that is not in
+//! the file too.
 
 use std::io;
 
-/// Forgets the resident pages of the program's code; answers how many bytes of address space that were. Threads that run
-/// meanwhile read their pages again.
+/// Forgets the resident pages of the program's code; answers how many bytes of address space they fill. Threads that
+/// run meanwhile read their pages again.
 pub fn forget_code_pages() -> io::Result<usize> {
     let program = std::fs::read_link("/proc/self/exe")?;
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let program = program.to_string_lossy();
     let mut bytes = 0;
     for (start, end) in maps.lines().filter_map(|line| code_of(line, &program)) {
-        // SAFETY: the range is a mapping of this process, which is private to it, comes from a file and cannot be written;
-        // forgetting its pages has them read again from that file. Nobody unmaps the program.
+        // SAFETY: the range is a mapping of this process, which is private to it, comes from a file and cannot be
+        // written; forgetting its pages has them read again from that file. Nobody unmaps the program.
         let result = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
         if result != 0 {
             return Err(io::Error::last_os_error());

@@ -1,14 +1,16 @@
 //! CPU samples: where the threads of this process are, each time they have used another 10 ms of processor together.
 //!
-//! Why not a library: the usual one prepares 16,384 stacks of 128 frames in memory at its first use and keeps them (34 to 80
-//! MB), which is more than the server it is to look into. Here a sampling holds what it may collect, and nothing after it.
-//! How: `setitimer(ITIMER_PROF)` makes the kernel send SIGPROF to a thread that is running; the handler follows the frame
-//! pointers (`-C force-frame-pointers=yes` in .cargo/config.toml) and appends one record, length and addresses, to a
-//! buffer that was made before.
-//! Invariants: the handler takes no lock, allocates nothing, and touches no memory that may not be there: frames are read
-//! by `process_vm_readv` on ourselves, which answers an error where a plain read would crash. One sampling at a time. The
-//! handler stays installed, since a signal may be on its way when the timer stops, and SIGPROF ends a process that has none.
-//! Memory: 8 bytes per address, at most [`WORDS_MAX`] of them, while sampling; what does not fit is counted.
+//! Why not a library: the usual one prepares 16,384 stacks of 128 frames in memory at its first use and keeps them (34
+//! to 80 MB), which is more than the server under test has. Here a sampling holds a buffer for what it may collect, and
+//! nothing afterwards.
+//! How: `setitimer(ITIMER_PROF)` makes the kernel send SIGPROF to a thread that is running; the handler follows the
+//! frame pointers (`-C force-frame-pointers=yes` in .cargo/config.toml) and appends one record, length and addresses,
+//! to a buffer that was made before.
+//! Invariants: the handler takes no lock, allocates nothing, and touches no memory that may not be there: frames are
+//! read by `process_vm_readv` on ourselves, which answers an error where a plain read would crash. One sampling at a
+//! time. The handler stays installed, since a signal may be on its way when the timer stops, and SIGPROF ends a process
+//! that has none.
+//! Memory: 8 bytes per address, at most [`WORDS_MAX`] of them, while sampling; samples that do not fit are counted.
 //! Where this system is not Linux on x86-64 or ARM64, a stack is only its top.
 
 use std::cell::UnsafeCell;
@@ -23,7 +25,7 @@ pub const PERIOD: Duration = Duration::from_millis(10);
 /// Frames of one stack; deeper callers are cut off.
 const FRAMES_MAX: usize = 64;
 
-/// 2 MiB: 30 s of two busy processors with stacks of 40 frames.
+/// Words of the buffer, 2 MiB: 30 s of two busy processors with stacks of 40 frames.
 const WORDS_MAX: usize = 256 << 10;
 
 /// Addresses of samples, the innermost first.
@@ -59,7 +61,7 @@ struct Buffer {
 
 /// The buffer of the sampling under way, or null.
 static BUFFER: AtomicPtr<Buffer> = AtomicPtr::new(ptr::null_mut());
-/// Handlers that may be using it.
+/// Handlers that may be using the buffer.
 static HANDLERS: AtomicUsize = AtomicUsize::new(0);
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
@@ -131,8 +133,8 @@ extern "C" fn on_signal(_signal: libc::c_int, _info: *mut libc::siginfo_t, conte
     HANDLERS.fetch_add(1, SeqCst);
     let buffer = BUFFER.load(SeqCst);
     if !buffer.is_null() {
-        // SAFETY: whoever frees the buffer sets BUFFER to null first and then waits until no handler is counted; this one
-        // was counted before it read BUFFER, so the buffer lives until the count is taken back below.
+        // SAFETY: whoever frees the buffer sets BUFFER to null first and then waits until no handler is counted; this
+        // one was counted before it read BUFFER, so the buffer lives until the count is taken back below.
         record(unsafe { &*buffer }, context);
     }
     HANDLERS.fetch_sub(1, SeqCst);

@@ -1,7 +1,8 @@
-//! Watch: what the process shows of itself: who holds memory, profiles, the log.
+//! Watch: the process shows who holds its memory, profiles of itself, and its log.
 //!
 //! Reading order: `memory` (`/memory`), `pprof` (`/debug/pprof/*`) with `cpu_samples` behind it, `log`.
-//! `c_heap` and `code_pages` are the two places where the process asks the C library and the kernel about its own pages.
+//! `c_heap` and `code_pages` are the two places where the process asks the C library and the kernel about its own
+//! pages.
 //! Invariants: nothing here knows points, rules or roles; whoever has figures registers them.
 
 pub mod c_heap;

@@ -1,4 +1,5 @@
-//! Outage: work that may fail for long is told of when it begins to fail and when that is over, not at each attempt.
+//! Outage: work that may fail for long is logged when it begins to fail and when it succeeds again, not at each
+//! attempt.
 
 use std::fmt::Display;
 
@@ -16,7 +17,7 @@ impl Outage {
     pub fn note<T>(&mut self, result: Result<T, impl Display>) {
         let was_failing = std::mem::replace(&mut self.failing, result.is_err());
         match result {
-            Err(error) if !was_failing => tracing::error!(%error, "{}; it is tried again", self.text),
+            Err(error) if !was_failing => tracing::error!(%error, "{}; tried again until it works", self.text),
             Ok(_) if was_failing => tracing::info!("over: {}", self.text),
             _ => {}
         }

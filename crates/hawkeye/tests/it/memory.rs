@@ -163,7 +163,7 @@ fn the_page_is_for_people_in_two_languages() {
     let page = |path: &str, headers: &str| server.http("admin", "GET", path, headers, "").1;
     let browser = "Accept: text/html,application/json;q=0.9\r\n";
     let english = page("/memory", browser);
-    assert!(english.contains("<h2>Who holds it</h2>") && english.contains("hot chunks"), "{english}");
+    assert!(english.contains("<h2>Who holds memory</h2>") && english.contains("hot chunks"), "{english}");
     assert!(english.contains("not accounted for") && english.contains("/debug/pprof/"));
     for chinese in [page("/memory?lang=zh", ""), page("/memory", "Accept-Language: zh-CN,zh;q=0.9,en;q=0.8\r\n")] {
         assert!(chinese.contains("lang=\"zh\"") && chinese.contains("热数据块"), "{chinese}");

@@ -76,8 +76,8 @@ fn both_languages_say_the_same() {
     }
 }
 
-/// The page's own tests. Where node is not installed they are left out with a line on stderr, unless the variable `CI` is
-/// set: there a missing node is a failure.
+/// The page's own tests. Where node is not installed they are left out with a line on stderr, unless the variable `CI`
+/// is set: there a missing node is a failure.
 #[test]
 fn functions_of_the_page() -> Result<()> {
     let web = concat!(env!("CARGO_MANIFEST_DIR"), "/../../web");

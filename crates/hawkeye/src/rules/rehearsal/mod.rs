@@ -1,24 +1,27 @@
 //! Rehearsal of a rule: over the stored history of the series that it would watch, which events it would have sent.
 //!
-//! How: the series are found by asking the compiled rule about every name, also of silent series. Then their points are read
-//! one series after the other, in the order in which the files have them, and played to the judge (`judge::Rehearsal`);
-//! where the rule looks at several series of an endpoint, those together. Endpoints never meet, so two threads share the
-//! work. Hours are those of the rule, in local time, from minute to minute, as the server follows them.
-//! Invariants: nothing is stored or sent; only points as they came are judged, never roll-ups, and the answer says from when
-//! on there are any. Bounds: below; beyond them the answer is an error that says what to narrow, or says that it is not whole.
-//! Memory: 150 bytes per series, for each thread the points of one series (or of those that meet in one alarm), the answer.
+//! How: the series are found by asking the compiled rule about every name, also of silent series. Then the points are
+//! read one series after the other, in the order in which the files have them, and played to the judge
+//! (`judge::Rehearsal`); where the rule looks at several series of an endpoint, these series are played together.
+//! Endpoints never meet, so two threads share the work. The hours are the rule's, in local time, from minute to minute,
+//! as the server follows them.
+//! Invariants: nothing is stored or sent; only points as they came are judged, never roll-ups, and the report says from
+//! when on there are such points. Every bound is a constant below; beyond a bound the answer is an error that says what
+//! to narrow, or a report that says how far it goes.
+//! Memory: 150 bytes per series, for each thread the points of one series (or of those that meet in one alarm), the
+//! report.
 
-pub mod answer;
+pub mod report;
 pub mod unsaved;
 
 use super::resolve::is_open;
-use answer::{Answer, Tally};
 use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use judge::{History, Involvement, Rehearsal, Schedule};
 use model::rule::HostStrategies;
 use model::{CounterType, EventRule, Point, Rules, SeriesKey, Tags};
+use report::{EventTally, RehearsalReport};
 use std::collections::{HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
@@ -29,49 +32,51 @@ use store::{Found, Histories, Store};
 
 /// Series of one rehearsal: ten thousand hosts with one each. Their names are held, and the noisiest are counted.
 const SERIES_MAX: usize = 10_000;
-/// Points of one rehearsal, as their steps promise: 10,000 series for two weeks at 60 s, some twenty seconds of one core.
+/// Points of one rehearsal, as their steps promise: 10,000 series for two weeks at 60 s, some twenty seconds of one
+/// core.
 const POINTS_MAX: i64 = 200_000_000;
-/// Points that are held at once, of the series that meet in one alarm: 64 MiB.
+/// Points of the series that meet in one alarm, which are held together: 64 MiB.
 const HELD_POINTS_MAX: i64 = 4 << 20;
 /// Events after which a rule is called noise and the rehearsal ends; each takes some microseconds for its explanation.
 const EVENTS_MAX: u64 = 1_000_000;
 /// Threads of one rehearsal. Two are enough for its aim, and leave other cores alone.
 const THREADS: usize = 2;
-/// How much they give way to everybody else, as `nice` counts it.
+/// How much these threads give way to everybody else, as `nice` counts.
 const NICE: i32 = 10;
-/// Groups that a thread takes at once, so that each reads stretches of the files.
+/// Groups that a thread takes at once, so that each thread reads stretches of the files.
 const GROUPS_TAKEN: usize = 16;
 /// Names that are looked at while the series table is held.
 const PAGE: usize = 4096;
 /// Hosts whose sleeping series are looked up one by one; for more of them all names on the disk are read.
 const HOSTS_ONE_BY_ONE_MAX: usize = 256;
 
-/// What to rehearse.
+/// A rule to rehearse, and the time over which.
 #[derive(Clone, Debug)]
 pub struct Order {
-    pub rule: Watched,
-    /// "HH:MM", both empty without hours.
+    pub rule: RuleScope,
+    /// When the rule's hours begin, "HH:MM"; both ends are empty without hours.
     pub run_begin: String,
     pub run_end: String,
-    /// Unix seconds, both included.
+    /// The first and the last of the rehearsed seconds, Unix time.
     pub from: i64,
     pub to: i64,
 }
 
+/// Rules together with the series that they watch.
 #[derive(Clone, Debug)]
-pub enum Watched {
+pub enum RuleScope {
     /// Rules with their hosts, or expressions.
     Rules(Rules),
     /// A strategy of every endpoint that has its metric.
     Everywhere(EventRule),
 }
 
-/// Why there is no answer.
+/// Why a rehearsal gives no report.
 #[derive(Debug)]
 pub enum RehearsalError {
-    /// The order can be changed so that there is one.
+    /// The order asks for too much; the text says what to change.
     Refused(String),
-    /// Nobody wants it any more.
+    /// Nobody waits for the report any more.
     Stopped,
     Store(store::Error),
 }
@@ -88,7 +93,7 @@ impl From<store::Error> for RehearsalError {
 }
 
 /// A series that the rule watches or asks.
-struct Series {
+struct WatchedSeries {
     endpoint: String,
     metric: String,
     tags: String,
@@ -96,7 +101,7 @@ struct Series {
     part: Involvement,
 }
 
-impl Series {
+impl WatchedSeries {
     fn key(&self) -> SeriesKey<'_> {
         SeriesKey { endpoint: &self.endpoint, metric: &self.metric, tags: Tags::assume_canonical(&self.tags) }
     }
@@ -105,23 +110,24 @@ impl Series {
         order.from - script.warm_up_s(self.found.step)
     }
 
-    /// About how many points will be read.
+    /// The number of points that will be read, roughly.
     fn points(&self, script: &Rehearsal, order: &Order) -> i64 {
         (order.to - self.read_from(script, order)) / i64::from(self.found.step.max(1))
     }
 }
 
-/// Plays `order` on the points of `store`, until `stop` says that nobody waits for the answer. May read files for seconds.
+/// Plays `order` on the points of `store`, until `stop` says that nobody waits for the report. This may read files for
+/// seconds.
 pub fn rehearse(
     store: &Store,
     options: judge::Options,
     order: &Order,
     stop: &AtomicBool,
-) -> Result<Answer, RehearsalError> {
+) -> Result<RehearsalReport, RehearsalError> {
     let started = Instant::now();
     let rules = match &order.rule {
-        Watched::Rules(rules) => rules.clone(),
-        Watched::Everywhere(rule) => everywhere(store, rule)?,
+        RuleScope::Rules(rules) => rules.clone(),
+        RuleScope::Everywhere(rule) => everywhere(store, rule)?,
     };
     let hosts: Vec<String> = rules.hosts.keys().cloned().collect();
     let (script, refused) = Rehearsal::new(rules, options);
@@ -140,13 +146,13 @@ pub fn rehearse(
     let (next, events) = (AtomicUsize::new(0), AtomicU64::new(0));
     let run = Run { store, script: &script, order, plan, stop, next, events };
     let (tally, whole) = run.play_all(&groups)?;
-    let mut answer = tally.finish(order, whole);
-    answer.series = series.len() as u64;
-    answer.hosts = series.iter().map(|one| one.endpoint.as_str()).collect::<HashSet<_>>().len() as u64;
-    answer.points_from = store.points_begin().filter(|begin| *begin > order.from);
-    answer.notes = notes(&answer, &script, &series, options);
-    answer.seconds = started.elapsed().as_secs_f64();
-    Ok(answer)
+    let mut report = tally.finish(order, whole);
+    report.series = series.len() as u64;
+    report.hosts = series.iter().map(|one| one.endpoint.as_str()).collect::<HashSet<_>>().len() as u64;
+    report.points_from = store.points_begin().filter(|begin| *begin > order.from);
+    report.notes = notes(&report, &script, &series, options);
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
 }
 
 /// The rule for each endpoint that has its metric.
@@ -175,15 +181,15 @@ fn for_each_awake(store: &Store, each: &mut dyn FnMut(model::SeriesId, SeriesKey
     }
 }
 
-/// The series that the rule has to do with, awake and asleep.
-fn find(store: &Store, script: &Rehearsal, hosts: &[String]) -> Result<Vec<Series>, RehearsalError> {
-    let (mut series, mut is_full): (Vec<Series>, bool) = (Vec::new(), false);
+/// The series that the rule watches or asks, awake and asleep.
+fn find(store: &Store, script: &Rehearsal, hosts: &[String]) -> Result<Vec<WatchedSeries>, RehearsalError> {
+    let (mut series, mut is_full): (Vec<WatchedSeries>, bool) = (Vec::new(), false);
     let mut seen = HashSet::new();
     let mut add = |found: Found, key: SeriesKey<'_>| {
         let Some(part) = script.involvement(key).filter(|_| !is_full && seen.insert(found.id)) else { return };
         is_full = series.len() == SERIES_MAX;
         let [endpoint, metric, tags] = [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string);
-        series.push(Series { endpoint, metric, tags, found, part });
+        series.push(WatchedSeries { endpoint, metric, tags, found, part });
     };
     for_each_awake(store, &mut |id, key, counter_type, step| add(Found { id, counter_type, step }, key));
     if (1..=HOSTS_ONE_BY_ONE_MAX).contains(&hosts.len()) {
@@ -200,7 +206,7 @@ fn too_many_series() -> RehearsalError {
     RehearsalError::Refused(format!("more than {SERIES_MAX} series match: name fewer hosts, or more tags"))
 }
 
-fn check_points(series: &[Series], script: &Rehearsal, order: &Order) -> Result<(), RehearsalError> {
+fn check_points(series: &[WatchedSeries], script: &Rehearsal, order: &Order) -> Result<(), RehearsalError> {
     let points: i64 = series.iter().map(|one| one.points(script, order)).sum();
     if points > POINTS_MAX {
         return Err(RehearsalError::Refused(format!(
@@ -259,21 +265,21 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Plays all groups of series that may meet in one alarm; false if the rule is noise and some were left out.
-    fn play_all(&self, groups: &[&[Series]]) -> Result<(Tally, bool), RehearsalError> {
+    fn play_all(&self, groups: &[&[WatchedSeries]]) -> Result<(EventTally, bool), RehearsalError> {
         let worked = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| self.work(groups))).collect();
             let join = |worker: ScopedJoinHandle<'_, _>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
-            workers.into_iter().map(join).collect::<Result<Vec<(Tally, bool)>, RehearsalError>>()
+            workers.into_iter().map(join).collect::<Result<Vec<(EventTally, bool)>, RehearsalError>>()
         })?;
         let whole = worked.iter().all(|(_, whole)| *whole);
-        Ok((worked.into_iter().map(|(tally, _)| tally).fold(Tally::default(), Tally::with), whole))
+        Ok((worked.into_iter().map(|(tally, _)| tally).fold(EventTally::default(), EventTally::with), whole))
     }
 
     /// One thread: takes groups until there are none.
-    fn work(&self, groups: &[&[Series]]) -> Result<(Tally, bool), RehearsalError> {
-        // Whoever serves points and people goes first. It is as well if that is not allowed.
+    fn work(&self, groups: &[&[WatchedSeries]]) -> Result<(EventTally, bool), RehearsalError> {
+        // Threads that serve points and people go first. A system that refuses this rehearses all the same.
         let _ = rustix::process::setpriority_process(None, NICE);
-        let (mut histories, mut tally) = (self.store.histories(), Tally::default());
+        let (mut histories, mut tally) = (self.store.histories(), EventTally::default());
         let mut points: Vec<Vec<Point>> = Vec::new();
         loop {
             let first = self.next.fetch_add(GROUPS_TAKEN, Ordering::Relaxed);
@@ -291,7 +297,12 @@ impl Run<'_> {
         }
     }
 
-    fn read(&self, histories: &mut Histories<'_>, one: &Series, points: &mut Vec<Point>) -> Result<(), RehearsalError> {
+    fn read(
+        &self,
+        histories: &mut Histories<'_>,
+        one: &WatchedSeries,
+        points: &mut Vec<Point>,
+    ) -> Result<(), RehearsalError> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(RehearsalError::Stopped);
         }
@@ -304,9 +315,9 @@ impl Run<'_> {
 
     fn play(
         &self,
-        group: &[Series],
+        group: &[WatchedSeries],
         points: &[Vec<Point>],
-        tally: &mut Tally,
+        tally: &mut EventTally,
     ) -> Result<ControlFlow<()>, RehearsalError> {
         let histories: Vec<History<'_>> = group.iter().zip(points).map(|(one, points)| history(one, points)).collect();
         let played = self.script.play(&histories, self.plan, &mut |event| {
@@ -325,35 +336,40 @@ impl Run<'_> {
     }
 }
 
-/// What is played together, in the order of the files: series by themselves, or those of an endpoint, unless none of them
-/// carries an alarm.
-fn groups<'s>(series: &'s mut [Series], script: &Rehearsal) -> Vec<&'s [Series]> {
+/// Series that are played together, in the order of the files: each by itself, or, for a rule that joins series, all of
+/// an endpoint; an endpoint without a series that carries an alarm is left out.
+fn groups<'s>(series: &'s mut [WatchedSeries], script: &Rehearsal) -> Vec<&'s [WatchedSeries]> {
     if !script.is_joined() {
         series.sort_unstable_by_key(|one| one.found.id);
         return series.chunks(1).collect();
     }
     series.sort_unstable_by(|a, b| (&a.endpoint, a.found.id).cmp(&(&b.endpoint, b.found.id)));
-    let mut groups: Vec<&[Series]> = series.chunk_by(|a, b| a.endpoint == b.endpoint).collect();
+    let mut groups: Vec<&[WatchedSeries]> = series.chunk_by(|a, b| a.endpoint == b.endpoint).collect();
     groups.retain(|group| group.iter().any(|one| one.part == Involvement::Carries));
     groups.sort_unstable_by_key(|group| group[0].found.id);
     groups
 }
 
-fn history<'a>(one: &'a Series, points: &'a [Point]) -> History<'a> {
+fn history<'a>(one: &'a WatchedSeries, points: &'a [Point]) -> History<'a> {
     History { key: one.key(), counter_type: one.found.counter_type, step: one.found.step, points }
 }
 
-/// What whoever reads the answer should know about it.
-fn notes(answer: &Answer, script: &Rehearsal, series: &[Series], options: judge::Options) -> Vec<String> {
+/// Remarks that help to read the report.
+fn notes(
+    report: &RehearsalReport,
+    script: &Rehearsal,
+    series: &[WatchedSeries],
+    options: judge::Options,
+) -> Vec<String> {
     let mut notes = Vec::new();
     if series.is_empty() {
         notes.push("no series matches: see hosts, metric and tags".to_string());
     }
-    if let Some(from) = answer.points_from {
+    if let Some(from) = report.points_from {
         let from = crate::clock::local_text(from);
         notes.push(format!("before {from} only roll-ups are left, which are not judged"));
     }
-    if !answer.complete {
+    if !report.complete {
         notes.push(format!("stopped after {EVENTS_MAX} events: the counts are those of a part of the series"));
     }
     // The limit is in points of 60 s.

@@ -1,8 +1,8 @@
-//! Rules to rehearse: rows that are not saved, as the judge would get them if they were.
+//! Unsaved rules: rows as the judge would get them if they were saved, to be rehearsed.
 //!
-//! How: the row is put in among those of a snapshot, from which rules are computed as from saved rows: so inheritance,
-//! replaced ancestors and the template that an event names are right. Hours and maintenance are left out: a rehearsal
-//! has its own hours, and a host that is in maintenance now was not always.
+//! How: the row is put among the rows of a snapshot, and the rules in effect are computed from the snapshot as always:
+//! so inheritance, replaced ancestors and the template that an event names are right. Hours and maintenance are left
+//! out: a rehearsal has its own hours, and a host that is in maintenance now was not always.
 
 use super::super::resolve::{read_expression, read_strategy};
 use super::super::snapshot::Snapshot;
@@ -26,7 +26,7 @@ impl Snapshot {
         strategies.push(Strategy { run_begin: String::new(), run_end: String::new(), ..row.clone() });
         self.set_strategies(strategies);
         let (mut rules, _) = self.rules(now, 0);
-        // A host's lists differ in what is beside the row; what is left of them is shared again.
+        // The lists of hosts differ in the strategies beside the row; lists with the row alone are shared again.
         let mut left: HashMap<i64, model::rule::HostStrategies> = HashMap::new();
         rules.hosts.retain(|_, list| {
             let Some(strategy) = list.iter().find(|strategy| strategy.id == row.id) else { return false };
@@ -37,12 +37,12 @@ impl Snapshot {
     }
 }
 
-/// The strategy of a row without a template, for hosts that are named.
+/// The strategy of a row under no template, for hosts that are named.
 pub fn strategy_of(row: &Strategy) -> Result<EventRule, String> {
     read_strategy(row).map(|strategy| EventRule::Strategy(Arc::new(strategy)))
 }
 
-/// The rules that an expression's row makes.
+/// The rules that follow from the row of an expression.
 pub fn expression_of(row: &expression::Expression) -> Result<Rules, String> {
     Ok(Rules { expressions: vec![read_expression(row)?], ..Rules::default() })
 }

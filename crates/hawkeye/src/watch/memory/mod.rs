@@ -1,11 +1,12 @@
-//! Memory: who holds what, beside what the allocator and the system say; `/memory` on admin, and gauges on `/metrics`.
+//! Memory: its owners, beside the figures of the allocator and the system; `/memory` on admin, and gauges on
+//! `/metrics`.
 //!
-//! Why: a server that promises a budget must be able to say where its memory is, in one look and without a profile. What
-//! nobody accounts for is a line of its own, so that the account cannot be nice and wrong.
-//! How: each part registers its owners in the ledger of [`Metrics`] when it is made; here they are asked, and put beside the
-//! figures of `memory/process.rs`. `memory/page.rs` draws it. docs/memory.md explains each line.
-//! Invariants: names of fields and owners are kept, for scripts read them; asking costs a millisecond and holds no lock for
-//! longer than a shard's; nothing is remembered between two looks.
+//! Why: a server that promises a budget must be able to say where its memory is, in one look and without a profile.
+//! Memory without an owner is a line of its own, so that the account cannot be nice and wrong.
+//! How: each part registers its owners in the ledger of [`Metrics`] when it is made; here the owners are asked, and put
+//! beside the figures of `memory/process.rs`. `memory/page.rs` draws the page. docs/memory.md explains each line.
+//! Invariants: names of fields and owners are kept, for scripts read them; asking costs a millisecond and holds no lock
+//! for longer than a shard's; nothing is remembered between two looks.
 
 mod page;
 mod process;
@@ -20,33 +21,35 @@ use std::sync::Arc;
 use stdx::Ledger;
 use stdx::ledger::{Line, Report};
 
-/// What the memory is for.
+/// The content of the store, by which bytes are divided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     pub series: u64,
-    /// In memory.
+    /// Points in memory.
     pub points: u64,
 }
 
-/// More of the page, from other parts: anything that serializes, shown as it is.
+/// A section of the page from a part above this layer: JSON, drawn as it is. A closure, since this layer knows no
+/// engine.
 pub type Section = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
-/// What `/memory` is made from.
+/// The sources of `/memory`.
 #[derive(Clone)]
 pub struct Memory {
     pub metrics: Arc<Metrics>,
+    /// The size of the store. A closure, since this layer knows no engine.
     pub size: Arc<dyn Fn() -> Size + Send + Sync>,
     /// `memory_budget`.
     pub budget_bytes: u64,
-    /// What the budget does about it: its level, and what was refused.
+    /// The state of the budget: its level, and what was refused.
     pub budget: Option<Section>,
     /// Who grows: endpoints, metrics, tag keys.
     pub growth: Option<Section>,
 }
 
-/// One look. The names of its fields are those of the JSON.
+/// The memory of the process at one moment, under the names of the JSON.
 #[derive(Debug, Serialize)]
-pub struct Look {
+pub struct MemoryView {
     pub resident_bytes: u64,
     pub budget_bytes: u64,
     pub series: u64,
@@ -54,18 +57,19 @@ pub struct Look {
     pub owners: Vec<Owner>,
     /// The sum of the owners.
     pub owned_bytes: u64,
-    /// Allocated, not free in a thread's cache, and nobody's.
+    /// Allocated bytes without an owner, thread caches excepted.
     pub unaccounted_bytes: u64,
-    /// What is taken elsewhere than from the program's allocator.
+    /// Owners of memory that does not come from the program's allocator.
     pub elsewhere: Vec<Owner>,
     pub allocator: Allocator,
-    /// Of the allocator: free inside pages in use; and whole pages that were not given back yet.
+    /// Bytes that are free inside pages in use.
     pub slack_bytes: u64,
+    /// Whole pages that the allocator has not given back yet.
     pub dirty_bytes: u64,
     pub process: Process,
-    /// Anonymous pages that are known not to be the allocator's.
+    /// Anonymous pages that are not the allocator's.
     pub outside_allocator_bytes: u64,
-    /// Resident, and in none of the above: stacks of threads, less what the allocator counts as resident and never touched.
+    /// The rest of resident memory: stacks of threads, less pages that the allocator counts and nobody touched.
     pub other_bytes: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<serde_json::Value>,
@@ -78,26 +82,27 @@ pub struct Owner {
     pub owner: &'static str,
     pub bytes: u64,
     pub bound_bytes: Option<u64>,
-    /// Things that the bytes hold, where that is what one divides by.
+    /// The number of things that the bytes hold, where bytes per thing say something.
     pub count: Option<u64>,
     pub bytes_per_series: Option<f64>,
 }
 
-/// Names what was there before any part of the server in the ledger: the runtime, the log, the configuration. Call it first.
+/// Names the memory of runtime, log and configuration in the ledger. Call this before any part of the server is made.
 pub fn register_start(ledger: &Ledger) {
     let allocator = Allocator::now();
     let bytes = allocator.allocated_bytes.saturating_sub(allocator.thread_cache_bytes);
     ledger.source(move |report| report.line("start", bytes, None, None));
 }
 
-/// Gives back the pages of code that nobody uses just now, so that what only the start needed does not stay resident.
+/// Gives back the pages of code that nobody uses just now, so that code which only the start needed does not stay
+/// resident.
 pub fn forget_unused_code() {
     if let Err(error) = crate::watch::code_pages::forget_code_pages() {
-        tracing::debug!(%error, "pages of code stay resident");
+        tracing::debug!(%error, "cannot give back pages of code; they stay resident");
     }
 }
 
-/// Runs `make`, and names what it takes and leaves behind in the ledger: for what a library holds and does not tell.
+/// Runs `make`, and names the bytes that it leaves behind in the ledger: for libraries that do not say what they hold.
 pub fn register_made<R>(ledger: &Ledger, owner: &'static str, make: impl FnOnce() -> R) -> R {
     let (made, bytes) = measured(make);
     ledger.source(move |report| report.line(owner, bytes, None, None));
@@ -109,33 +114,33 @@ impl Memory {
         Memory { metrics, size: Arc::new(size), budget_bytes, budget: None, growth: None }
     }
 
-    /// `/memory`.
+    /// The route `/memory`.
     pub fn router(self) -> Router {
         page::router(self)
     }
 
-    /// The same on `/metrics`.
+    /// Shows the figures as gauges on `/metrics`.
     pub fn show(&self) {
         // Not an `Arc`: the metrics hold this closure.
         let metrics = Arc::downgrade(&self.metrics);
         let budget_bytes = self.budget_bytes;
         self.metrics.source(move |figures| {
             let Some(metrics) = metrics.upgrade() else { return };
-            show(&Look::of(&metrics.ledger().report(), Size::default(), budget_bytes), figures);
+            show(&MemoryView::of(&metrics.ledger().report(), Size::default(), budget_bytes), figures);
         });
     }
 
-    pub fn look(&self) -> Look {
-        Look {
+    pub fn look(&self) -> MemoryView {
+        MemoryView {
             budget: self.budget.as_ref().map(|section| section()),
             growth: self.growth.as_ref().map(|section| section()),
-            ..Look::of(&self.metrics.ledger().report(), (self.size)(), self.budget_bytes)
+            ..MemoryView::of(&self.metrics.ledger().report(), (self.size)(), self.budget_bytes)
         }
     }
 }
 
-impl Look {
-    fn of(report: &Report, size: Size, budget_bytes: u64) -> Look {
+impl MemoryView {
+    fn of(report: &Report, size: Size, budget_bytes: u64) -> MemoryView {
         let (allocator, process) = (Allocator::now(), Process::now());
         let owner = |line: &Line| Owner {
             owner: line.owner,
@@ -152,7 +157,7 @@ impl Look {
         let of_allocator = report.bytes() + unaccounted_bytes + allocator.thread_cache_bytes + allocator.slack_bytes();
         let records_and_free = allocator.metadata_bytes + allocator.dirty_bytes();
         let known = of_allocator + records_and_free + outside + process.file_bytes + process.shared_bytes;
-        Look {
+        MemoryView {
             resident_bytes: process.resident_bytes,
             budget_bytes,
             series: size.series,
@@ -177,7 +182,7 @@ fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-fn show(look: &Look, figures: &mut Figures<'_>) {
+fn show(look: &MemoryView, figures: &mut Figures<'_>) {
     let owners = || look.owners.iter().chain(&look.elsewhere);
     let held = owners().map(|owner| (owner.owner, owner.bytes));
     figures.gauges("memory_bytes", "Memory by who holds it", "owner", held);

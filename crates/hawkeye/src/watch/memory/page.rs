@@ -1,10 +1,12 @@
 //! Page: `/memory` for people, in English or Chinese, and as JSON for scripts.
 //!
-//! How: one table of text made here, without a template engine or a script: it must open when nothing else works. Sections
-//! of other parts come as JSON and are drawn as what they are: a list of objects is a table, an object a list of fields.
-//! Invariants: every text that is not ours is escaped; JSON is answered to `?format=json` or to who accepts it before HTML.
+//! How: one table of text made here, without a template engine or a script: it must open when nothing else works.
+//! Sections of other parts come as JSON and are drawn by their shape: a list of objects is a table, an object a list of
+//! fields.
+//! Invariants: every text from elsewhere is escaped; JSON is answered to `?format=json` and to clients that accept JSON
+//! before HTML.
 
-use super::{Look, Memory, Owner};
+use super::{Memory, MemoryView, Owner};
 use axum::extract::Query;
 use axum::http::{HeaderMap, header};
 use axum::response::{Html, IntoResponse, Response};
@@ -15,7 +17,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 #[derive(Deserialize)]
-struct Asked {
+struct PageQuery {
     format: Option<String>,
     lang: Option<String>,
 }
@@ -27,8 +29,8 @@ enum Language {
 }
 
 pub fn router(memory: Memory) -> Router {
-    let answer = move |Query(asked): Query<Asked>, headers: HeaderMap| async move {
-        // It reads /proc and asks owners that have locks.
+    let answer = move |Query(asked): Query<PageQuery>, headers: HeaderMap| async move {
+        // A look reads /proc and asks owners that have locks.
         let look = tokio::task::spawn_blocking(move || memory.look()).await;
         match look {
             Ok(look) => render(&look, &asked, &headers),
@@ -38,7 +40,7 @@ pub fn router(memory: Memory) -> Router {
     Router::new().route("/memory", get(answer))
 }
 
-fn render(look: &Look, asked: &Asked, headers: &HeaderMap) -> Response {
+fn render(look: &MemoryView, asked: &PageQuery, headers: &HeaderMap) -> Response {
     if wants_json(asked.format.as_deref(), text_of(headers, header::ACCEPT)) {
         return Json(look).into_response();
     }
@@ -49,7 +51,7 @@ fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
-/// Who accepts JSON and names no HTML before it; a browser names HTML first, curl neither.
+/// True for a client that accepts JSON and names no HTML before; a browser names HTML first, curl neither.
 fn wants_json(format: Option<&str>, accept: &str) -> bool {
     let first = |wanted: &str| accept.find(wanted).unwrap_or(usize::MAX);
     format.map_or(first("application/json") < first("text/html"), |format| format == "json")
@@ -64,7 +66,7 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;mar
     table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{text-align:left;padding:.15rem 1.2rem .15rem 0;vertical-align:top}\
     td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}tr.sum{border-top:1px solid;font-weight:600}";
 
-fn html(look: &Look, language: Language) -> String {
+fn html(look: &MemoryView, language: Language) -> String {
     let t = |text: &'static str| translate(text, language);
     let code = if language == Language::Chinese { "zh" } else { "en" };
     let mut out = String::with_capacity(16 << 10);
@@ -98,12 +100,12 @@ fn html(look: &Look, language: Language) -> String {
     out
 }
 
-fn owners(out: &mut String, look: &Look, language: Language) {
+fn owners(out: &mut String, look: &MemoryView, language: Language) {
     let t = |text: &'static str| translate(text, language);
     let _ = write!(
         out,
         "<h2>{}</h2><table><tr><th>{}<th class=n>{}<th class=n>{}<th class=n>{}<th class=n>{}<th class=n>{}",
-        t("Who holds it"),
+        t("Who holds memory"),
         t("owner"),
         t("bytes"),
         t("of all"),
@@ -154,8 +156,8 @@ fn row(out: &mut String, owner: &Owner, of: u64, name: &str) {
     );
 }
 
-/// From what is allocated to what is resident, each line a part of the last.
-fn process(out: &mut String, look: &Look, language: Language) {
+/// The parts of resident memory, a line each.
+fn process(out: &mut String, look: &MemoryView, language: Language) {
     let t = |text: &'static str| translate(text, language);
     let (allocator, process) = (&look.allocator, &look.process);
     let lines = [
@@ -189,7 +191,7 @@ fn process(out: &mut String, look: &Look, language: Language) {
     );
 }
 
-/// A list of objects as a table, with the first one's fields as its head; anything else as it is.
+/// Draws a list of objects as a table, with the fields of the first object as its head; anything else by its shape.
 fn value(out: &mut String, value: &Value, language: Language) {
     let head = |name: &str| escaped(translate(&name.replace('_', " "), language));
     match value {
@@ -255,7 +257,7 @@ fn translate(text: &str, language: Language) -> &str {
     found.filter(|_| language == Language::Chinese).map_or(text, |(_, chinese)| chinese)
 }
 
-/// A name that is not here, of a part that came later, stays English.
+/// The page's texts in Chinese; a name without a translation stays English.
 const CHINESE: &[(&str, &str)] = &[
     ("Memory", "内存"),
     ("Resident", "常驻内存"),
@@ -263,7 +265,7 @@ const CHINESE: &[(&str, &str)] = &[
     ("series", "序列"),
     ("points in memory", "内存中的点"),
     ("profiles", "性能剖析"),
-    ("Who holds it", "内存归属"),
+    ("Who holds memory", "内存归属"),
     ("owner", "归属"),
     ("bytes", "字节"),
     ("of all", "占比"),

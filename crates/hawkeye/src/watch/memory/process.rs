@@ -1,9 +1,9 @@
-//! Process: what the allocator and the system say of the memory of this process.
+//! Process: the figures of the allocator and the system about the memory of this process.
 //!
-//! How the figures fit: what owners hold, what nobody accounts for and what threads keep for their next allocation is
-//! `allocated`; with what is left over in pages, `active`; with the allocator's own records and the pages that it has not
-//! given back yet, `resident`. The system counts pages: anonymous ones (the allocator's, stacks, the C library's heap, data of
-//! the program that was written to), of files (code, which can be dropped and read again) and shared ones.
+//! How the figures fit: memory of owners, memory without an owner and the caches of threads make `allocated`; with the
+//! free room inside pages, `active`; with the allocator's own records and the pages not given back yet, `resident`. The
+//! system counts pages: anonymous ones (the allocator's, stacks, the C library's heap, data of the program that was
+//! written to), of files (code, which can be dropped and read again) and shared ones.
 //! Invariants: a figure that a system does not have is 0, and never an error; reading all takes a millisecond, mostly
 //! the kernel's for walking over the pages.
 
@@ -14,17 +14,17 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Allocator {
     pub allocated_bytes: u64,
-    /// Of the allocated: free, kept by a thread for its next allocations.
+    /// Allocated bytes that are free, kept by threads for their next allocations.
     pub thread_cache_bytes: u64,
     pub active_bytes: u64,
-    /// Its own records, the samples for heap profiles included.
+    /// The allocator's own records, the samples for heap profiles included.
     pub metadata_bytes: u64,
     pub resident_bytes: u64,
-    /// Address space that it keeps without memory behind it.
+    /// Address space that the allocator keeps without memory behind it.
     pub retained_bytes: u64,
 }
 
-/// What the system says, in bytes.
+/// The system's figures, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Process {
     pub resident_bytes: u64,
@@ -34,11 +34,11 @@ pub struct Process {
     pub file_bytes: u64,
     pub shared_bytes: u64,
     pub swapped_bytes: u64,
-    /// Of the anonymous pages: data of the program and its libraries that was written to.
+    /// Anonymous pages that are data of the program and its libraries, written to.
     pub written_data_bytes: u64,
-    /// Of the anonymous pages: the C library's heap, and the first thread's stack. Stacks of other threads have no name.
+    /// Anonymous pages of the C library's heap and of the first thread's stack. Stacks of other threads have no name.
     pub heap_and_stack_bytes: u64,
-    /// What libraries in C hold, and what their allocator has of the system.
+    /// Bytes that libraries in C hold; the next field is what their allocator has taken from the system.
     pub c_heap_in_use_bytes: u64,
     pub c_heap_bytes: u64,
     pub threads: u64,
@@ -47,7 +47,7 @@ pub struct Process {
 impl Allocator {
     pub fn now() -> Allocator {
         use tikv_jemalloc_ctl::{epoch, stats};
-        // The figures are those of the last advance.
+        // jemalloc renews its figures when asked to advance.
         let _ = epoch::advance();
         let or_none = |read: Result<usize, _>| read.map_or(0, |bytes: usize| bytes as u64);
         Allocator {
@@ -60,7 +60,7 @@ impl Allocator {
         }
     }
 
-    /// What is free inside pages that are in use.
+    /// Bytes that are free inside pages in use.
     pub fn slack_bytes(&self) -> u64 {
         self.active_bytes.saturating_sub(self.allocated_bytes)
     }
@@ -71,21 +71,21 @@ impl Allocator {
     }
 }
 
-/// Of all arenas, which the number 4096 stands for (`MALLCTL_ARENAS_ALL`).
+/// The thread caches of all arenas, which the number 4096 stands for (`MALLCTL_ARENAS_ALL`).
 fn thread_cache_bytes() -> u64 {
     // SAFETY: the name ends in a zero, and what it names is a `size_t`.
     unsafe { tikv_jemalloc_ctl::raw::read::<usize>(b"stats.arenas.4096.tcache_bytes\0") }
         .map_or(0, |bytes| bytes as u64)
 }
 
-/// Bytes that `make` takes on this thread and leaves behind: for what a library holds and does not tell.
+/// Runs `make`, and counts the bytes that it takes on this thread and leaves behind.
 pub fn measured<R>(make: impl FnOnce() -> R) -> (R, u64) {
     use tikv_jemalloc_ctl::thread::{allocatedp, deallocatedp};
     let (Ok(allocated), Ok(freed)) = (allocatedp::read(), deallocatedp::read()) else { return (make(), 0) };
     let held = || allocated.get().wrapping_sub(freed.get());
     let before = held();
     let made = make();
-    // What others had allocated may be freed meanwhile.
+    // `make` may also free memory that was there before.
     (made, (held().wrapping_sub(before) as i64).max(0) as u64)
 }
 
@@ -99,7 +99,7 @@ impl Process {
         Process { written_data_bytes, heap_and_stack_bytes, c_heap_in_use_bytes, c_heap_bytes, ..parse(&status) }
     }
 
-    /// Anonymous pages that are known not to be the allocator's.
+    /// Anonymous pages that are not the allocator's.
     pub fn outside_allocator_bytes(&self) -> u64 {
         self.written_data_bytes + self.heap_and_stack_bytes
     }
@@ -126,7 +126,7 @@ fn anonymous_by_name(smaps: &str) -> (u64, u64) {
     (of_files, of_c)
 }
 
-/// What `/proc/<pid>/status` says.
+/// Reads the text of `/proc/<pid>/status`.
 fn parse(status: &str) -> Process {
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -1,16 +1,18 @@
-//! Heap profile: what jemalloc has sampled, read from its own text.
+//! Heap profile: jemalloc's samples, read from the text that it dumps.
 //!
-//! How: `prof.dump` writes to a file in memory (it takes a path). Behind each stack, `@ <addresses>`, stands a line
-//! `t*: <objects in use>: <bytes in use> [<objects ever>: <bytes ever>]`, then the same per thread, which is not read.
-//! A sample stands for more than itself: an allocation of `size` bytes is sampled with probability 1 - exp(-size / rate).
+//! How: `prof.dump` takes a path, so it gets that of a file in memory. Behind each stack, `@ <addresses>`, stands a
+//! line `t*: <objects in use>: <bytes in use> [<objects ever>: <bytes ever>]`, then the same per thread, which is not
+//! read.
+//! A sample stands for more than itself: an allocation of `size` bytes is sampled with probability 1 - exp(-size /
+//! rate).
 
-use super::profile::{Kind, Profile, Sample};
+use super::profile::{Profile, ProfileSample, SampleKind};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-/// As Go names and orders them.
-const KINDS: [Kind; 4] =
+/// The figures of a heap profile, as Go names and orders them.
+const KINDS: [SampleKind; 4] =
     [("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")];
 pub const ALLOC_SPACE: usize = 1;
 pub const INUSE_SPACE: usize = 3;
@@ -23,7 +25,7 @@ fn dump() -> Result<std::fs::File> {
     use std::os::fd::AsRawFd;
     // SAFETY: `opt.prof` is a bool that may be read at any time.
     if !unsafe { tikv_jemalloc_ctl::raw::read::<bool>(b"opt.prof\0") }.unwrap_or(false) {
-        bail!("the allocator does not sample (prof:false in its settings)");
+        bail!("the allocator does not sample: its settings say prof:false; build with those of .cargo/config.toml");
     }
     let file = rustix::fs::memfd_create("heap", rustix::fs::MemfdFlags::CLOEXEC)?;
     let path = std::ffi::CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
@@ -49,7 +51,7 @@ fn parse(dump: impl BufRead, shown: usize) -> Result<Profile> {
                 let Some(addresses) = stack.take() else { continue };
                 let ever = scaled(number(objects_ever), number(bytes_ever), rate);
                 let in_use = scaled(number(objects), number(bytes), rate);
-                samples.push(Sample { addresses, figures: [ever, in_use].concat() });
+                samples.push(ProfileSample { addresses, figures: [ever, in_use].concat() });
             }
             _ => {}
         }
@@ -62,7 +64,7 @@ fn addresses_of(words: &[&str]) -> Option<Vec<usize>> {
     words.iter().map(address).collect::<Option<Vec<usize>>>().filter(|addresses| !addresses.contains(&0))
 }
 
-/// Objects and bytes that the sampled ones stand for.
+/// The number of objects and bytes that sampled ones stand for.
 fn scaled(objects: f64, bytes: f64, rate: f64) -> [i64; 2] {
     if objects == 0.0 || bytes == 0.0 {
         return [0, 0];

@@ -1,13 +1,14 @@
 //! Profiles on `admin`: `/debug/pprof/*` as `go tool pprof` reads them, and as flame graphs for a browser.
 //!
-//! Why: the hunt that began this project was `go tool pprof http://127.0.0.1:6071/debug/pprof/heap`, `top -20`, `web`; whoever
-//! knows it finds everything where it was.
-//! How: jemalloc samples one allocation in 512 KiB with its stack (settings in .cargo/config.toml) and writes them down when
-//! asked (`pprof/heap.rs`); `crate::watch::cpu_samples` samples the processor. Both become a [`Profile`] with functions and lines,
-//! resolved from the binary's own debug information (`pprof/symbols.rs`), so that the reader needs nothing but the profile.
+//! Why: the hunt that began this project was `go tool pprof http://127.0.0.1:6071/debug/pprof/heap`, `top -20`, `web`;
+//! whoever knows these commands finds everything where it was.
+//! How: jemalloc samples one allocation in 512 KiB with its stack (settings in .cargo/config.toml) and dumps the
+//! samples when asked (`pprof/heap.rs`); `crate::watch::cpu_samples` samples the processor. Both become a [`Profile`]
+//! with functions and lines, resolved from the binary's own debug information (`pprof/symbols.rs`), so that the reader
+//! needs nothing but the profile.
 //! Invariants: one profile at a time, the next is told to wait; nothing is held afterwards.
-//! Memory: jemalloc's records of sampled stacks, one or two MB. Resolving reads the binary's debug information: a hundred MB for
-//! as long as the request lasts, in a process of its own.
+//! Memory: jemalloc's records of sampled stacks, one or two MB. Resolving reads the binary's debug information: a
+//! hundred MB for as long as the request lasts, in a process of its own.
 
 mod heap;
 mod profile;
@@ -24,7 +25,7 @@ use axum::extract::Query;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use profile::{Profile, Sample};
+use profile::{Profile, ProfileSample};
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use stdx::ledger::Account;
 
 /// Go's default for `profile`.
 pub const SECONDS_DEFAULT: u64 = 30;
-/// The buffer of samples holds some minutes of a busy machine.
+/// The longest sampling: the buffer of samples holds some minutes of a busy machine.
 pub const SECONDS_MAX: u64 = 300;
 
 /// One profile at a time: resolving takes memory, and jemalloc writes one dump at a time anyway.
@@ -42,7 +43,7 @@ static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(())
 const SYMBOLS_MAX: usize = 100_000;
 
 #[derive(Deserialize)]
-struct Asked {
+struct ProfileQuery {
     seconds: Option<u64>,
     format: Option<String>,
 }
@@ -65,14 +66,20 @@ pub fn router(samples: Account, resolver: Resolver) -> Router {
 
 const INDEX: &str = include_str!("../../../../../web/pprof.html");
 
-async fn heap(name: &'static str, shown: usize, title: &'static str, asked: Asked, resolver: Resolver) -> Response {
+async fn heap(
+    name: &'static str,
+    shown: usize,
+    title: &'static str,
+    asked: ProfileQuery,
+    resolver: Resolver,
+) -> Response {
     let Ok(_one) = ONE_AT_A_TIME.try_lock() else { return busy() };
     let taken = move || render(&heap::profile(shown)?, asked.format.as_deref(), title, resolver);
     let taken = tokio::task::spawn_blocking(taken);
     answer(taken.await, name)
 }
 
-async fn cpu(asked: Asked, account: Account, resolver: Resolver) -> Response {
+async fn cpu(asked: ProfileQuery, account: Account, resolver: Resolver) -> Response {
     let seconds = asked.seconds.unwrap_or(SECONDS_DEFAULT);
     if !(1..=SECONDS_MAX).contains(&seconds) {
         let text = format!("seconds is {seconds}; want 1 to {SECONDS_MAX}\n");
@@ -103,7 +110,7 @@ fn busy() -> Response {
 
 const SVG: &str = "image/svg+xml";
 
-/// Content type and body.
+/// Content type and body of an answer.
 type Rendered = (&'static str, Vec<u8>);
 
 fn render(profile: &Profile, format: Option<&str>, title: &str, resolver: Resolver) -> anyhow::Result<Rendered> {
@@ -129,7 +136,7 @@ fn answer(taken: Result<anyhow::Result<Rendered>, tokio::task::JoinError>, name:
 
 fn cpu_profile(samples: &Samples, duration: Duration) -> Profile {
     let period = PERIOD.as_nanos() as i64;
-    let sample = |stack: &[usize]| Sample { addresses: stack.to_vec(), figures: vec![1, period] };
+    let sample = |stack: &[usize]| ProfileSample { addresses: stack.to_vec(), figures: vec![1, period] };
     let samples = samples.stacks().map(sample).collect();
     let period = (("cpu", "nanoseconds"), period);
     Profile { kinds: &[("samples", "count"), ("cpu", "nanoseconds")], shown: 1, period, duration, samples }
@@ -139,7 +146,7 @@ async fn command_line() -> String {
     std::env::args().collect::<Vec<_>>().join("\0")
 }
 
-/// Names of addresses, `0x1+0x2` in the body, as `pprof` asks when a profile has none.
+/// Names the addresses in the body, `0x1+0x2`, as `pprof` asks when a profile has no names.
 async fn symbols(body: Bytes, resolver: Resolver) -> Response {
     let text = String::from_utf8_lossy(&body).into_owned();
     if text.split('+').count() > SYMBOLS_MAX {

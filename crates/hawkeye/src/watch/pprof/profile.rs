@@ -2,8 +2,8 @@
 //!
 //! Why not the usual crate: it knows one figure per stack, where `go tool pprof` wants four of a heap, and leaves the
 //! allocator's own frames in, so that `top` names nothing but the allocator.
-//! How: each address is resolved once (`symbols.rs`), with the calls that were inlined there; the innermost frames that belong to the
-//! allocator are cut off; then the message is written field by field, which is a page of code.
+//! How: each address is resolved once (`symbols.rs`), with the calls that were inlined there; the innermost frames that
+//! belong to the allocator are cut off; then the message is written field by field, which is a page of code.
 //! Format: github.com/google/pprof, proto/profile.proto; gzipped. Numbers below are its field numbers.
 //! Memory: the stacks and their texts.
 
@@ -17,27 +17,27 @@ use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::protobuf::{field_bytes, field_number, field_packed};
 
-/// What a figure counts, and in which unit.
-pub type Kind = (&'static str, &'static str);
+/// The name of a figure and its unit.
+pub type SampleKind = (&'static str, &'static str);
 
 pub struct Profile {
-    pub kinds: &'static [Kind],
-    /// The kind that `top` shows when not asked for another: the index in `kinds`.
+    pub kinds: &'static [SampleKind],
+    /// The index in `kinds` of the figure that `top` shows when not asked for another.
     pub shown: usize,
-    /// One sample is taken for so much of what.
-    pub period: (Kind, i64),
+    /// The kind that is sampled, and how much of it one sample stands for.
+    pub period: (SampleKind, i64),
     pub duration: Duration,
-    pub samples: Vec<Sample>,
+    pub samples: Vec<ProfileSample>,
 }
 
-pub struct Sample {
-    /// The innermost first. All but the innermost are addresses to return to.
+pub struct ProfileSample {
+    /// Addresses of the stack, the innermost first. All but the innermost are addresses to return to.
     pub addresses: Vec<usize>,
-    /// One per kind.
+    /// A figure per kind.
     pub figures: Vec<i64>,
 }
 
-/// Where memory is taken for somebody else: jemalloc, and Rust's way to it.
+/// True for functions that take memory for their caller: jemalloc, and Rust's way to it.
 fn is_allocator(frame: &Frame) -> bool {
     const STARTS: [&str; 11] = [
         "prof_",
@@ -49,7 +49,7 @@ fn is_allocator(frame: &Frame) -> bool {
         "__rust_realloc",
         "__rustc::__rust_",
         "<tikv_jemallocator",
-        // As a `Box` and a `Vec` take theirs.
+        // The functions by which a `Box` and a `Vec` take memory.
         "box_new_uninit",
         "with_capacity_in",
     ];
@@ -58,7 +58,7 @@ fn is_allocator(frame: &Frame) -> bool {
     STARTS.iter().any(|start| frame.function.starts_with(start)) || FILES.iter().any(|file| frame.file.contains(file))
 }
 
-/// Collections and texts of the standard library and its like, which take memory for whoever uses them.
+/// True for collections and texts of the standard library and its like, which take memory for whoever uses them.
 fn is_collection(frame: &Frame) -> bool {
     const STARTS: [&str; 7] = ["alloc::", "<alloc::", "core::", "<core::", "std::", "<std::", "hashbrown::"];
     const FILES: [&str; 2] = ["/library/", "/hashbrown-"];
@@ -66,7 +66,8 @@ fn is_collection(frame: &Frame) -> bool {
 }
 
 impl Profile {
-    /// Whose function asked for memory is what one wants to know of it; of time, where it was spent.
+    /// True for figures about memory, where the function that asked is of interest; for time, the function that spent
+    /// it is.
     fn is_of_memory(&self) -> bool {
         self.period.0.1 == "bytes"
     }
@@ -75,7 +76,7 @@ impl Profile {
         resolver.resolve(self.samples.iter().flat_map(resolvable).collect::<BTreeSet<usize>>())
     }
 
-    /// Gzipped protobuf.
+    /// The profile as gzipped protobuf.
     pub fn to_pprof(&self, resolver: Resolver) -> Result<Vec<u8>> {
         let mut writer = Writer::new(self.resolved(resolver));
         for sample in &self.samples {
@@ -86,7 +87,7 @@ impl Profile {
         Ok(gzip.finish()?)
     }
 
-    /// An SVG that opens in a browser with nothing else; of the shown kind.
+    /// The shown figure as a flame graph: an SVG that a browser opens with nothing else.
     pub fn to_svg(&self, title: &str, resolver: Resolver) -> Result<Vec<u8>> {
         let resolved = self.resolved(resolver);
         let mut lines: HashMap<String, i64> = HashMap::new();
@@ -117,14 +118,15 @@ struct Place {
     skipped: usize,
 }
 
-/// The addresses of a sample as they are resolved: `backtrace` looks one byte before what it is given, where the call is that
-/// returns there.
-fn resolvable(sample: &Sample) -> impl Iterator<Item = usize> + '_ {
+/// The addresses of a sample as they are resolved: `backtrace` looks one byte before an address to return to, where the
+/// call is.
+fn resolvable(sample: &ProfileSample) -> impl Iterator<Item = usize> + '_ {
     sample.addresses.iter().enumerate().map(|(depth, address)| if depth == 0 { address + 1 } else { *address })
 }
 
-/// The addresses of a sample, from the first that is not the allocator's on, of memory also not a collection's; the innermost first.
-fn places_of(sample: &Sample, resolved: &Resolved, is_of_memory: bool) -> Vec<Place> {
+/// The addresses of a sample, the innermost first, without those of the allocator at the beginning, and for memory
+/// without those of collections.
+fn places_of(sample: &ProfileSample, resolved: &Resolved, is_of_memory: bool) -> Vec<Place> {
     let addresses: Vec<usize> = resolvable(sample).collect();
     let mut first = Place { address: 0, skipped: 0 };
     let mut start = 0;
@@ -149,7 +151,7 @@ fn places_of(sample: &Sample, resolved: &Resolved, is_of_memory: bool) -> Vec<Pl
     places
 }
 
-/// A stack of nothing else is left as it is.
+/// Drops the collections at the beginning of a stack; a stack of nothing else stays as it is.
 fn skip_collections(places: &mut Vec<Place>, resolved: &Resolved) {
     let user = places.iter().enumerate().find_map(|(depth, place)| {
         let frames = &resolved[&place.address][place.skipped..];
@@ -196,7 +198,7 @@ impl Writer {
         number
     }
 
-    fn sample(&mut self, sample: &Sample, is_of_memory: bool) {
+    fn sample(&mut self, sample: &ProfileSample, is_of_memory: bool) {
         let resolved = std::mem::take(&mut self.resolved);
         let places = places_of(sample, &resolved, is_of_memory);
         let locations: Vec<u64> = places.iter().map(|place| self.location(*place, &resolved)).collect();
@@ -243,7 +245,7 @@ impl Writer {
         number
     }
 
-    fn kind(&mut self, (kind, unit): Kind) -> Vec<u8> {
+    fn kind(&mut self, (kind, unit): SampleKind) -> Vec<u8> {
         let mut message = Vec::new();
         field_number(&mut message, 1, self.string(kind) as u64);
         field_number(&mut message, 2, self.string(unit) as u64);
@@ -286,7 +288,7 @@ mod tests {
             Frame { symbol: function.clone(), function, file, line: 1 }
         };
         let addresses: Vec<usize> = (0..stack.len()).map(|depth| 100 * (depth + 1)).collect();
-        let sample = Sample { addresses, figures: vec![1] };
+        let sample = ProfileSample { addresses, figures: vec![1] };
         let frames = stack.iter().map(|frames| frames.iter().map(frame).collect());
         let resolved: Resolved = resolvable(&sample).zip(frames).collect();
         let place = places_of(&sample, &resolved, is_of_memory)[0];

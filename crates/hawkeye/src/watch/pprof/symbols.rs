@@ -1,13 +1,13 @@
 //! Symbols: functions, files and lines of addresses, resolved in a process of its own.
 //!
-//! Why: reading the binary's debug information takes a hundred MB for a second or two. Who looks for the memory of a server
-//! that is short of it must not be what tips it over; and afterwards the server's peak would say nothing about the server.
-//! How: the same program is started again as `hawkeye symbols`; it reads places on its input and writes frames. An address
-//! means nothing in another process, so a place is a file and how far behind the file's start it is mapped: a line
-//! `<hex> <path>`. For each, in order, comes a line `= <frames>`, then a line of four texts with tabs between for each frame.
-//! Where no process can be started the addresses are resolved here, which the log tells.
-//! Invariants: the other process reads all before it writes, so neither waits for the other; it offers itself to the system
-//! first when memory runs out, and ends after [`CPU_S_MAX`] at the latest; what it says is bounded and checked.
+//! Why: reading the binary's debug information takes a hundred MB for a second or two. A look at the memory of a server
+//! that is short of memory must not be its end; and afterwards the server's peak would say nothing about the server.
+//! How: the same program is started again as `hawkeye symbols`; it reads places on its input and writes frames. An
+//! address means nothing in another process, so a place is a file and how far behind the file's start it is mapped: a
+//! line `<hex> <path>`. For each, in order, comes a line `= <frames>`, then a line of four texts with tabs between for
+//! each frame. Where no process can be started, the addresses are resolved in this one, and the log says so.
+//! Invariants: the other process reads all before it writes, so neither waits for the other; it offers itself to the
+//! system first when memory runs out, and ends after [`CPU_S_MAX`] at the latest; its answer is bounded and checked.
 //! Memory: the texts of the frames.
 
 use anyhow::{Context, Result, ensure};
@@ -20,9 +20,9 @@ use std::sync::Mutex;
 /// The subcommand that [`serve`] is behind.
 pub const SUBCOMMAND: &str = "symbols";
 
-/// A profile has some thousand addresses, resolved within two seconds.
+/// Processor seconds of one resolving; a profile has some thousand addresses, resolved within two seconds.
 const CPU_S_MAX: u64 = 60;
-/// Frames of ten thousand addresses are some 10 MB.
+/// Bytes of the longest answer; the frames of ten thousand addresses are some 10 MB.
 const ANSWER_MAX: u64 = 128 << 20;
 /// Functions inlined into each other at one address.
 const FRAMES_MAX: usize = 1000;
@@ -30,7 +30,8 @@ const FRAMES_MAX: usize = 1000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     pub function: String,
-    /// As the linker knows it. A reader that finds it equal to `function` would shorten that as a C++ name.
+    /// The name that the linker knows. A reader that finds it equal to `function` would shorten `function` as a C++
+    /// name.
     pub symbol: String,
     pub file: String,
     pub line: u32,
@@ -39,10 +40,10 @@ pub struct Frame {
 /// Frames by address, the innermost (inlined) first.
 pub type Resolved = HashMap<usize, Vec<Frame>>;
 
-/// Who resolves addresses.
+/// The program that resolves addresses.
 #[derive(Clone, Copy)]
 pub struct Resolver {
-    /// What is started for it, with [`SUBCOMMAND`]; without, they are resolved in this process.
+    /// The program to start with [`SUBCOMMAND`]; None resolves in this process.
     pub program: Option<&'static str>,
 }
 
@@ -54,7 +55,9 @@ impl Resolver {
         if let Some(program) = self.program {
             match resolve_elsewhere(program, &addresses) {
                 Ok(resolved) => return resolved,
-                Err(error) => tracing::warn!("addresses are resolved in the server itself: {error:#}"),
+                Err(error) => tracing::warn!(
+                    "the server reads debug information itself, which takes a hundred MB for a moment, since no other process could: {error:#}"
+                ),
             }
         }
         resolve_here(addresses)
@@ -86,7 +89,7 @@ fn resolve_elsewhere(program: &str, addresses: &BTreeSet<usize>) -> Result<Resol
     let maps = Maps::of_this_process()?;
     let (mut asked, mut questions) = (Vec::new(), String::new());
     for address in addresses {
-        // What is in no file (code that the system lends) has no name anyway.
+        // Code that is in no file (the system lends some) has no name anyway.
         if let Some((path, offset)) = maps.place_of(*address) {
             asked.push(*address);
             writeln!(questions, "{offset:x} {path}")?;
@@ -110,16 +113,16 @@ fn ask(program: &str, questions: &str) -> Result<String> {
         .spawn()
         .context("cannot start the process that reads debug information")?;
     let talked: Result<String> = (|| {
-        let mut input = child.stdin.take().context("its input")?;
+        let mut input = child.stdin.take().context("the process that reads debug information has no input")?;
         input.write_all(questions.as_bytes())?;
         drop(input);
         let mut answers = String::new();
-        let output = child.stdout.take().context("its output")?;
+        let output = child.stdout.take().context("the process that reads debug information has no output")?;
         output.take(ANSWER_MAX).read_to_string(&mut answers)?;
         Ok(answers)
     })();
     if talked.is_err() {
-        // It may wait for what nobody reads.
+        // The process may wait for somebody to read its output.
         let _ = child.kill();
     }
     let status = child.wait()?;
@@ -142,12 +145,12 @@ fn read_frames<'l>(lines: &mut impl Iterator<Item = &'l str>) -> Result<Vec<Fram
     Ok(frames)
 }
 
-/// The other side: reads places and writes their frames.
+/// The other process: reads places and writes their frames.
 pub fn serve() -> Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let limit = Rlimit { current: Some(CPU_S_MAX), maximum: Some(CPU_S_MAX) };
     setrlimit(Resource::Cpu, limit).context("cannot limit the processor time")?;
-    // Where the system does not let it, nothing is lost.
+    // A system that refuses this loses nothing.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let maps = Maps::of_this_process()?;
     let questions: Vec<String> = std::io::stdin().lock().lines().collect::<std::io::Result<_>>()?;
@@ -166,7 +169,7 @@ pub fn serve() -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Which file is mapped where.
+/// The files that are mapped, and where.
 struct Maps {
     /// Path, and the ranges of its mappings, ascending.
     files: Vec<(String, Vec<(usize, usize)>)>,

@@ -12,8 +12,8 @@ const LINE: &str = "POST /strategy/replay";
 /// Minutes from the beginning of the history to now.
 const MINUTES: i64 = 120;
 
-/// A site whose hosts a, b and c have a history of `cpu.idle` that is low in its minutes 10 to 14, 20 to 29, and never; and
-/// of `load` that is high from minute 12 on. The template is bound to a group with a and b.
+/// A site whose hosts a, b and c have a history of `cpu.idle` that is low in its minutes 10 to 14, 20 to 29, and never;
+/// and of `load` that is high from minute 12 on. The template is bound to a group with a and b.
 struct Past {
     site: Site,
     tpl_id: i64,

@@ -1,10 +1,10 @@
 //! `POST /api/v1/strategy/replay`: rehearses a strategy or an expression, saved or not, over stored history.
 //!
-//! Body: a strategy with the names of `POST /strategy`, or an expression with those of `POST /expression`; what is left out
-//! is taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that its template
-//! (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are Unix seconds or texts
-//! like `-7d` and `now`. The answer is [`crate::rules::rehearsal::answer::Answer`], as JSON, or as text for `?format=text` and who
-//! accepts text only.
+//! Body: a strategy with the names of `POST /strategy`, or an expression with the names of `POST /expression`; fields
+//! left out are taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that
+//! its template (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are
+//! Unix seconds or texts like `-7d` and `now`. The answer is a [`RehearsalReport`], as JSON, or as text for
+//! `?format=text` and for clients that accept text only.
 //! How: a rehearsal reads files and judges for seconds, so it runs on threads that may wait, [`AT_ONCE`] at a time;
 //! it ends when its client is gone.
 //! Invariants: nothing is saved; a rule that could not be saved gets the error that saving it would get.
@@ -16,8 +16,9 @@ use super::{Context, expression as expressions, strategy as strategies};
 use crate::clock;
 use crate::engine::Engine;
 use crate::portal::{expression, strategy};
+use crate::rules::rehearsal::report::RehearsalReport;
 use crate::rules::rehearsal::unsaved;
-use crate::rules::rehearsal::{Order, RehearsalError, Watched, answer, rehearse};
+use crate::rules::rehearsal::{Order, RehearsalError, RuleScope, rehearse};
 use crate::rules::snapshot::Snapshot;
 use anyhow::Context as _;
 use axum::Router;
@@ -31,9 +32,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
-/// It has two threads; others wait for their turn.
+/// Rehearsals at a time. A rehearsal has two threads; others wait for their turn.
 const AT_ONCE: usize = 1;
-/// As far as a rehearsal looks back where nothing else is said.
+/// Seconds that a rehearsal looks back when the request names no `from`.
 const SPAN_DEFAULT_S: i64 = 7 * 86_400;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
@@ -69,10 +70,10 @@ const EXPRESSION_FIELDS: [&str; 11] = [
 ];
 
 pub fn routes() -> Router<Context> {
-    Router::new().route("/strategy/replay", post(replay))
+    Router::new().route("/strategy/replay", post(rehearsal))
 }
 
-async fn replay(
+async fn rehearsal(
     State(context): State<Context>,
     _caller: Caller,
     query: RawQuery,
@@ -80,7 +81,7 @@ async fn replay(
     JsonBody(fields): JsonBody<Map<String, Value>>,
 ) -> Answer {
     let wants_text = wants_text(query.0.as_deref().unwrap_or_default(), &headers)?;
-    let answer = answer_to(&context, fields).await?;
+    let answer = report_on(&context, fields).await?;
     if wants_text {
         return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], answer.text()).into_response());
     }
@@ -100,13 +101,13 @@ fn wants_text(query: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
-/// Rehearses what the fields ask for; without a server, too.
-pub async fn answer_to(context: &Context, fields: Map<String, Value>) -> Result<answer::Answer, ApiError> {
+/// Rehearses the rule that the fields describe; the command `hawkeye replay` calls this without a server.
+pub async fn report_on(context: &Context, fields: Map<String, Value>) -> Result<RehearsalReport, ApiError> {
     let order = order(context, fields, clock::now()).await?;
     let _turn = TURNS.acquire().await.expect("never closed");
     let stop = Arc::new(AtomicBool::new(false));
-    // Dropped with the request when its client is gone.
-    let _stopper = Stopper(stop.clone());
+    // Dropped with the request when the client is gone, which ends the rehearsal.
+    let _stopper = StopOnDrop(stop.clone());
     let rehearsal = move |engine: &Engine| rehearse(engine.store(), engine.judge_options(), &order, &stop);
     let task = context.engine.spawn_blocking(rehearsal);
     match task.await.context("a rehearsal")? {
@@ -117,9 +118,10 @@ pub async fn answer_to(context: &Context, fields: Map<String, Value>) -> Result<
     }
 }
 
-struct Stopper(Arc<AtomicBool>);
+/// Stops a rehearsal when dropped.
+struct StopOnDrop(Arc<AtomicBool>);
 
-impl Drop for Stopper {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -143,7 +145,7 @@ async fn order(context: &Context, asked: Map<String, Value>, now: i64) -> Result
         )));
     }
     if is_expression {
-        let rule = Watched::Rules(expression_rules(context, asked).await?);
+        let rule = RuleScope::Rules(expression_rules(context, asked).await?);
         let (run_begin, run_end) = (String::new(), String::new());
         return Ok(Order { rule, run_begin, run_end, from, to });
     }
@@ -151,7 +153,7 @@ async fn order(context: &Context, asked: Map<String, Value>, now: i64) -> Result
     Ok(Order { rule, run_begin: row.run_begin, run_end: row.run_end, from, to })
 }
 
-/// The fields of a saved row, with those that were asked for in their place.
+/// The fields of a saved row, overlaid by the fields of the request.
 fn changed(saved: Value, asked: Map<String, Value>) -> Fields {
     let mut fields = match saved {
         Value::Object(fields) => fields,
@@ -164,7 +166,7 @@ fn changed(saved: Value, asked: Map<String, Value>) -> Fields {
 async fn strategy_rules(
     context: &Context,
     asked: Map<String, Value>,
-) -> Result<(strategy::Strategy, Watched), ApiError> {
+) -> Result<(strategy::Strategy, RuleScope), ApiError> {
     let asked_fields = Fields::Json(asked.clone());
     let id = asked_fields.int("id")?;
     let saved = match id {
@@ -189,16 +191,16 @@ async fn strategy_rules(
             return Err(ApiError::bad(format!("tpl_id: there is no template {tpl_id}")));
         }
         let rules = snapshot.watching(&row, &jiff::Zoned::now()).map_err(ApiError::bad)?;
-        return Ok((row, Watched::Rules(rules)));
+        return Ok((row, RuleScope::Rules(rules)));
     };
     let rule = unsaved::strategy_of(&row).map_err(ApiError::bad)?;
     let EventRule::Strategy(one) = &rule else { return Err(ApiError::bad("not a strategy")) };
     if hosts == ["*"] {
-        return Ok((row, Watched::Everywhere(rule)));
+        return Ok((row, RuleScope::Everywhere(rule)));
     }
     let list: model::rule::HostStrategies = [one.clone()].into();
     let hosts = hosts.into_iter().map(|host| (host, list.clone())).collect();
-    Ok((row, Watched::Rules(Rules { hosts, ..Rules::default() })))
+    Ok((row, RuleScope::Rules(Rules { hosts, ..Rules::default() })))
 }
 
 async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Result<Rules, ApiError> {
@@ -216,7 +218,7 @@ async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Resul
     unsaved::expression_of(&expression::Expression { id, ..row }).map_err(ApiError::bad)
 }
 
-/// A moment: Unix seconds as a number or text, `now`, or a time before it like `-7d`.
+/// A field that is a time: Unix seconds as a number or text, `now`, or a time before now like `-7d`.
 fn time(fields: &Map<String, Value>, name: &str, now: i64) -> Result<Option<i64>, ApiError> {
     let wrong = |what: &dyn std::fmt::Display| {
         ApiError::bad(format!("{name} is {what}: give Unix seconds, now, or a time before it like -7d"))

@@ -1,8 +1,9 @@
-//! `hawkeye replay`: asks a running server for a rehearsal, or does it on a data directory that no server uses.
+//! `hawkeye replay`: asks a running server to rehearse a rule, or rehearses on a data directory that no server uses.
 //!
-//! How: flags and file become the body of `POST /api/v1/strategy/replay`, so both ways mean the same and refuse the same.
+//! How: flags and file become the body of `POST /api/v1/strategy/replay`, so both ways mean the same and refuse the
+//! same.
 
-use crate::api::{Context as ApiContext, replay::answer_to};
+use crate::api::{Context as ApiContext, rehearsal::report_on};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::portal::Portal;
@@ -15,30 +16,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A rehearsal takes seconds; two may be before it.
+/// The time that an answer may take. A rehearsal takes seconds, and others may come before.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
-pub struct ReplayArgs {
-    /// The server's API.
+pub struct RehearsalArgs {
+    /// Where the server's API is.
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     api: String,
-    /// Who asks.
+    /// The user who asks.
     #[arg(long, default_value = "root", value_name = "NAME")]
     user: String,
-    /// The user's password.
+    /// The password of that user.
     #[arg(long, value_name = "TEXT", env = "HAWKEYE_PASSWORD", hide_env_values = true)]
     password: Option<String>,
-    /// Instead of a password: the sig that a login answered, or NAME:SIG
+    /// The sig that a login answered, or NAME:SIG, in place of a password.
     #[arg(long, value_name = "SIG", env = "HAWKEYE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The same from a file.
+    /// A file that holds what --token takes.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// Without a server: the data directory of one that does not run.
+    /// Rehearse without a server, on the data directory of one that does not run.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// With --data-dir: that server's configuration.
+    /// The configuration of that server, with --data-dir.
     #[arg(long, value_name = "FILE", requires = "data_dir")]
     config: Option<PathBuf>,
 
@@ -51,36 +52,41 @@ pub struct ReplayArgs {
     /// A rule in TOML or JSON, with the names of the API; flags below change it.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// The metric that the rule watches.
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
-    /// As k=v,k=v
+    /// Tags that a series must have, as k=v,k=v
     #[arg(long)]
     tags: Option<String>,
-    /// For instance 'all(#3)'
+    /// The function over the newest points, e.g. 'all(#3)'
     #[arg(long)]
     func: Option<String>,
+    /// The comparison, e.g. '<' or '>='
     #[arg(long, value_name = "OPERATOR")]
     op: Option<String>,
+    /// The number that the function's value is compared with.
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     right_value: Option<String>,
+    /// How many PROBLEMs one alarm may send.
     #[arg(long, value_name = "COUNT")]
     max_step: Option<i64>,
-    /// HH:MM
+    /// When the rule's hours begin, as HH:MM
     #[arg(long, value_name = "TIME")]
     run_begin: Option<String>,
-    /// HH:MM
+    /// When the rule's hours end, as HH:MM
     #[arg(long, value_name = "TIME")]
     run_end: Option<String>,
-    /// The hosts of this template, by its id.
+    /// The id of a template whose hosts are watched.
     #[arg(long, value_name = "ID")]
     template: Option<i64>,
     /// A host, or '*' for all that have the metric; may be repeated.
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
 
-    /// Unix seconds, or a time before now like -7d
+    /// Where the history begins: Unix seconds, or a time before now like -7d
     #[arg(long, default_value = "-7d", value_name = "TIME", allow_hyphen_values = true)]
     from: String,
+    /// Where the history ends: Unix seconds, now, or a time before now like -1h
     #[arg(long, default_value = "now", value_name = "TIME", allow_hyphen_values = true)]
     to: String,
     /// Print the answer as one line of JSON.
@@ -88,7 +94,7 @@ pub struct ReplayArgs {
     json: bool,
 }
 
-pub fn run(args: &ReplayArgs) -> Result<()> {
+pub fn run(args: &RehearsalArgs) -> Result<()> {
     let fields = fields(args)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
@@ -100,8 +106,8 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
     Ok(())
 }
 
-/// The body of the request.
-fn fields(args: &ReplayArgs) -> Result<Map<String, Value>> {
+/// The body of the request, from file and flags.
+fn fields(args: &RehearsalArgs) -> Result<Map<String, Value>> {
     let mut fields = args.file.as_deref().map(read_rule).transpose()?.unwrap_or_default();
     let texts = [
         ("metric", &args.metric),
@@ -140,7 +146,7 @@ fn read_rule(path: &Path) -> Result<Map<String, Value>> {
     rule.with_context(|| format!("the rule {} is neither TOML nor a JSON object", path.display()))
 }
 
-async fn offline(args: &ReplayArgs, dir: &Path, fields: Map<String, Value>) -> Result<String> {
+async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -> Result<String> {
     let portal = dir.join("portal.db");
     if !portal.is_file() || !dir.join("store").is_dir() {
         bail!("--data-dir {}: no portal.db and store there; want the data_dir of a server", dir.display());
@@ -152,13 +158,14 @@ async fn offline(args: &ReplayArgs, dir: &Path, fields: Map<String, Value>) -> R
     let portal = Portal::open(&portal).await?;
     let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);
     let context = ApiContext::new(portal, Arc::new(config), Arc::new(engine));
-    let answer = answer_to(&context, fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
+    let answer = report_on(&context, fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
     context.portal.close().await;
     Ok(if args.json { serde_json::to_string(&answer)? } else { answer.text() })
 }
 
-async fn ask(args: &ReplayArgs, fields: Map<String, Value>) -> Result<String> {
-    // The client asks for a provider also where no TLS is spoken; fails when one was set before.
+async fn ask(args: &RehearsalArgs, fields: Map<String, Value>) -> Result<String> {
+    // The client wants a provider although no TLS may be spoken. An error says that one was set before, which is as
+    // good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
     let url = format!("{}/api/v1", args.api.trim_end_matches('/'));
@@ -172,8 +179,8 @@ async fn ask(args: &ReplayArgs, fields: Map<String, Value>) -> Result<String> {
     send(request, &args.api).await
 }
 
-/// Who asks: as the token says, or after a login.
-async fn token(args: &ReplayArgs, client: &reqwest::Client, url: &str) -> Result<(String, String)> {
+/// Name and sig of who asks: from a token, or from a login with the password.
+async fn token(args: &RehearsalArgs, client: &reqwest::Client, url: &str) -> Result<(String, String)> {
     let from_file = args.token_file.as_deref().map(|path| {
         std::fs::read_to_string(path).with_context(|| format!("cannot read --token-file {}", path.display()))
     });
@@ -187,12 +194,14 @@ async fn token(args: &ReplayArgs, client: &reqwest::Client, url: &str) -> Result
     };
     let login = json!({ "name": args.user, "password": password }).to_string();
     let request = client.post(format!("{url}/user/login")).header("Content-Type", "application/json").body(login);
-    let answer: Value = serde_json::from_str(&send(request, &args.api).await?).context("the login's answer")?;
-    let sig = answer["sig"].as_str().context("the login answers no sig")?;
+    let answer: Value = serde_json::from_str(&send(request, &args.api).await?)
+        .context("the answer to the login is no JSON (is --api the API of a Hawkeye server?)")?;
+    let sig =
+        answer["sig"].as_str().context("the answer to the login has no sig (is --api the API of a Hawkeye server?)")?;
     Ok((args.user.clone(), sig.to_string()))
 }
 
-/// The answer's text, or the error in it.
+/// Sends a request; the text of the answer, or the error that the answer names.
 async fn send(request: reqwest::RequestBuilder, api: &str) -> Result<String> {
     let response = request
         .send()
@@ -216,7 +225,7 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: ReplayArgs,
+        args: RehearsalArgs,
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What a rehearsal found: the events, how often and for how long, and who was the noisiest; as JSON and as text.
+//! Report of a rehearsal: the events, how many and for how long, and who was the noisiest; as JSON and as text.
 //!
-//! How: events are counted as they come, series by series, and those that are listed are the first in time. An alarm that is
-//! open at the end counts as a PROBLEM until then.
+//! How: events are counted as they come, series by series, and the first in time are listed. An alarm that is open at
+//! the end counts as a PROBLEM until then.
 //! Memory: [`LISTED_MAX`] events of about a kilobyte, and a line per series that had any.
 
 use super::Order;
@@ -14,28 +14,28 @@ use std::collections::{BinaryHeap, HashMap};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Events that are listed; more of them nobody reads, and the counts say how many there are.
+/// Events that are listed; nobody reads more, and the counts say how many there are.
 const LISTED_MAX: usize = 1000;
 /// Hosts and series that are named as the noisiest.
 const NOISIEST: usize = 10;
 
 #[derive(Debug, Serialize)]
-pub struct Answer {
+pub struct RehearsalReport {
     pub from: i64,
     pub to: i64,
     /// The time from which on there are points, where that is after `from`; before it only roll-ups are left.
     pub points_from: Option<i64>,
-    /// What was looked at.
+    /// Series that were played.
     pub series: u64,
     pub hosts: u64,
-    /// Points that were judged; those that only filled windows are not counted.
+    /// Points that were judged; points that only filled windows are not counted.
     pub points: u64,
     pub seconds: f64,
     /// False if the rule sent so much that the rehearsal ended before all series were played.
     pub complete: bool,
     pub summary: Summary,
-    /// The first in time.
-    pub events: Vec<Listed>,
+    /// The first events in time.
+    pub events: Vec<ListedEvent>,
     pub events_left_out: u64,
     pub notes: Vec<String>,
 }
@@ -49,7 +49,7 @@ pub struct Summary {
     pub repeats: u64,
     pub recoveries: u64,
     pub open_at_end: u64,
-    /// Of all alarms together.
+    /// Seconds in PROBLEM, of all alarms together.
     pub problem_seconds: i64,
     pub hosts: u64,
     pub series: u64,
@@ -69,7 +69,7 @@ pub struct Noise {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Listed {
+pub struct ListedEvent {
     pub time: i64,
     pub status: &'static str,
     pub step: i32,
@@ -84,19 +84,19 @@ pub struct Listed {
 
 /// Counts the events of a rehearsal.
 #[derive(Default)]
-pub struct Tally {
+pub struct EventTally {
     pub points: u64,
     pub events: u64,
     repeats: u64,
     recoveries: u64,
-    /// By endpoint and tags: the metric is the rule's.
-    series: HashMap<(String, String), Count>,
-    /// The latest on top, to be dropped for an earlier one.
-    listed: BinaryHeap<First>,
+    /// Counts by endpoint and tags; the metric is the rule's.
+    series: HashMap<(String, String), SeriesCount>,
+    /// The listed events so far; the latest is on top, to be dropped for an earlier one.
+    listed: BinaryHeap<NumberedEvent>,
 }
 
 #[derive(Default)]
-struct Count {
+struct SeriesCount {
     counter: String,
     alarms: u64,
     events: u64,
@@ -104,39 +104,41 @@ struct Count {
     open_since: Option<i64>,
 }
 
-/// An event, in the order of times; of equal times by names, and then as they were told.
-struct First {
+/// An event with its number. The order is by time, then by names, then by number.
+struct NumberedEvent {
     number: u64,
     event: Event,
 }
 
-impl Ord for First {
-    fn cmp(&self, other: &First) -> std::cmp::Ordering {
+impl Ord for NumberedEvent {
+    fn cmp(&self, other: &NumberedEvent) -> std::cmp::Ordering {
         let (a, b) = (&self.event, &other.event);
         (a.time, &a.endpoint, &a.tags, self.number).cmp(&(b.time, &b.endpoint, &b.tags, other.number))
     }
 }
 
-impl PartialOrd for First {
-    fn partial_cmp(&self, other: &First) -> Option<std::cmp::Ordering> {
+impl PartialOrd for NumberedEvent {
+    fn partial_cmp(&self, other: &NumberedEvent) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for First {
-    fn eq(&self, other: &First) -> bool {
+impl PartialEq for NumberedEvent {
+    fn eq(&self, other: &NumberedEvent) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for First {}
+impl Eq for NumberedEvent {}
 
-impl Tally {
+impl EventTally {
     pub fn add(&mut self, event: Event) {
         self.events += 1;
         let name = (event.endpoint.clone(), event.tags.clone());
-        let count =
-            self.series.entry(name).or_insert_with(|| Count { counter: event.key().counter(), ..Count::default() });
+        let count = self
+            .series
+            .entry(name)
+            .or_insert_with(|| SeriesCount { counter: event.key().counter(), ..SeriesCount::default() });
         count.events += 1;
         match event.status {
             Status::Problem if count.open_since.is_none() => {
@@ -149,11 +151,11 @@ impl Tally {
                 count.problem_seconds += count.open_since.take().map_or(0, |since| event.time - since);
             }
         }
-        self.list(First { number: self.events, event });
+        self.list(NumberedEvent { number: self.events, event });
     }
 
-    /// A full list takes what is earlier than its last.
-    fn list(&mut self, first: First) {
+    /// Lists an event; a full list drops its last for an earlier one.
+    fn list(&mut self, first: NumberedEvent) {
         if self.listed.len() < LISTED_MAX {
             self.listed.push(first);
         } else if self.listed.peek().is_some_and(|last| first < *last) {
@@ -162,8 +164,8 @@ impl Tally {
         }
     }
 
-    /// Adds what was counted of other series.
-    pub fn with(mut self, other: Tally) -> Tally {
+    /// Adds the counts of other series.
+    pub fn with(mut self, other: EventTally) -> EventTally {
         self.points += other.points;
         self.events += other.events;
         self.repeats += other.repeats;
@@ -173,8 +175,8 @@ impl Tally {
         self
     }
 
-    /// `whole`: all series were played.
-    pub fn finish(self, order: &Order, whole: bool) -> Answer {
+    /// Makes the report; `whole` is true when all series were played.
+    pub fn finish(self, order: &Order, whole: bool) -> RehearsalReport {
         let mut summary = Summary {
             events: self.events,
             repeats: self.repeats,
@@ -187,7 +189,7 @@ impl Tally {
         for ((endpoint, _), count) in self.series {
             let open_s = count.open_since.map_or(0, |since| (order.to - since).max(0));
             let problem_seconds = count.problem_seconds + open_s;
-            let Count { counter, alarms, events, open_since, .. } = count;
+            let SeriesCount { counter, alarms, events, open_since, .. } = count;
             summary.alarms += alarms;
             summary.problem_seconds += problem_seconds;
             summary.open_at_end += u64::from(open_since.is_some());
@@ -202,9 +204,9 @@ impl Tally {
         summary.hosts = hosts.len() as u64;
         summary.noisiest_hosts = noisiest(hosts.into_values().collect());
         summary.noisiest_series = noisiest(all);
-        let listed: Vec<Listed> =
-            self.listed.into_sorted_vec().into_iter().map(|first| Listed::of(first.event)).collect();
-        Answer {
+        let listed: Vec<ListedEvent> =
+            self.listed.into_sorted_vec().into_iter().map(|first| ListedEvent::of(first.event)).collect();
+        RehearsalReport {
             from: order.from,
             to: order.to,
             points_from: None,
@@ -221,7 +223,7 @@ impl Tally {
     }
 }
 
-/// Those with the most events, then the longest.
+/// The noisiest: the most events first, then the longest in PROBLEM.
 fn noisiest(mut all: Vec<Noise>) -> Vec<Noise> {
     let rank = |noise: &Noise| std::cmp::Reverse((noise.events, noise.problem_seconds));
     all.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.endpoint, &a.counter).cmp(&(&b.endpoint, &b.counter))));
@@ -229,11 +231,11 @@ fn noisiest(mut all: Vec<Noise>) -> Vec<Noise> {
     all
 }
 
-impl Listed {
-    fn of(event: Event) -> Listed {
+impl ListedEvent {
+    fn of(event: Event) -> ListedEvent {
         let metric = event.metric();
         let key = SeriesKey { endpoint: "", metric, tags: Tags::assume_canonical(&event.tags) };
-        Listed {
+        ListedEvent {
             time: event.time,
             status: event.status.as_str(),
             step: event.current_step,
@@ -248,8 +250,8 @@ impl Listed {
     }
 }
 
-impl Answer {
-    /// For people: a line per event, then the counts.
+impl RehearsalReport {
+    /// The report as text for people: a line per event, then the counts.
     pub fn text(&self) -> String {
         let mut out = String::new();
         for event in &self.events {
@@ -329,7 +331,7 @@ fn span(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::rehearsal::Watched;
+    use crate::rules::rehearsal::RuleScope;
     use model::{EventRule, Rules, Strategy};
     use std::sync::Arc;
 
@@ -341,12 +343,12 @@ mod tests {
 
     fn order() -> Order {
         let (run_begin, run_end) = (String::new(), String::new());
-        Order { rule: Watched::Rules(Rules::default()), run_begin, run_end, from: 0, to: 1000 }
+        Order { rule: RuleScope::Rules(Rules::default()), run_begin, run_end, from: 0, to: 1000 }
     }
 
     #[test]
     fn counts_and_order() {
-        let (mut a, mut b) = (Tally::default(), Tally::default());
+        let (mut a, mut b) = (EventTally::default(), EventTally::default());
         for (endpoint, status, step, time) in [
             ("b", Status::Problem, 1, 300),
             ("b", Status::Problem, 2, 400),
@@ -392,7 +394,7 @@ mod tests {
 
     #[test]
     fn only_the_first_are_listed() {
-        let mut tally = Tally::default();
+        let mut tally = EventTally::default();
         let count = LISTED_MAX as i64 + 10;
         (0..count).rev().for_each(|time| tally.add(event("h", Status::Problem, 1, time)));
         let answer = tally.finish(&order(), true);
