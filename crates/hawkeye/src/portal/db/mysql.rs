@@ -41,3 +41,55 @@ pub async fn open(options: MySqlConnectOptions, prefix: &str) -> sqlx::Result<Db
         .await?;
     Ok(Db::MySql(pool, prefix.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::portal::db::query;
+    use crate::portal::tests::{run, temporary};
+
+    /// Sites have changed the types of their columns.
+    #[tokio::test]
+    #[ignore = "needs MySQL: tests/services/mysql.sh"]
+    async fn numbers_and_texts_are_read_from_columns_of_any_type() -> anyhow::Result<()> {
+        std::env::var("TEST_MYSQL").expect("TEST_MYSQL=mysql://user:password@host:port names a MySQL");
+        let (_dir, portal) = temporary().await?;
+        run(
+            &portal,
+            "CREATE TABLE uic.odd (tiny TINYINT, bool TINYINT(1), small SMALLINT UNSIGNED, medium MEDIUMINT,
+               whole INT UNSIGNED, big BIGINT, huge BIGINT UNSIGNED, exact DECIMAL(20, 0), text VARCHAR(20),
+               time DATETIME(3), day DATE, bytes BLOB, bin VARCHAR(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin);
+             INSERT INTO uic.odd VALUES (-1, 1, 65535, -8388608, 4294967295, -9000000000, 9000000000, -12345678901, ' 42',
+               '2017-03-20 16:53:20.500', '2017-03-20', 'b', '😀');
+             INSERT INTO uic.odd () VALUES ()",
+        )
+        .await?;
+        let check = async |sql: &'static str, int: Option<i64>, text: &str| -> anyhow::Result<()> {
+            let ints: Vec<Option<i64>> = match int {
+                Some(_) => query(sql).all(&portal).await?,
+                None => vec![None, None],
+            };
+            assert_eq!(ints, [int, None], "{sql}");
+            let texts: Vec<Option<String>> = query(sql).all(&portal).await?;
+            assert_eq!(texts, [Some(text.to_string()), None], "{sql}");
+            let absent: Vec<String> = query(sql).all(&portal).await?;
+            assert_eq!(absent, [text, ""], "{sql}");
+            Ok(())
+        };
+        check("SELECT tiny FROM uic.odd", Some(-1), "-1").await?;
+        check("SELECT bool FROM uic.odd", Some(1), "1").await?;
+        check("SELECT small FROM uic.odd", Some(65_535), "65535").await?;
+        check("SELECT medium FROM uic.odd", Some(-8_388_608), "-8388608").await?;
+        check("SELECT whole FROM uic.odd", Some(4_294_967_295), "4294967295").await?;
+        check("SELECT big FROM uic.odd", Some(-9_000_000_000), "-9000000000").await?;
+        check("SELECT huge FROM uic.odd", Some(9_000_000_000), "9000000000").await?;
+        check("SELECT exact FROM uic.odd", Some(-12_345_678_901), "-12345678901").await?;
+        check("SELECT text FROM uic.odd", Some(42), " 42").await?;
+        check("SELECT time FROM uic.odd", None, "2017-03-20 16:53:20").await?;
+        check("SELECT day FROM uic.odd", None, "2017-03-20 00:00:00").await?;
+        check("SELECT bytes FROM uic.odd", None, "b").await?;
+        check("SELECT bin FROM uic.odd", None, "😀").await?;
+        let wrong = query("SELECT bytes FROM uic.odd").all::<i64>(&portal).await.expect_err("no number");
+        assert!(wrong.to_string().contains("invalid digit"), "{wrong}");
+        Ok(())
+    }
+}

@@ -54,26 +54,34 @@ fn decode_error(at: usize, source: DecodeError) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: at.to_string(), source }
 }
 
+/// The number in a column of MySQL's: of any size, with a sign or without, or written as a text.
 fn mysql_int(row: &MySqlRow, at: usize) -> Result<Option<i64>, DecodeError> {
     let value = row.try_get_raw(at)?;
     if value.is_null() {
         return Ok(None);
     }
-    let unsigned = value.type_info().name().ends_with("UNSIGNED");
-    Ok(Some(match unsigned {
-        true => <u64 as Decode<MySql>>::decode(value)?.try_into()?,
-        false => <i64 as Decode<MySql>>::decode(value)?,
+    let kind = value.type_info().name().to_string();
+    Ok(Some(match kind.as_str() {
+        "BOOLEAN" | "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => <i64 as Decode<MySql>>::decode(value)?,
+        unsigned if unsigned.ends_with("UNSIGNED") => <u64 as Decode<MySql>>::decode(value)?.try_into()?,
+        _ => std::str::from_utf8(<&[u8] as Decode<MySql>>::decode(value)?)?.trim().parse()?,
     }))
 }
 
+/// The text in a column of MySQL's, or of the time or number that it holds.
 fn mysql_text(row: &MySqlRow, at: usize) -> Result<Option<String>, DecodeError> {
     let value = row.try_get_raw(at)?;
     if value.is_null() {
         return Ok(None);
     }
-    let time = matches!(value.type_info().name(), "DATETIME" | "TIMESTAMP" | "DATE");
+    let kind = value.type_info().name().to_string();
+    if kind == "BOOLEAN" || kind.contains("INT") {
+        return Ok(mysql_int(row, at)?.map(|int| int.to_string()));
+    }
     let bytes = <&[u8] as Decode<MySql>>::decode(value)?;
-    if time && bytes.first().is_some_and(|length| usize::from(*length) == bytes.len() - 1) {
+    // A time of the text protocol begins with a digit, one of the binary protocol with its length.
+    let is_time = matches!(kind.as_str(), "DATETIME" | "TIMESTAMP" | "DATE");
+    if is_time && bytes.first().is_some_and(|length| usize::from(*length) == bytes.len() - 1) {
         return Ok(Some(time_text(&bytes[1..]).ok_or("a time is cut short")?));
     }
     Ok(Some(std::str::from_utf8(bytes)?.to_string()))
