@@ -122,7 +122,8 @@ def explode(server, options):
     make_alarms(server)
     fleet, culprit = Sender(server.ports["transfer_rpc"]), Sender(server.ports["transfer_rpc"])
 
-    # Slow: as the clock goes. Fast: a round of the fleet's for each tenth of the series, at points of time that have been.
+    # Slow: as the clock goes. Fast: a round of the fleet's for each tenth of the series, at points of time that have
+    # been.
     begin = time.time()
     fleet_time = int(begin) // 60 * 60 - 3600 if options.fast else None
     rounds = refused_of_fleet = invalid = sent = 0
@@ -167,7 +168,8 @@ def explode(server, options):
     for title, list_of in growth.items():
         if isinstance(list_of, list):
             print(f"  {title}: " + ", ".join(f"{one['name']} {one['per_minute']}/min" for one in list_of[:3]))
-    # The fleet's alarms repeat after five minutes at the earliest, so fast rounds may leave out a PROBLEM, never a recovery.
+    # The fleet's alarms repeat after five minutes at the earliest, so fast rounds may leave out a PROBLEM, never a
+    # recovery.
     faults = []
     if high > budget * 1.15:
         faults.append("too much memory")

@@ -1,7 +1,7 @@
 #!/bin/sh
-# A cardinality explosion against a small memory budget: a fleet of 100 hosts with alarms, and one host whose metric carries a
-# request's id, 1,000 new series a second for 10 minutes. Prints what is resident over time, and fails unless it stays under
-# the budget and 15 %, every alarm of the fleet fires and recovers, and the culprit is named first.
+# A cardinality explosion against a small memory budget: a fleet of 100 hosts with alarms, and one host whose metric
+# carries a request's id, 1,000 new series a second for 10 minutes. Prints what is resident over time, and fails unless
+# it stays under the budget and 15 %, every alarm of the fleet fires and recovers, and the culprit is named first.
 #
 #   bench/explosion.sh [--fast] [--budget MiB] [--series N] [--rate N] [BINARY]
 #

@@ -1,13 +1,15 @@
 #!/bin/sh
 # What alarms cost on the way, with 1,000 hosts, 100,000 series and strategies saved over REST, on ports of its own:
-#   save -> effective   50 saves of one of 80 strategies bound to 1,000 hosts. The rules are in effect when the answer leaves.
+#   save -> effective   50 saves of one of 80 strategies bound to 1,000 hosts. The rules are in effect when the answer
+#                       leaves.
 #   memory              resident bytes before and after those 80 strategies.
-#   arrival -> event    while 50,000 points a second come in and 40 strategies alarm: p50 and p99 of event_latency_seconds.
+#   arrival -> event    while 50,000 points a second come in and 40 strategies alarm: p50 and p99 of
+#                       event_latency_seconds.
 # Needs the release build (make build; or HAWKEYE=path), and python3. SECONDS_OF_LOAD=60 by default.
 set -eu
 cd "$(dirname "$0")/.."
 hawkeye=${HAWKEYE:-target/release/hawkeye}
-command -v python3 > /dev/null || { echo "skipped: python3 is missing"; exit 0; }
+command -v python3 > /dev/null || { echo "python3 is missing"; exit 1; }
 [ -x "$hawkeye" ] || { echo "$hawkeye is missing: make build"; exit 1; }
 exec python3 - "$hawkeye" "${SECONDS_OF_LOAD:-60}" <<'PYTHON'
 import http.client, json, os, re, socket, statistics, subprocess, sys, tempfile, time

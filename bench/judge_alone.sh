@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 hawkeye=${HAWKEYE:-target/release/hawkeye}
-command -v python3 > /dev/null || { echo "skipped: python3 is missing"; exit 0; }
+command -v python3 > /dev/null || { echo "python3 is missing"; exit 1; }
 [ -x "$hawkeye" ] || { echo "$hawkeye is missing: make build"; exit 1; }
 exec python3 - "$hawkeye" "${ROUNDS:-60}" <<'PYTHON'
 import http.client, json, os, re, socket, socketserver, subprocess, sys, tempfile, threading, time

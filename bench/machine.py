@@ -156,7 +156,7 @@ def run_measured(command, environment=None):
 
 
 def disk_bytes(path):
-    """What a directory takes on the disk: blocks, not lengths, since some servers reserve ahead. A block counts once."""
+    """What a directory takes on the disk: blocks, not lengths (some servers reserve ahead). A block counts once."""
     total, seen = 0, set()
     for directory, _, names in os.walk(path):
         for name in names:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Side by side: Hawkeye, VictoriaMetrics and Prometheus under one load, on this machine, one after the other.
 
-`make bench` runs it; docs/benchmarks.md says what each figure is, and how to doubt it. Prints one table, ratios first, and
-writes bench/results/<date>.json. Needs Python 3 and the release build; peers are the Debian packages `victoria-metrics`
-and `prometheus`, and where one is missing its column says so.
+`make bench` runs it; docs/benchmarks.md says what each figure is, and how to doubt it. Prints one table, ratios first,
+and writes bench/results/<date>.json. Needs Python 3 and the release build; peers are the Debian packages
+`victoria-metrics` and `prometheus`, and where one is missing its column says so.
 
 Each system gets a fresh directory and is the only one running: rules, load, ten seconds of rest, figures, queries,
 judging, kill -9, restart until the newest point is answered, an orderly stop, disk.

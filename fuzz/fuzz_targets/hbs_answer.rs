@@ -4,10 +4,10 @@
 use libfuzzer_sys::fuzz_target;
 use model::Rules;
 use std::sync::Arc;
-use wire::hbs::{AnswerError, AnswerReader, Call, KnownRules, LeftOut, Limits, Progress};
+use wire::hbs::{AnswerError, AnswerLimits, AnswerReader, Call, KnownRules, Omissions, Progress};
 
 /// Small, so that the fuzzer reaches them.
-const LIMITS: Limits = Limits {
+const LIMITS: AnswerLimits = AnswerLimits {
     rule_bytes: 400,
     hostname_bytes: 40,
     hosts: 4,
@@ -22,7 +22,7 @@ const NO_EXPRESSIONS: &[u8] = b"{\"id\":1,\"result\":{\"expressions\":null},\"er
 struct Outcome {
     result: Result<Progress, AnswerError>,
     rules: Option<Arc<Rules>>,
-    left_out: LeftOut,
+    left_out: Omissions,
 }
 
 fuzz_target!(|input: &[u8]| {

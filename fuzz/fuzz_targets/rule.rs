@@ -1,18 +1,18 @@
 //! Rule text: nothing panics, what may be saved can be loaded, and a loaded rule can judge points.
 //!
-//! Input: `func`, `operator` and the window's size as `func\noperator\nn`, as an attacker of the portal, or a row of an old
-//! database, may have it.
+//! Input: `func`, `operator` and the window's size as `func\noperator\nn`, as an attacker of the portal, or a row of an
+//! old database, may have it.
 
 #![no_main]
 
-use judge::{Judge, Options, RuleSet, Semantics, Window, check};
+use judge::{Judge, Options, PointSource, RuleSet, Semantics, check};
 use libfuzzer_sys::fuzz_target;
 use model::{CounterType, Point, Rules, Sample, SeriesId, SeriesKey, Strategy, Tags};
 use std::sync::Arc;
 
 struct Ramp;
 
-impl Window for Ramp {
+impl PointSource for Ramp {
     fn tail(&self, _: SeriesId, count: usize, out: &mut Vec<Point>) {
         // Falling and rising, with a hole and a zero.
         let point = |i: i64| Point { time: 1_600_000_000 - i * 60 - (i / 5) * 300, value: (7 - i % 9) as f64 };

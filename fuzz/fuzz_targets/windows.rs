@@ -1,5 +1,5 @@
-//! The file of a judge's windows in whatever state: nothing panics, points ascend, and what is found does not depend on what
-//! follows a damaged section.
+//! The file of a judge's windows in whatever state: nothing panics, points ascend, and what is found does not depend on
+//! what follows a damaged section.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

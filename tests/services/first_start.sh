@@ -1,12 +1,12 @@
 #!/bin/sh
 # What `make run` gives: the release binary with this host's agent, on a fresh directory and ports of its own. Within 90
 # seconds the page's data name this host with its processor, memory and load; then it stops in order, without an error.
-# Needs the release build (make build), curl and python3.
+# Needs the release build (make build) or TEST_BINARY, curl and python3.
 set -eu
 cd "$(dirname "$0")/../.."
-for tool in curl python3; do
-    command -v "$tool" > /dev/null || { echo "skipped: $tool is missing"; exit 0; }
-done
+. tests/services/needs.sh
+need curl curl
+need python3 python3
 
 dir=$(mktemp -d)
 server=
@@ -19,7 +19,7 @@ print(*[s.getsockname()[1] for s in held])')
 # shellcheck disable=SC2086
 set -- $ports
 api=http://127.0.0.1:$5
-HAWKEYE_AGENT__LISTEN__AGENT_HTTP=127.0.0.1:$7 target/release/hawkeye server --with-agent --data-dir "$dir/data" \
+HAWKEYE_AGENT__LISTEN__AGENT_HTTP=127.0.0.1:$7 "${TEST_BINARY:-target/release/hawkeye}" server --with-agent --data-dir "$dir/data" \
     --set listen.transfer_rpc="127.0.0.1:$1" --set listen.transfer_http="127.0.0.1:$2" \
     --set listen.transfer_telnet="127.0.0.1:$3" --set listen.hbs_rpc="127.0.0.1:$4" \
     --set listen.api="127.0.0.1:$5" --set listen.admin="127.0.0.1:$6" > "$dir/out" 2> "$dir/err" &

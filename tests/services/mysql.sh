@@ -1,34 +1,30 @@
 #!/bin/sh
-# The index of an old Open-Falcon (graph.index_url) in a real MariaDB: first the tests that need one, then the real server while
+# What is kept in MySQL, in a real MariaDB: the tests of the index of an old Open-Falcon (graph.index_url) and those of the
+# portal, its API, its rules and its alarms, which run over SQLite otherwise; then the real server with an index while
 # MariaDB is killed, comes back with TLS, refuses the password, and never answers. Everything on loopback, in a directory of
 # its own. Needs the release build (make build) or TEST_BINARY, python3, openssl, and mariadb-server-core with its
-# client, which it installs where it is root on a Debian. HAWKEYE_TEST_MYSQL=mysql://user:password@host:port (a user who may
+# client, which are installed if that may be (needs.sh). TEST_MYSQL=mysql://user:password@host:port (a user who may
 # create databases hawkeye_test_…) runs only the tests, there.
 set -eu
 cd "$(dirname "$0")/../.."
 
 run_tests() {
-    cargo test --locked -p hawkeye --bin hawkeye -- role::graph::index::tests
+    cargo test --locked -p hawkeye --bin hawkeye -- --include-ignored role::graph::index::tests
+    # With TEST_MYSQL, every portal of these is in MySQL.
+    cargo test --locked -p hawkeye --bin hawkeye -- portal:: api:: rules:: role::alarm:: role::hbs::
 }
 
-if [ -n "${HAWKEYE_TEST_MYSQL:-}" ]; then
+if [ -n "${TEST_MYSQL:-}" ]; then
     run_tests
     exit
 fi
-for tool in python3 openssl; do
-    command -v "$tool" > /dev/null || { echo "skipped: $tool is missing"; exit 0; }
-done
+. tests/services/needs.sh
+need python3 python3
+need openssl openssl
 PATH=$PATH:/usr/sbin
-if ! command -v mariadbd > /dev/null || ! command -v mariadb > /dev/null; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-        echo "skipped: mariadbd is missing (apt-get install mariadb-server-core mariadb-client-core)"
-        exit 0
-    fi
-    apt-get update -q > /dev/null
-    # The core packages bring the programs without a service, a user or a database of the system's.
-    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
-        mariadb-server-core mariadb-client-core > /dev/null
-fi
+# The core packages bring the programs without a service, a user or a database of the system's.
+need mariadbd mariadb-server-core
+need mariadb mariadb-client-core
 
 dir=$(mktemp -d)
 trap 'if [ -f "$dir/pid" ]; then kill -KILL "$(cat "$dir/pid")" 2> /dev/null || true; fi; rm -rf "$dir"' EXIT
@@ -59,7 +55,7 @@ mariadb --no-defaults -uroot -S "$dir/socket" -e "
     GRANT ALL ON \`hawkeye\\_test\\_%\`.* TO 'falcon'@'%';
     GRANT SELECT, INSERT, UPDATE ON graph.* TO 'falcon'@'%';"
 user='falcon:p%40ss%2Fw%23rd%25%3A%3F'
-HAWKEYE_TEST_MYSQL="mysql://$user@127.0.0.1:$port" run_tests
+TEST_MYSQL="mysql://$user@127.0.0.1:$port" run_tests
 
 python3 - "${TEST_BINARY:-target/release/hawkeye}" "$dir" "mysql://$user@localhost:$port/graph" <<'SCENE'
 import json, os, signal, socket, subprocess, sys, threading, time, urllib.request

@@ -1,18 +1,13 @@
 #!/bin/sh
 # Events for an old alarm (judge.redis_url) in a real Redis: the real server while Redis is killed, takes nothing, and never
 # answers, and is killed itself. Everything on loopback, in a directory of its own. Needs the release build (make build) or
-# TEST_BINARY, python3, and redis-server, which it installs where it is root on a Debian.
+# TEST_BINARY, python3, and redis-server, which is installed if that may be (needs.sh).
 set -eu
 cd "$(dirname "$0")/../.."
-command -v python3 > /dev/null || { echo "skipped: python3 is missing"; exit 0; }
-if ! command -v redis-server > /dev/null || ! command -v redis-cli > /dev/null; then
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-        echo "skipped: redis-server is missing (apt-get install redis-server)"
-        exit 0
-    fi
-    apt-get update -q > /dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends redis-server > /dev/null
-fi
+. tests/services/needs.sh
+need python3 python3
+need redis-server redis-server
+need redis-cli redis-tools
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,8 +1,8 @@
 //! Client: JSON-RPC 1.0 calls over one connection to one address.
 //!
 //! Compat: one outstanding call per connection, ids from 0 on for each connection, a call that takes longer than 10 s
-//! closes it (spec/wire.md §1). An answer with an error leaves the connection usable; everything else that goes wrong
-//! closes it, and the next call connects anew.
+//! closes it (docs/open-falcon/wire.md §1). An answer with an error leaves the connection usable; everything else that
+//! goes wrong closes it, and the next call connects anew.
 //! Invariants: dropping a call half-way closes the connection, so an answer is never taken for that of another call.
 //! Memory: while connected, the buffers of the last call, shrunk to [`BUFFER_KEEP`]; an answer has at most
 //! [`ANSWER_MAX`].

@@ -1,12 +1,14 @@
 //! The agent: runs on every host, collects, takes pushes from scripts, and sends everything to a transfer.
 //!
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat` (what
-//! hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in crates/probe) → `http`.
+//! hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
+//! crates/probe) → `http`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount; then
 //! only that group is silent.
-//! Start: the port, the sender, hbs, the groups. Stop: everything that fills the queue, then the sender, which has 5 s.
-//! Compat: spec/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer answers, which
+//! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse; what
+//! fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
+//! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer answers, which
 //! the original does not; plugins, GPU and the routes that run commands are not here.
 //! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
 
@@ -25,7 +27,7 @@ mod url;
 pub use config::{AgentArgs, AgentConfig, system_hostname};
 pub use process::run_process;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use batch::{Batches, DefaultTags};
 use client::Client;
 use heartbeat::{Heartbeat, Orders};
@@ -41,6 +43,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use supervisor::Supervisor;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use wire::item::OutItem;
@@ -57,7 +61,7 @@ pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result
     run_at(config, Pace { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
 }
 
-/// The times that a test does not want to wait for.
+/// Durations that a test does not want to wait for.
 #[derive(Clone, Copy)]
 struct Pace {
     /// Between two samples of what is a rate "over the last second".
@@ -66,7 +70,7 @@ struct Pace {
     first_pause: Duration,
 }
 
-/// What the agent's tasks share.
+/// State that the tasks of the agent share.
 struct Agent {
     config: AgentConfig,
     scope: Scope,
@@ -87,7 +91,7 @@ struct Counters {
     files_named: Mutex<BTreeSet<PathBuf>>,
 }
 
-/// What is reported together; the original's groups without GPU.
+/// Readings that are reported together: the original's groups without GPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Report {
     Group(Group),
@@ -105,48 +109,20 @@ async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<b
     let agent = Arc::new(Agent::new(config));
     let metrics = Arc::new(Metrics::new());
     show(&agent, &metrics);
-    let mut tasks = JoinSet::new();
     let address = &agent.config.listen.agent_http;
-    if !address.is_empty() {
-        let listener = bind("agent_http", address).await?;
-        let limits = Limits {
-            connections_max: CONNECTIONS_MAX,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            allow: Arc::new([]),
-            metrics: metrics.register(ConnectionMetrics::register),
-            connections: metrics.ledger().account("connections", None),
-            http: metrics.ledger().account("http", None),
-        };
-        let router = http::router(agent.clone(), metrics.clone());
-        tasks.spawn(serve_router("agent_http", listener, limits, shutdown.clone(), router));
-    }
-    let (stop_sender, sender_stopping) = watch::channel(false);
-    let sender = tokio::spawn(agent.sender(pace).run(sender_stopping));
-    if !agent.config.hbs_addr.is_empty() {
-        tasks.spawn(agent.heartbeat().run(shutdown.clone()));
-    }
-    tasks.spawn(agent.clone().sample(pace.sample, shutdown.clone()));
-    for report in REPORTS {
-        tasks.spawn(agent.clone().report(report, shutdown.clone()));
-    }
-
-    // When it is time to stop, tasks end too, and either may be seen first.
-    let stopping = shutdown.clone();
+    let listener = if address.is_empty() { None } else { Some(bind("agent_http", address).await?) };
+    let mut parts = Supervisor::default();
+    let sender = agent.sender(pace);
+    parts.start("the sender", |stop| async move {
+        sender.run(stop.signal).await;
+        Ok(())
+    });
+    parts.start("collecting", |stop| agent.collect_and_take(listener, metrics, pace, stop.signal));
     let ended_early = tokio::select! {
-        _ = shutdown.wait_for(|stop| *stop) => false,
-        _ = tasks.join_next() => !*stopping.borrow(),
+        _ = shutdown.wait_for(|stop| *stop) => None,
+        why = parts.ended() => Some(why),
     };
-    if ended_early {
-        tasks.abort_all();
-    }
-    let rest = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(STOP_TIMEOUT, rest).await.is_err() {
-        tasks.abort_all();
-    }
-    stop_sender.send_replace(true);
-    sender.await.context("the sender")?;
-    ensure!(!ended_early, "a task of the agent ended by itself");
-    Ok(())
+    parts.stop(ended_early).await
 }
 
 impl Agent {
@@ -166,6 +142,50 @@ impl Agent {
             counters: Counters::default(),
             config,
         }
+    }
+
+    /// Fills the queue, with what is collected here and what scripts push, until `shutdown`.
+    async fn collect_and_take(
+        self: Arc<Self>,
+        listener: Option<TcpListener>,
+        metrics: Arc<Metrics>,
+        pace: Pace,
+        mut shutdown: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let mut tasks = JoinSet::new();
+        if let Some(listener) = listener {
+            let limits = Limits {
+                connections_max: CONNECTIONS_MAX,
+                places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+                allow: Arc::new([]),
+                metrics: metrics.register(ConnectionMetrics::register),
+                connections: metrics.ledger().account("connections", None),
+                http: metrics.ledger().account("http", None),
+            };
+            let router = http::router(self.clone(), metrics);
+            tasks.spawn(serve_router("agent_http", listener, limits, shutdown.clone(), router));
+        }
+        if !self.config.hbs_addr.is_empty() {
+            tasks.spawn(self.heartbeat().run(shutdown.clone()));
+        }
+        tasks.spawn(self.clone().sample(pace.sample, shutdown.clone()));
+        for report in REPORTS {
+            tasks.spawn(self.clone().report(report, shutdown.clone()));
+        }
+        // When it is time to stop, tasks end too, and either may be seen first.
+        let stopping = shutdown.clone();
+        let ended_early = tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => false,
+            _ = tasks.join_next() => !*stopping.borrow(),
+        };
+        if ended_early {
+            tasks.abort_all();
+        }
+        let rest = async { while tasks.join_next().await.is_some() {} };
+        // Tasks that take longer are left behind.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, rest).await;
+        ensure!(!ended_early, "a task of the agent ended by itself");
+        Ok(())
     }
 
     fn sender(&self, pace: Pace) -> Sender {

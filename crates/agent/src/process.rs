@@ -4,7 +4,7 @@
 
 use crate::{AgentConfig, run};
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use supervisor::signals::Signals;
 use tokio::sync::watch;
 
 /// One for each group of collectors that may hang on a mount, and one for name resolution.
@@ -18,19 +18,12 @@ pub fn run_process(config: AgentConfig) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let result = runtime.block_on(async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut signals = Signals::new()?;
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(async move {
-            for is_first in [true, false] {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if is_first {
-                    stop.send_replace(true);
-                }
-            }
-            std::process::exit(130);
+            signals.asked().await;
+            stop.send_replace(true);
+            signals.end_at_once_when_asked_again();
         });
         run(config, stopping).await
     });

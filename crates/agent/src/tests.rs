@@ -5,14 +5,12 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use batch::Batch;
 use model::CounterType;
+use net::patience::in_time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower::ServiceExt;
 use wire::{Framer, Scratch, decode_items, jsonrpc};
-
-/// A test that fails ends, instead of waiting for what never comes.
-const GUARD: Duration = Duration::from_secs(20);
 
 const FAST: Pace = Pace { sample: Duration::from_millis(1), first_pause: Duration::from_micros(1) };
 
@@ -50,7 +48,7 @@ impl Played {
     }
 
     async fn next(&mut self) -> Asked {
-        tokio::time::timeout(GUARD, self.asked.recv()).await.expect("no request came").expect("played server lives")
+        in_time("a request", self.asked.recv()).await.expect("played server lives")
     }
 }
 
@@ -122,9 +120,11 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
     })
     .await;
     let config = config(&format!(
-        "transfer_addrs = [{:?}]\nhbs_addr = {:?}\nrootfs = \"../probe/testdata/fixture_root\"\ninterval = \"1s\"\n\
+        "transfer_addrs = [{:?}]\nhbs_addr = {:?}\nrootfs = {:?}\ninterval = \"1s\"\n\
          heartbeat_interval = \"1s\"\nignore = [\"cpu.busy\"]\n[default_tags]\nidc = \"bj\"\n[listen]\nagent_http = \"\"",
-        transfer.address, hbs.address
+        transfer.address,
+        hbs.address,
+        testdata::path("agent/fixture_root")
     ));
     let (stop, stopping) = watch::channel(false);
     let agent = tokio::spawn(run_at(config, FAST, stopping));
@@ -159,7 +159,7 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
         }
     }
     stop.send_replace(true);
-    tokio::time::timeout(GUARD, agent).await.expect("ends").expect("no panic").expect("no error");
+    in_time("the end of the agent", agent).await.expect("no panic").expect("no error");
 }
 
 fn sender_for(address: &str) -> (Arc<Queue>, Arc<SenderCounters>, Sender) {
@@ -184,7 +184,7 @@ async fn waits_for_a_transfer_and_sends_in_order() {
         assert_eq!(transfer.next().await.param, expected);
     }
     stop.send_replace(true);
-    tokio::time::timeout(GUARD, running).await.expect("ends").expect("no panic");
+    in_time("the end of the sender", running).await.expect("no panic");
     assert_eq!(counters.failures.load(Ordering::Relaxed), 3);
     assert_eq!(queue.size().items, 0);
 }
@@ -201,7 +201,7 @@ async fn a_batch_that_no_transfer_wants_does_not_stop_the_others() {
     }
     assert_eq!(transfer.next().await.param, "[1]");
     stop.send_replace(true);
-    tokio::time::timeout(GUARD, running).await.expect("ends").expect("no panic");
+    in_time("the end of the sender", running).await.expect("no panic");
     assert_eq!(counters.items_refused.load(Ordering::Relaxed), 1);
 }
 
@@ -211,7 +211,7 @@ async fn sends_the_rest_when_it_stops() {
     let (queue, counters, sender) = sender_for(&transfer.address);
     (0..3).for_each(|number| queue.push(numbered(number)));
     let (_stop, stopping) = watch::channel(true);
-    tokio::time::timeout(GUARD, sender.run(stopping)).await.expect("ends");
+    in_time("the end of the sender", sender.run(stopping)).await;
     for expected in ["[0]", "[1]", "[2]"] {
         assert_eq!(transfer.next().await.param, expected);
     }
@@ -224,7 +224,7 @@ async fn stops_at_once_when_nobody_takes_the_rest() {
     let (queue, counters, sender) = sender_for(&transfer.address);
     queue.push(numbered(0));
     let (_stop, stopping) = watch::channel(true);
-    tokio::time::timeout(GUARD, sender.run(stopping)).await.expect("ends");
+    in_time("the end of the sender", sender.run(stopping)).await;
     assert_eq!((queue.size().items, counters.items_sent.load(Ordering::Relaxed)), (1, 0));
 }
 
@@ -235,7 +235,7 @@ async fn counts_what_transfer_calls_invalid() {
     let (queue, counters, sender) = sender_for(&transfer.address);
     queue.push(numbered(0));
     let (_stop, stopping) = watch::channel(true);
-    tokio::time::timeout(GUARD, sender.run(stopping)).await.expect("ends");
+    in_time("the end of the sender", sender.run(stopping)).await;
     assert_eq!(counters.items_invalid.load(Ordering::Relaxed), 2);
 }
 

@@ -1,9 +1,10 @@
-//! `cargo bench -p judge --bench gob`: `Judge.Send` from its bytes to judged windows, on one core, with allocations per item.
+//! `cargo bench -p judge --bench gob`: `Judge.Send` from its bytes to judged windows, on one core, with allocations per
+//! item.
 //!
 //! Hosts send what agents send: 50 series in batches of 200 items, a quarter of them with tags. Each ten calls count at
 //! their best of many rounds, with the mean beside it: on a shared machine that measures the neighbours.
 
-use judge::{Judge, Options, Room, RuleSet, Taken, Windows};
+use judge::{Fate, Judge, Options, Room, RuleSet, Windows};
 use model::{CounterType, Event, Expression, Point, Rules, SeriesKey, Strategy, Tags};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
@@ -76,7 +77,7 @@ impl Side {
     }
 
     #[inline]
-    fn take(&mut self, item: JudgeItem<'_>, now: i64) -> Taken {
+    fn take(&mut self, item: JudgeItem<'_>, now: i64) -> Fate {
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::assume_canonical(item.tags) };
         let counter_type = if item.judge_type.starts_with('G') { CounterType::Gauge } else { CounterType::Counter };
         let point = Point { time: item.timestamp, value: item.value };

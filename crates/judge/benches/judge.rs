@@ -1,9 +1,9 @@
 //! `cargo bench -p judge`: nanoseconds per point and bytes per bound pair. A plain program, no harness.
 //!
-//! All series have the same few points, which are copied from an array: what is measured is the judge and its own memory,
-//! not the store's chunks.
+//! All series have the same few points, which are copied from an array: what is measured is the judge and its own
+//! memory, not the store's chunks.
 
-use judge::{Judge, Options, RuleSet, SEATS_MAX, Window};
+use judge::{Judge, Options, PointSource, RuleSet, SEATS_MAX};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Strategy, Tags};
 use std::hint::black_box;
 use std::ops::Range;
@@ -18,7 +18,7 @@ const NEWEST: i64 = 1_600_000_020;
 
 struct Points([Point; KEPT]);
 
-impl Window for Points {
+impl PointSource for Points {
     #[inline]
     fn tail(&self, _: SeriesId, count: usize, out: &mut Vec<Point>) {
         out.extend_from_slice(&self.0[..count.min(KEPT)]);
@@ -60,7 +60,7 @@ fn main() {
         "bound by three (all(#3), max(#5), avg(#10))",
         bound(&points, &["all(#3)", "max(#5)", "avg(#10)"], CounterType::Gauge),
     );
-    full_group(&points);
+    full_join(&points);
     memory();
     reload();
 }
@@ -131,9 +131,9 @@ fn bound(points: &Points, functions: &[&str], counter_type: CounterType) -> f64 
     nanoseconds
 }
 
-/// How long a point holds the lock of a group at the bound of its seats, half of them carriers: one of a carrier, and one of
-/// an other that speaks for all carriers.
-fn full_group(points: &Points) {
+/// How long a point holds the lock of a join at the bound of its seats, half of them carriers: one of a carrier, and
+/// one of an other that speaks for all carriers.
+fn full_join(points: &Points) {
     let mut judge = judge(&["all(#3) and all(#3) of b/k=v > 1000000000000"]);
     let half = SEATS_MAX as u32 / 2;
     for series in 0..2 * half {
@@ -155,13 +155,13 @@ fn full_group(points: &Points) {
     fastest(0..2 * half);
     let (carrier, other) = (fastest(0..half), fastest(half..half + 50));
     println!(
-        "{carrier:8.2} ms per point of a carrier, {other:.2} of an other that speaks for all: a group of {SEATS_MAX} seats"
+        "{carrier:8.2} ms per point of a carrier, {other:.2} of an other that speaks for all: a join of {SEATS_MAX} seats"
     );
     assert!(events.is_empty() && !judge.joins().is_waiting(), "the benchmark's rules never hold");
 }
 
-/// Nanoseconds per series, each slice at its fastest: a slice is shorter than the scheduler's, so that other programs on
-/// the machine disturb few of them.
+/// Nanoseconds per series, each slice at its fastest: a slice is shorter than the scheduler's, so that other programs
+/// on the machine disturb few of them.
 fn best(mut judge_slice: impl FnMut(Range<u32>)) -> f64 {
     let slices = SERIES / SLICE;
     let mut fastest = vec![f64::INFINITY; slices as usize];
@@ -187,7 +187,8 @@ fn memory() {
     }
 }
 
-/// A change takes effect, with 1,000 hosts × 80 strategies loaded: the threshold of one strategy, and one strategy more.
+/// A change takes effect, with 1,000 hosts × 80 strategies loaded: the threshold of one strategy, and one strategy
+/// more.
 fn reload() {
     let strategy = |id: i64, right_value: f64| {
         let (func, operator) = ("all(#3)".to_string(), ">".to_string());

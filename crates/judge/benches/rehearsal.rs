@@ -1,9 +1,9 @@
 //! `cargo bench -p judge --bench rehearsal`: seconds for 1,000 series × 7 days at 60 s, without reading them.
 //!
-//! Each function alone, and conditions of several. Values go up and down over a day with noise, so that windows change; the
-//! thresholds make an alarm or two a day, as a rule that is worth saving does.
+//! Each function alone, and conditions of several. Values go up and down over a day with noise, so that windows change;
+//! the thresholds make an alarm or two a day, as a rule that is worth saving does.
 
-use judge::{History, Options, Plan, Script};
+use judge::{History, Options, Rehearsal, Schedule};
 use model::{CounterType, Point, Rules, SeriesKey, Strategy, Tags};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -30,17 +30,17 @@ fn report(func: &str, joined: usize) {
     let strategy =
         Arc::new(Strategy { id, metric, func: func_text, operator, right_value, max_step, ..Strategy::default() });
     let hosts = HashMap::from([("h".to_string(), [strategy].into())]);
-    let (script, refused) = Script::new(Rules { version: 0, hosts, expressions: Vec::new() }, Options::default());
+    let (rehearsal, refused) = Rehearsal::new(Rules { version: 0, hosts, expressions: Vec::new() }, Options::default());
     assert!(refused.is_empty(), "{refused:?}");
     let histories: Vec<Vec<Point>> = (0..joined).map(|seed| points(seed as u64)).collect();
     let series: Vec<History<'_>> =
         ["m", "n"].iter().zip(&histories).map(|(metric, points)| history(metric, points)).collect();
     let always = BASE..UNTIL;
-    let plan = Plan { hours: std::slice::from_ref(&always), until: UNTIL, closed: "" };
+    let schedule = Schedule { hours: std::slice::from_ref(&always), until: UNTIL, closed: "" };
     let (mut events, mut judged) = (0, 0);
     let started = Instant::now();
     for _ in 0..SERIES / joined {
-        let played = script.play(&series, plan, &mut |_| {
+        let played = rehearsal.play(&series, schedule, &mut |_| {
             events += 1;
             ControlFlow::Continue(())
         });

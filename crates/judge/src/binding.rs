@@ -1,12 +1,12 @@
 //! Bindings: which rules a series has.
 //!
 //! Why: this is the only memory that a judged series costs, and the first question about each point. How: one slot of a
-//! table keyed by series; most judged series have one rule, whose number stands in the slot itself, others the number of
-//! a shared list.
+//! table keyed by series; most judged series have one rule, whose number stands in the slot itself, others the number
+//! of a shared list.
 //! Invariants: a series without rules is not in the table. "Open" may be said of a series that has no open PROBLEM any
 //! more, never the other way round.
-//! Memory: 9 bytes per slot, of which 44 to 87 % are used, and 1 to 2 in the filter: 11 to 23 bytes per bound series; nothing
-//! for others.
+//! Memory: 9 bytes per slot, of which 44 to 87 % are used, and 1 to 2 in the filter: 11 to 23 bytes per bound series;
+//! nothing for others.
 
 use crate::filter::Filter;
 use crate::list::{EMPTY, Lists};
@@ -16,7 +16,7 @@ use model::SeriesId;
 
 /// The rules of a series, in 32 bits: flags and the number of a rule or of a list.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Bound(u32);
+pub(crate) struct BoundRules(u32);
 
 const OPEN: u32 = 1 << 31;
 const LIST: u32 = 1 << 30;
@@ -25,7 +25,7 @@ const NUMBER: u32 = LIST - 1;
 #[derive(Clone, Copy)]
 struct Binding {
     series: SeriesId,
-    bound: Bound,
+    bound: BoundRules,
 }
 
 const _: () = assert!(size_of::<Binding>() == 8);
@@ -40,8 +40,8 @@ pub(crate) struct Bindings {
     pairs: usize,
 }
 
-impl Bound {
-    /// Whether a PROBLEM may be open.
+impl BoundRules {
+    /// Whether a PROBLEM may be open on the series.
     pub fn is_open(self) -> bool {
         self.0 & OPEN != 0
     }
@@ -57,18 +57,18 @@ impl Bindings {
     }
 
     #[inline]
-    pub fn find(&self, series: SeriesId) -> Option<Bound> {
+    pub fn find(&self, series: SeriesId) -> Option<BoundRules> {
         self.table.find(hash(series), |binding| binding.series == series).map(|binding| binding.bound)
     }
 
-    /// The same question without the answer, quicker where it is no.
+    /// Whether a series has rules: a quicker question than [`Bindings::find`] where it has none.
     #[inline]
     pub fn contains(&self, series: SeriesId) -> bool {
         self.filter.may_contain(series) && self.find(series).is_some()
     }
 
-    /// The numbers of the rules; `one` is where a single one is put to be borrowed.
-    pub fn rules<'a>(&'a self, bound: Bound, one: &'a mut u32) -> &'a [u32] {
+    /// The numbers of the rules. A single one is put into `one`, to be borrowed from there.
+    pub fn rules<'a>(&'a self, bound: BoundRules, one: &'a mut u32) -> &'a [u32] {
         match bound.list() {
             Some(list) => self.lists.members(list),
             None => {
@@ -87,7 +87,7 @@ impl Bindings {
             [one] => *one,
             _ => LIST | self.lists.acquire(rules),
         };
-        let bound = Bound(number | if open { OPEN } else { 0 });
+        let bound = BoundRules(number | if open { OPEN } else { 0 });
         self.pairs += rules.len();
         let entry = self.table.entry(hash(series), |binding| binding.series == series, |binding| hash(binding.series));
         match entry {
@@ -132,9 +132,9 @@ impl Bindings {
                 None => match successor(binding.bound.0 & NUMBER) {
                     Some(rule) => {
                         self.pairs += 1;
-                        binding.bound = Bound(rule | flags);
+                        binding.bound = BoundRules(rule | flags);
                     }
-                    None => binding.bound = Bound(LIST | EMPTY),
+                    None => binding.bound = BoundRules(LIST | EMPTY),
                 },
             }
         }
@@ -163,7 +163,7 @@ impl Bindings {
         self.table.iter().for_each(|binding| self.filter.insert(binding.series));
     }
 
-    fn let_go(&mut self, bound: Bound) {
+    fn let_go(&mut self, bound: BoundRules) {
         match bound.list() {
             Some(list) => {
                 self.pairs -= self.lists.members(list).len();
@@ -204,11 +204,11 @@ mod tests {
         bindings.set(SeriesId(3), &[6], true);
         bindings.renumber(|rule| (rule == 5).then_some(1));
         assert_eq!((rules(&bindings, 1), rules(&bindings, 2), rules(&bindings, 3)), (vec![1], vec![1], vec![]));
-        assert!(bindings.find(SeriesId(1)).is_some_and(Bound::is_open));
-        assert!(bindings.find(SeriesId(2)).is_some_and(Bound::is_open));
+        assert!(bindings.find(SeriesId(1)).is_some_and(BoundRules::is_open));
+        assert!(bindings.find(SeriesId(2)).is_some_and(BoundRules::is_open));
         assert_eq!(bindings.pairs(), 2);
         bindings.set_open(SeriesId(1), false);
-        assert!(!bindings.find(SeriesId(1)).is_some_and(Bound::is_open));
+        assert!(!bindings.find(SeriesId(1)).is_some_and(BoundRules::is_open));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Explain: the comparison in words, as `3 of 3 points above 90`.
 //!
-//! How: written when an event is made and never before; docs/rules.md shows what each function says. No times: see
-//! `model::explanation`.
+//! How: the words are written when an event is made and never before; docs/rules.md shows what each function says. They
+//! hold no times; `model::explanation` says why.
 
 use crate::finding::Evidence;
-use crate::function::{Condition, Kind, Operator, Verdict};
+use crate::function::{Comparison, FunctionKind, Operator, Verdict};
 use crate::program::Question;
 use model::number::five_decimals;
 use model::{EventRule, Explanation, TermExplanation};
@@ -39,14 +39,14 @@ pub(crate) fn plain_text(rule: &EventRule) -> String {
         EventRule::Strategy(s) => (&s.func, &s.operator, s.right_value),
         EventRule::Expression(e) => (&e.func, &e.operator, e.right_value),
     };
-    // One that says itself what it compares with says it better.
+    // A text with a comparison of its own says it better.
     match crate::grammar::is_extended(func) {
         true => func.clone(),
         false => format!("{func} {operator} {}", five_decimals(right)),
     }
 }
 
-fn values(condition: &Condition, verdict: Verdict, holding: u32, unknown: u32) -> String {
+fn values(condition: &Comparison, verdict: Verdict, holding: u32, unknown: u32) -> String {
     let function = condition.function;
     let (n, first) = (function.n, function.first);
     let left = five_decimals(verdict.left);
@@ -54,24 +54,29 @@ fn values(condition: &Condition, verdict: Verdict, holding: u32, unknown: u32) -
     let not = if verdict.holds { "" } else { "not " };
     let points = if n == 1 { "point" } else { "points" };
     match function.kind {
-        Kind::All | Kind::Lookup => {
+        FunctionKind::All | FunctionKind::Lookup => {
             let unknown = if unknown > 0 { format!(", {unknown} unknown") } else { String::new() };
-            let wanted = if function.kind == Kind::Lookup { format!(", {first} wanted") } else { String::new() };
+            let wanted =
+                if function.kind == FunctionKind::Lookup { format!(", {first} wanted") } else { String::new() };
             format!("{holding} of {n} {points} {compared}{wanted}{unknown}")
         }
-        Kind::Max => format!("the maximum of {n} {points} is {left}, {not}{compared}"),
-        Kind::Min => format!("the minimum of {n} {points} is {left}, {not}{compared}"),
-        Kind::Sum => format!("the sum of {n} {points} is {left}, {not}{compared}"),
-        Kind::Avg => format!("the average of {n} {points} is {left}, {not}{compared}"),
-        Kind::Diff => format!("the newest point differs by {left} from one of the {n} before it, {not}{compared}"),
-        Kind::Pdiff => format!("the newest point differs by {left}% from one of the {n} before it, {not}{compared}"),
-        Kind::Stddev => {
+        FunctionKind::Max => format!("the maximum of {n} {points} is {left}, {not}{compared}"),
+        FunctionKind::Min => format!("the minimum of {n} {points} is {left}, {not}{compared}"),
+        FunctionKind::Sum => format!("the sum of {n} {points} is {left}, {not}{compared}"),
+        FunctionKind::Avg => format!("the average of {n} {points} is {left}, {not}{compared}"),
+        FunctionKind::Diff => {
+            format!("the newest point differs by {left} from one of the {n} before it, {not}{compared}")
+        }
+        FunctionKind::Pdiff => {
+            format!("the newest point differs by {left}% from one of the {n} before it, {not}{compared}")
+        }
+        FunctionKind::Stddev => {
             let deviations = five_decimals(condition.right);
             let verb = if verdict.holds { "is" } else { "is not" };
             format!("the newest point, {left}, {verb} more than {deviations} standard deviations from the mean of {n}")
         }
-        Kind::Kdiff | Kind::Kpdiff => {
-            let percent = if function.kind == Kind::Kpdiff { "%" } else { "" };
+        FunctionKind::Kdiff | FunctionKind::Kpdiff => {
+            let percent = if function.kind == FunctionKind::Kpdiff { "%" } else { "" };
             let all = if verdict.holds { "each" } else { "not each" };
             format!(
                 "{all} of the newest {n} {points} differs from the {first} before them by a value {compared} (last {left}{percent})"
@@ -80,7 +85,7 @@ fn values(condition: &Condition, verdict: Verdict, holding: u32, unknown: u32) -
     }
 }
 
-fn comparison(condition: &Condition) -> String {
+fn comparison(condition: &Comparison) -> String {
     let right = five_decimals(condition.right);
     match condition.operator {
         Operator::Equal => format!("equal to {right}"),

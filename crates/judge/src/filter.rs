@@ -1,9 +1,10 @@
-//! Filter: says of most series without rules that they have none, at the price of one load.
+//! Filter: which series certainly have no rules, at the price of one load.
 //!
-//! Why: most points belong to series that nobody judges; asking the table of bindings about each took 6.4 ns: a hash, a group
-//! of control bytes, and a mispredicted branch at each eighth miss. `cargo bench -p judge` prints what it takes now.
-//! How: bits, 256 neighbouring series ids in one row, since hosts report neighbours together and the store's shards hold
-//! groups of 256; rows are placed by hashing their number. Like a Bloom filter with one hash, but kind to caches.
+//! Why: most points belong to series that nobody judges; asking the table of bindings about each took 6.4 ns: a hash, a
+//! group of control bytes, and a mispredicted branch at each eighth miss. `cargo bench -p judge` prints what it takes
+//! now.
+//! How: bits, 256 neighbouring series ids in one row, since hosts report neighbours together and the store's shards
+//! hold groups of 256; rows are placed by hashing their number. Like a Bloom filter with one hash, but kind to caches.
 //! Invariants: the bit of each bound series is set. A bit may be set in vain (by another row, or by a series that is no
 //! longer bound); then the table is asked.
 //! Memory: 1 to 2 bytes per bound series; nothing for others.
@@ -18,7 +19,7 @@ const ROW: u32 = 256;
 const WORDS: usize = 4;
 
 pub(crate) struct Filter {
-    /// A power of two of them.
+    /// Rows, a power of two of them.
     rows: Vec<[u64; WORDS]>,
     shift: u32,
 }

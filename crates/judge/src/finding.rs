@@ -1,23 +1,23 @@
 //! Finding: what one term of a condition says about its series at a moment, and what the terms together come to.
 //!
-//! How: a term with `recover` is asked two things, whether it opens a PROBLEM and whether it keeps one open; which of them
-//! counts depends on the alarm, which a term about another series does not know. What a term saw is kept with its answer
-//! where the event may be made later, by somebody else's point ([`Evidence`]).
+//! How: a term with `recover` is asked two things, whether it opens a PROBLEM and whether it keeps one open; which of
+//! them counts depends on the alarm, which a term about another series does not know. The values that a term saw are
+//! kept with its finding where the event may be made later, by a point of another series ([`Evidence`]).
 //! Times: terms are compared by the times of their points, not by the clock. A term whose newest point is more than
 //! [`STALE_PERIODS`] of its periods older than the newest of the others is unknown: its series has stopped.
 //! Invariants: the answer depends on the findings only, not on which came first.
 
 use crate::Semantics;
-use crate::function::{Condition, Verdict};
+use crate::function::{Comparison, Verdict};
 use crate::program::{Program, Question, Subject, TERMS_MAX, Term};
 use crate::silence::Silence;
 use model::Point;
 use model::explanation::POINTS_MAX;
 
-/// As for holes: a single lost point is none. See `history.rs`.
+/// Periods after which a series has stopped beside others. A single lost point is no hole, as in `values.rs`.
 const STALE_PERIODS: i64 = 2;
 
-/// What is known of a series when it is judged.
+/// The points and values of a series as they are when the series is judged.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     /// Newest first.
@@ -33,19 +33,19 @@ pub(crate) struct View<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Finding {
-    /// Whether it holds, as far as a new PROBLEM is concerned.
+    /// Whether the term holds, as far as a new PROBLEM is concerned.
     pub opens: Option<bool>,
-    /// Whether it holds while a PROBLEM is open.
+    /// Whether the term holds while a PROBLEM is open.
     pub stays: Option<bool>,
     pub left: f64,
-    /// Times of the newest and the oldest point that it used.
+    /// Times of the newest and the oldest point that the term used.
     pub newest: i64,
     pub oldest: i64,
     /// 0 where the answer does not age.
     pub period_s: i64,
 }
 
-/// What the terms of a condition come to.
+/// The decision that the terms of a condition come to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Outcome {
     pub holds: bool,
@@ -56,14 +56,14 @@ pub(crate) struct Outcome {
     pub oldest: i64,
 }
 
-/// What a term saw, for whoever asks why.
+/// The values that a term saw, for whoever asks why.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {
     /// The newest values with their times, newest first.
     pub points: Vec<Point>,
-    /// How many of all its values fulfil the comparison: that which opens, that which keeps open.
+    /// Values that fulfil the comparison which opens, and the one which keeps open.
     pub holding: [u32; 2],
-    /// How many of its values are not known.
+    /// Values that are not known.
     pub unknown: u32,
     pub period_s: i64,
 }
@@ -76,14 +76,14 @@ impl Finding {
         if is_open { self.stays } else { self.opens }
     }
 
-    /// Whether its series has stopped, seen from `reference`, the newest point of all series that terms ask.
+    /// Whether the series has stopped, seen from `reference`, the newest point of all series that terms ask.
     pub fn is_stale(&self, reference: i64) -> bool {
         self.period_s > 0 && self.newest < reference.saturating_sub(STALE_PERIODS * self.period_s)
     }
 }
 
 impl Term {
-    /// Asks the term. `open_since` is the time of the open PROBLEM, where that is known.
+    /// Asks the term about a series. `open_since` is the time of the open PROBLEM, where that is known.
     pub fn read(&self, view: &View<'_>, open_since: Option<i64>) -> Finding {
         match &self.question {
             Question::Silence { steps } => {
@@ -95,11 +95,11 @@ impl Term {
     }
 }
 
-fn read_values(opens: &Condition, stays: &Condition, view: &View<'_>) -> Finding {
+fn read_values(opens: &Comparison, stays: &Comparison, view: &View<'_>) -> Finding {
     let needed = opens.function.values_needed() as usize;
     let Some(values) = view.values.get(..needed) else { return unknown(view) };
     let Some(first) = verdict(opens, values, view.known, view.semantics) else {
-        // Both view at the same values; but what is sure of one threshold may not be of the other.
+        // Both comparisons look at the same values; but one threshold may be sure where the other is not.
         let second = verdict(stays, values, view.known, view.semantics);
         return second.map_or(unknown(view), |second| finding(None, Some(second), needed, view));
     };
@@ -107,7 +107,7 @@ fn read_values(opens: &Condition, stays: &Condition, view: &View<'_>) -> Finding
     finding(Some(first), second, needed, view)
 }
 
-/// Of a series that does have points: it can be seen to have stopped.
+/// The finding of a term that cannot tell. A series that has points can be seen to have stopped.
 fn unknown(view: &View<'_>) -> Finding {
     let Some(newest) = view.points.first() else { return Finding::UNKNOWN };
     Finding { newest: newest.time, period_s: view.period_s, ..Finding::UNKNOWN }
@@ -120,8 +120,8 @@ fn finding(opens: Option<Verdict>, stays: Option<Verdict>, needed: usize, view: 
     Finding { opens: opens.map(holds), stays: stays.map(holds), left, newest, oldest, period_s: view.period_s }
 }
 
-/// What a function says of these values; `None` if too much is unknown. Terms never report what has no JSON form.
-fn verdict(condition: &Condition, values: &[f64], known: usize, semantics: Semantics) -> Option<Verdict> {
+/// The verdict of a function on these values; `None` if too much is unknown, or if the left value has no JSON form.
+fn verdict(condition: &Comparison, values: &[f64], known: usize, semantics: Semantics) -> Option<Verdict> {
     let verdict = if known >= values.len() || semantics == Semantics::OpenFalcon {
         Some(condition.judge(values))
     } else {
@@ -130,7 +130,7 @@ fn verdict(condition: &Condition, values: &[f64], known: usize, semantics: Seman
     verdict.filter(|verdict| verdict.left.is_finite())
 }
 
-/// What `nodata` says at `now` of a series with the given newest point and silence.
+/// The finding of `nodata` at `now`, for a series with the given newest point and silence.
 pub(crate) fn read_silence(
     steps: u32,
     seen: Option<(i64, Silence)>,
@@ -147,8 +147,8 @@ pub(crate) fn read_silence(
     if silence.is_forgotten(last) {
         return Finding { newest: last, period_s, ..Finding::UNKNOWN };
     }
-    // Before we have heard of it, that it has not been silent for long since the start says nothing; but a point that is
-    // newer than the alarm ends it.
+    // A series that was not heard since the start may have been silent for long; but a point that is newer than the
+    // alarm ends the alarm.
     if !silence.heard && open_since.is_none_or(|time| last <= time) {
         return Finding::UNKNOWN;
     }
@@ -156,15 +156,15 @@ pub(crate) fn read_silence(
     Finding { opens: holds, stays: holds, left: 0.0, newest: last, oldest: last, period_s: 0 }
 }
 
-/// Makes unknown what is too old beside the others.
+/// Makes unknown each finding that is too old beside the others.
 pub(crate) fn drop_stale(findings: &mut [Finding]) {
     let reference = findings.iter().map(|finding| finding.newest).max().unwrap_or(i64::MIN);
     findings.iter_mut().filter(|finding| finding.is_stale(reference)).for_each(|finding| *finding = Finding::UNKNOWN);
 }
 
-/// What the terms say to an alarm, those of them that are not stale; `None` if that is not enough to open, repeat or end it. What only keeps it open does
-/// not repeat it. `findings` are asked twice where it is open: of several series that one term means, it need not be
-/// the same that opens and that keeps open.
+/// Decides an alarm by the findings that are not stale; `None` if they are not enough to open, repeat or end it. A
+/// finding that only keeps an alarm open does not repeat it. `findings` is asked twice where the alarm is open: where
+/// one term means several series, the one that opens need not be the one that keeps open.
 pub(crate) fn decide(
     program: &Program,
     is_open: bool,
@@ -177,7 +177,7 @@ pub(crate) fn decide(
     outcome(program, &findings(true), true).filter(|outcome| !outcome.holds)
 }
 
-/// Joins the findings of a program's terms.
+/// The outcome of the findings of a program's terms.
 fn outcome(program: &Program, findings: &[Finding; TERMS_MAX], is_open: bool) -> Option<Outcome> {
     let findings = &findings[..program.terms.len()];
     let mut answers = [None; TERMS_MAX];
@@ -200,7 +200,7 @@ fn outcome(program: &Program, findings: &[Finding; TERMS_MAX], is_open: bool) ->
 }
 
 impl Evidence {
-    /// Notes what `term` saw.
+    /// Notes the values that the term with this question saw.
     pub fn refill(&mut self, question: &Question, view: &View<'_>) {
         self.points.clear();
         self.period_s = view.period_s;

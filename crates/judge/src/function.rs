@@ -1,16 +1,16 @@
 //! Functions and operators: from the newest values of a series to "holds or not" and the value to report.
 //!
-//! How: plain arithmetic over a slice of values, newest first, in the original's order of operations, so that sums round
-//! alike. Compat: spec/judge.md §4 and §10; each function is pinned by `tests/vectors.rs`.
+//! How: plain arithmetic over a slice of values, newest first, in the original's order of operations, so that sums
+//! round alike. Compat: docs/open-falcon/judge.md §4 and §10; each function is pinned by `tests/vectors.rs`.
 //!
-//! Unknown values (NaN; made by `history.rs` under `Semantics::Hawkeye` only): [`Condition::judge_partly`] answers only if
-//! no value that the unknown ones could have had would change the answer. So `all(#3)` recovers at the first good
-//! point after a hole, `lookup(#3,10)` fires on three known bad points although a counter was reset between them, and an
-//! average with a hole says nothing.
+//! Unknown values (NaN; made by `values.rs` under `Semantics::Hawkeye` only): [`Comparison::judge_partly`] answers only
+//! if no value that the unknown ones could have had would change the answer. So `all(#3)` recovers at the first good
+//! point after a hole, `lookup(#3,10)` fires on three known bad points although a counter was reset between them, and
+//! an average with a hole says nothing.
 
-/// What is compared how; the compiled form of a rule's `func`, `operator` and `rightValue`.
+/// A function, an operator and a threshold: the compiled form of a rule's `func`, `operator` and `rightValue`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Condition {
+pub(crate) struct Comparison {
     pub function: Function,
     pub operator: Operator,
     /// The threshold, or the lower end of a range.
@@ -19,12 +19,12 @@ pub(crate) struct Condition {
     pub high: f64,
 }
 
-const _: () = assert!(size_of::<Condition>() == 32);
+const _: () = assert!(size_of::<Comparison>() == 32);
 
 /// A function with its arguments as numbers of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Function {
-    pub kind: Kind,
+    pub kind: FunctionKind,
     /// M of `lookup`, K of `kdiff` and `kpdiff`; else 0.
     pub first: u32,
     /// N, the last argument of all functions.
@@ -32,7 +32,7 @@ pub(crate) struct Function {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FunctionKind {
     All,
     Max,
     Min,
@@ -58,7 +58,7 @@ pub(crate) enum Operator {
     Inside,
     /// Beyond either end of a range.
     Outside,
-    /// What the original makes of any other text: a comparison that never holds.
+    /// A comparison that never holds: what the original makes of any other text.
     Never,
 }
 
@@ -72,27 +72,27 @@ pub(crate) struct Verdict {
 /// Values closer than this are equal; the original's number.
 const EQUAL_WITHIN: f64 = 0.0001;
 
-impl Kind {
-    pub fn parse(name: &[u8]) -> Option<Kind> {
+impl FunctionKind {
+    pub fn parse(name: &[u8]) -> Option<FunctionKind> {
         Some(match name {
-            b"all" => Kind::All,
-            b"max" => Kind::Max,
-            b"min" => Kind::Min,
-            b"sum" => Kind::Sum,
-            b"avg" => Kind::Avg,
-            b"diff" => Kind::Diff,
-            b"pdiff" => Kind::Pdiff,
-            b"lookup" => Kind::Lookup,
-            b"stddev" => Kind::Stddev,
-            b"kdiff" => Kind::Kdiff,
-            b"kpdiff" => Kind::Kpdiff,
+            b"all" => FunctionKind::All,
+            b"max" => FunctionKind::Max,
+            b"min" => FunctionKind::Min,
+            b"sum" => FunctionKind::Sum,
+            b"avg" => FunctionKind::Avg,
+            b"diff" => FunctionKind::Diff,
+            b"pdiff" => FunctionKind::Pdiff,
+            b"lookup" => FunctionKind::Lookup,
+            b"stddev" => FunctionKind::Stddev,
+            b"kdiff" => FunctionKind::Kdiff,
+            b"kpdiff" => FunctionKind::Kpdiff,
             _ => return None,
         })
     }
 
-    /// `lookup(#M,N)`, `kdiff(#K,N)`, `kpdiff(#K,N)`; the others take one argument.
+    /// Whether the function takes two numbers: `lookup(#M,N)`, `kdiff(#K,N)`, `kpdiff(#K,N)`.
     pub fn has_two_arguments(self) -> bool {
-        matches!(self, Kind::Lookup | Kind::Kdiff | Kind::Kpdiff)
+        matches!(self, FunctionKind::Lookup | FunctionKind::Kdiff | FunctionKind::Kpdiff)
     }
 }
 
@@ -100,8 +100,8 @@ impl Function {
     /// The number of values that the function looks at; a counter needs one point more.
     pub fn values_needed(self) -> u64 {
         let extra = match self.kind {
-            Kind::Diff | Kind::Pdiff => 1,
-            Kind::Kdiff | Kind::Kpdiff => self.first,
+            FunctionKind::Diff | FunctionKind::Pdiff => 1,
+            FunctionKind::Kdiff | FunctionKind::Kpdiff => self.first,
             _ => 0,
         };
         u64::from(self.n) + u64::from(extra)
@@ -109,7 +109,7 @@ impl Function {
 }
 
 impl Operator {
-    /// The two that compare with a range.
+    /// Whether the operator compares with a range.
     pub fn is_range(self) -> bool {
         matches!(self, Operator::Inside | Operator::Outside)
     }
@@ -127,26 +127,26 @@ impl Operator {
     }
 }
 
-impl Condition {
+impl Comparison {
     /// Judges values that are all known; `values.len() == function.values_needed()`, at least 1.
     pub fn judge(&self, values: &[f64]) -> Verdict {
         let n = self.function.n as usize;
         let newest = values[0];
         match self.function.kind {
-            Kind::All => Verdict { holds: values.iter().all(|v| self.test(*v)), left: newest },
-            Kind::Max => self.verdict(values.iter().fold(newest, |max, v| if max < *v { *v } else { max })),
-            Kind::Min => self.verdict(values.iter().fold(newest, |min, v| if min > *v { *v } else { min })),
-            Kind::Sum => self.verdict(sum(values)),
-            Kind::Avg => self.verdict(sum(values) / n as f64),
-            Kind::Diff => self.any_difference(newest, &values[1..], difference),
-            Kind::Pdiff => self.any_difference(newest, &values[1..], percent_of_old),
-            Kind::Lookup => {
+            FunctionKind::All => Verdict { holds: values.iter().all(|v| self.test(*v)), left: newest },
+            FunctionKind::Max => self.verdict(values.iter().fold(newest, |max, v| if max < *v { *v } else { max })),
+            FunctionKind::Min => self.verdict(values.iter().fold(newest, |min, v| if min > *v { *v } else { min })),
+            FunctionKind::Sum => self.verdict(sum(values)),
+            FunctionKind::Avg => self.verdict(sum(values) / n as f64),
+            FunctionKind::Diff => self.any_difference(newest, &values[1..], difference),
+            FunctionKind::Pdiff => self.any_difference(newest, &values[1..], percent_of_old),
+            FunctionKind::Lookup => {
                 let count = values.iter().filter(|v| self.test(**v)).count();
                 Verdict { holds: self.function.first > 0 && count >= self.function.first as usize, left: newest }
             }
-            Kind::Stddev => Verdict { holds: self.is_outlier(values), left: newest },
-            Kind::Kdiff => self.all_differences(values, difference),
-            Kind::Kpdiff => self.all_differences(values, percent_of_new),
+            FunctionKind::Stddev => Verdict { holds: self.is_outlier(values), left: newest },
+            FunctionKind::Kdiff => self.all_differences(values, difference),
+            FunctionKind::Kpdiff => self.all_differences(values, percent_of_new),
         }
     }
 
@@ -157,16 +157,24 @@ impl Condition {
             return None;
         }
         match self.function.kind {
-            Kind::All => {
+            FunctionKind::All => {
                 let fails = values.iter().any(|v| !v.is_nan() && !self.test(*v));
                 fails.then_some(Verdict { holds: false, left: newest })
             }
-            Kind::Lookup => self.lookup_partly(values),
-            Kind::Max => self.extreme_partly(values.iter().fold(newest, |max, v| if max < *v { *v } else { max })),
-            Kind::Min => self.extreme_partly(values.iter().fold(newest, |min, v| if min > *v { *v } else { min })),
-            Kind::Diff => Some(self.any_difference(newest, &values[1..], difference)).filter(|v| v.holds),
-            Kind::Pdiff => Some(self.any_difference(newest, &values[1..], percent_of_old)).filter(|v| v.holds),
-            Kind::Sum | Kind::Avg | Kind::Stddev | Kind::Kdiff | Kind::Kpdiff => None,
+            FunctionKind::Lookup => self.lookup_partly(values),
+            FunctionKind::Max => {
+                self.extreme_partly(values.iter().fold(newest, |max, v| if max < *v { *v } else { max }))
+            }
+            FunctionKind::Min => {
+                self.extreme_partly(values.iter().fold(newest, |min, v| if min > *v { *v } else { min }))
+            }
+            FunctionKind::Diff => Some(self.any_difference(newest, &values[1..], difference)).filter(|v| v.holds),
+            FunctionKind::Pdiff => Some(self.any_difference(newest, &values[1..], percent_of_old)).filter(|v| v.holds),
+            FunctionKind::Sum
+            | FunctionKind::Avg
+            | FunctionKind::Stddev
+            | FunctionKind::Kdiff
+            | FunctionKind::Kpdiff => None,
         }
     }
 
@@ -202,7 +210,8 @@ impl Condition {
         Verdict { holds: false, left }
     }
 
-    /// Each of the N newest against each of the K oldest; stops at the first that fails, and at a zero among the K newest.
+    /// Compares each of the N newest with each of the K oldest; stops at the first that fails, and at a zero among the
+    /// K newest.
     fn all_differences(&self, values: &[f64], difference: fn(f64, f64) -> Option<f64>) -> Verdict {
         let (n, k) = (self.function.n as usize, self.function.first as usize);
         let mut left = 0.0;
@@ -222,7 +231,7 @@ impl Condition {
         Verdict { holds: n > 0 && k > 0, left }
     }
 
-    /// The operator is ignored, as in the original.
+    /// Whether the newest value lies outside the band around the mean. The operator is ignored, as in the original.
     fn is_outlier(&self, values: &[f64]) -> bool {
         let count = values.len() as f64;
         let mean = sum(values) / count;
@@ -242,10 +251,10 @@ impl Condition {
         (count + unknown < wanted).then_some(Verdict { holds: false, left })
     }
 
-    /// An unknown value could only push a maximum up, and a minimum down.
+    /// The verdict on a maximum or minimum with unknown values, which could only push a maximum up and a minimum down.
     fn extreme_partly(&self, extreme: f64) -> Option<Verdict> {
         let verdict = self.verdict(extreme);
-        let is_max = self.function.kind == Kind::Max;
+        let is_max = self.function.kind == FunctionKind::Max;
         let sure = match self.operator {
             Operator::Greater | Operator::GreaterOrEqual => verdict.holds == is_max,
             Operator::Less | Operator::LessOrEqual => verdict.holds != is_max,
@@ -258,7 +267,7 @@ impl Condition {
     }
 }
 
-/// Newest first, from a positive zero: the original's order, so that the last digits agree.
+/// The sum of values, newest first, from a positive zero: the original's order, so that the last digits agree.
 fn sum(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |sum, v| sum + v)
 }
@@ -271,7 +280,7 @@ fn percent_of_old(new: f64, old: f64) -> Option<f64> {
     (old != 0.0).then(|| (new - old) / old * 100.0)
 }
 
-/// Divided by the newer value, unlike `pdiff`; so it is in the original.
+/// The difference in percent of the newer value, as the original computes `kpdiff`; `pdiff` divides by the older one.
 fn percent_of_new(new: f64, old: f64) -> Option<f64> {
     Some((new - old) / new * 100.0)
 }

@@ -1,4 +1,5 @@
-//! Grammar: conditions that are more than one function, as an extension of the function text. docs/rules.md explains it.
+//! Grammar: conditions that are more than one function, as an extension of the function text. docs/rules.md explains
+//! it.
 //!
 //! ```text
 //! condition = all { "or" all }
@@ -10,40 +11,42 @@
 //! comparison= operator number | ( "inside" | "outside" ) number ".." number; then, or alone, "recover" number or range
 //! ```
 //!
-//! Invariants: a text that the original can read never comes here (see `rule_set.rs`), so no old rule changes its meaning;
-//! what is read compiles and has at most [`TERMS_MAX`] terms and [`NESTING_MAX`] parentheses around one; no text panics.
+//! Invariants: a text that the original can read never comes here (see `rule_set.rs`), so no old rule changes its
+//! meaning; a text that is read compiles, and has at most [`TERMS_MAX`] terms and [`NESTING_MAX`] parentheses around
+//! one; no text panics.
 
 use crate::error::{RuleError, quote, quote_at};
-use crate::function::{Condition, Kind, Operator};
+use crate::function::{Comparison, FunctionKind, Operator};
 use crate::program::{Code, Operand, Program, Question, Subject, TERMS_MAX, Term};
 use crate::rule_text::{FunctionText, column, name_end, strict_number};
 use model::rule::RuleTags;
 
-/// The column of the tables, in characters.
+/// Width of the tables' column for `func`, in characters.
 const TEXT_MAX: usize = 512;
 
-/// Parentheses within each other. More than terms make no sense, and recursion must end.
+/// Parentheses within each other. More of them than terms make no sense, and recursion must end.
 const NESTING_MAX: usize = TERMS_MAX;
 
-/// What terms without a comparison compare with, and how far the window reaches.
+/// The comparison of terms that name none, and how far the window reaches.
 #[derive(Clone, Copy)]
 pub(crate) struct Context {
     /// The rule's own operator and right value.
     pub operator: Operator,
     pub right: f64,
     pub points_max: u32,
-    /// Points to leave for a counter, whose values need one more: 1 where the type is not known.
+    /// Points to leave for a counter, whose values need one point more: 1 where the type is not known.
     pub spare: u32,
 }
 
+/// A condition as it was read.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Parsed {
-    /// One function of the rule's own series: what a rule always was, if perhaps with a range.
-    Plain(Condition),
+    /// One function of the rule's own series: as every rule of the original, but perhaps with a range.
+    Plain(Comparison),
     Program(Program),
 }
 
-/// Whether the text uses anything that the original has not; others keep their errors.
+/// Whether the text uses anything that the original has not; other texts keep their errors.
 pub(crate) fn is_extended(func: &str) -> bool {
     let text = func.trim_start();
     let behind = text.split_once(')').map_or("", |(_, behind)| behind.trim());
@@ -141,7 +144,7 @@ impl Parser<'_> {
                 Question::Silence { steps: self.silence()? }
             }
             other => {
-                let Some(kind) = Kind::parse(other.as_bytes()) else {
+                let Some(kind) = FunctionKind::parse(other.as_bytes()) else {
                     return Err(self.want(format!("one of {FUNCTIONS}; `{}` is unknown", quote(other))));
                 };
                 self.at = name.end;
@@ -167,7 +170,7 @@ impl Parser<'_> {
     }
 
     /// `(#3)` or `(#2,3)`, with the rule's own comparison.
-    fn function(&mut self, kind: Kind) -> Read<Condition> {
+    fn function(&mut self, kind: FunctionKind) -> Read<Comparison> {
         let first = self.opening()?;
         let mut last = first;
         if kind.has_two_arguments() {
@@ -181,7 +184,7 @@ impl Parser<'_> {
         let function = FunctionText { kind, arguments: [first, last] }.function(self.func)?;
         self.check_window(function.values_needed() + u64::from(self.context.spare), first.column)?;
         let Context { operator, right, .. } = self.context;
-        Ok(Condition { function, operator, right, high: right })
+        Ok(Comparison { function, operator, right, high: right })
     }
 
     fn silence(&mut self) -> Read<u32> {
@@ -258,7 +261,7 @@ impl Parser<'_> {
     }
 
     /// What a function is compared with, when there is something; `end` moves behind it.
-    fn comparison(&mut self, mut opens: Condition, end: &mut usize) -> Read<Question> {
+    fn comparison(&mut self, mut opens: Comparison, end: &mut usize) -> Read<Question> {
         self.skip_blanks();
         let start = self.at;
         if self.byte().is_some_and(is_operator) {
@@ -268,16 +271,16 @@ impl Parser<'_> {
             };
             self.at += length;
             let right = self.number()?;
-            opens = Condition { operator, right, high: right, ..opens };
+            opens = Comparison { operator, right, high: right, ..opens };
             *end = self.at;
         } else if let Some(operator) = self.range_operator() {
-            if opens.function.kind == Kind::Stddev {
+            if opens.function.kind == FunctionKind::Stddev {
                 return Err(
                     self.want_at(start, "a number of deviations, such as > 3; stddev takes no range".to_string())
                 );
             }
             let (right, high) = self.range()?;
-            opens = Condition { operator, right, high, ..opens };
+            opens = Comparison { operator, right, high, ..opens };
             *end = self.at;
         }
         let mut stays = opens;
@@ -290,7 +293,7 @@ impl Parser<'_> {
                 let right = self.number()?;
                 (right, right)
             };
-            stays = Condition { right, high, ..opens };
+            stays = Comparison { right, high, ..opens };
             check_recovery(&opens, &stays).map_err(|want| self.want_at(start, want))?;
             *end = self.at;
         }
@@ -388,10 +391,10 @@ fn is_operator(byte: u8) -> bool {
 }
 
 /// A threshold of recovery that is easier to break than the alarm's would end the alarm at once and open it again.
-fn check_recovery(opens: &Condition, stays: &Condition) -> Result<(), String> {
+fn check_recovery(opens: &Comparison, stays: &Comparison) -> Result<(), String> {
     let (right, high) = (opens.right, opens.high);
     // stddev reports what is further out than this many deviations, whatever the operator.
-    let operator = if opens.function.kind == Kind::Stddev { Operator::Greater } else { opens.operator };
+    let operator = if opens.function.kind == FunctionKind::Stddev { Operator::Greater } else { opens.operator };
     let (fine, want) = match operator {
         Operator::Greater | Operator::GreaterOrEqual => {
             (stays.right <= right, format!("at most {right}, which opens it"))

@@ -1,26 +1,27 @@
 //! Joins: conditions over several series, in which the judges of all shards meet.
 //!
-//! Why: the series of one endpoint live in several shards, and a judge sees its own only. So each series says its part when
-//! it has a point, here, and whoever speaks last has the whole answer worked out.
-//! How: a [`Group`] per rule and endpoint; in it stand the series that carry the alarm and those that terms ask. A series
-//! holds a [`Seat`] in each group that it belongs to. A seat points at its group, so a point never looks into the table.
+//! Why: the series of one endpoint live in several shards, and a judge sees its own only. So each series says its part
+//! when it has a point, here, and whoever speaks last has the whole answer worked out.
+//! How: a [`Join`] per rule and endpoint; in it stand the series that carry the alarm and those that terms ask. A
+//! series holds a [`Seat`] in each join that it belongs to. A seat points at its join, so a point never looks into the
+//! table.
 //!
-//! Locks, always in this order: judge of a shard → table → group → outbox. Each has its bound beside it.
-//! - A point takes the locks of the groups in which its series has a seat, one after another; two endpoints never wait for
-//!   each other.
+//! Locks, always in this order: judge of a shard → table → join → outbox. Each has its bound beside it.
+//! - A point takes the locks of the joins in which its series has a seat, one after another; two endpoints never wait
+//!   for each other.
 //! - The table is locked while a series is bound or unbound, and while a rule set is brought into force.
 //! - The outbox is locked for as long as events are moved in or out.
 //!
-//! Order: a decision appends its events to the outbox while its group is locked, and [`Joins::hand_over`] gives them on in
-//! that order. An alarm belongs to one group, so the events of an alarm keep their order, also when the points that made
-//! them came in several shards at once.
-//! Rules: the first judge that loads a rule set brings it into force here too. A judge that still has another one is not
-//! heard; after a load every series with a seat is asked anew ([`crate::Judge::refill`]).
-//! Memory: nothing without such rules; about 1 KB per host for a condition over three series (what each term said last, with
-//! its newest points, at most [`model::explanation::POINTS_MAX`]). A group has at most [`SEATS_MAX`] seats; what is refused
-//! beyond them is counted. [`Joins::stats`] has the figures.
+//! Order: a decision appends its events to the outbox while its join is locked, and [`Joins::hand_over`] gives them on
+//! in that order. An alarm belongs to one join, so the events of an alarm keep their order, also when the points that
+//! made them came in several shards at once.
+//! Rules: the first judge that loads a rule set brings it into force here too. A judge that still has another one is
+//! not heard; after a load every series with a seat is asked anew ([`crate::Judge::refill`]).
+//! Memory: nothing without such rules; about 1 KB per host for a condition over three series (what each term said last,
+//! with its newest points, at most [`model::explanation::POINTS_MAX`]). A join has at most [`SEATS_MAX`] seats; what is
+//! refused beyond them is counted. [`Joins::stats`] has the figures.
 
-pub(crate) mod group;
+pub(crate) mod join;
 
 use crate::finding::View;
 use crate::occasion::{Cause, Occasion};
@@ -29,9 +30,9 @@ use crate::rule_set::RuleSet;
 use crate::state::{OpenProblem, RuleId};
 use crate::touched::Touched;
 use foldhash::fast::RandomState;
-pub use group::SEATS_MAX;
-use group::{Group, Members};
 use hashbrown::HashTable;
+pub use join::SEATS_MAX;
+use join::{Join, Members};
 use model::{Event, SeriesId, SeriesKey};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -40,10 +41,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The conditions over several series, shared by the judges of all shards.
 #[derive(Default)]
 pub struct Joins {
-    /// Bound: binding a series takes a look-up and one group's lock per rule; only while a rule set is loaded a look at all
-    /// its rules besides. A load takes the lock of each group once. No message waits here but one that brings a new series.
+    /// Bound: binding a series takes a look-up and one join's lock per rule; only while a rule set is loaded a look at
+    /// all its rules besides. A load takes the lock of each join once. No message waits here but one that brings a new
+    /// series.
     table: Mutex<Table>,
-    /// Bound: moving events, at most one per carrier of a group; nothing is made, written or freed under it.
+    /// Bound: moving events, at most one per carrier of a join; nothing is made, written or freed under it.
     outbox: Mutex<Vec<Event>>,
     /// Events that were decided and are not handed over yet.
     waiting: AtomicUsize,
@@ -54,42 +56,42 @@ pub struct Joins {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct JoinStats {
     /// Pairs of a rule and an endpoint.
-    pub groups: usize,
+    pub count: usize,
     /// Seats of series that carry an alarm.
     pub carriers: usize,
     /// Seats of series that are asked by the alarms of others.
     pub others: usize,
-    /// Seats that were refused since the start, because their group was full. The series has no part in that condition: it
-    /// carries no alarm of it, or is not asked by it.
+    /// Seats that were refused since the start, because their join was full. The series has no part in that condition:
+    /// it carries no alarm of it, or is not asked by it.
     pub seats_refused: u64,
     pub memory_bytes: usize,
 }
 
 #[derive(Default)]
 struct Table {
-    /// The rule set in force. Each group has its rule from this set, or none.
+    /// The rule set in force. Each join has its rule from this set, or none.
     rules: Arc<RuleSet>,
     /// Found by rule and endpoint.
-    groups: HashTable<Arc<Group>>,
+    joins: HashTable<Arc<Join>>,
     hasher: RandomState,
 }
 
-/// The place of a series in a group, kept by its judge.
+/// The place of a series in a join, kept by its judge.
 #[derive(Clone)]
 pub(crate) struct Seat {
-    group: Arc<Group>,
+    join: Arc<Join>,
     pub subject: Subject,
 }
 
 impl PartialEq for Seat {
     fn eq(&self, other: &Seat) -> bool {
-        Arc::ptr_eq(&self.group, &other.group) && self.subject == other.subject
+        Arc::ptr_eq(&self.join, &other.join) && self.subject == other.subject
     }
 }
 
 impl Seat {
     pub fn rule(&self) -> RuleId {
-        self.group.id
+        self.join.id
     }
 }
 
@@ -117,28 +119,28 @@ impl Joins {
     /// [`crate::Judge::catch_up`] does for the alarms of one series.
     pub fn settle(&self, now: i64, min_interval_s: i64) {
         // One order, so that the same start gives the same row of events.
-        let mut groups: Vec<Arc<Group>> = lock(&self.table).groups.iter().cloned().collect();
-        groups.sort_unstable_by(|a, b| (a.id, &a.endpoint).cmp(&(b.id, &b.endpoint)));
+        let mut joins: Vec<Arc<Join>> = lock(&self.table).joins.iter().cloned().collect();
+        joins.sort_unstable_by(|a, b| (a.id, &a.endpoint).cmp(&(b.id, &b.endpoint)));
         let occasion = Occasion { cause: Cause::CatchUp, now, min_interval_s };
-        for group in groups {
-            let mut members = lock(&group.members);
-            self.decide(&group, &mut members, occasion, |_, _| true);
+        for join in joins {
+            let mut members = lock(&join.members);
+            self.decide(&join, &mut members, occasion, |_, _| true);
         }
     }
 
     pub fn stats(&self) -> JoinStats {
         let table = lock(&self.table);
         let mut stats = JoinStats {
-            groups: table.groups.len(),
+            count: table.joins.len(),
             seats_refused: self.seats_refused.load(Ordering::Relaxed),
-            memory_bytes: table.groups.allocation_size(),
+            memory_bytes: table.joins.allocation_size(),
             ..JoinStats::default()
         };
-        for group in &table.groups {
-            let members = lock(&group.members);
+        for join in &table.joins {
+            let members = lock(&join.members);
             stats.carriers += members.carriers();
             stats.others += members.others();
-            stats.memory_bytes += group.memory_bytes(&members);
+            stats.memory_bytes += join.memory_bytes(&members);
         }
         stats
     }
@@ -151,9 +153,9 @@ impl Joins {
         }
         table.rules = rules.clone();
         let mut closed = Vec::new();
-        table.groups.retain(|group| {
-            let mut members = lock(&group.members);
-            let stays = rules.has(group.id);
+        table.joins.retain(|join| {
+            let mut members = lock(&join.members);
+            let stays = rules.has(join.id);
             if stays {
                 members.load(rules, touched);
             } else {
@@ -166,7 +168,7 @@ impl Joins {
         closed
     }
 
-    /// Gives a series its place in the group of a rule, a program of `rules`, at its endpoint; none if the group is full.
+    /// Gives a series its place in the join of a rule, a program of `rules`, at its endpoint; none if the join is full.
     pub(crate) fn seat(&self, rules: &Arc<RuleSet>, rule: u32, series: SeriesId, key: SeriesKey<'_>) -> Option<Seat> {
         let found = &rules.rules[rule as usize];
         let (program, id, subject) = (rules.program(found)?, found.id(), found.subject());
@@ -181,8 +183,8 @@ impl Joins {
         } else {
             table.find(&rules.rules[place as usize].source)
         };
-        let group = table.group(id, key.endpoint, program);
-        let mut members = lock(&group.members);
+        let join = table.join(id, key.endpoint, program);
+        let mut members = lock(&join.members);
         if let Some(rule) = in_force {
             members.set_rule(&table.rules, rule);
         }
@@ -192,27 +194,27 @@ impl Joins {
             return None;
         }
         drop(members);
-        Some(Seat { group, subject })
+        Some(Seat { join, subject })
     }
 
     /// Takes a place away; the PROBLEM that was open there.
     pub(crate) fn leave(&self, seat: &Seat, series: SeriesId) -> Option<OpenProblem> {
         let mut table = lock(&self.table);
-        let mut members = lock(&seat.group.members);
+        let mut members = lock(&seat.join.members);
         let open = members.remove(seat.subject, series);
         if members.is_empty() {
-            table.remove(&seat.group);
+            table.remove(&seat.join);
         }
         open
     }
 
     /// Sets the state of the alarm that a series carries.
     pub(crate) fn restore(&self, seat: &Seat, series: SeriesId, last: Option<OpenProblem>) {
-        lock(&seat.group.members).restore(seat.subject, series, last);
+        lock(&seat.join.members).restore(seat.subject, series, last);
     }
 
     pub(crate) fn open_problem(&self, seat: &Seat, series: SeriesId) -> Option<OpenProblem> {
-        lock(&seat.group.members).open_problem(seat.subject, series)
+        lock(&seat.join.members).open_problem(seat.subject, series)
     }
 
     /// A series says all its parts in one condition; the alarms that it is part of are decided.
@@ -224,8 +226,8 @@ impl Joins {
         view: &View<'_>,
         occasion: Occasion,
     ) {
-        let Some(Seat { group, .. }) = seats.first() else { return };
-        let mut members = lock(&group.members);
+        let Some(Seat { join, .. }) = seats.first() else { return };
+        let mut members = lock(&join.members);
         if !members.is_judged_by(rules) {
             return;
         }
@@ -233,14 +235,14 @@ impl Joins {
         if occasion.decides_joins() {
             let is_news =
                 |members: &Members, carrier| seats.iter().any(|seat| members.is_news(seat.subject, series, carrier));
-            self.decide(group, &mut members, occasion, is_news);
+            self.decide(join, &mut members, occasion, is_news);
         }
     }
 
     /// Decides the alarms of the carriers for which `is_asked`, and puts their events into the outbox.
     fn decide(
         &self,
-        group: &Group,
+        join: &Join,
         members: &mut Members,
         occasion: Occasion,
         is_asked: impl Fn(&Members, usize) -> bool,
@@ -250,7 +252,7 @@ impl Joins {
             if !is_asked(members, carrier) {
                 continue;
             }
-            if let Some(event) = members.decide(group, carrier, occasion) {
+            if let Some(event) = members.decide(join, carrier, occasion) {
                 let mut outbox = lock(&self.outbox);
                 outbox.push(event);
                 self.waiting.fetch_add(1, Ordering::Release);
@@ -265,24 +267,24 @@ impl Table {
         found.map(|number| number as u32)
     }
 
-    /// The group of a rule at an endpoint, which is made if there is none.
-    fn group(&mut self, id: RuleId, endpoint: &str, program: &Arc<Program>) -> Arc<Group> {
-        let Table { groups, hasher, .. } = self;
-        let hash = |group: &Arc<Group>| hasher.hash_one((group.id, &*group.endpoint));
-        let is_same = |group: &Arc<Group>| group.id == id && *group.endpoint == *endpoint;
-        let entry = groups.entry(hasher.hash_one((id, endpoint)), is_same, hash);
-        entry.or_insert_with(|| Arc::new(Group::new(id, endpoint, program.clone()))).get().clone()
+    /// The join of a rule at an endpoint, which is made if there is none.
+    fn join(&mut self, id: RuleId, endpoint: &str, program: &Arc<Program>) -> Arc<Join> {
+        let Table { joins, hasher, .. } = self;
+        let hash = |join: &Arc<Join>| hasher.hash_one((join.id, &*join.endpoint));
+        let is_same = |join: &Arc<Join>| join.id == id && *join.endpoint == *endpoint;
+        let entry = joins.entry(hasher.hash_one((id, endpoint)), is_same, hash);
+        entry.or_insert_with(|| Arc::new(Join::new(id, endpoint, program.clone()))).get().clone()
     }
 
-    fn remove(&mut self, group: &Arc<Group>) {
-        let hash = self.hasher.hash_one((group.id, &*group.endpoint));
-        if let Ok(entry) = self.groups.find_entry(hash, |other| Arc::ptr_eq(other, group)) {
+    fn remove(&mut self, join: &Arc<Join>) {
+        let hash = self.hasher.hash_one((join.id, &*join.endpoint));
+        if let Ok(entry) = self.joins.find_entry(hash, |other| Arc::ptr_eq(other, join)) {
             entry.remove();
         }
     }
 }
 
-/// A panic elsewhere leaves a table and a group whole: they change by single steps.
+/// A panic elsewhere leaves a table and a join whole: they change by single steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,15 +2,15 @@
 //!
 //! Order of life: [`Judge::load`] a rule set, [`Judge::bind`] the series that it touches, [`Judge::restore`] the open
 //! PROBLEMs of the durable queue, [`Judge::refill`] and then [`Judge::catch_up`] each bound series once; then
-//! [`Judge::on_point`] for each newest point, and [`Judge::tick`] every few seconds. How a point is judged: `judging.rs`.
+//! [`Judge::on_point`] for each newest point, and [`Judge::tick`] every few seconds. How a point is judged:
+//! `judging.rs`.
 //! Invariants: no allocation per point unless an event is made; a state changes only together with its event. Judged
 //! again, the same newest point gives no second event.
 //! Memory: [`Judge::stats`]; see `binding.rs`, `list.rs`, `state.rs` for what it consists of.
-//! Compat: spec/judge.md §6. The original closes nothing when a rule goes away while its PROBLEM is open, and remembers
-//! the PROBLEM if the rule comes back; so does `Semantics::OpenFalcon`. `Semantics::Hawkeye` forgets it.
+//! Compat: docs/open-falcon/judge.md §6. The original closes nothing when a rule goes away while its PROBLEM is open,
+//! and remembers the PROBLEM if the rule comes back; so does `Semantics::OpenFalcon`. `Semantics::Hawkeye` forgets it.
 
 use crate::binding::Bindings;
-use crate::history::PERIOD_POINTS;
 use crate::joins::{Joins, Seat};
 use crate::occasion::Cause;
 use crate::program::Subject;
@@ -18,17 +18,19 @@ use crate::rule_set::{REMAIN, Rule, RuleSet};
 use crate::silence::Silences;
 use crate::state::{OpenProblem, RuleId, States};
 use crate::touched::Touched;
+use crate::values::PERIOD_POINTS;
 use crate::{Options, Semantics};
 use model::{CounterType, Event, EventRule, Point, Sample, SeriesId, SeriesKey, Status};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Where a judge finds the points and the name of a series: the store's shard that it belongs to.
-pub trait Window {
+/// The points and names of the series of one shard, as a judge asks for them: a locked shard of the store or of
+/// [`crate::Windows`].
+pub trait PointSource {
     /// Appends the newest `count` points of the series, or as many as there are, newest first.
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>);
 
-    /// Type and step of the series; none if it is gone.
+    /// Type and step of a series; none if the series is gone.
     fn meta(&self, series: SeriesId) -> Option<(CounterType, u32)>;
 
     /// Calls `use_key` once with the key of the series; asked only when an event is made.
@@ -45,6 +47,7 @@ const ORPHANS_MAX: usize = 65_536;
 /// Silent series that one tick looks at; the next ones follow at the next tick. A guess: some milliseconds.
 const TICK_SERIES_MAX: usize = 4096;
 
+/// The judge of one shard.
 pub struct Judge {
     pub(crate) options: Options,
     pub(crate) rules: Arc<RuleSet>,
@@ -53,32 +56,34 @@ pub struct Judge {
     pub(crate) silences: Silences,
     /// Shared with the judges of the other shards.
     pub(crate) joins: Arc<Joins>,
-    /// The places there of series of this shard.
+    /// The seats that series of this shard have in the joins.
     pub(crate) seats: HashMap<SeriesId, Vec<Seat>>,
     pairs_over_limit: u64,
-    /// Buffers of `judge`, refilled at each point.
+    /// Buffers of [`Judge::judge`], refilled at each point.
     pub(crate) points: Vec<Point>,
     pub(crate) values: Vec<f64>,
-    /// Buffer of `tick`.
+    /// Buffer of [`Judge::tick`].
     due: Vec<SeriesId>,
-    /// Buffers of `bind`.
+    /// Buffers of [`Judge::bind`].
     matched: Vec<u32>,
     text: String,
 }
 
+/// What a judge holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
+    /// Series with at least one rule.
     pub bound_series: usize,
     /// Pairs of series and rule.
     pub bound_pairs: usize,
     pub open_problems: usize,
     /// Pairs that were not bound because the series has too many rules already.
     pub pairs_over_limit: u64,
-    /// Series that a `nodata` rule asks about.
+    /// Series about which a `nodata` rule asks.
     pub silences: usize,
-    /// Without what all shards share: the rule set and the joins; see [`Joins::stats`] and [`RuleSet::memory_bytes`].
+    /// Bytes of this shard; [`Joins::stats`] and [`RuleSet::memory_bytes`] have what all shards share.
     pub memory_bytes: usize,
-    /// Of those: which rules each series has; the rest is the state of alarms.
+    /// The part of `memory_bytes` that says which rules each series has; the rest is the state of alarms.
     pub binding_bytes: usize,
 }
 
@@ -107,7 +112,7 @@ impl Judge {
         }
     }
 
-    /// Puts a rule set into force. The series that the answer covers must be bound anew; the others follow by themselves.
+    /// Puts a rule set into force. Series that the answer covers must be bound anew; the others follow by themselves.
     pub fn load(&mut self, rules: Arc<RuleSet>) -> Touched {
         let old = std::mem::replace(&mut self.rules, rules.clone());
         let mut touched = Touched::between(old, rules);
@@ -123,11 +128,12 @@ impl Judge {
         touched
     }
 
-    /// (Re)computes the rules of a series: when it appears, changes its type, or is touched by a load.
+    /// Finds the rules of a series, when it appears, changes its type, or is touched by a load.
     ///
-    /// Returns the PROBLEMs that are forgotten because the series no longer has their rule. They get no event; whoever
-    /// keeps a list of open alarms can close them there. The type decides nothing today: a rule that is short of points for
-    /// a counter must stay bound, for its function may be changed without the series being touched.
+    /// Returns the PROBLEMs that are forgotten because the series no longer has their rule, or has no room in its join.
+    /// They get no event; whoever keeps a list of open alarms can close them there. The type decides nothing today: a
+    /// rule that is short of points for a counter must stay bound, for its function may be changed without the series
+    /// being touched.
     pub fn bind(&mut self, series: SeriesId, key: SeriesKey<'_>, _counter_type: CounterType) -> Vec<OpenProblem> {
         self.rules.rules_of(key, &mut self.text, &mut self.matched);
         self.pairs_over_limit += self.matched.len().saturating_sub(RULES_PER_SERIES_MAX) as u64;
@@ -143,7 +149,7 @@ impl Judge {
         closed
     }
 
-    /// Takes the places of the rules that a series has now, and leaves those that it had.
+    /// Takes the seats of the rules that a series has now, and leaves those that it had.
     fn take_seats(&mut self, series: SeriesId, key: SeriesKey<'_>, closed: &mut Vec<OpenProblem>) {
         let mut seats: Vec<Seat> = Vec::new();
         for number in &self.matched {
@@ -161,7 +167,7 @@ impl Judge {
                 None => {}
             }
         }
-        // Those of a rule together, in their order.
+        // The seats of a rule stand together, in their order.
         seats.sort_by_key(Seat::rule);
         if seats.is_empty() && self.seats.is_empty() {
             return;
@@ -198,12 +204,13 @@ impl Judge {
         closed
     }
 
+    /// Whether a series has rules, at the price of one load for most that have none.
     #[inline]
     pub fn is_bound(&self, series: SeriesId) -> bool {
         self.bindings.contains(series)
     }
 
-    /// Whether any rule would be bound to such a series.
+    /// Whether any rule would be bound to a series with this key.
     pub fn wants(&mut self, key: SeriesKey<'_>) -> bool {
         self.rules.rules_of(key, &mut self.text, &mut self.matched);
         !self.matched.is_empty()
@@ -224,7 +231,7 @@ impl Judge {
         }
     }
 
-    /// Whether a PROBLEM of the series is remembered, also of a rule that is gone (`Semantics::OpenFalcon`).
+    /// Whether a PROBLEM of the series is remembered, be it of a rule that is gone (`Semantics::OpenFalcon`).
     pub fn remembers(&self, series: SeriesId) -> bool {
         self.states.any_of(series)
     }
@@ -236,12 +243,13 @@ impl Judge {
         self.states.iter().filter(|state| state.series == series).map(|state| state.time).chain(joined).max()
     }
 
-    /// Whose results are given.
+    /// Whose results this judge gives.
     pub fn semantics(&self) -> Semantics {
         self.options.semantics
     }
 
-    /// Where the events of conditions over several series come out: to be asked after each call that may make events.
+    /// The joins, where the events of conditions over several series come out: asked after each call that may make
+    /// events.
     pub fn joins(&self) -> &Joins {
         &self.joins
     }
@@ -251,12 +259,13 @@ impl Judge {
         self.seats.contains_key(&series)
     }
 
-    /// The series that have a seat in a condition over several series, in no order: those that [`Judge::refill`] is for.
+    /// The series that have a seat in a condition over several series, in no order: those that [`Judge::refill`] is
+    /// for.
     pub fn seated(&self) -> impl Iterator<Item = SeriesId> {
         self.seats.keys().copied()
     }
 
-    /// The rules of a series, for whoever asks why it (does not) alarm.
+    /// The rules of a series, for whoever asks why the series alarms or does not.
     pub fn rules_of(&self, series: SeriesId) -> Vec<EventRule> {
         let Some(bound) = self.bindings.find(series) else { return Vec::new() };
         let rules = self.bindings.rules(bound, &mut 0).to_vec();
@@ -264,14 +273,15 @@ impl Judge {
         rules.filter(|rule| rule.carries_alarm()).map(|rule| rule.source.clone()).collect()
     }
 
-    /// Judges a point that has just become the newest of its series, and is in `window` already. `now` is the wall clock.
+    /// Judges a point that has just become the newest of its series, and is in `window` already. `now` is the wall
+    /// clock.
     #[inline]
     pub fn on_point(
         &mut self,
         sample: Sample,
         counter_type: CounterType,
         step: u32,
-        window: &impl Window,
+        window: &impl PointSource,
         now: i64,
         events: &mut Vec<Event>,
     ) {
@@ -280,15 +290,15 @@ impl Judge {
         }
     }
 
-    /// After a restart: judges the newest point of a series again, so that an event that was lost in the crash is made.
+    /// Judges the newest point of a series again, after a restart, so that an event that was lost in the crash is made.
     ///
-    /// Makes a first PROBLEM or a recovery, never a repeat; doing it twice does nothing.
+    /// The event is a first PROBLEM or a recovery, never a repeat; a second call makes none.
     pub fn catch_up(
         &mut self,
         series: SeriesId,
         counter_type: CounterType,
         step: u32,
-        window: &impl Window,
+        window: &impl PointSource,
         now: i64,
         events: &mut Vec<Event>,
     ) {
@@ -297,16 +307,24 @@ impl Judge {
         }
     }
 
-    /// Has a series say its part in conditions over several series, without deciding: after a restart before anything is
-    /// caught up, and after each [`Judge::load`].
-    pub fn refill(&mut self, series: SeriesId, counter_type: CounterType, step: u32, window: &impl Window, now: i64) {
+    /// Has a series say its part in conditions over several series, without deciding: after a restart before anything
+    /// is caught up, and after each [`Judge::load`].
+    pub fn refill(
+        &mut self,
+        series: SeriesId,
+        counter_type: CounterType,
+        step: u32,
+        window: &impl PointSource,
+        now: i64,
+    ) {
         if let Some(bound) = self.bindings.find(series).filter(|_| self.is_joined(series)) {
             self.judge(series, bound, counter_type, step, window, now, Cause::Refill, &mut Vec::new());
         }
     }
 
-    /// Looks at the series whose next point is missing, if a rule asks about that. To be called every few seconds.
-    pub fn tick(&mut self, now: i64, window: &impl Window, events: &mut Vec<Event>) {
+    /// Looks at the series whose next point is missing, if a rule asks about that. The caller does this every few
+    /// seconds.
+    pub fn tick(&mut self, now: i64, window: &impl PointSource, events: &mut Vec<Event>) {
         let mut due = std::mem::take(&mut self.due);
         due.clear();
         self.silences.due(now, TICK_SERIES_MAX, &mut due);
@@ -321,18 +339,20 @@ impl Judge {
         self.due = due;
     }
 
-    /// A series that [`Judge::tick`] would look at, if there is any: whoever has to lock its shard first may spare it.
+    /// A series at which [`Judge::tick`] would look, if there is any; where there is none, its shard need not be
+    /// locked.
     pub fn first_due(&self, now: i64) -> Option<SeriesId> {
         self.silences.first_due(now)
     }
 
-    /// When [`Judge::tick`] has something to look at next: for a clock that can be set, as a rehearsal's.
+    /// The time at which [`Judge::tick`] has something to look at next: for a clock that can be set, as a rehearsal's.
     pub fn next_due(&self) -> Option<i64> {
         self.silences.next_due()
     }
 
-    /// Takes over what an event of the durable queue says: an open PROBLEM, or that none is open. The events of an alarm
-    /// are given in their order, after `bind`. False if the series does not have the rule (any more).
+    /// Takes over what an event of the durable queue says: an open PROBLEM, or that none is open. The events of an
+    /// alarm are given in their order, after `bind`. False if the series does not have the rule (any more), or no seat
+    /// in its join.
     pub fn restore(&mut self, series: SeriesId, event: &Event) -> bool {
         let rule = RuleId::of(&event.rule);
         let Some(bound) = self.bindings.find(series) else { return false };
@@ -395,7 +415,8 @@ impl Judge {
         }
     }
 
-    /// Drops the states of rules that are no longer loaded; the original's way is to keep them.
+    /// Drops the states of rules that are no longer loaded; under `Semantics::OpenFalcon` they are kept, as the
+    /// original does.
     fn forget_gone_rules(&mut self) -> Vec<OpenProblem> {
         let mut closed = Vec::new();
         let mut orphans_left = match self.options.semantics {
@@ -412,7 +433,7 @@ impl Judge {
         closed
     }
 
-    /// Drops the states of rules that the series no longer has; says whether any is open of those in `matched`.
+    /// Drops the states of rules that the series no longer has; says whether a PROBLEM of one in `matched` is open.
     fn settle_states(&mut self, series: SeriesId) -> (bool, Vec<OpenProblem>) {
         let mut closed = Vec::new();
         if self.states.is_empty() {

@@ -1,36 +1,36 @@
 //! Judging: what becomes of a point, or of a look at the clock, in the series that it belongs to.
 //!
-//! How: the values of the series are made once and shown to each of its rules. A rule that is one function is judged in the
-//! loop itself, which is what almost every point is; programs and operands take the longer way below it.
+//! How: the values of the series are made once and shown to each of its rules. A rule that is one function is judged in
+//! the loop itself, as almost every point needs it; programs and operands take the longer way below.
 //! Invariants: a state changes only together with its event; no allocation unless an event is made (a condition over
-//! several series: also when its first points come).
+//! several series allocates when its first points come, too).
 
 use crate::Semantics;
-use crate::binding::Bound;
+use crate::binding::BoundRules;
 use crate::explain;
 use crate::finding::{Evidence, Finding, Outcome, View, decide, drop_stale};
-use crate::function::{Condition, Verdict};
-use crate::history::{self, PERIOD_POINTS};
+use crate::function::{Comparison, Verdict};
 use crate::joins::{Joins, Seat};
-use crate::judge::{Judge, Window};
+use crate::judge::{Judge, PointSource};
 use crate::occasion::{Cause, Occasion};
 use crate::program::{Program, Question, Subject, TERMS_MAX};
-use crate::rule_set::{Body, REMAIN, Rule, RuleSet};
+use crate::rule_set::{REMAIN, Rule, RuleBody, RuleSet};
 use crate::silence::Silences;
-use crate::state::{Moment, Next, OpenProblem, States, is_due_after_restart, next};
+use crate::state::{Moment, OpenProblem, States, Transition, is_due_after_restart, next};
+use crate::values::{self, PERIOD_POINTS};
 use model::{CounterType, Event, Explanation, SeriesId, Status};
 use std::sync::Arc;
 
 impl Judge {
-    #[allow(clippy::too_many_arguments)] // the arguments of on_point, and what it looked up
+    #[allow(clippy::too_many_arguments)] // the arguments of on_point, and the rules that it looked up
     #[inline]
     pub(crate) fn judge(
         &mut self,
         series: SeriesId,
-        bound: Bound,
+        bound: BoundRules,
         counter_type: CounterType,
         step: u32,
-        window: &impl Window,
+        window: &impl PointSource,
         now: i64,
         cause: Cause,
         events: &mut Vec<Event>,
@@ -42,19 +42,19 @@ impl Judge {
         let count = values_needed as usize + usize::from(!counter_type.is_gauge());
         let count = match self.options.semantics {
             Semantics::Hawkeye => count.max(PERIOD_POINTS),
-            // It has eleven points: ten rates of a counter, so that `all(#11)` never fires on one.
+            // The original has eleven points: ten rates of a counter, so that `all(#11)` never fires on one.
             Semantics::OpenFalcon => count.min(REMAIN as usize),
         };
         self.points.clear();
         window.tail(series, count, &mut self.points);
-        let known = history::values(&self.points, counter_type, step, self.options.semantics, &mut self.values);
+        let known = values::values(&self.points, counter_type, step, self.options.semantics, &mut self.values);
         let occasion = Occasion { cause, now, min_interval_s: self.options.min_interval_s };
         let mut may_be_open = bound.is_open();
         let mut is_open = false;
         let mut has_programs = false;
         for rule in rules {
             let rule = &compiled[*rule as usize];
-            let Body::Plain(condition) = &rule.body else {
+            let RuleBody::Plain(condition) = &rule.body else {
                 has_programs = true;
                 continue;
             };
@@ -65,7 +65,7 @@ impl Judge {
             {
                 let (oldest, newest) = (self.points[rule.values_needed as usize - 1].time, self.points[0].time);
                 let next = next_of(occasion, rule, last, verdict.holds, oldest, newest);
-                if next != Next::Nothing {
+                if next != Transition::Nothing {
                     let view = View::of(self.options.semantics, &self.points, &self.values, known, step, now);
                     let explain = || explain_plain(rule, condition, verdict, &view);
                     // Older than the alarm if that was opened by another text, for points that were missing.
@@ -118,7 +118,7 @@ impl Programs<'_> {
         series: SeriesId,
         rules: &[u32],
         silences: &mut Silences,
-        window: &impl Window,
+        window: &impl PointSource,
         events: &mut Vec<Event>,
     ) {
         let is_point = self.occasion.cause == Cause::Point;
@@ -149,7 +149,8 @@ impl Programs<'_> {
         }
     }
 
-    /// The parts of a condition over several series: all at once, at the first of them. What follows comes out of the joins.
+    /// Says the parts of a condition over several series, all at once, at the first of them. Events come out of the
+    /// joins.
     fn hear(&self, rule: &Rule, program: &Program, series: SeriesId) {
         // The seats of a rule stand together: see `Judge::take_seats`.
         let Some(first) = self.seats.iter().position(|seat| seat.rule() == rule.id()) else { return };
@@ -164,14 +165,14 @@ impl Programs<'_> {
         self.joins.hear(self.rules, seats, series, &self.view, self.occasion);
     }
 
-    /// A condition about this series only.
+    /// Decides a condition about this series only.
     fn judge_alone(
         &mut self,
         rule: &Rule,
         program: &Program,
         series: SeriesId,
         is_asked: bool,
-        window: &impl Window,
+        window: &impl PointSource,
         events: &mut Vec<Event>,
     ) {
         let last = self.states.find(series, rule.id()).copied();
@@ -199,11 +200,18 @@ impl Programs<'_> {
 
 /// What is sent when a rule holds (or not) by points from `oldest` to `newest`.
 #[inline]
-fn next_of(occasion: Occasion, rule: &Rule, last: Option<&OpenProblem>, holds: bool, oldest: i64, newest: i64) -> Next {
+fn next_of(
+    occasion: Occasion,
+    rule: &Rule,
+    last: Option<&OpenProblem>,
+    holds: bool,
+    oldest: i64,
+    newest: i64,
+) -> Transition {
     let Occasion { cause, now, min_interval_s } = occasion;
     let next = next(last, holds, Moment { oldest, now, max_step: rule.max_step(), min_interval_s });
     if cause == Cause::CatchUp && !is_due_after_restart(next, newest, now) {
-        return Next::Nothing;
+        return Transition::Nothing;
     }
     next
 }
@@ -217,13 +225,13 @@ impl<'a> View<'a> {
         step: u32,
         now: i64,
     ) -> View<'a> {
-        View { points, values, known, period_s: history::period_s(points, step), silence: None, semantics, now }
+        View { points, values, known, period_s: values::period_s(points, step), silence: None, semantics, now }
     }
 }
 
-/// What the rule says about these values; `None` if there are too few, or if too much is unknown.
+/// The verdict of a rule on these values; `None` if there are too few, or if too much is unknown.
 #[inline]
-fn verdict(condition: &Condition, rule: &Rule, values: &[f64], known: usize, semantics: Semantics) -> Option<Verdict> {
+fn verdict(condition: &Comparison, rule: &Rule, values: &[f64], known: usize, semantics: Semantics) -> Option<Verdict> {
     let values = values.get(..rule.values_needed as usize)?;
     if semantics == Semantics::OpenFalcon {
         return Some(condition.judge(values));
@@ -233,20 +241,21 @@ fn verdict(condition: &Condition, rule: &Rule, values: &[f64], known: usize, sem
     verdict.filter(|verdict| verdict.left.is_finite())
 }
 
-/// Makes the event. False if there is nothing to send, or nobody knows the series.
+/// Makes the event of a transition. False if there is nothing to send, or nobody knows the series.
 #[allow(clippy::too_many_arguments)] // what an event is made of
 fn send(
-    next: Next,
+    next: Transition,
     rule: &Rule,
     series: SeriesId,
     left: f64,
     time: i64,
     explain: impl Fn() -> Box<Explanation>,
-    window: &impl Window,
+    window: &impl PointSource,
     events: &mut Vec<Event>,
 ) -> bool {
     let Some((status, current_step)) = next.event() else { return false };
-    // Only under `Semantics::OpenFalcon`: such an event has no JSON form, so the original loses it and believes it sent.
+    // Happens under `Semantics::OpenFalcon` only: the event has no JSON form, so the original loses it and believes it
+    // sent.
     if !left.is_finite() {
         return true;
     }
@@ -266,8 +275,8 @@ fn send(
     events.len() > before
 }
 
-/// Moves the state on to what was sent; says whether a PROBLEM is open now.
-fn apply(next: Next, rule: &Rule, series: SeriesId, time: i64, states: &mut States, is_open: bool) -> bool {
+/// Moves the state on to the event that was sent; says whether a PROBLEM is open now.
+fn apply(next: Transition, rule: &Rule, series: SeriesId, time: i64, states: &mut States, is_open: bool) -> bool {
     match next.event() {
         None => is_open,
         Some((Status::Problem, current_step)) => {
@@ -281,7 +290,7 @@ fn apply(next: Next, rule: &Rule, series: SeriesId, time: i64, states: &mut Stat
     }
 }
 
-fn explain_plain(rule: &Rule, condition: &Condition, verdict: Verdict, view: &View<'_>) -> Box<Explanation> {
+fn explain_plain(rule: &Rule, condition: &Comparison, verdict: Verdict, view: &View<'_>) -> Box<Explanation> {
     let question = Question::Values { opens: *condition, stays: *condition };
     let mut evidence = Evidence::default();
     evidence.refill(&question, view);

@@ -1,30 +1,32 @@
-//! Judge: points and rules in, events out. No IO, no clock, no async: time is an argument, points come from a [`Window`].
+//! Judge: points and rules in, events out. No IO, no clock, no async: time is an argument, points come from a
+//! [`PointSource`].
 //!
-//! Why: the original keeps the last eleven whole items of every series, with their tag maps, and parses each rule's text
-//! at each point; 100,000 series cost it 1.4 GB. Here points are kept once, by the store; a rule is compiled once and
-//! bound to a series once; what is left per point is one look-up and a few comparisons.
+//! Why: the original keeps the last eleven whole items of every series, with their tag maps, and parses each rule's
+//! text at each point; 100,000 series cost it 1.4 GB. Here points are kept once, by the store; a rule is compiled once
+//! and bound to a series once; what is left per point is one look-up and a few comparisons.
 //! How: a [`RuleSet`] is compiled from the portal's rules and shared by all shards. A [`Judge`] belongs to one shard of
 //! the store: it binds series to rules, and each newest point of a bound series goes through [`Judge::on_point`].
-//! To read: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `rule_set.rs`, `touched.rs`, `binding.rs`
-//! (`filter.rs`, `list.rs`); from points to an event, `history.rs`, `function.rs`, `state.rs`, `explain.rs`. Conditions that are
-//! more than one function: `grammar.rs`, `program.rs`, `reading.rs`, `joins.rs` (several series), `silence.rs` (`nodata`).
-//! Points without a store: `windows.rs`, `rings.rs`.
-//! The same over history, to try a rule before it is saved: `rehearsal.rs`.
+//! Reading order: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `check.rs`, `rule_set.rs`,
+//! `touched.rs`, `binding.rs` (`filter.rs`, `list.rs`); from points to an event, `values.rs`, `function.rs`,
+//! `state.rs`, `explain.rs`. Conditions that are more than one function: `grammar.rs`, `program.rs`, `finding.rs`,
+//! `joins.rs` (several series), `silence.rs` (`nodata`). Points without a store: `windows.rs`, `rings.rs`. A rule tried
+//! over history before it is saved: `rehearsal.rs`.
 //! Invariants: nothing is allocated per point unless an event is made; a series without rules costs no memory here;
 //! no text of a rule, however broken, panics; the same points and rules give the same events, restarts or not.
-//! Memory: [`Judge::stats`] per shard and [`RuleSet::memory_bytes`] once. About 11 to 23 bytes per bound series (a table
-//! slot and some bits), 32 bytes per open PROBLEM, 24 per series that `nodata` asks about; [`Joins::stats`] once; lists of rules are shared by the series that have the same.
-//! Compat: spec/judge.md §3–6, §10; `tests/vectors.rs` replays what the original sent. What differs under
-//! [`Semantics::Hawkeye`] is listed in `history.rs`, `function.rs` and `rule_set.rs`.
+//! Memory: [`Judge::stats`] per shard and [`RuleSet::memory_bytes`] once. About 11 to 23 bytes per bound series (a
+//! table slot and some bits), 32 bytes per open PROBLEM, 24 per series that `nodata` asks about; lists of rules are
+//! shared by the series that have the same. [`Joins::stats`] counts once for all shards.
+//! Compat: docs/open-falcon/judge.md §3–6, §10; `tests/vectors.rs` replays what the original sent. What differs under
+//! [`Semantics::Hawkeye`] is listed in `values.rs`, `function.rs` and `rule_set.rs`.
 
 mod binding;
+mod check;
 mod error;
 mod explain;
 mod filter;
 mod finding;
 mod function;
 mod grammar;
-mod history;
 mod joins;
 mod judge;
 mod judging;
@@ -38,29 +40,31 @@ mod rule_text;
 mod silence;
 mod state;
 mod touched;
+mod values;
 mod windows;
 
+pub use check::check;
 pub use error::RuleError;
 pub use joins::{JoinStats, Joins, SEATS_MAX};
-pub use judge::{Judge, Stats, Window};
-pub use rehearsal::{History, Part, Plan, Script};
-pub use rule_set::{Refused, RuleSet};
-pub use rule_text::check;
+pub use judge::{Judge, PointSource, Stats};
+pub use rehearsal::{History, Involvement, Rehearsal, Schedule};
+pub use rule_set::{RefusedRule, RuleSet};
 pub use state::{OpenProblem, RuleId};
 pub use touched::Touched;
-pub use windows::file::{FileError as WindowsError, MAGIC as WINDOWS_MAGIC, end_windows, read_windows};
-pub use windows::{Room, Taken, Windows};
+pub use windows::file::{MAGIC as WINDOWS_MAGIC, WindowsError, end_windows, read_windows};
+pub use windows::{Fate, Room, Windows};
 
-/// Whose results to give where the original's are wrong.
+/// The results to give where the original's are wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Semantics {
     /// Values that are not known (a counter was reset, points are missing) neither alarm nor recover.
     #[default]
     Hawkeye,
-    /// The original's results, also where they are wrong.
+    /// The original's results, wrong ones included.
     OpenFalcon,
 }
 
+/// Settings of a judge, the same for all shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     pub semantics: Semantics,

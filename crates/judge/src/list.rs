@@ -1,8 +1,8 @@
 //! Lists: distinct lists of rules, shared by the series that have the same.
 //!
 //! Why: 1,000 hosts with the same templates have the same few hundred lists, so a series holds a list's number only.
-//! How: members stand end to end in one array; a table finds a list by content; lists count their uses. Space of dropped
-//! lists is given back by moving the others together once it is more than half.
+//! How: members stand end to end in one array; a table finds a list by content; lists count their uses. Space of
+//! dropped lists is given back by moving the others together once it is more than half.
 //! Invariants: list 0 is empty, always there and never counted; a list in use is never moved to another number.
 //! Memory: 4 bytes per member and about 22 bytes per distinct list. Bounded by `RULES_PER_SERIES_MAX` × bound series.
 
@@ -19,7 +19,7 @@ pub(crate) struct Lists {
     lists: Vec<List>,
     by_content: HashTable<u32>,
     free: Vec<u32>,
-    /// Members of dropped lists.
+    /// Members that belong to dropped lists.
     dead: usize,
 }
 
@@ -58,7 +58,7 @@ impl Lists {
         list
     }
 
-    /// Takes one use away; the last one drops the list.
+    /// Takes one use away; without any the list is dropped.
     pub fn release(&mut self, list: u32) {
         if list == EMPTY {
             return;

@@ -1,14 +1,15 @@
-//! Program: the compiled form of a condition that is more than one function: terms, how they are joined, and what is sure.
+//! Program: the compiled form of a condition that is more than one function: terms, how they are joined, and what is
+//! sure.
 //!
-//! Why: `all(#3) and avg(#5) of mem.memfree.percent < 10` asks two series, of which each says its part when it has a point;
-//! the rest may be unknown at that moment, and nobody may be woken by what is not known.
-//! How: logic with three values, as in Kleene's: a term holds, does not hold, or is unknown, and the whole is known as soon
-//! as no unknown term could change it. Terms stand in the order of the text, `code` joins them in postfix order. Which terms
-//! decided is worked out along with the answer: the event's time, and what is told about it, are theirs.
+//! Why: `all(#3) and avg(#5) of mem.memfree.percent < 10` asks two series, of which each says its part when it has a
+//! point; the rest may be unknown at that moment, and nobody may be woken by what is not known.
+//! How: logic with three values, as in Kleene's: a term holds, does not hold, or is unknown, and the whole is known as
+//! soon as no unknown term could change it. Terms stand in the order of the text, `code` joins them in postfix order.
+//! Which terms decided is worked out along with the answer: the event's time, and what is told about it, are theirs.
 //! Invariants: at most [`TERMS_MAX`] terms, so a set of them is the bits of a byte; nothing is allocated to answer.
 //! Memory: beside the rules, which stay within a cache line each; some 100 bytes per term, once per rule.
 
-use crate::function::Condition;
+use crate::function::Comparison;
 use model::SeriesKey;
 use model::rule::RuleTags;
 
@@ -18,7 +19,7 @@ pub(crate) const TERMS_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Program {
     pub terms: Box<[Term]>,
-    /// In postfix order: `a and b or c` is a b And c Or.
+    /// How the terms are joined, in postfix order: `a and b or c` is a b And c Or.
     pub code: Box<[Code]>,
     /// The other series that terms ask, each once.
     pub operands: Box<[Operand]>,
@@ -33,10 +34,10 @@ pub(crate) enum Code {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Term {
-    /// Whose points it looks at.
+    /// The series at whose points it looks.
     pub subject: Subject,
     pub question: Question,
-    /// As it was written, for those who ask why.
+    /// The term as it was written, for those who ask why.
     pub text: Box<str>,
 }
 
@@ -51,7 +52,7 @@ pub(crate) enum Subject {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Question {
     /// `opens` is asked while all is well, `stays` while a PROBLEM is open; they differ with `recover`.
-    Values { opens: Condition, stays: Condition },
+    Values { opens: Comparison, stays: Comparison },
     /// `nodata(#steps)`.
     Silence { steps: u32 },
 }
@@ -60,15 +61,15 @@ pub(crate) enum Question {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Operand {
     pub metric: Box<str>,
-    /// Empty: the tags of the series that carries the alarm, or fewer.
+    /// Tags that the series must have; none where it has the tags of the series that carries the alarm, or fewer.
     pub tags: RuleTags,
 }
 
-/// What the terms come to, and which of them decided it.
+/// The whole of a condition's terms, and which of them decided.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct Conclusion {
     pub holds: Option<bool>,
-    /// The bits of the terms; none if unknown.
+    /// The bits of the terms that decided; none if unknown.
     pub deciding: u8,
 }
 
@@ -92,16 +93,16 @@ impl Program {
         self.terms_of(subject).any(|(_, term)| matches!(term.question, Question::Silence { .. }))
     }
 
-    /// Joins what the terms say.
-    pub fn answer(&self, terms: &[Option<bool>]) -> Answer {
+    /// The conclusion from what the terms say.
+    pub fn answer(&self, terms: &[Option<bool>]) -> Conclusion {
         // A text of n terms never needs more than n places.
-        let mut stack = [Answer { holds: None, deciding: 0 }; TERMS_MAX];
+        let mut stack = [Conclusion { holds: None, deciding: 0 }; TERMS_MAX];
         let mut top = 0;
         for code in &self.code {
             match *code {
                 Code::Term(term) => {
                     let holds = terms[term as usize];
-                    stack[top] = Answer { holds, deciding: u8::from(holds.is_some()) << term };
+                    stack[top] = Conclusion { holds, deciding: u8::from(holds.is_some()) << term };
                     top += 1;
                 }
                 Code::And | Code::Or => {
@@ -122,15 +123,15 @@ impl Program {
     }
 }
 
-/// One side that is `decisive` (true for or, false for and) decides alone; otherwise it takes both.
-fn join(a: Answer, b: Answer, decisive: bool) -> Answer {
-    let side = |answer: Answer| if answer.holds == Some(decisive) { answer.deciding } else { 0 };
+/// Joins two sides: one that is `decisive` (true for or, false for and) decides alone; otherwise it takes both.
+fn join(a: Conclusion, b: Conclusion, decisive: bool) -> Conclusion {
+    let side = |answer: Conclusion| if answer.holds == Some(decisive) { answer.deciding } else { 0 };
     if a.holds == Some(decisive) || b.holds == Some(decisive) {
-        return Answer { holds: Some(decisive), deciding: side(a) | side(b) };
+        return Conclusion { holds: Some(decisive), deciding: side(a) | side(b) };
     }
     match (a.holds, b.holds) {
-        (Some(_), Some(_)) => Answer { holds: Some(!decisive), deciding: a.deciding | b.deciding },
-        _ => Answer { holds: None, deciding: 0 },
+        (Some(_), Some(_)) => Conclusion { holds: Some(!decisive), deciding: a.deciding | b.deciding },
+        _ => Conclusion { holds: None, deciding: 0 },
     }
 }
 
@@ -145,7 +146,7 @@ impl Term {
 }
 
 impl Operand {
-    /// Whether a series is one of those meant, as far as it alone can tell.
+    /// Whether a series is one of those meant, as far as its own key tells.
     pub fn may_be(&self, key: SeriesKey<'_>) -> bool {
         *self.metric == *key.metric && self.tags.iter().all(|(tag, value)| key.tags.find(tag) == Some(value))
     }

@@ -1,29 +1,29 @@
-//! Rehearsal: what a rule would have sent over history, by the judge that would have sent it.
+//! Rehearsal: which events a rule would have sent over history, by the judge that would have sent them.
 //!
-//! Why: a rule that is saved blindly is found to be noisy at night. How: a [`Judge`] is led through the points of the series
-//! that may meet in one alarm, in the order of their times, and through the clock between them for what does not come. Its
-//! window is a slice of the decoded history up to a cursor, so nothing is copied and nothing is kept besides.
-//! Series of different endpoints never meet, so a caller plays endpoint by endpoint; and series by series where the rule
-//! looks at one only ([`Script::is_joined`]).
+//! Why: a rule that is saved blindly is found to be noisy at night.
+//! How: a [`Judge`] is led through the points of the series that may meet in one alarm, in the order of their times,
+//! and through the clock between them for what does not come. The window is a slice of the decoded history up to a
+//! cursor, so nothing is copied and nothing is kept besides. Series of different endpoints never meet, so a caller
+//! plays endpoint by endpoint; and series by series where the rule looks at one only ([`Rehearsal::is_joined`]).
 //!
-//! What stands for the wall clock: a point arrives at its own time. Really it comes up to a step later (times are aligned down
-//! to the step), always about equally late. That would move all looks at the clock alike, and changes no answer as long as
-//! `min_interval` is a multiple of the step. Of points with the same time, those of the series that is given first come
-//! first; and a point that comes in the second in which it would be missed is not missed, since a server looks some seconds
-//! later. Points that came late are judged where they belong; the live judge does not look at those.
+//! Clock: a point arrives at its own time. Really it comes up to a step later (times are aligned down to the step),
+//! always about equally late. That would move all looks at the clock alike, and changes no answer as long as
+//! `min_interval` is a multiple of the step. Points with the same time come in the order of their series; and a point
+//! that comes in the second in which it would be missed is not missed, since a server looks some seconds later. Points
+//! that came late are judged where they belong; the live judge does not look at those.
 //!
-//! Hours: within each of them the rule is in force, from its first second to the one before its end. It comes into force as
-//! a rule does that is saved then: what came before fills the windows, and nothing is open. Where hours end before the
-//! rehearsal does, open alarms are closed, as the server closes those of a rule that is out of its hours.
+//! Hours: within each of them the rule is in force, from its first second to the one before its end. The rule comes
+//! into force as one that is saved then: what came before fills the windows, and nothing is open. Where hours end
+//! before the rehearsal does, open alarms are closed, as the server closes those of a rule that is out of its hours.
 //!
-//! Invariants: the same points give the events of the live judge (`tests/rehearsal.rs`); nothing is allocated per point unless
-//! an event is made. Memory: the judge's own for the series of one call.
+//! Invariants: the same points give the events of the live judge (`tests/rehearsal.rs`); nothing is allocated per point
+//! unless an event is made. Memory: the judge's own for the series of one call.
 
-use crate::history::PERIOD_POINTS;
-use crate::judge::{Judge, Window};
-use crate::rule_set::{Refused, RuleSet};
+use crate::judge::{Judge, PointSource};
+use crate::rule_set::{RefusedRule, RuleSet};
 use crate::silence::FORGOTTEN_S;
 use crate::state::{OpenProblem, RuleId};
+use crate::values::PERIOD_POINTS;
 use crate::{Options, Semantics};
 use model::{CounterType, Event, Explanation, Point, Rules, Sample, SeriesId, SeriesKey, Status};
 use std::cmp::Reverse;
@@ -31,11 +31,11 @@ use std::collections::{BinaryHeap, HashMap};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-/// Periods to look back on beyond the window: so many points may be lost one by one, as `history.rs` bears it.
+/// Periods to look back on beyond the window: so many points may be lost one by one, as `values.rs` bears it.
 const SLACK: i64 = 2;
 
-/// The rules to rehearse; usually one.
-pub struct Script {
+/// Rules to be tried over history; usually one.
+pub struct Rehearsal {
     options: Options,
     rules: Rules,
     set: Arc<RuleSet>,
@@ -50,33 +50,33 @@ pub struct History<'a> {
     pub key: SeriesKey<'a>,
     pub counter_type: CounterType,
     pub step: u32,
-    /// Ascending, each time once. Those before the first hours only fill the window.
+    /// Points by ascending time, each time once. Points before the first hours only fill the window.
     pub points: &'a [Point],
 }
 
-/// When the rules are in force.
+/// The hours in which the rules are in force.
 #[derive(Clone, Copy)]
-pub struct Plan<'a> {
+pub struct Schedule<'a> {
     /// Ascending, apart from each other.
     pub hours: &'a [Range<i64>],
-    /// Hours that end before this close what is open.
+    /// The end of the rehearsal: hours that end before it close the alarms that are open.
     pub until: i64,
-    /// What such a closing says; see [`Explanation::closed`].
+    /// The reason that such a closing names; see [`Explanation::closed`].
     pub closed: &'a str,
 }
 
-/// What a series is to the rules.
+/// The part that a series has in the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// It carries alarms.
+pub enum Involvement {
+    /// The series carries alarms.
     Carries,
-    /// It is only asked by the alarms of others.
+    /// The series is only asked by the alarms of others.
     Asked,
 }
 
-impl Script {
-    /// Compiles the rules. Refused ones are left out.
-    pub fn new(rules: Rules, options: Options) -> (Script, Vec<Refused>) {
+impl Rehearsal {
+    /// Compiles the rules; the refused ones are left out and returned.
+    pub fn new(rules: Rules, options: Options) -> (Rehearsal, Vec<RefusedRule>) {
         let (set, refused) = RuleSet::compile(&rules, &options);
         let is_joined = set.programs.iter().any(|program| program.is_joined());
         let asks_for_silence = set.rules.iter().any(|rule| {
@@ -84,18 +84,18 @@ impl Script {
             program.is_some_and(|program| program.asks_for_silence(rule.subject()))
         });
         let none = Arc::default();
-        (Script { options, rules, set, none, is_joined, asks_for_silence }, refused)
+        (Rehearsal { options, rules, set, none, is_joined, asks_for_silence }, refused)
     }
 
-    /// What a series is to the rules; none if nothing.
-    pub fn part(&self, key: SeriesKey<'_>) -> Option<Part> {
+    /// The part that a series has in the rules, if any.
+    pub fn involvement(&self, key: SeriesKey<'_>) -> Option<Involvement> {
         if !self.set.uses_metric(key.metric) {
             return None;
         }
         let mut matched = Vec::new();
         self.set.rules_of(key, &mut String::new(), &mut matched);
         let carries = matched.iter().any(|rule| self.set.rules[*rule as usize].carries_alarm());
-        (!matched.is_empty()).then_some(if carries { Part::Carries } else { Part::Asked })
+        (!matched.is_empty()).then_some(if carries { Involvement::Carries } else { Involvement::Asked })
     }
 
     /// Whether series of an endpoint meet in one alarm, and so must be played together.
@@ -108,7 +108,7 @@ impl Script {
         self.set.window_points()
     }
 
-    /// How long before the first hours points matter, of a series with such a step.
+    /// Seconds before the first hours from which on points matter, for a series with this step.
     pub fn warm_up_s(&self, step: u32) -> i64 {
         // One more for a rate.
         let points = i64::from(self.set.window_points()) + 1 + PERIOD_POINTS as i64;
@@ -117,11 +117,12 @@ impl Script {
         if self.asks_for_silence { window_s + FORGOTTEN_S } else { window_s }
     }
 
-    /// Plays the histories of one endpoint, and gives each event to `tell`, which can end it. Answers how many points were judged.
+    /// Plays the histories of one endpoint, and gives each event to `tell`, which can end the rehearsal. Answers how
+    /// many points were judged.
     pub fn play(
         &self,
         series: &[History<'_>],
-        plan: Plan<'_>,
+        schedule: Schedule<'_>,
         tell: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> ControlFlow<(), u64> {
         debug_assert!(series.iter().all(|one| one.key.endpoint == series[0].key.endpoint), "endpoints never meet");
@@ -130,11 +131,11 @@ impl Script {
         let judge = Judge::new(self.options);
         let tape = Tape { series, next: vec![0; series.len()] };
         let mut stage = Stage { judge, tape, events: Vec::new(), open: HashMap::new(), judged: 0, tell };
-        for hours in plan.hours {
+        for hours in schedule.hours {
             stage.begin(&set, hours.start);
             stage.play(hours.clone())?;
-            if hours.end < plan.until {
-                stage.end(&self.none, hours.end, plan.closed, self.options.semantics)?;
+            if hours.end < schedule.until {
+                stage.end(&self.none, hours.end, schedule.closed, self.options.semantics)?;
             }
         }
         ControlFlow::Continue(stage.judged)
@@ -154,7 +155,7 @@ struct Tape<'a> {
     next: Vec<usize>,
 }
 
-impl Window for Tape<'_> {
+impl PointSource for Tape<'_> {
     #[inline]
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         let index = series.0 as usize;
@@ -187,7 +188,7 @@ impl Tape<'_> {
 struct Stage<'a> {
     judge: Judge,
     tape: Tape<'a>,
-    /// Refilled at each point.
+    /// Events of the current point.
     events: Vec<Event>,
     /// The last PROBLEM of each open alarm, by tags: one endpoint, and the metric is the rule's.
     open: HashMap<(RuleId, String), Event>,
@@ -196,7 +197,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// The rules come into force, as when they are saved.
+    /// Brings the rules into force, as when they are saved.
     fn begin(&mut self, set: &Arc<RuleSet>, now: i64) {
         self.tape.wind(now);
         self.judge.load(set.clone());
@@ -263,14 +264,14 @@ impl Stage<'_> {
         ControlFlow::Continue(())
     }
 
-    /// The rules are out of force; what is open is closed.
+    /// Takes the rules out of force; alarms that are open are closed.
     fn end(&mut self, none: &Arc<RuleSet>, now: i64, reason: &str, semantics: Semantics) -> ControlFlow<()> {
         let mut closed = self.judge.load(none.clone()).closed().to_vec();
         closed.extend(self.bind());
         for problem in closed {
             let key = self.tape.series[problem.series.0 as usize].key;
             let open = self.open.remove(&(problem.rule, key.tags.as_str().to_string()));
-            // Nobody is told of it.
+            // The original tells nobody of it.
             if semantics == Semantics::OpenFalcon {
                 continue;
             }
@@ -304,7 +305,7 @@ impl Stage<'_> {
     }
 }
 
-/// The end of an alarm whose rule is out of force, as the server tells it.
+/// The closing of an alarm whose rule is out of force, as the server makes it.
 fn closing(problem: Event, now: i64, reason: &str) -> Event {
     let rule_version = problem.rule.version();
     let explanation = Explanation { rule_version, closed: reason.to_string(), terms: Vec::new() };

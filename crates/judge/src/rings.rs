@@ -1,11 +1,11 @@
 //! Rings: the newest points of many series, as many of each as its rules look back on.
 //!
-//! How: rings of one length lie side by side in chunks of some [`CHUNK_POINTS`] points, three words of 32 bits per point (time,
-//! and the value's bits), so that a ring of four points is 48 bytes in one place. A ring is named by its class (its length)
-//! and its slot there.
+//! How: rings of one length lie side by side in chunks of some [`CHUNK_POINTS`] points, three words of 32 bits per
+//! point (time, and the value's bits), so that a ring of four points is 48 bytes in one place. A ring is named by its
+//! class (its length) and its slot there.
 //! Invariants: allocates when a chunk is full, never per point; times are within [`TIMES`].
-//! Memory: 12 bytes per point that a ring can hold; slots of rings that went are given out again, and a class gives its chunks
-//! back when it is empty.
+//! Memory: 12 bytes per point that a ring can hold; slots of rings that went are given out again, and a class gives its
+//! chunks back when it is empty.
 
 use model::Point;
 
@@ -17,7 +17,7 @@ const WORDS: usize = 3;
 /// Seconds before 1970 that a time can be: the original judges a first item of any time, see `windows.rs`.
 const BEFORE_S: i64 = 1 << 16;
 
-/// What 32 bits hold: until the year 2106.
+/// The times that 32 bits hold, until the year 2106.
 pub(crate) const TIMES: std::ops::Range<i64> = -BEFORE_S..(1 << 32) - BEFORE_S;
 
 /// The place and the state of a ring.
@@ -32,7 +32,7 @@ pub(crate) struct Ring {
 
 #[derive(Default)]
 pub(crate) struct Rings {
-    /// By the number in [`Ring`]; few, for rules have few different lengths.
+    /// Classes by the number in [`Ring`]; few, for rules have few different lengths.
     classes: Vec<Class>,
 }
 
@@ -158,7 +158,7 @@ impl Class {
         }
     }
 
-    /// The chunk, and the first word of a point in it.
+    /// The chunk of a point, and its first word there.
     #[inline]
     fn word(&self, slot: u32, index: u16) -> (usize, usize) {
         let (chunk, ring) = (slot / self.rings_per_chunk, slot % self.rings_per_chunk);

@@ -4,18 +4,20 @@
 //! compiled once, hosts that have the same strategies share one list, and one rule set serves all shards.
 //! How: a host's list is sorted by metric, so a series finds its strategies by two hash look-ups and a binary search.
 //! An expression is filed under the rarest of its tags (a series that matches has all of them), so a series looks at
-//! few candidates, and at each once. A condition about other series (`of`) is a rule and, behind it, an operand for each
-//! of them: what binds those series to it, so that they can say their part.
-//! Invariants: never changes after `compile`; no text panics. What is refused is reported, and otherwise not there.
-//! Memory: 64 bytes per distinct rule and operand plus its texts (shared with the portal's `Arc`), a name and 4 bytes per host, 8
-//! bytes per rule of each distinct list. Proportional to distinct strategies and hosts, not to their product.
-//! Compat: spec/judge.md §5. A tag `endpoint` of an expression means the series' own tag of that name if it has one,
+//! few candidates, and at each once. A condition about other series (`of`) is a rule and, behind it, an operand for
+//! each of them, by which those series are bound to the rule, so that they can say their part.
+//! Invariants: a rule set never changes after `compile`; no text panics. A refused rule is reported, and otherwise not
+//! there.
+//! Memory: 64 bytes per distinct rule and operand plus its texts (shared with the portal's `Arc`), a name and 4 bytes
+//! per host, 8 bytes per rule of each distinct list. Proportional to distinct strategies and hosts, not to their
+//! product.
+//! Compat: docs/open-falcon/judge.md §5. A tag `endpoint` of an expression means the series' own tag of that name if it has one,
 //! else its endpoint; a strategy has no such rule. Under [`Semantics::OpenFalcon`] a rule that needs more than the
 //! eleven points of the original never fires, and one that can never hold (unknown operator, `lookup(#0,3)`) still
 //! recovers what is open; under [`Semantics::Hawkeye`] it is refused.
 
 use crate::error::RuleError;
-use crate::function::{Condition, Operator};
+use crate::function::{Comparison, Operator};
 use crate::grammar::{self, Context, Parsed};
 use crate::program::{Program, Subject};
 use crate::rule_text::{FunctionText, parse};
@@ -32,26 +34,27 @@ pub(crate) const REMAIN: u32 = 11;
 /// Rule numbers leave two bits for flags; see `binding.rs`.
 const RULES_MAX: usize = 1 << 30;
 
-/// A rule that is not in the set.
+/// A rule that is not in the set, and why.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
+pub struct RefusedRule {
     /// `strategy 12` or `expression 3`.
-    pub what: String,
+    pub name: String,
     pub error: RuleError,
 }
 
+/// The compiled rules, shared by all shards.
 #[derive(Default)]
 pub struct RuleSet {
     version: u64,
     pub(crate) rules: Vec<Rule>,
-    /// Conditions that are more than one function, by the numbers in [`Body`].
+    /// Conditions that are more than one function, by the numbers in [`RuleBody`].
     pub(crate) programs: Vec<Arc<Program>>,
-    /// Sorted, once each.
+    /// Ids of the rules, sorted, once each.
     ids: Vec<RuleId>,
     metrics: HashMap<Box<str>, u32>,
     hosts: HashMap<Box<str>, u32>,
     host_lists: Vec<HostList>,
-    /// By metric, then by the text `tag=value` that the expression is filed under.
+    /// Expressions by metric, then by the text `tag=value` under which they are filed.
     expressions: HashMap<u32, HashMap<Box<str>, Vec<u32>>>,
     /// Operands of expressions, by metric.
     expression_operands: HashMap<u32, Vec<u32>>,
@@ -61,7 +64,7 @@ pub struct RuleSet {
 /// A compiled rule: what the hot path reads comes first, and all of it fits one cache line.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
-    pub body: Body,
+    pub body: RuleBody,
     pub values_needed: u32,
     pub metric: u32,
     id: i64,
@@ -71,11 +74,12 @@ pub(crate) struct Rule {
 const _: () = assert!(size_of::<Rule>() <= 64);
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Body {
-    /// One function of the series' own points.
-    Plain(Condition),
+pub(crate) enum RuleBody {
+    /// One function of a series' own points.
+    Plain(Comparison),
     Program(u32),
-    /// The part of a program that is about another series than the one that carries the alarm. Its rule stands before it.
+    /// The part of a program about another series than the one that carries the alarm. The rule itself stands before
+    /// its operands.
     Operand {
         program: u32,
         operand: u8,
@@ -90,16 +94,16 @@ impl Rule {
         }
     }
 
-    /// Whether the series that has it carries its alarm.
+    /// Whether a series with this rule carries its alarm.
     pub fn carries_alarm(&self) -> bool {
         self.subject() == Subject::Own
     }
 
-    /// What the series that has it is to the rule.
+    /// The part that a series with this rule has in it.
     pub fn subject(&self) -> Subject {
         match self.body {
-            Body::Plain(_) | Body::Program(_) => Subject::Own,
-            Body::Operand { operand, .. } => Subject::Other(operand),
+            RuleBody::Plain(_) | RuleBody::Program(_) => Subject::Own,
+            RuleBody::Operand { operand, .. } => Subject::Other(operand),
         }
     }
 
@@ -121,13 +125,13 @@ impl Rule {
 
 /// What decides which series a rule is bound to, and what is kept about it there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Scope<'a> {
+pub(crate) struct Reach<'a> {
     id: RuleId,
     pub metric: &'a str,
     tags: &'a RuleTags,
-    /// Of a program, all of it: func, operator, the right value's bits, and the operand.
+    /// The whole text of a program: func, operator, the right value's bits; and the number of the operand.
     program: Option<(&'a str, &'a str, u64, Option<u8>)>,
-    /// Of an operand, the only endpoint that its expression is about.
+    /// The only endpoint that the expression of an operand is about.
     endpoint: Option<&'a str>,
 }
 
@@ -137,7 +141,7 @@ type HostList = Box<[(u32, u32)]>;
 impl RuleSet {
     /// Compiles what can be compiled. `rules` may come from an old installation, so texts are read as leniently as the
     /// original reads them; see `rule_text.rs`.
-    pub fn compile(rules: &Rules, options: &Options) -> (Arc<RuleSet>, Vec<Refused>) {
+    pub fn compile(rules: &Rules, options: &Options) -> (Arc<RuleSet>, Vec<RefusedRule>) {
         let mut compiler = Compiler::new(options);
         compiler.add_hosts(rules);
         compiler.add_expressions(&rules.expressions);
@@ -146,7 +150,7 @@ impl RuleSet {
         (Arc::new(set), refused)
     }
 
-    /// The version of the portal's rules that this was compiled from.
+    /// The version of the portal's rules from which the set was compiled.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -245,7 +249,7 @@ impl RuleSet {
     pub(crate) fn by_metric(&self, list: Option<u32>) -> HashMap<&str, &[(u32, u32)]> {
         let list = list.map_or(&[][..], |list| &self.host_lists[list as usize]);
         let of_a_metric = list.chunk_by(|a, b| a.0 == b.0);
-        of_a_metric.map(|rules| (self.scope(rules[0].1).metric, rules)).collect()
+        of_a_metric.map(|rules| (self.reach(rules[0].1).metric, rules)).collect()
     }
 
     pub(crate) fn metric(&self, metric: &str) -> Option<u32> {
@@ -255,12 +259,12 @@ impl RuleSet {
     /// The program of a rule or of an operand.
     pub(crate) fn program(&self, rule: &Rule) -> Option<&Arc<Program>> {
         match rule.body {
-            Body::Plain(_) => None,
-            Body::Program(program) | Body::Operand { program, .. } => Some(&self.programs[program as usize]),
+            RuleBody::Plain(_) => None,
+            RuleBody::Program(program) | RuleBody::Operand { program, .. } => Some(&self.programs[program as usize]),
         }
     }
 
-    pub(crate) fn scope(&self, number: u32) -> Scope<'_> {
+    pub(crate) fn reach(&self, number: u32) -> Reach<'_> {
         let rule = &self.rules[number as usize];
         let (metric, tags, text) = match &rule.source {
             EventRule::Strategy(s) => (&*s.metric, &s.tags, (&*s.func, &*s.operator, s.right_value.to_bits())),
@@ -268,23 +272,23 @@ impl RuleSet {
         };
         let (func, operator, right) = text;
         match rule.body {
-            Body::Plain(_) => Scope { id: rule.id(), metric, tags, program: None, endpoint: None },
-            Body::Program(_) => {
+            RuleBody::Plain(_) => Reach { id: rule.id(), metric, tags, program: None, endpoint: None },
+            RuleBody::Program(_) => {
                 let program = Some((func, operator, right, None));
-                Scope { id: rule.id(), metric, tags, program, endpoint: None }
+                Reach { id: rule.id(), metric, tags, program, endpoint: None }
             }
-            Body::Operand { program, operand } => {
+            RuleBody::Operand { program, operand } => {
                 let other = &self.programs[program as usize].operands[operand as usize];
                 let program = Some((func, operator, right, Some(operand)));
                 let endpoint = rule.only_endpoint();
-                Scope { id: rule.id(), metric: &other.metric, tags: &other.tags, program, endpoint }
+                Reach { id: rule.id(), metric: &other.metric, tags: &other.tags, program, endpoint }
             }
         }
     }
 
     fn matches(&self, rule: u32, key: SeriesKey<'_>) -> bool {
         let rule = &self.rules[rule as usize];
-        if let Body::Operand { program, operand } = rule.body {
+        if let RuleBody::Operand { program, operand } = rule.body {
             return self.programs[program as usize].operands[operand as usize].may_be(key)
                 && rule.only_endpoint().is_none_or(|endpoint| endpoint == key.endpoint);
         }
@@ -298,7 +302,7 @@ impl RuleSet {
     }
 }
 
-/// What is needed while compiling only.
+/// The rule set in the making.
 struct Compiler<'a> {
     options: &'a Options,
     set: RuleSet,
@@ -429,20 +433,20 @@ impl<'a> Compiler<'a> {
             Parsed::Plain(condition) => {
                 // Fits: compile() has compared it with points_max.
                 let values_needed = condition.function.values_needed() as u32;
-                return self.push_rule(Body::Plain(condition), values_needed, &metric, source);
+                return self.push_rule(RuleBody::Plain(condition), values_needed, &metric, source);
             }
             Parsed::Program(program) => program,
         };
         let number = self.set.programs.len() as u32;
-        self.push_rule(Body::Program(number), program.values_needed(Subject::Own), &metric, source.clone());
+        self.push_rule(RuleBody::Program(number), program.values_needed(Subject::Own), &metric, source.clone());
         for (operand, other) in (0u8..).zip(&program.operands) {
-            let body = Body::Operand { program: number, operand };
+            let body = RuleBody::Operand { program: number, operand };
             self.push_rule(body, program.values_needed(Subject::Other(operand)), &other.metric, source.clone());
         }
         self.set.programs.push(Arc::new(program));
     }
 
-    fn push_rule(&mut self, body: Body, values_needed: u32, metric: &str, source: EventRule) {
+    fn push_rule(&mut self, body: RuleBody, values_needed: u32, metric: &str, source: EventRule) {
         let metric = self.metric(metric);
         self.set.window_points = self.set.window_points.max(window_points(values_needed, self.options));
         let (RuleId::Strategy(id) | RuleId::Expression(id)) = RuleId::of(&source);
@@ -460,11 +464,11 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn finish(mut self) -> (RuleSet, Vec<Refused>) {
+    fn finish(mut self) -> (RuleSet, Vec<RefusedRule>) {
         // One report per rule and reason, however many hosts have it.
         self.refused.sort_by_key(|(id, _)| *id);
         self.refused.dedup();
-        let refused = self.refused.into_iter().map(|(id, error)| Refused { what: id.to_string(), error }).collect();
+        let refused = self.refused.into_iter().map(|(id, error)| RefusedRule { name: id.to_string(), error }).collect();
         self.set.ids = self.by_id.into_iter().filter(|(_, variants)| !variants.is_empty()).map(|(id, _)| id).collect();
         self.set.ids.sort_unstable();
         self.set.rules.shrink_to_fit();
@@ -520,11 +524,11 @@ fn compile(source: &EventRule, options: &Options) -> Result<Parsed, RuleError> {
         let column = text.arguments[0].column;
         return Err(RuleError::Window { func: crate::error::quote(func), column, points, points_max });
     }
-    Ok(Parsed::Plain(Condition { function, operator, right, high: right }))
+    Ok(Parsed::Plain(Comparison { function, operator, right, high: right }))
 }
 
 fn open_falcon_function(text: &FunctionText, func: &str) -> Result<crate::function::Function, RuleError> {
-    // Without enough points ever, the strict parsed says what is wrong.
+    // Where there are never enough points, the strict reading says what is wrong.
     text.function_of_open_falcon().map_or_else(|| text.function(func), Ok)
 }
 

@@ -1,33 +1,34 @@
 //! Silences: which series have a `nodata` rule, when they were last heard of, and when to look at them again.
 //!
-//! Why: a point that does not come calls nobody; somebody must look at the clock, and only at the few series that a rule
-//! asks this about. No mock points are made for it, as the original needs.
+//! Why: a point that does not come calls nobody; somebody must look at the clock, and only at the few series that a
+//! rule asks this about. No mock points are made for it, as the original needs.
 //!
-//! How: `nodata(#N)` holds when N points have failed to come. A point is missing when it is a period late, so this is the
-//! case N + 1 periods after the series was last heard of: one period until the first point was due, one of grace, and N - 1
-//! more. Time is counted on our clock from the moment at which the last point *arrived*: a host whose clock is slow, or
-//! which hands in old points after an outage, is not silent. Each further N missing points are new evidence, which lets a
-//! PROBLEM repeat. The time of the event is counted from the time *of* the last point, so that it does not depend on when
-//! somebody looked.
-//! After a start (or when the rule is new) silence, and with it the time of the event, is counted from then: while the judge was down it heard nobody, and a
-//! start must not alarm for the whole fleet. Of a series that never had a point nothing is known; and one that has been
-//! silent for more than [`FORGOTTEN_S`] since before the start is gone rather than silent.
+//! How: `nodata(#N)` holds when N points have failed to come. A point is missing when it is a period late, so this is
+//! the case N + 1 periods after the series was last heard of: one period until the first point was due, one of grace,
+//! and N - 1 more. Time is counted on our clock from the moment at which the last point *arrived*: a host whose clock
+//! is slow, or which hands in old points after an outage, is not silent. Each further N missing points are new
+//! evidence, which lets a PROBLEM repeat. The time of the event is counted from the time *of* the last point, so that
+//! it does not depend on when somebody looked. After a start (or when the rule is new) silence, and with it the time of
+//! the event, is counted from then: while the judge was down it heard nobody, and a start must not alarm for the whole
+//! fleet. Nothing is known of a series that never had a point; a series that has been silent for more than
+//! [`FORGOTTEN_S`] since before the start is gone rather than silent.
 //!
-//! Invariants: the period is that of `history.rs`, of points that are there; never reads the clock.
+//! Invariants: the period is that of `values.rs`, of points that are there; never reads the clock.
 //! Memory: 24 bytes per series with such a rule and a table slot; nothing for others.
 
 use crate::state::hash;
 use hashbrown::HashTable;
 use model::SeriesId;
 
-/// See above. A day, so that a host that was lost the evening before is still told after a restart in the morning.
+/// Seconds of silence before a start after which a series is gone. A day, so that a host that was lost the evening
+/// before is still told after a restart in the morning.
 pub(crate) const FORGOTTEN_S: i64 = 86_400;
 
 /// What is known of a series' silence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Silence {
     series: SeriesId,
-    /// A point came since the start.
+    /// Whether a point came since the start.
     pub heard: bool,
     /// Wall clock at the last point's arrival, or when we began to listen.
     pub since: i64,
@@ -37,14 +38,14 @@ pub(crate) struct Silence {
 
 const _: () = assert!(size_of::<Silence>() == 24);
 
-/// Nobody has looked yet.
+/// The time of a silence at which nobody has looked yet.
 const UNKNOWN: i64 = i64::MIN;
 
 /// How many points are missing, in whole multiples of N, and what follows from it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Missing {
     pub count: i64,
-    /// When the newest and the oldest of the newest N of them counted as missing.
+    /// Times at which the newest and the oldest of the newest N counted as missing.
     pub newest: i64,
     pub oldest: i64,
 }
@@ -63,12 +64,12 @@ impl Silence {
         Some(Missing { count, newest: time(count), oldest: time(count - steps + 1) })
     }
 
-    /// Whether it was silent for so long before the start that it is gone.
+    /// Whether the series was silent for so long before the start that it is gone.
     pub fn is_forgotten(&self, newest: i64) -> bool {
         !self.heard && self.since.saturating_sub(newest) > FORGOTTEN_S
     }
 
-    /// When the number of missing points reaches the next multiple of `steps`.
+    /// The time at which the number of missing points reaches the next multiple of `steps`.
     pub fn next_due(&self, period_s: i64, steps: u32, now: i64) -> i64 {
         let (steps, period_s) = (i64::from(steps), period_s.max(1));
         let late = (now.saturating_sub(self.since) / period_s - 1).max(0);
@@ -127,7 +128,7 @@ impl Silences {
         self.table.iter().find(|silence| silence.due <= now).map(|silence| silence.series)
     }
 
-    /// When something is to be looked at next. Looks at all of them.
+    /// The time at which something is to be looked at next. Looks at all silences.
     pub fn next_due(&self) -> Option<i64> {
         self.table.iter().map(|silence| silence.due).min()
     }

@@ -2,15 +2,15 @@
 //!
 //! Why: the original keeps the last event of every alarm for ever. A last event that says OK means the same as none, so
 //! only an open PROBLEM has a record here, and it goes with the recovery.
-//! Compat: spec/judge.md §6. An alarm is a rule (kind and id, not content) and a series; so a changed threshold keeps
-//! its state, and two variants of one strategy (from two templates) share it.
+//! Compat: docs/open-falcon/judge.md §6. An alarm is a rule (kind and id, not content) and a series; so a changed
+//! threshold keeps its state, and two variants of one strategy (from two templates) share it.
 //! Memory: 32 bytes per open PROBLEM and a table slot; bounded by the bound pairs of series and rule, and under
 //! `Semantics::OpenFalcon`, which keeps the state of rules that are gone, by `ORPHANS_MAX` more.
 
 use hashbrown::HashTable;
 use model::{EventRule, SeriesId, Status};
 
-/// What names a rule over reloads.
+/// The name of a rule over reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RuleId {
     Strategy(i64),
@@ -47,35 +47,36 @@ pub struct OpenProblem {
 
 const _: () = assert!(size_of::<OpenProblem>() == 32);
 
-/// What follows from judging a rule.
+/// The transition of an alarm that follows from judging its rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Next {
+pub(crate) enum Transition {
     Nothing,
     Problem { current_step: i32 },
     Recovery,
 }
 
-/// A first PROBLEM is made up for after a restart only if its point is at most this old: an older series is silent rather
-/// than alarming, and its rule may be younger than its points. A guess: longer than any restart, shorter than a day.
+/// A first PROBLEM is made up for after a restart only if its point is at most this old: an older series is silent
+/// rather than alarming, and its rule may be younger than its points. A guess: longer than any restart, shorter than a
+/// day.
 const CATCH_UP_AGE_MAX_S: i64 = 3600;
 
-impl Next {
+impl Transition {
     /// Status and step of the event that is sent, if one is.
     pub fn event(self) -> Option<(Status, i32)> {
         match self {
-            Next::Nothing => None,
-            Next::Problem { current_step } => Some((Status::Problem, current_step)),
-            Next::Recovery => Some((Status::Ok, 1)),
+            Transition::Nothing => None,
+            Transition::Problem { current_step } => Some((Status::Problem, current_step)),
+            Transition::Recovery => Some((Status::Ok, 1)),
         }
     }
 }
 
-/// Whether what follows from the newest point of a series is made up for after a restart.
-pub(crate) fn is_due_after_restart(next: Next, newest: i64, now: i64) -> bool {
+/// Whether a transition that follows from the newest point of a series is made up for after a restart.
+pub(crate) fn is_due_after_restart(next: Transition, newest: i64, now: i64) -> bool {
     match next {
-        Next::Nothing => false,
-        Next::Problem { current_step } => current_step == 1 && now.saturating_sub(newest) <= CATCH_UP_AGE_MAX_S,
-        Next::Recovery => true,
+        Transition::Nothing => false,
+        Transition::Problem { current_step } => current_step == 1 && now.saturating_sub(newest) <= CATCH_UP_AGE_MAX_S,
+        Transition::Recovery => true,
     }
 }
 
@@ -90,21 +91,21 @@ pub(crate) struct Moment {
 }
 
 /// Decides what is sent when the rule holds (or not) and `last` is its open PROBLEM, if any.
-pub(crate) fn next(last: Option<&OpenProblem>, holds: bool, moment: Moment) -> Next {
+pub(crate) fn next(last: Option<&OpenProblem>, holds: bool, moment: Moment) -> Transition {
     match (last, holds) {
-        (None, false) => Next::Nothing,
-        (Some(_), false) => Next::Recovery,
-        (None, true) if moment.max_step == 0 => Next::Nothing,
-        (None, true) => Next::Problem { current_step: 1 },
+        (None, false) => Transition::Nothing,
+        (Some(_), false) => Transition::Recovery,
+        (None, true) if moment.max_step == 0 => Transition::Nothing,
+        (None, true) => Transition::Problem { current_step: 1 },
         (Some(last), true) => {
             let exhausted = last.current_step >= moment.max_step;
             // A point that has alarmed is not used again.
             let reused = moment.oldest <= last.time;
             let too_soon = moment.now.saturating_sub(last.time) < moment.min_interval_s;
             if exhausted || reused || too_soon {
-                Next::Nothing
+                Transition::Nothing
             } else {
-                Next::Problem { current_step: last.current_step + 1 }
+                Transition::Problem { current_step: last.current_step + 1 }
             }
         }
     }
@@ -177,8 +178,8 @@ impl States {
     }
 }
 
-/// Spreads dense numbers over a table, also if a shard has only every 2^k-th of them: the low bits of a product depend on
-/// low bits only, so the high half is folded in.
+/// Hashes a series id. Dense numbers are spread over a table even where a shard has only every 2^k-th of them: the low
+/// bits of a product depend on low bits only, so the high half is folded in.
 pub(crate) fn hash(series: SeriesId) -> u64 {
     // 2^64 divided by the golden ratio, the usual multiplier of Fibonacci hashing.
     let product = u64::from(series.0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -196,32 +197,32 @@ mod tests {
     }
 
     /// Rule with `max_step` 3, judged at `now`, where the oldest point used has the time `oldest`.
-    fn check(last: Option<OpenProblem>, holds: bool, oldest: i64, now: i64, expected: Next) {
+    fn check(last: Option<OpenProblem>, holds: bool, oldest: i64, now: i64, expected: Transition) {
         let moment = Moment { oldest, now, max_step: 3, min_interval_s: 300 };
         assert_eq!(next(last.as_ref(), holds, moment), expected, "{last:?} {holds} {oldest} {now}");
     }
 
     #[test]
     fn transitions() {
-        check(None, false, 0, 0, Next::Nothing);
-        check(None, true, 0, 0, Next::Problem { current_step: 1 });
-        check(Some(open(1, 60)), false, 120, 120, Next::Recovery);
-        check(Some(open(1, 60)), true, 120, 360, Next::Problem { current_step: 2 });
+        check(None, false, 0, 0, Transition::Nothing);
+        check(None, true, 0, 0, Transition::Problem { current_step: 1 });
+        check(Some(open(1, 60)), false, 120, 120, Transition::Recovery);
+        check(Some(open(1, 60)), true, 120, 360, Transition::Problem { current_step: 2 });
     }
 
     #[test]
     fn repeats_are_limited() {
-        check(Some(open(3, 60)), true, 120, 9999, Next::Nothing);
-        check(Some(open(1, 60)), true, 60, 9999, Next::Nothing);
-        check(Some(open(1, 60)), true, 61, 359, Next::Nothing);
-        check(Some(open(1, 60)), true, 61, 360, Next::Problem { current_step: 2 });
+        check(Some(open(3, 60)), true, 120, 9999, Transition::Nothing);
+        check(Some(open(1, 60)), true, 60, 9999, Transition::Nothing);
+        check(Some(open(1, 60)), true, 61, 359, Transition::Nothing);
+        check(Some(open(1, 60)), true, 61, 360, Transition::Problem { current_step: 2 });
     }
 
     #[test]
     fn max_step_zero_sends_nothing_but_still_recovers() {
         let moment = Moment { oldest: 0, now: 0, max_step: 0, min_interval_s: 0 };
-        assert_eq!(next(None, true, moment), Next::Nothing);
-        assert_eq!(next(Some(&open(1, 60)), false, moment), Next::Recovery);
+        assert_eq!(next(None, true, moment), Transition::Nothing);
+        assert_eq!(next(Some(&open(1, 60)), false, moment), Transition::Recovery);
     }
 
     #[test]

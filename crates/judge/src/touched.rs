@@ -1,23 +1,24 @@
 //! Touched: which series a change of the rules concerns.
 //!
 //! Why: a saved strategy takes effect in milliseconds only if the series of the other hosts and metrics are not bound
-//! anew. How: each old rule is paired with its successor (the equal one, or else the one with the same id, metric and tags,
-//! whose threshold or note was changed; of a
-//! condition that is more than one function, only the note and the like may be); a series is touched if its own strategies or the expressions of its metric are
-//! not the successors of what they were.
+//! anew.
+//! How: each old rule is paired with its successor (the equal one, or else the one with the same id, metric and tags,
+//! whose threshold or note was changed; of a condition that is more than one function, only the note and the like may
+//! be); a series is touched if its own strategies or the expressions of its metric are not the successors of what they
+//! were.
 //! Invariants: a series that is not covered has exactly the successors of its rules (`tests/properties.rs`).
 
-use crate::rule_set::{RuleSet, Scope};
+use crate::rule_set::{Reach, RuleSet};
 use crate::state::OpenProblem;
 use model::{EventRule, SeriesKey};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The answer of [`crate::Judge::load`]: ask it about each known series, and bind anew those that it covers.
+/// The change from one rule set to the next: each known series that it covers must be bound anew.
 pub struct Touched {
     old: Arc<RuleSet>,
     new: Arc<RuleSet>,
-    /// By number of the old rule.
+    /// Number of the new rule, by number of the old one.
     successors: Vec<Option<u32>>,
     /// Metrics with an expression that came, went, or changed its tags.
     expression_metrics: HashSet<Box<str>>,
@@ -48,7 +49,8 @@ impl Touched {
         !same(old, new, &self.successors)
     }
 
-    /// The PROBLEMs that are forgotten because their rule is gone; see [`crate::Judge::bind`] for those of touched series.
+    /// The PROBLEMs that are forgotten because their rule is gone; [`crate::Judge::bind`] returns those of touched
+    /// series.
     pub fn closed(&self) -> &[OpenProblem] {
         &self.closed
     }
@@ -60,21 +62,21 @@ impl Touched {
 
 fn successors(old: &RuleSet, new: &RuleSet) -> Vec<Option<u32>> {
     let (old_numbers, new_numbers) = (0..old.rules.len() as u32, 0..new.rules.len() as u32);
-    let mut by_scope: HashMap<Scope<'_>, Vec<u32>> = HashMap::new();
+    let mut by_reach: HashMap<Reach<'_>, Vec<u32>> = HashMap::new();
     for number in new_numbers {
-        by_scope.entry(new.scope(number)).or_default().push(number);
+        by_reach.entry(new.reach(number)).or_default().push(number);
     }
-    let mut old_variants: HashMap<Scope<'_>, usize> = HashMap::new();
+    let mut old_variants: HashMap<Reach<'_>, usize> = HashMap::new();
     for number in old_numbers.clone() {
-        *old_variants.entry(old.scope(number)).or_default() += 1;
+        *old_variants.entry(old.reach(number)).or_default() += 1;
     }
     let successor = |number: u32| {
-        let scope = old.scope(number);
-        let variants = by_scope.get(&scope)?;
+        let reach = old.reach(number);
+        let variants = by_reach.get(&reach)?;
         let source = &old.rules[number as usize].source;
         match variants[..] {
             // With several variants of one strategy only an equal one is surely the same.
-            [only] if old_variants[&scope] == 1 => Some(only),
+            [only] if old_variants[&reach] == 1 => Some(only),
             _ => variants.iter().copied().find(|number| new.rules[*number as usize].source == *source),
         }
     };
@@ -90,7 +92,7 @@ fn changed_expressions(old: &RuleSet, new: &RuleSet, successors: &[Option<u32>])
         let source = &set.rules[*rule as usize].source;
         matches!(source, EventRule::Expression(_))
     };
-    gone.chain(came).filter(is_expression).map(|(set, rule)| Box::from(set.scope(rule).metric)).collect()
+    gone.chain(came).filter(is_expression).map(|(set, rule)| Box::from(set.reach(rule).metric)).collect()
 }
 
 /// Whether the strategies of a host for a metric are the successors of what they were.

@@ -1,25 +1,26 @@
 //! Windows: the newest points of the series that have rules, for a judge that runs without a store.
 //!
-//! Why: behind an old transfer most items belong to series that no rule looks at, and the original keeps eleven whole items of
-//! each series of each metric that some rule uses. Here a series appears with its first item that a rule matches, with as many
-//! points as its rules look back on; all other items are dropped after a look-up or two, and leave nothing behind.
-//! How: texts are interned; a series is a row, found by its three texts, with its points in a ring (`rings.rs`). Ids are
-//! `shard + row × shards`, so that they mean one series over all shards, as the joins need it.
-//! What an item does not say: its step. A transfer aligns times to it, so the least distance seen is taken for it, within
-//! [`STEP_LEAST_S`] and [`STEP_USUAL_S`] (a longer period shows in the points, see `history.rs`); while there is only one
-//! point, [`STEP_UNKNOWN_S`].
-//! Invariants: times only grow within a series, other items are dropped unjudged; no allocation per item of a series that is
-//! known, nor for one without rules. What was read back from a file goes on only where no period was missed since then,
-//! for what came in between, and may have ended an alarm, is not known.
-//! Memory: 24 bytes per row, 6 to 11 per slot of the table, 12 per point, and names; see [`Windows::memory_bytes`]. Bounded by
-//! the [`Room`] that all shards share.
-//! Compat: spec/judge.md §2. The original keeps points of series without a rule too, if another series of their metric has
-//! one: a rule that is changed to match them has history there, and begins without here.
+//! Why: behind an old transfer most items belong to series that no rule looks at, and the original keeps eleven whole
+//! items of each series of each metric that some rule uses. Here a series appears with its first item that a rule
+//! matches, with as many points as its rules look back on; all other items are dropped after a look-up or two, and
+//! leave nothing behind.
+//! How: texts are interned; a series is a row, found by its three texts, with its points in a ring (`rings.rs`). Ids
+//! are `shard + row × shards`, so that they mean one series over all shards, as the joins need it.
+//! Step: an item does not say it. A transfer aligns times to it, so the least distance seen is taken for it, within
+//! [`STEP_LEAST_S`] and [`STEP_USUAL_S`] (a longer period shows in the points, see `values.rs`); while there is only
+//! one point, [`STEP_UNKNOWN_S`].
+//! Invariants: times only grow within a series, other items are dropped unjudged; no allocation per item of a series
+//! that is known, nor for one without rules. A window that was read back from a file goes on only where no period was
+//! missed since then: points in between, which may have ended an alarm, are not known.
+//! Memory: 24 bytes per row, 6 to 11 per slot of the table, 12 per point, and names; see [`Windows::memory_bytes`].
+//! Bounded by the [`Room`] that all shards share.
+//! Compat: docs/open-falcon/judge.md §2. The original keeps points of series without a rule too, if another series of their metric
+//! has one: a rule that is changed to match them has history there, and begins without here.
 
 pub mod file;
 
 use crate::Semantics;
-use crate::judge::{Judge, Window};
+use crate::judge::{Judge, PointSource};
 use crate::rings::{Ring, Rings, TIMES};
 use crate::state::OpenProblem;
 use foldhash::fast::RandomState;
@@ -36,18 +37,18 @@ const STEP_LEAST_S: i64 = 30;
 /// The step of nearly all agents; what is sent less often shows it by its distances.
 const STEP_USUAL_S: i64 = 60;
 
-/// Of a series with one point only: `nodata` shall not cry before the second point of a slow script. A guess.
+/// The step of a series with one point only: `nodata` shall not cry before the second point of a slow script. A guess.
 const STEP_UNKNOWN_S: u32 = 300;
 
-/// An empty row.
+/// The endpoint of an empty row.
 const NONE: u32 = u32::MAX;
 
-/// How many series all shards may have together.
+/// The number of series that all shards may have together.
 #[derive(Debug)]
 pub struct Room {
     used: AtomicUsize,
     max: usize,
-    /// There is no memory for more, however many there are.
+    /// Whether there is no memory for more series, however few there are.
     is_closed: AtomicBool,
 }
 
@@ -60,7 +61,7 @@ impl Room {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Lets no more series in, or in again; answers whether that is new.
+    /// Lets no more series in, or lets them in again; answers whether that is new.
     pub fn close(&self, closed: bool) -> bool {
         self.is_closed.swap(closed, Ordering::Relaxed) != closed
     }
@@ -79,17 +80,17 @@ impl Room {
     }
 }
 
-/// What became of an item.
+/// The fate of an item that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum Fate {
     Judged,
-    /// No rule looks at its series.
+    /// No rule looks at the item's series.
     NoRule,
-    /// Its time is not above that of the newest point.
+    /// The item's time is not above that of the newest point.
     NotNewer,
-    /// Its time is not above 0, or too far ahead for 32 bits.
+    /// The item's time is not above 0, or too far ahead for 32 bits.
     BadTime,
-    /// Its series is new, and there are as many as may be, or there is no memory for more.
+    /// The item's series is new, and there are as many as may be, or there is no memory for more.
     Full,
 }
 
@@ -101,12 +102,13 @@ struct Row {
     ring: Ring,
     counter_type: CounterType,
     least_step_s: u8,
-    /// Its points were read from a file, and none has come since.
+    /// Whether the points were read from a file, and none has come since.
     restored: bool,
 }
 
 const _: () = assert!(size_of::<Row>() <= 28);
 
+/// The windows of one shard.
 pub struct Windows {
     shard: u32,
     shards: u32,
@@ -121,7 +123,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// The windows of one of several shards.
+    /// Empty windows for one of several shards.
     pub fn new(shard: usize, shards: usize, room: Arc<Room>) -> Windows {
         Windows {
             shard: shard as u32,
@@ -151,27 +153,28 @@ impl Windows {
         point: Point,
         now: i64,
         events: &mut Vec<Event>,
-    ) -> Taken {
+    ) -> Fate {
         if !(1..TIMES.end).contains(&point.time) && !self.is_first_of_any_time(judge, key, point.time) {
-            return Taken::BadTime;
+            return Fate::BadTime;
         }
         let row = match self.find_row(key) {
             Some(row) => row,
-            None if !judge.wants(key) => return Taken::NoRule,
+            None if !judge.wants(key) => return Fate::NoRule,
             None => match self.add(judge, key, counter_type) {
                 Some(series) => self.row(series) as u32,
-                None => return Taken::Full,
+                None => return Fate::Full,
             },
         };
         if !self.push(row, counter_type, point) {
-            return Taken::NotNewer;
+            return Fate::NotNewer;
         }
         let (series, step) = (self.id(row), self.rows[row as usize].step_s());
         judge.on_point(Sample { series, point }, counter_type, step, self, now, events);
-        Taken::Judged
+        Fate::Judged
     }
 
-    /// The original looks at times from the second item of a series on.
+    /// Whether the item is the first of its series and of any time: the original looks at times from the second item
+    /// on.
     #[cold]
     fn is_first_of_any_time(&self, judge: &Judge, key: SeriesKey<'_>, time: i64) -> bool {
         judge.semantics() == Semantics::OpenFalcon && TIMES.contains(&time) && self.find(key).is_none()
@@ -220,7 +223,7 @@ impl Windows {
         Some(series)
     }
 
-    /// Adds a newest point; false if it is none.
+    /// Adds a point; false if it is not the newest.
     #[inline]
     fn push(&mut self, row: u32, counter_type: CounterType, point: Point) -> bool {
         let row = &mut self.rows[row as usize];
@@ -239,7 +242,7 @@ impl Windows {
         true
     }
 
-    /// Puts back what was read from a file: `points` oldest first.
+    /// Puts back the points of a series that were read from a file, oldest first.
     pub fn restore(&mut self, series: SeriesId, points: impl Iterator<Item = Point>) {
         let row = self.row(series);
         let counter_type = self.rows[row].counter_type;
@@ -251,8 +254,8 @@ impl Windows {
         self.rows[row].restored = self.rows[row].ring.len() > 0;
     }
 
-    /// After a change of the rules, when the series that it touches are bound anew: series without a rule go, and each
-    /// other one gets the points that its rules look back on.
+    /// Fits the windows to changed rules, when the series that the change touches are bound anew: series without a rule
+    /// go, and each other one gets as many points as its rules look back on.
     pub fn settle(&mut self, judge: &mut Judge) {
         for row in 0..self.rows.len() as u32 {
             if self.rows[row as usize].endpoint == NONE {
@@ -273,7 +276,7 @@ impl Windows {
         }
     }
 
-    /// Forgets a series; the PROBLEMs that were open on it.
+    /// Forgets a series and returns the PROBLEMs that were open on it.
     pub fn remove(&mut self, judge: &mut Judge, series: SeriesId) -> Vec<OpenProblem> {
         let number = self.row(series);
         let row = self.rows[number];
@@ -294,7 +297,8 @@ impl Windows {
         judge.unbind(series)
     }
 
-    /// The series that have had no point since `oldest`. One that is there only for its alarm is as old as that.
+    /// The series that have had no point since `oldest`. A series that is there only for its alarm is as old as the
+    /// alarm.
     pub fn silent_since(&self, judge: &Judge, oldest: i64) -> Vec<SeriesId> {
         let newest = |series, row: &Row| self.rings.newest(row.ring).or_else(|| judge.last_problem(series));
         let is_silent = |series, row: &Row| newest(series, row).is_none_or(|newest| newest < oldest);
@@ -358,7 +362,7 @@ impl Windows {
         key_in(&self.names, row)
     }
 
-    /// Interns the texts, or none of them.
+    /// Interns all the texts, or none.
     fn acquire(&mut self, texts: [&str; 3]) -> Option<[u32; 3]> {
         let mut ids = [NONE; 3];
         for (i, text) in texts.into_iter().enumerate() {
@@ -383,7 +387,7 @@ impl Row {
     }
 }
 
-impl Window for Windows {
+impl PointSource for Windows {
     #[inline]
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         if let Some(row) = self.existing(series) {
@@ -402,7 +406,8 @@ impl Window for Windows {
     }
 }
 
-/// The first point since the window was read from a file came `distance` seconds after its newest.
+/// Lets a window that was read from a file go on, or begins it anew: its first point since came `distance` seconds
+/// after its newest.
 #[cold]
 fn go_on(row: &mut Row, rings: &Rings, distance: i64) {
     let mut times = rings.newest_first(row.ring).map(|point| point.time);

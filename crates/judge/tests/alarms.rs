@@ -2,7 +2,7 @@
 
 mod support;
 
-use judge::{OpenProblem, Options, RuleId, RuleSet, Semantics, Window};
+use judge::{OpenProblem, Options, PointSource, RuleId, RuleSet, Semantics};
 use model::{CounterType, Expression, Point, Rules, SeriesId, SeriesKey, Strategy, Template};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ fn rules_beyond_the_limit_of_a_series_are_counted() {
 /// A window that has the points but not the name.
 struct Nameless<'a>(&'a support::Table);
 
-impl Window for Nameless<'_> {
+impl PointSource for Nameless<'_> {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         self.0.tail(series, count, out);
     }

@@ -1,6 +1,6 @@
 //! Memory, counted at the allocator: nothing per point, and the bytes per bound pair of series and rule.
 
-use judge::{Judge, Options, Room, RuleSet, Taken, Windows};
+use judge::{Fate, Judge, Options, Room, RuleSet, Windows};
 use model::{CounterType, Event, Expression, Point, Rules, Sample, SeriesId, SeriesKey, Strategy, Tags};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -48,7 +48,7 @@ struct Ramp {
     value: f64,
 }
 
-impl judge::Window for Ramp {
+impl judge::PointSource for Ramp {
     fn tail(&self, _: SeriesId, count: usize, out: &mut Vec<Point>) {
         out.extend((0..count as i64).map(|i| Point { time: self.newest - i * 60, value: self.value - i as f64 }));
     }
@@ -143,7 +143,7 @@ fn windows_allocate_nothing_per_item() {
         for (endpoint, metric) in hosts.iter().flat_map(|host| metrics.iter().map(move |metric| (host, metric))) {
             let key = SeriesKey { endpoint, metric, tags: Tags::EMPTY };
             let taken = windows.take(&mut judge, key, CounterType::Gauge, point, point.time, &mut events);
-            judged += usize::from(taken == Taken::Judged);
+            judged += usize::from(taken == Fate::Judged);
         }
         if round == 0 {
             before = allocations();
@@ -185,9 +185,9 @@ fn conditions_over_several_series_allocate_nothing_per_point() {
     }
     assert_eq!((allocations() - before, events.len(), judge.joins().is_waiting()), (0, 0, false));
     let stats = judge.joins().stats();
-    let bytes = stats.memory_bytes / stats.groups;
+    let bytes = stats.memory_bytes / stats.count;
     println!("{bytes} bytes per host with a condition over three series");
-    assert_eq!((stats.groups, stats.carriers, stats.others), (HOSTS, HOSTS, 2 * HOSTS));
+    assert_eq!((stats.count, stats.carriers, stats.others), (HOSTS, HOSTS, 2 * HOSTS));
     assert!(bytes < 2048, "{bytes}");
 }
 

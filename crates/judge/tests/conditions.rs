@@ -1,5 +1,5 @@
-//! Properties of conditions that are more than one function: equal to a naive look at the whole history of all series, also
-//! over restarts. Changes of rules: `interleavings.rs`.
+//! Properties of conditions that are more than one function: equal to a naive look at the whole history of all series,
+//! also over restarts. Changes of rules: `interleavings.rs`.
 
 mod support;
 

@@ -1,10 +1,11 @@
-//! Any interleaving of points, looks at the clock, changes of rules, restarts, crashes and series that come and go gives no
-//! lost and no repeated event.
+//! Any interleaving of points, looks at the clock, changes of rules, restarts, crashes and series that come and go
+//! gives no lost and no repeated event.
 //!
-//! How: two hosts with five series each, four rules on one or both of them. After each action the story told so far must be
-//! sound for each alarm: steps 1, 2, … up to `max_step`, times that do not go back, one recovery, nothing closed that is not
-//! open; and the judge must think open what the story left open. Where an alarm has just been decided, it must be what a
-//! naive look at the whole history says; at the end, when all has been heard, all of them must.
+//! How: two hosts with five series each, four rules on one or both of them. After each action the story told so far
+//! must be sound for each alarm: steps 1, 2, … up to `max_step`, times that do not go back, one recovery, nothing
+//! closed that is not open; and the judge must think open what the story left open. Where an alarm has just been
+//! decided, it must be what a naive look at the whole history says; at the end, when all has been heard, all of them
+//! must.
 
 mod support;
 

@@ -205,7 +205,7 @@ proptest! {
             prop_assert_eq!(world.judge.stats().silences, fresh.stats().silences);
             let joined = |judge: &Judge| {
                 let stats = judge.joins().stats();
-                (stats.groups, stats.carriers, stats.others)
+                (stats.count, stats.carriers, stats.others)
             };
             prop_assert_eq!(joined(&world.judge), joined(&fresh));
             prop_assert_eq!(world.judge.stats().bound_series, fresh.stats().bound_series);

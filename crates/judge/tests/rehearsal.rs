@@ -2,7 +2,7 @@
 
 mod support;
 
-use judge::{History, Options, Part, Plan, RuleSet, Script, Semantics};
+use judge::{History, Involvement, Options, Rehearsal, RuleSet, Schedule, Semantics};
 use model::{CounterType, Event, Expression, Point, Rules, SeriesId, SeriesKey, Status, Strategy as Rule, Tags};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -143,13 +143,13 @@ fn hours_of(cuts: &[usize], until: i64) -> Vec<Range<i64>> {
 }
 
 /// One stretch of hours, to the end.
-fn always(hours: &Range<i64>) -> Plan<'_> {
-    Plan { hours: std::slice::from_ref(hours), until: hours.end, closed: OUT_OF_HOURS }
+fn always(hours: &Range<i64>) -> Schedule<'_> {
+    Schedule { hours: std::slice::from_ref(hours), until: hours.end, closed: OUT_OF_HOURS }
 }
 
-fn rehearse(script: &Script, series: &[History<'_>], plan: Plan<'_>) -> Vec<Event> {
+fn rehearse(rehearsal: &Rehearsal, series: &[History<'_>], schedule: Schedule<'_>) -> Vec<Event> {
     let mut told = Vec::new();
-    let played = script.play(series, plan, &mut |event| {
+    let played = rehearsal.play(series, schedule, &mut |event| {
         told.push(event);
         ControlFlow::Continue(())
     });
@@ -187,7 +187,7 @@ proptest! {
             }
             live.world.tick(now);
         }
-        let (script, refused) = Script::new(rules, options);
+        let (rehearsal, refused) = Rehearsal::new(rules, options);
         prop_assert!(refused.is_empty(), "{:?}", refused);
         let history = |(at, (metric, tags, counter_type)): (usize, &(&'static str, &'static str, CounterType))| History {
             key: SeriesKey { endpoint: "h", metric, tags: Tags::assume_canonical(tags) },
@@ -196,8 +196,8 @@ proptest! {
             points: &histories[at],
         };
         let series: Vec<History<'_>> = SERIES.iter().enumerate().map(history).collect();
-        let plan = Plan { hours: &hours, until, closed: OUT_OF_HOURS };
-        let told = rehearse(&script, &series, plan);
+        let schedule = Schedule { hours: &hours, until, closed: OUT_OF_HOURS };
+        let told = rehearse(&rehearsal, &series, schedule);
         // Those that are closed together are closed in no order.
         let in_order = |events: &[Event]| {
             let mut shown = shown(events);
@@ -205,20 +205,20 @@ proptest! {
             shown
         };
         prop_assert_eq!(in_order(&told), in_order(&live.world.events), "{}", condition.text());
-        if !script.is_joined() {
-            let alone = series.iter().filter(|one| script.part(one.key) == Some(Part::Carries));
-            let apart: Vec<Event> = alone.flat_map(|one| rehearse(&script, &[*one], plan)).collect();
+        if !rehearsal.is_joined() {
+            let alone = series.iter().filter(|one| rehearsal.involvement(one.key) == Some(Involvement::Carries));
+            let apart: Vec<Event> = alone.flat_map(|one| rehearse(&rehearsal, &[*one], schedule)).collect();
             prop_assert_eq!(in_order(&apart), in_order(&told), "series by series: {}", condition.text());
         }
         // What `warm_up_s` leaves out makes no difference.
-        let from = hours.first().map_or(BASE, |hours| hours.start) - script.warm_up_s(STEP as u32);
+        let from = hours.first().map_or(BASE, |hours| hours.start) - rehearsal.warm_up_s(STEP as u32);
         let cut = |one: &History<'_>| {
             let points: Vec<Point> = one.points.iter().copied().filter(|point| point.time >= from).collect();
             points
         };
         let cut: Vec<Vec<Point>> = series.iter().map(cut).collect();
         let short: Vec<_> = series.iter().zip(&cut).map(|(one, points)| History { points, ..*one }).collect();
-        prop_assert_eq!(shown(&rehearse(&script, &short, plan)), shown(&told), "warm-up: {}", condition.text());
+        prop_assert_eq!(shown(&rehearse(&rehearsal, &short, schedule)), shown(&told), "warm-up: {}", condition.text());
     }
 }
 
@@ -229,40 +229,40 @@ fn one<'a>(points: &'a [Point], step: u32) -> History<'a> {
 
 #[test]
 fn who_has_heard_enough_ends_it() {
-    let (script, _) = Script::new(rules("all(#1) > 5".into(), 1, false), Options::default());
+    let (rehearsal, _) = Rehearsal::new(rules("all(#1) > 5".into(), 1, false), Options::default());
     let points: Vec<Point> =
         (0..100).map(|i| Point { time: BASE + i * 60, value: if i % 2 == 0 { 9.0 } else { 1.0 } }).collect();
     let hours = BASE..BASE + 6000;
-    let plan = always(&hours);
+    let schedule = always(&hours);
     let mut told = 0;
-    let played = script.play(&[one(&points, 60)], plan, &mut |_| {
+    let played = rehearsal.play(&[one(&points, 60)], schedule, &mut |_| {
         told += 1;
         if told == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(played.is_break() && told == 3);
-    let played = script.play(&[one(&points, 60)], plan, &mut |_| ControlFlow::Continue(()));
+    let played = rehearsal.play(&[one(&points, 60)], schedule, &mut |_| ControlFlow::Continue(()));
     assert_eq!(played, ControlFlow::Continue(100));
-    assert_eq!(script.play(&[], plan, &mut |_| ControlFlow::Continue(())), ControlFlow::Continue(0));
+    assert_eq!(rehearsal.play(&[], schedule, &mut |_| ControlFlow::Continue(())), ControlFlow::Continue(0));
 }
 
 #[test]
 fn the_window_is_warm_and_nothing_before_is_told() {
-    let (script, _) = Script::new(rules("all(#3) > 5".into(), 1, false), Options::default());
+    let (rehearsal, _) = Rehearsal::new(rules("all(#3) > 5".into(), 1, false), Options::default());
     let points: Vec<Point> = (0..10).map(|i| Point { time: BASE + i * 60, value: 9.0 }).collect();
     let from = BASE + 300;
-    let told = rehearse(&script, &[one(&points, 60)], always(&(from..BASE + 600)));
+    let told = rehearse(&rehearsal, &[one(&points, 60)], always(&(from..BASE + 600)));
     assert_eq!(told.iter().map(|event| (event.status, event.time)).collect::<Vec<_>>(), [(Status::Problem, from)]);
 }
 
 /// A point that comes in the very second in which it would be missed is not missed; one a step later is.
 #[test]
 fn a_point_in_the_last_second_is_in_time() {
-    let (script, _) = Script::new(rules("nodata(#1)".into(), 1, false), Options::default());
+    let (rehearsal, _) = Rehearsal::new(rules("nodata(#1)".into(), 1, false), Options::default());
     let at = |minutes: &[i64]| -> Vec<Point> {
         minutes.iter().map(|minute| Point { time: BASE + minute * 60, value: 1.0 }).collect()
     };
     let told = |points: &[Point]| -> Vec<(Status, i64)> {
-        let told = rehearse(&script, &[one(points, 60)], always(&(BASE..BASE + 600)));
+        let told = rehearse(&rehearsal, &[one(points, 60)], always(&(BASE..BASE + 600)));
         told.iter().map(|event| (event.status, (event.time - BASE) / 60)).collect()
     };
     assert_eq!(told(&at(&[0, 2, 4, 6, 8, 9])), []);
@@ -271,10 +271,10 @@ fn a_point_in_the_last_second_is_in_time() {
 
 #[test]
 fn the_part_of_a_series() {
-    let (script, _) = Script::new(rules("all(#1) > 5 and all(#1) of n > 1".into(), 1, false), Options::default());
-    let part = |endpoint, metric| script.part(SeriesKey { endpoint, metric, tags: Tags::EMPTY });
-    assert!(script.is_joined());
-    assert_eq!(part("h", OWN), Some(Part::Carries));
-    assert_eq!(part("h", "n"), Some(Part::Asked));
+    let (rehearsal, _) = Rehearsal::new(rules("all(#1) > 5 and all(#1) of n > 1".into(), 1, false), Options::default());
+    let part = |endpoint, metric| rehearsal.involvement(SeriesKey { endpoint, metric, tags: Tags::EMPTY });
+    assert!(rehearsal.is_joined());
+    assert_eq!(part("h", OWN), Some(Involvement::Carries));
+    assert_eq!(part("h", "n"), Some(Involvement::Asked));
     assert_eq!((part("h", "k"), part("other", OWN)), (None, None));
 }

@@ -16,8 +16,9 @@
 //! expect nothing                           no further event so far
 //! ```
 //!
-//! Points that were loaded are played in the order of their times before the next `expect`, `play` or `restart`. A further
-//! `load` of a series continues it. The clock shows the time of the point; the judge looks at it every five seconds. No event may be left over at the end.
+//! Points that were loaded are played in the order of their times before the next `expect`, `play` or `restart`. A
+//! further `load` of a series continues it. The clock shows the time of the point; the judge looks at it every five
+//! seconds. No event may be left over at the end.
 
 mod support;
 
@@ -224,7 +225,7 @@ impl Story {
     fn reload(&mut self) -> Result<(), String> {
         match self.world.load(&self.model_rules()).as_slice() {
             [] => Ok(()),
-            [first, ..] => Err(format!("{}: {}", first.what, first.error)),
+            [first, ..] => Err(format!("{}: {}", first.name, first.error)),
         }
     }
 

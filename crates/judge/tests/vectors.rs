@@ -9,12 +9,9 @@ use judge::{Options, RuleSet, Semantics};
 use model::{CounterType, Event, Expression, Point, Rules, SeriesId, Strategy};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 use support::windowed::Windowed;
 use support::{Series, World};
-
-const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/judge/vectors.jsonl");
 
 #[derive(Deserialize)]
 struct Scenario {
@@ -100,11 +97,7 @@ fn all_recorded_scenarios_match_over_windows() {
 }
 
 fn each_scenario(how: &str, play: impl Fn(&Scenario) -> Result<(), String>) {
-    if !Path::new(VECTORS).exists() {
-        eprintln!("skipped: no recorded scenarios at {VECTORS}");
-        return;
-    }
-    let text = std::fs::read_to_string(VECTORS).expect("readable scenarios");
+    let text = testdata::text("judge/vectors.jsonl");
     let mut failures = Vec::new();
     let mut count = 0;
     for line in text.lines() {
@@ -221,13 +214,11 @@ fn queue(event: &Event) -> String {
     format!("event:p{}", event.priority())
 }
 
-/// The same scenarios as a rehearsal of what a store would hold, where the rules and types stay and the wall clock (which
-/// a rehearsal sets to the times of the points) decides nothing.
+/// The same scenarios as a rehearsal of what a store would hold, where the rules and types stay and the wall clock
+/// (which a rehearsal sets to the times of the points) decides nothing.
 #[test]
 fn a_rehearsal_tells_what_was_recorded() {
-    let Ok(text) = std::fs::read_to_string(VECTORS) else {
-        return eprintln!("skipped: no recorded scenarios at {VECTORS}");
-    };
+    let text = testdata::text("judge/vectors.jsonl");
     let scenarios = text.lines().map(|line| serde_json::from_str::<Scenario>(line).expect("recorded scenario"));
     let (mut count, mut told) = (0, 0);
     for scenario in scenarios.filter(is_for_rehearsal) {
@@ -259,7 +250,7 @@ fn is_for_rehearsal(scenario: &Scenario) -> bool {
 
 fn rehearse(scenario: &Scenario) -> Vec<String> {
     let options = Options { semantics: Semantics::OpenFalcon, min_interval_s: 0, points_max: 120 };
-    let (script, _) = judge::Script::new(scenario.rules.to_model(), options);
+    let (rehearsal, _) = judge::Rehearsal::new(scenario.rules.to_model(), options);
     let mut table: Vec<Series> = Vec::new();
     for (time, value, series, _) in &scenario.points {
         let series = scenario.series[*series].to_world();
@@ -273,12 +264,12 @@ fn rehearse(scenario: &Scenario) -> Vec<String> {
         }
     }
     let always = 0..i64::MAX;
-    let plan = judge::Plan { hours: std::slice::from_ref(&always), until: i64::MAX, closed: "" };
+    let schedule = judge::Schedule { hours: std::slice::from_ref(&always), until: i64::MAX, closed: "" };
     let mut events = Vec::new();
     for series in &table {
         let Series { counter_type, step, points, .. } = series;
         let history = judge::History { key: series.key(), counter_type: *counter_type, step: *step, points };
-        let played = script.play(&[history], plan, &mut |event| {
+        let played = rehearsal.play(&[history], schedule, &mut |event| {
             events.push(event.to_json());
             std::ops::ControlFlow::Continue(())
         });

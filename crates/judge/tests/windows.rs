@@ -2,7 +2,7 @@
 
 mod support;
 
-use judge::{Options, Semantics, Taken, WINDOWS_MAGIC, end_windows};
+use judge::{Fate, Options, Semantics, WINDOWS_MAGIC, end_windows};
 use model::{CounterType, Event, Point, Rules, Status, Strategy as Rule};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -97,7 +97,7 @@ proptest! {
             let expected = if is_newest { told(world.push(id, point, now)) } else { Vec::new() };
             prop_assert_eq!(told(&windowed.item(series.key(), counter_type, point, now)), expected, "at {}", point.time);
             let is_bound = world.judge.is_bound(id);
-            let taken = if !is_bound { Taken::NoRule } else if is_newest { Taken::Judged } else { Taken::NotNewer };
+            let taken = if !is_bound { Fate::NoRule } else if is_newest { Fate::Judged } else { Fate::NotNewer };
             prop_assert_eq!(windowed.taken, Some(taken));
         }
     }

@@ -1,7 +1,8 @@
 //! Event: what the judge says when a rule starts to hold, still holds, or holds no more.
 //!
-//! The JSON form is the original's (spec/wire.md §9, corrections in spec/judge.md §10): it is what custom consumers of
-//! its Redis queues read, and, with the explanation behind it, what Hawkeye's own durable queue holds.
+//! The JSON form is the original's (docs/open-falcon/wire.md §9, corrections in docs/open-falcon/judge.md §10): it is
+//! what custom consumers of its Redis queues read, and, with the explanation behind it, what Hawkeye's own durable
+//! queue holds.
 
 use crate::explanation::Explanation;
 use crate::number::push_go_json;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+/// Whether the rule holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Status {
     #[serde(rename = "PROBLEM")]
@@ -38,6 +40,7 @@ pub enum EventRule {
     Expression(Arc<Expression>),
 }
 
+/// A message of the judge about one alarm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub rule: EventRule,
@@ -45,18 +48,18 @@ pub struct Event {
     pub endpoint: String,
     /// Canonical tags of the series.
     pub tags: String,
-    /// What the function computed; see the table in spec/judge.md §4.
+    /// The value that the function computed; see the table in docs/open-falcon/judge.md §4.
     pub left_value: f64,
-    /// From 1 to the rule's `max_step`; 1 for `Ok`.
+    /// Number of this PROBLEM, from 1 to the rule's `max_step`; 1 for `Ok`.
     pub current_step: i32,
     /// Aligned time of the point that decided, Unix seconds.
     pub time: i64,
-    /// Why; not part of the original's JSON.
+    /// Why the event was made; not part of the original's JSON.
     pub explanation: Option<Box<Explanation>>,
 }
 
 impl EventRule {
-    /// Names the content of the rule: 16 hex digits that change whenever the rule does, and stay over restarts.
+    /// The name of the rule's content: 16 hex digits that change whenever the rule does, and stay over restarts.
     pub fn version(&self) -> String {
         let mut json = String::with_capacity(256);
         match self {
@@ -68,7 +71,7 @@ impl EventRule {
 }
 
 impl Event {
-    /// Bytes besides its own size; the rule is shared, and whoever holds all rules counts it.
+    /// Bytes on the heap, without those of the rule: rules are shared, and whoever holds all of them counts them.
     pub fn memory_bytes(&self) -> usize {
         let explanation = self.explanation.as_ref().map_or(0, |explanation| explanation.memory_bytes());
         self.endpoint.capacity() + self.tags.capacity() + explanation
@@ -123,7 +126,7 @@ impl Event {
         }
     }
 
-    /// The action to take; 0 or less means none.
+    /// Id of the action to take; 0 or less means none.
     pub fn action_id(&self) -> i64 {
         match &self.rule {
             EventRule::Strategy(s) => s.tpl.action_id,
@@ -131,7 +134,7 @@ impl Event {
         }
     }
 
-    /// 0 for an event of an expression.
+    /// Id of the strategy; 0 for an event of an expression.
     pub fn strategy_id(&self) -> i64 {
         match &self.rule {
             EventRule::Strategy(s) => s.id,
@@ -139,7 +142,7 @@ impl Event {
         }
     }
 
-    /// 0 for an event of an expression.
+    /// Id of the template; 0 for an event of an expression.
     pub fn template_id(&self) -> i64 {
         match &self.rule {
             EventRule::Strategy(s) => s.tpl.id,
@@ -147,7 +150,7 @@ impl Event {
         }
     }
 
-    /// 0 for an event of a strategy.
+    /// Id of the expression; 0 for an event of a strategy.
     pub fn expression_id(&self) -> i64 {
         match &self.rule {
             EventRule::Strategy(_) => 0,
@@ -155,11 +158,13 @@ impl Event {
         }
     }
 
+    /// The key of the series that carries the alarm.
     pub fn key(&self) -> SeriesKey<'_> {
         SeriesKey { endpoint: &self.endpoint, metric: self.metric(), tags: Tags::assume_canonical(&self.tags) }
     }
 
-    /// `s_<strategy id>_<md5 of the PK>` or `e_<expression id>_…`: names the alarm (rule × series), not the occurrence.
+    /// `s_<strategy id>_<md5 of the PK>` or `e_<expression id>_…`: the name of the alarm (rule × series), not of the
+    /// occurrence.
     pub fn id(&self) -> String {
         let md5 = self.key().md5_hex();
         match &self.rule {
@@ -230,7 +235,7 @@ impl Event {
             left_value: raw.left_value,
             current_step: raw.current_step,
             time: raw.event_time,
-            // What explains an event must never be what makes it unreadable.
+            // A broken explanation must not make the event unreadable.
             explanation: raw.explanation.and_then(|value| serde_json::from_value(value).ok()).map(Box::new),
         })
     }

@@ -1,22 +1,24 @@
 //! Explanation: why the judge sent an event, for those who ask.
 //!
-//! Why: `all(#3) and avg(#5) of mem.memfree.percent < 10` was PROBLEM at three in the morning; by noon the rule may have been
-//! changed and the chart is coarser. So an event takes along the points that decided it.
-//! How: made with the event, kept beside the original's fields in the durable queue and in the events table. It never goes
-//! where the original's JSON goes (Redis, callbacks). Words hold no times: a core knows no time zone; whoever shows them
-//! adds the times of the points.
+//! Why: `all(#3) and avg(#5) of mem.memfree.percent < 10` was PROBLEM at three in the morning; by noon the rule may
+//! have been changed and the chart is coarser. So an event takes along the points that decided it.
+//! How: an explanation is made with the event, kept beside the original's fields in the durable queue and in the events
+//! table. An explanation never goes where the original's JSON goes (Redis, callbacks). Words hold no times: a core
+//! knows no time zone; whoever shows them adds the times of the points.
 //! Memory: some hundred bytes per event on its way; [`POINTS_MAX`] points per term.
 
 use crate::point::Point;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Points of one term, the newest ones. More would not be read.
+/// Points of one term that are kept, the newest ones. A guess: more would not be read.
 pub const POINTS_MAX: usize = 12;
 
+/// Why an event was made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Explanation {
-    /// Of the rule as it was; another one says that it was changed since. See [`crate::EventRule::version`].
+    /// Version of the rule as it was; another version says that the rule was changed since. See
+    /// [`crate::EventRule::version`].
     pub rule_version: String,
     /// Why an alarm was closed although nothing recovered; else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -26,18 +28,19 @@ pub struct Explanation {
     pub terms: Vec<TermExplanation>,
 }
 
+/// One function of the rule, and the points by which it decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TermExplanation {
-    /// As the rule has it: `all(#3) > 90`.
+    /// The term as the rule has it: `all(#3) > 90`.
     pub text: String,
     /// The counter of the series, where it is another than the event's.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub counter: String,
     pub holds: bool,
-    /// `3 of 3 points above 90`.
+    /// The comparison in words: `3 of 3 points above 90`.
     pub words: String,
-    /// What was compared (rates, for a counter), oldest first, as `[time, value]`.
+    /// Values that were compared (rates, for a counter), oldest first, as `[time, value]`.
     #[serde(serialize_with = "write_points", deserialize_with = "read_points")]
     pub points: Vec<Point>,
 }

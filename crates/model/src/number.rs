@@ -23,13 +23,14 @@ pub fn push_go_json(value: f64, out: &mut String) {
     result.expect("writing to a String cannot fail");
 }
 
+/// The text of [`push_go_json`].
 pub fn go_json(value: f64) -> String {
     let mut out = String::new();
     push_go_json(value, &mut out);
     out
 }
 
-/// At most five decimals, trailing zeros and a trailing dot cut: the form in alarm messages and callbacks.
+/// The text of a value in alarm messages and callbacks: at most five decimals, trailing zeros and a trailing dot cut.
 pub fn five_decimals(value: f64) -> String {
     let text = format!("{value:.5}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
@@ -40,7 +41,7 @@ pub fn five_decimals(value: f64) -> String {
 mod tests {
     use super::*;
 
-    /// Cases of spec/judge.md §10.
+    /// Cases of docs/open-falcon/judge.md §10.
     #[test]
     fn go_json_style() {
         let check = |value, expected: &str| assert_eq!(go_json(value), expected);

@@ -1,4 +1,4 @@
-//! Point and sample: a value at a time, and the same with the series it belongs to.
+//! Point and sample: a value at a time, and a point with its series.
 
 use crate::series::SeriesId;
 
@@ -7,7 +7,7 @@ use crate::series::SeriesId;
 pub struct Point {
     /// Unix seconds, aligned down to the series' step at the door.
     pub time: i64,
-    /// Finite: NaN and infinities are refused at the door.
+    /// A finite number: NaN and infinities are refused at the door.
     pub value: f64,
 }
 

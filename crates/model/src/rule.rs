@@ -1,8 +1,8 @@
 //! Rules as the portal hands them to hbs and to the judge: strategies by host, and expressions.
 //!
-//! Why: the original repeats every strategy, with its template, for every host, each minute. Here a strategy exists once
-//! behind an `Arc`, hosts with the same strategies share one list, and [`Rules`] is an immutable value with a version.
-//! The JSON forms are those of `Hbs.GetStrategies` and of events (spec/wire.md §5, §9).
+//! Why: the original repeats every strategy, with its template, for every host, each minute. Here a strategy exists
+//! once behind an `Arc`, hosts with the same strategies share one list, and [`Rules`] is an immutable value with a
+//! version. The JSON forms are those of `Hbs.GetStrategies` and of events (docs/open-falcon/wire.md §5, §9).
 
 use crate::number::push_go_json;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Tags that a rule asks for: each must be present with an equal value. Held once per rule, so a map is fine here.
+/// Tags that a rule asks for: each must be present with an equal value. There is one such map per rule, not per series.
 pub type RuleTags = BTreeMap<String, String>;
 
 /// The template a strategy came from: the leaf of its chain, whose action is used.
@@ -70,10 +70,10 @@ pub struct Rules {
     pub expressions: Vec<Arc<Expression>>,
 }
 
-/// The counts that stand before what an `Arc` holds.
+/// Size of the two counts that stand before the value of an `Arc`.
 const ARC_BYTES: usize = 2 * size_of::<usize>();
 
-/// A node of a tree of tags has room for eleven entries; most rules ask for one to three, all in one node.
+/// Bytes of a tree of tags. A node has room for eleven entries; most rules ask for one to three, all in one node.
 fn tags_bytes(tags: &RuleTags) -> usize {
     const NODE: usize = 11 * size_of::<(String, String)>() + 16;
     let texts: usize = tags.iter().map(|(key, value)| key.capacity() + value.capacity()).sum();
@@ -87,7 +87,7 @@ impl Template {
 }
 
 impl Rules {
-    /// Bytes of memory; what hosts share counts once.
+    /// Bytes of memory; a list or strategy that hosts share counts once.
     pub fn memory_bytes(&self) -> usize {
         let (mut lists, mut strategies) = (HashSet::new(), HashSet::new());
         let mut bytes = self.hosts.capacity() * (size_of::<(String, HostStrategies)>() + 1)
@@ -108,6 +108,7 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ru
 }
 
 impl Strategy {
+    /// Bytes of memory.
     pub fn memory_bytes(&self) -> usize {
         let texts = [&self.metric, &self.func, &self.operator, &self.note].map(String::capacity);
         size_of::<Strategy>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags) + self.tpl.memory_bytes()

@@ -1,7 +1,7 @@
-//! Series: what a point belongs to, and the texts by which Open-Falcon names it.
+//! Series: the row of points that share an endpoint, a metric and tags, and the texts by which Open-Falcon names it.
 //!
 //! A series is an endpoint, a metric and canonical tags. `counter` is `metric` or `metric/tags`; the primary key text
-//! (`PK`) is `endpoint/counter`; its md5 names the series in event ids. Compat: spec/transfer.md §3.
+//! (`PK`) is `endpoint/counter`; its md5 names the series in event ids. Compat: docs/open-falcon/transfer.md §3.
 
 use crate::tags::Tags;
 use md5::{Digest, Md5};
@@ -18,7 +18,7 @@ pub enum CounterType {
     Gauge = 0,
     /// A monotonic counter: charted and judged as a rate per second.
     Counter = 1,
-    /// The same as `Counter`; Open-Falcon keeps the two names apart on the wire only.
+    /// A monotonic counter under another name; Open-Falcon keeps the two apart on the wire only.
     Derive = 2,
 }
 
@@ -33,6 +33,7 @@ impl CounterType {
         }
     }
 
+    /// The type that `byte` stands for in our own formats.
     pub fn from_u8(byte: u8) -> Option<CounterType> {
         match byte {
             0 => Some(CounterType::Gauge),
@@ -42,6 +43,7 @@ impl CounterType {
         }
     }
 
+    /// The wire text.
     pub fn as_str(self) -> &'static str {
         match self {
             CounterType::Gauge => "GAUGE",
@@ -55,12 +57,13 @@ impl CounterType {
         if self.is_gauge() { "GAUGE" } else { "DERIVE" }
     }
 
+    /// Whether values are judged as they are, not as rates.
     pub fn is_gauge(self) -> bool {
         self == CounterType::Gauge
     }
 }
 
-/// The three texts that identify a series, borrowed from wherever they are.
+/// The three texts that identify a series, borrowed from their owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SeriesKey<'a> {
     pub endpoint: &'a str,
@@ -78,6 +81,7 @@ impl SeriesKey<'_> {
         }
     }
 
+    /// `metric` or `metric/tags`.
     pub fn counter(&self) -> String {
         let mut out = String::with_capacity(self.metric.len() + self.tags.as_str().len() + 1);
         self.push_counter(&mut out);
@@ -110,7 +114,7 @@ pub fn split_counter(counter: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    /// Vectors of spec/transfer.md §9.
+    /// Vectors of docs/open-falcon/transfer.md §9.
     #[test]
     fn md5_of_pk() {
         let check = |endpoint, metric, tags, expected: &str| {

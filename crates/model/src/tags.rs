@@ -2,8 +2,8 @@
 //!
 //! Why: decoding a tag map for every item of every RPC was half of the original's memory. A string is compared, hashed
 //! and interned whole; the few who need a single tag iterate over it.
-//! Compat: spec/wire.md §2. All spaces are removed; pieces split at `,`, each at its first `=`; a piece without `=` is
-//! dropped; of equal keys the last wins.
+//! Compat: docs/open-falcon/wire.md §2. All spaces are removed; pieces split at `,`, each at its first `=`; a piece
+//! without `=` is dropped; of equal keys the last wins.
 
 /// A canonical tag string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -22,7 +22,8 @@ impl<'a> Tags<'a> {
         Tags(&scratch[begin..])
     }
 
-    /// For strings that were canonicalised before: read back from the series table, or written as literals in tests.
+    /// Takes a string that was canonicalised before: read back from the series table, or written as a literal in a
+    /// test.
     pub fn assume_canonical(text: &'a str) -> Tags<'a> {
         debug_assert!(is_canonical(text), "not canonical: {text:?}");
         Tags(text)
@@ -40,6 +41,7 @@ impl<'a> Tags<'a> {
         self.0.split(',').filter_map(|piece| piece.split_once('='))
     }
 
+    /// The value of a tag.
     pub fn find(self, key: &str) -> Option<&'a str> {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
@@ -78,7 +80,7 @@ impl Pair {
     }
 }
 
-/// Writes the text without spaces to `out`, and the canonical one behind it; answers where that begins.
+/// Writes the text without spaces to `out`, and the canonical text behind it; answers where the latter begins.
 fn canonicalise(raw: &str, out: &mut String) -> usize {
     out.clear();
     raw.split(' ').for_each(|part| out.push_str(part));
@@ -116,12 +118,12 @@ fn sort_pairs<'p>(text: &str, pairs: &'p mut [Pair]) -> &'p [Pair] {
         start = end + 1;
     }
     let pairs = &mut pairs[..count];
-    // Short ones are sorted in place.
+    // Short lists are sorted in place.
     pairs.sort_by(|a, b| a.key(text).cmp(b.key(text)));
     pairs
 }
 
-/// Canonicalises into a string of its own.
+/// The canonical form of `raw`, as a string of its own.
 pub fn canonical_string(raw: &str) -> String {
     let mut scratch = String::new();
     Tags::canonical(raw, &mut scratch).as_str().to_string()

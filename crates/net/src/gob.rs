@@ -122,8 +122,7 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_holds_less_than_a_kilobyte() {
         for name in ["transfer_graph", "client_graph"] {
-            let path = format!("{}/../wire/testdata/gob/{name}.c2s.bin", env!("CARGO_MANIFEST_DIR"));
-            let bytes = std::fs::read(path).expect("recorded");
+            let bytes = testdata::bytes(&format!("gob/{name}.c2s.bin"));
             let (mut gob, mut rest, mut out) = (Gob::new(Nothing, 1 << 20), &bytes[..], Vec::new());
             while let Ok(Some(consumed)) = gob.answer(rest, &mut out).await {
                 rest = &rest[consumed..];

@@ -9,4 +9,6 @@ pub mod connection;
 pub mod gob;
 pub mod http;
 pub mod listen;
+#[cfg(any(test, feature = "testing"))]
+pub mod patience;
 pub mod rpc;

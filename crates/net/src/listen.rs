@@ -1,8 +1,11 @@
 //! Listening: bind with an error that names the key and the fix, accept within limits, finish in an orderly way.
 //!
+//! How: each connection is a task of its listener. At the stop, each may finish the message at hand for
+//! [`FINISH_TIMEOUT`]; those that have not ended by then are cut off, counted and logged.
 //! Invariants: a connection over a limit or from a network that is not allowed is closed at once and counted; connections
-//! of all listeners leave descriptors to the files of the store; the accept loop never ends on an error of one connection; after shutdown each connection may finish the message at hand,
-//! for [`FINISH_TIMEOUT`] at most.
+//! of all listeners leave descriptors to the files of the store; the accept loop never ends on an error of one connection;
+//! when [`serve`] returns, none of its connections runs any more, so what they used can be closed behind them. A
+//! connection that is cut off ends at its next wait: what it does without waiting, such as an append to a log, ends first.
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
@@ -17,7 +20,7 @@ use std::time::Duration;
 use stdx::ledger::Account;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio_util::task::TaskTracker;
+use tokio::task::JoinSet;
 
 /// How long connections may take to finish their message when the process stops (a guess: several slow batches).
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,9 +30,9 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 /// it waits a second or more for its next SYN (10,000 connections took 43 s, a third of a second with 4096). The system
 /// lowers it to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
-/// What a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver, its permits.
-/// Measured with some thousand idle ones.
-const CONNECTION_BYTES: usize = 640;
+/// What a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver, its permits
+/// (measured with some thousand idle ones: 640 bytes), and its place among the tasks of the listener (an allocation of 64).
+const CONNECTION_BYTES: usize = 704;
 /// Pause after `accept` fails, which it does when descriptors run out; trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,12 +47,13 @@ struct RefusedLabel {
     reason: &'static str,
 }
 
-/// Counts of all listeners of the process.
+/// Counts of connections, by listener, for all listeners of the process.
 #[derive(Clone, Default)]
 pub struct ConnectionMetrics {
     accepted: Family<ListenerLabel, Counter>,
     refused: Family<RefusedLabel, Counter>,
     open: Family<ListenerLabel, Gauge>,
+    cut_off: Family<ListenerLabel, Counter>,
 }
 
 impl ConnectionMetrics {
@@ -58,6 +62,11 @@ impl ConnectionMetrics {
         registry.register("connections", "Connections accepted", own.accepted.clone());
         registry.register("connections_refused", "Connections closed at once", own.refused.clone());
         registry.register("connections_open", "Connections open now", own.open.clone());
+        registry.register(
+            "connections_cut_off",
+            "Connections that did not end in time at the stop",
+            own.cut_off.clone(),
+        );
         own
     }
 }
@@ -111,7 +120,7 @@ fn listen_on(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until `shutdown` turns true, runs `handle` for each connection, and returns when all have ended.
+/// Accepts until `shutdown` turns true, runs `handle` for each connection, and returns when all have ended or are cut off.
 pub async fn serve<H, F>(
     name: &'static str,
     listener: TcpListener,
@@ -123,7 +132,7 @@ pub async fn serve<H, F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
-    let tasks = TaskTracker::new();
+    let mut connections = JoinSet::new();
     let accepted = limits.metrics.accepted.get_or_create_owned(&ListenerLabel { listener: name });
     let open = limits.metrics.open.get_or_create_owned(&ListenerLabel { listener: name });
     loop {
@@ -131,6 +140,8 @@ pub async fn serve<H, F>(
             biased;
             // The guard that `wait_for` returns must not live across the await below.
             () = async { drop(shutdown.wait_for(|stop| *stop).await) } => break,
+            // A connection that panicked has said so; the others and the listener go on.
+            Some(_) = connections.join_next() => continue,
             result = listener.accept() => match result {
                 Ok(connection) => connection,
                 Err(error) => {
@@ -164,16 +175,26 @@ pub async fn serve<H, F>(
         let connection = Box::pin(handle(stream, peer));
         let mut held = limits.connections.hold();
         held.set(size_of_val(&*connection) + CONNECTION_BYTES);
-        tasks.spawn(async move {
+        connections.spawn(async move {
             connection.await;
             drop((counted, held, slot, place));
         });
     }
     drop(listener);
-    tasks.close();
-    if tokio::time::timeout(FINISH_TIMEOUT, tasks.wait()).await.is_err() {
-        tracing::warn!(listener = name, connections = tasks.len(), "connections did not end in time");
+    finish(name, connections, FINISH_TIMEOUT, &limits.metrics).await;
+}
+
+/// Waits until all connections have ended; those that take longer than `timeout` are cut off.
+async fn finish(name: &'static str, mut connections: JoinSet<()>, timeout: Duration, metrics: &ConnectionMetrics) {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(timeout, ended).await.is_ok() {
+        return;
     }
+    let cut_off = connections.len();
+    metrics.cut_off.get_or_create(&ListenerLabel { listener: name }).inc_by(cut_off as u64);
+    tracing::warn!(listener = name, connections = cut_off, "connections did not end in time");
+    connections.abort_all();
+    while connections.join_next().await.is_some() {}
 }
 
 /// An open connection in the gauge; also one whose handler panics leaves it.
@@ -203,4 +224,62 @@ fn prepare(stream: &TcpStream) -> Result<()> {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE_AFTER);
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive).context("SO_KEEPALIVE")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use tokio::sync::oneshot;
+
+    /// Sends a word when it is dropped.
+    struct Dropped(Option<oneshot::Sender<()>>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            let _ = self.0.take().map(|sender| sender.send(()));
+        }
+    }
+
+    /// One connection waits for its peer for ever, one stands in a write that waits for the disk.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_of_a_connection_runs_when_its_door_is_closed() {
+        let mut connections = JoinSet::new();
+        let (waits, waits_no_more) = oneshot::channel();
+        let waiting = Dropped(Some(waits));
+        connections.spawn(async move {
+            std::future::pending::<()>().await;
+            drop(waiting);
+        });
+        let written = Arc::new(AtomicBool::new(false));
+        let (begins, has_begun) = oneshot::channel();
+        let (disk, disk_answers) = std::sync::mpsc::channel();
+        let write = written.clone();
+        connections.spawn(async move {
+            begins.send(()).expect("the test waits for it");
+            disk_answers.recv().expect("the disk answers");
+            write.store(true, SeqCst);
+        });
+        has_begun.await.expect("the second connection");
+
+        let (counts, seen) = (ConnectionMetrics::default(), written.clone());
+        let metrics = counts.clone();
+        let closing = tokio::spawn(async move {
+            finish("door", connections, Duration::ZERO, &metrics).await;
+            seen.load(SeqCst)
+        });
+        waits_no_more.await.expect("the first connection is cut off");
+        assert!(!closing.is_finished(), "the write still runs");
+        disk.send(()).expect("the second connection");
+        assert!(closing.await.expect("no panic"), "the door waits for the end of the write");
+        assert_eq!(counts.cut_off.get_or_create(&ListenerLabel { listener: "door" }).get(), 2);
+    }
+
+    #[tokio::test]
+    async fn connections_that_end_in_time_are_not_cut_off() {
+        let connections = JoinSet::from_iter([tokio::task::yield_now(), tokio::task::yield_now()]);
+        let counts = ConnectionMetrics::default();
+        finish("door", connections, Duration::from_secs(60), &counts).await;
+        assert!(counts.cut_off.get(&ListenerLabel { listener: "door" }).is_none());
+    }
 }

@@ -20,7 +20,7 @@ const SHARES: [(&str, usize); 9] = [
 ];
 const GUEST: usize = 8;
 
-/// Nothing until there are two samples.
+/// Collects the shares; nothing until there are two samples.
 pub(crate) fn collect(sampler: &Sampler, out: &mut Vec<Reading>) {
     let Some((older, newer)) = sampler.cpu() else { return };
     // iowait may go backwards by a tick: that is 0, not 2^64.

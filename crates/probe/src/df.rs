@@ -1,9 +1,9 @@
-//! Space and inodes of the mounted file systems, and their sum.
+//! File systems: space and inodes of those that are mounted, and their sum.
 //!
 //! Compat: which mounts are reported is the original's rule: no virtual file systems, of a device mounted several times
-//! only the shortest mount point. Under a prefix the original asks `statfs` for the mount point as the container
-//! sees it; we ask below the prefix first, where the host's file system is, and so the shortest-mount rule keeps working.
-//! Invariants: asks nothing of a mount that is filtered out, so a dead NFS server is asked only when NFS is reported
+//! only the shortest mount point. Under a prefix the original asks `statfs` for the mount point as the container sees
+//! it; we ask below the prefix first, where the host's file system is, and so the shortest-mount rule keeps working.
+//! Invariants: a mount that is filtered out is not asked, so a dead NFS server is asked only when NFS is reported
 //! (as in the original); the caller runs this where blocking is harmless.
 
 use crate::reading::{Reading, percent, tag};
@@ -22,7 +22,7 @@ struct Mount {
     fs_type: String,
 }
 
-/// What `statvfs` says, in the units of the reports.
+/// Space and inodes of a file system as `statvfs` has them, in the units of the reports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Space {
     pub bytes_total: u64,
@@ -32,12 +32,12 @@ pub(crate) struct Space {
     pub inodes_free: u64,
 }
 
-/// Mounts whose points are in `allowed`; all when it is empty.
+/// Collects the mounts whose points are in `allowed`; all when there are none.
 pub(crate) fn collect(roots: &Roots, allowed: &[String], out: &mut Vec<Reading>) -> Result<(), ProbeError> {
     collect_with(roots, allowed, |point| ask(roots, point), out)
 }
 
-/// The same with the question to the kernel given, so that it can be answered by a test.
+/// Collects with the question to the kernel given, so that a test can answer it.
 pub(crate) fn collect_with(
     roots: &Roots,
     allowed: &[String],

@@ -1,7 +1,7 @@
-//! Disk IO: the kernel's counters as they are, and gauges over the last second.
+//! BlockDevice IO: the kernel's counters as they are, and gauges over the last second.
 //!
-//! Compat: which disks are reported is the original's rule, odd as it is. `disk.io.*` counters are read at collection, the
-//! gauges come from the sampler. A device with fewer than two samples, or without time between them, has no gauges
+//! Compat: which disks are reported is the original's rule, odd as it is. `disk.io.*` counters are read at collection,
+//! the gauges come from the sampler. A device with fewer than two samples, or without time between them, has no gauges
 //! (the original sends NaN there, which breaks the whole batch), and a disk that is gone is not reported any more.
 
 use crate::reading::{Reading, tag};
@@ -26,11 +26,11 @@ const COUNTERS: [&str; FIELDS] = [
     "disk.io.msec_weighted_total",
 ];
 
-/// The kernel counts in these, whatever the device's own sector size is.
+/// Bytes of a sector as the kernel counts, whatever the device's own sector size is.
 const SECTOR_BYTES: u64 = 512;
 
 #[derive(Clone, Debug)]
-pub(crate) struct Disk {
+pub(crate) struct BlockDevice {
     name: String,
     fields: [u64; FIELDS],
 }
@@ -54,20 +54,20 @@ pub(crate) fn collect(roots: &Roots, sampler: &Sampler, out: &mut Vec<Reading>) 
     Ok(())
 }
 
-/// The disks that are reported. Odd lines are skipped.
-pub(crate) fn parse(text: &str) -> Vec<Disk> {
+/// The devices that are reported. Odd lines are skipped.
+pub(crate) fn parse(text: &str) -> Vec<BlockDevice> {
     text.lines().filter_map(parse_line).collect()
 }
 
-fn parse_line(line: &str) -> Option<Disk> {
+fn parse_line(line: &str) -> Option<BlockDevice> {
     let mut words = line.split_whitespace().skip(2);
     let name = words.next().filter(|name| is_reported(name))?;
     let mut fields = [0; FIELDS];
     for field in &mut fields {
         *field = uint(words.next()?);
     }
-    // Never read from: a CD drive without a CD, an unused loop device.
-    (fields[0] > 0).then(|| Disk { name: name.to_string(), fields })
+    // A device without reads is a CD drive without a CD, or an unused loop device.
+    (fields[0] > 0).then(|| BlockDevice { name: name.to_string(), fields })
 }
 
 fn is_reported(name: &str) -> bool {
@@ -77,7 +77,7 @@ fn is_reported(name: &str) -> bool {
     is_whole_disk || is_other
 }
 
-fn push_gauges(before: &Disk, now: &Disk, elapsed_ms: u64, out: &mut Vec<Reading>) {
+fn push_gauges(before: &BlockDevice, now: &BlockDevice, elapsed_ms: u64, out: &mut Vec<Reading>) {
     let tags = tag("device", &now.name);
     // A device that was replaced under the same name begins at 0 again: no IO, not 2^64.
     let delta = |field: usize| now.fields[field].saturating_sub(before.fields[field]);
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn no_gauges_without_time_between_samples() {
-        let roots = Roots::new("testdata/fixture_root");
+        let roots = Roots::new(testdata::path("agent/fixture_root"));
         let (mut sampler, mut failures, mut out) = (Sampler::new(), Vec::new(), Vec::new());
         sampler.sample(&roots, 5, &mut failures);
         sampler.sample(&roots, 5, &mut failures);

@@ -1,12 +1,13 @@
 //! Driven probes: what hbs asks this host to watch, read from the tags of strategies.
 //!
-//! Compat: spec/agent.md §4. A URL may contain `=` here (the original splits it apart and drops the probe); a `,` still
-//! cannot be, because it ends a tag everywhere.
+//! Compat: docs/open-falcon/agent.md §4. A URL may contain `=` here (the original splits it apart and drops the probe);
+//! a `,` still cannot be, because it ends a tag everywhere.
 //! Memory: at most [`DRIVEN_MAX`] of each kind; the rest is refused by name.
 
 use crate::process::ProcessMatch;
 
-/// Guess: the busiest hosts of the field have some dozens. Bounds what a wrong hbs can make an agent do.
+/// Probes of one kind. A guess: the busiest hosts of the field have some dozens. The bound limits what a wrong hbs can
+/// make an agent do.
 pub const DRIVEN_MAX: usize = 1024;
 
 /// The probes in effect. Each list has no duplicates.
@@ -14,11 +15,12 @@ pub const DRIVEN_MAX: usize = 1024;
 pub struct Driven {
     pub ports: Vec<u16>,
     pub processes: Vec<ProcessMatch>,
-    /// For du.bs.
+    /// Directories of `du.bs`.
     pub paths: Vec<String>,
     pub urls: Vec<UrlCheck>,
 }
 
+/// A URL that is fetched, and the time that it may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlCheck {
     pub url: String,
@@ -26,7 +28,7 @@ pub struct UrlCheck {
 }
 
 impl Driven {
-    /// Reads pairs of metric and tags. What cannot be understood is returned with the reason, for the log.
+    /// Reads pairs of metric and tags. A pair that cannot be understood is returned with the reason, for the log.
     pub fn parse<'a>(metrics: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Driven, Vec<String>) {
         let (mut driven, mut refused) = (Driven::default(), Vec::new());
         for (metric, tags) in metrics {
@@ -67,7 +69,7 @@ fn push<T: PartialEq>(list: &mut Vec<T>, item: T) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The value when `key=value` is all there is.
+/// The value of `key`, when `tags` is `key=value` and nothing else.
 fn only<'a>(tags: &'a str, key: &str) -> Option<&'a str> {
     let value = tags.trim().strip_prefix(key)?.strip_prefix('=')?;
     (!value.contains(['=', ','])).then_some(value)

@@ -1,8 +1,8 @@
 //! Groups: which collectors run, and report, together.
 //!
-//! Compat: the original's groups (spec/agent.md §2). Each is one `Transfer.Update` and has its own clock, so that a mount
-//! that hangs delays its own group only. Two more, `du` and the URL checks, need a child process and an HTTP client and
-//! belong to the agent role; the sixth (GPU) does not exist yet.
+//! Compat: the original's groups (docs/open-falcon/agent.md §2). Each is one `Transfer.Update` and has its own clock, so that a
+//! mount that hangs delays its own group only. Two more, `du` and the URL checks, need a child process and an HTTP
+//! client and belong to the agent role; the sixth (GPU) does not exist yet.
 
 use crate::driven::Driven;
 use crate::reading::Reading;
@@ -10,6 +10,7 @@ use crate::roots::{ProbeError, Roots};
 use crate::sampler::Sampler;
 use crate::{cpu, df, disk_io, kernel, load, mem, net_if, netstat, port, process, snmp, ss};
 
+/// A group of collectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// agent.alive, cpu, net.if, kernel, load, mem, disk.io, TcpExt, proc.num, snmp.Udp.
@@ -19,7 +20,7 @@ pub enum Group {
     Sockets,
 }
 
-/// Where to look, and what of it is wanted.
+/// Roots to look under, and which of what is there to report.
 #[derive(Clone, Debug)]
 pub struct Scope {
     pub roots: Roots,
@@ -30,7 +31,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Appends the group's readings. What cannot be read is appended to `failures` and leaves the others alone.
+    /// Appends the group's readings. A collector that fails is appended to `failures` and leaves the others alone.
     pub fn collect(
         &self,
         group: Group,

@@ -1,12 +1,13 @@
 //! Probes: what a host says about itself, read from `/proc` and `/sys` under a given root.
 //!
-//! Why: the agent's metrics are a contract (spec/agent.md §3): dashboards, templates and scripts of the field name them.
-//! How: one file per collector, each a function from files to [`Reading`]s; [`Scope::collect`] runs a group of them. What
-//! is a rate "over the last second" comes from the [`Sampler`], to which the caller hands the time.
+//! Why: the agent's metrics are a contract (docs/open-falcon/agent.md §3): dashboards, templates and scripts of the field name
+//! them.
+//! How: one file per collector, each a function from files to [`Reading`]s; [`Scope::collect`] runs a group of them.
+//! What is a rate "over the last second" comes from the [`Sampler`], to which the caller hands the time.
 //! Own small parsers instead of a library: the original skips or clamps what it does not understand line by line
 //! (interfaces with other than 16 fields, counters above 2^63, short disk lines), a library refuses the whole file.
-//! Invariants: no clock, no socket, no child process, no async; nothing here keeps state but the sampler; every value is
-//! finite; tags are canonical; a collector that fails leaves the others alone and names its file.
+//! Invariants: no clock, no socket, no child process, no async; nothing here keeps state but the sampler; every value
+//! is finite; tags are canonical; a collector that fails leaves the others alone and names its file.
 //! Memory: a file is read up to [`FILE_BYTES_MAX`], which bounds the readings too.
 
 mod reading;

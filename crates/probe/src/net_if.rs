@@ -1,7 +1,7 @@
 //! Network interfaces: bytes, packets and errors, and the utilisation of the line.
 //!
-//! Compat: a line counts when it has exactly 16 fields. Bits and totals saturate at 2^63 - 1, where the original wraps to
-//! negative values (spec/agent.md §8). The speed comes from `/sys` alone: the original also runs `ethtool` when that
+//! Compat: a line counts when it has exactly 16 fields. Bits and totals saturate at 2^63 - 1, where the original wraps
+//! to negative values (docs/open-falcon/agent.md §8). The speed comes from `/sys` alone: the original also runs `ethtool` when that
 //! file cannot be read, which knows no more on any kernel since 2.6.33.
 
 use crate::reading::{Reading, tag};
@@ -10,7 +10,7 @@ use crate::text::int;
 
 const FIELDS: usize = 16;
 
-/// Names of the 16 columns.
+/// Metrics of the 16 columns.
 const COLUMNS: [&str; FIELDS] = [
     "net.if.in.bytes",
     "net.if.in.packets",
@@ -35,7 +35,7 @@ const TOTALS: [(&str, usize); 4] =
     [("net.if.total.bytes", 0), ("net.if.total.packets", 1), ("net.if.total.errors", 2), ("net.if.total.dropped", 3)];
 const OUT: usize = 8;
 
-/// Interfaces whose names begin with one of `prefixes`; all when there are none.
+/// Collects the interfaces whose names begin with one of `prefixes`; all when there are none.
 pub(crate) fn collect(roots: &Roots, prefixes: &[String], out: &mut Vec<Reading>) -> Result<(), ProbeError> {
     let file = roots.read_proc("net/dev")?;
     for (name, fields) in file.text.lines().filter_map(parse) {
@@ -76,12 +76,13 @@ fn push(tags: &str, fields: &[i64; FIELDS], speed_bits: i64, out: &mut Vec<Readi
     ]);
 }
 
-/// A counter whose rate per second is the share of the line in percent; negative where the driver says -1 for "no idea".
+/// A counter whose rate per second is the share of the line in percent; negative where the driver says -1 for "no
+/// idea".
 fn utilisation(bits: i64, speed_bits: i64) -> f64 {
     if speed_bits == 0 { 0.0 } else { bits as f64 * 100.0 / speed_bits as f64 }
 }
 
-/// 0 when unknown: loopback and interfaces that are down refuse to be read.
+/// Speed of an interface in bits per second; 0 when unknown: loopback and interfaces that are down refuse to be read.
 fn speed_bits(roots: &Roots, name: &str) -> i64 {
     let mut bytes = Vec::new();
     match read_into(&roots.sys.join("class/net").join(name).join("speed"), &mut bytes) {

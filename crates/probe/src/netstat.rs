@@ -4,7 +4,7 @@ use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots};
 use crate::text::columns;
 
-/// The columns the original reports, as far as the kernel has them.
+/// Columns that the original reports, as far as the kernel has them.
 const REPORTED: [&str; 23] = [
     "PruneCalled",
     "LockDroppedIcmps",

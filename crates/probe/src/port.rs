@@ -1,7 +1,7 @@
-//! net.port.listen: is there a socket listening on the port.
+//! net.port.listen: whether a socket listens on a port.
 //!
-//! Compat: TCP ports in state LISTEN (`ss -t -l -n`) and UDP ports of any socket (`ss -u -a -n`), IPv4 and IPv6. The same
-//! files as `ss` falls back to, so no child process and no format that changes between its versions.
+//! Compat: TCP ports in state LISTEN (`ss -t -l -n`) and UDP ports of any socket (`ss -u -a -n`), IPv4 and IPv6. The
+//! files are those to which `ss` falls back, so there is no child process and no format that changes between versions.
 
 use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots};
@@ -34,7 +34,8 @@ pub(crate) fn collect(roots: &Roots, ports: &[u16], out: &mut Vec<Reading>) -> R
     Ok(())
 }
 
-/// Adds those of `ports` that occur. Line by line: a busy host has a hundred thousand connections, of which none is kept.
+/// Adds those of `ports` that occur. The file is read line by line: a busy host has a hundred thousand connections, of
+/// which none is kept.
 fn find(file: &Path, tcp: bool, ports: &[u16], listening: &mut Vec<u16>) -> io::Result<()> {
     let mut reader = BufReader::new(File::open(file)?);
     let mut line = String::new();
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_an_error_and_not_a_closed_port() {
         let mut out = Vec::new();
-        collect(&Roots::new("testdata/fixture_root"), &[22], &mut out).expect_err("no net/tcp there");
+        collect(&Roots::new(testdata::path("agent/fixture_root")), &[22], &mut out).expect_err("no net/tcp there");
         assert!(out.is_empty());
     }
 }

@@ -1,15 +1,15 @@
 //! proc.num: how many processes match a name and a piece of the command line.
 //!
-//! Compat: spec/agent.md §4. The name is that of `/proc/PID/status`, the command line has its NULs removed, both must
-//! match; a process without a command line (a kernel thread) never counts; other keys are no condition, so a strategy
-//! without either counts every process.
+//! Compat: docs/open-falcon/agent.md §4. The name is that of `/proc/PID/status`, the command line has its NULs removed,
+//! both must match; a process without a command line (a kernel thread) never counts; other keys are no condition, so a
+//! strategy without either counts every process.
 //! Memory: one reused buffer of at most one command line.
 
 use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots, read_into};
 use std::path::Path;
 
-/// What a strategy's tags ask for.
+/// The processes that a strategy's tags ask for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProcessMatch {
     /// The tags as configured, canonical: they name the series.
@@ -52,7 +52,7 @@ pub(crate) fn collect(roots: &Roots, wanted: &[ProcessMatch], out: &mut Vec<Read
     Ok(())
 }
 
-/// A process that ends meanwhile does not count.
+/// Counts a process for each match. One that ends meanwhile does not count.
 fn count(process: &Path, wanted: &[ProcessMatch], counts: &mut [u64], buffer: &mut Vec<u8>) {
     if read_into(&process.join("status"), buffer).is_err() {
         return;
@@ -84,7 +84,8 @@ mod tests {
     fn equals_the_original_on_its_fixture() {
         let check = |tags: &str, expected: f64| {
             let mut out = Vec::new();
-            collect(&Roots::new("testdata/fixture_root"), &[ProcessMatch::parse(tags)], &mut out).expect("readable");
+            collect(&Roots::new(testdata::path("agent/fixture_root")), &[ProcessMatch::parse(tags)], &mut out)
+                .expect("readable");
             assert_eq!((out.len(), out[0].value), (1, expected), "{tags}");
             assert_eq!(out[0].tags, model::tags::canonical_string(tags));
         };

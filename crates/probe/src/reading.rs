@@ -3,13 +3,14 @@
 use model::CounterType;
 use std::borrow::Cow;
 
+/// One value of one metric, as a collector read it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// Borrowed but for the few names that the kernel decides (`TcpExt.*`, `snmp.Udp.*`).
+    /// Name of the metric, borrowed but for the few that the kernel decides (`TcpExt.*`, `snmp.Udp.*`).
     pub metric: Cow<'static, str>,
-    /// Canonical, "" when there are none.
+    /// Canonical tags; empty when there are none.
     pub tags: String,
-    /// Finite.
+    /// A finite number.
     pub value: f64,
     pub counter_type: CounterType,
 }
@@ -39,7 +40,7 @@ pub(crate) fn tag(key: &str, value: &str) -> String {
     text
 }
 
-/// `part` in percent of `whole`; 0 of nothing, so that it is always finite.
+/// `part` in percent of `whole`; 0 where `whole` is 0, so that the value is always finite.
 pub(crate) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }

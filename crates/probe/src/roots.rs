@@ -7,9 +7,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// No file of `/proc` that we read whole comes near: `/proc/net/dev` with 30,000 interfaces has this size.
+/// Bytes of a file that is read whole: `/proc/net/dev` with 30,000 interfaces has this size, and no other file comes
+/// near.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// The directories under which `/proc` and `/sys` are found.
 #[derive(Clone, Debug)]
 pub struct Roots {
     pub prefix: PathBuf,
@@ -24,12 +26,12 @@ impl Roots {
         Roots { proc: prefix.join("proc"), sys: prefix.join("sys"), prefix }
     }
 
-    pub(crate) fn read_proc(&self, name: &str) -> Result<Text, ProbeError> {
-        Text::read(self.proc.join(name))
+    pub(crate) fn read_proc(&self, name: &str) -> Result<TextFile, ProbeError> {
+        TextFile::read(self.proc.join(name))
     }
 }
 
-/// Why a collector has no (or not all) readings. Each names its file.
+/// Why a collector has no (or not all) readings, with the name of its file.
 #[derive(Debug)]
 pub enum ProbeError {
     Unreadable { file: PathBuf, error: io::Error },
@@ -61,13 +63,13 @@ impl fmt::Display for ProbeError {
 impl std::error::Error for ProbeError {}
 
 /// A file's text together with its path, so that whoever misses something in it can say where.
-pub(crate) struct Text {
+pub(crate) struct TextFile {
     pub file: PathBuf,
     pub text: String,
 }
 
-impl Text {
-    fn read(file: PathBuf) -> Result<Text, ProbeError> {
+impl TextFile {
+    fn read(file: PathBuf) -> Result<TextFile, ProbeError> {
         let mut bytes = Vec::new();
         read_into(&file, &mut bytes)?;
         // Mount points and process names may be any bytes; a strange one must not hide the others.
@@ -75,7 +77,7 @@ impl Text {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
         };
-        Ok(Text { file, text })
+        Ok(TextFile { file, text })
     }
 
     pub fn missing(&self, what: &'static str) -> ProbeError {

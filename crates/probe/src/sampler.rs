@@ -1,31 +1,31 @@
 //! Sampler: the last two samples of `/proc/stat` and `/proc/diskstats`, from which the "rates" are taken.
 //!
 //! Why: `cpu.*` and the gauges of `disk.io.*` are rates over the last second, not over the reporting interval: their
-//! values mean that in every template of the field (spec/agent.md §2).
+//! values mean that in every template of the field (docs/open-falcon/agent.md §2).
 //! How: the caller samples once a second and hands over a monotonic time; the last two samples are kept.
-//! Invariants: never reads the clock. When a file cannot be read its two samples are dropped, so that a rate is never
-//! taken over a hole.
+//! Invariants: the sampler never reads the clock. When a file cannot be read its two samples are dropped, so that a
+//! rate is never taken over a hole.
 //! Memory: two samples, bounded by the disks that pass the filter in one file of bounded size.
 
-use crate::disk_io::{self, Disk};
+use crate::disk_io::{self, BlockDevice};
 use crate::roots::{ProbeError, Roots, read_into};
 use crate::text::uint;
 
 /// Columns of the line `cpu`: user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice.
 pub(crate) const CPU_COLUMNS: usize = 10;
 
-/// What `/proc/stat` said.
+/// The numbers of `/proc/stat`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cpu {
     pub columns: [u64; CPU_COLUMNS],
     pub switches: u64,
 }
 
-/// What `/proc/diskstats` said, and when.
+/// The devices of `/proc/diskstats`, and when they were read.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Disks {
+pub(crate) struct BlockDevices {
     pub monotonic_ms: u64,
-    pub disks: Vec<Disk>,
+    pub disks: Vec<BlockDevice>,
 }
 
 /// Two samples, the newer first. Both are needed for a rate.
@@ -49,11 +49,11 @@ impl<T> LastTwo<T> {
     }
 }
 
-/// Cloned for a collection, so that the next sample need not wait for its end.
+/// The samples. A collection works on a clone, so that the next sample need not wait for its end.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     cpu: LastTwo<Cpu>,
-    disks: LastTwo<Disks>,
+    disks: LastTwo<BlockDevices>,
     buffer: Vec<u8>,
 }
 
@@ -72,12 +72,12 @@ impl Sampler {
         }
     }
 
-    /// True as soon as there are rates.
+    /// Whether there are rates.
     pub fn is_ready(&self) -> bool {
         self.cpu.pair().is_some() || self.disks.pair().is_some()
     }
 
-    /// To be called once a second. Each of the two files may fail by itself.
+    /// Takes a sample, once a second. Each of the two files may fail by itself.
     pub fn sample(&mut self, roots: &Roots, monotonic_ms: u64, failures: &mut Vec<ProbeError>) {
         match self.read_cpu(roots) {
             Ok(cpu) => self.cpu.push(cpu),
@@ -87,7 +87,7 @@ impl Sampler {
             }
         }
         match self.read_disks(roots) {
-            Ok(disks) => self.disks.push(Disks { monotonic_ms, disks }),
+            Ok(disks) => self.disks.push(BlockDevices { monotonic_ms, disks }),
             Err(error) => {
                 self.disks.clear();
                 failures.push(error);
@@ -101,7 +101,7 @@ impl Sampler {
     }
 
     /// The older and the newer sample of `/proc/diskstats`.
-    pub(crate) fn disks(&self) -> Option<(&Disks, &Disks)> {
+    pub(crate) fn disks(&self) -> Option<(&BlockDevices, &BlockDevices)> {
         self.disks.pair()
     }
 
@@ -124,7 +124,7 @@ impl Sampler {
         Ok(cpu)
     }
 
-    fn read_disks(&mut self, roots: &Roots) -> Result<Vec<Disk>, ProbeError> {
+    fn read_disks(&mut self, roots: &Roots) -> Result<Vec<BlockDevice>, ProbeError> {
         read_into(&roots.proc.join("diskstats"), &mut self.buffer)?;
         Ok(disk_io::parse(&String::from_utf8_lossy(&self.buffer)))
     }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_rate_needs_two_samples_in_a_row() {
-        let roots = Roots::new("testdata/fixture_root");
+        let roots = Roots::new(testdata::path("agent/fixture_root"));
         let (mut sampler, mut failures) = (Sampler::new(), Vec::new());
         sampler.sample(&roots, 0, &mut failures);
         assert!(sampler.cpu().is_none() && sampler.disks().is_none());

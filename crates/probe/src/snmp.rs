@@ -1,4 +1,4 @@
-//! UDP: every column the kernel has.
+//! UDP: every column of `/proc/net/snmp` that the kernel has.
 
 use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots};

@@ -1,9 +1,9 @@
 //! Sockets by state, as the summary of `ss -s` counts them.
 //!
-//! Why no child process: `ss -s` itself prints what it finds in three files, and so do we. Checked against its source of
-//! numbers (iproute2 6.1 opens exactly `sockstat`, `sockstat6` and `snmp`) and against recorded output.
-//! Compat: keys as in the line `TCP: 103 (estab 54, closed 17, orphaned 0, timewait 13)`; `slabinfo.timewait` is always 0
-//! because a modern `ss` prints no second part, and `synrecv`, which only the old one printed, is not reported.
+//! Why no child process: `ss -s` itself prints what it finds in three files, and so do we. Checked against its source
+//! of numbers (iproute2 6.1 opens exactly `sockstat`, `sockstat6` and `snmp`) and against recorded output.
+//! Compat: keys as in the line `TCP: 103 (estab 54, closed 17, orphaned 0, timewait 13)`; `slabinfo.timewait` is always
+//! 0 because a modern `ss` prints no second part, and `synrecv`, which only the old one printed, is not reported.
 
 use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots};
@@ -32,13 +32,13 @@ pub(crate) fn collect(roots: &Roots, out: &mut Vec<Reading>) -> Result<(), Probe
     Ok(())
 }
 
-/// 0 on a kernel without IPv6, where the file is missing.
+/// Sockets of IPv6 in use; 0 on a kernel without it, where the file is missing.
 fn in_use_v6(roots: &Roots) -> i64 {
     let Ok(file) = roots.read_proc("net/sockstat6") else { return 0 };
     file.text.lines().find_map(|line| line.strip_prefix("TCP6:")).and_then(|line| pair(line, "inuse")).unwrap_or(0)
 }
 
-/// The number after `name`, kept in 32 bits so that the sums above cannot overflow.
+/// The number behind `name`, kept in 32 bits so that the sums above cannot overflow.
 fn pair(line: &str, name: &str) -> Option<i64> {
     let mut words = line.split_whitespace();
     words.find(|word| *word == name)?;
@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_missing_number_is_named() {
-        let error = collect(&Roots::new("testdata/fixture_root"), &mut Vec::new()).expect_err("no sockstat there");
+        let error =
+            collect(&Roots::new(testdata::path("agent/fixture_root")), &mut Vec::new()).expect_err("no sockstat there");
         assert!(error.file().ends_with("proc/net/sockstat"), "{error}");
     }
 }

@@ -4,11 +4,19 @@ use super::*;
 use model::CounterType;
 use std::collections::BTreeMap;
 
+/// The copy of a real host's files that is nearest to the moment of its report.
+const REAL: &str = "real_proc/1795376803.229";
+
 /// Metric and canonical tags → counter type and value.
 type Rows = BTreeMap<(String, String), (CounterType, f64)>;
 
-fn scope(prefix: &str) -> Scope {
-    Scope { roots: Roots::new(prefix), iface_prefixes: Vec::new(), mount_points: Vec::new() }
+/// A recorded root tree.
+fn recorded(name: &str) -> Roots {
+    Roots::new(testdata::path(&format!("agent/{name}")))
+}
+
+fn scope(roots: Roots) -> Scope {
+    Scope { roots, iface_prefixes: Vec::new(), mount_points: Vec::new() }
 }
 
 fn rows(readings: Vec<Reading>) -> Rows {
@@ -24,7 +32,7 @@ fn rows(readings: Vec<Reading>) -> Rows {
 
 /// `metric,tags,counterType,value[,timestamp]`, tags quoted when they contain a comma.
 fn expected(name: &str) -> Rows {
-    let text = std::fs::read_to_string(format!("testdata/{name}")).expect("testdata");
+    let text = testdata::text(&format!("agent/{name}"));
     let mut rows = Rows::new();
     for line in text.lines().skip(1) {
         let (metric, rest) = line.split_once(',').expect("metric");
@@ -40,18 +48,18 @@ fn expected(name: &str) -> Rows {
     rows
 }
 
-fn sampled(prefixes: [&str; 2]) -> Sampler {
+fn sampled(trees: [Roots; 2]) -> Sampler {
     let (mut sampler, mut failures) = (Sampler::new(), Vec::new());
-    for (prefix, monotonic_ms) in prefixes.into_iter().zip([0, 1000]) {
-        sampler.sample(&Roots::new(prefix), monotonic_ms, &mut failures);
+    for (roots, monotonic_ms) in trees.iter().zip([0, 1000]) {
+        sampler.sample(roots, monotonic_ms, &mut failures);
     }
     assert!(failures.is_empty(), "{failures:?}");
     sampler
 }
 
-fn host_rows(prefix: &str, sampler: &Sampler, driven: &Driven) -> Rows {
+fn host_rows(roots: Roots, sampler: &Sampler, driven: &Driven) -> Rows {
     let (mut out, mut failures) = (Vec::new(), Vec::new());
-    scope(prefix).collect(Group::Host, driven, sampler, &mut out, &mut failures);
+    scope(roots).collect(Group::Host, driven, sampler, &mut out, &mut failures);
     assert!(failures.is_empty(), "{failures:?}");
     rows(out)
 }
@@ -83,8 +91,8 @@ fn host_group_equals_the_original_on_a_synthetic_tree() {
     let (driven, refused) = Driven::parse(strategies.iter().map(|tags| ("proc.num", tags.as_str())));
     assert!(refused.is_empty() && driven.processes.len() == 8);
 
-    let sampler = sampled(["testdata/fixture_root"; 2]);
-    let mut actual = host_rows("testdata/fixture_root", &sampler, &driven);
+    let sampler = sampled([recorded("fixture_root"), recorded("fixture_root")]);
+    let mut actual = host_rows(recorded("fixture_root"), &sampler, &driven);
     expected.retain(|(metric, _), _| !is_machines_own(metric));
     actual.retain(|(metric, _), _| !is_ignored_by_default(metric));
     assert_eq!(expected.len(), 397);
@@ -101,9 +109,15 @@ fn host_group_equals_the_original_on_a_synthetic_tree() {
 #[test]
 fn rates_equal_the_original() {
     let mut expected = expected("fixture_live_expected.csv");
-    let sampler = sampled(["testdata/fixture_live/sample_0", "testdata/fixture_live/sample_1"]);
+    let sampler = sampled([recorded("fixture_live/sample_0"), recorded("fixture_live/sample_1")]);
     let (mut out, mut failures) = (Vec::new(), Vec::new());
-    scope("testdata/fixture_live/sample_2").collect(Group::Host, &Driven::default(), &sampler, &mut out, &mut failures);
+    scope(recorded("fixture_live/sample_2")).collect(
+        Group::Host,
+        &Driven::default(),
+        &sampler,
+        &mut out,
+        &mut failures,
+    );
     let mut actual = rows(out);
     actual.retain(|(metric, _), _| !is_ignored_by_default(metric) && metric != "agent.alive");
     expected.retain(|(metric, _), _| !is_ignored_by_default(metric));
@@ -118,8 +132,8 @@ fn rates_equal_the_original() {
 #[test]
 fn names_and_types_equal_the_original_on_a_real_host() {
     let expected = expected("real_all_metrics.csv");
-    let sampler = sampled(["testdata/real"; 2]);
-    let mut actual = host_rows("testdata/real", &sampler, &Driven::default());
+    let sampler = sampled([recorded(REAL), recorded(REAL)]);
+    let mut actual = host_rows(recorded(REAL), &sampler, &Driven::default());
 
     let space = |_: &str| {
         Some(df::Space {
@@ -131,7 +145,7 @@ fn names_and_types_equal_the_original_on_a_real_host() {
         })
     };
     let mut out = Vec::new();
-    df::collect_with(&Roots::new("testdata/real"), &[], space, &mut out).expect("mounts");
+    df::collect_with(&recorded(REAL), &[], space, &mut out).expect("mounts");
     ss::collect(&Roots::new("testdata/sockets"), &mut out).expect("sockstat");
     actual.extend(rows(out));
 
@@ -148,7 +162,7 @@ fn names_and_types_equal_the_original_on_a_real_host() {
 
 #[test]
 fn a_wanted_interface_and_mount_point_only() {
-    let mut scope = scope("testdata/fixture_root");
+    let mut scope = scope(recorded("fixture_root"));
     scope.iface_prefixes = vec!["eth".to_string(), "em".to_string()];
     let (mut out, mut failures) = (Vec::new(), Vec::new());
     scope.collect(Group::Host, &Driven::default(), &Sampler::new(), &mut out, &mut failures);
@@ -167,9 +181,9 @@ fn a_wanted_interface_and_mount_point_only() {
 #[test]
 fn this_host() {
     let (mut out, mut failures) = (Vec::new(), Vec::new());
-    let sampler = sampled(["/"; 2]);
+    let sampler = sampled([Roots::new("/"), Roots::new("/")]);
     for group in [Group::Host, Group::Df, Group::Sockets] {
-        scope("/").collect(group, &Driven::default(), &sampler, &mut out, &mut failures);
+        scope(Roots::new("/")).collect(group, &Driven::default(), &sampler, &mut out, &mut failures);
     }
     assert!(failures.is_empty(), "{failures:?}");
     let rows = rows(out);
@@ -181,10 +195,10 @@ fn this_host() {
 /// The whole output on the synthetic tree, to be read by people when it changes.
 #[test]
 fn golden() {
-    let sampler = sampled(["testdata/fixture_live/sample_0", "testdata/fixture_live/sample_1"]);
+    let sampler = sampled([recorded("fixture_live/sample_0"), recorded("fixture_live/sample_1")]);
     let (mut out, mut failures) = (Vec::new(), Vec::new());
     let (driven, _) = Driven::parse([("proc.num", "name=nginx"), ("proc.num", "name=java,cmdline=-Dapp=order")]);
-    scope("testdata/fixture_root").collect(Group::Host, &driven, &sampler, &mut out, &mut failures);
+    scope(recorded("fixture_root")).collect(Group::Host, &driven, &sampler, &mut out, &mut failures);
     let mut text = String::new();
     for reading in &out {
         let value = model::number::go_json(reading.value);

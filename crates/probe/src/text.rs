@@ -1,10 +1,11 @@
 //! Numbers and tables as they stand in `/proc`.
 //!
-//! Compat: a field that is no number counts as 0 and one that is too large as the largest (spec/agent.md §8), so that
-//! one odd field costs itself and nothing else.
+//! Compat: a field that is no number counts as 0 and one that is too large as the largest (docs/open-falcon/agent.md
+//! §8), so that one odd field costs itself and nothing else.
 
 use std::num::IntErrorKind;
 
+/// A signed number.
 pub(crate) fn int(field: &str) -> i64 {
     field.parse().unwrap_or_else(|error: std::num::ParseIntError| match error.kind() {
         IntErrorKind::PosOverflow => i64::MAX,
@@ -13,6 +14,7 @@ pub(crate) fn int(field: &str) -> i64 {
     })
 }
 
+/// An unsigned number.
 pub(crate) fn uint(field: &str) -> u64 {
     field.parse().unwrap_or_else(|error: std::num::ParseIntError| match error.kind() {
         IntErrorKind::PosOverflow => u64::MAX,

@@ -3,7 +3,8 @@
 //! Why CRC-32 and not something stronger: it guards against torn writes and rotten bits, not against people; it runs at
 //! several GB/s with the CPU's instructions and every tool knows it.
 
-/// A fuzzer sets this: what stands behind a checksum it would hardly ever reach. There is no such thing in any other build.
+/// The switch by which a fuzzer turns checksums off, as it would hardly ever reach what stands behind one. No other
+/// build has the switch.
 #[cfg(fuzzing)]
 pub static OFF: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 

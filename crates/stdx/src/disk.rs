@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// A file system.
 pub trait Disk: Send + Sync {
     /// Creates `dir` and its parents; fine when it exists.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
@@ -37,6 +38,7 @@ pub trait Disk: Send + Sync {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
 }
 
+/// An open file.
 pub trait DiskFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
 

@@ -1,14 +1,16 @@
 //! Distinct: about how many different values were seen, in 256 bytes, however many they are.
 //!
-//! Why: whose values explode is told by how many different ones there are, and keeping them would be the explosion itself.
-//! How: HyperLogLog. A hash chooses one of 256 registers, which keeps the longest run of leading zeros that the rest of a hash
-//! had; where many registers are empty, their number says it better.
-//! Invariants: nothing is allocated; the same value counts once; the error is some 7 % (1.04 / √256). The caller hashes: with
-//! a seed of its own, else a sender could choose values that count for more.
+//! Why: whose values explode is told by how many different ones there are, and keeping them would be the explosion
+//! itself.
+//! How: HyperLogLog. A hash chooses one of 256 registers, which keeps the longest run of leading zeros that the rest of
+//! a hash had; where many registers are empty, their number says it better.
+//! Invariants: nothing is allocated; the same value counts once; the error is some 7 % (1.04 / √256). The caller
+//! hashes: with a seed of its own, else a sender could choose values that count for more.
 
 const REGISTERS: usize = 256;
 const INDEX_BITS: u32 = REGISTERS.trailing_zeros();
 
+/// A count of different values.
 #[derive(Clone)]
 pub struct Distinct {
     registers: [u8; REGISTERS],
@@ -29,7 +31,7 @@ impl Distinct {
         *register = (*register).max(rank);
     }
 
-    /// About how many different values there were.
+    /// Estimates how many different values there were.
     pub fn estimate(&self) -> u64 {
         let count = REGISTERS as f64;
         let sum: f64 = self.registers.iter().map(|rank| (-f64::from(*rank)).exp2()).sum();

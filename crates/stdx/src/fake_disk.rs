@@ -1,9 +1,9 @@
 //! Fake disk: files in memory that lose, after a power cut, what was not synced; that run full; that die mid-write.
 //!
 //! Why: crash safety is a claim about every write position, and only a disk that stops at each of them can check it.
-//! How: every file keeps what was synced, what a reader sees now, and the writes between the two. A power cut keeps each
-//! of those writes whole, in part, or not at all, by chance; names in a directory likewise until the directory is synced.
-//! A killed process (as opposed to a cut) loses nothing that was written.
+//! How: every file keeps what was synced, what a reader sees now, and the writes between the two. A power cut keeps
+//! each of those writes whole, in part, or not at all, by chance; names in a directory likewise until the directory is
+//! synced. A killed process (as opposed to a cut) loses nothing that was written.
 //! Invariants: deterministic for a given seed; after the cut everything fails until `restart_after_power_cut`.
 
 use crate::disk::{Disk, DiskFile};
@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+/// A disk in memory; clones are the same disk.
 #[derive(Clone, Default)]
 pub struct FakeDisk {
     state: Arc<Mutex<State>>,
@@ -49,23 +50,23 @@ enum Change {
 }
 
 impl FakeDisk {
-    /// How many bytes may still be written; `None` is without end.
+    /// Sets how many bytes may still be written; `None` is without end.
     pub fn set_room(&self, room: Option<u64>) {
         self.state().room = room;
     }
 
-    /// While set, syncs fail, and what they were to make durable is lost to the disk for good though readers still see it:
-    /// so do the caches of operating systems, and a later sync that succeeds says nothing about it.
+    /// Makes syncs fail while set; what they were to make durable is lost to the disk for good though readers still see
+    /// it: so do the caches of operating systems, and a later sync that succeeds says nothing about it.
     pub fn set_sync_fails(&self, fails: bool) {
         self.state().sync_fails = fails;
     }
 
-    /// While set, files cannot be removed.
+    /// Makes removing files fail while set.
     pub fn set_remove_fails(&self, fails: bool) {
         self.state().remove_fails = fails;
     }
 
-    /// The power goes off in the middle of operation number `operation` (counted by `operations`).
+    /// Plans that the power goes off in the middle of operation number `operation` (counted by `operations`).
     pub fn cut_power_at(&self, operation: u64) {
         self.state().cut_at = Some(operation);
     }
@@ -74,7 +75,7 @@ impl FakeDisk {
         self.state().operations
     }
 
-    /// Power is back: what was synced is there, of the rest what chance (`seed`) kept.
+    /// Brings the power back: what was synced is there, of the rest what chance (`seed`) kept.
     pub fn restart_after_power_cut(&self, seed: u64) {
         let mut chance = Chance(seed);
         let state = &mut *self.state();
@@ -95,7 +96,7 @@ impl FakeDisk {
         state.restart();
     }
 
-    /// The process was killed and starts again: everything written is there.
+    /// Starts again as after a kill of the process: everything written is there.
     pub fn restart_after_kill(&self) {
         self.state().restart();
     }

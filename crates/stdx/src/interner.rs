@@ -1,13 +1,14 @@
 //! Interner: each distinct text once, named by a small `u32`, for as long as somebody holds it.
 //!
-//! Why: a fleet repeats the same metrics and tags on every host; held once they cost a number where they are used. Short-lived
-//! containers bring texts that never come again, so texts are counted and go with their last holder.
-//! How: texts lie in one `String`; a span per id says where, and how often it is held; an open-addressing table of ids finds
-//! them by hash. A released text leaves dead bytes behind; when they are more than half, the living ones are copied together.
-//! Invariants: an id means the same text from its first `acquire` to its last `release`, and is given anew afterwards; the hash
-//! seed is random per process, so that a sender cannot choose colliding texts.
-//! Memory: the text (twice at most, while half of the bytes are dead) + 12 bytes (span) + 6 to 11 bytes (hash slot), by the most
-//! texts held at once since the last compaction; shown by `memory_bytes`, bounded by `BYTES_MAX`.
+//! Why: a fleet repeats the same metrics and tags on every host; held once they cost a number where they are used.
+//! Short-lived containers bring texts that never come again, so texts are counted and go with their last holder.
+//! How: texts lie in one `String`; a span per id says where, and how often it is held; an open-addressing table of ids
+//! finds them by hash. A released text leaves dead bytes behind; when they are more than half, the living ones are
+//! copied together.
+//! Invariants: an id means the same text from its first `acquire` to its last `release`, and is given anew afterwards;
+//! the hash seed is random per process, so that a sender cannot choose colliding texts.
+//! Memory: the text (twice at most, while half of the bytes are dead) + 12 bytes (span) + 6 to 11 bytes (hash slot), by
+//! the most texts held at once since the last compaction; shown by `memory_bytes`, bounded by `BYTES_MAX`.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -29,6 +30,7 @@ struct Span {
 
 const _: () = assert!(size_of::<Span>() == 12);
 
+/// Distinct texts by number.
 #[derive(Default)]
 pub struct Interner {
     texts: String,
@@ -45,6 +47,7 @@ pub struct Interner {
 pub struct Full;
 
 impl Interner {
+    /// The id of `text`, if somebody holds it.
     pub fn find(&self, text: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(text);
         self.ids.find(hash, |id| self.text(*id) == text).copied()
@@ -86,7 +89,8 @@ impl Interner {
         Ok(())
     }
 
-    /// Gives back what one `acquire` or `hold` of this id took. True when it was the last holder: the id means nothing any more.
+    /// Gives back what one `acquire` or `hold` of this id took. True when it was the last holder: the id means nothing
+    /// any more.
     pub fn release(&mut self, id: u32) -> bool {
         let span = &mut self.spans[id as usize];
         debug_assert!(span.holders > 0, "released more often than acquired");
@@ -134,12 +138,12 @@ impl Interner {
         text_of(&self.texts, &self.spans, id)
     }
 
-    /// How often an id is held; 0 for one that means nothing.
+    /// Count of the holders of an id; 0 for one that means nothing.
     pub fn holders(&self, id: u32) -> u32 {
         self.spans.get(id as usize).map_or(0, |span| span.holders)
     }
 
-    /// Texts held.
+    /// Count of the texts that are held.
     pub fn len(&self) -> usize {
         self.ids.len()
     }

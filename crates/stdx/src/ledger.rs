@@ -1,14 +1,14 @@
 //! Ledger: who holds how much memory, and how much each may hold at most.
 //!
-//! Why: "2 GB resident" is no answer. A process whose memory has owners can say which of them grew, and what is left over
-//! when all of them have spoken is a figure of its own, to be kept small.
-//! How: an owner whose memory comes and goes by events keeps an [`Account`], an atomic number. One that can say at any time
-//! what it holds registers a source, which is asked when somebody looks and costs nothing otherwise.
-//! What a line counts is what was taken from the allocator, capacity × size and not length; what the allocator adds to it by
-//! rounding up is the allocator's own line, not the owner's.
-//! Invariants: names are fixed texts, one line each (asserted in debug builds); an account never goes below zero, so a mistake
-//! in one owner cannot make the sum of the others wrong; sources are asked one after the other without a lock of the ledger
-//! that an account would need.
+//! Why: "2 GB resident" is no answer. A process whose memory has owners can say which of them grew, and what is left
+//! over when all of them have spoken is a figure of its own, to be kept small.
+//! How: an owner whose memory comes and goes by events keeps an [`Account`], an atomic number. One that can say at any
+//! time what it holds registers a source, which is asked when somebody looks and costs nothing otherwise.
+//! What a line counts is what was taken from the allocator, capacity × size and not length; what the allocator adds to
+//! it by rounding up is the allocator's own line, not the owner's.
+//! Invariants: names are fixed texts, one line each (asserted in debug builds); an account never goes below zero, so a
+//! mistake in one owner cannot make the sum of the others wrong; sources are asked one after the other without a lock
+//! of the ledger that an account would need.
 //! Memory: some 50 bytes per owner.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,13 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Source = Box<dyn Fn(&mut Report) + Send + Sync>;
 
+/// All owners of memory.
 #[derive(Default)]
 pub struct Ledger {
     accounts: Mutex<Vec<Account>>,
     sources: Mutex<Vec<Source>>,
 }
 
-/// What one owner holds now; clones are the same account.
+/// The memory that one owner holds now; clones are the same account.
 #[derive(Clone)]
 pub struct Account {
     name: &'static str,
@@ -30,16 +31,16 @@ pub struct Account {
     bytes: Arc<AtomicU64>,
 }
 
-/// What one owner said when it was asked.
+/// The answer of one owner that was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub owner: &'static str,
     pub bytes: u64,
     /// The most it may hold; None where another bound (of series, of connections) decides.
     pub bound: Option<u64>,
-    /// How many things these bytes hold, where that is what one wants to divide by.
+    /// Count of the things that these bytes hold, where that is what one wants to divide by.
     pub count: Option<u64>,
-    /// Not from the program's allocator: from the C library's, or the system's.
+    /// Whether the memory is not from the program's allocator but from the C library's, or the system's.
     pub elsewhere: bool,
 }
 
@@ -82,12 +83,12 @@ impl Ledger {
 }
 
 impl Report {
-    /// What one owner has to say.
+    /// Adds the line of one owner.
     pub fn line(&mut self, owner: &'static str, bytes: u64, bound: Option<u64>, count: Option<u64>) {
         self.push(Line { owner, bytes, bound, count, elsewhere: false });
     }
 
-    /// As `line`, of memory that the program's allocator knows nothing of.
+    /// Adds the line of an owner whose memory the program's allocator knows nothing of.
     pub fn elsewhere(&mut self, owner: &'static str, bytes: u64, bound: Option<u64>) {
         self.push(Line { owner, bytes, bound, count: None, elsewhere: true });
     }
@@ -106,19 +107,19 @@ impl Report {
         self.lines.iter().find(|line| line.owner == owner)
     }
 
-    /// What all owners have of the program's allocator.
+    /// Bytes that all owners have of the program's allocator.
     pub fn bytes(&self) -> u64 {
         self.lines.iter().filter(|line| !line.elsewhere).map(|line| line.bytes).sum()
     }
 }
 
 impl Account {
-    /// One that no ledger lists: for a part that tells its owner, who tells the ledger.
+    /// An account that no ledger lists: for a part that tells its owner, who tells the ledger.
     pub fn new(name: &'static str, bound: Option<u64>) -> Account {
         Account { name, bound, bytes: Arc::default() }
     }
 
-    /// Takes nothing yet; what it takes is given back when it is dropped, whatever ends the work.
+    /// Begins a share, of nothing yet; what it takes is given back when it is dropped, whatever ends the work.
     pub fn hold(&self) -> Held {
         Held { account: self.clone(), bytes: 0 }
     }
@@ -142,14 +143,14 @@ impl Account {
     }
 }
 
-/// What one piece of work holds of an [`Account`].
+/// The share of an [`Account`] that one piece of work holds.
 pub struct Held {
     account: Account,
     bytes: u64,
 }
 
 impl Held {
-    /// So much is held from now on.
+    /// Sets how much is held from now on.
     pub fn set(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         if bytes >= self.bytes {
@@ -160,7 +161,7 @@ impl Held {
         self.bytes = bytes;
     }
 
-    /// As `set`, but never less than before: the most that the work held is what its buffers still have.
+    /// Sets how much is held, but never less than before: the most that the work held is what its buffers still have.
     pub fn at_least(&mut self, bytes: usize) {
         self.set(bytes.max(self.bytes as usize));
     }

@@ -1,19 +1,21 @@
 //! Ranked locks: a mutex and a reader-writer lock whose order is checked, in debug builds, each time one is taken.
 //!
-//! Why: two threads that take the same two locks in opposite orders stop each other for ever, perhaps once a year. An order
-//! that stands in prose only is broken by the next change; one that panics in the first test that breaks it is kept.
-//! How: each lock has a [`Rank`]: a level and a name. A thread remembers the ranks that it holds, and may take a lock only
-//! if its level is above all of them, so outer locks have lower levels. Two locks of one level exclude each other: whoever
-//! holds a shard may not take another. A second read of a lock that the thread reads already is refused as well, since a
-//! writer that waits between the two stops both.
-//! Levels are one scale for the whole process. Every layer names its ranks as constants in one place and says there which
-//! levels it leaves to the others: a layer above takes lower levels for what it holds while it calls down, and levels in
-//! between for what it takes when it is called back. [`Rank::innermost`] is for a lock under which no other is taken.
-//! A panic under a lock poisons nothing that `lock`, `read` and `write` care about: they hand over what is there. Where half a
-//! change would be worse than no service, [`RankedMutex::must_lock`] panics as well.
-//! Invariants: the check comes before the wait, so a wrong order panics also when nobody else is near; a release build has
-//! neither ranks nor a record (asserted below: a lock is as large as the one of std).
-//! Absent: waiting on a condition. Whoever sleeps with a lock's guard keeps all outer locks meanwhile, and no user needs it.
+//! Why: two threads that take the same two locks in opposite orders stop each other for ever, perhaps once a year. An
+//! order that stands in prose only is broken by the next change; one that panics in the first test that breaks it is
+//! kept.
+//! How: each lock has a [`Rank`]: a level and a name. A thread remembers the ranks that it holds, and may take a lock
+//! only if its level is above all of them, so outer locks have lower levels. Two locks of one level exclude each other:
+//! whoever holds a shard may not take another. A second read of a lock that the thread reads already is refused as
+//! well, since a writer that waits between the two stops both.
+//! Levels are one scale for the whole process. Every layer names its ranks as constants in one place and says there
+//! which levels it leaves to the others: a layer above takes lower levels for what it holds while it calls down, and
+//! levels in between for what it takes when it is called back. [`Rank::innermost`] is for a lock under which no other
+//! is taken. A panic under a lock poisons nothing that `lock`, `read` and `write` care about: they hand over what is
+//! there. Where half a change would be worse than no service, [`RankedMutex::must_lock`] panics as well.
+//! Invariants: the check comes before the wait, so a wrong order panics also when nobody else is near; a release build
+//! has neither ranks nor a record (asserted below: a lock is as large as the one of std).
+//! Absent: waiting on a condition. Whoever sleeps with a lock's guard keeps all outer locks meanwhile, and no user
+//! needs it.
 //! Memory: in debug builds 24 bytes per lock and per guard, and 400 per thread.
 
 use order::{Note, Order};

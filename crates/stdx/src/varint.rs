@@ -3,6 +3,7 @@
 /// The most bytes that a `u64` takes.
 pub const BYTES_MAX: usize = 10;
 
+/// Appends a value.
 pub fn push_u64(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -11,6 +12,7 @@ pub fn push_u64(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
+/// Appends a value, zigzagged.
 pub fn push_i64(value: i64, out: &mut Vec<u8>) {
     push_u64(zigzag(value), out);
 }
@@ -32,6 +34,7 @@ pub fn take_u64(input: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// Takes a zigzagged value off the front of `input`; `None` as by [`take_u64`].
 pub fn take_i64(input: &mut &[u8]) -> Option<i64> {
     take_u64(input).map(unzigzag)
 }
@@ -41,6 +44,7 @@ pub fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
+/// Undoes [`zigzag`].
 pub fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }

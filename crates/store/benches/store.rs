@@ -1,12 +1,11 @@
 //! `cargo bench -p store`: what a point and a series cost. Prints figures, asserts nothing.
 //!
-//! `cargo bench -p store -- 100000` takes another number of series (default 1,000,000; 60 points each). With 0 only what is
-//! about blocks is done: the codings of a chunk, the recorded trace, and two days of a fleet.
+//! `cargo bench -p store -- 100000` takes another number of series (default 1,000,000; 60 points each). With 0 only
+//! what is about blocks is done: the codings of a chunk, the recorded trace, and two days of a fleet.
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use regex::Regex;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -52,7 +51,8 @@ fn anonymous_bytes() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// A fleet's mix: most values never change; small numbers, byte counters, decimals and unrounded percentages among them.
+/// A fleet's mix: most values never change; small numbers, byte counters, decimals and unrounded percentages among
+/// them.
 fn value(series: u32, round: i64) -> f64 {
     let noise = (u64::from(series) * 0x9e37_79b9 + round as u64).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
     match series % METRICS % 20 {
@@ -240,14 +240,8 @@ fn found(id: u32) -> Found {
 }
 
 /// The recorded trace, true timestamps, by series.
-fn trace_points() -> Option<BTreeMap<u32, Vec<Point>>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata/trace/points.csv.gz");
-    let Ok(file) = std::fs::File::open(&path) else {
-        println!("trace: skipped, {} is not there", path.display());
-        return None;
-    };
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("the trace reads");
+fn trace_points() -> BTreeMap<u32, Vec<Point>> {
+    let text = testdata::gunzip("trace/points.csv.gz");
     let mut by_series: BTreeMap<u32, Vec<Point>> = BTreeMap::new();
     for line in text.lines().skip(1) {
         let mut fields = line.split(',');
@@ -256,7 +250,7 @@ fn trace_points() -> Option<BTreeMap<u32, Vec<Point>>> {
         let point = Point { time: time.parse().expect("a time"), value: value.parse().expect("a number") };
         by_series.entry(id.parse().expect("an id")).or_default().push(point);
     }
-    Some(by_series)
+    by_series
 }
 
 /// How many bytes some values take.
@@ -265,7 +259,7 @@ type Way = fn(&[f64]) -> usize;
 /// Bytes per value of ways to code a chunk's values, without times, heads and index.
 fn codings() {
     let mix: Vec<Vec<f64>> = (0..METRICS).map(|i| (0..1440).map(|round| value(i, round)).collect()).collect();
-    let trace = trace_points().unwrap_or_default();
+    let trace = trace_points();
     let trace: Vec<Vec<f64>> = trace.values().map(|points| points.iter().map(|point| point.value).collect()).collect();
     let ways: [(&str, Way); 5] = [
         ("XOR, whole bytes", xor_bytes),
@@ -345,7 +339,7 @@ fn merge_all(store: &Store, now: i64) {
 
 /// The recorded trace as one flush writes it, and merged.
 fn trace() {
-    let Some(by_series) = trace_points() else { return };
+    let by_series = trace_points();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let options = Options { dir: dir.path().to_path_buf(), ..Options::default() };
     let now = by_series.values().flatten().map(|point| point.time).max().expect("points");
@@ -372,8 +366,8 @@ fn trace() {
     );
 }
 
-/// Two days of the mix, each of 1,000 hosts with 20 series, flushed every two hours and merged as time goes by; then what
-/// queries take at 14:00 of the second day, after a restart.
+/// Two days of the mix, each of 1,000 hosts with 20 series, flushed every two hours and merged as time goes by; then
+/// what queries take at 14:00 of the second day, after a restart.
 fn days() {
     const HOSTS: u32 = 1000;
     const SERIES: u32 = HOSTS * 20;

@@ -1,7 +1,8 @@
-//! Fuzzing: doors for the targets in `fuzz/` to readers that nobody else reaches, each with what must hold for every input.
+//! Fuzzing: doors for the targets in `fuzz/` to readers that nobody else reaches, each with what must hold for every
+//! input.
 //!
-//! How: bytes are read as they are, and again with the checksums of all that looks like a record made right, so that what
-//! lies behind them is reached.
+//! How: bytes are read as they are, and again with the checksums of all that looks like a record made right, so that
+//! what lies behind them is reached.
 
 use crate::error::{Error, Result};
 use crate::record::{HEADER_BYTES, MARKER};
@@ -13,7 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use stdx::{Disk, FakeDisk, crc32};
 
-/// The content of a series file. What can be read is read again the same after damage was cut off, and the file takes more.
+/// The content of a series file. What can be read is read again the same after damage was cut off, and the file takes
+/// more.
 pub fn series_file(input: &[u8]) {
     let mut mended = input.to_vec();
     mend_records(&mut mended);

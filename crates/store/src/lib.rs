@@ -2,9 +2,10 @@
 //! then to immutable blocks; queries merge what is in memory and on disk.
 //!
 //! Why: Open-Falcon's graph holds whole items in memory, writes one 70 KB file per series, and loses half an hour in a
-//! crash. Here a series costs about a hundred bytes, files are few and sequential, and what was acknowledged is in the log.
-//! How: in reading order below, from what all agree on to what callers open. Arrows run up the list only: `store` knows `work`,
-//! which knows `read`, which knows `parts`, which knows `block`, `log` and `hot`, which know `series`.
+//! crash. Here a series costs about a hundred bytes, files are few and sequential, and what was acknowledged is in the
+//! log.
+//! How: in reading order below, from what all agree on to what callers open. Arrows run up the list only: `store` knows
+//! `work`, which knows `read`, which knows `parts`, which knows `block`, `log` and `hot`, which know `series`.
 //! Files only: no network, no async, no clock, no thread; time and disk are arguments.
 //! Memory: see `series/table.rs`, `hot/chains.rs`, `hot/arena.rs`; shown by [`Memory`].
 //! Formats: docs/format/{series,cold,log,chunk,block,rollup}.md.

@@ -1,13 +1,13 @@
 //! Locks: the ranks of the store's locks. Each lock's comment says what may be done while it is held.
 //!
 //! How: a thread takes locks in the order of this list only, which debug builds check ([`stdx::ranked`]):
-//! `merge` → `flush` → `sleep` → `names sync` → `log prepare` → `log sync` → `catalog change` → `naming` → `chains` → `gate` →
-//! a shard → what an [`crate::Observer`] takes → one innermost lock.
-//! Levels below [`MERGE`] are for what a caller holds while it calls the store; those above [`SHARD`] are for what an observer
-//! takes, which is called with a shard locked, and may still look at the table behind it.
-//! Bounds: the first seven are not in the way of who appends or names series; the first six wait for the disk. From `naming` on
-//! the hot path waits for each: nobody reads, syncs, creates or removes a file while holding one of those. A write to the
-//! system's cache is all that the disk sees of them, under `naming` and under the log's writer.
+//! `merge` → `flush` → `sleep` → `names sync` → `log prepare` → `log sync` → `catalog change` → `naming` → `chains` →
+//! `gate` → a shard → what an [`crate::Observer`] takes → one innermost lock.
+//! Levels below [`MERGE`] are for what a caller holds while it calls the store; those above [`SHARD`] are for what an
+//! observer takes, which is called with a shard locked, and may still look at the table behind it.
+//! Bounds: the first seven are not in the way of who appends or names series; the first six wait for the disk. From
+//! `naming` on the hot path waits for each: nobody reads, syncs, creates or removes a file while holding one of those.
+//! A write to the system's cache is all that the disk sees of them, under `naming` and under the log's writer.
 
 use stdx::Rank;
 

@@ -15,32 +15,33 @@ pub enum Fsync {
     Never,
 }
 
+/// The settings of a store.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub dir: PathBuf,
     /// A power of 2. More shards let more senders append at once; each costs a lock and some slack in its arena.
     pub shard_count: usize,
-    /// So far back the judge sees in memory.
+    /// Seconds that the judge looks back in memory.
     pub hot_window_s: i64,
-    /// Points at most this much older than their series' newest are worked into the hot chunk; older ones wait in a side
-    /// table for the next flush. Both are found by queries at once.
+    /// Points at most this much older than their series' newest are worked into the hot chunk; older ones wait in a
+    /// side table for the next flush. Both are found by queries at once.
     pub late_window_s: i64,
     pub flush_interval_s: i64,
     /// Unflushed bytes in memory that trigger an early flush.
     pub flush_bytes: usize,
-    /// Bytes of log that trigger an early flush, so that disk and replay are bounded also where points take no memory (series
-    /// that never change) or where no process lives for a whole `flush_interval_s`.
+    /// Bytes of log that trigger an early flush, so that disk and replay are bounded also where points take no memory
+    /// (series that never change) or where no process lives for a whole `flush_interval_s`.
     pub log_bytes: u64,
     pub segment_bytes: u64,
     /// Points older than this are refused, blocks older than this are removed.
     pub retention_raw_s: i64,
-    /// So long the roll-ups of five minutes are kept; 0: none are made.
+    /// Seconds that roll-ups of five minutes are kept; 0: none are made.
     pub retention_5m_s: i64,
-    /// So long the roll-ups of an hour are kept; 0: none are made.
+    /// Seconds that roll-ups of an hour are kept; 0: none are made.
     pub retention_1h_s: i64,
     pub fsync: Fsync,
-    /// A series that has had no point for so long leaves memory; it is still found and read, and wakes with its next point.
-    /// 0 keeps all.
+    /// A series that has had no point for so long leaves memory; it is still found and read, and wakes with its next
+    /// point. 0 keeps all.
     pub silent_s: i64,
     /// Series in memory.
     pub series_max: u32,
@@ -79,7 +80,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What is older than this is in no file.
+    /// The longest of all retentions: what is older is in no file.
     pub(crate) fn longest_retention_s(&self) -> i64 {
         self.retention_raw_s.max(self.retention_5m_s).max(self.retention_1h_s)
     }

@@ -1,11 +1,12 @@
 //! Parts: what a store consists of, each part behind its lock, and how the files of names and points become durable.
 //!
-//! How: `read/` and `work/` add what can be asked and done (`impl Parts`); `store.rs` adds the work that has a schedule.
+//! How: `read/` and `work/` add what can be asked and done (`impl Parts`); `store.rs` adds the work that has a
+//! schedule.
 //! Locks: `locks.rs` orders them and says what may be done under each.
 //! Invariants: `&self` everywhere, no thread, no clock: `now` is an argument.
 
 use crate::block::{Catalog, Shelf};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hot::Shards;
 use crate::log::Log;
 use crate::options::{Fsync, Options};
@@ -28,17 +29,18 @@ pub struct Parts {
     /// Held for writing by a sweep, for reading by those who walk the table's chains in several goes. No file is read
     /// meanwhile.
     pub(crate) chains: RankedRwLock<()>,
-    /// Bound: one write to the system's cache, of at most 1,024 changes, and their application. No file is read or synced
-    /// meanwhile.
+    /// Bound: one write to the system's cache, of at most 1,024 changes, and their application. No file is read or
+    /// synced meanwhile.
     pub(crate) naming: RankedMutex<Naming>,
     /// Held while the series file is synced.
     pub(crate) names_sync: RankedMutex<()>,
     pub(crate) names_unsynced: AtomicBool,
     /// In order of sequence. Bound: the copy of a pointer. Changed only by the holder of the store's `sleeper`.
     pub(crate) runs: RankedRwLock<Arc<Vec<Arc<Run>>>>,
-    /// Held for reading from before the log write until the batch is applied, for writing while a flush rotates the log: so a
-    /// segment before the rotation holds no batch that the flush does not see. Bound: one write to the system's cache and the
-    /// samples of one batch, for reading; a change in memory per shard, for writing. No file is created or synced meanwhile.
+    /// Held for reading from before the log write until the batch is applied, for writing while a flush rotates the
+    /// log: so a segment before the rotation holds no batch that the flush does not see. Bound: one write to the
+    /// system's cache and the samples of one batch, for reading; a change in memory per shard, for writing. No file is
+    /// created or synced meanwhile.
     pub(crate) gate: RankedRwLock<()>,
     pub(crate) log: Log,
     /// Bound of each shard's lock: the samples of one batch with their observer, or 256 series.
@@ -60,7 +62,7 @@ pub(crate) struct Scratch {
     pub bytes: Vec<u8>,
     /// Samples to apply, by shard.
     pub order: Vec<u32>,
-    /// Where each shard's part of `order` begins.
+    /// The place in `order` at which each shard's part begins.
     pub starts: Vec<u32>,
 }
 
@@ -87,26 +89,27 @@ impl Parts {
         self.log.sync().inspect_err(|_| self.flush_wanted.store(true, Relaxed))
     }
 
-    /// For a thread that comes each second: syncs under [`Fsync::EverySecond`], and makes the log's next segment ready. Waits
-    /// for no flush.
+    /// Keeps the log ready, for a thread that comes each second: syncs under [`Fsync::EverySecond`], and makes the
+    /// log's next segment ready. Waits for no flush.
     pub fn sync_if_due(&self) -> Result<()> {
         let ready = self.log.prepare_ahead();
         let synced = if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) };
         synced.and(ready)
     }
 
-    /// Makes durable what the series file has at the time of the call. Whoever comes while somebody syncs waits, for that sync
-    /// may be of the very change that this caller relies on.
+    /// Makes durable what the series file has at the time of the call. Whoever comes while somebody syncs waits, for
+    /// that sync may be of the very change that this caller relies on.
     pub(crate) fn sync_names(&self) -> Result<()> {
         let _sync = self.names_sync.lock();
         if !self.names_unsynced.swap(false, Relaxed) {
             return Ok(());
         }
-        let (file, path) = self.naming().file.file();
-        file.sync().map_err(|cause| {
-            self.names_unsynced.store(true, Relaxed);
-            Error::disk("sync", &path)(cause)
-        })
+        let unsynced = self.naming().file.unsynced();
+        let has_name = unsynced.sync(&*self.disk).inspect_err(|_| self.names_unsynced.store(true, Relaxed))?;
+        if has_name {
+            self.naming().file.name_is_durable();
+        }
+        Ok(())
     }
 
     pub(crate) fn naming(&self) -> MutexGuard<'_, Naming> {

@@ -105,7 +105,7 @@ impl<'a> Iterator for Reader<'a> {
     }
 }
 
-/// What a stream holds of its file at once: large enough that sequential reading costs few calls.
+/// Bytes that a stream holds of its file at once: large enough that sequential reading costs few calls.
 const WINDOW_BYTES: u64 = 64 << 10;
 
 /// Reads the records of a file between two offsets, a window at a time, for files that are too large to be held whole.

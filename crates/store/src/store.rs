@@ -1,6 +1,7 @@
 //! Store: the one that callers open: its parts, and the work on them that has a schedule.
 //!
-//! How: a [`Store`] derefs to its [`Parts`], on which points are appended, names given and everything read (`work/append.rs`,
+//! How: a [`Store`] derefs to its [`Parts`], on which points are appended, names given and everything read
+//! (`work/append.rs`,
 //! `work/names.rs`, `read/`). What is here is called from time to time, by threads of the caller's: each of the three
 //! workers has a lock of its own, held for one piece of work, and none is in the way of who appends or reads.
 //! Invariants: no thread of its own, no clock: `now` is an argument.
@@ -15,17 +16,19 @@ use std::ops::Deref;
 use std::sync::Arc;
 use stdx::{Disk, RankedMutex, RealDisk};
 
+/// An open store; its directory is locked until it is dropped.
 pub struct Store {
     parts: Parts,
     /// Held for a step of merging; waits for the disk.
     merger: RankedMutex<Merger>,
     /// Held for a whole flush; waits for the disk.
     flusher: RankedMutex<Flusher>,
-    /// Held for a look at what is silent, its runs written and merged; waits for the disk. Who changes the list of runs has it.
+    /// Held for a look at what is silent, its runs written and merged; waits for the disk. Who changes the list of runs
+    /// has it.
     sleeper: RankedMutex<Sleeper>,
 }
 
-/// What a tick did.
+/// The outcome of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tick {
     pub flushed: bool,
@@ -63,8 +66,8 @@ impl Store {
         self.sync()
     }
 
-    /// All that is to be done from time to time, for a caller with one thread: call each second. A caller that must not let
-    /// one wait for the other calls the three from a thread each.
+    /// All that is to be done from time to time, for a caller with one thread: call each second. A caller that must not
+    /// let one wait for the other calls the three from a thread each.
     pub fn tick(&self, now: i64) -> Result<Tick> {
         let (synced, flushed) = (self.sync_if_due(), self.flush_if_due(now));
         // Also after a flush that failed: what is removed may be the room that it needs.
@@ -89,20 +92,21 @@ impl Store {
         if is_due { self.drop_old_blocks(now) } else { Ok(0) }
     }
 
-    /// Does the next piece of merging: about `budget_bytes` of reading and writing. One thread is to call it over and over,
-    /// pausing as its bound on IO wants. On an error nothing is lost; it is tried again later.
+    /// Does the next piece of merging: about `budget_bytes` of reading and writing. One thread is to call it over and
+    /// over, pausing as its bound on IO wants. On an error nothing is lost; it is tried again later.
     pub fn merge_step(&self, now: i64, budget_bytes: u64) -> Result<Merged> {
         self.merger.lock().step(&self.parts, now, budget_bytes)
     }
 
-    /// Lets silent series leave memory: call each minute from one thread. `each` is told of those that did, before anybody
-    /// can wake them, with the lock of all names held: it must be quick, and not call what takes a lock of the store.
+    /// Lets silent series leave memory: call each minute from one thread. `each` is told of those that did, before
+    /// anybody can wake them, with the lock of all names held: it must be quick, and not call what takes a lock of the
+    /// store.
     pub fn sleep_silent(&self, now: i64, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>)) -> Result<Slept> {
         self.sleeper.lock().sleep_silent(&self.parts, now, each)
     }
 
-    /// Lets series leave memory where it is short: call each few seconds, after a flush. Series that nobody needs go when they
-    /// have missed three points, also if `silent_s` keeps all. `each` is called as by `sleep_silent`.
+    /// Lets series leave memory where it is short: call each few seconds, after a flush. Series that nobody needs go
+    /// when they have missed three points, also if `silent_s` keeps all. `each` is called as by `sleep_silent`.
     pub fn sleep_early(
         &self,
         now: i64,

@@ -1,4 +1,5 @@
-//! `cargo bench -p wire`: nanoseconds, and allocations, per item for each step of a batch of 200 items as agents send it.
+//! `cargo bench -p wire`: nanoseconds, and allocations, per item for each step of a batch of 200 items as agents send
+//! it.
 //!
 //! The best of many rounds is printed: on a shared machine the others measure the neighbours.
 

@@ -7,8 +7,8 @@
 //! is inside a string.
 //! Invariants: the answer depends on the bytes alone, never on how they were split; each byte is looked at once; no
 //! allocation. Whether the text between the brackets is JSON is for its decoder to say.
-//! Memory: none but itself; a message (with the white space before it) longer than the limit is refused, so the
-//! caller's buffer has a bound.
+//! Memory: none but the framer itself; a message (with the white space before it) longer than the limit is refused, so
+//! the caller's buffer has a bound.
 
 use crate::json::Nesting;
 use std::fmt;
@@ -43,7 +43,7 @@ impl fmt::Display for FrameError {
 impl std::error::Error for FrameError {}
 
 impl FrameError {
-    /// Label for counters.
+    /// The label of the error in counters.
     pub fn as_str(&self) -> &'static str {
         match self {
             FrameError::NotAnObject { .. } => "not_an_object",
@@ -54,6 +54,7 @@ impl FrameError {
     }
 }
 
+/// The place up to which a stream was looked at, and what is open there.
 #[derive(Clone, Debug)]
 pub struct Framer {
     limit: usize,
@@ -68,7 +69,7 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// `limit`: bytes of the longest message that is let through.
+    /// A framer that lets messages of up to `limit` bytes through.
     pub fn new(limit: usize) -> Framer {
         Framer {
             limit,
@@ -81,12 +82,12 @@ impl Framer {
         }
     }
 
-    /// For one value in the midst of a message, an object or an array.
+    /// A framer of one value in the midst of a message, an object or an array.
     pub(crate) fn of_value(limit: usize) -> Framer {
         Framer { arrays: true, ..Framer::new(limit) }
     }
 
-    /// To be called when the message was consumed, so that the buffer now starts behind it.
+    /// Begins anew, when the message was consumed and the buffer starts behind it.
     pub fn reset(&mut self) {
         *self = Framer { arrays: self.arrays, ..Framer::new(self.limit) };
     }

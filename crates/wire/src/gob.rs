@@ -47,11 +47,11 @@ pub use encode::{Encoder, QueryHead};
 pub use items::{GobScratch, GraphItem, JudgeItem};
 pub use types::{DEPTH_MAX, FIELDS_MAX, TYPES_MAX};
 
-/// What is wrong with a message, and where.
+/// A fault of a message, and its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GobError {
     pub what: &'static str,
-    /// Name of the field in question; empty when it is none of ours.
+    /// Name of the field in question; empty when the field is none of ours.
     pub field: &'static str,
     /// Bytes from the start of the request or reply.
     pub offset: usize,

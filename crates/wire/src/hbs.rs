@@ -1,9 +1,9 @@
-//! What agents and judges ask of hbs: parameters read, answers written.
+//! Hbs: what agents and judges ask of it; parameters are read, answers written.
 //!
 //! These calls come once a minute per host, so their strings are owned. The two large answers, all strategies and all
 //! expressions, are written straight from [`Rules`]; the caller keeps the bytes for as long as the version stays.
-//! Invariants: the same rules give the same bytes (hosts are sorted), so that a reader can compare a hash.
-//! The same two answers of another hbs are read by [`AnswerReader`] into [`KnownRules`].
+//! Invariants: equal rules give equal bytes (hosts are sorted), so that a reader can compare a hash.
+//! The two large answers of another hbs are read by [`AnswerReader`] into [`KnownRules`].
 //! Compat: null where the original sends null, `[]` where it sends that; hosts without strategies are left out.
 
 mod answer;
@@ -14,8 +14,8 @@ mod limits;
 mod rule_text;
 
 pub use answer::{AnswerError, AnswerReader, Call, Progress};
-pub use known::{KnownRules, LeftOut};
-pub use limits::Limits;
+pub use known::{KnownRules, Omissions};
+pub use limits::AnswerLimits;
 
 use crate::json::{self, JsonError, Scratch, name_eq, push_integer, push_string};
 use model::Rules;
@@ -58,10 +58,11 @@ pub struct AgentReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     pub hostname: String,
-    /// Of the metrics that the agent has; it first sends the text `nil`.
+    /// Checksum of the metrics that the agent has; an agent first sends the text `nil`.
     pub checksum: String,
 }
 
+/// Reads the parameter of `Agent.ReportStatus`.
 pub fn read_report(param: &[u8], scratch: &mut Scratch) -> Result<AgentReport, ParamError> {
     let mut report = AgentReport::default();
     let AgentReport { hostname, ip, agent_version, plugin_version } = &mut report;
@@ -73,6 +74,7 @@ pub fn read_report(param: &[u8], scratch: &mut Scratch) -> Result<AgentReport, P
     Ok(report)
 }
 
+/// Reads the parameter of `Agent.MinePlugins` and `Agent.BuiltinMetrics`.
 pub fn read_heartbeat(param: &[u8], scratch: &mut Scratch) -> Result<Heartbeat, ParamError> {
     let mut heartbeat = Heartbeat::default();
     let Heartbeat { hostname, checksum } = &mut heartbeat;

@@ -17,16 +17,17 @@ use model::CounterType;
 pub const COUNTER_BYTES_MAX: usize = 510;
 /// Width of the original's column for endpoints.
 pub const ENDPOINT_BYTES_MAX: usize = 255;
-/// Dropped by the original since an old agent sent it with a text as value.
+/// A metric that the original drops, since an old agent sent it with a text as value.
 const HOSTNAME_METRIC: &str = "kernel.hostname";
 
+/// A point as it came in, checked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Item<'a> {
     pub endpoint: &'a str,
     pub metric: &'a str,
-    /// As sent: neither sorted nor cleaned.
+    /// Tags as they were sent: neither sorted nor cleaned.
     pub tags: &'a str,
-    /// Finite; −0 has become 0.
+    /// A finite number; −0 has become 0.
     pub value: f64,
     /// Seconds, > 0.
     pub step: u32,
@@ -90,7 +91,7 @@ impl Invalid {
         Invalid::NotFinite,
     ];
 
-    /// Label for counters.
+    /// The label of the reason in counters.
     pub fn as_str(self) -> &'static str {
         match self {
             Invalid::Null => "null",
@@ -115,7 +116,7 @@ impl Invalid {
         }
     }
 
-    /// What is wrong and what would be right, for logs.
+    /// The reason in words, and what would be right, for logs.
     pub fn explain(self) -> &'static str {
         match self {
             Invalid::Null => "item is null; send an object",
@@ -187,7 +188,7 @@ fn decode_item(
 #[derive(Clone, Copy)]
 enum Slot<'a> {
     Input(&'a str),
-    /// From and to in the scratch text.
+    /// The string from here to there in the scratch text.
     Scratch(usize, usize),
 }
 
@@ -377,7 +378,7 @@ fn with_text<R>(text: Text<'_>, scratch: &mut String, read: impl FnOnce(&str) ->
     }
 }
 
-/// False when something else than a string stands there. Null changes nothing, as in Go.
+/// Reads a string; false when something else stands there. Null changes nothing, as in Go.
 #[inline]
 fn read_string<'a>(slot: &mut Slot<'a>, reader: &mut Reader<'a>, scratch: &mut String) -> Result<bool, JsonError> {
     match reader.kind()? {
@@ -391,7 +392,7 @@ fn read_string<'a>(slot: &mut Slot<'a>, reader: &mut Reader<'a>, scratch: &mut S
     Ok(true)
 }
 
-/// False when no integer stands there. Null changes nothing, as in Go.
+/// Reads an integer; false when there is none. Null changes nothing, as in Go.
 #[inline]
 fn read_integer(integer: &mut i64, reader: &mut Reader<'_>, scratch: &mut String) -> Result<bool, JsonError> {
     let read = match reader.kind()? {
@@ -428,8 +429,8 @@ fn read_value(reader: &mut Reader<'_>, scratch: &mut String) -> Result<Result<f6
     })
 }
 
-/// Rust reads the decimal grammar of Go's `ParseFloat`, the spellings of NaN and infinity included; not the
-/// hexadecimal one, which nobody was seen to send.
+/// Reads a value as text. Rust knows the decimal grammar of Go's `ParseFloat`, the spellings of NaN and infinity
+/// included; not the hexadecimal one, which nobody was seen to send.
 pub(crate) fn parse_value(text: &str) -> Result<f64, Invalid> {
     if text.is_empty() {
         return Err(Invalid::EmptyValue);

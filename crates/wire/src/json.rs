@@ -33,6 +33,7 @@ impl fmt::Display for JsonError {
 
 impl std::error::Error for JsonError {}
 
+/// The kinds of JSON values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Null,
@@ -46,9 +47,9 @@ pub enum Kind {
 /// A string as it stands in the input.
 #[derive(Clone, Copy, Debug)]
 pub enum Text<'a> {
-    /// Its characters are the input's bytes.
+    /// A string whose characters are the input's bytes.
     Plain(&'a str),
-    /// What stands between the quotes has (valid) escapes, or bytes that are not UTF-8.
+    /// A string with (valid) escapes, or bytes that are not UTF-8, between its quotes.
     Coded(&'a [u8]),
 }
 
@@ -59,7 +60,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// What it keeps for the next text.
+    /// Bytes that are kept for the next text.
     pub fn memory_bytes(&self) -> usize {
         self.text.capacity()
     }
@@ -97,7 +98,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// A number that obeys JSON's grammar. Its value is computed when asked for.
+/// A number that obeys JSON's grammar. The value is computed when asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Number<'a> {
     raw: &'a [u8],
@@ -158,7 +159,7 @@ pub(crate) fn integral(value: f64) -> Option<i64> {
     (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value as i64)
 }
 
-/// Stands before, in or behind a value in the input.
+/// A place in the input: before, in or behind a value.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -190,7 +191,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What the next value is; errs where no value can start.
+    /// The kind of the next value; errs where no value can start.
     #[inline]
     pub fn kind(&mut self) -> Result<Kind, JsonError> {
         match self.peek() {
@@ -205,6 +206,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a string.
     #[inline]
     pub fn text(&mut self) -> Result<Text<'a>, JsonError> {
         let (raw, escaped) = self.raw_text()?;
@@ -214,7 +216,7 @@ impl<'a> Reader<'a> {
         Ok(std::str::from_utf8(raw).map_or(Text::Coded(raw), Text::Plain))
     }
 
-    /// What stands between the quotes, and whether it has escapes.
+    /// Reads a string: the bytes between the quotes, and whether they have escapes.
     #[inline]
     fn raw_text(&mut self) -> Result<(&'a [u8], bool), JsonError> {
         if self.peek() != Some(b'"') {
@@ -251,6 +253,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Reads a number.
     #[inline]
     pub fn number(&mut self) -> Result<Number<'a>, JsonError> {
         let negative = self.peek() == Some(b'-');
@@ -341,7 +344,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Behind an element: true when another one follows, false when the array has ended.
+    /// Moves on behind an element: true when another one follows, false when the array has ended.
     #[inline]
     pub fn next_element(&mut self) -> Result<bool, JsonError> {
         let more = match self.peek() {
@@ -354,7 +357,7 @@ impl<'a> Reader<'a> {
         Ok(more)
     }
 
-    /// Enters an object; its first name, if it has one. The value of the name comes next.
+    /// Enters an object and reads its first name, if there is one. The value of the name comes next.
     #[inline]
     pub fn object(&mut self) -> Result<Option<Text<'a>>, JsonError> {
         if self.peek() != Some(b'{') {
@@ -368,7 +371,7 @@ impl<'a> Reader<'a> {
         self.name().map(Some)
     }
 
-    /// Behind the value of a field: the next name, or none when the object has ended.
+    /// Moves on behind the value of a field: the next name, or none when the object has ended.
     #[inline]
     pub fn next_field(&mut self) -> Result<Option<Text<'a>>, JsonError> {
         match self.peek() {
@@ -473,7 +476,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Errs when something other than white space follows.
+    /// Refuses anything but white space behind the value.
     pub fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             None => Ok(()),
@@ -573,7 +576,7 @@ pub(crate) fn unescape(raw: &[u8], out: &mut String) {
     push_lossy(rest, out);
 }
 
-/// Behind `\u`: appends the character, of one escape or of a pair of surrogates; returns what follows.
+/// Appends the character of the escape whose `\u` was read, or of a pair of surrogates; returns the bytes that follow.
 fn unescape_unicode<'a>(rest: &'a [u8], out: &mut String) -> &'a [u8] {
     let Some(unit) = hex4(rest) else { return rest };
     let rest = &rest[4..];
@@ -604,7 +607,8 @@ pub fn check(bytes: &[u8]) -> Result<(), JsonError> {
     reader.end()
 }
 
-/// Calls `each` with name and raw value of every field, in order, duplicates included. `null` has no fields, as in Go.
+/// Calls `each` with the name and raw value of every field, in order, duplicates included. `null` has no fields, as in
+/// Go.
 pub fn fields<'a>(
     object: &'a [u8],
     scratch: &mut Scratch,
@@ -624,7 +628,7 @@ pub fn fields<'a>(
     reader.end()
 }
 
-/// Calls `each` with every element. `null` has none, as in Go.
+/// Calls `each` with every element of an array. `null` has none, as in Go.
 pub fn elements<'a>(array: &'a [u8], mut each: impl FnMut(&'a [u8])) -> Result<(), JsonError> {
     let mut reader = Reader::new(array);
     let mut more = if reader.kind()? == Kind::Null { reader.skip().map(|_| false)? } else { reader.array()? };
@@ -635,6 +639,7 @@ pub fn elements<'a>(array: &'a [u8], mut each: impl FnMut(&'a [u8])) -> Result<(
     reader.end()
 }
 
+/// Whether a raw value is `null`.
 pub fn is_null(raw: &[u8]) -> bool {
     raw.trim_ascii() == b"null"
 }
@@ -647,7 +652,7 @@ pub fn string<'s, 'a: 's>(raw: &'a [u8], scratch: &'s mut Scratch) -> Option<&'s
     Some(text.resolve(scratch))
 }
 
-/// A raw value that is a number without fraction and fits.
+/// The integer of a raw value, if it is a number without fraction and fits.
 pub fn integer(raw: &[u8]) -> Option<i64> {
     let mut reader = Reader::new(raw);
     let number = reader.number().ok()?;
@@ -655,7 +660,7 @@ pub fn integer(raw: &[u8]) -> Option<i64> {
     number.i64()
 }
 
-/// A raw value that is a number; infinite when out of a double's range.
+/// The double of a raw value, if it is a number; infinite when out of range.
 pub fn number(raw: &[u8]) -> Option<f64> {
     let mut reader = Reader::new(raw);
     let number = reader.number().ok()?;
@@ -692,7 +697,7 @@ const SPECIAL: [bool; 256] = {
     table
 };
 
-/// Appends what stands for the first character of `rest`; returns how many bytes it has.
+/// Appends the escape of the first character of `rest`; returns how many bytes the character has.
 fn push_special(out: &mut Vec<u8>, rest: &[u8]) -> usize {
     match rest {
         [0xe2, 0x80, last @ (0xa8 | 0xa9), ..] => {
@@ -737,6 +742,7 @@ pub fn push_number(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// Appends an integer.
 pub fn push_integer(out: &mut Vec<u8>, value: i64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();

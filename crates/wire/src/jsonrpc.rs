@@ -6,16 +6,17 @@
 //!
 //! Invariants: `param` and `result` are only delimited and checked to be JSON here; who needs them decodes them. A
 //! result is never null: Go's client takes that for a fault and drops the connection.
-//! Compat: as Go's server and client do, field names match without case, unknown fields are ignored, of equal names the last wins, any
-//! JSON value is echoed as id.
+//! Compat: as Go's server and client do, field names match without case, unknown fields are ignored, of equal names the
+//! last wins, any JSON value is echoed as id.
 
 use crate::json::{self, JsonError, Kind, Reader, Scratch, Text, name_eq, push_integer, push_string};
 
+/// A request, as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'m, 's> {
-    /// Empty when absent, which no service has as a name.
+    /// `Service.Method`; empty when absent, which no service has as a name.
     pub method: &'s str,
-    /// Raw JSON; `null` when absent.
+    /// The id as raw JSON; `null` when absent.
     pub id: &'m [u8],
     /// The first of `params`, raw; `null` for an empty array, as Go leaves the argument at its zero value.
     pub param: Option<&'m [u8]>,
@@ -50,7 +51,7 @@ pub fn request<'m: 's, 's>(message: &'m [u8], scratch: &'s mut Scratch) -> Resul
     Ok(Request { method, id, param: params.ok(), param_fault: params.err().unwrap_or("") })
 }
 
-/// A string; none for null, which in Go changes nothing.
+/// Reads a string; none for null, which in Go changes nothing.
 fn string_or_null<'m>(reader: &mut Reader<'m>, what: &'static str) -> Result<Option<Text<'m>>, JsonError> {
     match reader.kind()? {
         Kind::String => reader.text().map(Some),
@@ -92,10 +93,12 @@ pub fn begin_result(out: &mut Vec<u8>, id: &[u8]) {
     out.extend_from_slice(b",\"result\":");
 }
 
+/// Appends everything behind a result.
 pub fn end_result(out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"error\":null}\n");
 }
 
+/// Appends an answer with a result, which must not be null.
 pub fn write_result(out: &mut Vec<u8>, id: &[u8], result_json: &[u8]) {
     debug_assert!(!json::is_null(result_json), "a Go client takes a null result for a fault");
     begin_result(out, id);
@@ -103,6 +106,7 @@ pub fn write_result(out: &mut Vec<u8>, id: &[u8], result_json: &[u8]) {
     end_result(out);
 }
 
+/// Appends an answer with an error.
 pub fn write_error(out: &mut Vec<u8>, id: &[u8], text: &str) {
     out.extend_from_slice(b"{\"id\":");
     out.extend_from_slice(id);
@@ -118,6 +122,7 @@ pub fn begin_request(out: &mut Vec<u8>, method: &str) {
     out.extend_from_slice(b",\"params\":[");
 }
 
+/// Appends everything behind the parameter of a request.
 pub fn end_request(out: &mut Vec<u8>, id: u64) {
     out.extend_from_slice(b"],\"id\":");
     // Go's client reads ids back as unsigned; ours count calls of one connection and never reach 2^63.
@@ -125,16 +130,18 @@ pub fn end_request(out: &mut Vec<u8>, id: u64) {
     out.extend_from_slice(b"}\n");
 }
 
+/// Appends a request.
 pub fn write_request(out: &mut Vec<u8>, method: &str, id: u64, param_json: &[u8]) {
     begin_request(out, method);
     out.extend_from_slice(param_json);
     end_request(out, id);
 }
 
+/// An answer, as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response<'m> {
     pub id: u64,
-    /// Raw JSON; `null` when `error` is set, or when a server broke the rules.
+    /// The result as raw JSON; `null` when `error` is set, or when a server broke the rules.
     pub result: &'m [u8],
     pub error: Option<String>,
 }

@@ -4,7 +4,8 @@
 //! Hostile input is the normal case: nothing here panics, recurses by the input's will, or holds more than a bounded
 //! multiple of one message. Nothing is allocated per item in the steady state (`tests/allocations.rs`).
 //!
-//! Compat: the formats are those of Open-Falcon's agent, transfer, hbs, judge and graph; docs/compat.md lists the differences.
+//! Compat: the formats are those of Open-Falcon's agent, transfer, hbs, judge and graph; docs/compat.md lists the
+//! differences.
 
 pub mod json;
 pub mod protobuf;

@@ -8,9 +8,10 @@ use model::CounterType;
 
 /// Longest line worth buffering: an endpoint, a counter, and as much again for numbers and spaces.
 pub const LINE_BYTES_MAX: usize = 2048;
-/// The original's default.
+/// The step of a line that names none, as in the original.
 const STEP_DEFAULT: i64 = 60;
 
+/// A line of the telnet door.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Line<'a> {
     Update(Item<'a>),

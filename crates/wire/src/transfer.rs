@@ -2,6 +2,7 @@
 
 use crate::json::{self, JsonError, Scratch, name_eq, push_integer};
 
+/// The counts of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     pub total: usize,
@@ -24,7 +25,7 @@ fn clamp(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Reads the answer; what is absent, or not a count, is 0.
+/// Reads the answer; a field that is absent, or no count, is 0.
 pub fn read_answer(raw: &[u8], scratch: &mut Scratch) -> Result<Answer, JsonError> {
     let mut answer = Answer::default();
     let count = |raw| json::integer(raw).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);

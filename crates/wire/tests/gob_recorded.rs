@@ -21,8 +21,7 @@ struct Recording {
 }
 
 fn recording(name: &str) -> Recording {
-    let path = |suffix| format!("{}/testdata/gob/{name}.{suffix}", env!("CARGO_MANIFEST_DIR"));
-    let read = |suffix| std::fs::read(path(suffix)).expect(name);
+    let read = |suffix| testdata::bytes(&format!("gob/{name}.{suffix}"));
     let json: Value = serde_json::from_slice(&read("json")).expect("JSON");
     Recording { c2s: read("c2s.bin"), s2c: read("s2c.bin"), calls: json["calls"].as_array().expect("calls").clone() }
 }
@@ -356,7 +355,7 @@ fn damaged_recordings() {
         state ^= state << 17;
         state as usize % below
     };
-    let odd = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/gob/odd.c2s.bin")).expect("odd");
+    let odd = testdata::bytes("gob/odd.c2s.bin");
     let streams = NAMES.map(recording).into_iter().flat_map(|recording| [recording.c2s, recording.s2c]);
     for stream in streams.chain([odd]) {
         // The beginning has the definitions, where damage does most.

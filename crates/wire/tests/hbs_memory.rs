@@ -7,7 +7,7 @@ use counting::{ALLOCATIONS, LIVE, PEAK};
 use model::Rules;
 use std::fmt::Write;
 use std::sync::Arc;
-use wire::hbs::{AnswerReader, Call, KnownRules, Limits, Progress};
+use wire::hbs::{AnswerLimits, AnswerReader, Call, KnownRules, Progress};
 
 const HOSTS: usize = 1000;
 const STRATEGIES: usize = 80;
@@ -65,7 +65,7 @@ fn pull(reader: &mut AnswerReader, known: &mut KnownRules, strategies: &str) -> 
 fn check(groups: usize) {
     let first = answer(groups, 0, |_| "");
     println!("{HOSTS} hosts with {STRATEGIES} strategies of {groups} groups, {} bytes:", first.len());
-    let (mut reader, mut known) = (AnswerReader::new(), KnownRules::new(Limits::default()));
+    let (mut reader, mut known) = (AnswerReader::new(), KnownRules::new(AnswerLimits::default()));
     let mut report = |what: &str, text: &str, changes: bool| {
         let (rules, cost) = pull(&mut reader, &mut known, text);
         assert_eq!(rules.is_some(), changes, "{what}");
@@ -112,7 +112,7 @@ fn check(groups: usize) {
 fn what_is_shown() {
     let text = answer(40, 0, |_| "a note");
     let live = LIVE.get();
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     drop(pull(&mut AnswerReader::new(), &mut known, &text));
     let (held, shown) = (LIVE.get() - live, known.memory_bytes() as isize);
     println!("{held} bytes held, {shown} shown");

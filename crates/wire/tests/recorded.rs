@@ -2,7 +2,6 @@
 
 use model::{Expression, Rules, Strategy};
 use serde_json::Value;
-use std::path::PathBuf;
 use std::sync::Arc;
 use wire::{Framer, Scratch, hbs, jsonrpc, transfer};
 
@@ -14,17 +13,11 @@ struct Recording {
     calls: Vec<Value>,
 }
 
-/// Recordings lie beside the repository; `None`, said aloud, where they do not.
-fn recording(name: &str) -> Option<Recording> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/jsonrpc"));
-    if !folder.is_dir() {
-        eprintln!("SKIPPED: no recordings in ../shared/testdata/jsonrpc beside the repository");
-        return None;
-    }
-    let read = |suffix: &str| std::fs::read(folder.join(format!("{name}.{suffix}"))).expect(name);
-    let lines = String::from_utf8(read("jsonl")).expect("UTF-8");
+fn recording(name: &str) -> Recording {
+    let read = |suffix: &str| testdata::bytes(&format!("jsonrpc/{name}.{suffix}"));
+    let lines = testdata::text(&format!("jsonrpc/{name}.jsonl"));
     let calls = lines.lines().map(|line| serde_json::from_str(line).expect("a call")).collect();
-    Some(Recording { c2s: read("c2s.bin"), s2c: read("s2c.bin"), calls })
+    Recording { c2s: read("c2s.bin"), s2c: read("s2c.bin"), calls }
 }
 
 /// Cuts a stream that arrives in parts of `size` bytes into messages.
@@ -61,7 +54,7 @@ fn messages_of(stream: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn every_request_and_answer() {
     for name in ["agent_transfer", "agent_hbs", "judge_hbs"] {
-        let Some(recording) = recording(name) else { return };
+        let recording = recording(name);
         let (requests, answers) = (messages_of(&recording.c2s), messages_of(&recording.s2c));
         assert_eq!(requests.len(), recording.calls.len());
         let mut scratch = Scratch::new();
@@ -94,7 +87,7 @@ fn parsed(raw: &[u8]) -> Value {
 
 #[test]
 fn every_item_of_an_agent() {
-    let Some(recording) = recording("agent_transfer") else { return };
+    let recording = recording("agent_transfer");
     let (mut scratch, mut names, mut count) = (Scratch::new(), Scratch::new(), 0);
     for (message, call) in messages(&recording.c2s, 4096).iter().zip(&recording.calls) {
         let param = jsonrpc::request(message, &mut names).expect("recorded request").param.expect("items");
@@ -134,7 +127,7 @@ fn assert_same_text(item: &wire::Item<'_>, value: &Value, param: &[u8]) {
 
 #[test]
 fn every_heartbeat() {
-    let Some(recording) = recording("agent_hbs") else { return };
+    let recording = recording("agent_hbs");
     let mut scratch = Scratch::new();
     for call in &recording.calls {
         let (param, result) = (&call["params"][0], &call["result"]);
@@ -179,7 +172,7 @@ fn builtin_metric(value: &Value) -> hbs::BuiltinMetric {
 
 #[test]
 fn every_rule() {
-    let Some(recording) = recording("judge_hbs") else { return };
+    let recording = recording("judge_hbs");
     for message in messages(&recording.s2c, 1000) {
         let answer = jsonrpc::response(&message, &mut Scratch::new()).expect("recorded answer");
         let mut result = parsed(answer.result);
@@ -214,7 +207,7 @@ fn every_rule() {
 /// One connection of the original judge: 15 pulls, in the time of which the rules changed and hosts came in any order.
 #[test]
 fn every_pull_of_rules() {
-    let Some(recording) = recording("judge_hbs") else { return };
+    let recording = recording("judge_hbs");
     let expected = expected_pulls(&recording);
     for size in [1, 7, 1000, recording.s2c.len()] {
         let pulls = pulled(&recording, size);
@@ -232,7 +225,7 @@ fn every_pull_of_rules() {
 
 /// Whether they are new, and the rules, after each pull.
 fn pulled(recording: &Recording, size: usize) -> Vec<(bool, Arc<Rules>)> {
-    let mut known = hbs::KnownRules::new(hbs::Limits::default());
+    let mut known = hbs::KnownRules::new(hbs::AnswerLimits::default());
     let (mut reader, mut pulls, mut at) = (hbs::AnswerReader::new(), Vec::new(), 0);
     let ends = messages(&recording.s2c, 4096);
     for (message, call) in ends.iter().zip(&recording.calls) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! edit  | kind 1 | offset 2, little-endian | bytes |      offset counts modulo the file's length + 1
-//! kind  lowest two bits: 0, 1 overwrites, 2 inserts, 3 cuts; the others, plus 1: how many bytes follow (none for a cut)
+//! kind  lowest two bits: 0, 1 overwrites, 2 inserts, 3 cuts; the others, plus 1: how many bytes follow (no cut)
 //! ```
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};

@@ -1,7 +1,7 @@
 //! The judge alone, each function: points come from an array.
 
 use crate::{Step, Work};
-use judge::{Judge, Options, RuleSet, Window};
+use judge::{Judge, Options, PointSource, RuleSet};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Strategy, Tags};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub fn steps() -> Vec<Step> {
 
 struct Points([Point; KEPT]);
 
-impl Window for Points {
+impl PointSource for Points {
     fn tail(&self, _: SeriesId, count: usize, out: &mut Vec<Point>) {
         out.extend_from_slice(&self.0[..count.min(KEPT)]);
     }

@@ -183,7 +183,7 @@ impl store::Observer for Judging {
 
 struct View<'v>(&'v ShardView<'v>);
 
-impl judge::Window for View<'_> {
+impl judge::PointSource for View<'_> {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         self.0.tail(series, count, out);
     }

@@ -1,8 +1,8 @@
 //! Alarms: cases, their events, and the notes that people write about them.
 //!
-//! Compat: spec/control-plane.md §4, "Alarms": GET reads the query, POST a form or JSON; lists are newest first; `step`
-//! of a case is its `max_step`; a `metrics` expression that does not compile finds nothing. `limit` alone means page 1
-//! here.
+//! Compat: docs/open-falcon/control-plane.md §4, "Alarms": GET reads the query, POST a form or JSON; lists are newest
+//! first; `step` of a case is its `max_step`; a `metrics` expression that does not compile finds nothing. `limit` alone
+//! means page 1 here.
 //! Memory: an answer holds at most [`CASES_MAX`] cases. A `metrics` search looks at [`SCANNED_MAX`] cases at most.
 
 use super::Context;
@@ -34,7 +34,7 @@ const CASES_MAX: usize = 2000;
 const PAGE_MAX: usize = 50;
 /// Cases are never deleted; a search by a rare expression must still end.
 const SCANNED_MAX: usize = 200_000;
-/// Names in one request; SQLite takes 32,766 values in a statement.
+/// Names in one request. A statement has up to 16,384 values for them, and of SQLite's 32,766 room for others.
 const ENDPOINTS_MAX: usize = 10_000;
 /// The columns' lengths, in characters.
 const EVENT_ID_MAX: usize = 50;

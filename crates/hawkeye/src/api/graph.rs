@@ -6,7 +6,7 @@
 //! hold.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
 //! what to narrow; a bad regular expression answers an empty list, as the original does.
-//! Compat: spec/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
+//! Compat: docs/open-falcon/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
 
 use super::Context;
 use super::auth::Caller;
@@ -57,10 +57,8 @@ async fn blocking<T: Send + 'static>(
     context: &Context,
     work: impl FnOnce(&Engine) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    let engine = context.engine.clone();
-    tokio::task::spawn_blocking(move || work(&engine))
-        .await
-        .map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
+    let working = context.engine.spawn_blocking(work);
+    working.await.map_err(|error| ApiError::from(anyhow::Error::new(error).context("a query of the store")))
 }
 
 /// Runs `work` on a thread that may wait for the disk, for work that may fail to read a file.
@@ -227,10 +225,9 @@ async fn history(
     }
     let turn = HISTORIES.acquire().await.expect("the semaphore is never closed");
     let (mut pieces, body) = Pieces::new();
-    let engine = context.engine.clone();
-    tokio::task::spawn_blocking(move || {
+    context.engine.spawn_blocking(move |engine| {
         let _turn = turn;
-        write_history(&engine, &request, &found, &query, &mut pieces);
+        write_history(engine, &request, &found, &query, &mut pieces);
         pieces.finish();
     });
     Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response())

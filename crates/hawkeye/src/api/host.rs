@@ -6,7 +6,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
-use crate::portal::host::{self, Which};
+use crate::portal::host::{self, Selection};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
@@ -44,8 +44,8 @@ async fn set(context: &Context, fields: &Fields, begin: i64, end: i64) -> Answer
     let names = fields.texts("hosts", host::HOSTNAME_MAX)?.filter(|names| !names.is_empty());
     let ids = fields.ints("ids")?.filter(|ids| !ids.is_empty());
     let (through, which) = match (names, ids) {
-        (Some(names), _) => ("hosts", Which::Names(names)),
-        (None, Some(ids)) => ("ids", Which::Ids(ids)),
+        (Some(names), _) => ("hosts", Selection::Names(names)),
+        (None, Some(ids)) => ("ids", Selection::Ids(ids)),
         (None, None) => return Err(ApiError::bad("hosts or ids is required")),
     };
     let count = host::maintain(&context.portal, &which, begin, end).await?;

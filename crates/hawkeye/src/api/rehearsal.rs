@@ -14,6 +14,7 @@ use super::body::{Fields, JsonBody};
 use super::error::{Answer, ApiError, json};
 use super::{Context, expression as expressions, strategy as strategies};
 use crate::clock;
+use crate::engine::Engine;
 use crate::portal::{expression, strategy};
 use crate::rules::rehearsal::report::RehearsalReport;
 use crate::rules::rehearsal::unsaved;
@@ -107,8 +108,8 @@ pub async fn report_on(context: &Context, fields: Map<String, Value>) -> Result<
     let stop = Arc::new(AtomicBool::new(false));
     // Dropped with the request when the client is gone, which ends the rehearsal.
     let _stopper = StopOnDrop(stop.clone());
-    let engine = context.engine.clone();
-    let task = tokio::task::spawn_blocking(move || rehearse(engine.store(), engine.judge_options(), &order, &stop));
+    let rehearsal = move |engine: &Engine| rehearse(engine.store(), engine.judge_options(), &order, &stop);
+    let task = context.engine.spawn_blocking(rehearsal);
     match task.await.context("a rehearsal")? {
         Ok(answer) => Ok(answer),
         Err(RehearsalError::Refused(text)) => Err(ApiError::bad(text)),

@@ -295,13 +295,7 @@ database.executescript(sys.stdin.read().replace("alarms.", ""))
 /// Replays what the original answered over this API; the checker comes with the recordings.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_answers_of_the_original() -> Result<()> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata/rest");
-    let python = std::process::Command::new("python3").arg("--version").output();
-    if !folder.join("check_rest.py").exists() || !python.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: needs python3 and {}", folder.display());
-        return Ok(());
-    }
-    let (dir, portal) = crate::portal::tests::temporary().await?;
+    let (dir, portal) = crate::portal::tests::in_file().await?;
     let mut config = Config::default();
     // What the recording was made with; neither is a default here.
     config.api.signup = true;
@@ -317,7 +311,7 @@ async fn recorded_answers_of_the_original() -> Result<()> {
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let results = dir.path().join("results.json");
     let mut checker = std::process::Command::new("python3");
-    checker.arg(folder.join("check_rest.py")).arg(folder.join("rest.jsonl")).args(["--base", &base]);
+    checker.arg(testdata::path("rest/check_rest.py")).arg(testdata::path("rest/rest.jsonl")).args(["--base", &base]);
     checker.args(["--admin-setup", "login", "--admin-password", "rootpass", "--strict"]);
     checker.args([
         "--only",
@@ -325,7 +319,9 @@ async fn recorded_answers_of_the_original() -> Result<()> {
     ]);
     checker.arg("--sql").arg(format!("python3 -c '{SEED}' {}", dir.path().join("portal.db").display()));
     checker.arg("--json").arg(&results);
-    let output = tokio::task::spawn_blocking(move || checker.output()).await??;
+    let output = tokio::task::spawn_blocking(move || checker.output()).await?;
+    let output =
+        output.map_err(|error| anyhow::anyhow!("cannot run python3, which the checker is written in: {error}"))?;
     server.abort();
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
     let steps: Vec<Value> = serde_json::from_slice(&std::fs::read(&results)?)?;

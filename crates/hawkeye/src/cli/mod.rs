@@ -11,10 +11,11 @@ mod server;
 use crate::loadgen::{self, LoadgenArgs};
 use crate::watch;
 use ::agent::AgentArgs;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use pprof::PprofArgs;
 use rehearsal::RehearsalArgs;
 use server::{RunArgs, ServerArgs};
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -45,6 +46,19 @@ enum Command {
     Version,
 }
 
+/// Environment of the process as far as it can be configuration. Variables that stand for an argument of some command,
+/// such as `HAWKEYE_TOKEN`, are left out: they may be set where a server starts, and are no keys.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    let arguments = variables_of(&Cli::command());
+    std::env::vars().filter(move |(name, _)| !arguments.contains(name))
+}
+
+/// Names of the variables that stand for arguments of `command` and of the commands below it.
+fn variables_of(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(|argument| argument.get_env()?.to_str()).map(str::to_string);
+    own.chain(command.get_subcommands().flat_map(variables_of)).collect()
+}
+
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
@@ -71,4 +85,57 @@ pub fn run() -> ExitCode {
 /// Folds the lines of a text into one: some libraries spread an error over several.
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use ::agent::AgentConfig;
+    use std::path::Path;
+
+    /// Files that tell people of variables, below the root of the repository.
+    const DOCUMENTS: [&str; 6] = [".", "docs", "docs/format", "bench", "fuzz", "tests/services"];
+
+    /// Every `HAWKEYE_…` in the texts of `folder`, with the file that has it.
+    fn named_in(folder: &Path) -> Vec<(String, String)> {
+        let is_text = |path: &Path| {
+            let ends = ["md", "toml", "sh", "py", "txt"];
+            path.extension().is_some_and(|end| ends.iter().any(|text| *text == end)) || path.ends_with("Makefile")
+        };
+        let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        let pattern = regex::Regex::new("HAWKEYE_[A-Z0-9_]*[A-Z0-9]").expect("valid");
+        let names = |path: std::path::PathBuf| {
+            let text = std::fs::read_to_string(&path).expect("a text");
+            let names = pattern.find_iter(&text).map(|found| (found.as_str().to_string(), path.display().to_string()));
+            names.collect::<Vec<_>>()
+        };
+        files.filter(|path| is_text(path)).flat_map(names).collect()
+    }
+
+    /// Whether the server's or the agent's configuration has the key that `name` stands for.
+    fn is_key(name: &str) -> bool {
+        let variable = || std::iter::once((name.to_string(), "\"\"".to_string()));
+        let error = match name.starts_with("HAWKEYE_AGENT__") {
+            true => AgentConfig::load("", variable(), &[], "host").err(),
+            false => Config::load(None, variable(), &[]).err(),
+        };
+        // A key that wants something else than a text says so instead.
+        !error.is_some_and(|error| format!("{error:#}").contains("unknown field"))
+    }
+
+    #[test]
+    fn every_variable_that_is_documented_is_a_key_or_an_argument() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let arguments = variables_of(&Cli::command());
+        let named: Vec<_> = DOCUMENTS.iter().flat_map(|folder| named_in(&root.join(folder))).collect();
+        for (name, file) in &named {
+            assert!(arguments.contains(name) || is_key(name), "{file} names {name}, which nothing reads");
+        }
+        let names: BTreeSet<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+        for name in ["HAWKEYE_TOKEN", "HAWKEYE_PASSWORD", "HAWKEYE_LISTEN__API", "HAWKEYE_AGENT__INTERVAL"] {
+            assert!(names.contains(name), "{name} is documented: {names:?}");
+        }
+        assert!(!is_key("HAWKEYE_TOKEN") && !is_key("HAWKEYE_AGENT__TOKEN"));
+    }
 }

@@ -152,10 +152,8 @@ async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -
         bail!("--data-dir {}: no portal.db and store there; want the data_dir of a server", dir.display());
     }
     log::to_stderr("warn")?;
-    // These two variables belong to this command and are no keys of the configuration.
-    let variables = std::env::vars().filter(|(name, _)| name != "HAWKEYE_PASSWORD" && name != "HAWKEYE_TOKEN");
     let flags = [("data_dir", format!("{:?}", dir.display().to_string()))];
-    let config = Config::load(args.config.as_deref(), variables, &flags)?;
+    let config = Config::load(args.config.as_deref(), crate::cli::variables(), &flags)?;
     let store = server::open_store(&config).context("while a server runs on this directory, ask it: --api URL")?;
     let portal = Portal::open(&portal).await?;
     let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);

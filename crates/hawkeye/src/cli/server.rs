@@ -45,7 +45,7 @@ impl ServerArgs {
         if !self.roles.is_empty() {
             flags.push(("roles", format!("{:?}", self.roles)));
         }
-        Config::load(self.config.as_deref(), std::env::vars(), &flags)
+        Config::load(self.config.as_deref(), super::variables(), &flags)
     }
 }
 

@@ -1,19 +1,18 @@
 //! The door: items of every protocol become samples of known series, and are stored and judged.
 //!
-//! How: a decoder lends each item to [`Batch::push`], which checks its time, aligns it to its step, finds its series in the
-//! table, and appends a [`Sample`]. Items of unknown series wait (with their texts) until the decoder is done, since the
-//! table is held for reading meanwhile (but let go every [`HELD_ITEMS`]); then they are created, and the whole batch goes to
-//! the engine.
+//! How: [`Ingest::begin`] a batch, push each item that a decoder lends, [`Batch::finish`]. A push checks the item's time,
+//! aligns it to its step, finds its series in the table, and appends a [`Sample`]. Items of unknown series wait (with their
+//! texts) until all are pushed, since the table is held for reading meanwhile (but let go every [`HELD_ITEMS`]); then they
+//! are created, and the whole batch goes to the engine.
 //! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
 //! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as far as
 //! its series are known, and answered with the error; nothing is allocated per point of a known series.
-//! Compat: spec/transfer.md §3–4 (alignment, minStep), spec/wire.md §2; items of an old transfer, which has done both, keep
-//! their step and must have a time and texts that the original graph takes (spec/graph.md §3). No time, or one beyond twice now (milliseconds),
+//! Compat: docs/open-falcon/transfer.md §3–4 (alignment, minStep), docs/open-falcon/wire.md §2; items of an old transfer, which has done both, keep
+//! their step and must have a time and texts that the original graph takes (docs/open-falcon/graph.md §3). No time, or one beyond twice now (milliseconds),
 //! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
 //! and the series is dead from then on), and so is one before the retention (the original says nothing and drops it).
 
 use super::text;
-use crate::clock;
 use crate::engine::handover::LATENCY_HELP;
 use crate::engine::pressure::Pressure;
 use crate::engine::{Engine, IngestError};
@@ -27,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 use stdx::ledger::{Account, Held};
-use wire::gob::{GobError, GraphItem, JudgeItem};
+use wire::gob::{GraphItem, JudgeItem};
 use wire::{Item, JsonError, Scratch};
 
 /// A longer step than a week is a mistake (milliseconds, a time); the series table keeps 32 bits.
@@ -100,27 +99,6 @@ pub struct Received {
     pub invalid: usize,
 }
 
-/// Why a whole batch was refused.
-#[derive(Debug)]
-pub enum BatchError {
-    /// The text is not JSON, or not an array.
-    Json(JsonError),
-    /// The items are not what a transfer sends.
-    Gob(GobError),
-    /// The items are fine, but cannot all be kept now: the batch is to be sent again.
-    Engine(IngestError),
-}
-
-impl std::fmt::Display for BatchError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            BatchError::Json(error) => write!(f, "{error}"),
-            BatchError::Gob(error) => write!(f, "{error}"),
-            BatchError::Engine(error) => write!(f, "{error}"),
-        }
-    }
-}
-
 /// Buffers that a thread refills for each batch.
 #[derive(Default)]
 struct Buffers {
@@ -187,140 +165,26 @@ impl Ingest {
         ingest
     }
 
-    /// Takes a JSON array of metric objects.
-    pub fn json(&self, door: Door, array: &[u8]) -> Result<Received, BatchError> {
-        self.batch(door, clock::now(), |batch, scratch| {
-            wire::decode_items(array, scratch, &mut |item| match item {
-                Ok(item) => batch.push(&item),
-                Err(invalid) => batch.refuse(invalid.as_str()),
-            })
-            .map_err(BatchError::Json)
-        })
-    }
-
-    /// Takes the complete lines of a telnet connection; true when one of them was `quit`.
-    pub fn telnet<'l>(&self, lines: impl Iterator<Item = &'l [u8]>) -> Result<bool, BatchError> {
-        let mut quit = false;
-        self.batch(Door::Telnet, clock::now(), |batch, _| {
-            let mut total = 0;
-            for line in lines {
-                match wire::telnet::line(line) {
-                    wire::telnet::Line::Update(item) => batch.push(&item),
-                    wire::telnet::Line::Empty => continue,
-                    wire::telnet::Line::Bad(_) => batch.refuse("bad_line"),
-                    wire::telnet::Line::Quit => {
-                        quit = true;
-                        break;
-                    }
-                }
-                total += 1;
-            }
-            Ok(total)
-        })?;
-        Ok(quit)
-    }
-
-    /// Takes what `decode` hands out: the items of a `Graph.Send`.
-    pub fn graph(
-        &self,
-        now: i64,
-        decode: impl FnOnce(&mut dyn FnMut(GraphItem<'_>)) -> Result<(), GobError>,
-    ) -> Result<Received, BatchError> {
-        self.batch(Door::Graph, now, |batch, _| {
-            let mut total = 0;
-            decode(&mut |item| {
-                total += 1;
-                batch.push_aligned(&item);
-            })
-            .map_err(BatchError::Gob)?;
-            Ok(total)
-        })
-    }
-
-    /// Takes what `decode` hands out: the items of a `Judge.Send`. A transfer sends the same to a graph; what comes twice is
-    /// kept and judged once.
-    pub fn judge(
-        &self,
-        now: i64,
-        decode: impl FnOnce(&mut dyn FnMut(JudgeItem<'_>)) -> Result<(), GobError>,
-    ) -> Result<Received, BatchError> {
-        self.batch(Door::Judge, now, |batch, _| {
-            let mut total = 0;
-            decode(&mut |item| {
-                total += 1;
-                batch.push_without_step(&item);
-            })
-            .map_err(BatchError::Gob)?;
-            Ok(total)
-        })
-    }
-
-    /// Runs `decode` on an empty batch, then stores what it pushed.
-    fn batch(
-        &self,
-        door: Door,
-        now: i64,
-        decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
-    ) -> Result<Received, BatchError> {
-        let arrived = Instant::now();
-        let result = BUFFERS.with_borrow_mut(|buffers| {
-            let result = self.batch_in(buffers, door, now, arrived, decode);
-            // Emptied here, not by the next batch, which may be long in coming to this thread.
-            buffers.samples.clear();
-            buffers.samples.shrink_to(SAMPLES_KEPT);
-            buffers.unknown.clear();
-            buffers.unknown.shrink_to(SAMPLES_KEPT);
-            let bytes = buffers.memory_bytes();
-            buffers.held.get_or_insert_with(|| self.buffers.hold()).set(bytes);
-            result
-        });
-        let label = DoorLabel { door: door.name() };
-        match &result {
-            Ok(received) => {
-                self.received.get_or_create(&label).inc_by(received.total as u64);
-            }
-            Err(error) => {
-                self.failed.get_or_create(&label).inc();
-                self.tell_operator(error, now);
-            }
-        };
-        result
-    }
-
-    fn batch_in(
-        &self,
-        buffers: &mut Buffers,
-        door: Door,
-        now: i64,
-        arrived: Instant,
-        decode: impl FnOnce(&mut Batch<'_>, &mut Scratch) -> Result<usize, BatchError>,
-    ) -> Result<Received, BatchError> {
-        let Buffers { scratch, tags, samples, unknown, .. } = buffers;
-        // Not empty after a panic in the middle of a batch.
-        samples.clear();
-        unknown.clear();
-        let oldest = self.engine.store().oldest_kept(now);
-        let lookup = Lookup { engine: &self.engine, finder: None, items: 0 };
-        let mut batch =
-            Batch { ingest: self, lookup, door, now, oldest, tags, samples, unknown, invalid: 0, fault: None };
-        let decoded = decode(&mut batch, scratch);
-        if decoded.is_ok() {
-            batch.create_unknown();
+    /// Begins a batch that came by `door` at `now` (Unix seconds).
+    pub fn begin(&self, door: Door, now: i64) -> Batch<'_> {
+        Batch {
+            ingest: self,
+            lookup: Lookup { engine: &self.engine, finder: None, items: 0 },
+            door,
+            now,
+            arrived: Instant::now(),
+            oldest: self.engine.store().oldest_kept(now),
+            buffers: BUFFERS.take(),
+            received: Received::default(),
+            fault: None,
+            is_kept: false,
         }
-        // The table must be free from here on.
-        let Batch { samples, invalid, fault, .. } = batch;
-        let total = decoded?;
-        // Also where the disk has no room for new series: those that are known are judged.
-        let kept = self.engine.append(samples, now, arrived);
-        fault.map_or(kept, Err).map_err(BatchError::Engine)?;
-        Ok(Received { total, invalid })
     }
 
     /// A batch that cannot be kept is the operator's business (the disk), but not once per batch.
-    fn tell_operator(&self, error: &BatchError, now: i64) {
+    fn tell_operator(&self, error: &IngestError, now: i64) {
         let last = self.last_told.load(Ordering::Relaxed);
-        let is_of_disk = matches!(error, BatchError::Engine(error) if error.is_of_disk());
-        let is_due = is_of_disk && now >= last + TELL_INTERVAL_S;
+        let is_due = error.is_of_disk() && now >= last + TELL_INTERVAL_S;
         if is_due && self.last_told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             tracing::error!(%error, "points cannot be kept; senders are told the same and send them again");
         }
@@ -331,20 +195,22 @@ impl Ingest {
     }
 }
 
-/// A batch while it is decoded.
-struct Batch<'b> {
+/// A batch on its way: what is pushed is kept by [`Batch::finish`]; a batch that is dropped before counts as failed, and
+/// nothing of it is kept.
+pub struct Batch<'b> {
     ingest: &'b Ingest,
     lookup: Lookup<'b>,
     door: Door,
     now: i64,
+    arrived: Instant,
     /// The oldest time that the store keeps.
     oldest: i64,
-    tags: &'b mut String,
-    samples: &'b mut Vec<Sample>,
-    unknown: &'b mut Vec<Unknown>,
-    invalid: usize,
+    /// The thread's, which gets them back.
+    buffers: Buffers,
+    received: Received,
     /// Why some series could not be created, and the batch is to be sent again.
     fault: Option<IngestError>,
+    is_kept: bool,
 }
 
 /// Finds series for a batch.
@@ -374,66 +240,114 @@ impl Lookup<'_> {
 }
 
 impl Batch<'_> {
-    fn refuse(&mut self, reason: &'static str) {
-        self.invalid += 1;
-        self.ingest.count_refused(self.door, reason);
+    /// Pushes the items of a JSON array of metric objects; those that cannot be used are refused one by one.
+    pub fn push_json(&mut self, array: &[u8]) -> Result<(), JsonError> {
+        let mut scratch = std::mem::take(&mut self.buffers.scratch);
+        let decoded = wire::decode_items(array, &mut scratch, &mut |item| match item {
+            Ok(item) => self.push(&item),
+            Err(invalid) => self.refuse(invalid.as_str()),
+        });
+        self.buffers.scratch = scratch;
+        decoded.map(|_| ())
     }
 
-    fn push(&mut self, item: &Item<'_>) {
+    /// Pushes an item as an agent or a script sends it.
+    pub fn push(&mut self, item: &Item<'_>) {
+        self.received.total += 1;
         let unusable = item.timestamp <= 0 || item.timestamp > self.now.saturating_mul(2);
         let time = if unusable { self.now } else { item.timestamp };
         self.keep(item, item.step.max(self.ingest.min_step), time);
     }
 
-    /// An item that a transfer has aligned to its own smallest step. A time that is none came in as one, and means nothing.
-    fn push_aligned(&mut self, item: &GraphItem<'_>) {
+    /// Pushes an item that a transfer has aligned to its own smallest step. A time that is none came in as one, and means
+    /// nothing.
+    pub fn push_aligned(&mut self, item: &GraphItem<'_>) {
         match item.check() {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
-            Ok(item) => self.keep(&item, item.step, item.timestamp),
+            Ok(checked) => {
+                self.received.total += 1;
+                self.keep(&checked, checked.step, checked.timestamp);
+            }
             Err(invalid) => self.refuse(invalid.as_str()),
         }
     }
 
-    /// An item that a transfer has aligned to a step that it does not tell: that of the series, or the least there is.
-    fn push_without_step(&mut self, item: &JudgeItem<'_>) {
-        let key =
-            SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::canonical(item.tags, self.tags) };
+    /// Pushes an item that a transfer has aligned to a step that it does not tell: that of the series, or the least there
+    /// is. A transfer sends the same item to a graph; what comes twice is kept and judged once.
+    pub fn push_without_step(&mut self, item: &JudgeItem<'_>) {
+        let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
+        let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
         let step = self.lookup.find(key).map_or(self.ingest.min_step, |found| found.step);
         match item.check(step) {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
-            Ok(item) => self.keep(&item, step, item.timestamp),
+            Ok(checked) => {
+                self.received.total += 1;
+                self.keep(&checked, step, checked.timestamp);
+            }
             Err(invalid) => self.refuse(invalid.as_str()),
         }
+    }
+
+    /// Counts an item that came and cannot be used.
+    pub fn refuse(&mut self, reason: &'static str) {
+        self.received.total += 1;
+        self.leave_out(reason);
+    }
+
+    /// Stores and judges what was pushed. On an error the batch is to be sent again; it may have been judged, for the points
+    /// of known series are judged also where the disk takes nothing.
+    pub fn finish(mut self) -> Result<Received, IngestError> {
+        self.create_unknown();
+        // The table must be free from here on.
+        self.lookup.let_go();
+        let kept = self.ingest.engine.append(&self.buffers.samples, self.now, self.arrived);
+        match self.fault.take().map_or(kept, Err) {
+            Ok(()) => {
+                self.is_kept = true;
+                let label = DoorLabel { door: self.door.name() };
+                self.ingest.received.get_or_create(&label).inc_by(self.received.total as u64);
+                Ok(self.received)
+            }
+            Err(error) => {
+                self.ingest.tell_operator(&error, self.now);
+                Err(error)
+            }
+        }
+    }
+
+    fn leave_out(&mut self, reason: &'static str) {
+        self.received.invalid += 1;
+        self.ingest.count_refused(self.door, reason);
     }
 
     fn keep(&mut self, item: &Item<'_>, step: u32, time: i64) {
         if step > STEP_MAX {
-            return self.refuse("step_too_long");
+            return self.leave_out("step_too_long");
         }
         if item.endpoint.len() > ENDPOINT_BYTES_MAX {
-            return self.refuse("endpoint_too_long");
+            return self.leave_out("endpoint_too_long");
         }
         if time > self.now.saturating_add(self.ingest.future_max_s) {
-            return self.refuse("future");
+            return self.leave_out("future");
         }
         let point = Point { time: model::point::align(time, step), value: item.value };
         if point.time < self.oldest {
-            return self.refuse("too_old");
+            return self.leave_out("too_old");
         }
-        let tags = Tags::canonical(item.tags, self.tags);
+        let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
         let found = self.lookup.find(key);
         if let Some(found) =
             found.filter(|found| found.step == step && is_type(self.door, found.counter_type, item.counter_type))
         {
-            return self.samples.push(Sample { series: found.id, point });
+            return self.buffers.samples.push(Sample { series: found.id, point });
         }
         // Of a series that exists the texts were looked at before.
         let texts = [item.endpoint, item.metric, tags.as_str()];
         if matches!(self.door, Door::Graph | Door::Judge) && found.is_none() && !texts.into_iter().all(text::is_valid) {
-            return self.refuse("bad_text");
+            return self.leave_out("bad_text");
         }
-        self.unknown.push(Unknown {
+        self.buffers.unknown.push(Unknown {
             endpoint: item.endpoint.to_string(),
             metric: item.metric.to_string(),
             tags: tags.as_str().to_string(),
@@ -441,7 +355,7 @@ impl Batch<'_> {
             step,
             point,
         });
-        if self.unknown.len() == UNKNOWN_MAX {
+        if self.buffers.unknown.len() == UNKNOWN_MAX {
             self.create_unknown();
         }
     }
@@ -449,13 +363,13 @@ impl Batch<'_> {
     /// Creates series for what the table did not hold, up to the first fault, and refuses those that have no room.
     fn create_unknown(&mut self) {
         self.lookup.let_go();
-        let mut unknown = std::mem::take(self.unknown);
+        let mut unknown = std::mem::take(&mut self.buffers.unknown);
         for item in unknown.drain(..) {
             if self.fault.is_none() {
                 self.create(&item);
             }
         }
-        *self.unknown = unknown;
+        self.buffers.unknown = unknown;
     }
 
     fn create(&mut self, item: &Unknown) {
@@ -464,13 +378,30 @@ impl Batch<'_> {
             SeriesKey { endpoint: &item.endpoint, metric: &item.metric, tags: Tags::assume_canonical(&item.tags) };
         // One whose type or step changes is in memory already.
         if !engine.store().is_awake(key) && !pressure.admit(key, self.now) {
-            return self.refuse("memory_budget");
+            return self.leave_out("memory_budget");
         }
         match engine.create(key, item.counter_type, item.step) {
-            Ok(series) => self.samples.push(Sample { series, point: item.point }),
-            Err(error) if error.refuses_series() => self.refuse("series_max"),
+            Ok(series) => self.buffers.samples.push(Sample { series, point: item.point }),
+            Err(error) if error.refuses_series() => self.leave_out("series_max"),
             Err(error) => self.fault = Some(error),
         }
+    }
+}
+
+impl Drop for Batch<'_> {
+    /// Gives the thread its buffers back: emptied here, not by the next batch, which may be long in coming to this thread.
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.ingest.failed.get_or_create(&DoorLabel { door: self.door.name() }).inc();
+        }
+        let mut buffers = std::mem::take(&mut self.buffers);
+        buffers.samples.clear();
+        buffers.samples.shrink_to(SAMPLES_KEPT);
+        buffers.unknown.clear();
+        buffers.unknown.shrink_to(SAMPLES_KEPT);
+        let bytes = buffers.memory_bytes();
+        buffers.held.get_or_insert_with(|| self.ingest.buffers.hold()).set(bytes);
+        BUFFERS.set(buffers);
     }
 }
 
@@ -483,10 +414,11 @@ fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use events::EventQueue;
     use events::Fsync;
+    use net::patience::PATIENCE;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     fn ingest(dir: &std::path::Path, budget: u64) -> Ingest {
         let options = store::Options { dir: dir.join("store"), shard_count: 1, ..store::Options::default() };
@@ -496,16 +428,18 @@ mod tests {
         Ingest::new(Arc::new(engine), Arc::new(Pressure::new(budget, clock::now())), 30, 300, &Metrics::new())
     }
 
-    /// Reached only when the table is held to the end of the message.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    fn gauge(metric: &str, timestamp: i64) -> Item<'_> {
+        Item { endpoint: "h", metric, value: 1.0, step: 60, counter_type: CounterType::Gauge, tags: "", timestamp }
+    }
 
     #[test]
     fn new_series_of_others_do_not_wait_for_a_long_message() {
         let dir = tempfile::tempdir().expect("temp dir");
         let ingest = ingest(dir.path(), u64::MAX);
-        let line = format!("update h m {} 1 GAUGE 60", clock::now());
+        let now = clock::now();
         let mut created = None;
-        let lines = (0..3 * HELD_ITEMS).map(|i| {
+        let mut batch = ingest.begin(Door::Telnet, now);
+        for i in 0..3 * HELD_ITEMS {
             if i == 2 * HELD_ITEMS {
                 // Now and not later: the decoder goes on when this returns.
                 let (done, wait) = mpsc::channel();
@@ -514,11 +448,12 @@ mod tests {
                     let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
                     done.send(engine.create(key, CounterType::Gauge, 60).is_ok()).expect("somebody waits");
                 });
+                // In vain only when the table is held to the end of the message.
                 created = wait.recv_timeout(PATIENCE).ok();
             }
-            line.as_bytes()
-        });
-        assert!(!ingest.telnet(lines).expect("room"));
+            batch.push(&gauge("m", now));
+        }
+        batch.finish().expect("room");
         assert_eq!(created, Some(true));
         assert_eq!(ingest.engine.store().stats().series, 2);
     }
@@ -534,7 +469,9 @@ mod tests {
             )
         };
         let send = |ingest: &Ingest, items: [String; 2]| {
-            ingest.json(Door::Rpc, format!("[{}]", items.join(",")).as_bytes()).expect("room on the disk")
+            let mut batch = ingest.begin(Door::Rpc, clock::now());
+            batch.push_json(format!("[{}]", items.join(",")).as_bytes()).expect("JSON");
+            batch.finish().expect("room on the disk")
         };
         let roomy = ingest(dir.path(), u64::MAX);
         assert_eq!(send(&roomy, [item("a", "GAUGE"), item("b", "GAUGE")]), Received { total: 2, invalid: 0 });
@@ -551,23 +488,22 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let full = Ingest { pressure: Arc::new(Pressure::new(1, clock::now())), ..ingest(dir.path(), u64::MAX) };
         let now = clock::now();
-        let array =
-            format!(r#"[{{"endpoint":"h","metric":"m","value":1,"step":60,"counterType":"GAUGE","timestamp":{now}}}]"#);
-        let refused = Received { total: 1, invalid: 1 };
-        assert_eq!(full.json(Door::Rpc, array.as_bytes()).expect("JSON"), refused);
-        assert_eq!(full.json(Door::Http, array.as_bytes()).expect("JSON"), refused);
-        let line = format!("update h m {now} 1 GAUGE 60");
-        assert!(!full.telnet([line.as_bytes()].into_iter()).expect("a line"));
         let (ds_type, min, max) = ("GAUGE", "U", "U");
         let (endpoint, metric, tags, heartbeat) = ("h", "m", "", 120);
-        let item =
+        let aligned =
             GraphItem { endpoint, metric, tags, value: 1.0, timestamp: now, ds_type, step: 60, heartbeat, min, max };
-        let sent = full.graph(now, |push| {
-            push(item);
-            Ok(())
-        });
-        assert_eq!(sent.expect("an item"), refused);
-        for door in [Door::Rpc, Door::Http, Door::Telnet, Door::Graph] {
+        let without_step = JudgeItem { endpoint, metric, value: 1.0, timestamp: now, judge_type: "GAUGE", tags };
+        let doors = [Door::Rpc, Door::Http, Door::Telnet, Door::Graph, Door::Judge];
+        for door in doors {
+            let mut batch = full.begin(door, now);
+            match door {
+                Door::Graph => batch.push_aligned(&aligned),
+                Door::Judge => batch.push_without_step(&without_step),
+                Door::Rpc | Door::Http | Door::Telnet => batch.push(&gauge("m", now)),
+            }
+            assert_eq!(batch.finish().expect("one item"), Received { total: 1, invalid: 1 });
+        }
+        for door in doors {
             let label = RefusedLabel { door: door.name(), reason: "memory_budget" };
             assert_eq!(full.refused.get_or_create(&label).get(), 1, "{door:?}");
         }
@@ -579,18 +515,33 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let ingest = ingest(dir.path(), u64::MAX);
         let (count, now) = (UNKNOWN_MAX * 2 + 10, clock::now());
-        let lines: Vec<String> = (0..count).map(|i| format!("update h m{i} {now} 1 GAUGE 60")).collect();
-        let mut created = 0;
-        ingest
-            .telnet(lines.iter().enumerate().map(|(i, line)| {
-                if i == count - 1 {
-                    created = ingest.engine.store().stats().series;
-                }
-                line.as_bytes()
-            }))
-            .expect("room");
+        let metrics: Vec<String> = (0..count).map(|i| format!("m{i}")).collect();
+        let mut batch = ingest.begin(Door::Telnet, now);
+        metrics[..count - 1].iter().for_each(|metric| batch.push(&gauge(metric, now)));
+        // Asked by another thread, for this one may hold the table.
+        let created = std::thread::scope(|scope| scope.spawn(|| ingest.engine.store().stats().series).join());
+        let created = created.expect("no panic");
+        batch.push(&gauge(&metrics[count - 1], now));
+        batch.finish().expect("room");
         assert_eq!(created, UNKNOWN_MAX * 2);
         let stats = ingest.engine.store().stats();
         assert_eq!((stats.series, stats.points_total), (count, count as u64));
+    }
+
+    /// A batch that its decoder gives up leaves nothing behind but its count, and the thread's buffers are empty.
+    #[test]
+    fn a_batch_that_is_dropped_keeps_nothing() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let now = clock::now();
+        let mut batch = ingest.begin(Door::Http, now);
+        batch.push(&gauge("m", now));
+        assert!(batch.push_json(b"[{]").is_err());
+        drop(batch);
+        let received = ingest.begin(Door::Http, now).finish().expect("nothing to keep");
+        assert_eq!(received, Received::default());
+        let stats = ingest.engine.store().stats();
+        assert_eq!((stats.series, stats.points_total), (0, 0));
+        assert_eq!(ingest.failed.get_or_create(&DoorLabel { door: "http" }).get(), 1);
     }
 }

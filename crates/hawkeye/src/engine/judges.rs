@@ -38,7 +38,7 @@ pub type WhyGone<'w> = dyn Fn(RuleId, &str) -> String + 'w;
 /// Where the series and their points are.
 pub trait Home {
     /// A shard, locked.
-    type Window<'w>: judge::Window;
+    type Window<'w>: judge::PointSource;
 
     fn shard_of(&self, id: SeriesId) -> usize;
 
@@ -104,7 +104,7 @@ impl Judges {
 
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
     /// applies; `why` says why one does not apply to an endpoint any more. Answers the rules that cannot be compiled.
-    pub fn load(&self, home: &impl Home, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::Refused> {
+    pub fn load(&self, home: &impl Home, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         debug_assert!(self.handover.has_queue(), "rules make events");
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let _loading = self.hold_loading();
@@ -156,7 +156,7 @@ impl Judges {
             let seated: Vec<SeriesId> = self.judge(shard).seated().collect();
             for id in seated {
                 home.with_window(id, |window| {
-                    let Some((counter_type, step)) = judge::Window::meta(window, id) else { return };
+                    let Some((counter_type, step)) = judge::PointSource::meta(window, id) else { return };
                     self.judge(shard).refill(id, counter_type, step, window, now);
                 });
             }
@@ -178,7 +178,7 @@ impl Judges {
             }
             let mut events = Vec::new();
             home.with_window(id, |window| {
-                let Some((counter_type, step)) = judge::Window::meta(window, id) else { return };
+                let Some((counter_type, step)) = judge::PointSource::meta(window, id) else { return };
                 self.judge(home.shard_of(id)).catch_up(id, counter_type, step, window, now, &mut events);
                 self.handover.send(&mut events);
             });
@@ -244,7 +244,7 @@ impl Judges {
         self.handover.report(report);
     }
 
-    /// Appends what the judges hold and have done to the metrics figures.
+    /// Appends what the judges hold and have done to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         let judge = self.stats();
         let joins = self.joins.stats();
@@ -253,11 +253,16 @@ impl Judges {
         figures.gauge("judge_open_problems", "Alarms that are open", judge.open_problems as f64);
         figures.gauge("judge_memory_bytes", "Memory of bindings and alert state", judge.memory_bytes as f64);
         figures.gauge("judge_silences", "Series that a nodata rule asks about", judge.silences as f64);
-        figures.gauge("judge_join_groups", "Conditions over several series, per endpoint", joins.groups as f64);
+        figures.gauge("judge_join_groups", "Conditions over several series, per endpoint", joins.count as f64);
         figures.gauge(
             "judge_join_series",
             "Series that carry such a condition, or are asked by one",
             (joins.carriers + joins.others) as f64,
+        );
+        figures.counter(
+            "judge_join_seats_refused",
+            "Series without a part in such a condition, because it has as many at their endpoint as may be",
+            joins.seats_refused,
         );
         figures.gauge("judge_join_memory_bytes", "Memory of what they said last", joins.memory_bytes as f64);
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;

@@ -4,18 +4,20 @@
 //! they stand still while the disk works.
 //! How: `sync` makes the log and the event queue durable each second; `flush` moves points from memory to blocks and drops
 //! what is older than the retention, when it is due, and lets silent series leave memory; `merge` merges blocks and makes
-//! roll-ups, at a pace that leaves the disk to others; `memory` holds the process to its budget (`pressure.rs`). A fault is told when it begins and when it is over, and tried
-//! again when it is next due.
-//! Invariants: a thread that ends by itself, by a panic, is seen by whoever awaits [`Keeper::ended`]; `stop` lets each
-//! finish what it has begun.
+//! roll-ups, at a pace that leaves the disk to others; `memory` holds the process to its budget (`pressure.rs`). A fault is
+//! told when it begins and when it is over, and tried again when it is next due.
+//! Invariants: a thread that ends by itself, by a panic, is reported by [`Keeper::run`], while the others go on; at the stop
+//! each finishes what it has begun, all told before one is waited for.
 
 use crate::clock;
 use crate::engine::Engine;
 use crate::engine::pressure::{Pressure, Relief};
 use crate::watch::outage::Outage;
+use anyhow::{Context, Result, anyhow};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use supervisor::Stop;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Ticks between two calls for silent series.
@@ -33,6 +35,7 @@ const MERGE_LOOK: Duration = Duration::from_secs(60);
 /// A power cut may cost what came since the last sync (`graph.fsync = "second"`), so it is a second.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The running threads.
 pub struct Keeper {
     engine: Arc<Engine>,
     threads: Vec<Worker>,
@@ -47,6 +50,7 @@ struct Worker {
 }
 
 impl Keeper {
+    /// Starts the threads.
     pub fn start(engine: Arc<Engine>, pressure: Arc<Pressure>) -> Keeper {
         let (ending, ended) = channel(1);
         let threads = vec![
@@ -58,13 +62,19 @@ impl Keeper {
         Keeper { engine, threads, ended }
     }
 
-    /// Returns the name of a thread that has ended without being told to.
-    pub async fn ended(&mut self) -> &'static str {
-        // None only when all have ended and one of the names was taken already.
-        self.ended.recv().await.unwrap_or("keeper")
+    /// Lets the threads run until it is their turn to stop; reports one that ends before.
+    pub async fn run(mut self, mut stop: Stop) -> Result<()> {
+        tokio::select! {
+            () = stop.asked() => {}
+            Some(name) = self.ended.recv() => {
+                stop.report(anyhow!("the store's {name} thread ended by itself"));
+                stop.asked().await;
+            }
+        }
+        tokio::task::spawn_blocking(move || self.stop()).await.context("the store's threads")
     }
 
-    pub fn stop(self) {
+    fn stop(self) {
         // All are told before one is waited for.
         let threads: Vec<_> = self.threads.into_iter().map(Worker::tell_to_stop).collect();
         for (name, thread) in threads {
@@ -192,15 +202,16 @@ impl Judging {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net::patience::in_time;
 
     #[tokio::test]
     async fn a_thread_that_panics_is_named() {
         let (ending, mut ended) = channel(1);
         let quiet = Worker::start("quiet", ending.clone(), Duration::MAX, || panic!("it is never its turn"));
         let _broken = Worker::start("broken", ending, Duration::ZERO, || panic!("as the test wants"));
-        assert_eq!(ended.recv().await, Some("broken"));
+        assert_eq!(in_time("the end of the thread that panics", ended.recv()).await, Some("broken"));
         let (_, quiet) = quiet.tell_to_stop();
         quiet.join().expect("an orderly end");
-        assert_eq!(ended.recv().await, Some("quiet"));
+        assert_eq!(in_time("the end of the quiet thread", ended.recv()).await, Some("quiet"));
     }
 }

@@ -12,6 +12,7 @@
 //! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged all the
 //! same.
 
+pub mod blocking;
 pub mod growth;
 pub mod handover;
 pub mod ingest;
@@ -46,6 +47,7 @@ const HEAD_BYTES_MAX: u64 = 33;
 pub struct Engine {
     store: Store,
     judges: Judges,
+    blocking: blocking::Running,
     recent: Mutex<Vec<SeriesId>>,
 }
 
@@ -84,7 +86,8 @@ impl std::fmt::Display for IngestError {
 impl Engine {
     /// `shard_count` is the store's. Without a queue no rules may be loaded.
     pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
-        Engine { store, judges: Judges::new(shard_count, options, queue), recent: Mutex::default() }
+        let judges = Judges::new(shard_count, options, queue);
+        Engine { store, judges, blocking: blocking::Running::default(), recent: Mutex::default() }
     }
 
     /// Seconds from the arrival of a batch to each event that it made being in the queue.
@@ -113,13 +116,29 @@ impl Engine {
         if known.is_some_and(|found| found.counter_type != counter_type || found.step != step) {
             self.store.set_meta(id, counter_type, step).map_err(IngestError::Store)?;
         }
-        let closed = self.judge_of(id).bind(id, key, counter_type);
-        self.judges.close(&self.store, &closed, &|_, _| RULE_GONE.to_string());
+        self.bind(id, key, counter_type);
         let mut recent = lock(&self.recent);
         if recent.len() < RECENT_MAX {
             recent.push(id);
         }
         Ok(id)
+    }
+
+    /// Binds a series that was just found or created. It may leave at the same moment, and what unbinds it may have come
+    /// first: so the table is looked at again behind each step, until both say the same.
+    fn bind(&self, id: SeriesId, key: SeriesKey<'_>, counter_type: CounterType) {
+        let is_there = || self.store.finder().find(key).is_some_and(|found| found.id == id);
+        loop {
+            let closed = self.judge_of(id).bind(id, key, counter_type);
+            self.judges.close(&self.store, &closed, &|_, _| RULE_GONE.to_string());
+            if is_there() {
+                return;
+            }
+            self.judge_of(id).unbind(id);
+            if !is_there() {
+                return;
+            }
+        }
     }
 
     /// Moves the series that were created or changed since the last call to `out`; of very many, not all.
@@ -168,11 +187,14 @@ impl Engine {
             ids.iter().filter_map(|id| Some((*id, self.store.info(*id)?))).collect();
         let removed = self.store.remove_many(ids);
         let mut closed = Vec::new();
+        // A load of rules that has listed the series before binds it yet; what it binds is unbound behind it.
+        let loading = self.judges.hold_loading();
         // One that could not be deleted is judged on; one that sleeps has no alarm.
         for (id, info) in infos.iter().filter(|(id, _)| self.store.is_removed(*id)) {
             let open = self.judge_of(*id).unbind(*id);
             closed.extend(open.iter().map(|problem| (alarm_id(problem.rule, key_of(info)), SERIES_GONE.to_string())));
         }
+        drop(loading);
         self.judges.handover.end(closed);
         removed
     }
@@ -210,7 +232,7 @@ impl Engine {
     }
 
     /// See [`Judges::load`].
-    pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::Refused> {
+    pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         self.judges.load(&self.store, rules, why)
     }
 
@@ -334,7 +356,7 @@ impl store::Observer for Observer<'_> {
 /// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.
 pub struct Window<'w>(&'w ShardView<'w>);
 
-impl judge::Window for Window<'_> {
+impl judge::PointSource for Window<'_> {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         self.0.tail(series, count, out);
     }

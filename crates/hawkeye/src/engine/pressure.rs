@@ -224,7 +224,7 @@ impl Pressure {
         self.growth().memory_bytes()
     }
 
-    /// Appends to the metrics figures.
+    /// Appends to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         figures.gauge("memory_level", "0 calm, 1 shrink, 2 flush, 3 refuse", f64::from(self.level() as u8));

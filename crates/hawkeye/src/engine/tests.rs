@@ -4,7 +4,7 @@ use events::{Options, What};
 use judge::Semantics;
 use model::{Status, Strategy};
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const NOW: i64 = 1_700_000_040;
 
@@ -343,4 +343,64 @@ fn events_of_a_joined_alarm_keep_their_order_between_threads() {
     assert!(told.len() > 1, "{told:?}");
     let in_turn = told.iter().enumerate().all(|(i, (status, _, _))| (*status == Status::Problem) == (i % 2 == 0));
     assert!(in_turn, "{told:?}");
+}
+
+/// The store, and what happens while a load of rules has the names of some series and has not bound them yet.
+struct Interrupted<'e, F> {
+    engine: &'e Engine,
+    meanwhile: F,
+}
+
+impl<F: Fn()> Home for Interrupted<'_, F> {
+    type Window<'w> = Window<'w>;
+
+    fn shard_of(&self, id: SeriesId) -> usize {
+        Home::shard_of(&self.engine.store, id)
+    }
+
+    fn find(&self, key: SeriesKey<'_>) -> Option<SeriesId> {
+        Home::find(&self.engine.store, key)
+    }
+
+    fn for_each_series(&self, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType, u32)) {
+        Home::for_each_series(&self.engine.store, each);
+    }
+
+    fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
+        Home::with_keys(&self.engine.store, ids, each);
+        (self.meanwhile)();
+    }
+
+    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Window<'_>)) {
+        Home::with_window(&self.engine.store, id, look);
+    }
+
+    fn newest(&self, id: SeriesId) -> Option<Point> {
+        Home::newest(&self.engine.store, id)
+    }
+}
+
+/// Without an order between the two, the id of a series that is gone stayed bound for the life of the process.
+#[test]
+fn a_series_that_is_removed_while_rules_are_loaded_is_not_bound() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
+    let engine = engine(dir.path(), &queue);
+    let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
+    let id = engine.create(key, CounterType::Gauge, 60).expect("a series");
+    engine.load(&Rules::default(), &|_, _| "gone".to_string());
+    assert!(!engine.judge_of(id).is_bound(id));
+    std::thread::scope(|scope| {
+        let meanwhile = || {
+            let removal = scope.spawn(|| engine.remove_series(id).expect("room"));
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while !engine.store.is_removed(id) {
+                assert!(Instant::now() < deadline, "the series is not removed");
+                std::thread::yield_now();
+            }
+            assert!(!removal.is_finished(), "a removal waits until the rules are loaded");
+        };
+        engine.judges.load(&Interrupted { engine: &engine, meanwhile }, &rules(), &|_, _| "gone".to_string());
+    });
+    assert!(!engine.judge_of(id).is_bound(id));
 }

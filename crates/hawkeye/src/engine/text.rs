@@ -1,6 +1,7 @@
 //! Which texts the graph takes for an endpoint or a counter.
 //!
-//! Compat: spec/graph.md §3: no quotes, no `>`, and only what Unicode calls printable, with the one space U+0020.
+//! Compat: docs/open-falcon/graph.md §3: no quotes, no `>`, and only what Unicode calls printable, with the one space
+//! U+0020.
 
 /// For endpoint, metric and tags alike.
 pub fn is_valid(text: &str) -> bool {

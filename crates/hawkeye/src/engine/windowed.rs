@@ -14,7 +14,7 @@ use crate::engine::judges::{Home, Judges, WhyGone};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::watch::memory::forget_unused_code;
 use events::EventQueue;
-use judge::{Judge, Room, Taken, Windows};
+use judge::{Fate, Judge, Room, Windows};
 use metrics::{Figures, Metrics};
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -124,7 +124,7 @@ impl Windowed {
     }
 
     /// See [`Judges::load`]. One call at a time.
-    pub fn load(&self, rules: Arc<Rules>, why: &WhyGone<'_>) -> Vec<judge::Refused> {
+    pub fn load(&self, rules: Arc<Rules>, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         let refused = self.judges.load(&self.shards, &rules, why);
         for shard in 0..SHARDS {
             let mut windows = self.shards.windows(shard);
@@ -200,7 +200,9 @@ impl Windowed {
             let mut judge = self.judges.judge(shard);
             for series in windows.silent_since(&judge, oldest) {
                 let mut texts = [String::new(), String::new()];
-                judge::Window::key(&*windows, series, &mut |key| texts = [key.endpoint.to_string(), key.counter()]);
+                judge::PointSource::key(&*windows, series, &mut |key| {
+                    texts = [key.endpoint.to_string(), key.counter()]
+                });
                 let open = windows.remove(&mut judge, series);
                 // By its counter's text: the md5 in an alarm's id is of the whole, wherever the metric ends.
                 let key = SeriesKey { endpoint: &texts[0], metric: &texts[1], tags: Tags::EMPTY };
@@ -262,7 +264,7 @@ impl Windowed {
         (0..SHARDS).map(|shard| self.shards.windows(shard).memory_bytes()).sum()
     }
 
-    /// Appends what is held and was done to the metrics figures.
+    /// Appends what is held and was done to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         figures.gauge("judge_window_series", "Series in windows", self.series() as f64);
         figures.gauge("judge_window_bytes", "Memory of windows and names", self.window_bytes() as f64);
@@ -316,8 +318,8 @@ impl Home for Shards {
     fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
         for id in ids {
             let windows = self.windows(self.shard_of(*id));
-            if let Some((counter_type, _)) = judge::Window::meta(&*windows, *id) {
-                judge::Window::key(&*windows, *id, &mut |key| each(*id, key, counter_type));
+            if let Some((counter_type, _)) = judge::PointSource::meta(&*windows, *id) {
+                judge::PointSource::key(&*windows, *id, &mut |key| each(*id, key, counter_type));
             }
         }
     }
@@ -369,12 +371,12 @@ impl<'w> Batch<'w> {
         let point = Point { time: item.timestamp, value: item.value };
         let taken = held.windows.take(&mut held.judge, key, type_of(item.judge_type), point, now, events);
         match taken {
-            Taken::Judged => self.tally.judged += 1,
-            Taken::NoRule => self.tally.without_rule += 1,
-            Taken::NotNewer => self.tally.not_newer += 1,
-            Taken::BadTime => self.windowed.count_refused("no_time"),
-            Taken::Full if self.windowed.room.is_closed() => self.windowed.count_refused("memory_budget"),
-            Taken::Full => self.windowed.count_refused("series_max"),
+            Fate::Judged => self.tally.judged += 1,
+            Fate::NoRule => self.tally.without_rule += 1,
+            Fate::NotNewer => self.tally.not_newer += 1,
+            Fate::BadTime => self.windowed.count_refused("no_time"),
+            Fate::Full if self.windowed.room.is_closed() => self.windowed.count_refused("memory_budget"),
+            Fate::Full => self.windowed.count_refused("series_max"),
         }
         // Under the lock of the shard: events of an alarm are in the order of its points.
         self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived);

@@ -133,7 +133,7 @@ impl Fleet {
         HostRound { moment: Moment::new(self.seed, host, round), endpoint, opening, timestamp }
     }
 
-    /// The items of one call as a transfer makes them of an agent's (spec/transfer.md §4).
+    /// The items of one call as a transfer makes them of an agent's (docs/open-falcon/transfer.md §4).
     pub fn graph_items<'f>(
         &'f self,
         host: &'f HostRound,

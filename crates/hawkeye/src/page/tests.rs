@@ -5,6 +5,8 @@ use super::history::WILDCARD_SERIES_MAX;
 use super::*;
 use crate::clock;
 use crate::config::Viewer;
+use crate::portal::db::query;
+use crate::portal::tests::fill;
 use crate::portal::{session, user};
 use anyhow::{Context, Result};
 use axum::body::{Body, to_bytes};
@@ -68,7 +70,7 @@ async fn site(viewer: Viewer) -> Result<Site> {
 
 /// A site without any series.
 pub async fn empty_site(viewer: Viewer) -> Result<Site> {
-    let (dir, portal) = crate::portal::tests::temporary().await?;
+    let (dir, portal) = crate::portal::tests::in_file().await?;
     let engine = Arc::new(engine(dir.path())?);
     let router = router(engine.clone(), portal.clone(), ApiConfig { viewer, ..ApiConfig::default() });
     Ok(Site { router, engine, portal, dir })
@@ -125,21 +127,14 @@ async fn a_local_peer_needs_no_session() -> Result<()> {
 #[tokio::test]
 async fn overview_names_hosts_and_open_alarms() -> Result<()> {
     let site = site(Viewer::All).await?;
-    let insert = "INSERT INTO event_cases (id, endpoint, metric, func, cond, note, priority, status, timestamp, update_at) \
+    let insert = "INSERT INTO alarms.event_cases (id, endpoint, metric, func, cond, note, priority, status, timestamp, update_at) \
                   VALUES (?, 'db-1', 'df.bytes.free.percent/mount=/', ?, '3 < 5', 'disk full', 1, ?, ?, ?)";
     for (id, func, status, began, updated) in [
         ("s_1_a", Some("all(#3)"), "PROBLEM", "2026-01-31 12:00:00", "2026-01-31 12:10:00"),
         ("s_2_b", Some("all(#3)"), "OK", "2026-01-31 12:00:00", "2026-01-31 12:30:00"),
         ("s_3_c", None, "PROBLEM", "yesterday", "2026-01-31 12:20:00"),
     ] {
-        sqlx::query(insert)
-            .bind(id)
-            .bind(func)
-            .bind(status)
-            .bind(began)
-            .bind(updated)
-            .execute(site.portal.pool())
-            .await?;
+        query(insert).bind(id).bind(func).bind(status).bind(began).bind(updated).execute(&site.portal).await?;
     }
     let (status, body) = ask_json(&site.router, "/ui/overview").await?;
     assert_eq!(status, StatusCode::OK, "{body}");
@@ -171,10 +166,9 @@ async fn overview_names_hosts_and_open_alarms() -> Result<()> {
 #[tokio::test]
 async fn more_alarms_than_listed_are_counted() -> Result<()> {
     let site = site(Viewer::All).await?;
-    let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 250) \
-                  INSERT INTO event_cases (id, endpoint, metric, cond, priority, status, timestamp, update_at) \
-                  SELECT 's_' || i, 'e', 'm', '1 > 0', 0, 'PROBLEM', '2026-01-31 12:00:00', '2026-01-31 12:00:00' FROM n";
-    sqlx::query(insert).execute(site.portal.pool()).await?;
+    let insert = "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp, update_at) \
+                  SELECT 's_' || i, 'e', 'm', '1 > 0', 0, 'PROBLEM', '2026-01-31 12:00:00', '2026-01-31 12:00:00'";
+    fill(&site.portal, insert, 250).await?;
     let (_, body) = ask_json(&site.router, "/ui/overview").await?;
     assert_eq!(body["alarms"].as_array().map(Vec::len), Some(200));
     assert_eq!(body["alarms_total"], 250);

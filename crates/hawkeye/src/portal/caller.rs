@@ -6,7 +6,7 @@
 //! users have none.
 
 use super::Portal;
-use super::session::{self, Found};
+use super::session::{self, TokenHolder};
 use super::user::{self, User};
 use serde_json::Value;
 use std::fmt;
@@ -83,9 +83,9 @@ impl Caller {
             return Ok(Caller { name, sig, user });
         }
         match session::find(portal, &name, &sig, now).await.map_err(TokenError::Database)? {
-            Found::User(user) => Ok(Caller { name: user.name.clone(), sig, user: Some(user) }),
-            Found::NoUser => Err(TokenError::NoUser),
-            Found::NoSession => Err(TokenError::NoSession),
+            TokenHolder::User(user) => Ok(Caller { name: user.name.clone(), sig, user: Some(user) }),
+            TokenHolder::NoUser => Err(TokenError::NoUser),
+            TokenHolder::NoSession => Err(TokenError::NoSession),
         }
     }
 

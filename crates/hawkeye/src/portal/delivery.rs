@@ -1,12 +1,12 @@
-//! Deliveries: what alarm still has to send (`hawkeye_delivery`), and how far it has read the event queue.
+//! Deliveries: what alarm still has to send (`alarms.hawkeye_delivery`), and how far it has read the event queue.
 //!
 //! Invariants: a row exists from the transaction that handled its event until it was sent or given up. Deliveries of one
 //! lane (one alarm) to one target are due strictly one after another, also over retries: a recovery never overtakes its
 //! problem.
-//! Memory: none here; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
+//! Memory: none between calls; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
 
 use super::Portal;
-use sqlx::SqliteConnection;
+use super::db::{FromColumn, Row, Transaction, query, record, select};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -28,17 +28,19 @@ pub struct NewDelivery {
     pub body: String,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Delivery {
-    pub id: i64,
-    pub target: String,
-    /// None for a kind that this program does not know.
-    pub kind: Option<Kind>,
-    pub lane: String,
-    pub body: String,
-    pub attempts: i64,
-    /// Unix seconds.
-    pub created_at: i64,
+record! {
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Delivery {
+        pub id: i64,
+        pub target: String,
+        /// None for a kind that this program does not know.
+        pub kind: Option<Kind>,
+        pub lane: String,
+        pub body: String,
+        pub attempts: i64,
+        /// Unix seconds.
+        pub created_at: i64,
+    }
 }
 
 /// The name in `hawkeye_state` of the highest sequence number of the event queue that was handled.
@@ -60,12 +62,16 @@ impl Kind {
     }
 }
 
-/// 0 when nothing was handled yet.
+impl FromColumn for Option<Kind> {
+    fn column(row: &Row, at: usize) -> sqlx::Result<Option<Kind>> {
+        Ok(row.text(at)?.as_deref().and_then(Kind::parse))
+    }
+}
+
+/// The sequence number up to which the event queue was handled; 0 when nothing was handled yet.
 pub async fn cursor(portal: &Portal) -> anyhow::Result<u64> {
-    let text: Option<String> = sqlx::query_scalar("SELECT value FROM hawkeye_state WHERE name = ?")
-        .bind(CURSOR)
-        .fetch_optional(portal.pool())
-        .await?;
+    let text: Option<String> =
+        query("SELECT value FROM alarms.hawkeye_state WHERE name = ?").bind(CURSOR).optional(portal).await?;
     match text {
         None => Ok(0),
         Some(text) => text.parse().map_err(|_| {
@@ -74,21 +80,21 @@ pub async fn cursor(portal: &Portal) -> anyhow::Result<u64> {
     }
 }
 
-pub async fn set_cursor(connection: &mut SqliteConnection, seq: u64) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO hawkeye_state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    )
-    .bind(CURSOR)
-    .bind(seq.to_string())
-    .execute(connection)
-    .await?;
+pub async fn set_cursor(transaction: &mut Transaction, seq: u64) -> sqlx::Result<()> {
+    query("INSERT INTO alarms.hawkeye_state (name, value) VALUES (?, ?)")
+        .bind(CURSOR)
+        .bind(seq.to_string())
+        .or_update("name", &["value"])
+        .execute(transaction)
+        .await?;
     Ok(())
 }
 
-/// `now_ms` is the wall clock in Unix milliseconds.
-pub async fn insert(connection: &mut SqliteConnection, new: &NewDelivery, now_ms: i64) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO hawkeye_delivery (target, kind, lane, body, due_at, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+/// Adds a delivery that is due at once; `now_ms` is the wall clock in Unix milliseconds.
+pub async fn insert(transaction: &mut Transaction, new: &NewDelivery, now_ms: i64) -> sqlx::Result<()> {
+    query(
+        "INSERT INTO alarms.hawkeye_delivery (target, kind, lane, body, due_at, created_at, last_error)
+         VALUES (?, ?, ?, ?, ?, ?, '')",
     )
     .bind(&new.target)
     .bind(new.kind.as_str())
@@ -96,83 +102,140 @@ pub async fn insert(connection: &mut SqliteConnection, new: &NewDelivery, now_ms
     .bind(&new.body)
     .bind(now_ms)
     .bind(now_ms / 1000)
-    .execute(connection)
+    .execute(transaction)
     .await?;
     Ok(())
 }
 
 /// Up to `limit` deliveries to `target` that may be tried now, the longest due first.
 pub async fn due(portal: &Portal, target: &str, now_ms: i64, limit: usize) -> sqlx::Result<Vec<Delivery>> {
-    let rows: Vec<(i64, String, String, String, i64, i64)> = sqlx::query_as(
-        "SELECT id, kind, lane, body, attempts, created_at FROM hawkeye_delivery AS d
-         WHERE target = ?1 AND due_at <= ?2 AND NOT EXISTS (
-           SELECT 1 FROM hawkeye_delivery AS e WHERE e.target = d.target AND e.lane = d.lane AND e.id < d.id)
-         ORDER BY due_at, id LIMIT ?3",
+    select::<Delivery>(
+        "FROM alarms.hawkeye_delivery AS d WHERE target = ? AND due_at <= ? AND NOT EXISTS (
+           SELECT 1 FROM alarms.hawkeye_delivery AS e WHERE e.target = d.target AND e.lane = d.lane AND e.id < d.id)
+         ORDER BY due_at, id LIMIT ?",
     )
     .bind(target)
     .bind(now_ms)
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(portal.pool())
-    .await?;
-    let delivery = |(id, kind, lane, body, attempts, created_at): (i64, String, String, String, i64, i64)| Delivery {
-        id,
-        target: target.to_string(),
-        kind: Kind::parse(&kind),
-        lane,
-        body,
-        attempts,
-        created_at,
-    };
-    Ok(rows.into_iter().map(delivery).collect())
+    .bind(limit)
+    .all(portal)
+    .await
 }
 
-/// When the next delivery to `target` after `now_ms` is due; None when there is none.
+/// The time at which the next delivery to `target` after `now_ms` is due; None when there is none.
 pub async fn next_due(portal: &Portal, target: &str, now_ms: i64) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar("SELECT min(due_at) FROM hawkeye_delivery WHERE target = ? AND due_at > ?")
+    query("SELECT min(due_at) FROM alarms.hawkeye_delivery WHERE target = ? AND due_at > ?")
         .bind(target)
         .bind(now_ms)
-        .fetch_one(portal.pool())
+        .one(portal)
         .await
 }
 
 /// All targets that something waits for.
 pub async fn targets(portal: &Portal) -> sqlx::Result<Vec<String>> {
-    sqlx::query_scalar("SELECT DISTINCT target FROM hawkeye_delivery").fetch_all(portal.pool()).await
+    query("SELECT DISTINCT target FROM alarms.hawkeye_delivery").all(portal).await
 }
 
-pub async fn count(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM hawkeye_delivery").fetch_one(connection).await?;
+/// How many deliveries wait.
+pub async fn count(portal: &Portal) -> sqlx::Result<u64> {
+    let count: i64 = query("SELECT count(*) FROM alarms.hawkeye_delivery").one(portal).await?;
     Ok(count.unsigned_abs())
 }
 
-/// False when the row was gone already (given up meanwhile).
-pub async fn delete(connection: &mut SqliteConnection, id: i64) -> sqlx::Result<bool> {
-    let done = sqlx::query("DELETE FROM hawkeye_delivery WHERE id = ?").bind(id).execute(connection).await?;
-    Ok(done.rows_affected() > 0)
+/// Deletes a delivery; returns false when the row was gone already (given up meanwhile).
+pub async fn delete(transaction: &mut Transaction, id: i64) -> sqlx::Result<bool> {
+    let done = query("DELETE FROM alarms.hawkeye_delivery WHERE id = ?").bind(id).execute(transaction).await?;
+    Ok(done.rows > 0)
 }
 
-/// False when the row was gone already.
-pub async fn retry_at(connection: &mut SqliteConnection, id: i64, due_ms: i64, error: &str) -> sqlx::Result<bool> {
-    let sql = "UPDATE hawkeye_delivery SET attempts = attempts + 1, due_at = ?, last_error = ? WHERE id = ?";
-    let done = sqlx::query(sql).bind(due_ms).bind(error).bind(id).execute(connection).await?;
-    Ok(done.rows_affected() > 0)
+/// Counts a failed attempt, and makes the delivery due again later; returns false when the row was gone already.
+pub async fn retry_at(transaction: &mut Transaction, id: i64, due_ms: i64, error: &str) -> sqlx::Result<bool> {
+    let done =
+        query("UPDATE alarms.hawkeye_delivery SET attempts = attempts + 1, due_at = ?, last_error = ? WHERE id = ?")
+            .bind(due_ms)
+            .bind(error)
+            .bind(id)
+            .execute(transaction)
+            .await?;
+    Ok(done.rows > 0)
 }
 
 /// Deletes the `count` oldest deliveries; returns how many there were.
-pub async fn drop_oldest(connection: &mut SqliteConnection, count: u64) -> sqlx::Result<u64> {
-    let sql = "DELETE FROM hawkeye_delivery WHERE id IN (SELECT id FROM hawkeye_delivery ORDER BY id LIMIT ?)";
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    Ok(sqlx::query(sql).bind(count).execute(connection).await?.rows_affected())
+pub async fn drop_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Result<u64> {
+    let end = end_of_oldest(transaction, count).await?;
+    let done = query("DELETE FROM alarms.hawkeye_delivery WHERE id < ?").bind(end).execute(transaction).await?;
+    Ok(done.rows)
 }
 
-/// Deletes up to `limit` deliveries that were made before `cutoff` (Unix seconds); returns how many.
-pub async fn drop_older(connection: &mut SqliteConnection, cutoff: i64, limit: i64) -> sqlx::Result<u64> {
-    let sql = "DELETE FROM hawkeye_delivery WHERE created_at < ? AND id IN (SELECT id FROM hawkeye_delivery ORDER BY id LIMIT ?)";
-    Ok(sqlx::query(sql).bind(cutoff).bind(limit).execute(connection).await?.rows_affected())
+/// Deletes those of the `limit` oldest deliveries that were made before `cutoff` (Unix seconds); returns how many.
+pub async fn drop_older(transaction: &mut Transaction, cutoff: i64, limit: u64) -> sqlx::Result<u64> {
+    let end = end_of_oldest(transaction, limit).await?;
+    let sql = "DELETE FROM alarms.hawkeye_delivery WHERE created_at < ? AND id < ?";
+    Ok(query(sql).bind(cutoff).bind(end).execute(transaction).await?.rows)
 }
 
-/// Makes due what is due only after `latest_ms`: the clock was set back.
-pub async fn pull_in(connection: &mut SqliteConnection, latest_ms: i64) -> sqlx::Result<u64> {
-    let sql = "UPDATE hawkeye_delivery SET due_at = ?1 WHERE due_at > ?1";
-    Ok(sqlx::query(sql).bind(latest_ms).execute(connection).await?.rows_affected())
+/// The id behind the `count` oldest deliveries.
+async fn end_of_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Result<i64> {
+    let end: Option<i64> = query("SELECT id FROM alarms.hawkeye_delivery ORDER BY id LIMIT 1 OFFSET ?")
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .optional(transaction)
+        .await?;
+    Ok(end.unwrap_or(i64::MAX))
+}
+
+/// Makes all deliveries due by `latest_ms`, for a clock that was set back; returns how many were not.
+pub async fn pull_in(transaction: &mut Transaction, latest_ms: i64) -> sqlx::Result<u64> {
+    let sql = "UPDATE alarms.hawkeye_delivery SET due_at = ? WHERE due_at > ?";
+    Ok(query(sql).bind(latest_ms).bind(latest_ms).execute(transaction).await?.rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use anyhow::Result;
+
+    const NOW_MS: i64 = 1_600_000_000_000;
+
+    #[tokio::test]
+    async fn one_lane_waits_for_its_first_and_the_oldest_are_given_up() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let mut transaction = portal.write().await?;
+        for (lane, kind) in [("l1", Kind::Sms), ("l1", Kind::Sms), ("L1", Kind::Im), ("l2", Kind::Smtp)] {
+            let (target, lane, body) = ("sms".to_string(), lane.to_string(), format!("{{\"{lane}\":\"😀\"}}"));
+            insert(&mut transaction, &NewDelivery { target, kind, lane, body }, NOW_MS).await?;
+        }
+        set_cursor(&mut transaction, 7).await?;
+        set_cursor(&mut transaction, 8).await?;
+        transaction.commit().await?;
+        assert_eq!(
+            (cursor(&portal).await?, targets(&portal).await?, count(&portal).await?),
+            (8, vec!["sms".into()], 4)
+        );
+        let now = due(&portal, "sms", NOW_MS, 10).await?;
+        let lanes: Vec<_> = now.iter().map(|row| (row.lane.as_str(), row.kind)).collect();
+        let kinds = [("l1", Some(Kind::Sms)), ("L1", Some(Kind::Im)), ("l2", Some(Kind::Smtp))];
+        assert_eq!(lanes, kinds, "lanes compare exactly");
+        assert_eq!((now[0].body.as_str(), now[0].created_at), ("{\"l1\":\"😀\"}", NOW_MS / 1000));
+        assert_eq!(due(&portal, "SMS", NOW_MS, 10).await?, [], "targets compare exactly");
+
+        let mut transaction = portal.write().await?;
+        assert!(retry_at(&mut transaction, now[1].id, NOW_MS + 5000, "refused").await?);
+        assert!(delete(&mut transaction, now[0].id).await?);
+        assert!(!delete(&mut transaction, now[0].id).await?);
+        transaction.commit().await?;
+        assert_eq!(next_due(&portal, "sms", NOW_MS).await?, Some(NOW_MS + 5000));
+        assert_eq!(next_due(&portal, "sms", NOW_MS + 5000).await?, None);
+        assert_eq!(due(&portal, "sms", NOW_MS, 10).await?.len(), 2, "the second of the lane follows");
+        assert_eq!(due(&portal, "sms", NOW_MS + 5000, 10).await?[2].attempts, 1);
+
+        let mut transaction = portal.write().await?;
+        assert_eq!(pull_in(&mut transaction, NOW_MS + 1).await?, 1);
+        assert_eq!(drop_older(&mut transaction, NOW_MS / 1000, 2).await?, 0);
+        assert_eq!(drop_older(&mut transaction, NOW_MS / 1000 + 1, 2).await?, 2);
+        assert_eq!(drop_oldest(&mut transaction, 0).await?, 0);
+        assert_eq!(drop_oldest(&mut transaction, 9).await?, 1);
+        transaction.commit().await?;
+        assert_eq!(count(&portal).await?, 0);
+        Ok(())
+    }
 }

@@ -1,61 +1,45 @@
 //! Expressions (`falcon_portal.expression`): conditions on every series of a metric with given tags, as rows.
 //!
-//! Each has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it (spec/control-plane.md §1).
+//! Each expression has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it
+//! (docs/open-falcon/control-plane.md §1).
 
 use super::Portal;
 use super::action::{self, Action};
+use super::db::{Target, query, record, select};
 use model::rule::RuleTags;
 use serde::Serialize;
 
 /// The columns' lengths, in characters.
 pub const EXPRESSION_MAX: usize = 1024;
-/// The original has 16; conditions of several functions are longer.
+/// Characters of a condition: the original has 16, but conditions of several functions are longer.
 pub const FUNC_MAX: usize = 512;
 pub const OP_MAX: usize = 8;
 pub const RIGHT_VALUE_MAX: usize = 16;
 pub const NOTE_MAX: usize = 1024;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Expression {
-    pub id: i64,
-    pub expression: String,
-    pub func: String,
-    pub op: String,
-    pub right_value: String,
-    pub max_step: i64,
-    pub priority: i64,
-    pub note: String,
-    pub action_id: i64,
-    pub create_user: String,
-    /// 1 while it is switched off.
-    pub pause: i64,
-}
-
-pub type Row = (i64, String, String, String, String, i64, i64, String, i64, String, i64);
-
-impl Expression {
-    /// Of its texts, for the memory ledger.
-    pub fn text_bytes(&self) -> usize {
-        let texts = [&self.expression, &self.func, &self.op, &self.right_value, &self.note, &self.create_user];
-        texts.into_iter().map(String::capacity).sum()
+record! {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Expression {
+        pub id: i64,
+        pub expression: String,
+        pub func: String,
+        pub op: String,
+        pub right_value: String,
+        pub max_step: i64,
+        pub priority: i64,
+        pub note: String,
+        pub action_id: i64,
+        pub create_user: String,
+        /// 1 while the expression is switched off.
+        pub pause: i64,
     }
 }
 
-impl From<Row> for Expression {
-    fn from(row: Row) -> Expression {
-        Expression {
-            id: row.0,
-            expression: row.1,
-            func: row.2,
-            op: row.3,
-            right_value: row.4,
-            max_step: row.5,
-            priority: row.6,
-            note: row.7,
-            action_id: row.8,
-            create_user: row.9,
-            pause: row.10,
-        }
+impl Expression {
+    /// The bytes of its texts, for the memory ledger.
+    pub fn text_bytes(&self) -> usize {
+        let texts = [&self.expression, &self.func, &self.op, &self.right_value, &self.note, &self.create_user];
+        texts.into_iter().map(String::capacity).sum()
     }
 }
 
@@ -83,33 +67,30 @@ pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
 }
 
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Expression>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
-         FROM expression ORDER BY id",
-    )
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Expression::from).collect())
+    select::<Expression>("FROM falcon_portal.expression ORDER BY id").all(portal).await
+}
+
+/// The expressions that rules are made of: with an action, and not paused.
+pub async fn in_effect(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Expression>> {
+    select::<Expression>("FROM falcon_portal.expression WHERE action_id > 0 AND pause = 0 ORDER BY id").all(on).await
+}
+
+/// The ids of the expressions that are switched off.
+pub async fn paused(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<i64>> {
+    query("SELECT id FROM falcon_portal.expression WHERE pause <> 0").all(on).await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Expression>> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
-         FROM expression WHERE id = ?",
-    )
-    .bind(id)
-    .fetch_optional(portal.pool())
-    .await?;
-    Ok(row.map(Expression::from))
+    select::<Expression>("FROM falcon_portal.expression WHERE id = ?").bind(id).optional(portal).await
 }
 
 /// Saves a new expression with its action (both ids are ignored).
 pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     let action_id = action::insert(&mut transaction, action).await?;
-    sqlx::query(
-        "INSERT INTO expression (expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    query(
+        "INSERT INTO falcon_portal.expression (expression, func, op, right_value, max_step, priority, note, action_id,
+         create_user, pause) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&expression.expression)
     .bind(&expression.func)
@@ -121,7 +102,7 @@ pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -
     .bind(action_id)
     .bind(&expression.create_user)
     .bind(expression.pause)
-    .execute(&mut *transaction)
+    .execute(&mut transaction)
     .await?;
     transaction.commit().await?;
     portal.announce();
@@ -133,12 +114,12 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
     let mut transaction = portal.write().await?;
     let mut action_id = expression.action_id;
     let action = Action { id: action_id, ..action.clone() };
-    if action::update_in(&mut transaction, &action).await? == 0 {
+    if action::update(&mut transaction, &action).await? == 0 {
         action_id = action::insert(&mut transaction, &action).await?;
     }
-    sqlx::query(
-        "UPDATE expression SET expression = ?, func = ?, op = ?, right_value = ?, max_step = ?, priority = ?, note = ?,
-         action_id = ?, pause = ? WHERE id = ?",
+    query(
+        "UPDATE falcon_portal.expression SET expression = ?, func = ?, op = ?, right_value = ?, max_step = ?,
+         priority = ?, note = ?, action_id = ?, pause = ? WHERE id = ?",
     )
     .bind(&expression.expression)
     .bind(&expression.func)
@@ -150,7 +131,7 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
     .bind(action_id)
     .bind(expression.pause)
     .bind(expression.id)
-    .execute(&mut *transaction)
+    .execute(&mut transaction)
     .await?;
     transaction.commit().await?;
     portal.announce();
@@ -161,10 +142,10 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [
-        "DELETE FROM action WHERE id = (SELECT action_id FROM expression WHERE id = ?)",
-        "DELETE FROM expression WHERE id = ?",
+        "DELETE FROM falcon_portal.action WHERE id = (SELECT action_id FROM falcon_portal.expression WHERE id = ?)",
+        "DELETE FROM falcon_portal.expression WHERE id = ?",
     ] {
-        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+        query(sql).bind(id).execute(&mut transaction).await?;
     }
     transaction.commit().await?;
     portal.announce();
@@ -174,6 +155,7 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::tests::temporary;
 
     #[test]
     fn texts() {
@@ -202,5 +184,40 @@ mod tests {
         check("each(metric= b=2)", "metric=… is missing");
         check("each(metric=m b)", "\"b\"");
         check("each(metric=m b=2=3)", "\"b=2=3\"");
+    }
+
+    #[tokio::test]
+    async fn an_expression_has_an_action_of_its_own() -> anyhow::Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let text = str::to_string;
+        let new = Expression {
+            expression: text("each(metric=m a=1)"),
+            func: text("all(#1)"),
+            op: text(">"),
+            right_value: text("1"),
+            max_step: 3,
+            priority: 2,
+            note: text("n"),
+            create_user: text("alice"),
+            ..Expression::default()
+        };
+        let action = Action { uic: text("ops"), ..Action::default() };
+        create(&portal, &new, &action).await?;
+        create(&portal, &Expression { pause: 1, ..new.clone() }, &action).await?;
+        let [first, paused_one] = &all(&portal).await?[..] else { panic!("two were created") };
+        assert_eq!(*first, Expression { id: first.id, action_id: first.action_id, ..new.clone() });
+        assert_eq!((in_effect(&portal).await?, paused(&portal).await?), (vec![first.clone()], vec![paused_one.id]));
+        assert_eq!(by_id(&portal, first.id).await?.as_ref(), Some(first));
+
+        // An action that is gone is made anew.
+        let lost = Expression { action_id: 999, note: text("changed"), create_user: text("bob"), ..first.clone() };
+        update(&portal, &lost, &Action { url: text("http://x"), ..action }).await?;
+        let changed = by_id(&portal, first.id).await?.expect("still there");
+        assert_eq!((changed.note.as_str(), changed.create_user.as_str()), ("changed", "alice"));
+        let anew = action::by_id(&portal, changed.action_id).await?.expect("made anew");
+        assert_eq!(anew.url, "http://x");
+        delete(&portal, first.id).await?;
+        assert_eq!((by_id(&portal, first.id).await?, action::by_id(&portal, anew.id).await?), (None, None));
+        Ok(())
     }
 }

@@ -3,70 +3,67 @@
 //! Invariants: a group's change of hosts is one transaction; a host is in a group once (the original's table allows twice).
 //! Compat: deleting a group also deletes its template bindings, which the original leaves behind.
 
-use super::template::{self, Template};
+use super::db::{Target, Transaction, query, record, select};
+use super::template::Template;
 use super::{Portal, host};
 use serde::Serialize;
 
 /// The column's length, in characters.
 pub const NAME_MAX: usize = 255;
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
-    pub id: i64,
-    pub grp_name: String,
-    pub create_user: String,
-}
-
-pub(super) type Row = (i64, String, String);
-
-impl From<Row> for Group {
-    fn from((id, grp_name, create_user): Row) -> Group {
-        Group { id, grp_name, create_user }
+record! {
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    pub struct Group {
+        pub id: i64,
+        pub grp_name: String,
+        pub create_user: String,
     }
 }
 
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Group>> {
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT id, grp_name, create_user FROM grp ORDER BY id").fetch_all(portal.pool()).await?;
-    Ok(rows.into_iter().map(Group::from).collect())
+    select::<Group>("FROM falcon_portal.grp ORDER BY id").all(portal).await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Group>> {
-    let row: Option<Row> = sqlx::query_as("SELECT id, grp_name, create_user FROM grp WHERE id = ?")
-        .bind(id)
-        .fetch_optional(portal.pool())
-        .await?;
-    Ok(row.map(Group::from))
+    select::<Group>("FROM falcon_portal.grp WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// A name that exists is a unique violation.
+/// All memberships, each as the ids of host and group.
+pub async fn members(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
+    query("SELECT host_id, grp_id FROM falcon_portal.grp_host").all(on).await
+}
+
+/// All bindings, each as the ids of group and template.
+pub async fn bindings(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
+    query("SELECT grp_id, tpl_id FROM falcon_portal.grp_tpl").all(on).await
+}
+
+/// Creates a group; a name that exists is a unique violation.
 pub async fn create(portal: &Portal, grp_name: &str, create_user: &str) -> sqlx::Result<Group> {
     // come_from 1: made by hand, not synchronised from elsewhere.
-    let done = sqlx::query("INSERT INTO grp (grp_name, create_user, come_from) VALUES (?, ?, 1)")
+    let done = query("INSERT INTO falcon_portal.grp (grp_name, create_user, come_from) VALUES (?, ?, 1)")
         .bind(grp_name)
         .bind(create_user)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
-    let (grp_name, create_user) = (grp_name.to_string(), create_user.to_string());
-    Ok(Group { id: done.last_insert_rowid(), grp_name, create_user })
+    Ok(Group { id: done.id, grp_name: grp_name.to_string(), create_user: create_user.to_string() })
 }
 
 pub async fn rename(portal: &Portal, id: i64, grp_name: &str) -> sqlx::Result<u64> {
-    let done =
-        sqlx::query("UPDATE grp SET grp_name = ? WHERE id = ?").bind(grp_name).bind(id).execute(portal.pool()).await?;
-    Ok(done.rows_affected())
+    let sql = "UPDATE falcon_portal.grp SET grp_name = ? WHERE id = ?";
+    Ok(query(sql).bind(grp_name).bind(id).execute(portal).await?.rows)
 }
 
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [
-        "DELETE FROM grp WHERE id = ?",
-        "DELETE FROM grp_host WHERE grp_id = ?",
-        "DELETE FROM grp_tpl WHERE grp_id = ?",
-        "DELETE FROM plugin_dir WHERE grp_id = ?",
-        "DELETE FROM cluster WHERE grp_id = ?",
+        "DELETE FROM falcon_portal.grp WHERE id = ?",
+        "DELETE FROM falcon_portal.grp_host WHERE grp_id = ?",
+        "DELETE FROM falcon_portal.grp_tpl WHERE grp_id = ?",
+        "DELETE FROM falcon_portal.plugin_dir WHERE grp_id = ?",
+        "DELETE FROM falcon_portal.cluster WHERE grp_id = ?",
     ] {
-        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+        query(sql).bind(id).execute(&mut transaction).await?;
     }
     transaction.commit().await?;
     portal.announce();
@@ -77,7 +74,7 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
 /// hosts is full; then nothing has changed.
 pub async fn replace_hosts(portal: &Portal, id: i64, hostnames: &[String]) -> sqlx::Result<Option<Vec<i64>>> {
     let mut transaction = portal.write().await?;
-    sqlx::query("DELETE FROM grp_host WHERE grp_id = ?").bind(id).execute(&mut *transaction).await?;
+    query("DELETE FROM falcon_portal.grp_host WHERE grp_id = ?").bind(id).execute(&mut transaction).await?;
     let mut ids = Vec::with_capacity(hostnames.len());
     for hostname in hostnames {
         let Some(host_id) = host::ensure(&mut transaction, hostname).await? else { return Ok(None) };
@@ -90,17 +87,17 @@ pub async fn replace_hosts(portal: &Portal, id: i64, hostnames: &[String]) -> sq
     Ok(Some(ids))
 }
 
-/// What adding hosts did: names that were added, and names that were in the group already.
+/// The names of an addition to a group: those that were added, and those that were there already.
 #[derive(Debug, Default, PartialEq)]
-pub struct Added {
+pub struct Addition {
     pub added: Vec<String>,
     pub existing: Vec<String>,
 }
 
 /// Adds hosts, creating those that are unknown. None when the table of hosts is full; then nothing has changed.
-pub async fn add_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> sqlx::Result<Option<Added>> {
+pub async fn add_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> sqlx::Result<Option<Addition>> {
     let mut transaction = portal.write().await?;
-    let mut done = Added::default();
+    let mut done = Addition::default();
     for hostname in hostnames {
         let Some(host_id) = host::ensure(&mut transaction, &hostname).await? else { return Ok(None) };
         match bind_host(&mut transaction, id, host_id).await? {
@@ -119,9 +116,8 @@ pub async fn remove_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> s
     let mut removed = Vec::new();
     for hostname in hostnames {
         let Some(host_id) = host::id_of(&mut transaction, &hostname).await? else { continue };
-        let sql = "DELETE FROM grp_host WHERE grp_id = ? AND host_id = ?";
-        let done = sqlx::query(sql).bind(id).bind(host_id).execute(&mut *transaction).await?;
-        if done.rows_affected() > 0 {
+        let sql = "DELETE FROM falcon_portal.grp_host WHERE grp_id = ? AND host_id = ?";
+        if query(sql).bind(id).bind(host_id).execute(&mut transaction).await?.rows > 0 {
             removed.push(hostname);
         }
     }
@@ -131,70 +127,119 @@ pub async fn remove_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> s
 }
 
 pub async fn remove_host(portal: &Portal, id: i64, host_id: i64) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM grp_host WHERE grp_id = ? AND host_id = ?")
-        .bind(id)
-        .bind(host_id)
-        .execute(portal.pool())
-        .await?;
+    let sql = "DELETE FROM falcon_portal.grp_host WHERE grp_id = ? AND host_id = ?";
+    query(sql).bind(id).bind(host_id).execute(portal).await?;
     portal.announce();
     Ok(())
 }
 
 /// The templates bound to a group.
 pub async fn templates(portal: &Portal, id: i64) -> sqlx::Result<Vec<Template>> {
-    let rows: Vec<template::Row> = sqlx::query_as(
-        "SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl
-         WHERE id IN (SELECT tpl_id FROM grp_tpl WHERE grp_id = ?) ORDER BY id",
+    select::<Template>(
+        "FROM falcon_portal.tpl WHERE id IN (SELECT tpl_id FROM falcon_portal.grp_tpl WHERE grp_id = ?) ORDER BY id",
     )
     .bind(id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Template::from).collect())
+    .all(portal)
+    .await
 }
 
-/// Who bound a template to a group; None when nobody did.
+/// The name of the user who bound a template to a group; None when nobody did.
 pub async fn bind_user(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Result<Option<String>> {
-    sqlx::query_scalar("SELECT bind_user FROM grp_tpl WHERE grp_id = ? AND tpl_id = ?")
-        .bind(id)
-        .bind(tpl_id)
-        .fetch_optional(portal.pool())
-        .await
+    let sql = "SELECT bind_user FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?";
+    query(sql).bind(id).bind(tpl_id).optional(portal).await
 }
 
-/// Returns false when the template is bound already.
+/// Binds a template; returns false when that was done already.
 pub async fn bind_template(portal: &Portal, id: i64, tpl_id: i64, bind_user: &str) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "INSERT INTO grp_tpl (grp_id, tpl_id, bind_user)
-         SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM grp_tpl WHERE grp_id = ?1 AND tpl_id = ?2)",
+    let done = query(
+        "INSERT INTO falcon_portal.grp_tpl (grp_id, tpl_id, bind_user)
+         SELECT ?, ?, ? FROM (SELECT 1 AS one) AS one_row
+         WHERE NOT EXISTS (SELECT 1 FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?)",
     )
     .bind(id)
     .bind(tpl_id)
     .bind(bind_user)
-    .execute(portal.pool())
+    .bind(id)
+    .bind(tpl_id)
+    .execute(portal)
     .await?;
     portal.announce();
-    Ok(done.rows_affected() == 1)
+    Ok(done.rows == 1)
 }
 
 pub async fn unbind_template(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM grp_tpl WHERE grp_id = ? AND tpl_id = ?")
-        .bind(id)
-        .bind(tpl_id)
-        .execute(portal.pool())
-        .await?;
+    let sql = "DELETE FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?";
+    query(sql).bind(id).bind(tpl_id).execute(portal).await?;
     portal.announce();
     Ok(())
 }
 
-/// Returns false when the host is in the group already.
-async fn bind_host(connection: &mut sqlx::SqliteConnection, id: i64, host_id: i64) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "INSERT INTO grp_host (grp_id, host_id)
-         SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM grp_host WHERE host_id = ?2 AND grp_id = ?1)",
+/// Puts a host into a group; returns false when the group has it already.
+async fn bind_host(transaction: &mut Transaction, id: i64, host_id: i64) -> sqlx::Result<bool> {
+    let done = query(
+        "INSERT INTO falcon_portal.grp_host (grp_id, host_id) SELECT ?, ? FROM (SELECT 1 AS one) AS one_row
+         WHERE NOT EXISTS (SELECT 1 FROM falcon_portal.grp_host WHERE host_id = ? AND grp_id = ?)",
     )
     .bind(id)
     .bind(host_id)
-    .execute(connection)
+    .bind(host_id)
+    .bind(id)
+    .execute(transaction)
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(done.rows == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use crate::portal::{host, plugin, template};
+    use anyhow::Result;
+
+    fn texts(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    /// A group with its hosts, templates and plugins, seen from each of them.
+    #[tokio::test]
+    async fn a_group_is_seen_from_its_hosts_and_templates() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let group = create(&portal, "web", "alice").await?;
+        let taken = create(&portal, "WEB", "bob").await.expect_err("names compare without case");
+        assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
+        let ids = replace_hosts(&portal, group.id, &texts(&["a", "b"])).await?.expect("room");
+        let added = add_hosts(&portal, group.id, texts(&["B", "c"])).await?.expect("room");
+        assert_eq!(added, Addition { added: texts(&["c"]), existing: texts(&["B"]) });
+        assert_eq!(remove_hosts(&portal, group.id, texts(&["none", "c", "c"])).await?, ["c"]);
+        let names: Vec<_> = host::of_group(&portal, group.id).await?.into_iter().map(|host| host.hostname).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(host::groups(&portal, ids[0]).await?, [group.clone()]);
+        assert_eq!((host::exists(&portal, ids[1]).await?, host::exists(&portal, 999).await?), (true, false));
+        remove_host(&portal, group.id, ids[1]).await?;
+        assert_eq!(members(&portal).await?, [(ids[0], group.id)]);
+
+        let tpl = template::create(&portal, "t", 0, 0, "alice").await?;
+        assert!(bind_template(&portal, group.id, tpl.id, "alice").await?);
+        assert!(!bind_template(&portal, group.id, tpl.id, "bob").await?, "a binding is there once");
+        assert_eq!(bindings(&portal).await?, [(group.id, tpl.id)]);
+        assert_eq!(bind_user(&portal, group.id, tpl.id).await?.as_deref(), Some("alice"));
+        assert_eq!(templates(&portal, group.id).await?, [tpl.clone()]);
+        assert_eq!(host::templates(&portal, ids[0]).await?, [tpl.clone()]);
+        assert_eq!(template::groups(&portal, tpl.id).await?, [group.clone()]);
+        unbind_template(&portal, group.id, tpl.id).await?;
+        assert_eq!(host::templates(&portal, ids[0]).await?, []);
+
+        let dir = plugin::create(&portal, group.id, "sys/ntp", "alice").await?;
+        assert_eq!(plugin::of_group(&portal, group.id).await?, [dir.clone()]);
+        assert_eq!(plugin::dirs(&portal).await?, [(group.id, "sys/ntp".to_string())]);
+        assert_eq!(plugin::by_id(&portal, dir.id).await?, Some(dir.clone()));
+        plugin::delete(&portal, dir.id).await?;
+        assert_eq!(plugin::by_id(&portal, dir.id).await?, None);
+
+        assert_eq!(rename(&portal, group.id, "web2").await?, 1);
+        assert_eq!(by_id(&portal, group.id).await?.map(|group| group.grp_name).as_deref(), Some("web2"));
+        delete(&portal, group.id).await?;
+        assert_eq!((all(&portal).await?, members(&portal).await?), (vec![], vec![]));
+        Ok(())
+    }
 }

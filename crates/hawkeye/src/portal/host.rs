@@ -1,106 +1,123 @@
-//! Hosts (`falcon_portal.host`): what reports, or will; their maintenance; and what groups and templates they are in.
+//! Hosts (`falcon_portal.host`): machines that report, or will; their maintenance, groups and templates.
 //!
-//! Invariants: names compare without case; a host is created by its first heartbeat (`hbs.rs`) or by putting its name into
-//! a group. Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
+//! Invariants: names compare without case; a host is created by its first report ([`report`]) or by putting its name
+//! into a group. Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
 
 use super::Portal;
-use super::group::{self, Group};
-use super::template::{self, Template};
+use super::db::{Target, Transaction, query, record, select};
+use super::group::Group;
+use super::template::Template;
+use crate::clock;
 use serde::Serialize;
-use sqlx::SqliteConnection;
 
-/// Ten times the largest published Open-Falcon installation.
+/// The most rows: ten times the largest published Open-Falcon installation.
 pub const HOSTS_MAX: i64 = 100_000;
-/// The column's length, in characters.
+/// The columns' lengths, in characters.
 pub const HOSTNAME_MAX: usize = 255;
+pub const IP_MAX: usize = 16;
+pub const AGENT_VERSION_MAX: usize = 16;
+pub const PLUGIN_VERSION_MAX: usize = 128;
 
-/// A host as the API shows it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Host {
-    pub id: i64,
-    pub hostname: String,
-    pub ip: String,
-    pub agent_version: String,
-    pub plugin_version: String,
-    /// Unix seconds.
-    pub maintain_begin: i64,
-    /// Unix seconds.
-    pub maintain_end: i64,
-}
-
-type Row = (i64, String, String, String, String, i64, i64);
-
-impl From<Row> for Host {
-    fn from((id, hostname, ip, agent_version, plugin_version, maintain_begin, maintain_end): Row) -> Host {
-        Host { id, hostname, ip, agent_version, plugin_version, maintain_begin, maintain_end }
+record! {
+    /// A host as the API shows it.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    pub struct Host {
+        pub id: i64,
+        pub hostname: String,
+        pub ip: String,
+        pub agent_version: String,
+        pub plugin_version: String,
+        /// Unix seconds.
+        pub maintain_begin: i64,
+        /// Unix seconds.
+        pub maintain_end: i64,
     }
 }
 
-/// Which hosts a request means.
+record! {
+    /// A host's name and maintenance, which rules depend on.
+    #[derive(Clone, Debug)]
+    pub struct Maintenance {
+        pub id: i64,
+        pub hostname: String,
+        /// Unix seconds.
+        pub maintain_begin: i64,
+        /// Unix seconds.
+        pub maintain_end: i64,
+    }
+}
+
+record! {
+    /// The columns that an agent's report fills.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct AgentFacts {
+        pub ip: String,
+        pub agent_version: String,
+        pub plugin_version: String,
+    }
+}
+
+/// The hosts that a request means.
 #[derive(Clone, Debug)]
-pub enum Which {
+pub enum Selection {
     Names(Vec<String>),
     Ids(Vec<i64>),
 }
 
 pub async fn exists(portal: &Portal, id: i64) -> sqlx::Result<bool> {
-    let found: Option<i64> =
-        sqlx::query_scalar("SELECT id FROM host WHERE id = ?").bind(id).fetch_optional(portal.pool()).await?;
+    let found: Option<i64> = query("SELECT id FROM falcon_portal.host WHERE id = ?").bind(id).optional(portal).await?;
     Ok(found.is_some())
 }
 
+/// All hosts, in no order.
+pub async fn maintained(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Maintenance>> {
+    select::<Maintenance>("FROM falcon_portal.host").all(on).await
+}
+
 pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Host>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, hostname, ip, agent_version, plugin_version, maintain_begin, maintain_end FROM host
-         WHERE id IN (SELECT host_id FROM grp_host WHERE grp_id = ?) ORDER BY id",
+    select::<Host>(
+        "FROM falcon_portal.host WHERE id IN (SELECT host_id FROM falcon_portal.grp_host WHERE grp_id = ?) ORDER BY id",
     )
     .bind(grp_id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Host::from).collect())
+    .all(portal)
+    .await
 }
 
 pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
-    let rows: Vec<group::Row> = sqlx::query_as(
-        "SELECT id, grp_name, create_user FROM grp
-         WHERE id IN (SELECT grp_id FROM grp_host WHERE host_id = ?) ORDER BY id",
+    select::<Group>(
+        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?) ORDER BY id",
     )
     .bind(id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Group::from).collect())
+    .all(portal)
+    .await
 }
 
 /// The templates that are bound to the host's groups; their ancestors are not listed.
 pub async fn templates(portal: &Portal, id: i64) -> sqlx::Result<Vec<Template>> {
-    let rows: Vec<template::Row> = sqlx::query_as(
-        "SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl
-         WHERE id IN (SELECT tpl_id FROM grp_tpl WHERE grp_id IN (SELECT grp_id FROM grp_host WHERE host_id = ?))
-         ORDER BY id",
+    select::<Template>(
+        "FROM falcon_portal.tpl WHERE id IN (SELECT tpl_id FROM falcon_portal.grp_tpl
+         WHERE grp_id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?)) ORDER BY id",
     )
     .bind(id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Template::from).collect())
+    .all(portal)
+    .await
 }
 
 /// Sets the window in which nothing is judged (0, 0 ends it); returns how many hosts were meant.
-pub async fn maintain(portal: &Portal, which: &Which, begin: i64, end: i64) -> sqlx::Result<u64> {
+pub async fn maintain(portal: &Portal, which: &Selection, begin: i64, end: i64) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
     let mut count = 0;
     match which {
-        Which::Names(names) => {
+        Selection::Names(names) => {
             for name in names {
-                let sql = "UPDATE host SET maintain_begin = ?, maintain_end = ? WHERE hostname = ?";
-                let done = sqlx::query(sql).bind(begin).bind(end).bind(name).execute(&mut *transaction).await?;
-                count += done.rows_affected();
+                let sql = "UPDATE falcon_portal.host SET maintain_begin = ?, maintain_end = ? WHERE hostname = ?";
+                count += query(sql).bind(begin).bind(end).bind(name).execute(&mut transaction).await?.rows;
             }
         }
-        Which::Ids(ids) => {
+        Selection::Ids(ids) => {
             for id in ids {
-                let sql = "UPDATE host SET maintain_begin = ?, maintain_end = ? WHERE id = ?";
-                let done = sqlx::query(sql).bind(begin).bind(end).bind(id).execute(&mut *transaction).await?;
-                count += done.rows_affected();
+                let sql = "UPDATE falcon_portal.host SET maintain_begin = ?, maintain_end = ? WHERE id = ?";
+                count += query(sql).bind(begin).bind(end).bind(*id).execute(&mut transaction).await?.rows;
             }
         }
     }
@@ -109,19 +126,85 @@ pub async fn maintain(portal: &Portal, which: &Which, begin: i64, end: i64) -> s
     Ok(count)
 }
 
-/// The id of the host of that name, created when there is none. None when there are [`HOSTS_MAX`] already.
-pub async fn ensure(connection: &mut SqliteConnection, hostname: &str) -> sqlx::Result<Option<i64>> {
-    if let Some(id) = id_of(connection, hostname).await? {
-        return Ok(Some(id));
-    }
-    let done = sqlx::query("INSERT INTO host (hostname) SELECT ? WHERE (SELECT count(*) FROM host) < ?")
-        .bind(hostname)
-        .bind(HOSTS_MAX)
-        .execute(connection)
-        .await?;
-    Ok((done.rows_affected() == 1).then(|| done.last_insert_rowid()))
+/// A report's effect on the table of hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportEffect {
+    New,
+    Changed,
+    Unchanged,
+    /// The host is unknown, and there are [`HOSTS_MAX`] already.
+    Full,
 }
 
-pub(super) async fn id_of(connection: &mut SqliteConnection, hostname: &str) -> sqlx::Result<Option<i64>> {
-    sqlx::query_scalar("SELECT id FROM host WHERE hostname = ?").bind(hostname).fetch_optional(connection).await
+/// Writes a report if it says something new, and announces a host that reports for the first time. `now` is in Unix
+/// seconds.
+pub async fn report(portal: &Portal, hostname: &str, told: &AgentFacts, now: i64) -> sqlx::Result<ReportEffect> {
+    let known =
+        select::<AgentFacts>("FROM falcon_portal.host WHERE hostname = ?").bind(hostname).optional(portal).await?;
+    if known.as_ref() == Some(told) {
+        return Ok(ReportEffect::Unchanged);
+    }
+    let mut transaction = portal.write().await?;
+    let Some(id) = ensure(&mut transaction, hostname).await? else { return Ok(ReportEffect::Full) };
+    query("UPDATE falcon_portal.host SET ip = ?, agent_version = ?, plugin_version = ?, update_at = ? WHERE id = ?")
+        .bind(&told.ip)
+        .bind(&told.agent_version)
+        .bind(&told.plugin_version)
+        .bind(clock::local_text(now))
+        .bind(id)
+        .execute(&mut transaction)
+        .await?;
+    transaction.commit().await?;
+    if known.is_some() {
+        return Ok(ReportEffect::Changed);
+    }
+    portal.announce();
+    Ok(ReportEffect::New)
+}
+
+/// The id of the host of that name, created when there is none. None when there are [`HOSTS_MAX`] already.
+pub async fn ensure(transaction: &mut Transaction, hostname: &str) -> sqlx::Result<Option<i64>> {
+    if let Some(id) = id_of(transaction, hostname).await? {
+        return Ok(Some(id));
+    }
+    let count: i64 = query("SELECT count(*) FROM falcon_portal.host").one(&mut *transaction).await?;
+    if count >= HOSTS_MAX {
+        return Ok(None);
+    }
+    let sql = "INSERT INTO falcon_portal.host (hostname) VALUES (?)";
+    Ok(Some(query(sql).bind(hostname).execute(transaction).await?.id))
+}
+
+pub(super) async fn id_of(transaction: &mut Transaction, hostname: &str) -> sqlx::Result<Option<i64>> {
+    query("SELECT id FROM falcon_portal.host WHERE hostname = ?").bind(hostname).optional(transaction).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::group;
+    use crate::portal::tests::temporary;
+    use anyhow::Result;
+
+    /// Past 2038, where 31 bits end.
+    const LATE: i64 = 4_000_000_000;
+
+    #[tokio::test]
+    async fn maintenance_is_set_by_name_and_by_id() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let group = group::create(&portal, "g", "root").await?;
+        let names = ["a".to_string(), "b".to_string()];
+        let ids = group::replace_hosts(&portal, group.id, &names).await?.expect("room");
+        let windows = async || -> Result<Vec<(i64, i64)>> {
+            let hosts = of_group(&portal, group.id).await?;
+            Ok(hosts.into_iter().map(|host| (host.maintain_begin, host.maintain_end)).collect())
+        };
+        let twice = Selection::Names(vec!["A".into(), "none".into()]);
+        assert_eq!((maintain(&portal, &twice, 5, LATE).await?, windows().await?), (1, vec![(5, LATE), (0, 0)]));
+        let both = Selection::Ids(vec![ids[0], ids[1], 999]);
+        assert_eq!((maintain(&portal, &both, 0, 0).await?, windows().await?), (2, vec![(0, 0), (0, 0)]));
+        let known: Vec<String> = maintained(&portal).await?.into_iter().map(|host| host.hostname).collect();
+        assert_eq!(known.len(), 2);
+        Ok(())
+    }
 }

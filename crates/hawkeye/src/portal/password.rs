@@ -13,11 +13,11 @@ use rand::rngs::SysRng;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-/// What bcrypt takes into account (72 bytes with the end mark); a longer password would be cut silently.
+/// The most bytes of a password: bcrypt takes 72 into account, the end mark included, and would cut a longer one silently.
 pub const PASSWORD_MAX: usize = 71;
 /// bcrypt's cost: 2^10 rounds, about 50 ms of one core; the least that OWASP recommends. Tests use the cheapest.
 const COST: u32 = if cfg!(test) { 4 } else { 10 };
-/// Leaves at least half of a two-core machine to ingest; a guess.
+/// Passwords hashed at a time: leaves at least half of a two-core machine to ingest; a guess.
 const HASHES_AT_ONCE: usize = 1;
 
 static TURNS: Semaphore = Semaphore::const_new(HASHES_AT_ONCE);
@@ -50,7 +50,7 @@ pub async fn verify(password: &str, stored: &str, salt: &str) -> Result<Verdict>
         let right = md5_hex(&[salt, password]).as_bytes().ct_eq(stored.to_ascii_lowercase().as_bytes());
         return Ok(if right.into() { Verdict::RightAndOld } else { Verdict::Wrong });
     }
-    // Also a row without any password (an empty column) ends here, and matches nothing.
+    // A row without any password (an empty column) ends here too, and matches nothing.
     if password.len() > PASSWORD_MAX || !stored.starts_with("$2") {
         return Ok(Verdict::Wrong);
     }

@@ -3,57 +3,48 @@
 //! Invariants: a saved directory stays inside the agent's plugin directory ([`check_dir`]); the original takes `../`.
 
 use super::Portal;
+use super::db::{Target, query, record, select};
 use serde::Serialize;
 
 /// The column's length, in characters.
 pub const DIR_MAX: usize = 255;
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Plugin {
-    pub id: i64,
-    pub grp_id: i64,
-    pub dir: String,
-    pub create_user: String,
-}
-
-type Row = (i64, i64, String, String);
-
-impl From<Row> for Plugin {
-    fn from((id, grp_id, dir, create_user): Row) -> Plugin {
-        Plugin { id, grp_id, dir, create_user }
+record! {
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    pub struct Plugin {
+        pub id: i64,
+        pub grp_id: i64,
+        pub dir: String,
+        pub create_user: String,
     }
 }
 
+/// The directories of all groups, each with its group's id.
+pub async fn dirs(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, String)>> {
+    query("SELECT grp_id, dir FROM falcon_portal.plugin_dir").all(on).await
+}
+
 pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Plugin>> {
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT id, grp_id, dir, create_user FROM plugin_dir WHERE grp_id = ? ORDER BY id")
-            .bind(grp_id)
-            .fetch_all(portal.pool())
-            .await?;
-    Ok(rows.into_iter().map(Plugin::from).collect())
+    select::<Plugin>("FROM falcon_portal.plugin_dir WHERE grp_id = ? ORDER BY id").bind(grp_id).all(portal).await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Plugin>> {
-    let row: Option<Row> = sqlx::query_as("SELECT id, grp_id, dir, create_user FROM plugin_dir WHERE id = ?")
-        .bind(id)
-        .fetch_optional(portal.pool())
-        .await?;
-    Ok(row.map(Plugin::from))
+    select::<Plugin>("FROM falcon_portal.plugin_dir WHERE id = ?").bind(id).optional(portal).await
 }
 
 pub async fn create(portal: &Portal, grp_id: i64, dir: &str, create_user: &str) -> sqlx::Result<Plugin> {
-    let done = sqlx::query("INSERT INTO plugin_dir (grp_id, dir, create_user) VALUES (?, ?, ?)")
+    let done = query("INSERT INTO falcon_portal.plugin_dir (grp_id, dir, create_user) VALUES (?, ?, ?)")
         .bind(grp_id)
         .bind(dir)
         .bind(create_user)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
     portal.announce();
-    Ok(Plugin { id: done.last_insert_rowid(), grp_id, dir: dir.to_string(), create_user: create_user.to_string() })
+    Ok(Plugin { id: done.id, grp_id, dir: dir.to_string(), create_user: create_user.to_string() })
 }
 
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM plugin_dir WHERE id = ?").bind(id).execute(portal.pool()).await?;
+    query("DELETE FROM falcon_portal.plugin_dir WHERE id = ?").bind(id).execute(portal).await?;
     portal.announce();
     Ok(())
 }

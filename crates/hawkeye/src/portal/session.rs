@@ -5,36 +5,38 @@
 //! Invariants: at most [`SESSIONS_PER_USER_MAX`] rows per user; past it the oldest goes. Time is an argument.
 //! Compat: the column `sig` holds the secret in clear, as in the original, whose api may share the table.
 
+use super::db::query;
 use super::{Portal, password, user};
 use anyhow::Result;
 
-/// The original's figure: it writes now + 30 days, but never looks at it.
+/// The life of a session, in seconds: the original writes the same, but never looks at it.
 pub const SESSION_S: i64 = 30 * 86_400;
-/// A script that logs in each minute with a person's account must not throw the person out within the day. A row costs
-/// about a hundred bytes.
+/// Sessions of one user: a script that logs in each minute with a person's account must not throw the person out within
+/// the day. A row costs about a hundred bytes.
 pub const SESSIONS_PER_USER_MAX: i64 = 2_000;
 
 /// Makes a session and returns its secret.
 pub async fn create(portal: &Portal, uid: i64, now: i64) -> Result<String> {
     let sig = password::random_sig()?;
     let mut transaction = portal.write().await?;
-    sqlx::query("DELETE FROM session WHERE uid = ? AND expired <= ?")
+    query("DELETE FROM uic.session WHERE uid = ? AND expired <= ?")
         .bind(uid)
         .bind(now)
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await?;
-    sqlx::query(
-        "DELETE FROM session WHERE id IN (SELECT id FROM session WHERE uid = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
-    )
-    .bind(uid)
-    .bind(SESSIONS_PER_USER_MAX - 1)
-    .execute(&mut *transaction)
-    .await?;
-    sqlx::query("INSERT INTO session (uid, sig, expired) VALUES (?, ?, ?)")
+    let excess: Option<i64> = query("SELECT id FROM uic.session WHERE uid = ? ORDER BY id DESC LIMIT 1 OFFSET ?")
+        .bind(uid)
+        .bind(SESSIONS_PER_USER_MAX - 1)
+        .optional(&mut transaction)
+        .await?;
+    if let Some(id) = excess {
+        query("DELETE FROM uic.session WHERE uid = ? AND id <= ?").bind(uid).bind(id).execute(&mut transaction).await?;
+    }
+    query("INSERT INTO uic.session (uid, sig, expired) VALUES (?, ?, ?)")
         .bind(uid)
         .bind(&sig)
         .bind(now + SESSION_S)
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await?;
     transaction.commit().await?;
     Ok(sig)
@@ -42,54 +44,42 @@ pub async fn create(portal: &Portal, uid: i64, now: i64) -> Result<String> {
 
 /// True when `uid` has a session with this secret that has not expired.
 pub async fn is_valid(portal: &Portal, uid: i64, sig: &str, now: i64) -> sqlx::Result<bool> {
-    let found: Option<i64> = sqlx::query_scalar("SELECT id FROM session WHERE sig = ? AND uid = ? AND expired > ?")
-        .bind(sig)
-        .bind(uid)
-        .bind(now)
-        .fetch_optional(portal.pool())
-        .await?;
+    let sql = "SELECT id FROM uic.session WHERE sig = ? AND uid = ? AND expired > ?";
+    let found: Option<i64> = query(sql).bind(sig).bind(uid).bind(now).optional(portal).await?;
     Ok(found.is_some())
 }
 
 /// Ends one session; returns how many there were.
 pub async fn delete(portal: &Portal, name: &str, sig: &str) -> sqlx::Result<u64> {
-    let done = sqlx::query("DELETE FROM session WHERE sig = ? AND uid = (SELECT id FROM user WHERE name = ?)")
-        .bind(sig)
-        .bind(name)
-        .execute(portal.pool())
-        .await?;
-    Ok(done.rows_affected())
+    let sql = "DELETE FROM uic.session WHERE sig = ? AND uid = (SELECT id FROM uic.user WHERE name = ?)";
+    Ok(query(sql).bind(sig).bind(name).execute(portal).await?.rows)
 }
 
 /// Ends all sessions of a user except the one that asks.
 pub async fn delete_others(portal: &Portal, uid: i64, keep_sig: &str) -> sqlx::Result<u64> {
-    let done = sqlx::query("DELETE FROM session WHERE uid = ? AND sig <> ?")
-        .bind(uid)
-        .bind(keep_sig)
-        .execute(portal.pool())
-        .await?;
-    Ok(done.rows_affected())
+    let sql = "DELETE FROM uic.session WHERE uid = ? AND sig <> ?";
+    Ok(query(sql).bind(uid).bind(keep_sig).execute(portal).await?.rows)
 }
 
-/// The user that a token stands for.
+/// The holder of a token, if there is one.
 #[derive(Debug, PartialEq)]
-pub enum Found {
+pub enum TokenHolder {
     User(user::User),
     NoUser,
     NoSession,
 }
 
 /// Looks a token up. A blocked user has no session, whatever the table says.
-pub async fn find(portal: &Portal, name: &str, sig: &str, now: i64) -> sqlx::Result<Found> {
-    let Some(user) = user::by_name(portal, name).await? else { return Ok(Found::NoUser) };
+pub async fn find(portal: &Portal, name: &str, sig: &str, now: i64) -> sqlx::Result<TokenHolder> {
+    let Some(user) = user::by_name(portal, name).await? else { return Ok(TokenHolder::NoUser) };
     let valid = user.role != user::BLOCKED && is_valid(portal, user.id, sig, now).await?;
-    Ok(if valid { Found::User(user) } else { Found::NoSession })
+    Ok(if valid { TokenHolder::User(user) } else { TokenHolder::NoSession })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::portal::tests::temporary;
+    use crate::portal::tests::{fill, temporary};
 
     const NOW: i64 = 1_600_000_000;
 
@@ -99,15 +89,15 @@ mod tests {
         let uid = user::create(&portal, "alice", "", &user::Profile::default(), user::NORMAL, 0).await?;
         let (first, second) = (create(&portal, uid, NOW).await?, create(&portal, uid, NOW).await?);
         assert_ne!(first, second);
-        assert!(matches!(find(&portal, "ALICE", &first, NOW).await?, Found::User(user) if user.id == uid));
-        assert_eq!(find(&portal, "bob", &first, NOW).await?, Found::NoUser);
-        assert_eq!(find(&portal, "alice", "0", NOW).await?, Found::NoSession);
-        assert_eq!(find(&portal, "alice", &first, NOW + SESSION_S).await?, Found::NoSession);
+        assert!(matches!(find(&portal, "ALICE", &first, NOW).await?, TokenHolder::User(user) if user.id == uid));
+        assert_eq!(find(&portal, "bob", &first, NOW).await?, TokenHolder::NoUser);
+        assert_eq!(find(&portal, "alice", "0", NOW).await?, TokenHolder::NoSession);
+        assert_eq!(find(&portal, "alice", &first, NOW + SESSION_S).await?, TokenHolder::NoSession);
         assert_eq!(delete(&portal, "alice", &first).await?, 1);
-        assert_eq!(find(&portal, "alice", &first, NOW).await?, Found::NoSession);
+        assert_eq!(find(&portal, "alice", &first, NOW).await?, TokenHolder::NoSession);
         assert!(is_valid(&portal, uid, &second, NOW).await?, "logging out ends one session, not all");
         user::set_role(&portal, uid, user::BLOCKED).await?;
-        assert_eq!(find(&portal, "alice", &second, NOW).await?, Found::NoSession);
+        assert_eq!(find(&portal, "alice", &second, NOW).await?, TokenHolder::NoSession);
         Ok(())
     }
 
@@ -115,17 +105,11 @@ mod tests {
     async fn sessions_per_user_are_bounded_and_the_oldest_goes() -> Result<()> {
         let (_dir, portal) = temporary().await?;
         let oldest = create(&portal, 1, NOW).await?;
-        sqlx::query(
-            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-             INSERT INTO session (uid, sig, expired) SELECT 1, 'x' || i, ? FROM n",
-        )
-        .bind(SESSIONS_PER_USER_MAX - 1)
-        .bind(NOW + SESSION_S)
-        .execute(portal.pool())
-        .await?;
+        let insert = "INSERT INTO uic.session (uid, sig, expired) SELECT 1, 'x', 2000000000";
+        fill(&portal, insert, SESSIONS_PER_USER_MAX - 1).await?;
         assert!(is_valid(&portal, 1, &oldest, NOW).await?);
         let newest = create(&portal, 1, NOW).await?;
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM session").fetch_one(portal.pool()).await?;
+        let count: i64 = query("SELECT count(*) FROM uic.session").one(&portal).await?;
         assert_eq!(count, SESSIONS_PER_USER_MAX);
         assert!(!is_valid(&portal, 1, &oldest, NOW).await?);
         assert!(is_valid(&portal, 1, &newest, NOW).await?);

@@ -1,93 +1,67 @@
 //! Strategies (`falcon_portal.strategy`): the conditions of a template, as rows.
 //!
-//! Rows are texts, as the original keeps them; `rules.rs` makes rules of them, and the API checks them before they are saved.
+//! Rows are texts, as the original keeps them: the API checks them before they are saved, and `rules/resolve.rs` makes
+//! rules of them.
 
 use super::Portal;
+use super::db::{Target, query, record, select};
 use serde::Serialize;
 
 /// The columns' lengths, in characters.
 pub const METRIC_MAX: usize = 128;
 pub const TAGS_MAX: usize = 256;
-/// The original has 16; conditions of several functions are longer.
+/// Characters of a condition: the original has 16, but conditions of several functions are longer.
 pub const FUNC_MAX: usize = 512;
 pub const OP_MAX: usize = 8;
 pub const RIGHT_VALUE_MAX: usize = 64;
 pub const NOTE_MAX: usize = 128;
 pub const RUN_MAX: usize = 16;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Strategy {
-    pub id: i64,
-    pub metric: String,
-    pub tags: String,
-    pub max_step: i64,
-    pub priority: i64,
-    pub func: String,
-    pub op: String,
-    pub right_value: String,
-    pub note: String,
-    /// "HH:MM", or "" when there is no window.
-    pub run_begin: String,
-    pub run_end: String,
-    pub tpl_id: i64,
+record! {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Strategy {
+        pub id: i64,
+        pub metric: String,
+        pub tags: String,
+        pub max_step: i64,
+        pub priority: i64,
+        pub func: String,
+        pub op: String,
+        pub right_value: String,
+        pub note: String,
+        /// "HH:MM", or "" when there is no window.
+        pub run_begin: String,
+        pub run_end: String,
+        pub tpl_id: i64,
+    }
 }
 
-pub type Row = (i64, String, String, i64, i64, String, String, String, String, String, String, i64);
-
 impl Strategy {
-    /// Of its texts, for the memory ledger.
+    /// The bytes of its texts, for the memory ledger.
     pub fn text_bytes(&self) -> usize {
         let texts = [&self.metric, &self.tags, &self.func, &self.op, &self.right_value, &self.note];
         texts.into_iter().chain([&self.run_begin, &self.run_end]).map(String::capacity).sum()
     }
 }
 
-impl From<Row> for Strategy {
-    fn from(row: Row) -> Strategy {
-        Strategy {
-            id: row.0,
-            metric: row.1,
-            tags: row.2,
-            max_step: row.3,
-            priority: row.4,
-            func: row.5,
-            op: row.6,
-            right_value: row.7,
-            note: row.8,
-            run_begin: row.9,
-            run_end: row.10,
-            tpl_id: row.11,
-        }
-    }
+/// All strategies, oldest first.
+pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Strategy>> {
+    select::<Strategy>("FROM falcon_portal.strategy ORDER BY id").all(on).await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Strategy>> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT id, metric, tags, max_step, priority, func, op, right_value, note, run_begin, run_end, tpl_id
-         FROM strategy WHERE id = ?",
-    )
-    .bind(id)
-    .fetch_optional(portal.pool())
-    .await?;
-    Ok(row.map(Strategy::from))
+    select::<Strategy>("FROM falcon_portal.strategy WHERE id = ?").bind(id).optional(portal).await
 }
 
 pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Strategy>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, metric, tags, max_step, priority, func, op, right_value, note, run_begin, run_end, tpl_id
-         FROM strategy WHERE tpl_id = ? ORDER BY id",
-    )
-    .bind(tpl_id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Strategy::from).collect())
+    select::<Strategy>("FROM falcon_portal.strategy WHERE tpl_id = ? ORDER BY id").bind(tpl_id).all(portal).await
 }
 
 /// Saves a new strategy (its id is ignored) and returns its id.
 pub async fn create(portal: &Portal, strategy: &Strategy) -> sqlx::Result<i64> {
-    let done = sqlx::query(
-        "INSERT INTO strategy (metric, tags, max_step, priority, func, op, right_value, note, run_begin, run_end, tpl_id)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    let done = query(
+        "INSERT INTO falcon_portal.strategy (metric, tags, max_step, priority, func, op, right_value, note, run_begin,
+         run_end, tpl_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&strategy.metric)
     .bind(&strategy.tags)
@@ -100,17 +74,17 @@ pub async fn create(portal: &Portal, strategy: &Strategy) -> sqlx::Result<i64> {
     .bind(&strategy.run_begin)
     .bind(&strategy.run_end)
     .bind(strategy.tpl_id)
-    .execute(portal.pool())
+    .execute(portal)
     .await?;
     portal.announce();
-    Ok(done.last_insert_rowid())
+    Ok(done.id)
 }
 
 /// Saves everything but the template that it belongs to.
 pub async fn update(portal: &Portal, strategy: &Strategy) -> sqlx::Result<()> {
-    sqlx::query(
-        "UPDATE strategy SET metric = ?, tags = ?, max_step = ?, priority = ?, func = ?, op = ?, right_value = ?,
-         note = ?, run_begin = ?, run_end = ? WHERE id = ?",
+    query(
+        "UPDATE falcon_portal.strategy SET metric = ?, tags = ?, max_step = ?, priority = ?, func = ?, op = ?,
+         right_value = ?, note = ?, run_begin = ?, run_end = ? WHERE id = ?",
     )
     .bind(&strategy.metric)
     .bind(&strategy.tags)
@@ -123,14 +97,14 @@ pub async fn update(portal: &Portal, strategy: &Strategy) -> sqlx::Result<()> {
     .bind(&strategy.run_begin)
     .bind(&strategy.run_end)
     .bind(strategy.id)
-    .execute(portal.pool())
+    .execute(portal)
     .await?;
     portal.announce();
     Ok(())
 }
 
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM strategy WHERE id = ?").bind(id).execute(portal.pool()).await?;
+    query("DELETE FROM falcon_portal.strategy WHERE id = ?").bind(id).execute(portal).await?;
     portal.announce();
     Ok(())
 }

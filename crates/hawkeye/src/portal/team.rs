@@ -3,105 +3,78 @@
 //! Invariants: a user is in a team once.
 
 use super::Portal;
-use super::user::{self, User};
+use super::db::{Transaction, query, record, select};
+use super::user::User;
 use serde::Serialize;
-use sqlx::SqliteConnection;
 
 /// The columns' lengths, in characters.
 pub const NAME_MAX: usize = 64;
 pub const RESUME_MAX: usize = 255;
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Team {
-    pub id: i64,
-    pub name: String,
-    pub resume: String,
-    pub creator: i64,
-}
-
-type Row = (i64, String, String, i64);
-
-impl From<Row> for Team {
-    fn from((id, name, resume, creator): Row) -> Team {
-        Team { id, name, resume, creator }
+record! {
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    pub struct Team {
+        pub id: i64,
+        pub name: String,
+        pub resume: String,
+        pub creator: i64,
     }
 }
 
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Team>> {
-    let rows: Vec<Row> =
-        sqlx::query_as("SELECT id, name, resume, creator FROM team ORDER BY id").fetch_all(portal.pool()).await?;
-    Ok(rows.into_iter().map(Team::from).collect())
+    select::<Team>("FROM uic.team ORDER BY id").all(portal).await
 }
 
 /// The teams that a user is in or has created.
 pub async fn of_user_or_creator(portal: &Portal, uid: i64) -> sqlx::Result<Vec<Team>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, name, resume, creator FROM team
-         WHERE creator = ?1 OR id IN (SELECT tid FROM rel_team_user WHERE uid = ?1) ORDER BY id",
+    select::<Team>(
+        "FROM uic.team WHERE creator = ? OR id IN (SELECT tid FROM uic.rel_team_user WHERE uid = ?) ORDER BY id",
     )
     .bind(uid)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Team::from).collect())
+    .bind(uid)
+    .all(portal)
+    .await
 }
 
 /// The teams that a user is in.
 pub async fn of_user(portal: &Portal, uid: i64) -> sqlx::Result<Vec<Team>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, name, resume, creator FROM team WHERE id IN (SELECT tid FROM rel_team_user WHERE uid = ?) ORDER BY id",
-    )
-    .bind(uid)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Team::from).collect())
+    select::<Team>("FROM uic.team WHERE id IN (SELECT tid FROM uic.rel_team_user WHERE uid = ?) ORDER BY id")
+        .bind(uid)
+        .all(portal)
+        .await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Team>> {
-    let row: Option<Row> = sqlx::query_as("SELECT id, name, resume, creator FROM team WHERE id = ?")
-        .bind(id)
-        .fetch_optional(portal.pool())
-        .await?;
-    Ok(row.map(Team::from))
+    select::<Team>("FROM uic.team WHERE id = ?").bind(id).optional(portal).await
 }
 
 pub async fn by_name(portal: &Portal, name: &str) -> sqlx::Result<Option<Team>> {
-    let row: Option<Row> = sqlx::query_as("SELECT id, name, resume, creator FROM team WHERE name = ?")
-        .bind(name)
-        .fetch_optional(portal.pool())
-        .await?;
-    Ok(row.map(Team::from))
+    select::<Team>("FROM uic.team WHERE name = ?").bind(name).optional(portal).await
 }
 
 pub async fn members(portal: &Portal, id: i64) -> sqlx::Result<Vec<User>> {
-    let rows: Vec<user::Row> = sqlx::query_as(
-        "SELECT id, name, cnname, email, phone, im, qq, role FROM user
-         WHERE id IN (SELECT uid FROM rel_team_user WHERE tid = ?) ORDER BY id",
-    )
-    .bind(id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(User::from).collect())
+    select::<User>("FROM uic.user WHERE id IN (SELECT uid FROM uic.rel_team_user WHERE tid = ?) ORDER BY id")
+        .bind(id)
+        .all(portal)
+        .await
 }
 
 pub async fn is_member(portal: &Portal, id: i64, uid: i64) -> sqlx::Result<bool> {
-    let found: Option<i64> = sqlx::query_scalar("SELECT id FROM rel_team_user WHERE tid = ? AND uid = ?")
-        .bind(id)
-        .bind(uid)
-        .fetch_optional(portal.pool())
-        .await?;
+    let sql = "SELECT id FROM uic.rel_team_user WHERE tid = ? AND uid = ?";
+    let found: Option<i64> = query(sql).bind(id).bind(uid).optional(portal).await?;
     Ok(found.is_some())
 }
 
-/// Returns how many members the new team has. A name that exists is a unique violation.
+/// Creates a team and returns how many members it has; a name that exists is a unique violation.
 pub async fn create(portal: &Portal, name: &str, resume: &str, creator: i64, uids: &[i64]) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
-    let done = sqlx::query("INSERT INTO team (name, resume, creator) VALUES (?, ?, ?)")
+    let team = query("INSERT INTO uic.team (name, resume, creator) VALUES (?, ?, ?)")
         .bind(name)
         .bind(resume)
         .bind(creator)
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await?;
-    let count = add(&mut transaction, done.last_insert_rowid(), uids).await?;
+    let count = add(&mut transaction, team.id, uids).await?;
     transaction.commit().await?;
     Ok(count)
 }
@@ -109,17 +82,15 @@ pub async fn create(portal: &Portal, name: &str, resume: &str, creator: i64, uid
 /// Changes what is not empty: the name, the resume, and the whole list of members.
 pub async fn update(portal: &Portal, id: i64, name: &str, resume: &str, uids: &[i64]) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
-    sqlx::query(
-        "UPDATE team SET name = CASE ?1 WHEN '' THEN name ELSE ?1 END,
-         resume = CASE ?2 WHEN '' THEN resume ELSE ?2 END WHERE id = ?3",
-    )
-    .bind(name)
-    .bind(resume)
-    .bind(id)
-    .execute(&mut *transaction)
-    .await?;
+    for (sql, text) in
+        [("UPDATE uic.team SET name = ? WHERE id = ?", name), ("UPDATE uic.team SET resume = ? WHERE id = ?", resume)]
+    {
+        if !text.is_empty() {
+            query(sql).bind(text).bind(id).execute(&mut transaction).await?;
+        }
+    }
     if !uids.is_empty() {
-        sqlx::query("DELETE FROM rel_team_user WHERE tid = ?").bind(id).execute(&mut *transaction).await?;
+        query("DELETE FROM uic.rel_team_user WHERE tid = ?").bind(id).execute(&mut transaction).await?;
         add(&mut transaction, id, uids).await?;
     }
     transaction.commit().await
@@ -131,28 +102,74 @@ pub async fn add_members(portal: &Portal, id: i64, uids: &[i64]) -> sqlx::Result
     transaction.commit().await
 }
 
-/// Returns how many teams and memberships there were.
+/// Deletes a team; returns how many teams and memberships there were.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<(u64, u64)> {
     let mut transaction = portal.write().await?;
-    let teams = sqlx::query("DELETE FROM team WHERE id = ?").bind(id).execute(&mut *transaction).await?;
-    let members = sqlx::query("DELETE FROM rel_team_user WHERE tid = ?").bind(id).execute(&mut *transaction).await?;
+    let teams = query("DELETE FROM uic.team WHERE id = ?").bind(id).execute(&mut transaction).await?;
+    let members = query("DELETE FROM uic.rel_team_user WHERE tid = ?").bind(id).execute(&mut transaction).await?;
     transaction.commit().await?;
-    Ok((teams.rows_affected(), members.rows_affected()))
+    Ok((teams.rows, members.rows))
 }
 
-/// Adds users that exist and are not in the team yet; returns how many these were.
-async fn add(connection: &mut SqliteConnection, id: i64, uids: &[i64]) -> sqlx::Result<u64> {
+/// Adds those users that exist and are not in the team yet; returns how many were added.
+async fn add(transaction: &mut Transaction, id: i64, uids: &[i64]) -> sqlx::Result<u64> {
     let mut count = 0;
     for uid in uids {
-        let done = sqlx::query(
-            "INSERT INTO rel_team_user (tid, uid) SELECT ?1, id FROM user
-             WHERE id = ?2 AND NOT EXISTS (SELECT 1 FROM rel_team_user WHERE tid = ?1 AND uid = ?2)",
+        let done = query(
+            "INSERT INTO uic.rel_team_user (tid, uid) SELECT ?, id FROM uic.user
+             WHERE id = ? AND NOT EXISTS (SELECT 1 FROM uic.rel_team_user WHERE tid = ? AND uid = ?)",
         )
         .bind(id)
-        .bind(uid)
-        .execute(&mut *connection)
+        .bind(*uid)
+        .bind(id)
+        .bind(*uid)
+        .execute(&mut *transaction)
         .await?;
-        count += done.rows_affected();
+        count += done.rows;
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use crate::portal::user;
+    use anyhow::Result;
+
+    async fn user(portal: &Portal, name: &str) -> sqlx::Result<i64> {
+        user::create(portal, name, "", &user::Profile::default(), user::NORMAL, 0).await
+    }
+
+    fn names(teams: Vec<Team>) -> String {
+        teams.into_iter().map(|team| team.name).collect::<Vec<_>>().join(" ")
+    }
+
+    #[tokio::test]
+    async fn teams_have_a_user_once_and_change_what_is_not_empty() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let (a, b) = (user(&portal, "a").await?, user(&portal, "b").await?);
+        assert_eq!(create(&portal, "ops", "r", b, &[a, a, 999]).await?, 1);
+        assert_eq!(create(&portal, "db", "", a, &[]).await?, 0);
+        let taken = create(&portal, "OPS", "", a, &[]).await.expect_err("names compare without case");
+        assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
+        let ops = by_name(&portal, "Ops").await?.expect("created");
+        assert_eq!(ops, Team { id: ops.id, name: "ops".into(), resume: "r".into(), creator: b });
+        assert_eq!(by_id(&portal, ops.id).await?.as_ref(), Some(&ops));
+        assert_eq!(names(all(&portal).await?), "ops db");
+        assert_eq!(names(of_user(&portal, a).await?), "ops");
+        assert_eq!(names(of_user_or_creator(&portal, a).await?), "ops db");
+        assert_eq!((is_member(&portal, ops.id, a).await?, is_member(&portal, ops.id, b).await?), (true, false));
+
+        update(&portal, ops.id, "", "", &[]).await?;
+        assert_eq!(by_id(&portal, ops.id).await?, Some(ops.clone()));
+        update(&portal, ops.id, "sre", "s", &[b]).await?;
+        add_members(&portal, ops.id, &[a, b]).await?;
+        let members: Vec<i64> = members(&portal, ops.id).await?.into_iter().map(|user| user.id).collect();
+        assert_eq!(members, [a, b]);
+        assert_eq!(names(all(&portal).await?), "sre db");
+        assert_eq!(delete(&portal, ops.id).await?, (1, 2));
+        assert_eq!(delete(&portal, ops.id).await?, (0, 0));
+        Ok(())
+    }
 }

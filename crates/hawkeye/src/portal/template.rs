@@ -4,62 +4,47 @@
 //! nowhere, and are roots from then on.
 
 use super::Portal;
-use super::group::{self, Group};
+use super::db::{Target, query, record, select};
+use super::group::Group;
 use serde::Serialize;
 use std::collections::HashMap;
 
 /// The column's length, in characters.
 pub const NAME_MAX: usize = 255;
-/// A chain of this many templates is taken for a cycle, and counts for nothing; the original's figure.
+/// The length from which on a chain is taken for a cycle and counts for nothing; the original's figure.
 pub const CHAIN_MAX: usize = 10;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Template {
-    pub id: i64,
-    pub tpl_name: String,
-    pub parent_id: i64,
-    pub action_id: i64,
-    pub create_user: String,
-}
-
-pub type Row = (i64, String, i64, i64, String);
-
-impl From<Row> for Template {
-    fn from((id, tpl_name, parent_id, action_id, create_user): Row) -> Template {
-        Template { id, tpl_name, parent_id, action_id, create_user }
+record! {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Template {
+        pub id: i64,
+        pub tpl_name: String,
+        pub parent_id: i64,
+        pub action_id: i64,
+        pub create_user: String,
     }
 }
 
 /// All templates, oldest first.
-pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Template>> {
-    let rows: Vec<Row> = sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl ORDER BY id")
-        .fetch_all(portal.pool())
-        .await?;
-    Ok(rows.into_iter().map(Template::from).collect())
+pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Template>> {
+    select::<Template>("FROM falcon_portal.tpl ORDER BY id").all(on).await
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Template>> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl WHERE id = ?")
-            .bind(id)
-            .fetch_optional(portal.pool())
-            .await?;
-    Ok(row.map(Template::from))
+    select::<Template>("FROM falcon_portal.tpl WHERE id = ?").bind(id).optional(portal).await
 }
 
 /// The groups that a template is bound to.
 pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
-    let rows: Vec<group::Row> = sqlx::query_as(
-        "SELECT id, grp_name, create_user FROM grp
-         WHERE id IN (SELECT grp_id FROM grp_tpl WHERE tpl_id = ?) ORDER BY id",
+    select::<Group>(
+        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_tpl WHERE tpl_id = ?) ORDER BY id",
     )
     .bind(id)
-    .fetch_all(portal.pool())
-    .await?;
-    Ok(rows.into_iter().map(Group::from).collect())
+    .all(portal)
+    .await
 }
 
-/// A name that exists is a unique violation.
+/// Creates a template; a name that exists is a unique violation.
 pub async fn create(
     portal: &Portal,
     tpl_name: &str,
@@ -67,24 +52,24 @@ pub async fn create(
     action_id: i64,
     create_user: &str,
 ) -> sqlx::Result<Template> {
-    let done = sqlx::query("INSERT INTO tpl (tpl_name, parent_id, action_id, create_user) VALUES (?, ?, ?, ?)")
+    let done = query("INSERT INTO falcon_portal.tpl (tpl_name, parent_id, action_id, create_user) VALUES (?, ?, ?, ?)")
         .bind(tpl_name)
         .bind(parent_id)
         .bind(action_id)
         .bind(create_user)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
     portal.announce();
     let (tpl_name, create_user) = (tpl_name.to_string(), create_user.to_string());
-    Ok(Template { id: done.last_insert_rowid(), tpl_name, parent_id, action_id, create_user })
+    Ok(Template { id: done.id, tpl_name, parent_id, action_id, create_user })
 }
 
 pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) -> sqlx::Result<()> {
-    sqlx::query("UPDATE tpl SET tpl_name = ?, parent_id = ? WHERE id = ?")
+    query("UPDATE falcon_portal.tpl SET tpl_name = ?, parent_id = ? WHERE id = ?")
         .bind(tpl_name)
         .bind(parent_id)
         .bind(id)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
     portal.announce();
     Ok(())
@@ -93,20 +78,20 @@ pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) ->
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [
-        "DELETE FROM action WHERE id = (SELECT action_id FROM tpl WHERE id = ?)",
-        "DELETE FROM tpl WHERE id = ?",
-        "DELETE FROM strategy WHERE tpl_id = ?",
-        "DELETE FROM grp_tpl WHERE tpl_id = ?",
+        "DELETE FROM falcon_portal.action WHERE id = (SELECT action_id FROM falcon_portal.tpl WHERE id = ?)",
+        "DELETE FROM falcon_portal.tpl WHERE id = ?",
+        "DELETE FROM falcon_portal.strategy WHERE tpl_id = ?",
+        "DELETE FROM falcon_portal.grp_tpl WHERE tpl_id = ?",
     ] {
-        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+        query(sql).bind(id).execute(&mut transaction).await?;
     }
     transaction.commit().await?;
     portal.announce();
     Ok(())
 }
 
-/// The chain of a template, itself first and its root last. `parents` maps every template's id to its parent's. None when
-/// the chain is [`CHAIN_MAX`] long or longer, which a cycle always is.
+/// The chain of a template, from the template itself to its root. `parents` maps every template's id to its parent's. None
+/// when the chain is [`CHAIN_MAX`] long or longer, which a cycle always is.
 pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
     let mut chain = Vec::new();
     let mut next = id;
@@ -123,6 +108,9 @@ pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::action::{self, Action};
+    use crate::portal::strategy::{self, Strategy};
+    use crate::portal::tests::temporary;
 
     #[test]
     fn chains() {
@@ -139,5 +127,61 @@ mod tests {
         let line: Vec<(i64, i64)> = (1..20).map(|id| (id, id - 1)).collect();
         check(&line, 9, Some(&[9, 8, 7, 6, 5, 4, 3, 2, 1]));
         check(&line, 10, None);
+    }
+
+    /// A template with all that belongs to it comes back as it was saved, and goes as a whole.
+    #[tokio::test]
+    async fn a_template_goes_with_its_strategies_and_its_action() -> anyhow::Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let parent = create(&portal, "parent", 0, 0, "alice").await?;
+        let tpl = create(&portal, "tpl", parent.id, 0, "alice").await?;
+        let action = Action { uic: "ops,db".into(), url: "http://x/?a=1".into(), callback: 1, ..Action::default() };
+        let id = action::create_for_template(&portal, &action, tpl.id).await?;
+        assert_eq!(action::by_id(&portal, id).await?, Some(Action { id, ..action.clone() }));
+        let tpl = Template { action_id: id, ..tpl };
+        assert_eq!(
+            (all(&portal).await?, by_id(&portal, tpl.id).await?),
+            (vec![parent.clone(), tpl.clone()], Some(tpl.clone()))
+        );
+        let changed = Action { id, before_callback_sms: 1, after_callback_mail: 1, ..Action::default() };
+        assert_eq!(action::update(&portal, &changed).await?, 1);
+        assert_eq!(action::by_id(&portal, id).await?, Some(changed));
+        assert_eq!(action::update(&portal, &Action { id: 999, ..action }).await?, 0);
+        update(&portal, parent.id, "new 名", 0).await?;
+        assert_eq!(by_id(&portal, parent.id).await?.map(|parent| parent.tpl_name).as_deref(), Some("new 名"));
+
+        let text = str::to_string;
+        let row = Strategy {
+            id: 0,
+            metric: text("cpu.idle"),
+            tags: text("a=b"),
+            max_step: 3,
+            priority: -1,
+            func: text("all(#3)"),
+            op: text("!="),
+            right_value: text("0.5"),
+            note: text("it's \\ \"%_?"),
+            run_begin: text("08:00"),
+            run_end: text("20:00"),
+            tpl_id: tpl.id,
+        };
+        let row = Strategy { id: strategy::create(&portal, &row).await?, ..row };
+        assert_eq!(strategy::by_id(&portal, row.id).await?, Some(row.clone()));
+        let row = Strategy { priority: 5, note: String::new(), ..row };
+        strategy::update(&portal, &row).await?;
+        let other = Strategy {
+            id: strategy::create(&portal, &Strategy { tpl_id: parent.id, ..row.clone() }).await?,
+            tpl_id: parent.id,
+            ..row.clone()
+        };
+        assert_eq!(strategy::of_template(&portal, tpl.id).await?, [row.clone()]);
+        assert_eq!(strategy::all(&portal).await?, [row, other.clone()]);
+
+        delete(&portal, tpl.id).await?;
+        assert_eq!((all(&portal).await?.len(), action::by_id(&portal, id).await?), (1, None));
+        assert_eq!(strategy::all(&portal).await?, [other.clone()]);
+        strategy::delete(&portal, other.id).await?;
+        assert_eq!(strategy::all(&portal).await?, []);
+        Ok(())
     }
 }

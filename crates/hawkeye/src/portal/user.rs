@@ -4,9 +4,10 @@
 //! check a login.
 
 use super::Portal;
+use super::db::{Transaction, query, record, select};
 use serde::Serialize;
 
-/// Not enforced in the original; here a blocked user cannot log in and his sessions are void.
+/// A user who cannot log in, and whose sessions are void; the original has the value and lets him in.
 pub const BLOCKED: i64 = -1;
 pub const NORMAL: i64 = 0;
 pub const ADMIN: i64 = 1;
@@ -20,20 +21,22 @@ pub const PHONE_MAX: usize = 16;
 pub const IM_MAX: usize = 32;
 pub const QQ_MAX: usize = 16;
 
-/// A user as the API shows him.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct User {
-    pub id: i64,
-    pub name: String,
-    pub cnname: String,
-    pub email: String,
-    pub phone: String,
-    pub im: String,
-    pub qq: String,
-    pub role: i64,
+record! {
+    /// A user as the API shows him.
+    #[derive(Clone, Debug, PartialEq, Serialize)]
+    pub struct User {
+        pub id: i64,
+        pub name: String,
+        pub cnname: String,
+        pub email: String,
+        pub phone: String,
+        pub im: String,
+        pub qq: String,
+        pub role: i64,
+    }
 }
 
-/// What a user says about himself.
+/// The part of a user that he may change himself.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     pub cnname: String,
@@ -43,14 +46,6 @@ pub struct Profile {
     pub qq: String,
 }
 
-pub(super) type Row = (i64, String, String, String, String, String, String, i64);
-
-impl From<Row> for User {
-    fn from((id, name, cnname, email, phone, im, qq, role): Row) -> User {
-        User { id, name, cnname, email, phone, im, qq, role }
-    }
-}
-
 impl User {
     pub fn is_admin(&self) -> bool {
         self.role == ADMIN || self.role == ROOT
@@ -58,39 +53,42 @@ impl User {
 }
 
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<User>> {
-    let row: Option<Row> = sqlx::query_as("SELECT id, name, cnname, email, phone, im, qq, role FROM user WHERE id = ?")
-        .bind(id)
-        .fetch_optional(portal.pool())
-        .await?;
-    Ok(row.map(User::from))
+    select::<User>("FROM uic.user WHERE id = ?").bind(id).optional(portal).await
 }
 
 pub async fn by_name(portal: &Portal, name: &str) -> sqlx::Result<Option<User>> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT id, name, cnname, email, phone, im, qq, role FROM user WHERE name = ?")
-            .bind(name)
-            .fetch_optional(portal.pool())
-            .await?;
-    Ok(row.map(User::from))
+    select::<User>("FROM uic.user WHERE name = ?").bind(name).optional(portal).await
 }
 
-/// The user and the text of his password column.
+/// Finds a user by name, with the text of his password column.
 pub async fn with_password(portal: &Portal, name: &str) -> sqlx::Result<Option<(User, String)>> {
     let Some(user) = by_name(portal, name).await? else { return Ok(None) };
-    let stored =
-        sqlx::query_scalar("SELECT passwd FROM user WHERE id = ?").bind(user.id).fetch_one(portal.pool()).await?;
+    let stored = query("SELECT passwd FROM uic.user WHERE id = ?").bind(user.id).one(portal).await?;
     Ok(Some((user, stored)))
 }
 
 /// All users, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<User>> {
-    let rows: Vec<Row> = sqlx::query_as("SELECT id, name, cnname, email, phone, im, qq, role FROM user ORDER BY id")
-        .fetch_all(portal.pool())
-        .await?;
-    Ok(rows.into_iter().map(User::from).collect())
+    select::<User>("FROM uic.user ORDER BY id").all(portal).await
 }
 
-/// Returns the new id; a name that exists is a unique violation.
+/// The members of the teams named in `uic` (joined by commas), each once, in order of their ids.
+pub async fn of_teams(transaction: &mut Transaction, uic: &str) -> sqlx::Result<Vec<User>> {
+    let teams: Vec<&str> = uic.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    if teams.is_empty() {
+        return Ok(Vec::new());
+    }
+    select::<User>(
+        "FROM uic.user WHERE id IN (
+           SELECT r.uid FROM uic.rel_team_user AS r JOIN uic.team AS t ON t.id = r.tid WHERE t.name",
+    )
+    .in_list(teams)
+    .push(") ORDER BY id")
+    .all(transaction)
+    .await
+}
+
+/// Creates a user and returns his id; a name that exists is a unique violation.
 pub async fn create(
     portal: &Portal,
     name: &str,
@@ -99,8 +97,9 @@ pub async fn create(
     role: i64,
     creator: i64,
 ) -> sqlx::Result<i64> {
-    let done = sqlx::query(
-        "INSERT INTO user (name, passwd, cnname, email, phone, im, qq, role, creator) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    let done = query(
+        "INSERT INTO uic.user (name, passwd, cnname, email, phone, im, qq, role, creator)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(name)
     .bind(passwd)
@@ -111,47 +110,105 @@ pub async fn create(
     .bind(&profile.qq)
     .bind(role)
     .bind(creator)
-    .execute(portal.pool())
+    .execute(portal)
     .await?;
-    Ok(done.last_insert_rowid())
+    Ok(done.id)
 }
 
-/// Returns how many rows there were to change.
+/// Changes a user's profile; returns how many rows there were to change.
 pub async fn update_profile(portal: &Portal, id: i64, profile: &Profile) -> sqlx::Result<u64> {
-    let done = sqlx::query("UPDATE user SET cnname = ?, email = ?, phone = ?, im = ?, qq = ? WHERE id = ?")
+    let done = query("UPDATE uic.user SET cnname = ?, email = ?, phone = ?, im = ?, qq = ? WHERE id = ?")
         .bind(&profile.cnname)
         .bind(&profile.email)
         .bind(&profile.phone)
         .bind(&profile.im)
         .bind(&profile.qq)
         .bind(id)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
-    Ok(done.rows_affected())
+    Ok(done.rows)
 }
 
 pub async fn set_password(portal: &Portal, id: i64, passwd: &str) -> sqlx::Result<u64> {
-    let done =
-        sqlx::query("UPDATE user SET passwd = ? WHERE id = ?").bind(passwd).bind(id).execute(portal.pool()).await?;
-    Ok(done.rows_affected())
+    let sql = "UPDATE uic.user SET passwd = ? WHERE id = ?";
+    Ok(query(sql).bind(passwd).bind(id).execute(portal).await?.rows)
 }
 
 pub async fn set_role(portal: &Portal, id: i64, role: i64) -> sqlx::Result<u64> {
-    let done = sqlx::query("UPDATE user SET role = ? WHERE id = ?").bind(role).bind(id).execute(portal.pool()).await?;
-    Ok(done.rows_affected())
+    let sql = "UPDATE uic.user SET role = ? WHERE id = ?";
+    Ok(query(sql).bind(role).bind(id).execute(portal).await?.rows)
 }
 
 /// Deletes a user with his sessions and memberships. His notes on alarms stay, without an author.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
     for sql in [
-        "UPDATE event_note SET user_id = NULL WHERE user_id = ?",
-        "DELETE FROM rel_team_user WHERE uid = ?",
-        "DELETE FROM session WHERE uid = ?",
+        "UPDATE alarms.event_note SET user_id = NULL, timestamp = timestamp WHERE user_id = ?",
+        "DELETE FROM uic.rel_team_user WHERE uid = ?",
+        "DELETE FROM uic.session WHERE uid = ?",
     ] {
-        sqlx::query(sql).bind(id).execute(&mut *transaction).await?;
+        query(sql).bind(id).execute(&mut transaction).await?;
     }
-    let done = sqlx::query("DELETE FROM user WHERE id = ?").bind(id).execute(&mut *transaction).await?;
+    let done = query("DELETE FROM uic.user WHERE id = ?").bind(id).execute(&mut transaction).await?;
     transaction.commit().await?;
-    Ok(done.rows_affected())
+    Ok(done.rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::{run, temporary};
+    use anyhow::Result;
+
+    #[tokio::test]
+    async fn members_of_teams_are_found_once() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        run(
+            &portal,
+            "INSERT INTO uic.team (id, name) VALUES (1, 'Ops'), (2, 'db'), (3, 'other');
+             INSERT INTO uic.user (id, name) VALUES (1, 'a'), (2, 'b'), (3, 'c');
+             INSERT INTO uic.rel_team_user (tid, uid) VALUES (1, 2), (1, 1), (2, 2), (3, 3);",
+        )
+        .await?;
+        let mut transaction = portal.write().await?;
+        let mut check = async |uic: &str, expected: &[&str]| -> Result<()> {
+            let users = of_teams(&mut transaction, uic).await?;
+            assert_eq!(users.into_iter().map(|user| user.name).collect::<Vec<_>>(), expected, "{uic:?}");
+            Ok(())
+        };
+        check("ops,db", &["a", "b"]).await?;
+        check("ops,db,none", &["a", "b"]).await?;
+        check(" db , nobody,", &["b"]).await?;
+        check("", &[]).await?;
+        check(",", &[]).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn users_come_and_go() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let text = str::to_string;
+        let profile = Profile {
+            cnname: text("张三"),
+            email: text("a@x"),
+            phone: text("1"),
+            im: text("'; DROP TABLE user; --"),
+            qq: text("9"),
+        };
+        let id = create(&portal, "Alice", "hash", &profile, BLOCKED, 7).await?;
+        let taken = create(&portal, "alice", "", &profile, NORMAL, 0).await.expect_err("names compare without case");
+        assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
+        let Profile { cnname, email, phone, im, qq } = profile;
+        let user = User { id, name: text("Alice"), cnname, email, phone, im, qq, role: BLOCKED };
+        assert_eq!(with_password(&portal, "ALICE").await?, Some((user.clone(), text("hash"))));
+        assert_eq!(all(&portal).await?, [user]);
+        assert_eq!(update_profile(&portal, id, &Profile::default()).await?, 1);
+        assert_eq!(update_profile(&portal, id, &Profile::default()).await?, 1, "rows that were meant, changed or not");
+        assert_eq!((set_password(&portal, id, "new").await?, set_role(&portal, id, ADMIN).await?), (1, 1));
+        let (user, passwd) = with_password(&portal, "alice").await?.expect("still there");
+        assert_eq!((user.is_admin(), user.email.as_str(), passwd.as_str()), (true, "", "new"));
+        assert_eq!((delete(&portal, id).await?, delete(&portal, id).await?), (1, 0));
+        assert_eq!(by_id(&portal, id).await?, None);
+        Ok(())
+    }
 }

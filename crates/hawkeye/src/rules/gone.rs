@@ -1,7 +1,7 @@
-//! Gone: why a rule applies to a host no longer, for those who were told of a PROBLEM that it will not end.
+//! Gone: why a rule applies to a host no longer, for those who were told of a PROBLEM and will hear of no recovery.
 //!
-//! How: asked only when an alarm is closed; looks at the same tables from which the rules were computed. The first of the
-//! reasons that is true is told, from the most deliberate to the least.
+//! How: the reason is looked for only when an alarm is closed, in the tables from which the rules were computed. Of all
+//! reasons that are true the most deliberate one is told.
 
 use super::resolve::{is_monitored, is_open};
 use super::snapshot::Snapshot;
@@ -11,6 +11,7 @@ use jiff::Zoned;
 use judge::RuleId;
 
 impl Snapshot {
+    /// The reason, as a sentence for people.
     pub fn why_gone(&self, rule: RuleId, endpoint: &str, now: &Zoned) -> String {
         match rule {
             RuleId::Strategy(id) => self.why_strategy_gone(id, endpoint, now),

@@ -184,6 +184,6 @@ async fn load(engine: &Arc<Engine>, snapshot: &Arc<Snapshot>, rules: Rules) {
         Err(error) => return tracing::error!(%error, "loading the rules failed; those in effect stay"),
     };
     for rule in refused {
-        tracing::warn!(rule = rule.what, error = %rule.error, "a rule cannot be judged");
+        tracing::warn!(rule = rule.name, error = %rule.error, "a rule cannot be judged");
     }
 }

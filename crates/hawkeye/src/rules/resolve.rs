@@ -6,8 +6,8 @@
 //! inheritance is resolved once.
 //! Invariants: pure (time is an argument) and total: a row that cannot be read is left out and named in the second result;
 //! no text can make it panic. Lists are in the order of strategy ids, so equal tables give equal rules.
-//! Compat: spec/control-plane.md §1. Of two chains with the same strategy, the one with the smaller leaf id wins (the
-//! original leaves this to the database's row order); a template bound through two groups counts once.
+//! Compat: docs/open-falcon/control-plane.md §1. Of two chains with the same strategy, the one with the smaller leaf id
+//! wins (the original leaves this to the database's row order); a template bound through two groups counts once.
 
 use super::snapshot::HostRow;
 use super::snapshot::Snapshot;
@@ -21,7 +21,8 @@ use std::sync::Arc;
 impl Snapshot {
     /// The rules in effect at `now`, and why rows were left out.
     pub fn rules(&self, now: &Zoned, version: u64) -> (Rules, Vec<String>) {
-        let now = Now { minute: format!("{:02}:{:02}", now.hour(), now.minute()), unix: now.timestamp().as_second() };
+        let now =
+            Moment { minute: format!("{:02}:{:02}", now.hour(), now.minute()), unix: now.timestamp().as_second() };
         let mut skipped = Vec::new();
         let expressions = self.expressions.iter().filter_map(|row| keep(read_expression(row), &mut skipped)).collect();
         let mut inheritance = Inheritance::new(self, &now, &mut skipped);
@@ -36,18 +37,19 @@ impl Snapshot {
     }
 }
 
-/// The local time of day as "HH:MM", which is what windows are compared with, and Unix seconds.
-struct Now {
+/// A moment as rows compare with it: the local time of day as "HH:MM" for run windows, Unix seconds for maintenance.
+struct Moment {
     minute: String,
     unix: i64,
 }
 
-/// Not in maintenance.
+/// True while a host is not in maintenance.
 pub(super) fn is_monitored(host: &HostRow, now: i64) -> bool {
     host.maintain_begin > now || host.maintain_end < now
 }
 
-/// The window of a strategy, compared as texts, as the original's SQL does: also with one side empty or past 24:00.
+/// True while a strategy's run window is open. Times are compared as texts, as the original's SQL does, so one side may be
+/// empty or past 24:00.
 pub fn is_open(begin: &str, end: &str, now: &str) -> bool {
     if begin.is_empty() && end.is_empty() {
         return true;
@@ -67,16 +69,16 @@ struct Inheritance<'a> {
     snapshot: &'a Snapshot,
     /// Strategies with an open window, by template.
     by_template: HashMap<i64, Vec<OwnStrategy>>,
-    /// What each leaf comes to, its ancestors included.
+    /// The strategies of each leaf, those of its ancestors included.
     by_leaf: HashMap<i64, Vec<Arc<Strategy>>>,
     /// The lists that were made, by the (strategy, leaf) pairs in them.
     lists: HashMap<Vec<(i64, i64)>, HostStrategies>,
-    /// What each set of templates comes to.
+    /// The list of each set of templates.
     by_set: HashMap<&'a [i64], HostStrategies>,
 }
 
 impl<'a> Inheritance<'a> {
-    fn new(snapshot: &'a Snapshot, now: &Now, skipped: &mut Vec<String>) -> Inheritance<'a> {
+    fn new(snapshot: &'a Snapshot, now: &Moment, skipped: &mut Vec<String>) -> Inheritance<'a> {
         let by_template = own_strategies(snapshot, now, skipped);
         let mut cyclic: Vec<i64> =
             snapshot.parents.keys().copied().filter(|id| template::chain(&snapshot.parents, *id).is_none()).collect();
@@ -121,7 +123,7 @@ impl<'a> Inheritance<'a> {
 }
 
 /// The strategies whose row can be read and whose window is open, by template.
-fn own_strategies(snapshot: &Snapshot, now: &Now, skipped: &mut Vec<String>) -> HashMap<i64, Vec<OwnStrategy>> {
+fn own_strategies(snapshot: &Snapshot, now: &Moment, skipped: &mut Vec<String>) -> HashMap<i64, Vec<OwnStrategy>> {
     let mut keys: HashMap<(&str, RuleTags), usize> = HashMap::new();
     let mut by_template: HashMap<i64, Vec<OwnStrategy>> = HashMap::new();
     for row in &snapshot.strategies {
@@ -137,7 +139,7 @@ fn own_strategies(snapshot: &Snapshot, now: &Now, skipped: &mut Vec<String>) -> 
     by_template
 }
 
-/// The strategies of a chain (leaf first): of each key, those of the youngest template that has any. All become `tpl`'s.
+/// The strategies of a chain (leaf first): for each key those of the youngest template that has any. All become `tpl`'s.
 fn inherit(by_template: &HashMap<i64, Vec<OwnStrategy>>, chain: &[i64], tpl: &model::Template) -> Vec<Arc<Strategy>> {
     let mut owner: HashMap<usize, i64> = HashMap::new();
     let mut result = Vec::new();
@@ -188,7 +190,7 @@ pub(super) fn read_expression(row: &expression::Expression) -> Result<Arc<Expres
     read().map_err(|error: String| format!("expression {}: {error}", row.id))
 }
 
-/// As hbs reads them: no spaces removed, pieces without `=` dropped, of equal keys the last wins.
+/// Reads tags as hbs does: spaces stay, pieces without `=` are dropped, the last of equal keys wins.
 fn read_tags(text: &str) -> RuleTags {
     let pairs = text.split(',').filter_map(|piece| piece.split_once('='));
     pairs.map(|(key, value)| (key.to_string(), value.to_string())).collect()

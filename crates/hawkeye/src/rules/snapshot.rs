@@ -2,17 +2,17 @@
 //!
 //! Why: hbs answers thousands of agents a minute, and rules are computed again each minute; neither should ask the
 //! database, or see half of a change.
-//! How: one read transaction, then plain vectors and maps. What follows from the rows is computed in `rules.rs` and `hbs.rs`.
+//! How: one read transaction, then plain vectors and maps. `resolve.rs` and `role/hbs/agents.rs` compute what follows.
 //! Invariants: immutable; rows are kept as they are, also unusable ones. Hosts are found by their exact name, as in the
 //! original, although the table compares without case.
-//! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The tables of hosts is
+//! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The table of hosts is
 //! bounded by `host::HOSTS_MAX`, the others by what users enter.
 
+use crate::portal::db::Transaction;
 use crate::portal::expression::{self, Expression};
 use crate::portal::strategy::{self, Strategy};
-use crate::portal::{Portal, template};
+use crate::portal::{Portal, group, host, plugin, template};
 use anyhow::{Context, Result};
-use sqlx::SqliteConnection;
 use std::collections::HashMap;
 
 #[derive(Debug, Default)]
@@ -40,13 +40,13 @@ pub struct HostRow {
     /// Unix seconds.
     pub maintain_end: i64,
     pub groups: Vec<i64>,
-    /// The templates bound to its groups, each once, in the order of their ids.
+    /// The templates bound to the host's groups, each once, in the order of their ids.
     pub templates: Vec<i64>,
 }
 
 impl Snapshot {
     pub async fn load(portal: &Portal) -> Result<Snapshot> {
-        let mut transaction = portal.pool().begin().await.context("cannot read the portal")?;
+        let mut transaction = portal.read().await.context("cannot read the portal")?;
         let snapshot = load(&mut transaction).await.context("cannot read the rules from the portal")?;
         transaction.commit().await.context("cannot end reading the portal")?;
         Ok(snapshot)
@@ -86,54 +86,31 @@ impl Snapshot {
     }
 }
 
-/// A table keeps a byte besides each place, used or not.
+/// The bytes of a map's places: a hash table keeps one byte besides each place, used or not.
 fn places<K, V>(map: &HashMap<K, V>) -> usize {
     map.capacity() * (size_of::<(K, V)>() + 1)
 }
 
-async fn load(connection: &mut SqliteConnection) -> sqlx::Result<Snapshot> {
-    let mut snapshot = Snapshot { hosts: load_hosts(connection).await?, ..Snapshot::default() };
-    let templates: Vec<template::Row> =
-        sqlx::query_as("SELECT id, tpl_name, parent_id, action_id, create_user FROM tpl")
-            .fetch_all(&mut *connection)
-            .await?;
-    for (id, name, parent_id, action_id, creator) in templates {
+async fn load(transaction: &mut Transaction) -> sqlx::Result<Snapshot> {
+    let mut snapshot = Snapshot { hosts: load_hosts(transaction).await?, ..Snapshot::default() };
+    for template in template::all(&mut *transaction).await? {
+        let template::Template { id, tpl_name: name, parent_id, action_id, create_user: creator } = template;
         snapshot.parents.insert(id, parent_id);
         snapshot.templates.insert(id, model::Template { id, name, parent_id, action_id, creator });
     }
-    let strategies: Vec<strategy::Row> = sqlx::query_as(
-        "SELECT id, metric, tags, max_step, priority, func, op, right_value, note, run_begin, run_end, tpl_id
-         FROM strategy ORDER BY id",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    snapshot.set_strategies(strategies.into_iter().map(Strategy::from).collect());
-    let expressions: Vec<expression::Row> = sqlx::query_as(
-        "SELECT id, expression, func, op, right_value, max_step, priority, note, action_id, create_user, pause
-         FROM expression WHERE action_id > 0 AND pause = 0 ORDER BY id",
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    snapshot.expressions = expressions.into_iter().map(Expression::from).collect();
-    snapshot.paused =
-        sqlx::query_scalar("SELECT id FROM expression WHERE pause <> 0").fetch_all(&mut *connection).await?;
-    let dirs: Vec<(i64, String)> =
-        sqlx::query_as("SELECT grp_id, dir FROM plugin_dir").fetch_all(&mut *connection).await?;
-    for (group, dir) in dirs {
+    snapshot.set_strategies(strategy::all(&mut *transaction).await?);
+    snapshot.expressions = expression::in_effect(&mut *transaction).await?;
+    snapshot.paused = expression::paused(&mut *transaction).await?;
+    for (group, dir) in plugin::dirs(transaction).await? {
         snapshot.plugin_dirs.entry(group).or_default().push(dir);
     }
     Ok(snapshot)
 }
 
-async fn load_hosts(connection: &mut SqliteConnection) -> sqlx::Result<Vec<HostRow>> {
-    let rows: Vec<(i64, String, i64, i64)> =
-        sqlx::query_as("SELECT id, hostname, maintain_begin, maintain_end FROM host")
-            .fetch_all(&mut *connection)
-            .await?;
-    let members: Vec<(i64, i64)> =
-        sqlx::query_as("SELECT host_id, grp_id FROM grp_host").fetch_all(&mut *connection).await?;
-    let bindings: Vec<(i64, i64)> =
-        sqlx::query_as("SELECT grp_id, tpl_id FROM grp_tpl").fetch_all(&mut *connection).await?;
+async fn load_hosts(transaction: &mut Transaction) -> sqlx::Result<Vec<HostRow>> {
+    let rows = host::maintained(&mut *transaction).await?;
+    let members = group::members(&mut *transaction).await?;
+    let bindings = group::bindings(transaction).await?;
     let mut groups_of: HashMap<i64, Vec<i64>> = HashMap::new();
     for (host, group) in members {
         groups_of.entry(host).or_default().push(group);
@@ -144,7 +121,7 @@ async fn load_hosts(connection: &mut SqliteConnection) -> sqlx::Result<Vec<HostR
     }
     let mut hosts: Vec<HostRow> = rows
         .into_iter()
-        .map(|(id, hostname, maintain_begin, maintain_end)| {
+        .map(|host::Maintenance { id, hostname, maintain_begin, maintain_end }| {
             let groups = groups_of.remove(&id).unwrap_or_default();
             let mut templates: Vec<i64> =
                 groups.iter().filter_map(|group| templates_of.get(group)).flatten().copied().collect();

@@ -1,11 +1,12 @@
 //! Doors: the listening sockets, and what a connection through any of them needs.
 //!
 //! Sockets are bound before anything is opened, for a busy port is the commonest reason for a start to fail; doors open when
-//! all behind them runs. They close together, when told to, and answer what they have begun.
+//! all behind them runs. They are one part of the server: told to stop, they close together and answer what they have begun.
+//! Invariants: when [`Doors::run`] returns, no connection runs any more. What a connection has left to a thread of its own
+//! is the engine's to wait for ([`crate::engine::Engine::blocking_ended`]).
 
-use super::DESCRIPTORS_KEPT;
 use crate::config::{Config, Listen};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use metrics::Metrics;
 use net::budget::Budget;
 use net::connection::{Protocol, RpcLimits, RpcMetrics, connection};
@@ -16,9 +17,14 @@ use net::rpc::{JsonRpc, Service};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use supervisor::Stop;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+
+/// Descriptors that connections leave to files, SQLite and deliveries; were there none, no log segment could begin. A guess:
+/// a flush opens a file per day, a query one per block.
+const DESCRIPTORS_KEPT: usize = 256;
 
 /// The sockets of the listeners that are on.
 #[derive(Default)]
@@ -35,7 +41,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Of all roles.
+    /// Binds the sockets of all roles.
     pub async fn whole(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {
             transfer_rpc: bind_unless_empty("transfer_rpc", &listen.transfer_rpc).await?,
@@ -50,7 +56,7 @@ impl Sockets {
         })
     }
 
-    /// Of the graph alone.
+    /// Binds the sockets of the graph alone.
     pub async fn graph(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {
             graph_rpc: bind_unless_empty("graph_rpc", &listen.graph_rpc).await?,
@@ -59,7 +65,7 @@ impl Sockets {
         })
     }
 
-    /// Of the judge alone.
+    /// Binds the sockets of the judge alone.
     pub async fn judge(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {
             judge_rpc: bind_unless_empty("judge_rpc", &listen.judge_rpc).await?,
@@ -74,17 +80,20 @@ async fn bind_unless_empty(key: &str, address: &str) -> Result<Option<TcpListene
     if address.is_empty() { Ok(None) } else { bind(key, address).await.map(Some) }
 }
 
-/// What every door needs: limits, the shared byte budget, and when to close.
+/// The open doors, and what every door needs: limits, the shared byte budget, and when to close.
 pub struct Doors {
     senders: Limits,
     users: Limits,
     pub rpc: RpcLimits,
+    /// Turns true when connections are to finish.
     pub stopping: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
     open: JoinSet<()>,
 }
 
 impl Doors {
-    pub fn new(config: &Config, metrics: &Arc<Metrics>, descriptors: usize, stopping: watch::Receiver<bool>) -> Doors {
+    /// Doors of which none is open yet.
+    pub fn new(config: &Config, metrics: &Arc<Metrics>, descriptors: usize) -> Doors {
         // An eighth of the budget for unfinished messages: two of the largest, or two thousand first buffers. They come on top of
         // what refusing new series stops at, and so leave room for a table that doubles.
         let budget = Budget::new(config.memory_budget / 8);
@@ -122,34 +131,70 @@ impl Doors {
             metrics: metrics.register(RpcMetrics::register),
             connections: senders.connections.clone(),
         };
-        Doors { senders, users, rpc, stopping, open: JoinSet::new() }
+        let (stop, stopping) = watch::channel(false);
+        Doors { senders, users, rpc, stopping, stop, open: JoinSet::new() }
     }
 
-    /// JSON-RPC, for those who may send.
+    /// Opens a door for JSON-RPC, to those who may send.
     pub fn open_rpc<S: Service>(&mut self, name: &'static str, socket: Option<TcpListener>, service: S) {
         let message_max = self.rpc.message_max;
-        self.open_protocol(name, socket, move || JsonRpc::new(service.clone(), message_max));
+        let protocol = move || JsonRpc::new(service.clone(), message_max);
+        if let Some(socket) = socket {
+            self.open.spawn(self.protocol(name, socket, protocol));
+        }
     }
 
-    /// Go's net/rpc, for those who may send.
+    /// Opens a door for Go's net/rpc, to those who may send.
     pub fn open_gob<S: gob::Service>(&mut self, name: &'static str, socket: Option<TcpListener>, service: S) {
-        let message_max = self.rpc.message_max;
-        self.open_protocol(name, socket, move || Gob::new(service.clone(), message_max));
+        if let Some(socket) = socket {
+            self.open.spawn(self.gob(name, socket, service));
+        }
     }
 
-    fn open_protocol<P: Protocol>(
+    /// Opens a door for Go's net/rpc when `ready` turns true, and then calls `opened`; peers wait for their answers until then.
+    pub fn open_gob_when<S: gob::Service>(
         &mut self,
+        mut ready: watch::Receiver<bool>,
         name: &'static str,
         socket: Option<TcpListener>,
-        protocol: impl Fn() -> P + Send + 'static,
+        service: S,
+        opened: impl FnOnce() + Send + 'static,
     ) {
-        let (limits, stopping) = (self.rpc.clone(), self.stopping.clone());
-        self.open_tcp(name, socket, move |stream, peer| {
-            connection(name, stream, peer, protocol(), limits.clone(), stopping.clone())
+        let Some(socket) = socket else { return };
+        let (door, mut stopping) = (self.gob(name, socket, service), self.stopping.clone());
+        self.open.spawn(async move {
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return,
+                Ok(_) = ready.wait_for(|ready| *ready) => {}
+            }
+            opened();
+            door.await;
         });
     }
 
-    /// Anything over TCP, for those who may send.
+    fn gob<S: gob::Service>(
+        &self,
+        name: &'static str,
+        socket: TcpListener,
+        service: S,
+    ) -> impl Future<Output = ()> + use<S> {
+        let message_max = self.rpc.message_max;
+        self.protocol(name, socket, move || Gob::new(service.clone(), message_max))
+    }
+
+    fn protocol<P: Protocol, N: Fn() -> P + Send + 'static>(
+        &self,
+        name: &'static str,
+        socket: TcpListener,
+        new: N,
+    ) -> impl Future<Output = ()> + Send + use<P, N> {
+        let (limits, stopping) = (self.rpc.clone(), self.stopping.clone());
+        serve(name, socket, self.senders.clone(), self.stopping.clone(), move |stream, peer| {
+            connection(name, stream, peer, new(), limits.clone(), stopping.clone())
+        })
+    }
+
+    /// Opens a door for anything over TCP, to those who may send.
     pub fn open_tcp<H, F>(&mut self, name: &'static str, socket: Option<TcpListener>, handle: H)
     where
         H: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
@@ -160,12 +205,12 @@ impl Doors {
         }
     }
 
-    /// HTTP, for those who may send points.
+    /// Opens a door for HTTP, to those who may send.
     pub fn open_push(&mut self, name: &'static str, socket: Option<TcpListener>, router: axum::Router) {
         self.open_http(name, socket, self.senders.clone(), router);
     }
 
-    /// HTTP, for people.
+    /// Opens a door for HTTP, to people.
     pub fn open_pages(&mut self, name: &'static str, socket: Option<TcpListener>, router: axum::Router) {
         self.open_http(name, socket, self.users.clone(), router);
     }
@@ -176,15 +221,17 @@ impl Doors {
         }
     }
 
-    /// Returns when a listener has ended without being told to.
-    pub async fn ended(&mut self) {
-        if self.open.join_next().await.is_none() {
-            std::future::pending::<()>().await;
+    /// Keeps the doors open until it is their turn to close; reports a listener that ends before.
+    pub async fn run(mut self, mut stop: Stop) -> Result<()> {
+        tokio::select! {
+            () = stop.asked() => {}
+            Some(_) = self.open.join_next() => {
+                stop.report(anyhow!("a listener ended by itself"));
+                stop.asked().await;
+            }
         }
-    }
-
-    /// Waits until all doors, having been told to, are closed.
-    pub async fn closed(&mut self) {
+        self.stop.send_replace(true);
         while self.open.join_next().await.is_some() {}
+        Ok(())
     }
 }

@@ -6,8 +6,10 @@
 //! Stop: the door closes and answers what it has begun; the rules stay as they are; the windows are kept in a file; what is
 //! left for Redis is pushed; the queue is synced last.
 
+use super::admin::admin_router;
 use super::doors::{Doors, Sockets};
-use super::{Signals, admin_router, end, end_at_once_when_asked_again, first_of, judge_options, open_event_queue, why};
+use super::queue::{judge_options, open_event_queue};
+use super::until_stopped;
 use crate::clock;
 use crate::config::{Config, Fsync};
 use crate::engine::windowed::{Options, Windowed};
@@ -23,84 +25,66 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use stdx::{Disk, RealDisk};
+use supervisor::Supervisor;
+use supervisor::signals::Signals;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Seconds between two writes of the windows, and two looks for silent series.
 const KEEP_S: u32 = 60;
 
-pub async fn serve(config: Arc<Config>, descriptors: usize, mut signals: Signals) -> Result<()> {
+pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
     let (queue, recovered) = open_event_queue(&config)?;
-    let (stop_redis, redis_stopping) = watch::channel(false);
-    let (url, data_dir) = (config.judge.redis_url.clone(), config.data_dir.clone());
-    let mut redis_task = JoinSet::new();
-    redis_task.spawn(redis::run(queue.clone(), url, data_dir, metrics.clone(), redis_stopping));
+    let redis = redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?;
     queue.register_memory(metrics.ledger());
     let windowed = Arc::new(Windowed::new(options(&config), queue, &metrics));
     windowed.register_memory(metrics.ledger());
     show_gauges(&metrics, &windowed);
 
-    let (stop_doors, doors_stopping) = watch::channel(false);
-    let mut doors = Doors::new(&config, &metrics, descriptors, doors_stopping);
+    let mut doors = Doors::new(&config, &metrics, descriptors);
     doors.open_pages("admin", sockets.admin, admin_router(&metrics, account(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 
-    let (ready, mut is_ready) = watch::channel(false);
-    let (stop_rules, rules_stopping) = watch::channel(false);
-    let limits = wire::hbs::Limits::default();
-    let pulls = PullCounts::register(&metrics);
-    let counts = pulls.clone();
-    metrics.ledger().source(move |report| report.line("rule texts", counts.memory_bytes(), None, None));
-    let puller = Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), limits, pulls);
+    let (ready, is_ready) = watch::channel(false);
     let start = Start { open_problems: Mutex::new(Some(recovered.open_problems)), ready };
     let load = loader(windowed.clone(), config.clone(), start);
+    let puller = puller(&config, &metrics);
     let interval = Duration::from_secs(config.judge.hbs_interval as u64);
-    let mut rules_task = JoinSet::new();
-    rules_task.spawn(async move {
-        pull::run(puller, interval, load, rules_stopping).await;
+    let judge = JudgeService::new(windowed.clone());
+    let address = config.listen.judge_rpc.clone();
+    doors.open_gob_when(is_ready.clone(), "judge_rpc", sockets.judge_rpc, judge, move || {
+        memory::forget_unused_code();
+        println!("hawkeye: the judge takes points at {address} (Go gob)");
+    });
+
+    let mut parts = Supervisor::default();
+    let synced = windowed.clone();
+    parts.at_end_blocking("the event queue", move || synced.tick(clock::now()).context("cannot sync the event queue"));
+    parts.start("pushing to Redis", |stop| redis.run(stop.signal));
+    parts.start("keeping the windows", |stop| keep(windowed, config.clone(), is_ready, stop.signal));
+    parts.start("pulling the rules", |stop| async move {
+        pull::run(puller, interval, load, stop.signal).await;
         Ok(())
     });
-    let (stop_keeping, keeping_stopping) = watch::channel(false);
-    let mut keep_task = JoinSet::new();
-    keep_task.spawn(keep(windowed.clone(), config.clone(), is_ready.clone(), keeping_stopping));
+    parts.start("the doors", |stop| doors.run(stop));
     println!("hawkeye: the judge asks {} for its rules", config.judge.hbs_addrs.join(", "));
-
-    let mut door = sockets.judge_rpc;
-    let ended_early = loop {
-        tokio::select! {
-            Ok(_) = is_ready.wait_for(|ready| *ready), if door.is_some() => {
-                doors.open_gob("judge_rpc", door.take(), JudgeService::new(windowed.clone()));
-                memory::forget_unused_code();
-                println!("hawkeye: the judge takes points at {} (Go gob)", config.listen.judge_rpc);
-            }
-            () = signals.wait() => break None,
-            () = doors.ended() => break Some(anyhow::anyhow!("a listener ended by itself")),
-            Some(ended) = rules_task.join_next() => break Some(why("pulling the rules", ended)),
-            Some(ended) = redis_task.join_next() => break Some(why("pushing to Redis", ended)),
-            Some(ended) = keep_task.join_next() => break Some(why("keeping the windows", ended)),
-        }
-    };
-    tracing::info!("stopping");
-    end_at_once_when_asked_again(signals);
-    let mut faults: Vec<anyhow::Error> = ended_early.into_iter().collect();
-    stop_doors.send_replace(true);
-    doors.closed().await;
-    stop_rules.send_replace(true);
-    end("pulling the rules", &mut rules_task, &mut faults).await;
-    stop_keeping.send_replace(true);
-    end("keeping the windows", &mut keep_task, &mut faults).await;
-    stop_redis.send_replace(true);
-    end("pushing to Redis", &mut redis_task, &mut faults).await;
-    faults.extend(windowed.tick(clock::now()).context("cannot sync the event queue").err());
-    first_of(faults)
+    until_stopped(signals, parts).await
 }
 
+/// Asks hbs for the rules, and shows what that costs.
+fn puller(config: &Config, metrics: &Metrics) -> Puller {
+    let counts = PullCounts::register(metrics);
+    let told = counts.clone();
+    metrics.ledger().source(move |report| report.line("rule texts", told.memory_bytes(), None, None));
+    Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), wire::hbs::AnswerLimits::default(), counts)
+}
+
+/// Options of windows that are judged without a store.
 fn options(config: &Config) -> Options {
     Options {
         judge: judge_options(config),
@@ -111,7 +95,7 @@ fn options(config: &Config) -> Options {
     }
 }
 
-/// Two judges in one directory would mix their events.
+/// Locks the data directory: two judges in one would mix their events.
 fn lock(dir: &Path) -> Result<impl Sized> {
     std::fs::create_dir_all(dir).with_context(|| {
         format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
@@ -124,7 +108,7 @@ fn lock(dir: &Path) -> Result<impl Sized> {
     })
 }
 
-/// What waits for the first rules.
+/// State of the last run that waits for the first rules.
 struct Start {
     open_problems: Mutex<Option<Vec<Event>>>,
     ready: watch::Sender<bool>,
@@ -136,7 +120,7 @@ fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn
         let gone = Gone::new(&rules);
         let why = |rule, endpoint: &str| gone.why(rule, endpoint);
         for rule in windowed.load(rules.clone(), &why) {
-            tracing::warn!(rule = rule.what, error = %rule.error, "a rule cannot be judged");
+            tracing::warn!(rule = rule.name, error = %rule.error, "a rule cannot be judged");
         }
         let open_problems = start.open_problems.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(open_problems) = open_problems {
@@ -151,7 +135,7 @@ fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn
     }
 }
 
-/// Each second and each minute what is due, and the file of windows once more at the end.
+/// Does each second and each minute what is due, and writes the file of windows once more at the end.
 async fn keep(
     windowed: Arc<Windowed>,
     config: Arc<Config>,
@@ -195,12 +179,13 @@ async fn keep(
     }
 }
 
-/// Who holds memory.
+/// Account of the memory of a judge without a store.
 fn account(config: &Config, windowed: &Arc<Windowed>, metrics: &Arc<Metrics>) -> Memory {
     let sized = windowed.clone();
     Memory::new(metrics.clone(), config.memory_budget, move || Size { series: sized.series() as u64, points: 0 })
 }
 
+/// Shows the figures of the windows.
 fn show_gauges(metrics: &Metrics, windowed: &Arc<Windowed>) {
     let windowed = windowed.clone();
     metrics.source(move |figures| {

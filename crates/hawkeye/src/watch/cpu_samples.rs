@@ -231,10 +231,11 @@ fn read_pair(_address: usize) -> Option<[usize; 2]> {
 mod tests {
     use super::*;
 
-    /// Works until the sampling has something, however slow the machine.
+    /// Works until the sampling has something, however slow the machine; fails when it has nothing after a minute.
     fn busy_until(enough: impl Fn() -> bool) {
-        let mut x = 1u64;
+        let (mut x, began) = (1u64, std::time::Instant::now());
         while !enough() {
+            assert!(began.elapsed() < Duration::from_secs(60), "no sample was taken");
             for i in 0..10_000 {
                 x = std::hint::black_box(x.wrapping_mul(6364136223846793005).wrapping_add(i));
             }

@@ -1,8 +1,7 @@
 //! From a strategy made over REST to a callback, through crashes.
 
-use crate::harness::{Api, PATIENCE, Server, Target, gauge, this_minute};
+use crate::harness::{Api, Server, Target, gauge, this_minute, until};
 use serde_json::{Value, json};
-use std::time::Instant;
 
 /// A strategy `cpu.idle all(#1) < 10` on a group with `host`, whose action calls `target`.
 pub fn make_strategy(api: &Api<'_>, host: &str, target: &Target) -> Value {
@@ -155,7 +154,7 @@ fn deleting_an_endpoint_closes_its_cases() {
     let (status, answer) = api.request("DELETE", "/graph/endpoint", json!(["web-05", "unknown"]));
     assert_eq!((status, answer), (200, json!({"affected_endpoint": 1, "affected_counter": 1})));
     // Closing goes the way of events: by the queue, some milliseconds behind the answer.
-    until(|| (cases("PROBLEM"), cases("OK")) == (Some(0), Some(1)));
+    until("the end of the case", || (cases("PROBLEM"), cases("OK")) == (Some(0), Some(1)));
     assert!(target.next().contains("status=OK"));
 }
 
@@ -175,7 +174,7 @@ fn a_strategy_that_goes_closes_its_cases() {
     server.restart();
     let api = server.admin();
     let cases = || api.get("/alarm/eventcases?endpoints=web-06&startTime=0&endTime=4102444800");
-    until(|| cases()[0]["status"] == "OK");
+    until("the end of the case", || cases()[0]["status"] == "OK");
     assert_eq!(cases().as_array().map(Vec::len), Some(1));
     assert_eq!(cases()[0]["closed_note"], "the strategy was deleted");
     let events = api.get(&format!(
@@ -221,13 +220,4 @@ fn a_condition_over_two_metrics_ends_with_maintenance() {
     let cases = api.get("/alarm/eventcases?endpoints=web-07&startTime=0&endTime=4102444800");
     let note = cases[0]["closed_note"].as_str().unwrap_or_default();
     assert!(note.starts_with("the host is in maintenance until 2"), "{cases}");
-}
-
-/// Returns when `is_so`, or fails when it never is.
-fn until(is_so: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "it never happened");
-        std::thread::yield_now();
-    }
 }

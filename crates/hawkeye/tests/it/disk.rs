@@ -4,6 +4,7 @@ use crate::alarms::make_strategy;
 use crate::harness::{Server, Target, gauge, read_line, this_minute};
 use serde_json::{Value, json};
 use std::io::{BufReader, Write};
+use std::net::TcpStream;
 use std::sync::Barrier;
 
 /// The log, which is filled to this, shall be the longest file: the limit is one for all.
@@ -74,11 +75,12 @@ fn senders_that_wait_for_the_disk_wait_together() {
     let mut server = Server::start("[graph]\nfsync = \"always\"\n");
     let start = this_minute() - 3600;
     let together = Barrier::new(SENDERS);
+    // Connected before anybody waits for the others: a sender that fails there would leave them waiting.
+    let streams: Vec<TcpStream> = (0..SENDERS).map(|_| server.connect("transfer_rpc")).collect();
     std::thread::scope(|scope| {
-        for sender in 0..SENDERS {
-            let (server, together) = (&server, &together);
+        for (sender, mut stream) in streams.into_iter().enumerate() {
+            let together = &together;
             scope.spawn(move || {
-                let mut stream = server.connect("transfer_rpc");
                 let mut reader = BufReader::new(stream.try_clone().expect("clone"));
                 together.wait();
                 for i in 0..BATCHES {

@@ -1,6 +1,6 @@
 //! `kill -9` under load: every point whose RPC was answered is in the history afterwards.
 
-use crate::harness::{Api, Server, read_line, this_minute};
+use crate::harness::{Api, Server, read_line, this_minute, until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const MINUTES_MAX: i64 = 640;
 
 /// How often the server is killed; the environment variable makes it more.
 fn kills() -> usize {
-    std::env::var("HAWKEYE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
+    std::env::var("TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
 }
 
 /// One host: sends minute after minute until the connection breaks; `answered` counts the minutes that were answered.
@@ -56,10 +56,10 @@ fn nothing_answered_is_lost() {
             })
             .collect();
         // Killed in the middle of the work, after a different amount of it each time.
-        while answered.iter().any(|minutes| minutes.load(Ordering::Relaxed) < 10 + 7 * round as i64 % 100) {
+        until("answers to all senders", || {
             assert!(!senders.iter().any(|sender| sender.is_finished()), "a sender ended before the server was killed");
-            std::thread::yield_now();
-        }
+            answered.iter().all(|minutes| minutes.load(Ordering::Relaxed) >= 10 + 7 * round as i64 % 100)
+        });
         server.kill();
         for sender in senders {
             sender.join().expect("sender");

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use wire::gob::client::{Replies, Reply, Requests};
 use wire::gob::{GraphItem, GraphQuery, GraphSeries};
 
@@ -128,12 +127,10 @@ fn alone_it_listens_where_it_was_told_and_keeps_what_it_answered_for() {
 #[test]
 fn recorded_connections_are_answered() {
     let server = Server::start(ALONE);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata/gob");
     for name in ["transfer_graph", "client_graph"] {
-        let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("recorded");
-        let recorded: Value = serde_json::from_str(&text).expect("JSON");
+        let recorded: Value = serde_json::from_slice(&testdata::bytes(&format!("gob/{name}.json"))).expect("JSON");
         let mut stream = server.connect("graph_rpc");
-        stream.write_all(&std::fs::read(folder.join(format!("{name}.c2s.bin"))).expect("recorded")).expect("write");
+        stream.write_all(&testdata::bytes(&format!("gob/{name}.c2s.bin"))).expect("write");
         stream.shutdown(std::net::Shutdown::Write).expect("still open");
         let mut answers = Vec::new();
         stream.read_to_end(&mut answers).expect("answers");

@@ -4,13 +4,33 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Far above what anything here takes; reached only when something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at another process, which announces nothing: leaves it the processor.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What `look` finds, asked again and again; panics with `what` when there is nothing for [`PATIENCE`].
+pub fn find<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "missing after {PATIENCE:?}: {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Returns when `is_so` answers true; panics with `what` when it never does.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    find(what, || is_so().then_some(()));
+}
 
 pub const LISTENERS: [&str; 8] =
     ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "graph_rpc", "judge_rpc", "api", "admin"];
@@ -48,6 +68,7 @@ impl Server {
     pub fn connect(&self, listener: &str) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port(listener))).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("socket option");
+        stream.set_write_timeout(Some(PATIENCE)).expect("socket option");
         stream
     }
 
@@ -62,7 +83,7 @@ impl Server {
     /// SIGKILL, and wait until it is gone.
     pub fn kill(&mut self) {
         self.child.kill().expect("kill");
-        self.child.wait().expect("wait");
+        self.end("the server's end after SIGKILL");
     }
 
     /// Lets no file of the running server grow beyond `bytes`; `None` takes that back.
@@ -83,9 +104,23 @@ impl Server {
 
     /// SIGTERM, and wait for the orderly end.
     pub fn stop(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.end("the server's end after SIGTERM")
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
-        self.child.wait().expect("wait")
+    }
+
+    fn end(&mut self, what: &str) -> ExitStatus {
+        find(what, || self.child.try_wait().expect("wait"))
+    }
+
+    /// Status of a process that has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait")
     }
 
     /// One call on a connection of its own.
@@ -126,9 +161,7 @@ impl Server {
     /// Returns when nothing is to be delivered any more. A crash between a target's answer and its note in the table repeats
     /// the delivery (better than losing one), which most tests are not about.
     pub fn wait_for_deliveries(&self) {
-        while self.metric("hawkeye_alarm_deliveries_waiting") > 0.0 {
-            std::thread::yield_now();
-        }
+        until("the end of all deliveries", || self.metric("hawkeye_alarm_deliveries_waiting") == 0.0);
     }
 
     /// Logs in as root.
@@ -192,29 +225,65 @@ impl Api<'_> {
 #[allow(clippy::zombie_processes)] // a panic ends the test program, and its child is then the system's to reap
 fn spawn(dir: &Path) -> (Child, Vec<String>) {
     let mut child = command(dir).stdout(Stdio::piped()).spawn().expect("the binary starts");
-    let mut reader = BufReader::new(child.stdout.take().expect("piped"));
-    let mut lines = Vec::new();
+    let lines = lines_of(child.stdout.take().expect("piped"));
+    let mut said = Vec::new();
     loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).expect("stdout") == 0 {
-            panic!("the server ended at its start: {:?}", child.wait());
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => said.push(line),
+            Err(RecvTimeoutError::Disconnected) => panic!("the server ended at its start: {:?}", child.wait()),
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill().expect("kill");
+                panic!("missing after {PATIENCE:?}: the last line of a start; the server said {said:?}");
+            }
         }
-        lines.push(line.clone());
-        // The last line that a start prints.
-        if ["agents report to", "the graph takes points", "the judge takes points"].iter().any(|end| line.contains(end))
-        {
-            // Whatever follows is drained, so that the server never waits for us.
-            std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
-            return (child, lines);
+        let is_last = |line: &String| LAST_LINES.iter().any(|part| line.contains(part));
+        if said.last().is_some_and(is_last) {
+            return (child, said);
         }
     }
+}
+
+/// Parts of the last line that a start prints: of the whole server, the graph alone, the judge alone.
+const LAST_LINES: [&str; 3] = ["agents report to", "the graph takes points", "the judge takes points"];
+
+/// Lines as they are printed. All are read, also when nobody wants them any more: the server never waits for the test.
+fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+    let (send, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    lines
+}
+
+/// What a program that must end by itself printed, and how it ended; one that does not is killed and named.
+pub fn output(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let (stdout, stderr) = (bytes_of(child.stdout.take()), bytes_of(child.stderr.take()));
+    let text = |bytes: &Receiver<Vec<u8>>| bytes.recv_timeout(PATIENCE);
+    let (Ok(stdout), Ok(stderr)) = (text(&stdout), text(&stderr)) else {
+        child.kill().expect("kill");
+        panic!("missing after {PATIENCE:?}: the end of {command:?}");
+    };
+    Output { status: find("the program's end", || child.try_wait().expect("wait")), stdout, stderr }
+}
+
+fn bytes_of(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, bytes) = channel();
+    let mut stream = stream.expect("piped");
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("a pipe");
+        let _ = send.send(all);
+    });
+    bytes
 }
 
 /// `hawkeye server` on the configuration in `dir`.
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
-    // Variables that steer these tests are no keys of the server.
-    command.env_remove("HAWKEYE_KILLS").arg("server").arg("--config").arg(dir.join("hawkeye.toml"));
+    command.arg("server").arg("--config").arg(dir.join("hawkeye.toml"));
     command
 }
 

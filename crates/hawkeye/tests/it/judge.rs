@@ -1,7 +1,7 @@
 //! The judge inside an old Open-Falcon: items by gob from a transfer, rules from an hbs, events to Redis; restarts of every kind.
 
 use crate::graph::Client;
-use crate::harness::{PATIENCE, Server, command, this_minute};
+use crate::harness::{PATIENCE, Server, command, output, this_minute};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -190,7 +190,7 @@ fn two_judges_do_not_share_a_directory() {
         })
         .collect();
     std::fs::write(second.path().join("hawkeye.toml"), text).expect("configuration");
-    let output = command(second.path()).output().expect("it ends");
+    let output = output(&mut command(second.path()));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("is another judge using it"), "{error}");
 }

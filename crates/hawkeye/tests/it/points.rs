@@ -1,18 +1,14 @@
 //! Points come in by every door and are found again.
 
-use crate::harness::{Server, gauge, now, read_line, this_minute};
+use crate::harness::{Server, gauge, now, read_line, this_minute, until};
 use serde_json::{Value, json};
 use std::io::{BufReader, Write};
 
 /// A real agent's connection, recorded, sent in pieces of odd sizes: each request is answered as the original answered.
 #[test]
 fn recorded_agent_is_answered_as_recorded() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/jsonrpc");
-    let Ok(bytes) = std::fs::read(format!("{folder}/agent_transfer.c2s.bin")) else {
-        eprintln!("skipped: the recorded connection is not beside this checkout");
-        return;
-    };
-    let recorded = std::fs::read_to_string(format!("{folder}/agent_transfer.jsonl")).expect("the decoded form");
+    let bytes = testdata::bytes("jsonrpc/agent_transfer.c2s.bin");
+    let recorded = testdata::text("jsonrpc/agent_transfer.jsonl");
     let server = Server::start("");
     let stream = server.connect("transfer_rpc");
     let mut writer = stream.try_clone().expect("clone");
@@ -126,12 +122,10 @@ fn telnet_lines_are_stored_while_the_connection_is_open() {
     write!(stream, "update h t.gauge {minute} 4.5 GAUGE 60\nnonsense\nupdate h t.bad x y\n").expect("write");
     let api = server.admin();
     // The connection stays open; the point must appear all the same.
-    let found = (0..600).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+    until("the point of t.gauge", || {
         let answer = api.post("/graph/lastpoint", json!([{"endpoint": "h", "counter": "t.gauge"}]));
         answer[0]["value"]["value"] == 4.5
     });
-    assert!(found);
     assert_eq!(server.metric("hawkeye_items_refused_total{door=\"telnet\""), 2.0);
 }
 
@@ -146,10 +140,7 @@ fn half_a_telnet_line_is_not_stored_when_the_server_stops() {
         let asked = json!([{"endpoint": "h", "counter": counter}]);
         server.admin().post("/graph/lastpoint", asked)[0]["value"]["timestamp"].as_i64()
     };
-    assert!((0..600).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        last(&server, "t.whole") == Some(minute)
-    }));
+    until("the point of t.whole", || last(&server, "t.whole") == Some(minute));
     assert!(server.stop().success());
     server.restart();
     assert_eq!((last(&server, "t.whole"), last(&server, "t.half")), (Some(minute), Some(0)));
@@ -157,10 +148,7 @@ fn half_a_telnet_line_is_not_stored_when_the_server_stops() {
     let mut stream = server.connect("transfer_telnet");
     write!(stream, "update h t.half {minute} 1 GAUGE 60").expect("write");
     drop(stream);
-    assert!((0..600).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        last(&server, "t.half") == Some(minute)
-    }));
+    until("the point of t.half", || last(&server, "t.half") == Some(minute));
 }
 
 #[test]

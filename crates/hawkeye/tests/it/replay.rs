@@ -1,10 +1,9 @@
 //! A rehearsal against what really happens when the same points come under the same rule; over REST, by the command, and
 //! without a server.
 
-use crate::harness::{Api, PATIENCE, Server, gauge, this_minute};
+use crate::harness::{Api, Server, find, gauge, output, this_minute};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
-use std::time::Instant;
 
 const MINUTES: i64 = 300;
 const RULE: &str = "all(#3) < 10 recover 40 and max(#2) of load.1min > 5";
@@ -50,27 +49,22 @@ fn save(api: &Api<'_>, host: &str) {
 
 /// The first `count` events of a host's case, as soon as they are there.
 fn live(api: &Api<'_>, host: &str, count: usize) -> Vec<(bool, Value, Value)> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    find(&format!("{count} events of {host}"), || {
         let cases = api.get(&format!("/alarm/eventcases?endpoints={host}&startTime=0&endTime=4102444800"));
-        if let Some(id) = cases[0]["id"].as_str() {
-            let events = api.get(&format!("/alarm/events?event_id={id}&startTime=0&endTime=4102444800"));
-            let mut told = told(events.as_array().into_iter().flatten(), |status| *status == 0);
-            if told.len() >= count {
-                // The newest comes first.
-                told.reverse();
-                return told;
-            }
-        }
-        assert!(Instant::now() < deadline, "{count} events of {host}: {cases}");
-        std::thread::yield_now();
-    }
+        let id = cases[0]["id"].as_str()?;
+        let events = api.get(&format!("/alarm/events?event_id={id}&startTime=0&endTime=4102444800"));
+        let mut told = told(events.as_array().into_iter().flatten(), |status| *status == 0);
+        // The newest comes first.
+        told.reverse();
+        (told.len() >= count).then_some(told)
+    })
 }
 
 fn replay(flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
     command.arg("replay").args(["--metric", "cpu.idle", "--func", RULE, "--op", "<", "--right-value", "10"]);
-    command.args(["--max-step", "3", "--host", "past-01"]).args(flags).output().expect("the binary runs")
+    command.args(["--max-step", "3", "--host", "past-01"]).args(flags);
+    output(&mut command)
 }
 
 #[test]

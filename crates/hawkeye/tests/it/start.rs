@@ -1,7 +1,9 @@
-//! Starts that cannot work end with one line that names the fix.
+//! Starts that cannot work end with one line that names the fix; a stop is orderly, or at once when it is asked for twice.
 
-use crate::harness::{Server, command};
+use crate::harness::{Server, command, find, output};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 /// Runs a server that must fail, and answers what it printed as its error.
 fn fails(dir: &std::path::Path, config: &str) -> String {
@@ -10,7 +12,7 @@ fn fails(dir: &std::path::Path, config: &str) -> String {
 
 fn fails_with(dir: &std::path::Path, config: &str, arguments: &[&str]) -> String {
     std::fs::write(dir.join("hawkeye.toml"), config).expect("configuration");
-    let output = command(dir).args(arguments).output().expect("the binary starts");
+    let output = output(command(dir).args(arguments));
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("hawkeye: ")).collect();
@@ -87,4 +89,40 @@ fn password_file_is_private() {
     let server = Server::start("");
     let file = std::fs::metadata(server.data_dir().join("admin-password")).expect("admin-password");
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
+}
+
+/// Variables of other commands may stand in the environment of a server; a key that does not exist may not.
+#[test]
+fn variables_of_other_commands_are_no_keys() {
+    let check = |name: &str| output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("check").env(name, "x"));
+    for name in ["HAWKEYE_TOKEN", "HAWKEYE_PASSWORD", "HAWKEYE_AGENT__IP"] {
+        let output = check(name);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = check("HAWKEYE_TOKENS");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("unknown field `tokens`"), "{text}");
+}
+
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let mut server = Server::start("");
+    // Half a message, for whose end the door waits some seconds.
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(br#"{"method":"Transfer.Ping","#).expect("write");
+    // Signals that come together are one; so they come until there is an end.
+    let status = find("the end after a second signal", || {
+        server.ask_to_stop();
+        server.try_wait()
+    });
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
+fn a_connection_that_does_not_end_is_cut_off_at_the_stop() {
+    let mut server = Server::start("");
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(br#"{"method":"Transfer.Ping","#).expect("write");
+    server.update(serde_json::json!([]));
+    assert!(server.stop().success());
 }

@@ -5,7 +5,7 @@ const CONTEXT: Context = Context { operator: Operator::Greater, right: 90.0, poi
 
 /// The terms in postfix order, each as `subject kind n operator right..high [recover right..high]`.
 fn show(reading: &Parsed) -> String {
-    let condition = |c: &Condition| {
+    let condition = |c: &Comparison| {
         let range = if c.operator.is_range() { format!("..{}", c.high) } else { String::new() };
         format!("{:?}{} {:?} {}{range}", c.function.kind, c.function.n, c.operator, c.right).replacen(
             |c: char| c.is_ascii_uppercase(),

@@ -1,7 +1,7 @@
-//! What only the inside of the joins shows: who waits for whom, and what happens at the bound of a group.
+//! What only the inside of the joins shows: who waits for whom, and what happens at the bound of a join.
 
 use super::*;
-use crate::{Judge, Options, Window};
+use crate::{Judge, Options, PointSource};
 use model::{CounterType, EventRule, Point, Rules, Sample, Status, Strategy, Tags};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const NOW: i64 = 1_600_000_020;
 /// Each series has one point.
 struct Newest(f64);
 
-impl Window for Newest {
+impl PointSource for Newest {
     fn tail(&self, _: SeriesId, _: usize, out: &mut Vec<Point>) {
         out.push(Point { time: NOW, value: self.0 });
     }
@@ -21,7 +21,7 @@ impl Window for Newest {
     }
 
     fn key(&self, _: SeriesId, _: &mut dyn FnMut(SeriesKey<'_>)) {
-        unreachable!("a condition over several series has its texts in its group")
+        unreachable!("a condition over several series has its texts in its join")
     }
 }
 
@@ -62,7 +62,7 @@ fn two_endpoints_do_not_wait_for_each_other() {
     }
     let (joins, held) = (judge.joins.clone(), judge.seats[&SeriesId(0)][0].clone());
     let _table = lock(&joins.table);
-    let _group = lock(&held.group.members);
+    let _join = lock(&held.join.members);
     let (done, wait) = mpsc::channel();
     std::thread::spawn(move || {
         assert_eq!(point(&mut judge, 2, 9.0), []);
@@ -75,7 +75,7 @@ fn two_endpoints_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn a_full_group_refuses_and_counts() {
+fn a_full_join_refuses_and_counts() {
     let mut judge = judge(&["h"], "all(#1) and all(#1) of b > 5");
     for series in 0..SEATS_MAX as u32 {
         bind(&mut judge, series, "h", "a", &format!("k={series}"));

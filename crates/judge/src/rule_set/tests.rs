@@ -126,7 +126,7 @@ fn refusals_name_the_rule_once() {
         [strategy(12, "m", "", "all(3)"), strategy(13, "m", "", "all(#500)"), strategy(14, "m", "", "lookup(#0,3)")];
     let rules = rules(&[("a", &bad), ("b", &bad[..1])], &[expression(3, "m", "")]);
     let (set, refused) = RuleSet::compile(&rules, &Options::default());
-    let shown: Vec<String> = refused.iter().map(|refused| format!("{}: {}", refused.what, refused.error)).collect();
+    let shown: Vec<String> = refused.iter().map(|refused| format!("{}: {}", refused.name, refused.error)).collect();
     assert_eq!(shown.len(), 4, "{shown:?}");
     assert!(shown[0].starts_with("strategy 12: func `all(3)`, column 4: want"), "{shown:?}");
     assert!(shown[1].starts_with("strategy 13: func `all(#500)`, column 6: needs 500 points"), "{shown:?}");
@@ -135,7 +135,7 @@ fn refusals_name_the_rule_once() {
     assert_eq!((set.rule_count(), set.uses_metric("m")), (0, false));
 }
 
-/// What the original computes although it can never hold: it still recovers (spec/judge.md §10).
+/// What the original computes although it can never hold: it still recovers (docs/open-falcon/judge.md §10).
 #[test]
 fn open_falcon_keeps_rules_that_never_hold() {
     let options = Options { semantics: Semantics::OpenFalcon, ..Options::default() };

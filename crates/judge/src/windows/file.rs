@@ -1,14 +1,15 @@
 //! The file of windows: what a judge that runs alone knew, for its next start (docs/format/windows.md).
 //!
 //! Why: without it every window is empty after a restart, and a rule over ten points is blind for ten minutes.
-//! How: sections, one per shard, each with its checksum, so that a shard is locked only while its own is made; an end section
-//! says that all are there. Within a section a series follows another of the same endpoint where it can.
-//! Invariants: what is damaged or foreign is an error that says where, and nothing of its section is handed out.
+//! How: sections, one per shard, each with its checksum, so that a shard is locked only while its own is made; an end
+//! section says that all are there. Within a section a series follows another of the same endpoint where it can.
+//! Invariants: a damaged or foreign file is an error that says where, and nothing of the damaged section is handed out.
 
 use super::Windows;
 use model::{CounterType, Point, SeriesKey, Tags};
 use stdx::{crc32, varint};
 
+/// The first bytes of the file.
 pub const MAGIC: &[u8; 8] = b"HKWIND01";
 
 /// Length and checksum before the payload of a section.
@@ -16,20 +17,20 @@ const HEAD: usize = 8;
 
 /// Why a file of windows is not read, or not to its end.
 #[derive(Debug, PartialEq, Eq)]
-pub enum FileError {
-    /// Another file, or of another version.
+pub enum WindowsError {
+    /// The file is another one, or of another version.
     Foreign,
-    /// At this byte.
+    /// The section at this byte is damaged or cut off.
     Damaged(usize),
 }
 
-impl std::fmt::Display for FileError {
+impl std::fmt::Display for WindowsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            FileError::Foreign => {
+            WindowsError::Foreign => {
                 f.write_str("no file of windows, or of another version: want \"HKWIND01\" at its start")
             }
-            FileError::Damaged(at) => write!(f, "damaged or cut off in the section at byte {at}"),
+            WindowsError::Damaged(at) => write!(f, "damaged or cut off in the section at byte {at}"),
         }
     }
 }
@@ -69,26 +70,29 @@ const SHARD: u8 = 1;
 
 const SAME_ENDPOINT: u8 = 1 << 7;
 
-/// Ends a file: without it, sections are missing.
+/// Appends the end of a file, without which sections are missing.
 pub fn end_windows(out: &mut Vec<u8>) {
     let start = begin(out);
     seal(out, start);
 }
 
 /// Hands out each series with its points, oldest first, of all sections up to the first that is damaged.
-pub fn read_windows(file: &[u8], mut each: impl FnMut(SeriesKey<'_>, CounterType, &[Point])) -> Result<(), FileError> {
+pub fn read_windows(
+    file: &[u8],
+    mut each: impl FnMut(SeriesKey<'_>, CounterType, &[Point]),
+) -> Result<(), WindowsError> {
     if !file.starts_with(MAGIC) {
-        return Err(FileError::Foreign);
+        return Err(WindowsError::Foreign);
     }
     let mut at = MAGIC.len();
     let mut points = Vec::new();
     loop {
-        let section = section(&file[at..]).ok_or(FileError::Damaged(at))?;
+        let section = section(&file[at..]).ok_or(WindowsError::Damaged(at))?;
         if section.is_empty() {
-            return if at + HEAD == file.len() { Ok(()) } else { Err(FileError::Damaged(at + HEAD)) };
+            return if at + HEAD == file.len() { Ok(()) } else { Err(WindowsError::Damaged(at + HEAD)) };
         }
-        // Twice: what does not end well is not begun.
-        walk(section, &mut points, &mut |_, _, _| {}).ok_or(FileError::Damaged(at))?;
+        // Walked twice: a section that does not end well is not begun.
+        walk(section, &mut points, &mut |_, _, _| {}).ok_or(WindowsError::Damaged(at))?;
         walk(section, &mut points, &mut each);
         at += HEAD + section.len();
     }
@@ -99,7 +103,7 @@ fn section(bytes: &[u8]) -> Option<&[u8]> {
     let head: &[u8; HEAD] = bytes.first_chunk()?;
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let payload = bytes[HEAD..].get(..number(0) as usize)?;
-    // A fuzzer would not get past it.
+    // A fuzzer would not get past the checksum.
     (cfg!(fuzzing) || crc32(&[&head[..4], payload]) == number(4)).then_some(payload)
 }
 

@@ -1,4 +1,4 @@
-use super::file::{FileError, MAGIC, end_windows, read_windows};
+use super::file::{MAGIC, WindowsError, end_windows, read_windows};
 use super::*;
 use crate::{Options, RuleSet};
 use model::{Expression, Rules, Status, Strategy};
@@ -44,7 +44,7 @@ impl Alone {
         self.windows.settle(&mut self.judge);
     }
 
-    fn send(&mut self, metric: &str, tags: &str, time: i64, value: f64) -> Taken {
+    fn send(&mut self, metric: &str, tags: &str, time: i64, value: f64) -> Fate {
         let key = SeriesKey { endpoint: "h", metric, tags: Tags::assume_canonical(tags) };
         let point = Point { time, value };
         self.windows.take(&mut self.judge, key, CounterType::Gauge, point, time, &mut self.events)
@@ -62,7 +62,7 @@ fn an_item_without_a_rule_leaves_nothing() {
     let mut alone = Alone::new(&rules(&[strategy(1, "m", "all(#3)")]), 10);
     let before = alone.windows.memory_bytes();
     for i in 0..10_000 {
-        assert_eq!(alone.send(&format!("other{i}"), "", BASE, 9.0), Taken::NoRule);
+        assert_eq!(alone.send(&format!("other{i}"), "", BASE, 9.0), Fate::NoRule);
     }
     assert_eq!((alone.windows.len(), alone.windows.memory_bytes()), (0, before));
     let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
@@ -70,7 +70,7 @@ fn an_item_without_a_rule_leaves_nothing() {
     let taken = alone.windows.take(&mut alone.judge, key, CounterType::Gauge, point, BASE, &mut alone.events);
     assert_eq!(
         (taken, alone.windows.memory_bytes()),
-        (Taken::NoRule, before),
+        (Fate::NoRule, before),
         "the metric has rules, the host has none"
     );
 }
@@ -78,30 +78,30 @@ fn an_item_without_a_rule_leaves_nothing() {
 #[test]
 fn only_newer_items_are_judged() {
     let mut alone = Alone::new(&rules(&[strategy(1, "m", "all(#1)")]), 10);
-    assert_eq!(alone.send("m", "", BASE, 1.0), Taken::Judged);
+    assert_eq!(alone.send("m", "", BASE, 1.0), Fate::Judged);
     for time in [BASE, BASE - 60] {
-        assert_eq!(alone.send("m", "", time, 9.0), Taken::NotNewer);
+        assert_eq!(alone.send("m", "", time, 9.0), Fate::NotNewer);
     }
     for time in [0, -5, i64::MIN, i64::MAX, 1 << 32] {
-        assert_eq!(alone.send("m", "", time, 9.0), Taken::BadTime);
+        assert_eq!(alone.send("m", "", time, 9.0), Fate::BadTime);
     }
     assert!(alone.events.is_empty());
-    assert_eq!(alone.send("m", "", BASE + 1, 9.0), Taken::Judged);
+    assert_eq!(alone.send("m", "", BASE + 1, 9.0), Fate::Judged);
     assert_eq!(alone.events.len(), 1);
 }
 
 #[test]
 fn more_series_than_there_is_room_for_are_refused_until_some_go() {
     let mut alone = Alone::new(&rules(&[strategy(1, "m", "all(#1)")]), 2);
-    let sent: Vec<Taken> = ["a=1", "a=2", "a=3"].map(|tags| alone.send("m", tags, BASE, 9.0)).into();
-    assert_eq!(sent, [Taken::Judged, Taken::Judged, Taken::Full]);
+    let sent: Vec<Fate> = ["a=1", "a=2", "a=3"].map(|tags| alone.send("m", tags, BASE, 9.0)).into();
+    assert_eq!(sent, [Fate::Judged, Fate::Judged, Fate::Full]);
     assert_eq!(alone.events.len(), 2);
-    assert_eq!(alone.send("m", "a=2", BASE + 7200, 1.0), Taken::Judged);
+    assert_eq!(alone.send("m", "a=2", BASE + 7200, 1.0), Fate::Judged);
     let silent = alone.windows.silent_since(&alone.judge, BASE + 1);
     let [silent] = silent[..] else { panic!("one: {silent:?}") };
     let open = alone.windows.remove(&mut alone.judge, silent);
     assert_eq!(open.iter().map(|open| (open.series, open.time)).collect::<Vec<_>>(), [(silent, BASE)]);
-    assert_eq!(alone.send("m", "a=3", BASE, 1.0), Taken::Judged);
+    assert_eq!(alone.send("m", "a=3", BASE, 1.0), Fate::Judged);
     assert_eq!((alone.windows.len(), alone.windows.room.used()), (2, 2));
 }
 
@@ -172,14 +172,14 @@ fn what_is_written_is_read() {
     assert_eq!(read[5].1.len(), 5);
 }
 
-/// Also a file that was cut off between two of its sections.
+/// A file that is damaged anywhere is refused, be it cut off between two of its sections.
 #[test]
 fn no_damage_is_taken_for_windows() {
     let (file, _) = written();
     for end in 0..file.len() {
         let mut read = 0;
         let error = read_windows(&file[..end], |_, _, _| read += 1).expect_err("torn");
-        assert_eq!(error == FileError::Foreign, end < MAGIC.len(), "{end}");
+        assert_eq!(error == WindowsError::Foreign, end < MAGIC.len(), "{end}");
         assert!(read == 0 || read == 6, "{read} series of a torn section");
     }
     for at in 0..file.len() {
@@ -188,8 +188,8 @@ fn no_damage_is_taken_for_windows() {
         assert!(read_windows(&damaged, |_, _, _| {}).is_err(), "byte {at}");
     }
     let longer = [&file[..], b"x"].concat();
-    assert_eq!(read_windows(&longer, |_, _, _| {}), Err(FileError::Damaged(file.len())));
-    assert_eq!(read_windows(b"HKWIND02 of a later version", |_, _, _| {}), Err(FileError::Foreign));
+    assert_eq!(read_windows(&longer, |_, _, _| {}), Err(WindowsError::Damaged(file.len())));
+    assert_eq!(read_windows(b"HKWIND02 of a later version", |_, _, _| {}), Err(WindowsError::Foreign));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_window_from_a_file_goes_on_only_where_nothing_was_missed() {
         let series = alone.windows.add(&mut alone.judge, key, CounterType::Gauge).expect("room");
         let kept = (0..4).map(|minute| Point { time: BASE + minute * 60, value: if minute > 1 { 9.0 } else { 1.0 } });
         alone.windows.restore(series, kept);
-        assert_eq!(alone.send("m", "", BASE + 180, 9.0), Taken::NotNewer);
+        assert_eq!(alone.send("m", "", BASE + 180, 9.0), Fate::NotNewer);
         alone.send("m", "", BASE + next, 9.0);
         assert_eq!(alone.times("m"), expected, "{next}");
         let is_problem = |event: &&Event| event.status == Status::Problem;
@@ -235,7 +235,7 @@ fn memory_per_bound_series() {
                 SeriesKey { endpoint: &host, metric: "df.bytes.free.percent", tags: Tags::assume_canonical(&tags) };
             let point = Point { time: BASE + round * 60, value: 50.0 };
             let taken = alone.windows.take(&mut alone.judge, key, CounterType::Gauge, point, BASE, &mut alone.events);
-            assert_eq!(taken, Taken::Judged);
+            assert_eq!(taken, Fate::Judged);
         }
     }
     let windows = alone.windows.memory_bytes() as f64 / SERIES as f64;

@@ -77,7 +77,8 @@ pub fn conditions(with_silence: bool, n_max: u32) -> impl proptest::strategy::St
     })
 }
 
-/// Holes make values unknown, which the naive judge does not know; a series that is only lost for a single point has none.
+/// Holes make values unknown, which the naive judge does not know; a series that is only lost for a single point has
+/// none.
 pub fn without_holes(minutes: Vec<Vec<(usize, i32)>>) -> Vec<Vec<(usize, i32)>> {
     let mut lost = [0; NAMES.len()];
     let keep = |minute: Vec<(usize, i32)>| {
@@ -99,8 +100,8 @@ pub fn meant(name: &'static str) -> Vec<&'static str> {
     if name == ANY { vec!["p/t=1,u=1", "p/t=1,u=2"] } else { vec![name] }
 }
 
-/// What a series says to a term, and the times of the newest and oldest points it used; `None` in place of a period never
-/// ages.
+/// What a series says to a term, and the times of the newest and oldest points it used; `None` in place of a period
+/// never ages.
 #[derive(Clone, Copy, Debug)]
 struct Said {
     holds: Option<bool>,
@@ -287,8 +288,8 @@ fn ask_silence(steps: i64, past: &Past, now: i64) -> Option<Said> {
     })
 }
 
-/// Holds if it does for one series, and does not if that is known of all; who has stopped does not count. Of several that say
-/// the same, the newest tells, and of these the one that looks back least.
+/// Holds if it does for one series, and does not if that is known of all; who has stopped does not count. Of several
+/// that say the same, the newest tells, and of these the one that looks back least.
 fn one_answer(said: &[Said], reference: i64) -> Option<Answer> {
     let fresh = said.iter().filter(|said| said.period.is_none_or(|period| said.newest >= reference - 2 * period));
     let rank = |said: &&Said| (said.holds == Some(true), said.holds.is_none(), said.newest, said.oldest);

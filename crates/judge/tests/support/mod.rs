@@ -8,7 +8,7 @@ pub mod condition;
 pub mod naive;
 pub mod windowed;
 
-use judge::{Judge, OpenProblem, Options, Refused, RuleId, RuleSet, Window};
+use judge::{Judge, OpenProblem, Options, PointSource, RefusedRule, RuleId, RuleSet};
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Status, Tags};
 use proptest::test_runner::Config as ProptestConfig;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Series {
 #[derive(Default)]
 pub struct Table(pub Vec<Series>);
 
-impl Window for Table {
+impl PointSource for Table {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         out.extend(self.0[series.0 as usize].points.iter().rev().take(count));
     }
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Loads rules as the server does: only the series that are touched are bound anew.
-    pub fn load(&mut self, rules: &Rules) -> Vec<Refused> {
+    pub fn load(&mut self, rules: &Rules) -> Vec<RefusedRule> {
         let (set, refused) = RuleSet::compile(rules, &self.options);
         self.rules = set.clone();
         let touched = self.judge.load(set);
@@ -117,7 +117,8 @@ impl World {
         &self.events[before..]
     }
 
-    /// Takes the alarms of a rule that is gone out of the queue, as the server does. Only what is open can be closed, once.
+    /// Takes the alarms of a rule that is gone out of the queue, as the server does. Only what is open can be closed,
+    /// once.
     fn close(&mut self, closed: &[OpenProblem]) {
         for gone in closed {
             let of_alarm = |series, event: &Event| gone.series == series && gone.rule == RuleId::of(&event.rule);
@@ -164,8 +165,8 @@ impl World {
         &self.events[before..]
     }
 
-    /// Ends the judge and starts another one from the points, the rules and the queue, of which the newest `lost` events
-    /// never became durable.
+    /// Ends the judge and starts another one from the points, the rules and the queue, of which the newest `lost`
+    /// events never became durable.
     pub fn restart(&mut self, rules: &Rules, lost: usize, now: i64) {
         self.now = now;
         self.queue.truncate(self.queue.len() - lost);

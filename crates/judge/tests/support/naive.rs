@@ -1,6 +1,8 @@
-//! A naive judge: at each point it looks at the whole history of the series again, and keeps the last event of each rule.
+//! A naive judge: at each point it looks at the whole history of the series again, and keeps the last event of each
+//! rule.
 //!
-//! Written from spec/judge.md alone, to be compared with the real one. It knows no holes, resets or unknown values.
+//! Written from docs/open-falcon/judge.md alone, to be compared with the real one. It knows no holes, resets or unknown
+//! values.
 
 use model::{CounterType, Point, Strategy};
 

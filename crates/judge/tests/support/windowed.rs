@@ -1,6 +1,6 @@
 //! A judge over windows of its own, in place of the one over all points: as `--roles judge` runs it, with one shard.
 
-use judge::{Judge, OpenProblem, Options, Room, RuleSet, Taken, Windows};
+use judge::{Fate, Judge, OpenProblem, Options, Room, RuleSet, Windows};
 use model::{CounterType, Event, Point, Rules, SeriesKey, Tags};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ pub struct Windowed {
     pub windows: Windows,
     pub options: Options,
     /// What the last item became.
-    pub taken: Option<Taken>,
+    pub taken: Option<Fate>,
     /// The alarms that were closed because their rule went.
     pub closed: Vec<OpenProblem>,
 }

@@ -1,8 +1,9 @@
 //! Catalog: the blocks that count, by day: which points there are, and which roll-ups may stand for them.
 //!
-//! How: a catalog never changes; whoever adds or replaces blocks makes a new one, and a query reads the one that it began with.
-//! A roll-up stands for the points of a day when it was made of exactly the raw blocks that are there, and knows the end of
-//! the day before as it is now (a counter's first rate needs it); or when the points that it was made of are gone.
+//! How: a catalog never changes; whoever adds or replaces blocks makes a new one, and a query reads the one that it
+//! began with. A roll-up stands for the points of a day when it was made of exactly the raw blocks that are there, and
+//! knows the end of the day before as it is now (a counter's first rate needs it); or when the points that it was made
+//! of are gone.
 //! Invariants: the raw blocks of a day are in the order of their flushes, whose numbers do not overlap.
 //! Memory: 16 bytes per block and 40 per day.
 
@@ -13,16 +14,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// The blocks that count.
 #[derive(Default)]
 pub struct Catalog {
-    /// By first day, kind, and flush.
+    /// All blocks, sorted by first day, kind, and flush.
     blocks: Vec<Arc<Block>>,
     /// Days with blocks, ascending.
     days: Vec<Day>,
     newest: Option<u32>,
 }
 
-/// What there is of one day, as positions in the list of blocks.
+/// The blocks of one day, as positions in the list of blocks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Day {
     pub day: u32,
@@ -146,7 +148,8 @@ impl Catalog {
     }
 }
 
-/// Parts blocks from those that others supersede: what a merge wrote anew and could not take away before the power went.
+/// Parts blocks from those that others supersede: what a merge wrote anew and could not take away before the power
+/// went.
 pub fn without_superseded(blocks: Vec<Arc<Block>>) -> (Vec<Arc<Block>>, Vec<Arc<Block>>) {
     let mut by_day: BTreeMap<(Kind, u32), Vec<Arc<Block>>> = BTreeMap::new();
     for block in &blocks {

@@ -1,9 +1,9 @@
 //! Coding of a chunk in a block: type, step, count, then points as records or as columns, then a checksum.
 //!
-//! How: a flush writes *records* (`chunk.rs`): cheap, and read from the newest point back only as far as is wanted. A merge
-//! has more points of a series and takes the shorter of records and *columns* (`column.rs`).
-//! Invariants: nothing is believed before the checksum, which also covers what the index page says of the chunk (series and
-//! newest time), so that a page cannot lead to another series' points.
+//! How: a flush writes *records* (`chunk.rs`): cheap, and read from the newest point back only as far as is wanted. A
+//! merge has more points of a series and takes the shorter of records and *columns* (`column.rs`).
+//! Invariants: nothing is believed before the checksum, which also covers what the index page says of the chunk (series
+//! and newest time), so that a page cannot lead to another series' points.
 
 use super::column;
 use crate::hot::chunk::{Cursor, Walk};
@@ -41,7 +41,7 @@ impl Scratch {
     }
 }
 
-/// What comes first in every chunk.
+/// Appends the head that every chunk begins with.
 pub fn push_head(flags: u8, meta: Meta, count: usize, out: &mut Vec<u8>) {
     out.push(meta.counter_type as u8 | flags);
     push_u64(u64::from(meta.step), out);

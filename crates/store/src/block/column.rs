@@ -1,10 +1,11 @@
 //! Column: the values, or the times, of many points, side by side and coded together.
 //!
-//! Why: a block that was merged holds hours of a series. Coded one by one (`chunk.rs`) a point that changes costs two to eight
-//! bytes; coded together, what they have in common is written once.
-//! How: values are turned into the whole numbers that they were made of, where that gives the same bits back (whole numbers,
-//! decimals of up to three places, ticks * 100 / total), and these, or else the values, go through `pco`, which finds the
-//! differences, common factors and an entropy code for them. A column of one repeated value is that value.
+//! Why: a block that was merged holds hours of a series. Coded one by one (`chunk.rs`) a point that changes costs two
+//! to eight bytes; coded together, what they have in common is written once.
+//! How: values are turned into the whole numbers that they were made of, where that gives the same bits back (whole
+//! numbers, decimals of up to three places, ticks * 100 / total), and these, or else the values, go through `pco`,
+//! which finds the differences, common factors and an entropy code for them. A column of one repeated value is that
+//! value.
 //!
 //! Measured (`cargo bench -p store -- 0`, "codings": bytes per value without times, heads and index; the trace is the
 //! recorded one with 237 points a series, the mix is the benchmark's with 1440):
@@ -17,7 +18,7 @@
 //! columns (here)               0.463   0.106
 //! ```
 //! Invariants: exact for every f64; decoding hostile bytes ends in `None`; a reader gives the count, so nothing here
-//! allocates more than that. The format of pco is pinned to [`PCO_FORMAT`]: another one needs another form.
+//! allocates more than that. The format of pco is pinned to `PCO_FORMAT`: another one needs another form.
 //! Memory: the column and its code, for the time of a call.
 
 use crate::hot::chunk::{RATIO_FORMULAS, SCALES, WHOLE_MAX, convergents, ratio_value, scaled, whole};
@@ -233,8 +234,8 @@ fn all(values: &[f64], convert: impl Fn(f64) -> Option<i64>) -> Option<Vec<i64>>
 /// Numerators and denominators of one formula for all values, or none.
 fn ratios(values: &[f64], formula: u8) -> Option<(Vec<u32>, Vec<u32>)> {
     let lowest: Vec<(u32, u32)> = values.iter().map(|value| in_lowest_terms(*value, formula)).collect::<Option<_>>()?;
-    // A ratio is found in lowest terms, but the totals that it was made with are alike: terms near them are coded shorter,
-    // and rounding may have been other in lowest terms.
+    // A ratio is found in lowest terms, but the totals that it was made with are alike: terms near them are coded
+    // shorter, and rounding may have been other in lowest terms.
     let total = lowest.iter().map(|(_, q)| *q).max()?;
     let (mut numerators, mut denominators) = (Vec::new(), Vec::new());
     for (value, (p, q)) in values.iter().zip(lowest) {
@@ -263,7 +264,7 @@ fn in_lowest_terms(value: f64, formula: u8) -> Option<(u32, u32)> {
 /// Each of a formula's three steps rounds by half a bit of 53.
 const LAST_BITS: f64 = 4.0 * f64::EPSILON;
 
-/// So many multiples of the lowest terms are tried before a value counts as no ratio.
+/// Multiples of the lowest terms that are tried before a value counts as no ratio.
 const FACTOR_MAX: u32 = 32;
 
 const _: () = assert!(WHOLE_MAX < i64::MAX as f64);

@@ -1,12 +1,12 @@
 //! Block: an immutable file with points, or with the roll-ups of points, of many series within one or some UTC days.
 //!
 //! Why: deleting old points must be dropping files, and a query for a series must cost a few small reads, not a scan.
-//! How: chunks of up to 256 series, then an index page for them, and so on in ascending series id; a directory of the pages
-//! and a footer at the end. Written to a temporary name, synced, renamed. docs/format/block.md draws the bytes. What a file
-//! stands for is in its [`Label`]; which files count is `catalog.rs`'s to say.
-//! Invariants: the writer holds one page and the directory, never the file; a reader trusts no byte before its checksum; a
-//! file without a sound footer is not a block; points of a series ascend strictly within a block; a chunk with points is of
-//! one day.
+//! How: chunks of up to 256 series, then an index page for them, and so on in ascending series id; a directory of the
+//! pages and a footer at the end. Written to a temporary name, synced, renamed. docs/format/block.md draws the bytes.
+//! What a file stands for is in its [`Label`]; which files count is `catalog.rs`'s to say.
+//! Invariants: the writer holds one page and the directory, never the file; a reader trusts no byte before its
+//! checksum; a file without a sound footer is not a block; points of a series ascend strictly within a block; a chunk
+//! with points is of one day.
 //! Memory: some 200 bytes per file, 4 per 16,384 series in it, and its directory if that is small (up to 4 KiB).
 
 use super::label::{Kind, Label, SUFFIX};
@@ -15,15 +15,15 @@ use std::path::{Path, PathBuf};
 use stdx::{Disk, DiskFile, crc32};
 
 pub const MAGIC: &[u8; 8] = b"HKBLK002";
-/// What the magics of all versions begin with.
+/// The bytes that the magics of all versions begin with.
 const MAGIC_STEM: &[u8] = b"HKBLK";
 const TEMP_SUFFIX: &str = ".tmp";
 const DAMAGED_SUFFIX: &str = ".damaged";
 
 pub const PAGE_ENTRIES: usize = 256;
 pub const DIRECTORY_ENTRY_BYTES: usize = 24;
-/// Pages whose directory entries share a checksum: what a lookup reads of the directory is 1.5 KiB however many series there
-/// are.
+/// Pages whose directory entries share a checksum: what a lookup reads of the directory is 1.5 KiB however many series
+/// there are.
 pub const SECTION_PAGES: usize = 64;
 pub const SECTION_BYTES: usize = SECTION_PAGES * DIRECTORY_ENTRY_BYTES + 4;
 const FOOTER_BYTES: usize = 92;
@@ -32,10 +32,10 @@ const FOOTER_BYTES: usize = 92;
 pub struct Block {
     pub path: PathBuf,
     pub label: Label,
-    /// Of points, or of the ends of buckets.
+    /// The least time of a point, or of the end of a bucket.
     pub min_time: u32,
     pub max_time: u32,
-    /// Points or buckets.
+    /// Count of points, or of buckets.
     pub points: u64,
     pub bytes: u64,
     pub series_count: u32,
@@ -44,10 +44,11 @@ pub struct Block {
     pub directory: Directory,
 }
 
-/// A directory of no more bytes than this (of some 40,000 series) stays in memory: cold, that saves a third of the reads.
+/// A directory of no more bytes than this (of some 40,000 series) stays in memory: cold, that saves a third of the
+/// reads.
 pub const DIRECTORY_KEPT_BYTES: usize = 4096;
 
-/// Where the directory is, and the first series of each of its sections.
+/// The directory's place, and the first series of each of its sections.
 pub struct Directory {
     pub offset: u64,
     pub bytes: u32,
@@ -175,14 +176,14 @@ impl Directory {
     }
 }
 
-/// What a sound section has before its checksum: whole entries, at least one.
+/// The entries of a sound section, at least one; `None` when the checksum does not fit.
 pub fn section_entries(section: &[u8]) -> Option<&[u8]> {
     let (entries, crc) = section.split_last_chunk::<4>()?;
     let whole = !entries.is_empty() && entries.len().is_multiple_of(DIRECTORY_ENTRY_BYTES);
     (whole && crc32(&[entries]) == u32::from_le_bytes(*crc)).then_some(entries)
 }
 
-/// What the footer tells, but for magic and checksum.
+/// The fields of a footer, but for magic and checksum.
 pub struct Footer {
     pub label: Label,
     pub min_time: u32,

@@ -1,13 +1,13 @@
 //! Label: what a block stands for: points or roll-ups, of which days, made of which flushes.
 //!
-//! Invariants: of two blocks the labels alone say whether one is of no use beside the other, so that a merge whose end a crash
-//! cut off is completed at the next start.
+//! Invariants: of two blocks the labels alone say whether one is of no use beside the other, so that a merge whose end
+//! a crash cut off is completed at the next start.
 
 use crate::options::Options;
 
 pub const SUFFIX: &str = ".blk";
 
-/// What a block holds of its series.
+/// The content of a block: points, or roll-ups of one resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Points.
@@ -31,7 +31,7 @@ impl Kind {
         }
     }
 
-    /// So long blocks of this kind are kept; 0 for roll-ups that are not wanted.
+    /// Seconds that blocks of this kind are kept; 0 for roll-ups that are not wanted.
     pub fn kept_s(self, options: &Options) -> i64 {
         match self {
             Kind::Raw => options.retention_raw_s,
@@ -56,7 +56,7 @@ impl Kind {
 /// The level of a block that holds all of a day that was over.
 pub const FINAL: u8 = u8::MAX;
 
-/// What a block stands for.
+/// The days, content and flushes that a block stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label {
     pub kind: Kind,
@@ -65,18 +65,19 @@ pub struct Label {
     /// Days since 1970-01-01 (UTC).
     pub first_day: u32,
     pub days: u16,
-    /// Its own; grows with each block written.
+    /// The block's own number; grows with each block written.
     pub number: u64,
-    /// The numbers of the flushed blocks that it is made of, from the first to the last. Of points with equal times the one
-    /// from the lower number counts.
+    /// The numbers of the flushed blocks that it is made of, from the first to the last. Of points with equal times the
+    /// one from the lower number counts.
     pub first_flush: u64,
     pub last_flush: u64,
-    /// Of roll-ups of a day: the last flushed block of the day before that they know, for the rate across midnight.
+    /// For roll-ups of a day: the last flushed block of the day before that they know, which the rate across midnight
+    /// needs.
     pub last_flush_before: u64,
 }
 
 impl Label {
-    /// As a flush writes it.
+    /// The label of a block that a flush writes.
     pub fn flushed(day: u32, number: u64) -> Label {
         Label {
             kind: Kind::Raw,

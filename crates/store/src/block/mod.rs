@@ -1,8 +1,10 @@
 //! Blocks: points, and roll-ups of points, in immutable files by UTC day; and which of these files count.
 //!
-//! `label.rs` says what a file stands for; `file.rs` is a file that is not open, `writer.rs` writes one, `reader.rs` reads one;
-//! `coding.rs` codes a series' points in it, as the records of a hot chunk or as the columns of `column.rs`; `rollup.rs` makes and
-//! codes roll-ups; `catalog.rs` orders files by day; `shelf.rs` holds the catalog of now, and the files that are to go.
+//! `label.rs` says what a file stands for; `file.rs` is a file that is not open, `writer.rs` writes one, `reader.rs`
+//! reads one;
+//! `coding.rs` codes a series' points in it, as the records of a hot chunk or as the columns of `column.rs`;
+//! `rollup.rs` makes and codes roll-ups; `catalog.rs` orders files by day; `shelf.rs` holds the catalog of now, and the
+//! files that are to go.
 
 mod catalog;
 mod coding;

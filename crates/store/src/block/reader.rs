@@ -21,6 +21,7 @@ const CHUNK_BYTES_MAX: usize = 64 << 20;
 /// microseconds of copying.
 const GROUP_READ_BYTES: usize = 16 << 10;
 
+/// An open block.
 pub struct Reader {
     pub block: Arc<Block>,
     file: Arc<dyn DiskFile>,
@@ -36,7 +37,7 @@ struct Window {
     ahead: usize,
 }
 
-/// Where a series' chunk is.
+/// The place of a series' chunk.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Entry {
     pub series: u32,
@@ -59,14 +60,14 @@ impl Reader {
         Reader::open_ahead(disk, block, 0)
     }
 
-    /// For reading all of it in order: so many bytes at once.
+    /// Opens a block for reading all of it in order, `ahead` bytes at once.
     pub fn open_ahead(disk: &dyn Disk, block: &Arc<Block>, ahead: usize) -> Result<Reader> {
         let file = disk.open(&block.path).map_err(Error::disk("open", &block.path))?;
         let window = Window { start: 0, bytes: Vec::new(), ahead };
         Ok(Reader { block: block.clone(), file, section: None, page: None, window })
     }
 
-    /// What it has read ahead and keeps.
+    /// Bytes that the reader has read ahead and keeps.
     pub fn memory_bytes(&self) -> usize {
         self.section.as_ref().map_or(0, |(_, bytes)| bytes.capacity())
             + self.page.as_ref().map_or(0, |(_, page)| page.capacity() * size_of::<Entry>())

@@ -1,11 +1,11 @@
 //! Roll-up: what remains of the points of a stretch of time: how many, their sum, the least and the greatest.
 //!
-//! Why: a year of a series at 60 s is half a million points; a chart has a thousand rows. With sum and count an average of
-//! any rows is exact, and points can go while their roll-ups stay.
-//! How: a bucket ends at a multiple of its resolution R and has the points of (end - R, end], as the rows of a query do. A point
-//! at midnight so belongs to the last bucket of the day before, but is in the file of the day that it begins: both days'
-//! files have a part of that bucket, and readers add parts of equal end. Of counters the *rates* are rolled up, each at the
-//! later of its two points. docs/format/rollup.md draws the chunk.
+//! Why: a year of a series at 60 s is half a million points; a chart has a thousand rows. With sum and count an average
+//! of any rows is exact, and points can go while their roll-ups stay.
+//! How: a bucket ends at a multiple of its resolution R and has the points of (end - R, end], as the rows of a query
+//! do. A point at midnight so belongs to the last bucket of the day before, but is in the file of the day that it
+//! begins: both days' files have a part of that bucket, and readers add parts of equal end. Of counters the *rates* are
+//! rolled up, each at the later of its two points. docs/format/rollup.md draws the chunk.
 //! Invariants: NaN is no value; a bucket has at least one value; decoding hostile bytes ends in `None`.
 //! Compat: the original's archives keep averages of averages; here AVERAGE stays exact however it is rolled up.
 
@@ -52,7 +52,7 @@ fn end_of(time: u32, resolution_s: u32) -> u32 {
     time.div_ceil(resolution_s).saturating_mul(resolution_s)
 }
 
-/// How far apart two points of a counter may be to have a rate.
+/// The most seconds between two points of a counter that have a rate.
 pub fn rate_gap_s(step: u32) -> u32 {
     step.saturating_mul(RATE_STEPS_MAX)
 }

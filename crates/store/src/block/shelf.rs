@@ -1,9 +1,9 @@
 //! Shelf: the blocks that count now, and those whose files are to go.
 //!
-//! How: the catalog of now is a pointer; who reads takes a copy of it, who changes blocks puts another catalog in its place.
-//! A block that left the catalog is *doomed*: its file is removed when nobody reads it any more.
-//! Invariants: no file is opened, removed or synced while a lock is held; a doomed block is in no catalog that is handed out,
-//! so nobody gets a new handle on it.
+//! How: the catalog of now is a pointer; who reads takes a copy of it, who changes blocks puts another catalog in its
+//! place. A block that left the catalog is *doomed*: its file is removed when nobody reads it any more.
+//! Invariants: no file is opened, removed or synced while a lock is held; a doomed block is in no catalog that is
+//! handed out, so nobody gets a new handle on it.
 //! Memory: the catalog (see there), and 24 bytes per doomed block.
 
 use super::catalog::Catalog;
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use stdx::{Disk, RankedMutex, RankedRwLock};
 
+/// The catalog of now, and the doomed blocks.
 pub struct Shelf {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -30,7 +31,7 @@ pub struct Shelf {
 /// A block whose file is to go.
 pub struct Doomed {
     pub block: Arc<Block>,
-    /// Its file is set aside instead.
+    /// Whether the file is set aside instead of removed.
     pub damaged: bool,
 }
 
@@ -76,8 +77,8 @@ impl Shelf {
         self.doomed.lock().extend(blocks);
     }
 
-    /// Removes the files of doomed blocks that nobody reads. Returns how many; those that cannot be removed are tried again
-    /// with the next sweep.
+    /// Removes the files of doomed blocks that nobody reads. Returns how many; those that cannot be removed are tried
+    /// again with the next sweep.
     pub fn sweep(&self) -> Result<usize> {
         let unread: Vec<Doomed> =
             self.doomed.lock().extract_if(.., |doomed| Arc::strong_count(&doomed.block) == 1).collect();

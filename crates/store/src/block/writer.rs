@@ -1,6 +1,7 @@
 //! Writer: one block on its way to the disk; series come in ascending order.
 //!
-//! Invariants: what was begun under the temporary name is complete and synced under its real one after `finish`, or gone.
+//! Invariants: what was begun under the temporary name is complete and synced under its real one after `finish`, or
+//! gone.
 //! Memory: the buffer (64 KiB and a chunk), one page, 24 bytes per 256 series.
 
 use super::coding::{self, Scratch};
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use stdx::varint::push_u64;
 use stdx::{Disk, DiskFile, crc32};
 
-/// What is written at once; several files may be open for writing, one per day.
+/// Bytes that are written at once; several files may be open for writing, one per day.
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
 
+/// A block on its way to the disk.
 pub struct Writer {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
@@ -81,7 +83,7 @@ impl Writer {
         &self.label
     }
 
-    /// So far.
+    /// Bytes of memory that the writer holds so far.
     pub fn memory_bytes(&self) -> usize {
         self.buffer.capacity()
             + self.scratch.memory_bytes()
@@ -98,8 +100,8 @@ impl Writer {
         self.series_count == 0
     }
 
-    /// Adds the points of a series, strictly ascending and at least one, all of the block's day. A block that was merged is
-    /// worth the time that a dense coding takes.
+    /// Adds the points of a series, strictly ascending and at least one, all of the block's day. A block that was
+    /// merged is worth the time that a dense coding takes.
     pub fn add(&mut self, series: SeriesId, meta: Meta, points: &[(u32, f64)]) -> Result<()> {
         let start = self.begin_chunk(series.0);
         let dense = self.label.level > 0;

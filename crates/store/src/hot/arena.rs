@@ -6,7 +6,8 @@
 //! straddle blocks: the rest of a full block is [`chunk::PAD`], which is zero. Free blocks are chained the same way.
 //! One size only, against size classes: most chains are empty or short (constant series need none), and a long chain
 //! loses 12 % to links and about 4 bytes a block to padding, less than half-empty large blocks would.
-//! Memory: 32 bytes per block in use; empty pages are kept for reuse until `give_back_empty_pages`; shown as `hot_bytes` and in [`crate::Memory`].
+//! Memory: 32 bytes per block in use; empty pages are kept for reuse until `give_back_empty_pages`; shown as
+//! `hot_bytes` and in [`crate::Memory`].
 
 use super::chunk;
 

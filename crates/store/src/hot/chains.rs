@@ -1,16 +1,16 @@
 //! Hot chunks: the newest points of the series of one shard, in memory, for the judge, for queries, and until flushed.
 //!
 //! Why: points are kept once. The judge's window is the tail of the same chunk that the next flush writes to disk.
-//! How: a 32-byte [`Head`] per series, in pages of 256 neighbours, holds the newest point and the end of a chain of arena
-//! blocks with the records of the points before (`chunk.rs`). A point that is older than the newest is worked in by taking the newer ones off and
-//! putting them back. Points that do not fit there (older than the chain, later than the window, or already flushed past)
-//! wait in a sorted side table and go to disk with the next flush.
+//! How: a 32-byte [`Head`] per series, in pages of 256 neighbours, holds the newest point and the end of a chain of
+//! arena blocks with the records of the points before (`chunk.rs`). A point that is older than the newest is worked in
+//! by taking the newer ones off and putting them back. Points that do not fit there (older than the chain, later than
+//! the window, or already flushed past) wait in a sorted side table and go to disk with the next flush.
 //! Invariants: times in a chain strictly ascend; between the later of (its oldest point, newest − late window) and its
-//! newest point a chain is complete, that is, no disk need be asked, unless the series came in `with_past`; what is not yet
-//! durable in a block is in a chain after `flushed` or in a side table; nothing is allocated per point in the steady state;
-//! no clock.
-//! Memory: 32 bytes + blocks per series, 16 bytes per 256 ids ever given; `side` is bounded by the flush it triggers. Shown as
-//! `hot_bytes`.
+//! newest point a chain is complete, that is, no disk need be asked, unless the series came in `with_past`; what is not
+//! yet durable in a block is in a chain after `flushed` or in a side table; nothing is allocated per point in the
+//! steady state; no clock.
+//! Memory: 32 bytes + blocks per series, 16 bytes per 256 ids ever given; `side` is bounded by the flush it triggers.
+//! Shown as `hot_bytes`.
 
 use super::arena::{self, Arena, NONE};
 use super::chunk::{Cursor, PAD};
@@ -18,7 +18,7 @@ use crate::series::Meta;
 use crate::sizes::GROUP;
 use std::collections::BTreeMap;
 
-/// What the judge may look back on at least: the original keeps 11 points, N reaches 10 there.
+/// Points that the judge may look back on at least: the original keeps 11 points, N reaches 10 there.
 const KEPT_POINTS_MIN: usize = 16;
 
 /// An agent's usual step.
@@ -28,7 +28,7 @@ const USUAL_STEP_S: usize = 60;
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Head {
-    /// While there is no point: since when that is known to be so, NaN if nobody looked yet.
+    /// The newest value. While there is no point: since when that is known to be so, NaN if nobody looked yet.
     value: f64,
     /// 0 is "no point yet": the door lets no point of 1970-01-01 00:00 in.
     time: u32,
@@ -62,12 +62,12 @@ const NO_HEAD: Head = Head {
 /// The heads of 256 neighbouring slots.
 #[derive(Default)]
 struct Group {
-    /// Absent when none of them is a series.
+    /// The page of heads; none while no slot has a series.
     heads: Option<Box<[Head; GROUP as usize]>>,
     series: u16,
 }
 
-/// What became of a point.
+/// The fate of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Newest,
@@ -86,9 +86,9 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// So many points stay in memory however slow their series is: a rule may ask for what the window holds at the usual
-    /// step, and whoever saves the rule does not know which series will match it. No series costs more by it than one at
-    /// the usual step.
+    /// Points that stay in memory however slow their series is: a rule may ask for what the window holds at the usual
+    /// step, and whoever saves the rule does not know which series will match it. No series costs more by it than one
+    /// at the usual step.
     pub fn kept_points(self) -> usize {
         (self.hot_s as usize / USUAL_STEP_S + 1).max(KEPT_POINTS_MIN)
     }
@@ -108,6 +108,7 @@ type Side = BTreeMap<(u32, u32), f64>;
 /// A late point in a side table: key, value, and the tree's share per entry.
 const SIDE_ENTRY_BYTES: usize = 32;
 
+/// The hot chunks of one shard.
 pub struct Hot {
     windows: Windows,
     arena: Arena,
@@ -119,7 +120,7 @@ pub struct Hot {
     points: u64,
     /// Bytes that points have taken since the last flush began.
     new_bytes: usize,
-    /// The same of the points that the flush under way writes.
+    /// Bytes of the points that the flush under way writes.
     flushing_bytes: usize,
     /// Points taken off while a late one is put in.
     taken_off: Vec<(u32, f64)>,
@@ -141,8 +142,8 @@ impl Hot {
         }
     }
 
-    /// Makes the series in `slot` known: without a point, `silent_since` then or (NaN) since the next look of `may_sleep`;
-    /// `with_past` if blocks may hold points of it.
+    /// Makes the series in `slot` known: without a point, `silent_since` then or (NaN) since the next look of
+    /// `may_sleep`; `with_past` if blocks may hold points of it.
     pub fn begin(&mut self, slot: u32, meta: Meta, silent_since: f64, with_past: bool) {
         let number = (slot / GROUP) as usize;
         if self.groups.len() <= number {
@@ -188,8 +189,8 @@ impl Hot {
         }
     }
 
-    /// The newest time that the series had, or an upper bound, if it may leave memory: silent since `limit`, and everything in
-    /// blocks. Not while a flush is on its way, which has its own notes of what it wrote.
+    /// The newest time that the series had, or an upper bound, if it may leave memory: silent since `limit`, and
+    /// everything in blocks. Not while a flush is on its way, which has its own notes of what it wrote.
     pub fn may_sleep(&mut self, slot: u32, limit: u32, now: i64) -> Option<u32> {
         if self.flushing {
             return None;
@@ -224,7 +225,8 @@ impl Hot {
         }
     }
 
-    /// Copies the chains together: what was trimmed of many leaves holes in every page. Takes as much as what lives, meanwhile.
+    /// Copies the chains together: what was trimmed of many leaves holes in every page. Takes as much as what lives,
+    /// meanwhile.
     fn compact(&mut self) {
         let mut arena = Arena::default();
         let heads = self.groups.iter_mut().filter_map(|group| group.heads.as_deref_mut()).flatten();
@@ -304,8 +306,8 @@ impl Hot {
         Outcome::Late
     }
 
-    /// Where a point that is not newer than the newest belongs. Looks back no further than the windows, so that one late
-    /// sender cannot make every point cost a walk down a long chain.
+    /// Finds where a point belongs that is not newer than the newest. Looks back no further than the windows, so that
+    /// one late sender cannot make every point cost a walk down a long chain.
     fn fits(&self, slot: u32, time: u32) -> Fit {
         let Some(behind) = self.head(slot).map(|head| head.time - time) else { return Fit::No };
         if behind > self.windows.hot_s.max(self.windows.late_s) {
@@ -412,8 +414,8 @@ impl Hot {
         self.head(slot).is_some_and(|head| head.with_past)
     }
 
-    /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a series that
-    /// never changes has months of points in one run.
+    /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a
+    /// series that never changes has months of points in one run.
     pub fn is_complete_from(&self, slot: u32, from: u32) -> bool {
         let near = |head: &Head| !head.with_past && from >= head.time.saturating_sub(self.windows.late_s);
         self.head(slot).is_some_and(near) && self.walk(slot).any(|(time, _)| time <= from)
@@ -432,7 +434,7 @@ impl Hot {
         self.new_bytes + self.flushing_bytes
     }
 
-    /// What is here so far is in blocks; only while the store opens.
+    /// Notes that all points so far are in blocks; only while the store opens.
     pub fn forget_new_bytes(&mut self) {
         self.new_bytes = 0;
     }
@@ -447,14 +449,14 @@ impl Hot {
         self.groups.capacity() * size_of::<Group>() + pages * size_of::<[Head; GROUP as usize]>()
     }
 
-    /// The points behind them.
+    /// Bytes of the points behind the newest, and of late points.
     pub fn chunk_bytes(&self) -> usize {
         self.arena.memory_bytes()
             + (self.side.len() + self.side_flushing.len()) * SIDE_ENTRY_BYTES
             + self.taken_off.capacity() * 16
     }
 
-    /// From now until `flush_end`, late points also go to the side table, as the flush may have passed them.
+    /// Begins a flush: until `flush_end`, late points also go to the side table, as the flush may have passed them.
     pub fn flush_begin(&mut self) {
         debug_assert!(!self.flushing && self.side_flushing.is_empty());
         self.side_flushing = std::mem::take(&mut self.side);
@@ -462,8 +464,8 @@ impl Hot {
         self.flushing_bytes = std::mem::take(&mut self.new_bytes);
     }
 
-    /// Appends to `out`, ascending, the points of `slot` that are not yet in a block. Returns the time of the newest one
-    /// in the chain, for `flush_done`.
+    /// Appends to `out`, ascending, the points of `slot` that are not yet in a block. Returns the time of the newest
+    /// one in the chain, for `flush_done`.
     pub fn unflushed(&self, slot: u32, out: &mut Vec<(u32, f64)>) -> u32 {
         let Some(head) = self.head(slot) else { return 0 };
         let start = out.len();
@@ -507,8 +509,8 @@ impl Hot {
         self.trim_before(slot, keep_from, self.windows.kept_points());
     }
 
-    /// Drops flushed points of a series that no rule looks at, whatever the hot window; what a rule that comes later asks for
-    /// at least stays.
+    /// Drops flushed points of a series that no rule looks at, whatever the hot window; what a rule that comes later
+    /// asks for at least stays.
     pub fn trim_to_last(&mut self, slot: u32) {
         let Some(head) = self.head(slot) else { return };
         self.trim_before(slot, head.flushed.min(head.time), KEPT_POINTS_MIN);

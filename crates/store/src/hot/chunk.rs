@@ -1,13 +1,14 @@
 //! Chunk: points of one series, coded so that they are read from the newest to the oldest.
 //!
-//! Why: the judge asks for the newest few points at every point, so the newest must be cheap; most series of a host never
-//! change, so a repeated value must cost nothing; and old points must fall off without re-coding the rest.
+//! Why: the judge asks for the newest few points at every point, so the newest must be cheap; most series of a host
+//! never change, so a repeated value must cost nothing; and old points must fall off without re-coding the rest.
 //! How: the newest point stands uncoded in a [`Cursor`], with the count of points before it that have the same value at
-//! regular steps (the run). Each record says how to get from a point to the one *before* it; its tag is its *last* byte.
-//! Appending writes a record behind the others; reading walks back. docs/format/chunk.md draws it.
+//! regular steps (the run). Each record says how to get from a point to the one *before* it; its tag is its *last*
+//! byte. Appending writes a record behind the others; reading walks back. docs/format/chunk.md draws it.
 //! A value is coded, whichever is shorter, as: the same; a difference of whole numbers; a difference of decimals (up to
-//! three places); a ratio of small whole numbers times 100 (Open-Falcon's agent sends `ticks * (100 / total)` unrounded: 8
-//! bytes as XOR, 3 as ratio); else XOR without its zero bytes. Every form is checked to give the same bits back.
+//! three places); a ratio of small whole numbers times 100 (Open-Falcon's agent sends `ticks * (100 / total)`
+//! unrounded: 8 bytes as XOR, 3 as ratio); else XOR without its zero bytes. Every form is checked to give the same bits
+//! back.
 //! Invariants: exact for every f64; a record is at most [`RECORD_MAX`] bytes; decoding hostile bytes ends in `None`, it
 //! never panics; nothing is allocated.
 
@@ -59,7 +60,7 @@ pub const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cursor {
     pub time: u32,
-    /// So many points before this one have the same value, one step apart each, and no record of their own.
+    /// Count of the points before this one that have its value, one step apart each, and no record of their own.
     pub run: u32,
     pub value: f64,
     pub step: u32,
@@ -90,7 +91,7 @@ impl Cursor {
         self.value = value;
     }
 
-    /// From the next point on the step is another.
+    /// Changes the step from the next point on.
     pub fn change_step(&mut self, step: u32, mut sink: impl FnMut(&[u8])) {
         if step == self.step {
             return;
@@ -129,8 +130,8 @@ impl Cursor {
         true
     }
 
-    /// Applies the last record of `bytes`, whose tag is not `PAD`. Returns its length and whether the cursor now stands on
-    /// an older point; `None` when the bytes are no record.
+    /// Applies the last record of `bytes`, whose tag is not `PAD`. Returns its length and whether the cursor now stands
+    /// on an older point; `None` when the bytes are no record.
     #[inline]
     pub fn back(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
         let (tag, rest) = bytes.split_last()?;
@@ -234,7 +235,7 @@ fn take_low_bytes(rest: &mut &[u8], count: u8) -> Option<u64> {
     Some(u64::from_le_bytes(bytes))
 }
 
-/// How many low bytes hold `value`; 1 for 0.
+/// Count of the low bytes that hold `value`; 1 for 0.
 #[inline]
 fn width(value: u64) -> u8 {
     8 - (value | 1).leading_zeros() as u8 / 8

@@ -1,7 +1,8 @@
 //! Hot: the newest points of every series that is awake, in memory.
 //!
-//! `chunk.rs` codes points so that they are read from the newest back; `arena.rs` is the memory they lie in; `chains.rs` are the
-//! chunks of one shard's series; `shard.rs` parts series among shards, and is what an observer of new points sees.
+//! `chunk.rs` codes points so that they are read from the newest back; `arena.rs` is the memory they lie in;
+//! `chains.rs` are the chunks of one shard's series; `shard.rs` parts series among shards, and is what an observer of
+//! new points sees.
 
 mod arena;
 mod chains;

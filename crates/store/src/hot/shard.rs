@@ -12,7 +12,7 @@ use model::{CounterType, Point, Sample, SeriesId, SeriesKey};
 use stdx::ranked::MutexGuard;
 use stdx::{RankedMutex, RankedRwLock};
 
-/// Where a series is: shard, and its place there. Slots of a shard are dense.
+/// The rule that gives each series its shard, and its slot there. Slots of a shard are dense.
 #[derive(Clone, Copy)]
 pub struct Geometry {
     pub shard_count: u32,
@@ -30,13 +30,13 @@ impl Geometry {
     }
 }
 
-/// Called for each point that became the newest of its series, with the shard's lock held: be quick, and do not call the
-/// store.
+/// Somebody who is shown each point that became the newest of its series, with the shard's lock held: be quick, and do
+/// not call the store. Locks that an observer takes have ranks between [`crate::locks::SHARD`] and the innermost.
 pub trait Observer {
     fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, window: &ShardView<'_>);
 }
 
-/// Nobody looks.
+/// An observer that looks at nothing.
 impl Observer for () {
     fn newest(&mut self, _shard: usize, _sample: Sample, _counter_type: CounterType, _window: &ShardView<'_>) {}
 }
@@ -100,7 +100,7 @@ impl Shards {
         (self.lock(self.geometry.shard_of(id)), self.geometry.slot_of(id))
     }
 
-    /// As `lock_of`, while nobody else can have the shards.
+    /// The shard of a series and its slot there, without a lock: while nobody else can have the shards.
     pub fn of_mut(&mut self, id: SeriesId) -> (&mut Hot, u32) {
         (self.shards[self.geometry.shard_of(id)].get_mut(), self.geometry.slot_of(id))
     }

@@ -1,8 +1,9 @@
 //! Batch: accepted samples as records of the log, and back. docs/format/log.md draws the bytes.
 //!
-//! How: within a record ids and times are differences to the sample before, and a value is a whole number in as few bytes as
-//! it needs, or the upper bytes of its bits: a host's 200 small values take two bytes each.
-//! Invariants: exact for every f64; decoding hostile bytes ends in `None`; nothing is allocated but what `out` grows by.
+//! How: within a record ids and times are differences to the sample before, and a value is a whole number in as few
+//! bytes as it needs, or the upper bytes of its bits: a host's 200 small values take two bytes each.
+//! Invariants: exact for every f64; decoding hostile bytes ends in `None`; nothing is allocated but what `out` grows
+//! by.
 
 use crate::record;
 use model::{Point, Sample, SeriesId};

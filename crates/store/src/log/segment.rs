@@ -1,7 +1,7 @@
 //! Segment: one file of the log: begun empty, appended to, read once at start, removed when its points are in blocks.
 //!
-//! Invariants: a segment's name is durable before its first batch is written; a tail that a crash tore is cut off at the next
-//! start, and damage costs the records that it hit.
+//! Invariants: a segment's name is durable before its first batch is written; a tail that a crash tore is cut off at
+//! the next start, and damage costs the records that it hit.
 //! Memory: a whole segment while it is replayed.
 
 use super::batch::decode;
@@ -25,7 +25,7 @@ pub struct Segment {
     pub file: Arc<dyn DiskFile>,
 }
 
-/// What replaying the log found.
+/// Findings of replaying the log.
 #[derive(Default)]
 pub struct Replay {
     pub points: u64,

@@ -1,19 +1,19 @@
 //! Log: every accepted batch, appended to a segment before it is applied and answered.
 //!
-//! Why: chunks live in memory for hours; what was acknowledged must be there after `kill -9`, and after a power cut up to
-//! the last fsync.
-//! How: one `write` per batch to the current segment under a short lock; fsync by policy, outside that lock, one for all
-//! batches that wait (group commit). Segments whose points are all in blocks are removed. At start all segments are
+//! Why: chunks live in memory for hours; what was acknowledged must be there after `kill -9`, and after a power cut up
+//! to the last fsync.
+//! How: one `write` per batch to the current segment under a short lock; fsync by policy, outside that lock, one for
+//! all batches that wait (group commit). Segments whose points are all in blocks are removed. At start all segments are
 //! replayed, and a new one is begun: old ones are never appended to.
-//! A full segment is followed by one that is *ready*: its file exists and its name is durable, so going over to it is a change
-//! in memory. The thread that syncs each second makes it ready from half of the current segment on, a flush before it shuts
-//! the gate. Where senders were faster, the next of them makes it ready before it takes any lock, and what is written
-//! meanwhile still goes to the full segment: that grows beyond `segment_bytes` by as much as arrives while one file is
-//! created, and by nothing when it cannot be: then that sender's batch is refused.
+//! A full segment is followed by one that is *ready*: its file exists and its name is durable, so going over to it is a
+//! change in memory. The thread that syncs each second makes it ready from half of the current segment on, a flush
+//! before it shuts the gate. Where senders were faster, the next of them makes it ready before it takes any lock, and
+//! what is written meanwhile still goes to the full segment: that grows beyond `segment_bytes` by as much as arrives
+//! while one file is created, and by nothing when it cannot be: then that sender's batch is refused.
 //! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice;
-//! no point is in a removed segment that is not in a block; a batch whose sync failed is never said to be durable, also when
-//! a later sync succeeds: the system forgets what it could not write, and says so once. No file is created or synced while
-//! the writer is held.
+//! no point is in a removed segment that is not in a block; a batch whose sync failed is never said to be durable, also
+//! when a later sync succeeds: the system forgets what it could not write, and says so once. No file is created or
+//! synced while the writer is held.
 //! Memory: the callers' buffers only; at start one segment at a time.
 
 use super::segment::{EMPTY_BYTES, Replay, Segment};
@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use stdx::ranked::MutexGuard;
 use stdx::{Disk, RankedMutex};
 
+/// The segments of the log; the newest is appended to.
 pub struct Log {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -133,7 +134,8 @@ impl Log {
         Ok(writer.written)
     }
 
-    /// Makes a segment ready where the current one is full, unless somebody is at it: for each sender before it takes a lock.
+    /// Makes a segment ready where the current one is full, unless somebody is at it: for each sender before it takes a
+    /// lock.
     pub fn make_room(&self) -> Result<()> {
         if !self.is_full.load(Relaxed) {
             return Ok(());
@@ -160,7 +162,8 @@ impl Log {
             }
             writer.segment.number + 1
         };
-        // The number stays the next one: without a segment that is ready nobody goes over, and only the holder makes one.
+        // The number stays the next one: without a segment that is ready nobody goes over, and only the holder makes
+        // one.
         let segment = Segment::create(&*self.disk, &self.dir, number)?;
         self.writer().ready = Some(segment);
         self.is_full.store(false, Relaxed);
@@ -212,13 +215,13 @@ impl Log {
         self.sync_failed.load(Relaxed)
     }
 
-    /// How often the disk was asked to sync.
+    /// Count of the times that the disk was asked to sync.
     pub fn syncs(&self) -> u64 {
         self.syncs.load(Relaxed)
     }
 
-    /// Goes over to the segment that is ready, unless the current one is empty; `None` when none is ready. Returns the number
-    /// of the current one: all points appended before this call are in segments below it.
+    /// Goes over to the segment that is ready, unless the current one is empty; `None` when none is ready. Returns the
+    /// number of the current one: all points appended before this call are in segments below it.
     pub fn rotate(&self) -> Option<u64> {
         let mut writer = self.writer();
         (writer.is_empty() || writer.go_over()).then(|| writer.segment.number)
@@ -241,7 +244,7 @@ impl Log {
         Ok(())
     }
 
-    /// What is remembered of segments; the bytes of a batch are its caller's.
+    /// Bytes that remembering the segments takes; the bytes of a batch are its caller's.
     pub fn memory_bytes(&self) -> usize {
         let writer = self.writer();
         // A node of the tree has room for eleven entries and is half full at least.

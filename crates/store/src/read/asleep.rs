@@ -1,28 +1,29 @@
 //! Asleep: what is asked about series that are not in the table, answered from cold runs.
 //!
-//! How: runs are asked from the newest to the oldest, and of a name the first answer counts. What was removed is not there, and
-//! what is in the table counts as awake, whatever a run says. How series get into runs is in `sleep.rs`.
-//! Invariants: damage costs the names in the damaged page, is counted, and hides no other; no lock is held while a disk is
-//! read, except by those who call with one.
+//! How: runs are asked from the newest to the oldest, and of a name the first answer counts. What was removed is not
+//! there, and what is in the table counts as awake, whatever a run says. How series get into runs is in `sleep.rs`.
+//! Invariants: damage costs the names in the damaged page, is counted, and hides no other; no lock is held while a disk
+//! is read, and none may be held by those who call.
 //! Memory: a window of 64 KiB while a run is read in order; a bit per endpoint number in a search.
 
 use super::bits::Bits;
 use super::search::{CounterQuery, EndpointQuery};
 use crate::error::{Error, Result};
 use crate::parts::Parts;
-use crate::series::cold::{ColdFound, ColdSeries};
+use crate::series::cold::{ColdFound, ColdSeries, Run};
 use crate::series::{Found, find_counter};
 use model::{SeriesId, SeriesKey, Tags};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Endpoints whose series a search looks up one by one, each some small reads; for more of them it reads on.
 const ONE_BY_ONE_MAX: usize = 256;
 
 impl Parts {
-    /// What the runs say of a name.
-    pub(crate) fn find_cold(&self, key: SeriesKey<'_>) -> Result<Option<ColdFound>> {
-        for run in self.runs().iter().rev() {
+    /// Finds a name in these runs; the newest that knows it counts.
+    pub(crate) fn find_in(&self, runs: &[Arc<Run>], key: SeriesKey<'_>) -> Result<Option<ColdFound>> {
+        for run in runs.iter().rev() {
             if let Some(found) = self.note_cold_damage(run.find(key))?.flatten()
                 && !self.is_removed(found.id)
             {
@@ -34,20 +35,21 @@ impl Parts {
 
     pub(crate) fn find_asleep(&self, endpoint: &str, counter: &str) -> Result<Option<Found>> {
         // A counter may be read in many ways; the endpoint need be there only once.
-        if self.runs().is_empty() || self.number_in_runs(endpoint)?.is_none() {
+        let runs = self.runs();
+        if self.number_in(&runs, endpoint)?.is_none() {
             return Ok(None);
         }
         let found = find_counter(counter, |metric, tags| {
             let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
-            self.find_cold(key).transpose()
+            self.find_in(&runs, key).transpose()
         });
         Ok(found.transpose()?.map(|found| Found::new(found.id, found.meta)))
     }
 
-    /// The number that an endpoint has in a run, also if nothing of it is left but removed series.
-    pub(crate) fn number_in_runs(&self, name: &str) -> Result<Option<u32>> {
+    /// The number that an endpoint has in these runs, also if nothing of it is left but removed series.
+    pub(crate) fn number_in(&self, runs: &[Arc<Run>], name: &str) -> Result<Option<u32>> {
         let mut number = None;
-        for run in self.runs().iter().rev() {
+        for run in runs.iter().rev() {
             let first = run.endpoints(name, &mut |endpoint| {
                 number = (endpoint.name == name).then_some(endpoint.number);
                 ControlFlow::Break(())
@@ -62,7 +64,7 @@ impl Parts {
 
     /// The number of an endpoint that has a series asleep.
     pub(crate) fn number_asleep(&self, name: &str) -> Result<Option<u32>> {
-        let Some(number) = self.number_in_runs(name)? else { return Ok(None) };
+        let Some(number) = self.number_in(&self.runs(), name)? else { return Ok(None) };
         let mut is_there = !self.table().has_removed();
         if !is_there {
             self.for_each_asleep(name, &mut |_| is_there = true)?;
@@ -139,7 +141,8 @@ impl Parts {
         })
     }
 
-    /// Visits the sleeping series of an endpoint; one that is in several runs once for each, as the newest knows it first.
+    /// Visits the sleeping series of an endpoint; one that is in several runs once for each, as the newest knows it
+    /// first.
     pub(crate) fn for_each_asleep(&self, endpoint: &str, each: &mut dyn FnMut(&ColdSeries<'_>)) -> Result<()> {
         self.for_each_asleep_from(endpoint, &mut |series| {
             if series.key.endpoint != endpoint {
@@ -150,7 +153,8 @@ impl Parts {
         })
     }
 
-    /// Visits the sleeping series of an endpoint, or of all; some more than once. For all, it reads all runs from end to end.
+    /// Visits the sleeping series of an endpoint, or of all; some more than once. For all, it reads all runs from end
+    /// to end.
     pub fn for_each_sleeping_series(
         &self,
         endpoint: Option<&str>,

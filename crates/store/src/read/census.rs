@@ -1,12 +1,12 @@
 //! Census: who has the most series in memory, by endpoint, metric and tag key.
 //!
 //! Why: memory is mostly a matter of how many series there are, and whoever is out of room must know whose they are.
-//! How: an endpoint knows how many series it has; metrics and tag keys are counted over the counters, each of which knows how
-//! many series share it.
-//! Invariants: the table is held for stretches of some thousand steps, so that points and new series go on; what changes
-//! meanwhile may count or not.
-//! Memory: 4 bytes per metric and the answer while it is made; tag keys beyond [`KEYS_MAX`] are not counted, each costs some
-//! 400 bytes.
+//! How: an endpoint knows how many series it has; metrics and tag keys are counted over the counters, each of which
+//! knows how many series share it.
+//! Invariants: the table is held for stretches of some thousand steps, so that points and new series go on; what
+//! changes meanwhile may count or not.
+//! Memory: 4 bytes per metric and the answer while it is made; tag keys beyond [`KEYS_MAX`] are not counted, each costs
+//! some 400 bytes.
 
 use crate::parts::Parts;
 use foldhash::fast::RandomState;
@@ -20,7 +20,7 @@ const STRETCH: u32 = 4096;
 /// More tag keys than this are no keys any more.
 const KEYS_MAX: usize = 1024;
 
-/// One of those who have the most.
+/// An endpoint, a metric or a tag key, and how many series it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Most {
     pub name: String,
@@ -29,7 +29,7 @@ pub struct Most {
     pub values: u64,
 }
 
-/// Each list begins with who has the most.
+/// The owners of the most series, by kind; each list begins with the largest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     pub endpoints: Vec<Most>,
@@ -44,7 +44,8 @@ struct Key {
 }
 
 impl Parts {
-    /// The `count` endpoints, metrics and tag keys that have the most series in memory. Takes some 100 ns per distinct counter.
+    /// The `count` endpoints, metrics and tag keys that have the most series in memory. Takes some 100 ns per distinct
+    /// counter.
     pub fn census(&self, count: usize) -> Census {
         let (metrics, tag_keys) = self.counter_census(count);
         Census { endpoints: self.endpoint_census(count), metrics, tag_keys }

@@ -1,13 +1,13 @@
 //! Memory: what the store holds now, by owner, for the ledger of whoever runs it.
 //!
-//! How: what lasts is asked when somebody looks, from capacities that its owners know: a few instructions per 256 series,
-//! each shard's lock held for its own share only. What comes and goes with a piece of work (a flush, a merge, reading) is
-//! counted while that runs, in [`crate::tallies::Accounts`].
+//! How: what lasts is asked when somebody looks, from capacities that its owners know: a few instructions per 256
+//! series, each shard's lock held for its own share only. What comes and goes with a piece of work (a flush, a merge,
+//! reading) is counted while that runs, in [`crate::tallies::Accounts`].
 //! Invariants: a byte is in one field only.
 
 use crate::parts::Parts;
 
-/// Bytes taken from the allocator.
+/// Bytes taken from the allocator, by owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Distinct texts of endpoints, metrics and tags, and counters made of them.
@@ -16,13 +16,13 @@ pub struct Memory {
     pub index: usize,
     /// Newest point and state of each series.
     pub heads: usize,
-    /// The points behind them: blocks of the arenas, free ones included, and late points.
+    /// Points behind the newest: blocks of the arenas, free ones included, and late points.
     pub chunks: usize,
     /// Buffers of appends and of the series file, kept for the next call, and what is remembered of log segments.
     pub log: usize,
-    /// What is kept of each block file.
+    /// Labels and directories of block files.
     pub catalog: usize,
-    /// What is kept of each file of sleeping series.
+    /// First pages of the files of sleeping series.
     pub asleep: usize,
     /// A flush under way.
     pub flush: u64,

@@ -1,14 +1,16 @@
 //! Query: stored points of a series, and the same on Open-Falcon's grid, from memory, points and roll-ups.
 //!
-//! How: the hot chunk and the side table are copied under their shard's lock, then the blocks that overlap are read, newest
-//! knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk lets go, so
-//! looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of two points.
-//! For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple of, if there is a
-//! valid one, and nothing of the day is only in memory; where the points are gone, from the finest there is.
+//! How: the hot chunk and the side table are copied under their shard's lock, then the blocks that overlap are read,
+//! newest knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk
+//! lets go, so looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of
+//! two points. For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple
+//! of, if there is a valid one, and nothing of the day is only in memory; where the points are gone, from the finest
+//! there is.
 //! Memory: the answer, bounded by `query_points_max`; up to `READERS_MAX` open files, each with a page and a chunk.
-//! Compat: spec/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long ranges and before
-//! they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest rows too; a row is made
-//! of the known points of its range, where rrdtool wants all of them; LAST exists as long as the points themselves do.
+//! Compat: docs/open-falcon/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long ranges and
+//! before they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest rows too;
+//! a row is made of the known points of its range, where rrdtool wants all of them; LAST exists as long as the points
+//! themselves do.
 
 use super::rows::{Cf, Grid, Query, Rows, row_step, row_times};
 use crate::block::rollup::{self, Bucket, rate_gap_s};
@@ -33,7 +35,7 @@ struct View {
     catalog: Arc<Catalog>,
 }
 
-/// What memory has of a series.
+/// The points of a series that are in memory.
 struct Memory {
     /// Within the range asked for, ascending but for late points, which come last.
     points: Vec<(u32, f64)>,
@@ -101,13 +103,14 @@ impl Parts {
         self.histories().read(found, from, to, out)
     }
 
-    /// To read the stored points of many series one after the other: best in the order of their ids, which is that of the files.
+    /// To read the stored points of many series one after the other: best in the order of their ids, which is that of
+    /// the files.
     pub fn histories(&self) -> Histories<'_> {
         Histories { parts: self, readers: Readers::new(self), points: Vec::new() }
     }
 
-    /// Where points begin, when only roll-ups are left of what was before: the oldest day with points, or the day behind the
-    /// roll-ups.
+    /// The time at which points begin, when only roll-ups are left of what was before: the oldest day with points, or
+    /// the day behind the roll-ups.
     pub fn points_begin(&self) -> Option<i64> {
         let catalog = self.blocks();
         let days = catalog.days();
@@ -120,7 +123,7 @@ impl Parts {
         if self.is_removed(found.id) { Err(Error::UnknownSeries(found.id.0)) } else { Ok(()) }
     }
 
-    /// What there is of a series within [from, to]. Memory first: what leaves it meanwhile is in the blocks.
+    /// Views a series within [from, to]. Memory comes first: what leaves it meanwhile is in the blocks.
     fn view(&self, id: SeriesId, from: u32, to: u32) -> View {
         let memory = self.in_memory(id, from, to);
         View { id, memory, catalog: self.blocks() }
@@ -168,17 +171,17 @@ impl Parts {
         if points > limit { Err(Error::TooManyPoints { limit }) } else { Ok(()) }
     }
 
-    /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step within
-    /// [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to` (aligned), so that
-    /// the newest points are always seen.
+    /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step
+    /// within [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to`
+    /// (aligned), so that the newest points are always seen.
     pub fn query(&self, found: Found, query: &Query) -> Result<Grid> {
         self.check_size(query.rows(found))?;
         self.grid(&mut Readers::new(self), found, query)
     }
 
-    /// Many series in one call, one after the other: `each` gets the position in `series` and what `query` would answer, and
-    /// ends the call by answering false. Fails before anything is read when the rows of all together are more than
-    /// `query_points_max`.
+    /// Many series in one call, one after the other: `each` gets the position in `series` and what `query` would
+    /// answer, and ends the call by answering false. Fails before anything is read when the rows of all together are
+    /// more than `query_points_max`.
     pub fn query_many(
         &self,
         series: &[Found],
@@ -235,8 +238,8 @@ impl Parts {
         Ok(grid)
     }
 
-    /// The newest point, if it is in memory: after a restart, if the series was not silent for the last days. Never asks the
-    /// disk, so it may be asked of every series.
+    /// The newest point, if it is in memory: after a restart, if the series was not silent for the last days. Never
+    /// asks the disk, so it may be asked of every series.
     pub fn newest_in_memory(&self, id: SeriesId) -> Option<Point> {
         let (hot, slot) = self.shards.lock_of(id);
         hot.newest(slot).map(|(time, value)| Point { time: i64::from(time), value })

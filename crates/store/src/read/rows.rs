@@ -1,14 +1,15 @@
 //! Rows: Open-Falcon's grid: which rows a query has, and what becomes of points and buckets in them.
 //!
-//! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next one
-//! begins.
-//! Compat: spec/graph.md §5: rows of 1, 5, 20, 180 or 720 steps, as the original's archives would answer.
+//! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next
+//! one begins.
+//! Compat: docs/open-falcon/graph.md §5: rows of 1, 5, 20, 180 or 720 steps, as the original's archives would answer.
 //! Memory: the rows.
 
 use crate::block::rollup::Bucket;
 use crate::series::Found;
 use model::point::align;
 
+/// A range of time, and how its points become rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
     pub from: i64,
@@ -18,7 +19,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// How many rows the answer for a series has, about.
+    /// Count of the rows that the answer for a series has, about.
     pub fn rows(&self, found: Found) -> usize {
         row_count(self, row_step(self, found.step))
     }
@@ -45,6 +46,7 @@ impl Cf {
     }
 }
 
+/// The rows of a series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     /// Seconds from row to row. The last row may come sooner, see `query`.
@@ -91,12 +93,13 @@ pub fn row_times(query: &Query, row_step: i64, step: u32) -> Vec<i64> {
     times
 }
 
-/// The rows being made. The one at `t` is made of what ends in (t - row_step, t], or after the row before if that is nearer.
+/// The rows being made. The one at `t` is made of what ends in (t - row_step, t], or after the row before if that is
+/// nearer.
 pub struct Rows<'a> {
     times: &'a [i64],
     row_step: i64,
     cf: Cf,
-    /// What the row that comes next has so far.
+    /// Values of the row that comes next, so far.
     open: Option<(Bucket, f64)>,
     values: Vec<(i64, Option<f64>)>,
 }

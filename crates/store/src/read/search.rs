@@ -1,16 +1,17 @@
 //! Search: from names to series, and lists of names for people who look for one.
 //!
-//! Why: a fleet has a million series, and a person types three letters. No search visits all series, and none holds the table
-//! for longer than [`STRETCH`] steps, for ingest waits behind it.
+//! Why: a fleet has a million series, and a person types three letters. No search visits all series, and none holds the
+//! table for longer than [`STRETCH`] steps, for ingest waits behind it.
 //! How: tag terms are tested once per distinct counter. Then either the chains of the counters that match lead to the
-//! endpoints (when few series have them), or the endpoints are gone through in the order of the answer and looked at one by
-//! one until the page is full (when many do). Sleeping series are in cold runs (`asleep.rs`); what is in the table as well
-//! counts as awake.
-//! Invariants: a search that goes over several stretches holds `chains`, so that no sweep takes away what it stands on; what
-//! comes or goes meanwhile may or may not be in the answer.
+//! endpoints (when few series have them), or the endpoints are gone through in the order of the answer and looked at
+//! one by one until the page is full (when many do). Sleeping series are in cold runs (`asleep.rs`); what is in the
+//! table as well counts as awake.
+//! Invariants: a search that goes over several stretches holds `chains`, so that no sweep takes away what it stands on;
+//! what comes or goes meanwhile may or may not be in the answer.
 //! Memory: a bit per counter and per endpoint number; the page.
-//! Compat: the API's `graph/endpoint` and `graph/endpoint_counter` (spec/control-plane.md): patterns are all to match,
-//! tag terms are parts of a counter's text; endpoints come in order of first appearance, as from MySQL's ids.
+//! Compat: the API's `graph/endpoint` and `graph/endpoint_counter` (docs/open-falcon/control-plane.md): patterns are
+//! all to match, tag terms are parts of a counter's text; endpoints come in order of first appearance, as from MySQL's
+//! ids.
 
 use super::bits::Bits;
 use crate::error::Result;
@@ -23,6 +24,7 @@ use regex::Regex;
 /// Steps under one lock of the table: a step is a short text compared or a record looked at, some 100 ns.
 const STRETCH: usize = 4096;
 
+/// The names, type and step of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesInfo {
     pub endpoint: String,
@@ -31,7 +33,7 @@ pub struct SeriesInfo {
     pub step: u32,
 }
 
-/// Which endpoints: every pattern matches the name, and some counter of the endpoint contains every tag term.
+/// A search for endpoints: every pattern matches the name, and some counter of the endpoint contains every tag term.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointQuery<'a> {
     pub patterns: &'a [Regex],
@@ -40,7 +42,7 @@ pub struct EndpointQuery<'a> {
     pub limit: usize,
 }
 
-/// Which counters of these endpoints: every pattern matches, every negated one does not.
+/// A search for counters of these endpoints: every pattern matches, every negated one does not.
 #[derive(Clone, Copy, Debug)]
 pub struct CounterQuery<'a> {
     pub endpoint_ids: &'a [u32],
@@ -49,6 +51,7 @@ pub struct CounterQuery<'a> {
     pub limit: usize,
 }
 
+/// A counter of an endpoint, as a search answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterRow {
     pub endpoint_id: u32,
@@ -77,7 +80,8 @@ impl CounterQuery<'_> {
 }
 
 impl Parts {
-    /// The series of an endpoint and counter text, `metric` or `metric/tags` with the tags in any order; also one that sleeps.
+    /// The series of an endpoint and counter text, `metric` or `metric/tags` with the tags in any order; also one that
+    /// sleeps.
     pub fn find(&self, endpoint: &str, counter: &str) -> Result<Option<Found>> {
         let awake = {
             let table = self.table();
@@ -99,7 +103,8 @@ impl Parts {
         Some(SeriesInfo { endpoint: key.endpoint.to_string(), counter: key.counter(), counter_type, step })
     }
 
-    /// Visits every series that is awake, group by group with the table held for reading: do not call the store from within.
+    /// Visits every series that is awake, group by group with the table held for reading: do not call the store from
+    /// within.
     pub fn for_each_series(&self, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType, u32)) {
         let groups = self.table().used_groups();
         for group in groups {
@@ -112,9 +117,10 @@ impl Parts {
         SeriesId(self.table().end())
     }
 
-    /// A piece of a walk over all series that are awake, in the order of their ids: visits at most `limit` from `from` on, and
-    /// answers where the next piece begins; nothing is left when that is [`Store::series_end`]. The table is held for reading
-    /// only for this piece, so a walk of any length keeps nobody waiting; do not call the store from within.
+    /// A piece of a walk over all series that are awake, in the order of their ids: visits at most `limit` from `from`
+    /// on, and answers where the next piece begins; nothing is left when that is [`Parts::series_end`]. The table is
+    /// held for reading only for this piece, so a walk of any length keeps nobody waiting; do not call the store from
+    /// within.
     pub fn series_page(
         &self,
         from: SeriesId,
@@ -137,6 +143,12 @@ impl Parts {
     /// Ids (from 1 on, durable) and names, in the order of the ids.
     pub fn endpoints(&self, query: &EndpointQuery<'_>) -> Result<Vec<(u32, String)>> {
         let asleep = self.endpoints_asleep(query)?;
+        let page = self.endpoint_page(query, &asleep);
+        self.name_endpoints(page.numbers)
+    }
+
+    /// The page of a search: endpoints awake with their names, those asleep without.
+    fn endpoint_page(&self, query: &EndpointQuery<'_>, asleep: &Bits) -> Page {
         let _chains = self.chains.read();
         let mut awake = Awake::new(self, query);
         let mut page = Page { skip: query.offset, left: query.limit, numbers: Vec::new() };
@@ -165,7 +177,7 @@ impl Parts {
                 (None, None) => break,
             }
         }
-        self.name_endpoints(page.numbers)
+        page
     }
 
     /// The endpoints that have a series awake, in the order of their ids.
@@ -297,7 +309,8 @@ impl Page {
     }
 }
 
-/// The awake endpoints that a query takes, in the order of their numbers, a stretch at a time. `chains` is held meanwhile.
+/// The awake endpoints that a query takes, in the order of their numbers, a stretch at a time. `chains` is held
+/// meanwhile.
 struct Awake<'a> {
     parts: &'a Parts,
     query: &'a EndpointQuery<'a>,
@@ -305,10 +318,10 @@ struct Awake<'a> {
     counters: Option<Bits>,
     /// The endpoints that have such a counter, where that was cheaper to find out beforehand.
     candidates: Option<Bits>,
-    /// Where the next stretch begins: an endpoint, and the series of it behind which to go on.
+    /// The place where the next stretch begins: an endpoint, and the series of it behind which to go on.
     number: u32,
     previous: Option<u32>,
-    /// What the last stretch found, the last one first.
+    /// Endpoints that the last stretch found, the last one first.
     ready: Vec<(u32, String)>,
     ended: bool,
 }

@@ -4,14 +4,15 @@ use crate::block::Kind;
 use crate::parts::Parts;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// The store's figures at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Awake, that is, in memory.
+    /// Series that are awake, that is, in memory.
     pub series: usize,
-    /// Names in cold runs; one that slept several times may count more than once until runs are merged, and one that woke up or
-    /// was removed still counts till then.
+    /// Names in cold runs; one that slept several times may count more than once until runs are merged, and one that
+    /// woke up or was removed still counts till then.
     pub series_asleep: u64,
-    /// Endpoints in cold runs, counted in the same way.
+    /// Endpoints in cold runs, counted as `series_asleep` is.
     pub endpoints_asleep: u64,
     /// Endpoints that have a series awake.
     pub endpoints: usize,
@@ -35,7 +36,7 @@ pub struct Stats {
     pub raw: KindStats,
     pub rollups_5m: KindStats,
     pub rollups_1h: KindStats,
-    /// Since start, as everything below.
+    /// Points taken since the start; all figures below count from there too.
     pub points_total: u64,
     pub duplicates: u64,
     pub late: u64,
@@ -54,9 +55,9 @@ pub struct Stats {
     pub corrupt_reads: u64,
     pub merges: u64,
     pub merge_errors: u64,
-    /// Read and written by merges.
+    /// Bytes read and written by merges.
     pub merge_bytes: u64,
-    /// Of those, written as roll-ups.
+    /// Bytes that merges wrote as roll-ups.
     pub rollup_bytes: u64,
 }
 

@@ -1,7 +1,7 @@
 //! Counters: pairs of metric and tags, each once, with the series that have it.
 //!
-//! Why: hosts share their counters. A series then names its counter in four bytes, a search looks at each distinct text once
-//! instead of once per series, and from a counter that matches the chain leads to its series.
+//! Why: hosts share their counters. A series then names its counter in four bytes, a search looks at each distinct text
+//! once instead of once per series, and from a counter that matches the chain leads to its series.
 //! How: metrics and tags are interned apart; a pair of their ids is a counter, found by hash.
 //! Invariants: a counter is there exactly as long as a record holds it (`count`); ids are given anew after that.
 //! Memory: 20 bytes + 6 to 11 (hash slot) per distinct counter, and the distinct texts.
@@ -139,7 +139,7 @@ impl Counters {
         &mut self.counters[id as usize].dead
     }
 
-    /// How many records have a counter; 0 for an id that means nothing.
+    /// Count of the records that have a counter; 0 for an id that means nothing.
     pub fn count(&self, id: u32) -> u32 {
         self.counters.get(id as usize).map_or(0, |counter| counter.count)
     }
@@ -162,8 +162,8 @@ pub fn full(_: stdx::interner::Full) -> Error {
     Error::Full { what: "bytes of names", limit: stdx::interner::BYTES_MAX as u64 }
 }
 
-/// The ways to read a counter's text as metric and canonical tags: a metric may contain `/` itself, so every `/` may be the
-/// border; the first is the usual one, none the last. Ends when `try_one` finds something.
+/// The ways to read a counter's text as metric and canonical tags: a metric may contain `/` itself, so every `/` may be
+/// the border; the first is the usual one, none the last. Ends when `try_one` finds something.
 pub fn find_counter<T>(counter: &str, mut try_one: impl FnMut(&str, &str) -> Option<T>) -> Option<T> {
     let mut scratch = String::new();
     for (border, _) in counter.match_indices('/') {

@@ -5,13 +5,15 @@
 //! series in memory, not all that ever were.
 //! How: each call of `append` is one write of checksummed records (`record.rs`), made before the first log record that
 //! uses the id. A record is complete in itself: the first definition in it names the endpoint, so damage costs the
-//! definitions in the damaged record and no other. A compaction writes the present state to `series.tmp` while appending
-//! goes on, then, with the file's owner waiting, what was appended since, and takes the old file's place.
+//! definitions in the damaged record and no other. A compaction writes the present state to `series.tmp` while
+//! appending goes on, then what was appended since, and syncs it. What was appended during that last sync was
+//! remembered: it is one more write, and the new file takes the old one's name. Nobody who appends waits for a disk
+//! meanwhile; who wants changes to be durable waits for the whole last step.
 //! docs/format/series.md draws the bytes.
 //! Invariants: an append that failed leaves nothing; a definition that could not be written was never given an id that
 //! anybody saw. Whoever replays must bear that a change is told again, or tells of a state older than what it knows: a
-//! page of a compaction may be younger than the journal behind it. So removed stays removed; a change or the sleep of an
-//! id that is unknown is fine.
+//! page of a compaction may be younger than the journal behind it. So removed stays removed; a change or the sleep of
+//! an id that is unknown is fine.
 //! Memory: a window of 64 KiB while replaying; the records of one call while appending.
 
 use super::meta::Meta;
@@ -43,7 +45,7 @@ const RECORD_BYTES: usize = 16 << 10;
 /// The last change may cross `RECORD_BYTES`: three texts and some numbers. Longer records are damage.
 const PAYLOAD_MAX: usize = RECORD_BYTES + 3 * TEXT_MAX + 64;
 
-/// What a compaction writes, and copies, at once.
+/// Bytes that a compaction writes, or copies, at once.
 const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
 /// Damage beyond this many places is counted, not listed.
@@ -57,7 +59,7 @@ pub enum Change<'a> {
         number: u32,
         name: &'a str,
     },
-    /// A series; also that one sleeps no more.
+    /// The definition of a series, which is awake from here on.
     Define {
         id: SeriesId,
         endpoint: u32,
@@ -66,7 +68,7 @@ pub enum Change<'a> {
         tags: Tags<'a>,
         meta: Meta,
     },
-    /// Its type or step changed.
+    /// Another type or step of a series.
     Meta {
         id: SeriesId,
         meta: Meta,
@@ -74,7 +76,7 @@ pub enum Change<'a> {
     Remove {
         id: SeriesId,
     },
-    /// Its name is in a cold run from here on.
+    /// A series leaves memory: from here on its name is in a cold run.
     Sleep {
         id: SeriesId,
     },
@@ -100,10 +102,30 @@ pub struct SeriesFile {
     /// A failed write could not be cut back yet: there may be bytes behind `len`.
     torn: bool,
     /// A compaction took the file's name, but a power cut may still bring the old file back.
-    dir_unsynced: bool,
+    name_unsynced: bool,
+    /// Bytes appended since a compaction began its last step.
+    recent: Option<Vec<u8>>,
 }
 
-/// What reading the file found besides changes.
+/// The files to sync so that all changes are durable, without holding whatever guards the series file.
+pub struct Unsynced {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    /// The directory, when the file has its name from a compaction.
+    dir: Option<PathBuf>,
+}
+
+impl Unsynced {
+    /// Syncs the file, and its name if need be; true when [`SeriesFile::name_is_durable`] is to be told.
+    pub fn sync(&self, disk: &dyn Disk) -> Result<bool> {
+        self.file.sync().map_err(Error::disk("sync", &self.path))?;
+        let Some(dir) = &self.dir else { return Ok(false) };
+        disk.sync_dir(dir).map_err(Error::disk("sync", dir))?;
+        Ok(true)
+    }
+}
+
+/// Findings of reading the file, besides the changes.
 #[derive(Default)]
 pub struct Replay {
     pub torn_bytes_cut: u64,
@@ -125,7 +147,17 @@ impl SeriesFile {
         let mut head = vec![0; len.min(MAGIC.len() as u64) as usize];
         file.read_at(&mut head, 0).map_err(Error::disk("read", &path))?;
         let (disk, dir) = (disk.clone(), dir.to_path_buf());
-        let mut this = SeriesFile { disk, dir, path, file, len, buffer: Vec::new(), torn: false, dir_unsynced: false };
+        let mut this = SeriesFile {
+            disk,
+            dir,
+            path,
+            file,
+            len,
+            buffer: Vec::new(),
+            torn: false,
+            name_unsynced: false,
+            recent: None,
+        };
         let mut replay = Replay::default();
         if head == MAGIC {
             this.replay(apply, &mut replay)?;
@@ -188,10 +220,6 @@ impl SeriesFile {
 
     /// Adds `changes` in one write; on an error none of them is there.
     pub fn append(&mut self, changes: &[Change<'_>]) -> Result<()> {
-        if self.dir_unsynced {
-            self.disk.sync_dir(&self.dir).map_err(Error::disk("sync", &self.dir))?;
-            self.dir_unsynced = false;
-        }
         if self.torn {
             self.file.set_len(self.len).map_err(Error::disk("cut", &self.path))?;
             self.torn = false;
@@ -204,33 +232,63 @@ impl SeriesFile {
             return Err(Error::disk("write", &self.path)(cause));
         }
         self.len += self.buffer.len() as u64;
+        if let Some(recent) = &mut self.recent {
+            recent.extend_from_slice(&self.buffer);
+        }
         self.buffer.shrink_to(RECORD_BYTES);
         Ok(())
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.buffer.capacity()
+        self.buffer.capacity() + self.recent.as_ref().map_or(0, Vec::capacity)
     }
 
     pub fn bytes(&self) -> u64 {
         self.len
     }
 
-    /// The file, to be synced without holding whatever guards this.
-    pub fn file(&self) -> (Arc<dyn DiskFile>, PathBuf) {
-        (self.file.clone(), self.path.clone())
+    /// The files to sync so that all changes so far are durable.
+    pub fn unsynced(&self) -> Unsynced {
+        let dir = self.name_unsynced.then(|| self.dir.clone());
+        Unsynced { file: self.file.clone(), path: self.path.clone(), dir }
     }
 
-    /// Begins to write the state anew. What is added to the compaction must be read from the state after this call, and
-    /// there is one compaction at a time.
-    pub fn begin_compaction(&self) -> Result<Compaction> {
-        let temp = self.dir.join(TEMP_NAME);
-        let file = self.disk.open_or_create(&temp).map_err(Error::disk("create", &temp))?;
-        let disk = self.disk.clone();
-        let compaction = Compaction { disk, file, temp, since: self.len, written: 0, buffer: MAGIC.to_vec() };
-        compaction.file.set_len(0).map_err(Error::disk("cut", &compaction.temp))?;
-        Ok(compaction)
+    /// The directory was synced since the last compaction ended.
+    pub fn name_is_durable(&mut self) {
+        self.name_unsynced = false;
     }
+
+    /// Begins the last step of a compaction: remembers what is appended until `unwatch`. Until a compaction took the
+    /// file's place, or was given up, nobody may be told that a change appended from now on is durable.
+    pub fn watch(&mut self) -> Journal {
+        self.recent = Some(Vec::new());
+        Journal { file: self.file.clone(), path: self.path.clone(), len: self.len }
+    }
+
+    /// Ends what `watch` began; returns the bytes appended since.
+    pub fn unwatch(&mut self) -> Vec<u8> {
+        self.recent.take().unwrap_or_default()
+    }
+
+    /// Puts a compaction that has caught up in the file's place; `recent` is what was appended since. Writes, and
+    /// renames, but waits for no disk. On an error the file is as it was.
+    pub fn switch_to(&mut self, compaction: Compaction, recent: &[u8]) -> Result<()> {
+        let Compaction { file, temp, written, .. } = &compaction;
+        file.write_at(recent, *written).map_err(Error::disk("write", temp))?;
+        self.disk.rename(temp, &self.path).map_err(Error::disk("rename", temp))?;
+        self.file = file.clone();
+        self.len = written + recent.len() as u64;
+        self.torn = false;
+        self.name_unsynced = true;
+        Ok(())
+    }
+}
+
+/// The journal as it was when a compaction looked, to be read without holding what guards the series file.
+pub struct Journal {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    len: u64,
 }
 
 fn remove_temp(disk: &dyn Disk, dir: &Path) -> Result<()> {
@@ -263,6 +321,20 @@ pub struct Compaction {
 }
 
 impl Compaction {
+    /// Begins an empty file beside the journal; to be called without holding what guards the series file. There is one
+    /// compaction at a time.
+    pub fn begin(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Compaction> {
+        let temp = dir.join(TEMP_NAME);
+        let file = disk.open_or_create(&temp).map_err(Error::disk("create", &temp))?;
+        file.set_len(0).map_err(Error::disk("cut", &temp))?;
+        Ok(Compaction { disk: disk.clone(), file, temp, since: 0, written: 0, buffer: MAGIC.to_vec() })
+    }
+
+    /// Notes where the journal ends now: what is added must be read from the state after this call.
+    pub fn follow(&mut self, journal: &SeriesFile) {
+        self.since = journal.len;
+    }
+
     /// Adds a part of the state; some hundred changes at once make good records.
     pub fn add(&mut self, changes: &[Change<'_>]) -> Result<()> {
         encode(changes, &mut self.buffer);
@@ -276,29 +348,16 @@ impl Compaction {
         Ok(())
     }
 
-    /// Makes durable what was added, so that `finish` waits for the journal's last changes only. To be called without
-    /// holding what guards the series file.
+    /// Makes durable what was added, so that the last step waits for the journal's last changes only. To be called
+    /// without holding what guards the series file.
     pub fn settle(&mut self) -> Result<()> {
         self.write_out()?;
         self.file.sync().map_err(Error::disk("sync", &self.temp))
     }
 
-    /// Appends what the journal got since the beginning and takes its place. On an error `journal` goes on as it was, or,
-    /// when only the last sync failed, on the new file, and takes no change before that sync was made up for.
-    pub fn finish(mut self, journal: &mut SeriesFile) -> Result<()> {
-        self.copy_tail(journal)?;
-        self.settle()?;
-        self.disk.rename(&self.temp, &journal.path).map_err(Error::disk("rename", &self.temp))?;
-        journal.file = self.file.clone();
-        journal.len = self.written;
-        journal.torn = false;
-        journal.dir_unsynced = true;
-        self.disk.sync_dir(&journal.dir).map_err(Error::disk("sync", &journal.dir))?;
-        journal.dir_unsynced = false;
-        Ok(())
-    }
-
-    fn copy_tail(&mut self, journal: &SeriesFile) -> Result<()> {
+    /// Copies what the journal got since `follow`, and makes it durable. To be called without holding what guards the
+    /// series file.
+    pub fn catch_up(&mut self, journal: &Journal) -> Result<()> {
         let mut at = self.since;
         while at < journal.len {
             self.write_out()?;
@@ -306,13 +365,13 @@ impl Compaction {
             journal.file.read_at(&mut self.buffer, at).map_err(Error::disk("read", &journal.path))?;
             at += self.buffer.len() as u64;
         }
-        Ok(())
+        self.settle()
     }
 }
 
 impl Drop for Compaction {
     fn drop(&mut self) {
-        // After `finish` there is none; what cannot be removed now is removed at the next start.
+        // After `switch_to` there is none; what cannot be removed now is removed at the next start.
         let _ = self.disk.remove(&self.temp);
     }
 }

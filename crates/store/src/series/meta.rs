@@ -28,6 +28,7 @@ impl Meta {
     }
 }
 
+/// A series as a look-up answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
     pub id: SeriesId,
@@ -41,7 +42,7 @@ impl Found {
     }
 }
 
-/// Texts that a definition on disk has room for.
+/// Refuses texts that a definition on disk has no room for.
 pub fn check_texts(key: SeriesKey<'_>) -> Result<()> {
     for (what, text) in [("endpoint", key.endpoint), ("metric", key.metric), ("tags", key.tags.as_str())] {
         if text.len() > TEXT_MAX {

@@ -1,6 +1,7 @@
 //! Naming: the series file with the ids that are free, and how the table follows what the file says.
 //!
-//! How: at start every change in the file is applied to an empty table; later each change is written first and applied then.
+//! How: at start every change in the file is applied to an empty table; later each change is written first and applied
+//! then.
 //! Invariants: ids and endpoint numbers are never given twice, also not after a definition was lost; a removed id stays
 //! removed; a change that makes no sense after those before it is told, and costs nothing else.
 
@@ -13,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use stdx::Disk;
 
-/// Ids that may be missing in a row, to sleeping series or a damaged stretch of the file; a further jump would be damage that
-/// the checksum did not see. 64 million ids are 6 MB of the table's directory.
+/// Ids that may be missing in a row, to sleeping series or a damaged stretch of the file; a further jump would be
+/// damage that the checksum did not see. 64 million ids are 6 MB of the table's directory.
 const JUMP_MAX: u32 = 1 << 26;
 
 /// The series file, and the next id and endpoint number to give.

@@ -2,17 +2,19 @@
 //!
 //! Why: every text of a point dies at the door; from there on a series is a `SeriesId(u32)`. Series that are removed or
 //! fall asleep leave the table, so that it costs what lives, not what ever was.
-//! How: endpoints and counters (`counters.rs`) are interned apart, because hosts share their counters. A series is a 20-byte
-//! [`Record`] in a page of 256 neighbouring ids; a hash table of ids finds it by name. Two chains through the records lead
-//! from an endpoint and from a counter to their series. A record that goes is first *dead*: not found any more, but still on
-//! its chains, which [`Table::sweep`] clears, each once for all of its dead; then its place, its texts and, with the last of
-//! its group, its page are given back.
-//! Invariants: ids are given in order from 0, and never twice to different names: blocks on disk may hold points under them;
-//! a removed id is remembered as such; endpoint numbers likewise are never given twice; only a sweep takes records off
-//! chains or empties their places, so that whoever excludes it may walk a chain in several goes.
-//! Memory: 20 (record) + 6 to 11 (hash slot) bytes per series here, plus each endpoint (20 and its text) and counter; 24 bytes
-//! per 256 ids ever given, and 32 where one of them was removed. Bounded by `series_max`; shown as `index_bytes`.
-//! Compat: endpoint ids as the API shows them are the durable endpoint numbers, from 1 on, in order of first appearance.
+//! How: endpoints and counters (`counters.rs`) are interned apart, because hosts share their counters. A series is a
+//! 20-byte [`Record`] in a page of 256 neighbouring ids; a hash table of ids finds it by name. Two chains through the
+//! records lead from an endpoint and from a counter to their series. A record that goes is first *dead*: not found any
+//! more, but still on its chains, which [`Table::sweep`] clears, each once for all of its dead; then its place, its
+//! texts and, with the last of its group, its page are given back.
+//! Invariants: ids are given in order from 0, and never twice to different names: blocks on disk may hold points under
+//! them; a removed id is remembered as such; endpoint numbers likewise are never given twice; only a sweep takes
+//! records off chains or empties their places, so that whoever excludes it may walk a chain in several goes.
+//! Memory: 20 (record) + 6 to 11 (hash slot) bytes per series here, plus each endpoint (20 and its text) and counter;
+//! 24 bytes per 256 ids ever given, and 32 where one of them was removed. Bounded by `series_max`; shown as
+//! `index_bytes`.
+//! Compat: endpoint ids as the API shows them are the durable endpoint numbers, from 1 on, in order of first
+//! appearance.
 
 use super::counters::{Counters, full};
 use super::meta::{Found, Meta, NONE};
@@ -36,7 +38,7 @@ const STEP_SHIFT: u32 = 5;
 
 #[derive(Clone, Copy)]
 struct Record {
-    /// Its place among the endpoints; `NONE` for an empty place.
+    /// Place of the series' endpoint; `NONE` where no series is.
     endpoint: u32,
     counter: u32,
     /// Step, flags, type.
@@ -75,7 +77,7 @@ impl Record {
 /// 256 neighbouring ids.
 #[derive(Default)]
 struct Group {
-    /// Absent when nothing is in it.
+    /// The page of records; none while the group is empty.
     records: Option<Box<[Record; GROUP as usize]>>,
     /// Places that are not empty.
     used: u16,
@@ -88,7 +90,7 @@ struct Group {
 struct Endpoint {
     number: u32,
     first: u32,
-    /// Its series that are not dead.
+    /// Count of the endpoint's series that are not dead.
     live: u32,
     /// Records on its chain that are to be swept off.
     dead: u32,
@@ -110,7 +112,7 @@ pub struct Table {
     live: usize,
     live_endpoints: usize,
     removed: u64,
-    /// What the next sweep has to do.
+    /// Ids of dead records, for the next sweep.
     dead: Vec<u32>,
     dirty_endpoints: Vec<u32>,
     dirty_counters: Vec<u32>,
@@ -149,7 +151,7 @@ impl Table {
         if self.names.holders(place) > 0 { self.names.text(place) } else { "" }
     }
 
-    /// How many living series the endpoint in a place has.
+    /// Count of the living series of the endpoint in a place.
     pub fn live_of(&self, place: u32) -> u32 {
         self.endpoints[place as usize].live
     }
@@ -169,7 +171,7 @@ impl Table {
         all.filter(|(_, place)| self.endpoints[*place as usize].live > 0)
     }
 
-    /// As a new batch finds it, whose endpoint has this place: not when it is about to fall asleep.
+    /// Finds a series for a new batch, whose endpoint has this place: not one that is about to fall asleep.
     #[inline]
     pub fn find_of(&self, place: u32, metric: &str, tags: &str) -> Option<Found> {
         let (id, record) = self.find_record(place, metric, tags)?;
@@ -177,7 +179,7 @@ impl Table {
         Some(Found::new(SeriesId(id), meta))
     }
 
-    /// As `find_of`, also when it is about to fall asleep.
+    /// Finds a series, also one that is about to fall asleep.
     pub fn find_drowsy_of(&self, place: u32, metric: &str, tags: &str) -> Option<Found> {
         let (id, record) = self.find_record(place, metric, tags)?;
         Some(Found::new(SeriesId(id), record.meta()?))
@@ -284,7 +286,7 @@ impl Table {
         Ok(true)
     }
 
-    /// Of a record that is dead, or was put in just now.
+    /// Makes a record live that is dead, or was put in just now.
     fn live_again(&mut self, id: u32, meta: Meta) {
         let mut record = *self.record(id).expect("it is there");
         let endpoint = &mut self.endpoints[record.endpoint as usize];
@@ -359,7 +361,7 @@ impl Table {
         true
     }
 
-    /// As `forget`, for ever: the id counts as removed from now on, also if it is not here.
+    /// Takes the series out for ever: the id counts as removed from now on, also if it is not here.
     pub fn remove(&mut self, id: SeriesId) {
         self.forget(id);
         self.set_end(id.0.saturating_add(1));
@@ -379,7 +381,7 @@ impl Table {
         self.removed > 0
     }
 
-    /// How many ids were ever removed.
+    /// Count of the ids that were ever removed.
     pub fn removed(&self) -> u64 {
         self.removed
     }
@@ -389,7 +391,7 @@ impl Table {
         !self.is_removed(id) && self.record(id.0).is_none_or(|record| record.is_dead() && self.key_of(record) == key)
     }
 
-    /// Which ids of a group were removed, if any.
+    /// The removed ids of a group, a bit for each; `None` if there are none.
     pub fn removed_of(&self, group: u32) -> Option<[u64; 4]> {
         self.groups.get(group as usize)?.removed.as_deref().copied()
     }
@@ -403,7 +405,7 @@ impl Table {
         (next != NONE).then_some(next)
     }
 
-    /// The same for the chain of a counter.
+    /// The series on a counter's chain after `previous`, or the first one; dead ones too.
     pub fn next_of_counter(&self, counter: u32, previous: Option<u32>) -> Option<u32> {
         let next = match previous {
             None => self.counters.first(counter),
@@ -473,7 +475,7 @@ impl Table {
     }
 }
 
-/// What an entry of `by_number` takes, its share of the tree included.
+/// Bytes of an entry of `by_number`, its share of the tree included.
 const NUMBER_BYTES: usize = 12;
 
 /// A sweep under way. It goes on where it was also when the table changed between two steps.
@@ -486,7 +488,7 @@ pub struct Sweep {
 }
 
 impl Table {
-    /// How many records wait for a sweep.
+    /// Count of the records that wait for a sweep.
     pub fn dead(&self) -> usize {
         self.dead.len()
     }

@@ -1,11 +1,13 @@
-//! Append: how a point goes: the log first, then the hot chunks, one lock per shard and batch, and the observer sees it there.
+//! Append: how a point goes: the log first, then the hot chunks, one lock per shard and batch, and the observer sees it
+//! there.
 //!
-//! How: a batch that the disk refuses is applied all the same and answered with the error: nobody is told that it is kept, but
-//! alarms go on, and sent again it meets duplicates in memory and gets its place in the log. Past [`UNFLUSHED_FACTOR`] times
-//! `flush_bytes` of points that no disk takes it is not applied, for memory has an end. How a flush keeps that whole is in
+//! How: a batch that the disk refuses is applied all the same and answered with the error: nobody is told that it is
+//! kept, but alarms go on, and sent again it meets duplicates in memory and gets its place in the log. Past
+//! [`UNFLUSHED_FACTOR`] times `flush_bytes` of points that no disk takes it is not applied, for memory has an end. How
+//! a flush keeps that whole is in
 //! `flush.rs`.
-//! Under `Fsync::Always` the names that a batch may use are made durable before the gate is entered, and the batch itself after
-//! it was left, so nobody waits for the disk with a lock that others want.
+//! Under `Fsync::Always` the names that a batch may use are made durable before the gate is entered, and the batch
+//! itself after it was left, so nobody waits for the disk with a lock that others want.
 //! Invariants: nothing is allocated per point; an answer without error is in the log, and durable as the policy says.
 
 use crate::error::Result;
@@ -20,27 +22,27 @@ use std::sync::atomic::Ordering::Relaxed;
 /// next flush in any case, one for the fault.
 const UNFLUSHED_FACTOR: usize = 2;
 
-/// Samples whose buffers an append leaves for the next one; an agent sends some hundred at once. A sample is 25 bytes in the
-/// log at most.
+/// Samples whose buffers an append leaves for the next one; an agent sends some hundred at once. A sample is 25 bytes
+/// in the log at most.
 const SAMPLES_KEPT: usize = 4096;
 
-/// What became of a batch. `stored` includes `late`.
+/// The samples of a batch, counted by what became of them. `stored` includes `late`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     pub stored: usize,
-    /// A point of that time was there; the first is kept.
+    /// Points of a time that was there; the first is kept.
     pub duplicate: usize,
-    /// Kept, though older than the newest of its series; not shown to the observer.
+    /// Points kept, though older than the newest of its series; not shown to the observer.
     pub late: usize,
-    /// Older than the retention (or a time no clock shows: before 1970, after 2106); not kept.
+    /// Points older than the retention (or of a time no clock shows: before 1970, after 2106); not kept.
     pub too_old: usize,
-    /// Of a series that was removed meanwhile; not kept.
+    /// Points of a series that was removed meanwhile; not kept.
     pub unknown: usize,
 }
 
 impl Parts {
-    /// Logs and applies a batch. On an error it is not kept, though memory and the observer have had it unless memory is
-    /// full of what the disk refused (`Stats::unjudged`); send it again. Ids are from `finder` or `create`.
+    /// Logs and applies a batch. On an error it is not kept, though memory and the observer have had it unless memory
+    /// is full of what the disk refused (`Stats::unjudged`); send it again. Ids are from `finder` or `create`.
     pub fn append(&self, samples: &[Sample], now: i64, observer: &mut impl Observer) -> Result<Appended> {
         let mut scratch = self.scratch.lock().pop().unwrap_or_default();
         let mut appended = Appended::default();
@@ -111,9 +113,9 @@ impl Parts {
         logged
     }
 
-    /// What a batch needs of the disk before the gate is entered: a segment to go over to where the log's is full, and under
-    /// `Fsync::Always` the meaning of its ids. There a disk that failed must also have come back before more is applied than
-    /// memory may hold for it.
+    /// Does what a batch needs of the disk before the gate is entered: where the log's segment is full, another is made
+    /// ready; under `Fsync::Always` the meaning of the batch's ids becomes durable, and a disk that failed must have
+    /// come back before more is applied than memory may hold for it.
     fn prepare_log(&self) -> Result<()> {
         if self.options.fsync == Fsync::Always {
             self.sync_names()?;
@@ -191,12 +193,12 @@ impl Parts {
         }
     }
 
-    /// Which shard's lock a series shares.
+    /// The shard whose lock a series shares.
     pub fn shard_of(&self, id: SeriesId) -> usize {
         self.shards.geometry.shard_of(id)
     }
 
-    /// A look at the hot chunks of the shard of `id`, outside an append. The same rules hold as for an observer.
+    /// Lends the hot chunks of the shard of `id`, outside an append. The rules of an observer hold for `look`.
     pub fn with_tail<R>(&self, id: SeriesId, look: impl FnOnce(&ShardView<'_>) -> R) -> R {
         let geometry = self.shards.geometry;
         let shard = geometry.shard_of(id);

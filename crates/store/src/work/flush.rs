@@ -1,9 +1,10 @@
 //! Flush: from memory to blocks, then the log may go; and what else is done from time to time.
 //!
 //! How, so that nothing acknowledged is ever only in memory:
-//! 1. With the gate shut for an instant the log begins a new segment and the shards note that a flush is on its way. All
-//!    batches in older segments are in the hot chunks now.
-//! 2. Group by group of 256 series, each under a short lock, unflushed points are copied and written to one block per day.
+//! 1. The log's next segment is made ready. With the gate shut for an instant the log goes over to it and the shards
+//!    note that a flush is on its way: all batches in older segments are in the hot chunks now.
+//! 2. Group by group of 256 series, each under a short lock, unflushed points are copied and written to one block per
+//!    day.
 //! 3. The blocks are synced, renamed, their directory synced; then queries see them.
 //! 4. Only then the hot chunks let old points go, and the older log segments are removed.
 //!
@@ -83,8 +84,8 @@ impl Flusher {
         is_due
     }
 
-    /// A clock that was ahead and is set back must not put off what is due: a machine that started with a wrong year would
-    /// not flush for that long.
+    /// A clock that was ahead and is set back must not put off what is due: a machine that started with a wrong year
+    /// would not flush for that long.
     fn follow_clock(&mut self, now: i64, options: &Options) {
         self.next_flush = self.next_flush.min(now + options.flush_interval_s);
         self.not_before = self.not_before.min(now + RETRY_S);
@@ -126,9 +127,9 @@ impl Parts {
         self.log.remove_below(segment)
     }
 
-    /// Shuts the gate for an instant; returns the number of the log's segment that begins there. The segment is made ready
-    /// before. Where senders took it between the two, another try makes the next one: each such try has a segment's worth of
-    /// points for its price.
+    /// Shuts the gate for an instant; returns the number of the log's segment that begins there. The segment is made
+    /// ready before. Where senders took it between the two, another try makes the next one: each such try has a
+    /// segment's worth of points for its price.
     fn begin_flush(&self) -> Result<u64> {
         loop {
             self.log.prepare()?;
@@ -193,7 +194,7 @@ impl Parts {
 /// A group, and a time for each of its series.
 type GroupTimes = (u32, Box<[u32; GROUP as usize]>);
 
-/// Where a series' points are in a group's copy.
+/// The place of a series' points in a group's copy.
 struct Part {
     id: SeriesId,
     meta: Meta,

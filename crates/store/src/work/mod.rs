@@ -1,8 +1,8 @@
 //! Work: everything that changes what is stored.
 //!
-//! For callers: `append.rs` takes points, `names.rs` gives, changes and removes series. From time to time: `flush.rs` writes
-//! points to blocks, `merge/` makes few blocks of many, `retention.rs` drops old ones, `sleep.rs` lets silent series leave
-//! memory. At start: `open.rs` puts the store together, `warm.rs` reads the hot window back.
+//! For callers: `append.rs` takes points, `names.rs` gives, changes and removes series. From time to time: `flush.rs`
+//! writes points to blocks, `merge/` makes few blocks of many, `retention.rs` drops old ones, `sleep.rs` lets silent
+//! series leave memory. At start: `open.rs` puts the store together, `warm.rs` reads the hot window back.
 
 mod append;
 mod flush;

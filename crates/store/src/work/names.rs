@@ -1,16 +1,21 @@
-//! Names: giving ids to series, finding them, changing and removing them; and what the series file says at start.
+//! Names: giving ids to series, finding those that are awake, changing and removing them.
 //!
-//! How: the table knows the series that are awake; of the others cold runs do (`sleep.rs`). A series that is not in the table
-//! is looked for there before it gets a new id, so that its history goes on. Every change is in the series file before it is
-//! in the table, and durable before the log that uses its id (`sync_names`).
-//! Invariants: an id that was handed out is in the series file; ids and endpoint numbers are never given twice, also not after
-//! a definition was lost; a removed id stays removed.
+//! How: the table knows the series that are awake; of the others cold runs do (`sleep.rs`). A series that is not in the
+//! table is looked for there before it gets a new id, so that its history goes on. Runs are files and are read without
+//! a lock; under the lock of names the look counts only if the list of runs is still the same, else there is another. A
+//! list changes when a run was written and synced, so a second look is rare, and each one has a run's worth of work as
+//! its price. Every change is in the series file before it is in the table, and durable before the log that uses its id
+//! (`sync_names`).
+//! Invariants: an id that was handed out is in the series file; ids and endpoint numbers are never given twice; a
+//! removed id stays removed; no file is read while the lock of names is held.
 
 use crate::error::{Error, Result};
 use crate::parts::Parts;
-use crate::series::{Change, Found, Meta, Table, check_texts, insert};
+use crate::series::cold::{ColdFound, Run};
+use crate::series::{Change, Found, Meta, Naming, Table, check_texts, insert};
 use model::{CounterType, SeriesId, SeriesKey};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use stdx::ranked::ReadGuard;
 
@@ -20,7 +25,8 @@ const REMOVE_SLICE: usize = 1024;
 /// Dead records that are worth a sweep at once; fewer wait for the next look for silent series.
 const SWEEP_AT: usize = 4096;
 
-/// Looks up series for one decoded batch. Holds the table for reading: drop it before calling anything else of the store.
+/// Looks up series for one decoded batch. Holds the table for reading: drop it before calling anything else of the
+/// store.
 pub struct Finder<'a> {
     table: ReadGuard<'a, Table>,
     /// A batch is of one endpoint, as a rule.
@@ -39,29 +45,62 @@ impl Finder<'_> {
     }
 }
 
+/// A name as the runs know it.
+struct Look {
+    runs: Arc<Vec<Arc<Run>>>,
+    asleep: Option<ColdFound>,
+    /// The number of its endpoint, if that is in a run.
+    endpoint: Option<u32>,
+}
+
 impl Parts {
     pub fn finder(&self) -> Finder<'_> {
         Finder { table: self.table(), endpoint: Cell::new(None) }
     }
 
-    /// The id of a series, given now if it is new; one that sleeps wakes up under its old id. Its definition is written before
-    /// this returns, and as durable as the first append of it when that returns.
+    /// The id of a series, given now if it is new; one that sleeps wakes up under its old id. Its definition is written
+    /// before this returns, and as durable as the first append of it when that returns.
     pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId> {
         let meta = Meta::new(counter_type, step)?;
         check_texts(key)?;
-        let mut naming = self.naming();
-        if let Some(id) = self.find_awake(key) {
-            return Ok(id);
+        // Where there are no runs, the look reads nothing.
+        let mut look = if self.runs().is_empty() { Some(self.look_in_runs(key)?) } else { None };
+        loop {
+            let mut naming = self.naming();
+            if let Some(id) = self.find_awake(key) {
+                return Ok(id);
+            }
+            if self.table().live() >= self.options.series_max as usize || naming.next_id == u32::MAX {
+                return Err(Error::Full { what: "series_max", limit: u64::from(self.options.series_max) });
+            }
+            if let Some(look) = look.filter(|look| self.is_current(look)) {
+                return self.define(&mut naming, key, meta, &look);
+            }
+            drop(naming);
+            look = Some(self.look_in_runs(key)?);
         }
-        if self.table().live() >= self.options.series_max as usize || naming.next_id == u32::MAX {
-            return Err(Error::Full { what: "series_max", limit: u64::from(self.options.series_max) });
-        }
-        let asleep = self.find_cold(key)?.filter(|found| self.table().is_free_for(found.id, key));
+    }
+
+    /// Looks a name up in the runs, file by file: for who holds no lock.
+    fn look_in_runs(&self, key: SeriesKey<'_>) -> Result<Look> {
+        let runs = self.runs();
+        let asleep = self.find_in(&runs, key)?;
+        let endpoint = self.number_in(&runs, key.endpoint)?;
+        Ok(Look { runs, asleep, endpoint })
+    }
+
+    /// Whether the runs are those that were looked at. While the lock of names is held they stay so for every name that
+    /// is not in the table: a series leaves the table under that lock only, and after its run was put into the list.
+    fn is_current(&self, look: &Look) -> bool {
+        Arc::ptr_eq(&look.runs, &self.runs())
+    }
+
+    /// Gives a name that is not in the table its id: writes the definition, then puts the series into shard and table.
+    fn define(&self, naming: &mut Naming, key: SeriesKey<'_>, meta: Meta, look: &Look) -> Result<SeriesId> {
+        // The series may have been removed since the look.
+        let asleep = look.asleep.filter(|found| self.table().is_free_for(found.id, key));
         let id = asleep.map_or(SeriesId(naming.next_id), |found| found.id);
-        let known_endpoint = match self.endpoint_number(key.endpoint) {
-            None => self.number_in_runs(key.endpoint)?,
-            known => known,
-        };
+        let known_endpoint = self.endpoint_number(key.endpoint).or(look.endpoint);
         let endpoint = known_endpoint.unwrap_or(naming.next_endpoint);
         let SeriesKey { endpoint: endpoint_name, metric, tags } = key;
         naming.file.append(&[Change::Define { id, endpoint, endpoint_name, metric, tags, meta }])?;
@@ -125,8 +164,8 @@ impl Parts {
         self.remove_many(&mut self.series_of_endpoint(endpoint)?)
     }
 
-    /// Removes series with all their points, durably; returns how many of them there were. On an error some may be removed
-    /// already, and be so durably only later.
+    /// Removes series with all their points, durably; returns how many of them there were. On an error some may be
+    /// removed already, and be so durably only later.
     pub fn remove_many(&self, ids: &mut [SeriesId]) -> Result<usize> {
         ids.sort_unstable();
         let mut removed = 0;
@@ -182,8 +221,8 @@ impl Parts {
         Ok(ids)
     }
 
-    /// Lends the names of some series, leaving out those that are gone. The table is held for reading meanwhile: name some
-    /// thousands at once, not all, and do not call the store from within.
+    /// Lends the names of some series, leaving out those that are gone. The table is held for reading meanwhile: name
+    /// some thousands at once, not all, and do not call the store from within.
     pub fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
         let table = self.table();
         for id in ids {

@@ -1,7 +1,7 @@
 //! Open: the store put together from its files: names, runs, blocks, the hot window, and the log on top.
 //!
-//! Invariants: a file that is damaged is told and costs what is damaged in it; what a crash left half done is completed or
-//! removed; no id and no number is given that any file uses.
+//! Invariants: a file that is damaged is told and costs what is damaged in it; what a crash left half done is completed
+//! or removed; no id and no number is given that any file uses.
 
 use super::append::acceptable;
 use super::warm;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use stdx::{Disk, RankedMutex, RankedRwLock};
 
-/// What opening found.
+/// Findings of opening a store.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// Series awake.
@@ -113,8 +113,8 @@ fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send + Sync>> {
     })
 }
 
-/// Returns the blocks and the next number. A block that cannot be read is reported and left where it is, and no other gets
-/// its name. What a merge wrote anew before the power went is removed.
+/// Returns the blocks and the next number. A block that cannot be read is reported and left where it is, and no other
+/// gets its name. What a merge wrote anew before the power went is removed.
 fn open_blocks(disk: &dyn Disk, dir: &Path, recovery: &mut Recovery) -> Result<(Catalog, u64)> {
     let (mut blocks, mut newest) = (Vec::new(), 0);
     for path in list(disk, dir)? {

@@ -1,8 +1,8 @@
 //! Retention: dropping what is older than it is kept, by whole files.
 //!
-//! How: a block with points goes when its day is over for that long, so that no point that would still be accepted can come
-//! to a day that is gone. It waits for the roll-ups of its day, but not for ever: when they cannot be made (a full disk),
-//! dropping is what helps.
+//! How: a block with points goes when its day is over for that long, so that no point that would still be accepted can
+//! come to a day that is gone. It waits for the roll-ups of its day, but not for ever: when they cannot be made (a full
+//! disk), dropping is what helps.
 //! Invariants: see `plan::oldest_kept` for what age is counted from.
 
 use super::merge::{end_of_day, lacking, oldest_kept};
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::parts::Parts;
 use crate::sizes::DAY_S;
 
-/// How long points wait for their roll-ups beyond their time, and after a start: merging a day takes minutes.
+/// Seconds that points wait for their roll-ups beyond their time, and after a start: merging a day takes minutes.
 const WAIT_S: i64 = DAY_S as i64;
 
 impl Parts {

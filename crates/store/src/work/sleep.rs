@@ -2,36 +2,37 @@
 //!
 //! Why: every container that ever lived would else cost its texts, a record and a head for ever.
 //! How, in an order that a crash may cut anywhere:
-//! 1. A look finds the series whose newest point is older than `silent_s`, against the clock or the newest data, whichever is
-//!    earlier, and whose points are all in blocks. Their names are written to a cold run and synced.
+//! 1. A look finds the series whose newest point is older than `silent_s`, against the clock or the newest data,
+//!    whichever is earlier, and whose points are all in blocks. Their names are written to a cold run and synced.
 //! 2. They become *drowsy*: batches that are decoded from now on do not find them; who creates one of them wakes it.
-//! 3. [`GRACE_S`] later, when the batches that found them before are through, those that got no point meanwhile lose their
-//!    head, the series file notes that they sleep, and they leave the table. The others stay, as if nothing had been.
+//! 3. [`GRACE_S`] later, when the batches that found them before are through, those that got no point meanwhile lose
+//!    their head, the series file notes that they sleep, and they leave the table. The others stay, as if nothing had
+//!    been.
 //!
-//! Until the note of step 3 the table has them after a restart; from then on the run does. The head goes before the note is
-//! written: so no point was ever acknowledged for a series that the file calls asleep. A batch that was on its way for longer
-//! than the grace meets an unknown id, and must be sent again.
-//! Where memory is short ([`Store::sleep_early`]) the looks are frequent, the grace is short, and what nobody needs may sleep
-//! when it has missed [`EARLY_STEPS`] points: a tag with a request's id makes series of one point each, by the thousand.
-//! A look also merges runs when there are many, drops those whose points have all expired, and writes the series file anew
-//! when most of it is dead.
+//! Until the note of step 3 the table has them after a restart; from then on the run does. The head goes before the
+//! note is written: so no point was ever acknowledged for a series that the file calls asleep. A batch that was on its
+//! way for longer than the grace meets an unknown id, and must be sent again.
+//! Where memory is short ([`Sleeper::sleep_early`]) the looks are frequent, the grace is short, and what nobody needs may
+//! sleep when it has missed [`EARLY_STEPS`] points: a tag with a request's id makes series of one point each, by the
+//! thousand. A look also merges runs when there are many, drops those whose points have all expired, and writes the
+//! series file anew when most of it is dead.
 //! Invariants: one call works at a time; the table is locked for stretches of some thousand steps only.
 //! Memory: 4 bytes per drowsy series; while a run is written, up to `SLICE` names.
 
 use crate::error::Result;
 use crate::parts::Parts;
 use crate::series::cold::{self, ColdFound, ColdSeries, RunWriter};
-use crate::series::{Change, Meta, Table};
+use crate::series::{Change, Compaction, Meta, Table};
 use crate::sizes::GROUP;
 use model::{SeriesId, SeriesKey, Tags};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How long a batch may be on its way from the door to the hot chunk: such a batch takes milliseconds.
+/// Seconds that a batch may be on its way from the door to the hot chunk: such a batch takes milliseconds.
 const GRACE_S: i64 = 60;
 
-/// The same where memory is short: who was longer on the way is told to send again.
+/// Seconds of grace where memory is short: who was longer on the way is told to send again.
 const EARLY_GRACE_S: i64 = 10;
 
 /// Points that a series must have missed to sleep early: one may be late, and times are aligned downwards.
@@ -46,7 +47,7 @@ const LOOK_S: i64 = 1800;
 /// Series per run: its names are sorted in memory, some 10 MB.
 const SLICE: usize = 1 << 17;
 
-/// The same where memory is short.
+/// Series per run where memory is short.
 const EARLY_SLICE: usize = 1 << 14;
 
 /// Series that are noted under one lock of the series file, and names copied under one of the table.
@@ -58,23 +59,23 @@ const SWEEP_STEPS: usize = 8192;
 /// A series file below this is not worth writing anew.
 const COMPACT_BYTES_MIN: u64 = 1 << 20;
 
-/// What is about to fall asleep, and when to look for more.
+/// The series that are about to fall asleep, and when to look for more.
 pub struct Sleeper {
     next_sequence: u64,
     next_look: i64,
     /// Ascending.
     drowsy: Vec<SeriesId>,
     drowsy_since: i64,
-    /// What the drowsy ones are silent by.
+    /// The measure by which the drowsy series are silent.
     silence: Silence,
 }
 
-/// How long a series must be silent to leave memory.
+/// The silence after which a series leaves memory.
 #[derive(Clone, Copy, PartialEq)]
 enum Silence {
-    /// Since this time.
+    /// Silence since this time.
     Since(u32),
-    /// For some steps, counted back from this time.
+    /// Silence for some steps, counted back from this time.
     Early(i64),
 }
 
@@ -95,11 +96,11 @@ impl Silence {
     }
 }
 
-/// Says of which series somebody needs the points in memory. Called with the shard of the series locked: it must not take
-/// that lock, nor call what takes one of the store.
+/// Says of which series somebody needs the points in memory. Called with the shard of the series locked: it must not
+/// take that lock, nor call what takes one of the store.
 pub type IsNeeded<'a> = &'a dyn Fn(SeriesId) -> bool;
 
-/// Nobody needs any.
+/// Says of every series that nobody needs it.
 const UNNEEDED: IsNeeded<'static> = &|_| false;
 
 impl Sleeper {
@@ -114,7 +115,7 @@ impl Sleeper {
     }
 }
 
-/// What a call of `sleep_silent` did.
+/// The series that a call of `sleep_silent` moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slept {
     /// Series that will sleep when the grace is over.
@@ -163,7 +164,7 @@ impl Sleeper {
         Ok(slept)
     }
 
-    /// As `sleep_silent`, where memory is short: series that nobody needs leave memory when they have missed
+    /// Lets series leave memory where it is short: series that nobody needs leave memory when they have missed
     /// [`EARLY_STEPS`] points.
     pub fn sleep_early(
         &mut self,
@@ -190,8 +191,8 @@ impl Sleeper {
 }
 
 impl Parts {
-    /// Lets go of the points in memory that are in blocks and that nobody needs, but for the last few of each series. Queries
-    /// find them on the disk.
+    /// Lets go of the points in memory that are in blocks and that nobody needs, but for the last few of each series.
+    /// Queries find them on the disk.
     pub fn trim_unneeded(&self, is_needed: IsNeeded<'_>) {
         let geometry = self.shards.geometry;
         let groups = self.table().used_groups();
@@ -307,7 +308,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Returns how many of the drowsy series sleep now. On an error those that are left stay drowsy, and are tried again.
+    /// Returns how many of the drowsy series sleep now. On an error those that are left stay drowsy, and are tried
+    /// again.
     fn fall_asleep(
         &self,
         sleeper: &mut Sleeper,
@@ -437,10 +439,11 @@ impl Parts {
         if bytes < COMPACT_BYTES_MIN || bytes / 2 < self.defined_bytes() {
             return Ok(());
         }
-        let (mut compaction, next) = {
-            let series = self.naming();
-            let next = Change::Next { endpoint: series.next_endpoint, series: series.next_id };
-            (series.file.begin_compaction()?, next)
+        let mut compaction = Compaction::begin(&self.disk, &self.options.dir)?;
+        let next = {
+            let naming = self.naming();
+            compaction.follow(&naming.file);
+            Change::Next { endpoint: naming.next_endpoint, series: naming.next_id }
         };
         // First, so that no id after it looks far ahead; at the end once more.
         compaction.add(&[next])?;
@@ -459,7 +462,22 @@ impl Parts {
         }
         compaction.add(&[next])?;
         compaction.settle()?;
-        compaction.finish(&mut self.naming().file)
+        self.switch_series_file(compaction)?;
+        self.sync_names()
+    }
+
+    /// The last step of a compaction. Nobody is told meanwhile that a name is durable: what is appended while the new
+    /// file is synced is in the old file, and will be in the new one, and is synced in neither.
+    fn switch_series_file(&self, mut compaction: Compaction) -> Result<()> {
+        let _sync = self.names_sync.lock();
+        let journal = self.naming().file.watch();
+        let caught_up = compaction.catch_up(&journal);
+        let mut naming = self.naming();
+        let recent = naming.file.unwatch();
+        caught_up?;
+        naming.file.switch_to(compaction, &recent)?;
+        self.names_unsynced.store(true, Relaxed);
+        Ok(())
     }
 
     /// About what the series file needs for the series in the table.

@@ -4,8 +4,8 @@
 //! `last` would go to disk, and a repeated point would not be recognised.
 //! How: two passes over the index pages of the blocks of the last days: first the newest time of each series, then the
 //! chunks that reach into its window. The log is replayed on top.
-//! Invariants: what is loaded of a series is everything in blocks from some time on, so a chain is complete as `chains.rs`
-//! promises; damage is reported, never fatal.
+//! Invariants: what is loaded of a series is everything in blocks from some time on, so a chain is complete as
+//! `chains.rs` promises; damage is reported, never fatal.
 //! Memory: 4 bytes per series that is awake, while it runs.
 
 use crate::block::{Block, Catalog, Entry, Reader};
@@ -30,7 +30,7 @@ pub fn from(catalog: &Catalog, now: i64) -> u32 {
     newest.min(now.clamp(0, i64::from(u32::MAX)) as u32).saturating_sub(SILENT_S)
 }
 
-/// What was read back.
+/// Findings of reading back.
 #[derive(Default)]
 pub struct Warmed {
     pub points: u64,

@@ -1,5 +1,5 @@
-//! The power goes off at every write position: what was acknowledged is there afterwards, and nothing that was never sent
-//! or that was removed.
+//! The power goes off at every write position: what was acknowledged is there afterwards, and nothing that was never
+//! sent or that was removed.
 
 use crate::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +58,8 @@ fn try_open(disk: &FakeDisk, fsync: Fsync) -> Result<Store, Error> {
     Store::open_on(Arc::new(disk.clone()), crash_options(fsync), NOW).map(|(store, _)| store)
 }
 
-/// Creates, appends, flushes, syncs, removes segments and a series, changes steps, restarts in between; ends early, with an
-/// error, when the power goes.
+/// Creates, appends, flushes, syncs, removes segments and a series, changes steps, restarts in between; ends early,
+/// with an error, when the power goes.
 fn script(disk: &FakeDisk, ledger: &mut Ledger, fsync: Fsync) -> Result<(), Error> {
     for life in 0..3 {
         let store = try_open(disk, fsync)?;
@@ -175,6 +175,65 @@ fn a_power_cut_loses_nothing_synced_with_fsync_each_second() {
 #[test]
 fn a_power_cut_loses_nothing_flushed_without_fsync() {
     cut_everywhere(Fsync::Never);
+}
+
+/// Appends more than three segments hold; some are made ready by a tick, one by a flush, the others by who finds them
+/// full.
+fn script_of_segments(disk: &FakeDisk, ledger: &mut Ledger, fsync: Fsync) -> Result<(), Error> {
+    let store = try_open(disk, fsync)?;
+    let id = store.create(key("a", "m", ""), CounterType::Gauge, 60)?;
+    for round in 0..24 {
+        let times: Vec<i64> = (0..70).map(|i| NOW - 200_000 + round * 7000 + i * 97).collect();
+        let batch: Vec<Sample> = times.iter().map(|time| sample(id, *time, value_of("a", *time))).collect();
+        let points: Vec<_> = times.into_iter().map(|time| ("a", time)).collect();
+        ledger.send(&points);
+        store.append(&batch, NOW, &mut ())?;
+        ledger.acknowledged.extend(&points);
+        if fsync == Fsync::Always {
+            ledger.settle();
+        }
+        if round % 5 == 4 {
+            store.tick(NOW)?;
+            if fsync == Fsync::EverySecond {
+                ledger.settle();
+            }
+        }
+        if round == 13 {
+            store.flush(NOW)?;
+            ledger.settle();
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_power_cut_loses_nothing_while_segments_follow_each_other() {
+    for fsync in [Fsync::Always, Fsync::EverySecond, Fsync::Never] {
+        let disk = FakeDisk::default();
+        let mut ledger = Ledger::default();
+        script_of_segments(&disk, &mut ledger, fsync).expect("no cut");
+        let newest = disk.paths().iter().filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).max();
+        assert!(newest.is_some_and(|number: u32| number > 4), "{newest:?}");
+        for cut in 0..disk.operations() {
+            for seed in 3 * cut..3 * cut + 3 {
+                let context = format!("{fsync:?}, cut at {cut}, seed {seed}");
+                let disk = FakeDisk::default();
+                disk.cut_power_at(cut);
+                let mut ledger = Ledger::default();
+                script_of_segments(&disk, &mut ledger, fsync).expect_err("the power goes off before the end");
+                disk.restart_after_power_cut(seed);
+                let store = try_open(&disk, fsync).unwrap_or_else(|error| panic!("{context}: {error}"));
+                check(&store, &ledger.sure, &ledger, &context);
+                ledger.acknowledged = stored(&store).into_keys().collect();
+                drop(store);
+                // Numbers go on behind a segment that was ready and never used.
+                script_of_segments(&disk, &mut ledger, fsync).expect("power is on");
+                disk.restart_after_kill();
+                let store = try_open(&disk, fsync).unwrap_or_else(|error| panic!("{context}: {error}"));
+                check(&store, &ledger.acknowledged, &ledger, &context);
+            }
+        }
+    }
 }
 
 #[test]

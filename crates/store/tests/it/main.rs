@@ -16,11 +16,34 @@ mod vectors;
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use stdx::FakeDisk;
 use store::{Appended, Cf, Found, Grid, Options, Recovery, Store};
 
 /// A Sunday noon; nothing depends on it.
 const NOW: i64 = 1_600_000_000 / 86_400 * 86_400 + 43_200;
+
+/// Far above what anything here takes; reached only when something hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns when `is_so` answers true; panics with `what` when it never does.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "missing after {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Sets a flag when it is dropped: threads that work beside its owner end with it, also when it panics.
+struct Ends<'f>(&'f AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 fn options() -> Options {
     Options { dir: PathBuf::from("data"), shard_count: 2, ..Options::default() }

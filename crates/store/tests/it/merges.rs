@@ -1,5 +1,5 @@
-//! Merging: fewer files, the same points; roll-ups that answer as the points would; retention of each; no crash that loses
-//! or doubles anything.
+//! Merging: fewer files, the same points; roll-ups that answer as the points would; retention of each; no crash that
+//! loses or doubles anything.
 
 use crate::*;
 use std::collections::BTreeMap;
@@ -308,8 +308,8 @@ fn rot_in_an_input_costs_what_it_hit_and_the_file_is_kept_aside() {
     assert_eq!(history(&open(&disk), c), c_before);
 }
 
-/// The power goes at every write of a merge and of what follows: no point is lost, none is there twice, and after the next
-/// start and merge no file is left over.
+/// The power goes at every write of a merge and of what follows: no point is lost, none is there twice, and after the
+/// next start and merge no file is left over.
 #[test]
 fn a_power_cut_at_every_write_of_a_merge() {
     let build = |disk: &FakeDisk| {
@@ -411,8 +411,8 @@ fn merges_run_beside_everything_else() {
     let merged = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let _ends = Ends(&merged);
             merge_all(&store, NOW);
-            merged.store(true, Relaxed);
         });
         scope.spawn(|| {
             for i in 0..20 {

@@ -1,4 +1,5 @@
-//! Random operations against a `BTreeMap`: whatever happens, a series is the points that were accepted, first ones first.
+//! Random operations against a `BTreeMap`: whatever happens, a series is the points that were accepted, first ones
+//! first.
 
 use crate::*;
 use proptest::prelude::*;

@@ -327,9 +327,10 @@ fn senders_and_sleep_run_side_by_side() {
             }
             asleep
         });
+        let ends = Ends(&done);
         let senders: Vec<_> = (0..3).map(|number| scope.spawn(move || send(store, number))).collect();
         let kept: Vec<_> = senders.into_iter().map(|sender| sender.join().expect("no panic")).collect();
-        done.store(true, Relaxed);
+        drop(ends);
         let asleep = keeper.join().expect("no panic");
         println!("{asleep} fell asleep, {} refused", kept.iter().map(|(_, refused)| refused).sum::<usize>());
         kept.into_iter().map(|(kept, _)| kept).collect()

@@ -2,15 +2,14 @@
 //! leaves out points that it has only in its cache, we do not.
 //!
 //! Each query is asked three times: of memory, of flushed blocks, and of merged ones with their roll-ups.
-//! Left out, as answered otherwise on purpose: MAX/MIN over cached points (the original loses them), counters' cached points
-//! (it places their rates one step early), rows in which a point is missing (rrdtool back-fills), counters that are reset
-//! (`c.reset`, `d.neg`) or have fractions, which it cuts off (`c.frac`), points sent twice (`g.overlap`: it keeps the last).
+//! Left out, as answered otherwise on purpose: MAX/MIN over cached points (the original loses them), counters' cached
+//! points (it places their rates one step early), rows in which a point is missing (rrdtool back-fills), counters that
+//! are reset (`c.reset`, `d.neg`) or have fractions, which it cuts off (`c.frac`), points sent twice (`g.overlap`: it
+//! keeps the last).
 
 use crate::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
 use store::{Cf, Query};
 
 const PLAIN: [&str; 22] = [
@@ -46,20 +45,9 @@ struct Fed {
     in_file: BTreeMap<i64, bool>,
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata/graph")
-}
-
-fn gunzip(name: &str) -> String {
-    let file = std::fs::File::open(folder().join(name)).expect("the file is beside the others");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(file).read_to_string(&mut text).expect("gzip");
-    text
-}
-
 /// Creates and feeds the series of a variant; the vectors' clock is `NOW` of no other test, so the store keeps everything.
 fn feed(store: &Store, variant: &str, now: i64) -> BTreeMap<String, Fed> {
-    let text = std::fs::read_to_string(folder().join(format!("series_{variant}.json"))).expect("series");
+    let text = testdata::text(&format!("graph/series_{variant}.json"));
     let list: Value = serde_json::from_str(&text).expect("JSON");
     let mut fed: Vec<(String, Fed)> = Vec::new();
     for series in list.as_array().expect("a list") {
@@ -73,7 +61,7 @@ fn feed(store: &Store, variant: &str, now: i64) -> BTreeMap<String, Fed> {
         assert_eq!(series["id"].as_u64(), Some(fed.len() as u64));
         fed.push((counter.to_string(), Fed { id, gauge, step, in_file: BTreeMap::new() }));
     }
-    for line in gunzip(&format!("feed_{variant}.csv.gz")).lines().skip(1) {
+    for line in testdata::gunzip(&format!("graph/feed_{variant}.csv.gz")).lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
         let (_, series) = &mut fed[fields[0].parse::<usize>().expect("a number")];
         let (time, value) = (fields[1].parse().expect("a time"), fields[2].parse().expect("a value"));
@@ -169,13 +157,9 @@ fn compare_last(store: &Store, fed: &Fed, vector: &Value, compared: &mut Compare
 
 #[test]
 fn rows_are_the_originals() {
-    if !folder().is_dir() {
-        eprintln!("skipped: {} is not there", folder().display());
-        return;
-    }
     let mut compared = Compared::default();
     for variant in ["start80h", "unmodified"] {
-        let vectors: Vec<Value> = gunzip("queries.jsonl.gz")
+        let vectors: Vec<Value> = testdata::gunzip("graph/queries.jsonl.gz")
             .lines()
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .filter(|vector: &Value| vector["variant"] == variant)

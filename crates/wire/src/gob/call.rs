@@ -7,7 +7,7 @@
 
 use super::GobError;
 use super::message::{Pairs, Value};
-use super::plan::{Kind, Plan};
+use super::plan::{FieldKind, Plan};
 use super::types::{Name, STRING, Type, Types};
 use super::value::Reader;
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// `message_max`: bytes of the longest request that is let through, with the definitions of its types.
+    /// A decoder that lets requests of up to `message_max` bytes through, with the definitions of their types.
     pub fn new(message_max: usize) -> Decoder {
         Decoder { pairs: Pairs::new(message_max) }
     }
@@ -31,7 +31,7 @@ impl Decoder {
         let Some((header, argument, end)) = self.pairs.next(input)? else { return Ok(None) };
         let (mut method, mut seq): (&[u8], u64) = (b"", 0);
         let mut reader = header.reader(input);
-        let fields = [(Name::ServiceMethod, Kind::Text), (Name::Seq, Kind::Uint)];
+        let fields = [(Name::ServiceMethod, FieldKind::Text), (Name::Seq, FieldKind::Uint)];
         let plan = Plan::compile(&self.pairs.types, header.type_id, &fields, header.from)?;
         plan.read(&self.pairs.types, &mut reader, |name, _, reader| {
             match name {
@@ -59,12 +59,12 @@ impl Decoder {
     }
 }
 
-/// A request. Its argument is read by the method of this type that fits `method`, with the connection's decoder.
+/// A request. The method of this type that fits `method` reads its argument, with the connection's decoder.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     /// `Service.Method`
     pub method: &'a str,
-    /// To be sent back with the reply.
+    /// Number of the request, sent back with the reply.
     pub seq: u64,
     input: &'a [u8],
     argument: Value,
@@ -79,7 +79,7 @@ pub struct GraphQuery<'a> {
     pub consol_fun: Cow<'a, str>,
     pub endpoint: Cow<'a, str>,
     pub counter: Cow<'a, str>,
-    /// The original ignores it.
+    /// Step of the query, which the original ignores.
     pub step: i64,
 }
 
@@ -97,7 +97,7 @@ pub struct GraphDelete<'a> {
     pub metric: Cow<'a, str>,
     pub step: i64,
     pub ds_type: Cow<'a, str>,
-    /// As sent: `k=v,k2=v2`, neither sorted nor cleaned.
+    /// Tags as they were sent: `k=v,k2=v2`, neither sorted nor cleaned.
     pub tags: Cow<'a, str>,
 }
 
@@ -106,12 +106,12 @@ impl<'a> Call<'a> {
     pub fn graph_query(&self, decoder: &Decoder) -> Result<GraphQuery<'a>, GobError> {
         let mut query = GraphQuery::default();
         let fields = [
-            (Name::Start, Kind::Int),
-            (Name::End, Kind::Int),
-            (Name::ConsolFun, Kind::Text),
-            (Name::Endpoint, Kind::Text),
-            (Name::Counter, Kind::Text),
-            (Name::Step, Kind::Int),
+            (Name::Start, FieldKind::Int),
+            (Name::End, FieldKind::Int),
+            (Name::ConsolFun, FieldKind::Text),
+            (Name::Endpoint, FieldKind::Text),
+            (Name::Counter, FieldKind::Text),
+            (Name::Step, FieldKind::Int),
         ];
         read_struct(decoder.types(), self.argument, self.input, &fields, |name, _, reader| {
             match name {
@@ -130,7 +130,7 @@ impl<'a> Call<'a> {
     /// The argument of `Graph.Info`, `Graph.Last` and `Graph.LastRaw`.
     pub fn graph_series(&self, decoder: &Decoder) -> Result<GraphSeries<'a>, GobError> {
         let mut series = GraphSeries::default();
-        let fields = [(Name::Endpoint, Kind::Text), (Name::Counter, Kind::Text)];
+        let fields = [(Name::Endpoint, FieldKind::Text), (Name::Counter, FieldKind::Text)];
         read_struct(decoder.types(), self.argument, self.input, &fields, |name, _, reader| {
             match name {
                 Name::Endpoint => series.endpoint = reader.text()?,
@@ -144,11 +144,11 @@ impl<'a> Call<'a> {
     /// The argument of `Graph.Delete`, one series after the other; those before an error have been handed out.
     pub fn graph_delete(&self, decoder: &Decoder, each: &mut dyn FnMut(GraphDelete<'a>)) -> Result<(), GobError> {
         let fields = [
-            (Name::Endpoint, Kind::Text),
-            (Name::Metric, Kind::Text),
-            (Name::Step, Kind::Int),
-            (Name::DsType, Kind::Text),
-            (Name::Tags, Kind::Text),
+            (Name::Endpoint, FieldKind::Text),
+            (Name::Metric, FieldKind::Text),
+            (Name::Step, FieldKind::Int),
+            (Name::DsType, FieldKind::Text),
+            (Name::Tags, FieldKind::Text),
         ];
         let (count, plan, mut reader) = self.list(decoder, &fields)?;
         for _ in 0..count {
@@ -184,7 +184,7 @@ impl<'a> Call<'a> {
     pub(super) fn list(
         &self,
         decoder: &Decoder,
-        fields: &[(Name, Kind)],
+        fields: &[(Name, FieldKind)],
     ) -> Result<(usize, Plan, Reader<'a>), GobError> {
         let mut reader = self.argument.reader(self.input);
         let Some(Type::Slice(element)) = decoder.types().find(self.argument.type_id) else {
@@ -202,7 +202,7 @@ pub(super) fn read_struct<'a>(
     types: &Types,
     value: Value,
     input: &'a [u8],
-    fields: &[(Name, Kind)],
+    fields: &[(Name, FieldKind)],
     read: impl FnMut(Name, u32, &mut Reader<'a>) -> Result<(), GobError>,
 ) -> Result<(), GobError> {
     let mut reader = value.reader(input);
@@ -210,12 +210,13 @@ pub(super) fn read_struct<'a>(
     reader.end()
 }
 
-/// The 0 before a value that is no struct and stands alone.
+/// Reads the 0 before a value that is no struct and stands alone.
 fn bare(reader: &mut Reader<'_>) -> Result<(), GobError> {
     if reader.uint()? == 0 { Ok(()) } else { Err(reader.error("want 0 before a value that is no struct")) }
 }
 
-/// The error of Go's server for a method that nobody serves; `services` are the names before the last dot that it knows.
+/// The error text of Go's server for a method that nobody serves; `services` are the names before the last dot that it
+/// knows.
 pub fn unknown_method(services: &[&str], method: &str) -> String {
     match method.rsplit_once('.') {
         None => format!("rpc: service/method request ill-formed: {method}"),

@@ -3,7 +3,7 @@
 use super::call::{GraphDelete, GraphQuery, GraphSeries, read_struct};
 use super::describe::{Described, Shape, push_text_value};
 use super::message::{Pairs, Value};
-use super::plan::{Kind, Plan};
+use super::plan::{FieldKind, Plan};
 use super::types::{Name, Type};
 use super::write::{Fields, push_text, push_uint};
 use super::{GobError, GraphItem, JudgeItem};
@@ -115,7 +115,7 @@ fn push_judge_item(out: &mut Vec<u8>, item: &JudgeItem<'_>) {
     fields.end();
 }
 
-/// As transfer does, also when there are none.
+/// Appends tags as a map, as transfer does even when there are none.
 fn push_tags(out: &mut Vec<u8>, tags: &str) {
     let tags = Tags::assume_canonical(tags);
     push_uint(out, tags.iter().count() as u64);
@@ -135,12 +135,12 @@ pub struct Replies {
     pairs: Pairs,
 }
 
-/// An answer. Unless it is an error, its value is read by the method of this type that fits the call.
+/// An answer. The method of this type that fits the call reads its value, unless it is an error.
 #[derive(Clone, Debug)]
 pub struct Reply<'a> {
     pub method: Cow<'a, str>,
     pub seq: u64,
-    /// Empty when there is none.
+    /// The error's text; empty when there is none.
     pub error: Cow<'a, str>,
     input: &'a [u8],
     value: Value,
@@ -172,19 +172,20 @@ pub struct LastReply<'a> {
     pub value: f64,
 }
 
-const DATUM: [(Name, Kind); 2] = [(Name::Timestamp, Kind::Int), (Name::Value, Kind::Float)];
+const DATUM: [(Name, FieldKind); 2] = [(Name::Timestamp, FieldKind::Int), (Name::Value, FieldKind::Float)];
 
 impl Replies {
-    /// `message_max`: bytes of the longest reply that is let through.
+    /// A reader that lets replies of up to `message_max` bytes through.
     pub fn new(message_max: usize) -> Replies {
         Replies { pairs: Pairs::new(message_max) }
     }
 
-    /// As [`super::Decoder::next`].
+    /// The reply at the start of `input`; see [`super::Decoder::next`].
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, Reply<'a>)>, GobError> {
         let Some((header, value, end)) = self.pairs.next(input)? else { return Ok(None) };
         let mut reply = Reply { method: Cow::Borrowed(""), seq: 0, error: Cow::Borrowed(""), input, value };
-        let fields = [(Name::ServiceMethod, Kind::Text), (Name::Seq, Kind::Uint), (Name::Error, Kind::Text)];
+        let fields =
+            [(Name::ServiceMethod, FieldKind::Text), (Name::Seq, FieldKind::Uint), (Name::Error, FieldKind::Text)];
         read_struct(&self.pairs.types, header, input, &fields, |name, _, reader| {
             match name {
                 Name::ServiceMethod => reply.method = reader.text()?,
@@ -198,25 +199,25 @@ impl Replies {
 }
 
 impl<'a> Reply<'a> {
-    /// `SimpleRpcResponse`.
+    /// The code of a `SimpleRpcResponse`.
     pub fn code(&self, replies: &Replies) -> Result<i64, GobError> {
         let mut code = 0;
-        read_struct(&replies.pairs.types, self.value, self.input, &[(Name::Code, Kind::Int)], |_, _, reader| {
+        read_struct(&replies.pairs.types, self.value, self.input, &[(Name::Code, FieldKind::Int)], |_, _, reader| {
             code = reader.int()?;
             Ok(())
         })?;
         Ok(code)
     }
 
-    /// `Graph.Query`, with each of its rows.
+    /// The reply to `Graph.Query`; `each` gets its rows.
     pub fn graph_query(&self, replies: &Replies, each: &mut dyn FnMut(i64, f64)) -> Result<QueryReply<'a>, GobError> {
         let (types, mut reply) = (&replies.pairs.types, QueryReply::default());
         let fields = [
-            (Name::Endpoint, Kind::Text),
-            (Name::Counter, Kind::Text),
-            (Name::DsType, Kind::Text),
-            (Name::Step, Kind::Int),
-            (Name::Values, Kind::Slice),
+            (Name::Endpoint, FieldKind::Text),
+            (Name::Counter, FieldKind::Text),
+            (Name::DsType, FieldKind::Text),
+            (Name::Step, FieldKind::Int),
+            (Name::Values, FieldKind::Slice),
         ];
         read_struct(types, self.value, self.input, &fields, |name, type_id, reader| {
             match name {
@@ -240,10 +241,11 @@ impl<'a> Reply<'a> {
         Ok(reply)
     }
 
-    /// `Graph.Info`.
+    /// The reply to `Graph.Info`.
     pub fn graph_info(&self, replies: &Replies) -> Result<InfoReply<'a>, GobError> {
         let mut reply = InfoReply::default();
-        let fields = [(Name::ConsolFun, Kind::Text), (Name::Step, Kind::Int), (Name::Filename, Kind::Text)];
+        let fields =
+            [(Name::ConsolFun, FieldKind::Text), (Name::Step, FieldKind::Int), (Name::Filename, FieldKind::Text)];
         read_struct(&replies.pairs.types, self.value, self.input, &fields, |name, _, reader| {
             match name {
                 Name::ConsolFun => reply.ds_type = reader.text()?,
@@ -255,10 +257,11 @@ impl<'a> Reply<'a> {
         Ok(reply)
     }
 
-    /// `Graph.Last` and `Graph.LastRaw`.
+    /// The reply to `Graph.Last` and `Graph.LastRaw`.
     pub fn graph_last(&self, replies: &Replies) -> Result<LastReply<'a>, GobError> {
         let mut reply = LastReply::default();
-        let fields = [(Name::Endpoint, Kind::Text), (Name::Counter, Kind::Text), (Name::Value, Kind::Struct)];
+        let fields =
+            [(Name::Endpoint, FieldKind::Text), (Name::Counter, FieldKind::Text), (Name::Value, FieldKind::Struct)];
         let types = &replies.pairs.types;
         read_struct(types, self.value, self.input, &fields, |name, type_id, reader| {
             match name {

@@ -19,7 +19,7 @@ pub(super) enum Shape {
     GraphInfoResp,
     GraphLastResp,
     GraphDeleteResp,
-    /// What stands for the reply when there is an error.
+    /// The reply beside an error.
     Nothing,
     Request,
     NullRpcRequest,
@@ -38,7 +38,7 @@ pub(super) enum Shape {
 const SHAPES: usize = Shape::Tags as usize + 1;
 
 #[derive(Clone, Copy)]
-enum Of {
+enum FieldShape {
     Int,
     Uint,
     Float,
@@ -46,45 +46,51 @@ enum Of {
     Shape(Shape),
 }
 
-enum Body {
-    Struct(&'static [(&'static str, Of)]),
+enum Definition {
+    Struct(&'static [(&'static str, FieldShape)]),
     Slice(Shape),
     /// `map[string]string`
     Map,
 }
 
 impl Shape {
-    fn body(self) -> (&'static str, Body) {
-        use Of::{Float, Int, Text, Uint};
+    fn body(self) -> (&'static str, Definition) {
+        use FieldShape::{Float, Int, Text, Uint};
         match self {
-            Shape::Response => ("Response", Body::Struct(&[("ServiceMethod", Text), ("Seq", Uint), ("Error", Text)])),
-            Shape::SimpleRpcResponse => ("SimpleRpcResponse", Body::Struct(&[("Code", Int)])),
+            Shape::Response => {
+                ("Response", Definition::Struct(&[("ServiceMethod", Text), ("Seq", Uint), ("Error", Text)]))
+            }
+            Shape::SimpleRpcResponse => ("SimpleRpcResponse", Definition::Struct(&[("Code", Int)])),
             Shape::GraphQueryResponse => (
                 "GraphQueryResponse",
-                Body::Struct(&[
+                Definition::Struct(&[
                     ("Endpoint", Text),
                     ("Counter", Text),
                     ("DsType", Text),
                     ("Step", Int),
-                    ("Values", Of::Shape(Shape::RrdDataList)),
+                    ("Values", FieldShape::Shape(Shape::RrdDataList)),
                 ]),
             ),
-            Shape::RrdData => ("", Body::Struct(&[("Timestamp", Int), ("Value", Float)])),
-            Shape::RrdDataList => ("[]*model.RRDData", Body::Slice(Shape::RrdData)),
+            Shape::RrdData => ("", Definition::Struct(&[("Timestamp", Int), ("Value", Float)])),
+            Shape::RrdDataList => ("[]*model.RRDData", Definition::Slice(Shape::RrdData)),
             Shape::GraphInfoResp => {
-                ("GraphInfoResp", Body::Struct(&[("ConsolFun", Text), ("Step", Int), ("Filename", Text)]))
+                ("GraphInfoResp", Definition::Struct(&[("ConsolFun", Text), ("Step", Int), ("Filename", Text)]))
             }
             Shape::GraphLastResp => (
                 "GraphLastResp",
-                Body::Struct(&[("Endpoint", Text), ("Counter", Text), ("Value", Of::Shape(Shape::RrdData))]),
+                Definition::Struct(&[
+                    ("Endpoint", Text),
+                    ("Counter", Text),
+                    ("Value", FieldShape::Shape(Shape::RrdData)),
+                ]),
             ),
-            Shape::GraphDeleteResp => ("GraphDeleteResp", Body::Struct(&[])),
-            Shape::Nothing => ("", Body::Struct(&[])),
-            Shape::Request => ("Request", Body::Struct(&[("ServiceMethod", Text), ("Seq", Uint)])),
-            Shape::NullRpcRequest => ("NullRpcRequest", Body::Struct(&[])),
+            Shape::GraphDeleteResp => ("GraphDeleteResp", Definition::Struct(&[])),
+            Shape::Nothing => ("", Definition::Struct(&[])),
+            Shape::Request => ("Request", Definition::Struct(&[("ServiceMethod", Text), ("Seq", Uint)])),
+            Shape::NullRpcRequest => ("NullRpcRequest", Definition::Struct(&[])),
             Shape::GraphQueryParam => (
                 "GraphQueryParam",
-                Body::Struct(&[
+                Definition::Struct(&[
                     ("Start", Int),
                     ("End", Int),
                     ("ConsolFun", Text),
@@ -93,19 +99,25 @@ impl Shape {
                     ("Step", Int),
                 ]),
             ),
-            Shape::GraphInfoParam => ("GraphInfoParam", Body::Struct(&[("Endpoint", Text), ("Counter", Text)])),
-            Shape::GraphLastParam => ("GraphLastParam", Body::Struct(&[("Endpoint", Text), ("Counter", Text)])),
+            Shape::GraphInfoParam => ("GraphInfoParam", Definition::Struct(&[("Endpoint", Text), ("Counter", Text)])),
+            Shape::GraphLastParam => ("GraphLastParam", Definition::Struct(&[("Endpoint", Text), ("Counter", Text)])),
             Shape::GraphDeleteParam => (
                 "",
-                Body::Struct(&[("Endpoint", Text), ("Metric", Text), ("Step", Int), ("DsType", Text), ("Tags", Text)]),
-            ),
-            Shape::GraphDeleteList => ("", Body::Slice(Shape::GraphDeleteParam)),
-            Shape::GraphItem => (
-                "",
-                Body::Struct(&[
+                Definition::Struct(&[
                     ("Endpoint", Text),
                     ("Metric", Text),
-                    ("Tags", Of::Shape(Shape::Tags)),
+                    ("Step", Int),
+                    ("DsType", Text),
+                    ("Tags", Text),
+                ]),
+            ),
+            Shape::GraphDeleteList => ("", Definition::Slice(Shape::GraphDeleteParam)),
+            Shape::GraphItem => (
+                "",
+                Definition::Struct(&[
+                    ("Endpoint", Text),
+                    ("Metric", Text),
+                    ("Tags", FieldShape::Shape(Shape::Tags)),
                     ("Value", Float),
                     ("Timestamp", Int),
                     ("DsType", Text),
@@ -115,28 +127,28 @@ impl Shape {
                     ("Max", Text),
                 ]),
             ),
-            Shape::GraphItemList => ("", Body::Slice(Shape::GraphItem)),
+            Shape::GraphItemList => ("", Definition::Slice(Shape::GraphItem)),
             Shape::JudgeItem => (
                 "",
-                Body::Struct(&[
+                Definition::Struct(&[
                     ("Endpoint", Text),
                     ("Metric", Text),
                     ("Value", Float),
                     ("Timestamp", Int),
                     ("JudgeType", Text),
-                    ("Tags", Of::Shape(Shape::Tags)),
+                    ("Tags", FieldShape::Shape(Shape::Tags)),
                 ]),
             ),
-            Shape::JudgeItemList => ("", Body::Slice(Shape::JudgeItem)),
-            Shape::Tags => ("map[string]string", Body::Map),
+            Shape::JudgeItemList => ("", Definition::Slice(Shape::JudgeItem)),
+            Shape::Tags => ("map[string]string", Definition::Map),
         }
     }
 }
 
-/// What the other side knows.
+/// The types that the other side knows.
 #[derive(Clone, Debug)]
 pub(super) struct Described {
-    /// By shape; 0 until it is given.
+    /// Ids by shape; 0 until one is given.
     ids: [u8; SHAPES],
     sent: [bool; SHAPES],
     next_id: u8,
@@ -175,19 +187,19 @@ impl Described {
             described.next_id += 1;
         };
         match shape.body().1 {
-            Body::Struct(fields) => {
+            Definition::Struct(fields) => {
                 take(self);
                 for (_, of) in fields {
-                    if let Of::Shape(inner) = of {
+                    if let FieldShape::Shape(inner) = of {
                         self.give_id(*inner);
                     }
                 }
             }
-            Body::Slice(element) => {
+            Definition::Slice(element) => {
                 self.give_id(element);
                 take(self);
             }
-            Body::Map => take(self),
+            Definition::Map => take(self),
         }
     }
 
@@ -198,34 +210,34 @@ impl Described {
         let (name, body) = shape.body();
         push_message(out, |out| self.push_definition(out, shape, name, &body));
         match body {
-            Body::Struct(fields) => {
+            Definition::Struct(fields) => {
                 for (_, of) in fields {
-                    if let Of::Shape(inner) = of {
+                    if let FieldShape::Shape(inner) = of {
                         self.define(out, *inner);
                     }
                 }
             }
-            Body::Slice(element) => self.define(out, element),
-            Body::Map => {}
+            Definition::Slice(element) => self.define(out, element),
+            Definition::Map => {}
         }
     }
 
-    /// Go's `wireType`: one field, by the kind of the type, with `CommonType{Name, Id}` as its first.
-    fn push_definition(&self, out: &mut Vec<u8>, shape: Shape, name: &str, body: &Body) {
+    /// Appends Go's `wireType`: one field, by the kind of the type, with `CommonType{Name, Id}` as its first.
+    fn push_definition(&self, out: &mut Vec<u8>, shape: Shape, name: &str, body: &Definition) {
         let id = self.id(shape);
         push_int(out, -id);
         let mut wire_type = Fields::new(out);
         let kind = match body {
-            Body::Slice(_) => 1,
-            Body::Struct(_) => 2,
-            Body::Map => 3,
+            Definition::Slice(_) => 1,
+            Definition::Struct(_) => 2,
+            Definition::Map => 3,
         };
         let mut one = Fields::new(wire_type.begin(kind));
         Fields::new(one.begin(0)).text(0, name).int(1, id).end();
         match body {
-            Body::Slice(element) => one.int(1, self.id(*element)),
-            Body::Map => one.int(1, STRING.into()).int(2, STRING.into()),
-            Body::Struct(fields) if !fields.is_empty() => {
+            Definition::Slice(element) => one.int(1, self.id(*element)),
+            Definition::Map => one.int(1, STRING.into()).int(2, STRING.into()),
+            Definition::Struct(fields) if !fields.is_empty() => {
                 let out = one.begin(1);
                 push_uint(out, fields.len() as u64);
                 for (name, of) in *fields {
@@ -233,19 +245,19 @@ impl Described {
                 }
                 &mut one
             }
-            Body::Struct(_) => &mut one,
+            Definition::Struct(_) => &mut one,
         }
         .end();
         wire_type.end();
     }
 
-    fn id_of(&self, of: Of) -> i64 {
+    fn id_of(&self, of: FieldShape) -> i64 {
         match of {
-            Of::Int => INT.into(),
-            Of::Uint => UINT.into(),
-            Of::Float => FLOAT.into(),
-            Of::Text => STRING.into(),
-            Of::Shape(shape) => self.id(shape),
+            FieldShape::Int => INT.into(),
+            FieldShape::Uint => UINT.into(),
+            FieldShape::Float => FLOAT.into(),
+            FieldShape::Text => STRING.into(),
+            FieldShape::Shape(shape) => self.id(shape),
         }
     }
 }

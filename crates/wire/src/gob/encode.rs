@@ -20,7 +20,7 @@ impl Default for Encoder {
     }
 }
 
-/// What a reply to `Graph.Query` says beside its values.
+/// The reply to `Graph.Query`, beside its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct QueryHead<'a> {
     pub endpoint: &'a str,
@@ -35,13 +35,13 @@ impl Encoder {
         Encoder { described: Described::new() }
     }
 
-    /// `SimpleRpcResponse{Code}`: `Judge.Send`, `Graph.Send` and the pings.
+    /// Answers `Judge.Send`, `Graph.Send` and the pings with `SimpleRpcResponse{Code}`.
     pub fn simple(&mut self, out: &mut Vec<u8>, method: &str, seq: u64, code: i64) {
         self.header(out, method, seq, "");
         self.described.push_value(out, Shape::SimpleRpcResponse, |out| Fields::new(out).int(0, code).end());
     }
 
-    /// `Graph.Query`: rows of time and value, NaN where nothing is known.
+    /// Answers `Graph.Query` with rows of time and value, NaN where nothing is known.
     pub fn graph_query(
         &mut self,
         out: &mut Vec<u8>,
@@ -65,7 +65,7 @@ impl Encoder {
         });
     }
 
-    /// `Graph.Info`: type, step and the RRD file of a series; empty for one that nobody knows.
+    /// Answers `Graph.Info` with type, step and RRD file of a series; empty for one that nobody knows.
     pub fn graph_info(&mut self, out: &mut Vec<u8>, method: &str, seq: u64, ds_type: &str, step: i64, filename: &str) {
         self.header(out, method, seq, "");
         self.described.push_value(out, Shape::GraphInfoResp, |out| {
@@ -73,7 +73,7 @@ impl Encoder {
         });
     }
 
-    /// `Graph.Last` and `Graph.LastRaw`: time 0 and value 0 when there is none.
+    /// Answers `Graph.Last` and `Graph.LastRaw` with a point; time 0 and value 0 when there is none.
     pub fn graph_last(
         &mut self,
         out: &mut Vec<u8>,
@@ -93,13 +93,13 @@ impl Encoder {
         });
     }
 
-    /// `Graph.Delete`: nothing.
+    /// Answers `Graph.Delete`, with nothing.
     pub fn graph_delete(&mut self, out: &mut Vec<u8>, method: &str, seq: u64) {
         self.header(out, method, seq, "");
         self.described.push_value(out, Shape::GraphDeleteResp, |out| Fields::new(out).end());
     }
 
-    /// An error; `text` must not be empty, or it would read as success.
+    /// Answers with an error; an empty `text` would read as success.
     pub fn error(&mut self, out: &mut Vec<u8>, method: &str, seq: u64, text: &str) {
         debug_assert!(!text.is_empty(), "an empty error is none");
         self.header(out, method, seq, text);

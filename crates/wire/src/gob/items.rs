@@ -8,11 +8,11 @@
 //! values with the separators in them, which an unmodified transfer never sends, take a slower way that allocates.
 //! Memory: a [`GobScratch`] holds at most the texts of one item, which the limit on messages bounds (times three where
 //! bytes are not UTF-8), and 8 KiB of places.
-//! Compat: tags read as the text that the original makes of the map, and then as any tags that come in as text.
+//! Compat: tags are read as the text that the original makes of the map, and then as any that come in as text.
 
 use super::GobError;
 use super::call::{Call, Decoder};
-use super::plan::{Kind, Plan};
+use super::plan::{FieldKind, Plan};
 use super::types::{Name, Types};
 use super::value::Reader;
 use crate::item::{self, Invalid, Item};
@@ -42,7 +42,7 @@ pub struct GraphItem<'a> {
 }
 
 impl<'a> GraphItem<'a> {
-    /// The checks that every item passes that comes in, at whatever door.
+    /// The item, if it passes the checks of every door.
     pub fn check(&self) -> Result<Item<'a>, Invalid> {
         let counter_type = CounterType::parse(self.ds_type.as_bytes());
         item::checked(self.endpoint, self.metric, self.tags, Ok(self.value), self.step, counter_type, self.timestamp)
@@ -64,7 +64,7 @@ pub struct JudgeItem<'a> {
 }
 
 impl<'a> JudgeItem<'a> {
-    /// The checks that every item passes that comes in; of its step the item says nothing.
+    /// The item, if it passes the checks of every door. `step` comes from elsewhere: the message has none.
     pub fn check(&self, step: u32) -> Result<Item<'a>, Invalid> {
         let counter_type = CounterType::parse(self.judge_type.as_bytes());
         let value = Ok(self.value);
@@ -96,16 +96,16 @@ impl GobScratch {
     }
 }
 
-const COMMON: [(Name, Kind); 5] = [
-    (Name::Endpoint, Kind::Text),
-    (Name::Metric, Kind::Text),
-    (Name::Value, Kind::Float),
-    (Name::Timestamp, Kind::Int),
-    (Name::Tags, Kind::Tags),
+const COMMON: [(Name, FieldKind); 5] = [
+    (Name::Endpoint, FieldKind::Text),
+    (Name::Metric, FieldKind::Text),
+    (Name::Value, FieldKind::Float),
+    (Name::Timestamp, FieldKind::Int),
+    (Name::Tags, FieldKind::Tags),
 ];
 
 impl Call<'_> {
-    /// The argument of `Graph.Send`, item by item, in order; those before an error have been handed out.
+    /// Hands out the items of `Graph.Send`, in order; those before an error have been handed out.
     pub fn graph_items(
         &self,
         decoder: &Decoder,
@@ -113,8 +113,9 @@ impl Call<'_> {
         each: &mut dyn FnMut(GraphItem<'_>),
     ) -> Result<(), GobError> {
         let [endpoint, metric, value, timestamp, tags] = COMMON;
-        let (ds_type, step) = ((Name::DsType, Kind::Text), (Name::Step, Kind::Int));
-        let (heartbeat, min, max) = ((Name::Heartbeat, Kind::Int), (Name::Min, Kind::Text), (Name::Max, Kind::Text));
+        let (ds_type, step) = ((Name::DsType, FieldKind::Text), (Name::Step, FieldKind::Int));
+        let (heartbeat, min, max) =
+            ((Name::Heartbeat, FieldKind::Int), (Name::Min, FieldKind::Text), (Name::Max, FieldKind::Text));
         let fields = [endpoint, metric, tags, value, timestamp, ds_type, step, heartbeat, min, max];
         let (count, plan, mut reader) = self.list(decoder, &fields)?;
         for _ in 0..count {
@@ -135,7 +136,7 @@ impl Call<'_> {
         reader.end()
     }
 
-    /// The argument of `Judge.Send`, item by item, in order; those before an error have been handed out.
+    /// Hands out the items of `Judge.Send`, in order; those before an error have been handed out.
     pub fn judge_items(
         &self,
         decoder: &Decoder,
@@ -143,7 +144,7 @@ impl Call<'_> {
         each: &mut dyn FnMut(JudgeItem<'_>),
     ) -> Result<(), GobError> {
         let [endpoint, metric, value, timestamp, tags] = COMMON;
-        let fields = [endpoint, metric, value, timestamp, (Name::JudgeType, Kind::Text), tags];
+        let fields = [endpoint, metric, value, timestamp, (Name::JudgeType, FieldKind::Text), tags];
         let (count, plan, mut reader) = self.list(decoder, &fields)?;
         for _ in 0..count {
             let draft = Draft::read(&plan, decoder.types(), &mut reader, scratch)?;
@@ -164,7 +165,7 @@ impl Call<'_> {
 #[derive(Clone, Copy)]
 enum Slot<'a> {
     Input(&'a str),
-    /// From and to in the scratch text.
+    /// The string from here to there in the scratch text.
     Scratch(usize, usize),
 }
 
@@ -334,7 +335,7 @@ fn push_tag(text: &mut String, key: &[u8], value: &[u8]) -> bool {
     !key.iter().any(|byte| matches!(byte, b' ' | b',' | b'=')) && !value.iter().any(|byte| matches!(byte, b' ' | b','))
 }
 
-/// Makes what stands in `text` from `from` on canonical, as any tags that come in as text.
+/// Makes the tags that stand in `text` from `from` on canonical, as any that come in as text.
 #[cold]
 fn clean(text: &mut String, from: usize) {
     let clean = canonical_string(&text[from..]);

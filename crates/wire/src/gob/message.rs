@@ -2,8 +2,8 @@
 //!
 //! How: messages carry their length, so one that is not complete costs a look at its first bytes, however often it is
 //! asked for; types are taken in as soon as their message is here.
-//! Invariants: a pair with its definitions never exceeds the limit; that is refused from the announced length, before
-//! its bytes are here. Where a pair ends does not depend on how the bytes were split.
+//! Invariants: a pair with its definitions never exceeds the limit; a longer one is refused from the announced length,
+//! before its bytes are here. Where a pair ends does not depend on how the bytes were split.
 //! Memory: the caller's buffer holds at most the limit (plus what it reads ahead), see [`super::types`] for the rest.
 
 use super::GobError;
@@ -14,7 +14,7 @@ use super::value::{Reader, message_count};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Value {
     pub type_id: u32,
-    /// From where to where in the input, without the type id.
+    /// First byte of the value in the input, behind the type id.
     pub from: usize,
     pub to: usize,
 }
@@ -39,8 +39,8 @@ impl Pairs {
         Pairs { types: Types::default(), limit, looked: 0, header: None }
     }
 
-    /// The pair at the start of `input` and where it ends. When it is not complete, the next call must be given the same
-    /// bytes and more; after a pair, what follows it.
+    /// The pair at the start of `input` and where it ends. When it is not complete, the next call must be given the
+    /// same bytes and more; after a pair, what follows it.
     pub fn next(&mut self, input: &[u8]) -> Result<Option<(Value, Value, usize)>, GobError> {
         while let Some((from, to)) = self.message(input)? {
             let mut reader = Reader::new(&input[from..to], from);
@@ -62,7 +62,7 @@ impl Pairs {
         Ok(None)
     }
 
-    /// From where to where the next message stands, without its count; none when it is not complete.
+    /// The first byte and the end of the next message, without its count; none when the message is not complete.
     fn message(&self, input: &[u8]) -> Result<Option<(usize, usize)>, GobError> {
         let error = |what| GobError { what, field: "", offset: self.looked };
         let Some((count, width)) = input.get(self.looked..).map_or(Ok(None), message_count).map_err(error)? else {

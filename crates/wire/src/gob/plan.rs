@@ -2,8 +2,8 @@
 //!
 //! Why: fields match by name, but names stand in the definition only. Matching them once per call leaves a loop over
 //! items that looks up a number.
-//! How: the other side's field number leads to a [`Step`]: ours with its type checked, or one to pass over. A plan
-//! lives on the stack and is made anew for each call: some 50 ns, beside 200 items.
+//! How: the other side's field number leads to a [`Target`]: a field of ours with its type checked, or one to pass
+//! over. A plan lives on the stack and is made anew for each call: some 50 ns, beside 200 items.
 //! Compat: as in Go a field of ours that has another type there is an error, and so is a struct with fields of which
 //! none is ours.
 
@@ -11,75 +11,75 @@ use super::GobError;
 use super::types::{FIELDS_MAX, FLOAT, INT, Name, STRING, Type, Types, UINT, each_field};
 use super::value::Reader;
 
-/// What a field of ours must be.
+/// The type that a field of ours must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Text,
     Int,
     Uint,
     Float,
     /// `map[string]string`
     Tags,
-    /// Checked by who reads it.
+    /// A struct, checked by who reads it.
     Struct,
     Slice,
 }
 
-impl Kind {
+impl FieldKind {
     fn fits(self, types: &Types, type_id: u32) -> bool {
         match self {
-            Kind::Text => type_id == STRING,
-            Kind::Int => type_id == INT,
-            Kind::Uint => type_id == UINT,
-            Kind::Float => type_id == FLOAT,
-            Kind::Tags => matches!(types.find(type_id), Some(Type::Map(STRING, STRING))),
-            Kind::Struct => matches!(types.find(type_id), Some(Type::Struct(..))),
-            Kind::Slice => matches!(types.find(type_id), Some(Type::Slice(_))),
+            FieldKind::Text => type_id == STRING,
+            FieldKind::Int => type_id == INT,
+            FieldKind::Uint => type_id == UINT,
+            FieldKind::Float => type_id == FLOAT,
+            FieldKind::Tags => matches!(types.find(type_id), Some(Type::Map(STRING, STRING))),
+            FieldKind::Struct => matches!(types.find(type_id), Some(Type::Struct(..))),
+            FieldKind::Slice => matches!(types.find(type_id), Some(Type::Slice(_))),
         }
     }
 
     fn wanted(self) -> &'static str {
         match self {
-            Kind::Text => "want a string",
-            Kind::Int => "want a signed integer",
-            Kind::Uint => "want an unsigned integer",
-            Kind::Float => "want a float",
-            Kind::Tags => "want a map[string]string",
-            Kind::Struct => "want a struct",
-            Kind::Slice => "want a slice",
+            FieldKind::Text => "want a string",
+            FieldKind::Int => "want a signed integer",
+            FieldKind::Uint => "want an unsigned integer",
+            FieldKind::Float => "want a float",
+            FieldKind::Tags => "want a map[string]string",
+            FieldKind::Struct => "want a struct",
+            FieldKind::Slice => "want a slice",
         }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    /// [`Name::Unknown`]: to be passed over.
+struct Target {
+    /// The field; [`Name::Unknown`] is passed over.
     name: Name,
     type_id: u32,
 }
 
 pub(super) struct Plan {
-    steps: [Step; FIELDS_MAX],
+    targets: [Target; FIELDS_MAX],
     count: usize,
 }
 
 impl Plan {
-    /// For values of the struct `type_id`; `offset` is where the value stands, for errors.
-    pub fn compile(types: &Types, type_id: u32, ours: &[(Name, Kind)], offset: usize) -> Result<Plan, GobError> {
+    /// The plan for values of the struct `type_id`; `offset` is where the value stands, for errors.
+    pub fn compile(types: &Types, type_id: u32, ours: &[(Name, FieldKind)], offset: usize) -> Result<Plan, GobError> {
         let error = |what, field| GobError { what, field, offset };
         let Some(Type::Struct(from, to)) = types.find(type_id) else {
             return Err(error("want a struct that was defined before", ""));
         };
         let fields = types.fields(from, to);
-        let mut plan = Plan { steps: [Step { name: Name::Unknown, type_id: 0 }; FIELDS_MAX], count: fields.len() };
+        let mut plan = Plan { targets: [Target { name: Name::Unknown, type_id: 0 }; FIELDS_MAX], count: fields.len() };
         let mut matched = fields.is_empty() || ours.is_empty();
-        for (step, field) in plan.steps.iter_mut().zip(fields) {
-            step.type_id = field.type_id;
+        for (target, field) in plan.targets.iter_mut().zip(fields) {
+            target.type_id = field.type_id;
             if let Some((name, kind)) = ours.iter().find(|(name, _)| *name == field.name) {
                 if !kind.fits(types, field.type_id) {
                     return Err(error(kind.wanted(), name.as_str()));
                 }
-                step.name = *name;
+                target.name = *name;
                 matched = true;
             }
         }
@@ -94,10 +94,10 @@ impl Plan {
         reader: &mut Reader<'a>,
         mut read: impl FnMut(Name, u32, &mut Reader<'a>) -> Result<(), GobError>,
     ) -> Result<(), GobError> {
-        let steps = &self.steps[..self.count];
-        each_field(reader, |number, reader| match steps.get(number) {
-            Some(Step { name: Name::Unknown, type_id }) => types.skip(*type_id, reader),
-            Some(step) => read(step.name, step.type_id, reader),
+        let targets = &self.targets[..self.count];
+        each_field(reader, |number, reader| match targets.get(number) {
+            Some(Target { name: Name::Unknown, type_id }) => types.skip(*type_id, reader),
+            Some(target) => read(target.name, target.type_id, reader),
             None => Err(reader.error("field number is out of range")),
         })
     }

@@ -96,10 +96,10 @@ fn methods_that_nobody_serves_get_gos_texts() {
     check("", "rpc: service/method request ill-formed: ");
 }
 
-/// `testdata/gob/odd.go`
+/// The stream of `testdata/gob/odd.go`.
 #[test]
 fn other_types_of_a_go_client() {
-    let stream = include_bytes!("../../testdata/gob/odd.c2s.bin");
+    let stream = testdata::bytes("gob/odd.c2s.bin");
     let (mut decoder, mut scratch, mut rest, mut found) =
         (Decoder::new(LIMIT), GobScratch::new(), &stream[..], Vec::new());
     while let Some((consumed, call)) = decoder.next(rest).expect("Go's own bytes") {

@@ -2,8 +2,8 @@
 //!
 //! Why: gob describes each type once and then sends bare values; to pass over a field nobody asked for, its type must
 //! be known.
-//! How: a definition becomes a few numbers. Of field names only those that Open-Falcon's messages have are kept, as
-//! [`Name`]. A type may name others that are defined later; they are looked up when a value is read.
+//! How: a definition becomes a few numbers. Only those field names are kept that Open-Falcon's messages
+//! have, as [`Name`]. A type may name others that are defined later; they are looked up when a value is read.
 //! Memory: at most [`TYPES_MAX`] types and [`ALL_FIELDS_MAX`] fields, about 22 KiB, per connection; the real programs
 //! define six types.
 
@@ -100,20 +100,20 @@ pub(super) struct Field {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Type {
-    /// Its fields, from and to in the table.
+    /// A struct whose fields stand from here to there in the table.
     Struct(u16, u16),
     Slice(u32),
-    /// Element and length.
+    /// An array: its element and length.
     Array(u32, u64),
-    /// Key and element.
+    /// A map: its key and element.
     Map(u32, u32),
-    /// With an encoding of its own (GobEncoder and the like): sent as bytes.
+    /// A type with an encoding of its own (GobEncoder and the like): sent as bytes.
     Opaque,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Types {
-    /// In order of ids.
+    /// Types in order of their ids.
     types: Vec<(u32, Type)>,
     fields: Vec<Field>,
 }
@@ -153,7 +153,7 @@ impl Types {
         Ok(())
     }
 
-    /// One field of Go's `wireType`, the number of which says what kind of type it is.
+    /// Reads one field of Go's `wireType`; its number says what kind of type it is.
     fn description(&mut self, kind: usize, reader: &mut Reader<'_>) -> Result<Type, GobError> {
         let (from, mut a, mut b) = (self.fields.len(), 0, 0);
         each_field(reader, |number, reader| {
@@ -285,7 +285,7 @@ pub(super) fn each_field<'a>(
     }
 }
 
-/// Go's `CommonType{Name, Id}`, which only repeats what is known.
+/// Passes over Go's `CommonType{Name, Id}`, which only repeats what is known.
 fn common(reader: &mut Reader<'_>) -> Result<(), GobError> {
     each_field(reader, |number, reader| match number {
         0 => reader.bytes().map(drop),

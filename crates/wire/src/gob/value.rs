@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.at
     }
 
-    /// What has not been read, and where it begins in the request.
+    /// The bytes that are not read yet, and where they begin in the request.
     pub fn rest(&self) -> (&'a [u8], usize) {
         (&self.bytes[self.at..], self.base + self.at)
     }
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         self.uint().map(|bits| f64::from_bits(bits.swap_bytes()))
     }
 
-    /// How many elements follow. Each takes at least one byte, so no more than there are bytes left.
+    /// The number of elements that follow. Each takes at least one byte, so there are no more than bytes left.
     pub fn count(&mut self) -> Result<usize, GobError> {
         let count = self.uint()?;
         match usize::try_from(count) {
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A string or `[]byte`.
+    /// Reads a string or `[]byte`.
     #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], GobError> {
         let count = self.uint()?;
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         Ok(&self.bytes[from..self.at])
     }
 
-    /// A string; what is not UTF-8 in it becomes U+FFFD.
+    /// Reads a string; bytes that are not UTF-8 become U+FFFD.
     pub fn text(&mut self) -> Result<Cow<'a, str>, GobError> {
         self.bytes().map(String::from_utf8_lossy)
     }

@@ -1,4 +1,4 @@
-//! Write: the primitives of gob, appended to a buffer; what [`super::value`] reads.
+//! Write: the primitives of gob, appended to a buffer, as [`super::value`] reads them.
 
 pub(super) fn push_uint(out: &mut Vec<u8>, uint: u64) {
     if uint < 0x80 {
@@ -75,7 +75,7 @@ impl<'o> Fields<'o> {
         self
     }
 
-    /// −0 is a zero too, and arrives as 0.
+    /// Writes a float. −0 is a zero too, and arrives as 0.
     pub fn float(&mut self, number: u64, float: f64) -> &mut Self {
         if float != 0.0 {
             push_float(self.begin(number), float);

@@ -4,9 +4,9 @@
 //! then its own maps of that. How: a state machine over the few levels that the answer has (answer → result → hosts →
 //! strategies). A strategy, an expression and every value that is passed over are taken whole, as text; a strategy goes
 //! to [`KnownRules`] and is forgotten.
-//! Invariants: what comes out depends on the bytes alone, never on how they were cut (fuzzed); names in any order and any
-//! case, as Go takes them; nothing that comes in is in effect before the caller finishes the pass.
-//! Memory: one buffer of at most [`Limits::rule_bytes`](super::Limits) and [`PIECE`].
+//! Invariants: what comes out depends on the bytes alone, never on how they were cut (fuzzed); names are taken in
+//! any order and any case, as in Go; no rule that comes in is in effect before the caller finishes the pass.
+//! Memory: one buffer of at most [`AnswerLimits::rule_bytes`](super::AnswerLimits) and [`PIECE`].
 
 use super::known::KnownRules;
 use crate::frame::{FrameError, Framer};
@@ -20,6 +20,7 @@ const PIECE: usize = 16 << 10;
 /// A longer error text of an hbs is cut.
 const ERROR_TEXT_MAX: usize = 512;
 
+/// The two calls whose answers are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Strategies,
@@ -43,11 +44,12 @@ impl Call {
     }
 }
 
+/// How far an answer has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The answer goes on.
     More,
-    /// It is whole; white space may follow.
+    /// The answer is whole; white space may follow.
     Done,
 }
 
@@ -91,7 +93,7 @@ impl fmt::Display for AnswerError {
 
 impl std::error::Error for AnswerError {}
 
-/// Where names and values stand.
+/// The object in which names and values stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Answer,
@@ -118,7 +120,7 @@ enum Field {
     Other,
 }
 
-/// What comes next.
+/// The token that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Begin,
@@ -143,12 +145,13 @@ enum Taking {
     Word { looked: usize },
 }
 
+/// Reads the answers of one connection, one after the other.
 pub struct AnswerReader {
     call: Call,
     id: u64,
     next: Next,
     taking: Taking,
-    /// Begins with what was not read yet; everything before `at` is.
+    /// Bytes that came in; those before `at` are read.
     buffer: Vec<u8>,
     at: usize,
     /// Bytes before the buffer.
@@ -188,7 +191,7 @@ impl AnswerReader {
         *self = AnswerReader { call, id, next: Next::Begin, buffer, names, hostname, ..AnswerReader::new() };
     }
 
-    /// Takes what came next. After an error, and for the next answer, `begin` must be called.
+    /// Takes the bytes that came next. After an error, and for the next answer, `begin` must be called.
     pub fn feed(&mut self, bytes: &[u8], known: &mut KnownRules) -> Result<Progress, AnswerError> {
         let result = self.feed_pieces(bytes, known);
         if result.is_err() {
@@ -199,7 +202,7 @@ impl AnswerReader {
 
     fn feed_pieces(&mut self, bytes: &[u8], known: &mut KnownRules) -> Result<Progress, AnswerError> {
         let limit = known.limits().answer_bytes;
-        // What is behind the limit is not looked at: whether it is here yet depends on the cut.
+        // Bytes behind the limit are not looked at: whether they are here yet depends on the cut.
         let fed = self.before + self.buffer.len() as u64;
         let room = usize::try_from(limit.saturating_sub(fed)).unwrap_or(usize::MAX).min(bytes.len());
         for piece in bytes[..room].chunks(PIECE) {
@@ -369,7 +372,7 @@ impl AnswerReader {
         if let Some(text) = self.error.take() {
             return Err(AnswerError::Refused(text));
         }
-        // Without it this is the answer to something else, and must not pass for an empty list.
+        // An answer without the list belongs to another call, and must not pass for an empty list.
         if !self.has_rules {
             return Err(AnswerError::Field { field: self.call.list(), want: "in the result" });
         }
@@ -419,7 +422,7 @@ impl Default for AnswerReader {
     }
 }
 
-/// Behind the closing quote.
+/// The end of a string, behind its closing quote.
 fn text_end(visible: &[u8], looked: &mut usize, escaped: &mut bool) -> Option<usize> {
     for byte in &visible[*looked..] {
         *looked += 1;
@@ -434,7 +437,7 @@ fn text_end(visible: &[u8], looked: &mut usize, escaped: &mut bool) -> Option<us
     None
 }
 
-/// Behind a number, a boolean or null.
+/// The end of a number, a boolean or null.
 fn word_end(rest: &[u8], looked: &mut usize) -> Option<usize> {
     let end = |byte: &u8| matches!(byte, b',' | b':' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t');
     let found = rest[*looked..].iter().position(end);

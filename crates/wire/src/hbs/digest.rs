@@ -1,8 +1,10 @@
-//! 128 bits that stand for a text, and sums of them that stand for a set of texts in any order.
+//! Digest: 128 bits that stand for a text. Sums of digests stand for a set of texts in any order.
 //!
 //! Why: Go's maps give hosts and strategies in another order with each answer; a hash over the answer's bytes would
-//! differ each time. How: SipHash-1-3 of the standard library twice, set apart by a first byte; sets add up, wrapping.
-//! Invariants: lives in memory only, so it may change with the compiler. Two texts meet by chance once in 2^64 of them.
+//! differ each time.
+//! How: SipHash-1-3 of the standard library twice, set apart by a first byte; sets add up, wrapping.
+//! Invariants: a digest lives in memory only, so it may change with the compiler. Two texts meet by chance once in 2^64
+//! of them.
 
 use std::hash::{DefaultHasher, Hasher};
 

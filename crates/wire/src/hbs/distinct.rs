@@ -1,9 +1,10 @@
 //! Distinct rules: one `Arc` for all texts that mean the same rule.
 //!
-//! How: found by the digest of its text without being read; only a text never seen is read. The key is the text as Go
-//! writes it. Another spelling (blanks, other escapes) is remembered beside as an alias.
-//! Memory: 32 bytes per rule besides the rule itself, 48 per alias. [`Limits::distinct_bytes`](super::Limits) bounds what
-//! one pass has; while rules change, those in effect are held besides.
+//! How: a rule is found by the digest of its text without being read; only a text never seen is read. The key is the
+//! text as Go writes it. Another spelling (blanks, other escapes) is remembered beside as an alias.
+//! Memory: 32 bytes per rule besides the rule itself, 48 per alias.
+//! [`AnswerLimits::distinct_bytes`](super::AnswerLimits) bounds what one pass has; while rules change, those in effect
+//! are held besides.
 
 use super::digest::digest;
 use super::rule_text::{BadRule, RuleText};
@@ -11,7 +12,7 @@ use crate::json::Scratch;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What an alias counts as against the limit: more than it takes.
+/// Bytes for which an alias counts against the limit: more than it takes.
 const ALIAS_BYTES: usize = 64;
 
 pub(super) struct Distinct<T> {
@@ -19,7 +20,7 @@ pub(super) struct Distinct<T> {
     /// Digest of another spelling → digest of Go's.
     aliases: HashMap<u128, Alias>,
     pass: u32,
-    /// Of the distinct texts that this pass has, and [`ALIAS_BYTES`] for each alias.
+    /// Bytes of the distinct texts that this pass has, and [`ALIAS_BYTES`] for each alias.
     bytes: usize,
     scratch: Scratch,
     text: String,
@@ -28,7 +29,7 @@ pub(super) struct Distinct<T> {
 struct Known<T> {
     rule: Arc<T>,
     bytes: u32,
-    /// The last that had it. It may wrap: only the pass before is compared with.
+    /// The last pass that had the rule. The number may wrap: it is compared with the pass before only.
     pass: u32,
 }
 
@@ -64,9 +65,9 @@ impl<T: RuleText> Distinct<T> {
         self.bytes
     }
 
-    /// Of the rules, the two tables, and buffers.
+    /// Bytes of the rules, the two tables, and buffers.
     pub fn memory_bytes(&self) -> usize {
-        /// The two counts before what an `Arc` holds.
+        /// Size of the two counts before the value of an `Arc`.
         const ARC_BYTES: usize = 16;
         let rules: usize = self.by_digest.values().map(|known| known.rule.memory_bytes() + ARC_BYTES).sum();
         let aliases = table_bytes::<u128, Alias>(self.aliases.capacity());
@@ -113,7 +114,7 @@ impl<T: RuleText> Distinct<T> {
         Ok(Some(alias.digest))
     }
 
-    /// Of a text that was never seen.
+    /// The rule of a text that was never seen.
     fn read(&mut self, text: &[u8], spelled: u128, bytes_max: usize) -> Result<(u128, Arc<T>), Missed> {
         let rule = T::read(text, &mut self.scratch).map_err(Missed::Bad)?;
         self.text.clear();
@@ -146,7 +147,7 @@ impl<T: RuleText> Distinct<T> {
     }
 }
 
-/// Of a hash map of the standard library: an eighth of its places stays empty, each has a byte beside it.
+/// Bytes of a hash map of the standard library: an eighth of its places stays empty, each has a byte beside it.
 pub(super) fn table_bytes<K, V>(capacity: usize) -> usize {
     if capacity == 0 { 0 } else { (capacity * 8 / 7).next_power_of_two() * (size_of::<(K, V)>() + 1) }
 }

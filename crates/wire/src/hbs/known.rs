@@ -1,36 +1,38 @@
 //! Known rules: what the last answers of an hbs said, and what the one that is coming in changes in it.
 //!
-//! Why: an original hbs sends all strategies of all hosts each minute, mostly the same as before. Reading 80,000 of them
-//! into fresh structures took the original hundreds of megabytes for a moment.
-//! How: an answer is a *pass*. Each rule is looked up by its digest and read only when its text is new; each host ends in
-//! the sum of its strategies' digests, under which its list is found. A host whose sum is the one it had costs nothing
-//! else. [`KnownRules::finish`] says whether anything differs, and only then makes new [`Rules`], of the lists known.
+//! Why: an original hbs sends all strategies of all hosts each minute, mostly the same as before. Reading 80,000 of
+//! them into fresh structures took the original hundreds of megabytes for a moment.
+//! How: an answer is a *pass*. Each rule is looked up by its digest and read only when its text is new; each host ends
+//! in the sum of its strategies' digests, under which its list is found. A host whose sum is the one it had costs
+//! nothing else. [`KnownRules::finish`] says whether anything differs, and only then makes new [`Rules`], of the lists
+//! known.
 //! Invariants: order makes no difference, of hosts, strategies or expressions; lists are in order of id, each id once.
-//! Nothing is in effect before `finish`: a pass that is cut off leaves the rules as they were. A rule that cannot be read
-//! is left out, counted and named, and is no part of a sum.
-//! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing is
-//! allocated (`tests/hbs_memory.rs`).
+//! Nothing is in effect before `finish`: a pass that is cut off leaves the rules as they were. A rule that cannot be
+//! read is left out, counted and named, and is no part of a sum.
+//! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing
+//! is allocated (`tests/hbs_memory.rs`).
 
 use super::answer::AnswerError;
 use super::digest::digest;
 use super::distinct::{Distinct, Missed, table_bytes};
-use super::limits::Limits;
+use super::limits::AnswerLimits;
 use super::rule_text::{BadRule, RuleFault};
 use model::rule::HostStrategies;
 use model::{Expression, Rules, Strategy};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Of the rules left out in one answer so many are named.
+/// Rules left out of one answer that are named.
 const NAMED_MAX: usize = 8;
 
+/// The rules that the last answers of an hbs held.
 pub struct KnownRules {
-    limits: Limits,
+    limits: AnswerLimits,
     strategies: Distinct<Strategy>,
     expressions: Distinct<Expression>,
-    /// By the sum of its strategies' digests.
+    /// Lists by the sum of their strategies' digests.
     lists: HashMap<u128, HostStrategies>,
-    /// By the digest of its name.
+    /// Hosts by the digest of their name.
     hosts: HashMap<u128, Host>,
     expression_sum: u128,
     rules: Arc<Rules>,
@@ -39,7 +41,7 @@ pub struct KnownRules {
 
 struct Host {
     sum: u128,
-    /// The last pass that had it.
+    /// The last pass that had the host.
     pass: u64,
 }
 
@@ -51,29 +53,29 @@ struct Pass {
     number: u64,
     /// Between `begin` and `finish` or `abandon`.
     open: bool,
-    /// Of this answer, with at least one strategy.
+    /// Hosts of this answer with at least one strategy.
     hosts: usize,
-    /// Known before.
+    /// Hosts of this answer that were known before.
     hosts_seen: usize,
     /// New hosts and those whose list differs: name and sum, by the digest of the name.
     changed: HashMap<u128, (String, u128)>,
-    /// Of the current host.
+    /// Strategies of the current host.
     strategies: Vec<Entry<Strategy>>,
     expressions: Vec<Entry<Expression>>,
-    left_out: LeftOut,
+    left_out: Omissions,
 }
 
-/// Rules of an answer that are not used.
+/// Rules of an answer that were left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct Omissions {
     pub count: u64,
     /// The first few, in words.
     pub named: Vec<String>,
-    /// The same for the same rules in any order.
+    /// Equal for equal rules in any order.
     pub sum: u128,
 }
 
-impl LeftOut {
+impl Omissions {
     fn add(&mut self, sum: u128, name: impl FnOnce() -> String) {
         self.count += 1;
         self.sum = self.sum.wrapping_add(sum);
@@ -84,7 +86,7 @@ impl LeftOut {
 }
 
 impl KnownRules {
-    pub fn new(limits: Limits) -> KnownRules {
+    pub fn new(limits: AnswerLimits) -> KnownRules {
         KnownRules {
             limits,
             strategies: Distinct::new(),
@@ -97,7 +99,7 @@ impl KnownRules {
         }
     }
 
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &AnswerLimits {
         &self.limits
     }
 
@@ -111,12 +113,12 @@ impl KnownRules {
         self.strategies.len() + self.expressions.len()
     }
 
-    /// Bytes of the distinct texts of the last pass, which [`Limits::distinct_bytes`] bounds.
+    /// Bytes of the distinct texts of the last pass, which [`AnswerLimits::distinct_bytes`] bounds.
     pub fn distinct_bytes(&self) -> usize {
         self.strategies.bytes() + self.expressions.bytes()
     }
 
-    /// What is held, the rules in effect included. Looks at each distinct rule and each host.
+    /// Bytes held, those of the rules in effect included. Looks at each distinct rule and each host.
     pub fn memory_bytes(&self) -> usize {
         let names: usize = self.rules.hosts.keys().map(String::capacity).sum();
         let lists: usize = self.lists.values().map(|list| 16 + size_of_val::<[_]>(list)).sum();
@@ -129,8 +131,8 @@ impl KnownRules {
         names + lists + tables + buffers + self.strategies.memory_bytes() + self.expressions.memory_bytes()
     }
 
-    /// What the current pass has left out so far, or the last one that is finished.
-    pub fn left_out(&self) -> &LeftOut {
+    /// Rules that the current pass has left out so far, or the last pass if it is finished.
+    pub fn left_out(&self) -> &Omissions {
         &self.pass.left_out
     }
 
@@ -145,14 +147,14 @@ impl KnownRules {
         pass.changed.clear();
         pass.strategies.clear();
         pass.expressions.clear();
-        pass.left_out = LeftOut::default();
+        pass.left_out = Omissions::default();
     }
 
     pub(super) fn begin_host(&mut self) {
         self.pass.strategies.clear();
     }
 
-    /// A strategy of the current host.
+    /// Takes a strategy of the current host.
     pub(super) fn strategy(&mut self, hostname: &str, text: &[u8]) -> Result<(), AnswerError> {
         let (pass, limits) = (&mut self.pass, &self.limits);
         if pass.strategies.len() == limits.strategies_per_host {
@@ -203,7 +205,7 @@ impl KnownRules {
         Ok(())
     }
 
-    /// A host, or all strategies of one, that is not what it should be.
+    /// Leaves out a host, or all strategies of one.
     pub(super) fn leave_out_host(&mut self, hostname: &str, fault: &'static str) {
         let sum = digest(hostname.as_bytes());
         self.pass.left_out.add(sum, || format!("host {hostname:?}: {fault}"));
@@ -282,7 +284,7 @@ impl KnownRules {
         hosts
     }
 
-    /// Forgets what the rules in effect do not hold. Lists go first, as they hold strategies.
+    /// Forgets lists and rules that are not in effect. Lists go first, as they hold strategies.
     fn sweep(&mut self, finished: bool) {
         self.pass.open = false;
         self.pass.strategies.clear();
@@ -317,6 +319,6 @@ fn named(kind: &str, bad: &BadRule, hostname: Option<&str>) -> String {
     }
 }
 
-fn too_many_distinct(limits: &Limits) -> AnswerError {
+fn too_many_distinct(limits: &AnswerLimits) -> AnswerError {
     AnswerError::Limit { what: "bytes of distinct rules", limit: limits.distinct_bytes as u64 }
 }

@@ -1,23 +1,24 @@
-//! What the answer of an hbs may have at most. One that has more is refused, and the rules in effect stay.
+//! Answer limits: what the answer of an hbs may have at most. An answer with more is refused, and the rules in effect
+//! stay.
 
 /// Bounds of one answer and of what is kept of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Of one strategy or expression, and of every value that is passed over.
+pub struct AnswerLimits {
+    /// Bytes of one strategy or expression, and of every value that is passed over.
     pub rule_bytes: usize,
-    /// With its quotes and escapes.
+    /// Bytes of a hostname with its quotes and escapes.
     pub hostname_bytes: usize,
     pub hosts: usize,
     pub strategies_per_host: usize,
     pub expressions: usize,
     pub answer_bytes: u64,
-    /// Of the texts of distinct rules: these stay in memory, hosts only point at them.
+    /// Bytes of the texts of distinct rules: these stay in memory, hosts only point at them.
     pub distinct_bytes: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for AnswerLimits {
+    fn default() -> AnswerLimits {
+        AnswerLimits {
             // The columns of Open-Falcon's table together have below 1 KB, each byte at most six when escaped.
             rule_bytes: 64 << 10,
             // `host.hostname` is a varchar(255): at most four bytes a character.

@@ -1,10 +1,10 @@
-//! One strategy or expression from its JSON text, as an hbs sends it.
+//! Rule text: one strategy or expression from its JSON text, as an hbs sends it.
 //!
 //! Why: the original decodes a whole answer at once, so one field of a wrong type loses the rules of every host. Here a
 //! rule is a text of its own, and a [`BadRule`] costs nobody but itself.
-//! Invariants: what is read has an id, a metric and a finite right value, so it can be told apart, bound and compared;
-//! whether its function can be compiled is for the judge to say. null leaves a field at zero and unknown fields are
-//! passed over, as in Go.
+//! Invariants: a rule that is read has an id, a metric and a finite right value, so it can be told apart, bound and
+//! compared; whether its function can be compiled is for the judge to say. null leaves a field at zero and unknown
+//! fields are passed over, as in Go.
 
 use crate::json::{self, JsonError, Kind, Reader, Scratch, name_eq};
 use model::{Expression, RuleTags, Strategy, Template};
@@ -13,11 +13,12 @@ use std::fmt;
 /// Why a rule was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadRule {
-    /// 0 when it was not seen.
+    /// Id of the rule; 0 when it was not seen.
     pub id: i64,
     pub fault: RuleFault,
 }
 
+/// What is wrong with a rule's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleFault {
     Json(JsonError),
@@ -25,7 +26,7 @@ pub enum RuleFault {
         field: &'static str,
         want: &'static str,
     },
-    /// The same list has another rule with this id.
+    /// Another rule of the list has this id.
     IdTwice,
 }
 
@@ -39,7 +40,7 @@ impl fmt::Display for RuleFault {
     }
 }
 
-/// What strategies and expressions have in common on the wire.
+/// Strategies and expressions as texts on the wire.
 pub(super) trait RuleText: Sized {
     fn read(text: &[u8], scratch: &mut Scratch) -> Result<Self, BadRule>;
     /// Appends the text in the one form that Go gives it.

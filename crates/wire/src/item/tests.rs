@@ -249,7 +249,8 @@ proptest! {
         prop_assert_eq!((total, seen), (Ok(1), 1));
     }
 
-    /// Whatever stands in the fields: never a panic, every element is handed out, and broken JSON is told from bad items.
+    /// Whatever stands in the fields: never a panic, every element is handed out, and broken JSON is told from bad
+    /// items.
     #[test]
     fn odd_items(fields in prop::collection::vec((
         prop::sample::select(&["endpoint", "metric", "value", "step", "counterType", "tags", "timestamp", "Value", "x"][..]),

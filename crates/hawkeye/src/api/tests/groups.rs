@@ -1,6 +1,8 @@
 //! Host groups, hosts, plugins and teams: what the recordings do not show.
 
 use super::{Site, site};
+use crate::portal::db::query;
+use crate::portal::tests::{fill, run};
 use crate::portal::{group, host, team, user};
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -31,13 +33,8 @@ async fn replacing_the_hosts_is_all_or_nothing() -> Result<()> {
     ] {
         site.check("alice", line, hosts(wrong), 400, text).await?;
     }
-    sqlx::query(
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-         INSERT INTO host (hostname) SELECT 'h' || i FROM n",
-    )
-    .bind(host::HOSTS_MAX - 2)
-    .execute(site.context.portal.pool())
-    .await?;
+    let insert = "INSERT INTO falcon_portal.host (hostname) SELECT 'h' || i";
+    fill(&site.context.portal, insert, host::HOSTS_MAX - 2).await?;
     let full = "the table of hosts is full (100000 hosts): delete what no longer reports";
     site.check("alice", line, hosts(json!(["a", "new"])), 417, full).await?;
     assert_eq!(members(&site, id).await?, ["a", "b"], "nothing changed");
@@ -116,20 +113,19 @@ async fn deleting_a_user_leaves_his_notes_and_takes_the_rest() -> Result<()> {
     let bob = user::by_name(portal, "bob").await?.expect("made with the site").id;
     team::create(portal, "ops", "", bob, &[bob]).await?;
     let token = site.token("bob").await?;
-    sqlx::raw_sql(
-        "INSERT INTO event_cases (id, endpoint, metric, cond, priority, status, timestamp)
+    run(
+        portal,
+        "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp)
          VALUES ('s_1_a', 'e', 'm', 'c', 0, 'PROBLEM', '2020-01-01 00:00:00')",
     )
-    .execute(portal.pool())
     .await?;
-    sqlx::query("INSERT INTO event_note (event_caseId, note, user_id) VALUES ('s_1_a', 'mine', ?)")
+    query("INSERT INTO alarms.event_note (event_caseId, note, user_id) VALUES ('s_1_a', 'mine', ?)")
         .bind(bob)
-        .execute(portal.pool())
+        .execute(portal)
         .await?;
     let text = format!("user {bob} has been delete, affect row: 1");
     site.check("root", "DELETE /admin/delete_user", json!({ "user_id": bob }), 200, text).await?;
-    let authors: Vec<Option<i64>> =
-        sqlx::query_scalar("SELECT user_id FROM event_note").fetch_all(portal.pool()).await?;
+    let authors: Vec<Option<i64>> = query("SELECT user_id FROM alarms.event_note").all(portal).await?;
     assert_eq!(authors, [None]);
     let status = site.send("GET /user/current", &[("apitoken", token)], String::new()).await?.0;
     assert_eq!(status, 401);

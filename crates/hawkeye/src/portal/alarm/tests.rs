@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::local_text;
 use crate::portal::tests::temporary;
+use crate::portal::user;
 use anyhow::Result;
 use model::{EventRule, Expression, Strategy, Template};
 use std::sync::Arc;
@@ -80,11 +81,11 @@ async fn a_later_event_brings_the_case_up_to_date() -> Result<()> {
     let id = event(Status::Ok, 1, T).id();
     store(&portal, &event(Status::Problem, 1, T), "a").await?;
     let check = async |before: &str, later: Event, timestamp: i64, process: (&str, i64)| -> Result<()> {
-        sqlx::query("UPDATE event_cases SET process_status = ?, process_note = 9, timestamp = ? WHERE id = ?")
+        query("UPDATE alarms.event_cases SET process_status = ?, process_note = 9, timestamp = ? WHERE id = ?")
             .bind(before)
             .bind(local_text(T))
             .bind(&id)
-            .execute(portal.pool())
+            .execute(&portal)
             .await?;
         let case = store(&portal, &later, "later").await?;
         let got = (case.timestamp.as_str(), case.process_status.as_str(), case.process_note);
@@ -110,25 +111,68 @@ async fn a_later_event_brings_the_case_up_to_date() -> Result<()> {
     Ok(())
 }
 
+/// The reason of a closing, an explanation and a note are kept, and nothing but an event moves the time of a case.
 #[tokio::test]
-async fn members_of_teams_are_found_once() -> Result<()> {
+async fn a_case_that_is_closed_keeps_its_reason_and_its_notes() -> Result<()> {
     let (_dir, portal) = temporary().await?;
-    sqlx::raw_sql(
-        "INSERT INTO team (id, name) VALUES (1, 'Ops'), (2, 'db'), (3, 'other');
-         INSERT INTO user (id, name) VALUES (1, 'a'), (2, 'b'), (3, 'c');
-         INSERT INTO rel_team_user (tid, uid) VALUES (1, 2), (1, 1), (2, 2), (3, 3);",
-    )
-    .execute(portal.pool())
-    .await?;
-    let mut connection = portal.pool().acquire().await?;
-    let mut check = async |uic: &str, expected: &[&str]| -> Result<()> {
-        let names: Vec<String> = members(&mut connection, uic).await?.into_iter().map(|user| user.name).collect();
-        assert_eq!(names, expected, "{uic:?}");
-        Ok(())
+    let problem = event(Status::Problem, 1, T);
+    store(&portal, &problem, "3 < 5").await?;
+    let (cases_open, count) = open::newest(&portal, 10).await?;
+    assert_eq!((cases_open.len(), cases_open[0].timestamp.clone(), count), (1, local_text(T), 1));
+    assert_eq!(open::newest(&portal, 0).await?, (vec![], 1), "those that are not listed are counted");
+    let explanation =
+        Explanation { closed: "主机没了".into(), rule_version: "😀".into(), ..Explanation::default() };
+    let end = Event { explanation: Some(Box::new(explanation.clone())), ..event(Status::Ok, 2, T + 60) };
+    let case = store(&portal, &end, "3 < 5").await?;
+    assert_eq!((case.closed_at, case.timestamp), (Some(local_text(T + 60)), local_text(T)));
+    assert_eq!(open::newest(&portal, 10).await?, (vec![], 0));
+    let filter = OccurrenceFilter { case_id: end.id(), ..OccurrenceFilter::default() };
+    let told = events(&portal, &filter, Some(1), 0, 10).await?;
+    assert_eq!(told.iter().map(|event| event.explanation.as_ref()).collect::<Vec<_>>(), [Some(&explanation)]);
+    assert_eq!(told[0].timestamp, Some(local_text(T + 60)));
+
+    let user_id = user::create(&portal, "alice", "", &user::Profile::default(), user::NORMAL, 0).await?;
+    let note = |status: &str| NewNote {
+        event_id: end.id(),
+        note: status.to_uppercase(),
+        status: status.into(),
+        case_id: String::new(),
+        user_id,
     };
-    check("ops,db", &["a", "b"]).await?;
-    check(" db , nobody,", &["b"]).await?;
-    check("", &[]).await?;
-    check(",", &[]).await?;
+    assert!(add_note(&portal, &note("resolved"), T + 70).await?);
+    assert!(add_note(&portal, &note(COMMENT), T + 80).await?);
+    assert!(!add_note(&portal, &NewNote { event_id: "none".into(), ..note(COMMENT) }, T).await?);
+    let find = async |status: &str| notes(&portal, &filter, status, 0, 10).await;
+    let shown: Vec<_> = find("").await?.into_iter().map(|note| (note.note, note.user, note.timestamp)).collect();
+    let row = |note: &str, time| (note.to_string(), "alice".to_string(), Some(local_text(time)));
+    assert_eq!(shown, [row("COMMENT", T + 80), row("RESOLVED", T + 70)]);
+    let filter = CaseFilter { process_status: vec!["RESOLVED".into(), "ignored".into()], ..CaseFilter::default() };
+    let case = cases(&portal, &filter, 0, 10).await?.remove(0);
+    assert_eq!((case.process_note > 0, case.timestamp), (true, local_text(T)), "states compare without case");
+    user::delete(&portal, user_id).await?;
+    let left = find("resolved").await?.remove(0);
+    assert_eq!((left.user.as_str(), left.timestamp), ("", Some(local_text(T + 70))), "a note outlives its writer");
+    Ok(())
+}
+
+#[tokio::test]
+async fn old_events_go_in_batches_and_the_oldest_first() -> Result<()> {
+    let (_dir, portal) = temporary().await?;
+    for step in 1..=5 {
+        store(&portal, &event(Status::Problem, step, T + i64::from(step)), "c").await?;
+    }
+    let drop = async |cutoff: i64, limit: usize| -> Result<u64> {
+        let mut transaction = portal.write().await?;
+        let dropped = drop_events_before(&mut transaction, cutoff, limit).await?;
+        transaction.commit().await?;
+        Ok(dropped)
+    };
+    assert_eq!((drop(T, 10).await?, drop(T + 5, 3).await?), (0, 3));
+    let filter = OccurrenceFilter { case_id: event(Status::Ok, 1, T).id(), ..OccurrenceFilter::default() };
+    let steps = async || -> Result<Vec<i64>> {
+        Ok(events(&portal, &filter, None, 0, 10).await?.into_iter().map(|event| event.step).collect())
+    };
+    assert_eq!(steps().await?, [5, 4]);
+    assert_eq!((drop(T + 5, 3).await?, steps().await?), (1, vec![5]));
     Ok(())
 }

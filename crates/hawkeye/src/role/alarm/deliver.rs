@@ -16,9 +16,9 @@ use super::plan::{self, Callback, Channels};
 use super::send::{Failure, Sender};
 use crate::clock;
 use crate::portal::Portal;
+use crate::portal::db::Transaction;
 use crate::portal::delivery::{self, Delivery, Kind, NewDelivery};
 use anyhow::{Context, Result};
-use sqlx::SqliteConnection;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Limits {
 /// A row of the table holds this much of an error.
 const ERROR_CHARS: usize = 500;
 /// Rows given up for their age in one transaction.
-const DROP_BATCH: i64 = 1000;
+const DROP_BATCH: u64 = 1000;
 
 pub struct Deliverer {
     portal: Portal,
@@ -79,7 +79,7 @@ pub struct Deliverer {
     waiting: u64,
 }
 
-/// What is known of a target that has rows.
+/// A target that has rows, and how it has answered.
 #[derive(Debug)]
 struct Target {
     /// Ids of rows that are under way, or whose end is not yet written down.
@@ -87,7 +87,7 @@ struct Target {
     slots: usize,
     failures: u32,
     paused_until: Option<Instant>,
-    /// When to look for due rows; None while only an end or a new row can make one due.
+    /// The time to look for due rows; None while only an end or a new row can make one due.
     look_at: Option<Instant>,
 }
 
@@ -145,12 +145,12 @@ impl Deliverer {
 
     /// Stores deliveries in the transaction of what caused them. Tell the deliverer with [`Deliverer::added`] once it is
     /// committed. Returns how many of the oldest had to go.
-    pub async fn store(&self, connection: &mut SqliteConnection, new: &[NewDelivery]) -> sqlx::Result<u64> {
+    pub async fn store(&self, transaction: &mut Transaction, new: &[NewDelivery]) -> sqlx::Result<u64> {
         for new in new {
-            delivery::insert(connection, new, now_ms()).await?;
+            delivery::insert(transaction, new, now_ms()).await?;
         }
         let excess = (self.waiting + new.len() as u64).saturating_sub(self.limits.deliveries_max);
-        if excess == 0 { Ok(0) } else { delivery::drop_oldest(connection, excess).await }
+        if excess == 0 { Ok(0) } else { delivery::drop_oldest(transaction, excess).await }
     }
 
     pub fn added(&mut self, new: &[NewDelivery], dropped: u64) {
@@ -178,7 +178,7 @@ impl Deliverer {
         Ok(())
     }
 
-    /// Targets, and the rows of attempts under way; what the clients hold while they send is theirs.
+    /// The bytes of targets and of rows under way; what the clients hold while they send is theirs.
     fn memory_bytes(&self) -> usize {
         let target =
             |(name, target): (&String, &Target)| name.capacity() + target.taken.capacity() * (size_of::<i64>() + 1);
@@ -198,7 +198,7 @@ impl Deliverer {
         }
     }
 
-    /// When [`Deliverer::step`] has something to start, if nothing happens before.
+    /// The time at which [`Deliverer::step`] has something to start, if nothing happens before.
     pub fn look_at(&self) -> Option<Instant> {
         if self.attempts.len() >= self.limits.in_flight_max {
             return None;
@@ -239,15 +239,14 @@ impl Deliverer {
     }
 
     async fn recount(&mut self) -> Result<()> {
-        let mut connection = self.portal.pool().acquire().await?;
-        self.waiting = delivery::count(&mut connection).await?;
+        self.waiting = delivery::count(&self.portal).await?;
         Ok(())
     }
 
     fn note(&mut self, ended: Result<(Id, Result<String, Failure>), tokio::task::JoinError>) {
         let (id, result) = match ended {
             Ok(ended) => ended,
-            // A bug of ours; the delivery is tried again like any that failed.
+            // A bug of ours: the delivery is tried again like any that failed.
             Err(error) => (error.id(), Err(Failure::Refused(format!("the attempt broke off: {error}")))),
         };
         let delivery = self.under_way.remove(&id).expect("each task was entered when it was spawned");

@@ -1,8 +1,8 @@
 //! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause, and closes
 //! the cases of alarms whose rule or series went.
 //!
-//! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. After its commit the batch
-//! is handled, before it is not: each event and each closing exactly once, over any crash.
+//! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides whether
+//! the batch was handled, so each event and each closing is handled exactly once, over any crash.
 //! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is closed
 //! behind the events of its alarm, so none of them opens it again.
 //! Memory: one batch of [`BATCH`] records.
@@ -15,12 +15,12 @@ use super::plan::{self, Channels, Contacts};
 use crate::clock;
 use crate::portal::Portal;
 use crate::portal::action::{self, Action};
-use crate::portal::alarm;
+use crate::portal::db::Transaction;
 use crate::portal::delivery::{self, NewDelivery};
+use crate::portal::{alarm, user};
 use anyhow::{Context, Result};
 use events::{Consumer, EventQueue, Queued, What};
 use model::Event;
-use sqlx::SqliteConnection;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const BATCH: usize = 64;
 pub struct Intake {
     portal: Portal,
     queue: Arc<EventQueue>,
-    /// None only while a blocking thread reads with it.
+    /// The reader of the queue; None only while a blocking thread reads with it.
     consumer: Option<Consumer>,
     batch: Vec<Queued>,
     channels: Channels,
@@ -40,7 +40,7 @@ pub struct Intake {
     counters: Counters,
 }
 
-/// What handling a batch came to; counted when it is committed.
+/// The outcome of a batch, counted when the batch is committed.
 #[derive(Default)]
 struct Tally {
     deliveries: Vec<NewDelivery>,
@@ -85,7 +85,7 @@ impl Intake {
     }
 
     async fn read(&mut self) -> Result<()> {
-        // Were a read to panic, its consumer is gone; a new one begins where the tables stand.
+        // The consumer of a read that panicked is gone; a new one begins where the tables stand.
         let mut consumer = match self.consumer.take() {
             Some(consumer) => consumer,
             None => self.queue.reader(READER, delivery::cursor(&self.portal).await?, None),
@@ -97,7 +97,7 @@ impl Intake {
         })
         .await?;
         let consumer = self.consumer.insert(consumer);
-        // Also after an error: what was read before it is past the consumer's cursor.
+        // Kept after an error too: records that were read before the error are behind the consumer's cursor.
         self.batch = batch;
         let (damaged, unreadable) = consumer.take_trouble();
         self.counters.unreadable.inc_by(damaged.len() as u64 + unreadable);
@@ -130,14 +130,14 @@ impl Intake {
     async fn plan(
         &self,
         event: &Event,
-        connection: &mut SqliteConnection,
+        transaction: &mut Transaction,
         known: &mut HashMap<i64, Receivers>,
         tally: &mut Tally,
     ) -> Result<()> {
         let id = event.action_id();
         let receivers = match known.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(receivers(connection, id).await?),
+            Entry::Vacant(unknown) => unknown.insert(receivers(transaction, id).await?),
         };
         let Some((action, contacts)) = receivers else {
             tally.without_action += 1;
@@ -150,11 +150,11 @@ impl Intake {
     }
 }
 
-async fn receivers(connection: &mut SqliteConnection, action_id: i64) -> Result<Receivers> {
+async fn receivers(transaction: &mut Transaction, action_id: i64) -> Result<Receivers> {
     if action_id <= 0 {
         return Ok(None);
     }
-    let Some(action) = action::find(connection, action_id).await? else { return Ok(None) };
-    let users = alarm::members(connection, &action.uic).await?;
+    let Some(action) = action::by_id(&mut *transaction, action_id).await? else { return Ok(None) };
+    let users = user::of_teams(transaction, &action.uic).await?;
     Ok(Some((action, Contacts::of(&users))))
 }

@@ -1,7 +1,8 @@
 //! The texts that people and their scripts read: short messages, mails, callback parameters.
 //!
-//! Compat: spec/alarm.md §4–6 and spec/wire.md §11, to the letter; users parse them. The empty fourth pair of brackets in the
-//! short message is the original's. Tags in a callback are in canonical order (the original's order is random).
+//! Compat: docs/open-falcon/alarm.md §4–6 and docs/open-falcon/wire.md §11, to the letter; users parse them. The empty
+//! fourth pair of brackets in the short message is the original's. Tags in a callback are in canonical order (the
+//! original's order is random).
 
 use crate::clock;
 use model::Event;

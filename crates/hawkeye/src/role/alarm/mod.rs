@@ -3,12 +3,13 @@
 //! Why: in the original an alarm is lost when alarm, a gateway or a receiver is down at the wrong moment, and one slow
 //! receiver delays all. Here an event is a row before anything else happens, and a delivery is a row until it is made.
 //! How: one loop with one writer: [`intake`] (queue → cases, events, deliveries, in one transaction), then [`deliver`] (due
-//! deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes it, so an
-//! event is on its way some milliseconds after the judge made it.
+//! deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes
+//! it, so an event is on its way some milliseconds after the judge made it.
 //! Invariants: nothing is sent before it is stored; a failure of the database stops sending, not the process, and is tried
 //! again. Low priorities are not merged yet.
 //! Memory: one batch of events, the attempts under way, one small record per failing or busy target.
-//! Compat: spec/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx is a failure.
+//! Compat: docs/open-falcon/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx
+//! is a failure.
 
 mod counters;
 mod deliver;
@@ -42,7 +43,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Event rows deleted for their age in one transaction, and transactions per minute. The original's 100 a minute do not
 /// keep up with a storm; 5,000 do, and a transaction stays short.
-const EVENTS_DROP_BATCH: i64 = 1000;
+const EVENTS_DROP_BATCH: usize = 1000;
 const EVENTS_DROP_ROUNDS: usize = 5;
 
 /// Runs until `shutdown` says so; then finishes what is at hand and leaves the rest to the next start.
@@ -162,7 +163,7 @@ impl Alarm {
             let mut transaction = self.portal.write().await?;
             let dropped = portal::alarm::drop_events_before(&mut transaction, cutoff, EVENTS_DROP_BATCH).await?;
             transaction.commit().await?;
-            if dropped < EVENTS_DROP_BATCH.unsigned_abs() {
+            if dropped < EVENTS_DROP_BATCH as u64 {
                 break;
             }
         }

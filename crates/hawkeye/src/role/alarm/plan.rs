@@ -2,11 +2,13 @@
 //!
 //! Why: deciding is pure and tested as a table; storing and sending are elsewhere.
 //! How: before-callback messages, the callback, then the normal messages, as in the original, each a delivery of its own.
-//! The normal messages do not wait for the callback (in the original they do, so a slow script delays every person).
-//! What is sent after a callback travels inside its delivery, and becomes deliveries when the callback has an end.
+//! The normal messages do not wait for the callback (in the original they do, so a slow script delays every
+//! person). Messages about a callback's end travel inside its delivery, and become deliveries when the callback has an
+//! end.
 //! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message.
-//! Compat: spec/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any priority, the normal
-//! SMS only below [`SMS_PRIORITY_END`]. Nothing is merged yet: low priorities are delivered one by one too.
+//! Compat: docs/open-falcon/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any
+//! priority, the normal SMS only below [`SMS_PRIORITY_END`]. Nothing is merged yet: low priorities are delivered one by
+//! one too.
 
 use super::message;
 use crate::config::AlarmConfig;
@@ -20,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// SMS are for P0 to P2 only.
 const SMS_PRIORITY_END: i32 = 3;
 
-/// Which ways to people the site has.
+/// The ways to people that the site has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Channels {
     pub sms: bool,
@@ -28,7 +30,7 @@ pub struct Channels {
     pub mail: Option<Kind>,
 }
 
-/// How the receivers of an event are reached; no empty ones, each once.
+/// The addresses of an event's receivers, none of them empty, each once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Contacts {
     pub phones: Vec<String>,
@@ -98,7 +100,7 @@ impl Contacts {
     }
 }
 
-/// What `event` makes alarm send. `dashboard` is where links in mails point.
+/// Plans the deliveries of `event`. `dashboard` is where links in mails point.
 pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Channels, dashboard: &str) -> Plan {
     let mut out = Drafts { lane: event.id(), channels, plan: Plan::default() };
     let (short, mail) = (message::short(event), message::mail(event, dashboard));
@@ -120,7 +122,7 @@ pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Chann
     out.plan
 }
 
-/// What people are told when a callback has an end.
+/// Plans what people are told when a callback has an end.
 pub fn after_callback(lane: &str, callback: &Callback, text: &str, channels: Channels) -> Plan {
     let mut out = Drafts { lane: lane.to_string(), channels, plan: Plan::default() };
     if callback.after_sms {
@@ -151,7 +153,7 @@ fn callback(event: &Event, action: &Action, contacts: &Contacts, out: &mut Draft
         out.plan.without_channel += after.without_channel;
         return;
     }
-    // What is no URL fails at its first attempt, and its fate is told like any other's.
+    // A text that is no URL fails at its first attempt, and people are told as after any failure.
     let origin = Url::parse(url).map_or_else(|_| "callback".to_string(), |url| url.origin().ascii_serialization());
     out.push(origin, Kind::Callback, &callback);
 }
@@ -197,7 +199,7 @@ impl Drafts {
     }
 }
 
-/// The original skips a gateway whose URL does not begin so.
+/// True for a gateway that the original would use: it skips one whose URL begins otherwise.
 fn is_http(url: &str) -> bool {
     url.starts_with("http")
 }

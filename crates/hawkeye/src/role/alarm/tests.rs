@@ -3,21 +3,19 @@
 use super::counters::Ended;
 use super::*;
 use crate::portal::alarm::{CaseFilter, cases};
+use crate::portal::db::query;
 use crate::portal::delivery::Kind;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use events::Fsync;
 use events::{Options, What};
 use model::{Event, EventRule, Status, Strategy, Template};
+use net::patience::{in_time, until};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
-
-/// Far above what anything here takes; only a broken test waits so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Users u1 and u2 in team ops, action 1 for them, and a queue: all in a directory of their own.
 struct Site {
@@ -37,12 +35,13 @@ struct Running {
 
 async fn site() -> Site {
     let (dir, portal) = portal::tests::temporary().await.expect("a portal");
-    sqlx::raw_sql(
-        "INSERT INTO team (id, name) VALUES (1, 'ops');
-         INSERT INTO user (id, name, phone, im, email) VALUES (1, 'u1', '111', 'im1', 'u1@x'), (2, 'u2', '222', '', 'u2@x');
-         INSERT INTO rel_team_user (tid, uid) VALUES (1, 1), (1, 2);",
+    portal::tests::run(
+        &portal,
+        "INSERT INTO uic.team (id, name) VALUES (1, 'ops');
+         INSERT INTO uic.user (id, name, phone, im, email)
+           VALUES (1, 'u1', '111', 'im1', 'u1@x'), (2, 'u2', '222', '', 'u2@x');
+         INSERT INTO uic.rel_team_user (tid, uid) VALUES (1, 1), (1, 2)",
     )
-    .execute(portal.pool())
     .await
     .expect("rows");
     let queue = open_queue(&dir);
@@ -65,7 +64,7 @@ impl Site {
     /// An action with a callback to `url` ("" is none) and receivers `uic`; `flags` as s, m (before), S, M (after).
     async fn action(&self, id: i64, uic: &str, url: &str, flags: &str) {
         let has = |flag: char| i64::from(flags.contains(flag));
-        sqlx::query("INSERT INTO action VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        query("INSERT INTO falcon_portal.action VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(id)
             .bind(uic)
             .bind(url)
@@ -74,7 +73,7 @@ impl Site {
             .bind(has('m'))
             .bind(has('S'))
             .bind(has('M'))
-            .execute(self.portal.pool())
+            .execute(&self.portal)
             .await
             .expect("an action");
     }
@@ -96,16 +95,15 @@ impl Site {
         Running { task, counters, stop }
     }
 
-    async fn count(&self, table: &str) -> i64 {
-        let sql = format!("SELECT count(*) FROM {table}");
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(self.portal.pool()).await.expect("a count")
+    async fn count(&self, table: &'static str) -> i64 {
+        query("SELECT count(*) FROM alarms.").push(table).one(&self.portal).await.expect("a count")
     }
 }
 
 impl Running {
     async fn stop(self) {
         self.stop.send(true).expect("alarm runs");
-        timeout(PATIENCE, self.task).await.expect("alarm stops").expect("alarm does not panic");
+        in_time("the end of alarm", self.task).await.expect("alarm does not panic");
     }
 
     /// As `kill -9` does: wherever it stands.
@@ -183,7 +181,7 @@ impl Receiver {
     }
 
     async fn next(&mut self) -> Got {
-        timeout(PATIENCE, self.got.recv()).await.expect("a delivery arrives").expect("the receiver lives")
+        in_time("a delivery", self.got.recv()).await.expect("the receiver lives")
     }
 }
 
@@ -279,7 +277,8 @@ async fn a_target_that_is_down_delays_only_itself_and_is_found_back() {
     hosts.dedup();
     assert_eq!(hosts.len(), 20, "each once");
     running.kill().await;
-    assert_eq!(site.count(&format!("hawkeye_delivery WHERE target = '{silent_url}'")).await, 20);
+    let waiting = query("SELECT count(*) FROM alarms.hawkeye_delivery WHERE target = ?").bind(&silent_url);
+    assert_eq!(waiting.one::<i64>(&site.portal).await.expect("a count"), 20);
     assert_eq!(site.count("events").await, 60);
 }
 
@@ -290,9 +289,7 @@ async fn what_is_not_delivered_survives_a_kill() {
     site.action(1, "", &down, "").await;
     let running = site.start().await;
     site.queue.append(&[problem(1, "a"), problem(1, "b")]).expect("append");
-    while running.counters.count(Kind::Callback, Ended::Failed) == 0 {
-        tokio::task::yield_now().await;
-    }
+    until("a failed attempt", async || running.counters.count(Kind::Callback, Ended::Failed) > 0).await;
     running.kill().await;
     // Appended while alarm is away: the queue keeps it.
     site.queue.append(&[problem(1, "c")]).expect("append");
@@ -407,9 +404,7 @@ async fn deliveries_are_given_up_and_counted() {
     site.limits.give_up_after = 0;
     let running = site.start().await;
     site.queue.append(&[problem(1, "a"), problem(2, "a"), problem(9, "a"), problem(0, "a")]).expect("append");
-    while running.counters.count(Kind::Callback, Ended::GivenUp) < 2 {
-        tokio::task::yield_now().await;
-    }
+    until("two deliveries given up", async || running.counters.count(Kind::Callback, Ended::GivenUp) >= 2).await;
     assert_eq!(running.counters.without_action.get(), 2);
     running.stop().await;
     assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (4, 0));
@@ -427,8 +422,8 @@ async fn too_many_or_too_old_deliveries_lose_the_oldest() {
     alarm.step().await;
     assert_eq!((site.count("hawkeye_delivery").await, counters.dropped.get()), (5, 3));
     assert_eq!(site.count("hawkeye_delivery WHERE body LIKE '%host-7%'").await, 1, "the newest stay");
-    sqlx::raw_sql("UPDATE hawkeye_delivery SET created_at = created_at - 90000 WHERE body LIKE '%host-3%'")
-        .execute(site.portal.pool())
+    query("UPDATE alarms.hawkeye_delivery SET created_at = created_at - 90000 WHERE body LIKE '%host-3%'")
+        .execute(&site.portal)
         .await
         .expect("update");
     alarm.deliverer.tidy().await.expect("tidy");
@@ -441,14 +436,14 @@ async fn a_database_that_fails_delays_and_loses_nothing() {
     let site = site().await;
     let mut receiver = Receiver::start().await;
     site.action(1, "", &receiver.url, "").await;
-    let sql = |text: &'static str| sqlx::raw_sql(text).execute(site.portal.pool());
-    sql("ALTER TABLE events RENAME TO away").await.expect("rename");
+    let sql = |text: &'static str| query(text).execute(&site.portal);
+    sql("ALTER TABLE alarms.events RENAME TO alarms.away").await.expect("rename");
     let (mut alarm, counters) = site.alarm().await;
     site.queue.append(&[problem(1, "a")]).expect("append");
     alarm.step().await;
     assert_eq!((counters.failures.get(), site.count("event_cases").await), (1, 0));
     assert_eq!(delivery_cursor(&site).await, 0);
-    sql("ALTER TABLE away RENAME TO events").await.expect("rename");
+    sql("ALTER TABLE alarms.away RENAME TO alarms.events").await.expect("rename");
     alarm.failed_until = None;
     alarm.step().await;
     receiver.next().await;
@@ -505,16 +500,9 @@ async fn a_closing_is_not_left_until_the_next_event() {
     let site = site().await;
     site.queue.append(&[problem(0, "a")]).expect("append");
     let running = site.start().await;
-    while standing(&site).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("the case", async || !standing(&site).await.is_empty()).await;
     site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
-    let closed = async {
-        while standing(&site).await != [owned(("a", "OK"))] {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, closed).await.expect("the case is closed");
+    until("the case's end", async || standing(&site).await == [owned(("a", "OK"))]).await;
     running.stop().await;
 }
 
@@ -524,8 +512,7 @@ fn owned((endpoint, status): (&str, &str)) -> (String, String) {
 
 /// Endpoint and status of each case.
 async fn standing(site: &Site) -> Vec<(String, String)> {
-    let sql = "SELECT endpoint, status FROM event_cases ORDER BY endpoint";
-    sqlx::query_as(sql).fetch_all(site.portal.pool()).await.expect("cases")
+    query("SELECT endpoint, status FROM alarms.event_cases ORDER BY endpoint").all(&site.portal).await.expect("cases")
 }
 
 #[tokio::test]
@@ -555,8 +542,7 @@ async fn a_storm_is_stored_in_order_and_its_segments_are_deleted() {
     while alarm.more {
         alarm.step().await;
     }
-    let steps: Vec<i64> =
-        sqlx::query_scalar("SELECT step FROM events ORDER BY id").fetch_all(site.portal.pool()).await.expect("events");
+    let steps: Vec<i64> = query("SELECT step FROM alarms.events ORDER BY id").all(&site.portal).await.expect("events");
     assert_eq!(steps, (1..=500).collect::<Vec<_>>());
     assert!(site.queue.stats().segments <= 2, "{:?}", site.queue.stats());
 }
@@ -574,7 +560,7 @@ async fn the_role_runs_and_stops() {
     site.queue.append(&[problem(1, "a")]).expect("append");
     receiver.next().await;
     stop.send(true).expect("the role runs");
-    timeout(PATIENCE, role).await.expect("stops").expect("no panic").expect("no error");
+    in_time("the end of the role", role).await.expect("no panic").expect("no error");
     assert_eq!(site.count("hawkeye_delivery").await, 0, "the end of the attempt under way was written down");
     let page = metrics.text();
     for line in [

@@ -1,4 +1,4 @@
-//! The old graph's HTTP routes that scripts ask, on the admin listener (spec/graph.md §9).
+//! The old graph's HTTP routes that scripts ask, on the admin listener (docs/open-falcon/graph.md §9).
 //!
 //! `/counter/all` and `/statistics/all` have the original's counters under their names, as far as they mean something here.
 //! A rate counts from the previous reading, as there: two readers disturb each other's.

@@ -4,14 +4,16 @@
 //! Why: the original queues every item that it meets for MySQL, forgets it when the insert fails, and then takes it for
 //! indexed; and refreshes no `ts` until somebody calls `/index/updateAll`, so that a cleaner deletes what is alive.
 //! How: nothing is done per point. One task looks each second at the store's series table: what was created since ([`plan`])
-//! is written in pages of [`PAGE_SERIES`] ([`tables`]), and a walk over all series refreshes `ts`, the time of the newest
-//! point, once per `graph.index_refresh`. Where it stands is kept in `index-progress.json`, so that a restart goes on.
+//! is written in pages of [`PAGE_SERIES`] ([`tables`]), and a walk over all series refreshes `ts`, the time
+//! of the newest point, once per `graph.index_refresh`. Where it stands is kept in `index-progress.json`, so that a
+//! restart goes on.
 //! Invariants: MySQL that is away, slow, read-only, full or of another schema delays the index and nothing else: no point, start
-//! or stop waits for it; it is told once with what to do, tried again with growing pauses (up to [`PAUSE_MAX`]), and caught up.
-//! The index uses one connection, at most half of the time. A row that somebody deleted comes back only for a series that
-//! still reports. The password is in no log line.
+//! or stop waits for it; it is told once with what to do, tried again with growing pauses (up to
+//! [`PAUSE_MAX`]), and caught up. The index uses one connection, at most half of the time. A row that somebody deleted
+//! comes back only for a series that still reports. The password is in no log line.
 //! Memory: one page of names (about 100 KiB) while it is written, 16 KiB of ids, and the connection.
-//! Compat: spec/graph.md §6 and §9. As in the original, rows of deleted series stay until a cleaner goes by their `ts`.
+//! Compat: docs/open-falcon/graph.md §6 and §9. As in the original, rows of deleted series stay until a cleaner goes by
+//! their `ts`.
 
 mod plan;
 mod tables;
@@ -70,7 +72,7 @@ struct Shared {
 }
 
 impl Index {
-    /// With its figures on the metrics figures.
+    /// With its figures on the metrics page.
     pub fn register(metrics: &Metrics) -> Index {
         let index = Index::default();
         let shown = index.clone();

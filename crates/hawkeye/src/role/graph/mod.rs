@@ -6,7 +6,8 @@
 //! Invariants: a `Graph.Send` is answered after its points are in the log (the original answers first); a batch is all or
 //! nothing, its items are checked one by one. An answer holds at most [`query::ROWS_MAX`] rows, and at most
 //! [`READS_AT_ONCE`] calls read at once.
-//! Compat: spec/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to do instead.
+//! Compat: docs/open-falcon/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to
+//! do instead.
 
 pub mod http;
 pub mod index;
@@ -15,7 +16,7 @@ mod query;
 mod tests;
 
 use crate::engine::Engine;
-use crate::engine::ingest::Ingest;
+use crate::engine::ingest::{Door, Ingest};
 use metrics::Metrics;
 use model::{SeriesId, Tags};
 use net::gob::{Service, Session};
@@ -96,10 +97,9 @@ impl GraphService {
         read: impl FnOnce(&Engine) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
         let turn = self.reads.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let engine = self.engine.clone();
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = self.engine.spawn_blocking(move |engine| {
             let _turn = turn;
-            read(&engine)
+            read(engine)
         });
         reading.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a call of the graph panicked");
@@ -110,8 +110,10 @@ impl GraphService {
     fn send(&self, call: &Call<'_>, session: &mut Session) -> Result<(), String> {
         self.metrics.count("Send");
         let Session { decoder, scratch, .. } = session;
-        let received = self.ingest.graph((self.now)(), |each| call.graph_items(decoder, scratch, each));
-        let received = received.map_err(|error| error.to_string())?;
+        let mut batch = self.ingest.begin(Door::Graph, (self.now)());
+        let decoded = call.graph_items(decoder, scratch, &mut |item| batch.push_aligned(&item));
+        decoded.map_err(|error| error.to_string())?;
+        let received = batch.finish().map_err(|error| error.to_string())?;
         self.metrics.items.inc_by(received.total as u64);
         Ok(())
     }

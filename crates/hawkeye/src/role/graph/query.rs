@@ -1,9 +1,9 @@
 //! `Graph.Query` and `Graph.Info`: the store's answers in the original's shape.
 //!
-//! Compat: spec/graph.md §7 and §10. The range is widened to whole steps; within 720 steps of now the rows are one step
-//! apart, from the start's step on, NaN where nothing is known, and for a GAUGE one row goes past the end; further back they
-//! are the store's coarser rows. A range inside one step has no rows. A `cf` that is none is ignored where rows hold one
-//! point, and has no rows elsewhere.
+//! Compat: docs/open-falcon/graph.md §7 and §10. The range is widened to whole steps; within 720 steps of now the rows
+//! are one step apart, from the start's step on, NaN where nothing is known, and for a GAUGE one row goes past the end;
+//! further back they are the store's coarser rows. A range inside one step has no rows. A `cf` that is none is ignored
+//! where rows hold one point, and has no rows elsewhere.
 //! Different on purpose: what is known is in the answer, also unflushed; no row is read past the end of a buffer; rates are
 //! at the later of two points; LAST exists. See docs/compat.md.
 

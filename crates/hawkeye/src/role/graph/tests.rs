@@ -6,7 +6,7 @@ use super::*;
 use net::gob::testing::exchange;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use wire::gob::client::{Replies, Reply, Requests};
 use wire::gob::{GraphDelete, GraphItem, GraphQuery, GraphSeries};
@@ -39,13 +39,8 @@ fn replies(answers: &[u8], mut each: impl FnMut(&Replies, &Reply<'_>)) {
     assert!(rest.is_empty(), "half a reply");
 }
 
-fn recorded(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata/gob").join(name)
-}
-
 fn calls(name: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(recorded(name)).expect("recorded");
-    let recorded: Value = serde_json::from_str(&text).expect("JSON");
+    let recorded: Value = serde_json::from_slice(&testdata::bytes(&format!("gob/{name}"))).expect("JSON");
     recorded["calls"].as_array().expect("calls").clone()
 }
 
@@ -84,7 +79,7 @@ fn one_step_later(rows: &[(i64, f64)]) -> Rows {
 async fn a_recorded_transfer_and_client_are_answered_as_recorded() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let service = service(dir.path(), recorded_at);
-    let sent = exchange(&service, LIMIT, &std::fs::read(recorded("transfer_graph.c2s.bin")).expect("recorded")).await;
+    let sent = exchange(&service, LIMIT, &testdata::bytes("gob/transfer_graph.c2s.bin")).await;
     let mut answered = 0;
     replies(&sent, |replies, reply| {
         assert_eq!((reply.seq, &*reply.error, reply.code(replies)), (answered, "", Ok(0)));
@@ -94,7 +89,7 @@ async fn a_recorded_transfer_and_client_are_answered_as_recorded() {
     check_what_was_taken(&service);
 
     let theirs = calls("client_graph.json");
-    let answers = exchange(&service, LIMIT, &std::fs::read(recorded("client_graph.c2s.bin")).expect("recorded")).await;
+    let answers = exchange(&service, LIMIT, &testdata::bytes("gob/client_graph.c2s.bin")).await;
     let mut answered = 0;
     replies(&answers, |replies, reply| {
         let call = &theirs[reply.seq as usize];
@@ -263,7 +258,9 @@ async fn both_doors_fill_one_series() {
     let json = format!(
         r#"[{{"endpoint":"h","metric":"c","tags":"b=2,a=1","value":10,"step":60,"counterType":"COUNTER","timestamp":{time}}}]"#
     );
-    service.ingest.json(crate::engine::ingest::Door::Http, json.as_bytes()).expect("kept");
+    let mut batch = service.ingest.begin(Door::Http, crate::clock::now());
+    batch.push_json(json.as_bytes()).expect("JSON");
+    batch.finish().expect("kept");
     assert_eq!(send(&service, &[item("c", "a=1,b=2", "DERIVE", 60, time + 60, 70.0)]).await, "");
     let store = service.engine.store();
     let found = || store.find("h", "c/a=1,b=2").expect("readable").expect("known");
@@ -387,15 +384,7 @@ const PLAIN: [&str; 9] =
 /// Queries recorded from the original, asked through the door.
 #[tokio::test]
 async fn rows_are_the_originals() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/testdata/graph");
-    if !folder.is_dir() {
-        return eprintln!("skipped: {} is not there", folder.display());
-    }
-    let gunzip = |name: &str| {
-        let file = std::fs::File::open(folder.join(name)).expect("the file is beside the others");
-        std::io::read_to_string(flate2::read::GzDecoder::new(file)).expect("gzip")
-    };
-    let vectors: Vec<Value> = gunzip("queries.jsonl.gz")
+    let vectors: Vec<Value> = testdata::gunzip("graph/queries.jsonl.gz")
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
         .filter(|vector| vector["variant"] == "start80h")
@@ -403,10 +392,9 @@ async fn rows_are_the_originals() {
     VECTOR_NOW.store(integer(&vectors[0], "now"), Ordering::Relaxed);
     let dir = tempfile::tempdir().expect("temporary directory");
     let service = service(dir.path(), vector_now);
-    let text_of = std::fs::read_to_string(folder.join("series_start80h.json")).expect("series");
-    let series: Vec<Value> = serde_json::from_str(&text_of).expect("JSON");
+    let series: Vec<Value> = serde_json::from_slice(&testdata::bytes("graph/series_start80h.json")).expect("JSON");
     let mut fed: BTreeMap<(usize, i64), f64> = BTreeMap::new();
-    for line in gunzip("feed_start80h.csv.gz").lines().skip(1) {
+    for line in testdata::gunzip("graph/feed_start80h.csv.gz").lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
         let at = (fields[0].parse().expect("a number"), fields[1].parse().expect("a time"));
         fed.entry(at).or_insert(fields[2].parse().expect("a value"));

@@ -1,9 +1,11 @@
-//! What agents ask hbs: which probes and plugins they run; and what they tell: that they are there.
+//! Agents: which probes and plugins hbs has them run, and their reports that they are there.
 //!
-//! Compat: spec/wire.md §4. Run windows do not matter for probes; tags are the text of the row; a host that hbs does not
-//! know has no probes and no plugins.
+//! Compat: docs/open-falcon/wire.md §4. Run windows do not matter for probes; tags are the text of the row; a host that
+//! hbs does not know has no probes and no plugins.
 
-use crate::portal::{Portal, host, template};
+use crate::clock;
+use crate::portal::host::{self, AgentFacts, ReportEffect};
+use crate::portal::{Portal, template};
 use crate::rules::snapshot::Snapshot;
 use anyhow::{Result, bail};
 use md5::{Digest, Md5};
@@ -12,11 +14,6 @@ use wire::hbs::AgentReport;
 
 /// Metrics that an agent measures only when a strategy asks for them, with the strategy's tags as arguments.
 const BUILTIN: [&str; 4] = ["net.port.listen", "proc.num", "du.bs", "url.check.health"];
-
-/// The columns' lengths, in characters; a longer text of an agent is cut.
-const IP_MAX: usize = 16;
-const AGENT_VERSION_MAX: usize = 16;
-const PLUGIN_VERSION_MAX: usize = 128;
 
 /// The distinct (metric, tags) that a host's strategies want measured, sorted, and their checksum ("" for none).
 pub fn builtin_metrics(snapshot: &Snapshot, hostname: &str) -> (Vec<(String, String)>, String) {
@@ -37,53 +34,23 @@ pub fn plugins(snapshot: &Snapshot, hostname: &str) -> Vec<String> {
     dirs.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// What a report did to the table of hosts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
-    New,
-    Changed,
-    Unchanged,
-}
-
-/// Writes a host's report if it says something new. A host that reports for the first time is announced.
-pub async fn report_status(portal: &Portal, report: &AgentReport) -> Result<Reported> {
+/// Writes a host's report if it says something new; a text that is longer than its column is cut.
+pub async fn report_status(portal: &Portal, report: &AgentReport) -> Result<ReportEffect> {
     let name = report.hostname.as_str();
     if name.is_empty() || name.chars().count() > host::HOSTNAME_MAX || name.contains(char::is_control) {
         bail!("Hostname must have 1 to {} characters, none of them a control character", host::HOSTNAME_MAX);
     }
-    let told = (
-        cut(&report.ip, IP_MAX),
-        cut(&report.agent_version, AGENT_VERSION_MAX),
-        cut(&report.plugin_version, PLUGIN_VERSION_MAX),
-    );
-    let known: Option<(String, String, String)> =
-        sqlx::query_as("SELECT ip, agent_version, plugin_version FROM host WHERE hostname = ?")
-            .bind(name)
-            .fetch_optional(portal.pool())
-            .await?;
-    if known.as_ref().is_some_and(|(ip, agent, plugin)| (ip.as_str(), agent.as_str(), plugin.as_str()) == told) {
-        return Ok(Reported::Unchanged);
-    }
-    let mut transaction = portal.write().await?;
-    let Some(id) = host::ensure(&mut transaction, name).await? else {
-        bail!("the table of hosts is full ({} hosts): delete what no longer reports", host::HOSTS_MAX);
+    let told = AgentFacts {
+        ip: cut(&report.ip, host::IP_MAX).to_string(),
+        agent_version: cut(&report.agent_version, host::AGENT_VERSION_MAX).to_string(),
+        plugin_version: cut(&report.plugin_version, host::PLUGIN_VERSION_MAX).to_string(),
     };
-    sqlx::query(
-        "UPDATE host SET ip = ?, agent_version = ?, plugin_version = ?, update_at = datetime('now', 'localtime')
-         WHERE id = ?",
-    )
-    .bind(told.0)
-    .bind(told.1)
-    .bind(told.2)
-    .bind(id)
-    .execute(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    if known.is_some() {
-        return Ok(Reported::Changed);
+    match host::report(portal, name, &told, clock::now()).await? {
+        ReportEffect::Full => {
+            bail!("the table of hosts is full ({} hosts): delete what no longer reports", host::HOSTS_MAX)
+        }
+        reported => Ok(reported),
     }
-    portal.announce();
-    Ok(Reported::New)
 }
 
 /// md5 over the sorted texts, one after another without separators.
@@ -107,7 +74,8 @@ fn cut(text: &str, max: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::portal::tests::temporary;
+    use crate::portal::db::query;
+    use crate::portal::tests::{fill, temporary};
     use crate::portal::{group, host, plugin, strategy, template};
 
     fn report(hostname: &str, ip: &str, version: &str) -> AgentReport {
@@ -116,7 +84,7 @@ mod tests {
     }
 
     async fn hosts(portal: &Portal) -> Result<Vec<(String, String, String)>> {
-        Ok(sqlx::query_as("SELECT hostname, ip, agent_version FROM host ORDER BY id").fetch_all(portal.pool()).await?)
+        Ok(query("SELECT hostname, ip, agent_version FROM falcon_portal.host ORDER BY id").all(portal).await?)
     }
 
     fn row(hostname: &str, ip: &str, version: &str) -> (String, String, String) {
@@ -127,10 +95,10 @@ mod tests {
     async fn reports_are_written_when_they_differ() -> Result<()> {
         let (_dir, portal) = temporary().await?;
         let before = portal.version();
-        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, Reported::New);
+        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, ReportEffect::New);
         assert_eq!(portal.version(), before + 1, "a new host is announced");
-        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, Reported::Unchanged);
-        assert_eq!(report_status(&portal, &report("WEB-01", "10.0.0.2", "5.1")).await?, Reported::Changed);
+        assert_eq!(report_status(&portal, &report("web-01", "10.0.0.1", "5.1")).await?, ReportEffect::Unchanged);
+        assert_eq!(report_status(&portal, &report("WEB-01", "10.0.0.2", "5.1")).await?, ReportEffect::Changed);
         assert_eq!(portal.version(), before + 1);
         assert_eq!(hosts(&portal).await?, [row("web-01", "10.0.0.2", "5.1")]);
         Ok(())
@@ -142,7 +110,7 @@ mod tests {
         let quote = "x'; DROP TABLE host; --";
         report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?;
         assert_eq!(hosts(&portal).await?, [row(quote, "x'; DROP TABLE h", "äöüäöüäöüäöüäöüä")]);
-        assert_eq!(report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?, Reported::Unchanged);
+        assert_eq!(report_status(&portal, &report(quote, quote, "äöüäöüäöüäöüäöüäöü")).await?, ReportEffect::Unchanged);
         for wrong in ["", "a\nb", &"x".repeat(256)] {
             assert!(report_status(&portal, &report(wrong, "", "")).await.is_err(), "{wrong:?}");
         }
@@ -153,16 +121,10 @@ mod tests {
     #[tokio::test]
     async fn the_table_of_hosts_is_bounded() -> Result<()> {
         let (_dir, portal) = temporary().await?;
-        sqlx::query(
-            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-             INSERT INTO host (hostname) SELECT 'h' || i FROM n",
-        )
-        .bind(host::HOSTS_MAX)
-        .execute(portal.pool())
-        .await?;
+        fill(&portal, "INSERT INTO falcon_portal.host (hostname) SELECT 'h' || i", host::HOSTS_MAX).await?;
         let error = report_status(&portal, &report("one-more", "", "")).await.expect_err("must be refused");
         assert!(error.to_string().contains("full"), "{error}");
-        assert_eq!(report_status(&portal, &report("h1", "", "")).await?, Reported::Changed, "known hosts go on");
+        assert_eq!(report_status(&portal, &report("h1", "", "")).await?, ReportEffect::Changed, "known hosts go on");
         Ok(())
     }
 
@@ -198,7 +160,7 @@ mod tests {
             metrics,
             [pair("du.bs", "path=/home"), pair("net.port.listen", "port=22"), pair("proc.num", "name=crond")]
         );
-        // The vector of spec/transfer.md §9.
+        // The vector of docs/open-falcon/transfer.md §9.
         assert_eq!(checksum, "010cd840a105a536aadbca6cc271e3c2");
         assert_eq!(plugins(&snapshot, "web-01"), ["a", "sys/ntp"]);
         assert_eq!(builtin_metrics(&snapshot, "unknown"), (Vec::new(), String::new()));

@@ -1,7 +1,8 @@
 //! The old judge's HTTP routes that people and scripts ask (`listen.judge_http`, 6081 in the original).
 //!
-//! Compat: spec/judge.md §8. `/history` shows as many points as the rules of the series look back on, instead of ten; a series
-//! without a rule has none. `/count` counts series with a rule. `/config/reload` says that there is nothing to reload.
+//! Compat: docs/open-falcon/judge.md §8. `/history` shows as many points as the rules of the series look back on,
+//! instead of ten; a series without a rule has none. `/count` counts series with a rule. `/config/reload` says that
+//! there is nothing to reload.
 
 use crate::clock;
 use crate::engine::windowed::Windowed;

@@ -1,12 +1,13 @@
 //! Judge alone: `Judge.Send` and `Judge.Ping` over Go's net/rpc, as an old transfer calls them, and the old HTTP routes.
 //!
 //! How: items go straight into the windows and their judges (`windowed.rs`), or, in a whole server, through the one door of all
-//! points. Rules come from an original hbs (`pull.rs`), events go to its Redis (`redis.rs`). What a start puts back is kept in
+//! points. Rules come from an original hbs (`pull.rs`), events go to its Redis (`redis.rs`). What a start
+//! puts back is kept in
 //! `kept.rs`.
 //! Invariants: a `Judge.Send` is answered after the events of its items are in the durable queue (the original answers after
-//! pushing them to Redis, whether that worked or not); no tag map is built; items are refused one by one, counted, and the call
-//! is answered as if they had been taken, for the original refuses none.
-//! Compat: spec/judge.md §2, §8; wire.md §8.
+//! pushing them to Redis, whether that worked or not); no tag map is built; items are refused one by one,
+//! counted, and the call is answered as if they had been taken, for the original refuses none.
+//! Compat: docs/open-falcon/judge.md §2, §8; docs/open-falcon/wire.md §8.
 
 pub mod http;
 pub mod kept;
@@ -14,7 +15,7 @@ pub mod pull;
 #[cfg(test)]
 mod tests;
 
-use crate::engine::ingest::Ingest;
+use crate::engine::ingest::{Door, Ingest};
 use crate::engine::windowed::Windowed;
 use net::gob::{Service, Session};
 use std::sync::Arc;
@@ -46,11 +47,18 @@ impl JudgeService {
 
     fn send(&self, call: &Call<'_>, session: &mut Session) -> Result<(), String> {
         let Session { decoder, scratch, .. } = session;
-        let decode = |each: &mut dyn FnMut(JudgeItem<'_>)| call.judge_items(decoder, scratch, each);
         let now = (self.now)();
         match &self.points {
-            Points::Windowed(windowed) => windowed.batch(now, decode).map_err(|error| error.to_string()),
-            Points::Store(ingest) => ingest.judge(now, decode).map(|_| ()).map_err(|error| error.to_string()),
+            Points::Windowed(windowed) => {
+                let decode = |each: &mut dyn FnMut(JudgeItem<'_>)| call.judge_items(decoder, scratch, each);
+                windowed.batch(now, decode).map_err(|error| error.to_string())
+            }
+            Points::Store(ingest) => {
+                let mut batch = ingest.begin(Door::Judge, now);
+                let decoded = call.judge_items(decoder, scratch, &mut |item| batch.push_without_step(&item));
+                decoded.map_err(|error| error.to_string())?;
+                batch.finish().map(|_| ()).map_err(|error| error.to_string())
+            }
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Pull: the judge alone gets its rules from an original hbs, every `judge.hbs_interval`.
 //!
 //! Why: a judge beside an old hbs has no portal to announce changes; it must ask for everything again and again, and should
-//! not pay for what did not change. How: one connection to the hbs that answered last, both calls on it, the answers read as a
-//! stream into [`KnownRules`] (`wire::hbs`); the addresses are tried in turn, the one that answered last first.
+//! not pay for what did not change. How: one connection to the hbs that answered last, both calls on it, the
+//! answers read as a stream into [`KnownRules`] (`wire::hbs`); the addresses are tried in turn, the one that answered
+//! last first.
 //! Invariants: rules change when both answers were complete, and then both together; whatever else happens leaves those in
 //! effect. A failure is told when it begins and when it is over. An answer that has suddenly lost all its strategies or
 //! all its expressions is believed when it was so for two minutes: an original hbs that could not read its tables when it
 //! started answers so, and believing it would close every alarm.
-//! Memory: what [`KnownRules`] keeps, bounded by [`wire::hbs::Limits`], and [`READ_BYTES`] during a pull.
-//! Compat: spec/judge.md §7, wire.md §5. The original gives a whole answer 3 s; here only silence counts.
+//! Memory: what [`KnownRules`] keeps, bounded by [`wire::hbs::AnswerLimits`], and [`READ_BYTES`] during a pull.
+//! Compat: docs/open-falcon/judge.md §7, wire.md §5. The original gives a whole answer 3 s; here only silence counts.
 
 use crate::clock;
 use anyhow::{Result, anyhow};
@@ -27,7 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use wire::hbs::{AnswerError, AnswerReader, Call, KnownRules, LeftOut, Limits, Progress};
+use wire::hbs::{AnswerError, AnswerLimits, AnswerReader, Call, KnownRules, Omissions, Progress};
 use wire::jsonrpc;
 
 /// What is read from the socket at a time: some 200 strategies.
@@ -148,7 +149,7 @@ pub struct Puller {
     /// Since when the hbs says that there is nothing any more.
     empty_since: Option<Instant>,
     /// What was told of rules that cannot be read.
-    told: LeftOut,
+    told: Omissions,
 }
 
 struct Link {
@@ -174,7 +175,7 @@ impl fmt::Display for Failure {
 
 impl Puller {
     /// `addresses` are tried in this order at first.
-    pub fn new(addresses: Vec<String>, timeouts: Timeouts, limits: Limits, counts: Arc<PullCounts>) -> Puller {
+    pub fn new(addresses: Vec<String>, timeouts: Timeouts, limits: AnswerLimits, counts: Arc<PullCounts>) -> Puller {
         assert!(!addresses.is_empty(), "the configuration was checked");
         Puller {
             addresses,
@@ -185,7 +186,7 @@ impl Puller {
             first: 0,
             link: None,
             empty_since: None,
-            told: LeftOut::default(),
+            told: Omissions::default(),
         }
     }
 

@@ -11,7 +11,6 @@ use metrics::Metrics;
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use net::gob::testing::exchange;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use tower::ServiceExt;
 use wire::gob::client::{Replies, Requests};
 
@@ -100,8 +99,7 @@ fn rules(of_h: &[Arc<Strategy>]) -> Rules {
 }
 
 fn recorded(name: &str) -> Vec<u8> {
-    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata/gob").join(name);
-    std::fs::read(path).expect("recorded")
+    testdata::bytes(&format!("gob/{name}"))
 }
 
 /// Expressions on the recorded host's series.
@@ -273,14 +271,12 @@ async fn a_whole_server_takes_the_items_of_both_doors() {
         .map(|(n, reply)| (n, reply.error.to_string()))
         .expect("a reply");
     assert_eq!(reply, "");
-    let graph = |each: &mut dyn FnMut(wire::gob::GraphItem<'_>)| {
-        let (endpoint, metric, ds_type, step) = ("h", "m", "DERIVE", 60);
-        let item =
-            wire::gob::GraphItem { endpoint, metric, value: 9.0, timestamp: NOW, ds_type, step, ..Default::default() };
-        each(item);
-        Ok(())
-    };
-    let received = ingest.graph(NOW + 2, graph).expect("room");
+    let (endpoint, metric, ds_type, step) = ("h", "m", "DERIVE", 60);
+    let item =
+        wire::gob::GraphItem { endpoint, metric, value: 9.0, timestamp: NOW, ds_type, step, ..Default::default() };
+    let mut batch = ingest.begin(Door::Graph, NOW + 2);
+    batch.push_aligned(&item);
+    let received = batch.finish().expect("room");
     assert_eq!((received.total, received.invalid), (1, 0));
     let found =
         |metric| engine.finder().find(SeriesKey { endpoint: "h", metric, tags: Tags::EMPTY }).expect("a series");

@@ -3,13 +3,14 @@
 //! Why: an old alarm, and the consumers that sites have written, take events from there. The original forgets an event that
 //! Redis does not take; here it waits in the event queue.
 //! How: a reader of the event queue of its own, beside alarm, with its cursor in a file ([`cursor`]). A batch is one `LPUSH`
-//! per priority, so Redis takes the events of a queue wholly and in order, or not at all; the cursor moves when it has
-//! answered for all of them. What closes silently (`judge.semantics = "open-falcon"`) is no event, and is not pushed.
+//! per priority, so Redis takes the events of a queue wholly and in order, or not at all; the cursor moves when
+//! it has answered for all of them. What closes silently (`judge.semantics = "open-falcon"`) is no event, and is not
+//! pushed.
 //! Invariants: order within a queue is kept; nothing is lost while the backlog stays below [`LAG_BYTES_MAX`], past which the
-//! oldest events are dropped, counted and told; an event is pushed again only when the answer to it, or the place of the
-//! cursor, was lost in a failure. Alarm and the judge never wait for Redis.
+//! oldest events are dropped, counted and told; an event is pushed again only when the answer to it, or the
+//! place of the cursor, was lost in a failure. Alarm and the judge never wait for Redis.
 //! Memory: one batch of [`BATCH`] events, and the client's buffers.
-//! Compat: spec/wire.md §9; differences in docs/compat.md.
+//! Compat: docs/open-falcon/wire.md §9; differences in docs/compat.md.
 
 mod cursor;
 
@@ -21,7 +22,7 @@ use metrics::Metrics;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -62,23 +63,16 @@ struct Shared {
     errors: AtomicU64,
 }
 
-/// Pushes until `stopping`, and then what is left for two seconds. The reader is registered, and the place in the queue noted
-/// on the disk, before this returns its future: no event that comes later is missed.
-pub fn run(
-    queue: Arc<EventQueue>,
-    url: RedisUrl,
-    data_dir: PathBuf,
-    metrics: Arc<Metrics>,
-    stopping: watch::Receiver<bool>,
-) -> impl Future<Output = Result<()>> + Send + 'static {
-    let opened = Pusher::open(queue, &url, &data_dir, PACE);
-    if let Ok(pusher) = &opened {
-        pusher.show_on(&metrics);
-    }
-    async move { opened?.run(stopping).await }
+/// Opens what pushes events to Redis, and shows its figures. The reader is registered, and its place in the queue noted on
+/// the disk: no event that comes later is missed.
+pub fn open(queue: &Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, metrics: &Metrics) -> Result<Pusher> {
+    let pusher = Pusher::open(queue.clone(), url, data_dir, PACE)?;
+    pusher.show_on(metrics);
+    Ok(pusher)
 }
 
-/// When no Redis is configured: whoever configures one later does not want the events from before.
+/// Forgets the place in the queue, when no Redis is configured: whoever configures one later does not want the events from
+/// before.
 pub fn off(data_dir: &Path) -> Result<()> {
     let file = CursorFile::new(data_dir);
     file.remove().with_context(|| format!("cannot remove {}", file.path().display()))
@@ -88,7 +82,8 @@ fn consumer(queue: &Arc<EventQueue>, handled: u64) -> Consumer {
     queue.reader(READER, handled, Some(LAG_BYTES_MAX.min(queue.bytes_max() / 2)))
 }
 
-struct Pusher {
+/// Pushes the events of the queue to the lists of an old Open-Falcon's Redis.
+pub struct Pusher {
     queue: Arc<EventQueue>,
     /// None only while a blocking thread reads with it.
     consumer: Option<Consumer>,
@@ -200,7 +195,8 @@ impl Pusher {
         });
     }
 
-    async fn run(mut self, stopping: watch::Receiver<bool>) -> Result<()> {
+    /// Pushes until `stopping`, and then what is left, for two seconds.
+    pub async fn run(mut self, stopping: watch::Receiver<bool>) -> Result<()> {
         let mut stop = stopping.clone();
         let too_long = async {
             // An error means that nobody is left to say stop, which is a stop too.

@@ -4,12 +4,14 @@ use super::*;
 use events::Fsync;
 use events::{Closing, Options};
 use model::{Event, EventRule, Expression, Status, Strategy};
+use net::patience::{PATIENCE, in_time, until};
 use proptest::prelude::{Just, ProptestConfig, Strategy as _, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Fast enough for tests; nothing depends on how fast.
 const FAST: Pace =
@@ -81,13 +83,16 @@ impl Server {
         self.told.lists.lock().expect("unbroken").get(key).cloned().unwrap_or_default()
     }
 
-    async fn wait(&self, until: impl Fn(&Server) -> bool) {
+    /// Returns when `is_so`, which is looked at after each command that came.
+    async fn wait(&self, is_so: impl Fn(&Server) -> bool) {
         let changes = async {
-            while !until(self) {
+            while !is_so(self) {
                 self.told.changed.notified().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), changes).await.expect("it comes to that");
+        if timeout(PATIENCE, changes).await.is_err() {
+            panic!("missing after {PATIENCE:?}; Redis has {:?}", self.told.lists.lock().expect("unbroken"));
+        }
     }
 }
 
@@ -210,13 +215,13 @@ fn start(queue: &Arc<EventQueue>, url: &RedisUrl, dir: &Path) -> Running {
 impl Running {
     async fn stop(self) {
         self.stop.send_replace(true);
-        self.task.await.expect("no panic").expect("no error");
+        in_time("the end of the role", self.task).await.expect("no panic").expect("no error");
     }
 
     /// As kill -9 does.
     async fn kill(self) {
         self.task.abort();
-        assert!(self.task.await.is_err_and(|error| error.is_cancelled()), "it ran");
+        assert!(in_time("the end of the task", self.task).await.is_err_and(|error| error.is_cancelled()), "it ran");
     }
 }
 
@@ -385,14 +390,13 @@ async fn begins_at_the_end_of_an_old_queue_and_then_where_it_was() {
     assert_eq!(numbers(&server.list("event:p0")), [3, 4, 6]);
 }
 
-#[tokio::test]
-async fn a_damaged_cursor_ends_the_start() {
+#[test]
+fn a_damaged_cursor_ends_the_start() {
     let dir = tempfile::tempdir().expect("temp dir");
     std::fs::write(dir.path().join("redis-cursor"), "7\n").expect("writable");
-    let (_stop, stopping) = watch::channel(false);
     let url = RedisUrl::parse("127.0.0.1:1").expect("valid");
-    let run = run(open_queue(dir.path()), url, dir.path().to_path_buf(), Arc::new(Metrics::new()), stopping);
-    let error = format!("{:#}", run.await.expect_err("damaged"));
+    let opened = open(&open_queue(dir.path()), &url, dir.path(), &Metrics::new());
+    let error = format!("{:#}", opened.err().expect("damaged"));
     assert!(error.contains("redis-cursor") && error.contains("delete it"), "{error}");
 }
 
@@ -512,9 +516,7 @@ proptest! {
                             repeats = true;
                             running.kill().await;
                             // What a blocking thread had begun ends here too, as it would with its process.
-                            while Arc::strong_count(&queue) > 1 {
-                                tokio::task::yield_now().await;
-                            }
+                            until("the end of the blocking thread", async || Arc::strong_count(&queue) == 1).await;
                         } else {
                             running.stop().await;
                         }

@@ -1,9 +1,11 @@
-//! `POST /api/push` and the small routes that scripts ask transfer for (spec/wire.md §3, spec/transfer.md §7).
+//! `POST /api/push` and the small routes that scripts ask transfer for (docs/open-falcon/wire.md §3,
+//! docs/open-falcon/transfer.md §7).
 //!
 //! Compat: neither method nor content type is looked at. `blank body` and `decode error` are the original's texts; what
 //! is wrong, and where, follows them.
 
-use crate::engine::ingest::{BatchError, Door, Ingest};
+use crate::clock;
+use crate::engine::ingest::{Door, Ingest};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -41,7 +43,11 @@ async fn push(State(context): State<PushContext>, body: Body) -> Response {
     if body.is_empty() {
         return (StatusCode::BAD_REQUEST, "blank body\n").into_response();
     }
-    match context.ingest.json(Door::Http, &body) {
+    let mut batch = context.ingest.begin(Door::Http, clock::now());
+    if let Err(error) = batch.push_json(&body) {
+        return (StatusCode::BAD_REQUEST, format!("decode error: {error}\n")).into_response();
+    }
+    match batch.finish() {
         Ok(received) => {
             let latency_ms = start.elapsed().as_millis() as u64;
             let mut out = br#"{"msg":"success","data":"#.to_vec();
@@ -49,7 +55,6 @@ async fn push(State(context): State<PushContext>, body: Body) -> Response {
             out.push(b'}');
             ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], out).into_response()
         }
-        Err(BatchError::Json(error)) => (StatusCode::BAD_REQUEST, format!("decode error: {error}\n")).into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
     }
 }

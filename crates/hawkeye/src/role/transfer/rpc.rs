@@ -1,8 +1,9 @@
-//! `Transfer.Update` and `Transfer.Ping` (spec/wire.md §2).
+//! `Transfer.Update` and `Transfer.Ping` (docs/open-falcon/wire.md §2).
 //!
 //! The answer leaves after the batch is in the log. A batch that is no array, or that the disk refuses, gets an error;
 //! a bad item only counts as `Invalid`.
 
+use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
 use net::rpc::Service;
 use std::sync::Arc;
@@ -31,7 +32,12 @@ impl Service for TransferService {
 impl TransferService {
     fn update(&self, id: &[u8], param: &[u8], out: &mut Vec<u8>) {
         let start = Instant::now();
-        match self.ingest.json(Door::Rpc, param) {
+        let mut batch = self.ingest.begin(Door::Rpc, clock::now());
+        let received = match batch.push_json(param) {
+            Ok(()) => batch.finish().map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match received {
             Ok(received) => {
                 let latency_ms = start.elapsed().as_millis() as u64;
                 jsonrpc::begin_result(out, id);
@@ -39,8 +45,8 @@ impl TransferService {
                 jsonrpc::end_result(out);
             }
             Err(error) => {
-                tracing::debug!(%error, "Transfer.Update refused");
-                jsonrpc::write_error(out, id, &error.to_string());
+                tracing::debug!(error, "Transfer.Update refused");
+                jsonrpc::write_error(out, id, &error);
             }
         }
     }

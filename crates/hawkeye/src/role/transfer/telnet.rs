@@ -1,4 +1,5 @@
-//! The telnet socket: `update <endpoint> <metric> <timestamp> <value> [type] [step]` per line (spec/wire.md §12).
+//! The telnet socket: `update <endpoint> <metric> <timestamp> <value> [type] [step]` per line (docs/open-falcon/wire.md
+//! §12).
 //!
 //! Differs from the original, which holds all items of a connection until it ends: here the lines of each read are stored
 //! before the next read. Nothing is ever written back, as in the original; bad lines are counted.
@@ -6,7 +7,9 @@
 //! dropped; only a peer that ends its side in order may leave out the last line's end.
 //! Memory: a line is at most [`LINE_MAX`] bytes; a longer one is skipped to its end and counted.
 
-use crate::engine::ingest::Ingest;
+use crate::clock;
+use crate::engine::IngestError;
+use crate::engine::ingest::{Door, Ingest};
 use net::connection::RpcMetrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ use stdx::ledger::Account;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use wire::telnet::Line;
 
 /// A longer line cannot be valid.
 const LINE_MAX: usize = wire::telnet::LINE_BYTES_MAX;
@@ -68,7 +72,7 @@ fn take_lines(
     skipping: &mut bool,
     ingest: &Ingest,
     metrics: &RpcMetrics,
-) -> Result<bool, crate::engine::ingest::BatchError> {
+) -> Result<bool, IngestError> {
     let mut start = 0;
     if *skipping {
         match buffer.iter().position(|byte| *byte == b'\n') {
@@ -84,7 +88,7 @@ fn take_lines(
     }
     let mut quit = false;
     if let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= start) {
-        quit = ingest.telnet(buffer[start..=end].split(|byte| *byte == b'\n'))?;
+        quit = keep_lines(&buffer[start..=end], ingest)?;
         start = end + 1;
     }
     buffer.drain(..start);
@@ -93,5 +97,24 @@ fn take_lines(
         buffer.clear();
         *skipping = true;
     }
+    Ok(quit)
+}
+
+/// Stores the updates of complete lines up to the first `quit`; true when there was one.
+fn keep_lines(lines: &[u8], ingest: &Ingest) -> Result<bool, IngestError> {
+    let mut batch = ingest.begin(Door::Telnet, clock::now());
+    let mut quit = false;
+    for line in lines.split(|byte| *byte == b'\n') {
+        match wire::telnet::line(line) {
+            Line::Update(item) => batch.push(&item),
+            Line::Empty => {}
+            Line::Bad(_) => batch.refuse("bad_line"),
+            Line::Quit => {
+                quit = true;
+                break;
+            }
+        }
+    }
+    batch.finish()?;
     Ok(quit)
 }

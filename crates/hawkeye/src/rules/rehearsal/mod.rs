@@ -2,7 +2,7 @@
 //!
 //! How: the series are found by asking the compiled rule about every name, also of silent series. Then the points are
 //! read one series after the other, in the order in which the files have them, and played to the judge
-//! (`judge::Script`); where the rule looks at several series of an endpoint, these series are played together.
+//! (`judge::Rehearsal`); where the rule looks at several series of an endpoint, these series are played together.
 //! Endpoints never meet, so two threads share the work. The hours are the rule's, in local time, from minute to minute,
 //! as the server follows them.
 //! Invariants: nothing is stored or sent; only points as they came are judged, never roll-ups, and the report says from
@@ -18,7 +18,7 @@ use super::resolve::is_open;
 use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use judge::{History, Part, Plan, Script};
+use judge::{History, Involvement, Rehearsal, Schedule};
 use model::rule::HostStrategies;
 use model::{CounterType, EventRule, Point, Rules, SeriesKey, Tags};
 use report::{EventTally, RehearsalReport};
@@ -98,7 +98,7 @@ struct WatchedSeries {
     metric: String,
     tags: String,
     found: Found,
-    part: Part,
+    part: Involvement,
 }
 
 impl WatchedSeries {
@@ -106,12 +106,12 @@ impl WatchedSeries {
         SeriesKey { endpoint: &self.endpoint, metric: &self.metric, tags: Tags::assume_canonical(&self.tags) }
     }
 
-    fn read_from(&self, script: &Script, order: &Order) -> i64 {
+    fn read_from(&self, script: &Rehearsal, order: &Order) -> i64 {
         order.from - script.warm_up_s(self.found.step)
     }
 
     /// The number of points that will be read, roughly.
-    fn points(&self, script: &Script, order: &Order) -> i64 {
+    fn points(&self, script: &Rehearsal, order: &Order) -> i64 {
         (order.to - self.read_from(script, order)) / i64::from(self.found.step.max(1))
     }
 }
@@ -130,18 +130,18 @@ pub fn rehearse(
         RuleScope::Everywhere(rule) => everywhere(store, rule)?,
     };
     let hosts: Vec<String> = rules.hosts.keys().cloned().collect();
-    let (script, refused) = Script::new(rules, options);
+    let (script, refused) = Rehearsal::new(rules, options);
     if let Some(refused) = refused.into_iter().next() {
         return Err(RehearsalError::Refused(refused.error.to_string()));
     }
     let mut series = find(store, &script, &hosts)?;
     if !script.is_joined() {
-        series.retain(|one| one.part == Part::Carries);
+        series.retain(|one| one.part == Involvement::Carries);
     }
     check_points(&series, &script, order)?;
     let hours = hours(&order.run_begin, &order.run_end, order.from..order.to + 1, &TimeZone::system());
     let closed = format!("outside the strategy's hours, {} to {}", order.run_begin, order.run_end);
-    let plan = Plan { hours: &hours, until: order.to + 1, closed: &closed };
+    let plan = Schedule { hours: &hours, until: order.to + 1, closed: &closed };
     let groups = groups(&mut series, &script);
     let (next, events) = (AtomicUsize::new(0), AtomicU64::new(0));
     let run = Run { store, script: &script, order, plan, stop, next, events };
@@ -182,11 +182,11 @@ fn for_each_awake(store: &Store, each: &mut dyn FnMut(model::SeriesId, SeriesKey
 }
 
 /// The series that the rule watches or asks, awake and asleep.
-fn find(store: &Store, script: &Script, hosts: &[String]) -> Result<Vec<WatchedSeries>, RehearsalError> {
+fn find(store: &Store, script: &Rehearsal, hosts: &[String]) -> Result<Vec<WatchedSeries>, RehearsalError> {
     let (mut series, mut is_full): (Vec<WatchedSeries>, bool) = (Vec::new(), false);
     let mut seen = HashSet::new();
     let mut add = |found: Found, key: SeriesKey<'_>| {
-        let Some(part) = script.part(key).filter(|_| !is_full && seen.insert(found.id)) else { return };
+        let Some(part) = script.involvement(key).filter(|_| !is_full && seen.insert(found.id)) else { return };
         is_full = series.len() == SERIES_MAX;
         let [endpoint, metric, tags] = [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string);
         series.push(WatchedSeries { endpoint, metric, tags, found, part });
@@ -206,7 +206,7 @@ fn too_many_series() -> RehearsalError {
     RehearsalError::Refused(format!("more than {SERIES_MAX} series match: name fewer hosts, or more tags"))
 }
 
-fn check_points(series: &[WatchedSeries], script: &Script, order: &Order) -> Result<(), RehearsalError> {
+fn check_points(series: &[WatchedSeries], script: &Rehearsal, order: &Order) -> Result<(), RehearsalError> {
     let points: i64 = series.iter().map(|one| one.points(script, order)).sum();
     if points > POINTS_MAX {
         return Err(RehearsalError::Refused(format!(
@@ -254,9 +254,9 @@ fn hours(begin: &str, end: &str, range: Range<i64>, zone: &TimeZone) -> Vec<Rang
 /// A rehearsal on its way, shared by its threads.
 struct Run<'a> {
     store: &'a Store,
-    script: &'a Script,
+    script: &'a Rehearsal,
     order: &'a Order,
-    plan: Plan<'a>,
+    plan: Schedule<'a>,
     stop: &'a AtomicBool,
     /// The first group that nobody has taken yet.
     next: AtomicUsize,
@@ -338,14 +338,14 @@ impl Run<'_> {
 
 /// Series that are played together, in the order of the files: each by itself, or, for a rule that joins series, all of
 /// an endpoint; an endpoint without a series that carries an alarm is left out.
-fn groups<'s>(series: &'s mut [WatchedSeries], script: &Script) -> Vec<&'s [WatchedSeries]> {
+fn groups<'s>(series: &'s mut [WatchedSeries], script: &Rehearsal) -> Vec<&'s [WatchedSeries]> {
     if !script.is_joined() {
         series.sort_unstable_by_key(|one| one.found.id);
         return series.chunks(1).collect();
     }
     series.sort_unstable_by(|a, b| (&a.endpoint, a.found.id).cmp(&(&b.endpoint, b.found.id)));
     let mut groups: Vec<&[WatchedSeries]> = series.chunk_by(|a, b| a.endpoint == b.endpoint).collect();
-    groups.retain(|group| group.iter().any(|one| one.part == Part::Carries));
+    groups.retain(|group| group.iter().any(|one| one.part == Involvement::Carries));
     groups.sort_unstable_by_key(|group| group[0].found.id);
     groups
 }
@@ -355,7 +355,12 @@ fn history<'a>(one: &'a WatchedSeries, points: &'a [Point]) -> History<'a> {
 }
 
 /// Remarks that help to read the report.
-fn notes(report: &RehearsalReport, script: &Script, series: &[WatchedSeries], options: judge::Options) -> Vec<String> {
+fn notes(
+    report: &RehearsalReport,
+    script: &Rehearsal,
+    series: &[WatchedSeries],
+    options: judge::Options,
+) -> Vec<String> {
     let mut notes = Vec::new();
     if series.is_empty() {
         notes.push("no series matches: see hosts, metric and tags".to_string());

@@ -242,7 +242,7 @@ async fn a_snapshot_holds_what_the_tables_hold() -> anyhow::Result<()> {
     assert_eq!(rules.hosts["a"][0].tpl.name, "t");
     assert_eq!(rules.expressions.len(), 1, "a paused expression is not in effect");
     let before = portal.version();
-    host::maintain(&portal, &host::Which::Names(vec!["a".to_string()]), NOON - 1, NOON + 1).await?;
+    host::maintain(&portal, &host::Selection::Names(vec!["a".to_string()]), NOON - 1, NOON + 1).await?;
     assert_eq!(portal.version(), before + 1, "each change is announced");
     assert_eq!(load().await?.hosts.keys().collect::<Vec<_>>(), ["b"]);
     group::delete(&portal, group).await?;

@@ -1,7 +1,7 @@
 //! Key: endpoint, metric and tags as one string of bytes that sorts as the three do, one after the other.
 //!
-//! How: the texts, with a 0 byte behind the first and the second. A 0 in a text is written 0 255: 255 is in no UTF-8, so
-//! what follows a separating 0 is always less, and a text sorts before those that it begins.
+//! How: the texts, with a 0 byte behind the first and the second. A 0 in a text is written 0 255: 255 is in no UTF-8,
+//! so what follows a separating 0 is always less, and a text sorts before those that it begins.
 
 use crate::sizes::TEXT_MAX;
 use model::{SeriesKey, Tags};
@@ -16,7 +16,7 @@ pub fn push(key: SeriesKey<'_>, out: &mut Vec<u8>) {
     push_text(key.tags.as_str(), out);
 }
 
-/// What the keys of all series of an endpoint begin with, and no other.
+/// Appends the bytes that the keys of all series of an endpoint begin with, and no other.
 pub fn push_endpoint(endpoint: &str, out: &mut Vec<u8>) {
     push_text(endpoint, out);
     out.push(END);

@@ -1,12 +1,13 @@
 //! Merge: several runs become one, so that asking for a name asks few files, and what was removed or expired goes.
 //!
-//! How: runs that follow each other are read in order and written as one that covers their sequences; of equal names the
-//! newest run's counts. Which ones: nothing until there are more than eight; then all from the first one on that is not
-//! larger than those after it together. So a name is rewritten each time the runs it is in double, about.
+//! How: runs that follow each other are read in order and written as one that covers their sequences; of equal names
+//! the newest run's counts. Which ones: nothing until there are more than eight; then all from the first one on that is
+//! not larger than those after it together. So a name is rewritten each time the runs it is in double, about.
 //! Memory: a window of 64 KiB and a page per input, a page per level for the output.
 
+use super::key;
+use super::run::{ColdSeries, Leaves, Run};
 use super::writer::RunWriter;
-use super::{ColdSeries, Leaves, Run, key};
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::path::Path;
@@ -22,7 +23,7 @@ const INPUTS_MAX: usize = 16;
 /// The caller's pace is asked each time that so much was read.
 const PACE_BYTES: u64 = 256 << 10;
 
-/// Which of the runs, in order of sequence, to merge now, if any.
+/// Picks the runs, which are in order of sequence, to merge now, if any.
 pub fn pick_merge(runs: &[Arc<Run>]) -> Option<Range<usize>> {
     let bytes: Vec<u64> = runs.iter().map(|run| run.bytes).collect();
     pick(&bytes)
@@ -44,7 +45,7 @@ fn pick(bytes: &[u64]) -> Option<Range<usize>> {
     Some(start.min(bytes.len() - 2)..bytes.len().min(start + INPUTS_MAX))
 }
 
-/// What became of a merge.
+/// The result of a merge.
 pub struct Merged {
     /// `None` when nothing was worth keeping.
     pub run: Option<Run>,
@@ -52,9 +53,9 @@ pub struct Merged {
     pub corrupt: Vec<String>,
 }
 
-/// Makes one run of `runs`, which follow each other in order of sequence; one run alone is rewritten without what `keep` is
-/// false for. `pace` is told the bytes read since it was asked last, and may wait; when it is false the merge is given up, and
-/// the answer is `None`. The inputs stay: take the output into use, then `retire` them.
+/// Makes one run of `runs`, which follow each other in order of sequence; one run alone is rewritten without what
+/// `keep` is false for. `pace` is told the bytes read since it was asked last, and may wait; when it is false the merge
+/// is given up, and the answer is `None`. The inputs stay: take the output into use, then `retire` them.
 pub fn merge(
     disk: &dyn Disk,
     dir: &Path,
@@ -155,8 +156,8 @@ pub fn retire(disk: &dyn Disk, runs: &[Arc<Run>], successor: Option<&Run>) -> Re
 mod tests {
     use super::*;
 
-    /// Feeds runs of these sizes; returns the most runs that ever lay there after merging, and how many bytes were written
-    /// per byte that came.
+    /// Feeds runs of these sizes; returns the most runs that ever lay there after merging, and how many bytes were
+    /// written per byte that came.
     fn simulate(sizes: impl Iterator<Item = u64>) -> (usize, f64) {
         let (mut runs, mut most) = (Vec::new(), 0);
         let (mut came, mut written) = (0, 0);

@@ -1,14 +1,15 @@
-//! Page: entries of a cold run in order of their keys, each written as its difference to the one before, and the filters
-//! that say which pages a key is not in. docs/format/cold.md draws the bytes.
+//! Page: entries of a cold run in order of their keys, each written as its difference to the one before, and the
+//! filters that say which pages a key is not in. docs/format/cold.md draws the bytes.
 //!
-//! Why: series of a host share most of their names and have neighbouring ids, so the difference is small: some 20 bytes for
-//! a series.
+//! Why: series of a host share most of their names and have neighbouring ids, so the difference is small: some 20 bytes
+//! for a series.
 //! Invariants: nothing here panics on hostile bytes: entries that do not ascend, or end early, are damage.
 
 use stdx::crc32;
 use stdx::varint::{push_i64, push_u64, take_i64, take_u64};
 
-/// A page ends with the entry that reaches this: about what the system reads anyway, and some 200 entries to go through.
+/// A page ends with the entry that reaches this: about what the system reads anyway, and some 200 entries to go
+/// through.
 const PAGE_BYTES: usize = 4000;
 
 /// More than any page can have: two keys of three texts of 4 KiB whose every byte is escaped, and their filters.
@@ -17,7 +18,7 @@ pub const PAGE_MAX: usize = 56 << 10;
 /// Numbers per entry, at most.
 const COLUMNS_MAX: usize = 4;
 
-/// What the entries of a page are.
+/// The kind of entries that a page has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Key of a series: id, endpoint's number, packed type and step, newest time.
@@ -104,12 +105,12 @@ pub fn shared_bytes(left: &[u8], right: &[u8]) -> usize {
 /// Goes through the entries of a page, or of pages that follow each other.
 pub struct Entries {
     kind: Kind,
-    /// Where the next entry begins.
+    /// Offset in the page at which the next entry begins.
     at: usize,
     any: bool,
     pub key: Vec<u8>,
     pub numbers: [u64; COLUMNS_MAX],
-    /// Where in the page the entry's filter is.
+    /// Range of the page that is the entry's filter.
     filter: std::ops::Range<usize>,
 }
 
@@ -160,7 +161,7 @@ fn take_usize(input: &mut &[u8]) -> Option<usize> {
     usize::try_from(take_u64(input)?).ok()
 }
 
-/// Where a branch says that a page is.
+/// A page as its branch tells of it.
 pub struct Child<'a> {
     pub offset: u64,
     pub bytes: u32,
@@ -183,7 +184,7 @@ pub fn child_of<'a>(page: &'a [u8], kind: Kind, key: &[u8]) -> Option<Child<'a>>
 const FILTER_BITS: usize = 10;
 const PROBES: u64 = 6;
 
-/// What filters know of a key: its CRC-32, spread over 64 bits.
+/// The hash that filters know a key by: its CRC-32, spread over 64 bits.
 pub fn hash(key: &[u8]) -> u64 {
     // The last steps of splitmix64.
     let mut z = u64::from(crc32(&[key])).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,11 +1,15 @@
 use super::*;
-use model::CounterType;
-use model::Tags;
+use crate::error::{Error, Result};
+use crate::series::Meta;
+use model::{CounterType, SeriesId, SeriesKey, Tags};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use stdx::FakeDisk;
+use stdx::{Disk, DiskFile, FakeDisk};
 
 const DIR: &str = "cold";
 

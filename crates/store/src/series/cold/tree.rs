@@ -1,11 +1,11 @@
 //! Tree: pages with branches above them, written once from sorted entries, bottom up.
 //!
-//! How: entries fill a page; a full page is written, and its place is an entry of the page one level up, under the shortest
-//! key that tells it from the page before. The page that is alone on its level at the end is the root.
+//! How: entries fill a page; a full page is written, and its place is an entry of the page one level up, under the
+//! shortest key that tells it from the page before. The page that is alone on its level at the end is the root.
 //! Memory: one page per level, of which tens of millions of entries need four.
 
+use super::output::Output;
 use super::page::{self, Builder, Kind};
-use super::writer::Output;
 use crate::error::Result;
 
 /// The first page of a tree, and how many levels of branches there are: 0 when it is a leaf.
@@ -19,7 +19,7 @@ pub struct Root {
 pub struct TreeWriter {
     branch: Kind,
     levels: Vec<Level>,
-    /// Of the keys on the open leaf; what filters are made of.
+    /// Hashes of the keys on the open leaf, for its filter.
     hashes: Vec<u64>,
     filter: Vec<u8>,
     pub entries: u64,

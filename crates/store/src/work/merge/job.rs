@@ -1,7 +1,7 @@
 //! Job: a merge on its way, series by series in ascending order; and the look through a block for removed series.
 //!
-//! How: every input stands at its next series; the lowest is taken from all that have it, its points are put in order, and go
-//! to the outputs. Inputs are read in windows, so that a step is few large reads.
+//! How: every input stands at its next series; the lowest is taken from all that have it, its points are put in order,
+//! and go to the outputs. Inputs are read in windows, so that a step is few large reads.
 
 use super::plan::{INPUTS_MAX, Plan, removals};
 use crate::block::rollup::{self, Bucket, rate_gap_s};
@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use stdx::ledger::Held;
 
-/// What is read of an input at once.
+/// Bytes of an input that are read at once.
 const WINDOW_BYTES: usize = 64 << 10;
 
-/// What finding a series costs beside its chunk: so that a step through tiny or removed chunks ends too.
+/// Bytes that finding a series counts for beside its chunk: so that a step through tiny or removed chunks ends too.
 const ENTRY_COST: u64 = 8;
 
 pub struct Job {
@@ -30,7 +30,7 @@ pub struct Job {
     damaged: BTreeSet<u64>,
     points: Vec<(u32, f64)>,
     buckets: Vec<Bucket>,
-    /// How many removals there had been when it began.
+    /// Count of removals when the work began.
     removals: u64,
     held: Held,
 }
@@ -297,7 +297,7 @@ impl Job {
 /// Counts the series of a block that were removed.
 pub struct Scan {
     input: Input,
-    /// How many removals there had been when it began.
+    /// Count of removals when the work began.
     pub removals: u64,
     pub removed: u32,
 }

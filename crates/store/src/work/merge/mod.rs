@@ -9,10 +9,10 @@
 //! 4. a block of which an eighth of the series was removed: the same without them.
 //!
 //! `job.rs` does it, series by series, a few at each step; then its outputs replace its inputs in the catalog at once.
-//! Invariants: an input goes only after the outputs are durable; a crash at any write leaves whole files and `.tmp` ones,
-//! and what both an input and an output hold is dropped at the next start (`Label::supersedes`); of equal times the
-//! lower flush counts, as in queries; a query that began before a merge ended reads the files it began with; a damaged input
-//! costs what is damaged in it, and is kept aside.
+//! Invariants: an input goes only after the outputs are durable; a crash at any write leaves whole files and `.tmp`
+//! ones, and what both an input and an output hold is dropped at the next start (`Label::supersedes`); of equal times
+//! the lower flush counts, as in queries; a query that began before a merge ended reads the files it began with; a
+//! damaged input costs what is damaged in it, and is kept aside.
 //! Locks: `merge` is first and held for a step; nothing that appends, flushes or reads takes it.
 //! Memory: 16 inputs with a page and a window of 64 KiB (or a chunk) each, a series' points of a day, three writers.
 
@@ -34,7 +34,7 @@ const RETRY_S: i64 = 60;
 /// After a failure, before the same day is tried again: others come first.
 const RETRY_DAY_S: i64 = 3600;
 
-/// What is under way, and what is known of what was not.
+/// The work under way, and the planner's notes.
 pub struct Merger {
     notes: Notes,
     work: Option<Work>,
@@ -46,7 +46,7 @@ enum Work {
     Scan(Scan),
 }
 
-/// What a step did.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Merged {
     /// There is more to do now; else asking again in a minute is soon enough.
@@ -147,8 +147,8 @@ impl Merger {
 }
 
 impl Parts {
-    /// Puts the outputs in the place of what they replace. False, and the outputs are gone, when retention took one of those
-    /// meanwhile.
+    /// Puts the outputs in the place of what they replace. False, and the outputs are gone, when retention took one of
+    /// those meanwhile.
     fn publish(&self, plan: &Plan, outputs: Vec<Arc<Block>>) -> bool {
         let published = self.shelf.update(|blocks| {
             let has = |block: &Arc<Block>| blocks.iter().any(|other| Arc::ptr_eq(block, other));

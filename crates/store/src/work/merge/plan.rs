@@ -1,9 +1,9 @@
 //! Plan: what to merge next. Pure but for what is remembered of days that change after they were done.
 //!
-//! A day is *closed* when it is over and the late window and a flush since then have passed; it is *done* when its points are
-//! in one block that was written after that, and the roll-ups that are wanted of it are valid. A done day that gets more
-//! points is done again when it was left alone for a flush interval, or after a day at the latest: what comes late in
-//! drops must not cause a rewrite with each drop.
+//! A day is *closed* when it is over and the late window and a flush since then have passed; it is *done* when its
+//! points are in one block that was written after that, and the roll-ups that are wanted of it are valid. A done day
+//! that gets more points is done again when it was left alone for a flush interval, or after a day at the latest: what
+//! comes late in drops must not cause a rewrite with each drop.
 
 use crate::block::{Block, Catalog, Day, FINAL, Kind, Label, ROLLUPS};
 use crate::options::Options;
@@ -16,10 +16,10 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Blocks open for reading at once.
 pub const INPUTS_MAX: usize = 16;
 
-/// So many blocks of a level become one of the next. With a flush each two hours a day then has seven and one at most.
+/// Blocks of a level that become one of the next. With a flush each two hours a day then has seven and one at most.
 const FAN_IN: usize = 8;
 
-/// Of the inputs, so many may be of the day before.
+/// Inputs that may be of the day before.
 const BEFORE_MAX: usize = 4;
 
 /// A block is rewritten when one in so many of its series was removed.
@@ -30,7 +30,7 @@ const PERIODS: [(Kind, u32); 3] = [(Kind::FiveMinutes, 8), (Kind::Hour, 8), (Kin
 
 pub enum Next {
     Merge(Plan),
-    /// How many of its series were removed is to be found out.
+    /// A look through a block for its removed series.
     Scan(Arc<Block>),
 }
 
@@ -41,7 +41,7 @@ pub struct Plan {
     pub before: Vec<Arc<Block>>,
     pub outputs: Vec<Label>,
     pub replaces: Vec<Arc<Block>>,
-    /// What goes too when no series is left: roll-ups of points that are gone count for ever, and others may come.
+    /// Blocks that go too when no series is left: roll-ups of points that are gone count for ever, and others may come.
     pub replaces_if_empty: Vec<Arc<Block>>,
     /// Chunks stay as they are coded.
     pub copy: bool,
@@ -54,7 +54,7 @@ pub struct Pending {
     last_change: i64,
 }
 
-/// What the planner remembers of days and blocks.
+/// The planner's memory of days and blocks.
 pub struct Notes {
     /// The number of the first block written since the start.
     first_number: u64,
@@ -62,7 +62,7 @@ pub struct Notes {
     pub failed: BTreeMap<u32, i64>,
     /// Closed days that got more points after they were done.
     pub pending: BTreeMap<u32, Pending>,
-    /// By a block's number: of how many removals it was looked through, and how many of its series were removed then.
+    /// Looks through blocks, by the block's number: the removals there had been, and how many series were removed.
     pub scanned: BTreeMap<u64, (u64, u32)>,
 }
 
@@ -112,8 +112,9 @@ impl Plan {
     }
 }
 
-/// The oldest time that is kept of a kind. Age is counted back from the newest data where the clock is ahead of it: a clock
-/// that jumps by a month for a minute must not take the history with it. A store that gets no more data keeps what it has.
+/// The oldest time that is kept of a kind. Age is counted back from the newest data where the clock is ahead of it: a
+/// clock that jumps by a month for a minute must not take the history with it. A store that gets no more data keeps
+/// what it has.
 pub fn oldest_kept(catalog: &Catalog, options: &Options, kind: Kind, now: i64) -> i64 {
     let newest = catalog.newest().map_or(now, i64::from);
     now.min(newest) - kind.kept_s(options)
@@ -157,7 +158,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// What is known of days and blocks that are no more.
+    /// Drops the notes of days and blocks that are no more.
     fn forget(&self, notes: &mut Notes) {
         notes.pending.retain(|day, _| self.catalog.day(*day).is_some());
         let numbers: Vec<u64> = {

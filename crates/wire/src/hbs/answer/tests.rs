@@ -1,5 +1,5 @@
 use super::*;
-use crate::hbs::{LeftOut, Limits};
+use crate::hbs::{AnswerLimits, Omissions};
 use model::Rules;
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ fn ids(rules: &Rules, host: &str) -> Vec<i64> {
 
 #[test]
 fn hosts_with_the_same_strategies_share_one_list() {
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     let (one, two) = (strategy(1, 5), strategy(2, 5));
     let hosts = [host("a", &[one.clone(), two.clone()]), host("b", &[two.clone(), one.clone()]), host("c", &[two])];
     let rules = pull(&mut known, &strategies_answer(&hosts), &expressions_answer(&[one])).expect("new");
@@ -63,7 +63,7 @@ fn hosts_with_the_same_strategies_share_one_list() {
 
 #[test]
 fn order_is_no_change_and_a_change_touches_what_it_changes() {
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     let (one, two, three) = (strategy(1, 5), strategy(2, 5), strategy(3, 5));
     let both = [one.clone(), two.clone()];
     let first = [host("a", &both), host("b", &both), host("c", std::slice::from_ref(&three))];
@@ -95,7 +95,7 @@ fn order_is_no_change_and_a_change_touches_what_it_changes() {
 
 #[test]
 fn another_spelling_is_no_change() {
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     let usual = r#"{"id":1,"metric":"m","tags":{"k":"a/b"},"func":"all(#3)","operator":">","rightValue":5,"maxStep":3,"priority":0,"note":"","tpl":{"id":1,"name":"t","parentId":0,"actionId":2,"creator":"root"}}"#;
     let other = r#"{ "ID": 1, "tpl":{"name":"t","id":1,"creator":"root","actionId":2}, "metric":"\u006d","tags":{"k":"a\/b"},
         "func":"all(#3)","operator":"\u003e","rightValue":5.0,"maxStep":3 }"#;
@@ -108,7 +108,7 @@ fn another_spelling_is_no_change() {
 
 #[test]
 fn a_bad_rule_costs_nobody_else() {
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     let (good, other) = (strategy(1, 5), strategy(2, 5));
     let bad = r#"{"id":7,"metric":"x","maxStep":"three"}"#.to_string();
     let hosts = [
@@ -126,7 +126,7 @@ fn a_bad_rule_costs_nobody_else() {
     let rules = pull(&mut known, &strategies, &expressions_answer(&[other, bad])).expect("new");
     assert_eq!((ids(&rules, "a"), ids(&rules, "f")), (vec![1], vec![2]));
     assert_eq!((rules.hosts.len(), rules.expressions.len()), (2, 1));
-    let LeftOut { count, named, sum } = known.left_out().clone();
+    let Omissions { count, named, sum } = known.left_out().clone();
     assert_eq!(count, 12);
     assert_eq!(
         named,
@@ -154,7 +154,7 @@ fn a_bad_rule_costs_nobody_else() {
 
 #[test]
 fn fields_in_any_order_and_case() {
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     let list = strategy(1, 5);
     let text = format!(
         r#" {{ "Error" : null , "jsonrpc":"2.0", "RESULT" : {{ "more": [ {{ }} , [ ] , "]" ] , "HostStrategies" : [ {{ "Strategies" : [ {list} ] , "x" : -1e3 , "HostName" : "\u0061" }} ] }} , "id" : 0 }} "#
@@ -166,7 +166,7 @@ fn fields_in_any_order_and_case() {
 
 #[test]
 fn answers_that_cannot_be_used() {
-    let limits = Limits {
+    let limits = AnswerLimits {
         rule_bytes: 200,
         hostname_bytes: 6,
         hosts: 2,
@@ -242,7 +242,7 @@ fn answers_that_cannot_be_used() {
 
 #[test]
 fn a_pass_that_fails_leaves_the_rules_as_they_were() {
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     let first = [host("a", &[strategy(1, 5)]), host("b", &[strategy(1, 5)])];
     let before = pull(&mut known, &strategies_answer(&first), &none()).expect("new");
     let other = strategies_answer(&[host("a", &[strategy(1, 6)]), host("c", &[strategy(9, 5)])]);
@@ -260,7 +260,7 @@ fn a_pass_that_fails_leaves_the_rules_as_they_were() {
 
 #[test]
 fn emptied() {
-    let mut known = KnownRules::new(Limits::default());
+    let mut known = KnownRules::new(AnswerLimits::default());
     let empty = strategies_answer(&[]);
     let mut check = |strategies: &str, expressions: &str, expected: bool| {
         known.begin();

@@ -2,14 +2,16 @@
 //! to them.
 //!
 //! How: for each table what is there is read first, by its unique key; rows that are missing are inserted, rows that are
-//! behind are written again *with their id*. `INSERT … ON DUPLICATE KEY UPDATE` alone would do, as in the original, but it
-//! takes a new number from the table's 32-bit counter for every row that was there already: a million series refreshed four
-//! times a day would use the counter up within three years. Statements have up to [`ROWS_MAX`] rows; every value is bound.
+//! behind are written again *with their id*. `INSERT … ON DUPLICATE KEY UPDATE` alone would do, as in the original,
+//! but it takes a new number from the table's 32-bit counter for every row that was there already: a million series
+//! refreshed four times a day would use the counter up within three years. Statements have up to [`ROWS_MAX`] rows;
+//! every value is bound.
 //! Invariants: writing a page twice changes nothing the second time; a `ts` never goes back; one row that MySQL does not take
-//! (a column of another size or character set) is counted and keeps no other from being written; rows of one table are
-//! sent in the order of their keys, so that two writers wait for each other instead of locking each other out.
-//! Compat: spec/graph.md §6. Names are the same when MySQL says so: its utf8_general_ci ignores case, accents and spaces at the
-//! end, so `Web` and `web` share a row there, as they do with the original.
+//! (a column of another size or character set) is counted and keeps no other from being written; rows of one
+//! table are sent in the order of their keys, so that two writers wait for each other instead of locking each other
+//! out.
+//! Compat: docs/open-falcon/graph.md §6. Names are the same when MySQL says so: its utf8_general_ci ignores case,
+//! accents and spaces at the end, so `Web` and `web` share a row there, as they do with the original.
 
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow};
 use sqlx::query::Query;
@@ -24,7 +26,7 @@ pub const ROWS_MAX: usize = 512;
 const _: () = assert!(ROWS_MAX.is_power_of_two() && ROWS_MAX * (3 * TEXT_CHARS_MAX + 64) < 1 << 19);
 /// Prepared statements of a connection: two kinds for each of three tables, in the sizes from 1 to [`ROWS_MAX`].
 const STATEMENTS_MAX: usize = 2 * 3 * (ROWS_MAX.ilog2() as usize + 1);
-/// What the text columns hold, in characters of at most three bytes.
+/// The length of the text columns, in characters of at most three bytes.
 const TEXT_CHARS_MAX: usize = 255;
 /// A connection or a statement that takes longer is given up, and tried again.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -61,7 +63,7 @@ impl Series {
     }
 }
 
-/// When is a row behind?
+/// The bounds past which a row is behind its series.
 #[derive(Clone, Copy, Debug)]
 pub struct Freshness {
     pub now: i64,
@@ -69,7 +71,7 @@ pub struct Freshness {
     pub grain: i64,
 }
 
-/// What became of rows.
+/// Counts of rows by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     pub inserted: u64,
@@ -77,14 +79,14 @@ pub struct Written {
     pub refused: u64,
 }
 
-/// What distinguishes the three tables.
+/// One of the three tables, by what distinguishes them.
 struct Table {
     name: &'static str,
     /// The column of the text.
     text: &'static str,
     /// The text is unique per `endpoint_id`.
     owned: bool,
-    /// It has step and type.
+    /// The table has columns for step and type.
     typed: bool,
 }
 
@@ -92,7 +94,7 @@ const ENDPOINT: Table = Table { name: "endpoint", text: "endpoint", owned: false
 const TAG: Table = Table { name: "tag_endpoint", text: "tag", owned: true, typed: false };
 const COUNTER: Table = Table { name: "endpoint_counter", text: "counter", owned: true, typed: true };
 
-/// A row that is wanted. Those of `endpoint` have owner 0.
+/// A row that is wanted; the owner of a row of `endpoint` is 0.
 #[derive(Clone, Debug)]
 struct Row<'a> {
     owner: u64,
@@ -116,7 +118,7 @@ struct Known {
 }
 
 impl Table {
-    /// What is there of so many keys.
+    /// The statement that reads the rows of so many keys.
     fn select(&self, rows: usize) -> String {
         let owner = if self.owned { "CAST(endpoint_id AS UNSIGNED)" } else { "CAST(0 AS UNSIGNED)" };
         let typed = if self.typed { "CAST(step AS SIGNED), type" } else { "CAST(0 AS SIGNED), ''" };
@@ -156,14 +158,14 @@ impl Table {
 
 type Bound<'q> = Query<'q, MySql, MySqlArguments>;
 
-/// `item` so many times.
+/// Repeats `item` `count` times.
 fn list(item: &str, between: &str, count: usize) -> String {
     vec![item; count].join(between)
 }
 
 /// The rows, the last of them repeated up to a power of two, which changes nothing: so a table has ten statements of each
-/// kind, and they can be kept prepared. One that is not kept costs 40 ms each, for nobody answers when it is closed, and the
-/// next message waits in the kernel for that answer (Nagle's algorithm, which sqlx leaves on).
+/// kind, and they can be kept prepared. One that is not kept costs 40 ms each, for nobody answers when it is
+/// closed, and the next message waits in the kernel for that answer (Nagle's algorithm, which sqlx leaves on).
 fn padded<T>(rows: &[T]) -> impl Iterator<Item = &T> {
     let padding = rows.len().next_power_of_two() - rows.len();
     rows.iter().chain(std::iter::repeat_n(rows.last(), padding).flatten())
@@ -202,7 +204,7 @@ impl Tables {
         let _ = tokio::time::timeout(Duration::from_millis(200), self.connection.close()).await;
     }
 
-    /// Counts since the last call, also those of a page that failed half-way.
+    /// Takes the counts since the last call, those of a page that failed half-way included.
     pub fn take_written(&mut self) -> Written {
         std::mem::take(&mut self.written)
     }
@@ -253,7 +255,7 @@ impl Tables {
             self.find(&ENDPOINT, part, fresh).await?;
         }
         for row in new.iter_mut().filter(|row| row.id.is_none()) {
-            // The same name to MySQL, in another spelling.
+            // MySQL has the name in another spelling.
             row.id = self.find_spelled(row.text).await?;
         }
         Ok(there.iter().chain(&new).filter_map(|row| Some((row.text, row.id?))).collect())
@@ -264,7 +266,7 @@ impl Tables {
         Ok(self.select(&ENDPOINT, &[row]).await?.first().map(|known| known.id))
     }
 
-    /// What is there of the keys of `rows`, as MySQL compares them.
+    /// Reads the rows that have the keys of `rows`, as MySQL compares them.
     async fn select(&mut self, table: &Table, rows: &[Row<'_>]) -> Result<Vec<Known>, Error> {
         let sql = sqlx::query(AssertSqlSafe(table.select(rows.len().next_power_of_two())));
         let select = padded(rows).fold(sql, |select, row| table.bind_key(select, row));
@@ -354,7 +356,7 @@ impl Known {
     }
 }
 
-/// In the order of their keys, each once, with the newest time.
+/// Sorts rows by their keys, and keeps one of each key, with the newest time.
 fn merged(mut rows: Vec<Row<'_>>) -> Vec<Row<'_>> {
     rows.sort_by(|a, b| (a.owner, a.text).cmp(&(b.owner, b.text)));
     rows.dedup_by(|next, kept| {
@@ -389,7 +391,7 @@ fn code(error: &Error) -> Option<u16> {
     Some(error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number())
 }
 
-/// What whoever runs this server can do about an error.
+/// The remedy for an error, for whoever runs this server.
 pub fn fix(error: &Error) -> &'static str {
     match code(error) {
         Some(1045 | 1698) => "correct the user and the password in graph.index_url",

@@ -4,9 +4,9 @@ use crate::role::hbs::HbsService;
 use crate::rules::InEffect;
 use crate::rules::snapshot::Snapshot;
 use model::{Expression, Strategy};
+use net::patience::in_time;
 use net::rpc::Service;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::sync::Mutex;
 use tokio::net::TcpListener;
 use wire::{Framer, Scratch};
@@ -116,7 +116,7 @@ const SILENCE: Duration = Duration::from_millis(50);
 fn puller(addresses: &[&str]) -> Puller {
     let timeouts = Timeouts { connect: Duration::from_secs(10), ..Timeouts::default() };
     let addresses = addresses.iter().map(|address| address.to_string()).collect();
-    Puller::new(addresses, timeouts, Limits::default(), Arc::default())
+    Puller::new(addresses, timeouts, AnswerLimits::default(), Arc::default())
 }
 
 async fn changed(puller: &mut Puller) -> Arc<Rules> {
@@ -242,7 +242,7 @@ async fn answers_that_drip_end() {
     let mut puller = puller(&[&address]);
     puller.timeouts.pull = SILENCE;
     assert_eq!(refused(&mut puller).await, format!("{address}: the answers were not complete within 50ms"));
-    receiver.recv().await.expect("the connection was closed");
+    in_time("the end of the connection", receiver.recv()).await.expect("the connection was closed");
 }
 
 #[tokio::test]
@@ -344,20 +344,15 @@ async fn a_bad_strategy_is_counted_and_named_once() {
 async fn limits_come_from_the_caller() {
     let address = fake(good(rules(5.0, &["a", "b"]))).await;
     let mut puller = puller(&[&address]);
-    puller.known = KnownRules::new(Limits { hosts: 1, ..Limits::default() });
+    puller.known = KnownRules::new(AnswerLimits { hosts: 1, ..AnswerLimits::default() });
     assert_eq!(refused(&mut puller).await, format!("{address}: the answer has more hosts than allowed (1)"));
 }
 
 /// Recorded from the original hbs: 15 pulls on one connection.
 #[tokio::test]
 async fn the_originals_answers() {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/testdata/jsonrpc"));
-    if !folder.is_dir() {
-        eprintln!("SKIPPED: no recordings in ../shared/testdata/jsonrpc beside the repository");
-        return;
-    }
-    let stream = std::fs::read(folder.join("judge_hbs.s2c.bin")).expect("a recording");
-    let lines = std::fs::read_to_string(folder.join("judge_hbs.jsonl")).expect("a recording");
+    let stream = testdata::bytes("jsonrpc/judge_hbs.s2c.bin");
+    let lines = testdata::text("jsonrpc/judge_hbs.jsonl");
     let calls: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a call")).collect();
     let mut answers = stream.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter();
     let address = fake(move |method, id, number| {
@@ -416,10 +411,10 @@ async fn run_loads_changes_and_stops() {
     let load = move |rules: Arc<Rules>| loaded.send(rules.version).expect("the test reads");
     let running = tokio::spawn(run(puller(&[&address]), Duration::from_millis(1), load, stopping));
     for version in 1..=3 {
-        assert_eq!(loads.recv().await, Some(version));
+        assert_eq!(in_time("the next rules", loads.recv()).await, Some(version));
     }
     stop.send(true).expect("it runs");
-    running.await.expect("an orderly end");
+    in_time("the end of the pulling", running).await.expect("an orderly end");
 }
 
 #[test]
@@ -441,7 +436,7 @@ fn why_an_alarm_is_closed() {
 fn what_metrics_show() {
     let metrics = Metrics::new();
     let counts = PullCounts::register(&metrics);
-    counts.note(&KnownRules::new(Limits::default()), false);
+    counts.note(&KnownRules::new(AnswerLimits::default()), false);
     let page = metrics.text();
     for line in ["hawkeye_hbs_pulls_total 1", "hawkeye_hbs_pulls_unchanged_total 1", "hawkeye_hbs_pull_errors_total 0"]
     {

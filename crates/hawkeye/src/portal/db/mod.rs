@@ -1,0 +1,201 @@
+//! Database: where the portal's tables are, and the one place that knows SQLite from MySQL.
+//!
+//! Why: the tables are Open-Falcon's, and a site has them in one file of Hawkeye's or in the five MySQL databases that its
+//! scripts and dashboard use already. Each statement is written once, as a plain text that both databases take.
+//! How: statements name tables as MySQL does, `uic.user`. [`query()`] collects a text and its values; when it runs,
+//! [`dialect`] makes the text that this database takes. What the two say differently is a named function there, and nothing
+//! else. A row is a struct that [`record!`] declares: its fields are the list of its columns, and [`row`] reads them,
+//! whatever integer or time type a site gave the column.
+//! Invariants: statements are made of texts in the source and of marks (`?`); a value is always bound. Constructs that only
+//! one of the two takes are absent: `RETURNING`, numbered marks, `LIMIT` inside `IN (…)`, a deletion that reads its own
+//! table, SQL's clock, `SELECT` without `FROM` but with `WHERE`.
+//! Memory: at most [`CONNECTIONS_MAX`] connections; rows of an answer are read whole, so each list has its bound where it is
+//! asked for.
+
+mod dialect;
+pub mod mysql;
+mod query;
+mod row;
+pub mod sqlite;
+
+pub use query::{Query, query, select};
+pub(super) use row::record;
+pub use row::{FromColumn, FromRow, Record, Row};
+
+#[cfg(test)]
+pub use dialect::DATABASES;
+pub use dialect::Dialect;
+use sqlx::mysql::MySqlPool;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{MySql, MySqlConnection, Sqlite, SqliteConnection};
+use std::sync::Arc;
+
+/// SQLite's readers do not block each other in WAL mode; its writers take turns anyway. Four covers alarm, hbs and two
+/// requests of the API.
+const CONNECTIONS_MAX: u32 = 4;
+
+/// The pool of connections to the portal's database.
+#[derive(Clone)]
+pub enum Db {
+    Sqlite(SqlitePool),
+    /// The prefix stands before the name of each of Open-Falcon's databases; sites have none.
+    MySql(MySqlPool, Arc<str>),
+}
+
+impl Db {
+    /// Begins a transaction that may write. On SQLite it takes the write lock at once: a transaction that reads first and
+    /// writes later would fail, not wait, when somebody else wrote in between.
+    pub async fn write(&self) -> sqlx::Result<Transaction> {
+        self.begin(self.dialect().begin_write()).await
+    }
+
+    /// Begins a transaction whose reads all see the same moment.
+    pub async fn read(&self) -> sqlx::Result<Transaction> {
+        self.begin(self.dialect().begin_read()).await
+    }
+
+    pub async fn close(&self) {
+        match self {
+            Db::Sqlite(pool) => pool.close().await,
+            Db::MySql(pool, _) => pool.close().await,
+        }
+    }
+
+    async fn begin(&self, sql: &'static str) -> sqlx::Result<Transaction> {
+        let held = match self {
+            Db::Sqlite(pool) => OpenTransaction::Sqlite(pool.begin_with(sql).await?),
+            Db::MySql(pool, _) => OpenTransaction::MySql(pool.begin_with(sql).await?),
+        };
+        Ok(Transaction { held, dialect: self.dialect() })
+    }
+
+    async fn acquire(&self) -> sqlx::Result<Pooled> {
+        Ok(match self {
+            Db::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
+            Db::MySql(pool, _) => Pooled::MySql(pool.acquire().await?),
+        })
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Db::Sqlite(_) => Dialect::Sqlite,
+            Db::MySql(_, prefix) => Dialect::MySql { prefix: prefix.clone() },
+        }
+    }
+}
+
+/// A transaction, which is rolled back unless [`Transaction::commit`] was called.
+pub struct Transaction {
+    held: OpenTransaction,
+    dialect: Dialect,
+}
+
+enum OpenTransaction {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    MySql(sqlx::Transaction<'static, MySql>),
+}
+
+impl Transaction {
+    pub async fn commit(self) -> sqlx::Result<()> {
+        match self.held {
+            OpenTransaction::Sqlite(transaction) => transaction.commit().await,
+            OpenTransaction::MySql(transaction) => transaction.commit().await,
+        }
+    }
+}
+
+/// Where a statement runs: on a connection of its own, or inside a transaction.
+pub enum Target<'d> {
+    Db(&'d Db),
+    Transaction(&'d mut Transaction),
+}
+
+impl<'d> From<&'d Db> for Target<'d> {
+    fn from(db: &'d Db) -> Target<'d> {
+        Target::Db(db)
+    }
+}
+
+impl<'d> From<&'d mut Transaction> for Target<'d> {
+    fn from(transaction: &'d mut Transaction) -> Target<'d> {
+        Target::Transaction(transaction)
+    }
+}
+
+/// A connection of the pool for one statement.
+enum Pooled {
+    Sqlite(PoolConnection<Sqlite>),
+    MySql(PoolConnection<MySql>),
+}
+
+/// A connection that a statement is sent over.
+enum Connection<'c> {
+    Sqlite(&'c mut SqliteConnection),
+    MySql(&'c mut MySqlConnection),
+}
+
+impl Pooled {
+    fn connection(&mut self) -> Connection<'_> {
+        match self {
+            Pooled::Sqlite(connection) => Connection::Sqlite(connection),
+            Pooled::MySql(connection) => Connection::MySql(connection),
+        }
+    }
+}
+
+impl OpenTransaction {
+    fn connection(&mut self) -> Connection<'_> {
+        match self {
+            OpenTransaction::Sqlite(transaction) => Connection::Sqlite(transaction),
+            OpenTransaction::MySql(transaction) => Connection::MySql(transaction),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    /// MySQL alone, which is no dialect of anything: the index of an old graph, and the URL of a database.
+    const MYSQL_ONLY: [&str; 2] = ["role/graph/index", "config/mysql_url.rs"];
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+
+    /// Everybody else speaks of results and errors of a database, and no file but these of a certain one.
+    #[test]
+    fn one_place_knows_the_databases() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        sources(&root, &mut files);
+        let mut seen = 0;
+        for path in files {
+            let name = path.strip_prefix(&root).expect("below").to_string_lossy().into_owned();
+            if name.starts_with("portal/db/")
+                || name == "portal/tests.rs"
+                || MYSQL_ONLY.iter().any(|own| name.starts_with(own))
+            {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("a source");
+            for (at, _) in text.match_indices("sqlx::") {
+                let rest = &text[at + "sqlx::".len()..];
+                let neutral = rest.starts_with("Result") || rest.starts_with("Error");
+                assert!(neutral, "{name}: sqlx::{} belongs into portal/db", rest.lines().next().unwrap_or_default());
+                seen += 1;
+            }
+            assert!(!text.contains("libsqlite3_sys"), "{name}: SQLite's library belongs into portal/db");
+        }
+        assert!(seen > 50, "only {seen} places speak of a database");
+    }
+}

@@ -1,0 +1,31 @@
+//! Queue: opens the durable queue of events, and says how rules are judged into it.
+
+use crate::clock;
+use crate::config::{Config, Fsync, Semantics};
+use anyhow::{Context, Result};
+use events::{EventQueue, Recovered};
+use std::sync::Arc;
+
+/// Opens the event queue; answers with it the alarms that were open when it was closed.
+pub fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
+    let fsync = match config.graph.fsync {
+        Fsync::Always => events::Fsync::Always,
+        Fsync::Second => events::Fsync::EverySecond,
+        Fsync::Never => events::Fsync::Never,
+    };
+    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), fsync, clock::now())
+        .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
+    Ok((Arc::new(queue), recovered))
+}
+
+/// Options of every judge of this process.
+pub fn judge_options(config: &Config) -> ::judge::Options {
+    ::judge::Options {
+        semantics: match config.judge.semantics {
+            Semantics::Hawkeye => ::judge::Semantics::Hawkeye,
+            Semantics::OpenFalcon => ::judge::Semantics::OpenFalcon,
+        },
+        min_interval_s: config.judge.min_interval,
+        points_max: config.rule_points_max(),
+    }
+}

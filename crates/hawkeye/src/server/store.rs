@@ -1,0 +1,109 @@
+//! Store: opens it, keeps it with its threads and Open-Falcon's index tables, and closes it.
+
+use crate::clock;
+use crate::config::{Config, Fsync};
+use crate::engine::Engine;
+use crate::engine::keeper::Keeper;
+use crate::engine::pressure::Pressure;
+use crate::role::graph::index::Index;
+use anyhow::{Context, Result};
+use metrics::Metrics;
+use std::path::Path;
+use std::sync::Arc;
+use store::Store;
+use supervisor::Supervisor;
+
+/// Locks of the store and as many judges: enough for a few busy cores, few enough to cost no memory.
+pub const SHARDS: usize = 8;
+
+/// Opens the store and locks the data directory. Damage is logged, and what is whole is read.
+pub fn open_store(config: &Config) -> Result<Store> {
+    let dir = &config.data_dir;
+    std::fs::create_dir_all(dir).with_context(|| {
+        format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
+    })?;
+    let options = store::Options {
+        dir: dir.join("store"),
+        shard_count: SHARDS,
+        hot_window_s: config.graph.hot_window,
+        silent_s: config.graph.silent_after,
+        late_window_s: config.graph.late_window,
+        // An eighth of the budget in points that are not in a block yet; the rest is index, tails and buffers.
+        flush_bytes: (config.memory_budget / 8) as usize,
+        retention_raw_s: config.graph.retention.raw,
+        retention_5m_s: config.graph.retention.five_minutes,
+        retention_1h_s: config.graph.retention.hour,
+        fsync: match config.graph.fsync {
+            Fsync::Always => store::Fsync::Always,
+            Fsync::Second => store::Fsync::EverySecond,
+            Fsync::Never => store::Fsync::Never,
+        },
+        series_max: config.ingest.series_max,
+        query_points_max: query_points_max(config),
+        ..store::Options::default()
+    };
+    let (store, recovery) = Store::open(options, clock::now()).with_context(|| open_hint(dir))?;
+    for damage in &recovery.corrupt {
+        tracing::error!(damage, "part of the store is damaged; the rest was read");
+    }
+    tracing::info!(
+        series = recovery.series,
+        points = recovery.points_replayed,
+        torn_bytes = recovery.torn_bytes_cut,
+        "store open"
+    );
+    Ok(store)
+}
+
+/// Bytes that one point of an answer may cost: an answer is in memory at once, with 16 bytes a point, and its text while it
+/// is written. The default leaves half of 256 MiB to the rest.
+const QUERY_POINT_BYTES: u64 = 128;
+
+/// Points that one answer may hold.
+fn query_points_max(config: &Config) -> usize {
+    let room = (config.memory_budget / QUERY_POINT_BYTES) as usize;
+    if config.graph.query_points_max > room {
+        tracing::warn!(room, "graph.query_points_max is above what memory_budget has room for, and counts as this");
+    }
+    config.graph.query_points_max.min(room)
+}
+
+fn open_hint(dir: &Path) -> String {
+    format!(
+        "cannot open the store in {} (is another server using it, and may this user write it? data_dir sets the directory)",
+        dir.display()
+    )
+}
+
+/// Starts the threads that keep the store. At the end they are joined, and then the log is synced.
+pub fn keep_store(parts: &mut Supervisor, engine: &Arc<Engine>, pressure: &Arc<Pressure>) {
+    let (closed, kept, pressure) = (engine.clone(), engine.clone(), pressure.clone());
+    parts.at_end_blocking("the log", move || closed.store().close(clock::now()).context("cannot sync the log"));
+    parts.start("the store's threads", |stop| Keeper::start(kept, pressure).run(stop));
+}
+
+/// Starts to keep Open-Falcon's index tables, if `graph.index_url` says where; answers `/index/updateAll` for cron scripts.
+pub fn keep_index(
+    parts: &mut Supervisor,
+    config: &Config,
+    engine: &Arc<Engine>,
+    metrics: &Metrics,
+) -> Option<axum::Router> {
+    if config.graph.index_url.is_none() {
+        return None;
+    }
+    let index = Index::register(metrics);
+    let routes = index.routes();
+    let (engine, graph, data_dir) = (engine.clone(), config.graph.clone(), config.data_dir.clone());
+    parts.start("the index", |stop| index.run(engine, graph, data_dir, stop.signal));
+    Some(routes)
+}
+
+/// Waits at the end for the queries and deletions that connections have left to threads; to be called before the doors open.
+pub fn wait_for_queries(parts: &mut Supervisor, engine: &Arc<Engine>) {
+    let engine = engine.clone();
+    parts.at_end("queries", async move {
+        engine.blocking_ended().await;
+        Ok(())
+    });
+}
