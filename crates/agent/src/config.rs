@@ -6,8 +6,8 @@
 //! Invariants: an unknown key of our own file is an error; what a cfg.json has beyond our keys is named in
 //! `ignored_keys` for one line in the log, because users bring theirs along; everything that can be checked without a
 //! network is checked here.
-//! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go: every
-//! address to listen on, this host to connect to.
+//! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go:
+//! every address to listen on, this host to connect to.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer};

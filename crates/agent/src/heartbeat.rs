@@ -3,9 +3,9 @@
 //! How: one connection, three calls per heartbeat: `ReportStatus`, `BuiltinMetrics` with the checksum of what is known
 //! (first the text `nil`), `TrustableIps`. While hbs does not answer, the last known probes go on, and heartbeats come
 //! sooner.
-//! Compat: docs/open-falcon/wire.md §4. `MinePlugins` is not asked, because this agent runs no plugins. The original ignores
-//! an answer whose timestamp is not newer than the last; calls follow each other here, so an answer is never stale, and
-//! an hbs whose clock was set back is heard. The original opens a connection of its own to find its address.
+//! Compat: docs/open-falcon/wire.md §4. `MinePlugins` is not asked, because this agent runs no plugins. The original
+//! ignores an answer whose timestamp is not newer than the last; calls follow each other here, so an answer is never
+//! stale, and an hbs whose clock was set back is heard. The original opens a connection of its own to find its address.
 
 use super::client::{CallError, Client};
 use anyhow::{Result, anyhow, bail};

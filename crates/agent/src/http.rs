@@ -1,8 +1,9 @@
 //! HTTP door of the agent on port 1988: scripts push points here, and ask about the agent's health.
 //!
-//! Compat: docs/open-falcon/agent.md §6. Method and content type are not checked, as in the original; `success` is answered as soon
-//! as the items are in the queue, also for items that a transfer will refuse. An item without time gets the time of its
-//! arrival here, because it may wait. Items that no transfer would take (no metric, no number) are counted and dropped.
+//! Compat: docs/open-falcon/agent.md §6. Method and content type are not checked, as in the original; `success` is
+//! answered as soon as the items are in the queue, also for items that a transfer will refuse. An item without time
+//! gets the time of its arrival here, because it may wait. Items that no transfer would take (no metric, no number) are
+//! counted and dropped.
 //! Memory: a body has at most [`BODY_MAX`], all unfinished ones together [`BODIES_MAX`].
 
 use super::Agent;

@@ -2,8 +2,8 @@
 //! HH:MM:SS`.
 //!
 //! Why here: cores take time as an argument; this is where the argument comes from.
-//! Compat: docs/open-falcon/alarm.md §5–6; the API shows the same times in RFC 3339, as the original does. The zone is the
-//! machine's, or that of `TZ`. In the hour that a clock change repeats, a text means its first occurrence.
+//! Compat: docs/open-falcon/alarm.md §5–6; the API shows the same times in RFC 3339, as the original does. The zone is
+//! the machine's, or that of `TZ`. In the hour that a clock change repeats, a text means its first occurrence.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;

@@ -1,8 +1,8 @@
 //! Alarms: cases, their events, and the notes that people write about them.
 //!
-//! Compat: docs/open-falcon/control-plane.md §4, "Alarms": GET reads the query, POST a form or JSON; lists are newest first; `step`
-//! of a case is its `max_step`; a `metrics` expression that does not compile finds nothing. `limit` alone means page 1
-//! here.
+//! Compat: docs/open-falcon/control-plane.md §4, "Alarms": GET reads the query, POST a form or JSON; lists are newest
+//! first; `step` of a case is its `max_step`; a `metrics` expression that does not compile finds nothing. `limit` alone
+//! means page 1 here.
 //! Memory: an answer holds at most [`CASES_MAX`] cases. A `metrics` search looks at [`SCANNED_MAX`] cases at most.
 
 use super::Context;
