@@ -33,6 +33,7 @@ mod judging;
 mod list;
 pub mod locks;
 mod occasion;
+mod options;
 mod program;
 mod rehearsal;
 mod rings;
@@ -48,41 +49,10 @@ pub use check::check;
 pub use error::RuleError;
 pub use joins::{JoinStats, Joins, SEATS_MAX};
 pub use judge::{Judge, PointSource, Stats};
+pub use options::{Options, Semantics};
 pub use rehearsal::{History, Involvement, Rehearsal, Schedule};
 pub use rule_set::{RefusedRule, RuleSet};
 pub use state::{OpenProblem, RuleId};
 pub use touched::Touched;
 pub use windows::file::{MAGIC as WINDOWS_MAGIC, WindowsError, end_windows, read_windows};
 pub use windows::{Fate, Room, Windows};
-
-/// The results to give where the original's are wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Semantics {
-    /// Values that are not known (a counter was reset, points are missing) neither alarm nor recover.
-    #[default]
-    Hawkeye,
-    /// The original's results, wrong ones included.
-    OpenFalcon,
-}
-
-/// Settings of a judge, the same for all shards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    pub semantics: Semantics,
-    /// Seconds between the time of a PROBLEM's point and the next PROBLEM of the same alarm.
-    pub min_interval_s: i64,
-    /// The largest window that a rule may ask for, in points: what the store's hot window is sure to hold.
-    pub points_max: u32,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            semantics: Semantics::Hawkeye,
-            // alarm.minInterval of the original's shipped configuration.
-            min_interval_s: 300,
-            // The default hot window of 7200 s at the usual step of 60 s.
-            points_max: 120,
-        }
-    }
-}

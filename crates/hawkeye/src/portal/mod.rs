@@ -30,7 +30,6 @@ use anyhow::Result;
 use db::{Db, Target, Transaction};
 use std::path::Path;
 use std::sync::Arc;
-use stdx::Ledger;
 use tokio::sync::watch;
 
 #[derive(Clone)]
@@ -47,11 +46,6 @@ impl Portal {
 
     fn new(db: Db) -> Portal {
         Portal { db, version: Arc::new(watch::Sender::new(1)) }
-    }
-
-    /// Names what the database's library holds in the ledger.
-    pub fn register_memory(ledger: &Ledger) {
-        db::sqlite::register_memory(ledger);
     }
 
     /// Begins a transaction that may write; see [`Db::write`].

@@ -67,7 +67,7 @@ pub async fn serve(
     engine.register_memory(metrics.ledger());
     queue.register_memory(metrics.ledger());
     rules.register_memory(metrics.ledger());
-    Portal::register_memory(metrics.ledger());
+    memory::register_sqlite(metrics.ledger());
     engine.restore(&recovered.open_problems);
     drop(recovered);
     engine.catch_up(clock::now() - CATCH_UP_S);

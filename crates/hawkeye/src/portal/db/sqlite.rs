@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use std::path::Path;
 use std::time::Duration;
-use stdx::Ledger;
 
 /// Page cache of one connection. The whole portal of a thousand hosts is a few MiB; SQLite's default is 2 MiB.
 const CACHE_KIB: u32 = 512;
@@ -35,15 +34,6 @@ pub async fn open(path: &Path) -> Result<Db> {
         .with_context(|| format!("cannot open the portal's database {}", path.display()))?;
     create_tables(&pool).await.with_context(|| format!("cannot prepare {}", path.display()))?;
     Ok(Db::Sqlite(pool))
-}
-
-/// Names what SQLite holds in the ledger: a part of the C library's heap, for all connections of the process together.
-pub fn register_memory(ledger: &Ledger) {
-    ledger.source(|report| {
-        // SAFETY: the function only reads a counter, under a lock of SQLite's own.
-        let bytes = unsafe { libsqlite3_sys::sqlite3_memory_used() };
-        report.elsewhere("portal database", bytes.max(0) as u64, None);
-    });
 }
 
 async fn create_tables(pool: &SqlitePool) -> Result<()> {

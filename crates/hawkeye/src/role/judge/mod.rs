@@ -19,7 +19,7 @@ use crate::engine::ingest::{Door, Ingest};
 use crate::engine::windowed::Windowed;
 use net::gob::{Service, Session};
 use std::sync::Arc;
-use wire::gob::{Call, JudgeItem, unknown_method};
+use wire::gob::{Call, unknown_method};
 
 #[derive(Clone)]
 pub struct JudgeService {

@@ -12,6 +12,7 @@ use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use net::gob::testing::exchange;
 use std::collections::HashMap;
 use tower::ServiceExt;
+use wire::gob::JudgeItem;
 use wire::gob::client::{Replies, Requests};
 
 /// Two seconds after the newest recorded `Judge.Send`.

@@ -10,8 +10,10 @@
 
 mod page;
 mod process;
+mod sqlite;
 
 pub use process::measured;
+pub use sqlite::register_sqlite;
 
 use axum::Router;
 use metrics::{Figures, Metrics};
