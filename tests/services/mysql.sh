@@ -1,10 +1,10 @@
 #!/bin/sh
-# What is kept in MySQL, in a real MariaDB: the tests of the index of an old Open-Falcon (graph.index_url) and those of the
+# Hawkeye's tables in a real MariaDB: the tests of the index of an old Open-Falcon (graph.index_url), and those of the
 # portal, its API, its rules and its alarms, which run over SQLite otherwise; then the real server with an index while
-# MariaDB is killed, comes back with TLS, refuses the password, and never answers. Everything on loopback, in a directory of
-# its own. Needs the release build (make build) or TEST_BINARY, python3, openssl, and mariadb-server-core with its
-# client, which are installed if that may be (needs.sh). TEST_MYSQL=mysql://user:password@host:port (a user who may
-# create databases hawkeye_test_…) runs only the tests, there.
+# MariaDB is killed, comes back with TLS, refuses the password, and never answers. Everything on loopback, in a
+# directory of its own. Needs the release build (make build) or TEST_BINARY, python3, openssl, and mariadb-server-core
+# with its client, which are installed if that may be (needs.sh). TEST_MYSQL=mysql://user:password@host:port (a user who
+# may create databases hawkeye_test_…) runs only the tests, there.
 set -eu
 cd "$(dirname "$0")/../.."
 

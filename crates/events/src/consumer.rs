@@ -4,29 +4,38 @@
 //! Memory: a buffer of at most [`RECORD_MAX`] bytes, given back when it grew.
 
 use crate::EventQueue;
-use crate::entry::Queued;
+use crate::entry::Record;
 use crate::record::{EVENT, FORGET, RECORD_MAX, find_record, parse_record};
 use crate::recovery::Damage;
 use crate::segment::{BUFFER_KEEP, segment_path};
-use std::fs::File;
+use crate::trouble::Trouble;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use stdx::DiskFile;
 
-/// Reads what was appended in order, behind the writer. Blocking (files), so not for an async thread.
+/// Reader of records in their order, behind whoever appends. Blocks for files, so not for an async thread.
 pub struct Consumer {
     queue: Arc<EventQueue>,
     /// The highest sequence number that was read.
     pub(crate) cursor: u64,
-    reading: Option<Reading>,
+    reading: Option<SegmentAtHand>,
     buffer: Vec<u8>,
     damaged: Vec<Damage>,
     unreadable: u64,
 }
 
-pub(crate) struct Reading {
+/// A part of a segment that was not read yet.
+struct Unread {
+    file: Arc<dyn DiskFile>,
+    at: u64,
+    end: u64,
     first_seq: u64,
-    file: File,
+}
+
+/// The segment at hand.
+struct SegmentAtHand {
+    first_seq: u64,
+    file: Arc<dyn DiskFile>,
     at: u64,
 }
 
@@ -42,23 +51,23 @@ impl Consumer {
 
     /// Appends up to `count_max` records to `out`; none when all are read. What cannot be read is skipped, and told by
     /// [`Consumer::take_trouble`].
-    pub fn read(&mut self, count_max: usize, out: &mut Vec<Queued>) -> io::Result<()> {
+    pub fn read(&mut self, count_max: usize, out: &mut Vec<Record>) -> io::Result<()> {
         let full = out.len() + count_max;
         while out.len() < full {
-            let Some((file, at, end, first_seq)) = self.next_range()? else { break };
+            let Some(Unread { file, at, end, first_seq }) = self.next_range()? else { break };
             let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(RECORD_MAX);
             self.buffer.resize(want, 0);
-            file.read_exact_at(&mut self.buffer, at)?;
+            file.read_at(&mut self.buffer, at)?;
             let mut used = 0;
             while out.len() < full {
                 let Some((record, next)) = parse_record(&self.buffer, used) else { break };
                 used = next;
                 let seq = record.seq;
                 if matches!(record.kind, EVENT | FORGET) && seq > self.cursor {
-                    match record.what() {
-                        Ok(what) => out.push(Queued { seq, what }),
+                    match record.entry() {
+                        Ok(entry) => out.push(Record { seq, entry }),
                         Err(error) => {
-                            tracing::error!(seq, %error, "skipping an event that cannot be read");
+                            self.queue.note(Trouble::EventUnreadable { seq, error });
                             self.unreadable += 1;
                         }
                     }
@@ -83,7 +92,7 @@ impl Consumer {
     }
 
     /// The unread part of the segment at hand, or of the next one that has any.
-    fn next_range(&mut self) -> io::Result<Option<(File, u64, u64, u64)>> {
+    fn next_range(&mut self) -> io::Result<Option<Unread>> {
         loop {
             let next = {
                 let state = self.queue.lock();
@@ -106,10 +115,10 @@ impl Consumer {
             let Some(segment) = next else { return Ok(None) };
             let open_at_hand = self.reading.as_ref().filter(|reading| reading.first_seq == segment.first_seq);
             if let Some(reading) = open_at_hand {
-                let file = reading.file.try_clone()?;
-                return Ok(Some((file, reading.at, segment.end, segment.first_seq)));
+                let (file, at) = (reading.file.clone(), reading.at);
+                return Ok(Some(Unread { file, at, end: segment.end, first_seq: segment.first_seq }));
             }
-            let file = match File::open(segment_path(&self.queue.dir, segment.first_seq)) {
+            let file = match self.queue.disk.open(&segment_path(&self.queue.dir, segment.first_seq)) {
                 // Deleted meanwhile, because its reader lags too far.
                 Err(error) if error.kind() == ErrorKind::NotFound && !self.queue.has_segment(segment.first_seq) => {
                     continue;
@@ -117,7 +126,7 @@ impl Consumer {
                 opened => opened?,
             };
             // The snapshot holds nothing that was not an event before.
-            self.reading = Some(Reading { first_seq: segment.first_seq, file, at: segment.events_at });
+            self.reading = Some(SegmentAtHand { first_seq: segment.first_seq, file, at: segment.events_at });
         }
     }
 
@@ -125,7 +134,7 @@ impl Consumer {
     fn skip_damage(&mut self, at: u64, end: u64, first_seq: u64) -> io::Result<usize> {
         let reading = self.reading.as_ref().expect("set by next_range");
         let mut rest = vec![0; usize::try_from(end - at).map_err(io::Error::other)?];
-        reading.file.read_exact_at(&mut rest, at)?;
+        reading.file.read_at(&mut rest, at)?;
         let skipped = find_record(&rest, 1).unwrap_or(rest.len());
         self.damaged.push(Damage { file: segment_path(&self.queue.dir, first_seq), bytes: at..at + skipped as u64 });
         Ok(skipped)

@@ -1,79 +1,83 @@
-//! Entry: what the judge tells, and how it becomes a record.
+//! Entry: one thing that the judge tells the readers, and how it becomes a record.
 //!
 //! Invariants: an alarm is named by its event id; what closes an alarm with a reason is an event with the values of the
 //! PROBLEM that it ends.
 
-use crate::record::{EVENT, FORGET, Place, Record, push_record};
+use crate::record::{EVENT, FORGET, Place, RawRecord, push_record};
 use model::{Event, Explanation, Status};
+use std::fmt;
 use std::io::{self, ErrorKind};
 
-/// What the judge tells alarm, with its place in the queue.
+/// An entry with its place in the queue, as a consumer reads it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Queued {
+pub struct Record {
     pub seq: u64,
-    pub what: What,
+    pub entry: Entry,
 }
 
+/// One thing that the judge tells the readers.
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
+pub enum Entry {
     Event(Event),
-    /// The id of an alarm that was open when its rule or its series went: no recovery will come.
-    Closed(String),
-    /// The same, to be told as an event. It is never read: what it became is.
-    Over(Closing),
+    /// The id of an alarm that was open when its rule or its series went, and is closed silently: no recovery will
+    /// come.
+    Forget(String),
+    /// An alarm that is closed with a reason. A consumer never reads one: the queue writes an event or a `Forget` for
+    /// it.
+    End(AlarmEnd),
 }
 
-/// An alarm that ends although nothing recovered.
+/// The end of an alarm although nothing recovered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Closing {
-    /// Of the alarm.
+pub struct AlarmEnd {
+    /// The alarm's, as in its events.
     pub id: String,
     /// For people: `the host is in maintenance`.
     pub reason: String,
     pub time: i64,
 }
 
-/// A [`What`] that is borrowed from whoever appends it.
+/// An [`Entry`] that is borrowed from whoever appends it.
 #[derive(Clone, Copy)]
-pub(crate) enum Entry<'a> {
+pub(crate) enum EntryRef<'a> {
     Event(&'a Event),
-    Closed(&'a str),
-    Over(&'a Closing),
+    Forget(&'a str),
+    End(&'a AlarmEnd),
 }
 
 /// An event id (`s_12_<md5>`) in 25 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct AlarmKey {
+pub struct AlarmKey {
     md5: u128,
     rule: i64,
     of_strategy: bool,
 }
 
-impl What {
+impl Entry {
     /// Bytes besides its own size.
     pub fn memory_bytes(&self) -> usize {
         match self {
-            What::Event(event) => event.memory_bytes(),
-            What::Closed(id) => id.capacity(),
-            What::Over(closing) => closing.id.capacity() + closing.reason.capacity(),
+            Entry::Event(event) => event.memory_bytes(),
+            Entry::Forget(id) => id.capacity(),
+            Entry::End(end) => end.id.capacity() + end.reason.capacity(),
         }
     }
 
-    pub(crate) fn as_entry(&self) -> Entry<'_> {
+    pub(crate) fn as_ref(&self) -> EntryRef<'_> {
         match self {
-            What::Event(event) => Entry::Event(event),
-            What::Closed(id) => Entry::Closed(id),
-            What::Over(closing) => Entry::Over(closing),
+            Entry::Event(event) => EntryRef::Event(event),
+            Entry::Forget(id) => EntryRef::Forget(id),
+            Entry::End(end) => EntryRef::End(end),
         }
     }
 }
 
-impl Entry<'_> {
+impl EntryRef<'_> {
     pub(crate) fn key(&self) -> io::Result<AlarmKey> {
         match self {
-            Entry::Event(event) => AlarmKey::parse(&event.id()),
-            Entry::Closed(id) => AlarmKey::parse(id),
-            Entry::Over(closing) => AlarmKey::parse(&closing.id),
+            EntryRef::Event(event) => AlarmKey::parse(&event.id()),
+            EntryRef::Forget(id) => AlarmKey::parse(id),
+            EntryRef::End(end) => AlarmKey::parse(&end.id),
         }
     }
 }
@@ -94,40 +98,46 @@ impl AlarmKey {
     }
 }
 
-impl Record<'_> {
-    /// What an EVENT or a FORGET says.
-    pub(crate) fn what(&self) -> Result<What, String> {
+impl fmt::Display for AlarmKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}_{}_{:032x}", if self.of_strategy { 's' } else { 'e' }, self.rule, self.md5)
+    }
+}
+
+impl RawRecord<'_> {
+    /// Reads the payload of an EVENT or a FORGET.
+    pub(crate) fn entry(&self) -> Result<Entry, String> {
         let text = std::str::from_utf8(self.payload).map_err(|error| error.to_string())?;
         match self.kind {
-            FORGET => Ok(What::Closed(text.to_string())),
-            _ => Event::from_json(text).map(What::Event),
+            FORGET => Ok(Entry::Forget(text.to_string())),
+            _ => Event::from_json(text).map(Entry::Event),
         }
     }
 }
 
-/// What ends a PROBLEM when nothing recovered: its own values, as nobody has others.
-pub(crate) fn closing_event(problem: Event, closing: &Closing) -> Event {
+/// The event that ends a PROBLEM when nothing recovered: with the PROBLEM's own values, as nobody has others.
+pub(crate) fn end_event(problem: Event, end: &AlarmEnd) -> Event {
     let rule_version = problem.explanation.map_or_else(|| problem.rule.version(), |before| before.rule_version);
-    let explanation = Explanation { rule_version, closed: closing.reason.clone(), terms: Vec::new() };
+    let explanation = Explanation { rule_version, closed: end.reason.clone(), terms: Vec::new() };
     Event {
         status: Status::Ok,
         current_step: 1,
-        time: closing.time.max(problem.time),
+        time: end.time.max(problem.time),
         explanation: Some(Box::new(explanation)),
         ..problem
     }
 }
 
-/// `json` is scratch.
-pub(crate) fn push_entry(buffer: &mut Vec<u8>, seq: u64, entry: &Entry<'_>, json: &mut String) -> io::Result<Place> {
+/// Appends the record of an entry to `buffer`; `json` is scratch.
+pub(crate) fn push_entry(buffer: &mut Vec<u8>, seq: u64, entry: &EntryRef<'_>, json: &mut String) -> io::Result<Place> {
     match entry {
-        Entry::Event(event) => {
+        EntryRef::Event(event) => {
             json.clear();
             event.push_json_explained(json);
             push_record(buffer, EVENT, seq, json.as_bytes())
         }
-        Entry::Closed(id) => push_record(buffer, FORGET, seq, id.as_bytes()),
+        EntryRef::Forget(id) => push_record(buffer, FORGET, seq, id.as_bytes()),
         // One that is not open here may still have an open case.
-        Entry::Over(closing) => push_record(buffer, FORGET, seq, closing.id.as_bytes()),
+        EntryRef::End(end) => push_record(buffer, FORGET, seq, end.id.as_bytes()),
     }
 }

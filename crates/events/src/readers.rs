@@ -1,10 +1,10 @@
 //! Readers: who takes events from the queue, and how far each has come.
 //!
 //! Why: alarm is not the only one; Redis may be away for a week, and must then hold up neither alarm nor the judge.
-//! How: a reader is known by its name, with the highest sequence number that it has handled. A segment goes when all of them
-//! have passed it. A reader with a bound on how far it may lag loses its oldest events past it; for one without, appends fail
-//! when the queue is full. Which sequence numbers were given is kept as [`Runs`], so that a lag can be counted without
-//! reading files.
+//! How: a reader is known by its name, with the highest sequence number that it has handled. A segment goes when all of
+//! them have passed it. A reader with a bound on how far it may lag loses its oldest events past it; for one without,
+//! appends fail when the queue is full. Which sequence numbers were given is kept as [`Runs`], so that a lag can be
+//! counted without reading files.
 //! Invariants: a cursor never goes back but by a new registration; what a reader loses is counted.
 //! Memory: one entry per reader; one range per start of the process, or damaged place, that the kept segments hold.
 

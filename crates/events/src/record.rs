@@ -1,6 +1,7 @@
 //! Record: one entry of a segment, and how it is found again behind damage.
 //!
-//! docs/format/events.md draws the bytes. Invariants: a record is whole and its checksum right, or it is none.
+//! How: docs/format/events.md draws the bytes.
+//! Invariants: a record is whole and its checksum right, or it is none.
 
 use std::io::{self, ErrorKind};
 use stdx::crc32;
@@ -19,20 +20,26 @@ pub(crate) const OPEN: u8 = 2;
 pub(crate) const SNAPSHOT_END: u8 = 3;
 pub(crate) const FORGET: u8 = 4;
 
+/// No record has a sequence number above: the largest that a start can begin with (32 bits of seconds, times 2^20) is
+/// far below.
+const SEQ_MAX: u64 = 1 << 62;
+
 /// Where the last PROBLEM of an open alarm lies in the last segment: the whole record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
+    pub(crate) seq: u64,
     pub(crate) at: u32,
     pub(crate) len: u32,
 }
 
-pub(crate) struct Record<'a> {
+/// The parts of a record's body.
+pub(crate) struct RawRecord<'a> {
     pub(crate) kind: u8,
     pub(crate) seq: u64,
     pub(crate) payload: &'a [u8],
 }
 
-/// Fails only for what is too long, and then leaves `buffer` as it was.
+/// Appends a record to `buffer`. Fails only for what is too long, and then leaves `buffer` as it was.
 pub(crate) fn push_record(buffer: &mut Vec<u8>, kind: u8, seq: u64, payload: &[u8]) -> io::Result<Place> {
     let len = BODY_MIN + payload.len();
     if HEAD + len > RECORD_MAX {
@@ -50,11 +57,11 @@ pub(crate) fn push_record(buffer: &mut Vec<u8>, kind: u8, seq: u64, payload: &[u
     let crc = crc32(&[&buffer[at + HEAD..]]);
     buffer[at + 4..at + HEAD].copy_from_slice(&crc.to_le_bytes());
     // A buffer holds one batch or one snapshot record: below 4 GiB as the segment is.
-    Ok(Place { at: at as u32, len: (HEAD + len) as u32 })
+    Ok(Place { seq, at: at as u32, len: (HEAD + len) as u32 })
 }
 
 /// The whole and intact record at `at`, with the place behind it.
-pub(crate) fn parse_record(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
+pub(crate) fn parse_record(bytes: &[u8], at: usize) -> Option<(RawRecord<'_>, usize)> {
     let head = bytes.get(at..at + HEAD)?;
     let len = u32::from_le_bytes(head[..4].try_into().expect("four bytes")) as usize;
     let crc = u32::from_le_bytes(head[4..].try_into().expect("four bytes"));
@@ -67,7 +74,10 @@ pub(crate) fn parse_record(bytes: &[u8], at: usize) -> Option<(Record<'_>, usize
         return None;
     }
     let seq = u64::from_le_bytes(body[1..BODY_MIN].try_into().expect("eight bytes"));
-    Some((Record { kind: body[0], seq, payload: &body[BODY_MIN..] }, next))
+    if seq > SEQ_MAX {
+        return None;
+    }
+    Some((RawRecord { kind: body[0], seq, payload: &body[BODY_MIN..] }, next))
 }
 
 /// The first place from `from` on where a whole record begins.

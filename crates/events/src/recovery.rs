@@ -1,22 +1,29 @@
 //! Recovery: what the segments hold when the queue is opened.
 //!
-//! How: all segments are read in order, and the alarms' states followed. Invariants: damage is reported and passed over, what
-//! follows it is read; nothing in a file can stop the opening but a format of the future.
-//! Memory: one segment and the events of the open problems, until the judge has taken them.
+//! How: all segments are read in order, and the alarms' states followed. A segment ends, too, where the next one
+//! begins: what was appended while that was begun is in both ([`crate::upkeep`]).
+//! Invariants: damage is reported and passed over, what follows it is read; nothing in a file can stop the opening but
+//! a format of the future.
+//! Memory: [`WINDOW`] bytes of a segment, and the events of the open problems until the judge has taken them.
 
 use crate::entry::AlarmKey;
 use crate::readers::Runs;
-use crate::record::{EVENT, FORGET, OPEN, Place, Record, SNAPSHOT_END, find_record, parse_record};
+use crate::record::{EVENT, FORGET, OPEN, Place, RECORD_MAX, RawRecord, SNAPSHOT_END, parse_record};
 use crate::segment::{MAGIC, Segment, told};
 use model::{Event, Status};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use stdx::{Disk, DiskFile};
 
-/// What opening the queue found.
+/// Bytes of a segment that are read at once: a few of the longest records.
+const WINDOW: usize = 4 * RECORD_MAX;
+
+/// Findings of opening the queue.
 #[derive(Debug, Default)]
-pub struct Recovered {
+pub struct Recovery {
     /// The last event of each alarm that stands at PROBLEM, oldest first: what the judge restores.
     pub open_problems: Vec<Event>,
     /// Bytes of an unfinished last write that were cut off.
@@ -27,20 +34,7 @@ pub struct Recovered {
     pub unreadable: u64,
 }
 
-impl Recovered {
-    pub(crate) fn tell(&self, dir: &Path) {
-        if self.torn_bytes_cut > 0 {
-            tracing::warn!(dir = %dir.display(), bytes = self.torn_bytes_cut, "cut off an unfinished write of events");
-        }
-        for damage in &self.damaged {
-            tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "events are damaged; the rest was read");
-        }
-        if self.unreadable > 0 {
-            tracing::error!(count = self.unreadable, "events are not understood: written by another version?");
-        }
-    }
-}
-
+/// A part of a file that holds no record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Damage {
     pub file: PathBuf,
@@ -49,7 +43,6 @@ pub struct Damage {
 
 #[derive(Clone)]
 pub(crate) struct FoundProblem {
-    pub(crate) seq: u64,
     pub(crate) place: Place,
     pub(crate) record: Vec<u8>,
     pub(crate) event: Event,
@@ -57,53 +50,67 @@ pub(crate) struct FoundProblem {
 
 /// Reads all segments in order and follows the alarms' states.
 #[derive(Default)]
-pub(crate) struct Recovery {
+pub(crate) struct SegmentReader {
     pub(crate) open: HashMap<AlarmKey, FoundProblem>,
-    pub(crate) found: Recovered,
+    pub(crate) found: Recovery,
     pub(crate) next_seq: u64,
     /// Which sequence numbers were given.
     pub(crate) runs: Runs,
-    /// Of the segment read last.
+    /// Whether the segment read last begins with a whole snapshot.
     pub(crate) snapshot_whole: bool,
     /// What is not a record at the end of the segment read last: torn, if no segment follows.
     last_end: Option<Damage>,
 }
 
-impl Recovery {
+impl SegmentReader {
     pub(crate) fn end_of_last_as_damage(&mut self) {
         self.found.damaged.extend(self.last_end.take());
     }
 
-    pub(crate) fn read_segment(&mut self, path: &Path, first_seq: u64) -> io::Result<Segment> {
-        let bytes = std::fs::read(path).map_err(told("cannot read", path))?;
-        if bytes.len() >= MAGIC.len() && bytes[..7] == MAGIC[..7] && bytes[7] != MAGIC[7] {
-            let (path, found, known) = (path.display(), bytes[7], MAGIC[7]);
+    /// Reads a segment; `next_first_seq` is where the next one begins.
+    pub(crate) fn read_segment(
+        &mut self,
+        disk: &dyn Disk,
+        path: &Path,
+        first_seq: u64,
+        next_first_seq: Option<u64>,
+    ) -> io::Result<Segment> {
+        let mut window = Window::open(disk, path).map_err(told("cannot read", path))?;
+        let magic = window.at(0).map_err(told("cannot read", path))?;
+        if magic.len() >= MAGIC.len() && magic[..7] == MAGIC[..7] && magic[7] != MAGIC[7] {
+            let (path, found, known) = (path.display(), magic[7], MAGIC[7]);
             return Err(io::Error::new(
                 ErrorKind::InvalidData,
                 format!("{path} has format {found}, this program knows {known}: run the newer program that wrote it"),
             ));
         }
+        let mut at = if magic.starts_with(MAGIC) { MAGIC.len() as u64 } else { 0 };
         self.next_seq = self.next_seq.max(first_seq);
         self.snapshot_whole = false;
         let mut snapshot = HashMap::new();
-        let mut events_at = 0;
-        let mut at = if bytes.starts_with(MAGIC) { MAGIC.len() } else { 0 };
-        while at < bytes.len() {
-            let Some((record, next)) = parse_record(&bytes, at) else {
-                let Some(found) = find_record(&bytes, at + 1) else { break };
-                self.found.damaged.push(Damage { file: path.to_path_buf(), bytes: at as u64..found as u64 });
+        let (mut events_at, mut superseded) = (0, false);
+        while at < window.file_end && !superseded {
+            let bytes = window.at(at).map_err(told("cannot read", path))?;
+            let Some((record, len)) = parse_record(bytes, 0) else {
+                let Some(found) = window.find_record(at + 1).map_err(told("cannot read", path))? else { break };
+                self.found.damaged.push(Damage { file: path.to_path_buf(), bytes: at..found });
                 at = found;
                 continue;
             };
+            superseded = matches!(record.kind, EVENT | FORGET) && next_first_seq.is_some_and(|next| record.seq >= next);
+            if superseded {
+                break;
+            }
+            let next = at + len as u64;
             if record.kind == SNAPSHOT_END {
-                events_at = next as u64;
+                events_at = next;
                 self.end_snapshot(&mut snapshot, record.payload);
             } else {
                 let open = if record.kind == OPEN { &mut snapshot } else { &mut self.open };
-                self.found.unreadable += u64::from(!apply(open, &record, &bytes[at..next], at));
-                self.next_seq = self.next_seq.max(record.seq.saturating_add(1));
+                self.found.unreadable += u64::from(!apply(open, &record, &bytes[..len], at));
+                self.next_seq = self.next_seq.max(record.seq + 1);
                 if record.kind != OPEN {
-                    self.runs.add(record.seq..record.seq.saturating_add(1));
+                    self.runs.add(record.seq..record.seq + 1);
                 }
             }
             at = next;
@@ -113,10 +120,16 @@ impl Recovery {
             self.open.extend(snapshot);
             events_at = MAGIC.len() as u64;
         }
-        let file_end = bytes.len() as u64;
-        self.last_end =
-            Some(Damage { file: path.to_path_buf(), bytes: at as u64..file_end }).filter(|_| at < bytes.len());
-        Ok(Segment { first_seq, events_at, end: at as u64 })
+        let rest = Damage { file: path.to_path_buf(), bytes: at..window.file_end };
+        self.last_end = Some(rest).filter(|rest| !superseded && !rest.bytes.is_empty());
+        Ok(Segment { first_seq, events_at: events_at.min(at), end: at })
+    }
+
+    /// Open problems with their keys, oldest first.
+    pub(crate) fn in_order(&self) -> Vec<(AlarmKey, &FoundProblem)> {
+        let mut sorted: Vec<_> = self.open.iter().map(|(key, found)| (*key, found)).collect();
+        sorted.sort_unstable_by_key(|(_, found)| (found.place.seq, found.place.at));
+        sorted
     }
 
     /// A whole snapshot replaces what was known, a damaged one adds to it.
@@ -131,8 +144,45 @@ impl Recovery {
     }
 }
 
+/// The part of a file around the record at hand.
+struct Window {
+    file: Arc<dyn DiskFile>,
+    file_end: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn open(disk: &dyn Disk, path: &Path) -> io::Result<Window> {
+        let file = disk.open(path)?;
+        Ok(Window { file_end: file.len()?, file, start: 0, bytes: Vec::new() })
+    }
+
+    /// The bytes from `at` on: at least as many as the longest record has, or all there are.
+    fn at(&mut self, at: u64) -> io::Result<&[u8]> {
+        let end = self.start + self.bytes.len() as u64;
+        let want = (at + RECORD_MAX as u64).min(self.file_end);
+        if at < self.start || end < want {
+            self.bytes.resize((self.file_end - at).min(WINDOW as u64) as usize, 0);
+            self.start = at;
+            self.file.read_at(&mut self.bytes, at)?;
+        }
+        Ok(&self.bytes[(at - self.start) as usize..])
+    }
+
+    /// The first place from `from` on where a whole record begins.
+    fn find_record(&mut self, from: u64) -> io::Result<Option<u64>> {
+        for at in from..self.file_end {
+            if parse_record(self.at(at)?, 0).is_some() {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Follows one record; false when it is not understood.
-pub(crate) fn apply(open: &mut HashMap<AlarmKey, FoundProblem>, record: &Record<'_>, whole: &[u8], at: usize) -> bool {
+fn apply(open: &mut HashMap<AlarmKey, FoundProblem>, record: &RawRecord<'_>, whole: &[u8], at: u64) -> bool {
     let Ok(text) = std::str::from_utf8(record.payload) else { return false };
     match record.kind {
         EVENT | OPEN => {}
@@ -144,15 +194,10 @@ pub(crate) fn apply(open: &mut HashMap<AlarmKey, FoundProblem>, record: &Record<
     match event.status {
         Status::Ok => open.remove(&key),
         Status::Problem => {
-            // Segments stay far below 4 GiB, see `make_room`.
-            let place = Place { at: at as u32, len: whole.len() as u32 };
-            open.insert(key, FoundProblem { seq: record.seq, place, record: whole.to_vec(), event })
+            // No append goes beyond `SEGMENT_BYTES_BOUND`.
+            let place = Place { seq: record.seq, at: at as u32, len: whole.len() as u32 };
+            open.insert(key, FoundProblem { place, record: whole.to_vec(), event })
         }
     };
     true
-}
-
-pub(crate) fn in_order(open: &HashMap<AlarmKey, FoundProblem>) -> Vec<(AlarmKey, &FoundProblem)> {
-    let sorted: BTreeMap<_, _> = open.iter().map(|(key, found)| (found.seq, (*key, found))).collect();
-    sorted.into_values().collect()
 }

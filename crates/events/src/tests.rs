@@ -1,5 +1,5 @@
 use crate::queue::first_seq_at;
-use crate::record::{EVENT, RECORD_MAX, parse_record, push_record};
+use crate::record::{EVENT, RECORD_MAX, SNAPSHOT_END, parse_record, push_record};
 use crate::recovery::Damage;
 use crate::segment::{MAGIC, list_segments, segment_path};
 use crate::*;
@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use stdx::{FakeDisk, RealDisk};
 
 /// When queues are opened.
 const NOW: i64 = 1_700_000_000;
@@ -44,33 +45,38 @@ fn problem(host: u32, time: i64) -> Event {
     event(host, Status::Problem, time)
 }
 
-fn open(dir: &Path, options: Options) -> (Arc<EventQueue>, Recovered) {
+fn open(dir: &Path, options: Options) -> (Arc<EventQueue>, Recovery) {
     let (queue, recovered) = EventQueue::open_with(dir, options, NOW).expect("the queue opens");
     (Arc::new(queue), recovered)
 }
 
-fn read_all(queue: &Arc<EventQueue>, cursor: u64) -> Vec<Queued> {
+/// Reads the PROBLEMs and appends, as whoever holds no lock does.
+fn append_mixed(queue: &EventQueue, batch: &[Entry]) -> std::io::Result<Receipt> {
+    queue.append_mixed(batch, &queue.read_problems(batch))
+}
+
+fn read_all(queue: &Arc<EventQueue>, cursor: u64) -> Vec<Record> {
     let mut out = Vec::new();
     queue.consumer(cursor).read(usize::MAX / 2, &mut out).expect("readable");
     out
 }
 
-fn times(queued: &[Queued]) -> Vec<i64> {
-    let time = |queued: &Queued| match &queued.what {
-        What::Event(event) => Some(event.time),
-        What::Closed(_) | What::Over(_) => None,
+fn times(records: &[Record]) -> Vec<i64> {
+    let time = |record: &Record| match &record.entry {
+        Entry::Event(event) => Some(event.time),
+        Entry::Forget(_) | Entry::End(_) => None,
     };
-    queued.iter().filter_map(time).collect()
+    records.iter().filter_map(time).collect()
 }
 
-fn open_times(recovered: &Recovered) -> Vec<i64> {
+fn open_times(recovered: &Recovery) -> Vec<i64> {
     recovered.open_problems.iter().map(|event| event.time).collect()
 }
 
 fn only_segment(dir: &Path) -> PathBuf {
-    let segments = list_segments(dir).expect("listable");
+    let segments = list_segments(&RealDisk, dir).expect("listable");
     assert_eq!(segments.len(), 1);
-    segments.into_keys().next().expect("one")
+    segment_path(dir, segments[0])
 }
 
 /// Where the records of a segment begin, and its end.
@@ -95,7 +101,7 @@ fn what_is_appended_is_read_in_order_also_after_a_restart() {
     assert_eq!(times(&out), [10]);
     queue.append(&sent[2..]).expect("append");
     consumer.read(10, &mut out).expect("read");
-    assert_eq!(out.iter().map(|queued| queued.what.clone()).collect::<Vec<_>>(), sent.clone().map(What::Event));
+    assert_eq!(out.iter().map(|record| record.entry.clone()).collect::<Vec<_>>(), sent.clone().map(Entry::Event));
     consumer.read(10, &mut out).expect("read");
     assert_eq!(out.len(), 3, "nothing twice");
     assert!(out.windows(2).all(|pair| pair[0].seq < pair[1].seq));
@@ -206,7 +212,7 @@ fn consumed_segments_go_and_open_problems_stay() {
         assert!(queue.stats().bytes < 3 * SMALL.segment_bytes, "{:?}", queue.stats());
     }
     assert_eq!(times(&out), (1..200).collect::<Vec<_>>());
-    assert!(list_segments(dir.path()).expect("listable").len() <= 2);
+    assert!(list_segments(&RealDisk, dir.path()).expect("listable").len() <= 2);
     drop((consumer, queue));
     let (queue, recovered) = open(dir.path(), SMALL);
     assert_eq!(open_times(&recovered), [1]);
@@ -220,6 +226,7 @@ fn many_open_problems_do_not_make_each_append_a_rotation() {
     let (queue, _) = open(dir.path(), SMALL);
     for host in 0..500 {
         queue.append(&[problem(host, i64::from(host))]).expect("append");
+        queue.tick().expect("room");
     }
     // 500 records of about 450 bytes; snapshots double, so 2,000 bytes grow to the whole in seven steps or so.
     assert!(queue.stats().segments < 12, "{:?}", queue.stats());
@@ -235,6 +242,7 @@ fn a_damaged_snapshot_is_made_good_from_the_segment_before() {
     let hosts: Vec<_> = (0..10).map(|host| problem(host, i64::from(host))).collect();
     for event in &hosts {
         queue.append(std::slice::from_ref(event)).expect("append");
+        queue.tick().expect("room");
     }
     let last = queue.lock().last();
     assert!(queue.stats().segments > 1 && last.events_at > 500);
@@ -262,37 +270,43 @@ fn forgotten_alarms_do_not_come_back() {
         EventRule::Expression(Arc::new(Expression { id: 1, metric: "m".into(), ..Expression::default() }));
     queue.append(&[problem(1, 10), expression.clone()]).expect("append");
     let ids = [problem(1, 10).id(), problem(9, 0).id()];
-    queue.append_mixed(&ids.clone().map(What::Closed)).expect("forget");
+    append_mixed(&queue, &ids.clone().map(Entry::Forget)).expect("forget");
     assert_eq!(queue.stats().open_problems, 1);
     drop(queue);
     let (queue, recovered) = open(dir.path(), SMALL);
     assert_eq!(recovered.open_problems, std::slice::from_ref(&expression));
-    let read: Vec<What> = read_all(&queue, 0).into_iter().map(|queued| queued.what).collect();
-    let [first, second] = ids.map(What::Closed);
-    assert_eq!(read, [What::Event(problem(1, 10)), What::Event(expression), first, second], "in order with the events");
-    let error = queue.append_mixed(&[What::Closed("x_1_ff".into())]).expect_err("not an event id");
+    let read: Vec<Entry> = read_all(&queue, 0).into_iter().map(|record| record.entry).collect();
+    let [first, second] = ids.map(Entry::Forget);
+    assert_eq!(
+        read,
+        [Entry::Event(problem(1, 10)), Entry::Event(expression), first, second],
+        "in order with the events"
+    );
+    let error = append_mixed(&queue, &[Entry::Forget("x_1_ff".into())]).expect_err("not an event id");
     assert!(error.to_string().contains("x_1_ff"), "{error}");
 }
 
-/// What ends an alarm without a recovery is made of its PROBLEM, wherever that is: in the file, in a snapshot, in the batch.
+/// What ends an alarm without a recovery is made of its PROBLEM, wherever that is: in the file, in a snapshot, in the
+/// batch.
 #[test]
 fn a_closing_with_a_reason_is_an_event_of_the_alarm() {
     let dir = tempfile::tempdir().expect("temp dir");
     let (queue, _) = open(dir.path(), SMALL);
     let over = |host, time| {
-        What::Over(Closing { id: problem(host, 0).id(), reason: "the host is in maintenance".into(), time })
+        Entry::End(AlarmEnd { id: problem(host, 0).id(), reason: "the host is in maintenance".into(), time })
     };
     queue.append(&[problem(1, 10), problem(2, 20)]).expect("append");
     (0..20).for_each(|time| {
         queue.append(&[event(9, Status::Ok, time)]).expect("append");
+        queue.tick().expect("room");
     });
     assert!(queue.stats().segments > 1, "the PROBLEM of host 1 is in a snapshot");
-    queue.append_mixed(&[over(1, 100), What::Event(problem(3, 30)), over(3, 5), over(4, 100)]).expect("append");
+    append_mixed(&queue, &[over(1, 100), Entry::Event(problem(3, 30)), over(3, 5), over(4, 100)]).expect("append");
     assert_eq!(queue.stats().open_problems, 1);
-    let read: Vec<What> = read_all(&queue, 0).into_iter().map(|queued| queued.what).collect();
+    let read: Vec<Entry> = read_all(&queue, 0).into_iter().map(|record| record.entry).collect();
     let [.., first, _, third, last] = &read[..] else { panic!("{read:?}") };
     for (what, host, time) in [(first, 1, 100), (third, 3, 30)] {
-        let What::Event(end) = what else { panic!("{what:?}") };
+        let Entry::Event(end) = what else { panic!("{what:?}") };
         assert_eq!(
             (end.id(), end.status, end.time),
             (problem(host, 0).id(), Status::Ok, time),
@@ -301,7 +315,7 @@ fn a_closing_with_a_reason_is_an_event_of_the_alarm() {
         assert_eq!((end.left_value, end.current_step), (1.5, 1));
         assert_eq!(end.explanation.as_ref().map(|why| why.closed.as_str()), Some("the host is in maintenance"));
     }
-    assert_eq!(*last, What::Closed(problem(4, 0).id()), "it was not open here");
+    assert_eq!(*last, Entry::Forget(problem(4, 0).id()), "it was not open here");
     drop(queue);
     assert_eq!(open_times(&open(dir.path(), SMALL).1), [20]);
 }
@@ -312,8 +326,8 @@ fn an_event_that_no_record_can_hold_is_left_out() {
     let (queue, _) = open(dir.path(), SMALL);
     let strategy = Strategy { id: 2, note: "x".repeat(RECORD_MAX), ..Strategy::default() };
     let long = Event { rule: EventRule::Strategy(Arc::new(strategy)), ..problem(2, 20) };
-    assert_eq!(queue.append(std::slice::from_ref(&long)).expect("append"), 1);
-    assert_eq!(queue.append(&[problem(1, 10), long, problem(3, 30)]).expect("append"), 1);
+    assert_eq!(queue.append(std::slice::from_ref(&long)).expect("append").left_out, 1);
+    assert_eq!(queue.append(&[problem(1, 10), long, problem(3, 30)]).expect("append").left_out, 1);
     assert_eq!((queue.stats().open_problems, queue.stats().appended), (2, 2));
     let read = read_all(&queue, 0);
     assert_eq!((times(&read), read[1].seq), (vec![10, 30], read[0].seq + 1));
@@ -388,6 +402,9 @@ enum Step {
     Append(Vec<(u32, bool)>),
     Read(usize),
     Forget(u32),
+    Tick,
+    /// From here on the disk has room for so many bytes.
+    Room(Option<u64>),
     Restart,
 }
 
@@ -397,6 +414,8 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
         6 => prop::collection::vec((0..6u32, any::<bool>()), 1..4).prop_map(Step::Append),
         3 => (1..8usize).prop_map(Step::Read),
         1 => (0..6u32).prop_map(Step::Forget),
+        2 => Just(Step::Tick),
+        1 => prop_oneof![Just(None), (0..3000u64).prop_map(Some)].prop_map(Step::Room),
         1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
@@ -405,44 +424,58 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any order of appends, reads, deletions, restarts: each event and each closing is read once, in order, and the open
-    /// problems are those of a plain map.
+    /// Any order of appends, reads, upkeep, full disks and restarts: each event and each silent end that was answered
+    /// is read once, in order, and the open problems are those of a plain map.
     #[test]
     fn behaves_like_a_list_and_a_map(steps in steps()) {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let (mut queue, _) = open(dir.path(), SMALL);
+        let disk = FakeDisk::default();
+        let open = |disk: &FakeDisk| {
+            let opened = EventQueue::open_on(Arc::new(disk.clone()), Path::new("events"), SMALL, NOW);
+            opened.map(|(queue, recovery)| (Arc::new(queue), recovery)).expect("opens")
+        };
+        let (mut queue, _) = open(&disk);
         let mut consumer = queue.consumer(0);
-        let (mut sent, mut got, mut cursor) = (Vec::new(), Vec::new(), 0);
+        let (mut sent, mut got, mut cursor, mut time) = (Vec::new(), Vec::new(), 0, 0);
         let mut standing: BTreeMap<u32, i64> = BTreeMap::new();
         for step in steps {
             match step {
                 Step::Append(batch) => {
-                    let mut events = Vec::new();
-                    for (host, is_problem) in batch {
-                        let time = (sent.len() + events.len()) as i64;
-                        let status = if is_problem { Status::Problem } else { Status::Ok };
-                        events.push(event(host, status, time));
-                        if is_problem { standing.insert(host, time); } else { standing.remove(&host); }
+                    let mut next = |(host, is_problem): (u32, bool)| {
+                        time += 1;
+                        (host, event(host, if is_problem { Status::Problem } else { Status::Ok }, time))
+                    };
+                    let batch: Vec<(u32, Event)> = batch.into_iter().map(&mut next).collect();
+                    let events: Vec<Event> = batch.iter().map(|(_, event)| event.clone()).collect();
+                    if queue.append(&events).is_ok() {
+                        for (host, event) in batch {
+                            match event.status {
+                                Status::Problem => standing.insert(host, event.time),
+                                Status::Ok => standing.remove(&host),
+                            };
+                        }
+                        sent.extend(events.into_iter().map(Entry::Event));
                     }
-                    queue.append(&events).expect("append");
-                    sent.extend(events.into_iter().map(What::Event));
                 }
                 Step::Read(count) => {
                     consumer.read(count, &mut got).expect("read");
-                    cursor = got.last().map_or(0, |queued: &Queued| queued.seq);
+                    cursor = got.last().map_or(0, |record: &Record| record.seq);
                     queue.consumed("alarm", cursor).expect("delete");
                 }
                 Step::Forget(host) => {
-                    queue.append_mixed(&[What::Closed(problem(host, 0).id())]).expect("forget");
-                    sent.push(What::Closed(problem(host, 0).id()));
-                    standing.remove(&host);
+                    let forget = [Entry::Forget(problem(host, 0).id())];
+                    if append_mixed(&queue, &forget).is_ok() {
+                        sent.extend(forget);
+                        standing.remove(&host);
+                    }
                 }
+                Step::Tick => queue.tick().expect("syncs"),
+                Step::Room(room) => disk.set_room(room),
                 Step::Restart => {
-                    drop(consumer);
-                    drop(queue);
-                    let (again, recovered) = open(dir.path(), SMALL);
+                    disk.restart_after_kill();
+                    let (again, recovered) = open(&disk);
                     let open: BTreeSet<i64> = recovered.open_problems.iter().map(|event| event.time).collect();
                     prop_assert_eq!(open, standing.values().copied().collect::<BTreeSet<_>>());
+                    prop_assert_eq!((recovered.torn_bytes_cut, recovered.damaged), (0, Vec::new()));
                     queue = again;
                     consumer = queue.consumer(cursor);
                 }
@@ -450,7 +483,7 @@ proptest! {
             prop_assert_eq!(queue.stats().open_problems, standing.len());
         }
         consumer.read(usize::MAX / 2, &mut got).expect("read");
-        prop_assert_eq!(got.into_iter().map(|queued| queued.what).collect::<Vec<_>>(), sent);
+        prop_assert_eq!(got.into_iter().map(|record| record.entry).collect::<Vec<_>>(), sent);
     }
 }
 
@@ -471,21 +504,22 @@ fn a_segment_goes_when_every_reader_has_passed_it() {
     let mut redis = queue.reader("redis", queue.end_when_opened(), Some(1 << 20));
     for time in 0..10 {
         queue.append(&[event(1, Status::Ok, time)]).expect("append");
+        queue.tick().expect("room");
     }
     assert_eq!(read_new(&mut redis), (0..10).collect::<Vec<_>>());
     queue.consumed("redis", redis.cursor()).expect("delete");
     assert_eq!(queue.lag("redis"), Lag::default());
-    assert_eq!(queue.stats().segments, 10, "alarm was named, and has not said where it stands");
+    assert_eq!(queue.stats().segments, 11, "alarm was named, and has not said where it stands");
     let mut alarm = queue.reader("alarm", 0, None);
     let mut some = Vec::new();
     alarm.read(4, &mut some).expect("read");
     queue.consumed("alarm", alarm.cursor()).expect("delete");
-    assert_eq!((queue.stats().segments, queue.lag("alarm").records), (6, 6));
+    assert_eq!((queue.stats().segments, queue.lag("alarm").records), (7, 6));
     assert_eq!(queue.lag("alarm").bytes, queue.stats().bytes);
     let mut late = queue.reader("late", alarm.cursor(), Some(1 << 20));
     read_new(&mut alarm);
     queue.consumed("alarm", alarm.cursor()).expect("delete");
-    assert_eq!(queue.stats().segments, 6);
+    assert_eq!(queue.stats().segments, 7);
     assert_eq!(read_new(&mut late), (4..10).collect::<Vec<_>>());
     queue.consumed("late", late.cursor()).expect("delete");
     assert_eq!(queue.stats().segments, 1);
@@ -506,6 +540,7 @@ fn who_lags_too_far_loses_the_oldest_and_holds_up_nobody() {
         queue.append(&[event(2, Status::Ok, time)]).expect("append");
         assert_eq!(read_new(&mut alarm).last(), Some(&time));
         queue.consumed("alarm", alarm.cursor()).expect("delete");
+        queue.tick().expect("room");
         assert!(queue.stats().bytes < 7000, "{:?}", queue.stats());
     }
     // What it had read and not said is counted, too.
@@ -528,6 +563,7 @@ fn nothing_is_dropped_for_one_reader_that_another_still_needs() {
     let mut redis = queue.reader("redis", 0, Some(5000));
     for time in 0..100 {
         queue.append(&[event(1, Status::Ok, time)]).expect("append");
+        queue.tick().expect("room");
     }
     assert_eq!(queue.lag("redis").dropped, 0);
     assert_eq!(read_new(&mut redis), (0..100).collect::<Vec<_>>());
@@ -540,6 +576,7 @@ fn a_full_queue_drops_for_laggards_before_it_refuses() {
     let _redis = queue.reader("redis", 0, Some(1 << 40));
     for time in 0..100 {
         queue.append(&[event(1, Status::Ok, time)]).expect("append");
+        queue.tick().expect("room");
     }
     let lag = queue.lag("redis");
     assert!(lag.dropped > 80 && lag.dropped + lag.records == 100, "{lag:?}");
@@ -583,16 +620,16 @@ fn write_pinned(queue: &EventQueue, tick: &mut dyn FnMut()) {
     let expression =
         Expression { id: 1, metric: "m".into(), tags: [("a".into(), "b".into())].into(), ..Expression::default() };
     let by_expression = Event { rule: EventRule::Expression(Arc::new(expression)), ..problem(1, 30) };
-    let over = Closing { id: explained.id(), reason: "the host is in maintenance".into(), time: 50 };
+    let over = AlarmEnd { id: explained.id(), reason: "the host is in maintenance".into(), time: 50 };
     queue.append(&[problem(1, 10), explained]).expect("append");
     tick();
     queue.append(std::slice::from_ref(&by_expression)).expect("append");
     tick();
     queue.append(&[problem(3, 35), event(9, Status::Ok, 36)]).expect("append");
     tick();
-    queue.append_mixed(&[What::Closed(problem(1, 0).id()), What::Event(problem(4, 40))]).expect("append");
+    append_mixed(queue, &[Entry::Forget(problem(1, 0).id()), Entry::Event(problem(4, 40))]).expect("append");
     tick();
-    queue.append_mixed(&[What::Over(over), What::Event(event(3, Status::Ok, 60))]).expect("append");
+    append_mixed(queue, &[Entry::End(over), Entry::Event(event(3, Status::Ok, 60))]).expect("append");
     tick();
     queue.append(&[problem(5, 70)]).expect("append");
 }
@@ -603,16 +640,31 @@ fn the_released_format_is_written_and_read() {
     let released = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v01");
     let dir = tempfile::tempdir().expect("temp dir");
     let options = Options { fsync: Fsync::EverySecond, segment_bytes: 1000, bytes_max: 1 << 20 };
-    write_pinned(&open(dir.path(), options).0, &mut || {});
-    let segments = list_segments(&released).expect("listable");
+    let queue = open(dir.path(), options).0;
+    write_pinned(&queue, &mut || queue.tick().expect("room"));
+    let segments = list_segments(&RealDisk, &released).expect("listable");
     assert_eq!(segments.len(), 3);
-    for path in segments.keys() {
-        let written = dir.path().join(path.file_name().expect("a name"));
-        assert_eq!(
-            std::fs::read(written).expect("written"),
-            std::fs::read(path).expect("pinned"),
-            "{}",
-            path.display()
-        );
+    for first_seq in segments {
+        let written = std::fs::read(segment_path(dir.path(), first_seq)).expect("written");
+        assert!(written == std::fs::read(segment_path(&released, first_seq)).expect("pinned"), "{first_seq}");
     }
+}
+
+/// Found by the fuzzer: only what was appended to a segment is superseded by the next one.
+#[test]
+fn the_end_of_a_snapshot_does_not_end_its_segment() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for (first_seq, host) in [(5, 1), (10, 2)] {
+        let mut bytes = MAGIC.to_vec();
+        push_record(&mut bytes, SNAPSHOT_END, 1 << 61, &0u32.to_le_bytes()).expect("short");
+        for seq in [first_seq, first_seq + 5] {
+            let json = problem(host, seq as i64).to_json();
+            push_record(&mut bytes, EVENT, seq, json.as_bytes()).expect("short");
+        }
+        std::fs::write(segment_path(dir.path(), first_seq), bytes).expect("writable");
+    }
+    let (queue, recovery) = open(dir.path(), SMALL);
+    assert_eq!((recovery.damaged, recovery.unreadable), (Vec::new(), 0));
+    assert_eq!(times(&read_all(&queue, 0)), [5, 10, 15], "what both segments hold is read once, in the newer one");
+    assert_eq!(read_all(&queue, 0)[1].seq, 10);
 }

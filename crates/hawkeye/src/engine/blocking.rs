@@ -60,13 +60,16 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let engine = engine(&dir);
         engine.blocking_ended().await;
+        let (begins, has_begun) = tokio::sync::oneshot::channel();
         let (disk, disk_answers) = channel();
         let written = Arc::new(AtomicBool::new(false));
         let write = written.clone();
         let asking = engine.spawn_blocking(move |_| {
+            begins.send(()).expect("the test waits for it");
             disk_answers.recv().expect("the disk answers");
             write.store(true, SeqCst);
         });
+        has_begun.await.expect("the work");
         // The request that asked for it is cut off.
         asking.abort();
         drop(asking);

@@ -5,17 +5,20 @@
 //! How: whoever made events writes them at once, under the lock of the shard whose point made them. Conditions over several
 //! series give theirs out through the outbox of [`Joins`], in the order in which they were decided; whoever has made one hands
 //! over all that wait there.
-//! Locks: backlog → queue; the joins' is innermost.
+//! Locks: backlog → queue; the joins' is innermost, the log's too. All of them are taken under the lock of a shard and of its
+//! judge. Under them a message may write its events to the queue's file and leave lines for the log ([`EventLog`]), no more.
+//! Whoever answers the message waits for the disk afterwards ([`Handover::settle`]); [`Handover::flush`] writes the lines.
 //! Invariants: what cannot be written to the queue is kept (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
 
 use crate::clock;
 use crate::engine::why;
-use events::{Closing, EventQueue, What};
+use events::{AlarmEnd, Entry, EventQueue};
 use judge::{Joins, RuleId, Semantics};
 use metrics::Figures;
 use model::{Event, SeriesKey};
 use prometheus_client::metrics::histogram::Histogram;
 use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -24,6 +27,11 @@ use stdx::ledger::Report;
 /// Events and closings that wait for the disk. An event is about 900 bytes; past it the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
 const BACKLOG_BYTES_MAX: u64 = BACKLOG_MAX as u64 * 900;
+
+/// Lines of events that wait for the log: a second's worth. Events beyond them are in the queue all the same, and counted.
+const LOG_LINES_MAX: usize = 1000;
+
+const REFUSED: &str = "cannot write events to the queue; they wait in memory";
 
 /// Buckets of the latency of events: 0.5 ms to 1 s, a factor of two to three apart around what is promised (20 ms).
 const LATENCY_S: [f64; 11] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
@@ -35,16 +43,49 @@ pub struct Handover {
     semantics: Semantics,
     /// None where there are no rules, and so no events.
     queue: Option<Arc<EventQueue>>,
-    backlog: Mutex<VecDeque<What>>,
+    /// Held for one write to the queue's file (of all that waits, in [`Handover::flush`]), for no read and no sync.
+    backlog: Mutex<VecDeque<Entry>>,
+    /// Held to move events in or out, never while a line is written.
+    log: Mutex<EventLog>,
+    /// The highest sequence number that was written here.
+    written_seq: AtomicU64,
     events: AtomicU64,
     dropped: AtomicU64,
     latency: Histogram,
 }
 
+/// What is to be logged once no lock is held that points wait for.
+#[derive(Default)]
+struct EventLog {
+    events: Vec<Event>,
+    left_out: u64,
+    /// What the disk refused last, and what follows from that.
+    fault: Option<(&'static str, io::Error)>,
+}
+
+impl EventLog {
+    fn push(&mut self, events: impl ExactSizeIterator<Item = Event>) {
+        let room = LOG_LINES_MAX - self.events.len();
+        self.left_out += events.len().saturating_sub(room) as u64;
+        self.events.extend(events.take(room));
+    }
+
+    fn tell(self) {
+        self.events.iter().for_each(tell);
+        if self.left_out > 0 {
+            tracing::warn!(count = self.left_out, "more events than the log takes: see /api/v1/alarm/events");
+        }
+        if let Some((text, error)) = self.fault {
+            tracing::error!(%error, "{text}");
+        }
+    }
+}
+
 impl Handover {
     pub fn new(joins: Arc<Joins>, semantics: Semantics, queue: Option<Arc<EventQueue>>) -> Handover {
         let (backlog, latency) = (Mutex::default(), Histogram::new(LATENCY_S));
-        Handover { joins, semantics, queue, backlog, events: 0.into(), dropped: 0.into(), latency }
+        let (log, written_seq) = (Mutex::default(), AtomicU64::new(0));
+        Handover { joins, semantics, queue, backlog, log, written_seq, events: 0.into(), dropped: 0.into(), latency }
     }
 
     pub fn has_queue(&self) -> bool {
@@ -56,11 +97,13 @@ impl Handover {
         &self.latency
     }
 
-    /// As [`Handover::send`], for events of a message that arrived at `arrived`.
-    pub fn send_arrived(&self, events: &mut Vec<Event>, arrived: Instant) {
-        for _ in 0..self.send(events) {
+    /// Does what [`Handover::send`] does, for events of a message that arrived at `arrived`.
+    pub fn send_arrived(&self, events: &mut Vec<Event>, arrived: Instant) -> usize {
+        let count = self.send(events);
+        for _ in 0..count {
             self.latency.observe(arrived.elapsed().as_secs_f64());
         }
+        count
     }
 
     /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses waits.
@@ -90,39 +133,74 @@ impl Handover {
         self.hand_over();
         let time = clock::now();
         let what = |(id, reason): (String, String)| match self.semantics {
-            Semantics::OpenFalcon => What::Closed(id),
+            Semantics::OpenFalcon => Entry::Forget(id),
             Semantics::Hawkeye => {
                 tracing::info!(id, reason, "an alarm is closed");
-                What::Over(Closing { id, reason, time })
+                Entry::End(AlarmEnd { id, reason, time })
             }
         };
-        let closings: Vec<What> = closings.into_iter().map(what).collect();
-        let mut backlog = lock(&self.backlog);
-        if backlog.is_empty() {
-            match queue.append_mixed(&closings) {
-                Ok(left_out) => {
-                    self.dropped.fetch_add(left_out, Ordering::Relaxed);
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "cannot write to the queue which alarms are closed; it waits in memory")
-                }
-            }
-        }
-        self.wait(&mut backlog, closings.into_iter());
+        let closings: Vec<Entry> = closings.into_iter().map(what).collect();
+        while !self.try_end(queue, &closings) {}
+        self.settle();
     }
 
-    /// Tries again to write what the queue refused, and syncs it.
-    pub fn flush(&self) -> std::io::Result<()> {
+    /// False when an alarm went on while its PROBLEM was read, which no lock may be held for.
+    fn try_end(&self, queue: &EventQueue, closings: &[Entry]) -> bool {
+        let problems = queue.read_problems(closings);
+        let mut backlog = lock(&self.backlog);
+        if backlog.is_empty() {
+            match queue.append_mixed(closings, &problems) {
+                Ok(receipt) => {
+                    self.note(receipt);
+                    return true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) => lock(&self.log).fault = Some((REFUSED, error)),
+            }
+        }
+        self.wait(&mut backlog, closings.iter().cloned());
+        true
+    }
+
+    /// Waits until what was written is on the disk, under `graph.fsync = "always"`: for whoever answers a message that
+    /// made events, and holds no lock any more. What cannot be forced to the disk is tried again by [`Handover::flush`].
+    pub fn settle(&self) {
+        let Some(queue) = &self.queue else { return };
+        if let Err(error) = queue.wait_synced(self.written_seq.load(Ordering::Acquire)) {
+            lock(&self.log).fault = Some(("events may not survive a power cut until they are written again", error));
+        }
+    }
+
+    fn note(&self, receipt: events::Receipt) {
+        self.dropped.fetch_add(receipt.left_out, Ordering::Relaxed);
+        self.written_seq.fetch_max(receipt.seq, Ordering::Release);
+    }
+
+    /// Tries again to write what the queue refused, syncs it, and writes the log's lines.
+    pub fn flush(&self) -> io::Result<()> {
         let Some(queue) = &self.queue else { return Ok(()) };
-        let written = {
-            let mut backlog = lock(&self.backlog);
-            queue.append_mixed(backlog.make_contiguous()).map(|left_out| {
-                self.dropped.fetch_add(left_out, Ordering::Relaxed);
-                backlog.clear();
-            })
+        let written = loop {
+            match self.write_backlog(queue) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                written => break written,
+            }
         };
-        queue.sync().and(written)
+        let ticked = queue.tick();
+        std::mem::take(&mut *lock(&self.log)).tell();
+        for trouble in queue.take_troubles() {
+            if trouble.is_loss() { tracing::error!("{trouble}") } else { tracing::warn!("{trouble}") }
+        }
+        ticked.and(written)
+    }
+
+    fn write_backlog(&self, queue: &EventQueue) -> io::Result<()> {
+        let ends: Vec<Entry> =
+            lock(&self.backlog).iter().filter(|entry| matches!(entry, Entry::End(_))).cloned().collect();
+        let problems = queue.read_problems(&ends);
+        let mut backlog = lock(&self.backlog);
+        self.note(queue.append_mixed(backlog.make_contiguous(), &problems)?);
+        backlog.clear();
+        Ok(())
     }
 
     pub fn show(&self, figures: &mut Figures<'_>) {
@@ -137,8 +215,8 @@ impl Handover {
 
     pub fn report(&self, report: &mut Report) {
         let backlog = lock(&self.backlog);
-        let waiting: usize = backlog.iter().map(What::memory_bytes).sum();
-        let bytes = waiting + backlog.capacity() * size_of::<What>();
+        let waiting: usize = backlog.iter().map(Entry::memory_bytes).sum();
+        let bytes = waiting + backlog.capacity() * size_of::<Entry>();
         report.line("events backlog", bytes as u64, Some(BACKLOG_BYTES_MAX), Some(backlog.len() as u64));
     }
 
@@ -150,24 +228,24 @@ impl Handover {
         lock(&self.backlog).len()
     }
 
-    fn write(&self, backlog: &mut VecDeque<What>, events: &mut Vec<Event>) {
+    fn write(&self, backlog: &mut VecDeque<Entry>, events: &mut Vec<Event>) {
         let Some(queue) = &self.queue else { return };
         self.events.fetch_add(events.len() as u64, Ordering::Relaxed);
-        events.iter().for_each(tell);
         if backlog.is_empty() {
             match queue.append(events) {
-                Ok(left_out) => {
-                    self.dropped.fetch_add(left_out, Ordering::Relaxed);
-                    return events.clear();
+                Ok(receipt) => {
+                    self.note(receipt);
+                    return lock(&self.log).push(events.drain(..));
                 }
-                Err(error) => tracing::error!(%error, "cannot write events to the queue; they wait in memory"),
+                Err(error) => lock(&self.log).fault = Some((REFUSED, error)),
             }
         }
-        self.wait(backlog, events.drain(..).map(What::Event));
+        lock(&self.log).push(events.clone().into_iter());
+        self.wait(backlog, events.drain(..).map(Entry::Event));
     }
 
     /// Puts what the queue refused behind what waits already.
-    fn wait(&self, backlog: &mut VecDeque<What>, refused: impl Iterator<Item = What>) {
+    fn wait(&self, backlog: &mut VecDeque<Entry>, refused: impl Iterator<Item = Entry>) {
         for what in refused {
             if backlog.len() >= BACKLOG_MAX {
                 backlog.pop_front();

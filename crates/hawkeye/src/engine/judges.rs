@@ -58,6 +58,7 @@ pub trait Home {
 }
 
 pub struct Judges {
+    /// Held for a point, or a slice of series, and for the write of its events; no disk is waited for under it.
     judges: Vec<Mutex<Judge>>,
     joins: Arc<Joins>,
     options: judge::Options,

@@ -6,7 +6,8 @@
 //! under the same lock, so their order per alarm is the order of the points, also between connections. What judging does by
 //! itself (rules, restarts, silence, closings) is in `judges.rs`, and how events leave in `handover.rs`.
 //! A new series is bound when it is created.
-//! Locks, always in this order: shard of the store → judge of that shard → series table (read), or backlog → queue.
+//! Locks, always in this order: shard of the store → judge of that shard → series table (read), or backlog → queue. Under
+//! them a point may be judged and its events written, not synced nor logged: see `handover.rs`.
 //! A series that nobody writes to leaves memory ([`Engine::sleep_silent`]): its bindings and alarms go with it, and come back
 //! when it is created again.
 //! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged all the
@@ -152,8 +153,16 @@ impl Engine {
         if samples.is_empty() {
             return Ok(());
         }
-        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new() };
-        let mut append = || self.store.append(samples, now, &mut observer);
+        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new(), made_events: false };
+        let mut append = || {
+            let appended = self.store.append(samples, now, &mut observer);
+            // Nobody waits for the disk under a judge's lock.
+            observer.judge = None;
+            if std::mem::take(&mut observer.made_events) {
+                self.judges.handover.settle();
+            }
+            appended
+        };
         let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
         match appended.map_err(IngestError::Store)?.unknown {
             0 => Ok(()),
@@ -334,6 +343,7 @@ struct Observer<'e> {
     arrived: Instant,
     judge: Option<(usize, MutexGuard<'e, Judge>)>,
     events: Vec<Event>,
+    made_events: bool,
 }
 
 impl store::Observer for Observer<'_> {
@@ -349,7 +359,11 @@ impl store::Observer for Observer<'_> {
         }
         let Some((_, step)) = view.meta(sample.series) else { return };
         judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
-        self.engine.judges.handover.send_arrived(&mut self.events, self.arrived);
+        self.made_events |= self.engine.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
+    }
+
+    fn leave(&mut self) {
+        self.judge = None;
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use events::Fsync;
-use events::{Options, What};
+use events::{Entry, Options};
 use judge::Semantics;
 use model::{Status, Strategy};
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ fn push(engine: &Engine, host: &str) {
     engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW, Instant::now()).expect("append");
 }
 
-fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<events::Queued> {
+fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<events::Record> {
     let mut out = Vec::new();
     queue.consumer(cursor).read(usize::MAX / 2, &mut out).expect("readable");
     out
@@ -92,13 +92,14 @@ fn what_the_queue_refuses_waits_in_order() {
     assert_eq!(engine.judges.handover.waiting(), 0, "the one that never fits does not stand in the way");
     assert_eq!(engine.judges.handover.dropped(), 1);
     let read = read(&queue, cursor);
-    let What::Event(event) = &read[0].what else { panic!("{read:?}") };
+    let Entry::Event(event) = &read[0].entry else { panic!("{read:?}") };
     assert_eq!((event.endpoint.as_str(), event.status), ("h", Status::Problem));
-    let ends: Vec<_> = read[1..].iter().map(|queued| &queued.what).collect();
-    let is_ok = |what: &&&What| matches!(what, What::Event(end) if end.id() == event.id() && end.status == Status::Ok);
+    let ends: Vec<_> = read[1..].iter().map(|queued| &queued.entry).collect();
+    let is_ok =
+        |what: &&&Entry| matches!(what, Entry::Event(end) if end.id() == event.id() && end.status == Status::Ok);
     assert!(ends.len() == 2 && ends.iter().any(|what| is_ok(&what)), "{read:?}");
     assert!(
-        ends.iter().any(|what| matches!(what, What::Closed(_))),
+        ends.iter().any(|what| matches!(what, Entry::Forget(_))),
         "no record holds the end of the long one: {read:?}"
     );
     assert_eq!(queue.stats().open_problems, 0);
@@ -180,8 +181,8 @@ fn a_silent_series_takes_its_bindings_and_alarms_along_and_gets_rules_when_it_wa
     assert_eq!(queue.stats().open_problems, 1);
     assert_eq!(engine.sleep_silent(later + 60).expect("room").asleep, 1);
     let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
-    let What::Event(event) = &event.what else { panic!("{event:?}") };
-    let What::Event(end) = &closed.what else { panic!("{closed:?}") };
+    let Entry::Event(event) = &event.entry else { panic!("{event:?}") };
+    let Entry::Event(end) = &closed.entry else { panic!("{closed:?}") };
     let reason = end.explanation.as_ref().map(|explanation| explanation.closed.as_str());
     assert_eq!((end.id(), end.status, reason), (event.id(), Status::Ok, Some(SERIES_SILENT)));
     assert_eq!(engine.judges.judge(0).stats().bound_series, 0);
@@ -204,8 +205,8 @@ fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
     let queue = Arc::new(queue);
     engine(dir.path(), &queue).restore(&recovered.open_problems);
     let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
-    let What::Event(event) = &event.what else { panic!("{event:?}") };
-    let What::Event(end) = &closed.what else { panic!("{closed:?}") };
+    let Entry::Event(event) = &event.entry else { panic!("{event:?}") };
+    let Entry::Event(end) = &closed.entry else { panic!("{closed:?}") };
     assert_eq!((end.id(), end.status), (event.id(), Status::Ok));
     assert_eq!(end.explanation.as_ref().map(|why| why.closed.as_str()), Some(SERIES_GONE));
     assert_eq!(queue.stats().open_problems, 0);
@@ -226,8 +227,8 @@ fn a_rule_that_goes_is_closed_silently_under_open_falcon() {
         engine.store().finder().find(SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY }).expect("a series").id;
     engine.remove_series(id).expect("removable");
     let [problem, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
-    let What::Event(problem) = &problem.what else { panic!("{problem:?}") };
-    assert_eq!(closed.what, What::Closed(problem.id()));
+    let Entry::Event(problem) = &problem.entry else { panic!("{problem:?}") };
+    assert_eq!(closed.entry, Entry::Forget(problem.id()));
 }
 
 /// A series that falls silent is found by the clock, and only once, also over a restart.
@@ -255,7 +256,7 @@ fn silence_is_found_by_the_clock() {
     let problem = (Status::Problem, 240, "m".to_string());
     assert_eq!(told(&queue), std::slice::from_ref(&problem));
     drop(engine);
-    let What::Event(open) = read(&queue, 0).remove(0).what else { panic!("a PROBLEM") };
+    let Entry::Event(open) = read(&queue, 0).remove(0).entry else { panic!("a PROBLEM") };
     let engine = start(&[open]);
     let now = clock::now();
     (now..now + 2000).step_by(5).for_each(|now| engine.judges.look_for_silence(engine.store(), now));
@@ -283,8 +284,8 @@ fn push_at(engine: &Engine, metric: &str, time: i64, value: f64) {
 }
 
 fn told(queue: &Arc<EventQueue>) -> Vec<(Status, i64, String)> {
-    let events = read(queue, 0).into_iter().filter_map(|queued| match queued.what {
-        What::Event(event) => {
+    let events = read(queue, 0).into_iter().filter_map(|queued| match queued.entry {
+        Entry::Event(event) => {
             let counter = event.key().counter();
             Some((event.status, event.time - NOW, counter))
         }
@@ -309,8 +310,8 @@ fn series_of_different_shards_make_one_alarm_over_restarts() {
     let engine = joined_engine(dir.path(), &queue);
     let open: Vec<Event> = read(&queue, 0)
         .into_iter()
-        .filter_map(|queued| match queued.what {
-            What::Event(event) => Some(event),
+        .filter_map(|queued| match queued.entry {
+            Entry::Event(event) => Some(event),
             _ => None,
         })
         .collect();

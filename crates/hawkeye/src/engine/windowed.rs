@@ -116,7 +116,9 @@ impl Windowed {
         let judge_all = || {
             let mut batch = Batch::new(self, now);
             let decoded = decode(&mut |item| batch.push(&item));
-            batch.end();
+            if batch.end() {
+                self.judges.handover.settle();
+            }
             decoded
         };
         // The runtime's other work goes on in other threads meanwhile.
@@ -340,6 +342,7 @@ struct Batch<'w> {
     arrived: Instant,
     held: Option<Held<'w>>,
     events: Vec<Event>,
+    made_events: bool,
     tally: Tally,
 }
 
@@ -353,7 +356,15 @@ struct Held<'w> {
 
 impl<'w> Batch<'w> {
     fn new(windowed: &'w Windowed, now: i64) -> Batch<'w> {
-        Batch { windowed, now, arrived: Instant::now(), held: None, events: Vec::new(), tally: Tally::default() }
+        Batch {
+            windowed,
+            now,
+            arrived: Instant::now(),
+            held: None,
+            events: Vec::new(),
+            made_events: false,
+            tally: Tally::default(),
+        }
     }
 
     #[inline]
@@ -379,16 +390,18 @@ impl<'w> Batch<'w> {
             Fate::Full => self.windowed.count_refused("series_max"),
         }
         // Under the lock of the shard: events of an alarm are in the order of its points.
-        self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived);
+        self.made_events |= self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
     }
 
-    fn end(self) {
+    /// Lets the shard go; true when the batch made events.
+    fn end(self) -> bool {
         let (tally, counts) = (self.tally, &self.windowed.counts);
         drop(self.held);
         counts.received.inc_by(tally.received);
         counts.judged.inc_by(tally.judged);
         counts.without_rule.inc_by(tally.without_rule);
         counts.not_newer.inc_by(tally.not_newer);
+        self.made_events
     }
 }
 

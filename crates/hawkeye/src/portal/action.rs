@@ -1,7 +1,7 @@
 //! Actions (`falcon_portal.action`): who is told of an alarm, and which URL is called.
 //!
-//! An action belongs to a template or to an expression. Compat: a template's second action leaves the first row in place,
-//! as in the original; an event on its way may still name it.
+//! An action belongs to a template or to an expression. Compat: a template's second action leaves the first row in
+//! place, as in the original; an event on its way may still name it.
 
 use super::Portal;
 use super::db::{Target, Transaction, query, record, select};

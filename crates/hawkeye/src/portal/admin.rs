@@ -28,8 +28,8 @@ pub async fn ensure_root(portal: &Portal, data_dir: &Path) -> Result<Option<Stri
     Ok(Some(password))
 }
 
-/// Writes a secret into a new file. A file that is there already is a leftover, and is removed and not written into, for
-/// others might have it open.
+/// Writes a secret into a new file. A file that is there already is a leftover, and is removed and not written into,
+/// for others might have it open.
 fn write_secret(path: &Path, secret: &str) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),

@@ -12,8 +12,8 @@ use super::db::{FromColumn, Query, Row, Transaction, query, record, select};
 use crate::clock;
 use model::{Event, Explanation, Status};
 
-/// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison. One
-/// that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its
+/// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison.
+/// One that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its
 /// row.
 pub async fn record(transaction: &mut Transaction, event: &Event, condition: &str) -> sqlx::Result<()> {
     let (id, time) = (event.id(), clock::local_text(event.time));
@@ -108,8 +108,8 @@ async fn record_case(
 /// The reason of a case that was closed without a recovery, for its event and its note.
 const RULE_GONE: &str = "the rule no longer applies";
 
-/// Closes the case with this id if it is open, silently: under `judge.semantics = "open-falcon"`, or when the queue no longer
-/// knows its PROBLEM. Otherwise an event closes a case.
+/// Closes the case with this id if it is open, silently: under `judge.semantics = "open-falcon"`, or when the queue no
+/// longer knows its PROBLEM. Otherwise an event closes a case.
 pub async fn close(transaction: &mut Transaction, id: &str, now: i64) -> sqlx::Result<()> {
     let now = clock::local_text(now);
     let closed = query(

@@ -2,8 +2,8 @@
 //!
 //! How: the header holds `{"name":…,"sig":…}`; `sig` is a session's secret, or the server token of the configuration,
 //! which passes with any name.
-//! Compat: the texts of [`TokenError`] are the original's. There is no default server token, sessions expire, and blocked
-//! users have none.
+//! Compat: the texts of [`TokenError`] are the original's. There is no default server token, sessions expire, and
+//! blocked users have none.
 
 use super::Portal;
 use super::session::{self, TokenHolder};

@@ -1,8 +1,8 @@
 //! Deliveries: what alarm still has to send (`alarms.hawkeye_delivery`), and how far it has read the event queue.
 //!
-//! Invariants: a row exists from the transaction that handled its event until it was sent or given up. Deliveries of one
-//! lane (one alarm) to one target are due strictly one after another, also over retries: a recovery never overtakes its
-//! problem.
+//! Invariants: a row exists from the transaction that handled its event until it was sent or given up. Deliveries of
+//! one lane (one alarm) to one target are due strictly one after another, also over retries: a recovery never overtakes
+//! its problem.
 //! Memory: none between calls; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
 
 use super::Portal;

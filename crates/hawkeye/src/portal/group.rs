@@ -1,6 +1,7 @@
 //! Host groups (`falcon_portal.grp`): their hosts, and the templates bound to them.
 //!
-//! Invariants: a group's change of hosts is one transaction; a host is in a group once (the original's table allows twice).
+//! Invariants: a group's change of hosts is one transaction; a host is in a group once (the original's table allows
+//! twice).
 //! Compat: deleting a group also deletes its template bindings, which the original leaves behind.
 
 use super::db::{Target, Transaction, query, record, select};
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(remove_hosts(&portal, group.id, texts(&["none", "c", "c"])).await?, ["c"]);
         let names: Vec<_> = host::of_group(&portal, group.id).await?.into_iter().map(|host| host.hostname).collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(host::groups(&portal, ids[0]).await?, [group.clone()]);
+        assert_eq!(host::groups(&portal, ids[0]).await?, std::slice::from_ref(&group));
         assert_eq!((host::exists(&portal, ids[1]).await?, host::exists(&portal, 999).await?), (true, false));
         remove_host(&portal, group.id, ids[1]).await?;
         assert_eq!(members(&portal).await?, [(ids[0], group.id)]);
@@ -223,14 +224,14 @@ mod tests {
         assert!(!bind_template(&portal, group.id, tpl.id, "bob").await?, "a binding is there once");
         assert_eq!(bindings(&portal).await?, [(group.id, tpl.id)]);
         assert_eq!(bind_user(&portal, group.id, tpl.id).await?.as_deref(), Some("alice"));
-        assert_eq!(templates(&portal, group.id).await?, [tpl.clone()]);
-        assert_eq!(host::templates(&portal, ids[0]).await?, [tpl.clone()]);
-        assert_eq!(template::groups(&portal, tpl.id).await?, [group.clone()]);
+        assert_eq!(templates(&portal, group.id).await?, std::slice::from_ref(&tpl));
+        assert_eq!(host::templates(&portal, ids[0]).await?, std::slice::from_ref(&tpl));
+        assert_eq!(template::groups(&portal, tpl.id).await?, std::slice::from_ref(&group));
         unbind_template(&portal, group.id, tpl.id).await?;
         assert_eq!(host::templates(&portal, ids[0]).await?, []);
 
         let dir = plugin::create(&portal, group.id, "sys/ntp", "alice").await?;
-        assert_eq!(plugin::of_group(&portal, group.id).await?, [dir.clone()]);
+        assert_eq!(plugin::of_group(&portal, group.id).await?, std::slice::from_ref(&dir));
         assert_eq!(plugin::dirs(&portal).await?, [(group.id, "sys/ntp".to_string())]);
         assert_eq!(plugin::by_id(&portal, dir.id).await?, Some(dir.clone()));
         plugin::delete(&portal, dir.id).await?;

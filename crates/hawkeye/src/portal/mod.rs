@@ -1,12 +1,12 @@
-//! Portal: the control plane's tables (users, teams, hosts, groups, templates, strategies, expressions, alarms) and what
-//! follows from them.
+//! Portal: the control plane's tables (users, teams, hosts, groups, templates, strategies, expressions, alarms) and
+//! what follows from them.
 //!
 //! Why: Open-Falcon spreads them over five MySQL databases that every component polls each minute. Here one file
 //! (`<data_dir>/portal.db`) holds them, and a change is announced at once.
-//! How: one file per subject has the record of each table and its statements, which [`db`] runs. Whoever writes a row that
-//! rules depend on calls [`Portal::announce`] after its commit; hbs and judge wait on [`Portal::changes`].
-//! Invariants: no row text can stop the process: rows are validated when saved, and what an old row holds is skipped and
-//! counted when rules are computed. No file here knows which database it speaks to.
+//! How: one file per subject has the record of each table and its statements, which [`db`] runs. Whoever writes a row
+//! that rules depend on calls [`Portal::announce`] after its commit; hbs and judge wait on [`Portal::changes`].
+//! Invariants: no row text can stop the process: rows are validated when saved, and what an old row holds is skipped
+//! and counted when rules are computed. No file here knows which database it speaks to.
 //! Memory: the connections' caches (see [`db`]), and lists as long as the answers that ask for them.
 
 pub mod action;

@@ -1,9 +1,9 @@
 //! Passwords: how they are hashed, checked and carried over from an Open-Falcon database.
 //!
-//! Why: the original keeps `md5hex(salt + password)` with an empty salt by default. Here a password is kept as bcrypt; a row
-//! of an old installation still lets its user in, and is rewritten by that login.
-//! How: bcrypt costs tens of milliseconds of CPU on purpose, so it runs on a blocking thread, at most [`HASHES_AT_ONCE`]
-//! at a time: a flood of logins cannot take the processors from ingest and judging.
+//! Why: the original keeps `md5hex(salt + password)` with an empty salt by default. Here a password is kept as bcrypt;
+//! a row of an old installation still lets its user in, and is rewritten by that login.
+//! How: bcrypt costs tens of milliseconds of CPU on purpose, so it runs on a blocking thread, at most
+//! [`HASHES_AT_ONCE`] at a time: a flood of logins cannot take the processors from ingest and judging.
 //! Invariants: a password never reaches a log or an error text; nothing is cut to fit bcrypt's 71 bytes, it is refused.
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,8 @@ use rand::rngs::SysRng;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-/// The most bytes of a password: bcrypt takes 72 into account, the end mark included, and would cut a longer one silently.
+/// The most bytes of a password: bcrypt takes 72 into account, the end mark included, and would cut a longer one
+/// silently.
 pub const PASSWORD_MAX: usize = 71;
 /// bcrypt's cost: 2^10 rounds, about 50 ms of one core; the least that OWASP recommends. Tests use the cheapest.
 const COST: u32 = if cfg!(test) { 4 } else { 10 };
@@ -77,7 +78,8 @@ pub fn random_password() -> Result<String> {
     Ok(password)
 }
 
-/// A session's secret: 32 hex digits from the operating system. The original's was a UUIDv1, made of clock and MAC address.
+/// A session's secret: 32 hex digits from the operating system. The original's was a UUIDv1, made of clock and MAC
+/// address.
 pub fn random_sig() -> Result<String> {
     Ok(hex::encode(random_bytes::<16>()?))
 }

@@ -90,8 +90,8 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The chain of a template, from the template itself to its root. `parents` maps every template's id to its parent's. None
-/// when the chain is [`CHAIN_MAX`] long or longer, which a cycle always is.
+/// The chain of a template, from the template itself to its root. `parents` maps every template's id to its parent's.
+/// None when the chain is [`CHAIN_MAX`] long or longer, which a cycle always is.
 pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
     let mut chain = Vec::new();
     let mut next = id;
@@ -174,12 +174,12 @@ mod tests {
             tpl_id: parent.id,
             ..row.clone()
         };
-        assert_eq!(strategy::of_template(&portal, tpl.id).await?, [row.clone()]);
+        assert_eq!(strategy::of_template(&portal, tpl.id).await?, std::slice::from_ref(&row));
         assert_eq!(strategy::all(&portal).await?, [row, other.clone()]);
 
         delete(&portal, tpl.id).await?;
         assert_eq!((all(&portal).await?.len(), action::by_id(&portal, id).await?), (1, None));
-        assert_eq!(strategy::all(&portal).await?, [other.clone()]);
+        assert_eq!(strategy::all(&portal).await?, std::slice::from_ref(&other));
         strategy::delete(&portal, other.id).await?;
         assert_eq!(strategy::all(&portal).await?, []);
         Ok(())

@@ -1,9 +1,10 @@
 //! Portals for tests, here and of whoever uses the portal.
 //!
-//! The same tests run over both databases: a portal is one in a file, or, where `TEST_MYSQL` names a MySQL or MariaDB
-//! (`tests/services/mysql.sh` starts one), one in Open-Falcon's databases there.
+//! How: a test says nothing of a database, so that it runs over both: a portal is in a file, or, where `TEST_MYSQL`
+//! names a MySQL or MariaDB (`tests/services/mysql.sh` starts one), in Open-Falcon's databases there.
 
-use super::db::{Dialect, mysql, query};
+use super::db::dialect::{DATABASES, Dialect};
+use super::db::{mysql, query};
 use super::*;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
@@ -34,10 +35,10 @@ async fn in_mysql(server: &str) -> Result<Db> {
     let mut connection = options.connect().await?;
     let dialect = Dialect::MySql { prefix: prefix.as_str().into() };
     // alarms refers to uic.
-    for database in db::DATABASES.iter().rev() {
+    for database in DATABASES.iter().rev() {
         connection.execute(AssertSqlSafe(format!("DROP DATABASE IF EXISTS {prefix}{database}"))).await?;
     }
-    for database in db::DATABASES {
+    for database in DATABASES {
         let text = format!("CREATE DATABASE {prefix}{database} CHARACTER SET utf8 COLLATE utf8_general_ci");
         connection.execute(AssertSqlSafe(text)).await?;
     }

@@ -1,11 +1,11 @@
 //! Rules in effect: what the tables say, at a given time, for each host.
 //!
-//! Why: hbs works this out per host and per call, and repeats every strategy for every host. Here a strategy under a leaf
-//! template exists once behind an `Arc`, and hosts with equal lists share one list.
-//! How: strategies whose run window is open are read from their rows; for each set of templates that some host is bound to,
-//! inheritance is resolved once.
-//! Invariants: pure (time is an argument) and total: a row that cannot be read is left out and named in the second result;
-//! no text can make it panic. Lists are in the order of strategy ids, so equal tables give equal rules.
+//! Why: hbs works this out per host and per call, and repeats every strategy for every host. Here a strategy under a
+//! leaf template exists once behind an `Arc`, and hosts with equal lists share one list.
+//! How: strategies whose run window is open are read from their rows; for each set of templates that some host is bound
+//! to, inheritance is resolved once.
+//! Invariants: pure (time is an argument) and total: a row that cannot be read is left out and named in the second
+//! result; no text can make it panic. Lists are in the order of strategy ids, so equal tables give equal rules.
 //! Compat: docs/open-falcon/control-plane.md §1. Of two chains with the same strategy, the one with the smaller leaf id
 //! wins (the original leaves this to the database's row order); a template bound through two groups counts once.
 
@@ -48,8 +48,8 @@ pub(super) fn is_monitored(host: &HostRow, now: i64) -> bool {
     host.maintain_begin > now || host.maintain_end < now
 }
 
-/// True while a strategy's run window is open. Times are compared as texts, as the original's SQL does, so one side may be
-/// empty or past 24:00.
+/// True while a strategy's run window is open. Times are compared as texts, as the original's SQL does, so one side may
+/// be empty or past 24:00.
 pub fn is_open(begin: &str, end: &str, now: &str) -> bool {
     if begin.is_empty() && end.is_empty() {
         return true;
@@ -139,7 +139,8 @@ fn own_strategies(snapshot: &Snapshot, now: &Moment, skipped: &mut Vec<String>) 
     by_template
 }
 
-/// The strategies of a chain (leaf first): for each key those of the youngest template that has any. All become `tpl`'s.
+/// The strategies of a chain (leaf first): for each key those of the youngest template that has any. All become
+/// `tpl`'s.
 fn inherit(by_template: &HashMap<i64, Vec<OwnStrategy>>, chain: &[i64], tpl: &model::Template) -> Vec<Arc<Strategy>> {
     let mut owner: HashMap<usize, i64> = HashMap::new();
     let mut result = Vec::new();

@@ -3,11 +3,11 @@
 use crate::clock;
 use crate::config::{Config, Fsync, Semantics};
 use anyhow::{Context, Result};
-use events::{EventQueue, Recovered};
+use events::{EventQueue, Recovery};
 use std::sync::Arc;
 
 /// Opens the event queue; answers with it the alarms that were open when it was closed.
-pub fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)> {
+pub fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovery)> {
     let fsync = match config.graph.fsync {
         Fsync::Always => events::Fsync::Always,
         Fsync::Second => events::Fsync::EverySecond,
@@ -15,6 +15,15 @@ pub fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovered)>
     };
     let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), fsync, clock::now())
         .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
+    if recovered.torn_bytes_cut > 0 {
+        tracing::warn!(bytes = recovered.torn_bytes_cut, "cut off an unfinished write of events");
+    }
+    for damage in &recovered.damaged {
+        tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "events are damaged; the rest was read");
+    }
+    if recovered.unreadable > 0 {
+        tracing::error!(count = recovered.unreadable, "events are not understood: written by another version?");
+    }
     Ok((Arc::new(queue), recovered))
 }
 

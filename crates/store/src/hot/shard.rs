@@ -34,6 +34,10 @@ impl Geometry {
 /// not call the store. Locks that an observer takes have ranks between [`crate::locks::SHARD`] and the innermost.
 pub trait Observer {
     fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, window: &ShardView<'_>);
+
+    /// Told when a batch is done with a shard, whose lock is let go next: locks that the observer kept from point to
+    /// point must go before it.
+    fn leave(&mut self) {}
 }
 
 /// An observer that looks at nothing.

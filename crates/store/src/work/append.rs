@@ -191,6 +191,7 @@ impl Parts {
                 Outcome::Unknown => appended.unknown += 1,
             }
         }
+        observer.leave();
     }
 
     /// The shard whose lock a series shares.

@@ -1,7 +1,8 @@
-//! Dialect: what SQLite and MySQL say differently, a function for each.
+//! Dialect: the fragments that SQLite and MySQL write differently, a function for each.
 //!
-//! Compat: MySQL 5.7 and later, and MariaDB 10.3 and later. MySQL compares names without case by its column's collation,
-//! SQLite by the `COLLATE NOCASE` of its schema; only where a column of ours compares exactly does a statement say more.
+//! Compat: MySQL 5.7 and later, and MariaDB 10.3 and later. MySQL compares names without case by its column's
+//! collation, SQLite by the `COLLATE NOCASE` of its schema; only where a column of ours compares exactly does a
+//! statement say more.
 
 use std::sync::Arc;
 

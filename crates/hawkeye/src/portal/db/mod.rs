@@ -1,18 +1,18 @@
 //! Database: where the portal's tables are, and the one place that knows SQLite from MySQL.
 //!
-//! Why: the tables are Open-Falcon's, and a site has them in one file of Hawkeye's or in the five MySQL databases that its
-//! scripts and dashboard use already. Each statement is written once, as a plain text that both databases take.
+//! Why: the tables are Open-Falcon's, and a site has them in one file of Hawkeye's or in the five MySQL databases that
+//! its scripts and dashboard use already. Each statement is written once, as a plain text that both databases take.
 //! How: statements name tables as MySQL does, `uic.user`. [`query()`] collects a text and its values; when it runs,
-//! [`dialect`] makes the text that this database takes. What the two say differently is a named function there, and nothing
-//! else. A row is a struct that [`record!`] declares: its fields are the list of its columns, and [`row`] reads them,
-//! whatever integer or time type a site gave the column.
-//! Invariants: statements are made of texts in the source and of marks (`?`); a value is always bound. Constructs that only
-//! one of the two takes are absent: `RETURNING`, numbered marks, `LIMIT` inside `IN (…)`, a deletion that reads its own
-//! table, SQL's clock, `SELECT` without `FROM` but with `WHERE`.
-//! Memory: at most [`CONNECTIONS_MAX`] connections; rows of an answer are read whole, so each list has its bound where it is
-//! asked for.
+//! [`dialect`] makes the text that this database takes. Whatever the two say differently is a named function there, and
+//! nothing else. A row is a struct that [`record!`] declares: its fields are the list of its columns, and [`row`] reads
+//! them, whatever integer or time type a site gave the column.
+//! Invariants: statements are made of texts in the source and of marks (`?`); a value is always bound. Constructs that
+//! only one of the two takes are absent: `RETURNING`, numbered marks, `LIMIT` inside `IN (…)`, a deletion that reads
+//! its own table, SQL's clock, `SELECT` without `FROM` but with `WHERE`.
+//! Memory: at most [`CONNECTIONS_MAX`] connections; rows of an answer are read whole, so each list has its bound where
+//! it is asked for.
 
-mod dialect;
+pub mod dialect;
 pub mod mysql;
 mod query;
 mod row;
@@ -22,9 +22,7 @@ pub use query::{Query, query, select};
 pub(super) use row::record;
 pub use row::{FromColumn, FromRow, Record, Row};
 
-#[cfg(test)]
-pub use dialect::DATABASES;
-pub use dialect::Dialect;
+use dialect::Dialect;
 use sqlx::mysql::MySqlPool;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqlitePool;
@@ -44,8 +42,8 @@ pub enum Db {
 }
 
 impl Db {
-    /// Begins a transaction that may write. On SQLite it takes the write lock at once: a transaction that reads first and
-    /// writes later would fail, not wait, when somebody else wrote in between.
+    /// Begins a transaction that may write. On SQLite it takes the write lock at once: a transaction that reads first
+    /// and writes later would fail, not wait, when somebody else wrote in between.
     pub async fn write(&self) -> sqlx::Result<Transaction> {
         self.begin(self.dialect().begin_write()).await
     }
@@ -63,11 +61,11 @@ impl Db {
     }
 
     async fn begin(&self, sql: &'static str) -> sqlx::Result<Transaction> {
-        let held = match self {
+        let inner = match self {
             Db::Sqlite(pool) => OpenTransaction::Sqlite(pool.begin_with(sql).await?),
             Db::MySql(pool, _) => OpenTransaction::MySql(pool.begin_with(sql).await?),
         };
-        Ok(Transaction { held, dialect: self.dialect() })
+        Ok(Transaction { inner, dialect: self.dialect() })
     }
 
     async fn acquire(&self) -> sqlx::Result<Pooled> {
@@ -87,7 +85,7 @@ impl Db {
 
 /// A transaction, which is rolled back unless [`Transaction::commit`] was called.
 pub struct Transaction {
-    held: OpenTransaction,
+    inner: OpenTransaction,
     dialect: Dialect,
 }
 
@@ -98,7 +96,7 @@ enum OpenTransaction {
 
 impl Transaction {
     pub async fn commit(self) -> sqlx::Result<()> {
-        match self.held {
+        match self.inner {
             OpenTransaction::Sqlite(transaction) => transaction.commit().await,
             OpenTransaction::MySql(transaction) => transaction.commit().await,
         }
@@ -158,7 +156,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    /// MySQL alone, which is no dialect of anything: the index of an old graph, and the URL of a database.
+    /// Files about MySQL alone: the index of an old graph, and the URL of a database.
     const MYSQL_ONLY: [&str; 2] = ["role/graph/index", "config/mysql_url.rs"];
 
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -172,7 +170,7 @@ mod tests {
         }
     }
 
-    /// Everybody else speaks of results and errors of a database, and no file but these of a certain one.
+    /// Other files may speak of a database's results and errors, but not of a certain database.
     #[test]
     fn one_place_knows_the_databases() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

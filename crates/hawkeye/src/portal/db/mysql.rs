@@ -1,20 +1,22 @@
 //! MySQL: the portal in Open-Falcon's databases, on one MySQL or MariaDB server.
 //!
-//! How: statements name each table with its database, so a connection needs no default one; a transaction may span them,
-//! for they are on one server. The session is in the server's time zone, as the original's, and keeps the isolation that
-//! reads of one moment need, whatever the server's default is.
+//! How: statements name each table with its database, so a connection needs no default one; a transaction may span
+//! them, for they are on one server. The session is in the server's time zone, as the original's, and keeps the
+//! isolation that reads of one moment need, whatever the server's default is.
 //! Invariants: whoever waits for another's lock waits as long as on SQLite, then the statement fails.
 //! Memory: statements stay prepared, at most [`STATEMENTS_MAX`] per connection.
-//! Compat: mysql.sql is what the portal needs: Open-Falcon's tables, with a longer `func`, `events.explanation`, and two
-//! tables of Hawkeye's own beside the alarms.
+//! Compat: mysql.sql has the tables that the portal needs: Open-Falcon's, with a longer `func`, `events.explanation`,
+//! and two tables of Hawkeye's own beside the alarms.
 
 use super::{CONNECTIONS_MAX, Db};
 use sqlx::Executor;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 
-/// All statements of the portal, with room for lists of several lengths: one that is not kept costs 40 ms when it is closed.
+/// Prepared statements of a connection: all of the portal, with room for lists of several lengths. One that is not kept
+/// costs 40 ms when it is closed.
 const STATEMENTS_MAX: usize = 256;
-/// The isolation that a snapshot needs, and for how many seconds to wait for a lock, as `busy_timeout` on SQLite.
+/// Settings of a session: the isolation that a snapshot needs, and for how many seconds to wait for a lock, as
+/// `busy_timeout` on SQLite.
 const SESSION: [&str; 2] =
     ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SET SESSION innodb_lock_wait_timeout = 10"];
 

@@ -74,8 +74,8 @@ impl Query {
         }
     }
 
-    /// Writes ` IN (?, …)`. The last value is repeated up to a power of two, which changes nothing: so lists of all lengths
-    /// come to a few statements, which stay prepared. `values` must not be empty.
+    /// Writes ` IN (?, …)`. The last value is repeated up to a power of two, which changes nothing: so lists of all
+    /// lengths come to a few statements, which stay prepared. `values` must not be empty.
     pub fn in_list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Query {
         let before = self.values.len();
         self.values.extend(values.into_iter().map(V::into));
@@ -124,7 +124,7 @@ impl Query {
             }
             Target::Transaction(transaction) => {
                 let text = self.text(&transaction.dialect);
-                transaction.held.connection().execute(text, self.values).await
+                transaction.inner.connection().execute(text, self.values).await
             }
         }
     }
@@ -138,7 +138,7 @@ impl Query {
             }
             Target::Transaction(transaction) => {
                 let text = self.text(&transaction.dialect);
-                transaction.held.connection().fetch(text, self.values).await
+                transaction.inner.connection().fetch(text, self.values).await
             }
         }
     }

@@ -1,10 +1,10 @@
-//! Rows: what a database answers, and the structs that a record of a table is read into.
+//! Rows: the answers of a database, and the structs that they are read into.
 //!
-//! Why: sqlx's own derive would read both databases' rows too, but refuses an `INT UNSIGNED` for an `i64` and a `DATETIME`
-//! for a text, which MySQL's tables are full of, and sites have changed the types of their columns. And its list of columns
-//! stands beside the struct, where the two can part.
-//! How: [`record!`] declares a struct whose fields are the columns, in one list. A column is read as a number or a text,
-//! whatever the table holds it as; a time is its text, `YYYY-MM-DD HH:MM:SS`.
+//! Why: sqlx's own derive would read both databases' rows too, but refuses an `INT UNSIGNED` for an `i64` and a
+//! `DATETIME` for a text. MySQL's tables are full of these, and sites have changed the types of their columns. With
+//! that derive the list of columns stands beside the struct, where the two can part.
+//! How: [`record!`] declares a struct whose fields are the columns, in one list. A column is read as a number or a
+//! text, whatever the table holds it as; a time is its text, `YYYY-MM-DD HH:MM:SS`.
 //! Compat: NULL is "" and 0, as the original reads it, except where a field is an `Option`.
 
 use sqlx::mysql::MySqlRow;
@@ -79,7 +79,8 @@ fn mysql_text(row: &MySqlRow, at: usize) -> Result<Option<String>, DecodeError> 
     Ok(Some(std::str::from_utf8(bytes)?.to_string()))
 }
 
-/// The text of a time in MySQL's binary protocol: year (16 bits), month, day, and unless they are zero hour, minute, second.
+/// The text of a time in MySQL's binary protocol: year (16 bits), month, day, and unless they are zero hour, minute,
+/// second.
 fn time_text(bytes: &[u8]) -> Option<String> {
     let (&[low, high, month, day], clock) = bytes.split_first_chunk()?;
     let year = u16::from_le_bytes([low, high]);
@@ -129,7 +130,7 @@ impl<A: FromColumn, B: FromColumn, C: FromColumn> FromRow for (A, B, C) {
     }
 }
 
-/// Declares a struct and how it is read: each field is the column of its name, or what stands behind `=`.
+/// Declares a struct and how a row is read into it: each field is the column of its name, or the expression behind `=`.
 macro_rules! record {
     (
         $(#[$meta:meta])*

@@ -1,7 +1,7 @@
 //! SQLite: the portal in one file, `<data_dir>/portal.db`, in WAL mode.
 //!
-//! Invariants: a commit is on the disk when it returns; a file of an older version is brought up to date in one transaction,
-//! and one of a newer version is left alone.
+//! Invariants: a commit is on the disk when it returns; a file of an older version is brought up to date in one
+//! transaction, and one of a newer version is left alone.
 //! Memory: [`CACHE_KIB`] of page cache per connection.
 
 use super::{CONNECTIONS_MAX, Db};
@@ -13,7 +13,8 @@ use stdx::Ledger;
 
 /// Page cache of one connection. The whole portal of a thousand hosts is a few MiB; SQLite's default is 2 MiB.
 const CACHE_KIB: u32 = 512;
-/// The steps that bring a file from each version to the next, beginning with version 1; sqlite.sql is where they lead to.
+/// The steps that bring a file from each version to the next, beginning with version 1; sqlite.sql is where they lead
+/// to.
 const MIGRATIONS: [&str; 1] = [include_str!("sqlite_2.sql")];
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 

@@ -1,13 +1,15 @@
 //! Deliver: brings the rows of `hawkeye_delivery` to their targets, each target at its own pace.
 //!
-//! Why: the original sends each message once, from one loop per kind; what fails is lost, and a slow receiver delays all.
-//! How: a target (a callback's origin, a gateway, the mail server) has slots: one attempt at a time at first, twice as many
-//! after each success up to [`Limits::per_target_max`], one again after a failure. A target that cannot be reached pauses, for
-//! longer after each failure in a row; a delivery that is refused backs off by itself while its target goes on. Attempts run
-//! as tasks; their results are written in one transaction before anything else of that target is looked at.
-//! Invariants: a row is attempted by one task at a time; a crash between an attempt and its transaction repeats the attempt
-//! (at least once, and never less); while the database fails, nothing new is sent. A recovery never overtakes its problem
-//! at the same target (see `portal::delivery`).
+//! Why: the original sends each message once, from one loop per kind; what fails is lost, and a slow receiver delays
+//! all.
+//! How: a target (a callback's origin, a gateway, the mail server) has slots: one attempt at a time at first, twice as
+//! many after each success up to [`Limits::per_target_max`], one again after a failure. A target that cannot be reached
+//! pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while its target goes
+//! on. Attempts run as tasks; their results are written in one transaction before anything else of that target is
+//! looked at.
+//! Invariants: a row is attempted by one task at a time; a crash between an attempt and its transaction repeats the
+//! attempt (at least once, and never less); while the database fails, nothing new is sent. A recovery never overtakes
+//! its problem at the same target (see `portal::delivery`).
 //! Memory: [`Limits::in_flight_max`] attempts with their bodies, and one [`Target`] per target that has rows.
 
 use super::counters::{Counters, Ended};
@@ -143,8 +145,8 @@ impl Deliverer {
         Ok(deliverer)
     }
 
-    /// Stores deliveries in the transaction of what caused them. Tell the deliverer with [`Deliverer::added`] once it is
-    /// committed. Returns how many of the oldest had to go.
+    /// Stores deliveries in the transaction of what caused them. Tell the deliverer with [`Deliverer::added`] once it
+    /// is committed. Returns how many of the oldest had to go.
     pub async fn store(&self, transaction: &mut Transaction, new: &[NewDelivery]) -> sqlx::Result<u64> {
         for new in new {
             delivery::insert(transaction, new, now_ms()).await?;
@@ -403,8 +405,8 @@ impl Deliverer {
     }
 }
 
-/// The pause after the given number of failures in a row: doubled each time, and shortened by up to half at random, so that
-/// what failed together is not tried together again.
+/// The pause after the given number of failures in a row: doubled each time, and shortened by up to half at random, so
+/// that what failed together is not tried together again.
 fn backoff(first: Duration, max: Duration, failures: u32, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
     first.saturating_mul(1 << doublings).min(max).mul_f64(1.0 - random / 2.0)

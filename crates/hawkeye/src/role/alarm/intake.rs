@@ -1,10 +1,10 @@
-//! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause, and closes
-//! the cases of alarms whose rule or series went.
+//! Intake: moves events from the durable queue into the portal's tables, with the deliveries that they cause, and
+//! closes the cases of alarms whose rule or series went.
 //!
-//! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides whether
-//! the batch was handled, so each event and each closing is handled exactly once, over any crash.
-//! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is closed
-//! behind the events of its alarm, so none of them opens it again.
+//! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides
+//! whether the batch was handled, so each event and each closing is handled exactly once, over any crash.
+//! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is
+//! closed behind the events of its alarm, so none of them opens it again.
 //! Memory: one batch of [`BATCH`] records.
 
 use super::READER;
@@ -19,10 +19,10 @@ use crate::portal::db::Transaction;
 use crate::portal::delivery::{self, NewDelivery};
 use crate::portal::{alarm, user};
 use anyhow::{Context, Result};
-use events::{Consumer, EventQueue, Queued, What};
+use events::{Consumer, Entry, EventQueue, Record};
 use model::Event;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
@@ -34,7 +34,7 @@ pub struct Intake {
     queue: Arc<EventQueue>,
     /// The reader of the queue; None only while a blocking thread reads with it.
     consumer: Option<Consumer>,
-    batch: Vec<Queued>,
+    batch: Vec<Record>,
     channels: Channels,
     dashboard: String,
     counters: Counters,
@@ -75,7 +75,7 @@ impl Intake {
         self.counters.without_action.inc_by(tally.without_action);
         self.counters.without_channel.inc_by(tally.without_channel);
         for queued in self.batch.drain(..) {
-            if let What::Event(event) = queued.what {
+            if let Entry::Event(event) = queued.entry {
                 self.counters.event(event.status.as_str());
             }
         }
@@ -112,13 +112,13 @@ impl Intake {
         let mut tally = Tally::default();
         let mut known = HashMap::new();
         for queued in &self.batch {
-            match &queued.what {
-                What::Event(event) => {
+            match &queued.entry {
+                Entry::Event(event) => {
                     alarm::record(&mut transaction, event, &message::condition(event)).await?;
                     self.plan(event, &mut transaction, &mut known, &mut tally).await?;
                 }
-                What::Closed(id) => alarm::close(&mut transaction, id, clock::now()).await?,
-                What::Over(closing) => unreachable!("{closing:?} was written as an event or a closing"),
+                Entry::Forget(id) => alarm::close(&mut transaction, id, clock::now()).await?,
+                Entry::End(closing) => unreachable!("{closing:?} was written as an event or a closing"),
             }
         }
         let dropped = deliverer.store(&mut transaction, &tally.deliveries).await?;
@@ -136,8 +136,8 @@ impl Intake {
     ) -> Result<()> {
         let id = event.action_id();
         let receivers = match known.entry(id) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(receivers(transaction, id).await?),
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(unknown) => unknown.insert(receivers(transaction, id).await?),
         };
         let Some((action, contacts)) = receivers else {
             tally.without_action += 1;

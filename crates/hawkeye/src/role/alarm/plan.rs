@@ -1,8 +1,8 @@
 //! Plan: what one event makes alarm send, to whom, and in which order.
 //!
 //! Why: deciding is pure and tested as a table; storing and sending are elsewhere.
-//! How: before-callback messages, the callback, then the normal messages, as in the original, each a delivery of its own.
-//! The normal messages do not wait for the callback (in the original they do, so a slow script delays every
+//! How: before-callback messages, the callback, then the normal messages, as in the original, each a delivery of its
+//! own. The normal messages do not wait for the callback (in the original they do, so a slow script delays every
 //! person). Messages about a callback's end travel inside its delivery, and become deliveries when the callback has an
 //! end.
 //! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message.

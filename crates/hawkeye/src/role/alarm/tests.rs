@@ -8,7 +8,7 @@ use crate::portal::delivery::Kind;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use events::Fsync;
-use events::{Options, What};
+use events::{Entry, Options};
 use model::{Event, EventRule, Status, Strategy, Template};
 use net::patience::{in_time, until};
 use std::collections::HashMap;
@@ -461,7 +461,10 @@ async fn a_case_is_closed_behind_the_events_of_its_alarm() {
     let site = site().await;
     site.queue.append(&[problem(0, "a"), problem(0, "b")]).expect("append");
     site.queue
-        .append_mixed(&[What::Closed(problem(0, "a").id()), What::Closed(problem(0, "unknown").id())])
+        .append_mixed(
+            &[Entry::Forget(problem(0, "a").id()), Entry::Forget(problem(0, "unknown").id())],
+            &events::Problems::default(),
+        )
         .expect("forget");
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
@@ -470,7 +473,7 @@ async fn a_case_is_closed_behind_the_events_of_its_alarm() {
     assert_eq!(site.count("event_cases WHERE closed_note = 'the rule no longer applies'").await, 1);
     // The same alarm later: what is open again stays open, and a case that has recovered needs no closing.
     site.queue.append(&[event(0, "a", Status::Problem, 2), event(0, "b", Status::Ok, 1)]).expect("append");
-    site.queue.append_mixed(&[What::Closed(problem(0, "b").id())]).expect("forget");
+    site.queue.append_mixed(&[Entry::Forget(problem(0, "b").id())], &events::Problems::default()).expect("forget");
     alarm.more = true;
     alarm.step().await;
     assert_eq!(standing(&site).await, [("a", "PROBLEM"), ("b", "OK")].map(owned));
@@ -484,7 +487,7 @@ async fn a_crash_after_a_rule_went_leaves_no_case_open() {
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
     assert_eq!(standing(&site).await, [owned(("a", "PROBLEM"))]);
-    site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
+    site.queue.append_mixed(&[Entry::Forget(problem(0, "a").id())], &events::Problems::default()).expect("forget");
     drop(alarm);
     site.queue = open_queue(&site.dir);
     assert_eq!(site.queue.stats().open_problems, 0, "the judge has nothing to restore or to close");
@@ -501,7 +504,7 @@ async fn a_closing_is_not_left_until_the_next_event() {
     site.queue.append(&[problem(0, "a")]).expect("append");
     let running = site.start().await;
     until("the case", async || !standing(&site).await.is_empty()).await;
-    site.queue.append_mixed(&[What::Closed(problem(0, "a").id())]).expect("forget");
+    site.queue.append_mixed(&[Entry::Forget(problem(0, "a").id())], &events::Problems::default()).expect("forget");
     until("the case's end", async || standing(&site).await == [owned(("a", "OK"))]).await;
     running.stop().await;
 }
@@ -536,6 +539,9 @@ async fn a_storm_is_stored_in_order_and_its_segments_are_deleted() {
     );
     for step in 1..=500 {
         site.queue.append(&[event(0, "a", Status::Problem, step)]).expect("append");
+        if step % 10 == 0 {
+            site.queue.tick().expect("a second later");
+        }
     }
     assert!(site.queue.stats().segments > 10);
     let (mut alarm, _) = site.alarm().await;

@@ -1,7 +1,7 @@
 //! Hbs: the questions of agents and of original judges over JSON-RPC (docs/open-falcon/wire.md §4–5).
 //!
-//! Answers come from the rules in effect ([`crate::rules::InEffect`]); only a report that is new or differs is written to
-//! the table of hosts, where a host that reports for the first time appears.
+//! Answers come from the rules in effect ([`crate::rules::InEffect`]); only a report that is new or differs is written
+//! to the table of hosts, where a host that reports for the first time appears.
 
 mod agents;
 

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::engine::windowed::{Options, Windowed};
 use axum::body::Body;
 use axum::http::Request;
-use events::{EventQueue, Fsync, What};
+use events::{Entry, EventQueue, Fsync};
 use metrics::Metrics;
 use model::{CounterType, Expression, Rules, SeriesKey, Strategy, Tags};
 use net::gob::testing::exchange;
@@ -76,8 +76,8 @@ impl World {
     fn told(&self) -> Vec<String> {
         let mut out = Vec::new();
         self.queue.consumer(0).read(usize::MAX / 2, &mut out).expect("readable");
-        let text = |queued: events::Queued| match queued.what {
-            What::Event(event) => {
+        let text = |queued: events::Record| match queued.entry {
+            Entry::Event(event) => {
                 let closed = event.explanation.as_ref().map_or("", |explanation| &explanation.closed);
                 format!("{} {} {} {closed}", event.status.as_str(), event.time - NOW, event.key().counter())
                     .trim_end()

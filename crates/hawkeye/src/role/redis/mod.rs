@@ -17,7 +17,7 @@ mod cursor;
 use crate::config::RedisUrl;
 use anyhow::{Context, Result};
 use cursor::CursorFile;
-use events::{Consumer, EventQueue, Queued, What};
+use events::{Consumer, Entry, EventQueue, Record};
 use metrics::Metrics;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
@@ -132,11 +132,11 @@ impl From<RedisError> for Fault {
 }
 
 impl Batch {
-    fn of(records: Vec<Queued>, cursor: u64) -> Batch {
+    fn of(records: Vec<Record>, cursor: u64) -> Batch {
         let full = records.len() == BATCH;
         let mut groups: VecDeque<Group> = VecDeque::new();
         for queued in records {
-            let What::Event(event) = queued.what else { continue };
+            let Entry::Event(event) = queued.entry else { continue };
             let (priority, json) = (event.priority(), event.to_json());
             match groups.iter_mut().find(|group| group.priority == priority) {
                 Some(group) => group.events.push(json),

@@ -2,7 +2,7 @@
 
 use super::*;
 use events::Fsync;
-use events::{Closing, Options};
+use events::{AlarmEnd, Options};
 use model::{Event, EventRule, Expression, Status, Strategy};
 use net::patience::{PATIENCE, in_time, until};
 use proptest::prelude::{Just, ProptestConfig, Strategy as _, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -253,8 +253,9 @@ async fn closings_with_a_reason_are_pushed_and_silent_ones_are_not() {
     let (queue, server) = (open_queue(dir.path()), Server::start(Told::default()).await);
     let problem = |host: &str| Event { endpoint: host.into(), ..event(0, 10, Status::Problem) };
     queue.append(&[problem("a"), problem("b")]).expect("append");
-    let over = Closing { id: problem("a").id(), reason: "the rule was deleted".into(), time: 20 };
-    queue.append_mixed(&[What::Over(over), What::Closed(problem("b").id())]).expect("append");
+    let over = AlarmEnd { id: problem("a").id(), reason: "the rule was deleted".into(), time: 20 };
+    let ends = [Entry::End(over), Entry::Forget(problem("b").id())];
+    queue.append_mixed(&ends, &queue.read_problems(&ends)).expect("append");
     let running = start(&queue, &server.url(), dir.path());
     server.wait(|server| server.list("event:p0").len() == 3).await;
     running.stop().await;
@@ -411,6 +412,9 @@ async fn a_backlog_drops_its_oldest_and_says_so() {
     pusher.show_on(&metrics);
     for number in 0..3000 {
         queue.append(&[ok(0, number)]).expect("the judge goes on");
+        if number % 10 == 0 {
+            queue.tick().expect("a second later");
+        }
     }
     let lag = queue.lag(READER);
     assert!(lag.dropped > 500 && lag.dropped + lag.records == 3000, "{lag:?}");

@@ -11,7 +11,8 @@ fn at(unix: i64) -> Zoned {
     jiff::Timestamp::from_second(unix).expect("in range").to_zoned(jiff::tz::TimeZone::UTC)
 }
 
-/// A snapshot from short texts. Templates are `id<parent`; strategies `id@template metric/tags`; hosts `name: templates`.
+/// A snapshot from short texts. Templates are `id<parent`; strategies `id@template metric/tags`; hosts `name:
+/// templates`.
 fn snapshot(templates: &str, strategies: &str, hosts: &str) -> Snapshot {
     let number = |text: &str| text.parse::<i64>().expect("a number");
     let mut snapshot = Snapshot::default();

@@ -1,13 +1,13 @@
-//! Tables: Open-Falcon's index in MySQL, `endpoint`, `tag_endpoint` and `endpoint_counter`, and how a page of series is written
-//! to them.
+//! Tables: Open-Falcon's index in MySQL, `endpoint`, `tag_endpoint` and `endpoint_counter`, and how a page of series is
+//! written to them.
 //!
-//! How: for each table what is there is read first, by its unique key; rows that are missing are inserted, rows that are
-//! behind are written again *with their id*. `INSERT … ON DUPLICATE KEY UPDATE` alone would do, as in the original,
+//! How: for each table what is there is read first, by its unique key; rows that are missing are inserted, rows that
+//! are behind are written again *with their id*. `INSERT … ON DUPLICATE KEY UPDATE` alone would do, as in the original,
 //! but it takes a new number from the table's 32-bit counter for every row that was there already: a million series
 //! refreshed four times a day would use the counter up within three years. Statements have up to [`ROWS_MAX`] rows;
 //! every value is bound.
-//! Invariants: writing a page twice changes nothing the second time; a `ts` never goes back; one row that MySQL does not take
-//! (a column of another size or character set) is counted and keeps no other from being written; rows of one
+//! Invariants: writing a page twice changes nothing the second time; a `ts` never goes back; one row that MySQL does
+//! not take (a column of another size or character set) is counted and keeps no other from being written; rows of one
 //! table are sent in the order of their keys, so that two writers wait for each other instead of locking each other
 //! out.
 //! Compat: docs/open-falcon/graph.md §6. Names are the same when MySQL says so: its utf8_general_ci ignores case,
@@ -21,7 +21,8 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Rows of one statement. With texts of 255 characters it stays below half of the smallest `max_allowed_packet` (1 MiB).
+/// Rows of one statement. With texts of 255 characters it stays below half of the smallest `max_allowed_packet` (1
+/// MiB).
 pub const ROWS_MAX: usize = 512;
 const _: () = assert!(ROWS_MAX.is_power_of_two() && ROWS_MAX * (3 * TEXT_CHARS_MAX + 64) < 1 << 19);
 /// Prepared statements of a connection: two kinds for each of three tables, in the sizes from 1 to [`ROWS_MAX`].
@@ -163,8 +164,8 @@ fn list(item: &str, between: &str, count: usize) -> String {
     vec![item; count].join(between)
 }
 
-/// The rows, the last of them repeated up to a power of two, which changes nothing: so a table has ten statements of each
-/// kind, and they can be kept prepared. One that is not kept costs 40 ms each, for nobody answers when it is
+/// The rows, the last of them repeated up to a power of two, which changes nothing: so a table has ten statements of
+/// each kind, and they can be kept prepared. One that is not kept costs 40 ms each, for nobody answers when it is
 /// closed, and the next message waits in the kernel for that answer (Nagle's algorithm, which sqlx leaves on).
 fn padded<T>(rows: &[T]) -> impl Iterator<Item = &T> {
     let padding = rows.len().next_power_of_two() - rows.len();
@@ -274,8 +275,8 @@ impl Tables {
         found.iter().map(Known::of).collect()
     }
 
-    /// Inserts the rows that are missing and wanted, and refreshes those that are behind. `rows` are in the order of their
-    /// keys; they come back with the ids of those that were there before.
+    /// Inserts the rows that are missing and wanted, and refreshes those that are behind. `rows` are in the order of
+    /// their keys; they come back with the ids of those that were there before.
     async fn upsert<'a>(
         &mut self,
         table: &Table,
@@ -309,7 +310,8 @@ impl Tables {
         Ok(behind)
     }
 
-    /// Writes rows in one statement, or, where MySQL refuses some of them, in as many as it takes. Answers how many it took.
+    /// Writes rows in one statement, or, where MySQL refuses some of them, in as many as it takes. Answers how many it
+    /// took.
     async fn insert(&mut self, table: &Table, rows: &[&Row<'_>]) -> Result<u64, Error> {
         let (mut taken, mut parts): (u64, Vec<Range<usize>>) = (0, Vec::new());
         parts.extend((!rows.is_empty()).then_some(0..rows.len()));
@@ -339,7 +341,8 @@ impl Tables {
 
 impl Known {
     fn of(row: &MySqlRow) -> Result<Known, Error> {
-        // Unchecked, for sites have changed the types of these columns; the casts in the select make them what they are here.
+        // Unchecked, for sites have changed the types of these columns; the casts in the select make them what they are
+        // here.
         Ok(Known {
             id: row.try_get_unchecked(0)?,
             owner: row.try_get_unchecked(1)?,
@@ -370,8 +373,8 @@ fn merged(mut rows: Vec<Row<'_>>) -> Vec<Row<'_>> {
     rows
 }
 
-/// True when MySQL says of the values, not of the statement or of itself, that it does not take them: out of range, cut off,
-/// not of the column's character set, too long.
+/// True when MySQL says of the values, not of the statement or of itself, that it does not take them: out of range, cut
+/// off, not of the column's character set, too long.
 fn refuses_row(error: &Error) -> bool {
     matches!(code(error), Some(1264 | 1265 | 1366 | 1406))
 }
