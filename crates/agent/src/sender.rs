@@ -50,7 +50,7 @@ pub struct Sender {
 
 enum Outcome {
     Taken,
-    /// At least one transfer refused the batch, and none took it.
+    /// A refusal by at least one transfer, while none took the batch.
     Refused(String),
     Unreachable(String),
 }

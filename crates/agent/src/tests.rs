@@ -20,7 +20,7 @@ struct Asked {
     param: String,
 }
 
-/// What a played server does with the n-th request of its life.
+/// The reply of a played server to the n-th request of its life.
 enum Reply {
     Result(&'static str),
     Error(&'static str),

@@ -1,4 +1,4 @@
-//! Who asks: a handler that takes a [`Caller`] answers 401 to everybody without a valid `Apitoken` header.
+//! Callers: a handler that takes a [`Caller`] answers 401 to everybody without a valid `Apitoken` header.
 //!
 //! How: `portal/caller.rs` reads the header and looks the session up. The first page has a rule of its own, the setting
 //! `api.viewer` (`page/viewer.rs`).

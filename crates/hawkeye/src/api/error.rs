@@ -42,7 +42,7 @@ impl ApiError {
         &self.text
     }
 
-    /// This error with another status, for the routes whose status differs.
+    /// The error with another status, for the routes whose status differs.
     pub fn with_status(self, status: StatusCode) -> ApiError {
         ApiError { status, ..self }
     }

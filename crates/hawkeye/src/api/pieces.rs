@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    /// What a reader gets of what `write` writes on a blocking thread.
+    /// Reads a body to the end while `write` writes it on a blocking thread.
     async fn read(write: impl FnOnce(&mut Pieces) + Send + 'static, finish: bool) -> Result<Bytes, axum::Error> {
         let (mut pieces, body) = Pieces::new();
         let writing = tokio::task::spawn_blocking(move || {

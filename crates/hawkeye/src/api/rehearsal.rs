@@ -27,6 +27,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::post;
 use model::{EventRule, Rules};
+use serde::Serialize;
 use serde_json::{Map, Value, json as object};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -163,59 +164,63 @@ fn changed(saved: Value, asked: Map<String, Value>) -> Fields {
     Fields::Json(fields)
 }
 
+/// The rule of a strategy with the hosts that it is rehearsed on.
 async fn strategy_rules(
     context: &Context,
     asked: Map<String, Value>,
 ) -> Result<(strategy::Strategy, RuleScope), ApiError> {
-    let asked_fields = Fields::Json(asked.clone());
-    let id = asked_fields.int("id")?;
-    let saved = match id {
-        0 => object!({ "max_step": 3 }),
-        id => {
-            let row = strategy::by_id(&context.portal, id).await?;
-            let row = row.ok_or_else(|| ApiError::bad(format!("id: there is no strategy {id}")))?;
-            object!(row)
-        }
-    };
-    let fields = changed(saved, asked);
+    let id = Fields::Json(asked.clone()).int("id")?;
+    let saved = if id == 0 { None } else { strategy::by_id(&context.portal, id).await? };
+    let fields = changed(saved_fields("id", "strategy", id, saved)?, asked);
     let tpl_id = fields.int("tpl_id")?;
     let row = strategy::Strategy { id, tpl_id, ..strategies::required_strategy(context, &fields)? };
-    let Some(hosts) = fields.texts("hosts", crate::portal::host::HOSTNAME_MAX)? else {
-        if tpl_id == 0 {
-            return Err(ApiError::bad(
-                "hosts is required, unless tpl_id or id names a template: give names, or [\"*\"]",
-            ));
-        }
-        let snapshot = Snapshot::load(&context.portal).await?;
-        if !snapshot.has_template(tpl_id) {
-            return Err(ApiError::bad(format!("tpl_id: there is no template {tpl_id}")));
-        }
-        let rules = snapshot.watching(&row, &jiff::Zoned::now()).map_err(ApiError::bad)?;
-        return Ok((row, RuleScope::Rules(rules)));
+    let scope = match fields.texts("hosts", crate::portal::host::HOSTNAME_MAX)? {
+        Some(hosts) => named_hosts(&row, hosts)?,
+        None => template_hosts(context, &row).await?,
     };
-    let rule = unsaved::strategy_of(&row).map_err(ApiError::bad)?;
+    Ok((row, scope))
+}
+
+/// The strategy on the hosts of its template.
+async fn template_hosts(context: &Context, row: &strategy::Strategy) -> Result<RuleScope, ApiError> {
+    let tpl_id = row.tpl_id;
+    if tpl_id == 0 {
+        return Err(ApiError::bad("hosts is required, unless tpl_id or id names a template: give names, or [\"*\"]"));
+    }
+    let snapshot = Snapshot::load(&context.portal).await?;
+    if !snapshot.has_template(tpl_id) {
+        return Err(ApiError::bad(format!("tpl_id: there is no template {tpl_id}")));
+    }
+    snapshot.watching(row, &jiff::Zoned::now()).map(RuleScope::Rules).map_err(ApiError::bad)
+}
+
+/// The strategy on hosts that the request names; `["*"]` is every host that has the metric.
+fn named_hosts(row: &strategy::Strategy, hosts: Vec<String>) -> Result<RuleScope, ApiError> {
+    let rule = unsaved::strategy_of(row).map_err(ApiError::bad)?;
     let EventRule::Strategy(one) = &rule else { return Err(ApiError::bad("not a strategy")) };
     if hosts == ["*"] {
-        return Ok((row, RuleScope::Everywhere(rule)));
+        return Ok(RuleScope::Everywhere(rule));
     }
     let list: model::rule::HostStrategies = [one.clone()].into();
     let hosts = hosts.into_iter().map(|host| (host, list.clone())).collect();
-    Ok((row, RuleScope::Rules(Rules { hosts, ..Rules::default() })))
+    Ok(RuleScope::Rules(Rules { hosts, ..Rules::default() }))
 }
 
 async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Result<Rules, ApiError> {
-    let asked_fields = Fields::Json(asked.clone());
-    let id = asked_fields.int("expression_id")?;
-    let saved = match id {
-        0 => object!({ "max_step": 3 }),
-        id => {
-            let row = expression::by_id(&context.portal, id).await?;
-            let row = row.ok_or_else(|| ApiError::bad(format!("expression_id: there is no expression {id}")))?;
-            object!(row)
-        }
-    };
-    let row = expressions::required_rule(context, &changed(saved, asked))?;
+    let id = Fields::Json(asked.clone()).int("expression_id")?;
+    let saved = if id == 0 { None } else { expression::by_id(&context.portal, id).await? };
+    let fields = changed(saved_fields("expression_id", "expression", id, saved)?, asked);
+    let row = expressions::required_rule(context, &fields)?;
     unsaved::expression_of(&expression::Expression { id, ..row }).map_err(ApiError::bad)
+}
+
+/// The fields of the saved row that `name` names with `id`, or the defaults of a new rule for id 0.
+fn saved_fields<R: Serialize>(name: &str, kind: &str, id: i64, saved: Option<R>) -> Result<Value, ApiError> {
+    match saved {
+        _ if id == 0 => Ok(object!({ "max_step": 3 })),
+        Some(row) => Ok(object!(row)),
+        None => Err(ApiError::bad(format!("{name}: there is no {kind} {id}"))),
+    }
 }
 
 /// A field that is a time: Unix seconds as a number or text, `now`, or a time before now like `-7d`.

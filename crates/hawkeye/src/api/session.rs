@@ -50,7 +50,7 @@ async fn login(State(context): State<Context>, fields: Fields) -> Answer {
     logged_in(&context, user).await
 }
 
-/// Why a password did not let its user pass.
+/// Reasons why a password does not let its user pass.
 pub enum PasswordError {
     Wrong,
     Other(ApiError),

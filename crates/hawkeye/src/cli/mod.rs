@@ -113,7 +113,7 @@ mod tests {
         files.filter(|path| is_text(path)).flat_map(names).collect()
     }
 
-    /// Whether the server's or the agent's configuration has the key that `name` stands for.
+    /// True when the server's or the agent's configuration has the key that `name` stands for.
     fn is_key(name: &str) -> bool {
         let variable = || std::iter::once((name.to_string(), "\"\"".to_string()));
         let error = match name.starts_with("HAWKEYE_AGENT__") {

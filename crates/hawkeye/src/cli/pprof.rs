@@ -8,15 +8,15 @@ use std::time::Duration;
 
 #[derive(Args)]
 pub struct PprofArgs {
-    /// Which profile to fetch.
+    /// The profile to fetch.
     kind: ProfileKind,
     /// The server's admin address (`listen.admin`).
     #[arg(long, default_value = "127.0.0.1:6071", value_name = "ADDRESS")]
     addr: String,
-    /// Where to write the profile; a name that ends in .svg asks for a flame graph [default: <KIND>.pb.gz].
+    /// The file to write; a name that ends in .svg asks for a flame graph [default: <KIND>.pb.gz].
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How many seconds to sample the processor; heap and allocs do not wait.
+    /// Seconds to sample the processor; heap and allocs do not wait.
     #[arg(long, default_value_t = SECONDS_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     seconds: u64,
 }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 pub struct RehearsalArgs {
-    /// Where the server's API is.
+    /// The address of the server's API.
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     api: String,
     /// The user who asks.
@@ -67,13 +67,13 @@ pub struct RehearsalArgs {
     /// The number that the function's value is compared with.
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     right_value: Option<String>,
-    /// How many PROBLEMs one alarm may send.
+    /// The most PROBLEMs that one alarm may send.
     #[arg(long, value_name = "COUNT")]
     max_step: Option<i64>,
-    /// When the rule's hours begin, as HH:MM
+    /// Begin of the rule's hours, as HH:MM
     #[arg(long, value_name = "TIME")]
     run_begin: Option<String>,
-    /// When the rule's hours end, as HH:MM
+    /// End of the rule's hours, as HH:MM
     #[arg(long, value_name = "TIME")]
     run_end: Option<String>,
     /// The id of a template whose hosts are watched.
@@ -83,10 +83,10 @@ pub struct RehearsalArgs {
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
 
-    /// Where the history begins: Unix seconds, or a time before now like -7d
+    /// Begin of the history: Unix seconds, or a time before now like -7d
     #[arg(long, default_value = "-7d", value_name = "TIME", allow_hyphen_values = true)]
     from: String,
-    /// Where the history ends: Unix seconds, now, or a time before now like -1h
+    /// End of the history: Unix seconds, now, or a time before now like -1h
     #[arg(long, default_value = "now", value_name = "TIME", allow_hyphen_values = true)]
     to: String,
     /// Print the answer as one line of JSON.

@@ -11,9 +11,9 @@ pub struct AlarmConfig {
     pub im: String,
     pub mail: String,
     pub smtp: SmtpConfig,
-    /// Where links in messages point, e.g. "https://hawkeye.example.com"; "" is the API's own address.
+    /// The address that links in messages point to, e.g. "https://hawkeye.example.com"; "" is the API's own address.
     pub dashboard: String,
-    /// How long rows of `events` are kept (seconds).
+    /// Time for which rows of `events` are kept (seconds).
     #[serde(deserialize_with = "seconds")]
     pub event_retention: i64,
     /// A delivery that keeps failing is given up after this time (seconds).
@@ -29,7 +29,7 @@ pub struct AlarmConfig {
 pub struct SmtpConfig {
     pub host: String,
     pub port: u16,
-    /// How the connection is secured: "none", "starttls" or "tls".
+    /// Security of the connection: "none", "starttls" or "tls".
     pub security: SmtpSecurity,
     pub user: String,
     pub password: String,

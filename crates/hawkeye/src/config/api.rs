@@ -11,7 +11,7 @@ pub struct ApiConfig {
     pub server_token: String,
     /// The `salt` of an old Open-Falcon api whose user table is taken over: its md5 passwords let their users in once.
     pub salt: String,
-    /// Who may see the first page without logging in: "loopback" peers, "all", or "none".
+    /// Viewers of the first page who need no login: "loopback" peers, "all", or "none".
     pub viewer: Viewer,
 }
 

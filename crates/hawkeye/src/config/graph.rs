@@ -9,9 +9,9 @@ use settings::units::seconds;
 #[serde(default, deny_unknown_fields)]
 pub struct GraphConfig {
     pub retention: Retention,
-    /// When points are forced to the disk: "always" before each answer, each "second", or "never".
+    /// Moments at which points are forced to the disk: "always" before an answer, each "second", or "never".
     pub fsync: Fsync,
-    /// How far back the judge and the newest charts look without touching the disk (seconds).
+    /// Time that the judge and the newest charts look back without touching the disk (seconds).
     #[serde(deserialize_with = "seconds")]
     pub hot_window: i64,
     /// Points this much older than the newest of their series are still merged in order (seconds).
@@ -24,7 +24,7 @@ pub struct GraphConfig {
     pub query_points_max: usize,
     /// Open-Falcon's index database, kept for an old api beside this server; "" is none.
     pub index_url: MysqlUrl,
-    /// How often the `ts` of every live series is written to the index (seconds).
+    /// Time between two writes of the `ts` of every live series to the index (seconds).
     #[serde(deserialize_with = "seconds")]
     pub index_refresh: i64,
 }
@@ -32,13 +32,13 @@ pub struct GraphConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// How long points are kept as they came (seconds).
+    /// Time for which points are kept as they came (seconds).
     #[serde(deserialize_with = "seconds")]
     pub raw: i64,
-    /// How long roll-ups of five minutes are kept (seconds); with 0 none are made.
+    /// Time for which roll-ups of five minutes are kept (seconds); with 0 none are made.
     #[serde(rename = "5m", deserialize_with = "seconds")]
     pub five_minutes: i64,
-    /// How long roll-ups of an hour are kept (seconds); with 0 none are made.
+    /// Time for which roll-ups of an hour are kept (seconds); with 0 none are made.
     #[serde(rename = "1h", deserialize_with = "seconds")]
     pub hour: i64,
 }

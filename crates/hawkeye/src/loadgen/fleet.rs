@@ -35,7 +35,7 @@ struct EncodedSeries {
     texts: SeriesTexts,
 }
 
-/// One host in one round.
+/// A host in one round.
 pub struct HostRound {
     moment: Moment,
     endpoint: String,
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(points, 300);
     }
 
-    /// What a transfer would make of the items of the calls above.
+    /// Checks against the items that a transfer would make of the calls above.
     #[test]
     fn items_are_what_a_transfer_writes() {
         let fleet = Fleet::new("h-", 7, 450, 60, 1_600_000_000, 1).in_batches_of(200);

@@ -36,10 +36,10 @@ pub struct SimulatedSeries {
     key: u64,
 }
 
-/// How the value of a series comes about.
+/// The origin of the values of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Shape {
-    /// One value on all hosts, always.
+    /// A value that is the same on all hosts, always.
     Fixed(f64),
     /// A resource of the host, seen as its total or as the part in use.
     Level(Resource, View),
@@ -315,7 +315,7 @@ fn extension(number: usize) -> Vec<SimulatedSeries> {
 
 /// Parts of the processors' time; idle is what the others leave.
 const PROCESSOR_PARTS: [&str; 7] = ["idle", "user", "system", "iowait", "softirq", "nice", "steal"];
-/// How busy time is divided among the parts behind idle.
+/// Shares of the busy time, for each of the parts behind idle.
 const BUSY_PARTS: [f64; 7] = [0.0, 0.58, 0.24, 0.08, 0.05, 0.03, 0.02];
 
 /// The state of a host in one round, which all its series share.

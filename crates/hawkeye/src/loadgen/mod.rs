@@ -82,7 +82,7 @@ pub struct LoadgenArgs {
     /// Points of each series.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How fast: max is as fast as the target answers, real is one round per step.
+    /// Speed of the rounds: max is as fast as the target answers, real is one round per step.
     #[arg(long, value_enum, default_value_t = Speed::Max)]
     speed: Speed,
     /// Time of the first round: `-1h`, `now`, or Unix seconds [default: so that the last round is now; with `--speed

@@ -43,7 +43,7 @@ fn plans() {
     assert!(error.contains("earlier --start"), "{error}");
 }
 
-/// What a transfer for tests has seen and how it answers.
+/// Calls that a transfer for tests has seen, and its answers.
 #[derive(Default)]
 struct Seen {
     /// Points by endpoint.

@@ -340,7 +340,7 @@ mod tests {
         assert!(Api::new("h:1", "x").is_err());
     }
 
-    /// What a server that stored everything would say, in REST's form.
+    /// The history that a server with all points would answer, in REST's form.
     fn stored(fleet: &Fleet, rounds: u32) -> History {
         let mut json = String::from("[");
         for (counter, one) in fleet.counters(0) {

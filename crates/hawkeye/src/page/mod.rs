@@ -44,7 +44,7 @@ pub fn router(engine: Arc<Engine>, portal: Portal, api: ApiConfig) -> Router {
         .layer(middleware::map_response(files::harden))
 }
 
-/// Everything that the routes read, and how many of them may read at a time.
+/// The sources that the routes read, and the turns of reading.
 #[derive(Clone)]
 struct Sources {
     engine: Arc<Engine>,
@@ -60,10 +60,9 @@ impl Sources {
         read: impl FnOnce(&Engine) -> Result<T, PageError> + Send + 'static,
     ) -> Result<T, PageError> {
         let turn = self.reads.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let engine = self.engine.clone();
-        let task = tokio::task::spawn_blocking(move || {
+        let task = self.engine.spawn_blocking(move |engine| {
             let _turn = turn;
-            read(&engine)
+            read(engine)
         });
         task.await.map_err(broken)?
     }

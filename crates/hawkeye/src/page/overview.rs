@@ -65,7 +65,7 @@ struct OpenAlarm {
     /// The condition, as "<left> <operator> <right>".
     cond: String,
     note: String,
-    /// When the problem began, Unix seconds; null when its row says nothing readable.
+    /// Begin of the problem, Unix seconds; null when its row holds no readable time.
     since: Option<i64>,
 }
 

@@ -19,7 +19,8 @@ use std::path::Path;
 use std::time::Instant;
 use tower::ServiceExt;
 
-/// How long ago each counter of the two hosts has come, and its value. The load of `web-1` has not come for an hour.
+/// Counters of the two hosts: seconds since the newest point, and its value. The load of `web-1` has not come for an
+/// hour.
 const COUNTERS: [(&str, &str, i64, f64); 10] = [
     ("web-1", "cpu.busy", 10, 12.5),
     ("web-1", "net.if.in.bitsy/iface=eth1", 10, 3000.0),

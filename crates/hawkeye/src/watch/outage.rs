@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-/// One kind of work that is tried again and again.
+/// A kind of work that is tried again and again.
 pub struct Outage {
     text: &'static str,
     failing: bool,

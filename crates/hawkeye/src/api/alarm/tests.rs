@@ -23,7 +23,7 @@ fn event(id: i64, endpoint: &str, metric: &str, priority: i32, status: Status, t
 
 const T: i64 = 1_490_000_000;
 
-/// Which cases a request finds, by endpoint, in order.
+/// Checks the cases that a request finds, by endpoint, in order.
 #[tokio::test]
 async fn cases_are_found_by_each_selector() -> Result<()> {
     let site = site(|_| {}).await?;

@@ -33,7 +33,8 @@ fn file(name: &str) -> &'static str {
     FILES.iter().find(|file| file.path.ends_with(name)).map_or("", |file| file.body)
 }
 
-/// What index.html, style.css and the modules refer to is served, and nothing comes from another host.
+/// Checks that every file that index.html, style.css and the modules refer to is served, and that none is of another
+/// host.
 #[test]
 fn the_page_refers_to_its_own_files_only() {
     let mut imports = 0;

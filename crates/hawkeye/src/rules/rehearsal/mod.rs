@@ -41,7 +41,7 @@ const HELD_POINTS_MAX: i64 = 4 << 20;
 const EVENTS_MAX: u64 = 1_000_000;
 /// Threads of one rehearsal. Two are enough for its aim, and leave other cores alone.
 const THREADS: usize = 2;
-/// How much these threads give way to everybody else, as `nice` counts.
+/// Niceness of these threads, so that they give way to everybody else.
 const NICE: i32 = 10;
 /// Groups that a thread takes at once, so that each thread reads stretches of the files.
 const GROUPS_TAKEN: usize = 16;
@@ -54,7 +54,7 @@ const HOSTS_ONE_BY_ONE_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Order {
     pub rule: RuleScope,
-    /// When the rule's hours begin, "HH:MM"; both ends are empty without hours.
+    /// Begin of the rule's hours, "HH:MM"; both ends are empty without hours.
     pub run_begin: String,
     pub run_end: String,
     /// The first and the last of the rehearsed seconds, Unix time.
@@ -71,12 +71,12 @@ pub enum RuleScope {
     Everywhere(EventRule),
 }
 
-/// Why a rehearsal gives no report.
+/// Reasons why a rehearsal gives no report.
 #[derive(Debug)]
 pub enum RehearsalError {
     /// The order asks for too much; the text says what to change.
     Refused(String),
-    /// Nobody waits for the report any more.
+    /// Given up: nobody waits for the report any more.
     Stopped,
     Store(store::Error),
 }
@@ -275,7 +275,7 @@ impl Run<'_> {
         Ok((worked.into_iter().map(|(tally, _)| tally).fold(EventTally::default(), EventTally::with), whole))
     }
 
-    /// One thread: takes groups until there are none.
+    /// Work of one thread: takes groups until none is left.
     fn work(&self, groups: &[&[WatchedSeries]]) -> Result<(EventTally, bool), RehearsalError> {
         // Threads that serve points and people go first. A system that refuses this rehearses all the same.
         let _ = rustix::process::setpriority_process(None, NICE);

@@ -60,7 +60,7 @@ pub struct Summary {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Noise {
     pub endpoint: String,
-    /// Empty for a host.
+    /// Counter of a series; empty for a host.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub counter: String,
     pub alarms: u64,

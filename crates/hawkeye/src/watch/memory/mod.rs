@@ -45,7 +45,7 @@ pub struct Memory {
     pub budget_bytes: u64,
     /// The state of the budget: its level, and what was refused.
     pub budget: Option<Section>,
-    /// Who grows: endpoints, metrics, tag keys.
+    /// Growers: endpoints, metrics and tag keys that make new series.
     pub growth: Option<Section>,
 }
 

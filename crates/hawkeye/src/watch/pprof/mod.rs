@@ -36,7 +36,7 @@ pub const SECONDS_DEFAULT: u64 = 30;
 /// The longest sampling: the buffer of samples holds some minutes of a busy machine.
 pub const SECONDS_MAX: u64 = 300;
 
-/// One profile at a time: resolving takes memory, and jemalloc writes one dump at a time anyway.
+/// Lock for one profile at a time: resolving takes memory, and jemalloc writes one dump at a time anyway.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Symbols that one request may ask for; `go tool pprof` sends some thousand.
