@@ -1,7 +1,7 @@
 #!/bin/sh
-# What `hawkeye server --roles judge` takes: 100,000 series by Judge.Send, 40 strategies and 20 expressions that match half of
-# them. The rules come from a second server over Hbs.GetStrategies, as from an original hbs; a few lines of Python stand for Redis.
-# Needs the release build (make build; or HAWKEYE=path) and python3. ROUNDS=60 by default.
+# What `hawkeye server --roles judge` takes: 100,000 series by Judge.Send, 40 strategies and 20 expressions that match
+# half of them. The rules come from a second server over Hbs.GetStrategies, as from an original hbs; a few lines of
+# Python stand for Redis. Needs the release build (make build; or HAWKEYE=path) and python3. ROUNDS=60 by default.
 set -eu
 cd "$(dirname "$0")/.."
 hawkeye=${HAWKEYE:-target/release/hawkeye}

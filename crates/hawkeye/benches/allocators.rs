@@ -1,10 +1,12 @@
-//! `cargo bench -p hawkeye --bench allocators`: the allocators that the server could use, under the server's kind of load.
+//! `cargo bench -p hawkeye --bench allocators`: the allocators that the server could use, under the server's kind of
+//! load.
 //!
 //! Why: the choice of jemalloc, and of its settings (.cargo/config.toml), is to be measured and not believed. How: the
 //! program starts itself once for each allocator, named by a variable of the environment which is read at the first
-//! allocation. The child does what the server does: makes 100,000 series and takes an hour of their points, in batches, from
-//! two threads; writes them to blocks and lets three quarters of the series leave memory; then allocates and frees a burst of 200 MiB in
-//! pieces of the sizes of requests and answers. Printed: anonymous resident memory after each of these, and CPU time.
+//! allocation. The child does what the server does: makes 100,000 series and takes an hour of their points, in batches,
+//! from two threads; writes them to blocks and lets three quarters of the series leave memory; then allocates and frees
+//! a burst of 200 MiB in pieces of the sizes of requests and answers. Printed: anonymous resident memory after each of
+//! these, and CPU time.
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
 use std::alloc::{GlobalAlloc, Layout, System};

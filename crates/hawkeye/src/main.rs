@@ -1,5 +1,5 @@
-//! hawkeye: the whole of Open-Falcon's job in one binary. SQL, configuration and the wall clock are here, sockets and async
-//! here, in `net` and in `agent`; docs/architecture.md is the map.
+//! hawkeye: the whole of Open-Falcon's job in one binary. SQL, configuration and the wall clock are here, sockets and
+//! async here, in `net` and in `agent`; docs/architecture.md is the map.
 
 mod api;
 mod cli;

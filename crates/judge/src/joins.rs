@@ -21,9 +21,9 @@
 //! with its newest points, at most [`model::explanation::POINTS_MAX`]). A join has at most [`SEATS_MAX`] seats; what is
 //! refused beyond them is counted. [`Joins::stats`] has the figures.
 
-pub(crate) mod join;
-
 use crate::finding::View;
+pub use crate::join::SEATS_MAX;
+use crate::join::{Join, Members};
 use crate::locks;
 use crate::occasion::{Cause, Occasion};
 use crate::program::{Program, Subject};
@@ -32,8 +32,6 @@ use crate::state::{OpenProblem, RuleId};
 use crate::touched::Touched;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-pub use join::SEATS_MAX;
-use join::{Join, Members};
 use model::{Event, SeriesId, SeriesKey};
 use std::hash::BuildHasher;
 use std::sync::Arc;

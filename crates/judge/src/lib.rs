@@ -27,6 +27,7 @@ mod filter;
 mod finding;
 mod function;
 mod grammar;
+mod join;
 mod joins;
 mod judge;
 mod judging;

@@ -11,9 +11,9 @@
 //! Memory: 64 bytes per distinct rule and operand plus its texts (shared with the portal's `Arc`), a name and 4 bytes
 //! per host, 8 bytes per rule of each distinct list. Proportional to distinct strategies and hosts, not to their
 //! product.
-//! Compat: docs/open-falcon/judge.md §5. A tag `endpoint` of an expression means the series' own tag of that name if it has one,
-//! else its endpoint; a strategy has no such rule. Under [`Semantics::OpenFalcon`] a rule that needs more than the
-//! eleven points of the original never fires, and one that can never hold (unknown operator, `lookup(#0,3)`) still
+//! Compat: docs/open-falcon/judge.md §5. A tag `endpoint` of an expression means the series' own tag of that name if it
+//! has one, else its endpoint; a strategy has no such rule. Under [`Semantics::OpenFalcon`] a rule that needs more than
+//! the eleven points of the original never fires, and one that can never hold (unknown operator, `lookup(#0,3)`) still
 //! recovers what is open; under [`Semantics::Hawkeye`] it is refused.
 
 use crate::error::RuleError;

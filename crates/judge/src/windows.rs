@@ -14,8 +14,8 @@
 //! missed since then: points in between, which may have ended an alarm, are not known.
 //! Memory: 24 bytes per row, 6 to 11 per slot of the table, 12 per point, and names; see [`Windows::memory_bytes`].
 //! Bounded by the [`Room`] that all shards share.
-//! Compat: docs/open-falcon/judge.md §2. The original keeps points of series without a rule too, if another series of their metric
-//! has one: a rule that is changed to match them has history there, and begins without here.
+//! Compat: docs/open-falcon/judge.md §2. The original keeps points of series without a rule too, if another series of
+//! their metric has one: a rule that is changed to match them has history there, and begins without here.
 
 pub mod file;
 

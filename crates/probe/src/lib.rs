@@ -1,7 +1,7 @@
 //! Probes: what a host says about itself, read from `/proc` and `/sys` under a given root.
 //!
-//! Why: the agent's metrics are a contract (docs/open-falcon/agent.md §3): dashboards, templates and scripts of the field name
-//! them.
+//! Why: the agent's metrics are a contract (docs/open-falcon/agent.md §3): dashboards, templates and scripts of the
+//! field name them.
 //! How: one file per collector, each a function from files to [`Reading`]s; [`Scope::collect`] runs a group of them.
 //! What is a rate "over the last second" comes from the [`Sampler`], to which the caller hands the time.
 //! Own small parsers instead of a library: the original skips or clamps what it does not understand line by line

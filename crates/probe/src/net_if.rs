@@ -1,8 +1,8 @@
 //! Network interfaces: bytes, packets and errors, and the utilisation of the line.
 //!
 //! Compat: a line counts when it has exactly 16 fields. Bits and totals saturate at 2^63 - 1, where the original wraps
-//! to negative values (docs/open-falcon/agent.md §8). The speed comes from `/sys` alone: the original also runs `ethtool` when that
-//! file cannot be read, which knows no more on any kernel since 2.6.33.
+//! to negative values (docs/open-falcon/agent.md §8). The speed comes from `/sys` alone: the original also runs
+//! `ethtool` when that file cannot be read, which knows no more on any kernel since 2.6.33.
 
 use crate::reading::{Reading, tag};
 use crate::roots::{ProbeError, Roots, read_into};

@@ -14,3 +14,4 @@ mod layers;
 mod licences;
 mod named;
 mod repository;
+mod unsafety;

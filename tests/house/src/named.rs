@@ -1,11 +1,12 @@
 //! Named: every path of ours that a document names exists, and every test that it names is there.
 //!
 //! Why: documents are how a stranger finds the room for a change; a path that has moved away sends him nowhere.
-//! How: links and `code spans` of all documents. A word that looks like a path (a known ending, or the name of a folder of
-//! ours before the first `/`, or a `/` at its end) is looked up below the root, beside the document, and as the end of any
-//! path of the tree: `queue/tests.rs` names a file of that name in a folder of that name. `{a,b}` is each, `*` any text.
-//! Behind `::` is the name of a test or function in that file, which `…` may cut short; `points::name` without an ending
-//! is one of `crates/hawkeye/tests/it`. In blocks of commands only paths from a folder of the root count.
+//! How: links and `code spans` of all documents. A word that looks like a path (a known ending, or the name of a folder
+//! of ours before the first `/`, or a `/` at its end) is looked up below the root, beside the document, and as the end
+//! of any path of the tree: `queue/tests.rs` names a file of that name in a folder of that name. `{a,b}` is each, `*`
+//! any text. Behind `::` is the name of a test or function in that file, which `…` may cut short; `points::name`
+//! without an ending is one of `crates/hawkeye/tests/it`. In blocks of commands only paths from a folder of the root
+//! count.
 //! Invariants: docs/open-falcon names the original's paths and is left out; other words that look like ours and are not
 //! stand in [`NOT_OURS`], each with its reason.
 
@@ -16,8 +17,9 @@ use std::collections::BTreeSet;
 use words::{Word, words};
 
 /// Words that look like a path of this repository, and what they are instead.
-const NOT_OURS: [(&str, &str); 3] = [
+const NOT_OURS: [(&str, &str); 4] = [
     ("cfg.json", "the configuration of Open-Falcon's programs"),
+    ("notify/", "Alertmanager's folder of channels"),
     ("data/", "the server's files, which it makes itself"),
     ("target/", "what builds make"),
 ];

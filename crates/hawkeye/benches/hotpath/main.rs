@@ -1,10 +1,10 @@
 //! `cargo bench -p hawkeye --bench hotpath`: what each step of a point's way costs, and the whole of it: nanoseconds,
 //! allocations and allocated bytes per operation.
 //!
-//! `-- NAME…` measures only steps whose name contains one of these. `-- run NAME COUNT` sets a step up and does it so many
-//! times, and prints nothing: bench/instructions.sh runs that under callgrind with two counts and divides the difference,
-//! so that a regression shows which a noisy machine hides in the times.
-//! Times are the best of many rounds: on a shared machine the others measure the neighbours.
+//! `-- NAME…` measures only steps whose name contains one of these. `-- run NAME COUNT` sets a step up and does it so
+//! many times, and prints nothing: bench/instructions.sh runs that under callgrind with two counts and divides the
+//! difference, so that a regression shows which a noisy machine hides in the times. Times are the best of many rounds:
+//! on a shared machine the others measure the neighbours.
 
 mod judged;
 mod stored;

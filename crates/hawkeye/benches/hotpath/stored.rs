@@ -197,8 +197,8 @@ impl judge::PointSource for View<'_> {
     }
 }
 
-/// From the bytes of `Transfer.Update` to points that are logged, stored and judged. Writing the request is part of it: a
-/// point must be new each time.
+/// From the bytes of `Transfer.Update` to points that are logged, stored and judged. Writing the request is part of it:
+/// a point must be new each time.
 fn whole_json() -> Work {
     let mut fleet = Fleet::filled(3);
     let mut judging = Judging::new(&fleet);

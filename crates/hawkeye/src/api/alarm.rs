@@ -9,7 +9,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::Fields;
 use super::error::{Answer, ApiError, json};
-use super::page::{Page, Search};
+use super::paging::{Paging, Search};
 use crate::clock;
 use crate::clock::rfc3339;
 use crate::engine::why;
@@ -161,7 +161,7 @@ fn occurrence_filter(fields: &Fields) -> Result<OccurrenceFilter, ApiError> {
 
 /// Offset and limit of a list. A page has at most [`PAGE_MAX`] rows; without `page`, `limit` is at most `most`.
 fn window(fields: &Fields, most: usize) -> Result<(usize, usize), ApiError> {
-    let page = Page::of(fields)?;
+    let page = Paging::of(fields)?;
     if let Some(limit) = page.limit {
         // The offset was computed with the limit that was asked for; a page that is cut shorter begins earlier.
         let shorter = limit.min(PAGE_MAX);

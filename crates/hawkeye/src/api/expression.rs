@@ -6,7 +6,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
-use super::page::Page;
+use super::paging::Paging;
 use super::rule::{self, Lengths};
 use crate::portal::action::{self, Action};
 use crate::portal::expression::{self, Expression};
@@ -25,7 +25,7 @@ const LENGTHS: Lengths =
     Lengths { func: expression::FUNC_MAX, op: expression::OP_MAX, right_value: expression::RIGHT_VALUE_MAX };
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    let page = Page::of(&fields)?;
+    let page = Paging::of(&fields)?;
     json(page.cut(expression::all(&context.portal).await?.into_iter()))
 }
 

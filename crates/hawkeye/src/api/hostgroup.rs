@@ -7,7 +7,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
-use super::page::{Page, Search};
+use super::paging::{Paging, Search};
 use crate::portal::group::{self, Group};
 use crate::portal::{host, plugin, template};
 use axum::Router;
@@ -30,7 +30,7 @@ pub fn routes() -> Router<Context> {
 }
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    let (page, search) = (Page::of(&fields)?, Search::of(&fields)?);
+    let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let groups = group::all(&context.portal).await?;
     json(page.cut(groups.into_iter().filter(|group| search.finds(&group.grp_name))))
 }

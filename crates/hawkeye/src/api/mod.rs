@@ -16,7 +16,7 @@ mod graph;
 mod host;
 mod hostgroup;
 mod metric;
-pub mod page;
+pub mod paging;
 mod pieces;
 pub mod rehearsal;
 mod rule;

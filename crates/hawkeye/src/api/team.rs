@@ -7,7 +7,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
-use super::page::{Page, Search};
+use super::paging::{Paging, Search};
 use crate::portal::team::{self, Team};
 use crate::portal::user::{self, User};
 use axum::Router;
@@ -29,11 +29,11 @@ pub fn routes() -> Router<Context> {
 
 /// Lists teams: administrators see all, others the teams that they are in or have created.
 async fn list(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let (mut page, search) = (Page::of(&fields)?, Search::of(&fields)?);
+    let (mut page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let teams = if caller.is_admin() {
         team::all(&context.portal).await?
     } else {
-        page = Page { offset: 0, limit: None };
+        page = Paging { offset: 0, limit: None };
         team::of_user_or_creator(&context.portal, caller.user()?.id).await?
     };
     let mut answer = Vec::new();

@@ -8,7 +8,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
-use super::page::{Page, Search};
+use super::paging::{Paging, Search};
 use super::rule;
 use crate::portal::action::{self, Action};
 use crate::portal::strategy;
@@ -31,7 +31,7 @@ pub fn routes() -> Router<Context> {
 }
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    let (page, search) = (Page::of(&fields)?, Search::of(&fields)?);
+    let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let all = template::all(&context.portal).await?;
     let names: HashMap<i64, &str> = all.iter().map(|template| (template.id, template.tpl_name.as_str())).collect();
     let show = |template: &Template| object!({ "template": template, "parent_name": names.get(&template.parent_id).unwrap_or(&"") });

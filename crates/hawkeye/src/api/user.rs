@@ -8,7 +8,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, SmallBodies, parse_int};
 use super::error::{Answer, ApiError, json, message};
-use super::page::{Page, Search};
+use super::paging::{Paging, Search};
 use super::session::{PasswordError, check_password};
 use crate::clock;
 use crate::portal::user::{self, Profile, User};
@@ -71,7 +71,7 @@ async fn by_name(State(context): State<Context>, _caller: Caller, Path(name): Pa
 }
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    let (page, search) = (Page::of(&fields)?, Search::of(&fields)?);
+    let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let users = user::all(&context.portal).await?;
     json(page.cut(users.into_iter().filter(|user| search.finds(&user.name))))
 }

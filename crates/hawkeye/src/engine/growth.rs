@@ -2,13 +2,14 @@
 //!
 //! Why: one tag that holds a request's id makes more series in ten minutes than a fleet in a year. Whoever runs out of
 //! memory must be told the culprit's name, and nobody but the culprit should pay for it.
-//! How: every attempt to make a series is noted under its endpoint, its metric and its tag keys, in lists of the heaviest
-//! ([`Heaviest`], "space saving": a name that is not listed takes the place of the lightest and inherits its weight, so that
-//! whoever makes more than its share is always listed); and under its pair of endpoint and metric in a sketch of counters
-//! ("count-min"), which can be asked about any pair. All weights halve each minute: they are what the last minutes brought.
-//! Whom to refuse: the net has a mesh, a share of the heaviest pair's weight. With all of the last room free only that pair is
-//! caught; the less room there is, the lighter ones too; without room, all. So growth stops with its largest cause, and a new
-//! disk or a new host, of at most [`FEW`] series per pair, is taken for as long as there is any room.
+//! How: every attempt to make a series is noted under its endpoint, its metric and its tag keys, in lists of the
+//! heaviest ([`Heaviest`], "space saving": a name that is not listed takes the place of the lightest and inherits its
+//! weight, so that whoever makes more than its share is always listed); and under its pair of endpoint and metric in a
+//! sketch of counters ("count-min"), which can be asked about any pair. All weights halve each minute: they are what
+//! the last minutes brought.
+//! Whom to refuse: the net has a mesh, a share of the heaviest pair's weight. With all of the last room free only that
+//! pair is caught; the less room there is, the lighter ones too; without room, all. So growth stops with its largest
+//! cause, and a new disk or a new host, of at most [`FEW`] series per pair, is taken for as long as there is any room.
 //! Attempts count, not successes: a culprit that is refused stays one for as long as it goes on.
 //! Invariants: no clock, no lock; nothing is allocated but the names listed, each cut at [`NAME_MAX`] bytes.
 //! Memory: 3 lists of [`LISTED`] names and the sketch: some 170 KB, whatever comes.
@@ -117,8 +118,8 @@ impl Default for Growth {
 }
 
 impl Growth {
-    /// Notes that somebody wants a new series. `room` is how much of the last room is free, from 1 (all, or there is more) to
-    /// 0 (none); answers whether the series may be made.
+    /// Notes that somebody wants a new series. `room` is how much of the last room is free, from 1 (all, or there is
+    /// more) to 0 (none); answers whether the series may be made.
     pub fn admit(&mut self, key: SeriesKey<'_>, room: f64, now: i64) -> bool {
         self.halve_if_due(now);
         let pair = [self.hasher.hash_one((key.endpoint, key.metric)), self.hasher.hash_one((key.metric, key.endpoint))];
@@ -286,8 +287,8 @@ impl Default for Sketch {
 }
 
 impl Sketch {
-    /// Adds one to a key, given by two hashes; answers its weight. Only the smallest of its counters grow: the others have been
-    /// raised by other keys.
+    /// Adds one to a key, given by two hashes; answers its weight. Only the smallest of its counters grow: the others
+    /// have been raised by other keys.
     fn add(&mut self, hashes: [u64; 2]) -> u32 {
         let column = |row: usize| (hashes[row / 2] >> (row % 2 * 32)) as usize % SKETCH_COLUMNS;
         let known = self.counts.iter().enumerate().map(|(row, counts)| counts[column(row)]).min().unwrap_or(0);

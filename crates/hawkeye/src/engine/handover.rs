@@ -1,14 +1,16 @@
 //! Handover: events and closings on their way from the judges to the durable queue.
 //!
-//! Why: the judge has moved on when an event exists, so the event must not be lost where the disk refuses it, and its order per
-//! alarm must stay that of the points, also between connections.
-//! How: whoever made events writes them at once, under the lock of the shard whose point made them. Conditions over several
-//! series give theirs out through the outbox of [`Joins`], in the order in which they were decided; whoever has made one hands
-//! over all that wait there.
-//! Locks: backlog → queue; the joins' is innermost, the log's too. All of them are taken under the lock of a shard and of its
-//! judge. Under them a message may write its events to the queue's file and leave lines for the log ([`EventLog`]), no more.
-//! Whoever answers the message waits for the disk afterwards ([`Handover::settle`]); [`Handover::flush`] writes the lines.
-//! Invariants: what cannot be written to the queue is kept (up to [`BACKLOG_MAX`]) and written as soon as it can be, in order.
+//! Why: the judge has moved on when an event exists, so the event must not be lost where the disk refuses it, and its
+//! order per alarm must stay that of the points, also between connections.
+//! How: whoever made events writes them at once, under the lock of the shard whose point made them. Conditions over
+//! several series give theirs out through the outbox of [`Joins`], in the order in which they were decided; whoever has
+//! made one hands over all that wait there.
+//! Locks: backlog → queue; the joins' is innermost, the log's too. All of them are taken under the lock of a shard and
+//! of its judge. Under them a message may write its events to the queue's file and leave lines for the log
+//! ([`EventLog`]), no more. Whoever answers the message waits for the disk afterwards ([`Handover::settle`]);
+//! [`Handover::flush`] writes the lines.
+//! Invariants: what cannot be written to the queue is kept (up to [`BACKLOG_MAX`]) and written as soon as it can be, in
+//! order.
 
 use crate::clock;
 use crate::engine::{locks, why};
@@ -29,7 +31,8 @@ use stdx::ledger::Report;
 const BACKLOG_MAX: usize = 20_000;
 const BACKLOG_BYTES_MAX: u64 = BACKLOG_MAX as u64 * 900;
 
-/// Lines of events that wait for the log: a second's worth. Events beyond them are in the queue all the same, and counted.
+/// Lines of events that wait for the log: a second's worth. Events beyond them are in the queue all the same, and
+/// counted.
 const LOG_LINES_MAX: usize = 1000;
 
 const REFUSED: &str = "cannot write events to the queue; they wait in memory";
@@ -108,8 +111,8 @@ impl Handover {
         count
     }
 
-    /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses waits.
-    /// Answers how many there were, with those of the joins.
+    /// Writes `events` to the durable queue and clears it. The judge has moved on already, so what the disk refuses
+    /// waits. Answers how many there were, with those of the joins.
     pub fn send(&self, events: &mut Vec<Event>) -> usize {
         let count = events.len();
         if count > 0 {
@@ -118,8 +121,8 @@ impl Handover {
         count + self.hand_over()
     }
 
-    /// Writes what the joins have decided. Their order is kept by the backlog's lock, and whoever made an event goes on only
-    /// when it is written, by whomever. Answers how many there were.
+    /// Writes what the joins have decided. Their order is kept by the backlog's lock, and whoever made an event goes on
+    /// only when it is written, by whomever. Answers how many there were.
     pub fn hand_over(&self) -> usize {
         if !self.joins.is_waiting() {
             return 0;
@@ -128,7 +131,8 @@ impl Handover {
         self.joins.hand_over(|events| self.write(&mut backlog, events))
     }
 
-    /// Tells the queue which alarms (by id) are closed, and why: no restart brings them back, and alarm closes their cases.
+    /// Tells the queue which alarms (by id) are closed, and why: no restart brings them back, and alarm closes their
+    /// cases.
     pub fn end(&self, closings: Vec<(String, String)>) {
         let Some(queue) = self.queue.as_ref().filter(|_| !closings.is_empty()) else { return };
         // What was decided about them before.
@@ -165,7 +169,8 @@ impl Handover {
     }
 
     /// Waits until what was written is on the disk, under `graph.fsync = "always"`: for whoever answers a message that
-    /// made events, and holds no lock any more. What cannot be forced to the disk is tried again by [`Handover::flush`].
+    /// made events, and holds no lock any more. What cannot be forced to the disk is tried again by
+    /// [`Handover::flush`].
     pub fn settle(&self) {
         let Some(queue) = &self.queue else { return };
         if let Err(error) = queue.wait_synced(self.written_seq.load(Ordering::Acquire)) {

@@ -1,16 +1,17 @@
 //! The door: items of every protocol become samples of known series, and are stored and judged.
 //!
-//! How: [`Ingest::begin`] a batch, push each item that a decoder lends, [`Batch::finish`]. A push checks the item's time,
-//! aligns it to its step, finds its series in the table, and appends a [`Sample`]. Items of unknown series wait (with their
-//! texts) until all are pushed, since the table is held for reading meanwhile (but let go every [`HELD_ITEMS`]); then they
-//! are created, and the whole batch goes to the engine.
-//! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it is
-//! in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as far as
-//! its series are known, and answered with the error; nothing is allocated per point of a known series.
-//! Compat: docs/open-falcon/transfer.md §3–4 (alignment, minStep), docs/open-falcon/wire.md §2; items of an old transfer, which has done both, keep
-//! their step and must have a time and texts that the original graph takes (docs/open-falcon/graph.md §3). No time, or one beyond twice now (milliseconds),
-//! means now, as in the original; a time between `ingest.future_max` ahead and that is refused (the original takes it,
-//! and the series is dead from then on), and so is one before the retention (the original says nothing and drops it).
+//! How: [`Ingest::begin`] a batch, push each item that a decoder lends, [`Batch::finish`]. A push checks the item's
+//! time, aligns it to its step, finds its series in the table, and appends a [`Sample`]. Items of unknown series wait
+//! (with their texts) until all are pushed, since the table is held for reading meanwhile (but let go every
+//! [`HELD_ITEMS`]); then they are created, and the whole batch goes to the engine.
+//! Invariants: a batch is all or nothing towards the log, item by item towards `Invalid`; a point is answered after it
+//! is in the log and after the events it caused are in the durable queue; a batch that the disk refuses is judged, as
+//! far as its series are known, and answered with the error; nothing is allocated per point of a known series.
+//! Compat: docs/open-falcon/transfer.md §3–4 (alignment, minStep), docs/open-falcon/wire.md §2; items of an old
+//! transfer, which has done both, keep their step and must have a time and texts that the original graph takes
+//! (docs/open-falcon/graph.md §3). No time, or one beyond twice now (milliseconds), means now, as in the original; a
+//! time between `ingest.future_max` ahead and that is refused (the original takes it, and the series is dead from then
+//! on), and so is one before the retention (the original says nothing and drops it).
 
 use super::text;
 use crate::engine::handover::LATENCY_HELP;
@@ -195,8 +196,8 @@ impl Ingest {
     }
 }
 
-/// A batch on its way: what is pushed is kept by [`Batch::finish`]; a batch that is dropped before counts as failed, and
-/// nothing of it is kept.
+/// A batch on its way: what is pushed is kept by [`Batch::finish`]; a batch that is dropped before counts as failed,
+/// and nothing of it is kept.
 pub struct Batch<'b> {
     ingest: &'b Ingest,
     lookup: Lookup<'b>,
@@ -259,8 +260,8 @@ impl Batch<'_> {
         self.keep(item, item.step.max(self.ingest.min_step), time);
     }
 
-    /// Pushes an item that a transfer has aligned to its own smallest step. A time that is none came in as one, and means
-    /// nothing.
+    /// Pushes an item that a transfer has aligned to its own smallest step. A time that is none came in as one, and
+    /// means nothing.
     pub fn push_aligned(&mut self, item: &GraphItem<'_>) {
         match item.check() {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
@@ -272,8 +273,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Pushes an item that a transfer has aligned to a step that it does not tell: that of the series, or the least there
-    /// is. A transfer sends the same item to a graph; what comes twice is kept and judged once.
+    /// Pushes an item that a transfer has aligned to a step that it does not tell: that of the series, or the least
+    /// there is. A transfer sends the same item to a graph; what comes twice is kept and judged once.
     pub fn push_without_step(&mut self, item: &JudgeItem<'_>) {
         let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
@@ -294,8 +295,8 @@ impl Batch<'_> {
         self.leave_out(reason);
     }
 
-    /// Stores and judges what was pushed. On an error the batch is to be sent again; it may have been judged, for the points
-    /// of known series are judged also where the disk takes nothing.
+    /// Stores and judges what was pushed. On an error the batch is to be sent again; it may have been judged, for the
+    /// points of known series are judged also where the disk takes nothing.
     pub fn finish(mut self) -> Result<Received, IngestError> {
         self.create_unknown();
         // The table must be free from here on.
@@ -389,7 +390,8 @@ impl Batch<'_> {
 }
 
 impl Drop for Batch<'_> {
-    /// Gives the thread its buffers back: emptied here, not by the next batch, which may be long in coming to this thread.
+    /// Gives the thread its buffers back: emptied here, not by the next batch, which may be long in coming to this
+    /// thread.
     fn drop(&mut self) {
         if !self.is_kept {
             self.ingest.failed.get_or_create(&DoorLabel { door: self.door.name() }).inc();
@@ -405,8 +407,8 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// A transfer calls every counter DERIVE towards graph, and what it is towards judge; that is no reason to change a series
-/// back and forth.
+/// A transfer calls every counter DERIVE towards graph, and what it is towards judge; that is no reason to change a
+/// series back and forth.
 fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
     known == sent || matches!(door, Door::Graph | Door::Judge) && known.ds_type() == sent.ds_type()
 }

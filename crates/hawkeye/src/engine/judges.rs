@@ -1,14 +1,15 @@
 //! Judges: one per shard of series, the rules that they hold, and what follows when rules, series or the clock change.
 //!
-//! Why: the same judging stands behind two homes of points: the store of a whole server, where the window is the tail of the
-//! chunk that a point was just appended to, and the windows of a judge that runs alone. [`Home`] is what it asks of either.
-//! How: [`Judges::load`] compiles the rules once, gives every judge the shared result, and re-binds only the series that the
-//! change touches. Whoever keeps the points has each newest one judged, under the lock of its shard, and hands the events to
-//! [`Handover`] under the same lock. Conditions over several series: the judges share [`Joins`].
-//! Locks, always in this order: shard of the home → judge of that shard → names of the home (read), or backlog → queue. The
-//! joins' is innermost everywhere. Nobody who holds the names takes another.
-//! An alarm whose rule or series goes is closed with an event that says why; silently, as far as people are concerned,
-//! under `judge.semantics = "open-falcon"`. The queue is told, in order with the events.
+//! Why: the same judging stands behind two homes of points: the store of a whole server, where the window is the tail
+//! of the chunk that a point was just appended to, and the windows of a judge that runs alone. [`Home`] is what it asks
+//! of either.
+//! How: [`Judges::load`] compiles the rules once, gives every judge the shared result, and re-binds only the series
+//! that the change touches. Whoever keeps the points has each newest one judged, under the lock of its shard, and hands
+//! the events to [`Handover`] under the same lock. Conditions over several series: the judges share [`Joins`]. Locks,
+//! always in this order: shard of the home → judge of that shard → names of the home (read), or backlog → queue. The
+//! joins' is innermost everywhere. Nobody who holds the names takes another. An alarm whose rule or series goes is
+//! closed with an event that says why; silently, as far as people are concerned, under
+//! `judge.semantics = "open-falcon"`. The queue is told, in order with the events.
 //! Memory: loading and catching up hold 4 bytes per series and the texts of [`SLICE`] series.
 
 use crate::clock;
@@ -27,8 +28,8 @@ use stdx::ranked::MutexGuard;
 /// Seconds between looks at the clock for points that do not come. Rules count in periods of 30 s and more.
 const SILENCE_TICK_S: i64 = 5;
 
-/// Series whose texts are copied at once, since the names must not be held while a judge is waited for: some 300 kB, and a
-/// tenth of a millisecond of the names.
+/// Series whose texts are copied at once, since the names must not be held while a judge is waited for: some 300 kB,
+/// and a tenth of a millisecond of the names.
 pub const SLICE: usize = 4096;
 
 /// Where nobody knows better.
@@ -41,7 +42,7 @@ pub type WhyGone<'w> = dyn Fn(RuleId, &str) -> String + 'w;
 /// Where the series and their points are.
 pub trait Home {
     /// A shard, locked.
-    type Window<'w>: judge::PointSource;
+    type Points<'w>: judge::PointSource;
 
     fn shard_of(&self, id: SeriesId) -> usize;
 
@@ -54,7 +55,7 @@ pub trait Home {
     fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType));
 
     /// Locks the shard of a series.
-    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Self::Window<'_>));
+    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Self::Points<'_>));
 
     /// The newest point, if it is in memory.
     fn newest(&self, id: SeriesId) -> Option<Point>;

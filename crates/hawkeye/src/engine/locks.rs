@@ -1,11 +1,11 @@
 //! Locks: the ranks of the engine's locks, between and behind those of the store ([`store::locks`]).
 //!
-//! How: a thread takes locks in the order of this list only, which debug builds check ([`stdx::ranked`]): what the store
-//! holds to name series → `loading` → a shard of the store, or the windows of one → `judge` → the locks of the joins
-//! ([`judge::locks`]) → `backlog` → the joins' outbox → the event queue ([`events::locks`]) → one innermost lock, the table
-//! of series included.
-//! Bounds: from the shard on, points wait for each; nothing is read, synced or logged under one of those. Each lock's own
-//! comment says what a message may do under it.
+//! How: a thread takes locks in the order of this list only, which debug builds check ([`stdx::ranked`]): what the
+//! store holds to name series → `loading` → a shard of the store, or the windows of one → `judge` → the locks of the
+//! joins ([`judge::locks`]) → `backlog` → the joins' outbox → the event queue ([`events::locks`]) → one innermost lock,
+//! the table of series included.
+//! Bounds: from the shard on, points wait for each; nothing is read, synced or logged under one of those. Each lock's
+//! own comment says what a message may do under it.
 
 use stdx::Rank;
 

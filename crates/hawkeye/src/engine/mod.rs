@@ -2,16 +2,15 @@
 //!
 //! Why: a point is kept once and judged at once, on the tail of the chunk it was just appended to.
 //! How: `append` gives a batch to the store; for each point that became the newest of its series the store calls back,
-//! under the lock of that shard, and the shard's judge looks at it if a rule is bound to it. Events go to the durable queue
-//! under the same lock, so their order per alarm is the order of the points, also between connections. What judging does by
-//! itself (rules, restarts, silence, closings) is in `judges.rs`, and how events leave in `handover.rs`.
-//! A new series is bound when it is created.
-//! Locks, always in this order: shard of the store → judge of that shard → series table (read), or backlog → queue. Under
-//! them a point may be judged and its events written, not synced nor logged: see `handover.rs`.
-//! A series that nobody writes to leaves memory ([`Engine::sleep_silent`]): its bindings and alarms go with it, and come back
-//! when it is created again.
-//! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged all the
-//! same.
+//! under the lock of that shard, and the shard's judge looks at it if a rule is bound to it. Events go to the durable
+//! queue under the same lock, so their order per alarm is the order of the points, also between connections. What
+//! judging does by itself (rules, restarts, silence, closings) is in `judges.rs`, and how events leave in
+//! `handover.rs`. A new series is bound when it is created. Locks, always in this order: shard of the store → judge of
+//! that shard → series table (read), or backlog → queue. Under them a point may be judged and its events written, not
+//! synced nor logged: see `handover.rs`. A series that nobody writes to leaves memory ([`Engine::sleep_silent`]): its
+//! bindings and alarms go with it, and come back when it is created again.
+//! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged
+//! all the same.
 
 pub mod blocking;
 pub mod growth;
@@ -40,11 +39,12 @@ use stdx::ledger::{Ledger, Report};
 use stdx::ranked::MutexGuard;
 use store::{Parts, SeriesInfo, ShardView, Store};
 
-/// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit is
-/// found later, by whoever walks over all series.
+/// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit
+/// is found later, by whoever walks over all series.
 const RECENT_MAX: usize = 4096;
 
-/// Of a series, where pages are full: record, slot of the hash table, and its part of an endpoint; newest point and state.
+/// Of a series, where pages are full: record, slot of the hash table, and its part of an endpoint; newest point and
+/// state.
 const INDEX_BYTES_MAX: u64 = 40;
 const HEAD_BYTES_MAX: u64 = 33;
 
@@ -64,7 +64,8 @@ pub enum IngestError {
 }
 
 impl IngestError {
-    /// True when only this series is refused (the table is full, the text too long), and the batch can go on without it.
+    /// True when only this series is refused (the table is full, the text too long), and the batch can go on without
+    /// it.
     pub fn refuses_series(&self) -> bool {
         let IngestError::Store(error) = self else { return false };
         matches!(error, store::Error::Full { .. } | store::Error::TextTooLong { .. } | store::Error::BadStep(_))
@@ -133,8 +134,8 @@ impl Engine {
         Ok(id)
     }
 
-    /// Binds a series that was just found or created. It may leave at the same moment, and what unbinds it may have come
-    /// first: so the table is looked at again behind each step, until both say the same.
+    /// Binds a series that was just found or created. It may leave at the same moment, and what unbinds it may have
+    /// come first: so the table is looked at again behind each step, until both say the same.
     fn bind(&self, id: SeriesId, key: SeriesKey<'_>, counter_type: CounterType) {
         let is_there = || self.store.finder().find(key).is_some_and(|found| found.id == id);
         loop {
@@ -155,8 +156,9 @@ impl Engine {
         out.append(&mut self.recent.lock());
     }
 
-    /// Logs, stores and judges a batch that arrived at `arrived`, before it was decoded. On an error it is not kept, or not
-    /// all of it, though it may have been judged: it is to be sent again. Where it waits until the disk has it, the runtime's other work goes on in other threads.
+    /// Logs, stores and judges a batch that arrived at `arrived`, before it was decoded. On an error it is not kept, or
+    /// not all of it, though it may have been judged: it is to be sent again. Where it waits until the disk has it, the
+    /// runtime's other work goes on in other threads.
     pub fn append(&self, samples: &[Sample], now: i64, arrived: Instant) -> Result<(), IngestError> {
         if samples.is_empty() {
             return Ok(());
@@ -178,8 +180,8 @@ impl Engine {
         }
     }
 
-    /// Deletes a series, its points and its bindings, and closes the alarms that were open on it, also when the deletion is
-    /// not durable yet.
+    /// Deletes a series, its points and its bindings, and closes the alarms that were open on it, also when the
+    /// deletion is not durable yet.
     pub fn remove_series(&self, id: SeriesId) -> Result<(), store::Error> {
         self.remove_together(&mut [id]).map(|_| ())
     }
@@ -216,7 +218,8 @@ impl Engine {
         removed
     }
 
-    /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are closed.
+    /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are
+    /// closed.
     pub fn sleep_silent(&self, now: i64) -> Result<store::Slept, store::Error> {
         self.unbinding(|each| self.store.sleep_silent(now, each))
     }
@@ -263,7 +266,8 @@ impl Engine {
         self.judges.catch_up(&self.store, oldest);
     }
 
-    /// To be called each second: looks for points that do not come, tries again to write what the queue refused, and syncs it.
+    /// To be called each second: looks for points that do not come, tries again to write what the queue refused, and
+    /// syncs it.
     pub fn tick(&self) -> std::io::Result<()> {
         if self.judges.handover.has_queue() {
             self.judges.look_for_silence(&self.store, clock::now());
@@ -310,7 +314,7 @@ impl Engine {
 }
 
 impl Home for Store {
-    type Window<'w> = Window<'w>;
+    type Points<'w> = Tail<'w>;
 
     fn shard_of(&self, id: SeriesId) -> usize {
         Parts::shard_of(self, id)
@@ -328,8 +332,8 @@ impl Home for Store {
         Parts::with_keys(self, ids, each);
     }
 
-    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Window<'_>)) {
-        self.with_tail(id, |view| look(&Window(view)));
+    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Tail<'_>)) {
+        self.with_tail(id, |view| look(&Tail(view)));
     }
 
     fn newest(&self, id: SeriesId) -> Option<Point> {
@@ -366,7 +370,7 @@ impl store::Observer for Observer<'_> {
             return;
         }
         let Some((_, step)) = view.meta(sample.series) else { return };
-        judge.on_point(sample, counter_type, step, &Window(view), self.now, &mut self.events);
+        judge.on_point(sample, counter_type, step, &Tail(view), self.now, &mut self.events);
         self.made_events |= self.engine.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
     }
 
@@ -376,9 +380,9 @@ impl store::Observer for Observer<'_> {
 }
 
 /// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.
-pub struct Window<'w>(&'w ShardView<'w>);
+pub struct Tail<'w>(&'w ShardView<'w>);
 
-impl judge::PointSource for Window<'_> {
+impl judge::PointSource for Tail<'_> {
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         self.0.tail(series, count, out);
     }

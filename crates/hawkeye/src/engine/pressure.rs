@@ -1,20 +1,21 @@
 //! Pressure: holds the process to `memory_budget`, and says who is refused where it does not fit.
 //!
 //! Why: a server that grows until the kernel kills it loses everybody's alarms for one sender's mistake.
-//! How: what counts is resident memory, all of it, as the kernel shows it to whoever watches the process. It is looked at each
-//! second, and by whoever makes new series when an estimate of what they took since the last look passes [`LOOK_BYTES`]: a
-//! hundred thousand of them in one second are looked at some twenty times. What is used, against the budget, is a level:
+//! How: what counts is resident memory, all of it, as the kernel shows it to whoever watches the process. It is looked
+//! at each second, and by whoever makes new series when an estimate of what they took since the last look passes
+//! [`LOOK_BYTES`]: a hundred thousand of them in one second are looked at some twenty times. What is used, against the
+//! budget, is a level:
 //!
-//! | from | level | what happens |
-//! | --- | --- | --- |
-//! | 0 % | calm | nothing |
-//! | 70 % | shrink | freed memory goes back to the system at once; buffers, and pages of code, that are not in use are dropped |
-//! | 85 % | flush | blocks are written early; what they hold and no rule needs leaves memory; what no rule needs and has missed a few points falls asleep early |
-//! | 95 % | refuse | new series are refused, the largest growers first (`growth.rs`), all of them at 100 % |
+//! - calm below 70 %: nothing;
+//! - shrink from 70 %: freed memory goes back to the system at once; buffers, and pages of code, that are not in use
+//!   are dropped;
+//! - flush from 85 %: blocks are written early; what they hold and no rule needs leaves memory; what no rule needs and
+//!   has missed a few points falls asleep early;
+//! - refuse from 95 %: new series are refused, the largest growers first (`growth.rs`), all of them at 100 %.
 //!
 //! Points of known series are taken at every level, and judged; a series that sleeps and wakes counts as a new one.
-//! Invariants: a level is left only when [`SLACK_PERCENT`] below its begin, so that none flutters; asking for a new series costs
-//! no system call but after `LOOK_BYTES`; without `/proc` the level stays calm, as it cannot be known.
+//! Invariants: a level is left only when [`SLACK_PERCENT`] below its begin, so that none flutters; asking for a new
+//! series costs no system call but after `LOOK_BYTES`; without `/proc` the level stays calm, as it cannot be known.
 //! Memory: `growth.rs`.
 
 use crate::clock;
@@ -41,12 +42,12 @@ pub const SLACK_PERCENT: u64 = 2;
 /// New series may take so much between two looks: 1.5 % of the smallest budget that anybody should give (64 MiB).
 const LOOK_BYTES: u64 = 1 << 20;
 
-/// What a new series takes beside its texts: record, hash slots, counter, spans, head, some slack of vectors that double
-/// (`cargo bench -p store`: 142 bytes with a first point, at a million series).
+/// What a new series takes beside its texts: record, hash slots, counter, spans, head, some slack of vectors that
+/// double (`cargo bench -p store`: 142 bytes with a first point, at a million series).
 const SERIES_BYTES: u64 = 160;
 
-/// An early flush writes a file per day; so many seconds apart where series come by the thousand, which must be in a block
-/// before they may sleep,
+/// An early flush writes a file per day; so many seconds apart where series come by the thousand, which must be in a
+/// block before they may sleep,
 const FLUSH_INTERVAL_S: i64 = 60;
 /// and so many where only points come.
 const QUIET_FLUSH_INTERVAL_S: i64 = 600;
@@ -245,7 +246,8 @@ impl Pressure {
     }
 }
 
-/// How much of the last room, between where refusing begins and the budget, is free: 1 and more for all of it, 0 for none.
+/// How much of the last room, between where refusing begins and the budget, is free: 1 and more for all of it, 0 for
+/// none.
 fn room(used: u64, budget: u64) -> f64 {
     let last_room = budget as f64 * (100 - REFUSE_PERCENT) as f64 / 100.0;
     ((budget as f64 - used as f64) / last_room).max(0.0)
@@ -322,7 +324,8 @@ impl Relief {
     }
 }
 
-/// How long the allocator keeps pages that nobody uses, in all arenas that there are; 0 gives back what it keeps now, too.
+/// How long the allocator keeps pages that nobody uses, in all arenas that there are; 0 gives back what it keeps now,
+/// too.
 fn return_pages_after(ms: isize) {
     let arenas: u32 = "arenas.narenas\0".name().read().unwrap_or(0);
     for arena in 0..arenas {

@@ -322,8 +322,8 @@ fn series_of_different_shards_make_one_alarm_over_restarts() {
     assert_eq!(told(&queue), [problem, (Status::Ok, 60, "m".to_string())]);
 }
 
-/// Two threads make and end the alarm of a condition over two shards; the queue has its events in turn. Each thread ends with
-/// a value that holds, so that there are events even if one runs wholly before the other.
+/// Two threads make and end the alarm of a condition over two shards; the queue has its events in turn. Each thread
+/// ends with a value that holds, so that there are events even if one runs wholly before the other.
 #[test]
 fn events_of_a_joined_alarm_keep_their_order_between_threads() {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -353,7 +353,7 @@ struct Interrupted<'e, F> {
 }
 
 impl<F: Fn()> Home for Interrupted<'_, F> {
-    type Window<'w> = Window<'w>;
+    type Points<'w> = Tail<'w>;
 
     fn shard_of(&self, id: SeriesId) -> usize {
         Home::shard_of(&self.engine.store, id)
@@ -372,7 +372,7 @@ impl<F: Fn()> Home for Interrupted<'_, F> {
         (self.meanwhile)();
     }
 
-    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Window<'_>)) {
+    fn with_window(&self, id: SeriesId, look: impl FnOnce(&Tail<'_>)) {
         Home::with_window(&self.engine.store, id, look);
     }
 

@@ -12,8 +12,8 @@ pub fn is_valid(text: &str) -> bool {
     })
 }
 
-/// std knows the categories (letters, marks, numbers, punctuation, symbols) but shows them only by what it escapes. Behind
-/// another character it does not escape marks.
+/// std knows the categories (letters, marks, numbers, punctuation, symbols) but shows them only by what it escapes.
+/// Behind another character it does not escape marks.
 fn is_printable(c: char) -> bool {
     let mut bytes = [b'a'; 5];
     let length = 1 + c.encode_utf8(&mut bytes[1..]).len();

@@ -1,8 +1,8 @@
 //! Why: an event's explanation as a sentence for people, with times.
 //!
 //! The judge says `3 of 3 points above 90` and which points; here they become
-//! `all(#3) > 90: 3 of 3 points above 90: 95.2, 97, 99.1 (23:01-23:03)`. Used where people ask: the log and the API; not in
-//! the texts of messages, which scripts read.
+//! `all(#3) > 90: 3 of 3 points above 90: 95.2, 97, 99.1 (23:01-23:03)`. Used where people ask: the log and the API;
+//! not in the texts of messages, which scripts read.
 
 use crate::clock;
 use model::number::five_decimals;

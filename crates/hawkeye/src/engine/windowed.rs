@@ -1,13 +1,14 @@
 //! Windowed: the judges of a process that has no store, over windows of their own.
 //!
 //! Why: behind an old transfer only the series that have a rule are kept, and only as far back as their rules look.
-//! How: a shard is a [`Windows`] and the judge of the same number; which one a series is in depends on its endpoint, so the
-//! items of a host that come together hold one lock, its name is held once, and what conditions ask of one host is in one
-//! place. Rules, restarts, silence and closings are those of the whole server ([`Judges`]).
+//! How: a shard is a [`Windows`] and the judge of the same number; which one a series is in depends on its endpoint, so
+//! the items of a host that come together hold one lock, its name is held once, and what conditions ask of one host is
+//! in one place. Rules, restarts, silence and closings are those of the whole server ([`Judges`]).
 //! Locks: windows of a shard → its judge; see `judges.rs`.
-//! Invariants: events are in the durable queue, or in its backlog, before the shard is let go; a series that is silent for
-//! `judge.silent_after` leaves, and its alarms are closed.
-//! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series, and no new ones from 95 % of `memory_budget` on.
+//! Invariants: events are in the durable queue, or in its backlog, before the shard is let go; a series that is silent
+//! for `judge.silent_after` leaves, and its alarms are closed.
+//! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series, and no new ones from 95 % of
+//! `memory_budget` on.
 
 use crate::engine::handover::{LATENCY_HELP, alarm_id};
 use crate::engine::judges::{Home, Judges, WhyGone};
@@ -143,8 +144,9 @@ impl Windowed {
         refused
     }
 
-    /// At a start, after the rules are loaded: puts back what was kept, and the alarms that are open; closes those that no rule
-    /// looks at any more. Nothing is judged again: a point that is in a window had its event in the queue before.
+    /// At a start, after the rules are loaded: puts back what was kept, and the alarms that are open; closes those that
+    /// no rule looks at any more. Nothing is judged again: a point that is in a window had its event in the queue
+    /// before.
     pub fn restore(&self, kept: Option<&[u8]>, open_problems: &[Event], why: &WhyGone<'_>) -> Restored {
         let mut restored = Restored::default();
         if let Some(kept) = kept {
@@ -183,8 +185,8 @@ impl Windowed {
         self.judges.handover.flush()
     }
 
-    /// Lets no new series in while so much is resident of so much that may be; to be called each second. Those that are there
-    /// are judged on.
+    /// Lets no new series in while so much is resident of so much that may be; to be called each second. Those that are
+    /// there are judged on.
     pub fn hold_to(&self, budget: u64, resident: u64) {
         let limit = if self.room.is_closed() { REFUSE_PERCENT - SLACK_PERCENT } else { REFUSE_PERCENT };
         let is_short = resident.saturating_mul(100) >= budget.saturating_mul(limit);
@@ -223,8 +225,8 @@ impl Windowed {
         left
     }
 
-    /// Writes the file of windows, see `judge::read_windows`. A shard is locked while its own part is made, not while it is
-    /// written.
+    /// Writes the file of windows, see `judge::read_windows`. A shard is locked while its own part is made, not while
+    /// it is written.
     pub fn write(&self, file: &mut impl Write) -> std::io::Result<()> {
         file.write_all(judge::WINDOWS_MAGIC)?;
         let mut section = Vec::new();
@@ -310,7 +312,7 @@ impl Shards {
 }
 
 impl Home for Shards {
-    type Window<'w> = Windows;
+    type Points<'w> = Windows;
 
     fn shard_of(&self, id: SeriesId) -> usize {
         Windows::shard_of(id, SHARDS)

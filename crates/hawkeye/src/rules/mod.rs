@@ -1,11 +1,11 @@
 //! Rules in effect: from the portal's tables to judges and to hbs's answers, as soon as something changes.
 //!
-//! Why: every original judge pulls all strategies of all hosts each minute. Here a change is announced by whoever made it;
-//! the tables that rules depend on are read once, the rules computed once, the judges get what is new.
-//! How: one task waits for the portal's announcements and for the next minute (run windows and maintenance begin and end
-//! on the clock); what a minute does not change is not loaded again.
-//! Invariants: [`InEffect`] is immutable and always whole; the full answers for old judges are encoded once per version,
-//! and only when somebody asks.
+//! Why: every original judge pulls all strategies of all hosts each minute. Here a change is announced by whoever made
+//! it; the tables that rules depend on are read once, the rules computed once, the judges get what is new.
+//! How: one task waits for the portal's announcements and for the next minute (run windows and maintenance begin and
+//! end on the clock); what a minute does not change is not loaded again.
+//! Invariants: [`InEffect`] is immutable and always whole; the full answers for old judges are encoded once per
+//! version, and only when somebody asks.
 
 mod gone;
 pub mod rehearsal;

@@ -22,8 +22,8 @@ fn fill(server: &Server, round: i64, end: i64) {
     server.update((0..20_000).rev().map(item).collect());
 }
 
-/// As far as a process without rights can have it: files that must not grow. Alarms fire; senders are told which file; when
-/// there is room again what they send again is kept.
+/// As far as a process without rights can have it: files that must not grow. Alarms fire; senders are told which file;
+/// when there is room again what they send again is kept.
 #[test]
 fn alarms_go_on_while_the_disk_is_full() {
     let target = Target::start();
@@ -67,7 +67,8 @@ fn alarms_go_on_while_the_disk_is_full() {
     assert_eq!(target.try_next(), None, "a repetition is not judged again");
 }
 
-/// More senders than the runtime has threads, each waiting for the disk at each batch: all are answered, and share syncs.
+/// More senders than the runtime has threads, each waiting for the disk at each batch: all are answered, and share
+/// syncs.
 #[test]
 fn senders_that_wait_for_the_disk_wait_together() {
     const SENDERS: usize = 64;

@@ -1,4 +1,5 @@
-//! The graph inside an old Open-Falcon: what transfer and api say to it over Go's net/rpc, and what scripts ask over HTTP.
+//! The graph inside an old Open-Falcon: what transfer and api say to it over Go's net/rpc, and what scripts ask over
+//! HTTP.
 
 use crate::alarms::make_strategy;
 use crate::harness::{Server, Target, now, this_minute};
@@ -122,8 +123,8 @@ fn alone_it_listens_where_it_was_told_and_keeps_what_it_answered_for() {
     assert_eq!(files, ["store"], "no portal, no events");
 }
 
-/// The recorded calls of the original's transfer and of a Go client get the recorded errors and facts. Rows depend on how
-/// long ago the recording was; `role/graph/tests.rs` compares them, with the clock of that time.
+/// The recorded calls of the original's transfer and of a Go client get the recorded errors and facts. Rows depend on
+/// how long ago the recording was; `role/graph/tests.rs` compares them, with the clock of that time.
 #[test]
 fn recorded_connections_are_answered() {
     let server = Server::start(ALONE);
@@ -253,7 +254,8 @@ fn old_routes_answer_on_admin() {
     assert!(all[0]["Qps"].is_number() && all[0]["Time"].as_str().map(str::len) == Some(19), "{all}");
 }
 
-/// Beside the other roles the door is one more way in: what comes through it is judged, charted, and of the same series.
+/// Beside the other roles the door is one more way in: what comes through it is judged, charted, and of the same
+/// series.
 #[test]
 fn points_of_an_old_transfer_are_judged() {
     let target = Target::start();

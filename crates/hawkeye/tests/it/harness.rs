@@ -158,8 +158,8 @@ impl Server {
             .sum()
     }
 
-    /// Returns when nothing is to be delivered any more. A crash between a target's answer and its note in the table repeats
-    /// the delivery (better than losing one), which most tests are not about.
+    /// Returns when nothing is to be delivered any more. A crash between a target's answer and its note in the table
+    /// repeats the delivery (better than losing one), which most tests are not about.
     pub fn wait_for_deliveries(&self) {
         until("the end of all deliveries", || self.metric("hawkeye_alarm_deliveries_waiting") == 0.0);
     }

@@ -1,4 +1,5 @@
-//! The judge inside an old Open-Falcon: items by gob from a transfer, rules from an hbs, events to Redis; restarts of every kind.
+//! The judge inside an old Open-Falcon: items by gob from a transfer, rules from an hbs, events to Redis; restarts of
+//! every kind.
 
 use crate::graph::Client;
 use crate::harness::{PATIENCE, Server, command, output, this_minute};
@@ -107,8 +108,8 @@ impl Redis {
         }
     }
 
-    /// The next event that was not pushed before: its queue, status, metric and time. What a kill cuts off between the push and
-    /// the note of it is pushed again, as it was; a judge that repeats itself would do so with another time.
+    /// The next event that was not pushed before: its queue, status, metric and time. What a kill cuts off between the
+    /// push and the note of it is pushed again, as it was; a judge that repeats itself would do so with another time.
     fn next(&self) -> (String, String, String, i64) {
         let mut seen = self.seen.borrow_mut();
         let next = || self.pushed.recv_timeout(PATIENCE).expect("an event in time");

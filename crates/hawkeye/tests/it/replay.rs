@@ -1,5 +1,5 @@
-//! A rehearsal against what really happens when the same points come under the same rule; over REST, by the command, and
-//! without a server.
+//! A rehearsal against what really happens when the same points come under the same rule; over REST, by the command,
+//! and without a server.
 
 use crate::harness::{Api, Server, find, gauge, output, this_minute};
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ const RULE: &str = "all(#3) < 10 recover 40 and max(#2) of load.1min > 5";
 /// A repeat depends on the wall clock, and the points of this test come all at once.
 const CONFIG: &str = "[judge]\nmin_interval = \"0s\"\n";
 
-/// Sends the history of a host, minute by minute: idle falls and rises in waves of an hour, load in waves of 100 minutes.
+/// Sends the history of a host, minute by minute: idle falls and rises in waves of an hour, load in waves of 100
+/// minutes.
 fn push(server: &Server, host: &str, start: i64) {
     for minutes in (0..MINUTES).collect::<Vec<_>>().chunks(50) {
         let items = minutes.iter().flat_map(|minute| {

@@ -1,4 +1,5 @@
-//! Starts that cannot work end with one line that names the fix; a stop is orderly, or at once when it is asked for twice.
+//! Starts that cannot work end with one line that names the fix; a stop is orderly, or at once when it is asked for
+//! twice.
 
 use crate::harness::{Server, command, find, output};
 use std::io::Write;

@@ -27,11 +27,11 @@ pub struct Reader {
     file: Arc<dyn DiskFile>,
     section: Option<(usize, Vec<u8>)>,
     page: Option<(usize, Vec<Entry>)>,
-    window: Window,
+    window: ReadAhead,
 }
 
 /// Bytes of the file, and how many are read at once at least.
-struct Window {
+struct ReadAhead {
     start: u64,
     bytes: Vec<u8>,
     ahead: usize,
@@ -63,7 +63,7 @@ impl Reader {
     /// Opens a block for reading all of it in order, `ahead` bytes at once.
     pub fn open_ahead(disk: &dyn Disk, block: &Arc<Block>, ahead: usize) -> Result<Reader> {
         let file = disk.open(&block.path).map_err(Error::disk("open", &block.path))?;
-        let window = Window { start: 0, bytes: Vec::new(), ahead };
+        let window = ReadAhead { start: 0, bytes: Vec::new(), ahead };
         Ok(Reader { block: block.clone(), file, section: None, page: None, window })
     }
 
@@ -213,7 +213,7 @@ impl Reader {
     }
 }
 
-impl Window {
+impl ReadAhead {
     /// Makes `len` bytes at `offset` present and says where; reads further, but not beyond `end`.
     fn load(
         &mut self,

@@ -78,14 +78,14 @@ pub enum Outcome {
     Unknown,
 }
 
-/// Windows in seconds; see `Options`.
+/// Seconds that points stay in a chain, and may come late; see `Options`.
 #[derive(Clone, Copy)]
-pub struct Windows {
+pub struct Spans {
     pub hot_s: u32,
     pub late_s: u32,
 }
 
-impl Windows {
+impl Spans {
     /// Points that stay in memory however slow their series is: a rule may ask for what the window holds at the usual
     /// step, and whoever saves the rule does not know which series will match it. No series costs more by it than one
     /// at the usual step.
@@ -110,7 +110,7 @@ const SIDE_ENTRY_BYTES: usize = 32;
 
 /// The hot chunks of one shard.
 pub struct Hot {
-    windows: Windows,
+    windows: Spans,
     arena: Arena,
     groups: Vec<Group>,
     side: Side,
@@ -127,7 +127,7 @@ pub struct Hot {
 }
 
 impl Hot {
-    pub fn new(windows: Windows) -> Hot {
+    pub fn new(windows: Spans) -> Hot {
         Hot {
             windows,
             arena: Arena::default(),

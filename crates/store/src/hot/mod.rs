@@ -9,5 +9,5 @@ mod chains;
 pub mod chunk;
 mod shard;
 
-pub use chains::{Hot, Outcome, Windows};
+pub use chains::{Hot, Outcome, Spans};
 pub use shard::{Observer, ShardView, Shards};

@@ -7,10 +7,10 @@
 //! of, if there is a valid one, and nothing of the day is only in memory; where the points are gone, from the finest
 //! there is.
 //! Memory: the answer, bounded by `query_points_max`; up to `READERS_MAX` open files, each with a page and a chunk.
-//! Compat: docs/open-falcon/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long ranges and
-//! before they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest rows too;
-//! a row is made of the known points of its range, where rrdtool wants all of them; LAST exists as long as the points
-//! themselves do.
+//! Compat: docs/open-falcon/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long
+//! ranges and before they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest
+//! rows too; a row is made of the known points of its range, where rrdtool wants all of them; LAST exists as long as
+//! the points themselves do.
 
 use super::rows::{Cf, Grid, Query, Rows, row_step, row_times};
 use crate::block::rollup::{self, Bucket, rate_gap_s};

@@ -7,7 +7,7 @@ use super::append::acceptable;
 use super::warm;
 use crate::block::{Block, Catalog, Shelf, list, number_of_name, without_superseded};
 use crate::error::{Error, Result};
-use crate::hot::{Hot, Shards, Windows};
+use crate::hot::{Hot, Shards, Spans};
 use crate::locks;
 use crate::log::Log;
 use crate::options::Options;
@@ -66,7 +66,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     let block_dir = dir.join("block");
     let (blocks, next_block) = open_blocks(&*disk, &block_dir, &mut recovery)?;
 
-    let windows = Windows { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
+    let windows = Spans { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
     let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
     let warm_from = warm::from(&blocks, now);
     for (id, _, meta) in table.live_series() {

@@ -12,9 +12,9 @@
 //! Until the note of step 3 the table has them after a restart; from then on the run does. The head goes before the
 //! note is written: so no point was ever acknowledged for a series that the file calls asleep. A batch that was on its
 //! way for longer than the grace meets an unknown id, and must be sent again.
-//! Where memory is short ([`Sleeper::sleep_early`]) the looks are frequent, the grace is short, and what nobody needs may
-//! sleep when it has missed [`EARLY_STEPS`] points: a tag with a request's id makes series of one point each, by the
-//! thousand. A look also merges runs when there are many, drops those whose points have all expired, and writes the
+//! Where memory is short ([`Sleeper::sleep_early`]) the looks are frequent, the grace is short, and what nobody needs
+//! may sleep when it has missed [`EARLY_STEPS`] points: a tag with a request's id makes series of one point each, by
+//! the thousand. A look also merges runs when there are many, drops those whose points have all expired, and writes the
 //! series file anew when most of it is dead.
 //! Invariants: one call works at a time; the table is locked for stretches of some thousand steps only.
 //! Memory: 4 bytes per drowsy series; while a run is written, up to `SLICE` names.

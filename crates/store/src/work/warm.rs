@@ -10,7 +10,7 @@
 
 use crate::block::{Block, Catalog, Entry, Reader};
 use crate::error::Result;
-use crate::hot::{Shards, Windows};
+use crate::hot::{Shards, Spans};
 use crate::series::Table;
 use crate::sizes::GROUP;
 use model::SeriesId;
@@ -44,7 +44,7 @@ pub fn load(
     catalog: &Catalog,
     table: &Table,
     shards: &mut Shards,
-    windows: Windows,
+    windows: Spans,
     from: u32,
 ) -> Warmed {
     let mut warmed = Warmed::default();

@@ -45,7 +45,8 @@ struct Fed {
     in_file: BTreeMap<i64, bool>,
 }
 
-/// Creates and feeds the series of a variant; the vectors' clock is `NOW` of no other test, so the store keeps everything.
+/// Creates and feeds the series of a variant; the vectors' clock is `NOW` of no other test, so the store keeps
+/// everything.
 fn feed(store: &Store, variant: &str, now: i64) -> BTreeMap<String, Fed> {
     let text = testdata::text(&format!("graph/series_{variant}.json"));
     let list: Value = serde_json::from_str(&text).expect("JSON");

@@ -3,14 +3,14 @@
 //! Why: the original sends each message once, from one loop per kind; what fails is lost, and a slow receiver delays
 //! all.
 //! How: a target (a callback's origin, a gateway, the mail server) has slots: one attempt at a time at first, twice as
-//! many after each success up to [`Limits::per_target_max`], one again after a failure. A target that cannot be reached
-//! pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while its target goes
-//! on. Attempts run as tasks; their results are written in one transaction before anything else of that target is
-//! looked at.
+//! many after each success up to [`DeliveryLimits::per_target_max`], one again after a failure. A target that cannot be
+//! reached pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while its
+//! target goes on. Attempts run as tasks; their results are written in one transaction before anything else of that
+//! target is looked at.
 //! Invariants: a row is attempted by one task at a time; a crash between an attempt and its transaction repeats the
 //! attempt (at least once, and never less); while the database fails, nothing new is sent. A recovery never overtakes
 //! its problem at the same target (see `portal::delivery`).
-//! Memory: [`Limits::in_flight_max`] attempts with their bodies, and one [`Target`] per target that has rows.
+//! Memory: [`DeliveryLimits::in_flight_max`] attempts with their bodies, and one [`Target`] per target that has rows.
 
 use super::counters::{Counters, Ended};
 use super::message;
@@ -28,7 +28,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct DeliveryLimits {
     /// Attempts at a time in all. With TLS one holds some 50 KiB, so this is at most about 12 MiB.
     pub in_flight_max: usize,
     /// Attempts at a time at one target. The original has 10 for SMS and messages, 1 for callbacks.
@@ -46,9 +46,9 @@ pub struct Limits {
     pub grace: Duration,
 }
 
-impl Limits {
-    pub fn new(give_up_after: i64, deliveries_max: usize) -> Limits {
-        Limits {
+impl DeliveryLimits {
+    pub fn new(give_up_after: i64, deliveries_max: usize) -> DeliveryLimits {
+        DeliveryLimits {
             in_flight_max: 256,
             per_target_max: 8,
             first_pause: Duration::from_secs(1),
@@ -70,7 +70,7 @@ pub struct Deliverer {
     portal: Portal,
     sender: Arc<Sender>,
     channels: Channels,
-    limits: Limits,
+    limits: DeliveryLimits,
     counters: Counters,
     targets: HashMap<String, Target>,
     attempts: JoinSet<Result<String, Failure>>,
@@ -102,7 +102,7 @@ impl Target {
         self.look_at = Some(self.paused_until.map_or(now, |until| until.max(now)));
     }
 
-    fn note(&mut self, result: &Result<String, Failure>, limits: &Limits, now: Instant) {
+    fn note(&mut self, result: &Result<String, Failure>, limits: &DeliveryLimits, now: Instant) {
         if let Err(Failure::Target(_)) = result {
             // Attempts that were under way together fail together: that is one failure.
             if self.paused_until.is_none_or(|until| until <= now) {
@@ -124,7 +124,7 @@ impl Deliverer {
         portal: Portal,
         sender: Arc<Sender>,
         channels: Channels,
-        limits: Limits,
+        limits: DeliveryLimits,
         counters: Counters,
     ) -> Result<Deliverer> {
         let now = Instant::now();

@@ -9,8 +9,8 @@ use model::Event;
 use model::Tags;
 use model::number::five_decimals;
 
-/// The text of an SMS and of an instant message, and the subject of a mail. Behind the original's fields stands why an alarm
-/// was closed that did not recover.
+/// The text of an SMS and of an instant message, and the subject of a mail. Behind the original's fields stands why an
+/// alarm was closed that did not recover.
 pub fn short(event: &Event) -> String {
     let closed = closed(event).map_or(String::new(), |reason| format!(" closed: {reason}"));
     format!(
@@ -109,7 +109,8 @@ pub fn condition(event: &Event) -> String {
     format!("{} {} {}", go_value(event.left_value), event.operator(), go_value(event.right_value()))
 }
 
-/// A float as Go's `%v` prints it: shortest digits, with an exponent of at least two digits below 1e-4 and from 1e21 on.
+/// A float as Go's `%v` prints it: shortest digits, with an exponent of at least two digits below 1e-4 and from 1e21
+/// on.
 fn go_value(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude == 0.0 || (1e-4..1e21).contains(&magnitude) {

@@ -2,11 +2,11 @@
 //!
 //! Why: in the original an alarm is lost when alarm, a gateway or a receiver is down at the wrong moment, and one slow
 //! receiver delays all. Here an event is a row before anything else happens, and a delivery is a row until it is made.
-//! How: one loop with one writer: [`intake`] (queue → cases, events, deliveries, in one transaction), then [`deliver`] (due
-//! deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes
+//! How: one loop with one writer: [`intake`] (queue → cases, events, deliveries, in one transaction), then [`deliver`]
+//! (due deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes
 //! it, so an event is on its way some milliseconds after the judge made it.
-//! Invariants: nothing is sent before it is stored; a failure of the database stops sending, not the process, and is tried
-//! again. Low priorities are not merged yet.
+//! Invariants: nothing is sent before it is stored; a failure of the database stops sending, not the process, and is
+//! tried again. Low priorities are not merged yet.
 //! Memory: one batch of events, the attempts under way, one small record per failing or busy target.
 //! Compat: docs/open-falcon/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx
 //! is a failure.
@@ -24,7 +24,7 @@ use crate::portal::{self, Portal};
 use crate::watch::memory;
 use anyhow::{Context, Result};
 use counters::Counters;
-use deliver::{Deliverer, Limits};
+use deliver::{Deliverer, DeliveryLimits};
 use events::EventQueue;
 use intake::Intake;
 use metrics::Metrics;
@@ -56,7 +56,7 @@ pub async fn run(
 ) -> Result<()> {
     let counters = Counters::default();
     counters.register(&metrics, &queue, config.alarm.deliveries_max);
-    let limits = Limits::new(config.alarm.give_up_after, config.alarm.deliveries_max);
+    let limits = DeliveryLimits::new(config.alarm.give_up_after, config.alarm.deliveries_max);
     let mut alarm = Alarm::open(portal, queue.clone(), &config, limits, counters).await?;
     alarm.run(&mut shutdown).await;
     let stopped = alarm.deliverer.stop().await;
@@ -82,7 +82,7 @@ impl Alarm {
         portal: Portal,
         queue: Arc<EventQueue>,
         config: &Config,
-        limits: Limits,
+        limits: DeliveryLimits,
         counters: Counters,
     ) -> Result<Alarm> {
         let channels = Channels::of(&config.alarm);

@@ -4,8 +4,8 @@
 //! gateway gets a form POST, connect 5 s, total 30 s. A status of 2xx is success (the original takes any answer for
 //! one). A callback follows up to ten redirects, as the original's client does; a gateway follows none, because a
 //! redirected POST loses its form.
-//! Invariants: no proxy is taken from the environment; an answer is read up to [`ANSWER_MAX`]; a failure says whether the
-//! target as a whole is to blame.
+//! Invariants: no proxy is taken from the environment; an answer is read up to [`ANSWER_MAX`]; a failure says whether
+//! the target as a whole is to blame.
 //! Memory: connections that are kept for the next delivery: one per host, at most [`IDLE`] long.
 
 use super::plan::{Callback, Mail, Text};

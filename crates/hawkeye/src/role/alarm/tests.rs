@@ -23,7 +23,7 @@ struct Site {
     portal: Portal,
     queue: Arc<EventQueue>,
     config: Config,
-    limits: Limits,
+    limits: DeliveryLimits,
 }
 
 /// An alarm that runs in a task of its own.
@@ -45,7 +45,7 @@ async fn site() -> Site {
     .await
     .expect("rows");
     let queue = open_queue(&dir);
-    let mut limits = Limits::new(86_400, 100_000);
+    let mut limits = DeliveryLimits::new(86_400, 100_000);
     limits.first_pause = Duration::from_millis(10);
     limits.target_pause_max = Duration::from_millis(50);
     limits.delivery_pause_max = Duration::from_millis(50);

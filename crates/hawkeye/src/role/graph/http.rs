@@ -1,7 +1,7 @@
 //! The old graph's HTTP routes that scripts ask, on the admin listener (docs/open-falcon/graph.md §9).
 //!
-//! `/counter/all` and `/statistics/all` have the original's counters under their names, as far as they mean something here.
-//! A rate counts from the previous reading, as there: two readers disturb each other's.
+//! `/counter/all` and `/statistics/all` have the original's counters under their names, as far as they mean something
+//! here. A rate counts from the previous reading, as there: two readers disturb each other's.
 
 use super::GraphService;
 use crate::clock;
@@ -18,24 +18,24 @@ const CALLS: [(&str, &str); 4] =
 #[derive(Clone)]
 struct Context {
     graph: GraphService,
-    previous: Arc<Mutex<Vec<Reading>>>,
+    previous: Arc<Mutex<Vec<Look>>>,
 }
 
 /// A counter when it was last read.
 #[derive(Clone, Copy, Default)]
-struct Reading {
+struct Look {
     time: i64,
     count: u64,
     per_s: u64,
 }
 
-impl Reading {
+impl Look {
     fn next(&mut self, now: i64, count: u64) {
         if self.time == 0 {
-            *self = Reading { time: now, count, per_s: 0 };
+            *self = Look { time: now, count, per_s: 0 };
         } else if now > self.time + 1 {
             let per_s = count.saturating_sub(self.count) / (now - self.time) as u64;
-            *self = Reading { time: now, count, per_s };
+            *self = Look { time: now, count, per_s };
         }
     }
 }
@@ -77,7 +77,7 @@ impl Context {
         let mut counts = vec![("GraphRpcRecvCnt", metrics.items.get()), ("GraphQueryItemCnt", metrics.rows.get())];
         counts.extend(CALLS.map(|(method, name)| (name, metrics.calls(method))));
         let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
-        previous.resize(counts.len(), Reading::default());
+        previous.resize(counts.len(), Look::default());
         let mut all: Vec<Value> = counts
             .iter()
             .zip(previous.iter_mut())
@@ -95,11 +95,11 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
-    use super::Reading;
+    use super::Look;
 
     #[test]
     fn rates_count_from_the_last_reading() {
-        let mut reading = Reading::default();
+        let mut reading = Look::default();
         let mut read = |now, count| {
             reading.next(now, count);
             reading.per_s

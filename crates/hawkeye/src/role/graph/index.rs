@@ -1,14 +1,14 @@
-//! Index: keeps the MySQL tables in which an old Open-Falcon api, its dashboard and its scripts look up what series there are
-//! (`graph.endpoint`, `tag_endpoint`, `endpoint_counter`), when `graph.index_url` is set.
+//! Index: keeps the MySQL tables in which an old Open-Falcon api, its dashboard and its scripts look up what series
+//! there are (`graph.endpoint`, `tag_endpoint`, `endpoint_counter`), when `graph.index_url` is set.
 //!
 //! Why: the original queues every item that it meets for MySQL, forgets it when the insert fails, and then takes it for
 //! indexed; and refreshes no `ts` until somebody calls `/index/updateAll`, so that a cleaner deletes what is alive.
-//! How: nothing is done per point. One task looks each second at the store's series table: what was created since ([`plan`])
-//! is written in pages of [`PAGE_SERIES`] ([`tables`]), and a walk over all series refreshes `ts`, the time
+//! How: nothing is done per point. One task looks each second at the store's series table: what was created since
+//! ([`plan`]) is written in pages of [`PAGE_SERIES`] ([`tables`]), and a walk over all series refreshes `ts`, the time
 //! of the newest point, once per `graph.index_refresh`. Where it stands is kept in `index-progress.json`, so that a
 //! restart goes on.
-//! Invariants: MySQL that is away, slow, read-only, full or of another schema delays the index and nothing else: no point, start
-//! or stop waits for it; it is told once with what to do, tried again with growing pauses (up to
+//! Invariants: MySQL that is away, slow, read-only, full or of another schema delays the index and nothing else: no
+//! point, start or stop waits for it; it is told once with what to do, tried again with growing pauses (up to
 //! [`PAUSE_MAX`]), and caught up. The index uses one connection, at most half of the time. A row that somebody deleted
 //! comes back only for a series that still reports. The password is in no log line.
 //! Memory: one page of names (about 100 KiB) while it is written, 16 KiB of ids, and the connection.
@@ -47,7 +47,8 @@ const TICK: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A connection that was not used for so long is closed: proxies and MySQL itself cut such ones without a word.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-/// Positions are saved this often at most; what was written since is written again after a crash, which changes nothing.
+/// Positions are saved this often at most; what was written since is written again after a crash, which changes
+/// nothing.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// A series that is silent for so long is not refreshed any more (the original's two days).
 const SILENT_S: i64 = 2 * 86_400;
@@ -83,7 +84,8 @@ impl Index {
         index
     }
 
-    /// Writes all series that are alive, and inserts missing rows, in the background. False when that is being done already.
+    /// Writes all series that are alive, and inserts missing rows, in the background. False when that is being done
+    /// already.
     pub fn update_all(&self) -> bool {
         !self.0.all.swap(true, Relaxed)
     }
@@ -133,7 +135,8 @@ impl Index {
         loop {
             let plan = Plan::new(Progress::load(&file, &place, clock::now()), config.index_refresh);
             let task = Task::new(self.clone(), engine.clone(), options.clone(), file.clone(), plan);
-            // A task of its own: the client library decodes what comes from outside, and a panic in it must stop no server.
+            // A task of its own: the client library decodes what comes from outside, and a panic in it must stop no
+            // server.
             let Err(fault) = tokio::spawn(task.run(stopping.clone())).await else { return Ok(()) };
             self.0.failures.fetch_add(1, Relaxed);
             self.0.up.store(false, Relaxed);
@@ -147,7 +150,8 @@ impl Index {
 }
 
 impl Progress {
-    /// A file that is not there, not readable or of another database is a beginning; all it costs is to look at every series.
+    /// A file that is not there, not readable or of another database is a beginning; all it costs is to look at every
+    /// series.
     fn load(file: &Path, place: &str, now: i64) -> Progress {
         let saved = std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<Progress>(&text).ok());
         saved.filter(|saved| saved.place == place).unwrap_or_else(|| Progress::none(place, now))
@@ -384,7 +388,8 @@ impl Task {
         }
     }
 
-    /// Answers how long to wait. The first failure is not told: MySQL and proxies cut connections, and the next attempt works.
+    /// Answers how long to wait. The first failure is not told: MySQL and proxies cut connections, and the next attempt
+    /// works.
     fn note_failure(&mut self, error: &sqlx::Error) -> Duration {
         self.tables = None;
         self.failed += 1;

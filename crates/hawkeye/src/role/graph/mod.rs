@@ -1,10 +1,10 @@
 //! Graph: what an old transfer and an old api ask of it, `Graph.*` over Go's net/rpc, and the old HTTP routes.
 //!
-//! How: items of `Graph.Send` go through the one door ([`crate::engine::ingest`]) like those of every protocol, so in a process with
-//! all roles they are judged too. What reads the store or deletes from it may wait for the disk, and runs on a blocking
-//! thread; a connection's calls are answered in their order.
-//! Invariants: a `Graph.Send` is answered after its points are in the log (the original answers first); a batch is all or
-//! nothing, its items are checked one by one. An answer holds at most [`query::ROWS_MAX`] rows, and at most
+//! How: items of `Graph.Send` go through the one door ([`crate::engine::ingest`]) like those of every protocol, so in a
+//! process with all roles they are judged too. What reads the store or deletes from it may wait for the disk, and runs
+//! on a blocking thread; a connection's calls are answered in their order.
+//! Invariants: a `Graph.Send` is answered after its points are in the log (the original answers first); a batch is all
+//! or nothing, its items are checked one by one. An answer holds at most [`query::ROWS_MAX`] rows, and at most
 //! [`READS_AT_ONCE`] calls read at once.
 //! Compat: docs/open-falcon/graph.md §3, §7, §9, §10. There are no RRD files, so `GetRrd` is an error that says what to
 //! do instead.
@@ -181,7 +181,8 @@ impl GraphService {
 }
 
 impl Named {
-    /// The series, if it has the type and step that were named: as in the original, where they are part of a file's name.
+    /// The series, if it has the type and step that were named: as in the original, where they are part of a file's
+    /// name.
     fn find(&self, store: &Store) -> Result<Option<SeriesId>, store::Error> {
         let mut scratch = String::new();
         let tags = Tags::canonical(&self.tags, &mut scratch);

@@ -4,16 +4,16 @@
 //! are one step apart, from the start's step on, NaN where nothing is known, and for a GAUGE one row goes past the end;
 //! further back they are the store's coarser rows. A range inside one step has no rows. A `cf` that is none is ignored
 //! where rows hold one point, and has no rows elsewhere.
-//! Different on purpose: what is known is in the answer, also unflushed; no row is read past the end of a buffer; rates are
-//! at the later of two points; LAST exists. See docs/compat.md.
+//! Different on purpose: what is known is in the answer, also unflushed; no row is read past the end of a buffer; rates
+//! are at the later of two points; LAST exists. See docs/compat.md.
 
 use model::point::align;
 use model::{SeriesKey, Tags};
 use store::{Cf, Query, Store};
 use wire::gob::GraphQuery;
 
-/// Rows of one answer: five weeks at 60 s. The original's files have 8448 in all; an answer is built whole, as gob wants its
-/// length first, and takes some 50 bytes a row on the way.
+/// Rows of one answer: five weeks at 60 s. The original's files have 8448 in all; an answer is built whole, as gob
+/// wants its length first, and takes some 50 bytes a row on the way.
 pub const ROWS_MAX: usize = 50_000;
 
 /// Steps back from now up to which rows are one step apart.

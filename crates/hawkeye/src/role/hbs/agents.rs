@@ -63,7 +63,7 @@ fn checksum(mut texts: Vec<String>) -> String {
     for text in &texts {
         md5.update(text);
     }
-    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(md5.finalize())
 }
 
 /// The first `max` characters.

@@ -1,7 +1,7 @@
 //! Kept: the file `<data_dir>/windows` (docs/format/windows.md), written each minute and at the end.
 //!
-//! How: written whole under another name, synced and renamed. Invariants: a file that is damaged or foreign is told and not
-//! used past the damage; it is never the reason for a start to fail.
+//! How: written whole under another name, synced and renamed. Invariants: a file that is damaged or foreign is told and
+//! not used past the damage; it is never the reason for a start to fail.
 
 use crate::engine::windowed::Windowed;
 use anyhow::{Context, Result};

@@ -1,11 +1,11 @@
-//! Judge alone: `Judge.Send` and `Judge.Ping` over Go's net/rpc, as an old transfer calls them, and the old HTTP routes.
+//! Judge alone: `Judge.Send` and `Judge.Ping` over Go's net/rpc, as an old transfer calls them, and the old HTTP
+//! routes.
 //!
-//! How: items go straight into the windows and their judges (`windowed.rs`), or, in a whole server, through the one door of all
-//! points. Rules come from an original hbs (`pull.rs`), events go to its Redis (`redis.rs`). What a start
-//! puts back is kept in
-//! `kept.rs`.
-//! Invariants: a `Judge.Send` is answered after the events of its items are in the durable queue (the original answers after
-//! pushing them to Redis, whether that worked or not); no tag map is built; items are refused one by one,
+//! How: items go straight into the windows and their judges (`windowed.rs`), or, in a whole server, through the one
+//! door of all points. Rules come from an original hbs (`pull.rs`), events go to its Redis (`redis.rs`). What a start
+//! puts back is kept in `kept.rs`.
+//! Invariants: a `Judge.Send` is answered after the events of its items are in the durable queue (the original answers
+//! after pushing them to Redis, whether that worked or not); no tag map is built; items are refused one by one,
 //! counted, and the call is answered as if they had been taken, for the original refuses none.
 //! Compat: docs/open-falcon/judge.md §2, §8; docs/open-falcon/wire.md §8.
 

@@ -1,13 +1,13 @@
 //! Pull: the judge alone gets its rules from an original hbs, every `judge.hbs_interval`.
 //!
-//! Why: a judge beside an old hbs has no portal to announce changes; it must ask for everything again and again, and should
-//! not pay for what did not change. How: one connection to the hbs that answered last, both calls on it, the
+//! Why: a judge beside an old hbs has no portal to announce changes; it must ask for everything again and again, and
+//! should not pay for what did not change. How: one connection to the hbs that answered last, both calls on it, the
 //! answers read as a stream into [`KnownRules`] (`wire::hbs`); the addresses are tried in turn, the one that answered
 //! last first.
-//! Invariants: rules change when both answers were complete, and then both together; whatever else happens leaves those in
-//! effect. A failure is told when it begins and when it is over. An answer that has suddenly lost all its strategies or
-//! all its expressions is believed when it was so for two minutes: an original hbs that could not read its tables when it
-//! started answers so, and believing it would close every alarm.
+//! Invariants: rules change when both answers were complete, and then both together; whatever else happens leaves those
+//! in effect. A failure is told when it begins and when it is over. An answer that has suddenly lost all its strategies
+//! or all its expressions is believed when it was so for two minutes: an original hbs that could not read its tables
+//! when it started answers so, and believing it would close every alarm.
 //! Memory: what [`KnownRules`] keeps, bounded by [`wire::hbs::AnswerLimits`], and [`READ_BYTES`] during a pull.
 //! Compat: docs/open-falcon/judge.md §7, wire.md §5. The original gives a whole answer 3 s; here only silence counts.
 
@@ -190,7 +190,8 @@ impl Puller {
         }
     }
 
-    /// Asks for all rules. On an error those of the last pull stay. May be dropped half-way: that closes the connection.
+    /// Asks for all rules. On an error those of the last pull stay. May be dropped half-way: that closes the
+    /// connection.
     pub async fn pull(&mut self) -> Result<Pulled> {
         let mut failures = Vec::new();
         for turn in 0..self.addresses.len() {

@@ -1,5 +1,5 @@
-//! The recorded connections of the original, over a socket, against this service with a clock of the recording's time; and
-//! what a start puts back.
+//! The recorded connections of the original, over a socket, against this service with a clock of the recording's time;
+//! and what a start puts back.
 
 use super::*;
 use crate::engine::Engine;

@@ -1,8 +1,9 @@
 //! Cursor file: how far events are pushed, `<data_dir>/redis-cursor`.
 //!
-//! How: one line of text, `hawkeye redis-cursor 1 <sequence number> <crc32 of what is before, 8 hex digits>`; a new one is
-//! written beside it, forced to the disk and renamed (docs/format/events.md).
-//! Invariants: the file is whole or not there; a damaged one ends the start, for it says neither what was pushed nor what not.
+//! How: one line of text, `hawkeye redis-cursor 1 <sequence number> <crc32 of what is before, 8 hex digits>`; a new one
+//! is written beside it, forced to the disk and renamed (docs/format/events.md).
+//! Invariants: the file is whole or not there; a damaged one ends the start, for it says neither what was pushed nor
+//! what not.
 
 use anyhow::{Context, Result, bail};
 use std::fs::File;

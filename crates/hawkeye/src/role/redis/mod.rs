@@ -120,15 +120,15 @@ struct Group {
     events: Vec<String>,
 }
 
-enum Fault {
+enum PushError {
     Redis(RedisError),
     /// Of the event queue's files.
     Queue(anyhow::Error),
 }
 
-impl From<RedisError> for Fault {
-    fn from(error: RedisError) -> Fault {
-        Fault::Redis(error)
+impl From<RedisError> for PushError {
+    fn from(error: RedisError) -> PushError {
+        PushError::Redis(error)
     }
 }
 
@@ -235,10 +235,10 @@ impl Pusher {
     }
 
     /// Pushes up to a batch; true when there may be more.
-    async fn step(&mut self) -> Result<bool, Fault> {
+    async fn step(&mut self) -> Result<bool, PushError> {
         let mut connection = self.connect().await?;
         if self.batch.groups.is_empty() && self.batch.cursor == self.handled {
-            self.read().await.map_err(Fault::Queue)?;
+            self.read().await.map_err(PushError::Queue)?;
         }
         let new = self.batch.cursor != self.handled;
         while let Some(group) = self.batch.groups.front() {
@@ -249,7 +249,7 @@ impl Pusher {
             self.batch.groups.pop_front();
         }
         if new {
-            self.note_handled().await.map_err(Fault::Queue)?;
+            self.note_handled().await.map_err(PushError::Queue)?;
         } else {
             let _pong: String = redis::cmd("PING").query_async(&mut connection).await?;
         }
@@ -315,13 +315,13 @@ impl Pusher {
     }
 
     /// Answers how long to wait. Told when a fault begins, or what is to be done against it changes.
-    fn note_failure(&mut self, fault: &Fault) -> Duration {
+    fn note_failure(&mut self, fault: &PushError) -> Duration {
         self.connection = None;
         self.shared.connected.store(false, Relaxed);
         self.shared.errors.fetch_add(1, Relaxed);
         let (error, fix) = match fault {
-            Fault::Redis(error) => (self.url.without_password(&error.to_string()), fix(error)),
-            Fault::Queue(error) => (format!("{error:#}"), "see why data_dir cannot be read and written"),
+            PushError::Redis(error) => (self.url.without_password(&error.to_string()), fix(error)),
+            PushError::Queue(error) => (format!("{error:#}"), "see why data_dir cannot be read and written"),
         };
         if self.told.replace(fix) != Some(fix) {
             let at = self.url.place();

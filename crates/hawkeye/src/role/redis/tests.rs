@@ -350,7 +350,7 @@ async fn logs_in_and_chooses_the_database() {
     for wrong in ["", "wrong@"] {
         let url = RedisUrl::parse(&format!("{wrong}{}", server.address)).expect("valid");
         let mut pusher = Pusher::open(queue.clone(), &url, dir.path(), FAST).expect("it opens");
-        let Err(Fault::Redis(error)) = pusher.step().await else { panic!("{wrong:?} let it in") };
+        let Err(PushError::Redis(error)) = pusher.step().await else { panic!("{wrong:?} let it in") };
         assert_eq!(fix(&error), "correct the password in judge.redis_url", "{error}");
     }
     let url = RedisUrl::parse(&format!("redis://:pa%40ss@{}/7", server.address)).expect("valid");
@@ -456,11 +456,11 @@ fn pauses_grow_to_their_bound() {
     let mut pusher = Pusher::open(open_queue(dir.path()), &url, dir.path(), PACE).expect("it opens");
     let refused = RedisError::from((ErrorKind::Io, "refused"));
     for seconds in [1, 2, 4, 8, 16, 30, 30] {
-        let pause = pusher.note_failure(&Fault::Redis(refused.clone())).as_secs_f64();
+        let pause = pusher.note_failure(&PushError::Redis(refused.clone())).as_secs_f64();
         assert!((0.5..=1.0).contains(&(pause / f64::from(seconds))), "{pause} of {seconds} s");
     }
     pusher.note_success();
-    assert!(pusher.note_failure(&Fault::Redis(refused)) <= Duration::from_secs(1));
+    assert!(pusher.note_failure(&PushError::Redis(refused)) <= Duration::from_secs(1));
 }
 
 #[derive(Clone, Debug)]
@@ -490,8 +490,8 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any order of events, broken connections, refusals and restarts: every event is in its queue; the first of each are in
-    /// order; and without broken answers and kills there is none twice.
+    /// Any order of events, broken connections, refusals and restarts: every event is in its queue; the first of each
+    /// are in order; and without broken answers and kills there is none twice.
     #[test]
     fn all_arrive_in_order(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");

@@ -1,8 +1,8 @@
 //! The telnet socket: `update <endpoint> <metric> <timestamp> <value> [type] [step]` per line (docs/open-falcon/wire.md
 //! §12).
 //!
-//! Differs from the original, which holds all items of a connection until it ends: here the lines of each read are stored
-//! before the next read. Nothing is ever written back, as in the original; bad lines are counted.
+//! Differs from the original, which holds all items of a connection until it ends: here the lines of each read are
+//! stored before the next read. Nothing is ever written back, as in the original; bad lines are counted.
 //! Invariants: half a line is no line, for its number may lack digits: what a reset, a time-out or our stop cuts off is
 //! dropped; only a peer that ends its side in order may leave out the last line's end.
 //! Memory: a line is at most [`LINE_MAX`] bytes; a longer one is skipped to its end and counted.

@@ -17,7 +17,7 @@ fn pauses_double_up_to_a_bound_and_vary() {
 
 /// `script`: s success, r refused, t target failure, each noted one second after the one before.
 fn slots_after(script: &str) -> (usize, u32, bool) {
-    let limits = Limits::new(60, 10);
+    let limits = DeliveryLimits::new(60, 10);
     let mut now = Instant::now();
     let mut target = Target::new(now);
     for result in script.chars() {
@@ -47,7 +47,7 @@ async fn a_target_earns_its_slots_and_loses_them() {
 
 #[tokio::test]
 async fn attempts_that_fail_together_are_one_failure() {
-    let limits = Limits::new(60, 10);
+    let limits = DeliveryLimits::new(60, 10);
     let now = Instant::now();
     let mut target = Target::new(now);
     for _ in 0..8 {

@@ -1,10 +1,11 @@
 //! Plan: which series are to be written to the index next.
 //!
-//! How: series have ids in the order of their creation, so all that is not in the index yet lies above one id, `new_from`: what
-//! comes while MySQL is away needs no queue. Behind it a walk refreshes all series once per `refresh_s`, evenly, so that
-//! each moment a share of them is due that fits the time that has passed. `all` is the same walk in one go. `recent` holds
-//! known series that woke up or changed their type or step; those that it has no room for are found by the walk.
-//! Both positions are in a file, so that a restart neither begins anew nor leaves the end of the series out.
+//! How: series have ids in the order of their creation, so all that is not in the index yet lies above one id,
+//! `new_from`: what comes while MySQL is away needs no queue. Behind it a walk refreshes all series once per
+//! `refresh_s`, evenly, so that each moment a share of them is due that fits the time that has passed. `all` is the
+//! same walk in one go. `recent` holds known series that woke up or changed their type or step; those that it has no
+//! room for are found by the walk. Both positions are in a file, so that a restart neither begins anew nor leaves the
+//! end of the series out.
 //! Invariants: knows no clock, no MySQL, no file; positions move only by [`Plan::done`], after a page was written.
 //! Memory: a few numbers, and up to [`RECENT_MAX`] ids.
 
@@ -109,7 +110,8 @@ impl Plan {
         progress.walk_began = progress.walk_began.min(now);
     }
 
-    /// `page` was written, of at most `limit` series; what is left of it begins at `next`. True when that ends a run over all.
+    /// `page` was written, of at most `limit` series; what is left of it begins at `next`. True when that ends a run
+    /// over all.
     pub fn done(&mut self, page: Page, limit: usize, next: SeriesId, end: SeriesId, now: i64) -> bool {
         match page {
             Page::New(_) => self.progress.new_from = next.0,

@@ -15,7 +15,7 @@ const REGEX_BYTES: usize = 1 << 20;
 
 /// A part of a list; the whole list without `limit`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Page {
+pub struct Paging {
     pub offset: usize,
     pub limit: Option<usize>,
 }
@@ -27,8 +27,8 @@ pub enum Search {
     Nothing,
 }
 
-impl Page {
-    pub fn of(fields: &Fields) -> Result<Page, ApiError> {
+impl Paging {
+    pub fn of(fields: &Fields) -> Result<Paging, ApiError> {
         let number = |name| match fields {
             Fields::Json(_) if !fields.has(name) => Ok::<_, ApiError>(None),
             Fields::Json(_) => fields.int(name).map(Some),
@@ -38,11 +38,11 @@ impl Page {
             },
         };
         match (number("page")?, number("limit")?) {
-            (None, _) => Ok(Page { offset: 0, limit: None }),
+            (None, _) => Ok(Paging { offset: 0, limit: None }),
             (Some(_), None) => Err(ApiError::bad("You set page but skip limit params, please check your input")),
             (Some(page), Some(limit)) if page > 0 && limit > 0 => {
                 let (page, limit) = (page as usize, limit as usize);
-                Ok(Page { offset: (page - 1).saturating_mul(limit), limit: Some(limit) })
+                Ok(Paging { offset: (page - 1).saturating_mul(limit), limit: Some(limit) })
             }
             _ => Err(ApiError::bad("limit or page can not set to 0 or less than 0")),
         }
@@ -84,8 +84,8 @@ mod tests {
     use super::*;
     use crate::api::body::parse_form;
 
-    fn page(query: &str) -> Result<Page, ApiError> {
-        Page::of(&Fields::Form(parse_form(query.as_bytes())))
+    fn page(query: &str) -> Result<Paging, ApiError> {
+        Paging::of(&Fields::Form(parse_form(query.as_bytes())))
     }
 
     #[test]
