@@ -51,7 +51,7 @@ use wire::item::OutItem;
 
 /// Scripts of one host, each with a connection of its own.
 const CONNECTIONS_MAX: usize = 256;
-/// How long the groups and the HTTP door may take to end; a collection on a hanging mount is left behind.
+/// Longest time that the groups and the HTTP door may take to end; a collection on a hanging mount is left behind.
 const STOP_TIMEOUT: Duration = Duration::from_secs(6);
 /// Files that were named in the log once; a host has some twenty that can fail.
 const FILES_NAMED_MAX: usize = 64;
@@ -64,9 +64,9 @@ pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result
 /// Durations that a test does not want to wait for.
 #[derive(Clone, Copy)]
 struct Pace {
-    /// Between two samples of what is a rate "over the last second".
+    /// Time between two samples of what is a rate "over the last second".
     sample: Duration,
-    /// After the first send that failed.
+    /// Pause after the first send that failed.
     first_pause: Duration,
 }
 
@@ -300,7 +300,8 @@ impl Agent {
         batches.finish().into_iter().for_each(|batch| self.queue.push(batch));
     }
 
-    /// Each file is named once: one that cannot be read now cannot be read in the next minute either.
+    /// Counts failures, and names each file once in the log: one that cannot be read now cannot be read in the next
+    /// minute either.
     fn count_failures(&self, failures: Vec<ProbeError>) {
         if failures.is_empty() {
             return;
@@ -319,7 +320,7 @@ impl Agent {
     }
 }
 
-/// Unix seconds.
+/// Time now (Unix seconds).
 fn unix_now() -> i64 {
     unix_ms() / 1000
 }

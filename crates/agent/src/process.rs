@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use supervisor::signals::Signals;
 use tokio::sync::watch;
 
-/// One for each group of collectors that may hang on a mount, and one for name resolution.
+/// Threads for work that may hang: one for each group of collectors that may hang on a mount, and one for name
+/// resolution.
 const BLOCKING_MAX: usize = 4;
 
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.

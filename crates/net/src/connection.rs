@@ -73,6 +73,7 @@ pub struct RpcMetrics {
 }
 
 impl RpcMetrics {
+    /// Counts that are shown on the metrics page from now on.
     pub fn register(registry: &mut Registry) -> RpcMetrics {
         let own = RpcMetrics::default();
         registry.register("rpc_faults", "Connections closed for what came over them", own.faults.clone());

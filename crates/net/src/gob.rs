@@ -31,6 +31,7 @@ pub struct Gob<S> {
 }
 
 impl<S: Service> Gob<S> {
+    /// A connection to `service`, with calls of at most `message_max` bytes.
     pub fn new(service: S, message_max: usize) -> Gob<S> {
         let (decoder, encoder, scratch) = (Decoder::new(message_max), Encoder::new(), GobScratch::new());
         Gob { service, session: Session { decoder, encoder, scratch }, next_seq: 0 }

@@ -60,6 +60,7 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
+    /// Counts that are shown on the metrics page from now on.
     pub fn register(registry: &mut Registry) -> ConnectionMetrics {
         let own = ConnectionMetrics::default();
         registry.register("connections", "Connections accepted", own.accepted.clone());

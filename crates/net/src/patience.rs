@@ -3,10 +3,10 @@
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Far above what anything in a test takes; reached only when something hangs.
+/// Limit of a wait, far above what anything in a test takes; reached only when something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two looks at a condition that nobody announces: leaves the processor to who is waited for.
+/// Pause between two looks at a condition that nobody announces: leaves the processor to who is waited for.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Output of `future`; panics with `what` when it does not come.

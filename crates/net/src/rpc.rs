@@ -20,6 +20,7 @@ pub struct JsonRpc<S> {
 }
 
 impl<S: Service> JsonRpc<S> {
+    /// A connection to `service`, with requests of at most `message_max` bytes.
     pub fn new(service: S, message_max: usize) -> JsonRpc<S> {
         JsonRpc { service, framer: Framer::new(message_max), scratch: Scratch::new() }
     }
@@ -40,7 +41,7 @@ impl<S: Service> Protocol for JsonRpc<S> {
         Ok(Some(end))
     }
 
-    /// White space between messages belongs to none of them.
+    /// White space belongs to no message.
     fn is_blank(input: &[u8]) -> bool {
         input.iter().all(u8::is_ascii_whitespace)
     }

@@ -71,6 +71,7 @@ impl FakeDisk {
         self.state().cut_at = Some(operation);
     }
 
+    /// Number of writes, syncs and name changes so far.
     pub fn operations(&self) -> u64 {
         self.state().operations
     }

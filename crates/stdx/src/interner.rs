@@ -17,14 +17,14 @@ use std::hash::BuildHasher;
 /// Starts of texts are `u32`: a guess at "more than anybody has" that halves the spans.
 pub const BYTES_MAX: usize = u32::MAX as usize;
 
-/// Fewer dead bytes than this are not worth copying the living ones.
+/// Number of dead bytes below which the living ones are not worth copying.
 const DEAD_BYTES_MIN: usize = 4096;
 
 #[derive(Clone, Copy, Default)]
 struct Span {
     start: u32,
     len: u32,
-    /// 0 for an id that means nothing now.
+    /// Number of holders; 0 for an id that means nothing now.
     holders: u32,
 }
 
@@ -47,13 +47,13 @@ pub struct Interner {
 pub struct Full;
 
 impl Interner {
-    /// The id of `text`, if somebody holds it.
+    /// Id of `text`, if somebody holds it.
     pub fn find(&self, text: &str) -> Option<u32> {
         let hash = self.hasher.hash_one(text);
         self.ids.find(hash, |id| self.text(*id) == text).copied()
     }
 
-    /// The id of `text`, held once more; given now if it is new.
+    /// Holds `text` once more, given an id now if it is new; answers the id.
     pub fn acquire(&mut self, text: &str) -> Result<u32, Full> {
         if let Some(id) = self.find(text) {
             return self.hold(id).map(|()| id);
@@ -81,7 +81,7 @@ impl Interner {
         Ok(id)
     }
 
-    /// Holds once more what is held already.
+    /// Holds a text once more that is held already, by its id.
     pub fn hold(&mut self, id: u32) -> Result<(), Full> {
         let holders = &mut self.spans[id as usize].holders;
         debug_assert!(*holders > 0, "nobody holds {id}");
@@ -148,15 +148,17 @@ impl Interner {
         self.ids.len()
     }
 
+    /// Whether no text is held.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// All ids that are held are below this.
+    /// An id above all that are held.
     pub fn ids_end(&self) -> u32 {
         self.spans.len() as u32
     }
 
+    /// Bytes that texts, spans and hash table hold.
     pub fn memory_bytes(&self) -> usize {
         self.texts.capacity()
             + self.spans.capacity() * size_of::<Span>()

@@ -36,7 +36,7 @@ pub struct Account {
 pub struct Line {
     pub owner: &'static str,
     pub bytes: u64,
-    /// The most it may hold; None where another bound (of series, of connections) decides.
+    /// Most bytes that the owner may hold; None where another bound (of series, of connections) decides.
     pub bound: Option<u64>,
     /// Count of the things that these bytes hold, where that is what one wants to divide by.
     pub count: Option<u64>,
@@ -51,6 +51,7 @@ pub struct Report {
 }
 
 impl Ledger {
+    /// A ledger without owners.
     pub fn new() -> Ledger {
         Ledger::default()
     }
@@ -98,11 +99,12 @@ impl Report {
         self.lines.push(line);
     }
 
-    /// In the order in which the owners were registered; sources before accounts.
+    /// Lines in the order in which the owners were registered; sources before accounts.
     pub fn lines(&self) -> &[Line] {
         &self.lines
     }
 
+    /// Line of an owner by its name.
     pub fn of(&self, owner: &str) -> Option<&Line> {
         self.lines.iter().find(|line| line.owner == owner)
     }
@@ -124,20 +126,24 @@ impl Account {
         Held { account: self.clone(), bytes: 0 }
     }
 
+    /// Adds bytes that the owner took.
     pub fn add(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
+    /// Takes off bytes that the owner gave back; never below zero.
     pub fn sub(&self, bytes: u64) {
         let rest = |held: u64| Some(held.saturating_sub(bytes));
         let held = self.bytes.fetch_update(Relaxed, Relaxed, rest).unwrap_or_else(|held| held);
         debug_assert!(held >= bytes, "{} gives back {bytes} bytes of {held}", self.name);
     }
 
+    /// Sets the bytes that the owner holds.
     pub fn set(&self, bytes: u64) {
         self.bytes.store(bytes, Relaxed);
     }
 
+    /// Bytes that the owner holds.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
@@ -173,7 +179,7 @@ impl Drop for Held {
     }
 }
 
-/// A source that panicked has said nothing; the others are asked all the same.
+/// Locks a mutex, poisoned or not: a source that panicked has said nothing; the others are asked all the same.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What std lacks and every part of Hawkeye needs, with no knowledge of monitoring.
+//! Stdx: what std lacks and every part of Hawkeye needs, with no knowledge of monitoring.
 //!
 //! Absent on purpose: clocks, threads, sockets, signal handlers.
 

@@ -30,6 +30,7 @@ pub struct Rank {
 }
 
 impl Rank {
+    /// A rank by its level, outer locks being lower, and the lock's name.
     pub const fn new(level: u16, name: &'static str) -> Rank {
         Rank { level, name }
     }
@@ -39,6 +40,7 @@ impl Rank {
         Rank { level: u16::MAX, name }
     }
 
+    /// Level of the rank, for layers that lay theirs around it.
     pub const fn level(self) -> u16 {
         self.level
     }
@@ -70,11 +72,15 @@ const _: () = assert!(
         && size_of::<MutexGuard<'_, u64>>() == size_of::<std::sync::MutexGuard<'_, u64>>()
 );
 
+/// Guard of a [`RankedMutex`].
 pub type MutexGuard<'a, T> = Guard<std::sync::MutexGuard<'a, T>>;
+/// Guard of a [`RankedRwLock`] for reading.
 pub type ReadGuard<'a, T> = Guard<std::sync::RwLockReadGuard<'a, T>>;
+/// Guard of a [`RankedRwLock`] for writing.
 pub type WriteGuard<'a, T> = Guard<std::sync::RwLockWriteGuard<'a, T>>;
 
 impl<T> RankedMutex<T> {
+    /// A lock of this rank around `value`.
     pub const fn new(rank: Rank, value: T) -> RankedMutex<T> {
         RankedMutex { order: Order::of(rank), mutex: Mutex::new(value) }
     }
@@ -113,6 +119,7 @@ impl<T: ?Sized> RankedMutex<T> {
 }
 
 impl<T> RankedRwLock<T> {
+    /// A lock of this rank around `value`.
     pub const fn new(rank: Rank, value: T) -> RankedRwLock<T> {
         RankedRwLock { order: Order::of(rank), lock: RwLock::new(value) }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Failure of a call on the store.
 #[derive(Debug)]
 pub enum Error {
     /// The disk refused; the call counts as not made.
@@ -27,6 +28,7 @@ pub enum Error {
     Options(String),
 }
 
+/// Result of a call on the store.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -4,14 +4,15 @@ use crate::error::{Error, Result};
 use crate::sizes::DAY_S;
 use std::path::PathBuf;
 
-/// When what is written is made durable against a power cut. A killed process loses nothing under any of them.
+/// Moment at which what is written is made durable against a power cut. A killed process loses nothing under any of
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
-    /// Before each answer.
+    /// Sync before each answer.
     Always,
-    /// Each `tick`, so at most a second later.
+    /// Sync at each `tick`, so at most a second later.
     EverySecond,
-    /// When the operating system likes.
+    /// Sync when the operating system likes.
     Never,
 }
 
@@ -19,12 +20,13 @@ pub enum Fsync {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub dir: PathBuf,
-    /// A power of 2. More shards let more senders append at once; each costs a lock and some slack in its arena.
+    /// Number of shards, a power of 2. More shards let more senders append at once; each costs a lock and some slack in
+    /// its arena.
     pub shard_count: usize,
     /// Seconds that the judge looks back in memory.
     pub hot_window_s: i64,
-    /// Points at most this much older than their series' newest are worked into the hot chunk; older ones wait in a
-    /// side table for the next flush. Both are found by queries at once.
+    /// Seconds behind their series' newest point within which late points are worked into the hot chunk; older ones
+    /// wait in a side table for the next flush. Both are found by queries at once.
     pub late_window_s: i64,
     pub flush_interval_s: i64,
     /// Unflushed bytes in memory that trigger an early flush.
@@ -33,17 +35,17 @@ pub struct Options {
     /// (series that never change) or where no process lives for a whole `flush_interval_s`.
     pub log_bytes: u64,
     pub segment_bytes: u64,
-    /// Points older than this are refused, blocks older than this are removed.
+    /// Seconds that points are kept: older ones are refused, and blocks of older days are removed.
     pub retention_raw_s: i64,
     /// Seconds that roll-ups of five minutes are kept; 0: none are made.
     pub retention_5m_s: i64,
     /// Seconds that roll-ups of an hour are kept; 0: none are made.
     pub retention_1h_s: i64,
     pub fsync: Fsync,
-    /// A series that has had no point for so long leaves memory; it is still found and read, and wakes with its next
+    /// Seconds without a point after which a series leaves memory; it is still found and read, and wakes with its next
     /// point. 0 keeps all.
     pub silent_s: i64,
-    /// Series in memory.
+    /// Series that may be in memory.
     pub series_max: u32,
     /// Points or rows that one query may answer.
     pub query_points_max: usize,

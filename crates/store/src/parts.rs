@@ -24,30 +24,32 @@ use stdx::{Disk, RankedMutex, RankedRwLock};
 pub struct Parts {
     pub(crate) options: Options,
     pub(crate) disk: Arc<dyn Disk>,
-    /// Bound: some thousand steps for reading, one change or a sweep's stretch for writing.
+    /// Names of the series in memory. Bound: some thousand steps for reading, one change or a sweep's stretch for
+    /// writing.
     pub(crate) table: RankedRwLock<Table>,
-    /// Held for writing by a sweep, for reading by those who walk the table's chains in several goes. No file is read
-    /// meanwhile.
+    /// Right to walk the table's chains: held for writing by a sweep, for reading by those who walk in several goes. No
+    /// file is read meanwhile.
     pub(crate) chains: RankedRwLock<()>,
-    /// Bound: one write to the system's cache, of at most 1,024 changes, and their application. No file is read or
-    /// synced meanwhile.
+    /// Series file, and the numbers given last. Bound: one write to the system's cache, of at most 1,024 changes, and
+    /// their application. No file is read or synced meanwhile.
     pub(crate) naming: RankedMutex<Naming>,
-    /// Held while the series file is synced.
+    /// Right to sync the series file; held meanwhile.
     pub(crate) names_sync: RankedMutex<()>,
     pub(crate) names_unsynced: AtomicBool,
-    /// In order of sequence. Bound: the copy of a pointer. Changed only by the holder of the store's `sleeper`.
+    /// Runs of sleeping series, in order of sequence. Bound: the copy of a pointer. Changed only by the holder of the
+    /// store's `sleeper`.
     pub(crate) runs: RankedRwLock<Arc<Vec<Arc<Run>>>>,
-    /// Held for reading from before the log write until the batch is applied, for writing while a flush rotates the
-    /// log: so a segment before the rotation holds no batch that the flush does not see. Bound: one write to the
-    /// system's cache and the samples of one batch, for reading; a change in memory per shard, for writing. No file is
-    /// created or synced meanwhile.
+    /// Right to append: held for reading from before the log write until the batch is applied, for writing while a
+    /// flush rotates the log; so a segment before the rotation holds no batch that the flush does not see. Bound: one
+    /// write to the system's cache and the samples of one batch, for reading; a change in memory per shard, for
+    /// writing. No file is created or synced meanwhile.
     pub(crate) gate: RankedRwLock<()>,
     pub(crate) log: Log,
-    /// Bound of each shard's lock: the samples of one batch with their observer, or 256 series.
+    /// Points in memory. Bound of each shard's lock: the samples of one batch with their observer, or 256 series.
     pub(crate) shards: Shards,
     pub(crate) shelf: Shelf,
     pub(crate) opened_at: i64,
-    /// The next look is to flush: what a failed sync may have cost the log is saved as blocks.
+    /// True when the next look is to flush: what a failed sync may have cost the log is saved as blocks.
     pub(crate) flush_wanted: AtomicBool,
     pub(crate) tallies: Tallies,
     pub(crate) accounts: Accounts,

@@ -11,10 +11,12 @@ use std::io;
 use std::sync::Arc;
 use stdx::{DiskFile, crc32};
 
+/// Bytes before the payload of a record: marker, length, checksum.
 pub const HEADER_BYTES: usize = 12;
+/// Bytes that every record begins with.
 pub const MARKER: [u8; 4] = *b"\xf5Hk\x01";
 
-/// No writer makes longer ones; a longer length is damage.
+/// Bytes of the longest payload that a writer makes; a longer length is damage.
 pub const PAYLOAD_MAX: usize = 16 << 20;
 
 /// Appends an empty header; fill in the payload behind it and call `seal`.
@@ -47,6 +49,7 @@ pub fn at_front(bytes: &[u8]) -> Option<&[u8]> {
     (crc32(&[&header[4..8], payload]) == crc).then_some(payload)
 }
 
+/// One finding of a reader.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'a> {
     /// A sound record's payload and where the record begins.
@@ -64,6 +67,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// A reader of `bytes` from `offset` on.
     pub fn new(bytes: &'a [u8], offset: usize) -> Reader<'a> {
         Reader { bytes, offset }
     }
@@ -124,6 +128,7 @@ impl Stream {
         Stream { file, at: from, end, payload_max, window: Vec::new(), window_at: from }
     }
 
+    /// Reads the next record or damage; `None` at the end. Fails as the disk does.
     pub fn next(&mut self) -> io::Result<Option<Item<'_>>> {
         let offset = self.at;
         if offset >= self.end {

@@ -1,4 +1,4 @@
-//! The judge alone, each function: points come from an array.
+//! Steps of the judge alone, one for each function: points come from an array.
 
 use crate::{Step, Work};
 use judge::{Judge, Options, PointSource, RuleSet};
@@ -6,12 +6,15 @@ use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Strat
 use std::hint::black_box;
 use std::sync::Arc;
 
+/// Endpoint of all series.
 pub const HOST: &str = "h";
+/// Metric of all series.
 pub const METRIC: &str = "m";
 const SERIES: usize = 10_000;
 const KEPT: usize = 32;
 const NEWEST: i64 = 1_600_000_020;
 
+/// Steps that judge.
 pub fn steps() -> Vec<Step> {
     vec![
         Step { name: "judge-unbound", set_up: unbound },

@@ -25,7 +25,7 @@ struct Step {
 /// Operations come in batches of this many, as points do. Counts are multiples of it.
 const BATCH: usize = 200;
 
-/// What a round of a measurement may take, so that a short stretch without neighbours is enough.
+/// Time that a round of a measurement may take, so that a short stretch without neighbours is enough.
 const ROUND: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 300;
 

@@ -1,4 +1,4 @@
-//! From items to points in the store and back: texts, series, appends, tails, queries; and the whole way, judged.
+//! Steps from items to points in the store and back: texts, series, appends, tails, queries; and the whole way, judged.
 
 use crate::wired::{SERIES, graph_items, json_request, names, value};
 use crate::{BATCH, Step, Work, judged};
@@ -15,6 +15,7 @@ use wire::{Framer, Scratch, decode_items, jsonrpc};
 const HOSTS: usize = 50;
 const START: i64 = 1_600_000_020;
 
+/// Steps that store or read.
 pub fn steps() -> Vec<Step> {
     vec![
         Step { name: "intern-known", set_up: intern_known },
@@ -197,8 +198,8 @@ impl judge::PointSource for View<'_> {
     }
 }
 
-/// From the bytes of `Transfer.Update` to points that are logged, stored and judged. Writing the request is part of it:
-/// a point must be new each time.
+/// Measures the way from the bytes of `Transfer.Update` to points that are logged, stored and judged. Writing the
+/// request is part of the way: a point must be new each time.
 fn whole_json() -> Work {
     let mut fleet = Fleet::filled(3);
     let mut judging = Judging::new(&fleet);
@@ -230,7 +231,7 @@ fn whole_json() -> Work {
     })
 }
 
-/// The same over gob, from an old transfer.
+/// Measures the whole way over gob, from an old transfer.
 fn whole_gob() -> Work {
     let mut fleet = Fleet::filled(3);
     let mut judging = Judging::new(&fleet);

@@ -1,4 +1,4 @@
-//! From bytes to items, and from tags to their canonical text.
+//! Steps from bytes to items, and from tags to their canonical text.
 
 use crate::{BATCH, Step, Work};
 use model::{CounterType, Tags};
@@ -7,6 +7,7 @@ use wire::gob::client::Requests;
 use wire::gob::{Decoder, GobScratch, GraphItem, JudgeItem};
 use wire::{Framer, OutItem, Scratch, decode_items, jsonrpc, write_item};
 
+/// Steps that decode.
 pub fn steps() -> Vec<Step> {
     vec![
         Step { name: "json-rpc-decode", set_up: json_decode },
@@ -31,6 +32,7 @@ pub const SERIES: [(&str, &str, CounterType); 10] = [
     ("disk.io.read_requests", "device=vda", CounterType::Counter),
 ];
 
+/// Value of a series in a round: fractions, counts that grow, small whole numbers.
 pub fn value(series: usize, round: i64) -> f64 {
     match series % 5 {
         0 => (series as i64 * 7 + round * 13 % 400) as f64 / 4.01,
@@ -53,7 +55,7 @@ pub fn json_request(host: &str, names: &[String], time: i64, round: i64, out: &m
     jsonrpc::end_request(out, 7);
 }
 
-/// As many names as a batch has items.
+/// Metrics of a batch, one for each of its items.
 pub fn names() -> Vec<String> {
     (0..BATCH).map(|i| format!("{}.{}", SERIES[i % SERIES.len()].0, i / SERIES.len())).collect()
 }
@@ -74,6 +76,7 @@ fn json_decode() -> Work {
     })
 }
 
+/// Items of a `Graph.Send` with one batch of a host.
 pub fn graph_items<'a>(host: &'a str, names: &'a [String], time: i64) -> impl ExactSizeIterator<Item = GraphItem<'a>> {
     names.iter().enumerate().map(move |(i, metric)| {
         let (_, tags, counter_type) = SERIES[i % SERIES.len()];

@@ -28,7 +28,7 @@ impl Engine {
         spawn_blocking(move || work(&counted.0))
     }
 
-    /// Returns when no thread is at work.
+    /// Waits until no thread is at work.
     pub async fn blocking_ended(&self) {
         // The sender is a field of this engine, so it cannot end.
         let _ = self.blocking.subscribe().wait_for(|running| *running == 0).await;

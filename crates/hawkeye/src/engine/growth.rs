@@ -21,25 +21,26 @@ use std::hash::{BuildHasher, RandomState};
 use stdx::Distinct;
 use store::{Census, Most};
 
-/// Names per list. Whoever makes more than one in so many of the new series is surely among them.
+/// Names per list. A name with more than one in [`LISTED`] of the new series is surely among them.
 const LISTED: usize = 64;
 
-/// Names that the report tells.
+/// Names of each list that the report shows.
 pub const REPORTED: usize = 10;
 
-/// A longer name is cut: it is to be recognised, not to be used.
+/// Bytes of a name that are kept: enough to recognise it; nothing is looked up by it.
 const NAME_MAX: usize = 128;
 
 const SKETCH_ROWS: usize = 4;
-/// A thousand pairs that grow at once make one in ten thousand others look like them.
+/// Columns of the sketch. A thousand pairs that grow at once make one in ten thousand others look like them.
 const SKETCH_COLUMNS: usize = 8192;
 
-/// So many new series of one metric at one endpoint are no explosion: a host's disks or cores. A guess.
+/// New series of one metric at one endpoint that are no explosion: a host's disks or cores. A guess.
 const FEW: u32 = 32;
 
-/// Weights halve each minute.
+/// Seconds after which all weights halve.
 const HALVING_S: i64 = 60;
 
+/// Heaviest growers of the last minutes, and what was refused to them.
 pub struct Growth {
     endpoints: Heaviest,
     metrics: Heaviest,
@@ -53,7 +54,7 @@ pub struct Growth {
     last_refused: Option<Refusal>,
 }
 
-/// The last series that was refused: its name tells more than any sum.
+/// Refusal of one series, the last: its name tells more than any sum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     pub time: i64,
@@ -61,34 +62,35 @@ pub struct Refusal {
     pub counter: String,
 }
 
-/// What `/memory` shows.
+/// Growth as `/memory` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct GrowthReport {
-    /// New series that were asked for since the start, and those refused for want of memory.
+    /// New series that were asked for since the start.
     pub attempts: u64,
     pub refused: u64,
-    /// When the first of them was refused.
+    /// Time of the first refusal for want of memory (Unix seconds); none if there was none.
     pub refused_since: Option<i64>,
     pub last_refused: Option<Refusal>,
-    /// Each list begins with the heaviest.
+    /// Endpoints, the heaviest first.
     pub endpoints: Vec<Grower>,
     pub metrics: Vec<Grower>,
     pub tag_keys: Vec<Grower>,
 }
 
+/// One name of a list: an endpoint, a metric or a tag key under which new series were asked for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Grower {
     pub name: String,
     /// New series asked for per minute, of the last minutes.
     pub per_minute: u64,
-    /// Of those asked for under this name since it was listed, how many were refused.
+    /// New series that were refused under this name since it was listed.
     pub refused: u64,
     /// About how many different values a tag key had since it was listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<u64>,
 }
 
-/// Who grows, and who has most, as `/memory` shows it.
+/// Section of `/memory`: who grows (`growing`), and who has most series (`most_series`).
 pub fn section(growing: &GrowthReport, census: &Census) -> Value {
     let list = |most: &[Most]| -> Vec<Value> {
         let counts = |one: &Most| json!({"name": cut(&one.name), "series": one.series, "values": one.values});
@@ -118,8 +120,8 @@ impl Default for Growth {
 }
 
 impl Growth {
-    /// Notes that somebody wants a new series. `room` is how much of the last room is free, from 1 (all, or there is
-    /// more) to 0 (none); answers whether the series may be made.
+    /// Notes that somebody wants a new series. `room` is how much of the last room is free, from 1 (all of it, or more)
+    /// to 0 (none). Answers whether the series may be made.
     pub fn admit(&mut self, key: SeriesKey<'_>, room: f64, now: i64) -> bool {
         self.halve_if_due(now);
         let pair = [self.hasher.hash_one((key.endpoint, key.metric)), self.hasher.hash_one((key.metric, key.endpoint))];
@@ -140,14 +142,17 @@ impl Growth {
         is_taken
     }
 
+    /// Number of new series that were refused since the start.
     pub fn refused(&self) -> u64 {
         self.refused
     }
 
+    /// Number of new series that were asked for since the start.
     pub fn attempts(&self) -> u64 {
         self.attempts
     }
 
+    /// Copies the lists for `/memory`, at most [`REPORTED`] names of each.
     pub fn report(&self) -> GrowthReport {
         GrowthReport {
             attempts: self.attempts,
@@ -160,12 +165,13 @@ impl Growth {
         }
     }
 
+    /// Bytes that the lists and the sketch hold.
     pub fn memory_bytes(&self) -> usize {
         let listed = [&self.endpoints, &self.metrics, &self.tag_keys].into_iter().map(Heaviest::memory_bytes);
         listed.sum::<usize>() + size_of_val(&*self.pairs.counts)
     }
 
-    /// Once a second is enough to be recognised by.
+    /// Keeps the name of a refused series, at most once a second: enough to recognise the culprit by.
     fn note_refusal(&mut self, key: SeriesKey<'_>, now: i64) {
         if self.last_refused.as_ref().is_none_or(|last| last.time != now) {
             let (endpoint, counter) = (cut(key.endpoint).to_string(), cut(&key.counter()).to_string());
@@ -173,7 +179,7 @@ impl Growth {
         }
     }
 
-    /// A clock that is set back must not keep old weights for ever.
+    /// Halves all weights if a minute has passed, or if the clock was set back: old weights must not last for ever.
     pub fn halve_if_due(&mut self, now: i64) {
         self.next_halving = self.next_halving.min(now + HALVING_S);
         // After a minute for each bit nothing is left.
@@ -206,7 +212,7 @@ struct Heaviest {
 struct Listed {
     name: Box<str>,
     weight: u32,
-    /// What of `weight` it may have inherited.
+    /// Part of `weight` that may be inherited from names that were listed before.
     inherited: u32,
     refused: u64,
     values: Option<Box<Distinct>>,
@@ -228,7 +234,7 @@ impl Heaviest {
         }
     }
 
-    /// Where the name is listed from now on.
+    /// Lists a name; answers its place in the list.
     fn list(&mut self, name: &str) -> usize {
         let fresh = |weight| Listed { name: name.into(), weight, inherited: weight, refused: 0, values: None };
         if self.listed.len() < LISTED {
@@ -273,7 +279,7 @@ impl Heaviest {
     }
 }
 
-/// How often each of any number of keys came, never less than it did.
+/// Count of each of any number of keys: never too low, seldom too high.
 struct Sketch {
     counts: Box<[[u32; SKETCH_COLUMNS]; SKETCH_ROWS]>,
     /// The largest weight that any key had, halved since like the others.

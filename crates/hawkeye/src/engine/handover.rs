@@ -27,11 +27,11 @@ use std::time::Instant;
 use stdx::RankedMutex;
 use stdx::ledger::Report;
 
-/// Events and closings that wait for the disk. An event is about 900 bytes; past it the oldest is dropped and counted.
+/// Events and closings that may wait for the disk, about 900 bytes each; beyond them the oldest is dropped and counted.
 const BACKLOG_MAX: usize = 20_000;
 const BACKLOG_BYTES_MAX: u64 = BACKLOG_MAX as u64 * 900;
 
-/// Lines of events that wait for the log: a second's worth. Events beyond them are in the queue all the same, and
+/// Lines of events that may wait for the log: a second's worth. Events beyond them are in the queue all the same, and
 /// counted.
 const LOG_LINES_MAX: usize = 1000;
 
@@ -40,30 +40,33 @@ const REFUSED: &str = "cannot write events to the queue; they wait in memory";
 /// Buckets of the latency of events: 0.5 ms to 1 s, a factor of two to three apart around what is promised (20 ms).
 const LATENCY_S: [f64; 11] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
+/// Help text of the histogram of [`Handover::latency`] on the metrics page.
 pub const LATENCY_HELP: &str = "From a message's arrival to its event in the queue";
 
+/// Events and closings between the judges and the durable queue.
 pub struct Handover {
     joins: Arc<Joins>,
     semantics: Semantics,
-    /// None where there are no rules, and so no events.
+    /// Durable queue; none in a process that judges no rules, and so makes no events.
     queue: Option<Arc<EventQueue>>,
-    /// Held for one write to the queue's file (of all that waits, in [`Handover::flush`]), for no read and no sync.
+    /// Entries that the queue refused. Held for one write to the queue's file (of all that waits, in
+    /// [`Handover::flush`]), for no read and no sync.
     backlog: RankedMutex<VecDeque<Entry>>,
     /// Held to move events in or out, never while a line is written.
     log: RankedMutex<EventLog>,
-    /// The highest sequence number that was written here.
+    /// Highest sequence number that was written to the queue.
     written_seq: AtomicU64,
     events: AtomicU64,
     dropped: AtomicU64,
     latency: Histogram,
 }
 
-/// What is to be logged once no lock is held that points wait for.
+/// Lines for the log, written once no lock is held that points wait for.
 #[derive(Default)]
 struct EventLog {
     events: Vec<Event>,
     left_out: u64,
-    /// What the disk refused last, and what follows from that.
+    /// Last refusal of the disk, and what follows from it.
     fault: Option<(&'static str, io::Error)>,
 }
 
@@ -86,6 +89,7 @@ impl EventLog {
 }
 
 impl Handover {
+    /// A handover to `queue`; without one nobody may make events.
     pub fn new(joins: Arc<Joins>, semantics: Semantics, queue: Option<Arc<EventQueue>>) -> Handover {
         let backlog = RankedMutex::new(locks::BACKLOG, VecDeque::new());
         let latency = Histogram::new(LATENCY_S);
@@ -93,16 +97,17 @@ impl Handover {
         Handover { joins, semantics, queue, backlog, log, written_seq, events: 0.into(), dropped: 0.into(), latency }
     }
 
+    /// Whether there is a queue, without which no rules may be loaded.
     pub fn has_queue(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Seconds from the arrival of a message to each event that it made being in the queue.
+    /// Seconds between the arrival of a message and the moment when each of its events is in the queue.
     pub fn latency(&self) -> &Histogram {
         &self.latency
     }
 
-    /// Does what [`Handover::send`] does, for events of a message that arrived at `arrived`.
+    /// Does what [`Handover::send`] does for events of a message that arrived at `arrived`, and measures their latency.
     pub fn send_arrived(&self, events: &mut Vec<Event>, arrived: Instant) -> usize {
         let count = self.send(events);
         for _ in 0..count {
@@ -121,8 +126,8 @@ impl Handover {
         count + self.hand_over()
     }
 
-    /// Writes what the joins have decided. Their order is kept by the backlog's lock, and whoever made an event goes on
-    /// only when it is written, by whomever. Answers how many there were.
+    /// Writes what the joins have decided. The backlog's lock keeps the order, and whoever made an event goes on only
+    /// when the event is written, by whatever thread. Answers the number of events.
     pub fn hand_over(&self) -> usize {
         if !self.joins.is_waiting() {
             return 0;
@@ -150,7 +155,8 @@ impl Handover {
         self.settle();
     }
 
-    /// False when an alarm went on while its PROBLEM was read, which no lock may be held for.
+    /// Closes alarms in the queue; false when one of them went on while its PROBLEM was read, which no lock may be held
+    /// for.
     fn try_end(&self, queue: &EventQueue, closings: &[Entry]) -> bool {
         let problems = queue.read_problems(closings);
         let mut backlog = self.backlog.lock();
@@ -210,6 +216,7 @@ impl Handover {
         Ok(())
     }
 
+    /// Appends the figures of the handover to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         figures.counter("events", "Events that judges made", self.events.load(Ordering::Relaxed));
         figures.counter(
@@ -220,6 +227,7 @@ impl Handover {
         figures.gauge("events_backlog", "Events that wait for the disk", self.waiting() as f64);
     }
 
+    /// Names the backlog's bytes, and its bound, in the ledger.
     pub fn report(&self, report: &mut Report) {
         let backlog = self.backlog.lock();
         let waiting: usize = backlog.iter().map(Entry::memory_bytes).sum();
@@ -227,10 +235,12 @@ impl Handover {
         report.line("events backlog", bytes as u64, Some(BACKLOG_BYTES_MAX), Some(backlog.len() as u64));
     }
 
+    /// Number of events and closings that were dropped from a full backlog since the start.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Number of events and closings that wait for the disk.
     pub fn waiting(&self) -> usize {
         self.backlog.lock().len()
     }
@@ -251,7 +261,7 @@ impl Handover {
         self.wait(backlog, events.drain(..).map(Entry::Event));
     }
 
-    /// Puts what the queue refused behind what waits already.
+    /// Puts what the queue refused at the end of the backlog.
     fn wait(&self, backlog: &mut VecDeque<Entry>, refused: impl Iterator<Item = Entry>) {
         for what in refused {
             if backlog.len() >= BACKLOG_MAX {
@@ -263,7 +273,7 @@ impl Handover {
     }
 }
 
-/// A line per event in the log: who asks why somebody was called looks there first.
+/// Writes the log's line of an event: who asks why somebody was called looks there first.
 fn tell(event: &Event) {
     let why = event.explanation.as_deref().map_or(String::new(), why::sentence);
     let (status, endpoint, counter) = (event.status.as_str(), &event.endpoint, event.key().counter());
@@ -272,7 +282,7 @@ fn tell(event: &Event) {
     tracing::info!(status, endpoint, counter, %rule, version, step, why, "event");
 }
 
-/// The id of the events of an alarm.
+/// Id of an alarm, which all its events share.
 pub fn alarm_id(rule: RuleId, key: SeriesKey<'_>) -> String {
     match rule {
         RuleId::Strategy(rule) => format!("s_{rule}_{}", key.md5_hex()),

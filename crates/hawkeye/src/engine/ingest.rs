@@ -30,18 +30,19 @@ use stdx::ledger::{Account, Held};
 use wire::gob::{GraphItem, JudgeItem};
 use wire::{Item, JsonError, Scratch};
 
-/// A longer step than a week is a mistake (milliseconds, a time); the series table keeps 32 bits.
+/// Longest step in seconds: a longer one than a week is a mistake (milliseconds, a time), and the table keeps 32 bits.
 const STEP_MAX: u32 = 7 * 86_400;
-/// Endpoint texts as long as the host table's column.
+/// Longest endpoint text in bytes: the width of the host table's column.
 const ENDPOINT_BYTES_MAX: usize = 255;
 
-/// A message of 16 MiB is decoded for some 100 ms; new series of other senders must not wait for that.
+/// Items between two pauses of the table's read lock. A message of 16 MiB is decoded for some 100 ms; new series of
+/// other senders must not wait for that.
 const HELD_ITEMS: usize = 4096;
 
 /// Items of new series that may wait with their texts, some 200 bytes each: a message may hold a hundred thousand.
 const UNKNOWN_MAX: usize = 4096;
 
-/// The log says at most once in this time that points cannot be stored.
+/// Seconds between two lines of the log about points that cannot be stored.
 const TELL_INTERVAL_S: i64 = 60;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -61,9 +62,9 @@ pub enum Door {
     Rpc,
     Http,
     Telnet,
-    /// Go gob, from an old transfer.
+    /// Go gob of `Graph.Send`, from an old transfer.
     Graph,
-    /// The same, of what the transfer sends to a judge.
+    /// Go gob of `Judge.Send`, from an old transfer.
     Judge,
 }
 
@@ -79,6 +80,7 @@ impl Door {
     }
 }
 
+/// The way in of all items, with its counters.
 pub struct Ingest {
     engine: Arc<Engine>,
     pressure: Arc<Pressure>,
@@ -87,13 +89,13 @@ pub struct Ingest {
     received: Family<DoorLabel, Counter>,
     refused: Family<RefusedLabel, Counter>,
     failed: Family<DoorLabel, Counter>,
-    /// When the log last said that points cannot be stored (Unix seconds).
+    /// Time of the last line of the log about points that cannot be stored (Unix seconds).
     last_told: AtomicI64,
-    /// What the threads keep for their next batch.
+    /// Ledger's account of the buffers that threads keep for their next batch.
     buffers: Account,
 }
 
-/// What the sender is told.
+/// Answer to the sender of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     pub total: usize,
@@ -107,7 +109,7 @@ struct Buffers {
     tags: String,
     samples: Vec<Sample>,
     unknown: Vec<Unknown>,
-    /// What the ledger was told of them.
+    /// Bytes of these buffers that the ledger knows.
     held: Option<Held>,
 }
 
@@ -130,7 +132,7 @@ struct Unknown {
     point: Point,
 }
 
-/// Kept for the next batch of the thread; a batch above it gives its memory back.
+/// Samples that a thread's buffer keeps room for; a batch above it gives its memory back.
 const SAMPLES_KEPT: usize = 4096;
 
 thread_local! {
@@ -138,6 +140,7 @@ thread_local! {
 }
 
 impl Ingest {
+    /// A door to `engine`. What is refused, and why, is counted in `metrics`.
     pub fn new(
         engine: Arc<Engine>,
         pressure: Arc<Pressure>,
@@ -182,7 +185,7 @@ impl Ingest {
         }
     }
 
-    /// A batch that cannot be kept is the operator's business (the disk), but not once per batch.
+    /// Tells the operator that a batch cannot be kept (the disk), though not at every batch.
     fn tell_operator(&self, error: &IngestError, now: i64) {
         let last = self.last_told.load(Ordering::Relaxed);
         let is_due = error.is_of_disk() && now >= last + TELL_INTERVAL_S;
@@ -204,12 +207,12 @@ pub struct Batch<'b> {
     door: Door,
     now: i64,
     arrived: Instant,
-    /// The oldest time that the store keeps.
+    /// Oldest time that the store keeps (Unix seconds).
     oldest: i64,
-    /// The thread's, which gets them back.
+    /// Buffers of the thread, which gets them back when the batch is dropped.
     buffers: Buffers,
     received: Received,
-    /// Why some series could not be created, and the batch is to be sent again.
+    /// Reason for which some series could not be created: the batch is to be sent again.
     fault: Option<IngestError>,
     is_kept: bool,
 }
@@ -219,7 +222,7 @@ struct Lookup<'b> {
     engine: &'b Engine,
     /// Holds the series table for reading.
     finder: Option<store::Finder<'b>>,
-    /// Looked up since the table was taken.
+    /// Number of items looked up since the table's lock was taken.
     items: usize,
 }
 
@@ -260,8 +263,8 @@ impl Batch<'_> {
         self.keep(item, item.step.max(self.ingest.min_step), time);
     }
 
-    /// Pushes an item that a transfer has aligned to its own smallest step. A time that is none came in as one, and
-    /// means nothing.
+    /// Pushes an item that a transfer has aligned to its own smallest step. An item without a time (0 or less) is
+    /// refused.
     pub fn push_aligned(&mut self, item: &GraphItem<'_>) {
         match item.check() {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
@@ -273,8 +276,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Pushes an item that a transfer has aligned to a step that it does not tell: that of the series, or the least
-    /// there is. A transfer sends the same item to a graph; what comes twice is kept and judged once.
+    /// Pushes an item that a transfer has aligned to a step that the item does not tell: the step of the series, or the
+    /// least there is. A transfer sends the same item to a graph; what comes twice is kept and judged once.
     pub fn push_without_step(&mut self, item: &JudgeItem<'_>) {
         let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
@@ -390,8 +393,8 @@ impl Batch<'_> {
 }
 
 impl Drop for Batch<'_> {
-    /// Gives the thread its buffers back: emptied here, not by the next batch, which may be long in coming to this
-    /// thread.
+    /// Gives the thread its buffers back. They are emptied here and not by the next batch, for which this thread may
+    /// wait long.
     fn drop(&mut self) {
         if !self.is_kept {
             self.ingest.failed.get_or_create(&DoorLabel { door: self.door.name() }).inc();
@@ -407,8 +410,8 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// A transfer calls every counter DERIVE towards graph, and what it is towards judge; that is no reason to change a
-/// series back and forth.
+/// Whether a series keeps its type. A transfer calls every counter DERIVE towards graph, and by its name towards judge;
+/// that is no reason to change a series back and forth.
 fn is_type(door: Door, known: CounterType, sent: CounterType) -> bool {
     known == sent || matches!(door, Door::Graph | Door::Judge) && known.ds_type() == sent.ds_type()
 }

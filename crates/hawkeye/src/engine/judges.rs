@@ -32,53 +32,55 @@ const SILENCE_TICK_S: i64 = 5;
 /// and a tenth of a millisecond of the names.
 pub const SLICE: usize = 4096;
 
-/// Where nobody knows better.
+/// Reason of a closing of which nobody knows a better one.
 pub const RULE_GONE: &str = "the rule no longer applies";
+/// Reason of a closing whose series was deleted.
 pub const SERIES_GONE: &str = "the series was deleted";
 
 /// Says why a rule applies to an endpoint no longer.
 pub type WhyGone<'w> = dyn Fn(RuleId, &str) -> String + 'w;
 
-/// Where the series and their points are.
+/// Keeper of the series and their points, under one lock per shard.
 pub trait Home {
-    /// A shard, locked.
+    /// View of the points of one shard, while its lock is held.
     type Points<'w>: judge::PointSource;
 
     fn shard_of(&self, id: SeriesId) -> usize;
 
     fn find(&self, key: SeriesKey<'_>) -> Option<SeriesId>;
 
-    /// All series in memory, in slices of which each holds the names.
+    /// Visits all series in memory, in slices; the names are held during each.
     fn for_each_series(&self, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType, u32));
 
-    /// Those of `ids` that exist, with the names held.
+    /// Visits those of `ids` that exist, while the names are held.
     fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType));
 
     /// Locks the shard of a series.
     fn with_window(&self, id: SeriesId, look: impl FnOnce(&Self::Points<'_>));
 
-    /// The newest point, if it is in memory.
+    /// Newest point of a series, if it is in memory.
     fn newest(&self, id: SeriesId) -> Option<Point>;
 }
 
+/// The judges of a process, the rules that they share, and the way of their events.
 pub struct Judges {
     /// Held for a point, or a slice of series, and for the write of its events; no disk is waited for under it.
     judges: Vec<RankedMutex<Judge>>,
     joins: Arc<Joins>,
     options: judge::Options,
     pub handover: Handover,
-    /// When silent series were looked at last.
+    /// Time of the last look at silent series (Unix seconds).
     silences_seen: AtomicI64,
     /// Held while rules are loaded: which series there are must not change between listing and binding them.
     loading: RankedMutex<()>,
     rules_version: AtomicU64,
     rules_refused: AtomicU64,
-    /// Of the rules as compiled, which all judges share.
+    /// Bytes of the compiled rules, which all judges share.
     rule_set_bytes: AtomicU64,
 }
 
 impl Judges {
-    /// As many as the home has shards. Without a queue no rules may be loaded.
+    /// Judges without rules, one per shard of the home. Without a queue no rules may be loaded.
     pub fn new(shards: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Judges {
         let joins = Arc::new(Joins::default());
         Judges {
@@ -96,21 +98,23 @@ impl Judges {
         }
     }
 
+    /// Options that the judges judge with.
     pub fn options(&self) -> judge::Options {
         self.options
     }
 
+    /// Locks the judge of a shard.
     pub fn judge(&self, shard: usize) -> MutexGuard<'_, Judge> {
         self.judges[shard].lock()
     }
 
-    /// To be held by whoever takes a series away while rules may be loaded.
+    /// Locks the loading of rules: for whoever takes a series away.
     pub fn hold_loading(&self) -> MutexGuard<'_, ()> {
         self.loading.lock()
     }
 
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
-    /// applies; `why` says why one does not apply to an endpoint any more. Answers the rules that cannot be compiled.
+    /// applies; `why` gives the reason for an endpoint. Answers the rules that cannot be compiled.
     pub fn load(&self, home: &impl Home, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         debug_assert!(self.handover.has_queue(), "rules make events");
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
@@ -142,7 +146,7 @@ impl Judges {
         refused
     }
 
-    /// Puts back the open alarms that the queue remembers, and closes those whose rule or series is gone. To be called
+    /// Puts back the open alarms that the queue remembers, and closes those whose rule or series is gone. Call this
     /// after [`Judges::load`].
     pub fn restore(&self, home: &impl Home, open_problems: &[Event]) {
         let restored = |event: &Event| {
@@ -194,7 +198,7 @@ impl Judges {
         self.handover.hand_over();
     }
 
-    /// Looks for points that do not come; to be called each second.
+    /// Looks for points that do not come; call this each second.
     pub fn look_for_silence(&self, home: &impl Home, now: i64) {
         let seen = self.silences_seen.load(Ordering::Relaxed);
         // Also when the clock was set back.
@@ -225,7 +229,7 @@ impl Judges {
         self.handover.end(closings);
     }
 
-    /// Of all shards.
+    /// Sum of the figures of all judges.
     fn stats(&self) -> judge::Stats {
         let mut judge = judge::Stats::default();
         for shard in 0..self.judges.len() {

@@ -24,10 +24,10 @@ pub const BACKLOG: Rank = Rank::new(3000, "backlog");
 /// Lines that wait for the log.
 pub const EVENT_LOG: Rank = Rank::innermost("event log");
 
-/// Series that nobody has asked for yet.
+/// Series that the index task has not been told of.
 pub const RECENT: Rank = Rank::innermost("recent series");
 
-/// Who makes new series.
+/// The lists of growers.
 pub const GROWTH: Rank = Rank::innermost("growth");
 
 /// Rules in effect, for the old routes.

@@ -39,15 +39,16 @@ use stdx::ledger::{Ledger, Report};
 use stdx::ranked::MutexGuard;
 use store::{Parts, SeriesInfo, ShardView, Store};
 
-/// Series created or changed that nobody has asked for yet: 16 KiB. Who wants them asks each second; what does not fit
-/// is found later, by whoever walks over all series.
+/// Series, created or changed, that may wait for the index task: 16 KiB. The task asks each second; what does not fit
+/// is found later, on its walk over all series.
 const RECENT_MAX: usize = 4096;
 
-/// Of a series, where pages are full: record, slot of the hash table, and its part of an endpoint; newest point and
-/// state.
+/// Bytes of the index per series, where pages are full: record, slot of the hash table, and its part of an endpoint;
+/// newest point and state.
 const INDEX_BYTES_MAX: u64 = 40;
 const HEAD_BYTES_MAX: u64 = 33;
 
+/// The store of a process, its judges, and the way of their events.
 pub struct Engine {
     store: Store,
     judges: Judges,
@@ -55,11 +56,12 @@ pub struct Engine {
     recent: RankedMutex<Vec<SeriesId>>,
 }
 
-/// Why a batch or a series was not taken.
+/// Failure to take a batch or a series.
 #[derive(Debug)]
 pub enum IngestError {
     Store(store::Error),
-    /// Of a batch that is otherwise kept: sent again, it meets duplicates, and these series are created anew.
+    /// The batch is kept but for some series that were just removed: sent again, it meets duplicates, and these series
+    /// are created anew.
     SeriesRemoved,
 }
 
@@ -71,7 +73,7 @@ impl IngestError {
         matches!(error, store::Error::Full { .. } | store::Error::TextTooLong { .. } | store::Error::BadStep(_))
     }
 
-    /// True when the operator must see to it.
+    /// True when the operator must see to the disk.
     pub fn is_of_disk(&self) -> bool {
         matches!(self, IngestError::Store(store::Error::Disk { .. }))
     }
@@ -89,7 +91,7 @@ impl std::fmt::Display for IngestError {
 }
 
 impl Engine {
-    /// `shard_count` is the store's. Without a queue no rules may be loaded.
+    /// An engine over a store of `shard_count` shards. Without a queue no rules may be loaded.
     pub fn new(store: Store, shard_count: usize, options: judge::Options, queue: Option<Arc<EventQueue>>) -> Engine {
         let judges = Judges::new(shard_count, options, queue);
         Engine {
@@ -100,16 +102,17 @@ impl Engine {
         }
     }
 
-    /// Seconds from the arrival of a batch to each event that it made being in the queue.
+    /// Seconds between the arrival of a batch and the moment when each of its events is in the queue.
     pub fn event_latency(&self) -> &Histogram {
         self.judges.handover.latency()
     }
 
+    /// The store, for whoever reads.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// How rules are judged here.
+    /// Options that rules are judged with.
     pub fn judge_options(&self) -> judge::Options {
         self.judges.options()
     }
@@ -200,7 +203,8 @@ impl Engine {
         Ok((found, removed))
     }
 
-    /// Also where the store's deletion is not durable yet.
+    /// Deletes some series and closes their alarms, also where the store's deletion is not durable yet; answers how
+    /// many there were.
     fn remove_together(&self, ids: &mut [SeriesId]) -> Result<usize, store::Error> {
         let infos: Vec<(SeriesId, SeriesInfo)> =
             ids.iter().filter_map(|id| Some((*id, self.store.info(*id)?))).collect();
@@ -218,13 +222,13 @@ impl Engine {
         removed
     }
 
-    /// Lets silent series leave memory; call it each minute. Nothing is bound to them any more, and their alarms are
-    /// closed.
+    /// Lets silent series leave memory, and closes their alarms; call this each minute.
     pub fn sleep_silent(&self, now: i64) -> Result<store::Slept, store::Error> {
         self.unbinding(|each| self.store.sleep_silent(now, each))
     }
 
-    /// The same where memory is short, for series that no rule looks at; call it each few seconds.
+    /// Lets series that no rule looks at leave memory early, for a process that is short of it; call this each few
+    /// seconds.
     pub fn sleep_early(&self, now: i64) -> Result<store::Slept, store::Error> {
         self.unbinding(|each| self.store.sleep_early(now, &|id| self.is_judged(id), each))
     }
@@ -251,23 +255,22 @@ impl Engine {
         slept
     }
 
-    /// See [`Judges::load`].
+    /// Loads rules into the judges over the store's series, see [`Judges::load`].
     pub fn load(&self, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         self.judges.load(&self.store, rules, why)
     }
 
-    /// See [`Judges::restore`]; to be called after [`Engine::load`].
+    /// Puts the open alarms back, see [`Judges::restore`]; call this after [`Engine::load`].
     pub fn restore(&self, open_problems: &[Event]) {
         self.judges.restore(&self.store, open_problems);
     }
 
-    /// See [`Judges::catch_up`].
+    /// Judges the newest points again after a start, see [`Judges::catch_up`].
     pub fn catch_up(&self, oldest: i64) {
         self.judges.catch_up(&self.store, oldest);
     }
 
-    /// To be called each second: looks for points that do not come, tries again to write what the queue refused, and
-    /// syncs it.
+    /// Looks for points that do not come, writes what the queue refused, and syncs the queue; call this each second.
     pub fn tick(&self) -> std::io::Result<()> {
         if self.judges.handover.has_queue() {
             self.judges.look_for_silence(&self.store, clock::now());
@@ -379,7 +382,7 @@ impl store::Observer for Observer<'_> {
     }
 }
 
-/// What a judge sees of the store: the tail of a chunk, and the texts of a series when an event is made.
+/// View of the store for a judge: the tail of a chunk, and the texts of a series when an event is made.
 pub struct Tail<'w>(&'w ShardView<'w>);
 
 impl judge::PointSource for Tail<'_> {

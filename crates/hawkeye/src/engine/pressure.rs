@@ -31,36 +31,39 @@ use stdx::RankedMutex;
 use stdx::ranked::MutexGuard;
 use tikv_jemalloc_ctl::{Access, AsName};
 
-/// Where the levels begin, in percent of the budget (issue 5).
+/// Share of the budget from which freed memory is given back at once, in percent.
 const SHRINK_PERCENT: u64 = 70;
 const FLUSH_PERCENT: u64 = 85;
+/// Share of the budget from which new series are refused, in percent.
 pub const REFUSE_PERCENT: u64 = 95;
 
-/// A level is left so far below its begin.
+/// Distance below its begin at which a level is left, in percent of the budget.
 pub const SLACK_PERCENT: u64 = 2;
 
-/// New series may take so much between two looks: 1.5 % of the smallest budget that anybody should give (64 MiB).
+/// Bytes that new series may take between two looks: 1.5 % of the smallest budget that anybody should give (64 MiB).
 const LOOK_BYTES: u64 = 1 << 20;
 
-/// What a new series takes beside its texts: record, hash slots, counter, spans, head, some slack of vectors that
-/// double (`cargo bench -p store`: 142 bytes with a first point, at a million series).
+/// Bytes of a new series beside its texts: record, hash slots, counter, spans, head, some slack of vectors that double
+/// (`cargo bench -p store`: 142 bytes with a first point, at a million series).
 const SERIES_BYTES: u64 = 160;
 
-/// An early flush writes a file per day; so many seconds apart where series come by the thousand, which must be in a
-/// block before they may sleep,
+/// Seconds between early flushes while series come by the thousand, which must be in a block before they may sleep.
+/// Each flush writes a file per day.
 const FLUSH_INTERVAL_S: i64 = 60;
-/// and so many where only points come.
+/// Seconds between early flushes while only points come.
 const QUIET_FLUSH_INTERVAL_S: i64 = 600;
 
 /// New series that make a flush worth its file.
 const FLUSH_SERIES: u64 = 4096;
 
-/// Between two looks for series that may sleep early, and for buffers that nobody uses.
+/// Seconds between looks for series that may sleep early, and for buffers that nobody uses.
 const LOOK_INTERVAL_S: i64 = 10;
 
-/// What jemalloc is built with (`.cargo/config.toml`): pages that are freed go back to the system after so long.
+/// Milliseconds after which freed pages go back to the system: the setting that jemalloc is built with
+/// (`.cargo/config.toml`).
 const CALM_DECAY_MS: isize = 1000;
 
+/// Shortness of memory, from none to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -82,7 +85,7 @@ impl Level {
         }
     }
 
-    /// The level at which so much is used, coming from this one.
+    /// Level that follows this one when `used` of `budget` bytes are resident.
     fn next(self, used: u64, budget: u64) -> Level {
         let is_in = |level: &Level| {
             // Who is in a level or above it leaves it later than others come.
@@ -92,6 +95,7 @@ impl Level {
         LEVELS.into_iter().rev().find(is_in).unwrap_or(Level::Calm)
     }
 
+    /// Name of the level on `/memory` and in the log.
     pub fn name(self) -> &'static str {
         match self {
             Level::Calm => "calm",
@@ -102,11 +106,12 @@ impl Level {
     }
 }
 
+/// Watch over the budget: what is used, and who may have more.
 pub struct Pressure {
     budget: u64,
-    /// As of the last look.
+    /// Resident bytes at the last look.
     resident: AtomicU64,
-    /// What new series took since, about.
+    /// Estimate of the bytes that new series took since the last look.
     grown: AtomicU64,
     level: AtomicU8,
     level_since: AtomicI64,
@@ -115,7 +120,7 @@ pub struct Pressure {
     slept: AtomicU64,
 }
 
-/// What `/memory` shows.
+/// Budget as `/memory` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PressureReport {
     pub level: Level,
@@ -128,6 +133,7 @@ pub struct PressureReport {
 }
 
 impl Pressure {
+    /// A calm watch over `budget` bytes.
     pub fn new(budget: u64, now: i64) -> Pressure {
         let pressure = Pressure {
             budget,
@@ -143,6 +149,7 @@ impl Pressure {
         pressure
     }
 
+    /// Level at the last look.
     pub fn level(&self) -> Level {
         LEVELS[usize::from(self.level.load(Relaxed))]
     }
@@ -151,7 +158,8 @@ impl Pressure {
         self.resident.load(Relaxed) + self.grown.load(Relaxed)
     }
 
-    /// Whether there is room for a series that is not in memory. Who is told yes is expected to make it.
+    /// Whether there is room for a series that is not in memory. A caller that is told yes is expected to make the
+    /// series.
     pub fn admit(&self, key: SeriesKey<'_>, now: i64) -> bool {
         let is_admitted = self.growth().admit(key, room(self.used(), self.budget), now);
         if is_admitted {
@@ -164,7 +172,7 @@ impl Pressure {
         is_admitted
     }
 
-    /// Looks at what is used. Call it each second at least.
+    /// Looks at what is used, and answers the level; call this each second at least.
     pub fn look(&self, now: i64) -> Level {
         if let Some(resident) = resident_bytes() {
             self.note(resident, now);
@@ -206,6 +214,7 @@ impl Pressure {
         }
     }
 
+    /// Copies the figures for `/memory`.
     pub fn report(&self) -> PressureReport {
         PressureReport {
             level: self.level(),
@@ -218,15 +227,17 @@ impl Pressure {
         }
     }
 
+    /// Copies the lists of growers for `/memory`.
     pub fn growth_report(&self) -> GrowthReport {
         self.growth().report()
     }
 
+    /// Bytes that the lists of growers hold.
     pub fn memory_bytes(&self) -> usize {
         self.growth().memory_bytes()
     }
 
-    /// Appends to the metrics page.
+    /// Appends the level, the budget and the refusals to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         figures.gauge("memory_level", "0 calm, 1 shrink, 2 flush, 3 refuse", f64::from(self.level() as u8));
@@ -246,7 +257,7 @@ impl Pressure {
     }
 }
 
-/// How much of the last room, between where refusing begins and the budget, is free: 1 and more for all of it, 0 for
+/// Free share of the last room, which is between where refusing begins and the budget: 1 and more for all of it, 0 for
 /// none.
 fn room(used: u64, budget: u64) -> f64 {
     let last_room = budget as f64 * (100 - REFUSE_PERCENT) as f64 / 100.0;
@@ -259,13 +270,15 @@ pub struct Relief {
     next_flush: i64,
     next_quiet_flush: i64,
     next_look: i64,
-    /// When the code of the start is given back once more; by then each task has had its first turn.
+    /// Time at which the code of the start is given back once more (Unix seconds); by then each task has had its first
+    /// turn.
     end_of_start: Option<i64>,
     /// New series that had been asked for at the last flush.
     flushed_attempts: u64,
 }
 
 impl Relief {
+    /// A relief that has done nothing yet.
     pub fn new() -> Relief {
         Relief {
             is_returning_at_once: false,
@@ -277,6 +290,8 @@ impl Relief {
         }
     }
 
+    /// Does what the present level asks for; call this each second. Errors are those of an early flush or of sleeping
+    /// early.
     pub fn work(&mut self, pressure: &Pressure, engine: &Engine, now: i64) -> Result<(), store::Error> {
         let level = pressure.look(now);
         pressure.growth().halve_if_due(now);
@@ -324,8 +339,8 @@ impl Relief {
     }
 }
 
-/// How long the allocator keeps pages that nobody uses, in all arenas that there are; 0 gives back what it keeps now,
-/// too.
+/// Sets how long the allocator keeps unused pages, in all arenas that there are; 0 gives back at once what they keep
+/// now.
 fn return_pages_after(ms: isize) {
     let arenas: u32 = "arenas.narenas\0".name().read().unwrap_or(0);
     for arena in 0..arenas {

@@ -1,9 +1,9 @@
-//! Which texts the graph takes for an endpoint or a counter.
+//! Texts: which endpoints and counters the original graph takes.
 //!
 //! Compat: docs/open-falcon/graph.md §3: no quotes, no `>`, and only what Unicode calls printable, with the one space
 //! U+0020.
 
-/// For endpoint, metric and tags alike.
+/// Whether the graph takes a text as an endpoint, a metric or a tag.
 pub fn is_valid(text: &str) -> bool {
     text.chars().all(|c| match c {
         '\'' | '"' | '>' => false,
@@ -12,8 +12,9 @@ pub fn is_valid(text: &str) -> bool {
     })
 }
 
-/// std knows the categories (letters, marks, numbers, punctuation, symbols) but shows them only by what it escapes.
-/// Behind another character it does not escape marks.
+/// Whether Unicode calls a character printable. std knows the categories (letters, marks, numbers, punctuation,
+/// symbols) but shows them only by what `escape_debug` escapes; marks are escaped only at the begin of a text, so the
+/// character is looked at behind a letter.
 fn is_printable(c: char) -> bool {
     let mut bytes = [b'a'; 5];
     let length = 1 + c.encode_utf8(&mut bytes[1..]).len();

@@ -8,6 +8,7 @@ use crate::clock;
 use model::number::five_decimals;
 use model::{Explanation, Point, TermExplanation};
 
+/// Sentence of an explanation, in English, with local times.
 pub fn sentence(explanation: &Explanation) -> String {
     if !explanation.closed.is_empty() {
         return format!("closed: {}", explanation.closed);

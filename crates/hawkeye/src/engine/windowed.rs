@@ -31,36 +31,39 @@ use stdx::ranked::MutexGuard;
 use wire::gob::JudgeItem;
 use wire::item::{COUNTER_BYTES_MAX, ENDPOINT_BYTES_MAX};
 
-/// As many as a store has: enough for a few busy cores.
+/// Number of shards, that of a store: enough for a few busy cores.
 const SHARDS: usize = 8;
 
-/// A message of 16 MiB of one host is judged for some 100 ms; other connections must not wait for that.
+/// Items for which a shard is held at most. A message of 16 MiB of one host is judged for some 100 ms; other
+/// connections must not wait for that.
 const HELD_ITEMS: usize = 4096;
 
 const SERIES_SILENT: &str = "the series has been silent for too long (judge.silent_after)";
 const NO_ROOM: &str = "there are more series with rules than may be (ingest.series_max)";
 
+/// Settings of judges that run alone.
 pub struct Options {
     pub judge: judge::Options,
     pub series_max: usize,
-    /// Items further ahead of the clock are refused.
+    /// Seconds ahead of the clock beyond which items are refused.
     pub future_max_s: i64,
     pub silent_after_s: i64,
     /// Whether the queue waits for the disk at each event.
     pub queue_waits: bool,
 }
 
+/// Judges that run alone: windows, rules, and the way of events.
 pub struct Windowed {
     shards: Shards,
     judges: Judges,
     room: Arc<Room>,
     options: Options,
-    /// In effect, for the old routes.
+    /// Rules in effect, for the old judge's HTTP routes.
     rules: RankedMutex<Arc<Rules>>,
     counts: Counts,
 }
 
-/// The home of the series.
+/// Home of the series: windows behind a lock per shard.
 struct Shards(Vec<RankedMutex<Windows>>);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -76,7 +79,7 @@ struct Counts {
     refused: Family<ReasonLabel, Counter>,
 }
 
-/// What became of the items of a batch.
+/// Fates of the items of a batch, counted.
 #[derive(Default)]
 struct Tally {
     received: u64,
@@ -86,6 +89,7 @@ struct Tally {
 }
 
 impl Windowed {
+    /// Judges without rules whose events go to `queue`, and whose counts to `metrics`.
     pub fn new(options: Options, queue: Arc<EventQueue>, metrics: &Metrics) -> Windowed {
         let room = Arc::new(Room::new(options.series_max));
         let shards = (0..SHARDS)
@@ -133,7 +137,7 @@ impl Windowed {
         }
     }
 
-    /// See [`Judges::load`]. One call at a time.
+    /// Puts new rules into effect, see [`Judges::load`]. One call at a time.
     pub fn load(&self, rules: Arc<Rules>, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         let refused = self.judges.load(&self.shards, &rules, why);
         for shard in 0..SHARDS {
@@ -144,9 +148,9 @@ impl Windowed {
         refused
     }
 
-    /// At a start, after the rules are loaded: puts back what was kept, and the alarms that are open; closes those that
-    /// no rule looks at any more. Nothing is judged again: a point that is in a window had its event in the queue
-    /// before.
+    /// Puts back the kept windows and the open alarms, and closes the alarms that no rule looks at any more; call this
+    /// at a start, after the rules are loaded. Nothing is judged again: a point that is in a window had its event in
+    /// the queue before.
     pub fn restore(&self, kept: Option<&[u8]>, open_problems: &[Event], why: &WhyGone<'_>) -> Restored {
         let mut restored = Restored::default();
         if let Some(kept) = kept {
@@ -179,13 +183,13 @@ impl Windowed {
         restored
     }
 
-    /// To be called each second: looks for points that do not come, writes what the queue refused, and syncs it.
+    /// Looks for points that do not come, writes what the queue refused, and syncs the queue; call this each second.
     pub fn tick(&self, now: i64) -> std::io::Result<()> {
         self.judges.look_for_silence(&self.shards, now);
         self.judges.handover.flush()
     }
 
-    /// Lets no new series in while so much is resident of so much that may be; to be called each second. Those that are
+    /// Lets no new series in where `resident` bytes are too much for `budget`; call this each second. Series that are
     /// there are judged on.
     pub fn hold_to(&self, budget: u64, resident: u64) {
         let limit = if self.room.is_closed() { REFUSE_PERCENT - SLACK_PERCENT } else { REFUSE_PERCENT };
@@ -201,7 +205,7 @@ impl Windowed {
         }
     }
 
-    /// Lets series leave that have been silent for too long; to be called each minute. Answers how many.
+    /// Lets series leave that have been silent for too long; call this each minute. Answers how many.
     pub fn leave_silent(&self, now: i64) -> usize {
         let oldest = now.saturating_sub(self.options.silent_after_s);
         let (mut left, mut closed) = (0, Vec::new());
@@ -240,11 +244,12 @@ impl Windowed {
         file.write_all(&section)
     }
 
-    /// Series that have a rule.
+    /// Number of series, all of which have a rule.
     pub fn series(&self) -> usize {
         self.room.used()
     }
 
+    /// Rules in effect.
     pub fn rules(&self) -> Arc<Rules> {
         self.rules.lock().clone()
     }
@@ -292,7 +297,7 @@ impl Windowed {
     }
 }
 
-/// What a start has put back.
+/// Counts of what a start has put back.
 #[derive(Debug, Default)]
 pub struct Restored {
     pub series: usize,
@@ -300,7 +305,7 @@ pub struct Restored {
     pub damage: Option<judge::WindowsError>,
 }
 
-/// Two endpoints that somebody makes collide share a lock, no more.
+/// Shard of an endpoint. Two endpoints that somebody makes collide share a lock, no more.
 fn shard_of(endpoint: &str) -> usize {
     stdx::crc32(&[endpoint.as_bytes()]) as usize % SHARDS
 }
@@ -424,7 +429,7 @@ fn hold<'h, 'w>(windowed: &'w Windowed, held: &'h mut Option<Held<'w>>, shard: u
     held
 }
 
-/// The original looks at the first letter only.
+/// Type of a series by the text of an old transfer; only its first letter counts, as in the original.
 fn type_of(judge_type: &str) -> CounterType {
     match judge_type.as_bytes().first() {
         Some(b'G' | b'g') => CounterType::Gauge,

@@ -26,7 +26,7 @@ use std::time::Duration;
 use stdx::ledger::{Ledger, Report};
 use tokio::sync::watch;
 
-/// After a failed read of the portal; the rules in effect stay.
+/// Pause after a failed read of the portal; the rules in effect stay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The tables as of one version, the rules that follow from them now, and the encoded answers for judges that pull.
@@ -40,6 +40,7 @@ pub struct InEffect {
 }
 
 impl InEffect {
+    /// Rules of one version, nothing of them encoded yet.
     pub fn new(snapshot: Arc<Snapshot>, rules: Rules) -> InEffect {
         let (rules_bytes, snapshot_bytes) = (rules.memory_bytes(), snapshot.memory_bytes());
         let (strategies_json, expressions_json) = (OnceLock::new(), OnceLock::new());
@@ -97,10 +98,12 @@ impl RulesTask {
         ledger.source(move |report| in_effect.borrow().report(report));
     }
 
+    /// Follows the rules in effect: whoever waits on the receiver sees each change.
     pub fn subscribe(&self) -> watch::Receiver<Arc<InEffect>> {
         self.current.subscribe()
     }
 
+    /// Keeps the rules up to date until `shutdown` turns true.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         loop {
             let next_minute = Duration::from_secs(60 - clock::now().rem_euclid(60) as u64);
@@ -140,10 +143,10 @@ impl RulesTask {
     }
 }
 
-/// How long the answer to a change waits for the judges; past it the change follows by itself.
+/// Longest time that the answer to a change waits for the judges; past it the change follows by itself.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What [`settle`] looks at.
+/// State of [`settle`]: the portal's version, and the rules in effect.
 #[derive(Clone)]
 pub struct Settling {
     pub portal: Portal,
@@ -174,7 +177,8 @@ fn compute(snapshot: &Snapshot, version: u64, tell: bool) -> Rules {
     rules
 }
 
-/// Compiling and binding take milliseconds of processor time per hundred thousand series; not on an async thread.
+/// Puts rules into effect, on a thread that may be busy: compiling and binding take milliseconds of processor time per
+/// hundred thousand series.
 async fn load(engine: &Arc<Engine>, snapshot: &Arc<Snapshot>, rules: Rules) {
     let (engine, snapshot) = (engine.clone(), snapshot.clone());
     let now = jiff::Zoned::now();

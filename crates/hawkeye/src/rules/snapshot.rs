@@ -15,6 +15,7 @@ use crate::portal::{Portal, group, host, plugin, template};
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 
+/// Rows of the portal's tables that rules depend on, all of one version.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// Sorted by name.
@@ -32,6 +33,7 @@ pub struct Snapshot {
     pub plugin_dirs: HashMap<i64, Vec<String>>,
 }
 
+/// Host with what decides its rules.
 #[derive(Clone, Debug, Default)]
 pub struct HostRow {
     pub hostname: String,
@@ -45,6 +47,7 @@ pub struct HostRow {
 }
 
 impl Snapshot {
+    /// Reads all tables in one transaction. Fails as the database does.
     pub async fn load(portal: &Portal) -> Result<Snapshot> {
         let mut transaction = portal.read().await.context("cannot read the portal")?;
         let snapshot = load(&mut transaction).await.context("cannot read the rules from the portal")?;
@@ -52,6 +55,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Bytes that the rows hold.
     pub fn memory_bytes(&self) -> usize {
         let ids = size_of::<i64>();
         let host =
@@ -76,10 +80,12 @@ impl Snapshot {
             + self.plugin_dirs.values().map(dirs).sum::<usize>()
     }
 
+    /// Whether there is a template of this id.
     pub fn has_template(&self, id: i64) -> bool {
         self.templates.contains_key(&id)
     }
 
+    /// Finds a host by its name.
     pub fn host(&self, hostname: &str) -> Option<&HostRow> {
         let at = self.hosts.binary_search_by(|host| host.hostname.as_str().cmp(hostname)).ok()?;
         Some(&self.hosts[at])
@@ -135,6 +141,7 @@ async fn load_hosts(transaction: &mut Transaction) -> sqlx::Result<Vec<HostRow>>
 }
 
 impl Snapshot {
+    /// Replaces the rows of strategies, for a rehearsal of rows that are not saved.
     pub fn set_strategies(&mut self, strategies: Vec<Strategy>) {
         self.by_template.clear();
         for (at, strategy) in strategies.iter().enumerate() {

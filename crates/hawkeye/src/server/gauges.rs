@@ -7,7 +7,7 @@ use crate::engine::pressure::Pressure;
 use metrics::{Metrics, resident_bytes};
 use std::sync::Arc;
 
-/// Begins to measure growth against `memory_budget`; to be called when what the data needs at the start is in memory.
+/// Begins to measure growth against `memory_budget`; call this when what the data needs at the start is in memory.
 pub fn watch_memory(config: &Config, metrics: &Metrics) -> Arc<Pressure> {
     let pressure = Arc::new(Pressure::new(config.memory_budget, clock::now()));
     let shown = pressure.clone();

@@ -16,7 +16,7 @@ pub fn raise_descriptor_limit() -> usize {
 }
 
 /// Makes a limit on the size of files an error of the write, and not the end of the process, for as long as the process
-/// runs. To be called within a runtime.
+/// runs. Call this within a runtime.
 pub fn outlive_file_size_limit() -> Result<()> {
     let file_too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
     // Nobody waits for it; the handler stays when this is dropped.

@@ -100,7 +100,7 @@ pub fn keep_index(
     Some(routes)
 }
 
-/// Waits at the end for the queries and deletions that connections have left to threads; to be called before the doors
+/// Waits at the end for the queries and deletions that connections have left to threads; call this before the doors
 /// open.
 pub fn wait_for_queries(parts: &mut Supervisor, engine: &Arc<Engine>) {
     let engine = engine.clone();

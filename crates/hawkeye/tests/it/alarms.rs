@@ -1,4 +1,4 @@
-//! From a strategy made over REST to a callback, through crashes.
+//! Alarms from a strategy made over REST to a callback, through crashes.
 
 use crate::harness::{Api, Server, Target, gauge, this_minute, until};
 use serde_json::{Value, json};
@@ -158,7 +158,7 @@ fn deleting_an_endpoint_closes_its_cases() {
     assert!(target.next().contains("status=OK"));
 }
 
-/// The same when the strategy goes, also if the process is killed right behind it.
+/// Cases are closed when their strategy goes, also if the process is killed right behind that.
 #[test]
 fn a_strategy_that_goes_closes_its_cases() {
     let target = Target::start();

@@ -1,4 +1,4 @@
-//! A full disk, and one that is waited for.
+//! Disks that are full, or that are waited for.
 
 use crate::alarms::make_strategy;
 use crate::harness::{Server, Target, gauge, read_line, this_minute};
@@ -22,8 +22,8 @@ fn fill(server: &Server, round: i64, end: i64) {
     server.update((0..20_000).rev().map(item).collect());
 }
 
-/// As far as a process without rights can have it: files that must not grow. Alarms fire; senders are told which file;
-/// when there is room again what they send again is kept.
+/// Full disk, as far as a process without rights can have one: files that must not grow. Alarms fire; senders are told
+/// which file; when there is room again, what they send again is kept.
 #[test]
 fn alarms_go_on_while_the_disk_is_full() {
     let target = Target::start();

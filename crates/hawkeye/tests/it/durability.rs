@@ -11,7 +11,7 @@ const METRICS: usize = 50;
 /// Minutes of one round; all lie within the last twelve hours, which history answers at full resolution.
 const MINUTES_MAX: i64 = 640;
 
-/// How often the server is killed; the environment variable makes it more.
+/// Number of times that the server is killed; the environment variable makes it more.
 fn kills() -> usize {
     std::env::var("TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
 }

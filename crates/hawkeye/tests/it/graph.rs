@@ -74,7 +74,7 @@ impl Client {
         )
     }
 
-    /// What is known within [start, end].
+    /// Known points within [start, end].
     fn history(&mut self, endpoint: &str, counter: &str, start: i64, end: i64) -> Vec<(i64, f64)> {
         let (consol_fun, endpoint, counter) = ("AVERAGE".into(), endpoint.into(), counter.into());
         let query = GraphQuery { start, end, consol_fun, endpoint, counter, step: 0 };
@@ -254,8 +254,7 @@ fn old_routes_answer_on_admin() {
     assert!(all[0]["Qps"].is_number() && all[0]["Time"].as_str().map(str::len) == Some(19), "{all}");
 }
 
-/// Beside the other roles the door is one more way in: what comes through it is judged, charted, and of the same
-/// series.
+/// Door of an old transfer beside the other roles: what comes through it is judged, charted, and of the same series.
 #[test]
 fn points_of_an_old_transfer_are_judged() {
     let target = Target::start();

@@ -15,7 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at another process, which announces nothing: leaves it the processor.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What `look` finds, asked again and again; panics with `what` when there is nothing for [`PATIENCE`].
+/// Result of `look`, asked again and again; panics with `what` when there is nothing for [`PATIENCE`].
 pub fn find<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -257,7 +257,7 @@ fn lines_of(stdout: ChildStdout) -> Receiver<String> {
     lines
 }
 
-/// What a program that must end by itself printed, and how it ended; one that does not is killed and named.
+/// Output and exit of a program that must end by itself; one that does not is killed and named.
 pub fn output(command: &mut Command) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let (stdout, stderr) = (bytes_of(child.stdout.take()), bytes_of(child.stderr.take()));

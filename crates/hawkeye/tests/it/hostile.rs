@@ -5,13 +5,13 @@ use serde_json::json;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-/// After whatever happened, a well-behaved agent is served.
+/// Checks that a well-behaved agent is served, after whatever happened.
 fn assert_serves(server: &Server) {
     let minute = this_minute();
     assert_eq!(server.update(json!([gauge("ok", "m", 1.0, minute)]))["Invalid"], 0);
 }
 
-/// What the server still says before it closes the connection; None when it leaves it open.
+/// Last words of the server before it closes the connection; None when it leaves it open.
 fn closes(mut stream: TcpStream) -> Option<String> {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {

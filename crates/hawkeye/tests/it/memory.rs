@@ -8,7 +8,7 @@ use std::io::{BufReader, Write};
 const HOSTS: usize = 100;
 const METRICS: usize = 300;
 
-/// Who holds memory in a server with all roles, besides the store.
+/// Owners of memory in a server with all roles, besides the store.
 const OWNERS: [&str; 20] = [
     "start",
     "time zones",
@@ -60,7 +60,7 @@ fn owner<'l>(look: &'l Value, name: &str) -> &'l Value {
     owners.find(|owner| owner["owner"] == name).unwrap_or_else(|| panic!("no {name} in {look}"))
 }
 
-/// What must be so in every server at any time.
+/// Checks the sums that hold in every server at any time.
 fn check_sums(look: &Value) {
     let owners = look["owners"].as_array().expect("a list");
     let names: Vec<&str> = owners.iter().filter_map(|owner| owner["owner"].as_str()).collect();

@@ -129,7 +129,7 @@ fn telnet_lines_are_stored_while_the_connection_is_open() {
     assert_eq!(server.metric("hawkeye_items_refused_total{door=\"telnet\""), 2.0);
 }
 
-/// What a stop cuts off in the middle of a line is no line: its number may lack digits.
+/// Lines that a stop cuts off in the middle are none: a number may lack digits.
 #[test]
 fn half_a_telnet_line_is_not_stored_when_the_server_stops() {
     let mut server = Server::start("");

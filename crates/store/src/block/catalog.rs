@@ -39,6 +39,7 @@ struct Rollup {
 }
 
 impl Catalog {
+    /// A catalog of these blocks, in any order.
     pub fn new(mut blocks: Vec<Arc<Block>>) -> Catalog {
         blocks.sort_by_key(|block| {
             let label = &block.label;
@@ -90,14 +91,17 @@ impl Catalog {
             && before.is_none_or(|before| before.label.last_flush <= label.last_flush_before)
     }
 
+    /// All blocks, by kind and day.
     pub fn blocks(&self) -> &[Arc<Block>] {
         &self.blocks
     }
 
+    /// Days that have blocks, ascending.
     pub fn days(&self) -> &[Day] {
         &self.days
     }
 
+    /// A day that has blocks, by its number since 1970 (UTC).
     pub fn day(&self, day: u32) -> Option<&Day> {
         self.days.binary_search_by_key(&day, |day| day.day).ok().map(|i| &self.days[i])
     }
@@ -131,11 +135,13 @@ impl Catalog {
         Some(&self.blocks[rollup.block])
     }
 
+    /// The roll-up of a kind that covers a day, if it knows all points of the day.
     pub fn valid_rollup(&self, day: &Day, kind: Kind) -> Option<&Arc<Block>> {
         let rollup = day.rollups[ROLLUPS.iter().position(|rollup| *rollup == kind)?]?;
         rollup.valid.then(|| &self.blocks[rollup.block])
     }
 
+    /// Bytes that the lists and the blocks' directories hold.
     pub fn memory_bytes(&self) -> usize {
         self.blocks.capacity() * size_of::<Arc<Block>>()
             + self.days.capacity() * size_of::<Day>()

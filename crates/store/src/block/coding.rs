@@ -36,6 +36,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Bytes that the buffers hold.
     pub fn memory_bytes(&self) -> usize {
         self.records.capacity() + self.times.capacity() * size_of::<u32>() + self.values.capacity() * size_of::<f64>()
     }

@@ -189,6 +189,7 @@ pub fn take_counts(input: &mut &[u8], count: usize, out: &mut Vec<u32>) -> Optio
     Some(())
 }
 
+/// Takes a byte off the front of `input`; `None` when there is none.
 pub fn take_byte(input: &mut &[u8]) -> Option<u8> {
     let (byte, rest) = input.split_first()?;
     *input = rest;

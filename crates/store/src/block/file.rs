@@ -14,17 +14,21 @@ use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use stdx::{Disk, DiskFile, crc32};
 
+/// First and last bytes of a block of this version.
 pub const MAGIC: &[u8; 8] = b"HKBLK002";
 /// The bytes that the magics of all versions begin with.
 const MAGIC_STEM: &[u8] = b"HKBLK";
 const TEMP_SUFFIX: &str = ".tmp";
 const DAMAGED_SUFFIX: &str = ".damaged";
 
+/// Entries of a full index page.
 pub const PAGE_ENTRIES: usize = 256;
+/// Bytes of a page's entry in the directory.
 pub const DIRECTORY_ENTRY_BYTES: usize = 24;
 /// Pages whose directory entries share a checksum: what a lookup reads of the directory is 1.5 KiB however many series
 /// there are.
 pub const SECTION_PAGES: usize = 64;
+/// Bytes of a full section of the directory, its checksum included.
 pub const SECTION_BYTES: usize = SECTION_PAGES * DIRECTORY_ENTRY_BYTES + 4;
 const FOOTER_BYTES: usize = 92;
 
@@ -58,6 +62,7 @@ pub struct Directory {
 }
 
 impl Block {
+    /// Bytes that a known block holds while it is not open.
     pub fn memory_bytes(&self) -> usize {
         let directory = size_of_val(&*self.directory.fences) + self.directory.kept.len();
         // The counts of an `Arc` stand before what it holds.
@@ -66,6 +71,7 @@ impl Block {
 }
 
 impl Directory {
+    /// Number of index pages.
     pub fn page_count(&self) -> usize {
         let sections = self.fences.len();
         (self.bytes as usize - 4 * sections) / DIRECTORY_ENTRY_BYTES
@@ -126,15 +132,17 @@ impl Block {
         Ok(footer.into_block(path, bytes, directory))
     }
 
+    /// Error for damage at `offset` of this block.
     pub fn corrupt(&self, offset: u64, what: &str) -> Error {
         Error::Corrupt { path: self.path.clone(), offset, what: what.to_string() }
     }
 
+    /// Whether the block may have points, or buckets, within [from, to].
     pub fn overlaps(&self, from: u32, to: u32) -> bool {
         self.series_count > 0 && self.min_time <= to && self.max_time >= from
     }
 
-    /// Ids in this block are at most this; `None` of an empty one.
+    /// Greatest id of a series in this block; `None` of an empty one.
     pub fn last_series(&self) -> Option<u32> {
         (self.series_count > 0).then_some(self.last_series)
     }
@@ -221,6 +229,7 @@ impl Footer {
         })
     }
 
+    /// Appends the footer, checksum and magic included.
     pub fn push(&self, out: &mut Vec<u8>) {
         let start = out.len();
         let label = &self.label;
@@ -245,6 +254,7 @@ impl Footer {
         debug_assert_eq!(out.len() - start, FOOTER_BYTES);
     }
 
+    /// Makes a block of a footer, of its file and of the directory.
     pub fn into_block(self, path: PathBuf, bytes: u64, directory: Directory) -> Block {
         Block {
             path,
@@ -261,11 +271,12 @@ impl Footer {
     }
 }
 
-/// `bytes` is long enough: lengths are checked where it was read.
+/// Reads a number at `at` of `bytes`, which is long enough: lengths are checked where it was read.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }
 
+/// Reads a number at `at` of `bytes`, which is long enough, see [`u32_at`].
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
 }

@@ -5,6 +5,7 @@
 
 use crate::options::Options;
 
+/// End of the file names of blocks.
 pub const SUFFIX: &str = ".blk";
 
 /// The content of a block: points, or roll-ups of one resolution.
@@ -48,6 +49,7 @@ impl Kind {
         }
     }
 
+    /// Kind by its number on disk; `None` for a number that no kind has.
     pub fn from_u8(byte: u8) -> Option<Kind> {
         [Kind::Raw, Kind::FiveMinutes, Kind::Hour].into_iter().find(|kind| *kind as u8 == byte)
     }
@@ -71,8 +73,8 @@ pub struct Label {
     /// one from the lower number counts.
     pub first_flush: u64,
     pub last_flush: u64,
-    /// For roll-ups of a day: the last flushed block of the day before that they know, which the rate across midnight
-    /// needs.
+    /// Last flushed block that roll-ups of a day know of the day before, which the rate across midnight depends on; 0
+    /// for other blocks.
     pub last_flush_before: u64,
 }
 
@@ -106,6 +108,7 @@ impl Label {
             && (covers_flushes || self.kind != Kind::Raw)
     }
 
+    /// File name of the block.
     pub fn file_name(&self) -> String {
         format!("{}-{}-{:08}{SUFFIX}", date(self.first_day), self.kind.name(), self.number)
     }

@@ -56,6 +56,7 @@ struct Page {
 }
 
 impl Reader {
+    /// Opens a block for reading single series.
     pub fn open(disk: &dyn Disk, block: &Arc<Block>) -> Result<Reader> {
         Reader::open_ahead(disk, block, 0)
     }
@@ -105,6 +106,7 @@ impl Reader {
         }
     }
 
+    /// Number of index pages.
     pub fn page_count(&self) -> usize {
         self.block.directory.page_count()
     }

@@ -24,6 +24,7 @@ const ONE_VALUE_EACH: u8 = 1;
 /// The sum is count times the least, in all buckets.
 const SUM_IS_PRODUCT: u8 = 2;
 
+/// Stretch of time of one series, which ends at `end`: count, sum, least and greatest of its values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bucket {
     pub end: u32,
@@ -34,6 +35,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// A bucket with one value.
     pub fn of(end: u32, value: f64) -> Bucket {
         Bucket { end, count: 1, sum: value, min: value, max: value }
     }

@@ -50,6 +50,7 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Begins a block in a temporary file of `dir`.
     pub fn begin(disk: Arc<dyn Disk>, dir: &Path, label: Label) -> Result<Writer> {
         let path = dir.join(label.file_name());
         let temp = path.with_extension("tmp");
@@ -79,6 +80,7 @@ impl Writer {
         })
     }
 
+    /// Label that the block will have.
     pub fn label(&self) -> &Label {
         &self.label
     }
@@ -92,10 +94,12 @@ impl Writer {
             + self.fences.capacity() * size_of::<u32>()
     }
 
+    /// Bytes of the file so far.
     pub fn bytes(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
 
+    /// Whether no series was added yet.
     pub fn is_empty(&self) -> bool {
         self.series_count == 0
     }

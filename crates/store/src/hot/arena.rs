@@ -11,12 +11,14 @@
 
 use super::chunk;
 
+/// Bytes of a block that hold records.
 pub const PAYLOAD: usize = 28;
 const BLOCKS_PER_PAGE: usize = 2048;
 
 /// No block: the end of a chain.
 pub const NONE: u32 = u32::MAX;
 
+/// Block of a chain: records, and the block with older ones.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Block {
@@ -26,9 +28,10 @@ pub struct Block {
 
 const _: () = assert!(size_of::<Block>() == 32 && PAYLOAD >= chunk::RECORD_MAX);
 
+/// Pages of blocks, of which some are free.
 #[derive(Default)]
 pub struct Arena {
-    /// One that was given back has no blocks.
+    /// Pages by number; a page that was given back has no blocks.
     pages: Vec<Box<[Block]>>,
     /// Pages that were given back.
     absent: Vec<u32>,
@@ -38,10 +41,12 @@ pub struct Arena {
 }
 
 impl Arena {
+    /// The block of a number.
     pub fn block(&self, number: u32) -> &Block {
         &self.pages[number as usize / BLOCKS_PER_PAGE][number as usize % BLOCKS_PER_PAGE]
     }
 
+    /// The block of a number, to be written.
     pub fn block_mut(&mut self, number: u32) -> &mut Block {
         &mut self.pages[number as usize / BLOCKS_PER_PAGE][number as usize % BLOCKS_PER_PAGE]
     }
@@ -69,6 +74,7 @@ impl Arena {
         number
     }
 
+    /// Gives back one block.
     pub fn give_back(&mut self, number: u32) {
         self.free.push(number);
     }
@@ -125,6 +131,7 @@ impl Arena {
         copied
     }
 
+    /// Bytes that the pages hold, free blocks included.
     pub fn memory_bytes(&self) -> usize {
         (self.pages.len() - self.absent.len()) * BLOCKS_PER_PAGE * size_of::<Block>()
             + (self.free.capacity() + self.absent.capacity()) * size_of::<u32>()

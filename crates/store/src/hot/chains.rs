@@ -127,6 +127,7 @@ pub struct Hot {
 }
 
 impl Hot {
+    /// A shard without series. `windows` says how far back memory reaches.
     pub fn new(windows: Spans) -> Hot {
         Hot {
             windows,
@@ -207,6 +208,7 @@ impl Hot {
         (head.time <= limit && head.time <= head.flushed && !has_late).then_some(head.time)
     }
 
+    /// Whether a flush is under way.
     pub fn is_flushing(&self) -> bool {
         self.flushing
     }
@@ -247,6 +249,7 @@ impl Hot {
         find_mut(&mut self.groups, slot).expect("the series is here")
     }
 
+    /// Type and step of the series in a slot.
     pub fn meta(&self, slot: u32) -> Option<Meta> {
         Meta::unpack(self.head(slot)?.meta)
     }
@@ -384,6 +387,7 @@ impl Hot {
         }
     }
 
+    /// Time and value of the newest point of a series.
     pub fn newest(&self, slot: u32) -> Option<(u32, f64)> {
         let head = self.head(slot)?;
         (head.time != 0).then_some((head.time, head.value))
@@ -421,10 +425,12 @@ impl Hot {
         self.head(slot).is_some_and(near) && self.walk(slot).any(|(time, _)| time <= from)
     }
 
+    /// Number of points in memory.
     pub fn points(&self) -> u64 {
         self.points
     }
 
+    /// Bytes that points have taken since the last flush began.
     pub fn new_bytes(&self) -> usize {
         self.new_bytes
     }
@@ -439,6 +445,7 @@ impl Hot {
         self.new_bytes = 0;
     }
 
+    /// Bytes of heads and points.
     pub fn memory_bytes(&self) -> usize {
         self.head_bytes() + self.chunk_bytes()
     }

@@ -40,11 +40,13 @@ const WHOLE_BYTES_MAX: u8 = 7;
 /// Difference of decimals: three scales, 1 to 4 bytes each.
 const DECIMAL: u8 = WHOLE + WHOLE_BYTES_MAX;
 const DECIMAL_BYTES_MAX: u8 = 4;
+/// Factors that make whole numbers of decimals with one, two and three places.
 pub const SCALES: [f64; 3] = [10.0, 100.0, 1000.0];
 /// Ratio: three formulas × six pairs of widths.
 const RATIO: u8 = DECIMAL + DECIMAL_BYTES_MAX * SCALES.len() as u8;
 /// Bytes of denominator and numerator.
 const RATIO_WIDTHS: [(u8, u8); 6] = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (3, 3)];
+/// Number of formulas by which a value may be a ratio of whole numbers.
 pub const RATIO_FORMULAS: u8 = 3;
 /// XOR: 36 pairs of (zero bytes at the low end, bytes kept).
 const XOR: u8 = RATIO + RATIO_FORMULAS * RATIO_WIDTHS.len() as u8;
@@ -67,6 +69,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// A cursor at the first point of a series.
     pub fn new(time: u32, value: f64, step: u32) -> Cursor {
         Cursor { time, run: 0, value, step }
     }
@@ -340,6 +343,7 @@ fn xor_of_form(mut form: u8) -> Option<(u8, u8)> {
     None
 }
 
+/// Whole number that a value is, exactly; `None` for others and for those beyond [`WHOLE_MAX`].
 #[inline]
 pub fn whole(value: f64) -> Option<i64> {
     let whole = value as i64;
@@ -361,6 +365,7 @@ fn decimal_difference(previous: f64, current: f64) -> Option<(u8, u64, u8)> {
     None
 }
 
+/// Whole number that a value times `scale` is, if the division gives back exactly the value.
 #[inline]
 pub fn scaled(value: f64, scale: f64) -> Option<i64> {
     let scaled = (value * scale).round();

@@ -19,11 +19,13 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Shard of a series.
     #[inline]
     pub fn shard_of(self, id: SeriesId) -> usize {
         ((id.0 / GROUP) & (self.shard_count - 1)) as usize
     }
 
+    /// Slot of a series in its shard.
     #[inline]
     pub fn slot_of(self, id: SeriesId) -> u32 {
         id.0 / GROUP / self.shard_count * GROUP + id.0 % GROUP
@@ -78,17 +80,20 @@ impl ShardView<'_> {
         }
     }
 
+    /// Number of the shard.
     pub fn shard(&self) -> usize {
         self.shard
     }
 }
 
+/// All shards, each behind its lock.
 pub struct Shards {
     pub geometry: Geometry,
     shards: Box<[RankedMutex<Hot>]>,
 }
 
 impl Shards {
+    /// So many shards, each made by `new`.
     pub fn new(count: usize, new: impl Fn() -> Hot) -> Shards {
         let shards = (0..count).map(|_| RankedMutex::new(locks::SHARD, new())).collect();
         Shards { geometry: Geometry { shard_count: count as u32 }, shards }
@@ -115,15 +120,18 @@ impl Shards {
         hot.begin(slot, meta, f64::NAN, with_past);
     }
 
+    /// Changes type and step of a series.
     pub fn set_meta(&self, id: SeriesId, meta: Meta) {
         let (mut hot, slot) = self.lock_of(id);
         hot.set_meta(slot, meta);
     }
 
+    /// All shards, locked one after the other.
     pub fn iter(&self) -> impl Iterator<Item = MutexGuard<'_, Hot>> {
         (0..self.shards.len()).map(|shard| self.lock(shard))
     }
 
+    /// Number of shards.
     pub fn len(&self) -> usize {
         self.shards.len()
     }

@@ -52,6 +52,7 @@ impl Segment {
         Ok(Segment { number, path, file })
     }
 
+    /// Path of the segment with this number.
     pub fn path(dir: &Path, number: u64) -> PathBuf {
         dir.join(format!("{number:08}.log"))
     }

@@ -5,6 +5,7 @@
 pub struct Bits(Vec<u64>);
 
 impl Bits {
+    /// Adds a number.
     pub fn set(&mut self, number: u32) {
         let word = number as usize / 64;
         if self.0.len() <= word {
@@ -13,6 +14,7 @@ impl Bits {
         self.0[word] |= 1 << (number % 64);
     }
 
+    /// Whether a number is in the set.
     pub fn has(&self, number: u32) -> bool {
         self.0.get(number as usize / 64).is_some_and(|word| word >> (number % 64) & 1 != 0)
     }
@@ -28,6 +30,7 @@ impl Bits {
         Some(word as u32 * 64 + bits.trailing_zeros())
     }
 
+    /// Members from `from` on, ascending.
     pub fn from(&self, from: u32) -> impl Iterator<Item = u32> {
         std::iter::successors(self.next_from(from), |number| self.next_from(number.checked_add(1)?))
     }

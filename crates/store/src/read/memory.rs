@@ -12,7 +12,7 @@ use crate::parts::Parts;
 pub struct Memory {
     /// Distinct texts of endpoints, metrics and tags, and counters made of them.
     pub texts: usize,
-    /// Records of series, and what finds them by name.
+    /// Records of series, and the hash table that finds them by name.
     pub index: usize,
     /// Newest point and state of each series.
     pub heads: usize,
@@ -33,6 +33,7 @@ pub struct Memory {
 }
 
 impl Parts {
+    /// Bytes that the store holds now, by owner. Takes each shard's lock in turn.
     pub fn memory(&self) -> Memory {
         let (catalog, runs) = (self.blocks(), self.runs());
         let mut memory = Memory {

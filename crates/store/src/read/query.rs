@@ -1,4 +1,4 @@
-//! Query: stored points of a series, and the same on Open-Falcon's grid, from memory, points and roll-ups.
+//! Query: stored points of a series, or rows on Open-Falcon's grid, from memory, points and roll-ups.
 //!
 //! How: the hot chunk and the side table are copied under their shard's lock, then the blocks that overlap are read,
 //! newest knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk
@@ -37,9 +37,9 @@ struct View {
 
 /// The points of a series that are in memory.
 struct Memory {
-    /// Within the range asked for, ascending but for late points, which come last.
+    /// Points within the range asked for, ascending but for late ones, which come last.
     points: Vec<(u32, f64)>,
-    /// Blocks have nothing to add.
+    /// True when blocks have nothing to add.
     complete: bool,
     /// The oldest point that is in no block, in the range or not.
     oldest_unflushed: Option<u32>,
@@ -103,8 +103,7 @@ impl Parts {
         self.histories().read(found, from, to, out)
     }
 
-    /// To read the stored points of many series one after the other: best in the order of their ids, which is that of
-    /// the files.
+    /// Opens a reader of many series one after the other: best in the order of their ids, which is that of the files.
     pub fn histories(&self) -> Histories<'_> {
         Histories { parts: self, readers: Readers::new(self), points: Vec::new() }
     }
@@ -155,7 +154,8 @@ impl Parts {
         self.check_size(out.len() - start)
     }
 
-    /// A damaged chunk costs its points, is counted and told; it does not hide the rest of the history.
+    /// Counts and tells damage, and lets the query go on: a damaged chunk costs its points, and does not hide the rest
+    /// of the history.
     fn note_damage(&self, result: Result<()>) -> Result<()> {
         match result {
             Err(Error::Corrupt { .. }) => {
@@ -171,17 +171,17 @@ impl Parts {
         if points > limit { Err(Error::TooManyPoints { limit }) } else { Ok(()) }
     }
 
-    /// The series on a grid. Rows are of the finest archive that reaches back to `from`, at multiples of their step
-    /// within [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to`
+    /// Rows of a series on the grid. They are of the finest archive that reaches back to `from`, at multiples of their
+    /// step within [from, to]. While the row that `to` falls in is not over yet, what it has so far is given at `to`
     /// (aligned), so that the newest points are always seen.
     pub fn query(&self, found: Found, query: &Query) -> Result<Grid> {
         self.check_size(query.rows(found))?;
         self.grid(&mut Readers::new(self), found, query)
     }
 
-    /// Many series in one call, one after the other: `each` gets the position in `series` and what `query` would
-    /// answer, and ends the call by answering false. Fails before anything is read when the rows of all together are
-    /// more than `query_points_max`.
+    /// Rows of many series in one call, one after the other: `each` gets the position in `series` and what `query`
+    /// would answer, and ends the call by answering false. Fails before anything is read when the rows of all together
+    /// are more than `query_points_max`.
     pub fn query_many(
         &self,
         series: &[Found],
@@ -238,20 +238,21 @@ impl Parts {
         Ok(grid)
     }
 
-    /// The newest point, if it is in memory: after a restart, if the series was not silent for the last days. Never
-    /// asks the disk, so it may be asked of every series.
+    /// The newest point of a series, if it is in memory: after a restart, if the series was not silent for the last
+    /// days. No disk is asked, so this may be called for every series.
     pub fn newest_in_memory(&self, id: SeriesId) -> Option<Point> {
         let (hot, slot) = self.shards.lock_of(id);
         hot.newest(slot).map(|(time, value)| Point { time: i64::from(time), value })
     }
 
-    /// The newest stored point. Of a series that is long silent it is looked for in block after block.
+    /// The newest stored point of a series; for one that is long silent, block after block is searched.
     pub fn last_raw(&self, found: Found) -> Option<Point> {
         let (newest, _) = self.newest_two(found)?;
         Some(newest)
     }
 
-    /// The newest point; of a counter its rate, where the two newest points are near enough for one, not below 0.
+    /// The newest point of a gauge; the rate of a counter, where its two newest points are near enough for one, not
+    /// below 0.
     pub fn last(&self, found: Found) -> Option<Point> {
         let (newest, before) = self.newest_two(found)?;
         if found.counter_type.is_gauge() {

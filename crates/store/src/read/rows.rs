@@ -1,4 +1,4 @@
-//! Rows: Open-Falcon's grid: which rows a query has, and what becomes of points and buckets in them.
+//! Rows: which rows of Open-Falcon's grid a query has, and what becomes of points and buckets in them.
 //!
 //! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next
 //! one begins.
@@ -35,6 +35,7 @@ pub enum Cf {
 }
 
 impl Cf {
+    /// Function by Open-Falcon's name; `None` for another text.
     pub fn parse(text: &str) -> Option<Cf> {
         match text {
             "AVERAGE" => Some(Cf::Average),
@@ -51,7 +52,7 @@ impl Cf {
 pub struct Grid {
     /// Seconds from row to row. The last row may come sooner, see `query`.
     pub step: u32,
-    /// Ascending; `None` where nothing is known.
+    /// Time and value of each row, ascending; `None` where nothing is known.
     pub values: Vec<(i64, Option<f64>)>,
 }
 
@@ -71,7 +72,7 @@ fn clamped(query: &Query) -> (i64, i64) {
     (query.from.max(0), query.to.min(i64::from(u32::MAX)))
 }
 
-/// At least as many as `row_times` will have, found without making them.
+/// Number of rows, at least as many as `row_times` will have, found without making them.
 pub fn row_count(query: &Query, row_step: i64) -> usize {
     let (from, to) = clamped(query);
     if to < from { 0 } else { ((to - from) / row_step) as usize + 2 }
@@ -105,6 +106,7 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// No rows yet; `times` are the ends of those to make.
     pub fn new(times: &'a [i64], row_step: i64, cf: Cf) -> Rows<'a> {
         Rows { times, row_step, cf, open: None, values: Vec::with_capacity(times.len()) }
     }
@@ -151,6 +153,7 @@ impl<'a> Rows<'a> {
         self.values.push((time, value));
     }
 
+    /// Ends the last row, and gives all of them.
     pub fn finish(mut self) -> Vec<(i64, Option<f64>)> {
         while let Some(row) = self.times.get(self.values.len()) {
             self.end_row(*row);

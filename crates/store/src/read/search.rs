@@ -80,7 +80,7 @@ impl CounterQuery<'_> {
 }
 
 impl Parts {
-    /// The series of an endpoint and counter text, `metric` or `metric/tags` with the tags in any order; also one that
+    /// Finds a series by endpoint and counter text, `metric` or `metric/tags` with the tags in any order; also one that
     /// sleeps.
     pub fn find(&self, endpoint: &str, counter: &str) -> Result<Option<Found>> {
         let awake = {
@@ -95,7 +95,7 @@ impl Parts {
         }
     }
 
-    /// A series that is awake.
+    /// Names, type and step of a series that is awake.
     pub fn info(&self, id: SeriesId) -> Option<SeriesInfo> {
         let table = self.table();
         let (key, meta) = (table.key(id)?, table.meta(id)?);
@@ -112,7 +112,7 @@ impl Parts {
         }
     }
 
-    /// Above every id that was given so far; what is created later has ids from here on.
+    /// An id above every one that was given so far; what is created later has ids from here on.
     pub fn series_end(&self) -> SeriesId {
         SeriesId(self.table().end())
     }
@@ -140,7 +140,7 @@ impl Parts {
         SeriesId(end.max(from.0))
     }
 
-    /// Ids (from 1 on, durable) and names, in the order of the ids.
+    /// Endpoints that a query takes: ids (from 1 on, durable) and names, in the order of the ids.
     pub fn endpoints(&self, query: &EndpointQuery<'_>) -> Result<Vec<(u32, String)>> {
         let asleep = self.endpoints_asleep(query)?;
         let page = self.endpoint_page(query, &asleep);
@@ -187,7 +187,7 @@ impl Parts {
         Awake::new(self, &all).collect()
     }
 
-    /// The names that a page lacks are those of endpoints that sleep.
+    /// Adds the names of endpoints that sleep, which a page lacks.
     fn name_endpoints(&self, numbers: Vec<(u32, Option<String>)>) -> Result<Vec<(u32, String)>> {
         let nameless: Vec<u32> = numbers.iter().filter(|(_, name)| name.is_none()).map(|(number, _)| *number).collect();
         let names = self.endpoint_names(&nameless)?;
@@ -210,11 +210,12 @@ impl Parts {
         table.place_of_number(number).map(|_| number)
     }
 
+    /// Name of an endpoint by its id, awake or asleep. Reads files for one that sleeps.
     pub fn endpoint_name(&self, endpoint_id: u32) -> Result<Option<String>> {
         Ok(self.endpoint_names(&[endpoint_id])?.remove(&endpoint_id))
     }
 
-    /// Counters in the order of the endpoints asked for, then of first appearance.
+    /// Counters that a query takes, in the order of the endpoints asked for, then of first appearance.
     pub fn counters(&self, query: &CounterQuery<'_>) -> Result<Vec<CounterRow>> {
         let names = self.endpoint_names(query.endpoint_ids)?;
         let (mut rows, mut skip) = (Vec::new(), query.offset);
@@ -441,7 +442,7 @@ impl<'a> Awake<'a> {
         self.ended = true;
     }
 
-    /// `None` when the stretch ended before it was known.
+    /// Whether the endpoint has one of the counters; `None` when the stretch ended before that was known.
     fn has_counter(&mut self, place: u32, table: &Table, steps: &mut usize) -> Option<bool> {
         let counters = self.counters.as_ref()?;
         while let Some(id) = table.next_of_endpoint(place, self.previous) {

@@ -22,7 +22,7 @@ pub struct Stats {
     /// Bytes of points that are in no block yet; `flush_bytes` triggers a flush, twice that is the bound while the disk
     /// takes nothing.
     pub unflushed_bytes: usize,
-    /// The table's memory, and what is kept of cold runs.
+    /// Bytes of the table, and of what is kept of cold runs.
     pub index_bytes: usize,
     pub series_file_bytes: u64,
     pub cold_runs: usize,
@@ -71,6 +71,7 @@ pub struct KindStats {
 }
 
 impl Parts {
+    /// Figures of the store now. Takes each shard's lock in turn.
     pub fn stats(&self) -> Stats {
         let (catalog, runs) = (self.blocks(), self.runs());
         let (log_bytes, segments) = self.log.size();

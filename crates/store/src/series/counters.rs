@@ -18,16 +18,17 @@ use stdx::Interner;
 struct Counter {
     metric: u32,
     tags: u32,
-    /// The series that has it and came last; the next one is in that one's record.
+    /// Series that has the counter and came last; the next one is in that one's record.
     first: u32,
-    /// Records that hold it; 0 for an id that means nothing now.
+    /// Number of records that hold the counter; 0 for an id that means nothing now.
     count: u32,
-    /// Records on its chain that are to be swept off.
+    /// Number of records on the counter's chain that are to be swept off.
     dead: u32,
 }
 
 const _: () = assert!(size_of::<Counter>() == 20);
 
+/// Distinct counters by id.
 #[derive(Default)]
 pub struct Counters {
     metrics: Interner,
@@ -52,6 +53,7 @@ impl Counters {
         (counter.metric, counter.tags)
     }
 
+    /// Texts of a counter's metric and tags.
     pub fn texts(&self, id: u32) -> (&str, &str) {
         let (metric, tags) = self.parts(id);
         (self.metrics.text(metric), self.tags.text(tags))
@@ -62,7 +64,7 @@ impl Counters {
         (self.metrics.holders(metric) > 0).then(|| self.metrics.text(metric))
     }
 
-    /// The counter, held once more; made now if it is new.
+    /// Holds a counter once more, made now if it is new; answers its id.
     pub fn acquire(&mut self, metric: &str, tags: &str) -> Result<u32> {
         if let Some(parts) = self.parts_of(metric, tags)
             && let Some(id) = self.ids.find(self.hasher.hash_one(parts), |id| self.parts(*id) == parts)
@@ -110,7 +112,7 @@ impl Counters {
         self.free.push(id);
     }
 
-    /// Gives back what a larger past needed.
+    /// Gives memory back that a larger past needed.
     pub fn shrink(&mut self) {
         if self.counters.len() < 64 || self.ids.len() > self.counters.len() / 4 {
             return;
@@ -127,14 +129,17 @@ impl Counters {
         });
     }
 
+    /// First series on the chain of a counter; [`NONE`] for an empty chain.
     pub fn first(&self, id: u32) -> u32 {
         self.counters[id as usize].first
     }
 
+    /// Sets the first series on the chain of a counter.
     pub fn set_first(&mut self, id: u32, first: u32) {
         self.counters[id as usize].first = first;
     }
 
+    /// Number of records on the chain of a counter that are to be swept off.
     pub fn dead_mut(&mut self, id: u32) -> &mut u32 {
         &mut self.counters[id as usize].dead
     }
@@ -144,11 +149,12 @@ impl Counters {
         self.counters.get(id as usize).map_or(0, |counter| counter.count)
     }
 
-    /// All ids that mean something are below this.
+    /// An id above all that mean something.
     pub fn ids_end(&self) -> u32 {
         self.counters.len() as u32
     }
 
+    /// Bytes of the counters and their texts.
     pub fn memory_bytes(&self) -> usize {
         self.metrics.memory_bytes()
             + self.tags.memory_bytes()
@@ -158,12 +164,13 @@ impl Counters {
     }
 }
 
+/// Error of the store for an interner that is full.
 pub fn full(_: stdx::interner::Full) -> Error {
     Error::Full { what: "bytes of names", limit: stdx::interner::BYTES_MAX as u64 }
 }
 
-/// The ways to read a counter's text as metric and canonical tags: a metric may contain `/` itself, so every `/` may be
-/// the border; the first is the usual one, none the last. Ends when `try_one` finds something.
+/// Tries the ways to read a counter's text as metric and canonical tags: a metric may contain `/` itself, so every `/`
+/// may be the border; the first is the usual one, none the last. Ends when `try_one` finds something.
 pub fn find_counter<T>(counter: &str, mut try_one: impl FnMut(&str, &str) -> Option<T>) -> Option<T> {
     let mut scratch = String::new();
     for (border, _) in counter.match_indices('/') {

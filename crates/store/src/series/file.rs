@@ -92,6 +92,7 @@ pub enum Change<'a> {
     },
 }
 
+/// The journal of series on disk.
 pub struct SeriesFile {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -239,10 +240,12 @@ impl SeriesFile {
         Ok(())
     }
 
+    /// Bytes that the buffers hold.
     pub fn memory_bytes(&self) -> usize {
         self.buffer.capacity() + self.recent.as_ref().map_or(0, Vec::capacity)
     }
 
+    /// Bytes of the file.
     pub fn bytes(&self) -> u64 {
         self.len
     }
@@ -390,7 +393,7 @@ fn encode(changes: &[Change<'_>], out: &mut Vec<u8>) {
     }
 }
 
-/// `named` is the endpoint of the definition before in the same record.
+/// Appends one change; `named` is the endpoint of the definition before in the same record.
 fn push_change(change: &Change<'_>, named: &mut Option<u32>, out: &mut Vec<u8>) {
     match *change {
         Change::Endpoint { number, name } => {

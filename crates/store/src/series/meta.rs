@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::sizes::{STEP_MAX, TEXT_MAX};
 use model::{CounterType, SeriesId, SeriesKey};
 
-/// No series: the end of a chain, or a place in a page that is empty.
+/// Number of no series: the end of a chain, or a place in a page that is empty.
 pub const NONE: u32 = u32::MAX;
 
 /// Type and step of a series in one word.
@@ -15,14 +15,17 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// Type and step; an error for a step of 0 or one that has no room.
     pub fn new(counter_type: CounterType, step: u32) -> Result<Meta> {
         if step == 0 || step > STEP_MAX { Err(Error::BadStep(step)) } else { Ok(Meta { counter_type, step }) }
     }
 
+    /// The word that a record holds.
     pub fn pack(self) -> u32 {
         self.step << 2 | self.counter_type as u32
     }
 
+    /// Reads a packed word; `None` for one that no series has.
     pub fn unpack(meta: u32) -> Option<Meta> {
         Some(Meta { counter_type: CounterType::from_u8((meta & 3) as u8)?, step: meta >> 2 })
     }

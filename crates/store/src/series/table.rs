@@ -1,4 +1,4 @@
-//! Series table: what a series is called, by id and by name; the one place where its texts are.
+//! Series table: the name of each series, by id and by name; the one place where its texts are.
 //!
 //! Why: every text of a point dies at the door; from there on a series is a `SeriesId(u32)`. Series that are removed or
 //! fall asleep leave the table, so that it costs what lives, not what ever was.
@@ -96,16 +96,17 @@ struct Endpoint {
     dead: u32,
 }
 
+/// All series in memory, and the ids that were removed.
 #[derive(Default)]
 pub struct Table {
     /// Names of endpoints; the ids are their places in `endpoints`, given anew when an endpoint goes.
     names: Interner,
     endpoints: Vec<Endpoint>,
-    /// Places by number: in order of first appearance.
+    /// Places of endpoints by number: in order of first appearance.
     by_number: BTreeMap<u32, u32>,
     counters: Counters,
     groups: Vec<Group>,
-    /// Above every id that was ever seen.
+    /// Id above every one that was ever seen.
     end: u32,
     ids: HashTable<u32>,
     hasher: RandomState,
@@ -119,12 +120,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// Above every id that was ever given.
+    /// An id above every one that was ever given.
     pub fn end(&self) -> u32 {
         self.end
     }
 
-    /// Ids below `end` are given, also if nothing of them is left.
+    /// Notes that ids below `end` are given, also if nothing of them is left.
     pub fn set_end(&mut self, end: u32) {
         self.end = self.end.max(end);
         let groups = self.end.div_ceil(GROUP) as usize;
@@ -133,10 +134,12 @@ impl Table {
         }
     }
 
+    /// Number of living series.
     pub fn live(&self) -> usize {
         self.live
     }
 
+    /// Number of endpoints that have a living series.
     pub fn live_endpoints(&self) -> usize {
         self.live_endpoints
     }
@@ -156,6 +159,7 @@ impl Table {
         self.endpoints[place as usize].live
     }
 
+    /// Number of the endpoint in a place: durable, from 1 on.
     pub fn endpoint_number(&self, place: u32) -> u32 {
         self.endpoints[place as usize].number
     }
@@ -212,10 +216,12 @@ impl Table {
         self.record(id).filter(|record| !record.is_dead())
     }
 
+    /// Type and step of a series; `None` when there is no such series.
     pub fn meta(&self, id: SeriesId) -> Option<Meta> {
         self.record(id.0)?.meta()
     }
 
+    /// Name of a series; `None` when there is no such series.
     pub fn key(&self, id: SeriesId) -> Option<SeriesKey<'_>> {
         self.live_record(id.0).map(|record| self.key_of(record))
     }
@@ -225,7 +231,7 @@ impl Table {
         SeriesKey { endpoint: self.names.text(record.endpoint), metric, tags: Tags::assume_canonical(tags) }
     }
 
-    /// Place of its endpoint, and its counter.
+    /// Place of a series' endpoint, and its counter.
     pub fn parts(&self, id: SeriesId) -> Option<(u32, u32)> {
         self.live_record(id.0).map(|record| (record.endpoint, record.counter))
     }
@@ -248,6 +254,7 @@ impl Table {
         Ok(place)
     }
 
+    /// Lets go what [`Table::hold_endpoint`] held; an endpoint without a series goes.
     pub fn let_go_endpoint(&mut self, place: u32) {
         if self.names.release(place) {
             self.drop_number(place);
@@ -318,24 +325,26 @@ impl Table {
         self.live += 1;
     }
 
-    /// False when there is no such series.
+    /// Changes type and step of a series; false when there is no such series.
     pub fn set_meta(&mut self, id: SeriesId, meta: Meta) -> bool {
         let record = self.record_mut(id.0).filter(|record| !record.is_dead());
         record.map(|record| record.set_meta(meta)).is_some()
     }
 
-    /// Whether new batches find the series; false when there is no such series.
+    /// Sets whether a series is about to fall asleep, so that new batches do not find it; false when there is no such
+    /// series.
     pub fn set_drowsy(&mut self, id: SeriesId, drowsy: bool) -> bool {
         let Some(record) = self.record_mut(id.0).filter(|record| !record.is_dead()) else { return false };
         record.meta = record.meta & !DROWSY | if drowsy { DROWSY } else { 0 };
         true
     }
 
+    /// Whether a series is about to fall asleep.
     pub fn is_drowsy(&self, id: SeriesId) -> bool {
         self.live_record(id.0).is_some_and(|record| record.has(DROWSY))
     }
 
-    /// Takes the series out of the table, the next sweep its record; false when there is no such series.
+    /// Takes a series out of the table, and leaves its record to the next sweep; false when there is no such series.
     pub fn forget(&mut self, id: SeriesId) -> bool {
         let Some(record) = self.live_record(id.0).copied() else { return false };
         let (metric, tags) = self.counters.parts(record.counter);
@@ -361,7 +370,7 @@ impl Table {
         true
     }
 
-    /// Takes the series out for ever: the id counts as removed from now on, also if it is not here.
+    /// Takes a series out for ever: the id counts as removed from now on, also if there is no such series.
     pub fn remove(&mut self, id: SeriesId) {
         self.forget(id);
         self.set_end(id.0.saturating_add(1));
@@ -370,6 +379,7 @@ impl Table {
         removed[(id.0 % GROUP / 64) as usize] |= 1 << (id.0 % 64);
     }
 
+    /// Whether an id was removed.
     pub fn is_removed(&self, id: SeriesId) -> bool {
         let group = self.groups.get((id.0 / GROUP) as usize);
         let removed = group.and_then(|group| group.removed.as_ref());
@@ -428,6 +438,7 @@ impl Table {
         groups.map(|(number, _)| number as u32).collect()
     }
 
+    /// Number of groups of ids that were given.
     pub fn group_count(&self) -> u32 {
         self.groups.len() as u32
     }
@@ -441,25 +452,27 @@ impl Table {
         })
     }
 
-    /// All living series: only while nobody else wants the table.
+    /// All living series, for whoever opens the store: nobody else wants the table then.
     pub fn live_series(&self) -> impl Iterator<Item = (SeriesId, SeriesKey<'_>, Meta)> {
         (0..self.group_count()).flat_map(|group| self.series_in(group))
     }
 
+    /// Counters of the series, for searches.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
+    /// Bytes of texts and records.
     pub fn memory_bytes(&self) -> usize {
         self.text_bytes() + self.index_bytes()
     }
 
-    /// Each distinct text of endpoints, metrics and tags, and the counters made of them.
+    /// Bytes of the distinct texts of endpoints, metrics and tags, and of the counters made of them.
     pub fn text_bytes(&self) -> usize {
         self.names.memory_bytes() + self.counters.memory_bytes()
     }
 
-    /// The series themselves: their records and what finds them.
+    /// Bytes of the records of series, and of what finds them.
     pub fn index_bytes(&self) -> usize {
         let page = size_of::<[Record; GROUP as usize]>();
         let pages = self.groups.iter().filter(|group| group.records.is_some()).count();
@@ -529,7 +542,7 @@ impl Table {
         true
     }
 
-    /// Returns whether the chain is done.
+    /// Does steps of a sweep on an endpoint's chain; true when the chain is done.
     fn sweep_endpoint(&mut self, place: u32, previous: &mut Option<u32>, steps: &mut usize) -> bool {
         // One that is listed twice may be gone by now.
         while self.names.holders(place) > 0 && self.endpoints[place as usize].dead > 0 {
@@ -607,7 +620,7 @@ impl Table {
         self.let_go_endpoint(record.endpoint);
     }
 
-    /// Gives back what a larger past needed.
+    /// Gives memory back that a larger past needed.
     fn shrink(&mut self) {
         self.counters.shrink();
         if self.endpoints.len() > self.names.ids_end() as usize {

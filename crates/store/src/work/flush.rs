@@ -25,16 +25,16 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// After a flush that failed, so that a full disk is not asked each second.
+/// Pause after a flush that failed, so that a full disk is not asked each second.
 const RETRY_S: i64 = 30;
 
 /// Retention is about days; looking each minute is plenty.
 const RETENTION_CHECK_S: i64 = 60;
 
-/// When to flush, and to look for what is too old.
+/// Schedule of flushes, and of looks for what is too old.
 pub struct Flusher {
     next_flush: i64,
-    /// After a failure nothing but the clock brings the next try.
+    /// Time before which no flush begins, after a failure.
     not_before: i64,
     next_retention: i64,
 }

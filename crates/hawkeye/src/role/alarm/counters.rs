@@ -1,4 +1,4 @@
-//! What alarm counts, and the gauges of what it holds.
+//! Counters of alarm, and the gauges of what waits and what is held.
 //!
 //! Invariants: labels are kinds and results from the code, never texts from outside.
 
@@ -22,13 +22,13 @@ struct DeliveryLabels {
     result: &'static str,
 }
 
-/// How an attempt or a delivery ended.
+/// End of an attempt or of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Done,
-    /// An attempt failed, the delivery stays.
+    /// The attempt failed; the delivery stays.
     Failed,
-    /// Failed too long, or can never succeed.
+    /// The delivery failed for too long, or can never succeed.
     GivenUp,
 }
 
@@ -53,6 +53,7 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Puts the counters and gauges on the metrics page, and the bytes into the ledger.
     pub fn register(&self, metrics: &Metrics, queue: &Arc<EventQueue>, deliveries_max: usize) {
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("alarm");
@@ -91,20 +92,22 @@ impl Counters {
         });
     }
 
-    /// What the batch at hand and attempts under way hold.
+    /// Shows the bytes of the batch at hand and of attempts under way.
     pub fn show_deliveries_bytes(&self, bytes: usize) {
         self.deliveries_bytes.store(bytes as u64, Ordering::Relaxed);
     }
 
-    /// What the HTTP clients hold, most of it the certificates that they trust.
+    /// Shows the bytes of the HTTP clients: most of them are the certificates that they trust.
     pub fn show_clients_bytes(&self, bytes: u64) {
         self.clients_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Counts an event that was stored with `status`.
     pub fn event(&self, status: &'static str) {
         self.events.get_or_create(&EventLabels { status }).inc();
     }
 
+    /// Counts an end of an attempt or a delivery; `None` is a kind that this version does not know.
     pub fn delivery(&self, kind: Option<Kind>, ended: Ended) {
         let result = match ended {
             Ended::Done => "done",
@@ -115,15 +118,17 @@ impl Counters {
         self.deliveries.get_or_create(&DeliveryLabels { kind, result }).inc();
     }
 
+    /// Shows the number of deliveries that wait.
     pub fn show_waiting(&self, count: u64) {
         self.waiting.store(count, Ordering::Relaxed);
     }
 
+    /// Shows the number of targets whose last attempt failed.
     pub fn show_failing(&self, count: usize) {
         self.targets_failing.store(count as u64, Ordering::Relaxed);
     }
 
-    /// How many deliveries of `kind` ended so.
+    /// Number of ends of this sort that deliveries of `kind` had.
     #[cfg(test)]
     pub fn count(&self, kind: Kind, ended: Ended) -> u64 {
         let result = if ended == Ended::Done {

@@ -27,6 +27,7 @@ use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 
+/// Bounds and pauses of deliveries.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryLimits {
     /// Attempts at a time in all. With TLS one holds some 50 KiB, so this is at most about 12 MiB.
@@ -39,14 +40,16 @@ pub struct DeliveryLimits {
     pub delivery_pause_max: Duration,
     /// The longest pause of a target: one probe a minute costs nothing, and finds it back soon.
     pub target_pause_max: Duration,
-    /// Seconds.
+    /// Age in seconds at which a delivery is given up.
     pub give_up_after: i64,
     pub deliveries_max: u64,
-    /// How long a stop waits for attempts under way, so that they need not be repeated.
+    /// Longest time that a stop waits for attempts under way, so that they need not be repeated.
     pub grace: Duration,
 }
 
 impl DeliveryLimits {
+    /// Limits as they are in service, with what the configuration decides: the greatest age of a delivery in seconds,
+    /// and the number of deliveries that may wait.
     pub fn new(give_up_after: i64, deliveries_max: usize) -> DeliveryLimits {
         DeliveryLimits {
             in_flight_max: 256,
@@ -66,6 +69,7 @@ const ERROR_CHARS: usize = 500;
 /// Rows given up for their age in one transaction.
 const DROP_BATCH: u64 = 1000;
 
+/// Work on the rows of `hawkeye_delivery`: what is due, what is under way, what has ended.
 pub struct Deliverer {
     portal: Portal,
     sender: Arc<Sender>,
@@ -120,6 +124,7 @@ impl Target {
 }
 
 impl Deliverer {
+    /// Reads which targets have rows, and counts the rows. Fails as the database does.
     pub async fn open(
         portal: Portal,
         sender: Arc<Sender>,
@@ -155,6 +160,7 @@ impl Deliverer {
         if excess == 0 { Ok(0) } else { delivery::drop_oldest(transaction, excess).await }
     }
 
+    /// Notes deliveries that were committed, and how many of the oldest had to go for them.
     pub fn added(&mut self, new: &[NewDelivery], dropped: u64) {
         let now = Instant::now();
         for new in new {
@@ -324,7 +330,8 @@ impl Deliverer {
         now_ms() + pause.as_millis() as i64
     }
 
-    /// People are told of a callback's first attempt, as in the original, and of a success that came later.
+    /// Plans what people are told after a callback's attempt: of the first one, as in the original, and of a success
+    /// that came later.
     fn after_callback(&self, delivery: &Delivery, result: &Result<String, Failure>) -> plan::Plan {
         let Ok(callback) = serde_json::from_str::<Callback>(&delivery.body) else { return plan::Plan::default() };
         if result.is_err() && delivery.attempts > 0 {
@@ -412,7 +419,7 @@ fn backoff(first: Duration, max: Duration, failures: u32, random: f64) -> Durati
     first.saturating_mul(1 << doublings).min(max).mul_f64(1.0 - random / 2.0)
 }
 
-/// Unix milliseconds.
+/// Time now (Unix milliseconds).
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

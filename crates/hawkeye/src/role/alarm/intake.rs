@@ -29,6 +29,7 @@ use tokio::task::spawn_blocking;
 /// Records of one transaction. A commit costs an fsync; 64 of them share it, and the last waits some milliseconds only.
 const BATCH: usize = 64;
 
+/// Reader of the event queue that writes to the portal's tables.
 pub struct Intake {
     portal: Portal,
     queue: Arc<EventQueue>,
@@ -51,6 +52,7 @@ struct Tally {
 type Receivers = Option<(Action, Contacts)>;
 
 impl Intake {
+    /// Registers alarm as a reader of the queue, at the cursor that the tables hold. Fails as the database does.
     pub async fn open(
         portal: Portal,
         queue: Arc<EventQueue>,

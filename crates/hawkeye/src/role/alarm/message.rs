@@ -73,7 +73,7 @@ fn link(event: &Event, dashboard: &str) -> String {
     }
 }
 
-/// What a callback is asked with, in the order of the contract.
+/// Query parameters of a callback, in the order of the contract.
 pub fn callback_query(event: &Event) -> Vec<(String, String)> {
     let tags: Vec<String> =
         Tags::assume_canonical(&event.tags).iter().map(|(key, value)| format!("{key}:{value}")).collect();
@@ -94,7 +94,7 @@ pub fn callback_query(event: &Event) -> Vec<(String, String)> {
     .into()
 }
 
-/// What people read after a callback: how it went, and what it answered.
+/// Text for people after a callback: how it went, and what it answered.
 pub fn after_callback(url: &str, result: Result<&str, &str>) -> String {
     match result {
         Ok(body) => format!("curl {url} success. resp: {body}"),
@@ -102,6 +102,7 @@ pub fn after_callback(url: &str, result: Result<&str, &str>) -> String {
     }
 }
 
+/// Error of a callback without a URL, in the original's words.
 pub const CALLBACK_URL_BLANK: &str = "callback url is blank";
 
 /// `<left> <op> <right>` as the tables hold it.

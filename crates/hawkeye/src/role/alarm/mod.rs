@@ -38,7 +38,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Alarm's name among the readers of the event queue.
 pub const READER: &str = "alarm";
-/// After a failure of the database or the queue's files.
+/// Pause after a failure of the database or the queue's files.
 const RETRY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Event rows deleted for their age in one transaction, and transactions per minute. The original's 100 a minute do not
@@ -171,7 +171,8 @@ impl Alarm {
     }
 }
 
-/// Where links in mails point: `alarm.dashboard`, or the API's own address, by this host's name when it listens on all.
+/// Address to which links in mails point: `alarm.dashboard`, or the API's own, by this host's name when it listens on
+/// all.
 fn dashboard(config: &Config) -> String {
     if !config.alarm.dashboard.is_empty() {
         return config.alarm.dashboard.clone();

@@ -38,6 +38,7 @@ pub struct Contacts {
     pub mails: Vec<String>,
 }
 
+/// Deliveries that an event causes.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {
     pub deliveries: Vec<NewDelivery>,
@@ -71,6 +72,7 @@ pub struct Mail {
 }
 
 impl Channels {
+    /// Channels that the configuration names.
     pub fn of(config: &AlarmConfig) -> Channels {
         let mail = match (is_http(&config.mail), config.smtp.host.is_empty()) {
             (true, _) => Some(Kind::Mail),
@@ -82,6 +84,7 @@ impl Channels {
 }
 
 impl Contacts {
+    /// Contacts of some users, without the empty ones.
     pub fn of(users: &[User]) -> Contacts {
         let each_once = |texts: &mut dyn Iterator<Item = &String>| {
             let mut list: Vec<String> = Vec::new();

@@ -24,12 +24,13 @@ use std::time::Duration;
 
 /// Bytes of an answer that are read and quoted; scripts answer a line.
 const ANSWER_MAX: usize = 64 << 10;
-/// Long enough for a storm, short enough to hold nothing afterwards. A guess.
+/// Time that an idle connection is kept: long enough for a storm, short enough to hold nothing afterwards. A guess.
 const IDLE: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: usize = 10;
 const CALLBACK_TIMES: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(20));
 const GATEWAY_TIMES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 
+/// Clients by which attempts are made, and the addresses of the gateways.
 pub struct Sender {
     callbacks: Client,
     gateways: Client,
@@ -44,6 +45,7 @@ struct Smtp {
     from: Mailbox,
 }
 
+/// Failure of one attempt, by what it says about further ones. Each has a text for people.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failure {
     /// The target cannot be reached or cannot work now: its other deliveries would fare no better.
@@ -55,6 +57,7 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Text of the failure, for people.
     pub fn text(&self) -> &str {
         match self {
             Failure::Target(text) | Failure::Refused(text) | Failure::Never(text) => text,
@@ -63,6 +66,7 @@ impl Failure {
 }
 
 impl Sender {
+    /// Makes the clients of a configuration. Fails when one of them cannot be made.
     pub fn new(config: &AlarmConfig) -> Result<Sender> {
         // Fails only when another part of the process has installed it, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Those of the calls that have a counter of their own in the original, and its name.
+/// Calls that have a counter of their own in the original, and the counter's name.
 const CALLS: [(&str, &str); 4] =
     [("Query", "GraphQueryCnt"), ("Info", "GraphInfoCnt"), ("Last", "GraphLastCnt"), ("LastRaw", "GraphLastRawCnt")];
 
@@ -56,7 +56,7 @@ pub fn router(graph: &GraphService, index: Option<Router>) -> Router {
         .merge(index)
 }
 
-/// The store's own index is always that of its series; there is nothing to bring up to date.
+/// Answers as the original does, and does nothing: the store's own index is always that of its series.
 async fn update_index() -> Json<Value> {
     Json(json!({"msg": "ok"}))
 }

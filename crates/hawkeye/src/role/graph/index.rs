@@ -41,7 +41,7 @@ use tokio::sync::watch;
 const DATABASE: &str = "graph";
 /// Series of one page; each is one row of `endpoint_counter`.
 const PAGE_SERIES: usize = ROWS_MAX;
-/// How often the task looks for something to do; the original looks as often.
+/// Time between two looks for something to do; the original looks as often.
 const TICK: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts. Short enough for whoever waits after repairing MySQL.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ struct Shared {
 }
 
 impl Index {
-    /// With its figures on the metrics page.
+    /// An index that does nothing yet, with its figures on the metrics page.
     pub fn register(metrics: &Metrics) -> Index {
         let index = Index::default();
         let shown = index.clone();
@@ -84,13 +84,13 @@ impl Index {
         index
     }
 
-    /// Writes all series that are alive, and inserts missing rows, in the background. False when that is being done
-    /// already.
+    /// Begins to write all series that are alive, missing rows included, in the background. False when that is being
+    /// done already.
     pub fn update_all(&self) -> bool {
         !self.0.all.swap(true, Relaxed)
     }
 
-    /// How many such runs there are: 0 or 1.
+    /// Number of runs over all series: 0 or 1.
     pub fn running(&self) -> usize {
         usize::from(self.0.all.load(Relaxed))
     }
@@ -150,14 +150,14 @@ impl Index {
 }
 
 impl Progress {
-    /// A file that is not there, not readable or of another database is a beginning; all it costs is to look at every
-    /// series.
+    /// Reads the positions. A file that is not there, not readable or of another database is a beginning; all it costs
+    /// is to look at every series.
     fn load(file: &Path, place: &str, now: i64) -> Progress {
         let saved = std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<Progress>(&text).ok());
         saved.filter(|saved| saved.place == place).unwrap_or_else(|| Progress::none(place, now))
     }
 
-    /// Not forced to the disk: a file that is lost or torn is a beginning, too.
+    /// Writes the positions, without forcing them to the disk: a file that is lost or torn is a beginning, too.
     async fn save(&self, file: &Path) -> std::io::Result<()> {
         let new = file.with_extension("json.tmp");
         tokio::fs::write(&new, serde_json::to_vec(self)?).await?;
@@ -184,7 +184,7 @@ struct Task {
     saved: (Progress, Instant),
     /// Attempts that failed since the last that did not.
     failed: u32,
-    /// What the log says is to be done.
+    /// Advice that was last given in the log: what is to be done against the fault.
     told: Option<&'static str>,
     misfit_told: bool,
     unsaved_told: bool,
@@ -301,7 +301,7 @@ impl Task {
         Ok(())
     }
 
-    /// What it keeps between pages.
+    /// Bytes that the task keeps between pages.
     fn kept_bytes(&self) -> usize {
         self.scratch.capacity() * size_of::<SeriesId>() + self.plan.memory_bytes()
     }
@@ -379,7 +379,7 @@ impl Task {
         }
     }
 
-    /// Not yet when a connection is there: MySQL may still take nothing.
+    /// Notes a page that was written. A connection alone is no success: MySQL may still take nothing.
     fn note_success(&mut self) {
         self.index.0.up.store(true, Relaxed);
         self.failed = 0;
@@ -388,8 +388,8 @@ impl Task {
         }
     }
 
-    /// Answers how long to wait. The first failure is not told: MySQL and proxies cut connections, and the next attempt
-    /// works.
+    /// Notes a failure, and answers how long to wait. The first one is not told: MySQL and proxies cut connections, and
+    /// the next attempt works.
     fn note_failure(&mut self, error: &sqlx::Error) -> Duration {
         self.tables = None;
         self.failed += 1;

@@ -28,7 +28,8 @@ use store::{Found, Store};
 use tokio::sync::Semaphore;
 use wire::gob::{Call, QueryHead, unknown_method};
 
-/// Each holds a blocking thread and one answer of up to a few MB. More than disks and cores have use for.
+/// Calls that read at once. Each holds a blocking thread and one answer of up to a few MB; more than disks and cores
+/// have use for.
 const READS_AT_ONCE: usize = 16;
 
 const GET_RRD: &str = "Graph.GetRrd is not served: Hawkeye keeps no RRD files; to move a history, read it with Graph.Query \
@@ -39,7 +40,7 @@ struct MethodLabel {
     method: &'static str,
 }
 
-/// What was asked; the old HTTP routes show the same under the original's names.
+/// Counts of calls, items and rows; the old HTTP routes show them under the original's names.
 #[derive(Clone, Default)]
 pub struct GraphMetrics {
     calls: Family<MethodLabel, Counter>,
@@ -48,6 +49,7 @@ pub struct GraphMetrics {
 }
 
 impl GraphMetrics {
+    /// Puts the counts on the metrics page.
     pub fn register(metrics: &Metrics) -> GraphMetrics {
         let own = GraphMetrics::default();
         metrics.register(|registry| {
@@ -67,6 +69,7 @@ impl GraphMetrics {
     }
 }
 
+/// `Graph.*` over one store; clones share it.
 #[derive(Clone)]
 pub struct GraphService {
     engine: Arc<Engine>,
@@ -86,6 +89,7 @@ struct Named {
 }
 
 impl GraphService {
+    /// A service over the store of `engine`, whose points go through `ingest`.
     pub fn new(engine: Arc<Engine>, ingest: Arc<Ingest>, metrics: GraphMetrics) -> GraphService {
         let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
         GraphService { engine, ingest, metrics, reads, now: crate::clock::now }
@@ -139,7 +143,7 @@ impl GraphService {
         Ok(())
     }
 
-    /// `Graph.Last` and `Graph.LastRaw`; what is unknown is time 0 and value 0.
+    /// Answers `Graph.Last` and `Graph.LastRaw`; what is unknown is time 0 and value 0.
     async fn last(&self, call: &Call<'_>, session: &mut Session, out: &mut Vec<u8>) -> Result<(), String> {
         let raw = call.method == "Graph.LastRaw";
         self.metrics.count(if raw { "LastRaw" } else { "Last" });
@@ -181,8 +185,8 @@ impl GraphService {
 }
 
 impl Named {
-    /// The series, if it has the type and step that were named: as in the original, where they are part of a file's
-    /// name.
+    /// Finds the series, if it has the type and step that were named: as in the original, where they are part of a
+    /// file's name.
     fn find(&self, store: &Store) -> Result<Option<SeriesId>, store::Error> {
         let mut scratch = String::new();
         let tags = Tags::canonical(&self.tags, &mut scratch);

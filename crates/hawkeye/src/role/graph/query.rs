@@ -19,7 +19,7 @@ pub const ROWS_MAX: usize = 50_000;
 /// Steps back from now up to which rows are one step apart.
 const FINEST_STEPS: i64 = 720;
 
-/// What was asked, in values of its own.
+/// Question of a `Graph.Query`, in values of its own.
 pub struct Asked {
     pub start: i64,
     pub end: i64,
@@ -29,6 +29,7 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Copies the question out of a message.
     pub fn of(query: &GraphQuery<'_>) -> Asked {
         Asked {
             start: query.start,
@@ -40,24 +41,25 @@ impl Asked {
     }
 }
 
-/// Empty for a series that is not known.
+/// Rows of a `Graph.Query`; empty for a series that is not known.
 #[derive(Debug, Default, PartialEq)]
 pub struct Answer {
     pub ds_type: &'static str,
     pub step: i64,
-    /// NaN where nothing is known.
+    /// Time (Unix seconds) and value of each row; NaN where nothing is known.
     pub values: Vec<(i64, f64)>,
 }
 
+/// Answer to a `Graph.Info`; empty for a series that is not known.
 #[derive(Debug, Default, PartialEq)]
 pub struct Info {
     pub ds_type: &'static str,
     pub step: i64,
-    /// What the original would call its file: scripts read the key out of it.
+    /// Name that the original would give its file: scripts read the key out of it.
     pub filename: String,
 }
 
-/// The error is a text for the caller.
+/// Answers a question from the store. The error is a text for the caller.
 pub fn answer(store: &Store, asked: &Asked, now: i64) -> Result<Answer, String> {
     let found = store.find(&asked.endpoint, &asked.counter).map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(Answer::default()) };
@@ -79,7 +81,7 @@ pub fn answer(store: &Store, asked: &Asked, now: i64) -> Result<Answer, String> 
     Ok(answer)
 }
 
-/// Empty for a series that is not known.
+/// Answers a `Graph.Info`. The error is a text for the caller.
 pub fn info(store: &Store, endpoint: &str, counter: &str) -> Result<Info, String> {
     let found = store.find(endpoint, counter).map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(Info::default()) };

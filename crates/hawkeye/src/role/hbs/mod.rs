@@ -15,11 +15,12 @@ use wire::Scratch;
 use wire::hbs::{self, BuiltinMetric};
 use wire::jsonrpc::{self, Request};
 
+/// `Agent.*` and `Hbs.*` over the rules in effect; clones share them.
 #[derive(Clone)]
 pub struct HbsService {
     pub portal: Portal,
     pub rules: watch::Receiver<Arc<InEffect>>,
-    /// The configured addresses, joined by commas.
+    /// Addresses of `Agent.TrustableIps`: those configured, joined by commas.
     pub trustable: Arc<str>,
 }
 

@@ -22,6 +22,7 @@ struct Context {
     data_dir: Arc<PathBuf>,
 }
 
+/// Routes of the door `judge_http`.
 pub fn router(windowed: Arc<Windowed>, data_dir: PathBuf) -> Router {
     Router::new()
         .route("/health", get(|| async { "ok" }))
@@ -35,7 +36,7 @@ pub fn router(windowed: Arc<Windowed>, data_dir: PathBuf) -> Router {
         .with_state(Context { windowed, data_dir: Arc::new(data_dir) })
 }
 
-/// The original's envelope around `data`, which is JSON.
+/// Answer in the original's envelope around `data`, which is JSON.
 fn success(data: &str) -> Response {
     let body = format!("{{\"msg\":\"success\",\"data\":{data}}}");
     ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body).into_response()
@@ -75,7 +76,7 @@ async fn strategies(State(context): State<Context>, Path(key): Path<String>) -> 
     list(found.unwrap_or_else(Vec::new), |strategy, out| strategy.push_json(out))
 }
 
-/// By `metric/tag=value`, as the original files an expression under each of its tags.
+/// Shows the expressions of `metric/tag=value`; the original files an expression under each of its tags.
 async fn expressions(State(context): State<Context>, Path(key): Path<String>) -> Response {
     let rules = context.windowed.rules();
     let asked = key.split_once('/').and_then(|(metric, tag)| Some((metric, tag.split_once('=')?)));
@@ -88,7 +89,7 @@ async fn expressions(State(context): State<Context>, Path(key): Path<String>) ->
     list(found.unwrap_or_default(), |expression, out| expression.push_json(out))
 }
 
-/// Null where there is nothing, as in the original.
+/// Answer with a list, or null where there is nothing, as in the original.
 fn list<T>(all: Vec<T>, push: impl Fn(&T, &mut String)) -> Response {
     if all.is_empty() {
         return success("null");

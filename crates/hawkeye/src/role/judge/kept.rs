@@ -9,11 +9,12 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+/// Path of the file of windows.
 pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("windows")
 }
 
-/// The file's bytes, if there is one that can be read.
+/// Reads the file, if there is one that can be read.
 pub fn read(data_dir: &Path) -> Option<Vec<u8>> {
     let path = path(data_dir);
     match fs::read(&path) {
@@ -26,7 +27,7 @@ pub fn read(data_dir: &Path) -> Option<Vec<u8>> {
     }
 }
 
-/// Replaces the file.
+/// Replaces the file by the windows as they are now.
 pub fn write(data_dir: &Path, windowed: &Windowed) -> Result<()> {
     let (path, fresh) = (path(data_dir), data_dir.join("windows.tmp"));
     let replace = || {

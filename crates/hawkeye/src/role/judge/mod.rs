@@ -21,13 +21,14 @@ use net::gob::{Service, Session};
 use std::sync::Arc;
 use wire::gob::{Call, unknown_method};
 
+/// `Judge.Send` and `Judge.Ping` over one home of points; clones share it.
 #[derive(Clone)]
 pub struct JudgeService {
     points: Points,
     now: fn() -> i64,
 }
 
-/// Where the items of a `Judge.Send` go.
+/// Home of the items of a `Judge.Send`.
 #[derive(Clone)]
 enum Points {
     Windowed(Arc<Windowed>),
@@ -35,12 +36,12 @@ enum Points {
 }
 
 impl JudgeService {
-    /// Of the judge alone.
+    /// Service of a judge that runs alone.
     pub fn new(windowed: Arc<Windowed>) -> JudgeService {
         JudgeService { points: Points::Windowed(windowed), now: crate::clock::now }
     }
 
-    /// Of the whole server: items are stored and judged like those of every door.
+    /// Service within a whole server: items are stored and judged like those of every door.
     pub fn into_store(ingest: Arc<Ingest>) -> JudgeService {
         JudgeService { points: Points::Store(ingest), now: crate::clock::now }
     }

@@ -31,21 +31,21 @@ use tokio::time::{Instant, timeout};
 use wire::hbs::{AnswerError, AnswerLimits, AnswerReader, Call, KnownRules, Omissions, Progress};
 use wire::jsonrpc;
 
-/// What is read from the socket at a time: some 200 strategies.
+/// Bytes that are read from the socket at a time: some 200 strategies.
 const READ_BYTES: usize = 64 << 10;
 
-/// After the first pull that fails; doubled each time up to the interval.
+/// Pause after the first pull that fails; doubled each time up to the interval.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How long an hbs may take.
+/// Times that an hbs may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     pub connect: Duration,
-    /// Without a byte.
+    /// Longest time without a byte.
     pub silence: Duration,
-    /// For both answers of one hbs, however steadily they drip.
+    /// Longest time for both answers of one hbs, however steadily they drip.
     pub pull: Duration,
-    /// An hbs that has suddenly nothing is believed when it says so for this time.
+    /// Time for which an hbs that has suddenly nothing must say so to be believed.
     pub empty: Duration,
 }
 
@@ -64,22 +64,23 @@ impl Default for Timeouts {
     }
 }
 
+/// Result of a pull.
 #[derive(Debug)]
 pub enum Pulled {
-    /// Also when an answer is not believed yet.
+    /// Rules stay as they are, also when an answer is not believed yet.
     Unchanged,
-    /// What is in effect from now on. The first complete answers are always a change.
+    /// Rules that are in effect from now on. The first complete answers are always a change.
     Changed(Arc<Rules>),
 }
 
-/// What was pulled, for /metrics.
+/// Counts of pulls and what they brought, for `/metrics`.
 #[derive(Default)]
 pub struct PullCounts {
     pulls: Counter,
     unchanged: Counter,
     errors: Counter,
     bytes: Counter,
-    /// Unix seconds; when the process began while there is none.
+    /// Time of the last pull that worked (Unix seconds); the start of the process while there is none.
     last_success: AtomicI64,
     hosts: AtomicU64,
     distinct: AtomicU64,
@@ -89,6 +90,7 @@ pub struct PullCounts {
 }
 
 impl PullCounts {
+    /// Puts the counts on the metrics page.
     pub fn register(metrics: &Metrics) -> Arc<PullCounts> {
         let own = Arc::new(PullCounts { last_success: AtomicI64::new(clock::now()), ..PullCounts::default() });
         metrics.register(|registry| {
@@ -102,7 +104,7 @@ impl PullCounts {
         own
     }
 
-    /// Of the rules pulled, for the memory ledger.
+    /// Bytes of the rules pulled, for the memory ledger.
     pub fn memory_bytes(&self) -> u64 {
         self.memory_bytes.load(Ordering::Relaxed)
     }
@@ -135,20 +137,21 @@ impl PullCounts {
     }
 }
 
+/// Rules of an original hbs, and the connection to it.
 pub struct Puller {
-    /// Not empty.
+    /// Addresses of hbs, at least one.
     addresses: Vec<String>,
     timeouts: Timeouts,
     counts: Arc<PullCounts>,
     known: KnownRules,
     reader: AnswerReader,
-    /// The one that answered last.
+    /// Index of the address that answered last.
     first: usize,
-    /// To that one.
+    /// Connection to the address `first`.
     link: Option<Link>,
-    /// Since when the hbs says that there is nothing any more.
+    /// Time since which the hbs says that there is nothing any more.
     empty_since: Option<Instant>,
-    /// What was told of rules that cannot be read.
+    /// Omissions of rules that cannot be read, as they were last told in the log.
     told: Omissions,
 }
 
@@ -157,9 +160,9 @@ struct Link {
     next_id: u64,
 }
 
-/// Why one hbs gave no rules.
+/// Failure of one hbs to give rules.
 enum Failure {
-    /// The connection, not what came through it.
+    /// Failure of the connection, not of what came through it.
     Link(String),
     Answer(AnswerError),
 }
@@ -217,7 +220,7 @@ impl Puller {
         Err(anyhow!("{}", failures.join("; ")))
     }
 
-    /// Both calls to one hbs; what came is in `known`, not in effect.
+    /// Makes both calls to one hbs; what comes is put into `known`, not into effect.
     async fn ask(&mut self, index: usize) -> Result<Link, Failure> {
         // Only ever to `first`, and of no use once another is asked.
         if let Some(link) = self.link.take().filter(|_| index == self.first) {
@@ -296,7 +299,7 @@ impl Puller {
         believed
     }
 
-    /// Once for each set of rules that cannot be read.
+    /// Tells which rules cannot be read, once for each set of them.
     fn tell_left_out(&mut self) {
         let left_out = self.known.left_out();
         if left_out.sum == self.told.sum && left_out.count == self.told.count {
@@ -368,7 +371,8 @@ pub async fn run(
     }
 }
 
-/// Compiling and binding take milliseconds of processor time per hundred thousand series; not on an async thread.
+/// Puts rules into effect, on a thread that may be busy: compiling and binding take milliseconds of processor time per
+/// hundred thousand series.
 async fn load_one(load: Arc<impl Fn(Arc<Rules>) + Send + Sync + 'static>, rules: Arc<Rules>) {
     let (version, hosts, expressions) = (rules.version, rules.hosts.len(), rules.expressions.len());
     match tokio::task::spawn_blocking(move || load(rules)).await {
@@ -381,16 +385,17 @@ async fn load_one(load: Arc<impl Fn(Arc<Rules>) + Send + Sync + 'static>, rules:
 /// inheritance, hours and maintenance before.
 pub struct Gone<'r> {
     rules: &'r Rules,
-    /// Of all strategies in effect anywhere; made when first asked for.
+    /// Ids of all strategies in effect anywhere; made when first asked for.
     strategies: OnceCell<HashSet<i64>>,
 }
 
 impl<'r> Gone<'r> {
-    /// From the rules that are now in effect.
+    /// Reasons according to the rules that are now in effect.
     pub fn new(rules: &'r Rules) -> Gone<'r> {
         Gone { rules, strategies: OnceCell::new() }
     }
 
+    /// Reason why a rule applies to `endpoint` no longer, as a sentence for people.
     pub fn why(&self, rule: RuleId, endpoint: &str) -> String {
         match rule {
             RuleId::Strategy(_) if !self.rules.hosts.contains_key(endpoint) => {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: &str = "hawkeye redis-cursor 1 ";
 
+/// The cursor's file in a data directory.
 #[derive(Clone)]
 pub struct CursorFile {
     path: PathBuf,
@@ -19,15 +20,17 @@ pub struct CursorFile {
 }
 
 impl CursorFile {
+    /// Names the file; nothing is read yet.
     pub fn new(data_dir: &Path) -> CursorFile {
         CursorFile { path: data_dir.join("redis-cursor"), dir: data_dir.to_path_buf() }
     }
 
+    /// Path of the file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// None when there is no file.
+    /// Reads the cursor; none when there is no file. A damaged file is an error.
     pub fn load(&self) -> Result<Option<u64>> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
@@ -43,7 +46,7 @@ impl CursorFile {
         Ok(Some(cursor))
     }
 
-    /// On the disk when it returns.
+    /// Writes the cursor; it is durable when this returns.
     pub fn save(&self, cursor: u64) -> io::Result<()> {
         let new = self.path.with_extension("tmp");
         let text = format!("{MAGIC}{cursor} ");
@@ -54,7 +57,7 @@ impl CursorFile {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// After this the next load finds none.
+    /// Removes the file; there may be none.
     pub fn remove(&self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

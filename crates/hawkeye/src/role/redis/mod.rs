@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// Its name among the readers of the event queue.
+/// Name of the pusher among the readers of the event queue.
 const READER: &str = "redis";
 /// Records of one turn. A turn costs a round trip per priority and an fsync of the cursor; events have some 500 bytes,
 /// so 256 of them are one packet or three.
@@ -41,16 +41,16 @@ const BATCH: usize = 256;
 const LAG_BYTES_MAX: u64 = 512 << 20;
 /// The original's five seconds for connecting, reading and writing.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a stop waits for what is in the queue still.
+/// Longest time that a stop pushes what is still in the queue.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// How often something is tried.
+/// Pauses between attempts.
 #[derive(Clone, Copy)]
 struct Pace {
     /// The first pause after a failure; each further one is twice as long.
     pause: Duration,
     pause_max: Duration,
-    /// A connection without events is asked this often whether it is still one.
+    /// Pause after which a connection without events is asked whether it still is one.
     idle: Duration,
 }
 
@@ -92,26 +92,26 @@ pub struct Pusher {
     client: Client,
     connection: Option<MultiplexedConnection>,
     cursor: CursorFile,
-    /// What is in the cursor file, as far as it could be written.
+    /// Cursor in the file, as far as it could be written.
     handled: u64,
     batch: Batch,
     shared: Arc<Shared>,
     pace: Pace,
     /// Attempts that failed since the last that did not.
     failed: u32,
-    /// What the log says is to be done.
+    /// Advice that was last given in the log: what is to be done against the fault.
     told: Option<&'static str>,
     unsaved_told: bool,
 }
 
-/// What was read and is not pushed yet.
+/// Events that were read and are not pushed yet.
 #[derive(Default)]
 struct Batch {
-    /// Of each priority its events, oldest first.
+    /// Events of each priority, the oldest first.
     groups: VecDeque<Group>,
-    /// Of the last record that was read.
+    /// Sequence number of the last record that was read.
     cursor: u64,
-    /// There may be more.
+    /// True when there may be more records.
     full: bool,
 }
 
@@ -122,7 +122,7 @@ struct Group {
 
 enum PushError {
     Redis(RedisError),
-    /// Of the event queue's files.
+    /// Failure of the event queue's files.
     Queue(anyhow::Error),
 }
 
@@ -314,7 +314,8 @@ impl Pusher {
         }
     }
 
-    /// Answers how long to wait. Told when a fault begins, or what is to be done against it changes.
+    /// Notes a failure, and answers how long to wait. A fault is told when it begins, or when what is to be done
+    /// against it changes.
     fn note_failure(&mut self, fault: &PushError) -> Duration {
         self.connection = None;
         self.shared.connected.store(false, Relaxed);
@@ -339,7 +340,7 @@ impl Pusher {
     }
 }
 
-/// What to do against it.
+/// Advice for the operator: what to do against an error.
 fn fix(error: &RedisError) -> &'static str {
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {

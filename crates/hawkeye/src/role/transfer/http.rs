@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::transfer::{Answer, write_answer};
 
+/// State of the routes.
 #[derive(Clone)]
 pub struct PushContext {
     pub ingest: Arc<Ingest>,
@@ -26,6 +27,7 @@ pub struct PushContext {
     pub message_timeout: Duration,
 }
 
+/// Routes of the door for pushes over HTTP.
 pub fn router(context: PushContext) -> Router {
     Router::new()
         .route("/api/push", any(push))

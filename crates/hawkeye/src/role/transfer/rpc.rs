@@ -11,6 +11,7 @@ use std::time::Instant;
 use wire::jsonrpc::{self, Request};
 use wire::transfer::{Answer, write_answer};
 
+/// `Transfer.*` over the one door of points; clones share it.
 #[derive(Clone)]
 pub struct TransferService {
     pub ingest: Arc<Ingest>,

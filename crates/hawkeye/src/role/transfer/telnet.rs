@@ -20,11 +20,12 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use wire::telnet::Line;
 
-/// A longer line cannot be valid.
+/// Longest line in bytes; a longer one cannot be valid.
 const LINE_MAX: usize = wire::telnet::LINE_BYTES_MAX;
 /// The original's read time-out.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// Serves one connection until its peer or the process ends it.
 pub async fn connection(
     mut stream: TcpStream,
     peer: SocketAddr,

@@ -19,6 +19,7 @@ const LISTED_MAX: usize = 1000;
 /// Hosts and series that are named as the noisiest.
 const NOISIEST: usize = 10;
 
+/// Answer to an order: events, counts, and who was the noisiest.
 #[derive(Debug, Serialize)]
 pub struct RehearsalReport {
     pub from: i64,
@@ -40,6 +41,7 @@ pub struct RehearsalReport {
     pub notes: Vec<String>,
 }
 
+/// Counts of all events of a rehearsal.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
     pub events: u64,
@@ -57,6 +59,7 @@ pub struct Summary {
     pub noisiest_series: Vec<Noise>,
 }
 
+/// Counts of one host or one series.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Noise {
     pub endpoint: String,
@@ -68,6 +71,7 @@ pub struct Noise {
     pub problem_seconds: i64,
 }
 
+/// One event of the list.
 #[derive(Debug, Serialize)]
 pub struct ListedEvent {
     pub time: i64,
@@ -132,6 +136,7 @@ impl PartialEq for NumberedEvent {
 impl Eq for NumberedEvent {}
 
 impl EventTally {
+    /// Counts an event, and lists it if it is among the first in time.
     pub fn add(&mut self, event: Event) {
         self.events += 1;
         let name = (event.endpoint.clone(), event.tags.clone());

@@ -7,16 +7,21 @@ use crate::error::{Error, Result};
 use std::path::Path;
 use stdx::{DiskFile, crc32};
 
+/// Last bytes of a run of this version, and the first ones.
 pub const MAGIC: &[u8; 8] = b"HKCOLD01";
+/// End of the file names of runs.
 pub const SUFFIX: &str = ".run";
+/// Bytes of a footer.
 pub const FOOTER_BYTES: usize = 88;
 
-/// Trees of two entries per branch over all that a disk can hold are lower.
+/// Greatest height of a tree that is believed: trees of two entries per branch over all that a disk can hold are lower.
 const HEIGHT_MAX: u32 = 64;
 
-/// Run after run each second, this is a century away; a higher one is damage, and the next number must still fit.
+/// Greatest sequence that is believed. Run after run each second, this is a century away; a higher one is damage, and
+/// the next number must still fit.
 const SEQUENCE_MAX: u64 = u32::MAX as u64;
 
+/// Fields of a footer.
 pub struct Footer {
     /// Offset in the file at which the footer begins.
     pub at: u64,
@@ -37,6 +42,7 @@ pub fn sequence_of_name(path: &Path) -> u64 {
     digits.and_then(|digits| digits.parse().ok()).filter(|sequence| *sequence <= SEQUENCE_MAX).unwrap_or(0)
 }
 
+/// Reads the footer of a file; an error when the file is no run of this version.
 pub fn read(file: &dyn DiskFile, path: &Path) -> Result<Footer> {
     let len = file.len().map_err(Error::disk("read", path))?;
     let corrupt = |what: &str| Error::Corrupt { path: path.to_path_buf(), offset: len, what: what.to_string() };

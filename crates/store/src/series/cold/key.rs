@@ -9,6 +9,7 @@ use model::{SeriesKey, Tags};
 const END: u8 = 0;
 const ESCAPED: u8 = 255;
 
+/// Appends the key of a series.
 pub fn push(key: SeriesKey<'_>, out: &mut Vec<u8>) {
     push_endpoint(key.endpoint, out);
     push_text(key.metric, out);

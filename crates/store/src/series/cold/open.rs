@@ -12,7 +12,7 @@ const TEMP_SUFFIX: &str = ".tmp";
 
 /// The runs of a directory, and what was wrong there.
 pub struct Opened {
-    /// In order of sequence.
+    /// Runs that can be used, in order of sequence.
     pub runs: Vec<Arc<Run>>,
     /// No file has this sequence or a higher one.
     pub next_sequence: u64,

@@ -28,6 +28,7 @@ impl<'a> Output<'a> {
         Ok(Output { disk, file, temp, written: 0, buffer: head.to_vec() })
     }
 
+    /// Offset in the file at which the next byte will be.
     pub fn offset(&self) -> u64 {
         self.written + self.buffer.len() as u64
     }
@@ -45,6 +46,7 @@ impl<'a> Output<'a> {
         Ok((offset, bytes))
     }
 
+    /// Writes what the buffer holds.
     pub fn write_out(&mut self) -> Result<()> {
         self.file.write_at(&self.buffer, self.written).map_err(Error::disk("write", &self.temp))?;
         self.written += self.buffer.len() as u64;

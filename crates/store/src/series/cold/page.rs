@@ -47,6 +47,7 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// A builder of pages of this kind, the first of them empty.
     pub fn new(kind: Kind) -> Builder {
         Builder { kind, payload: vec![kind as u8], entries: 0, key: Vec::new(), numbers: [0; COLUMNS_MAX] }
     }
@@ -78,16 +79,18 @@ impl Builder {
         self.entries += 1;
     }
 
+    /// Whether the page has no entry.
     pub fn is_empty(&self) -> bool {
         self.entries == 0
     }
 
-    /// A branch must have two entries, or a tree over it would have no end.
+    /// Whether the page should end. A branch must have two entries, or a tree over it would have no end.
     pub fn is_full(&self) -> bool {
         let leaf = matches!(self.kind, Kind::Series | Kind::Endpoint);
         self.payload.len() >= PAGE_BYTES && (leaf || self.entries >= 2)
     }
 
+    /// Bytes of the page so far.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -98,6 +101,7 @@ impl Builder {
     }
 }
 
+/// Number of bytes that both begin with.
 pub fn shared_bytes(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
@@ -115,6 +119,7 @@ pub struct Entries {
 }
 
 impl Entries {
+    /// A reader in front of the first entry of a page of this kind.
     pub fn new(kind: Kind) -> Entries {
         Entries { kind, at: 1, any: false, key: Vec::new(), numbers: [0; COLUMNS_MAX], filter: 0..0 }
     }

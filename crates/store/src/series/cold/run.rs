@@ -31,6 +31,7 @@ pub struct ColdFound {
 }
 
 impl ColdFound {
+    /// Columns of the series' entry in a page.
     pub fn numbers(self) -> [u64; 4] {
         [self.id.0, self.endpoint, self.meta.pack(), self.newest].map(u64::from)
     }
@@ -112,6 +113,7 @@ impl Run {
         size_of::<Run>() + self.root_page.len()
     }
 
+    /// Finds a series by its name; `None` when the run has none. Reads some pages.
     pub fn find(&self, key: SeriesKey<'_>) -> Result<Option<ColdFound>> {
         let mut wanted = Vec::new();
         key::push(key, &mut wanted);
@@ -251,6 +253,7 @@ pub struct Leaves {
 }
 
 impl Leaves {
+    /// A reader of the leaves in `section` of a run's file.
     pub fn new(file: Arc<dyn DiskFile>, path: PathBuf, section: std::ops::Range<u64>, kind: Kind) -> Leaves {
         let stream = Stream::new(file, section.start, section.end, PAGE_MAX);
         let entries = Entries::new(kind);
@@ -293,6 +296,7 @@ impl Leaves {
         }
     }
 
+    /// Notes damage on the page at hand.
     pub fn damaged(&mut self, what: &str) {
         if self.damage.len() < DAMAGE_MAX {
             let (path, offset, what) = (self.path.clone(), self.page_at, what.to_string());
@@ -306,11 +310,13 @@ impl Leaves {
         Some(ColdEndpoint { number, name, series_count: self.entries.numbers[1] })
     }
 
+    /// The series of the entry at hand; `None` when its bytes make no sense.
     pub fn series<'a>(&self, texts: &'a mut key::Texts) -> Option<ColdSeries<'a>> {
         let key = texts.read(&self.entries.key)?;
         Some(ColdSeries { key, found: ColdFound::of_numbers(&self.entries.numbers)? })
     }
 
+    /// Fails with the first damage, if there was any.
     pub fn result(self) -> Result<()> {
         self.damage.into_iter().next().map_or(Ok(()), Err)
     }

@@ -16,6 +16,7 @@ pub struct Root {
     pub height: u32,
 }
 
+/// Writer of a sorted tree: the open page of each level.
 pub struct TreeWriter {
     branch: Kind,
     levels: Vec<Level>,
@@ -32,6 +33,7 @@ struct Level {
 }
 
 impl TreeWriter {
+    /// An empty tree with pages of these kinds.
     pub fn new(leaf: Kind, branch: Kind) -> TreeWriter {
         let levels = vec![Level { page: Builder::new(leaf), separator: Vec::new() }];
         TreeWriter { branch, levels, hashes: Vec::new(), filter: Vec::new(), entries: 0 }

@@ -33,6 +33,7 @@ impl<'a> RunWriter<'a> {
         RunWriter::begin_range(disk, dir, sequence, sequence)
     }
 
+    /// Begins the run that replaces those with sequences from `first` to `last`.
     pub fn begin_range(disk: &'a dyn Disk, dir: &Path, first: u64, last: u64) -> Result<RunWriter<'a>> {
         let path = dir.join(format!("{first:08}-{last:08}{SUFFIX}"));
         Ok(RunWriter {

@@ -90,7 +90,7 @@ fn unless_damaged<T>(result: Result<T>, number: u64, parts: &Parts, damaged: &mu
     }
 }
 
-/// As `Input::peek`; a page that is damaged is passed over.
+/// Next entry of an input, as [`Input::peek`] gives it; a page that is damaged is passed over.
 fn next_entry(input: &mut Input, parts: &Parts, damaged: &mut BTreeSet<u64>) -> Result<Option<Entry>> {
     let number = input.reader.block.label.number;
     loop {

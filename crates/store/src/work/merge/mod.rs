@@ -28,10 +28,10 @@ pub use plan::{end_of_day, lacking, oldest_kept};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// After a failure, before anything else is tried: the disk may be full.
+/// Pause after a failure, before anything else is tried: the disk may be full.
 const RETRY_S: i64 = 60;
 
-/// After a failure, before the same day is tried again: others come first.
+/// Pause after a failure, before the same day is tried again: others come first.
 const RETRY_DAY_S: i64 = 3600;
 
 /// The work under way, and the planner's notes.
@@ -49,7 +49,7 @@ enum Work {
 /// The outcome of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// There is more to do now; else asking again in a minute is soon enough.
+    /// True when there is more to do now; else asking again in a minute is soon enough.
     pub more: bool,
     /// Bytes read and written.
     pub bytes: u64,

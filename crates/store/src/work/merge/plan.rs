@@ -35,7 +35,7 @@ pub enum Next {
 }
 
 pub struct Plan {
-    /// In the order of their flushes, or of their days.
+    /// Blocks to merge, in the order of their flushes, or of their days.
     pub inputs: Vec<Arc<Block>>,
     /// Blocks of the day before, for the rate across midnight.
     pub before: Vec<Arc<Block>>,

@@ -15,20 +15,20 @@ use serde::{Deserialize, Serialize};
 /// Ids of known series to be looked at again: 16 KiB.
 const RECENT_MAX: usize = 4096;
 
-/// Where the index stands.
+/// Positions up to which series were written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The database that this is true of.
+    /// Database that has the rows.
     pub place: String,
     /// No series from this id on was written yet.
     pub new_from: u32,
     /// The walk has been at the series below this id.
     pub walk_from: u32,
-    /// When the walk began (Unix seconds).
+    /// Begin of the walk (Unix seconds).
     pub walk_began: i64,
 }
 
-/// Why a page is to be written, and where it begins.
+/// Page to be written: the reason for it, and the id at which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     New(SeriesId),
@@ -37,6 +37,7 @@ pub enum Page {
     Walk(SeriesId),
 }
 
+/// Order of the work: positions, and ids that are not to wait for the walk.
 pub struct Plan {
     pub progress: Progress,
     refresh_s: i64,
@@ -45,36 +46,40 @@ pub struct Plan {
 }
 
 impl Progress {
-    /// Nothing was written so far.
+    /// Progress of an index of which nothing is written.
     pub fn none(place: &str, now: i64) -> Progress {
         Progress { place: place.to_string(), new_from: 0, walk_from: 0, walk_began: now }
     }
 }
 
 impl Plan {
+    /// A plan that goes on from `progress`, with a walk over all series in `refresh_s` seconds.
     pub fn new(progress: Progress, refresh_s: i64) -> Plan {
         Plan { progress, refresh_s, recent: Vec::new(), all_from: None }
     }
 
-    /// Known series that have something new to say; those above `new_from` come anyway.
+    /// Notes known series that have something new to say; those above `new_from` come anyway.
     pub fn note(&mut self, series: &mut Vec<SeriesId>) {
         let room = RECENT_MAX.saturating_sub(self.recent.len());
         self.recent.extend(series.drain(..).filter(|id| id.0 < self.progress.new_from).take(room));
     }
 
+    /// Bytes that the ids hold.
     pub fn memory_bytes(&self) -> usize {
         self.recent.capacity() * size_of::<SeriesId>()
     }
 
+    /// Seconds that a walk over all series takes.
     pub fn refresh_s(&self) -> i64 {
         self.refresh_s
     }
 
+    /// Ids of known series that have something new to say: the first `limit` of them.
     pub fn recent(&self, limit: usize) -> &[SeriesId] {
         &self.recent[..self.recent.len().min(limit)]
     }
 
-    /// All series once, from the first on.
+    /// Begins to write all series once, from the first on.
     pub fn begin_all(&mut self) {
         self.all_from = Some(0);
     }
@@ -100,7 +105,7 @@ impl Plan {
         (i64::from(progress.walk_from) < due).then_some(Page::Walk(SeriesId(progress.walk_from)))
     }
 
-    /// A store that was begun anew, and a clock that was set back, leave positions that nothing would ever reach.
+    /// Begins anew where a position can never be reached: after the store was begun anew, or the clock set back.
     fn fit(&mut self, end: u32, now: i64) {
         let progress = &mut self.progress;
         if progress.new_from > end || progress.walk_from > end {
@@ -110,8 +115,8 @@ impl Plan {
         progress.walk_began = progress.walk_began.min(now);
     }
 
-    /// `page` was written, of at most `limit` series; what is left of it begins at `next`. True when that ends a run
-    /// over all.
+    /// Moves the positions behind `page`, which was written, of at most `limit` series; what is left of it begins at
+    /// `next`. True when that ends a run over all series.
     pub fn done(&mut self, page: Page, limit: usize, next: SeriesId, end: SeriesId, now: i64) -> bool {
         match page {
             Page::New(_) => self.progress.new_from = next.0,

@@ -200,6 +200,7 @@ impl Tables {
         Ok(tables)
     }
 
+    /// Closes the connection in order.
     pub async fn close(self) {
         // Whoever hangs up without a word is a warning in the server's log, no more.
         let _ = tokio::time::timeout(Duration::from_millis(200), self.connection.close()).await;
