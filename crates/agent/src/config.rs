@@ -12,7 +12,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use settings::units::{duration, seconds, size};
-use settings::{overlay, overlay_variables};
+use settings::{not_toml, overlay, overlay_variables};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,7 +117,7 @@ impl AgentArgs {
             Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the configuration {}", path.display()))?,
         };
-        let config = AgentConfig::load(&text, std::env::vars(), &flags, &system_hostname());
+        let config = AgentConfig::load(&text, settings::variables()?.into_iter(), &flags, &system_hostname());
         match &self.config {
             Some(path) => config.with_context(|| format!("configuration {}", path.display())),
             None => config.context("configuration"),
@@ -139,15 +139,18 @@ impl AgentConfig {
         system_hostname: &str,
     ) -> Result<AgentConfig> {
         let variables: Vec<(String, String)> = variables.collect();
+        // Editors of Windows begin a file so.
+        let text = text.trim_start_matches('\u{feff}');
         let mut config = if text.trim_start().starts_with('{') {
             ensure!(flags.is_empty(), "--set goes with a TOML file only: change the cfg.json instead");
             serde_json::from_str::<Original>(text).context("cannot parse the cfg.json")?.translate()
         } else {
-            let mut table: toml::Table = text.parse().context("cannot parse the TOML")?;
+            let read = text.parse().map_err(|error| not_toml(Path::new("the TOML"), text, &error));
+            let mut table: toml::Table = read?;
             let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-            overlay_variables(&mut table, "HAWKEYE_AGENT__", borrowed)?;
+            overlay_variables::<AgentConfig>(&mut table, "HAWKEYE_AGENT__", borrowed)?;
             for (key, text) in flags {
-                overlay(&mut table, key, text)?;
+                overlay::<AgentConfig>(&mut table, key, text)?;
             }
             table.try_into::<AgentConfig>()?
         };
@@ -174,6 +177,13 @@ impl AgentConfig {
         // 255 is the width of the original's column, which transfer enforces.
         if self.hostname.is_empty() || self.hostname.len() > 255 {
             bail!("hostname is {:?}: give 1 to 255 bytes (hostname, or FALCON_ENDPOINT)", self.hostname);
+        }
+        // As hbs and the portal refuse it.
+        if self.hostname.chars().any(char::is_control) {
+            bail!(
+                "hostname is {:?}: give a name without control characters (hostname, or FALCON_ENDPOINT)",
+                self.hostname
+            );
         }
         if self.transfer_addrs.is_empty() {
             bail!("transfer_addrs is empty: name at least one transfer, e.g. [\"127.0.0.1:8433\"]");
@@ -396,6 +406,7 @@ mod tests {
             assert!(error.contains(part), "{text:?} gave {error:?}");
         };
         check("colour = 1", "colour");
+        check("hostname = \"a\\nb\"", "hostname");
         check("interval = \"0s\"", "interval");
         check("interval = \"soon\"", "soon");
         check("transfer_addrs = []", "transfer_addrs");

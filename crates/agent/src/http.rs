@@ -12,7 +12,7 @@ use super::heartbeat::VERSION;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use metrics::Metrics;
@@ -46,8 +46,12 @@ pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
         .route("/version", get(|| async { VERSION }))
         .route("/workdir", get(workdir))
         .route("/ips", get(ips))
-        .route("/metrics", get(|State(door): State<Door>| async move { door.metrics.text() }))
+        .route("/metrics", get(figures))
         .with_state(door)
+}
+
+async fn figures(State(door): State<Door>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], door.metrics.text()).into_response()
 }
 
 async fn push(State(door): State<Door>, body: Body) -> Response {

@@ -6,6 +6,7 @@
 use agent::{AgentArgs, run_process};
 use anyhow::{Context, Result};
 use clap::Parser;
+use std::io::Write;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let text = format!("{error:#}");
             let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            eprintln!("hawkeye-agent: {}", lines.join(" "));
+            let _ = writeln!(std::io::stderr(), "hawkeye-agent: {}", lines.join(" "));
             ExitCode::FAILURE
         }
     }
@@ -34,6 +35,6 @@ fn run(args: &AgentArgs) -> Result<()> {
     let filter = EnvFilter::try_new(&filter).with_context(|| {
         format!("log is {filter:?} (key log, or RUST_LOG): give a filter like \"info\" or \"agent=debug,warn\"")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
     run_process(config)
 }

@@ -53,13 +53,35 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut page = String::with_capacity(16 << 10);
         encode_registry(&mut page, &self.lock()).expect("a String takes everything");
-        page
+        with_names_of_samples(&page)
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
         // A source that panicked has left the registry as it was.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Names counters in their HELP and TYPE lines as their samples are named: the library writes OpenMetrics, where a counter
+/// is called without `_total`; the older text format wants one name.
+fn with_names_of_samples(page: &str) -> String {
+    let mut out = String::with_capacity(page.len() + page.len() / 8);
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        let (kind, rest) = match line.strip_prefix("# HELP ") {
+            Some(rest) => ("# HELP ", rest),
+            None => ("# TYPE ", line.strip_prefix("# TYPE ").unwrap_or_default()),
+        };
+        let name = rest.split(' ').next().unwrap_or_default();
+        let is_counter =
+            |line: &str| line.strip_prefix("# TYPE ").is_some_and(|rest| rest == format!("{name} counter"));
+        if !name.is_empty() && (is_counter(line) || lines.peek().is_some_and(|next| is_counter(next))) {
+            out.extend([kind, name, "_total", &rest[name.len()..], "\n"]);
+        } else {
+            out.extend([line, "\n"]);
+        }
+    }
+    out
 }
 
 impl Default for Metrics {
@@ -86,8 +108,8 @@ mod tests {
             figures.gauges("memory_bytes", "Memory by who holds it", "owner", [("index", 7), ("log", 8)]);
         });
         let expected = "\
-# HELP hawkeye_points Points taken.
-# TYPE hawkeye_points counter
+# HELP hawkeye_points_total Points taken.
+# TYPE hawkeye_points_total counter
 hawkeye_points_total 3
 # HELP hawkeye_series Series in memory.
 # TYPE hawkeye_series gauge
@@ -95,8 +117,8 @@ hawkeye_series 2
 # HELP hawkeye_age_seconds Age.
 # TYPE hawkeye_age_seconds gauge
 hawkeye_age_seconds 0.5
-# HELP hawkeye_merges Merges that ended.
-# TYPE hawkeye_merges counter
+# HELP hawkeye_merges_total Merges that ended.
+# TYPE hawkeye_merges_total counter
 hawkeye_merges_total 1152921504606846976
 # HELP hawkeye_memory_bytes Memory by who holds it.
 # TYPE hawkeye_memory_bytes gauge

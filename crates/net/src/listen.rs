@@ -35,6 +35,8 @@ const BACKLOG: u32 = 4096;
 /// its permits (measured with some thousand idle ones: 640 bytes), and its place among the tasks of the listener (an
 /// allocation of 64).
 const CONNECTION_BYTES: usize = 704;
+/// `EAFNOSUPPORT` of Linux: the kernel does not speak this family of addresses.
+const NO_SUCH_FAMILY: i32 = 97;
 /// Pause after `accept` fails, which it does when descriptors run out; trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -109,7 +111,12 @@ async fn listen_on_first(address: &str) -> std::io::Result<TcpListener> {
     let mut result = Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name has no address"));
     for candidate in tokio::net::lookup_host(address).await? {
         result = listen_on(candidate);
-        if result.is_ok() {
+        // Only an address that this machine does not have leaves the name to its next one. Where the port is taken, the next
+        // family's would be a second server that nobody sees.
+        let is_absent = |error: &std::io::Error| {
+            error.kind() == std::io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
+        };
+        if !result.as_ref().is_err_and(is_absent) {
             break;
         }
     }
@@ -138,6 +145,7 @@ pub async fn serve<H, F>(
 {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
+    let mut accept_fails = false;
     let accepted = limits.metrics.accepted.get_or_create_owned(&ListenerLabel { listener: name });
     let open = limits.metrics.open.get_or_create_owned(&ListenerLabel { listener: name });
     loop {
@@ -148,10 +156,16 @@ pub async fn serve<H, F>(
             // A connection that panicked has said so; the others and the listener go on.
             Some(_) = connections.join_next() => continue,
             result = listener.accept() => match result {
-                Ok(connection) => connection,
+                Ok(connection) => {
+                    accept_fails = false;
+                    connection
+                }
                 Err(error) => {
                     limits.refuse(name, "accept_failed");
-                    tracing::warn!(listener = name, %error, "cannot accept a connection");
+                    // Said once for each time that it begins; the counter has the rest.
+                    if !std::mem::replace(&mut accept_fails, true) {
+                        tracing::warn!(listener = name, %error, "cannot accept connections; it is tried again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

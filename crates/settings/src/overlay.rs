@@ -1,6 +1,7 @@
 //! Overlay: keys set one by one over a table, by environment variables and flags.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// Splits the text of a `--set` flag into key and value.
@@ -8,14 +9,24 @@ pub fn pair(text: &str) -> Result<(&str, &str)> {
     text.split_once('=').with_context(|| format!("--set {text}: want KEY=VALUE"))
 }
 
-/// Sets the dotted `path` to `text`, read as a TOML value where that works (numbers, lists, booleans), else as a
-/// string.
-pub fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
-    let value = format!("v = {text}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut parsed| parsed.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(text.to_string()));
+/// Sets the dotted `path` to `text`: as the TOML value that the whole text is (a number, a list, a boolean, a quoted
+/// text), or as the text itself, whichever `T` takes. So digits are a password where a text is wanted.
+pub fn overlay<T: DeserializeOwned>(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
+    let plain = toml::Value::String(text.to_string());
+    let mut with_text = table.clone();
+    set(&mut with_text, path, plain)?;
+    let Ok(value) = text.parse::<toml::Value>() else {
+        *table = with_text;
+        return Ok(());
+    };
+    let mut with_value = table.clone();
+    set(&mut with_value, path, value)?;
+    let takes = |table: &toml::Table| table.clone().try_into::<T>().is_ok();
+    *table = if !takes(&with_value) && takes(&with_text) { with_text } else { with_value };
+    Ok(())
+}
+
+fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<()> {
     let (parents, key) = path.rsplit_once('.').map_or(("", path), |(parents, key)| (parents, key));
     let mut current = table;
     for parent in parents.split('.').filter(|part| !part.is_empty()) {
@@ -25,12 +36,18 @@ pub fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
             .as_table_mut()
             .with_context(|| format!("{parent} in {path} is a value, not a section"))?;
     }
+    if key.is_empty() {
+        bail!("{path:?} names no key");
+    }
+    if current.get(key).is_some_and(toml::Value::is_table) && !value.is_table() {
+        bail!("{path} is a section: name one of its keys");
+    }
     current.insert(key.to_string(), value);
     Ok(())
 }
 
 /// Sets a key for each of `variables` whose name begins with `prefix`; `__` in the rest of the name separates levels.
-pub fn overlay_variables<'v>(
+pub fn overlay_variables<'v, T: DeserializeOwned>(
     table: &mut toml::Table,
     prefix: &str,
     variables: impl Iterator<Item = (&'v str, &'v str)>,
@@ -38,7 +55,7 @@ pub fn overlay_variables<'v>(
     for (name, text) in variables {
         if let Some(key) = name.strip_prefix(prefix) {
             let path = key.to_ascii_lowercase().replace("__", ".");
-            overlay(table, &path, text).with_context(|| format!("environment variable {name}"))?;
+            overlay::<T>(table, &path, text).with_context(|| format!("environment variable {name}"))?;
         }
     }
     Ok(())
@@ -54,25 +71,61 @@ pub fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Keys {
+        a: i64,
+        text: String,
+        list: Vec<i64>,
+        b: Section,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Section {
+        c: f64,
+        d: bool,
+    }
+
+    fn laid_over(table: &str, path: &str, text: &str) -> Result<Keys> {
+        let mut table: toml::Table = table.parse()?;
+        overlay::<Keys>(&mut table, path, text)?;
+        Ok(table.try_into()?)
+    }
 
     #[test]
-    fn a_path_sets_a_value_and_names_what_is_no_section() -> Result<()> {
-        let mut table: toml::Table = "a = 1\n[b]\nc = 2".parse()?;
-        overlay(&mut table, "b.c", "[1, 2]")?;
-        overlay(&mut table, "b.d.e", "plain text")?;
-        let expected: toml::Table = "a = 1\n[b]\nc = [1, 2]\n[b.d]\ne = \"plain text\"".parse()?;
-        assert_eq!(table, expected);
-        let error = overlay(&mut table, "a.x", "1").expect_err("a is a number").to_string();
-        assert_eq!(error, "a in a.x is a value, not a section");
+    fn a_key_takes_the_value_that_it_wants() -> Result<()> {
+        assert_eq!(laid_over("", "a", "7")?.a, 7);
+        assert_eq!(laid_over("", "list", "[1, 2]")?.list, [1, 2]);
+        assert!(laid_over("[b]\nc = 1.0", "b.d", "true")?.b.d);
+        for text in
+            ["123456", "0x1F", "1e5", "true", "[1]", "2024-01-01", "plain", "a = b", "x\ny = 1", "\"abc\"#def", ""]
+        {
+            assert_eq!(laid_over("", "text", text)?.text, text);
+        }
+        assert_eq!(laid_over("", "text", "\"quoted\"")?.text, "quoted");
         Ok(())
+    }
+
+    #[test]
+    fn errors_name_what_is_no_section_and_no_key() {
+        let check = |path: &str, expected: &str| {
+            assert_eq!(laid_over("a = 1\n[b]\nc = 1.0", path, "2").expect_err(path).to_string(), expected);
+        };
+        check("a.x", "a in a.x is a value, not a section");
+        check("b", "b is a section: name one of its keys");
+        check("b.", "\"b.\" names no key");
+        check("", "\"\" names no key");
     }
 
     #[test]
     fn variables_with_the_prefix_are_keys() -> Result<()> {
         let mut table = toml::Table::new();
-        let variables = [("HAWKEYE_LISTEN__API", ":1"), ("PATH", "/bin")];
-        overlay_variables(&mut table, "HAWKEYE_", variables.into_iter())?;
-        assert_eq!(table, "[listen]\napi = \":1\"".parse()?);
+        let variables = [("HAWKEYE_B__C", "1.5"), ("PATH", "/bin")];
+        overlay_variables::<Keys>(&mut table, "HAWKEYE_", variables.into_iter())?;
+        assert_eq!(table, "[b]\nc = 1.5".parse()?);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Units: durations, sizes and networks as they are written in a configuration, for `#[serde(deserialize_with = "…")]`.
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,9 +33,19 @@ pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>
 
 fn network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
+        return Ok(address.to_canonical().into());
     }
-    text.parse().map_err(|_| format!("{text:?} is not an address, nor a network like \"10.0.0.0/8\""))
+    let network: IpNet =
+        text.parse().map_err(|_| format!("{text:?} is not an address, nor a network like \"10.0.0.0/8\""))?;
+    Ok(without_mapping(network))
+}
+
+/// A v4 network that is written as a part of `::ffff:0:0/96` as what it is: peers are compared as v4.
+fn without_mapping(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(v6) = network else { return network };
+    let v4 = v6.addr().to_ipv4_mapped().filter(|_| v6.prefix_len() >= MAPPED_BITS);
+    v4.map_or(network, |address| Ipv4Net::new_assert(address, v6.prefix_len() - MAPPED_BITS).into())
 }
 
 #[cfg(test)]
@@ -55,6 +65,9 @@ mod tests {
         check("0.0.0.0/0", "1.2.3.4", true);
         check("::1", "::1", true);
         check("10.0.0.0/8", "::1", false);
+        check("::ffff:10.0.0.0/104", "10.9.8.7", true);
+        check("::ffff:10.0.0.1", "10.0.0.1", true);
+        check("::ffff:10.0.0.1", "10.0.0.2", false);
         for text in ["10.0.0.0/99", "10.0.0", "", "host", "::/129"] {
             assert!(network(text).expect_err(text).contains(text), "{text}");
         }

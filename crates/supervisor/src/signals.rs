@@ -1,26 +1,37 @@
-//! Signals: SIGINT and SIGTERM, of which the first asks for an orderly end and the second ends the process at once.
+//! Signals: SIGINT, SIGTERM and SIGHUP, of which the first asks for an orderly end and the second ends the process at
+//! once. While a process starts the first ends it at once too.
 //!
-//! Why at once: whoever asks twice does not want to wait. Nothing that was answered is lost by that, since an answer
-//! leaves after what it confirms is on the disk.
+//! Why at once: whoever asks twice does not want to wait, and a start that reads a long log has accepted nothing yet.
+//! Nothing that was answered is lost by that, since an answer leaves after what it confirms is on the disk.
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-/// The exit status of a process that was ended by a second signal; shells use it for SIGINT.
-const ASKED_AGAIN: i32 = 130;
+/// The exit status of a process that a signal has ended at once; shells use it for SIGINT.
+const AT_ONCE: i32 = 130;
 
 /// The signals that ask a process to stop.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
+}
+
+/// The start of a process, which any signal ends at once.
+pub struct Starting {
+    over: oneshot::Sender<()>,
+    waiting: JoinHandle<Signals>,
 }
 
 impl Signals {
-    /// Takes the two signals over; from now on they end nothing by themselves.
+    /// Takes the signals over; from now on they end nothing by themselves.
     pub fn new() -> Result<Signals> {
         let interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-        Ok(Signals { interrupt, terminate })
+        let hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+        Ok(Signals { interrupt, terminate, hangup })
     }
 
     /// Returns when the process is asked to stop.
@@ -28,14 +39,36 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
+    }
+
+    /// Has a signal end the process at once until [`Starting::over`].
+    pub fn end_at_once_while_starting(mut self) -> Starting {
+        let (over, is_over) = oneshot::channel();
+        let waiting = tokio::spawn(async move {
+            tokio::select! {
+                () = self.asked() => std::process::exit(AT_ONCE),
+                _ = is_over => self,
+            }
+        });
+        Starting { over, waiting }
     }
 
     /// Ends the process when it is asked again, whatever it does then.
     pub fn end_at_once_when_asked_again(mut self) {
         tokio::spawn(async move {
             self.asked().await;
-            std::process::exit(ASKED_AGAIN);
+            std::process::exit(AT_ONCE);
         });
+    }
+}
+
+impl Starting {
+    /// Gives the signals back: from now on the first asks for an orderly end.
+    pub async fn over(self) -> Signals {
+        // Refused only by a task that has ended the process.
+        let _ = self.over.send(());
+        self.waiting.await.expect("the task that waits for signals does not panic")
     }
 }

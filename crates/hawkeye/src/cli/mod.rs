@@ -10,7 +10,9 @@ mod server;
 
 use crate::loadgen::{self, LoadgenArgs};
 use crate::watch;
+use crate::watch::log::{give_up, say};
 use ::agent::AgentArgs;
+use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use pprof::PprofArgs;
 use rehearsal::RehearsalArgs;
@@ -48,9 +50,9 @@ enum Command {
 
 /// Environment of the process as far as it can be configuration. Variables that stand for an argument of some command,
 /// such as `HAWKEYE_TOKEN`, are left out: they may be set where a server starts, and are no keys.
-pub fn variables() -> impl Iterator<Item = (String, String)> {
+pub fn variables() -> Result<impl Iterator<Item = (String, String)>> {
     let arguments = variables_of(&Cli::command());
-    std::env::vars().filter(move |(name, _)| !arguments.contains(name))
+    Ok(settings::variables()?.into_iter().filter(move |(name, _)| !arguments.contains(name)))
 }
 
 /// Names of the variables that stand for arguments of `command` and of the commands below it.
@@ -66,17 +68,17 @@ pub fn run() -> ExitCode {
         Command::Loadgen(args) => loadgen::run(&args),
         Command::Replay(args) => rehearsal::run(&args),
         Command::Pprof(args) => pprof::fetch(&args),
-        Command::Check(args) => args.load().map(|_| println!("the configuration is fine")),
+        Command::Check(args) => args.load().map(|_| say("the configuration is fine")),
         Command::Symbols => watch::pprof::serve_symbols(),
         Command::Version => {
-            println!("hawkeye {}", env!("CARGO_PKG_VERSION"));
+            say(format_args!("hawkeye {}", env!("CARGO_PKG_VERSION")));
             Ok(())
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hawkeye: {}", one_line(&format!("{error:#}")));
+            give_up(format_args!("hawkeye: {}", one_line(&format!("{error:#}"))));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! `hawkeye pprof`: fetches a profile of a running server into a file.
 
+use crate::watch::log::say;
 use crate::watch::pprof::{SECONDS_DEFAULT, SECONDS_MAX};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -54,7 +55,7 @@ pub fn fetch(args: &PprofArgs) -> Result<()> {
     let bytes = runtime.block_on(get(&url, Duration::from_secs(args.seconds) + PATIENCE))?;
     std::fs::write(&file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
     let next = if is_svg { "open it in a browser" } else { "go tool pprof reads it" };
-    println!("{}: {} bytes; {next}", file.display(), bytes.len());
+    say(format_args!("{}: {} bytes; {next}", file.display(), bytes.len()));
     Ok(())
 }
 

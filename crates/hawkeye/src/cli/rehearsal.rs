@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::portal::Portal;
 use crate::server;
 use crate::watch::log;
+use crate::watch::log::say;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -102,7 +103,7 @@ pub fn run(args: &RehearsalArgs) -> Result<()> {
         Some(dir) => runtime.block_on(offline(args, dir, fields))?,
         None => runtime.block_on(ask(args, fields))?,
     };
-    println!("{}", answer.trim_end());
+    say(format_args!("{}", answer.trim_end()));
     Ok(())
 }
 
@@ -153,7 +154,7 @@ async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -
     }
     log::to_stderr("warn")?;
     let flags = [("data_dir", format!("{:?}", dir.display().to_string()))];
-    let config = Config::load(args.config.as_deref(), crate::cli::variables(), &flags)?;
+    let config = Config::load(args.config.as_deref(), crate::cli::variables()?, &flags)?;
     let store = server::open_store(&config).context("while a server runs on this directory, ask it: --api URL")?;
     let portal = Portal::open(&portal).await?;
     let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);

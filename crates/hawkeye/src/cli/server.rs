@@ -45,7 +45,7 @@ impl ServerArgs {
         if !self.roles.is_empty() {
             flags.push(("roles", format!("{:?}", self.roles)));
         }
-        Config::load(self.config.as_deref(), super::variables(), &flags)
+        Config::load(self.config.as_deref(), super::variables()?, &flags)
     }
 }
 
@@ -60,5 +60,6 @@ pub fn run(args: &RunArgs) -> Result<()> {
 fn agent_beside(server: &Config) -> Result<AgentConfig> {
     let listen = &server.listen;
     let text = format!("transfer_addrs = [{:?}]\nhbs_addr = {:?}", listen.transfer_rpc, listen.hbs_rpc);
-    AgentConfig::load(&text, std::env::vars(), &[], &agent::system_hostname()).context("the agent beside the server")
+    AgentConfig::load(&text, settings::variables()?.into_iter(), &[], &agent::system_hostname())
+        .context("the agent beside the server")
 }

@@ -97,13 +97,16 @@ impl Config {
         let variables: Vec<(String, String)> =
             variables.filter(|(name, _)| !name.starts_with("HAWKEYE_AGENT__")).collect();
         let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-        overlay_variables(&mut table, "HAWKEYE_", borrowed)?;
+        overlay_variables::<Config>(&mut table, "HAWKEYE_", borrowed)?;
         for (key, text) in flags {
-            overlay(&mut table, key, text)?;
+            overlay::<Config>(&mut table, key, text)?;
         }
-        let config: Config = table.try_into().with_context(|| match file {
-            Some(path) => format!("configuration {}", path.display()),
-            None => "configuration".to_string(),
+        let config: Config = table.try_into().with_context(|| {
+            // An unknown key may come from any of these.
+            let ours = variables.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("HAWKEYE_"));
+            let file = file.map(|path| path.display().to_string());
+            let sources: Vec<&str> = file.as_deref().into_iter().chain(ours).collect();
+            format!("configuration {}", sources.join(", ")).trim_end().to_string()
         })?;
         config.check()?;
         Ok(config)

@@ -22,7 +22,7 @@ pub fn health_router(metrics: &Arc<Metrics>) -> axum::Router {
     axum::Router::new().route("/health", axum::routing::get(|| async { "ok\n" })).route(
         "/metrics",
         axum::routing::get(move || async move {
-            ([(axum::http::header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.text())
+            ([(axum::http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text())
         }),
     )
 }

@@ -13,15 +13,16 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
 use crate::role::graph::{self, GraphMetrics, GraphService};
+use crate::watch::log::say;
 use crate::watch::memory;
 use anyhow::Result;
 use metrics::Metrics;
 use std::sync::Arc;
 use supervisor::Supervisor;
-use supervisor::signals::Signals;
+use supervisor::signals::Starting;
 
 /// Runs the graph until a signal.
-pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) -> Result<()> {
+pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::graph(&config.listen).await?;
@@ -46,6 +47,6 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) ->
     doors.open_pages("admin", sockets.admin, admin);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
-    println!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc);
-    until_stopped(signals, parts).await
+    say(format_args!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc));
+    until_stopped(starting, parts).await
 }

@@ -17,6 +17,7 @@ use crate::engine::windowed::{Options, Windowed};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::{JudgeService, http, kept};
 use crate::role::redis;
+use crate::watch::log::say;
 use crate::watch::memory::{self, Memory, Size};
 use crate::watch::outage::Outage;
 use anyhow::{Context, Result};
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use stdx::{Disk, RealDisk};
 use supervisor::Supervisor;
-use supervisor::signals::Signals;
+use supervisor::signals::Starting;
 use tokio::sync::watch;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,7 +37,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const KEEP_S: u32 = 60;
 
 /// Runs the judge until a signal.
-pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) -> Result<()> {
+pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::judge(&config.listen).await?;
@@ -61,7 +62,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) ->
     let address = config.listen.judge_rpc.clone();
     doors.open_gob_when(is_ready.clone(), "judge_rpc", sockets.judge_rpc, judge, move || {
         memory::forget_unused_code();
-        println!("hawkeye: the judge takes points at {address} (Go gob)");
+        say(format_args!("hawkeye: the judge takes points at {address} (Go gob)"));
     });
 
     let mut parts = Supervisor::default();
@@ -74,8 +75,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, signals: Signals) ->
         Ok(())
     });
     parts.start("the doors", |stop| doors.run(stop));
-    println!("hawkeye: the judge asks {} for its rules", config.judge.hbs_addrs.join(", "));
-    until_stopped(signals, parts).await
+    say(format_args!("hawkeye: the judge asks {} for its rules", config.judge.hbs_addrs.join(", ")));
+    until_stopped(starting, parts).await
 }
 
 /// Asks hbs for the rules, and shows what that costs.

@@ -26,7 +26,7 @@ use agent::AgentConfig;
 use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use supervisor::Supervisor;
-use supervisor::signals::Signals;
+use supervisor::signals::{Signals, Starting};
 
 /// Runs until a signal; with an agent for this host in the same process, if one is given.
 pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
@@ -44,12 +44,12 @@ pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
         .context("cannot start the runtime")?;
     let config = Arc::new(config);
     let result = runtime.block_on(async {
-        let signals = Signals::new()?;
+        let starting = Signals::new()?.end_at_once_while_starting();
         limits::outlive_file_size_limit()?;
         match mode {
-            Mode::Whole => whole::serve(config, agent, descriptors, signals).await,
-            Mode::Graph => graph::serve(config, descriptors, signals).await,
-            Mode::Judge => judge::serve(config, descriptors, signals).await,
+            Mode::Whole => whole::serve(config, agent, descriptors, starting).await,
+            Mode::Graph => graph::serve(config, descriptors, starting).await,
+            Mode::Judge => judge::serve(config, descriptors, starting).await,
         }
     });
     // A look-up of a name that no server answers holds its thread for many seconds; nothing waits for it any more.
@@ -58,7 +58,8 @@ pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
 }
 
 /// Waits for a signal, or for a part that ends by itself, and stops all parts.
-async fn until_stopped(mut signals: Signals, mut parts: Supervisor) -> Result<()> {
+async fn until_stopped(starting: Starting, mut parts: Supervisor) -> Result<()> {
+    let mut signals = starting.over().await;
     let ended_early = tokio::select! {
         () = signals.asked() => None,
         why = parts.ended() => Some(why),

@@ -26,6 +26,7 @@ use crate::role::transfer::http::PushContext;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{alarm, graph, transfer};
 use crate::rules::{InEffect, RulesTask, Settling, settle};
+use crate::watch::log::say;
 use crate::watch::memory;
 use crate::{api, clock, page};
 use agent::AgentConfig;
@@ -33,7 +34,7 @@ use anyhow::Result;
 use metrics::Metrics;
 use std::sync::Arc;
 use supervisor::Supervisor;
-use supervisor::signals::Signals;
+use supervisor::signals::Starting;
 use tokio::sync::watch;
 
 /// Points older than this at a restart are not judged again: whoever was to hear of them has heard, or it is too late.
@@ -44,7 +45,7 @@ pub async fn serve(
     config: Arc<Config>,
     agent: Option<AgentConfig>,
     descriptors: usize,
-    signals: Signals,
+    starting: Starting,
 ) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     memory::register_start(metrics.ledger());
@@ -100,7 +101,7 @@ pub async fn serve(
     if let Some(agent) = agent {
         parts.start("the agent", |stop| agent::run(agent, stop.signal));
     }
-    until_stopped(signals, parts).await
+    until_stopped(starting, parts).await
 }
 
 /// The server behind the doors.
@@ -170,21 +171,21 @@ impl Behind {
 /// Prints where to look. The password of a first start is printed this once; the file keeps it.
 fn announce(config: &Config, new_password: Option<&str>) {
     if let Some(password) = new_password {
-        println!(
+        say(format_args!(
             "hawkeye: first start: log in as root with the password {password} (kept in {})",
             config.data_dir.join("admin-password").display()
-        );
+        ));
     }
     if !config.listen.api.is_empty() {
-        println!("hawkeye: the page is at http://{}/", config.listen.api);
+        say(format_args!("hawkeye: the page is at http://{}/", config.listen.api));
     }
     if !config.listen.graph_rpc.is_empty() {
-        println!("hawkeye: an old transfer and api reach the graph at {}", config.listen.graph_rpc);
+        say(format_args!("hawkeye: an old transfer and api reach the graph at {}", config.listen.graph_rpc));
     }
     if !config.listen.judge_rpc.is_empty() {
-        println!("hawkeye: an old transfer reaches the judge at {}", config.listen.judge_rpc);
+        say(format_args!("hawkeye: an old transfer reaches the judge at {}", config.listen.judge_rpc));
     }
     let or_off = |address: &str| if address.is_empty() { "nowhere".to_string() } else { address.to_string() };
     let (points, hbs) = (or_off(&config.listen.transfer_rpc), or_off(&config.listen.hbs_rpc));
-    println!("hawkeye: agents report to {points} (points) and {hbs} (hbs)");
+    say(format_args!("hawkeye: agents report to {points} (points) and {hbs} (hbs)"));
 }

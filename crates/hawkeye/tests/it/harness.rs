@@ -57,7 +57,7 @@ impl Server {
         }
         text.push_str(sections);
         std::fs::write(dir.path().join("hawkeye.toml"), text).expect("configuration");
-        let (child, stdout) = spawn(dir.path());
+        let (child, stdout) = spawn(&mut command(dir.path()));
         Server { child, dir, ports, stdout }
     }
 
@@ -97,9 +97,14 @@ impl Server {
 
     /// Starts the program again on the same directory and ports, after `kill` or `stop`.
     pub fn restart(&mut self) {
-        let (child, stdout) = spawn(self.dir.path());
-        self.child = child;
-        self.stdout = stdout;
+        let mut command = command(self.dir.path());
+        (self.child, self.stdout) = spawn(&mut command);
+    }
+
+    /// Does what `restart` does, for a server whose log goes to `log`.
+    pub fn restart_with_log(&mut self, log: std::fs::File) {
+        let mut command = command(self.dir.path());
+        (self.child, self.stdout) = spawn(command.stderr(log));
     }
 
     /// SIGTERM, and wait for the orderly end.
@@ -223,8 +228,8 @@ impl Api<'_> {
 }
 
 #[allow(clippy::zombie_processes)] // a panic ends the test program, and its child is then the system's to reap
-fn spawn(dir: &Path) -> (Child, Vec<String>) {
-    let mut child = command(dir).stdout(Stdio::piped()).spawn().expect("the binary starts");
+fn spawn(command: &mut Command) -> (Child, Vec<String>) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
     let lines = lines_of(child.stdout.take().expect("piped"));
     let mut said = Vec::new();
     loop {

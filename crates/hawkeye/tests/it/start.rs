@@ -2,9 +2,10 @@
 //! twice.
 
 use crate::harness::{Server, command, find, output};
-use std::io::Write;
+use sqlx::Connection;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Runs a server that must fail, and answers what it printed as its error.
 fn fails(dir: &std::path::Path, config: &str) -> String {
@@ -117,4 +118,68 @@ fn a_second_signal_ends_the_server_at_once() {
         server.try_wait()
     });
     assert_eq!(status.code(), Some(130));
+}
+
+/// A reader of the log that went, and a full disk, are no reason to end: not while it runs, not when it stops.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let mut server = Server::start("log = \"debug\"\n");
+    server.stop();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux");
+    server.restart_with_log(full);
+    assert_eq!(server.update(serde_json::json!([]))["Total"], 0);
+    let mut stream = server.connect("transfer_rpc");
+    stream.write_all(b"no JSON").expect("write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, though the log has no room for its line");
+    assert!(answer.contains("error"), "{answer}");
+    assert!(server.stop().success());
+
+    server.restart();
+    server.stop();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    server.restart_with_log(std::fs::File::from(std::os::fd::OwnedFd::from(writer)));
+    assert_eq!(server.update(serde_json::json!([]))["Total"], 0);
+    assert!(server.stop().success());
+}
+
+/// A start may take long; nothing is accepted before its end, so nobody has to wait for it.
+#[test]
+fn a_signal_ends_a_start_at_once() {
+    let mut server = Server::start("");
+    server.stop();
+    let database = format!("sqlite://{}", server.data_dir().join("portal.db").display());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _held = runtime.block_on(async {
+        let mut connection = sqlx::SqliteConnection::connect(&database).await.expect("the portal's file");
+        let hold = "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE";
+        sqlx::raw_sql(hold).execute(&mut connection).await.expect("nobody else has it");
+        connection
+    });
+    let mut starting = command(server.dir.path()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let log = BufReader::new(starting.stderr.take().expect("piped"));
+    let mut lines = log.lines().map(|line| line.expect("UTF-8"));
+    lines.find(|line| line.contains("store open")).expect("the store opens before the portal");
+    let pid = rustix::process::Pid::from_child(&starting);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
+    let status = find("the end of a start", || starting.try_wait().expect("wait"));
+    assert_eq!(status.code(), Some(130));
+}
+
+/// Kubernetes adds variables for a Service called like the program, and other programs leave bytes that are no text.
+#[test]
+fn variables_of_the_surroundings_are_no_keys() {
+    use std::os::unix::ffi::OsStrExt;
+    let wild = std::ffi::OsStr::from_bytes(b"a\xff");
+    let check = |name: &str, value: &std::ffi::OsStr| {
+        output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("check").env(name, value))
+    };
+    for (name, value) in [("HAWKEYE_PORT", "tcp://10.0.0.1:8080".as_ref()), ("BAD", wild)] {
+        let output = check(name, value);
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = check("HAWKEYE_LOG", wild);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("HAWKEYE_LOG is not UTF-8"), "{text}");
 }
