@@ -9,7 +9,7 @@
 use crate::entry::AlarmKey;
 use crate::readers::Runs;
 use crate::record::{EVENT, FORGET, OPEN, Place, RECORD_MAX, RawRecord, SNAPSHOT_END, parse_record};
-use crate::segment::{MAGIC, Segment, told};
+use crate::segment::{FoundProblem, MAGIC, Segment, told};
 use model::{Event, Status};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -39,13 +39,6 @@ pub struct Recovery {
 pub struct Damage {
     pub file: PathBuf,
     pub bytes: Range<u64>,
-}
-
-#[derive(Clone)]
-pub(crate) struct FoundProblem {
-    pub(crate) place: Place,
-    pub(crate) record: Vec<u8>,
-    pub(crate) event: Event,
 }
 
 /// Reads all segments in order and follows the alarms' states.

@@ -9,11 +9,13 @@
 mod answer;
 mod digest;
 mod distinct;
+mod error;
 mod known;
 mod limits;
 mod rule_text;
 
-pub use answer::{AnswerError, AnswerReader, Call, Progress};
+pub use answer::{AnswerReader, Call, Progress};
+pub use error::AnswerError;
 pub use known::{KnownRules, Omissions};
 pub use limits::AnswerLimits;
 

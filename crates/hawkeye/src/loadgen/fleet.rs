@@ -3,8 +3,8 @@
 //! How: only endpoint, value and time of an item change; the texts between them are made once, per series, for all
 //! hosts. The bytes are exactly those that [`wire::write_item`] writes.
 
+use super::labels::SeriesTexts;
 use super::mix::{self, Moment, SimulatedSeries};
-use super::peer::SeriesTexts;
 use std::ops::Range;
 use std::time::Duration;
 use wire::gob::{GraphItem, JudgeItem};

@@ -29,6 +29,26 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Group>> {
     select::<Group>("FROM falcon_portal.grp WHERE id = ?").bind(id).optional(portal).await
 }
 
+/// Groups that a host is in, oldest first.
+pub async fn of_host(portal: &Portal, host_id: i64) -> sqlx::Result<Vec<Group>> {
+    select::<Group>(
+        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?) ORDER BY id",
+    )
+    .bind(host_id)
+    .all(portal)
+    .await
+}
+
+/// Groups that a template is bound to, oldest first.
+pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Group>> {
+    select::<Group>(
+        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_tpl WHERE tpl_id = ?) ORDER BY id",
+    )
+    .bind(tpl_id)
+    .all(portal)
+    .await
+}
+
 /// All memberships, each as the ids of host and group.
 pub async fn members(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
     query("SELECT host_id, grp_id FROM falcon_portal.grp_host").all(on).await
@@ -214,7 +234,7 @@ mod tests {
         assert_eq!(remove_hosts(&portal, group.id, texts(&["none", "c", "c"])).await?, ["c"]);
         let names: Vec<_> = host::of_group(&portal, group.id).await?.into_iter().map(|host| host.hostname).collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(host::groups(&portal, ids[0]).await?, std::slice::from_ref(&group));
+        assert_eq!(of_host(&portal, ids[0]).await?, std::slice::from_ref(&group));
         assert_eq!((host::exists(&portal, ids[1]).await?, host::exists(&portal, 999).await?), (true, false));
         remove_host(&portal, group.id, ids[1]).await?;
         assert_eq!(members(&portal).await?, [(ids[0], group.id)]);
@@ -225,10 +245,10 @@ mod tests {
         assert_eq!(bindings(&portal).await?, [(group.id, tpl.id)]);
         assert_eq!(bind_user(&portal, group.id, tpl.id).await?.as_deref(), Some("alice"));
         assert_eq!(templates(&portal, group.id).await?, std::slice::from_ref(&tpl));
-        assert_eq!(host::templates(&portal, ids[0]).await?, std::slice::from_ref(&tpl));
-        assert_eq!(template::groups(&portal, tpl.id).await?, std::slice::from_ref(&group));
+        assert_eq!(template::of_host(&portal, ids[0]).await?, std::slice::from_ref(&tpl));
+        assert_eq!(of_template(&portal, tpl.id).await?, std::slice::from_ref(&group));
         unbind_template(&portal, group.id, tpl.id).await?;
-        assert_eq!(host::templates(&portal, ids[0]).await?, []);
+        assert_eq!(template::of_host(&portal, ids[0]).await?, []);
 
         let dir = plugin::create(&portal, group.id, "sys/ntp", "alice").await?;
         assert_eq!(plugin::of_group(&portal, group.id).await?, std::slice::from_ref(&dir));

@@ -5,8 +5,6 @@
 
 use super::Portal;
 use super::db::{Target, Transaction, query, record, select};
-use super::group::Group;
-use super::template::Template;
 use crate::clock;
 use serde::Serialize;
 
@@ -79,26 +77,6 @@ pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Host>> {
         "FROM falcon_portal.host WHERE id IN (SELECT host_id FROM falcon_portal.grp_host WHERE grp_id = ?) ORDER BY id",
     )
     .bind(grp_id)
-    .all(portal)
-    .await
-}
-
-pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
-    select::<Group>(
-        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?) ORDER BY id",
-    )
-    .bind(id)
-    .all(portal)
-    .await
-}
-
-/// The templates that are bound to the host's groups; their ancestors are not listed.
-pub async fn templates(portal: &Portal, id: i64) -> sqlx::Result<Vec<Template>> {
-    select::<Template>(
-        "FROM falcon_portal.tpl WHERE id IN (SELECT tpl_id FROM falcon_portal.grp_tpl
-         WHERE grp_id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?)) ORDER BY id",
-    )
-    .bind(id)
     .all(portal)
     .await
 }

@@ -5,7 +5,6 @@
 
 use super::Portal;
 use super::db::{Target, query, record, select};
-use super::group::Group;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -34,12 +33,13 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Template>> {
     select::<Template>("FROM falcon_portal.tpl WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// The groups that a template is bound to.
-pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
-    select::<Group>(
-        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_tpl WHERE tpl_id = ?) ORDER BY id",
+/// Templates that are bound to the groups of a host, oldest first; their ancestors are not listed.
+pub async fn of_host(portal: &Portal, host_id: i64) -> sqlx::Result<Vec<Template>> {
+    select::<Template>(
+        "FROM falcon_portal.tpl WHERE id IN (SELECT tpl_id FROM falcon_portal.grp_tpl
+         WHERE grp_id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?)) ORDER BY id",
     )
-    .bind(id)
+    .bind(host_id)
     .all(portal)
     .await
 }

@@ -12,9 +12,9 @@
 //! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing
 //! is allocated (`tests/hbs_memory.rs`).
 
-use super::answer::AnswerError;
 use super::digest::digest;
 use super::distinct::{Distinct, Missed, table_bytes};
+use super::error::AnswerError;
 use super::limits::AnswerLimits;
 use super::rule_text::{BadRule, RuleFault};
 use model::rule::HostStrategies;
