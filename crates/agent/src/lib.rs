@@ -58,12 +58,12 @@ const FILES_NAMED_MAX: usize = 64;
 
 /// Runs until `shutdown` turns true.
 pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<()> {
-    run_at(config, Pace { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
+    run_at(config, Timing { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
 }
 
 /// Durations that a test does not want to wait for.
 #[derive(Clone, Copy)]
-struct Pace {
+struct Timing {
     /// Time between two samples of what is a rate "over the last second".
     sample: Duration,
     /// Pause after the first send that failed.
@@ -80,11 +80,11 @@ struct Agent {
     orders: Arc<Orders>,
     queue: Arc<Queue>,
     default_tags: DefaultTags,
-    counters: Counters,
+    counters: AgentCounters,
 }
 
 #[derive(Default)]
-struct Counters {
+struct AgentCounters {
     sender: Arc<SenderCounters>,
     push_invalid: AtomicU64,
     collect_failures: AtomicU64,
@@ -102,7 +102,7 @@ enum Report {
 const REPORTS: [Report; 5] =
     [Report::Group(Group::Host), Report::Group(Group::Df), Report::Group(Group::Sockets), Report::Du, Report::Url];
 
-async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiver<bool>) -> Result<()> {
     if !config.ignored_keys.is_empty() {
         tracing::info!(keys = config.ignored_keys.join(", "), "keys of the cfg.json that have no meaning here");
     }
@@ -112,12 +112,12 @@ async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<b
     let address = &agent.config.listen.agent_http;
     let listener = if address.is_empty() { None } else { Some(bind("agent_http", address).await?) };
     let mut parts = Supervisor::default();
-    let sender = agent.sender(pace);
+    let sender = agent.sender(timing);
     parts.start("the sender", |stop| async move {
         sender.run(stop.signal).await;
         Ok(())
     });
-    parts.start("collecting", |stop| agent.collect_and_take(listener, metrics, pace, stop.signal));
+    parts.start("collecting", |stop| agent.collect_and_take(listener, metrics, timing, stop.signal));
     let ended_early = tokio::select! {
         _ = shutdown.wait_for(|stop| *stop) => None,
         why = parts.ended() => Some(why),
@@ -139,7 +139,7 @@ impl Agent {
             orders: Arc::default(),
             queue: Arc::new(Queue::new(config.buffer_max as usize)),
             default_tags: DefaultTags::new(&config.default_tags),
-            counters: Counters::default(),
+            counters: AgentCounters::default(),
             config,
         }
     }
@@ -149,7 +149,7 @@ impl Agent {
         self: Arc<Self>,
         listener: Option<TcpListener>,
         metrics: Arc<Metrics>,
-        pace: Pace,
+        timing: Timing,
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<()> {
         let mut tasks = JoinSet::new();
@@ -168,7 +168,7 @@ impl Agent {
         if !self.config.hbs_addr.is_empty() {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));
         }
-        tasks.spawn(self.clone().sample(pace.sample, shutdown.clone()));
+        tasks.spawn(self.clone().sample(timing.sample, shutdown.clone()));
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
         }
@@ -188,10 +188,10 @@ impl Agent {
         Ok(())
     }
 
-    fn sender(&self, pace: Pace) -> Sender {
+    fn sender(&self, timing: Timing) -> Sender {
         let counters = self.counters.sender.clone();
         let config = &self.config;
-        Sender::new(self.queue.clone(), &config.transfer_addrs, config.connect_timeout, pace.first_pause, counters)
+        Sender::new(self.queue.clone(), &config.transfer_addrs, config.connect_timeout, timing.first_pause, counters)
     }
 
     fn heartbeat(&self) -> Heartbeat {

@@ -33,7 +33,7 @@ pub enum Ended {
 }
 
 #[derive(Clone, Default)]
-pub struct Counters {
+pub struct AlarmMetrics {
     events: Family<EventLabels, Counter>,
     deliveries: Family<DeliveryLabels, Counter>,
     /// Deliveries given up because too many or too old ones waited.
@@ -52,7 +52,7 @@ pub struct Counters {
     clients_bytes: Arc<AtomicU64>,
 }
 
-impl Counters {
+impl AlarmMetrics {
     /// Puts the counters and gauges on the metrics page, and the bytes into the ledger.
     pub fn register(&self, metrics: &Metrics, queue: &Arc<EventQueue>, deliveries_max: usize) {
         metrics.register(|registry| {
