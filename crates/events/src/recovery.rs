@@ -47,11 +47,11 @@ pub(crate) struct SegmentReader {
     pub(crate) open: HashMap<AlarmKey, FoundProblem>,
     pub(crate) found: Recovery,
     pub(crate) next_seq: u64,
-    /// Which sequence numbers were given.
+    /// Sequence numbers that were given.
     pub(crate) runs: Runs,
     /// Whether the segment read last begins with a whole snapshot.
     pub(crate) snapshot_whole: bool,
-    /// What is not a record at the end of the segment read last: torn, if no segment follows.
+    /// End of the segment read last, if that is no record: torn, if no segment follows.
     last_end: Option<Damage>,
 }
 

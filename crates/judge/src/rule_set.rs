@@ -123,7 +123,7 @@ impl Rule {
     }
 }
 
-/// What decides which series a rule is bound to, and what is kept about it there.
+/// Reach of a rule: what decides which series it is bound to, and what is kept about it there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Reach<'a> {
     id: RuleId,

@@ -30,6 +30,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// No counters and no owners yet; names begin with `hawkeye_`.
     pub fn new() -> Metrics {
         Metrics { registry: Mutex::new(Registry::with_prefix("hawkeye")), ledger: Ledger::new() }
     }

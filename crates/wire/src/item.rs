@@ -224,7 +224,7 @@ struct Draft<'a> {
     wrong: Option<Field>,
 }
 
-/// What stands before the value of each field when Go has written the item.
+/// Bytes before the value of each field when Go has written the item.
 const BEFORE: [(Field, &[u8]); 7] = [
     (Field::Endpoint, b"{\"endpoint\":"),
     (Field::Metric, b",\"metric\":"),

@@ -135,7 +135,7 @@ pub async fn targets(portal: &Portal) -> sqlx::Result<Vec<String>> {
     query("SELECT DISTINCT target FROM alarms.hawkeye_delivery").all(portal).await
 }
 
-/// How many deliveries wait.
+/// Number of deliveries that wait.
 pub async fn count(portal: &Portal) -> sqlx::Result<u64> {
     let count: i64 = query("SELECT count(*) FROM alarms.hawkeye_delivery").one(portal).await?;
     Ok(count.unsigned_abs())

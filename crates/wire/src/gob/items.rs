@@ -252,7 +252,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Where the key and the value of a tag stand, from and to, counted from the first byte of the map.
+/// Range of the key and of the value of a tag, counted from the first byte of the map.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     key: (usize, usize),

@@ -28,6 +28,7 @@ pub enum Call {
 }
 
 impl Call {
+    /// Name of the method on the wire.
     pub fn method(self) -> &'static str {
         match self {
             Call::Strategies => "Hbs.GetStrategies",
@@ -44,7 +45,7 @@ impl Call {
     }
 }
 
-/// How far an answer has come in.
+/// Progress of an answer that comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The answer goes on.
@@ -125,6 +126,7 @@ pub struct AnswerReader {
 }
 
 impl AnswerReader {
+    /// A reader that expects nothing yet.
     pub fn new() -> AnswerReader {
         AnswerReader {
             call: Call::Strategies,

@@ -69,9 +69,9 @@ struct Pass {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Omissions {
     pub count: u64,
-    /// The first few, in words.
+    /// Names of the first few, in words.
     pub named: Vec<String>,
-    /// Equal for equal rules in any order.
+    /// Sum over the rules left out: equal for equal rules in any order.
     pub sum: u128,
 }
 
@@ -86,6 +86,7 @@ impl Omissions {
 }
 
 impl KnownRules {
+    /// No rules yet; answers beyond `limits` will be refused.
     pub fn new(limits: AnswerLimits) -> KnownRules {
         KnownRules {
             limits,
@@ -99,6 +100,7 @@ impl KnownRules {
         }
     }
 
+    /// Bounds of an answer, and of what is kept of it.
     pub fn limits(&self) -> &AnswerLimits {
         &self.limits
     }

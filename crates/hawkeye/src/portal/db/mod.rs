@@ -103,7 +103,7 @@ impl Transaction {
     }
 }
 
-/// Where a statement runs: on a connection of its own, or inside a transaction.
+/// Place where a statement runs: on a connection of its own, or inside a transaction.
 pub enum Target<'d> {
     Db(&'d Db),
     Transaction(&'d mut Transaction),
