@@ -260,7 +260,7 @@ impl Parser<'_> {
         Ok(Subject::Other(number as u8))
     }
 
-    /// What a function is compared with, when there is something; `end` moves behind it.
+    /// Reads the comparison of a function, when there is one; `end` moves behind it.
     fn comparison(&mut self, mut opens: Comparison, end: &mut usize) -> Read<Question> {
         self.skip_blanks();
         let start = self.at;

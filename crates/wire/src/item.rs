@@ -48,7 +48,7 @@ pub enum Field {
     Timestamp,
 }
 
-/// Why an item was refused: the first reason that applies, in this order.
+/// Reason for which an item was refused: the first that applies, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Invalid {
     Null,

@@ -21,6 +21,7 @@ use wire::protobuf::{field_begin, field_bytes, field_double, field_number};
 /// Bytes of an answer; error texts of both systems are shorter.
 const ANSWER_MAX: usize = 64 << 10;
 
+/// Protocol of another system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerProtocol {
     Telnet,
@@ -65,6 +66,7 @@ pub struct PeerSpeech {
 }
 
 impl PeerSpeech {
+    /// Buffers for a connection to `peer`.
     pub fn new(peer: &Peer) -> PeerSpeech {
         PeerSpeech { peer: peer.clone(), body: Vec::new(), compressed: Vec::new(), encoder: snap::raw::Encoder::new() }
     }
@@ -143,6 +145,7 @@ pub struct HttpAnswer {
 }
 
 impl HttpAnswer {
+    /// Whether the status says that the request was taken.
     pub fn is_good(&self) -> bool {
         (200..300).contains(&self.status)
     }

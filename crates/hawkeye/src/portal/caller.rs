@@ -89,6 +89,7 @@ impl Caller {
         }
     }
 
+    /// True when the user of the token is an administrator or root.
     pub fn is_admin(&self) -> bool {
         self.user.as_ref().is_some_and(User::is_admin)
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 pub const NAME_MAX: usize = 255;
 
 record! {
+    /// Row of a host group, as the API shows it.
     #[derive(Clone, Debug, PartialEq, Serialize)]
     pub struct Group {
         pub id: i64,
@@ -21,10 +22,12 @@ record! {
     }
 }
 
+/// All groups, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Group>> {
     select::<Group>("FROM falcon_portal.grp ORDER BY id").all(portal).await
 }
 
+/// Finds a group by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Group>> {
     select::<Group>("FROM falcon_portal.grp WHERE id = ?").bind(id).optional(portal).await
 }
@@ -70,11 +73,13 @@ pub async fn create(portal: &Portal, grp_name: &str, create_user: &str) -> sqlx:
     Ok(Group { id: done.id, grp_name: grp_name.to_string(), create_user: create_user.to_string() })
 }
 
+/// Renames a group; returns how many there were of the id. A name that exists is a unique violation.
 pub async fn rename(portal: &Portal, id: i64, grp_name: &str) -> sqlx::Result<u64> {
     let sql = "UPDATE falcon_portal.grp SET grp_name = ? WHERE id = ?";
     Ok(query(sql).bind(grp_name).bind(id).execute(portal).await?.rows)
 }
 
+/// Deletes a group with its memberships, bindings, plugin directories and aggregators.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [
@@ -147,6 +152,7 @@ pub async fn remove_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> s
     Ok(removed)
 }
 
+/// Removes a host from a group, if it is there.
 pub async fn remove_host(portal: &Portal, id: i64, host_id: i64) -> sqlx::Result<()> {
     let sql = "DELETE FROM falcon_portal.grp_host WHERE grp_id = ? AND host_id = ?";
     query(sql).bind(id).bind(host_id).execute(portal).await?;
@@ -188,6 +194,7 @@ pub async fn bind_template(portal: &Portal, id: i64, tpl_id: i64, bind_user: &st
     Ok(done.rows == 1)
 }
 
+/// Unbinds a template from a group, if it is bound.
 pub async fn unbind_template(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Result<()> {
     let sql = "DELETE FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?";
     query(sql).bind(id).bind(tpl_id).execute(portal).await?;

@@ -10,10 +10,13 @@ use serde::Serialize;
 
 /// The most rows: ten times the largest published Open-Falcon installation.
 pub const HOSTS_MAX: i64 = 100_000;
-/// The columns' lengths, in characters.
+/// Length of the column `hostname`, in characters.
 pub const HOSTNAME_MAX: usize = 255;
+/// Length of the column `ip`, in characters.
 pub const IP_MAX: usize = 16;
+/// Length of the column `agent_version`, in characters.
 pub const AGENT_VERSION_MAX: usize = 16;
+/// Length of the column `plugin_version`, in characters.
 pub const PLUGIN_VERSION_MAX: usize = 128;
 
 record! {
@@ -62,6 +65,7 @@ pub enum Selection {
     Ids(Vec<i64>),
 }
 
+/// Whether there is a host of this id.
 pub async fn exists(portal: &Portal, id: i64) -> sqlx::Result<bool> {
     let found: Option<i64> = query("SELECT id FROM falcon_portal.host WHERE id = ?").bind(id).optional(portal).await?;
     Ok(found.is_some())
@@ -72,6 +76,7 @@ pub async fn maintained(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Maintenan
     select::<Maintenance>("FROM falcon_portal.host").all(on).await
 }
 
+/// Hosts of a group, oldest first.
 pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Host>> {
     select::<Host>(
         "FROM falcon_portal.host WHERE id IN (SELECT host_id FROM falcon_portal.grp_host WHERE grp_id = ?) ORDER BY id",

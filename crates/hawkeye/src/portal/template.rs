@@ -14,6 +14,7 @@ pub const NAME_MAX: usize = 255;
 pub const CHAIN_MAX: usize = 10;
 
 record! {
+    /// Row of a template, as the API shows it.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Template {
         pub id: i64,
@@ -29,6 +30,7 @@ pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Template>> {
     select::<Template>("FROM falcon_portal.tpl ORDER BY id").all(on).await
 }
 
+/// Finds a template by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Template>> {
     select::<Template>("FROM falcon_portal.tpl WHERE id = ?").bind(id).optional(portal).await
 }
@@ -64,6 +66,7 @@ pub async fn create(
     Ok(Template { id: done.id, tpl_name, parent_id, action_id, create_user })
 }
 
+/// Changes name and parent of a template. A name that exists is a unique violation.
 pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) -> sqlx::Result<()> {
     query("UPDATE falcon_portal.tpl SET tpl_name = ?, parent_id = ? WHERE id = ?")
         .bind(tpl_name)
@@ -75,6 +78,7 @@ pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) ->
     Ok(())
 }
 
+/// Deletes a template with its action, its strategies and its bindings.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [

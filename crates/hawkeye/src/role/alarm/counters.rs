@@ -32,6 +32,7 @@ pub enum Ended {
     GivenUp,
 }
 
+/// Counts of events and deliveries, and the figures of what waits; clones share them.
 #[derive(Clone, Default)]
 pub struct AlarmMetrics {
     events: Family<EventLabels, Counter>,
