@@ -215,6 +215,7 @@ impl Event {
         out.push('}');
     }
 
+    /// JSON of the event, byte for byte as the original writes it.
     pub fn to_json(&self) -> String {
         let mut out = String::with_capacity(512);
         self.push_json(&mut out);

@@ -65,6 +65,7 @@ impl Scratch {
         self.text.capacity()
     }
 
+    /// A scratch that holds nothing yet.
     pub fn new() -> Scratch {
         Scratch::default()
     }
@@ -167,6 +168,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// A reader in front of the first byte.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { bytes, at: 0 }
     }

@@ -13,6 +13,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 
+/// Routes of hosts.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/host/{id}/hostgroup", get(groups))

@@ -21,6 +21,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json as object};
 use std::collections::HashMap;
 
+/// Routes of templates and their actions.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/template", get(list).post(create).put(update))

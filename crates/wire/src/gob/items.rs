@@ -80,6 +80,7 @@ pub struct GobScratch {
 }
 
 impl GobScratch {
+    /// A scratch that holds nothing yet.
     pub fn new() -> GobScratch {
         GobScratch::default()
     }

@@ -125,7 +125,6 @@ impl Job {
     }
 
     /// Adds to `bytes` until there are `budget` of them. True when all inputs are at their ends.
-    /// Goes on for about `budget` bytes, added to `bytes`; true when the block was looked through.
     pub fn run(&mut self, parts: &Parts, budget: u64, bytes: &mut u64) -> Result<bool> {
         let written = |writers: &[Writer]| writers.iter().map(Writer::bytes).sum::<u64>();
         let (mut read, before) = (0, written(&self.writers));
@@ -316,6 +315,7 @@ impl Scan {
         &self.input.reader.block
     }
 
+    /// Goes on for about `budget` bytes, added to `bytes`; true when the block was looked through.
     pub fn run(&mut self, parts: &Parts, budget: u64, bytes: &mut u64) -> Result<bool> {
         // A damaged page: whoever merges or reads it will tell.
         let mut damaged = BTreeSet::new();
