@@ -310,7 +310,7 @@ impl Agent {
         let mut named = self.counters.files_named.lock().expect("nothing panics while this is locked");
         for failure in failures {
             if named.len() < FILES_NAMED_MAX && named.insert(failure.file().to_path_buf()) {
-                tracing::warn!(%failure, "not collected (said once, counted always)");
+                tracing::warn!(%failure, "a file cannot be collected (said once, counted always)");
             }
         }
     }
@@ -337,16 +337,20 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sender = &counters.sender;
         figures.counter("agent_items_sent", "Items that a transfer has taken", read(&sender.items_sent));
-        figures.counter("agent_items_invalid", "Of them, called invalid by it", read(&sender.items_invalid));
-        figures.counter("agent_items_refused", "Items no transfer wanted", read(&sender.items_refused));
+        figures.counter("agent_items_invalid", "Items that a transfer has called invalid", read(&sender.items_invalid));
+        figures.counter("agent_items_refused", "Items that no transfer wanted", read(&sender.items_refused));
         figures.counter("agent_items_dropped", "Items lost to a full buffer", queue.items_dropped);
         figures.counter("agent_push_invalid", "Pushed items dropped as invalid", read(&counters.push_invalid));
         figures.counter("agent_send_failures", "Attempts that no transfer took", read(&sender.failures));
         figures.counter("agent_heartbeat_failures", "Failed heartbeats", read(&agent.orders.failures));
-        figures.counter("agent_collect_failures", "Files not read", read(&counters.collect_failures));
+        figures.counter("agent_collect_failures", "Files that could not be read", read(&counters.collect_failures));
         figures.gauge("agent_buffer_items", "Items waiting for a transfer", queue.items as f64);
         figures.gauge("agent_buffer_bytes", "Bytes waiting for a transfer", queue.bytes as f64);
-        figures.gauge("agent_buffer_max_bytes", "Bound of the buffer", agent.queue.bytes_max() as f64);
+        figures.gauge(
+            "agent_buffer_max_bytes",
+            "Most bytes that may wait for a transfer",
+            agent.queue.bytes_max() as f64,
+        );
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
 }

@@ -84,7 +84,7 @@ mod tests {
             figures.gauge("series", "Series in memory", 2.0);
             figures.gauge("age_seconds", "Age", 0.5);
             figures.counter("merges", "Merges that ended", 1 << 60);
-            figures.gauges("memory_bytes", "Memory by who holds it", "owner", [("index", 7), ("log", 8)]);
+            figures.gauges("memory_bytes", "Memory by owner", "owner", [("index", 7), ("log", 8)]);
         });
         let expected = "\
 # HELP hawkeye_points Points taken.
@@ -99,7 +99,7 @@ hawkeye_age_seconds 0.5
 # HELP hawkeye_merges Merges that ended.
 # TYPE hawkeye_merges counter
 hawkeye_merges_total 1152921504606846976
-# HELP hawkeye_memory_bytes Memory by who holds it.
+# HELP hawkeye_memory_bytes Memory by owner.
 # TYPE hawkeye_memory_bytes gauge
 hawkeye_memory_bytes{owner=\"index\"} 7
 hawkeye_memory_bytes{owner=\"log\"} 8

@@ -187,7 +187,7 @@ impl Pusher {
             let lag = queue.lag(READER);
             figures.gauge("redis_connected", "1 while Redis takes events", connected);
             figures.gauge("redis_lag_events", "Events that wait for Redis", lag.records as f64);
-            figures.gauge("redis_lag_bytes", "Size of the event queue's files that hold them", lag.bytes as f64);
+            figures.gauge("redis_lag_bytes", "Size of the event queue's files that wait for Redis", lag.bytes as f64);
             let (pushed, errors) = (shared.pushed.load(Relaxed), shared.errors.load(Relaxed));
             figures.counter("redis_events_pushed", "Events that Redis has taken", pushed);
             figures.counter("redis_errors", "Attempts that Redis refused or did not answer", errors);

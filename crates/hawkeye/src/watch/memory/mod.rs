@@ -190,9 +190,9 @@ fn tenths(value: f64) -> f64 {
 fn show(look: &MemoryView, figures: &mut Figures<'_>) {
     let owners = || look.owners.iter().chain(&look.elsewhere);
     let held = owners().map(|owner| (owner.owner, owner.bytes));
-    figures.gauges("memory_bytes", "Memory by who holds it", "owner", held);
+    figures.gauges("memory_bytes", "Memory by owner", "owner", held);
     let bounds = owners().filter_map(|owner| Some((owner.owner, owner.bound_bytes?)));
-    figures.gauges("memory_bound_bytes", "The most that an owner may hold", "owner", bounds);
+    figures.gauges("memory_bound_bytes", "Most bytes that an owner may hold", "owner", bounds);
     let process = &look.process;
     let resident = [
         ("anonymous", process.anonymous_bytes),
