@@ -13,6 +13,7 @@ use wire::item::{OutItem, write_item};
 /// Bytes of one batch: far above a collector group, far below a transfer's limit for a message (16 MiB in Hawkeye).
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// Items on their way to a transfer, as the bytes that will be sent.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The items as a JSON array.
@@ -30,6 +31,7 @@ pub struct Batches {
 }
 
 impl Batches {
+    /// Appends an item; a full batch is closed before.
     pub fn push(&mut self, item: &OutItem<'_>) {
         let before = self.open.len();
         self.open.push(if self.items == 0 { b'[' } else { b',' });
@@ -45,6 +47,7 @@ impl Batches {
         }
     }
 
+    /// Closes the last batch, and gives all of them.
     pub fn finish(mut self) -> Vec<Batch> {
         if self.items > 0 {
             self.close();
@@ -65,6 +68,7 @@ impl Batches {
 pub struct DefaultTags(String);
 
 impl DefaultTags {
+    /// Canonical text of the configured tags.
     pub fn new(tags: &BTreeMap<String, String>) -> DefaultTags {
         let mut text = String::new();
         for (key, value) in tags {

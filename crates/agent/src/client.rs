@@ -22,6 +22,7 @@ const ANSWER_MAX: usize = 4 << 20;
 /// Bytes of a buffer that is kept between calls; one collector group has 2 to 30 kB.
 const BUFFER_KEEP: usize = 32 << 10;
 
+/// Failure of a call.
 #[derive(Debug)]
 pub enum CallError {
     /// The call had no answer, or one against the protocol. The connection is closed.
@@ -39,6 +40,7 @@ impl fmt::Display for CallError {
     }
 }
 
+/// JSON-RPC to one address, over a connection that is made when a call needs one.
 pub struct Client {
     address: String,
     connect_timeout: Duration,
@@ -54,10 +56,12 @@ struct Connection {
 }
 
 impl Client {
+    /// A client without a connection; `connect_timeout` is for each attempt to make one.
     pub fn new(address: &str, connect_timeout: Duration) -> Client {
         Client { address: address.to_string(), connect_timeout, connection: None }
     }
 
+    /// Address that is called.
     pub fn address(&self) -> &str {
         &self.address
     }

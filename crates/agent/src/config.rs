@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Settings of an agent.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
@@ -57,6 +58,7 @@ pub struct AgentConfig {
     pub ignored_keys: Vec<String>,
 }
 
+/// Section `listen`: the agent's own door.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentListen {
@@ -107,6 +109,7 @@ pub struct AgentArgs {
 }
 
 impl AgentArgs {
+    /// Reads the file, and puts variables and flags over it. The error names the key and the fix.
     pub fn load(&self) -> Result<AgentConfig> {
         let mut flags = Vec::new();
         for pair in &self.set {

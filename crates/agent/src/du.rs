@@ -21,6 +21,7 @@ const PARALLEL_MAX: usize = 8;
 /// Bytes of output: a number, a tab and the longest path.
 const OUTPUT_MAX: u64 = 8192;
 
+/// Measures directories, some at a time; one that fails or takes too long reads −1.
 pub async fn collect(paths: &[String]) -> Vec<Reading> {
     let (mut running, mut out) = (JoinSet::new(), Vec::new());
     for path in paths {

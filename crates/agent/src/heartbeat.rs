@@ -37,6 +37,7 @@ pub struct Orders {
 }
 
 impl Orders {
+    /// Probes that hbs asks for at present.
     pub fn driven(&self) -> Arc<Driven> {
         self.driven.lock().expect("nothing panics while this is locked").clone()
     }
@@ -47,6 +48,7 @@ impl Orders {
     }
 }
 
+/// Conversation with hbs: reports that the agent is there, and learns what to measure.
 pub struct Heartbeat {
     client: Client,
     hostname: String,
@@ -59,6 +61,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
+    /// A heartbeat each `interval`; what hbs says is put into `orders`.
     pub fn new(client: Client, hostname: &str, ip: &str, interval: Duration, orders: Arc<Orders>) -> Heartbeat {
         Heartbeat {
             client,
@@ -71,6 +74,7 @@ impl Heartbeat {
         }
     }
 
+    /// Reports until `shutdown` turns true.
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => {}

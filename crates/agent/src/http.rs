@@ -38,6 +38,7 @@ struct Door {
     budget: Budget,
 }
 
+/// Routes of the agent's HTTP door.
 pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
     let door = Door { agent, metrics, budget: Budget::new(BODIES_MAX) };
     Router::new()

@@ -58,12 +58,12 @@ const FILES_NAMED_MAX: usize = 64;
 
 /// Runs until `shutdown` turns true.
 pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<()> {
-    run_at(config, Pace { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
+    run_at(config, Timing { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
 }
 
 /// Durations that a test does not want to wait for.
 #[derive(Clone, Copy)]
-struct Pace {
+struct Timing {
     /// Time between two samples of what is a rate "over the last second".
     sample: Duration,
     /// Pause after the first send that failed.
@@ -80,11 +80,11 @@ struct Agent {
     orders: Arc<Orders>,
     queue: Arc<Queue>,
     default_tags: DefaultTags,
-    counters: Counters,
+    counters: AgentCounters,
 }
 
 #[derive(Default)]
-struct Counters {
+struct AgentCounters {
     sender: Arc<SenderCounters>,
     push_invalid: AtomicU64,
     collect_failures: AtomicU64,
@@ -102,7 +102,7 @@ enum Report {
 const REPORTS: [Report; 5] =
     [Report::Group(Group::Host), Report::Group(Group::Df), Report::Group(Group::Sockets), Report::Du, Report::Url];
 
-async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiver<bool>) -> Result<()> {
     if !config.ignored_keys.is_empty() {
         tracing::info!(keys = config.ignored_keys.join(", "), "keys of the cfg.json that have no meaning here");
     }
@@ -112,12 +112,12 @@ async fn run_at(config: AgentConfig, pace: Pace, mut shutdown: watch::Receiver<b
     let address = &agent.config.listen.agent_http;
     let listener = if address.is_empty() { None } else { Some(bind("agent_http", address).await?) };
     let mut parts = Supervisor::default();
-    let sender = agent.sender(pace);
+    let sender = agent.sender(timing);
     parts.start("the sender", |stop| async move {
         sender.run(stop.signal).await;
         Ok(())
     });
-    parts.start("collecting", |stop| agent.collect_and_take(listener, metrics, pace, stop.signal));
+    parts.start("collecting", |stop| agent.collect_and_take(listener, metrics, timing, stop.signal));
     let ended_early = tokio::select! {
         _ = shutdown.wait_for(|stop| *stop) => None,
         why = parts.ended() => Some(why),
@@ -139,7 +139,7 @@ impl Agent {
             orders: Arc::default(),
             queue: Arc::new(Queue::new(config.buffer_max as usize)),
             default_tags: DefaultTags::new(&config.default_tags),
-            counters: Counters::default(),
+            counters: AgentCounters::default(),
             config,
         }
     }
@@ -149,7 +149,7 @@ impl Agent {
         self: Arc<Self>,
         listener: Option<TcpListener>,
         metrics: Arc<Metrics>,
-        pace: Pace,
+        timing: Timing,
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<()> {
         let mut tasks = JoinSet::new();
@@ -168,7 +168,7 @@ impl Agent {
         if !self.config.hbs_addr.is_empty() {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));
         }
-        tasks.spawn(self.clone().sample(pace.sample, shutdown.clone()));
+        tasks.spawn(self.clone().sample(timing.sample, shutdown.clone()));
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
         }
@@ -188,10 +188,10 @@ impl Agent {
         Ok(())
     }
 
-    fn sender(&self, pace: Pace) -> Sender {
+    fn sender(&self, timing: Timing) -> Sender {
         let counters = self.counters.sender.clone();
         let config = &self.config;
-        Sender::new(self.queue.clone(), &config.transfer_addrs, config.connect_timeout, pace.first_pause, counters)
+        Sender::new(self.queue.clone(), &config.transfer_addrs, config.connect_timeout, timing.first_pause, counters)
     }
 
     fn heartbeat(&self) -> Heartbeat {
@@ -310,7 +310,7 @@ impl Agent {
         let mut named = self.counters.files_named.lock().expect("nothing panics while this is locked");
         for failure in failures {
             if named.len() < FILES_NAMED_MAX && named.insert(failure.file().to_path_buf()) {
-                tracing::warn!(%failure, "not collected (said once, counted always)");
+                tracing::warn!(%failure, "a file cannot be collected (said once, counted always)");
             }
         }
     }
@@ -337,16 +337,20 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sender = &counters.sender;
         figures.counter("agent_items_sent", "Items that a transfer has taken", read(&sender.items_sent));
-        figures.counter("agent_items_invalid", "Of them, called invalid by it", read(&sender.items_invalid));
-        figures.counter("agent_items_refused", "Items no transfer wanted", read(&sender.items_refused));
+        figures.counter("agent_items_invalid", "Items that a transfer has called invalid", read(&sender.items_invalid));
+        figures.counter("agent_items_refused", "Items that no transfer wanted", read(&sender.items_refused));
         figures.counter("agent_items_dropped", "Items lost to a full buffer", queue.items_dropped);
         figures.counter("agent_push_invalid", "Pushed items dropped as invalid", read(&counters.push_invalid));
         figures.counter("agent_send_failures", "Attempts that no transfer took", read(&sender.failures));
         figures.counter("agent_heartbeat_failures", "Failed heartbeats", read(&agent.orders.failures));
-        figures.counter("agent_collect_failures", "Files not read", read(&counters.collect_failures));
+        figures.counter("agent_collect_failures", "Files that could not be read", read(&counters.collect_failures));
         figures.gauge("agent_buffer_items", "Items waiting for a transfer", queue.items as f64);
         figures.gauge("agent_buffer_bytes", "Bytes waiting for a transfer", queue.bytes as f64);
-        figures.gauge("agent_buffer_max_bytes", "Bound of the buffer", agent.queue.bytes_max() as f64);
+        figures.gauge(
+            "agent_buffer_max_bytes",
+            "Most bytes that may wait for a transfer",
+            agent.queue.bytes_max() as f64,
+        );
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
 }

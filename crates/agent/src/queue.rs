@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 /// Bytes that a batch costs beside its JSON: the entry in the queue and the allocation's own cost, rounded up.
 const BATCH_OVERHEAD: usize = 128;
 
+/// Batches that wait for a transfer, the oldest first, bounded by their bytes.
 pub struct Queue {
     state: Mutex<State>,
     filled: Notify,
@@ -37,6 +38,7 @@ pub struct QueueSize {
 }
 
 impl Queue {
+    /// An empty queue for `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Queue {
         Queue { state: Mutex::default(), filled: Notify::new(), bytes_max }
     }
@@ -69,6 +71,7 @@ impl Queue {
         }
     }
 
+    /// The oldest batch, which stays in the queue, if there is one.
     pub fn try_oldest(&self) -> Option<(u64, Batch)> {
         self.lock().batches.front().cloned()
     }
@@ -83,11 +86,13 @@ impl Queue {
         }
     }
 
+    /// Size of the queue now.
     pub fn size(&self) -> QueueSize {
         let state = self.lock();
         QueueSize { bytes: state.bytes, items: state.items, items_dropped: state.items_dropped }
     }
 
+    /// Most bytes that may wait.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 /// The part of a slot, at either end, in which nobody reports: a clock that is stepped by less cannot skip a slot.
 const MARGIN: f64 = 0.1;
 
+/// Times of a group's reports: one in each slot of the clock, at the host's own phase.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     interval_ms: i64,
@@ -20,6 +21,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The times of a host that reports every `interval_s` seconds.
     pub fn new(hostname: &str, interval_s: i64) -> Schedule {
         let mut hasher = DefaultHasher::new();
         hostname.hash(&mut hasher);

@@ -27,6 +27,7 @@ const REFUSALS_MAX: u32 = 10;
 /// The time that the last batches may take when the agent stops.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Counts of items and failures since the start.
 #[derive(Default)]
 pub struct SenderCounters {
     pub items_sent: AtomicU64,
@@ -37,6 +38,7 @@ pub struct SenderCounters {
     pub failures: AtomicU64,
 }
 
+/// Way of the queue's batches to the transfers, one after the other.
 pub struct Sender {
     queue: Arc<Queue>,
     clients: Vec<Client>,

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower::ServiceExt;
 use wire::{Framer, Scratch, decode_items, jsonrpc};
 
-const FAST: Pace = Pace { sample: Duration::from_millis(1), first_pause: Duration::from_micros(1) };
+const FAST: Timing = Timing { sample: Duration::from_millis(1), first_pause: Duration::from_micros(1) };
 
 #[derive(Debug)]
 struct Asked {

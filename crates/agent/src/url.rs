@@ -18,6 +18,7 @@ const PARALLEL_MAX: usize = 16;
 /// this.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
+/// Makes the HTTP client of the checks: no redirects, no connection that is kept.
 pub fn client() -> Result<Client> {
     // An error says that the server in the same process has set a provider before; then that one is used.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -25,6 +26,7 @@ pub fn client() -> Result<Client> {
     builder.build().context("cannot start the HTTP client for url.check.health")
 }
 
+/// Checks URLs, some at a time; a check that fails is a reading, too.
 pub async fn collect(client: &Client, checks: &[UrlCheck], hostname: &str) -> Vec<Reading> {
     let (mut running, mut out) = (JoinSet::new(), Vec::new());
     for check in checks {

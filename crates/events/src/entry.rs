@@ -30,9 +30,9 @@ pub enum Entry {
 /// The end of an alarm although nothing recovered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlarmEnd {
-    /// The alarm's, as in its events.
+    /// Id of the alarm, as in its events.
     pub id: String,
-    /// For people: `the host is in maintenance`.
+    /// Reason for people: `the host is in maintenance`.
     pub reason: String,
     pub time: i64,
 }

@@ -42,14 +42,14 @@ const TROUBLES_MAX: usize = 64;
 /// long does a segment come here, and [`Options::bytes_max`] is usually reached before. Appends then fail.
 const SEGMENT_BYTES_BOUND: u64 = u32::MAX as u64 / 2;
 
-/// When what was appended is forced to the disk.
+/// Moment at which what was appended is forced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fsync {
-    /// Before [`EventQueue::wait_synced`] returns, which is to be called before the message is answered.
+    /// Sync before [`EventQueue::wait_synced`] returns; call that before the message is answered.
     Always,
-    /// By [`EventQueue::tick`], each second.
+    /// Sync by [`EventQueue::tick`], each second.
     EverySecond,
-    /// By [`EventQueue::tick`] too, but the snapshots of new segments are not waited for.
+    /// Sync by [`EventQueue::tick`] too, but the snapshots of new segments are not waited for.
     Never,
 }
 
@@ -94,6 +94,7 @@ pub struct Receipt {
 #[derive(Default)]
 pub struct Problems(HashMap<u64, Option<Event>>);
 
+/// Durable files between the judges and their readers, and the open alarms; see the crate.
 pub struct EventQueue {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
@@ -136,9 +137,9 @@ pub(crate) struct State {
 /// The next segment while upkeep fills it: appends go to both, so that either is whole whenever the process ends.
 pub(crate) struct Twin {
     pub(crate) file: Arc<dyn DiskFile>,
-    /// Where the last segment ended when the twin was begun.
+    /// Offset at which the last segment ended when the twin was begun.
     pub(crate) split: u64,
-    /// Where the events that come behind that place are in the twin.
+    /// Offset in the twin of the events that come behind `split`.
     pub(crate) events_at: u64,
     /// The twin has its name, or is about to: an append that it does not take fails. Before, the twin is given up.
     pub(crate) is_binding: bool,
@@ -300,7 +301,7 @@ impl EventQueue {
         appended.notified().await;
     }
 
-    /// How far a reader is behind.
+    /// Backlog of a reader: what it has not handled.
     pub fn lag(&self, name: &'static str) -> Lag {
         let mut state = self.lock();
         let reader = state.readers.named(name);
@@ -312,6 +313,7 @@ impl EventQueue {
         Lag { records, bytes, dropped }
     }
 
+    /// Figures of the queue now.
     pub fn stats(&self) -> Stats {
         let state = self.lock();
         Stats {
@@ -333,6 +335,7 @@ impl EventQueue {
         });
     }
 
+    /// Most bytes that the queue's files may have.
     pub fn bytes_max(&self) -> u64 {
         self.options.bytes_max
     }
@@ -492,7 +495,7 @@ fn push_trouble(troubles: &mut Vec<Trouble>, trouble: Trouble) {
     }
 }
 
-/// For each entry that ends an open alarm with a reason, its event.
+/// Makes the event of each entry that ends an open alarm with a reason.
 fn make_ends(
     state: &State,
     entries: &[EntryRef<'_>],
@@ -528,8 +531,7 @@ fn read_problem(file: &dyn DiskFile, place: Place) -> Result<Event, String> {
     }
 }
 
-/// Where the sequence numbers of a process start that opens the queue at `now`: above all that an earlier one can have
-/// given.
+/// First sequence number of a process that opens the queue at `now`: above all that an earlier one can have given.
 pub(crate) fn first_seq_at(now: i64) -> u64 {
     // A process would have to make a million events a second over its whole life to pass the next one's start.
     u64::try_from(now).unwrap_or(0).min(u32::MAX.into()) << 20

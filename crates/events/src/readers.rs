@@ -18,7 +18,7 @@ pub(crate) struct Reader {
     pub(crate) cursor: u64,
     /// The most bytes of segments that are kept for it alone; without a bound all are kept.
     pub(crate) lag_bytes_max: Option<u64>,
-    /// Records that it lost.
+    /// Records that the reader lost because it lagged too far, in the life of this process.
     pub(crate) dropped: u64,
     /// Woken by each append.
     pub(crate) appended: Arc<Notify>,
@@ -49,14 +49,14 @@ impl Readers {
     }
 }
 
-/// How far a reader is behind.
+/// Backlog of one reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// Events and silent closings that it has not handled.
+    /// Events and silent closings that the reader has not handled.
     pub records: u64,
-    /// Size of the segments that hold them.
+    /// Bytes of the segments that hold these records.
     pub bytes: u64,
-    /// Records that it lost because it lagged too far, in the life of this process.
+    /// Records that the reader lost because it lagged too far, in the life of this process.
     pub dropped: u64,
 }
 
@@ -73,13 +73,13 @@ impl Runs {
         }
     }
 
-    /// How many are above `cursor`.
+    /// Number of sequence numbers above `cursor` that were given.
     pub(crate) fn count_above(&self, cursor: u64) -> u64 {
         let above = |run: &Range<u64>| run.end.saturating_sub(run.start.max(cursor.saturating_add(1)));
         self.0.iter().rev().take_while(|run| run.end > cursor).map(above).sum()
     }
 
-    /// Those of segments that are gone count no more.
+    /// Forgets the sequence numbers before `first_seq`, whose segments are gone.
     pub(crate) fn forget_before(&mut self, first_seq: u64) {
         self.0.retain(|run| run.end > first_seq);
     }

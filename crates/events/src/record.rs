@@ -24,7 +24,7 @@ pub(crate) const FORGET: u8 = 4;
 /// far below.
 const SEQ_MAX: u64 = 1 << 62;
 
-/// Where the last PROBLEM of an open alarm lies in the last segment: the whole record.
+/// Place in the last segment of the last PROBLEM of an open alarm: the whole record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) seq: u64,

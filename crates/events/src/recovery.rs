@@ -9,7 +9,7 @@
 use crate::entry::AlarmKey;
 use crate::readers::Runs;
 use crate::record::{EVENT, FORGET, OPEN, Place, RECORD_MAX, RawRecord, SNAPSHOT_END, parse_record};
-use crate::segment::{MAGIC, Segment, told};
+use crate::segment::{FoundProblem, MAGIC, Segment, told};
 use model::{Event, Status};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -41,24 +41,17 @@ pub struct Damage {
     pub bytes: Range<u64>,
 }
 
-#[derive(Clone)]
-pub(crate) struct FoundProblem {
-    pub(crate) place: Place,
-    pub(crate) record: Vec<u8>,
-    pub(crate) event: Event,
-}
-
 /// Reads all segments in order and follows the alarms' states.
 #[derive(Default)]
 pub(crate) struct SegmentReader {
     pub(crate) open: HashMap<AlarmKey, FoundProblem>,
     pub(crate) found: Recovery,
     pub(crate) next_seq: u64,
-    /// Which sequence numbers were given.
+    /// Sequence numbers that were given.
     pub(crate) runs: Runs,
     /// Whether the segment read last begins with a whole snapshot.
     pub(crate) snapshot_whole: bool,
-    /// What is not a record at the end of the segment read last: torn, if no segment follows.
+    /// End of the segment read last, if that is no record: torn, if no segment follows.
     last_end: Option<Damage>,
 }
 

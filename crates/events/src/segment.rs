@@ -6,7 +6,7 @@
 use crate::Fsync;
 use crate::entry::AlarmKey;
 use crate::record::{BODY_MIN, HEAD, OPEN, Place, SNAPSHOT_END, parse_record, push_record};
-use crate::recovery::FoundProblem;
+use model::Event;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,9 +21,17 @@ pub(crate) const BUFFER_KEEP: usize = 64 << 10;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
     pub(crate) first_seq: u64,
-    /// Where the snapshot ends and events begin.
+    /// Offset in the file at which the snapshot ends and events begin.
     pub(crate) events_at: u64,
     pub(crate) end: u64,
+}
+
+/// Last PROBLEM of an open alarm, as a segment holds it.
+#[derive(Clone)]
+pub(crate) struct FoundProblem {
+    pub(crate) place: Place,
+    pub(crate) record: Vec<u8>,
+    pub(crate) event: Event,
 }
 
 /// Says in an error what was tried with which file.

@@ -4,7 +4,7 @@
 
 use crate::error::{RuleError, quote};
 use crate::function::Operator;
-use crate::grammar::{self, Context, is_extended};
+use crate::grammar::{self, TermDefaults, is_extended};
 use crate::rule_text::read_strictly;
 
 /// Whether a rule may be saved. The texts of an old installation are read less strictly; see `rule_text.rs`.
@@ -14,7 +14,8 @@ use crate::rule_text::read_strictly;
 pub fn check(func: &str, operator: &str, right_value: f64, points_max: u32) -> Result<(), RuleError> {
     if is_extended(func) {
         let own = Operator::parse(operator).ok_or_else(|| RuleError::Operator { operator: quote(operator) })?;
-        return grammar::read(func, Context { operator: own, right: right_value, points_max, spare: 1 }).map(|_| ());
+        return grammar::read(func, TermDefaults { operator: own, right: right_value, points_max, spare: 1 })
+            .map(|_| ());
     }
     let text = read_strictly(func)?;
     let function = text.function(func)?;

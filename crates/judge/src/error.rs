@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-/// Why a rule is refused.
+/// Reason for which a rule is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RuleError {
     /// `func` is not `name(#N)` or `name(#A,N)`.

@@ -23,7 +23,7 @@ pub(crate) struct View<'a> {
     /// Newest first.
     pub points: &'a [Point],
     pub values: &'a [f64],
-    /// How many of the newest values are known without a break.
+    /// Number of the newest values that are known without a break.
     pub known: usize,
     pub period_s: i64,
     pub silence: Option<Silence>,

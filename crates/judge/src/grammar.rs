@@ -29,7 +29,7 @@ const NESTING_MAX: usize = TERMS_MAX;
 
 /// The comparison of terms that name none, and how far the window reaches.
 #[derive(Clone, Copy)]
-pub(crate) struct Context {
+pub(crate) struct TermDefaults {
     /// The rule's own operator and right value.
     pub operator: Operator,
     pub right: f64,
@@ -54,9 +54,9 @@ pub(crate) fn is_extended(func: &str) -> bool {
 }
 
 /// Reads a text for which [`is_extended`] holds.
-pub(crate) fn read(func: &str, context: Context) -> Result<Parsed, RuleError> {
+pub(crate) fn read(func: &str, defaults: TermDefaults) -> Result<Parsed, RuleError> {
     let mut parser =
-        Parser { func, at: 0, context, depth: 0, terms: Vec::new(), code: Vec::new(), operands: Vec::new() };
+        Parser { func, at: 0, defaults, depth: 0, terms: Vec::new(), code: Vec::new(), operands: Vec::new() };
     if func.len() > TEXT_MAX && func.chars().count() > TEXT_MAX {
         return Err(parser.want_at(func.len(), format!("at most {TEXT_MAX} characters")));
     }
@@ -82,7 +82,7 @@ struct Parser<'a> {
     func: &'a str,
     /// The byte that is read next.
     at: usize,
-    context: Context,
+    defaults: TermDefaults,
     depth: usize,
     terms: Vec<Term>,
     code: Vec<Code>,
@@ -182,8 +182,8 @@ impl Parser<'_> {
             if self.byte() == Some(b',') { "`)`, as this function takes no further number" } else { "`)`" },
         )?;
         let function = FunctionText { kind, arguments: [first, last] }.function(self.func)?;
-        self.check_window(function.values_needed() + u64::from(self.context.spare), first.column)?;
-        let Context { operator, right, .. } = self.context;
+        self.check_window(function.values_needed() + u64::from(self.defaults.spare), first.column)?;
+        let TermDefaults { operator, right, .. } = self.defaults;
         Ok(Comparison { function, operator, right, high: right })
     }
 
@@ -199,7 +199,7 @@ impl Parser<'_> {
     }
 
     fn check_window(&self, points: u64, column: usize) -> Read<()> {
-        let points_max = self.context.points_max;
+        let points_max = self.defaults.points_max;
         if points <= u64::from(points_max) {
             return Ok(());
         }
@@ -260,7 +260,7 @@ impl Parser<'_> {
         Ok(Subject::Other(number as u8))
     }
 
-    /// What a function is compared with, when there is something; `end` moves behind it.
+    /// Reads the comparison of a function, when there is one; `end` moves behind it.
     fn comparison(&mut self, mut opens: Comparison, end: &mut usize) -> Read<Question> {
         self.skip_blanks();
         let start = self.at;

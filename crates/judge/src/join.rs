@@ -295,7 +295,8 @@ impl Members {
         Some(event)
     }
 
-    /// Who speaks for each term of a carrier, on whether a PROBLEM opens or stays: itself, or one of the others.
+    /// Testimonies that speak for each term of a carrier, on whether a PROBLEM opens or stays: its own, or those of
+    /// others.
     fn sources<'a>(
         &'a self,
         carrier: &'a Carrier,
@@ -319,8 +320,8 @@ impl Members {
     }
 }
 
-/// Which of two series speaks for a term: one that holds, then one that is unknown; of equals the newer, and of these
-/// the one that needed fewer old points, since it can repeat an alarm sooner.
+/// Whether the first of two findings speaks for a term: one that holds, then one that is unknown; of equals the newer,
+/// and of these the one that needed fewer old points, since it can repeat an alarm sooner.
 fn speaks_before(a: &Finding, b: &Finding, is_open: bool) -> bool {
     let rank = |finding: &Finding| match finding.holds(is_open) {
         Some(true) => 2,

@@ -62,7 +62,7 @@ impl Default for Joins {
     }
 }
 
-/// What the joins hold.
+/// Numbers of joins and of their seats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct JoinStats {
     /// Pairs of a rule and an endpoint.
@@ -100,6 +100,7 @@ impl PartialEq for Seat {
 }
 
 impl Seat {
+    /// Rule of the join.
     pub fn rule(&self) -> RuleId {
         self.join.id
     }
@@ -138,6 +139,7 @@ impl Joins {
         }
     }
 
+    /// Numbers of joins and seats now. Takes the lock of the table, and of each join.
     pub fn stats(&self) -> JoinStats {
         let table = self.table.lock();
         let mut stats = JoinStats {

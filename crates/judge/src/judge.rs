@@ -69,7 +69,7 @@ pub struct Judge {
     text: String,
 }
 
-/// What a judge holds.
+/// Figures of a judge.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     /// Series with at least one rule.
@@ -236,14 +236,14 @@ impl Judge {
         self.states.any_of(series)
     }
 
-    /// When the newest PROBLEM that is open on a series was sent, by the time of its point.
+    /// Time of the point of the newest PROBLEM that is open on a series.
     pub fn last_problem(&self, series: SeriesId) -> Option<i64> {
         let seats = self.seats.get(&series).map_or(&[][..], Vec::as_slice);
         let joined = seats.iter().filter_map(|seat| self.joins.open_problem(seat, series)).map(|open| open.time);
         self.states.iter().filter(|state| state.series == series).map(|state| state.time).chain(joined).max()
     }
 
-    /// Whose results this judge gives.
+    /// Semantics of this judge: whose results it gives.
     pub fn semantics(&self) -> Semantics {
         self.options.semantics
     }
@@ -307,7 +307,7 @@ impl Judge {
         }
     }
 
-    /// Has a series say its part in conditions over several series, without deciding: after a restart before anything
+    /// Lets a series say its part in conditions over several series, without deciding: after a restart before anything
     /// is caught up, and after each [`Judge::load`].
     pub fn refill(
         &mut self,
@@ -393,6 +393,7 @@ impl Judge {
         self.states.iter().filter(|state| self.rules.has(state.rule)).copied().chain(joined)
     }
 
+    /// Figures of the judge now.
     pub fn stats(&self) -> Stats {
         let buffers = self.points.capacity() * size_of::<Point>()
             + self.values.capacity() * size_of::<f64>()

@@ -106,7 +106,7 @@ struct Programs<'a> {
     seats: &'a [Seat],
     view: View<'a>,
     occasion: Occasion,
-    /// When the answer of a `nodata` changes next.
+    /// Time at which the answer of a `nodata` changes next.
     due: i64,
     is_open: bool,
 }
@@ -198,7 +198,7 @@ impl Programs<'_> {
     }
 }
 
-/// What is sent when a rule holds (or not) by points from `oldest` to `newest`.
+/// Event that is sent when a rule holds (or not) by points from `oldest` to `newest`.
 #[inline]
 fn next_of(
     occasion: Occasion,

@@ -5,7 +5,7 @@
 
 use stdx::Rank;
 
-/// Which joins there are.
+/// The table of joins.
 pub const JOINS: Rank = Rank::new(2910, "table of joins");
 
 /// Held while the series of one join speak.

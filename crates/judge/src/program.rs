@@ -19,7 +19,7 @@ pub(crate) const TERMS_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Program {
     pub terms: Box<[Term]>,
-    /// How the terms are joined, in postfix order: `a and b or c` is a b And c Or.
+    /// Joining of the terms, in postfix order: `a and b or c` is a b And c Or.
     pub code: Box<[Code]>,
     /// The other series that terms ask, each once.
     pub operands: Box<[Operand]>,

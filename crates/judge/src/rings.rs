@@ -26,7 +26,7 @@ pub(crate) struct Ring {
     slot: u32,
     class: u16,
     len: u16,
-    /// Where the next point goes.
+    /// Index at which the next point goes.
     head: u16,
 }
 

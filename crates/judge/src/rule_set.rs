@@ -18,7 +18,7 @@
 
 use crate::error::RuleError;
 use crate::function::{Comparison, Operator};
-use crate::grammar::{self, Context, Parsed};
+use crate::grammar::{self, Parsed, TermDefaults};
 use crate::program::{Program, Subject};
 use crate::rule_text::{FunctionText, parse};
 use crate::state::RuleId;
@@ -123,7 +123,7 @@ impl Rule {
     }
 }
 
-/// What decides which series a rule is bound to, and what is kept about it there.
+/// Reach of a rule: what decides which series it is bound to, and what is kept about it there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Reach<'a> {
     id: RuleId,
@@ -510,7 +510,7 @@ fn compile(source: &EventRule, options: &Options) -> Result<Parsed, RuleError> {
         Ok(text) => text,
         // Only what the original cannot read is read as more than it had.
         Err(_) if grammar::is_extended(func) => {
-            return grammar::read(func, Context { operator: operator?, right, points_max, spare: 0 });
+            return grammar::read(func, TermDefaults { operator: operator?, right, points_max, spare: 0 });
         }
         Err(error) => return Err(error),
     };

@@ -24,7 +24,7 @@ use model::SeriesId;
 /// before is still told after a restart in the morning.
 pub(crate) const FORGOTTEN_S: i64 = 86_400;
 
-/// What is known of a series' silence.
+/// Silence of a series: since when, and whether anything was heard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Silence {
     series: SeriesId,
@@ -41,7 +41,7 @@ const _: () = assert!(size_of::<Silence>() == 24);
 /// The time of a silence at which nobody has looked yet.
 const UNKNOWN: i64 = i64::MIN;
 
-/// How many points are missing, in whole multiples of N, and what follows from it.
+/// Points that are missing, in whole multiples of N, and the times that follow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Missing {
     pub count: i64,
@@ -101,7 +101,7 @@ impl Silences {
         }
     }
 
-    /// What is known of a series at `now`, when a point came or somebody only looks.
+    /// Silence of a series at `now`, when a point came or somebody only looks.
     pub fn look(&mut self, series: SeriesId, is_point: bool, now: i64) -> Option<Silence> {
         let silence = self.table.find_mut(hash(series), |silence| silence.series == series)?;
         if is_point || silence.since == UNKNOWN {

@@ -53,10 +53,12 @@ pub struct Room {
 }
 
 impl Room {
+    /// Room for `max` series, none taken.
     pub fn new(max: usize) -> Room {
         Room { used: AtomicUsize::new(0), max, is_closed: AtomicBool::new(false) }
     }
 
+    /// Number of series that all shards have.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -66,6 +68,7 @@ impl Room {
         self.is_closed.swap(closed, Ordering::Relaxed) != closed
     }
 
+    /// Whether no more series are let in.
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Relaxed)
     }
@@ -180,6 +183,7 @@ impl Windows {
         judge.semantics() == Semantics::OpenFalcon && TIMES.contains(&time) && self.find(key).is_none()
     }
 
+    /// Id of a series by its name.
     pub fn find(&self, key: SeriesKey<'_>) -> Option<SeriesId> {
         self.find_row(key).map(|row| self.id(row))
     }
@@ -305,14 +309,17 @@ impl Windows {
         self.used().filter(|(series, row)| is_silent(*series, row)).map(|(series, _)| series).collect()
     }
 
+    /// Number of series.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
+    /// Whether there is no series.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
 
+    /// Visits each series, with its name, type and step in seconds.
     pub fn for_each_series(&self, each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType, u32)) {
         for (series, row) in self.used() {
             each(series, self.key_of(row), row.counter_type, row.step_s());
@@ -325,6 +332,7 @@ impl Windows {
         ring.into_iter().flat_map(|ring| self.rings.newest_first(ring))
     }
 
+    /// Bytes of the series, their names and their points.
     pub fn memory_bytes(&self) -> usize {
         self.rows.capacity() * size_of::<Row>()
             + self.free.capacity() * size_of::<u32>()

@@ -70,6 +70,7 @@ fn sentence(help: &str) -> String {
 pub struct Source<F>(F);
 
 impl<F: Fn(&mut Figures<'_>)> Source<F> {
+    /// A collector that asks `source` each time somebody looks.
     pub fn new(source: F) -> Source<F> {
         Source(source)
     }

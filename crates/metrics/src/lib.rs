@@ -30,6 +30,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// No counters and no owners yet; names begin with `hawkeye_`.
     pub fn new() -> Metrics {
         Metrics { registry: Mutex::new(Registry::with_prefix("hawkeye")), ledger: Ledger::new() }
     }
@@ -105,7 +106,7 @@ mod tests {
             figures.gauge("series", "Series in memory", 2.0);
             figures.gauge("age_seconds", "Age", 0.5);
             figures.counter("merges", "Merges that ended", 1 << 60);
-            figures.gauges("memory_bytes", "Memory by who holds it", "owner", [("index", 7), ("log", 8)]);
+            figures.gauges("memory_bytes", "Memory by owner", "owner", [("index", 7), ("log", 8)]);
         });
         let expected = "\
 # HELP hawkeye_points_total Points taken.
@@ -120,7 +121,7 @@ hawkeye_age_seconds 0.5
 # HELP hawkeye_merges_total Merges that ended.
 # TYPE hawkeye_merges_total counter
 hawkeye_merges_total 1152921504606846976
-# HELP hawkeye_memory_bytes Memory by who holds it.
+# HELP hawkeye_memory_bytes Memory by owner.
 # TYPE hawkeye_memory_bytes gauge
 hawkeye_memory_bytes{owner=\"index\"} 7
 hawkeye_memory_bytes{owner=\"log\"} 8

@@ -25,6 +25,7 @@ pub enum Status {
 }
 
 impl Status {
+    /// Text of the status, `PROBLEM` or `OK`.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Problem => "PROBLEM",
@@ -54,7 +55,7 @@ pub struct Event {
     pub current_step: i32,
     /// Aligned time of the point that decided, Unix seconds.
     pub time: i64,
-    /// Why the event was made; not part of the original's JSON.
+    /// Reason for the event; not part of the original's JSON.
     pub explanation: Option<Box<Explanation>>,
 }
 
@@ -77,6 +78,7 @@ impl Event {
         self.endpoint.capacity() + self.tags.capacity() + explanation
     }
 
+    /// Metric of the rule.
     pub fn metric(&self) -> &str {
         match &self.rule {
             EventRule::Strategy(s) => &s.metric,
@@ -84,6 +86,7 @@ impl Event {
         }
     }
 
+    /// Text of the rule's condition.
     pub fn func(&self) -> &str {
         match &self.rule {
             EventRule::Strategy(s) => &s.func,
@@ -91,6 +94,7 @@ impl Event {
         }
     }
 
+    /// Operator of the rule.
     pub fn operator(&self) -> &str {
         match &self.rule {
             EventRule::Strategy(s) => &s.operator,
@@ -98,6 +102,7 @@ impl Event {
         }
     }
 
+    /// Threshold of the rule.
     pub fn right_value(&self) -> f64 {
         match &self.rule {
             EventRule::Strategy(s) => s.right_value,
@@ -105,6 +110,7 @@ impl Event {
         }
     }
 
+    /// Number of PROBLEMs that the rule sends in a row.
     pub fn max_step(&self) -> i32 {
         match &self.rule {
             EventRule::Strategy(s) => s.max_step,
@@ -112,6 +118,7 @@ impl Event {
         }
     }
 
+    /// Priority of the rule, 0 being the highest.
     pub fn priority(&self) -> i32 {
         match &self.rule {
             EventRule::Strategy(s) => s.priority,
@@ -119,6 +126,7 @@ impl Event {
         }
     }
 
+    /// Note of the rule, for people.
     pub fn note(&self) -> &str {
         match &self.rule {
             EventRule::Strategy(s) => &s.note,
@@ -207,6 +215,7 @@ impl Event {
         out.push('}');
     }
 
+    /// JSON of the event, byte for byte as the original writes it.
     pub fn to_json(&self) -> String {
         let mut out = String::with_capacity(512);
         self.push_json(&mut out);

@@ -13,14 +13,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Points of one term that are kept, the newest ones. A guess: more would not be read.
 pub const POINTS_MAX: usize = 12;
 
-/// Why an event was made.
+/// Reason for an event: terms, words and points.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Explanation {
     /// Version of the rule as it was; another version says that the rule was changed since. See
     /// [`crate::EventRule::version`].
     pub rule_version: String,
-    /// Why an alarm was closed although nothing recovered; else empty.
+    /// Reason for closing an alarm although nothing recovered; else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub closed: String,
     /// The functions that decided; one, unless the condition joins several.
@@ -46,6 +46,7 @@ pub struct TermExplanation {
 }
 
 impl Explanation {
+    /// Bytes of the explanation and its texts.
     pub fn memory_bytes(&self) -> usize {
         let term = |term: &TermExplanation| {
             let points = term.points.capacity() * size_of::<Point>();
@@ -69,6 +70,7 @@ fn read_points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Point>,
 }
 
 impl Explanation {
+    /// JSON of the explanation, as alarm stores it.
     pub fn to_json(&self) -> String {
         // Values that are not finite become null, which reads back as an error; the judge shows finite ones only.
         serde_json::to_string(self).expect("texts, flags and numbers always have a JSON form")

@@ -114,6 +114,7 @@ impl Strategy {
         size_of::<Strategy>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags) + self.tpl.memory_bytes()
     }
 
+    /// Appends the rule's JSON, byte for byte as the original writes it.
     pub fn push_json(&self, out: &mut String) {
         write!(out, "{{\"id\":{},\"metric\":", self.id).expect("String");
         push_json_string(&self.metric, out);
@@ -137,11 +138,13 @@ impl Strategy {
 }
 
 impl Expression {
+    /// Bytes of the rule and its texts.
     pub fn memory_bytes(&self) -> usize {
         let texts = [&self.metric, &self.func, &self.operator, &self.note].map(String::capacity);
         size_of::<Expression>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags)
     }
 
+    /// Appends the rule's JSON, byte for byte as the original writes it.
     pub fn push_json(&self, out: &mut String) {
         write!(out, "{{\"id\":{},\"metric\":", self.id).expect("String");
         push_json_string(&self.metric, out);

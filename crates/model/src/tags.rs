@@ -10,6 +10,7 @@
 pub struct Tags<'a>(&'a str);
 
 impl<'a> Tags<'a> {
+    /// Tags of a series that has none.
     pub const EMPTY: Tags<'static> = Tags("");
 
     /// Canonicalises `raw`. Borrows it when it already is canonical (the steady state), otherwise writes to `scratch`,
@@ -29,14 +30,17 @@ impl<'a> Tags<'a> {
         Tags(text)
     }
 
+    /// Canonical text, `k=v,k2=v2`.
     pub fn as_str(self) -> &'a str {
         self.0
     }
 
+    /// Whether there are no tags.
     pub fn is_empty(self) -> bool {
         self.0.is_empty()
     }
 
+    /// Keys and values in the order of the text.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.0.split(',').filter_map(|piece| piece.split_once('='))
     }

@@ -1,16 +1,13 @@
-//! BlockDevice IO: the kernel's counters as they are, and gauges over the last second.
+//! Disk IO: the kernel's counters as they are, and gauges over the last second.
 //!
-//! Compat: which disks are reported is the original's rule, odd as it is. `disk.io.*` counters are read at collection,
-//! the gauges come from the sampler. A device with fewer than two samples, or without time between them, has no gauges
-//! (the original sends NaN there, which breaks the whole batch), and a disk that is gone is not reported any more.
+//! Compat: `disk.io.*` counters are read at collection, the gauges come from the sampler. A device with fewer than two
+//! samples, or without time between them, has no gauges (the original sends NaN there, which breaks the whole batch),
+//! and a disk that is gone is not reported any more. Which disks are reported: `diskstats.rs`.
 
+use crate::diskstats::{BlockDevice, FIELDS, parse};
 use crate::reading::{Reading, tag};
 use crate::roots::{ProbeError, Roots};
 use crate::sampler::Sampler;
-use crate::text::uint;
-
-/// Counters of a line of `/proc/diskstats` that we use; newer kernels append more.
-const FIELDS: usize = 11;
 
 const COUNTERS: [&str; FIELDS] = [
     "disk.io.read_requests",
@@ -29,12 +26,6 @@ const COUNTERS: [&str; FIELDS] = [
 /// Bytes of a sector as the kernel counts, whatever the device's own sector size is.
 const SECTOR_BYTES: u64 = 512;
 
-#[derive(Clone, Debug)]
-pub(crate) struct BlockDevice {
-    name: String,
-    fields: [u64; FIELDS],
-}
-
 pub(crate) fn collect(roots: &Roots, sampler: &Sampler, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
     for disk in parse(&roots.read_proc("diskstats")?.text) {
         let tags = tag("device", &disk.name);
@@ -52,29 +43,6 @@ pub(crate) fn collect(roots: &Roots, sampler: &Sampler, out: &mut Vec<Reading>) 
         }
     }
     Ok(())
-}
-
-/// The devices that are reported. Odd lines are skipped.
-pub(crate) fn parse(text: &str) -> Vec<BlockDevice> {
-    text.lines().filter_map(parse_line).collect()
-}
-
-fn parse_line(line: &str) -> Option<BlockDevice> {
-    let mut words = line.split_whitespace().skip(2);
-    let name = words.next().filter(|name| is_reported(name))?;
-    let mut fields = [0; FIELDS];
-    for field in &mut fields {
-        *field = uint(words.next()?);
-    }
-    // A device without reads is a CD drive without a CD, or an unused loop device.
-    (fields[0] > 0).then(|| BlockDevice { name: name.to_string(), fields })
-}
-
-fn is_reported(name: &str) -> bool {
-    let is_whole_disk =
-        name.len() <= 4 && (name.starts_with("sd") || name.starts_with("vd")) && !name.contains(['1', '2', '3', '4']);
-    let is_other = name.len() >= 4 && ["xvd", "fio", "nvme", "nbd"].iter().any(|prefix| name.starts_with(prefix));
-    is_whole_disk || is_other
 }
 
 fn push_gauges(before: &BlockDevice, now: &BlockDevice, elapsed_ms: u64, out: &mut Vec<Reading>) {
@@ -100,16 +68,6 @@ fn push_gauges(before: &BlockDevice, now: &BlockDevice, elapsed_ms: u64, out: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn which_disks() {
-        for name in ["sda", "sdaa", "vda5", "xvda1", "nvme0n1p1", "nbd0", "fioa"] {
-            assert!(is_reported(name), "{name}");
-        }
-        for name in ["sda1", "sdaaa", "sd4", "nbd", "dm-0", "loop0", "sr0"] {
-            assert!(!is_reported(name), "{name}");
-        }
-    }
 
     #[test]
     fn no_gauges_without_time_between_samples() {

@@ -14,6 +14,7 @@ mod reading;
 mod roots;
 mod text;
 
+mod diskstats;
 mod sampler;
 
 mod cpu;

@@ -19,6 +19,7 @@ pub struct ProcessMatch {
 }
 
 impl ProcessMatch {
+    /// Reads the tags `name` and `cmdline` of a strategy; others are kept as a part of the series' name.
     pub fn parse(tags: &str) -> ProcessMatch {
         let value = |key: &str| {
             let piece = tags.split(',').rev().find_map(|piece| piece.trim_start().strip_prefix(key)?.strip_prefix('='));

@@ -16,10 +16,12 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// A reading whose value is shown as it is.
     pub fn gauge(metric: impl Into<Cow<'static, str>>, tags: &str, value: f64) -> Reading {
         Reading::new(metric.into(), tags, value, CounterType::Gauge)
     }
 
+    /// A reading of a monotonic counter, shown as a rate.
     pub fn counter(metric: impl Into<Cow<'static, str>>, tags: &str, value: f64) -> Reading {
         Reading::new(metric.into(), tags, value, CounterType::Counter)
     }

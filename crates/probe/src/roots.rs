@@ -31,7 +31,7 @@ impl Roots {
     }
 }
 
-/// Why a collector has no (or not all) readings, with the name of its file.
+/// Reason for which a collector has no (or not all) readings, with the name of its file.
 #[derive(Debug)]
 pub enum ProbeError {
     Unreadable { file: PathBuf, error: io::Error },
@@ -40,6 +40,7 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
+    /// File that could not be read or understood.
     pub fn file(&self) -> &Path {
         match self {
             ProbeError::Unreadable { file, .. } | ProbeError::TooLong { file } | ProbeError::Malformed { file, .. } => {

@@ -7,7 +7,7 @@
 //! rate is never taken over a hole.
 //! Memory: two samples, bounded by the disks that pass the filter in one file of bounded size.
 
-use crate::disk_io::{self, BlockDevice};
+use crate::diskstats::{self, BlockDevice};
 use crate::roots::{ProbeError, Roots, read_into};
 use crate::text::uint;
 
@@ -64,6 +64,7 @@ impl Default for Sampler {
 }
 
 impl Sampler {
+    /// A sampler that has no sample yet.
     pub fn new() -> Sampler {
         Sampler {
             cpu: LastTwo { newer: None, older: None },
@@ -126,7 +127,7 @@ impl Sampler {
 
     fn read_disks(&mut self, roots: &Roots) -> Result<Vec<BlockDevice>, ProbeError> {
         read_into(&roots.proc.join("diskstats"), &mut self.buffer)?;
-        Ok(disk_io::parse(&String::from_utf8_lossy(&self.buffer)))
+        Ok(diskstats::parse(&String::from_utf8_lossy(&self.buffer)))
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 /// The running parts of a process.
 pub struct Supervisor {
-    /// In the order of their starts.
+    /// Parts in the order of their starts.
     parts: Vec<Part>,
     /// Held, so that `reports` does not end while parts come and go.
     reporter: mpsc::UnboundedSender<Error>,
@@ -121,7 +121,7 @@ impl Supervisor {
     }
 }
 
-/// Why a part that runs until it is told to stop has ended otherwise.
+/// Error for a part that runs until it is told to stop and has ended otherwise.
 fn why(name: &'static str, ended: Result<Result<()>, JoinError>) -> Error {
     match ended {
         Ok(Ok(())) => anyhow!("{name} ended by itself"),

@@ -14,7 +14,7 @@ use crate::json::Nesting;
 use std::fmt;
 use std::ops::Range;
 
-/// Why no message can begin or end here; the connection has lost its frame and must be closed.
+/// Reason for which no message can begin or end here; the connection has lost its frame and must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
     /// Something other than `{` stands where a message must start.

@@ -1,4 +1,4 @@
-//! Hbs: what agents and judges ask of it; parameters are read, answers written.
+//! Hbs: the calls of agents and judges; parameters are read, answers written.
 //!
 //! These calls come once a minute per host, so their strings are owned. The two large answers, all strategies and all
 //! expressions, are written straight from [`Rules`]; the caller keeps the bytes for as long as the version stays.
@@ -9,11 +9,13 @@
 mod answer;
 mod digest;
 mod distinct;
+mod error;
 mod known;
 mod limits;
 mod rule_text;
 
-pub use answer::{AnswerError, AnswerReader, Call, Progress};
+pub use answer::{AnswerReader, Call, Progress};
+pub use error::AnswerError;
 pub use known::{KnownRules, Omissions};
 pub use limits::AnswerLimits;
 
@@ -25,7 +27,7 @@ use std::fmt;
 /// Longest string in a parameter. Hostnames end at 255 bytes; the longest text seen is a plug-in's error message.
 pub const STRING_BYTES_MAX: usize = 1024;
 
-/// Why a parameter was not understood; the text goes back to the sender and the connection stays.
+/// Reason for which a parameter was not understood; the text goes back to the sender and the connection stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamError {
     Json(JsonError),

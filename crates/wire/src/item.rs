@@ -48,7 +48,7 @@ pub enum Field {
     Timestamp,
 }
 
-/// Why an item was refused: the first reason that applies, in this order.
+/// Reason for which an item was refused: the first that applies, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Invalid {
     Null,
@@ -224,7 +224,7 @@ struct Draft<'a> {
     wrong: Option<Field>,
 }
 
-/// What stands before the value of each field when Go has written the item.
+/// Bytes before the value of each field when Go has written the item.
 const BEFORE: [(Field, &[u8]); 7] = [
     (Field::Endpoint, b"{\"endpoint\":"),
     (Field::Metric, b",\"metric\":"),

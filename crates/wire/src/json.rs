@@ -17,7 +17,7 @@ use std::io::Write;
 /// Levels of arrays and objects that one value may open: one bit each in a `u64`. Open-Falcon's messages have four.
 pub const DEPTH_MAX: u32 = 64;
 
-/// Where the text stops being JSON, and why.
+/// Place at which a text stops being JSON, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonError {
     /// Offset from the start of the slice that was read.
@@ -65,6 +65,7 @@ impl Scratch {
         self.text.capacity()
     }
 
+    /// A scratch that holds nothing yet.
     pub fn new() -> Scratch {
         Scratch::default()
     }
@@ -167,6 +168,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// A reader in front of the first byte.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader { bytes, at: 0 }
     }
@@ -485,7 +487,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Which brackets are open, innermost in the lowest bit.
+/// Kinds of the brackets that are open, innermost in the lowest bit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Nesting {
     objects: u64,

@@ -20,7 +20,7 @@ pub struct Request<'m, 's> {
     pub id: &'m [u8],
     /// The first of `params`, raw; `null` for an empty array, as Go leaves the argument at its zero value.
     pub param: Option<&'m [u8]>,
-    /// Why there is no `param`: the text to answer with. Empty when there is one.
+    /// Text to answer with when there is no `param`; else empty.
     pub param_fault: &'static str,
 }
 

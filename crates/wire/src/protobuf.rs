@@ -24,7 +24,7 @@ pub fn field_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What stands before the bytes of [`field_bytes`], for whoever appends them piece by piece.
+/// Key and length that stand before the bytes of [`field_bytes`], for whoever appends them piece by piece.
 pub fn field_begin(out: &mut Vec<u8>, field: u64, bytes: usize) {
     push_u64(field << 3 | 2, out);
     push_u64(bytes as u64, out);

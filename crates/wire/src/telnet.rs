@@ -17,7 +17,7 @@ pub enum Line<'a> {
     Update(Item<'a>),
     Quit,
     Empty,
-    /// Why the line was ignored.
+    /// Line that was ignored, with the reason.
     Bad(&'static str),
 }
 

@@ -4,14 +4,14 @@ use crate::json::{self, JsonError, Scratch, name_eq, push_integer};
 
 /// The counts of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct UpdateAnswer {
     pub total: usize,
     pub invalid: usize,
     pub latency_ms: u64,
 }
 
 /// Appends `{"Message":"ok","Total":…,"Invalid":…,"Latency":…}`.
-pub fn write_answer(out: &mut Vec<u8>, answer: &Answer) {
+pub fn write_answer(out: &mut Vec<u8>, answer: &UpdateAnswer) {
     out.extend_from_slice(b"{\"Message\":\"ok\",\"Total\":");
     push_integer(out, clamp(answer.total as u64));
     out.extend_from_slice(b",\"Invalid\":");
@@ -26,8 +26,8 @@ fn clamp(count: u64) -> i64 {
 }
 
 /// Reads the answer; a field that is absent, or no count, is 0.
-pub fn read_answer(raw: &[u8], scratch: &mut Scratch) -> Result<Answer, JsonError> {
-    let mut answer = Answer::default();
+pub fn read_answer(raw: &[u8], scratch: &mut Scratch) -> Result<UpdateAnswer, JsonError> {
+    let mut answer = UpdateAnswer::default();
     let count = |raw| json::integer(raw).and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
     json::fields(raw, scratch, |name, value| {
         if name_eq(name, "Total") {
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn exact_text_and_back() {
-        let answer = Answer { total: 174, invalid: 2, latency_ms: 3 };
+        let answer = UpdateAnswer { total: 174, invalid: 2, latency_ms: 3 };
         let mut out = Vec::new();
         write_answer(&mut out, &answer);
         assert_eq!(out, br#"{"Message":"ok","Total":174,"Invalid":2,"Latency":3}"#);
@@ -57,8 +57,11 @@ mod tests {
     #[test]
     fn tolerates_what_is_missing() {
         let read = |text: &str| read_answer(text.as_bytes(), &mut Scratch::new());
-        assert_eq!(read(r#"{"total":1,"Invalid":-1,"x":[]}"#), Ok(Answer { total: 1, ..Answer::default() }));
-        assert_eq!(read("null"), Ok(Answer::default()));
+        assert_eq!(
+            read(r#"{"total":1,"Invalid":-1,"x":[]}"#),
+            Ok(UpdateAnswer { total: 1, ..UpdateAnswer::default() })
+        );
+        assert_eq!(read("null"), Ok(UpdateAnswer::default()));
         assert!(read("[]").is_err());
     }
 }

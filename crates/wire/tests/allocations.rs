@@ -50,7 +50,7 @@ fn round(stream: &[u8], framer: &mut Framer, names: &mut Scratch, texts: &mut Sc
     assert!(bytes > 0 && total == 200 && invalid == 20);
     answer.clear();
     jsonrpc::begin_result(answer, request.id);
-    transfer::write_answer(answer, &transfer::Answer { total, invalid, latency_ms: 0 });
+    transfer::write_answer(answer, &transfer::UpdateAnswer { total, invalid, latency_ms: 0 });
     jsonrpc::end_result(answer);
     total
 }

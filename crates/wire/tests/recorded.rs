@@ -105,11 +105,11 @@ fn every_item_of_an_agent() {
             assert_same_text(&item, &expected["value"], param);
             count += 1;
         });
-        let answer = transfer::Answer { total: total.expect("recorded items"), invalid: 0, latency_ms: 0 };
+        let answer = transfer::UpdateAnswer { total: total.expect("recorded items"), invalid: 0, latency_ms: 0 };
         let mut result = Vec::new();
         transfer::write_answer(&mut result, &answer);
         let recorded = transfer::read_answer(call["result"].to_string().as_bytes(), &mut names).expect("an answer");
-        assert_eq!(transfer::Answer { latency_ms: 0, ..recorded }, answer);
+        assert_eq!(transfer::UpdateAnswer { latency_ms: 0, ..recorded }, answer);
     }
     assert_eq!(count, 39 + 2 * 26 + 5 * 7 + 7 * 6 + 174 * 6);
 }

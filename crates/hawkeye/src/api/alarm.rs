@@ -22,6 +22,7 @@ use axum::extract::State;
 use axum::routing::get;
 use serde_json::{Value, json as object};
 
+/// Routes of alarms.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/alarm/eventcases", get(cases).post(cases))

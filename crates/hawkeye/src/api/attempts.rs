@@ -19,6 +19,7 @@ const REFILL_S: i64 = 30;
 /// Names with recent failures, about 1 MB of them; a site has a few hundred users.
 const NAMES_MAX: usize = 10_000;
 
+/// Logins that may still be tried, by name.
 #[derive(Default)]
 pub struct Attempts {
     by_name: Mutex<HashMap<String, AttemptsLeft>>,

@@ -32,6 +32,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// two under the write lock.
 const LIST_MAX: usize = 20_000;
 
+/// Fields of a request, from JSON or a form.
 #[derive(Debug)]
 pub enum Fields {
     Json(Map<String, Value>),
@@ -184,6 +185,7 @@ pub fn parse_int(name: &str, text: &str) -> Result<i64, ApiError> {
     text.parse().map_err(|_| ApiError::bad(format!("{name} must be a whole number, got {:?}", cut(text))))
 }
 
+/// Refuses a text of more than `max` characters.
 pub fn check_length(name: &str, text: &str, max: usize) -> Result<(), ApiError> {
     // Bytes first: they are known, and a text with few bytes has few characters.
     if text.len() > max && text.chars().count() > max {

@@ -11,6 +11,7 @@ use serde::Serialize;
 /// The result of a handler.
 pub type Answer = Result<Response, ApiError>;
 
+/// Refusal or failure of a request: a status, and a text for the caller.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -18,6 +19,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// An error with any status; the text is shown to the caller.
     pub fn new(status: StatusCode, text: impl Into<String>) -> ApiError {
         ApiError { status, text: text.into() }
     }

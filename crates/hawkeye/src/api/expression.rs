@@ -15,6 +15,7 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use serde_json::json as object;
 
+/// Routes of expressions.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/expression", get(list).post(create).put(update))

@@ -42,6 +42,7 @@ static HISTORIES: Semaphore = Semaphore::const_new(HISTORIES_AT_ONCE);
 /// The most (host, counter) pairs of one request for history, last points or deletion.
 const PAIRS_MAX: usize = 100_000;
 
+/// Routes of series and their points.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/graph/endpoint", get(endpoints).delete(delete_endpoints))

@@ -6,11 +6,14 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
+use crate::portal::group;
 use crate::portal::host::{self, Selection};
+use crate::portal::template;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 
+/// Routes of hosts.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/host/{id}/hostgroup", get(groups))
@@ -20,12 +23,12 @@ pub fn routes() -> Router<Context> {
 
 async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
     let id = find(&context, &id).await?;
-    json(host::groups(&context.portal, id).await?)
+    json(group::of_host(&context.portal, id).await?)
 }
 
 async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
     let id = find(&context, &id).await?;
-    json(host::templates(&context.portal, id).await?)
+    json(template::of_host(&context.portal, id).await?)
 }
 
 async fn maintain(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {

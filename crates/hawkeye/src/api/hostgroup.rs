@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post};
 use serde_json::json as object;
 
+/// Routes of host groups.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/hostgroup", get(list).post(create).put(rename))

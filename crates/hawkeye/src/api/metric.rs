@@ -8,6 +8,7 @@ use super::error::{Answer, json};
 use axum::Router;
 use axum::routing::get;
 
+/// Routes of names of metrics.
 pub fn routes() -> Router<Context> {
     Router::new().route("/metric/default_list", get(list))
 }

@@ -28,6 +28,7 @@ pub enum Search {
 }
 
 impl Paging {
+    /// Reads `page` and `limit`; errors have the original's texts.
     pub fn of(fields: &Fields) -> Result<Paging, ApiError> {
         let number = |name| match fields {
             Fields::Json(_) if !fields.has(name) => Ok::<_, ApiError>(None),
@@ -55,11 +56,13 @@ impl Paging {
 }
 
 impl Search {
+    /// Reads `q`.
     pub fn of(fields: &Fields) -> Result<Search, ApiError> {
         // A thousand characters hold a list of fifty host names joined by `|`.
         Ok(Search::new(&fields.text("q", 1000)?))
     }
 
+    /// A search by a regular expression without case; one that cannot be read finds nothing.
     pub fn new(pattern: &str) -> Search {
         if pattern.is_empty() || pattern == ".+" {
             return Search::Everything;
@@ -70,6 +73,7 @@ impl Search {
         }
     }
 
+    /// Whether a name is found.
     pub fn finds(&self, text: &str) -> bool {
         match self {
             Search::Everything => true,

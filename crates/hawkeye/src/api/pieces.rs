@@ -41,6 +41,7 @@ struct PieceBody {
 }
 
 impl Pieces {
+    /// A writer, and the body whose reader gets what is written.
     pub fn new() -> (Pieces, Body) {
         let (sender, pieces) = channel(PIECES_AHEAD);
         (Pieces { text: String::new(), sender: Some(sender) }, Body::new(PieceBody { pieces, is_over: false }))

@@ -70,6 +70,7 @@ const EXPRESSION_FIELDS: [&str; 11] = [
     "from",
 ];
 
+/// Routes of rehearsals.
 pub fn routes() -> Router<Context> {
     Router::new().route("/strategy/replay", post(rehearsal))
 }

@@ -30,6 +30,7 @@ const PRIORITY_MAX: i64 = 127;
 /// PROBLEMs that one alarm may send; more is a mistake. A guess, far above what anybody sets.
 const MAX_STEP_MAX: i64 = 1_000_000;
 
+/// Reads and checks the condition of a rule, whose fields must all be there.
 pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths) -> Result<Condition, ApiError> {
     let condition = Condition {
         max_step: fields.required_int("max_step")?,

@@ -17,6 +17,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde::Serialize;
 
+/// Routes of sessions.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/user/login", post(login).layer(Extension(SmallBodies)))

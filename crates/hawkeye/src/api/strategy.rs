@@ -14,6 +14,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
 
+/// Routes of strategies.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/strategy", get(list).post(create).put(update))

@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde_json::{Value, json as object};
 
+/// Routes of teams.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/team", get(list).post(create).put(update))

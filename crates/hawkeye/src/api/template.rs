@@ -11,6 +11,7 @@ use super::error::{Answer, ApiError, json, message};
 use super::paging::{Paging, Search};
 use super::rule;
 use crate::portal::action::{self, Action};
+use crate::portal::group;
 use crate::portal::strategy;
 use crate::portal::template::{self, CHAIN_MAX, Template};
 use axum::Router;
@@ -20,6 +21,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json as object};
 use std::collections::HashMap;
 
+/// Routes of templates and their actions.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/template", get(list).post(create).put(update))
@@ -94,7 +96,7 @@ async fn remove(State(context): State<Context>, _caller: Caller, Path(id): Path<
 
 async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
     let template = find(&context, parse_int("tpl_id", &id)?).await?;
-    let groups = template::groups(&context.portal, template.id).await?;
+    let groups = group::of_template(&context.portal, template.id).await?;
     json(object!({ "template": template, "hostgroups": groups }))
 }
 

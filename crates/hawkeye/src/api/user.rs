@@ -19,6 +19,7 @@ use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use serde_json::json as object;
 
+/// Routes of users.
 pub fn routes() -> Router<Context> {
     Router::new()
         .route("/user/create", post(create).layer(Extension(SmallBodies)))

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use settings::units::seconds;
 
+/// Section `alarm`: the ways to people, and bounds of what waits for them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlarmConfig {
@@ -36,6 +37,7 @@ pub struct SmtpConfig {
     pub from: String,
 }
 
+/// Encryption towards the mail server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpSecurity {

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+/// Section `api`: who may do what over REST.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
@@ -15,6 +16,7 @@ pub struct ApiConfig {
     pub viewer: Viewer,
 }
 
+/// Peers that see the first page without a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Viewer {

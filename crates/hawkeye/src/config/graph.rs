@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 use settings::units::seconds;
 
+/// Section `graph`: the store, and what is asked of it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GraphConfig {
@@ -29,6 +30,7 @@ pub struct GraphConfig {
     pub index_refresh: i64,
 }
 
+/// Section `graph.retention`: times for which points and roll-ups are kept.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -43,6 +45,7 @@ pub struct Retention {
     pub hour: i64,
 }
 
+/// Moments at which points are forced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fsync {

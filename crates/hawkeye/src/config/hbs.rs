@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+/// Section `hbs`: answers to agents.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HbsConfig {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use settings::units::{networks, seconds, size};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+/// Section `ingest`: who may send, and how much.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestConfig {

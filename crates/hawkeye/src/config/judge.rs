@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 use settings::units::seconds;
 
+/// Section `judge`: how rules are judged, and the neighbours of a judge that runs alone.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JudgeConfig {
@@ -25,6 +26,7 @@ pub struct JudgeConfig {
     pub redis_url: RedisUrl,
 }
 
+/// Results that the judge gives where the original's are wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Semantics {

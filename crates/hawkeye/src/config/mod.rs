@@ -39,6 +39,7 @@ use settings::{not_toml, overlay, overlay_variables};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// Settings of a server, checked.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

@@ -50,6 +50,7 @@ impl MysqlUrl {
         Ok(MysqlUrl(Some(url)))
     }
 
+    /// Whether no URL is configured.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use serde::Deserialize;
 
+/// Section `portal`: the database of the control plane.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PortalConfig {

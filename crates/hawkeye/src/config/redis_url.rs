@@ -31,6 +31,7 @@ impl RedisUrl {
         Ok(RedisUrl(Some(info.set_redis_settings(login))))
     }
 
+    /// Whether no URL is configured.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }

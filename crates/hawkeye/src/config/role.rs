@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
+/// A part of Open-Falcon that a process plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -26,6 +27,7 @@ pub enum Mode {
     Judge,
 }
 
+/// The roles of a whole server.
 pub const ALL_ROLES: [Role; 6] = [Role::Transfer, Role::Judge, Role::Graph, Role::Hbs, Role::Alarm, Role::Api];
 
 impl Role {

@@ -267,15 +267,15 @@ impl Judges {
         figures.gauge("judge_join_groups", "Conditions over several series, per endpoint", joins.count as f64);
         figures.gauge(
             "judge_join_series",
-            "Series that carry such a condition, or are asked by one",
+            "Series that carry a condition over several series, or are asked by one",
             (joins.carriers + joins.others) as f64,
         );
         figures.counter(
             "judge_join_seats_refused",
-            "Series without a part in such a condition, because it has as many at their endpoint as may be",
+            "Series without a part in a condition over several series, because it is full at their endpoint",
             joins.seats_refused,
         );
-        figures.gauge("judge_join_memory_bytes", "Memory of what they said last", joins.memory_bytes as f64);
+        figures.gauge("judge_join_memory_bytes", "Memory of conditions over several series", joins.memory_bytes as f64);
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         figures.gauge("rules_version", "Version of the rules in effect", load(&self.rules_version));
         figures.gauge("rules_refused", "Rules in effect that cannot be judged", load(&self.rules_refused));

@@ -240,9 +240,17 @@ impl Pressure {
     /// Appends the level, the budget and the refusals to the metrics page.
     pub fn show(&self, figures: &mut Figures<'_>) {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
-        figures.gauge("memory_level", "0 calm, 1 shrink, 2 flush, 3 refuse", f64::from(self.level() as u8));
+        figures.gauge(
+            "memory_level",
+            "Shortness of memory: 0 calm, 1 shrink, 2 flush, 3 refuse",
+            f64::from(self.level() as u8),
+        );
         figures.counter("memory_early_flushes", "Flushes made because memory was short", load(&self.flushes));
-        figures.counter("memory_early_sleepers", "Series that left memory because it was short", load(&self.slept));
+        figures.counter(
+            "memory_early_sleepers",
+            "Series that left memory early because memory was short",
+            load(&self.slept),
+        );
         let (attempts, refused) = {
             let growth = self.growth();
             (growth.attempts(), growth.refused())

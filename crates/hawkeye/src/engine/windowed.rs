@@ -81,7 +81,7 @@ struct Counts {
 
 /// Fates of the items of a batch, counted.
 #[derive(Default)]
-struct Tally {
+struct ItemCounts {
     received: u64,
     judged: u64,
     without_rule: u64,
@@ -133,7 +133,7 @@ impl Windowed {
             held: None,
             events: Vec::new(),
             made_events: false,
-            tally: Tally::default(),
+            counts: ItemCounts::default(),
         }
     }
 
@@ -357,7 +357,7 @@ pub struct Batch<'w> {
     held: Option<Held<'w>>,
     events: Vec<Event>,
     made_events: bool,
-    tally: Tally,
+    counts: ItemCounts,
 }
 
 /// A shard that is locked; its judge is let go first.
@@ -372,7 +372,7 @@ impl Batch<'_> {
     /// Judges an item of a `Judge.Send`.
     #[inline]
     pub fn push(&mut self, item: &JudgeItem<'_>) {
-        self.tally.received += 1;
+        self.counts.received += 1;
         if item.timestamp > self.now.saturating_add(self.windowed.options.future_max_s) {
             return self.windowed.count_refused("future");
         }
@@ -385,9 +385,9 @@ impl Batch<'_> {
         let point = Point { time: item.timestamp, value: item.value };
         let taken = held.windows.take(&mut held.judge, key, type_of(item.judge_type), point, now, events);
         match taken {
-            Fate::Judged => self.tally.judged += 1,
-            Fate::NoRule => self.tally.without_rule += 1,
-            Fate::NotNewer => self.tally.not_newer += 1,
+            Fate::Judged => self.counts.judged += 1,
+            Fate::NoRule => self.counts.without_rule += 1,
+            Fate::NotNewer => self.counts.not_newer += 1,
             Fate::BadTime => self.windowed.count_refused("no_time"),
             Fate::Full if self.windowed.room.is_closed() => self.windowed.count_refused("memory_budget"),
             Fate::Full => self.windowed.count_refused("series_max"),
@@ -398,12 +398,12 @@ impl Batch<'_> {
 
     /// Lets the shard go, and waits until the events that were made are as durable as `graph.fsync` says.
     pub fn finish(self) {
-        let Batch { windowed, held, made_events, tally, .. } = self;
+        let Batch { windowed, held, made_events, counts, .. } = self;
         drop(held);
-        windowed.counts.received.inc_by(tally.received);
-        windowed.counts.judged.inc_by(tally.judged);
-        windowed.counts.without_rule.inc_by(tally.without_rule);
-        windowed.counts.not_newer.inc_by(tally.not_newer);
+        windowed.counts.received.inc_by(counts.received);
+        windowed.counts.judged.inc_by(counts.judged);
+        windowed.counts.without_rule.inc_by(counts.without_rule);
+        windowed.counts.not_newer.inc_by(counts.not_newer);
         let settle = || windowed.judges.handover.settle();
         match made_events {
             // The runtime's other work goes on in other threads meanwhile.

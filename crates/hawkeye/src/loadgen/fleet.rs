@@ -3,14 +3,15 @@
 //! How: only endpoint, value and time of an item change; the texts between them are made once, per series, for all
 //! hosts. The bytes are exactly those that [`wire::write_item`] writes.
 
+use super::labels::SeriesTexts;
 use super::mix::{self, Moment, SimulatedSeries};
-use super::peer::SeriesTexts;
 use std::ops::Range;
 use std::time::Duration;
 use wire::gob::{GraphItem, JudgeItem};
 use wire::json::{push_integer, push_number, push_string};
 use wire::jsonrpc;
 
+/// Simulated hosts with their series, and the calls in which they send them.
 pub struct Fleet {
     prefix: String,
     hosts: usize,
@@ -45,6 +46,7 @@ pub struct HostRound {
 }
 
 impl HostRound {
+    /// Endpoint of the host.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -63,6 +65,7 @@ impl Fleet {
         self
     }
 
+    /// A fleet of `hosts`, each with `metrics` series of `step` seconds; the first round is at `start` (Unix seconds).
     pub fn new(prefix: &str, hosts: usize, metrics: usize, step: u32, start: i64, seed: u64) -> Fleet {
         let series: Vec<EncodedSeries> =
             mix::series(metrics, seed).into_iter().map(|series| EncodedSeries::new(series, step)).collect();
@@ -77,6 +80,7 @@ impl Fleet {
         Fleet { prefix: prefix.to_string(), hosts, step, start, seed, series, groups }
     }
 
+    /// Number of hosts.
     pub fn hosts(&self) -> usize {
         self.hosts
     }
@@ -91,6 +95,7 @@ impl Fleet {
         self.groups[group].len()
     }
 
+    /// Endpoint of a host.
     pub fn endpoint(&self, host: usize) -> String {
         format!("{}{host:05}", self.prefix)
     }
@@ -126,6 +131,7 @@ impl Fleet {
         })
     }
 
+    /// A host in a round, for its calls.
     pub fn moment(&self, host: usize, round: u32) -> HostRound {
         let (endpoint, mut opening) = (self.endpoint(host), b"{\"endpoint\":".to_vec());
         push_string(&mut opening, &endpoint);

@@ -11,6 +11,7 @@ const FINE_BITS: u32 = 5;
 const FINE: u64 = 1 << FINE_BITS;
 const BUCKETS: usize = (64 - FINE_BITS as usize + 1) << FINE_BITS;
 
+/// Latencies of calls in buckets, 32 per doubling.
 #[derive(Clone, Debug)]
 pub struct Latency {
     buckets: Vec<u64>,
@@ -25,6 +26,7 @@ impl Default for Latency {
 }
 
 impl Latency {
+    /// Counts a call.
     pub fn record(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.buckets[bucket(micros)] += 1;
@@ -32,6 +34,7 @@ impl Latency {
         self.max = self.max.max(took);
     }
 
+    /// Adds the calls of another.
     pub fn add(&mut self, other: &Latency) {
         for (own, other) in self.buckets.iter_mut().zip(&other.buckets) {
             *own += other;
@@ -40,6 +43,7 @@ impl Latency {
         self.max = self.max.max(other.max);
     }
 
+    /// Longest latency.
     pub fn max(&self) -> Duration {
         self.max
     }

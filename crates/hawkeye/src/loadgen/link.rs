@@ -26,6 +26,7 @@ const ANSWER_MAX: usize = 64 << 10;
 /// Bytes of an answer with rows that are read back, some 15 bytes each.
 const ROWS_ANSWER_MAX: usize = 16 << 20;
 
+/// Connection to a server, made when a call needs one.
 pub struct Link {
     target: String,
     stream: Option<TcpStream>,
@@ -71,18 +72,22 @@ impl Speech {
 }
 
 impl Link {
+    /// A link that speaks to a transfer as agents do.
     pub fn transfer(target: &str) -> Link {
         Link::new(target, Speech::transfer())
     }
 
+    /// A link that speaks to a graph as a transfer does.
     pub fn graph(target: &str) -> Link {
         Link::gob(target, GobRole::Graph)
     }
 
+    /// A link that speaks gob to a graph or a judge.
     pub fn gob(target: &str, role: GobRole) -> Link {
         Link::new(target, Speech::gob(role))
     }
 
+    /// A link to another system.
     pub fn peer(peer: &Peer) -> Link {
         Link::new(&peer.address, Speech::Peer(Box::new(peer::PeerSpeech::new(peer))))
     }

@@ -25,6 +25,7 @@ pub enum CollectorGroup {
     Pushed,
 }
 
+/// A series of every host: its name, and how its values come about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimulatedSeries {
     pub metric: String,
@@ -59,6 +60,7 @@ pub enum Shape {
     Share,
 }
 
+/// Resource of a host, of which a part is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     Memory,
@@ -67,6 +69,7 @@ pub enum Resource {
     Files,
 }
 
+/// Figure that a series shows of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     Total,
@@ -331,6 +334,7 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// A host in a round; equal arguments give equal values.
     pub fn new(seed: u64, host: usize, round: u32) -> Moment {
         let host = hash(seed, !(host as u64));
         let cores = 2 << (host % 5);
@@ -342,6 +346,7 @@ impl Moment {
         Moment { host, round, up: rounds_since_start(host, round), cores, jiffies, total_jiffies }
     }
 
+    /// Value of a series on this host in this round.
     pub fn value(&self, series: &SimulatedSeries) -> f64 {
         if let Shape::Fixed(value) = series.shape {
             return value; // most series, so nothing is computed for them

@@ -14,6 +14,7 @@
 //! latencies per connection.
 
 mod fleet;
+mod labels;
 mod latency;
 mod link;
 mod mix;

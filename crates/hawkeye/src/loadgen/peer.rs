@@ -12,7 +12,7 @@
 //! Memory: per connection one request, plain and compressed (some 60 kB for 200 series).
 
 use super::fleet::{Fleet, HostRound};
-use super::mix::SimulatedSeries;
+use super::labels::push_label;
 use anyhow::{Context, Result, bail};
 use stdx::varint;
 use wire::json::{push_integer, push_number};
@@ -21,6 +21,7 @@ use wire::protobuf::{field_begin, field_bytes, field_double, field_number};
 /// Bytes of an answer; error texts of both systems are shorter.
 const ANSWER_MAX: usize = 64 << 10;
 
+/// Protocol of another system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerProtocol {
     Telnet,
@@ -55,53 +56,6 @@ impl Peer {
     }
 }
 
-/// The texts of one series that are equal on all hosts.
-pub struct SeriesTexts {
-    /// `put name ` and ` tag=value host=`: time and value go between, the host behind.
-    put: (Vec<u8>, Vec<u8>),
-    /// Labels in the order of their names, as remote write wants them: those before `host` and those behind.
-    labels: (Vec<u8>, Vec<u8>),
-}
-
-impl SeriesTexts {
-    /// Makes the texts of a series; `tags` are canonical.
-    pub fn new(series: &SimulatedSeries, tags: &str) -> SeriesTexts {
-        let name = legal_name(&series.metric);
-        let mut sorted: Vec<(String, &str)> = tags
-            .split(',')
-            .filter_map(|tag| tag.split_once('='))
-            .map(|(key, value)| (legal_name(key), value))
-            .collect();
-        let mut texts =
-            SeriesTexts { put: (format!("put {name} ").into_bytes(), Vec::new()), labels: (Vec::new(), Vec::new()) };
-        for (key, value) in &sorted {
-            // The protocol cannot escape a blank.
-            texts.put.1.extend_from_slice(format!(" {key}={}", value.replace(' ', "_")).as_bytes());
-        }
-        texts.put.1.extend_from_slice(b" host=");
-        sorted.push(("__name__".to_string(), &name));
-        sorted.sort();
-        for (key, value) in &sorted {
-            let half = if key.as_str() < "host" { &mut texts.labels.0 } else { &mut texts.labels.1 };
-            push_label(half, key, value);
-        }
-        texts
-    }
-}
-
-/// A name as Prometheus wants names: of letters, digits and `_`.
-fn legal_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
-}
-
-/// Appends a name and a value, an element of `TimeSeries.labels`.
-fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
-    let mut label = Vec::new();
-    field_bytes(&mut label, 1, name.as_bytes());
-    field_bytes(&mut label, 2, value.as_bytes());
-    field_bytes(out, 1, &label);
-}
-
 /// The buffers of one connection.
 pub struct PeerSpeech {
     peer: Peer,
@@ -112,6 +66,7 @@ pub struct PeerSpeech {
 }
 
 impl PeerSpeech {
+    /// Buffers for a connection to `peer`.
     pub fn new(peer: &Peer) -> PeerSpeech {
         PeerSpeech { peer: peer.clone(), body: Vec::new(), compressed: Vec::new(), encoder: snap::raw::Encoder::new() }
     }
@@ -190,6 +145,7 @@ pub struct HttpAnswer {
 }
 
 impl HttpAnswer {
+    /// Whether the status says that the request was taken.
     pub fn is_good(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -225,6 +181,7 @@ pub fn take_answer(input: &[u8]) -> Result<Option<(usize, HttpAnswer)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loadgen::labels::legal_name;
     use stdx::varint::take_u64;
 
     fn fleet() -> Fleet {

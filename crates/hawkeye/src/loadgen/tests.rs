@@ -105,7 +105,7 @@ fn answer(
     };
     let total = wire::decode_items(request.param.expect("items"), &mut Scratch::new(), &mut each).expect("an array");
     jsonrpc::begin_result(out, request.id);
-    transfer::write_answer(out, &transfer::Answer { total, invalid: 0, latency_ms: 0 });
+    transfer::write_answer(out, &transfer::UpdateAnswer { total, invalid: 0, latency_ms: 0 });
     jsonrpc::end_result(out);
     None
 }

@@ -40,17 +40,20 @@ pub struct AnsweredCalls {
 }
 
 impl AnsweredCalls {
+    /// No call answered yet.
     pub fn new(hosts: usize, rounds: u32, groups: usize) -> AnsweredCalls {
         let rounds = rounds as usize;
         let words = (hosts * rounds * groups).div_ceil(64);
         AnsweredCalls { rounds, groups, bits: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
+    /// Notes that a call was answered.
     pub fn mark(&self, host: usize, round: u32, group: usize) {
         let bit = self.bit(host, round, group);
         self.bits[bit / 64].fetch_or(1 << (bit % 64), Ordering::Relaxed);
     }
 
+    /// Whether a call was answered.
     pub fn was(&self, host: usize, round: u32, group: usize) -> bool {
         let bit = self.bit(host, round, group);
         self.bits[bit / 64].load(Ordering::Relaxed) >> (bit % 64) & 1 == 1
@@ -145,6 +148,7 @@ impl ReadVerdict {
 /// Values by time of each counter.
 type History = HashMap<String, HashMap<i64, Option<f64>>>;
 
+/// Reads back what was answered for, and compares each value. Fails when the server cannot be asked.
 pub async fn verify(
     fleet: &Fleet,
     rounds: u32,

@@ -10,6 +10,7 @@ use store::{CounterQuery, CounterRow, Store};
 /// Counters listed for one host; an agent sends about 200.
 const COUNTERS_MAX: usize = 500;
 
+/// Counters of a host that a text finds.
 #[derive(Serialize)]
 pub struct CounterList {
     total: usize,
@@ -17,6 +18,7 @@ pub struct CounterList {
     counters: Vec<String>,
 }
 
+/// Lists the counters of `endpoint` that contain `q`.
 pub async fn counters(
     State(sources): State<Sources>,
     Query(query): Query<Vec<(String, String)>>,

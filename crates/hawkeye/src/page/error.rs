@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+/// Refusal or failure of a request: a status, and a text for the page.
 pub struct PageError(StatusCode, String);
 
 impl IntoResponse for PageError {

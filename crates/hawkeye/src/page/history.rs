@@ -31,6 +31,7 @@ struct HistoryQuery {
     end: i64,
 }
 
+/// Rows of one series.
 #[derive(Serialize)]
 pub struct SeriesRows {
     counter: String,

@@ -20,6 +20,7 @@ pub const HOSTS_MAX: usize = 2000;
 /// Alarms in one overview; nobody reads more, and the total is told.
 pub const ALARMS_MAX: i64 = 200;
 
+/// Hosts and open alarms, as the page begins with them.
 #[derive(Serialize)]
 pub struct Overview {
     /// The server's clock; ages are counted from it, as the browser's may be off.
@@ -69,6 +70,7 @@ struct OpenAlarm {
     since: Option<i64>,
 }
 
+/// Shows the open alarms, and the hosts whose name contains `q`.
 pub async fn overview(
     State(sources): State<Sources>,
     Extension(ViewerName(user)): Extension<ViewerName>,

@@ -7,11 +7,13 @@ use super::Portal;
 use super::db::{Target, Transaction, query, record, select};
 use serde::Serialize;
 
-/// The columns' lengths, in characters.
+/// Length of the column `uic`, in characters.
 pub const UIC_MAX: usize = 255;
+/// Length of the column `url`, in characters.
 pub const URL_MAX: usize = 255;
 
 record! {
+    /// Action of a template or an expression: teams to tell, and a callback.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Action {
         pub id: i64,
@@ -26,6 +28,7 @@ record! {
     }
 }
 
+/// Finds an action by its id.
 pub async fn by_id(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<Option<Action>> {
     select::<Action>("FROM falcon_portal.action WHERE id = ?").bind(id).optional(on).await
 }

@@ -12,14 +12,14 @@ use serde_json::Value;
 use std::fmt;
 use subtle::ConstantTimeEq;
 
-/// What the header says, not looked up yet.
+/// Content of the header, not looked up yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub name: String,
     pub sig: String,
 }
 
-/// Why a token stands for nobody.
+/// Reason for which a token stands for nobody.
 #[derive(Debug)]
 pub enum TokenError {
     Missing,
@@ -89,6 +89,7 @@ impl Caller {
         }
     }
 
+    /// True when the user of the token is an administrator or root.
     pub fn is_admin(&self) -> bool {
         self.user.as_ref().is_some_and(User::is_admin)
     }

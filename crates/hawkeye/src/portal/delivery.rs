@@ -8,6 +8,7 @@
 use super::Portal;
 use super::db::{FromColumn, Row, Transaction, query, record, select};
 
+/// Channel of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Callback,
@@ -18,8 +19,10 @@ pub enum Kind {
     Smtp,
 }
 
+/// All channels.
 pub const KINDS: [Kind; 5] = [Kind::Callback, Kind::Sms, Kind::Im, Kind::Mail, Kind::Smtp];
 
+/// Delivery that is to be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewDelivery {
     pub target: String,
@@ -29,6 +32,7 @@ pub struct NewDelivery {
 }
 
 record! {
+    /// Delivery that waits, as its row says.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Delivery {
         pub id: i64,
@@ -47,6 +51,7 @@ record! {
 const CURSOR: &str = "alarm.cursor";
 
 impl Kind {
+    /// Text of the channel in the table and on the metrics page.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Callback => "callback",
@@ -80,6 +85,7 @@ pub async fn cursor(portal: &Portal) -> anyhow::Result<u64> {
     }
 }
 
+/// Notes that the event queue was handled up to `seq`.
 pub async fn set_cursor(transaction: &mut Transaction, seq: u64) -> sqlx::Result<()> {
     query("INSERT INTO alarms.hawkeye_state (name, value) VALUES (?, ?)")
         .bind(CURSOR)
@@ -135,7 +141,7 @@ pub async fn targets(portal: &Portal) -> sqlx::Result<Vec<String>> {
     query("SELECT DISTINCT target FROM alarms.hawkeye_delivery").all(portal).await
 }
 
-/// How many deliveries wait.
+/// Number of deliveries that wait.
 pub async fn count(portal: &Portal) -> sqlx::Result<u64> {
     let count: i64 = query("SELECT count(*) FROM alarms.hawkeye_delivery").one(portal).await?;
     Ok(count.unsigned_abs())

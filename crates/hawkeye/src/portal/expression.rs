@@ -9,15 +9,19 @@ use super::db::{Target, query, record, select};
 use model::rule::RuleTags;
 use serde::Serialize;
 
-/// The columns' lengths, in characters.
+/// Length of the column `expression`, in characters.
 pub const EXPRESSION_MAX: usize = 1024;
 /// Characters of a condition: the original has 16, but conditions of several functions are longer.
 pub const FUNC_MAX: usize = 512;
+/// Length of the column `op`, in characters.
 pub const OP_MAX: usize = 8;
+/// Length of the column `right_value`, in characters.
 pub const RIGHT_VALUE_MAX: usize = 16;
+/// Length of the column `note`, in characters.
 pub const NOTE_MAX: usize = 1024;
 
 record! {
+    /// Row of an expression, as the API shows it.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Expression {
         pub id: i64,
@@ -66,6 +70,7 @@ pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
     }
 }
 
+/// All expressions, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Expression>> {
     select::<Expression>("FROM falcon_portal.expression ORDER BY id").all(portal).await
 }
@@ -80,6 +85,7 @@ pub async fn paused(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<i64>> {
     query("SELECT id FROM falcon_portal.expression WHERE pause <> 0").all(on).await
 }
 
+/// Finds an expression by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Expression>> {
     select::<Expression>("FROM falcon_portal.expression WHERE id = ?").bind(id).optional(portal).await
 }

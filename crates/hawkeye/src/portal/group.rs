@@ -13,6 +13,7 @@ use serde::Serialize;
 pub const NAME_MAX: usize = 255;
 
 record! {
+    /// Row of a host group, as the API shows it.
     #[derive(Clone, Debug, PartialEq, Serialize)]
     pub struct Group {
         pub id: i64,
@@ -21,12 +22,34 @@ record! {
     }
 }
 
+/// All groups, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Group>> {
     select::<Group>("FROM falcon_portal.grp ORDER BY id").all(portal).await
 }
 
+/// Finds a group by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Group>> {
     select::<Group>("FROM falcon_portal.grp WHERE id = ?").bind(id).optional(portal).await
+}
+
+/// Groups that a host is in, oldest first.
+pub async fn of_host(portal: &Portal, host_id: i64) -> sqlx::Result<Vec<Group>> {
+    select::<Group>(
+        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?) ORDER BY id",
+    )
+    .bind(host_id)
+    .all(portal)
+    .await
+}
+
+/// Groups that a template is bound to, oldest first.
+pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Group>> {
+    select::<Group>(
+        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_tpl WHERE tpl_id = ?) ORDER BY id",
+    )
+    .bind(tpl_id)
+    .all(portal)
+    .await
 }
 
 /// All memberships, each as the ids of host and group.
@@ -50,11 +73,13 @@ pub async fn create(portal: &Portal, grp_name: &str, create_user: &str) -> sqlx:
     Ok(Group { id: done.id, grp_name: grp_name.to_string(), create_user: create_user.to_string() })
 }
 
+/// Renames a group; returns how many there were of the id. A name that exists is a unique violation.
 pub async fn rename(portal: &Portal, id: i64, grp_name: &str) -> sqlx::Result<u64> {
     let sql = "UPDATE falcon_portal.grp SET grp_name = ? WHERE id = ?";
     Ok(query(sql).bind(grp_name).bind(id).execute(portal).await?.rows)
 }
 
+/// Deletes a group with its memberships, bindings, plugin directories and aggregators.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [
@@ -127,6 +152,7 @@ pub async fn remove_hosts(portal: &Portal, id: i64, hostnames: Vec<String>) -> s
     Ok(removed)
 }
 
+/// Removes a host from a group, if it is there.
 pub async fn remove_host(portal: &Portal, id: i64, host_id: i64) -> sqlx::Result<()> {
     let sql = "DELETE FROM falcon_portal.grp_host WHERE grp_id = ? AND host_id = ?";
     query(sql).bind(id).bind(host_id).execute(portal).await?;
@@ -168,6 +194,7 @@ pub async fn bind_template(portal: &Portal, id: i64, tpl_id: i64, bind_user: &st
     Ok(done.rows == 1)
 }
 
+/// Unbinds a template from a group, if it is bound.
 pub async fn unbind_template(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Result<()> {
     let sql = "DELETE FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?";
     query(sql).bind(id).bind(tpl_id).execute(portal).await?;
@@ -214,7 +241,7 @@ mod tests {
         assert_eq!(remove_hosts(&portal, group.id, texts(&["none", "c", "c"])).await?, ["c"]);
         let names: Vec<_> = host::of_group(&portal, group.id).await?.into_iter().map(|host| host.hostname).collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(host::groups(&portal, ids[0]).await?, std::slice::from_ref(&group));
+        assert_eq!(of_host(&portal, ids[0]).await?, std::slice::from_ref(&group));
         assert_eq!((host::exists(&portal, ids[1]).await?, host::exists(&portal, 999).await?), (true, false));
         remove_host(&portal, group.id, ids[1]).await?;
         assert_eq!(members(&portal).await?, [(ids[0], group.id)]);
@@ -225,10 +252,10 @@ mod tests {
         assert_eq!(bindings(&portal).await?, [(group.id, tpl.id)]);
         assert_eq!(bind_user(&portal, group.id, tpl.id).await?.as_deref(), Some("alice"));
         assert_eq!(templates(&portal, group.id).await?, std::slice::from_ref(&tpl));
-        assert_eq!(host::templates(&portal, ids[0]).await?, std::slice::from_ref(&tpl));
-        assert_eq!(template::groups(&portal, tpl.id).await?, std::slice::from_ref(&group));
+        assert_eq!(template::of_host(&portal, ids[0]).await?, std::slice::from_ref(&tpl));
+        assert_eq!(of_template(&portal, tpl.id).await?, std::slice::from_ref(&group));
         unbind_template(&portal, group.id, tpl.id).await?;
-        assert_eq!(host::templates(&portal, ids[0]).await?, []);
+        assert_eq!(template::of_host(&portal, ids[0]).await?, []);
 
         let dir = plugin::create(&portal, group.id, "sys/ntp", "alice").await?;
         assert_eq!(plugin::of_group(&portal, group.id).await?, std::slice::from_ref(&dir));

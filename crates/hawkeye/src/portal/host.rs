@@ -5,17 +5,18 @@
 
 use super::Portal;
 use super::db::{Target, Transaction, query, record, select};
-use super::group::Group;
-use super::template::Template;
 use crate::clock;
 use serde::Serialize;
 
 /// The most rows: ten times the largest published Open-Falcon installation.
 pub const HOSTS_MAX: i64 = 100_000;
-/// The columns' lengths, in characters.
+/// Length of the column `hostname`, in characters.
 pub const HOSTNAME_MAX: usize = 255;
+/// Length of the column `ip`, in characters.
 pub const IP_MAX: usize = 16;
+/// Length of the column `agent_version`, in characters.
 pub const AGENT_VERSION_MAX: usize = 16;
+/// Length of the column `plugin_version`, in characters.
 pub const PLUGIN_VERSION_MAX: usize = 128;
 
 record! {
@@ -64,6 +65,7 @@ pub enum Selection {
     Ids(Vec<i64>),
 }
 
+/// Whether there is a host of this id.
 pub async fn exists(portal: &Portal, id: i64) -> sqlx::Result<bool> {
     let found: Option<i64> = query("SELECT id FROM falcon_portal.host WHERE id = ?").bind(id).optional(portal).await?;
     Ok(found.is_some())
@@ -74,31 +76,12 @@ pub async fn maintained(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Maintenan
     select::<Maintenance>("FROM falcon_portal.host").all(on).await
 }
 
+/// Hosts of a group, oldest first.
 pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Host>> {
     select::<Host>(
         "FROM falcon_portal.host WHERE id IN (SELECT host_id FROM falcon_portal.grp_host WHERE grp_id = ?) ORDER BY id",
     )
     .bind(grp_id)
-    .all(portal)
-    .await
-}
-
-pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
-    select::<Group>(
-        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?) ORDER BY id",
-    )
-    .bind(id)
-    .all(portal)
-    .await
-}
-
-/// The templates that are bound to the host's groups; their ancestors are not listed.
-pub async fn templates(portal: &Portal, id: i64) -> sqlx::Result<Vec<Template>> {
-    select::<Template>(
-        "FROM falcon_portal.tpl WHERE id IN (SELECT tpl_id FROM falcon_portal.grp_tpl
-         WHERE grp_id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?)) ORDER BY id",
-    )
-    .bind(id)
     .all(portal)
     .await
 }

@@ -32,6 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// The control plane's tables, and the announcement of their changes; clones share them.
 #[derive(Clone)]
 pub struct Portal {
     db: Db,
@@ -73,6 +74,7 @@ impl Portal {
         self.version.subscribe()
     }
 
+    /// Closes the database; statements after that fail.
     pub async fn close(&self) {
         self.db.close().await;
     }

@@ -23,6 +23,7 @@ const HASHES_AT_ONCE: usize = 1;
 
 static TURNS: Semaphore = Semaphore::const_new(HASHES_AT_ONCE);
 
+/// Result of comparing a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Right,

@@ -10,6 +10,7 @@ use serde::Serialize;
 pub const DIR_MAX: usize = 255;
 
 record! {
+    /// Row of a plugin directory of a group, as the API shows it.
     #[derive(Clone, Debug, PartialEq, Serialize)]
     pub struct Plugin {
         pub id: i64,
@@ -24,14 +25,17 @@ pub async fn dirs(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, String)>>
     query("SELECT grp_id, dir FROM falcon_portal.plugin_dir").all(on).await
 }
 
+/// Plugin directories of a group, oldest first.
 pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Plugin>> {
     select::<Plugin>("FROM falcon_portal.plugin_dir WHERE grp_id = ? ORDER BY id").bind(grp_id).all(portal).await
 }
 
+/// Finds a plugin directory by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Plugin>> {
     select::<Plugin>("FROM falcon_portal.plugin_dir WHERE id = ?").bind(id).optional(portal).await
 }
 
+/// Adds a plugin directory to a group.
 pub async fn create(portal: &Portal, grp_id: i64, dir: &str, create_user: &str) -> sqlx::Result<Plugin> {
     let done = query("INSERT INTO falcon_portal.plugin_dir (grp_id, dir, create_user) VALUES (?, ?, ?)")
         .bind(grp_id)
@@ -43,6 +47,7 @@ pub async fn create(portal: &Portal, grp_id: i64, dir: &str, create_user: &str) 
     Ok(Plugin { id: done.id, grp_id, dir: dir.to_string(), create_user: create_user.to_string() })
 }
 
+/// Deletes a plugin directory, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     query("DELETE FROM falcon_portal.plugin_dir WHERE id = ?").bind(id).execute(portal).await?;
     portal.announce();

@@ -7,17 +7,23 @@ use super::Portal;
 use super::db::{Target, query, record, select};
 use serde::Serialize;
 
-/// The columns' lengths, in characters.
+/// Length of the column `metric`, in characters.
 pub const METRIC_MAX: usize = 128;
+/// Length of the column `tags`, in characters.
 pub const TAGS_MAX: usize = 256;
 /// Characters of a condition: the original has 16, but conditions of several functions are longer.
 pub const FUNC_MAX: usize = 512;
+/// Length of the column `op`, in characters.
 pub const OP_MAX: usize = 8;
+/// Length of the column `right_value`, in characters.
 pub const RIGHT_VALUE_MAX: usize = 64;
+/// Length of the column `note`, in characters.
 pub const NOTE_MAX: usize = 128;
+/// Length of the columns `run_begin` and `run_end`, in characters.
 pub const RUN_MAX: usize = 16;
 
 record! {
+    /// Row of a strategy, as the API shows it.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Strategy {
         pub id: i64,
@@ -49,10 +55,12 @@ pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy ORDER BY id").all(on).await
 }
 
+/// Finds a strategy by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy WHERE id = ?").bind(id).optional(portal).await
 }
 
+/// Strategies of a template, oldest first.
 pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy WHERE tpl_id = ? ORDER BY id").bind(tpl_id).all(portal).await
 }
@@ -103,6 +111,7 @@ pub async fn update(portal: &Portal, strategy: &Strategy) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Deletes a strategy, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     query("DELETE FROM falcon_portal.strategy WHERE id = ?").bind(id).execute(portal).await?;
     portal.announce();

@@ -7,11 +7,13 @@ use super::db::{Transaction, query, record, select};
 use super::user::User;
 use serde::Serialize;
 
-/// The columns' lengths, in characters.
+/// Length of the column `name`, in characters.
 pub const NAME_MAX: usize = 64;
+/// Length of the column `resume`, in characters.
 pub const RESUME_MAX: usize = 255;
 
 record! {
+    /// Row of a team, as the API shows it.
     #[derive(Clone, Debug, PartialEq, Serialize)]
     pub struct Team {
         pub id: i64,
@@ -21,6 +23,7 @@ record! {
     }
 }
 
+/// All teams, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Team>> {
     select::<Team>("FROM uic.team ORDER BY id").all(portal).await
 }
@@ -44,14 +47,17 @@ pub async fn of_user(portal: &Portal, uid: i64) -> sqlx::Result<Vec<Team>> {
         .await
 }
 
+/// Finds a team by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Team>> {
     select::<Team>("FROM uic.team WHERE id = ?").bind(id).optional(portal).await
 }
 
+/// Finds a team by its name.
 pub async fn by_name(portal: &Portal, name: &str) -> sqlx::Result<Option<Team>> {
     select::<Team>("FROM uic.team WHERE name = ?").bind(name).optional(portal).await
 }
 
+/// Users in a team, oldest first.
 pub async fn members(portal: &Portal, id: i64) -> sqlx::Result<Vec<User>> {
     select::<User>("FROM uic.user WHERE id IN (SELECT uid FROM uic.rel_team_user WHERE tid = ?) ORDER BY id")
         .bind(id)
@@ -59,6 +65,7 @@ pub async fn members(portal: &Portal, id: i64) -> sqlx::Result<Vec<User>> {
         .await
 }
 
+/// Whether a user is in a team.
 pub async fn is_member(portal: &Portal, id: i64, uid: i64) -> sqlx::Result<bool> {
     let sql = "SELECT id FROM uic.rel_team_user WHERE tid = ? AND uid = ?";
     let found: Option<i64> = query(sql).bind(id).bind(uid).optional(portal).await?;
@@ -96,6 +103,7 @@ pub async fn update(portal: &Portal, id: i64, name: &str, resume: &str, uids: &[
     transaction.commit().await
 }
 
+/// Adds users to a team.
 pub async fn add_members(portal: &Portal, id: i64, uids: &[i64]) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     add(&mut transaction, id, uids).await?;

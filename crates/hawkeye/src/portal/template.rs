@@ -5,7 +5,6 @@
 
 use super::Portal;
 use super::db::{Target, query, record, select};
-use super::group::Group;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -15,6 +14,7 @@ pub const NAME_MAX: usize = 255;
 pub const CHAIN_MAX: usize = 10;
 
 record! {
+    /// Row of a template, as the API shows it.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Template {
         pub id: i64,
@@ -30,16 +30,18 @@ pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Template>> {
     select::<Template>("FROM falcon_portal.tpl ORDER BY id").all(on).await
 }
 
+/// Finds a template by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Template>> {
     select::<Template>("FROM falcon_portal.tpl WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// The groups that a template is bound to.
-pub async fn groups(portal: &Portal, id: i64) -> sqlx::Result<Vec<Group>> {
-    select::<Group>(
-        "FROM falcon_portal.grp WHERE id IN (SELECT grp_id FROM falcon_portal.grp_tpl WHERE tpl_id = ?) ORDER BY id",
+/// Templates that are bound to the groups of a host, oldest first; their ancestors are not listed.
+pub async fn of_host(portal: &Portal, host_id: i64) -> sqlx::Result<Vec<Template>> {
+    select::<Template>(
+        "FROM falcon_portal.tpl WHERE id IN (SELECT tpl_id FROM falcon_portal.grp_tpl
+         WHERE grp_id IN (SELECT grp_id FROM falcon_portal.grp_host WHERE host_id = ?)) ORDER BY id",
     )
-    .bind(id)
+    .bind(host_id)
     .all(portal)
     .await
 }
@@ -64,6 +66,7 @@ pub async fn create(
     Ok(Template { id: done.id, tpl_name, parent_id, action_id, create_user })
 }
 
+/// Changes name and parent of a template. A name that exists is a unique violation.
 pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) -> sqlx::Result<()> {
     query("UPDATE falcon_portal.tpl SET tpl_name = ?, parent_id = ? WHERE id = ?")
         .bind(tpl_name)
@@ -75,6 +78,7 @@ pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) ->
     Ok(())
 }
 
+/// Deletes a template with its action, its strategies and its bindings.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     for sql in [

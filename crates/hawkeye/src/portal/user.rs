@@ -9,16 +9,24 @@ use serde::Serialize;
 
 /// A user who cannot log in, and whose sessions are void; the original has the value and lets him in.
 pub const BLOCKED: i64 = -1;
+/// Role of a user without further rights.
 pub const NORMAL: i64 = 0;
+/// Role of an administrator.
 pub const ADMIN: i64 = 1;
+/// Role of the user `root`, who is above administrators.
 pub const ROOT: i64 = 2;
 
-/// The column lengths of Open-Falcon's schema, in characters.
+/// Length of the column `name`, in characters.
 pub const NAME_MAX: usize = 64;
+/// Length of the column `cnname`, in characters.
 pub const CNNAME_MAX: usize = 128;
+/// Length of the column `email`, in characters.
 pub const EMAIL_MAX: usize = 255;
+/// Length of the column `phone`, in characters.
 pub const PHONE_MAX: usize = 16;
+/// Length of the column `im`, in characters.
 pub const IM_MAX: usize = 32;
+/// Length of the column `qq`, in characters.
 pub const QQ_MAX: usize = 16;
 
 record! {
@@ -47,15 +55,18 @@ pub struct Profile {
 }
 
 impl User {
+    /// True for administrators and root.
     pub fn is_admin(&self) -> bool {
         self.role == ADMIN || self.role == ROOT
     }
 }
 
+/// Finds a user by his id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<User>> {
     select::<User>("FROM uic.user WHERE id = ?").bind(id).optional(portal).await
 }
 
+/// Finds a user by his name.
 pub async fn by_name(portal: &Portal, name: &str) -> sqlx::Result<Option<User>> {
     select::<User>("FROM uic.user WHERE name = ?").bind(name).optional(portal).await
 }
@@ -129,11 +140,13 @@ pub async fn update_profile(portal: &Portal, id: i64, profile: &Profile) -> sqlx
     Ok(done.rows)
 }
 
+/// Stores the text of a password's hash; returns how many users there were of the id.
 pub async fn set_password(portal: &Portal, id: i64, passwd: &str) -> sqlx::Result<u64> {
     let sql = "UPDATE uic.user SET passwd = ? WHERE id = ?";
     Ok(query(sql).bind(passwd).bind(id).execute(portal).await?.rows)
 }
 
+/// Stores a role; returns how many users there were of the id.
 pub async fn set_role(portal: &Portal, id: i64, role: i64) -> sqlx::Result<u64> {
     let sql = "UPDATE uic.user SET role = ? WHERE id = ?";
     Ok(query(sql).bind(role).bind(id).execute(portal).await?.rows)

@@ -114,7 +114,7 @@ impl RulesTask {
                 () = tokio::time::sleep(next_minute) => false,
             };
             if let Err(error) = self.refresh(reread).await {
-                tracing::error!(error = format!("{error:#}"), "cannot read the rules; those in effect stay");
+                tracing::error!(error = format!("{error:#}"), "cannot read the rules; the rules in effect stay");
                 tokio::time::sleep(RETRY_AFTER).await;
                 self.changes.mark_changed();
             }
@@ -162,7 +162,10 @@ pub async fn settle(State(mut settling): State<Settling>, request: Request, next
     if after > before {
         let loaded = settling.in_effect.wait_for(|in_effect| in_effect.rules.version >= after);
         if tokio::time::timeout(SETTLE_TIMEOUT, loaded).await.is_err() {
-            tracing::warn!(version = after, "the judges do not have a change yet; its answer leaves before them");
+            tracing::warn!(
+                version = after,
+                "the judges do not have a change yet; the change is answered before they have it"
+            );
         }
     }
     response
@@ -185,7 +188,7 @@ async fn load(engine: &Arc<Engine>, snapshot: &Arc<Snapshot>, rules: Rules) {
     let why = move |rule, endpoint: &str| snapshot.why_gone(rule, endpoint, &now);
     let refused = match tokio::task::spawn_blocking(move || engine.load(&rules, &why)).await {
         Ok(refused) => refused,
-        Err(error) => return tracing::error!(%error, "loading the rules failed; those in effect stay"),
+        Err(error) => return tracing::error!(%error, "loading the rules failed; the rules in effect stay"),
     };
     for rule in refused {
         tracing::warn!(rule = rule.name, error = %rule.error, "a rule cannot be judged");

@@ -101,7 +101,7 @@ impl Doors {
         let shown = budget.clone();
         metrics.source(move |figures| {
             figures.gauge("buffer_bytes", "Bytes of unfinished messages", shown.bytes_used() as f64);
-            figures.gauge("buffer_max_bytes", "Bound of buffer_bytes", shown.bytes_max() as f64);
+            figures.gauge("buffer_max_bytes", "Most bytes that unfinished messages may hold", shown.bytes_max() as f64);
         });
         let (told, ledger) = (budget.clone(), metrics.ledger());
         ledger.source(move |report| {

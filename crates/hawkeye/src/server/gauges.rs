@@ -27,7 +27,7 @@ pub fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         figures.gauge("series_asleep", "Names in cold runs, of silent series", store.series_asleep as f64);
         figures.gauge("endpoints", "Endpoints with a series in memory", store.endpoints as f64);
         figures.gauge("store_cold_runs", "Files with names of silent series", store.cold_runs as f64);
-        figures.gauge("store_cold_bytes", "Size of those files", store.cold_bytes as f64);
+        figures.gauge("store_cold_bytes", "Size of the files with names of silent series", store.cold_bytes as f64);
         figures.gauge("store_hot_points", "Points in hot chunks", store.hot_points as f64);
         figures.gauge("store_hot_bytes", "Memory of hot chunks", store.hot_bytes as f64);
         figures.gauge("store_index_bytes", "Memory of the series table", store.index_bytes as f64);
@@ -50,9 +50,13 @@ pub fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         figures.counter("points_late", "Points merged behind newer ones", store.late);
         figures.counter("points_too_old", "Points older than the retention, not kept", store.too_old);
         figures.counter("points_unknown", "Points of series deleted meanwhile, not kept", store.unknown);
-        figures.gauge("store_unflushed_bytes", "Points that are not in a block yet", store.unflushed_bytes as f64);
+        figures.gauge(
+            "store_unflushed_bytes",
+            "Bytes of points that are not in a block yet",
+            store.unflushed_bytes as f64,
+        );
         figures.counter("store_log_errors", "Batches that the log could not take", store.log_errors);
-        figures.counter("store_log_syncs", "Times the log was forced to the disk", store.log_syncs);
+        figures.counter("store_log_syncs", "Syncs of the log", store.log_syncs);
         figures.counter("points_unjudged", "Points refused unjudged: disk and memory full", store.unjudged);
         figures.counter("store_flushes", "Flushes that wrote blocks", store.flushes);
         figures.counter("store_flush_errors", "Flushes that failed and are tried again", store.flush_errors);

@@ -22,7 +22,10 @@ pub fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovery)> 
         tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "events are damaged; the rest was read");
     }
     if recovered.unreadable > 0 {
-        tracing::error!(count = recovered.unreadable, "events are not understood: written by another version?");
+        tracing::error!(
+            count = recovered.unreadable,
+            "events of the queue are not understood: another version may have written them"
+        );
     }
     Ok((Arc::new(queue), recovered))
 }

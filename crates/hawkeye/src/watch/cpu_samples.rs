@@ -80,10 +80,12 @@ impl Sampling {
         Ok(sampling)
     }
 
+    /// Bytes of the buffer.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Buffer>() + self.buffer.words.len() * size_of::<usize>()
     }
 
+    /// Stops sampling, and gives the samples.
     pub fn finish(mut self) -> Samples {
         self.stop();
         let used = self.buffer.used.load(SeqCst).min(WORDS_MAX);

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const CONTEXT: Context = Context { operator: Operator::Greater, right: 90.0, points_max: 120, spare: 1 };
+const DEFAULTS: TermDefaults = TermDefaults { operator: Operator::Greater, right: 90.0, points_max: 120, spare: 1 };
 
 /// The terms in postfix order, each as `subject kind n operator right..high [recover right..high]`.
 fn show(reading: &Parsed) -> String {
@@ -46,7 +46,7 @@ fn show(reading: &Parsed) -> String {
 fn reads_conditions() {
     let check = |func: &str, expected: &str| {
         assert!(is_extended(func), "{func}");
-        let reading = read(func, CONTEXT).unwrap_or_else(|error| panic!("{func}: {error}"));
+        let reading = read(func, DEFAULTS).unwrap_or_else(|error| panic!("{func}: {error}"));
         assert_eq!(show(&reading), expected, "{func}");
     };
     check("all(#3) > 95", "plain all3 Greater 95");
@@ -77,7 +77,9 @@ fn reads_conditions() {
 
 #[test]
 fn a_series_that_is_named_twice_is_one() {
-    let Ok(Parsed::Program(program)) = read("max(#1) of a and min(#2) of a or all(#1) of b", CONTEXT) else { panic!() };
+    let Ok(Parsed::Program(program)) = read("max(#1) of a and min(#2) of a or all(#1) of b", DEFAULTS) else {
+        panic!()
+    };
     assert_eq!((program.operands.len(), program.terms.len()), (2, 3));
     assert_eq!(&*program.terms[1].text, "min(#2) of a");
 }
@@ -85,7 +87,7 @@ fn a_series_that_is_named_twice_is_one() {
 #[test]
 fn errors_point_at_the_column() {
     let check = |func: &str, expected: &str| {
-        let error = read(func, CONTEXT).expect_err(func).to_string();
+        let error = read(func, DEFAULTS).expect_err(func).to_string();
         let error =
             error.rsplit_once("`, ").map_or(error.as_str(), |_| error.split("`, column ").nth(1).unwrap_or(&error));
         assert!(error.starts_with(expected), "{func}: {error}");
@@ -166,7 +168,7 @@ proptest! {
     #[test]
     fn nothing_panics_and_errors_are_within_the_text(func in texts()) {
         is_extended(&func);
-        match read(&func, CONTEXT) {
+        match read(&func, DEFAULTS) {
             Ok(Parsed::Program(program)) => {
                 prop_assert!(program.terms.len() <= TERMS_MAX);
                 program.answer(&[Some(true); TERMS_MAX]);
@@ -185,7 +187,7 @@ proptest! {
     #[test]
     fn old_texts_never_come_here(func in texts()) {
         if crate::rule_text::parse(&func).is_ok() {
-            prop_assert!(!is_extended(&func) || read(&func, CONTEXT).is_err(), "{:?}", func);
+            prop_assert!(!is_extended(&func) || read(&func, DEFAULTS).is_err(), "{:?}", func);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What only the inside of the joins shows: who waits for whom, and what happens at the bound of a join.
+//! Joins seen from inside: who waits for whom, and what happens at the bound of a join.
 
 use super::*;
 use crate::{Judge, Options, PointSource};

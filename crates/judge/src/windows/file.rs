@@ -15,7 +15,7 @@ pub const MAGIC: &[u8; 8] = b"HKWIND01";
 /// Length and checksum before the payload of a section.
 const HEAD: usize = 8;
 
-/// Why a file of windows is not read, or not to its end.
+/// Reason for which a file of windows is not read, or not to its end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum WindowsError {
     /// The file is another one, or of another version.

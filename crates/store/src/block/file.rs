@@ -57,7 +57,7 @@ pub struct Directory {
     pub offset: u64,
     pub bytes: u32,
     pub fences: Box<[u32]>,
-    /// All of it, or nothing.
+    /// Bytes of the directory, all of them or none.
     pub kept: Box<[u8]>,
 }
 

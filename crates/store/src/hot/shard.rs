@@ -93,7 +93,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// So many shards, each made by `new`.
+    /// Shards, `count` of them, each made by `new`.
     pub fn new(count: usize, new: impl Fn() -> Hot) -> Shards {
         let shards = (0..count).map(|_| RankedMutex::new(locks::SHARD, new())).collect();
         Shards { geometry: Geometry { shard_count: count as u32 }, shards }

@@ -40,6 +40,7 @@ pub struct Flusher {
 }
 
 impl Flusher {
+    /// A schedule whose first flush is one interval after `now`.
     pub fn new(now: i64, options: &Options) -> Flusher {
         Flusher { next_flush: now + options.flush_interval_s, not_before: now, next_retention: now }
     }

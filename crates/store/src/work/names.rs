@@ -34,6 +34,7 @@ pub struct Finder<'a> {
 }
 
 impl Finder<'_> {
+    /// Finds a series that new batches may use; not one that sleeps or is about to.
     #[inline]
     pub fn find(&self, key: SeriesKey<'_>) -> Option<Found> {
         let endpoint = match self.endpoint.get() {
@@ -54,6 +55,7 @@ struct Look {
 }
 
 impl Parts {
+    /// Holds the table of series for reading, for the look-ups of one batch.
     pub fn finder(&self) -> Finder<'_> {
         Finder { table: self.table(), endpoint: Cell::new(None) }
     }

@@ -104,6 +104,7 @@ pub type IsNeeded<'a> = &'a dyn Fn(SeriesId) -> bool;
 const UNNEEDED: IsNeeded<'static> = &|_| false;
 
 impl Sleeper {
+    /// A sleeper that looks at once; its next run has `next_sequence`.
     pub fn new(next_sequence: u64, now: i64) -> Sleeper {
         Sleeper { next_sequence, next_look: now, drowsy: Vec::new(), drowsy_since: now, silence: Silence::Since(0) }
     }

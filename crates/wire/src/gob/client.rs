@@ -23,6 +23,7 @@ impl Default for Requests {
 }
 
 impl Requests {
+    /// Requests of a connection on which no type is described yet.
     pub fn new() -> Requests {
         Requests { described: Described::new() }
     }

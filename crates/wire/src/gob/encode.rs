@@ -31,6 +31,7 @@ pub struct QueryHead<'a> {
 }
 
 impl Encoder {
+    /// An encoder of a connection on which no type is described yet.
     pub fn new() -> Encoder {
         Encoder { described: Described::new() }
     }

@@ -80,6 +80,7 @@ pub struct GobScratch {
 }
 
 impl GobScratch {
+    /// A scratch that holds nothing yet.
     pub fn new() -> GobScratch {
         GobScratch::default()
     }
@@ -252,7 +253,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Where the key and the value of a tag stand, from and to, counted from the first byte of the map.
+/// Range of the key and of the value of a tag, counted from the first byte of the map.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     key: (usize, usize),

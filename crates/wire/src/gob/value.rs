@@ -13,7 +13,7 @@ const BAD_UINT: &str = "integer of more than 8 bytes";
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Where `bytes` begins in the request.
+    /// Offset in the request at which `bytes` begins.
     base: usize,
 }
 

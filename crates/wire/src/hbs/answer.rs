@@ -8,10 +8,10 @@
 //! any order and any case, as in Go; no rule that comes in is in effect before the caller finishes the pass.
 //! Memory: one buffer of at most [`AnswerLimits::rule_bytes`](super::AnswerLimits) and [`PIECE`].
 
+use super::error::AnswerError;
 use super::known::KnownRules;
 use crate::frame::{FrameError, Framer};
 use crate::json::{self, JsonError, Kind, Reader, Scratch, name_eq};
-use std::fmt;
 use std::ops::Range;
 
 /// Bytes that are put behind what is not read yet, at a time.
@@ -28,6 +28,7 @@ pub enum Call {
 }
 
 impl Call {
+    /// Name of the method on the wire.
     pub fn method(self) -> &'static str {
         match self {
             Call::Strategies => "Hbs.GetStrategies",
@@ -44,7 +45,7 @@ impl Call {
     }
 }
 
-/// How far an answer has come in.
+/// Progress of an answer that comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The answer goes on.
@@ -52,46 +53,6 @@ pub enum Progress {
     /// The answer is whole; white space may follow.
     Done,
 }
-
-/// Why an answer cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AnswerError {
-    /// `at` counts from the first byte of the answer.
-    Json {
-        at: u64,
-        what: &'static str,
-    },
-    Limit {
-        what: &'static str,
-        limit: u64,
-    },
-    /// The hbs answered with this error.
-    Refused(String),
-    WrongId {
-        got: Option<i64>,
-        want: u64,
-    },
-    /// A field of the answer is missing or not what it must be.
-    Field {
-        field: &'static str,
-        want: &'static str,
-    },
-}
-
-impl fmt::Display for AnswerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AnswerError::Json { at, what } => write!(f, "the answer is broken at byte {at}: {what}"),
-            AnswerError::Limit { what, limit } => write!(f, "the answer has more {what} than allowed ({limit})"),
-            AnswerError::Refused(text) => write!(f, "hbs answered with an error: {text}"),
-            AnswerError::WrongId { got: Some(got), want } => write!(f, "the answer has id {got}, want {want}"),
-            AnswerError::WrongId { got: None, want } => write!(f, "the answer has no id, want {want}"),
-            AnswerError::Field { field, want } => write!(f, "{field} of the answer must be {want}"),
-        }
-    }
-}
-
-impl std::error::Error for AnswerError {}
 
 /// The object in which names and values stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +126,7 @@ pub struct AnswerReader {
 }
 
 impl AnswerReader {
+    /// A reader that expects nothing yet.
     pub fn new() -> AnswerReader {
         AnswerReader {
             call: Call::Strategies,

@@ -38,7 +38,7 @@ struct Alias {
     pass: u32,
 }
 
-/// Why a text gave no rule.
+/// Reason for which a text gave no rule.
 pub(super) enum Missed {
     Bad(BadRule),
     /// The distinct texts would have more than the bytes allowed.

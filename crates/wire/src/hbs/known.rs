@@ -12,9 +12,9 @@
 //! Memory: distinct rules + distinct lists + hosts (some 100 bytes and the name each). In a pass without change nothing
 //! is allocated (`tests/hbs_memory.rs`).
 
-use super::answer::AnswerError;
 use super::digest::digest;
 use super::distinct::{Distinct, Missed, table_bytes};
+use super::error::AnswerError;
 use super::limits::AnswerLimits;
 use super::rule_text::{BadRule, RuleFault};
 use model::rule::HostStrategies;
@@ -69,9 +69,9 @@ struct Pass {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Omissions {
     pub count: u64,
-    /// The first few, in words.
+    /// Names of the first few, in words.
     pub named: Vec<String>,
-    /// Equal for equal rules in any order.
+    /// Sum over the rules left out: equal for equal rules in any order.
     pub sum: u128,
 }
 
@@ -86,6 +86,7 @@ impl Omissions {
 }
 
 impl KnownRules {
+    /// No rules yet; answers beyond `limits` will be refused.
     pub fn new(limits: AnswerLimits) -> KnownRules {
         KnownRules {
             limits,
@@ -99,6 +100,7 @@ impl KnownRules {
         }
     }
 
+    /// Bounds of an answer, and of what is kept of it.
     pub fn limits(&self) -> &AnswerLimits {
         &self.limits
     }

@@ -10,7 +10,7 @@ use crate::json::{self, JsonError, Kind, Reader, Scratch, name_eq};
 use model::{Expression, RuleTags, Strategy, Template};
 use std::fmt;
 
-/// Why a rule was left out.
+/// Reason for which a rule was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadRule {
     /// Id of the rule; 0 when it was not seen.
@@ -18,7 +18,7 @@ pub struct BadRule {
     pub fault: RuleFault,
 }
 
-/// What is wrong with a rule's text.
+/// Fault of a rule's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleFault {
     Json(JsonError),

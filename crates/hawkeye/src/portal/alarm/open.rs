@@ -15,7 +15,7 @@ record! {
         pub func: String,
         pub cond: String,
         pub note: String,
-        /// When the problem began, a local text: later events of the same problem only move `update_at`.
+        /// Begin of the problem, a local text: later events of the same problem only move `update_at`.
         pub timestamp: String,
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 /// Open-Falcon's databases that the portal has tables in.
 pub const DATABASES: [&str; 4] = ["uic", "falcon_portal", "dashboard", "alarms"];
 
+/// Kind of database, by what its SQL has of its own.
 #[derive(Clone, Debug)]
 pub enum Dialect {
     Sqlite,
@@ -46,6 +47,7 @@ impl Dialect {
         }
     }
 
+    /// Statement that begins a transaction that writes.
     pub fn begin_write(&self) -> &'static str {
         match self {
             Dialect::Sqlite => "BEGIN IMMEDIATE",
@@ -53,6 +55,7 @@ impl Dialect {
         }
     }
 
+    /// Statement that begins a transaction whose reads see one moment.
     pub fn begin_read(&self) -> &'static str {
         match self {
             Dialect::Sqlite => "BEGIN",

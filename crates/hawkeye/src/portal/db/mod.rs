@@ -53,6 +53,7 @@ impl Db {
         self.begin(self.dialect().begin_read()).await
     }
 
+    /// Closes all connections, when those in use are given back.
     pub async fn close(&self) {
         match self {
             Db::Sqlite(pool) => pool.close().await,
@@ -95,6 +96,7 @@ enum OpenTransaction {
 }
 
 impl Transaction {
+    /// Makes the transaction's changes durable; dropping it instead undoes them.
     pub async fn commit(self) -> sqlx::Result<()> {
         match self.inner {
             OpenTransaction::Sqlite(transaction) => transaction.commit().await,
@@ -103,7 +105,7 @@ impl Transaction {
     }
 }
 
-/// Where a statement runs: on a connection of its own, or inside a transaction.
+/// Place where a statement runs: on a connection of its own, or inside a transaction.
 pub enum Target<'d> {
     Db(&'d Db),
     Transaction(&'d mut Transaction),

@@ -55,6 +55,7 @@ pub fn select<R: Record>(rest: &'static str) -> Query {
 }
 
 impl Query {
+    /// Appends a piece of the statement.
     pub fn push(mut self, text: &'static str) -> Query {
         self.pieces.push(Piece::Text(text));
         self
@@ -115,6 +116,7 @@ impl Query {
         self.optional(on).await?.ok_or(sqlx::Error::RowNotFound)
     }
 
+    /// Runs the statement; answers what it changed.
     pub async fn execute(self, on: impl Into<Target<'_>>) -> sqlx::Result<Effect> {
         match on.into() {
             Target::Db(db) => {

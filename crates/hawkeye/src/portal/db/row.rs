@@ -33,6 +33,7 @@ pub trait Record: FromRow {
 }
 
 impl Row {
+    /// Whole number in a column, counted from 0, whatever its width.
     pub fn int(&self, at: usize) -> sqlx::Result<Option<i64>> {
         match self {
             Row::Sqlite(row) => row.try_get(at),
@@ -40,6 +41,7 @@ impl Row {
         }
     }
 
+    /// Text in a column, counted from 0, whatever its type.
     pub fn text(&self, at: usize) -> sqlx::Result<Option<String>> {
         match self {
             Row::Sqlite(row) => row.try_get(at),

@@ -32,8 +32,9 @@ pub enum Ended {
     GivenUp,
 }
 
+/// Counts of events and deliveries, and the figures of what waits; clones share them.
 #[derive(Clone, Default)]
-pub struct Counters {
+pub struct AlarmMetrics {
     events: Family<EventLabels, Counter>,
     deliveries: Family<DeliveryLabels, Counter>,
     /// Deliveries given up because too many or too old ones waited.
@@ -52,26 +53,30 @@ pub struct Counters {
     clients_bytes: Arc<AtomicU64>,
 }
 
-impl Counters {
+impl AlarmMetrics {
     /// Puts the counters and gauges on the metrics page, and the bytes into the ledger.
     pub fn register(&self, metrics: &Metrics, queue: &Arc<EventQueue>, deliveries_max: usize) {
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("alarm");
-            registry.register("events", "events stored, by status", self.events.clone());
-            registry.register("deliveries", "attempts and ends of deliveries, by kind", self.deliveries.clone());
+            registry.register("events", "Events stored, by status", self.events.clone());
+            registry.register("deliveries", "Attempts and ends of deliveries, by kind", self.deliveries.clone());
             registry.register(
                 "deliveries_dropped",
-                "deliveries given up for their number or age",
+                "Deliveries given up for their number or age",
                 self.dropped.clone(),
             );
             registry.register(
                 "events_without_action",
-                "events whose action is none or gone",
+                "Events whose rule names no action, or one that is gone",
                 self.without_action.clone(),
             );
-            registry.register("messages_without_channel", "messages with no gateway", self.without_channel.clone());
-            registry.register("events_unreadable", "events that the queue could not read", self.unreadable.clone());
-            registry.register("storage_failures", "failures of database or queue", self.failures.clone());
+            registry.register(
+                "messages_without_channel",
+                "Messages that have no gateway",
+                self.without_channel.clone(),
+            );
+            registry.register("events_unreadable", "Events that the queue could not read", self.unreadable.clone());
+            registry.register("storage_failures", "Failures of database or queue", self.failures.clone());
         });
         let (deliveries_bytes, clients_bytes) = (self.deliveries_bytes.clone(), self.clients_bytes.clone());
         metrics.ledger().source(move |report| {
@@ -81,14 +86,18 @@ impl Counters {
         let (waiting, failing, queue) = (self.waiting.clone(), self.targets_failing.clone(), queue.clone());
         metrics.source(move |figures| {
             let gauge = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
-            figures.gauge("alarm_deliveries_waiting", "deliveries not yet made", gauge(&waiting));
-            figures.gauge("alarm_deliveries_max", "the most that may wait", deliveries_max as f64);
-            figures.gauge("alarm_targets_failing", "targets whose last attempt failed", gauge(&failing));
+            figures.gauge("alarm_deliveries_waiting", "Deliveries that wait", gauge(&waiting));
+            figures.gauge("alarm_deliveries_max", "Most deliveries that may wait", deliveries_max as f64);
+            figures.gauge("alarm_targets_failing", "Targets whose last attempt failed", gauge(&failing));
             let stats = queue.stats();
-            figures.gauge("event_queue_bytes", "bytes of the event queue's files", stats.bytes as f64);
-            figures.gauge("event_queue_bytes_max", "the most they may have", queue.bytes_max() as f64);
-            figures.gauge("open_problems", "alarms that stand at PROBLEM", stats.open_problems as f64);
-            figures.counter("event_queue_appended", "events appended since the start", stats.appended);
+            figures.gauge("event_queue_bytes", "Bytes of the event queue's files", stats.bytes as f64);
+            figures.gauge(
+                "event_queue_bytes_max",
+                "Most bytes that the event queue's files may have",
+                queue.bytes_max() as f64,
+            );
+            figures.gauge("open_problems", "Alarms that stand at PROBLEM", stats.open_problems as f64);
+            figures.counter("event_queue_appended", "Events appended to the queue since the start", stats.appended);
         });
     }
 

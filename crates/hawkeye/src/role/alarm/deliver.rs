@@ -12,7 +12,7 @@
 //! its problem at the same target (see `portal::delivery`).
 //! Memory: [`DeliveryLimits::in_flight_max`] attempts with their bodies, and one [`Target`] per target that has rows.
 
-use super::counters::{Counters, Ended};
+use super::counters::{AlarmMetrics, Ended};
 use super::message;
 use super::plan::{self, Callback, Channels};
 use super::send::{Failure, Sender};
@@ -75,7 +75,7 @@ pub struct Deliverer {
     sender: Arc<Sender>,
     channels: Channels,
     limits: DeliveryLimits,
-    counters: Counters,
+    counters: AlarmMetrics,
     targets: HashMap<String, Target>,
     attempts: JoinSet<Result<String, Failure>>,
     under_way: HashMap<Id, Delivery>,
@@ -130,7 +130,7 @@ impl Deliverer {
         sender: Arc<Sender>,
         channels: Channels,
         limits: DeliveryLimits,
-        counters: Counters,
+        counters: AlarmMetrics,
     ) -> Result<Deliverer> {
         let now = Instant::now();
         let targets = delivery::targets(&portal).await.context("cannot read the deliveries that wait")?;

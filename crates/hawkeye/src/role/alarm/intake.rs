@@ -8,7 +8,7 @@
 //! Memory: one batch of [`BATCH`] records.
 
 use super::READER;
-use super::counters::Counters;
+use super::counters::AlarmMetrics;
 use super::deliver::Deliverer;
 use super::message;
 use super::plan::{self, Channels, Contacts};
@@ -38,12 +38,12 @@ pub struct Intake {
     batch: Vec<Record>,
     channels: Channels,
     dashboard: String,
-    counters: Counters,
+    counters: AlarmMetrics,
 }
 
 /// The outcome of a batch, counted when the batch is committed.
 #[derive(Default)]
-struct Tally {
+struct BatchCounts {
     deliveries: Vec<NewDelivery>,
     without_action: u64,
     without_channel: u64,
@@ -58,7 +58,7 @@ impl Intake {
         queue: Arc<EventQueue>,
         channels: Channels,
         dashboard: String,
-        counters: Counters,
+        counters: AlarmMetrics,
     ) -> Result<Intake> {
         let cursor = delivery::cursor(&portal).await?;
         let consumer = Some(queue.reader(READER, cursor, None));
@@ -72,10 +72,10 @@ impl Intake {
         }
         let Some(last) = self.batch.last() else { return Ok(false) };
         let (cursor, full) = (last.seq, self.batch.len() == BATCH);
-        let (tally, dropped) = self.store(cursor, deliverer).await.context("cannot store events")?;
-        deliverer.added(&tally.deliveries, dropped);
-        self.counters.without_action.inc_by(tally.without_action);
-        self.counters.without_channel.inc_by(tally.without_channel);
+        let (counts, dropped) = self.store(cursor, deliverer).await.context("cannot store events")?;
+        deliverer.added(&counts.deliveries, dropped);
+        self.counters.without_action.inc_by(counts.without_action);
+        self.counters.without_channel.inc_by(counts.without_channel);
         for queued in self.batch.drain(..) {
             if let Entry::Event(event) = queued.entry {
                 self.counters.event(event.status.as_str());
@@ -109,24 +109,24 @@ impl Intake {
         result.context("cannot read the event queue")
     }
 
-    async fn store(&self, cursor: u64, deliverer: &Deliverer) -> Result<(Tally, u64)> {
+    async fn store(&self, cursor: u64, deliverer: &Deliverer) -> Result<(BatchCounts, u64)> {
         let mut transaction = self.portal.write().await?;
-        let mut tally = Tally::default();
+        let mut counts = BatchCounts::default();
         let mut known = HashMap::new();
         for queued in &self.batch {
             match &queued.entry {
                 Entry::Event(event) => {
                     alarm::record(&mut transaction, event, &message::condition(event)).await?;
-                    self.plan(event, &mut transaction, &mut known, &mut tally).await?;
+                    self.plan(event, &mut transaction, &mut known, &mut counts).await?;
                 }
                 Entry::Forget(id) => alarm::close(&mut transaction, id, clock::now()).await?,
                 Entry::End(closing) => unreachable!("{closing:?} was written as an event or a closing"),
             }
         }
-        let dropped = deliverer.store(&mut transaction, &tally.deliveries).await?;
+        let dropped = deliverer.store(&mut transaction, &counts.deliveries).await?;
         delivery::set_cursor(&mut transaction, cursor).await?;
         transaction.commit().await?;
-        Ok((tally, dropped))
+        Ok((counts, dropped))
     }
 
     async fn plan(
@@ -134,7 +134,7 @@ impl Intake {
         event: &Event,
         transaction: &mut Transaction,
         known: &mut HashMap<i64, Receivers>,
-        tally: &mut Tally,
+        counts: &mut BatchCounts,
     ) -> Result<()> {
         let id = event.action_id();
         let receivers = match known.entry(id) {
@@ -142,12 +142,12 @@ impl Intake {
             hash_map::Entry::Vacant(unknown) => unknown.insert(receivers(transaction, id).await?),
         };
         let Some((action, contacts)) = receivers else {
-            tally.without_action += 1;
+            counts.without_action += 1;
             return Ok(());
         };
         let plan = plan::plan(event, action, contacts, self.channels, &self.dashboard);
-        tally.deliveries.extend(plan.deliveries);
-        tally.without_channel += plan.without_channel;
+        counts.deliveries.extend(plan.deliveries);
+        counts.without_channel += plan.without_channel;
         Ok(())
     }
 }

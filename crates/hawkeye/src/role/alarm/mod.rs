@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::portal::{self, Portal};
 use crate::watch::memory;
 use anyhow::{Context, Result};
-use counters::Counters;
+use counters::AlarmMetrics;
 use deliver::{Deliverer, DeliveryLimits};
 use events::EventQueue;
 use intake::Intake;
@@ -54,7 +54,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<()> {
-    let counters = Counters::default();
+    let counters = AlarmMetrics::default();
     counters.register(&metrics, &queue, config.alarm.deliveries_max);
     let limits = DeliveryLimits::new(config.alarm.give_up_after, config.alarm.deliveries_max);
     let mut alarm = Alarm::open(portal, queue.clone(), &config, limits, counters).await?;
@@ -69,7 +69,7 @@ struct Alarm {
     queue: Arc<EventQueue>,
     intake: Intake,
     deliverer: Deliverer,
-    counters: Counters,
+    counters: AlarmMetrics,
     event_retention: i64,
     /// Events may be waiting that no notification will tell of.
     more: bool,
@@ -83,7 +83,7 @@ impl Alarm {
         queue: Arc<EventQueue>,
         config: &Config,
         limits: DeliveryLimits,
-        counters: Counters,
+        counters: AlarmMetrics,
     ) -> Result<Alarm> {
         let channels = Channels::of(&config.alarm);
         let (sender, bytes) = memory::measured(|| Sender::new(&config.alarm));

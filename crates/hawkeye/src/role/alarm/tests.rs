@@ -29,7 +29,7 @@ struct Site {
 /// An alarm that runs in a task of its own.
 struct Running {
     task: JoinHandle<()>,
-    counters: Counters,
+    counters: AlarmMetrics,
     stop: watch::Sender<bool>,
 }
 
@@ -78,8 +78,8 @@ impl Site {
             .expect("an action");
     }
 
-    async fn alarm(&self) -> (Alarm, Counters) {
-        let counters = Counters::default();
+    async fn alarm(&self) -> (Alarm, AlarmMetrics) {
+        let counters = AlarmMetrics::default();
         let alarm =
             Alarm::open(self.portal.clone(), self.queue.clone(), &self.config, self.limits, counters.clone()).await;
         (alarm.expect("alarm opens"), counters)

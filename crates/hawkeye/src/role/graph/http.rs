@@ -16,7 +16,7 @@ const CALLS: [(&str, &str); 4] =
     [("Query", "GraphQueryCnt"), ("Info", "GraphInfoCnt"), ("Last", "GraphLastCnt"), ("LastRaw", "GraphLastRawCnt")];
 
 #[derive(Clone)]
-struct Context {
+struct GraphContext {
     graph: GraphService,
     previous: Arc<Mutex<Vec<Look>>>,
 }
@@ -52,7 +52,7 @@ pub fn router(graph: &GraphService, index: Option<Router>) -> Router {
         .route("/api/v2/version", get(|| async { Json(json!({"value": env!("CARGO_PKG_VERSION")})) }))
         .route("/counter/all", get(counters))
         .route("/statistics/all", get(statistics))
-        .with_state(Context { graph: graph.clone(), previous: Arc::default() })
+        .with_state(GraphContext { graph: graph.clone(), previous: Arc::default() })
         .merge(index)
 }
 
@@ -61,15 +61,15 @@ async fn update_index() -> Json<Value> {
     Json(json!({"msg": "ok"}))
 }
 
-async fn counters(State(context): State<Context>) -> Json<Vec<Value>> {
+async fn counters(State(context): State<GraphContext>) -> Json<Vec<Value>> {
     Json(context.counters())
 }
 
-async fn statistics(State(context): State<Context>) -> Json<Value> {
+async fn statistics(State(context): State<GraphContext>) -> Json<Value> {
     Json(json!({"msg": "success", "data": context.counters()}))
 }
 
-impl Context {
+impl GraphContext {
     fn counters(&self) -> Vec<Value> {
         let now = clock::now();
         let time = clock::local_text(now);

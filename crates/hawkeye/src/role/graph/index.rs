@@ -116,7 +116,7 @@ impl Index {
         figures.counter("index_rows_refreshed", "Rows of the index written again", load(&shared.refreshed));
         figures.counter(
             "index_left_out",
-            "Series and rows that do not fit the index's columns, each time they were met",
+            "Series and rows that do not fit the index's columns, counted at each attempt",
             load(&shared.left_out),
         );
         figures.counter("index_failures", "Attempts that MySQL refused or did not answer", load(&shared.failures));
@@ -140,7 +140,7 @@ impl Index {
             let Err(fault) = tokio::spawn(task.run(stopping.clone())).await else { return Ok(()) };
             self.0.failures.fetch_add(1, Relaxed);
             self.0.up.store(false, Relaxed);
-            tracing::error!(at = place, %fault, "the index stumbled, and begins again in a minute where it was");
+            tracing::error!(at = place, %fault, "the index task failed, and begins again in a minute where it was");
             tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => return Ok(()),
                 () = tokio::time::sleep(PAUSE_MAX) => {}

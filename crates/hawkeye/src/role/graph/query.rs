@@ -43,7 +43,7 @@ impl Asked {
 
 /// Rows of a `Graph.Query`; empty for a series that is not known.
 #[derive(Debug, Default, PartialEq)]
-pub struct Answer {
+pub struct GraphRows {
     pub ds_type: &'static str,
     pub step: i64,
     /// Time (Unix seconds) and value of each row; NaN where nothing is known.
@@ -60,11 +60,11 @@ pub struct Info {
 }
 
 /// Answers a question from the store. The error is a text for the caller.
-pub fn answer(store: &Store, asked: &Asked, now: i64) -> Result<Answer, String> {
+pub fn answer(store: &Store, asked: &Asked, now: i64) -> Result<GraphRows, String> {
     let found = store.find(&asked.endpoint, &asked.counter).map_err(|error| error.to_string())?;
-    let Some(found) = found else { return Ok(Answer::default()) };
+    let Some(found) = found else { return Ok(GraphRows::default()) };
     let (ds_type, step) = (found.counter_type.ds_type(), found.step);
-    let mut answer = Answer { ds_type, step: i64::from(step), values: Vec::new() };
+    let mut answer = GraphRows { ds_type, step: i64::from(step), values: Vec::new() };
     let clamped = |time: i64| align(time.clamp(0, i64::from(u32::MAX)), step);
     let (start, end) = (clamped(asked.start), clamped(asked.end));
     let finest = start >= align(now, step) - FINEST_STEPS * i64::from(step);

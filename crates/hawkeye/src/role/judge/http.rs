@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Clone)]
-struct Context {
+struct JudgeContext {
     windowed: Arc<Windowed>,
     data_dir: Arc<PathBuf>,
 }
@@ -33,7 +33,7 @@ pub fn router(windowed: Arc<Windowed>, data_dir: PathBuf) -> Router {
         .route("/history/{*series}", get(history))
         .route("/strategy/{*key}", get(strategies))
         .route("/expression/{*key}", get(expressions))
-        .with_state(Context { windowed, data_dir: Arc::new(data_dir) })
+        .with_state(JudgeContext { windowed, data_dir: Arc::new(data_dir) })
 }
 
 /// Answer in the original's envelope around `data`, which is JSON.
@@ -42,7 +42,7 @@ fn success(data: &str) -> Response {
     ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body).into_response()
 }
 
-async fn workdir(State(context): State<Context>) -> Response {
+async fn workdir(State(context): State<JudgeContext>) -> Response {
     success(&serde_json::Value::from(context.data_dir.display().to_string()).to_string())
 }
 
@@ -55,11 +55,11 @@ async fn reload(peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>) -> Respo
     }
 }
 
-async fn count(State(context): State<Context>) -> String {
+async fn count(State(context): State<JudgeContext>) -> String {
     format!("total: {}\n", context.windowed.series())
 }
 
-async fn history(State(context): State<Context>, Path(series): Path<String>) -> String {
+async fn history(State(context): State<JudgeContext>, Path(series): Path<String>) -> String {
     let points = series.split_once('/').and_then(|(endpoint, counter)| context.windowed.history(endpoint, counter));
     let Some(points) = points.filter(|points| !points.is_empty()) else { return "not found\n".to_string() };
     let mut lines = String::new();
@@ -69,7 +69,7 @@ async fn history(State(context): State<Context>, Path(series): Path<String>) -> 
     lines
 }
 
-async fn strategies(State(context): State<Context>, Path(key): Path<String>) -> Response {
+async fn strategies(State(context): State<JudgeContext>, Path(key): Path<String>) -> Response {
     let rules = context.windowed.rules();
     let of_host = key.split_once('/').and_then(|(endpoint, metric)| Some((rules.hosts.get(endpoint)?, metric)));
     let found = of_host.map(|(list, metric)| list.iter().filter(|strategy| strategy.metric == metric).collect());
@@ -77,7 +77,7 @@ async fn strategies(State(context): State<Context>, Path(key): Path<String>) -> 
 }
 
 /// Shows the expressions of `metric/tag=value`; the original files an expression under each of its tags.
-async fn expressions(State(context): State<Context>, Path(key): Path<String>) -> Response {
+async fn expressions(State(context): State<JudgeContext>, Path(key): Path<String>) -> Response {
     let rules = context.windowed.rules();
     let asked = key.split_once('/').and_then(|(metric, tag)| Some((metric, tag.split_once('=')?)));
     let found = asked.map(|(metric, (tag, value))| {

@@ -21,7 +21,7 @@ pub fn read(data_dir: &Path) -> Option<Vec<u8>> {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::error!(file = %path.display(), %error, "cannot read the windows of the last run; they begin empty");
+            tracing::error!(file = %path.display(), %error, "cannot read the windows of the last run; all begin empty");
             None
         }
     }

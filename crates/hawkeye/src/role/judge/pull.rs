@@ -95,7 +95,11 @@ impl PullCounts {
         let own = Arc::new(PullCounts { last_success: AtomicI64::new(clock::now()), ..PullCounts::default() });
         metrics.register(|registry| {
             registry.register("hbs_pulls", "Complete answers of an hbs, both calls", own.pulls.clone());
-            registry.register("hbs_pulls_unchanged", "Of these with the same rules as before", own.unchanged.clone());
+            registry.register(
+                "hbs_pulls_unchanged",
+                "Pulls that brought the same rules as before",
+                own.unchanged.clone(),
+            );
             registry.register("hbs_pull_errors", "Pulls that no hbs has answered completely", own.errors.clone());
             registry.register("hbs_pull_bytes", "Bytes that came from an hbs", own.bytes.clone());
         });
@@ -112,7 +116,7 @@ impl PullCounts {
     fn write(&self, figures: &mut Figures<'_>) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
         let age = clock::now() - self.last_success.load(Ordering::Relaxed);
-        figures.gauge("hbs_pull_age_seconds", "Since the last complete answer of an hbs", age as f64);
+        figures.gauge("hbs_pull_age_seconds", "Seconds since the last complete answer of an hbs", age as f64);
         figures.gauge("hbs_hosts", "Hosts with strategies, as pulled", count(&self.hosts));
         figures.gauge("hbs_rules_distinct", "Distinct rules pulled", count(&self.distinct));
         let help = "Bytes of the texts of the distinct rules pulled";
@@ -294,7 +298,7 @@ impl Puller {
         };
         let believed = since.elapsed() >= limit;
         if believed {
-            tracing::warn!(hbs = address, "hbs still has no strategies, or no expressions: now believed");
+            tracing::warn!(hbs = address, "hbs still has no strategies, or no expressions, and is believed now");
         }
         believed
     }
@@ -309,7 +313,7 @@ impl Puller {
             tracing::warn!(reason, "a rule of hbs is left out");
         }
         match left_out.count {
-            0 => tracing::info!("over: rules of hbs that cannot be read"),
+            0 => tracing::info!("all rules of hbs can be read again"),
             count => tracing::warn!(count, "rules of hbs cannot be read; the first of them are named above"),
         }
         self.told = left_out.clone();
@@ -348,7 +352,7 @@ pub async fn run(
         let pause = match pulled {
             Ok(pulled) => {
                 if std::mem::take(&mut failed_for) > Duration::ZERO {
-                    tracing::info!("over: no hbs gives rules");
+                    tracing::info!("an hbs gives rules again");
                 }
                 if let Pulled::Changed(rules) = pulled {
                     load_one(load.clone(), rules).await;
@@ -357,7 +361,7 @@ pub async fn run(
             }
             Err(error) => {
                 if failed_for == Duration::ZERO {
-                    tracing::error!(%error, "no hbs gives rules; those in effect stay, and it is tried again");
+                    tracing::error!(%error, "no hbs gives rules; the rules in effect stay, and hbs is asked again");
                 }
                 failed_for = (failed_for * 2).clamp(RETRY_AFTER.min(interval), interval);
                 failed_for
@@ -377,7 +381,7 @@ async fn load_one(load: Arc<impl Fn(Arc<Rules>) + Send + Sync + 'static>, rules:
     let (version, hosts, expressions) = (rules.version, rules.hosts.len(), rules.expressions.len());
     match tokio::task::spawn_blocking(move || load(rules)).await {
         Ok(()) => tracing::info!(version, hosts, expressions, "rules of hbs are in effect"),
-        Err(error) => tracing::error!(%error, "loading the rules failed; those in effect stay"),
+        Err(error) => tracing::error!(%error, "loading the rules failed; the rules in effect stay"),
     }
 }
 

@@ -46,7 +46,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Pauses between attempts.
 #[derive(Clone, Copy)]
-struct Pace {
+struct Pauses {
     /// The first pause after a failure; each further one is twice as long.
     pause: Duration,
     pause_max: Duration,
@@ -54,8 +54,8 @@ struct Pace {
     idle: Duration,
 }
 
-const PACE: Pace =
-    Pace { pause: Duration::from_secs(1), pause_max: Duration::from_secs(30), idle: Duration::from_secs(15) };
+const PAUSES: Pauses =
+    Pauses { pause: Duration::from_secs(1), pause_max: Duration::from_secs(30), idle: Duration::from_secs(15) };
 
 #[derive(Default)]
 struct Shared {
@@ -67,7 +67,7 @@ struct Shared {
 /// Opens what pushes events to Redis, and shows its figures. The reader is registered, and its place in the queue noted
 /// on the disk: no event that comes later is missed.
 pub fn open(queue: &Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, metrics: &Metrics) -> Result<Pusher> {
-    let pusher = Pusher::open(queue.clone(), url, data_dir, PACE)?;
+    let pusher = Pusher::open(queue.clone(), url, data_dir, PAUSES)?;
     pusher.show_on(metrics);
     Ok(pusher)
 }
@@ -96,7 +96,7 @@ pub struct Pusher {
     handled: u64,
     batch: Batch,
     shared: Arc<Shared>,
-    pace: Pace,
+    pauses: Pauses,
     /// Attempts that failed since the last that did not.
     failed: u32,
     /// Advice that was last given in the log: what is to be done against the fault.
@@ -149,7 +149,7 @@ impl Batch {
 }
 
 impl Pusher {
-    fn open(queue: Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, pace: Pace) -> Result<Pusher> {
+    fn open(queue: Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, pauses: Pauses) -> Result<Pusher> {
         let client = url.info().context("judge.redis_url is empty").and_then(|info| Ok(Client::open(info)?))?;
         let cursor = CursorFile::new(data_dir);
         let handled = match cursor.load()? {
@@ -173,7 +173,7 @@ impl Pusher {
             handled,
             batch,
             shared: Arc::default(),
-            pace,
+            pauses,
             failed: 0,
             told: None,
             unsaved_told: false,
@@ -187,7 +187,7 @@ impl Pusher {
             let lag = queue.lag(READER);
             figures.gauge("redis_connected", "1 while Redis takes events", connected);
             figures.gauge("redis_lag_events", "Events that wait for Redis", lag.records as f64);
-            figures.gauge("redis_lag_bytes", "Size of the event queue's files that hold them", lag.bytes as f64);
+            figures.gauge("redis_lag_bytes", "Size of the event queue's files that wait for Redis", lag.bytes as f64);
             let (pushed, errors) = (shared.pushed.load(Relaxed), shared.errors.load(Relaxed));
             figures.counter("redis_events_pushed", "Events that Redis has taken", pushed);
             figures.counter("redis_errors", "Attempts that Redis refused or did not answer", errors);
@@ -220,7 +220,7 @@ impl Pusher {
             let stop = *stopping.borrow() || stopping.has_changed().is_err();
             let (pause, good) = match self.step().await {
                 Ok(true) => continue,
-                Ok(false) => (self.pace.idle, true),
+                Ok(false) => (self.pauses.idle, true),
                 Err(fault) => (self.note_failure(&fault), false),
             };
             if stop {
@@ -333,7 +333,7 @@ impl Pusher {
                 "cannot push events to Redis; they wait, and are pushed when it takes them"
             );
         }
-        let pause = self.pace.pause.saturating_mul(1 << self.failed.min(16)).min(self.pace.pause_max);
+        let pause = self.pauses.pause.saturating_mul(1 << self.failed.min(16)).min(self.pauses.pause_max);
         self.failed += 1;
         // Servers that lost the same Redis do not come back in the same instant.
         pause.mul_f64(rand::random_range(0.5..=1.0))

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// Fast enough for tests; nothing depends on how fast.
-const FAST: Pace =
-    Pace { pause: Duration::from_millis(1), pause_max: Duration::from_millis(2), idle: Duration::from_secs(3600) };
+const FAST: Pauses =
+    Pauses { pause: Duration::from_millis(1), pause_max: Duration::from_millis(2), idle: Duration::from_secs(3600) };
 
 /// How the server treats one LPUSH (or, `Lost`, a connection).
 #[derive(Clone, Debug)]
@@ -453,7 +453,7 @@ async fn a_stop_does_not_wait_for_a_redis_that_is_away() {
 fn pauses_grow_to_their_bound() {
     let dir = tempfile::tempdir().expect("temp dir");
     let url = RedisUrl::parse("127.0.0.1:1").expect("valid");
-    let mut pusher = Pusher::open(open_queue(dir.path()), &url, dir.path(), PACE).expect("it opens");
+    let mut pusher = Pusher::open(open_queue(dir.path()), &url, dir.path(), PAUSES).expect("it opens");
     let refused = RedisError::from((ErrorKind::Io, "refused"));
     for seconds in [1, 2, 4, 8, 16, 30, 30] {
         let pause = pusher.note_failure(&PushError::Redis(refused.clone())).as_secs_f64();

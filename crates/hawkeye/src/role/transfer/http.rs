@@ -16,7 +16,7 @@ use net::budget::Budget;
 use net::http::read_body;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use wire::transfer::{Answer, write_answer};
+use wire::transfer::{UpdateAnswer, write_answer};
 
 /// State of the routes.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ async fn push(State(context): State<PushContext>, body: Body) -> Response {
         Ok(received) => {
             let latency_ms = start.elapsed().as_millis() as u64;
             let mut out = br#"{"msg":"success","data":"#.to_vec();
-            write_answer(&mut out, &Answer { total: received.total, invalid: received.invalid, latency_ms });
+            write_answer(&mut out, &UpdateAnswer { total: received.total, invalid: received.invalid, latency_ms });
             out.push(b'}');
             ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], out).into_response()
         }

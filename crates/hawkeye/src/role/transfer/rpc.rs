@@ -9,7 +9,7 @@ use net::rpc::Service;
 use std::sync::Arc;
 use std::time::Instant;
 use wire::jsonrpc::{self, Request};
-use wire::transfer::{Answer, write_answer};
+use wire::transfer::{UpdateAnswer, write_answer};
 
 /// `Transfer.*` over the one door of points; clones share it.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ impl TransferService {
             Ok(received) => {
                 let latency_ms = start.elapsed().as_millis() as u64;
                 jsonrpc::begin_result(out, id);
-                write_answer(out, &Answer { total: received.total, invalid: received.invalid, latency_ms });
+                write_answer(out, &UpdateAnswer { total: received.total, invalid: received.invalid, latency_ms });
                 jsonrpc::end_result(out);
             }
             Err(error) => {

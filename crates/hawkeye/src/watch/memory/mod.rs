@@ -79,6 +79,7 @@ pub struct MemoryView {
     pub growth: Option<serde_json::Value>,
 }
 
+/// Line of the page: an owner of memory.
 #[derive(Debug, Serialize)]
 pub struct Owner {
     pub owner: &'static str,
@@ -112,6 +113,7 @@ pub fn register_made<R>(ledger: &Ledger, owner: &'static str, make: impl FnOnce(
 }
 
 impl Memory {
+    /// An account of the process, whose owners are in the ledger of `metrics`; `size` counts series and points.
     pub fn new(metrics: Arc<Metrics>, budget_bytes: u64, size: impl Fn() -> Size + Send + Sync + 'static) -> Memory {
         Memory { metrics, size: Arc::new(size), budget_bytes, budget: None, growth: None }
     }
@@ -132,6 +134,7 @@ impl Memory {
         });
     }
 
+    /// Figures of this moment; reads `/proc`, and asks all owners.
     pub fn look(&self) -> MemoryView {
         MemoryView {
             budget: self.budget.as_ref().map(|section| section()),
@@ -187,9 +190,9 @@ fn tenths(value: f64) -> f64 {
 fn show(look: &MemoryView, figures: &mut Figures<'_>) {
     let owners = || look.owners.iter().chain(&look.elsewhere);
     let held = owners().map(|owner| (owner.owner, owner.bytes));
-    figures.gauges("memory_bytes", "Memory by who holds it", "owner", held);
+    figures.gauges("memory_bytes", "Memory by owner", "owner", held);
     let bounds = owners().filter_map(|owner| Some((owner.owner, owner.bound_bytes?)));
-    figures.gauges("memory_bound_bytes", "The most that an owner may hold", "owner", bounds);
+    figures.gauges("memory_bound_bytes", "Most bytes that an owner may hold", "owner", bounds);
     let process = &look.process;
     let resident = [
         ("anonymous", process.anonymous_bytes),

@@ -28,6 +28,7 @@ enum Language {
     Chinese,
 }
 
+/// The route `/memory`: a page, or JSON.
 pub fn router(memory: Memory) -> Router {
     let answer = move |Query(asked): Query<PageQuery>, headers: HeaderMap| async move {
         // A look reads /proc and asks owners that have locks.

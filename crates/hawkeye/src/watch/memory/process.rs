@@ -45,6 +45,7 @@ pub struct Process {
 }
 
 impl Allocator {
+    /// Reads jemalloc's figures; 0 for one that cannot be read.
     pub fn now() -> Allocator {
         use tikv_jemalloc_ctl::{epoch, stats};
         // jemalloc renews its figures when asked to advance.
@@ -90,6 +91,7 @@ pub fn measured<R>(make: impl FnOnce() -> R) -> (R, u64) {
 }
 
 impl Process {
+    /// Reads the kernel's figures of this process; 0 for one that cannot be read.
     pub fn now() -> Process {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();

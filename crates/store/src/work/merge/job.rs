@@ -21,6 +21,7 @@ const WINDOW_BYTES: usize = 64 << 10;
 /// Bytes that finding a series counts for beside its chunk: so that a step through tiny or removed chunks ends too.
 const ENTRY_COST: u64 = 8;
 
+/// A merge under way: inputs, outputs, and the series that it has come to.
 pub struct Job {
     pub plan: Plan,
     inputs: Vec<Input>,
@@ -103,6 +104,7 @@ fn next_entry(input: &mut Input, parts: &Parts, damaged: &mut BTreeSet<u64>) -> 
 }
 
 impl Job {
+    /// Opens the inputs of a plan, and begins the outputs.
     pub fn begin(parts: &Parts, plan: Plan) -> Result<Job> {
         assert!(plan.inputs.len() + plan.before.len() <= INPUTS_MAX, "the planner folds some first");
         let open = |blocks: &[Arc<Block>]| blocks.iter().map(|block| Input::open(parts, block)).collect::<Result<_>>();
@@ -303,14 +305,17 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Begins a look through a block.
     pub fn begin(parts: &Parts, block: &Arc<Block>) -> Result<Scan> {
         Ok(Scan { input: Input::open(parts, block)?, removals: removals(parts), removed: 0 })
     }
 
+    /// Block that is looked through.
     pub fn block(&self) -> &Arc<Block> {
         &self.input.reader.block
     }
 
+    /// Goes on for about `budget` bytes, added to `bytes`; true when the block was looked through.
     pub fn run(&mut self, parts: &Parts, budget: u64, bytes: &mut u64) -> Result<bool> {
         // A damaged page: whoever merges or reads it will tell.
         let mut damaged = BTreeSet::new();

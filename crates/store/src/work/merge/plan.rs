@@ -28,12 +28,14 @@ pub const REMOVED_SHARE: u32 = 8;
 /// Days whose roll-ups become one file once their points are gone; a longer one only of files of the shorter.
 const PERIODS: [(Kind, u32); 3] = [(Kind::FiveMinutes, 8), (Kind::Hour, 8), (Kind::Hour, 32)];
 
+/// Work that is to be done next.
 pub enum Next {
     Merge(Plan),
     /// A look through a block for its removed series.
     Scan(Arc<Block>),
 }
 
+/// Plan of a merge: its inputs, its outputs, and the blocks that it replaces.
 pub struct Plan {
     /// Blocks to merge, in the order of their flushes, or of their days.
     pub inputs: Vec<Arc<Block>>,
@@ -43,7 +45,7 @@ pub struct Plan {
     pub replaces: Vec<Arc<Block>>,
     /// Blocks that go too when no series is left: roll-ups of points that are gone count for ever, and others may come.
     pub replaces_if_empty: Vec<Arc<Block>>,
-    /// Chunks stay as they are coded.
+    /// True when chunks stay as they are coded.
     pub copy: bool,
 }
 
@@ -67,6 +69,7 @@ pub struct Notes {
 }
 
 impl Notes {
+    /// Notes of a start whose first block will have this number.
     pub fn new(first_number: u64) -> Notes {
         Notes { first_number, failed: BTreeMap::new(), pending: BTreeMap::new(), scanned: BTreeMap::new() }
     }
@@ -85,6 +88,7 @@ impl Plan {
         }
     }
 
+    /// First day of the inputs, since 1970 (UTC).
     pub fn first_day(&self) -> u32 {
         self.inputs[0].label.first_day
     }
@@ -99,6 +103,7 @@ impl Plan {
         self.replaces
     }
 
+    /// Plan that copies a block without its removed series.
     pub fn without_removed(catalog: &Catalog, block: &Arc<Block>, number: u64) -> Plan {
         let day = catalog.day(block.label.first_day).filter(|_| block.label.kind == Kind::Raw);
         Plan {
