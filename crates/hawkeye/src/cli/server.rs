@@ -24,7 +24,7 @@ pub struct ServerArgs {
     /// The data directory, in place of the configuration's data_dir.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The roles, in place of the configuration's, e.g. `--roles transfer,graph`.
+    /// The roles, in place of the configuration's, e.g. `--roles graph`.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     roles: Vec<String>,
     /// Sets any key of the configuration, e.g. `--set listen.api=0.0.0.0:8080`; may be repeated.

@@ -1,5 +1,6 @@
 //! `[alarm]`: the gateways and the mail server that deliver, and how long deliveries are tried.
 
+use anyhow::{Result, bail};
 use serde::Deserialize;
 use settings::units::seconds;
 
@@ -71,5 +72,30 @@ impl Default for SmtpConfig {
             password: String::new(),
             from: "hawkeye@localhost".into(),
         }
+    }
+}
+
+impl AlarmConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        // The texts themselves stay out of the errors: gateways may have a secret in their URL.
+        for (key, url) in [("sms", &self.sms), ("im", &self.im), ("mail", &self.mail), ("dashboard", &self.dashboard)] {
+            if !url.is_empty() && !url.starts_with("http://") && !url.starts_with("https://") {
+                bail!("alarm.{key} begins neither with http:// nor with https://: give a URL, or \"\" for none");
+            }
+        }
+        if !self.smtp.host.is_empty() && (self.smtp.port == 0 || !self.smtp.from.contains('@')) {
+            bail!(
+                "alarm.smtp sends to port {} from {:?}: give a port, and an address with @",
+                self.smtp.port,
+                self.smtp.from
+            );
+        }
+        if self.event_retention <= 0 || self.give_up_after <= 0 {
+            bail!("alarm.event_retention and alarm.give_up_after are times, at least \"1s\"");
+        }
+        if self.deliveries_max == 0 {
+            bail!("alarm.deliveries_max is 0: nothing could be delivered; give at least 1");
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! `[api]`: who may look, register, and call as somebody else.
 
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
 /// Section `api`: who may do what over REST.
@@ -28,5 +29,15 @@ pub enum Viewer {
 impl Default for ApiConfig {
     fn default() -> Self {
         ApiConfig { signup: false, server_token: String::new(), salt: String::new(), viewer: Viewer::Loopback }
+    }
+}
+
+impl ApiConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        // Secrets stay out of the errors. A token with blanks around is a mistake of copying that nobody would see.
+        if self.server_token.trim() != self.server_token {
+            bail!("api.server_token begins or ends with a blank: take it away");
+        }
+        Ok(())
     }
 }

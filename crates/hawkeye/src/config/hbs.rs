@@ -1,5 +1,6 @@
 //! `[hbs]`: settings that agents get from hbs.
 
+use anyhow::{Result, bail};
 use serde::Deserialize;
 
 /// Section `hbs`: answers to agents.
@@ -8,4 +9,15 @@ use serde::Deserialize;
 pub struct HbsConfig {
     /// Addresses that agents trust for their control routes (`Agent.TrustableIps`).
     pub trustable: Vec<String>,
+}
+
+impl HbsConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        // Agents get the list as one text with commas between.
+        let is_wrong = |address: &&String| address.is_empty() || address.contains([',', ' ']);
+        if let Some(address) = self.trustable.iter().find(is_wrong) {
+            bail!("hbs.trustable has {address:?}: give one address in each text, like \"10.0.0.5\"");
+        }
+        Ok(())
+    }
 }

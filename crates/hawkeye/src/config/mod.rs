@@ -127,7 +127,7 @@ impl Config {
         let mode = self.mode()?;
         if self.memory_budget < 32 << 20 {
             bail!(
-                "memory_budget is {} bytes: a server without a series needs 21 MB, so give at least \"32MiB\"",
+                "memory_budget is {} bytes: a server without a series needs some 14 MB, and 20 at its start, so give at least \"32MiB\"",
                 self.memory_budget
             );
         }
@@ -135,7 +135,10 @@ impl Config {
         self.portal.check()?;
         self.ingest.check()?;
         self.judge.check(mode)?;
-        self.graph.check()
+        self.graph.check()?;
+        self.hbs.check()?;
+        self.alarm.check()?;
+        self.api.check()
     }
 }
 
@@ -210,6 +213,13 @@ mod tests {
         check("[judge]\nhbs_addrs = [\"hbs:70000\"]", "judge.hbs_addrs has \"hbs:70000\"");
         check("[judge]\nhbs_addrs = [\"hbs:6030\"]", "only the judge alone");
         check("[judge]\nhbs_interval = \"1s\"", "judge.hbs_interval");
+        check("[alarm]\nsms = \"htp:/nonsense\"", "alarm.sms");
+        check("[alarm]\ndashboard = \"hawkeye.example.com\"", "alarm.dashboard");
+        check("[alarm.smtp]\nhost = \"mail\"\nfrom = \"nobody\"", "alarm.smtp");
+        check("[alarm]\ngive_up_after = \"0s\"", "alarm.give_up_after");
+        check("[alarm]\ndeliveries_max = 0", "alarm.deliveries_max");
+        check("[hbs]\ntrustable = [\"10.0.0.5,10.0.0.6\"]", "hbs.trustable");
+        check("[api]\nserver_token = \" secret\"", "api.server_token");
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
         check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
         check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
@@ -226,6 +236,8 @@ mod tests {
         check("[graph]\nindex_url = mysql://falcon:secret@db", &[]);
         check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
         check("[judge]\nredis_url = \"secret@\"", &[]);
+        check("[api]\nserver_token = \"secret \"", &[]);
+        check("[alarm]\nsms = \"secret\"", &[]);
         check("", &[("HAWKEYE_JUDGE__REDIS_URL", "redis://:secret@db:secret")]);
         for text in ["[graph]\nindex_url = \"mysql://falcon:secret@db\"", "[judge]\nredis_url = \"secret@db:6379\""] {
             let config = load(text, &[], &[]).expect("valid");
