@@ -35,6 +35,11 @@ pub enum Trouble {
         file: PathBuf,
         error: io::Error,
     },
+    /// A sync failed, and what it was to make durable cannot be read back any more.
+    EventsLost {
+        file: PathBuf,
+        bytes: u64,
+    },
     /// The oldest events are dropped for a reader that lags too far.
     EventsDropped {
         reader: &'static str,
@@ -66,6 +71,13 @@ impl fmt::Display for Trouble {
             }
             Trouble::SegmentNotDeleted { file, error } => {
                 write!(f, "cannot delete the old event segment {}: {error}", file.display())
+            }
+            Trouble::EventsLost { file, bytes } => {
+                write!(
+                    f,
+                    "the disk has forgotten {bytes} bytes of events that it could not write in {}",
+                    file.display()
+                )
             }
             Trouble::EventsDropped { reader, lost } => {
                 write!(f, "{reader} lags too far behind the events: the oldest {lost} are dropped for it")

@@ -13,8 +13,8 @@
 
 use crate::entry::AlarmKey;
 use crate::queue::{EventQueue, Fsync, Options, State, Twin};
-use crate::record::Place;
-use crate::segment::{Segment, SnapshotWriter, segment_path, snapshot_bytes, told};
+use crate::record::{Place, RECORD_MAX, find_record, parse_record};
+use crate::segment::{MAGIC, Segment, SnapshotWriter, segment_path, snapshot_bytes, told};
 use crate::trouble::Trouble;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -23,9 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use stdx::DiskFile;
 use stdx::ranked::MutexGuard;
-
-/// Bytes that are written again at once behind a failed sync.
-const REWRITE_BYTES: usize = 64 << 10;
 
 /// Places in a segment are u32: a GiB of snapshot leaves room for the events behind it.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
@@ -89,12 +86,16 @@ impl EventQueue {
         let (names_unsynced, seq, first_seq) = (state.names_unsynced, state.next_seq - 1, state.last().first_seq);
         drop(state);
         if from < end {
-            let again = if suspect { rewrite(&*file, from, end) } else { Ok(()) };
-            let synced = again.and_then(|()| file.sync());
+            let again = if suspect { rewrite(&*file, from, end) } else { Ok(0) };
+            let synced = again.and_then(|lost| file.sync().map(|()| lost));
             let mut state = self.lock();
             state.suspect = synced.is_err();
-            synced.map_err(told("cannot sync", &segment_path(&self.dir, first_seq)))?;
+            let path = segment_path(&self.dir, first_seq);
+            let bytes = synced.map_err(told("cannot sync", &path))?;
             state.synced_end = end;
+            if bytes > 0 {
+                state.note(Trouble::EventsLost { file: path, bytes });
+            }
         }
         if names_unsynced {
             self.disk.sync_dir(&self.dir).map_err(told("cannot sync", &self.dir))?;
@@ -286,14 +287,24 @@ impl State {
     }
 }
 
-/// Writes a part of a file again as it reads: what a failed sync lost to the disk is part of the next one.
-fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
-    let mut at = from;
+/// Writes a part of a segment again as it reads: what a failed sync lost to the disk is part of the next one. Answers how
+/// many bytes are no records any more: a kernel may forget what it could not write, and read what was there before.
+fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<u64> {
+    let (mut at, mut lost) = (from, 0);
     while at < end {
-        let mut part = vec![0; REWRITE_BYTES.min((end - at) as usize)];
+        let mut part = vec![0; RECORD_MAX.min((end - at) as usize)];
         file.read_at(&mut part, at)?;
-        file.write_at(&part, at)?;
-        at += part.len() as u64;
+        // The segment's first bytes are no record.
+        let mut whole = if at == 0 && part.starts_with(MAGIC) { MAGIC.len() } else { 0 };
+        while let Some((_, next)) = parse_record(&part, whole) {
+            whole = next;
+        }
+        if whole == 0 {
+            whole = find_record(&part, 1).unwrap_or(part.len());
+            lost += whole as u64;
+        }
+        file.write_at(&part[..whole], at)?;
+        at += whole as u64;
     }
-    Ok(())
+    Ok(lost)
 }

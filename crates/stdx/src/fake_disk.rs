@@ -31,6 +31,7 @@ struct State {
     operations: u64,
     cut_at: Option<u64>,
     sync_fails: bool,
+    failed_sync_drops: bool,
     remove_fails: bool,
     dead: bool,
     /// Counts restarts; files opened before one are refused after it.
@@ -59,6 +60,11 @@ impl FakeDisk {
     /// it: so do the caches of operating systems, and a later sync that succeeds says nothing about it.
     pub fn set_sync_fails(&self, fails: bool) {
         self.state().sync_fails = fails;
+    }
+
+    /// Makes a failed sync forget what it was to make durable, for readers too: as a kernel that drops such pages.
+    pub fn set_failed_sync_drops(&self, drops: bool) {
+        self.state().failed_sync_drops = drops;
     }
 
     /// Makes removing files fail while set.
@@ -332,10 +338,15 @@ impl DiskFile for FakeFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state()?;
         state.operation()?;
-        let fails = state.sync_fails;
-        let Inode { synced, pending, .. } = &mut state.inodes[self.inode];
+        let (fails, drops) = (state.sync_fails, state.failed_sync_drops);
+        let Inode { synced, now, pending } = &mut state.inodes[self.inode];
         if fails {
             pending.clear();
+            if drops {
+                let len = now.len();
+                now.clone_from(synced);
+                now.resize(len, 0);
+            }
             return Err(io::Error::other("sync failed"));
         }
         pending.drain(..).for_each(|change| Inode::apply(synced, &change));

@@ -127,6 +127,27 @@ fn after_a_failed_sync_the_next_one_makes_all_sure() {
     }
 }
 
+/// Where the kernel forgets what it could not write, a sync that succeeds must not say that it is there.
+#[test]
+fn what_a_failed_sync_forgot_is_told_as_lost() {
+    let disk = FakeDisk::default();
+    let (queue, _) = open(&disk, Fsync::EverySecond);
+    queue.append(&[event(0, Status::Problem, 0)]).expect("room");
+    queue.tick().expect("sync");
+    disk.set_sync_fails(true);
+    disk.set_failed_sync_drops(true);
+    queue.append(&[event(1, Status::Problem, 1)]).expect("written");
+    queue.tick().expect_err("sync fails");
+    disk.set_sync_fails(false);
+    queue.append(&[event(2, Status::Problem, 2)]).expect("written");
+    queue.tick().expect("sync");
+    let troubles: Vec<String> = queue.take_troubles().iter().map(|trouble| trouble.to_string()).collect();
+    assert!(troubles.iter().any(|text| text.starts_with("the disk has forgotten")), "{troubles:?}");
+    drop(queue);
+    disk.restart_after_power_cut(1);
+    assert_eq!(times(&read_all(&open(&disk, Fsync::EverySecond).0, 0)), [0, 2]);
+}
+
 #[test]
 fn an_old_segment_that_cannot_be_removed_is_tried_again() {
     let disk = FakeDisk::default();
