@@ -12,7 +12,7 @@ pub struct AlarmConfig {
     pub im: String,
     pub mail: String,
     pub smtp: SmtpConfig,
-    /// The address that links in messages point to, e.g. "https://hawkeye.example.com"; "" is the API's own address.
+    /// The address that links in messages point to, e.g. `https://hawkeye.example.com`; "" is the API's own address.
     pub dashboard: String,
     /// Time for which rows of `events` are kept (seconds).
     #[serde(deserialize_with = "seconds")]

@@ -22,7 +22,7 @@ pub struct JudgeConfig {
     /// The judge alone forgets a series without a point for so long (seconds).
     #[serde(deserialize_with = "seconds")]
     pub silent_after: i64,
-    /// A Redis whose queues event:p<priority> get every event, for an old alarm; "" is none.
+    /// A Redis whose queues `event:p<priority>` get every event, for an old alarm; "" is none.
     pub redis_url: RedisUrl,
 }
 

@@ -97,6 +97,7 @@ pub struct LoadgenArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: Option<u32>,
     /// Endpoints are named <PREFIX>00000 and so on.
+    #[allow(rustdoc::invalid_html_tags, reason = "the text is the help of the command line")]
     #[arg(long, default_value = "load-")]
     prefix: String,
     /// Encode everything and send nothing, to measure the generator itself.

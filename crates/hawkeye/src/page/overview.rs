@@ -63,7 +63,7 @@ struct OpenAlarm {
     endpoint: String,
     counter: String,
     func: String,
-    /// The condition, as "<left> <operator> <right>".
+    /// The condition, as `<left> <operator> <right>`.
     cond: String,
     note: String,
     /// Begin of the problem, Unix seconds; null when its row holds no readable time.
