@@ -287,8 +287,8 @@ impl State {
     }
 }
 
-/// Writes a part of a segment again as it reads: what a failed sync lost to the disk is part of the next one. Answers how
-/// many bytes are no records any more: a kernel may forget what it could not write, and read what was there before.
+/// Writes a part of a segment again as it reads: what a failed sync lost to the disk is part of the next one. Answers
+/// how many bytes are no records any more: a kernel may forget what it could not write, and read what was there before.
 fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<u64> {
     let (mut at, mut lost) = (from, 0);
     while at < end {

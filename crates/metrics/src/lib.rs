@@ -63,8 +63,8 @@ impl Metrics {
     }
 }
 
-/// Names counters in their HELP and TYPE lines as their samples are named: the library writes OpenMetrics, where a counter
-/// is called without `_total`; the older text format wants one name.
+/// Names counters in their HELP and TYPE lines as their samples are named: the library writes OpenMetrics, where a
+/// counter is called without `_total`; the older text format wants one name.
 fn with_names_of_samples(page: &str) -> String {
     let mut out = String::with_capacity(page.len() + page.len() / 8);
     let mut lines = page.lines().peekable();

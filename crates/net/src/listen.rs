@@ -111,8 +111,8 @@ async fn listen_on_first(address: &str) -> std::io::Result<TcpListener> {
     let mut result = Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "the name has no address"));
     for candidate in tokio::net::lookup_host(address).await? {
         result = listen_on(candidate);
-        // Only an address that this machine does not have leaves the name to its next one. Where the port is taken, the next
-        // family's would be a second server that nobody sees.
+        // Only an address that this machine does not have leaves the name to its next one. Where the port is taken, the
+        // next family's would be a second server that nobody sees.
         let is_absent = |error: &std::io::Error| {
             error.kind() == std::io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
         };

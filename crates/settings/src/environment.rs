@@ -30,8 +30,8 @@ fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(St
     Ok(found)
 }
 
-/// True for what Kubernetes adds for a Service whose name begins with ours. A key has `__` between its levels, and no key of
-/// the first level ends like these.
+/// True for what Kubernetes adds for a Service whose name begins with ours. A key has `__` between its levels, and no
+/// key of the first level ends like these.
 fn is_of_a_service(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(OURS).filter(|rest| !rest.contains("__")) else { return false };
     let rest = format!("_{rest}");

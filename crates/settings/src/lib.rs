@@ -2,8 +2,9 @@
 //! units.
 //!
 //! Why: the server and the agent are configured in the same way and are separate programs; the keys are theirs.
-//! How: a file becomes a [`toml::Table`], [`overlay()`] sets single keys by their dotted path, and serde turns the result
-//! into the program's own structs, whose fields name the functions of [`units`] for durations, sizes and networks.
+//! How: a file becomes a [`toml::Table`], [`overlay()`] sets single keys by their dotted path, and serde turns the
+//! result into the program's own structs, whose fields name the functions of [`units`] for durations, sizes and
+//! networks.
 //! Invariants: an error names the key or the line and never repeats the text of a line, which may hold a password.
 
 mod environment;

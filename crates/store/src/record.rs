@@ -211,7 +211,7 @@ mod tests {
         out
     }
 
-    /// Also holds the stream to what the reader says.
+    /// Reads all items, by the reader and by the stream, which must agree.
     fn read(bytes: &[u8]) -> Vec<Item<'_>> {
         let items: Vec<Item<'_>> = Reader::new(bytes, 0).collect();
         let file = FakeDisk::default().open_or_create(Path::new("f")).expect("new file");

@@ -14,7 +14,8 @@ pub struct PprofArgs {
     /// The server's admin address (`listen.admin`).
     #[arg(long, default_value = "127.0.0.1:6071", value_name = "ADDRESS")]
     addr: String,
-    /// The file to write; a name that ends in .svg asks for a flame graph [default: `<KIND>.pb.gz`].
+    /// The file to write; a name that ends in .svg asks for a flame graph [default: <KIND>.pb.gz].
+    #[allow(rustdoc::invalid_html_tags, reason = "the text is the help of the command line")]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Seconds to sample the processor; heap and allocs do not wait.

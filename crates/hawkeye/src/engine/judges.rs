@@ -160,7 +160,8 @@ impl Judges {
         self.handover.end(open_problems.iter().filter(|event| !restored(event)).map(closing).collect());
     }
 
-    /// Has all series say their part in conditions over several series: after a load, and before anything is caught up.
+    /// Lets all series say their part in conditions over several series: after a load, and before anything is caught
+    /// up.
     pub fn refill(&self, home: &impl Home) {
         let now = clock::now();
         for shard in 0..self.judges.len() {

@@ -212,7 +212,7 @@ fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
     assert_eq!(queue.stats().open_problems, 0);
 }
 
-/// As the original: nobody is told. (There the case stays open; here it is closed.)
+/// Nobody is told, as in the original. (There the case stays open; here it is closed.)
 #[test]
 fn a_rule_that_goes_is_closed_silently_under_open_falcon() {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -381,7 +381,8 @@ impl<F: Fn()> Home for Interrupted<'_, F> {
     }
 }
 
-/// Without an order between the two, the id of a series that is gone stayed bound for the life of the process.
+/// Binding and unbinding have an order: without one the id of a series that is gone stayed bound for the life of the
+/// process.
 #[test]
 fn a_series_that_is_removed_while_rules_are_loaded_is_not_bound() {
     let dir = tempfile::tempdir().expect("temp dir");

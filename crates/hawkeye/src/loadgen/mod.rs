@@ -96,7 +96,8 @@ pub struct LoadgenArgs {
     /// Connections that the hosts share [default: one per host, at most 1000].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: Option<u32>,
-    /// Endpoints are named `<PREFIX>00000` and so on.
+    /// Endpoints are named <PREFIX>00000 and so on.
+    #[allow(rustdoc::invalid_html_tags, reason = "the text is the help of the command line")]
     #[arg(long, default_value = "load-")]
     prefix: String,
     /// Encode everything and send nothing, to measure the generator itself.

@@ -106,7 +106,7 @@ impl Running {
         in_time("the end of alarm", self.task).await.expect("alarm does not panic");
     }
 
-    /// As `kill -9` does: wherever it stands.
+    /// Ends alarm as `kill -9` does, wherever it stands.
     async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.expect_err("killed").is_cancelled());
@@ -140,7 +140,7 @@ fn problem(action_id: i64, host: &str) -> Event {
     event(action_id, host, Status::Problem, 1)
 }
 
-/// What a receiver got: path, query and form.
+/// Request that a receiver got: path, query and form.
 #[derive(Debug)]
 struct Got {
     path: String,

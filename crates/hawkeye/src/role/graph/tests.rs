@@ -1,6 +1,6 @@
 //! The recorded connections of the original, over a socket, against this service with a clock of the recording's time.
 //!
-//! What differs on purpose is written where it is compared; docs/compat.md has the reasons.
+//! Differences on purpose are written where answers are compared; docs/compat.md has the reasons.
 
 use super::*;
 use net::gob::testing::exchange;
@@ -104,7 +104,7 @@ async fn a_recorded_transfer_and_client_are_answered_as_recorded() {
     assert!(m_neg.is_some());
 }
 
-/// Of the 116 items all are in the store but those that no store should keep.
+/// Checks that all 116 items are in the store but those that no store should keep.
 fn check_what_was_taken(service: &GraphService) {
     let refused = |item: &Value| {
         let value = number(&item["Value"]);
@@ -271,7 +271,7 @@ async fn both_doors_fill_one_series() {
     assert_eq!(found().counter_type.as_str(), "GAUGE");
 }
 
-/// As in Go: what does not fit the method is the call's error, and the next call is answered.
+/// A parameter that does not fit its method is the call's error, as in Go, and the next call is answered.
 #[tokio::test]
 async fn wrong_arguments_are_the_calls_error() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -377,7 +377,7 @@ fn vector_now() -> i64 {
     VECTOR_NOW.load(Ordering::Relaxed)
 }
 
-/// Those whose answers are rows of the same points as here: no holes, no resets, nothing rewritten.
+/// Recorded queries whose answers are rows of the same points as here: no holes, no resets, nothing rewritten.
 const PLAIN: [&str; 9] =
     ["g.full", "g.cacheonly", "g.300/t=5m", "g.30", "g.3600", "g.in23h", "g.late26h", "c.full/iface=eth0", "no.such"];
 

@@ -71,7 +71,7 @@ impl World {
         batch.finish();
     }
 
-    /// What the queue holds: status, time and counter of each event, and the closings.
+    /// Content of the queue: status, time and counter of each event, and the closings.
     fn told(&self) -> Vec<String> {
         let mut out = Vec::new();
         self.queue.consumer(0).read(usize::MAX / 2, &mut out).expect("readable");
@@ -239,7 +239,7 @@ fn series_that_are_too_many_items_of_the_future_and_long_texts_are_refused_one_b
     assert_eq!(send("c", NOW), 4);
 }
 
-/// Beside a graph of the same transfer, as it is in a whole server: what comes twice is kept and judged once.
+/// Items that come twice, to a graph and a judge of one whole server, are kept and judged once.
 #[tokio::test]
 async fn a_whole_server_takes_the_items_of_both_doors() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 const FAST: Pauses =
     Pauses { pause: Duration::from_millis(1), pause_max: Duration::from_millis(2), idle: Duration::from_secs(3600) };
 
-/// How the server treats one LPUSH (or, `Lost`, a connection).
+/// Treatment of one LPUSH by the server (or, `Lost`, of a connection).
 #[derive(Clone, Debug)]
 enum Manner {
     /// Refuses with this error and changes nothing.
@@ -33,7 +33,7 @@ enum Manner {
 #[derive(Default)]
 struct Told {
     lists: Mutex<BTreeMap<String, Vec<String>>>,
-    /// How the next ones are treated; well, when there is none.
+    /// Treatments of the next ones; a server that has none left treats them well.
     manners: Mutex<VecDeque<Manner>>,
     commands: Mutex<Vec<Vec<String>>>,
     password: Option<&'static str>,
@@ -218,7 +218,7 @@ impl Running {
         in_time("the end of the role", self.task).await.expect("no panic").expect("no error");
     }
 
-    /// As kill -9 does.
+    /// Ends the pusher as `kill -9` does.
     async fn kill(self) {
         self.task.abort();
         assert!(in_time("the end of the task", self.task).await.is_err_and(|error| error.is_cancelled()), "it ran");
@@ -246,7 +246,7 @@ async fn events_are_pushed_as_the_original_does() {
     assert_eq!(queue.lag(READER).records, 0);
 }
 
-/// With hawkeye's semantics an alarm that ends otherwise is an event, without them nothing is said.
+/// An alarm that ends otherwise is an event with hawkeye's semantics; without them nothing is said.
 #[tokio::test]
 async fn closings_with_a_reason_are_pushed_and_silent_ones_are_not() {
     let dir = tempfile::tempdir().expect("temp dir");

@@ -9,7 +9,7 @@ fn path() -> PathBuf {
     Path::new(DIR).join(NAME)
 }
 
-/// What a table would know: numbers of endpoints, definitions, removed ids, next numbers.
+/// Knowledge of a table: numbers of endpoints, definitions, removed ids, next numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     endpoints: BTreeMap<u32, String>,
@@ -28,7 +28,7 @@ impl Model {
         self.series.remove(&id);
     }
 
-    /// As every replayer must: bears what it is told twice, and removed stays removed.
+    /// Applies a change as every replayer must: bears what it is told twice, and removed stays removed.
     fn apply(&mut self, change: Change<'_>) -> bool {
         match change {
             Change::Endpoint { number, name } => {

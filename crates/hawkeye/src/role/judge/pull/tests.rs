@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use tokio::net::TcpListener;
 use wire::{Framer, Scratch};
 
-/// What a fake hbs does with one request.
+/// Behaviour of a fake hbs towards one request.
 enum Act {
     /// Sends this, which may be less than an answer, and waits for the next request.
     Say(Vec<u8>),
