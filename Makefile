@@ -1,6 +1,6 @@
 # The commands of this repository; a line that begins with two hashes is what `make help` says of the target below it.
 # `make run` needs a Rust toolchain, a C compiler, git and make, no more; `make test` also python3, in which the checker of
-# the recorded REST answers is written.
+# the recorded REST answers is written, and node for the page's own tests, which are left out where it is missing.
 
 .DEFAULT_GOAL := help
 .PHONY: help run build agent test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion
@@ -26,6 +26,7 @@ agent:
 test:
 	cargo test --workspace --locked
 	@echo "left out: what needs a real server (make test-services), hostile bytes (make fuzz), figures (make bench-instructions)"
+	@command -v node >/dev/null || echo "left out, for node is not installed: the page's own tests (web/tests.mjs)"
 
 ## Tests against real servers, which the scripts install and start on loopback.
 test-services: build

@@ -5,7 +5,8 @@
 //! How: the files are split into tokens; a first pass notes the modules and what each `use` brings in under which name,
 //! a second one resolves every path through both, so `crate::Error` that the root takes from `error` leads to `error`.
 //! Invariants: tests are left out: `#[cfg(test)]` items, files called `tests.rs` and folders called `tests`. A path
-//! that leads out of the crate, or that begins with a local name, is no arrow.
+//! that leads out of the crate, or that begins with a local name, is no arrow. What would hide an arrow from this check
+//! (a name of the crate that a macro puts together, code of a file elsewhere) is refused.
 
 mod scan;
 
@@ -26,14 +27,20 @@ pub struct Arrow {
     pub path: String,
 }
 
-/// Arrows of one crate. `files` are the paths below its `src` with their texts; `name` is how its own binaries call it.
-pub fn arrows(name: &str, files: &[(String, String)]) -> Result<Vec<Arrow>, String> {
+/// Arrows of one crate, or what hides them. `files` are the paths below its `src` with their texts; `name` is how its
+/// own binaries call it.
+pub fn arrows(name: &str, files: &[(String, String)]) -> Result<Vec<Arrow>, Vec<String>> {
     let mut scans = Vec::new();
     for (path, text) in files.iter().filter(|(path, _)| path.ends_with(".rs") && !is_test(path)) {
-        scans.push((path, scan(module_of(path), text).map_err(|error| format!("{path}: {error}"))?));
+        scans.push((path, scan(module_of(path), text).map_err(|error| vec![format!("{path}: {error}")])?));
     }
     let hidden: HashSet<Module> = scans.iter().flat_map(|(_, scan)| scan.test_modules.iter().cloned()).collect();
     scans.retain(|(path, _)| !(1..=module_of(path).len()).any(|length| hidden.contains(&module_of(path)[..length])));
+    let refused = scans.iter().flat_map(|(path, scan)| scan.refused.iter().map(move |one| (path, one)));
+    let refused: Vec<String> = refused.map(|(path, (line, why))| format!("{path}:{line}: {why}")).collect();
+    if !refused.is_empty() {
+        return Err(refused);
+    }
 
     let names = Names::new(name, scans.iter().map(|(path, scan)| (path.as_str(), scan)));
     let mut found = Vec::new();
@@ -96,7 +103,7 @@ impl Names {
         let first = segments.first()?;
         let (mut at, mut rest) = match first.as_str() {
             "crate" => (Vec::new(), &segments[1..]),
-            "self" => (module.to_vec(), &segments[1..]),
+            "self" => up(module, &segments[1..]),
             "super" => up(module, segments),
             name if self.knows(module, name) => (module.to_vec(), segments),
             name if name == self.own => (Vec::new(), &segments[1..]),
@@ -123,7 +130,7 @@ impl Names {
     }
 }
 
-/// Follows the leading `super`s.
+/// Follows the leading `super`s, which may stand behind a `self`.
 fn up<'a>(module: &[String], segments: &'a [String]) -> (Module, &'a [String]) {
     let steps = segments.iter().take_while(|name| *name == "super").count();
     (module[..module.len().saturating_sub(steps)].to_vec(), &segments[steps..])

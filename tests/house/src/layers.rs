@@ -4,14 +4,14 @@
 //! tested without another.
 //! How: the block `layers` in docs/architecture.md is the one table. A line that begins at the margin names a folder;
 //! the lines below it name what lies directly in it, from top to bottom. Who stands higher may name who stands lower;
-//! neighbours on a line never meet. So there is no circle either. `*` stands for all files that the section does not
-//! name; they may name one another.
+//! neighbours on a line never meet. So there is no circle between rooms. `*` stands for all files that the section does
+//! not name; these may name one another. Folders without a section are checked for circles alone (`circles.rs`).
 //! Invariants: a name that the table does not have, and one that only the table has, are complaints: table and tree
 //! cannot drift apart. Every crate is ranked, and every crate that has folders ranks what lies in its `src`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::arrows::{Module, arrows, is_test, module_of};
+use crate::arrows::{Arrow, Module, arrows, is_test, module_of};
 
 /// Where the table is.
 pub const TABLE: &str = "docs/architecture.md";
@@ -59,10 +59,17 @@ pub fn check(sections: &[Section], crates: &[Crate]) -> Vec<String> {
         None => complaints.push(format!("{TABLE}: the layers have no section `crates`")),
     }
     for section in sections.iter().filter(|section| section.folder != "crates") {
-        let owner = crates.iter().find(|one| below(&section.folder, &src(&one.name)).is_some());
-        match owner {
-            Some(owner) => complaints.extend(check_folder(section, owner)),
-            None => complaints.push(gone(&section.folder)),
+        if !crates.iter().any(|one| below(&section.folder, &src(&one.name)).is_some()) {
+            complaints.push(gone(&section.folder));
+        }
+    }
+    for one in crates {
+        match arrows(&one.name, &one.files) {
+            Ok(arrows) => {
+                let of_crate = sections.iter().filter(|section| below(&section.folder, &src(&one.name)).is_some());
+                complaints.extend(of_crate.flat_map(|section| check_folder(section, one, &arrows)));
+            }
+            Err(refused) => complaints.extend(refused.iter().map(|why| format!("{}/{why}", src(&one.name)))),
         }
     }
     for one in crates.iter().filter(|one| has_folders(one)) {
@@ -86,14 +93,13 @@ fn check_crates(section: &Section, crates: &[Crate]) -> Vec<String> {
     complaints
 }
 
-fn check_folder(section: &Section, owner: &Crate) -> Vec<String> {
+fn check_folder(section: &Section, owner: &Crate, arrows: &[Arrow]) -> Vec<String> {
     let Some(inside) = below(&section.folder, &src(&owner.name)) else { return vec![gone(&section.folder)] };
     let base: Module = inside.split('/').filter(|part| !part.is_empty()).map(String::from).collect();
     let units: BTreeSet<String> = owner.files.iter().filter_map(|(path, _)| unit_of_file(&base, path)).collect();
     if units.is_empty() {
         return vec![gone(&section.folder)];
     }
-    let root = if owner.files.iter().any(|(path, _)| path == "lib.rs") { "lib" } else { "main" };
     let takes_files = section.layers.iter().flatten().any(|name| name == "*");
     let folders = folders(&base, owner);
     let there = units.iter().map(String::as_str).filter(|unit| {
@@ -101,14 +107,10 @@ fn check_folder(section: &Section, owner: &Crate) -> Vec<String> {
         is_named || !takes_files || folders.contains(*unit)
     });
     let mut complaints = differences(section, &there.collect());
-    let arrows = match arrows(&owner.name, &owner.files) {
-        Ok(arrows) => arrows,
-        Err(error) => return vec![format!("{}/{error}", src(&owner.name))],
-    };
     let mut refused: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for arrow in arrows {
         let from = unit_of_file(&base, &arrow.file);
-        let (Some(from), Some(to)) = (from, unit_of_module(&base, &arrow.to, root)) else { continue };
+        let (Some(from), Some(to)) = (from, unit_of_module(&base, &arrow.to, root_of(owner))) else { continue };
         let place = format!("{}/{}:{}: `{}`", src(&owner.name), arrow.file, arrow.line, arrow.path);
         if let Some(complaint) = judge(section, &from, &to, &place) {
             refused.entry((from, to)).or_default().push(complaint);
@@ -174,7 +176,8 @@ fn gone(folder: &str) -> String {
     format!("{TABLE}: the layers name the folder {folder}, which is not there")
 }
 
-fn src(name: &str) -> String {
+/// Path of a crate's sources.
+pub fn src(name: &str) -> String {
     format!("crates/{name}/src")
 }
 
@@ -183,9 +186,14 @@ fn below<'a>(folder: &'a str, base: &str) -> Option<&'a str> {
     folder.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Name of the file that is the crate's root for all others.
+pub fn root_of(owner: &Crate) -> &'static str {
+    if owner.files.iter().any(|(path, _)| path == "lib.rs") { "lib" } else { "main" }
+}
+
 /// What lies directly in `base` and holds this file: a file or a folder; `mod`, `lib` or `main` for the folder's own
 /// file.
-fn unit_of_file(base: &Module, path: &str) -> Option<String> {
+pub fn unit_of_file(base: &Module, path: &str) -> Option<String> {
     if !path.ends_with(".rs") || is_test(path) {
         return None;
     }
@@ -193,8 +201,8 @@ fn unit_of_file(base: &Module, path: &str) -> Option<String> {
     unit_of_module(base, &module_of(path), own)
 }
 
-/// The same for a module; `root` is what the crate's root is called.
-fn unit_of_module(base: &Module, module: &Module, root: &str) -> Option<String> {
+/// What lies directly in `base` and holds this module; `root` is what the crate's root is called.
+pub fn unit_of_module(base: &Module, module: &Module, root: &str) -> Option<String> {
     let rest = module.strip_prefix(base.as_slice())?;
     match rest.first() {
         Some(first) => Some(first.clone()),
@@ -204,7 +212,7 @@ fn unit_of_module(base: &Module, module: &Module, root: &str) -> Option<String> 
 }
 
 /// Names of the folders directly in `base` that hold more than tests.
-fn folders(base: &Module, owner: &Crate) -> BTreeSet<String> {
+pub fn folders(base: &Module, owner: &Crate) -> BTreeSet<String> {
     let modules = owner.files.iter().filter(|(path, _)| path.ends_with(".rs") && !is_test(path));
     let deeper = modules.filter_map(|(path, _)| {
         let parts: Vec<String> = path.split('/').map(String::from).collect();

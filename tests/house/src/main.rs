@@ -8,6 +8,7 @@
 
 mod arrows;
 mod changes;
+mod circles;
 mod columns;
 mod crates;
 mod layers;

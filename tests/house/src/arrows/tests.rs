@@ -12,6 +12,16 @@ fn check(files: &[(&str, &str)], expected: &[&str]) {
     assert_eq!(found, expected);
 }
 
+/// Wants what the file a.rs is refused for, by how each complaint begins.
+fn refuse(text: &str, begins: &[&str]) {
+    let found = match arrows("own", &[("a.rs".to_string(), text.to_string())]) {
+        Ok(_) => Vec::new(),
+        Err(found) => found,
+    };
+    let fits = found.len() == begins.len() && found.iter().zip(begins).all(|(one, begin)| one.starts_with(begin));
+    assert!(fits, "{found:#?}");
+}
+
 #[test]
 fn files_are_modules() {
     assert_eq!(module_of("main.rs"), Vec::<String>::new());
@@ -102,6 +112,58 @@ fn tests_comments_and_texts_are_no_arrows() {
 
 #[test]
 fn what_is_no_rust_is_said() {
-    let error = arrows("own", &[("a.rs".to_string(), "fn f( {".to_string())]).expect_err("a brace is missing");
-    assert!(error.starts_with("a.rs: no Rust"), "{error}");
+    refuse("fn f( {", &["a.rs: no Rust"]);
+}
+
+#[test]
+fn a_super_behind_self_goes_up() {
+    check(
+        &[("main.rs", ""), ("a.rs", ""), ("b.rs", "use self::super::a::X;\nfn f() { self::super::a::f() }")],
+        &["b.rs:1 b -> a", "b.rs:2 b -> a"],
+    );
+}
+
+#[test]
+fn a_path_that_a_macro_puts_together_is_refused() {
+    let cut = "a path that a macro puts together";
+    refuse("macro_rules! m { ($r:ident) => { crate::$r::X } }", &[&format!("a.rs:1: {cut}")]);
+    refuse("macro_rules! m { ($r:ident) => {\n super::b::$r() } }", &[&format!("a.rs:2: {cut}")]);
+    refuse("m!(crate);\nm!(super, b);\nm!(self::$x)", &["a.rs:1", "a.rs:2", "a.rs:3"]);
+    refuse("macro_rules! m { ($r:expr) => { $crate::b::f($r); self.x $r; $r::X } }\npub(crate) fn f() {}", &[]);
+}
+
+#[test]
+fn a_public_field_of_two_parts_is_no_scope() {
+    let code =
+        "struct S(pub (crate::b::W, u8));\npub(in crate::b) struct T(pub(crate) u8, pub(super) u8, pub (u8, u8));";
+    check(&[("main.rs", ""), ("a.rs", code), ("b.rs", "")], &["a.rs:1 a -> b"]);
+}
+
+#[test]
+fn a_second_name_of_a_crate_is_refused() {
+    refuse("extern crate self as me;\nextern crate alloc;", &["a.rs:1: `extern crate`", "a.rs:2: `extern crate`"]);
+    refuse("extern \"C\" fn f() {}", &[]);
+}
+
+#[test]
+fn code_of_a_file_elsewhere_is_refused() {
+    refuse("#[path = \"b/x.rs\"]\nmod x;", &["a.rs:1: code of a file elsewhere"]);
+    refuse("#[cfg_attr(unix, path = \"x.rs\")]\nmod x;", &["a.rs:1: code of a file elsewhere"]);
+    refuse("include!(\"x.rs\");", &["a.rs:1: code of a file elsewhere"]);
+    refuse("#[cfg(test)]\n#[path = \"a/tests.rs\"]\nmod tests;\nconst A: &str = include_str!(\"a.txt\");", &[]);
+}
+
+#[test]
+fn a_module_called_tests_is_one_of_tests() {
+    refuse("mod tests;", &["a.rs:1: a module called tests"]);
+    refuse("pub(crate) mod r#tests { }", &["a.rs:1: a module called tests"]);
+    refuse("#[cfg(test)]\nmod tests;", &[]);
+}
+
+#[test]
+fn texts_in_attributes_that_name_code_are_arrows() {
+    let code = "struct S {\n    #[serde(default = \"crate::b::up\")]\n    x: u8,\n    \
+        #[cfg_attr(unix, serde(deserialize_with = r\"super::c::read\", rename = \"a-b\"))]\n    y: u8,\n}\n\
+        /// crate::c::Y\n#[deprecated = \"it isn't (right\"]\nstruct T;";
+    check(&[("main.rs", ""), ("a.rs", code), ("b.rs", ""), ("c.rs", "")], &["a.rs:2 a -> b", "a.rs:4 a -> c"]);
 }
