@@ -15,7 +15,7 @@ use crate::finding::{Evidence, Finding, View, decide, read_silence};
 use crate::function::Verdict;
 use crate::locks;
 use crate::occasion::{Cause, Occasion};
-use crate::program::{Operand, Program, Question, Subject, TERMS_MAX};
+use crate::program::{Program, Question, Subject, TERMS_MAX};
 use crate::rule_set::RuleSet;
 use crate::silence::Silence;
 use crate::state::{Moment, OpenProblem, RuleId, is_due_after_restart, next};
@@ -241,10 +241,19 @@ impl Members {
         let carrier = &self.carriers[carrier];
         match subject {
             Subject::Own => carrier.series == series,
-            Subject::Other(operand) => self
-                .other(series, operand)
-                .is_ok_and(|other| tells(&self.program.operands[operand as usize], &self.others[other], carrier)),
+            Subject::Other(operand) => {
+                self.other(series, operand).is_ok_and(|other| self.tells(&self.others[other], carrier))
+            }
         }
+    }
+
+    /// Whether another series is meant by a carrier's term. A program that was just put into force may have fewer terms than
+    /// the members of the one before, who stay until they are bound anew.
+    fn tells(&self, other: &Other, carrier: &Carrier) -> bool {
+        let Some(operand) = self.program.operands.get(other.operand as usize) else { return false };
+        let of_carrier = Tags::assume_canonical(&carrier.tags);
+        !operand.tags.is_empty()
+            || Tags::assume_canonical(&other.tags).iter().all(|(tag, value)| of_carrier.find(tag) == Some(value))
     }
 
     /// Decides the alarm of a carrier of `join`; its event, if there is one. The state moves on with the event.
@@ -303,7 +312,7 @@ impl Members {
         is_open: bool,
     ) -> [Option<(&'a Testimony, Option<&'a Other>)>; TERMS_MAX] {
         let mut sources: [Option<(&Testimony, Option<&Other>)>; TERMS_MAX] = [None; TERMS_MAX];
-        let telling = || self.others.iter().filter(|o| tells(&self.program.operands[o.operand as usize], o, carrier));
+        let telling = || self.others.iter().filter(|other| self.tells(other, carrier));
         let own = || carrier.testimonies.iter().map(|testimony| (testimony, None));
         let of_others = || telling().flat_map(|other| other.testimonies.iter().map(move |one| (one, Some(other))));
         let all = || own().chain(of_others());
@@ -329,13 +338,6 @@ fn speaks_before(a: &Finding, b: &Finding, is_open: bool) -> bool {
         Some(false) => 0,
     };
     (rank(a), a.newest, a.oldest) > (rank(b), b.newest, b.oldest)
-}
-
-/// Whether another series is meant by a carrier's term.
-fn tells(operand: &Operand, other: &Other, carrier: &Carrier) -> bool {
-    let of_carrier = Tags::assume_canonical(&carrier.tags);
-    !operand.tags.is_empty()
-        || Tags::assume_canonical(&other.tags).iter().all(|(tag, value)| of_carrier.find(tag) == Some(value))
 }
 
 /// Inserts into a list that begins small: most joins have one carrier and an other or two, and a vector would begin

@@ -254,6 +254,13 @@ impl Judge {
         &self.joins
     }
 
+    /// True while a rule's alarm is open on a series.
+    pub fn is_open(&self, series: SeriesId, rule: RuleId) -> bool {
+        let mut seats = self.seats.get(&series).into_iter().flatten();
+        self.states.find(series, rule).is_some()
+            || seats.any(|seat| self.joins.open_problem(seat, series).is_some_and(|open| open.rule == rule))
+    }
+
     /// Whether the series has a seat in a condition over several series.
     pub fn is_joined(&self, series: SeriesId) -> bool {
         self.seats.contains_key(&series)

@@ -6,7 +6,11 @@ use std::path::Path;
 
 /// Splits the text of a `--set` flag into key and value.
 pub fn pair(text: &str) -> Result<(&str, &str)> {
-    text.split_once('=').with_context(|| format!("--set {text}: want KEY=VALUE"))
+    text.split_once('=').with_context(|| {
+        // What follows the key may be a secret.
+        let key = text.split(|c: char| !c.is_alphanumeric() && !"._".contains(c)).next().unwrap_or_default();
+        format!("--set {key}: want KEY=VALUE")
+    })
 }
 
 /// Sets the dotted `path` to `text`: as the TOML value that the whole text is (a number, a list, a boolean, a quoted

@@ -14,7 +14,8 @@ pub struct PortalConfig {
 impl PortalConfig {
     pub(super) fn check(&self) -> Result<()> {
         if !self.url.is_empty() {
-            bail!("portal.url is {:?}: only \"\" (SQLite in data_dir) is known so far", self.url);
+            // The URL of a database has a password in it.
+            bail!("portal.url is set: only \"\" (SQLite in data_dir) is known so far");
         }
         Ok(())
     }

@@ -14,7 +14,7 @@
 
 use crate::clock;
 use crate::engine::{locks, why};
-use events::{AlarmEnd, Entry, EventQueue};
+use events::{AlarmEnd, Entry, EventQueue, Problems};
 use judge::{Joins, RuleId, Semantics};
 use metrics::Figures;
 use model::{Event, SeriesKey};
@@ -137,31 +137,44 @@ impl Handover {
     }
 
     /// Tells the queue which alarms (by id) are closed, and why: no restart brings them back, and alarm closes their
-    /// cases.
-    pub fn end(&self, closings: Vec<(String, String)>) {
+    /// cases. `is_open_again` is asked, by the place in `closings`, behind each look at what is open and before the end
+    /// is written: an alarm that went on meanwhile is looked at once more. Call this without a lock: files are read.
+    pub fn end(&self, closings: Vec<(String, String)>, is_open_again: impl Fn(usize) -> bool) {
         let Some(queue) = self.queue.as_ref().filter(|_| !closings.is_empty()) else { return };
         // What was decided about them before.
         self.hand_over();
         let time = clock::now();
-        let what = |(id, reason): (String, String)| match self.semantics {
-            Semantics::OpenFalcon => Entry::Forget(id),
-            Semantics::Hawkeye => {
-                tracing::info!(id, reason, "an alarm is closed");
-                Entry::End(AlarmEnd { id, reason, time })
-            }
+        let entries = |left: &[usize]| -> Vec<Entry> {
+            left.iter().map(|index| self.end_entry(closings[*index].clone(), time)).collect()
         };
-        let closings: Vec<Entry> = closings.into_iter().map(what).collect();
-        while !self.try_end(queue, &closings) {}
+        let mut left: Vec<usize> = (0..closings.len()).collect();
+        loop {
+            let problems = queue.read_problems(&entries(&left));
+            left.retain(|index| !is_open_again(*index));
+            if left.is_empty() || self.try_end(queue, &entries(&left), &problems) {
+                break;
+            }
+        }
+        if self.semantics == Semantics::Hawkeye {
+            for (id, reason) in left.iter().map(|index| &closings[*index]) {
+                tracing::info!(id, reason, "an alarm is closed");
+            }
+        }
         self.settle();
     }
 
-    /// Closes alarms in the queue; false when one of them went on while its PROBLEM was read, which no lock may be held
-    /// for.
-    fn try_end(&self, queue: &EventQueue, closings: &[Entry]) -> bool {
-        let problems = queue.read_problems(closings);
+    fn end_entry(&self, (id, reason): (String, String), time: i64) -> Entry {
+        match self.semantics {
+            Semantics::OpenFalcon => Entry::Forget(id),
+            Semantics::Hawkeye => Entry::End(AlarmEnd { id, reason, time }),
+        }
+    }
+
+    /// Writes the ends; false when an alarm went on while its PROBLEM was read.
+    fn try_end(&self, queue: &EventQueue, closings: &[Entry], problems: &Problems) -> bool {
         let mut backlog = self.backlog.lock();
         if backlog.is_empty() {
-            match queue.append_mixed(closings, &problems) {
+            match queue.append_mixed(closings, problems) {
                 Ok(receipt) => {
                     self.note(receipt);
                     return true;

@@ -62,6 +62,27 @@ pub trait Home {
     fn newest(&self, id: SeriesId) -> Option<Point>;
 }
 
+/// An alarm that is to be closed since its rule or its series went: the alarm by the texts of its series, and why.
+pub struct Closing {
+    rule: RuleId,
+    endpoint: String,
+    metric: String,
+    tags: String,
+    reason: String,
+}
+
+impl Closing {
+    pub fn new(rule: RuleId, key: SeriesKey<'_>, reason: impl Into<String>) -> Closing {
+        let [endpoint, metric, tags] = [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string);
+        Closing { rule, endpoint, metric, tags, reason: reason.into() }
+    }
+
+    fn key(&self) -> SeriesKey<'_> {
+        let tags = Tags::assume_canonical(&self.tags);
+        SeriesKey { endpoint: &self.endpoint, metric: &self.metric, tags }
+    }
+}
+
 /// The judges of a process, the rules that they share, and the way of their events.
 pub struct Judges {
     /// Held for a point, or a slice of series, and for the write of its events; no disk is waited for under it.
@@ -73,6 +94,9 @@ pub struct Judges {
     silences_seen: AtomicI64,
     /// Held while rules are loaded: which series there are must not change between listing and binding them.
     loading: RankedMutex<()>,
+    /// Open problems that a load has taken from series whose names had left already; whoever took the series away waits
+    /// for the load, and closes them. Bound: moving some in or out.
+    orphans: RankedMutex<Vec<OpenProblem>>,
     rules_version: AtomicU64,
     rules_refused: AtomicU64,
     /// Bytes of the compiled rules, which all judges share.
@@ -92,6 +116,7 @@ impl Judges {
             options,
             silences_seen: AtomicI64::new(i64::MIN),
             loading: RankedMutex::new(locks::LOADING, ()),
+            orphans: RankedMutex::new(locks::ORPHANS, Vec::new()),
             rules_version: AtomicU64::new(0),
             rules_refused: AtomicU64::new(0),
             rule_set_bytes: AtomicU64::new(0),
@@ -118,9 +143,32 @@ impl Judges {
     pub fn load(&self, home: &impl Home, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         debug_assert!(self.handover.has_queue(), "rules make events");
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
+        let closings = self.bind_anew(home, &rule_set, why);
+        // Neither the queue's files nor the log wait under the lock of loading, for which whoever names series may wait.
+        self.end(home, &closings);
+        let loading = self.hold_loading();
+        self.refill(home);
+        drop(loading);
+        self.rule_set_bytes.store(rule_set.memory_bytes() as u64, Ordering::Relaxed);
+        self.rules_version.store(rules.version, Ordering::Relaxed);
+        self.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
+        refused
+    }
+
+    /// Gives all judges a rule set, and binds the series that it touches; answers the alarms that are to be closed.
+    fn bind_anew(&self, home: &impl Home, rule_set: &Arc<RuleSet>, why: &WhyGone<'_>) -> Vec<Closing> {
         let _loading = self.hold_loading();
         let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
-        let mut closed: Vec<OpenProblem> = touched.iter().flat_map(|touched| touched.closed()).copied().collect();
+        let mut closings = Vec::new();
+        for problem in touched.iter().flat_map(|touched| touched.closed()) {
+            let before = closings.len();
+            home.with_keys(&[problem.series], &mut |_, key, _| {
+                closings.push(Closing::new(problem.rule, key, why(problem.rule, key.endpoint)));
+            });
+            if closings.len() == before {
+                self.orphans.lock().push(*problem);
+            }
+        }
         let mut ids = Vec::new();
         home.for_each_series(&mut |id, key, _, _| {
             if touched[home.shard_of(id)].covers(key) {
@@ -135,15 +183,18 @@ impl Judges {
             });
             for (id, [endpoint, metric, tags], counter_type) in &slice {
                 let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
-                closed.extend(self.judge(home.shard_of(*id)).bind(*id, key, *counter_type));
+                let closed = self.judge(home.shard_of(*id)).bind(*id, key, *counter_type);
+                closings.extend(closed.iter().map(|open| Closing::new(open.rule, key, why(open.rule, endpoint))));
             }
         }
-        self.rule_set_bytes.store(rule_set.memory_bytes() as u64, Ordering::Relaxed);
-        self.close(home, &closed, why);
-        self.refill(home);
-        self.rules_version.store(rules.version, Ordering::Relaxed);
-        self.rules_refused.store(refused.len() as u64, Ordering::Relaxed);
-        refused
+        closings
+    }
+
+    /// Unbinds a series that has left, with the lock of loading held; answers the problems that were open on it.
+    pub fn unbind(&self, shard: usize, id: SeriesId) -> Vec<OpenProblem> {
+        let mut open = self.judge(shard).unbind(id);
+        open.extend(self.orphans.lock().extract_if(.., |orphan| orphan.series == id));
+        open
     }
 
     /// Puts back the open alarms that the queue remembers, and closes those whose rule or series is gone. Call this
@@ -157,7 +208,8 @@ impl Judges {
             let reason = if home.find(event.key()).is_some() { RULE_GONE } else { SERIES_GONE };
             (event.id(), reason.to_string())
         };
-        self.handover.end(open_problems.iter().filter(|event| !restored(event)).map(closing).collect());
+        let closings = open_problems.iter().filter(|event| !restored(event)).map(closing).collect();
+        self.handover.end(closings, |_| false);
     }
 
     /// Lets all series say their part in conditions over several series: after a load, and before anything is caught
@@ -219,15 +271,15 @@ impl Judges {
         self.handover.hand_over();
     }
 
-    /// Closes alarms, while their series still exist.
-    pub fn close(&self, home: &impl Home, problems: &[OpenProblem], why: &WhyGone<'_>) {
-        let mut closings = Vec::new();
-        for problem in problems {
-            home.with_keys(&[problem.series], &mut |_, key, _| {
-                closings.push((alarm_id(problem.rule, key), why(problem.rule, key.endpoint)));
-            });
-        }
-        self.handover.end(closings);
+    /// Closes alarms, but those that are open again: their series came back, or their rule, and a PROBLEM of theirs is
+    /// behind the end. Call this without a lock.
+    pub fn end(&self, home: &impl Home, closings: &[Closing]) {
+        let alarms = closings.iter().map(|closing| (alarm_id(closing.rule, closing.key()), closing.reason.clone()));
+        self.handover.end(alarms.collect(), |index| {
+            let closing: &Closing = &closings[index];
+            let found = home.find(closing.key());
+            found.is_some_and(|id| self.judge(home.shard_of(id)).is_open(id, closing.rule))
+        });
     }
 
     /// Sum of the figures of all judges.

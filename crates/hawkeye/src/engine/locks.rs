@@ -32,3 +32,6 @@ pub const GROWTH: Rank = Rank::innermost("growth");
 
 /// Rules in effect, for the old routes.
 pub const RULES: Rank = Rank::innermost("rules");
+
+/// Open problems of series that left while rules were loaded.
+pub const ORPHANS: Rank = Rank::innermost("orphans");

@@ -26,9 +26,8 @@ pub mod windowed;
 
 use crate::clock;
 use events::EventQueue;
-use handover::alarm_id;
 use judge::Judge;
-use judges::{Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
+use judges::{Closing, Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use prometheus_client::metrics::histogram::Histogram;
@@ -37,7 +36,7 @@ use std::time::Instant;
 use stdx::RankedMutex;
 use stdx::ledger::{Ledger, Report};
 use stdx::ranked::MutexGuard;
-use store::{Parts, SeriesInfo, ShardView, Store};
+use store::{Parts, ShardView, Store};
 
 /// Series, created or changed, that may wait for the index task: 16 KiB. The task asks each second; what does not fit
 /// is found later, on its walk over all series.
@@ -143,7 +142,8 @@ impl Engine {
         let is_there = || self.store.finder().find(key).is_some_and(|found| found.id == id);
         loop {
             let closed = self.judge_of(id).bind(id, key, counter_type);
-            self.judges.close(&self.store, &closed, &|_, _| RULE_GONE.to_string());
+            let closings: Vec<_> = closed.iter().map(|open| Closing::new(open.rule, key, RULE_GONE)).collect();
+            self.judges.end(&self.store, &closings);
             if is_there() {
                 return;
             }
@@ -206,19 +206,22 @@ impl Engine {
     /// Deletes some series and closes their alarms, also where the store's deletion is not durable yet; answers how
     /// many there were.
     fn remove_together(&self, ids: &mut [SeriesId]) -> Result<usize, store::Error> {
-        let infos: Vec<(SeriesId, SeriesInfo)> =
-            ids.iter().filter_map(|id| Some((*id, self.store.info(*id)?))).collect();
+        let mut names: Vec<(SeriesId, [String; 3])> = Vec::new();
+        self.store.with_keys(ids, &mut |id, key, _| {
+            names.push((id, [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string)));
+        });
         let removed = self.store.remove_many(ids);
-        let mut closed = Vec::new();
+        let mut closings = Vec::new();
         // A load of rules that has listed the series before binds it yet; what it binds is unbound behind it.
         let loading = self.judges.hold_loading();
         // One that could not be deleted is judged on; one that sleeps has no alarm.
-        for (id, info) in infos.iter().filter(|(id, _)| self.store.is_removed(*id)) {
-            let open = self.judge_of(*id).unbind(*id);
-            closed.extend(open.iter().map(|problem| (alarm_id(problem.rule, key_of(info)), SERIES_GONE.to_string())));
+        for (id, [endpoint, metric, tags]) in names.iter().filter(|(id, _)| self.store.is_removed(*id)) {
+            let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
+            let open = self.judges.unbind(self.store.shard_of(*id), *id);
+            closings.extend(open.iter().map(|problem| Closing::new(problem.rule, key, SERIES_GONE)));
         }
         drop(loading);
-        self.judges.handover.end(closed);
+        self.judges.end(&self.store, &closings);
         removed
     }
 
@@ -245,13 +248,13 @@ impl Engine {
 
     /// Unbinds the series that `sleep` tells of.
     fn unbinding<R>(&self, sleep: impl FnOnce(&mut dyn FnMut(SeriesId, SeriesKey<'_>)) -> R) -> R {
-        let mut closed = Vec::new();
+        let mut closings = Vec::new();
         let slept = sleep(&mut |id, key| {
             let _loading = self.judges.hold_loading();
-            let open = self.judge_of(id).unbind(id);
-            closed.extend(open.iter().map(|problem| (alarm_id(problem.rule, key), SERIES_SILENT.to_string())));
+            let open = self.judges.unbind(self.store.shard_of(id), id);
+            closings.extend(open.iter().map(|problem| Closing::new(problem.rule, key, SERIES_SILENT)));
         });
-        self.judges.handover.end(closed);
+        self.judges.end(&self.store, &closings);
         slept
     }
 
@@ -342,11 +345,6 @@ impl Home for Store {
     fn newest(&self, id: SeriesId) -> Option<Point> {
         self.newest_in_memory(id)
     }
-}
-
-/// A series by its counter's text: the md5 of an alarm's id is of the whole text, wherever the metric ends.
-fn key_of(series: &SeriesInfo) -> SeriesKey<'_> {
-    SeriesKey { endpoint: &series.endpoint, metric: &series.counter, tags: Tags::EMPTY }
 }
 
 const SERIES_SILENT: &str = "the series has been silent for too long (graph.silent_after)";

@@ -346,9 +346,10 @@ fn events_of_a_joined_alarm_keep_their_order_between_threads() {
     assert!(in_turn, "{told:?}");
 }
 
-/// The store, and what happens while a load of rules has the names of some series and has not bound them yet.
+/// The store, and what happens before or after a load of rules looks at the names of some series.
 struct Interrupted<'e, F> {
     engine: &'e Engine,
+    is_before: bool,
     meanwhile: F,
 }
 
@@ -368,8 +369,13 @@ impl<F: Fn()> Home for Interrupted<'_, F> {
     }
 
     fn with_keys(&self, ids: &[SeriesId], each: &mut dyn FnMut(SeriesId, SeriesKey<'_>, CounterType)) {
+        if self.is_before {
+            (self.meanwhile)();
+        }
         Home::with_keys(&self.engine.store, ids, each);
-        (self.meanwhile)();
+        if !self.is_before {
+            (self.meanwhile)();
+        }
     }
 
     fn with_window(&self, id: SeriesId, look: impl FnOnce(&Tail<'_>)) {
@@ -402,7 +408,53 @@ fn a_series_that_is_removed_while_rules_are_loaded_is_not_bound() {
             }
             assert!(!removal.is_finished(), "a removal waits until the rules are loaded");
         };
-        engine.judges.load(&Interrupted { engine: &engine, meanwhile }, &rules(), &|_, _| "gone".to_string());
+        let home = Interrupted { engine: &engine, is_before: false, meanwhile };
+        engine.judges.load(&home, &rules(), &|_, _| "gone".to_string());
     });
     assert!(!engine.judge_of(id).is_bound(id));
+}
+
+fn ends(queue: &Arc<EventQueue>) -> usize {
+    let is_end = |record: &events::Record| matches!(&record.entry, Entry::Event(event) if event.status == Status::Ok);
+    read(queue, 0).iter().filter(|record| is_end(record)).count()
+}
+
+/// Where the names of a series went before the load could close the alarm of a rule that went, nobody closed it.
+#[test]
+fn an_alarm_whose_rule_and_series_go_together_is_closed_once() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
+    let engine = engine(dir.path(), &queue);
+    push(&engine, "h");
+    let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
+    let id = engine.store.finder().find(key).expect("a series").id;
+    std::thread::scope(|scope| {
+        let meanwhile = || {
+            scope.spawn(|| engine.remove_series(id).expect("room"));
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while !engine.store.is_removed(id) {
+                assert!(Instant::now() < deadline, "the series is not removed");
+                std::thread::yield_now();
+            }
+        };
+        let home = Interrupted { engine: &engine, is_before: true, meanwhile };
+        engine.judges.load(&home, &Rules::default(), &|_, _| "gone".to_string());
+    });
+    assert_eq!((ends(&queue), queue.stats().open_problems), (1, 0));
+}
+
+/// The end of an alarm whose series was deleted must not end the PROBLEM of the series that came back since.
+#[test]
+fn an_alarm_that_is_open_again_is_not_closed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Always, NOW).expect("a queue").0);
+    let engine = engine(dir.path(), &queue);
+    push(&engine, "h");
+    let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
+    let closings = [judges::Closing::new(judge::RuleId::Strategy(1), key, "the series was deleted")];
+    engine.judges.end(&engine.store, &closings);
+    assert_eq!((ends(&queue), queue.stats().open_problems), (0, 1));
+    // With `graph.fsync = "always"` the end waits for the disk, for which no lock of the engine may be held.
+    engine.load(&Rules::default(), &|_, _| "gone".to_string());
+    assert_eq!((ends(&queue), queue.stats().open_problems), (1, 0));
 }

@@ -10,8 +10,8 @@
 //! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series, and no new ones from 95 % of
 //! `memory_budget` on.
 
-use crate::engine::handover::{LATENCY_HELP, alarm_id};
-use crate::engine::judges::{Home, Judges, WhyGone};
+use crate::engine::handover::LATENCY_HELP;
+use crate::engine::judges::{Closing, Home, Judges, WhyGone};
 use crate::engine::locks;
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::watch::memory::forget_unused_code;
@@ -177,7 +177,7 @@ impl Windowed {
         let is_closed = |event: &Event| closings.iter().any(|(id, _)| *id == event.id());
         let left: Vec<Event> = open_problems.iter().filter(|event| !is_closed(event)).cloned().collect();
         restored.alarms = left.len();
-        self.judges.handover.end(closings);
+        self.judges.handover.end(closings, |_| false);
         self.judges.restore(&self.shards, &left);
         self.judges.refill(&self.shards);
         restored
@@ -214,18 +214,18 @@ impl Windowed {
             let mut windows = self.shards.windows(shard);
             let mut judge = self.judges.judge(shard);
             for series in windows.silent_since(&judge, oldest) {
-                let mut texts = [String::new(), String::new()];
+                let mut texts = [const { String::new() }; 3];
                 judge::PointSource::key(&*windows, series, &mut |key| {
-                    texts = [key.endpoint.to_string(), key.counter()]
+                    texts = [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string);
                 });
                 let open = windows.remove(&mut judge, series);
-                // By its counter's text: the md5 in an alarm's id is of the whole, wherever the metric ends.
-                let key = SeriesKey { endpoint: &texts[0], metric: &texts[1], tags: Tags::EMPTY };
-                closed.extend(open.iter().map(|open| (alarm_id(open.rule, key), SERIES_SILENT.to_string())));
+                let [endpoint, metric, tags] = &texts;
+                let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
+                closed.extend(open.iter().map(|open| Closing::new(open.rule, key, SERIES_SILENT)));
                 left += 1;
             }
         }
-        self.judges.handover.end(closed);
+        self.judges.end(&self.shards, &closed);
         left
     }
 

@@ -25,8 +25,8 @@ impl PointSource for Newest {
     }
 }
 
-/// A judge of several endpoints with one condition over the metrics `a` and `b`.
-fn judge(endpoints: &[&str], func: &str) -> Judge {
+/// One condition for several endpoints, over the metric `a` and others.
+fn rule_set(endpoints: &[&str], func: &str) -> Arc<RuleSet> {
     let (metric, operator) = ("a".to_string(), ">".to_string());
     let strategy =
         Strategy { id: 1, metric, func: func.into(), operator, right_value: 5.0, max_step: 3, ..Strategy::default() };
@@ -35,8 +35,13 @@ fn judge(endpoints: &[&str], func: &str) -> Judge {
     let rules = Rules { version: 1, hosts, expressions: Vec::new() };
     let (set, refused) = RuleSet::compile(&rules, &Options::default());
     assert_eq!(refused, []);
+    set
+}
+
+/// A judge of several endpoints with one condition over the metrics `a` and `b`.
+fn judge(endpoints: &[&str], func: &str) -> Judge {
     let mut judge = Judge::new(Options::default());
-    judge.load(set);
+    judge.load(rule_set(endpoints, func));
     judge
 }
 
@@ -125,4 +130,23 @@ fn an_alarm_without_a_seat_is_closed() {
 fn event(rule: EventRule) -> Event {
     let (endpoint, tags, explanation) = ("h".to_string(), "k=more".to_string(), None);
     Event { rule, status: Status::Problem, endpoint, tags, left_value: 9.0, current_step: 1, time: NOW, explanation }
+}
+
+/// A condition that loses a term is in force as soon as its first series is bound to it anew; the series that the term
+/// asked stands in the join until it is bound, too, and points come in between.
+#[test]
+fn a_member_of_a_term_that_went_says_nothing_until_it_is_bound_anew() {
+    let mut judge = judge(&["h"], "all(#1) and all(#1) of b > 5 and all(#1) of c > 5");
+    for (series, metric) in ["a", "b", "c"].into_iter().enumerate() {
+        bind(&mut judge, series as u32, "h", metric, "");
+    }
+    judge.load(rule_set(&["h"], "all(#1) and all(#1) of b > 5"));
+    bind(&mut judge, 0, "h", "a", "");
+    point(&mut judge, 0, 9.0);
+    point(&mut judge, 2, 9.0);
+    bind(&mut judge, 1, "h", "b", "");
+    bind(&mut judge, 2, "h", "c", "");
+    point(&mut judge, 0, 9.0);
+    let events = point(&mut judge, 1, 9.0);
+    assert_eq!(events.iter().map(|event| event.status).collect::<Vec<_>>(), [Status::Problem]);
 }
