@@ -247,8 +247,8 @@ impl Members {
         }
     }
 
-    /// Whether another series is meant by a carrier's term. A program that was just put into force may have fewer terms than
-    /// the members of the one before, who stay until they are bound anew.
+    /// Whether another series is meant by a carrier's term. A program that was just put into force may have fewer terms
+    /// than the members of the one before, who stay until they are bound anew.
     fn tells(&self, other: &Other, carrier: &Carrier) -> bool {
         let Some(operand) = self.program.operands.get(other.operand as usize) else { return false };
         let of_carrier = Tags::assume_canonical(&carrier.tags);

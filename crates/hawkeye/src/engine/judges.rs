@@ -144,7 +144,8 @@ impl Judges {
         debug_assert!(self.handover.has_queue(), "rules make events");
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
         let closings = self.bind_anew(home, &rule_set, why);
-        // Neither the queue's files nor the log wait under the lock of loading, for which whoever names series may wait.
+        // Neither the queue's files nor the log wait under the lock of loading, for which whoever names series may
+        // wait.
         self.end(home, &closings);
         let loading = self.hold_loading();
         self.refill(home);
