@@ -242,7 +242,8 @@ impl EventQueue {
         loop {
             let kept = self.lock().kept_for_laggards(self.options);
             let Some((oldest, next)) = kept else { return };
-            // Its open problems live on in the snapshots behind it, once those are on the disk.
+            // Open problems of a deleted segment live on in the snapshots behind that segment, once those are on the
+            // disk.
             if self.sync_held().is_err() {
                 return;
             }

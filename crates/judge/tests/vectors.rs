@@ -214,7 +214,7 @@ fn queue(event: &Event) -> String {
     format!("event:p{}", event.priority())
 }
 
-/// The same scenarios as a rehearsal of what a store would hold, where the rules and types stay and the wall clock
+/// Recorded scenarios as a rehearsal of what a store would hold, where the rules and types stay and the wall clock
 /// (which a rehearsal sets to the times of the points) decides nothing.
 #[test]
 fn a_rehearsal_tells_what_was_recorded() {

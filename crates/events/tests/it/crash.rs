@@ -85,7 +85,7 @@ fn script(disk: &FakeDisk, ledger: &Shared, fsync: Fsync, is_busy: bool) -> io::
         let mut alarm = queue.reader("alarm", cursor, None);
         if is_busy {
             let (queue, ledger) = (queue.clone(), ledger.clone());
-            // Its failure is that of the power, which the script meets, too.
+            // A failure of this append is that of the power, which the script meets, too.
             let mut calls = 0;
             busy.meanwhile(Some(Box::new(move || {
                 calls += 1;

@@ -73,7 +73,7 @@ impl Segment {
         let shown = path.display();
         // Zeros are what a power cut leaves of a head that was not synced yet.
         if bytes.iter().zip(MAGIC).any(|(byte, wanted)| byte != wanted && *byte != 0) {
-            // Its records, if any, are marked and summed: they are looked for behind the head all the same.
+            // Records behind a broken head are marked and summed: they are looked for all the same.
             replay.corrupt.push(format!("{shown} at byte 0: not the head of a log segment"));
         }
         let mut len = bytes.len() as u64;

@@ -198,7 +198,7 @@ impl Log {
         self.syncs.fetch_add(1, Relaxed);
         for segment in unsynced.iter().chain([&current]) {
             if let Err(cause) = segment.file.sync() {
-                // Of those written while the sync ran nobody knows; counting them in costs their senders a repetition.
+                // Nobody knows of batches written during the sync; counting them in costs their senders a repetition.
                 synced.doubtful = self.writer().written;
                 self.sync_failed.store(true, Relaxed);
                 return Err(Error::disk("sync", &segment.path)(cause));

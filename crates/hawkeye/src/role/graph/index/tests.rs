@@ -146,8 +146,8 @@ async fn pages_of_any_size_take_few_statements() {
     let before = executed(database.rows(statements).await);
     assert_eq!(write(&mut tables, &page, 0).await, written(7 * ROWS_MAX as u64, 0, 0));
     let count = executed(database.rows(statements).await) - before;
-    // Of one page of endpoints, five of tags and one of counters: what is there, what is not; and the new endpoints'
-    // numbers.
+    // One page of endpoints, five of tags and one of counters each ask what is there and what is not; one question more
+    // is for the numbers of the new endpoints.
     assert_eq!(count, 7 * 2 + 1);
     assert_eq!(database.rows("SELECT COUNT(*) FROM tag_endpoint").await, [(5 * ROWS_MAX).to_string()]);
     assert_eq!(write(&mut tables, &page, 0).await, written(0, 0, 0));
