@@ -116,7 +116,7 @@ async function refresh() {
     view.show(overview, page.search);
     await view.refresh(overview.now);
     if (overtaken()) return;
-    banner.hidden = true;
+    showReasons(overview.troubles);
   } catch (error) {
     if (overtaken()) return;
     if (error.kind === "login") return askForLogin();
@@ -124,6 +124,13 @@ async function refresh() {
   }
   const pause = page.overview?.hosts_total === 0 ? REFRESH_FIRST_S : REFRESH_S;
   page.timer = setTimeout(refresh, pause * 1000);
+}
+
+// What of the server does not work, as /health says it: each reason a line.
+function showReasons(troubles) {
+  const lines = troubles.map(({ what, why, since }) => `${what}${why && `: ${why}`} (${formatClock(since)})`);
+  banner.replaceChildren(...lines.map((line) => h("p", {}, line)));
+  banner.hidden = lines.length === 0;
 }
 
 function showTrouble(error) {

@@ -12,7 +12,7 @@
 use crate::clock;
 use crate::engine::Engine;
 use crate::engine::pressure::{Pressure, Relief};
-use crate::watch::outage::Outage;
+use crate::watch::health::{Health, Outage};
 use anyhow::{Context, Result, anyhow};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -52,13 +52,13 @@ struct Worker {
 
 impl Keeper {
     /// Starts the threads.
-    pub fn start(engine: Arc<Engine>, pressure: Arc<Pressure>) -> Keeper {
+    pub fn start(engine: Arc<Engine>, pressure: Arc<Pressure>, health: &Health) -> Keeper {
         let (ending, ended) = channel(1);
         let threads = vec![
-            Worker::start("sync", ending.clone(), TICK, sync_work(engine.clone())),
-            Worker::start("flush", ending.clone(), TICK, flush_work(engine.clone())),
-            Worker::start("merge", ending.clone(), TICK, merge_work(engine.clone())),
-            Worker::start("memory", ending, TICK, memory_work(engine.clone(), pressure)),
+            Worker::start("sync", ending.clone(), TICK, sync_work(engine.clone(), health)),
+            Worker::start("flush", ending.clone(), TICK, flush_work(engine.clone(), health)),
+            Worker::start("merge", ending.clone(), TICK, merge_work(engine.clone(), health)),
+            Worker::start("memory", ending, TICK, memory_work(engine.clone(), pressure, health)),
         ];
         Keeper { engine, threads, ended }
     }
@@ -129,24 +129,28 @@ impl Drop for TellsItsEnd {
     }
 }
 
-fn sync_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
-    let mut log = Outage::of("the store's log cannot be synced");
-    let mut events = Outage::of("the event queue cannot be written");
+fn sync_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration + use<> {
+    let log = health.outage("the store's log cannot be synced");
+    let events = health.outage("the event queue cannot be written");
     move || {
+        events.begin();
         events.note(engine.tick());
+        log.begin();
         log.note(engine.store().sync_if_due());
         TICK
     }
 }
 
-fn flush_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
-    let mut flush = Outage::of("the store cannot write blocks");
-    let mut retention = Outage::of("the store cannot remove old blocks");
-    let mut sleep = Outage::of("silent series cannot leave memory");
-    let mut judging = Judging::default();
+fn flush_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration + use<> {
+    let flush = health.outage("the store cannot write blocks");
+    let retention = health.outage("the store cannot remove old blocks");
+    let sleep = health.outage("silent series cannot leave memory");
+    let text = "the disk takes nothing and memory is full: points are refused and NOT JUDGED";
+    let mut judging = Judging { outage: health.outage(text), unjudged: 0 };
     let mut ticks = 0;
     move || {
         let (store, now) = (engine.store(), clock::now());
+        flush.begin();
         flush.note(store.flush_if_due(now));
         retention.note(store.expire_if_due(now));
         ticks += 1;
@@ -159,8 +163,8 @@ fn flush_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
     }
 }
 
-fn merge_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
-    let mut merge = Outage::of("the store cannot merge blocks");
+fn merge_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration + use<> {
+    let merge = health.outage("the store cannot merge blocks");
     move || {
         let merged = engine.store().merge_step(clock::now(), MERGE_STEP_BYTES);
         let pause = match &merged {
@@ -172,9 +176,9 @@ fn merge_work(engine: Arc<Engine>) -> impl FnMut() -> Duration {
     }
 }
 
-fn memory_work(engine: Arc<Engine>, pressure: Arc<Pressure>) -> impl FnMut() -> Duration {
+fn memory_work(engine: Arc<Engine>, pressure: Arc<Pressure>, health: &Health) -> impl FnMut() -> Duration + use<> {
     let mut relief = Relief::new();
-    let mut fault = Outage::of("memory is short, and the store cannot give it back");
+    let fault = health.outage("memory is short, and the store cannot give it back");
     move || {
         fault.note(relief.work(&pressure, &engine, clock::now()));
         TICK
@@ -182,21 +186,19 @@ fn memory_work(engine: Arc<Engine>, pressure: Arc<Pressure>) -> impl FnMut() -> 
 }
 
 /// Outage of judging: points are refused without being judged, as neither disk nor memory has room for them.
-#[derive(Default)]
 struct Judging {
+    outage: Outage,
     unjudged: u64,
-    told: bool,
 }
 
 impl Judging {
     fn note(&mut self, unjudged: u64) {
-        let goes_on = unjudged > self.unjudged;
-        if goes_on && !self.told {
-            tracing::error!(
-                "the disk takes nothing and memory is full: points are refused and NOT JUDGED until there is room"
-            );
+        let refused = unjudged - self.unjudged;
+        self.unjudged = unjudged;
+        match refused {
+            0 => self.outage.works(),
+            refused => self.outage.fails(format!("{refused} points in the last second, {unjudged} since the start")),
         }
-        (self.unjudged, self.told) = (unjudged, goes_on);
     }
 }
 

@@ -20,6 +20,7 @@ mod viewer;
 use crate::config::ApiConfig;
 use crate::engine::Engine;
 use crate::portal::Portal;
+use crate::watch::health::Health;
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
@@ -32,8 +33,8 @@ const READS_MAX: usize = 4;
 
 /// `/` and `/ui/*`. Serve this router with connect info, for without the peer's address nobody counts as local, and
 /// keep it outside any CORS layer, see the invariants above.
-pub fn router(engine: Arc<Engine>, portal: Portal, api: ApiConfig) -> Router {
-    let sources = Sources { engine, portal, api: Arc::new(api), reads: Arc::new(Semaphore::new(READS_MAX)) };
+pub fn router(engine: Arc<Engine>, portal: Portal, api: ApiConfig, health: Health) -> Router {
+    let sources = Sources { engine, portal, api: Arc::new(api), health, reads: Arc::new(Semaphore::new(READS_MAX)) };
     Router::new()
         .route("/ui/overview", get(overview::overview))
         .route("/ui/history", get(history::history))
@@ -50,6 +51,7 @@ struct Sources {
     engine: Arc<Engine>,
     portal: Portal,
     api: Arc<ApiConfig>,
+    health: Health,
     reads: Arc<Semaphore>,
 }
 

@@ -6,6 +6,7 @@ use super::viewer::ViewerName;
 use crate::clock;
 use crate::engine::Engine;
 use crate::portal::alarm::open::{self, OpenCase};
+use crate::watch::health::Reason;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -29,6 +30,8 @@ pub struct Overview {
     user: Option<String>,
     silent_after_s: i64,
     series: u64,
+    /// What of the server does not work now.
+    troubles: Vec<Reason>,
     #[serde(flatten)]
     hosts: HostList,
     alarms_total: i64,
@@ -85,7 +88,8 @@ pub async fn overview(
     let (hosts, series) = sources.read(read).await?;
     let (cases, alarms_total) = open::newest(&sources.portal, ALARMS_MAX).await.map_err(broken)?;
     let alarms = cases.into_iter().map(OpenAlarm::from).collect();
-    Ok(Json(Overview { now, user, silent_after_s: SILENT_AFTER_S, series, hosts, alarms_total, alarms }))
+    let troubles = sources.health.reasons();
+    Ok(Json(Overview { now, user, silent_after_s: SILENT_AFTER_S, series, troubles, hosts, alarms_total, alarms }))
 }
 
 fn find_hosts(store: &Store, pattern: &str, now: i64) -> HostList {

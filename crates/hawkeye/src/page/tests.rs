@@ -8,6 +8,7 @@ use crate::config::Viewer;
 use crate::portal::db::query;
 use crate::portal::tests::fill;
 use crate::portal::{session, user};
+use crate::watch::health::Health;
 use anyhow::{Context, Result};
 use axum::body::{Body, to_bytes};
 use axum::extract::ConnectInfo;
@@ -73,7 +74,8 @@ async fn site(viewer: Viewer) -> Result<Site> {
 pub async fn empty_site(viewer: Viewer) -> Result<Site> {
     let (dir, portal) = crate::portal::tests::in_file().await?;
     let engine = Arc::new(engine(dir.path())?);
-    let router = router(engine.clone(), portal.clone(), ApiConfig { viewer, ..ApiConfig::default() });
+    let api = ApiConfig { viewer, ..ApiConfig::default() };
+    let router = router(engine.clone(), portal.clone(), api, Health::default());
     Ok(Site { router, engine, portal, dir })
 }
 

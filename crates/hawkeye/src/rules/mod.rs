@@ -15,6 +15,7 @@ pub mod snapshot;
 use crate::clock;
 use crate::engine::Engine;
 use crate::portal::Portal;
+use crate::watch::health::Outage;
 use anyhow::Result;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -103,8 +104,8 @@ impl RulesTask {
         self.current.subscribe()
     }
 
-    /// Keeps the rules up to date until `shutdown` turns true.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    /// Keeps the rules up to date until `shutdown` turns true; `outage` says while they cannot be read.
+    pub async fn run(mut self, outage: Outage, mut shutdown: watch::Receiver<bool>) {
         loop {
             let next_minute = Duration::from_secs(60 - clock::now().rem_euclid(60) as u64);
             let reread = tokio::select! {
@@ -113,8 +114,10 @@ impl RulesTask {
                 changed = self.changes.changed() => changed.is_ok(),
                 () = tokio::time::sleep(next_minute) => false,
             };
-            if let Err(error) = self.refresh(reread).await {
-                tracing::error!(error = format!("{error:#}"), "cannot read the rules; the rules in effect stay");
+            let refreshed = self.refresh(reread).await;
+            let failed = refreshed.is_err();
+            outage.note(refreshed);
+            if failed {
                 tokio::time::sleep(RETRY_AFTER).await;
                 self.changes.mark_changed();
             }

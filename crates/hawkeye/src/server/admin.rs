@@ -1,30 +1,52 @@
 //! Admin: the routes for those who run the server, the same in every mode: `/health`, `/metrics`, `/memory`, profiles.
+//!
+//! Compat: `/health` is 200 with the body `ok`, as every component of Open-Falcon answers, while all works; else 503
+//! with a line per reason. `/health?json` has the same as JSON, with times.
 
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::growth;
 use crate::engine::pressure::Pressure;
+use crate::watch::health::{Health, Reason};
 use crate::watch::memory::{Memory, Size};
 use crate::watch::pprof;
+use axum::Json;
+use axum::extract::RawQuery;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use metrics::Metrics;
 use std::sync::Arc;
 
 /// Routes of the door `admin`.
-pub fn admin_router(metrics: &Arc<Metrics>, memory: Memory) -> axum::Router {
+pub fn admin_router(metrics: &Arc<Metrics>, health: &Health, memory: Memory) -> axum::Router {
     memory.show();
     let samples = metrics.ledger().account("cpu samples", None);
-    health_router(metrics).merge(pprof::router(samples, pprof::THIS_PROGRAM)).merge(memory.router())
+    health_router(metrics, health).merge(pprof::router(samples, pprof::THIS_PROGRAM)).merge(memory.router())
 }
 
 /// `/health` and `/metrics`, for the doors `api` and `admin`.
-pub fn health_router(metrics: &Arc<Metrics>) -> axum::Router {
-    let metrics = metrics.clone();
-    axum::Router::new().route("/health", axum::routing::get(|| async { "ok\n" })).route(
+pub fn health_router(metrics: &Arc<Metrics>, health: &Health) -> axum::Router {
+    let (metrics, health) = (metrics.clone(), health.clone());
+    let answer = move |RawQuery(query): RawQuery| async move { health_answer(&health.reasons(), query.as_deref()) };
+    axum::Router::new().route("/health", axum::routing::get(answer)).route(
         "/metrics",
         axum::routing::get(move || async move {
             ([(axum::http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text())
         }),
     )
+}
+
+fn health_answer(reasons: &[Reason], query: Option<&str>) -> Response {
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if query.is_some_and(|query| query.split('&').any(|part| part == "json" || part.starts_with("json="))) {
+        let word = if reasons.is_empty() { "ok" } else { "failing" };
+        return (status, Json(serde_json::json!({ "status": word, "reasons": reasons }))).into_response();
+    }
+    let text = match reasons {
+        [] => "ok\n".to_string(),
+        reasons => reasons.iter().map(|reason| reason.line() + "\n").collect(),
+    };
+    (status, text).into_response()
 }
 
 /// Account of the memory of a server that has a store.

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
 use crate::role::graph::{self, GraphMetrics, GraphService};
+use crate::watch::health::Health;
 use crate::watch::log::say;
 use crate::watch::memory;
 use anyhow::Result;
@@ -23,7 +24,7 @@ use supervisor::signals::Starting;
 
 /// Runs the graph until a signal.
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
-    let metrics = Arc::new(Metrics::new());
+    let (metrics, health) = (Arc::new(Metrics::new()), Health::default());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::graph(&config.listen).await?;
     let engine = Arc::new(Engine::new(open_store(&config)?, SHARDS, judge::Options::default(), None));
@@ -32,7 +33,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     engine.register_memory(metrics.ledger());
 
     let mut parts = Supervisor::default();
-    keep_store(&mut parts, &engine, &pressure);
+    keep_store(&mut parts, &engine, &pressure, &health);
     let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
     wait_for_queries(&mut parts, &engine);
 
@@ -41,7 +42,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics);
     let ingest = Arc::new(ingest);
     let graph = GraphService::new(engine.clone(), ingest, GraphMetrics::register(&metrics));
-    let admin = admin_router(&metrics, account(&config, &engine, &pressure, &metrics))
+    let admin = admin_router(&metrics, &health, account(&config, &engine, &pressure, &metrics))
         .merge(graph::http::router(&graph, index_routes));
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
     doors.open_pages("admin", sockets.admin, admin);

@@ -17,9 +17,9 @@ use crate::engine::windowed::{Options, Windowed};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::{JudgeService, http, kept};
 use crate::role::redis;
+use crate::watch::health::Health;
 use crate::watch::log::say;
 use crate::watch::memory::{self, Memory, Size};
-use crate::watch::outage::Outage;
 use anyhow::{Context, Result};
 use metrics::{Metrics, resident_bytes};
 use model::{Event, Rules};
@@ -38,7 +38,7 @@ const KEEP_S: u32 = 60;
 
 /// Runs the judge until a signal.
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
-    let metrics = Arc::new(Metrics::new());
+    let (metrics, health) = (Arc::new(Metrics::new()), Health::default());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
@@ -50,7 +50,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     show_gauges(&metrics, &windowed);
 
     let mut doors = Doors::new(&config, &metrics, descriptors);
-    doors.open_pages("admin", sockets.admin, admin_router(&metrics, account(&config, &windowed, &metrics)));
+    doors.open_pages("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 
     let (ready, is_ready) = watch::channel(false);
@@ -69,7 +69,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let synced = windowed.clone();
     parts.at_end_blocking("the event queue", move || synced.tick(clock::now()).context("cannot sync the event queue"));
     parts.start("pushing to Redis", |stop| redis.run(stop.signal));
-    parts.start("keeping the windows", |stop| keep(windowed, config.clone(), is_ready, stop.signal));
+    parts.start("keeping the windows", |stop| keep(windowed, config.clone(), is_ready, health, stop.signal));
     parts.start("pulling the rules", |stop| async move {
         pull::run(puller, interval, load, stop.signal).await;
         Ok(())
@@ -143,10 +143,11 @@ async fn keep(
     windowed: Arc<Windowed>,
     config: Arc<Config>,
     ready: watch::Receiver<bool>,
+    health: Health,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<()> {
-    let mut events = Outage::of("the event queue cannot be written");
-    let mut file = Outage::of("the windows cannot be written");
+    let events = health.outage("the event queue cannot be written");
+    let file = health.outage("the windows cannot be written");
     let mut seconds = 0;
     loop {
         let stop = tokio::select! {

@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::engine::keeper::Keeper;
 use crate::engine::pressure::Pressure;
 use crate::role::graph::index::Index;
+use crate::watch::health::Health;
 use anyhow::{Context, Result};
 use metrics::Metrics;
 use std::path::Path;
@@ -76,10 +77,10 @@ fn open_hint(dir: &Path) -> String {
 }
 
 /// Starts the threads that keep the store. At the end they are joined, and then the log is synced.
-pub fn keep_store(parts: &mut Supervisor, engine: &Arc<Engine>, pressure: &Arc<Pressure>) {
+pub fn keep_store(parts: &mut Supervisor, engine: &Arc<Engine>, pressure: &Arc<Pressure>, health: &Health) {
     let (closed, kept, pressure) = (engine.clone(), engine.clone(), pressure.clone());
     parts.at_end_blocking("the log", move || closed.store().close(clock::now()).context("cannot sync the log"));
-    parts.start("the store's threads", |stop| Keeper::start(kept, pressure).run(stop));
+    parts.start("the store's threads", |stop| Keeper::start(kept, pressure, health).run(stop));
 }
 
 /// Starts to keep Open-Falcon's index tables, if `graph.index_url` says where; answers `/index/updateAll` for cron

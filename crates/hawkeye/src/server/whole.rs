@@ -26,6 +26,7 @@ use crate::role::transfer::http::PushContext;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::{alarm, graph, transfer};
 use crate::rules::{InEffect, RulesTask, Settling, settle};
+use crate::watch::health::Health;
 use crate::watch::log::say;
 use crate::watch::memory;
 use crate::{api, clock, page};
@@ -47,7 +48,7 @@ pub async fn serve(
     descriptors: usize,
     starting: Starting,
 ) -> Result<()> {
-    let metrics = Arc::new(Metrics::new());
+    let (metrics, health) = (Arc::new(Metrics::new()), Health::default());
     memory::register_start(metrics.ledger());
     memory::register_made(metrics.ledger(), "time zones", || _ = jiff::tz::db());
     let sockets = Sockets::whole(&config.listen).await?;
@@ -82,18 +83,21 @@ pub async fn serve(
         closed.close().await;
         Ok(())
     });
-    keep_store(&mut parts, &engine, &pressure);
-    parts.start("alarm", |stop| alarm::run(portal.clone(), queue, config.clone(), metrics.clone(), stop.signal));
+    keep_store(&mut parts, &engine, &pressure, &health);
+    parts.start("alarm", |stop| {
+        alarm::run(portal.clone(), queue, config.clone(), metrics.clone(), health.clone(), stop.signal)
+    });
     if let Some(redis) = redis {
         parts.start("pushing to Redis", |stop| redis.run(stop.signal));
     }
+    let told = health.outage("the rules cannot be read; those in effect stay");
     parts.start("the rules task", |stop| async move {
-        rules.run(stop.signal).await;
+        rules.run(told, stop.signal).await;
         Ok(())
     });
     let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
     wait_for_queries(&mut parts, &engine);
-    let behind = Behind { config, metrics, portal, engine, pressure, in_effect };
+    let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect };
     let doors = behind.open_doors(sockets, descriptors, index_routes);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
@@ -108,6 +112,7 @@ pub async fn serve(
 struct Behind {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
+    health: Health,
     portal: Portal,
     engine: Arc<Engine>,
     pressure: Arc<Pressure>,
@@ -116,14 +121,14 @@ struct Behind {
 
 impl Behind {
     fn open_doors(&self, sockets: Sockets, descriptors: usize, index_routes: Option<axum::Router>) -> Doors {
-        let Behind { config, metrics, engine, pressure, .. } = self;
+        let Behind { config, metrics, health, engine, pressure, .. } = self;
         let mut doors = Doors::new(config, metrics, descriptors);
         let limits = &config.ingest;
         let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, metrics);
         let ingest = Arc::new(ingest);
         let api = self.api();
         let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(metrics));
-        let admin = admin_router(metrics, account(config, engine, pressure, metrics))
+        let admin = admin_router(metrics, health, account(config, engine, pressure, metrics))
             .merge(graph::http::router(&graph, index_routes));
         doors.open_rpc("hbs_rpc", sockets.hbs_rpc, self.hbs());
         doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
@@ -162,8 +167,13 @@ impl Behind {
         memory::register_made(self.metrics.ledger(), "routes", || {
             api::router(context.clone())
                 .layer(axum::middleware::from_fn_with_state(settling, settle))
-                .merge(page::router(self.engine.clone(), self.portal.clone(), self.config.api.clone()))
-                .merge(health_router(&self.metrics))
+                .merge(page::router(
+                    self.engine.clone(),
+                    self.portal.clone(),
+                    self.config.api.clone(),
+                    self.health.clone(),
+                ))
+                .merge(health_router(&self.metrics, &self.health))
         })
     }
 }

@@ -1,6 +1,7 @@
-//! Watch: the process shows who holds its memory, profiles of itself, and its log.
+//! Watch: the process shows what of it does not work, who holds its memory, profiles of itself, and its log.
 //!
-//! Reading order: `memory` (`/memory`), `pprof` (`/debug/pprof/*`) with `cpu_samples` behind it, `log`.
+//! Reading order: `health` (`/health`), `memory` (`/memory`), `pprof` (`/debug/pprof/*`) with `cpu_samples` behind it,
+//! `log`.
 //! `c_heap` and `code_pages` are the two places where the process asks the C library and the kernel about its own
 //! pages.
 //! Invariants: nothing here knows points, rules or roles; whoever has figures registers them.
@@ -8,7 +9,7 @@
 pub mod c_heap;
 pub mod code_pages;
 pub mod cpu_samples;
+pub mod health;
 pub mod log;
 pub mod memory;
-pub mod outage;
 pub mod pprof;

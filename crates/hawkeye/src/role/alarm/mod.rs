@@ -21,6 +21,7 @@ mod send;
 use crate::clock;
 use crate::config::Config;
 use crate::portal::{self, Portal};
+use crate::watch::health::{Health, Outage};
 use crate::watch::memory;
 use anyhow::{Context, Result};
 use counters::AlarmMetrics;
@@ -52,12 +53,14 @@ pub async fn run(
     queue: Arc<EventQueue>,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
+    health: Health,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<()> {
     let counters = AlarmMetrics::default();
     counters.register(&metrics, &queue, config.alarm.deliveries_max);
     let limits = DeliveryLimits::new(config.alarm.give_up_after, config.alarm.deliveries_max);
-    let mut alarm = Alarm::open(portal, queue.clone(), &config, limits, counters).await?;
+    let outage = health.outage("alarm cannot store or send");
+    let mut alarm = Alarm::open(portal, queue.clone(), &config, limits, counters, outage).await?;
     alarm.run(&mut shutdown).await;
     let stopped = alarm.deliverer.stop().await;
     tokio::task::spawn_blocking(move || queue.sync()).await?.context("cannot sync the event queue")?;
@@ -70,6 +73,7 @@ struct Alarm {
     intake: Intake,
     deliverer: Deliverer,
     counters: AlarmMetrics,
+    outage: Outage,
     event_retention: i64,
     /// Events may be waiting that no notification will tell of.
     more: bool,
@@ -84,6 +88,7 @@ impl Alarm {
         config: &Config,
         limits: DeliveryLimits,
         counters: AlarmMetrics,
+        outage: Outage,
     ) -> Result<Alarm> {
         let channels = Channels::of(&config.alarm);
         let (sender, bytes) = memory::measured(|| Sender::new(&config.alarm));
@@ -98,6 +103,7 @@ impl Alarm {
             intake,
             deliverer,
             counters,
+            outage,
             event_retention: config.alarm.event_retention,
             more: true,
             failed_until: None,
@@ -124,16 +130,14 @@ impl Alarm {
         if self.failed_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
-        let failed_before = self.failed_until.take().is_some();
-        if let Err(error) = self.try_step().await {
+        self.failed_until = None;
+        self.outage.begin();
+        let result = self.try_step().await;
+        if result.is_err() {
             self.counters.failures.inc();
             self.failed_until = Some(Instant::now() + RETRY);
-            if !failed_before {
-                tracing::error!("alarm waits and tries again each second: {error:#}");
-            }
-        } else if failed_before {
-            tracing::info!("alarm goes on");
         }
+        self.outage.note(result);
     }
 
     async fn try_step(&mut self) -> Result<()> {

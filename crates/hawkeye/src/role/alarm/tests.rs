@@ -5,6 +5,7 @@ use super::*;
 use crate::portal::alarm::{CaseFilter, cases};
 use crate::portal::db::query;
 use crate::portal::delivery::Kind;
+use crate::watch::health::Health;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use events::Fsync;
@@ -24,6 +25,7 @@ struct Site {
     queue: Arc<EventQueue>,
     config: Config,
     limits: DeliveryLimits,
+    health: Health,
 }
 
 /// An alarm that runs in a task of its own.
@@ -52,7 +54,7 @@ async fn site() -> Site {
     let mut config = Config::default();
     // The events here have times of 2017.
     config.alarm.event_retention = 100 * 365 * 86_400;
-    Site { dir, portal, queue, config, limits }
+    Site { dir, portal, queue, config, limits, health: Health::default() }
 }
 
 fn open_queue(dir: &tempfile::TempDir) -> Arc<EventQueue> {
@@ -80,8 +82,9 @@ impl Site {
 
     async fn alarm(&self) -> (Alarm, AlarmMetrics) {
         let counters = AlarmMetrics::default();
-        let alarm =
-            Alarm::open(self.portal.clone(), self.queue.clone(), &self.config, self.limits, counters.clone()).await;
+        let outage = self.health.outage("alarm cannot store or send");
+        let (portal, queue) = (self.portal.clone(), self.queue.clone());
+        let alarm = Alarm::open(portal, queue, &self.config, self.limits, counters.clone(), outage).await;
         (alarm.expect("alarm opens"), counters)
     }
 
@@ -562,7 +565,8 @@ async fn the_role_runs_and_stops() {
     let metrics = Arc::new(Metrics::new());
     let (stop, shutdown) = watch::channel(false);
     let config = Arc::new(site.config.clone());
-    let role = tokio::spawn(run(site.portal.clone(), site.queue.clone(), config, metrics.clone(), shutdown));
+    let (portal, queue, health) = (site.portal.clone(), site.queue.clone(), site.health.clone());
+    let role = tokio::spawn(run(portal, queue, config, metrics.clone(), health, shutdown));
     site.queue.append(&[problem(1, "a")]).expect("append");
     receiver.next().await;
     stop.send(true).expect("the role runs");
