@@ -3,18 +3,33 @@
 use crate::clock;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::engine::pressure::Pressure;
+use crate::engine::pressure::{Level, Pressure};
+use crate::watch::health::{Health, Reason};
 use metrics::{Metrics, resident_bytes};
 use std::sync::Arc;
 
 /// Begins to measure growth against `memory_budget`; call this when what the data needs at the start is in memory.
-pub fn watch_memory(config: &Config, metrics: &Metrics) -> Arc<Pressure> {
+pub fn watch_memory(config: &Config, metrics: &Metrics, health: &Health) -> Arc<Pressure> {
     let pressure = Arc::new(Pressure::new(config.memory_budget, clock::now()));
     let shown = pressure.clone();
     metrics.source(move |figures| shown.show(figures));
     let told = pressure.clone();
     metrics.ledger().source(move |report| report.line("growth", told.memory_bytes() as u64, None, None));
+    let asked = pressure.clone();
+    health.source(move |reasons| reasons.extend(memory_is_short(&asked)));
     pressure
+}
+
+fn memory_is_short(pressure: &Pressure) -> Option<Reason> {
+    let report = pressure.report();
+    (report.level == Level::Refuse).then(|| Reason {
+        what: "memory_budget is nearly used: new series of the largest growers are refused (see /memory)",
+        why: format!(
+            "{} of {} bytes, {} series refused",
+            report.used_bytes, report.budget_bytes, report.refused_series
+        ),
+        since: report.level_since,
+    })
 }
 
 /// Shows the figures of the store and the engine.

@@ -29,7 +29,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let sockets = Sockets::graph(&config.listen).await?;
     let engine = Arc::new(Engine::new(open_store(&config)?, SHARDS, judge::Options::default(), None));
     show_gauges(&metrics, &engine);
-    let pressure = watch_memory(&config, &metrics);
+    let pressure = watch_memory(&config, &metrics, &health);
     engine.register_memory(metrics.ledger());
 
     let mut parts = Supervisor::default();

@@ -75,7 +75,7 @@ pub async fn serve(
     engine.catch_up(clock::now() - CATCH_UP_S);
     show_gauges(&metrics, &engine);
     let in_effect = rules.subscribe();
-    let pressure = watch_memory(&config, &metrics);
+    let pressure = watch_memory(&config, &metrics, &health);
 
     let mut parts = Supervisor::default();
     let closed = portal.clone();

@@ -142,11 +142,6 @@ impl Outage {
             tracing::info!("over: {}", self.work.text);
         }
     }
-
-    /// Whether the last attempt that ended has failed.
-    pub fn is_failing(&self) -> bool {
-        lock(&self.work.state).failing.is_some()
-    }
 }
 
 impl Work {
@@ -184,7 +179,6 @@ mod tests {
         log.note(Err::<(), _>("é".repeat(WHY_MAX + 1)));
         let second = health.reasons();
         assert_eq!((second[0].since, &*second[0].why), (first[0].since, &*"é".repeat(WHY_MAX)));
-        assert!(log.is_failing());
         log.note(Ok::<_, &str>(()));
         assert_eq!(health.reasons(), []);
     }
