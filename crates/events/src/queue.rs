@@ -63,11 +63,14 @@ pub struct Options {
     /// The most bytes of all segments. Reached only when alarm cannot write to its database for long: a GiB is about
     /// 1.7 million events.
     pub bytes_max: u64,
+    /// Room on the disk that upkeep sets aside behind the last event, half of it at least: events of a disk that is full
+    /// are kept in it.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fsync: Fsync::EverySecond, segment_bytes: 4 << 20, bytes_max: 1 << 30 }
+        Options { fsync: Fsync::EverySecond, segment_bytes: 4 << 20, bytes_max: 1 << 30, reserve_bytes: 4 << 20 }
     }
 }
 
@@ -128,6 +131,9 @@ pub(crate) struct State {
     pub(crate) synced_end: u64,
     /// A sync failed: what was written since the one before may be lost to the disk though readers still see it.
     pub(crate) suspect: bool,
+    /// Room is set aside in the last segment up to here.
+    pub(crate) reserved_end: u64,
+    pub(crate) reserve_failed: bool,
     /// Names of segments are not on the disk yet.
     pub(crate) names_unsynced: bool,
     pub(crate) rotation_failed: bool,
@@ -211,6 +217,8 @@ impl EventQueue {
             // Whoever wrote them may have been killed before they were synced.
             synced_end: 0,
             suspect: false,
+            reserved_end: 0,
+            reserve_failed: false,
             names_unsynced: true,
             rotation_failed: false,
             troubles: Vec::new(),
@@ -431,7 +439,8 @@ impl EventQueue {
         let written = if state.tail_dirty { state.cut_to(end) } else { Ok(()) };
         let written = written.and_then(|()| state.write_both(end));
         if let Err(error) = written {
-            state.tail_dirty = state.cut_to(end).is_err();
+            // What was set aside goes with what is cut off.
+            (state.tail_dirty, state.reserved_end) = (state.cut_to(end).is_err(), end);
             return Err(io::Error::new(
                 error.kind(),
                 format!("cannot write {}: {error}", segment_path(&self.dir, state.last().first_seq).display()),

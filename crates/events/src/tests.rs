@@ -15,7 +15,7 @@ use stdx::{FakeDisk, RealDisk};
 /// When queues are opened.
 const NOW: i64 = 1_700_000_000;
 
-const SMALL: Options = Options { fsync: Fsync::Never, segment_bytes: 2000, bytes_max: 1 << 20 };
+const SMALL: Options = Options { fsync: Fsync::Never, segment_bytes: 2000, bytes_max: 1 << 20, reserve_bytes: 0 };
 
 /// An event of strategy 1 on host `host`; `time` tells events apart.
 fn event(host: u32, status: Status, time: i64) -> Event {
@@ -335,6 +335,30 @@ fn an_event_that_no_record_can_hold_is_left_out() {
     assert_eq!(open_times(&open(dir.path(), SMALL).1), [10, 30]);
 }
 
+/// Events go on in the room that was set aside, also after a start; beyond it an append says so.
+#[test]
+fn a_full_disk_takes_events_where_room_was_set_aside() {
+    let disk = FakeDisk::default();
+    let dir = Path::new("q");
+    let options = Options { reserve_bytes: 4000, ..SMALL };
+    let open = || EventQueue::open_on(Arc::new(disk.clone()), dir, options, NOW).expect("the queue opens");
+    let queue = Arc::new(open().0);
+    queue.append(&[problem(1, 0)]).expect("room");
+    disk.set_room(Some(4100));
+    queue.tick().expect("room is set aside");
+    disk.set_room(Some(0));
+    let kept = (1..).take_while(|time| queue.append(&[problem(1, *time)]).is_ok()).count();
+    assert!(kept >= 5, "{kept} records of about 450 bytes");
+    queue.tick().expect("a sync");
+    assert!(queue.take_troubles().iter().any(|trouble| trouble.to_string().contains("room aside")));
+    drop(queue);
+    disk.restart_after_kill();
+    let (queue, recovered) = open();
+    assert_eq!((open_times(&recovered), recovered.damaged.len()), (vec![kept as i64], 0));
+    queue.append(&[problem(1, 1000)]).expect("room again");
+    assert_eq!(times(&read_all(&Arc::new(queue), 0)).len(), kept + 2);
+}
+
 #[test]
 fn refuses_above_its_bound_and_formats_of_the_future() {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -488,7 +512,7 @@ proptest! {
 }
 
 /// Records of about 450 bytes; each makes a segment of its own.
-const ONE_EACH: Options = Options { fsync: Fsync::Never, segment_bytes: 100, bytes_max: 1 << 20 };
+const ONE_EACH: Options = Options { fsync: Fsync::Never, segment_bytes: 100, bytes_max: 1 << 20, reserve_bytes: 0 };
 
 fn read_new(consumer: &mut Consumer) -> Vec<i64> {
     let mut out = Vec::new();
@@ -639,7 +663,7 @@ fn write_pinned(queue: &EventQueue, tick: &mut dyn FnMut()) {
 fn the_released_format_is_written_and_read() {
     let released = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v01");
     let dir = tempfile::tempdir().expect("temp dir");
-    let options = Options { fsync: Fsync::EverySecond, segment_bytes: 1000, bytes_max: 1 << 20 };
+    let options = Options { fsync: Fsync::EverySecond, segment_bytes: 1000, bytes_max: 1 << 20, reserve_bytes: 700 };
     let queue = open(dir.path(), options).0;
     write_pinned(&queue, &mut || queue.tick().expect("room"));
     let segments = list_segments(&RealDisk, &released).expect("listable");

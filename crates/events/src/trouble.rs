@@ -31,6 +31,11 @@ pub enum Trouble {
         dir: PathBuf,
         error: io::Error,
     },
+    /// A disk that is full refuses events from now on.
+    NoRoomSetAside {
+        dir: PathBuf,
+        error: io::Error,
+    },
     SegmentNotDeleted {
         file: PathBuf,
         error: io::Error,
@@ -56,7 +61,8 @@ pub enum Trouble {
 impl Trouble {
     /// True when events are lost by it, or may be.
     pub fn is_loss(&self) -> bool {
-        !matches!(self, Trouble::SegmentNotStarted { .. } | Trouble::SegmentNotDeleted { .. })
+        use Trouble::{NoRoomSetAside, SegmentNotDeleted, SegmentNotStarted};
+        !matches!(self, SegmentNotStarted { .. } | NoRoomSetAside { .. } | SegmentNotDeleted { .. })
     }
 }
 
@@ -68,6 +74,9 @@ impl fmt::Display for Trouble {
             Trouble::EventUnreadable { seq, error } => write!(f, "skipping event {seq} that cannot be read: {error}"),
             Trouble::SegmentNotStarted { dir, error } => {
                 write!(f, "cannot start a new event segment in {}, going on in the last: {error}", dir.display())
+            }
+            Trouble::NoRoomSetAside { dir, error } => {
+                write!(f, "cannot set room aside for events in {}: {error}", dir.display())
             }
             Trouble::SegmentNotDeleted { file, error } => {
                 write!(f, "cannot delete the old event segment {}: {error}", file.display())

@@ -37,11 +37,12 @@ struct Draft {
 }
 
 impl EventQueue {
-    /// Starts a new segment when the last one is full, syncs, and drops the oldest events for readers that lag too far;
-    /// to be called each second.
+    /// Starts a new segment when the last one is full, sets room aside, syncs, and drops the oldest events for readers
+    /// that lag too far; to be called each second.
     pub fn tick(&self) -> io::Result<()> {
         let _upkeep = self.upkeep();
         self.rotate_if_due();
+        self.reserve_if_due();
         let synced = self.sync_held();
         self.drop_for_laggards();
         synced
@@ -123,6 +124,24 @@ impl EventQueue {
             && !failed_before
         {
             state.note(Trouble::SegmentNotStarted { dir: self.dir.clone(), error });
+        }
+    }
+
+    /// Sets room aside behind the last event; the next upkeep tries again when this fails.
+    fn reserve_if_due(&self) {
+        let (state, wanted) = (self.lock(), self.options.reserve_bytes);
+        let (file, end, reserved_end) = (state.file.clone(), state.last().end, state.reserved_end);
+        drop(state);
+        if reserved_end >= end.saturating_add(wanted.div_ceil(2)) {
+            return;
+        }
+        let reserved = file.reserve(end, end + wanted);
+        let mut state = self.lock();
+        let failed_before = std::mem::replace(&mut state.reserve_failed, reserved.is_err());
+        match reserved {
+            Ok(()) => state.reserved_end = end + wanted,
+            Err(error) if !failed_before => state.note(Trouble::NoRoomSetAside { dir: self.dir.clone(), error }),
+            Err(_) => {}
         }
     }
 
@@ -214,7 +233,7 @@ impl EventQueue {
             };
         }
         state.synced_end = if self.options.fsync == Fsync::Never { 0 } else { draft.events_at };
-        state.suspect = false;
+        (state.suspect, state.reserved_end) = (false, 0);
         state.file = twin.file;
     }
 

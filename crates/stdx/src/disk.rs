@@ -5,6 +5,8 @@
 //! How: positioned reads and writes, so that a failed write can simply be made again at the same place; no buffering.
 //! Invariants: dynamic dispatch is paid once per batch or file, never per point.
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use std::any::Any;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -53,6 +55,12 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Sets room aside for the bytes from `from` to `end`, behind the content: until the next [`DiskFile::set_len`] a
+    /// full disk takes writes there. The length stays. Does nothing on file systems that cannot.
+    fn reserve(&self, _from: u64, _end: u64) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Makes the file's content durable.
     fn sync(&self) -> io::Result<()>;
@@ -121,6 +129,13 @@ impl DiskFile for File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
+    }
+
+    fn reserve(&self, from: u64, end: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(self, FallocateFlags::KEEP_SIZE, from, end.saturating_sub(from)) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

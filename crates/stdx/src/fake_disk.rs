@@ -43,6 +43,8 @@ struct Inode {
     synced: Vec<u8>,
     now: Vec<u8>,
     pending: Vec<Change>,
+    /// End of the bytes for which room was set aside.
+    reserved_end: u64,
 }
 
 enum Change {
@@ -319,11 +321,12 @@ impl DiskFile for FakeFile {
         let mut state = self.state()?;
         let result = state.operation();
         // A cut in the middle of this write leaves it pending: chance decides how much of it stays.
-        let fits = state.room.unwrap_or(u64::MAX).min(buf.len() as u64) as usize;
+        let reserved = state.inodes[self.inode].reserved_end.saturating_sub(offset).min(buf.len() as u64);
+        let fits = state.room.map_or(u64::MAX, |room| room + reserved).min(buf.len() as u64) as usize;
         state.inodes[self.inode].change(Change::Write(offset, buf[..fits].to_vec()));
         result?;
         if let Some(room) = &mut state.room {
-            *room -= fits as u64;
+            *room -= (fits as u64).saturating_sub(reserved);
         }
         if fits < buf.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
@@ -331,7 +334,25 @@ impl DiskFile for FakeFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state()?;
         state.operation()?;
-        state.inodes[self.inode].change(Change::SetLen(len));
+        let inode = &mut state.inodes[self.inode];
+        let given_back = inode.reserved_end.saturating_sub(len.max(inode.now.len() as u64));
+        inode.reserved_end = inode.reserved_end.min(len);
+        inode.change(Change::SetLen(len));
+        if let Some(room) = &mut state.room {
+            *room += given_back;
+        }
+        Ok(())
+    }
+
+    fn reserve(&self, from: u64, end: u64) -> io::Result<()> {
+        let mut state = self.state()?;
+        state.operation()?;
+        let more = end.saturating_sub(state.inodes[self.inode].reserved_end.max(from));
+        if let Some(room) = &mut state.room {
+            *room = room.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        let inode = &mut state.inodes[self.inode];
+        inode.reserved_end = inode.reserved_end.max(end);
         Ok(())
     }
 
@@ -339,7 +360,7 @@ impl DiskFile for FakeFile {
         let mut state = self.state()?;
         state.operation()?;
         let (fails, drops) = (state.sync_fails, state.failed_sync_drops);
-        let Inode { synced, now, pending } = &mut state.inodes[self.inode];
+        let Inode { synced, now, pending, .. } = &mut state.inodes[self.inode];
         if fails {
             pending.clear();
             if drops {
@@ -417,5 +438,21 @@ mod tests {
         let error = file.write_at(b"abcdef", 0).expect_err("no room");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(disk.content(Path::new("f")), b"abc");
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_room_was_set_aside_for() {
+        let disk = FakeDisk::default();
+        let file = disk.open_or_create(Path::new("f")).expect("new file");
+        disk.set_room(Some(10));
+        file.write_at(b"ab", 0).expect("room");
+        assert_eq!(file.reserve(2, 11).expect_err("no room").kind(), io::ErrorKind::StorageFull);
+        file.reserve(2, 6).expect("room");
+        disk.set_room(Some(1));
+        file.write_at(b"cdef", 2).expect("room that was set aside");
+        file.write_at(b"gh", 6).expect_err("no room");
+        assert_eq!(disk.content(Path::new("f")), b"abcdefg");
+        file.set_len(3).expect("a file");
+        file.write_at(b"d", 3).expect_err("what was set aside is gone with the length");
     }
 }

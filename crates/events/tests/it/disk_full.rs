@@ -55,9 +55,10 @@ fn a_segment_that_cannot_be_begun_is_told_once_and_begun_later() {
     disk.set_room(Some(10));
     (0..3).for_each(|_| queue.tick().expect("syncs"));
     let troubles = queue.take_troubles();
-    assert_eq!(troubles.len(), 1, "{troubles:?}");
+    assert_eq!(troubles.len(), 2, "{troubles:?}");
     assert!(troubles[0].to_string().starts_with("cannot start a new event segment in data/events"), "{}", troubles[0]);
-    assert!(!troubles[0].is_loss());
+    assert!(troubles[1].to_string().starts_with("cannot set room aside for events in data/events"), "{}", troubles[1]);
+    assert!(troubles.iter().all(|trouble| !trouble.is_loss()));
     disk.set_room(None);
     queue.tick().expect("room");
     assert_eq!((queue.stats().segments, queue.take_troubles().len()), (2, 0));

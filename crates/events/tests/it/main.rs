@@ -14,7 +14,7 @@ pub const NOW: i64 = 1_700_000_000;
 
 /// Records have about 450 bytes: three or four make a segment full.
 pub fn options(fsync: Fsync) -> Options {
-    Options { fsync, segment_bytes: 1500, bytes_max: 1 << 20 }
+    Options { fsync, segment_bytes: 1500, bytes_max: 1 << 20, reserve_bytes: 1000 }
 }
 
 pub fn open_on(disk: Arc<dyn Disk>, fsync: Fsync, now: i64) -> std::io::Result<(Arc<EventQueue>, Recovery)> {

@@ -10,7 +10,7 @@
 //! ([`EventLog`]), no more. Whoever answers the message waits for the disk afterwards ([`Handover::settle`]);
 //! [`Handover::flush`] writes the lines.
 //! Invariants: what cannot be written to the queue is kept (up to [`BACKLOG_MAX`]) and written as soon as it can be, in
-//! order.
+//! order; while something waits, no message is answered ([`Handover::is_waiting`]): what was answered survives a kill.
 
 use crate::clock;
 use crate::engine::{locks, why};
@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use stdx::RankedMutex;
 use stdx::ledger::Report;
@@ -52,6 +52,8 @@ pub struct Handover {
     /// Entries that the queue refused. Held for one write to the queue's file (of all that waits, in
     /// [`Handover::flush`]), for no read and no sync.
     backlog: RankedMutex<VecDeque<Entry>>,
+    /// Number of entries of the backlog, for whoever only asks.
+    waiting: AtomicUsize,
     /// Held to move events in or out, never while a line is written.
     log: RankedMutex<EventLog>,
     /// Highest sequence number that was written to the queue.
@@ -94,7 +96,18 @@ impl Handover {
         let backlog = RankedMutex::new(locks::BACKLOG, VecDeque::new());
         let latency = Histogram::new(LATENCY_S);
         let (log, written_seq) = (RankedMutex::new(locks::EVENT_LOG, EventLog::default()), AtomicU64::new(0));
-        Handover { joins, semantics, queue, backlog, log, written_seq, events: 0.into(), dropped: 0.into(), latency }
+        Handover {
+            joins,
+            semantics,
+            queue,
+            backlog,
+            waiting: 0.into(),
+            log,
+            written_seq,
+            events: 0.into(),
+            dropped: 0.into(),
+            latency,
+        }
     }
 
     /// Whether there is a queue, without which no rules may be loaded.
@@ -226,6 +239,7 @@ impl Handover {
         let mut backlog = self.backlog.lock();
         self.note(queue.append_mixed(backlog.make_contiguous(), &problems)?);
         backlog.clear();
+        self.waiting.store(0, Ordering::Release);
         Ok(())
     }
 
@@ -255,7 +269,13 @@ impl Handover {
 
     /// Number of events and closings that wait for the disk.
     pub fn waiting(&self) -> usize {
-        self.backlog.lock().len()
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Whether events wait for the disk, which only memory holds until then. Messages are answered with an error
+    /// meanwhile, all of them: a point that comes again makes no second event, and must not be answered for the first.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting() > 0
     }
 
     fn write(&self, backlog: &mut VecDeque<Entry>, events: &mut Vec<Event>) {
@@ -283,6 +303,7 @@ impl Handover {
             }
             backlog.push_back(what);
         }
+        self.waiting.store(backlog.len(), Ordering::Release);
     }
 }
 

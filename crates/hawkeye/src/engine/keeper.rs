@@ -72,10 +72,10 @@ impl Keeper {
                 stop.asked().await;
             }
         }
-        tokio::task::spawn_blocking(move || self.stop()).await.context("the store's threads")
+        tokio::task::spawn_blocking(move || self.stop()).await.context("the store's threads")?
     }
 
-    fn stop(self) {
+    fn stop(self) -> Result<()> {
         // All are told before one is waited for.
         let threads: Vec<_> = self.threads.into_iter().map(Worker::tell_to_stop).collect();
         for (name, thread) in threads {
@@ -83,8 +83,10 @@ impl Keeper {
                 tracing::error!(name, "a thread of the store panicked");
             }
         }
-        if let Err(error) = self.engine.tick() {
-            tracing::error!(%error, "events that wait for the disk are lost");
+        let ticked = self.engine.tick();
+        match self.engine.events_waiting() {
+            0 => ticked.context("cannot sync the event queue"),
+            lost => Err(anyhow!("{lost} events that no sender was answered for are lost: the disk takes none")),
         }
     }
 }

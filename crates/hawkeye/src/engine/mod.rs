@@ -62,6 +62,8 @@ pub enum IngestError {
     /// The batch is kept but for some series that were just removed: sent again, it meets duplicates, and these series
     /// are created anew.
     SeriesRemoved,
+    /// The batch is kept and judged, but events wait for the disk, in memory only.
+    EventsWait,
 }
 
 impl IngestError {
@@ -74,9 +76,12 @@ impl IngestError {
 
     /// True when the operator must see to the disk.
     pub fn is_of_disk(&self) -> bool {
-        matches!(self, IngestError::Store(store::Error::Disk { .. }))
+        matches!(self, IngestError::Store(store::Error::Disk { .. }) | IngestError::EventsWait)
     }
 }
+
+/// Text for whoever sends points while the event queue takes nothing.
+pub const EVENTS_WAIT: &str = "the disk takes no events, which wait in memory; send the batch again";
 
 impl std::fmt::Display for IngestError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -85,6 +90,7 @@ impl std::fmt::Display for IngestError {
             IngestError::SeriesRemoved => {
                 f.write_str("series were removed while the batch was on its way; send it again")
             }
+            IngestError::EventsWait => f.write_str(EVENTS_WAIT),
         }
     }
 }
@@ -178,6 +184,7 @@ impl Engine {
         };
         let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
         match appended.map_err(IngestError::Store)?.unknown {
+            0 if self.judges.handover.is_waiting() => Err(IngestError::EventsWait),
             0 => Ok(()),
             _ => Err(IngestError::SeriesRemoved),
         }
@@ -279,6 +286,11 @@ impl Engine {
             self.judges.look_for_silence(&self.store, clock::now());
         }
         self.judges.handover.flush()
+    }
+
+    /// Number of events that only memory holds, for the disk takes none.
+    pub fn events_waiting(&self) -> usize {
+        self.judges.handover.waiting()
     }
 
     /// Names what store and judges hold in the ledger.

@@ -38,9 +38,13 @@ fn engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
 }
 
 fn push(engine: &Engine, host: &str) {
+    try_push(engine, host).expect("append");
+}
+
+fn try_push(engine: &Engine, host: &str) -> Result<(), IngestError> {
     let key = SeriesKey { endpoint: host, metric: "m", tags: Tags::EMPTY };
     let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
-    engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW, Instant::now()).expect("append");
+    engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW, Instant::now())
 }
 
 fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<events::Record> {
@@ -51,7 +55,7 @@ fn read(queue: &Arc<EventQueue>, cursor: u64) -> Vec<events::Record> {
 
 /// A queue that is full, until [`make_room`] is called.
 fn full_queue(dir: &std::path::Path) -> Arc<EventQueue> {
-    let options = Options { fsync: Fsync::Never, segment_bytes: 300, bytes_max: 4000 };
+    let options = Options { fsync: Fsync::Never, segment_bytes: 300, bytes_max: 4000, reserve_bytes: 0 };
     let queue = Arc::new(EventQueue::open_with(&dir.join("events"), options, NOW).expect("a queue").0);
     let strategy = rules().hosts["h"][0].clone();
     let (rule, endpoint, tags) = (model::EventRule::Strategy(strategy), "filler".to_string(), String::new());
@@ -81,14 +85,17 @@ fn what_the_queue_refuses_waits_in_order() {
     let dir = tempfile::tempdir().expect("temp dir");
     let queue = full_queue(dir.path());
     let engine = engine(dir.path(), &queue);
-    push(&engine, "long");
-    push(&engine, "h");
-    // Also an alarm that is closed while its PROBLEM waits.
+    for host in ["long", "h", "h", "calm"] {
+        let error = try_push(&engine, host).expect_err("nobody is answered while events are in memory only");
+        assert!(matches!(error, IngestError::EventsWait), "{error}");
+    }
+    // An alarm that is closed while its PROBLEM waits, too.
     engine.load(&Rules::default(), &|_, _| "gone".to_string());
     engine.tick().expect_err("the queue is full");
     assert_eq!(engine.judges.handover.waiting(), 4);
     let cursor = make_room(&queue);
     engine.tick().expect("room");
+    push(&engine, "h");
     assert_eq!(engine.judges.handover.waiting(), 0, "the one that never fits does not stand in the way");
     assert_eq!(engine.judges.handover.dropped(), 1);
     let read = read(&queue, cursor);

@@ -12,7 +12,7 @@
 
 use crate::engine::handover::LATENCY_HELP;
 use crate::engine::judges::{Closing, Home, Judges, WhyGone};
-use crate::engine::locks;
+use crate::engine::{EVENTS_WAIT, locks};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::watch::memory::forget_unused_code;
 use events::EventQueue;
@@ -181,6 +181,11 @@ impl Windowed {
         self.judges.restore(&self.shards, &left);
         self.judges.refill(&self.shards);
         restored
+    }
+
+    /// Number of events that only memory holds, for the disk takes none.
+    pub fn events_waiting(&self) -> usize {
+        self.judges.handover.waiting()
     }
 
     /// Looks for points that do not come, writes what the queue refused, and syncs the queue; call this each second.
@@ -396,8 +401,9 @@ impl Batch<'_> {
         self.made_events |= self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
     }
 
-    /// Lets the shard go, and waits until the events that were made are as durable as `graph.fsync` says.
-    pub fn finish(self) {
+    /// Lets the shard go, and waits until the events that were made are as durable as `graph.fsync` says. The error is
+    /// for the sender: events wait in memory.
+    pub fn finish(self) -> Result<(), &'static str> {
         let Batch { windowed, held, made_events, counts, .. } = self;
         drop(held);
         windowed.counts.received.inc_by(counts.received);
@@ -411,6 +417,7 @@ impl Batch<'_> {
             true => settle(),
             false => {}
         }
+        if windowed.judges.handover.is_waiting() { Err(EVENTS_WAIT) } else { Ok(()) }
     }
 }
 

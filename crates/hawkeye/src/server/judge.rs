@@ -20,7 +20,7 @@ use crate::role::redis;
 use crate::watch::health::Health;
 use crate::watch::log::say;
 use crate::watch::memory::{self, Memory, Size};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use metrics::{Metrics, resident_bytes};
 use model::{Event, Rules};
 use std::path::Path;
@@ -67,7 +67,13 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
 
     let mut parts = Supervisor::default();
     let synced = windowed.clone();
-    parts.at_end_blocking("the event queue", move || synced.tick(clock::now()).context("cannot sync the event queue"));
+    parts.at_end_blocking("the event queue", move || {
+        let ticked = synced.tick(clock::now());
+        match synced.events_waiting() {
+            0 => ticked.context("cannot sync the event queue"),
+            lost => bail!("{lost} events that no sender was answered for are lost: the disk takes none"),
+        }
+    });
     parts.start("pushing to Redis", |stop| redis.run(stop.signal));
     parts.start("keeping the windows", |stop| keep(windowed, config.clone(), is_ready, health, stop.signal));
     parts.start("pulling the rules", |stop| async move {

@@ -53,8 +53,8 @@ impl JudgeService {
             Points::Windowed(windowed) => {
                 let mut batch = windowed.begin(now);
                 let decoded = call.judge_items(decoder, scratch, &mut |item| batch.push(&item));
-                batch.finish();
-                decoded.map_err(|error| error.to_string())
+                let finished = batch.finish().map_err(str::to_string);
+                decoded.map_err(|error| error.to_string()).and(finished)
             }
             Points::Store(ingest) => {
                 let mut batch = ingest.begin(Door::Judge, now);

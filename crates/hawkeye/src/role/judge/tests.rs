@@ -68,7 +68,7 @@ impl World {
             let (endpoint, judge_type, tags) = ("h", "GAUGE", "");
             batch.push(&JudgeItem { endpoint, metric, value: *value, timestamp: time, judge_type, tags });
         }
-        batch.finish();
+        batch.finish().expect("room");
     }
 
     /// Content of the queue: status, time and counter of each event, and the closings.
@@ -217,7 +217,7 @@ fn series_that_are_too_many_items_of_the_future_and_long_texts_are_refused_one_b
         let item = JudgeItem { endpoint, metric, value, timestamp: time, judge_type, tags };
         let mut batch = world.windowed.begin(NOW);
         batch.push(&item);
-        batch.finish();
+        batch.finish().expect("room");
         world.told().len()
     };
     assert_eq!(send("a", NOW + 301), 0);

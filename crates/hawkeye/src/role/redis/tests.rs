@@ -195,7 +195,7 @@ fn numbers(list: &[String]) -> Vec<i64> {
 }
 
 fn open_queue(dir: &Path) -> Arc<EventQueue> {
-    let options = Options { fsync: Fsync::Never, segment_bytes: 4000, bytes_max: 1 << 20 };
+    let options = Options { fsync: Fsync::Never, segment_bytes: 4000, bytes_max: 1 << 20, reserve_bytes: 0 };
     Arc::new(EventQueue::open_with(&dir.join("events"), options, crate::clock::now()).expect("a queue").0)
 }
 
