@@ -4,11 +4,10 @@
 //! line.
 
 use agent::{AgentArgs, run_process};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use std::io::Write;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use supervisor::log;
 
 #[derive(Parser)]
 #[command(name = "hawkeye-agent", version, about = "Collects this host's metrics and sends them to a transfer")]
@@ -23,7 +22,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let text = format!("{error:#}");
             let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            let _ = writeln!(std::io::stderr(), "hawkeye-agent: {}", lines.join(" "));
+            log::give_up(format_args!("hawkeye-agent: {}", lines.join(" ")));
             ExitCode::FAILURE
         }
     }
@@ -31,10 +30,8 @@ fn main() -> ExitCode {
 
 fn run(args: &AgentArgs) -> Result<()> {
     let config = args.load()?;
-    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone());
-    let filter = EnvFilter::try_new(&filter).with_context(|| {
-        format!("log is {filter:?} (key log, or RUST_LOG): give a filter like \"info\" or \"agent=debug,warn\"")
-    })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
-    run_process(config)
+    log::to_stderr(&config.log)?;
+    let result = run_process(config);
+    log::flush();
+    result
 }

@@ -9,8 +9,10 @@
 //! itself. [`signals`] has the signals that stop a process.
 //! Invariants: a part that returns, fails or panics is noticed, whichever it is; a fault while stopping keeps no other
 //! part from its orderly end; the first fault is what the process ends with, and the others are logged.
+//! The lines that a process writes for people are in [`log`].
 //! Absent: restarts. A process without one of its parts is worse than one that is seen to be down.
 
+pub mod log;
 pub mod signals;
 
 use anyhow::{Context, Error, Result, anyhow};

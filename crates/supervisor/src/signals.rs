@@ -4,6 +4,7 @@
 //! Why at once: whoever asks twice does not want to wait, and a start that reads a long log has accepted nothing yet.
 //! Nothing that was answered is lost by that, since an answer leaves after what it confirms is on the disk.
 
+use crate::log;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -48,7 +49,7 @@ impl Signals {
         let (over, is_over) = oneshot::channel();
         let waiting = tokio::spawn(async move {
             tokio::select! {
-                () = self.asked() => std::process::exit(AT_ONCE),
+                () = self.asked() => end_at_once(),
                 _ = is_over => self,
             }
         });
@@ -59,9 +60,14 @@ impl Signals {
     pub fn end_at_once_when_asked_again(mut self) {
         tokio::spawn(async move {
             self.asked().await;
-            std::process::exit(AT_ONCE);
+            end_at_once();
         });
     }
+}
+
+fn end_at_once() -> ! {
+    log::flush();
+    std::process::exit(AT_ONCE)
 }
 
 impl Starting {

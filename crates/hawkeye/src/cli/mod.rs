@@ -75,6 +75,7 @@ pub fn run() -> ExitCode {
             Ok(())
         }
     };
+    watch::log::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -12,8 +12,8 @@
 
 use crate::engine::handover::LATENCY_HELP;
 use crate::engine::judges::{Closing, Home, Judges, WhyGone};
-use crate::engine::{EVENTS_WAIT, locks};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
+use crate::engine::{EVENTS_WAIT, locks};
 use crate::watch::memory::forget_unused_code;
 use events::EventQueue;
 use judge::{Fate, Judge, Room, Windows};

@@ -10,6 +10,7 @@ pub mod c_heap;
 pub mod code_pages;
 pub mod cpu_samples;
 pub mod health;
-pub mod log;
 pub mod memory;
 pub mod pprof;
+
+pub use supervisor::log;

@@ -144,6 +144,27 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     assert!(server.stop().success());
 }
 
+/// A pipe that is full, and that nobody reads, holds nobody up.
+#[test]
+fn a_log_that_nobody_reads_is_not_waited_for() {
+    use rustix::fs::{OFlags, fcntl_setfl};
+    let mut server = Server::start("log = \"debug\"\n");
+    server.stop();
+    let (_reader, mut writer) = std::io::pipe().expect("a pipe");
+    fcntl_setfl(&writer, OFlags::NONBLOCK).expect("a flag");
+    while writer.write(&[b'x'; 512]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).expect("a flag");
+    server.restart_with_log(std::fs::File::from(std::os::fd::OwnedFd::from(writer)));
+    for _ in 0..2000 {
+        let mut stream = server.connect("transfer_rpc");
+        stream.write_all(b"no JSON").expect("write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer, though its line cannot be written");
+        assert!(answer.contains("error"), "{answer}");
+    }
+    assert!(server.stop().success());
+}
+
 /// A start may take long; nothing is accepted before its end, so nobody has to wait for it.
 #[test]
 fn a_signal_ends_a_start_at_once() {

@@ -1,0 +1,215 @@
+//! Log: structured lines on standard error, and the few lines for who starts a program by hand on standard output.
+//!
+//! Why: standard error may be a full disk, a closed pipe, or a pipe that nobody reads. A line must then neither end the
+//! process nor hold up whoever has something to say, a thread that takes points for one.
+//! How: a line goes into a queue of [`LINES_MAX`], which a thread of its own writes. A line that finds the queue full is
+//! left out; how many were is a line itself as soon as there is room. Panics are lines, too. [`flush`] waits for what is
+//! in the queue, for a process that ends.
+//! Invariants: what cannot be written is left out; nothing here waits for standard error but that thread, and for a
+//! second [`flush`].
+//! Memory: [`LINES_MAX`] lines of [`LINE_BYTES_MAX`] at most, 2 MiB; none while standard error is written.
+
+use anyhow::{Context, Result};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// Lines that may wait to be written: a burst of a start or of a fault.
+const LINES_MAX: usize = 512;
+/// Bytes of a line that are written; texts from outside may be long.
+const LINE_BYTES_MAX: usize = 4096;
+/// Longest wait of a process that ends for its last lines.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// The queue of the process's log, once it has begun.
+static LINES: OnceLock<Lines> = OnceLock::new();
+
+/// Begins the log of the process. The variable `RUST_LOG` overrides `filter`, the configured one.
+pub fn to_stderr(filter: &str) -> Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) => EnvFilter::try_new(&text)
+            .with_context(|| format!("RUST_LOG is {text:?}: give a filter like \"info\" or \"hawkeye=debug,warn\""))?,
+        Err(_) => EnvFilter::try_new(filter)
+            .with_context(|| format!("log is {filter:?}: give a filter like \"info\" or \"hawkeye=debug,warn\""))?,
+    };
+    let (lines, queue) = Lines::new();
+    thread::Builder::new().name("log".to_string()).spawn(move || queue.write_to(&mut io::stderr()))?;
+    let lines = LINES.get_or_init(|| lines);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || lines)
+        // Else a line that cannot be written is complained of on standard error, which panics.
+        .log_internal_errors(false)
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .init();
+    std::panic::set_hook(Box::new(tell_panic));
+    Ok(())
+}
+
+/// Waits until the lines so far are written, or [`FLUSH_MAX`].
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush();
+    }
+}
+
+/// Prints a line for who has started the program.
+pub fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Prints the one line with which a program gives up, behind the log's lines.
+pub fn give_up(line: impl Display) {
+    flush();
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let current = thread::current();
+    let (thread, message) = (current.name().unwrap_or("unnamed"), panic.payload_as_str().unwrap_or("no text"));
+    let place = panic.location().map_or(String::new(), ToString::to_string);
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!(thread, place, "a thread panicked: {message}\n{backtrace}"),
+        _ => tracing::error!(thread, place, "a thread panicked: {message}"),
+    }
+}
+
+/// Writing end of the queue of lines.
+struct Lines {
+    sender: SyncSender<Entry>,
+    left_out: &'static AtomicU64,
+}
+
+/// Reading end of the queue of lines.
+struct Queue {
+    entries: Receiver<Entry>,
+    left_out: &'static AtomicU64,
+}
+
+enum Entry {
+    Line(Vec<u8>),
+    /// Somebody waits for the lines before this.
+    Flush(SyncSender<()>),
+}
+
+impl Lines {
+    fn new() -> (Lines, Queue) {
+        let (sender, entries) = sync_channel(LINES_MAX);
+        // Leaked on purpose: the log lasts as long as the process, and both ends count.
+        let left_out: &AtomicU64 = Box::leak(Box::default());
+        (Lines { sender, left_out }, Queue { entries, left_out })
+    }
+
+    fn flush(&self) {
+        let (done, is_done) = sync_channel(1);
+        // A queue that is full is not written to: nobody waits for its end.
+        if self.sender.try_send(Entry::Flush(done)).is_ok() {
+            let _ = is_done.recv_timeout(FLUSH_MAX);
+        }
+    }
+}
+
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut kept = line[..line.len().min(LINE_BYTES_MAX)].to_vec();
+        if kept.len() < line.len() {
+            kept.push(b'\n');
+        }
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(Entry::Line(kept)) {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Queue {
+    /// Writes what comes until nobody can send any more.
+    fn write_to(self, out: &mut impl Write) {
+        for entry in &self.entries {
+            match entry {
+                Entry::Line(line) => drop(out.write_all(&line)),
+                // Refused when whoever asked waits no more.
+                Entry::Flush(done) => drop(done.try_send(())),
+            }
+            let left_out = self.left_out.swap(0, Ordering::Relaxed);
+            if left_out > 0 {
+                let _ = writeln!(out, "{left_out} lines of the log were left out: standard error was not read");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    /// A place that takes the first line, and is not written to until the test lets it.
+    struct Slow {
+        stands: std::sync::mpsc::Sender<()>,
+        go_on: Receiver<()>,
+        written: std::sync::mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.stands.send(());
+            // An error when the test goes on without a word: nothing stands any more.
+            let _ = self.go_on.recv();
+            let _ = self.written.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_logs_does_not_wait_and_what_was_left_out_is_told() {
+        let (lines, queue) = Lines::new();
+        let ((stands, is_standing), (go, go_on)) = (channel(), channel());
+        let (written, is_written) = channel();
+        let thread = thread::spawn(move || queue.write_to(&mut Slow { stands, go_on, written }));
+        let log = |line: &str| assert_eq!((&lines).write(line.as_bytes()).expect("never an error"), line.len());
+        log("first\n");
+        is_standing.recv().expect("a writer that stands");
+        (0..LINES_MAX + 7).for_each(|_| log("line\n"));
+        log(&"x".repeat(LINE_BYTES_MAX + 1));
+        lines.flush();
+        drop(go);
+        drop(lines);
+        thread.join().expect("an end with the last sender");
+        let written: Vec<u8> = is_written.into_iter().flatten().collect();
+        let text = String::from_utf8(written).expect("texts");
+        assert_eq!(text.matches("line\n").count(), LINES_MAX, "{text}");
+        assert!(text.contains("8 lines of the log were left out"), "{text}");
+    }
+
+    #[test]
+    fn a_flush_waits_for_the_lines_before_it_and_long_lines_are_cut() {
+        let (lines, queue) = Lines::new();
+        (&lines).write_all("y".repeat(LINE_BYTES_MAX + 9).as_bytes()).expect("never an error");
+        let thread = thread::spawn(move || {
+            let mut out = Vec::new();
+            queue.write_to(&mut out);
+            out
+        });
+        lines.flush();
+        drop(lines);
+        let written = thread.join().expect("no panic");
+        assert_eq!(written, ["y".repeat(LINE_BYTES_MAX).as_bytes(), b"\n"].concat());
+    }
+}
