@@ -89,10 +89,62 @@ const COLUMNS = [
   { key: "load", value: (host) => host.load_1min },
 ];
 
+const ODD = {
+  clock_ahead: "odd_clock_ahead",
+  unreadable_time: "odd_unreadable_time",
+  two_senders: "odd_two_senders",
+};
+
+// Senders whose points are not what they seem: a clock that is ahead, times in no known unit, two machines of one name.
+class OddSenders {
+  constructor() {
+    this.body = h("tbody", {});
+    this.rows = new Keyed(
+      this.body,
+      (odd) => `${odd.what} ${odd.endpoint}`,
+      (odd) => this.row(odd),
+    );
+    const heads = ["host", "odd_what", "odd_detail", "odd_address", "odd_last"];
+    this.element = h(
+      "section",
+      { class: "card", "aria-label": t("odd_senders") },
+      h("div", { class: "card-head" }, h("h2", {}, t("odd_senders"))),
+      h(
+        "table",
+        {},
+        h("thead", {}, h("tr", {}, ...heads.map((key) => h("th", { scope: "col" }, t(key))))),
+        this.body,
+      ),
+    );
+  }
+
+  show(odd, now) {
+    this.now = now;
+    this.element.hidden = odd.length === 0;
+    this.rows.show(odd);
+  }
+
+  row(odd) {
+    const detail = h("td", { class: "note" });
+    const address = h("td", { class: "tight code" });
+    const last = h("td", { class: "tight age" });
+    const name = h("td", { class: "strong" }, h("a", { href: hostLink(odd.endpoint) }, odd.endpoint));
+    const element = h("tr", {}, name, h("td", {}, t(ODD[odd.what])), detail, address, last);
+    const update = (odd) => {
+      setText(detail, odd.detail);
+      setText(address, odd.address ?? "–");
+      setText(last, formatAge(this.now - odd.last));
+      last.title = formatTime(odd.last);
+    };
+    return { element, update };
+  }
+}
+
 export class Home {
   constructor({ search, onSearch }) {
     this.sort = { column: COLUMNS[0], down: false };
     this.alarms = new Alarms();
+    this.odd = new OddSenders();
     this.body = h("tbody", {});
     this.rows = new Keyed(
       this.body,
@@ -122,6 +174,7 @@ export class Home {
       "div",
       { class: "stack" },
       this.alarms.element,
+      this.odd.element,
       h("section", { class: "card", "aria-label": t("hosts") }, head, this.table, this.empty, this.more),
     );
   }
@@ -139,6 +192,7 @@ export class Home {
   show(overview, search) {
     this.overview = overview;
     this.alarms.show(overview.alarms, overview.alarms_total, overview.now);
+    this.odd.show(overview.odd_senders, overview.now);
     this.rows.show(this.sorted(overview.hosts));
     COLUMNS.forEach((column, index) => {
       const direction = this.sort.down ? "descending" : "ascending";

@@ -4,25 +4,27 @@
 //! an unknown method or a wrong parameter is answered and the connection stays.
 
 use super::connection::{Fault, Protocol};
+use std::net::IpAddr;
 use wire::jsonrpc::{self, Request};
 use wire::{Framer, Scratch};
 
-/// Answers requests, each by appending exactly one answer to `out`.
+/// Answers requests of `peer`, each by appending exactly one answer to `out`.
 pub trait Service: Clone + Send + Sync + 'static {
-    fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
+    fn call(&self, peer: IpAddr, request: Request<'_, '_>, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
 }
 
 /// One connection's side of the protocol.
 pub struct JsonRpc<S> {
     service: S,
+    peer: IpAddr,
     framer: Framer,
     scratch: Scratch,
 }
 
 impl<S: Service> JsonRpc<S> {
-    /// A connection to `service`, with requests of at most `message_max` bytes.
-    pub fn new(service: S, message_max: usize) -> JsonRpc<S> {
-        JsonRpc { service, framer: Framer::new(message_max), scratch: Scratch::new() }
+    /// A connection of `peer` to `service`, with requests of at most `message_max` bytes.
+    pub fn new(service: S, peer: IpAddr, message_max: usize) -> JsonRpc<S> {
+        JsonRpc { service, peer, framer: Framer::new(message_max), scratch: Scratch::new() }
     }
 }
 
@@ -37,7 +39,7 @@ impl<S: Service> Protocol for JsonRpc<S> {
         let request = jsonrpc::request(&input[message], &mut self.scratch);
         let request =
             request.map_err(|error| Fault { reason: "broken_json", text: format!("broken JSON: {error}") })?;
-        self.service.call(request, out).await;
+        self.service.call(self.peer, request, out).await;
         Ok(Some(end))
     }
 

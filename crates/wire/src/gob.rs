@@ -42,7 +42,7 @@ mod types;
 mod value;
 mod write;
 
-pub use call::{Call, Decoder, GraphDelete, GraphQuery, GraphSeries, unknown_method};
+pub use call::{Call, Decoder, GraphDelete, GraphQuery, GraphSeries};
 pub use encode::{Encoder, QueryHead};
 pub use items::{GobScratch, GraphItem, JudgeItem};
 pub use types::{DEPTH_MAX, FIELDS_MAX, TYPES_MAX};

@@ -77,12 +77,13 @@ fn first_of_params<'m>(reader: &mut Reader<'m>) -> Result<Result<&'m [u8], &'sta
     Ok(Ok(first))
 }
 
-/// The text for a method that nobody serves.
-pub fn unknown_method(method: &str) -> String {
-    if method.contains('.') {
-        format!("rpc: can't find service {method}")
-    } else {
-        format!("rpc: service/method request ill-formed: {method}")
+/// The error text of Go's server for a method that nobody serves; `services` are the names before the last dot that it
+/// knows.
+pub fn unknown_method(services: &[&str], method: &str) -> String {
+    match method.rsplit_once('.') {
+        None => format!("rpc: service/method request ill-formed: {method}"),
+        Some((service, _)) if services.contains(&service) => format!("rpc: can't find method {method}"),
+        Some(_) => format!("rpc: can't find service {method}"),
     }
 }
 

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use wire::gob::client::{Replies, Reply, Requests};
 use wire::gob::{
     Call, Decoder, Encoder, GobScratch, GraphDelete, GraphItem, GraphQuery, GraphSeries, JudgeItem, QueryHead,
-    unknown_method,
 };
+use wire::jsonrpc::unknown_method;
 
 const LIMIT: usize = 1 << 20;
 const NAMES: [&str; 4] = ["transfer_graph", "transfer_judge", "client_graph", "client_judge"];

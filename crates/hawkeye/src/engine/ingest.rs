@@ -9,12 +9,15 @@
 //! far as its series are known, and answered with the error; nothing is allocated per point of a known series.
 //! Compat: docs/open-falcon/transfer.md §3–4 (alignment, minStep), docs/open-falcon/wire.md §2; items of an old
 //! transfer, which has done both, keep their step and must have a time and texts that the original graph takes
-//! (docs/open-falcon/graph.md §3). No time, or one beyond twice now (milliseconds), means now, as in the original; a
-//! time between `ingest.future_max` ahead and that is refused (the original takes it, and the series is dead from then
-//! on), and so is one before the retention (the original says nothing and drops it).
+//! (docs/open-falcon/graph.md §3). No time means now, as in the original. A time beyond twice now is read in
+//! milliseconds, microseconds or nanoseconds where that makes sense, and means now, as in the original, where it does
+//! not; a time between `ingest.future_max` ahead and that is refused (the original takes it, and the series is dead from
+//! then on), and so is one before the retention (the original says nothing and drops it). Who sends times that cannot
+//! be right is named ([`super::oddities`]).
 
 use super::text;
 use crate::engine::handover::LATENCY_HELP;
+use crate::engine::oddities::{Met, Oddity};
 use crate::engine::pressure::Pressure;
 use crate::engine::{Engine, IngestError};
 use metrics::Metrics;
@@ -23,6 +26,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
@@ -45,6 +49,9 @@ const UNKNOWN_MAX: usize = 4096;
 /// Seconds between two lines of the log about points that cannot be stored.
 const TELL_INTERVAL_S: i64 = 60;
 
+/// Units that times come in besides seconds, and how many of each make a second.
+const UNITS: [(&str, i64); 3] = [("ms", 1000), ("us", 1_000_000), ("ns", 1_000_000_000)];
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DoorLabel {
     door: &'static str,
@@ -54,6 +61,12 @@ struct DoorLabel {
 struct RefusedLabel {
     door: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct UnitLabel {
+    door: &'static str,
+    unit: &'static str,
 }
 
 /// The protocol by which items came.
@@ -89,6 +102,8 @@ pub struct Ingest {
     received: Family<DoorLabel, Counter>,
     refused: Family<RefusedLabel, Counter>,
     failed: Family<DoorLabel, Counter>,
+    /// Items whose time was not in seconds; unit `none`: it counts as now.
+    rescaled: Family<UnitLabel, Counter>,
     /// Time of the last line of the log about points that cannot be stored (Unix seconds).
     last_told: AtomicI64,
     /// Ledger's account of the buffers that threads keep for their next batch.
@@ -156,12 +171,15 @@ impl Ingest {
             received: Family::default(),
             refused: Family::default(),
             failed: Family::default(),
+            rescaled: Family::default(),
             last_told: AtomicI64::new(0),
             buffers: metrics.ledger().account("ingest buffers", None),
         };
         metrics.register(|registry| {
             registry.register("items_received", "Items that came in, valid or not", ingest.received.clone());
             registry.register("items_refused", "Items counted as Invalid", ingest.refused.clone());
+            let help = "Items whose time was not in seconds, by unit; none: it counts as now";
+            registry.register("items_time_unit", help, ingest.rescaled.clone());
             let latency = ingest.engine.event_latency().clone();
             registry.register("event_latency_seconds", LATENCY_HELP, latency);
             registry.register("batches_failed", "Batches answered with an error", ingest.failed.clone());
@@ -177,6 +195,8 @@ impl Ingest {
             door,
             now,
             arrived: Instant::now(),
+            sender: None,
+            odd: Met::default(),
             oldest: self.engine.store().oldest_kept(now),
             buffers: BUFFERS.take(),
             received: Received::default(),
@@ -207,6 +227,9 @@ pub struct Batch<'b> {
     door: Door,
     now: i64,
     arrived: Instant,
+    /// Address of whoever measured, where the door knows it.
+    sender: Option<IpAddr>,
+    odd: Met,
     /// Oldest time that the store keeps (Unix seconds).
     oldest: i64,
     /// Buffers of the thread, which gets them back when the batch is dropped.
@@ -244,6 +267,12 @@ impl Lookup<'_> {
 }
 
 impl Batch<'_> {
+    /// Names the address of the host that sends the batch. A door behind which others stand does not know it.
+    pub fn from(mut self, sender: IpAddr) -> Self {
+        self.sender = Some(sender.to_canonical());
+        self
+    }
+
     /// Pushes the items of a JSON array of metric objects; those that cannot be used are refused one by one.
     pub fn push_json(&mut self, array: &[u8]) -> Result<(), JsonError> {
         let mut scratch = std::mem::take(&mut self.buffers.scratch);
@@ -258,8 +287,11 @@ impl Batch<'_> {
     /// Pushes an item as an agent or a script sends it.
     pub fn push(&mut self, item: &Item<'_>) {
         self.received.total += 1;
-        let unusable = item.timestamp <= 0 || item.timestamp > self.now.saturating_mul(2);
-        let time = if unusable { self.now } else { item.timestamp };
+        let time = match item.timestamp {
+            ..=0 => self.now,
+            time if time > self.now.saturating_mul(2) => self.seconds(item),
+            time => time,
+        };
         self.keep(item, item.step.max(self.ingest.min_step), time);
     }
 
@@ -305,6 +337,8 @@ impl Batch<'_> {
         // The table must be free from here on.
         self.lookup.let_go();
         let kept = self.ingest.engine.append(&self.buffers.samples, self.now, self.arrived);
+        self.ingest.engine.seen_from(self.sender, &self.buffers.samples, self.now);
+        self.ingest.engine.oddities().note_all(std::mem::take(&mut self.odd), self.sender, self.now);
         match self.fault.take().map_or(kept, Err) {
             Ok(()) => {
                 self.is_kept = true;
@@ -317,6 +351,20 @@ impl Batch<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// A time that is far beyond now in seconds, in the unit in which it is near; now, where there is none.
+    fn seconds(&mut self, item: &Item<'_>) -> i64 {
+        let near = self.now / 2..=self.now.saturating_mul(2);
+        let found = UNITS.into_iter().find(|(_, per_second)| near.contains(&(item.timestamp / per_second)));
+        let unit = found.map_or("none", |(unit, _)| unit);
+        self.ingest.rescaled.get_or_create(&UnitLabel { door: self.door.name(), unit }).inc();
+        let Some((_, per_second)) = found else {
+            let detail = || format!("{} has time {}", item.metric, item.timestamp);
+            self.odd.add(Oddity::UnreadableTime, item.endpoint, detail);
+            return self.now;
+        };
+        item.timestamp / per_second
     }
 
     fn leave_out(&mut self, reason: &'static str) {
@@ -332,6 +380,8 @@ impl Batch<'_> {
             return self.leave_out("endpoint_too_long");
         }
         if time > self.now.saturating_add(self.ingest.future_max_s) {
+            let detail = || format!("{} s ahead of this server", time - self.now);
+            self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
             return self.leave_out("future");
         }
         let point = Point { time: model::point::align(time, step), value: item.value };
@@ -531,6 +581,66 @@ mod tests {
         assert_eq!(created, UNKNOWN_MAX * 2);
         let stats = ingest.engine.store().stats();
         assert_eq!((stats.series, stats.points_total), (count, count as u64));
+    }
+
+    #[test]
+    fn times_in_other_units_are_divided_and_what_is_in_none_is_now() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let now = 1_700_000_040;
+        let push = |time: i64| {
+            let mut batch = ingest.begin(Door::Rpc, now).from(IpAddr::from([10, 0, 0, 9]));
+            batch.push(&Item { metric: &format!("m{time}"), ..gauge("", time) });
+            let received = batch.finish().expect("room");
+            let key = SeriesKey { endpoint: "h", metric: &format!("m{time}"), tags: Tags::EMPTY };
+            let found = ingest.engine.finder().find(key);
+            let stored = found.and_then(|found| ingest.engine.store().newest_in_memory(found.id));
+            (received.invalid, stored.map(|point| point.time))
+        };
+        let past = 1_700_000_040 - 600;
+        for (time, stored) in [
+            (past, past),
+            (past * 1000 + 999, past),
+            (past * 1_000_000 + 1, past),
+            (past * 1_000_000_000 + 1, past),
+            (0, now),
+            (-5, now),
+            (now * 3, now),
+            (i64::MAX, now),
+        ] {
+            assert_eq!(push(time), (0, Some(stored)), "{time}");
+        }
+        assert_eq!(push((now + 301) * 1000), (1, None), "refused as ahead");
+        assert_eq!(push(now + 301), (1, None));
+        let count = |unit| ingest.rescaled.get_or_create(&UnitLabel { door: "rpc", unit }).get();
+        assert_eq!([count("ms"), count("us"), count("ns"), count("none")], [2, 1, 1, 2]);
+        let odd = ingest.engine.oddities().report(now);
+        let named: Vec<_> = odd.iter().map(|odd| (odd.what, odd.endpoint.as_str(), odd.count)).collect();
+        assert_eq!(named, [(Oddity::UnreadableTime, "h", 2), (Oddity::ClockAhead, "h", 2)]);
+        assert_eq!(odd[0].address, Some(IpAddr::from([10, 0, 0, 9])));
+    }
+
+    /// Two machines under one name take turns; one that contradicts itself, or two that agree, are none.
+    #[test]
+    fn two_machines_under_one_name_are_noticed() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let start = 1_700_000_040;
+        let two = |endpoint: &str, send: [(u8, f64); 2]| {
+            for minute in 0..4 {
+                for (address, value) in send {
+                    let now = start + 60 * minute + i64::from(address);
+                    let mut batch = ingest.begin(Door::Rpc, now).from(IpAddr::from([10, 0, 0, address]));
+                    batch.push(&Item { endpoint, value, ..gauge("m", now) });
+                    batch.finish().expect("room");
+                }
+            }
+            let odd = ingest.engine.oddities().report(start + 300);
+            odd.into_iter().find(|odd| odd.endpoint == endpoint).map(|odd| odd.detail)
+        };
+        assert_eq!(two("clone", [(1, 1.0), (2, 2.0)]).as_deref(), Some("10.0.0.1 and 10.0.0.2 take turns"));
+        assert_eq!(two("hasty", [(3, 1.0), (3, 2.0)]), None);
+        assert_eq!(two("mirrored", [(4, 1.0), (5, 1.0)]), None);
     }
 
     /// A batch that its decoder gives up leaves nothing behind but its count, and the thread's buffers are empty.

@@ -30,6 +30,9 @@ pub const RECENT: Rank = Rank::innermost("recent series");
 /// The lists of growers.
 pub const GROWTH: Rank = Rank::innermost("growth");
 
+/// The senders that are odd.
+pub const ODDITIES: Rank = Rank::innermost("odd senders");
+
 /// Rules in effect, for the old routes.
 pub const RULES: Rank = Rank::innermost("rules");
 

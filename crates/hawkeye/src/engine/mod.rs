@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod judges;
 pub mod keeper;
 pub mod locks;
+pub mod oddities;
 pub mod pressure;
 pub mod text;
 pub mod why;
@@ -30,7 +31,9 @@ use judge::Judge;
 use judges::{Closing, Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
+use oddities::Oddities;
 use prometheus_client::metrics::histogram::Histogram;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use stdx::RankedMutex;
@@ -53,6 +56,7 @@ pub struct Engine {
     judges: Judges,
     blocking: blocking::Running,
     recent: RankedMutex<Vec<SeriesId>>,
+    oddities: Arc<Oddities>,
 }
 
 /// Failure to take a batch or a series.
@@ -104,12 +108,18 @@ impl Engine {
             judges,
             blocking: blocking::Running::default(),
             recent: RankedMutex::new(locks::RECENT, Vec::new()),
+            oddities: Arc::new(Oddities::new()),
         }
     }
 
     /// Seconds between the arrival of a batch and the moment when each of its events is in the queue.
     pub fn event_latency(&self) -> &Histogram {
         self.judges.handover.latency()
+    }
+
+    /// The senders whose points are not what they seem.
+    pub fn oddities(&self) -> &Arc<Oddities> {
+        &self.oddities
     }
 
     /// The store, for whoever reads.
@@ -172,7 +182,15 @@ impl Engine {
         if samples.is_empty() {
             return Ok(());
         }
-        let mut observer = Observer { engine: self, now, arrived, judge: None, events: Vec::new(), made_events: false };
+        let mut observer = Observer {
+            engine: self,
+            now,
+            arrived,
+            judge: None,
+            events: Vec::new(),
+            made_events: false,
+            contradicted: None,
+        };
         let mut append = || {
             let appended = self.store.append(samples, now, &mut observer);
             // Nobody waits for the disk under a judge's lock.
@@ -183,10 +201,29 @@ impl Engine {
             appended
         };
         let appended = if self.store.append_waits() { tokio::task::block_in_place(append) } else { append() };
+        if let Some(series) = observer.contradicted {
+            self.with_endpoint(series, |endpoint| self.oddities.suspect(endpoint, now));
+        }
         match appended.map_err(IngestError::Store)?.unknown {
             0 if self.judges.handover.is_waiting() => Err(IngestError::EventsWait),
             0 => Ok(()),
             _ => Err(IngestError::SeriesRemoved),
+        }
+    }
+
+    /// Notes for suspects which address has sent a batch; only the batch's first endpoint, as agents send one.
+    pub fn seen_from(&self, address: Option<IpAddr>, samples: &[Sample], now: i64) {
+        let (Some(address), Some(first)) = (address, samples.first()) else { return };
+        if self.oddities.has_suspects() {
+            self.with_endpoint(first.series, |endpoint| self.oddities.seen(endpoint, address, now));
+        }
+    }
+
+    fn with_endpoint(&self, series: SeriesId, use_endpoint: impl FnOnce(&str)) {
+        let mut found = None;
+        self.store.with_keys(&[series], &mut |_, key, _| found = Some(key.endpoint.to_string()));
+        if let Some(endpoint) = found {
+            use_endpoint(&endpoint);
         }
     }
 
@@ -301,6 +338,7 @@ impl Engine {
             engine.judges.report(report);
             let recent = engine.recent.lock().capacity() * size_of::<SeriesId>();
             report.line("recent series", recent as u64, Some((RECENT_MAX * size_of::<SeriesId>()) as u64), None);
+            engine.oddities.memory(report);
         });
     }
 
@@ -369,6 +407,8 @@ struct Observer<'e> {
     judge: Option<(usize, MutexGuard<'e, Judge>)>,
     events: Vec<Event>,
     made_events: bool,
+    /// A series that had another value at the time of a point.
+    contradicted: Option<SeriesId>,
 }
 
 impl store::Observer for Observer<'_> {
@@ -385,6 +425,10 @@ impl store::Observer for Observer<'_> {
         let Some((_, step)) = view.meta(sample.series) else { return };
         judge.on_point(sample, counter_type, step, &Tail(view), self.now, &mut self.events);
         self.made_events |= self.engine.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
+    }
+
+    fn contradicted(&mut self, sample: Sample) {
+        self.contradicted = Some(sample.series);
     }
 
     fn leave(&mut self) {

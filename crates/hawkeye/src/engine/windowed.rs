@@ -12,6 +12,7 @@
 
 use crate::engine::handover::LATENCY_HELP;
 use crate::engine::judges::{Closing, Home, Judges, WhyGone};
+use crate::engine::oddities::{Met, Oddities, Oddity};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::engine::{EVENTS_WAIT, locks};
 use crate::watch::memory::forget_unused_code;
@@ -61,6 +62,7 @@ pub struct Windowed {
     /// Rules in effect, for the old judge's HTTP routes.
     rules: RankedMutex<Arc<Rules>>,
     counts: Counts,
+    oddities: Oddities,
 }
 
 /// Home of the series: windows behind a lock per shard.
@@ -121,6 +123,7 @@ impl Windowed {
             options,
             rules: RankedMutex::new(locks::RULES, Arc::default()),
             counts,
+            oddities: Oddities::new(),
         }
     }
 
@@ -134,6 +137,7 @@ impl Windowed {
             events: Vec::new(),
             made_events: false,
             counts: ItemCounts::default(),
+            odd: Met::default(),
         }
     }
 
@@ -278,6 +282,7 @@ impl Windowed {
         ledger.source(move |report| {
             report.line("windows", windowed.window_bytes() as u64, None, Some(windowed.series() as u64));
             windowed.judges.report(report);
+            windowed.oddities.memory(report);
         });
     }
 
@@ -363,6 +368,7 @@ pub struct Batch<'w> {
     events: Vec<Event>,
     made_events: bool,
     counts: ItemCounts,
+    odd: Met,
 }
 
 /// A shard that is locked; its judge is let go first.
@@ -379,6 +385,8 @@ impl Batch<'_> {
     pub fn push(&mut self, item: &JudgeItem<'_>) {
         self.counts.received += 1;
         if item.timestamp > self.now.saturating_add(self.windowed.options.future_max_s) {
+            let detail = || format!("{} s ahead of this server", item.timestamp - self.now);
+            self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
             return self.windowed.count_refused("future");
         }
         if item.endpoint.len() > ENDPOINT_BYTES_MAX || item.metric.len() + item.tags.len() > COUNTER_BYTES_MAX {
@@ -404,8 +412,9 @@ impl Batch<'_> {
     /// Lets the shard go, and waits until the events that were made are as durable as `graph.fsync` says. The error is
     /// for the sender: events wait in memory.
     pub fn finish(self) -> Result<(), &'static str> {
-        let Batch { windowed, held, made_events, counts, .. } = self;
+        let Batch { windowed, held, now, made_events, counts, odd, .. } = self;
         drop(held);
+        windowed.oddities.note_all(odd, None, now);
         windowed.counts.received.inc_by(counts.received);
         windowed.counts.judged.inc_by(counts.judged);
         windowed.counts.without_rule.inc_by(counts.without_rule);

@@ -5,6 +5,7 @@ use super::error::{PageError, broken};
 use super::viewer::ViewerName;
 use crate::clock;
 use crate::engine::Engine;
+use crate::engine::oddities::OddSender;
 use crate::portal::alarm::open::{self, OpenCase};
 use crate::watch::health::Reason;
 use axum::extract::{Query, State};
@@ -32,6 +33,8 @@ pub struct Overview {
     series: u64,
     /// What of the server does not work now.
     troubles: Vec<Reason>,
+    /// Senders whose points are not what they seem.
+    odd_senders: Vec<OddSender>,
     #[serde(flatten)]
     hosts: HostList,
     alarms_total: i64,
@@ -89,7 +92,9 @@ pub async fn overview(
     let (cases, alarms_total) = open::newest(&sources.portal, ALARMS_MAX).await.map_err(broken)?;
     let alarms = cases.into_iter().map(OpenAlarm::from).collect();
     let troubles = sources.health.reasons();
-    Ok(Json(Overview { now, user, silent_after_s: SILENT_AFTER_S, series, troubles, hosts, alarms_total, alarms }))
+    let odd_senders = sources.engine.oddities().report(now);
+    let silent_after_s = SILENT_AFTER_S;
+    Ok(Json(Overview { now, user, silent_after_s, series, troubles, odd_senders, hosts, alarms_total, alarms }))
 }
 
 fn find_hosts(store: &Store, pattern: &str, now: i64) -> HostList {

@@ -139,7 +139,7 @@ impl Doors {
     /// Opens a door for JSON-RPC, to those who may send.
     pub fn open_rpc<S: Service>(&mut self, name: &'static str, socket: Option<TcpListener>, service: S) {
         let message_max = self.rpc.message_max;
-        let protocol = move || JsonRpc::new(service.clone(), message_max);
+        let protocol = move |peer: SocketAddr| JsonRpc::new(service.clone(), peer.ip(), message_max);
         if let Some(socket) = socket {
             self.open.spawn(self.protocol(name, socket, protocol));
         }
@@ -181,10 +181,10 @@ impl Doors {
         service: S,
     ) -> impl Future<Output = ()> + use<S> {
         let message_max = self.rpc.message_max;
-        self.protocol(name, socket, move || Gob::new(service.clone(), message_max))
+        self.protocol(name, socket, move |_| Gob::new(service.clone(), message_max))
     }
 
-    fn protocol<P: Protocol, N: Fn() -> P + Send + 'static>(
+    fn protocol<P: Protocol, N: Fn(SocketAddr) -> P + Send + 'static>(
         &self,
         name: &'static str,
         socket: TcpListener,
@@ -192,7 +192,7 @@ impl Doors {
     ) -> impl Future<Output = ()> + Send + use<P, N> {
         let (limits, stopping) = (self.rpc.clone(), self.stopping.clone());
         serve(name, socket, self.senders.clone(), self.stopping.clone(), move |stream, peer| {
-            connection(name, stream, peer, new(), limits.clone(), stopping.clone())
+            connection(name, stream, peer, new(peer), limits.clone(), stopping.clone())
         })
     }
 

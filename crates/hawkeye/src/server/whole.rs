@@ -156,7 +156,12 @@ impl Behind {
 
     fn hbs(&self) -> HbsService {
         let trustable = self.config.hbs.trustable.join(",").into();
-        HbsService { portal: self.portal.clone(), rules: self.in_effect.clone(), trustable }
+        HbsService {
+            portal: self.portal.clone(),
+            rules: self.in_effect.clone(),
+            trustable,
+            oddities: self.engine.oddities().clone(),
+        }
     }
 
     /// Routes of the door `api`: REST, and the first page.

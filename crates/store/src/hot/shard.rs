@@ -37,6 +37,9 @@ impl Geometry {
 pub trait Observer {
     fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, window: &ShardView<'_>);
 
+    /// Told of a point that is not kept, for its series has another value at the newest time, which is the point's.
+    fn contradicted(&mut self, _sample: Sample) {}
+
     /// Told when a batch is done with a shard, whose lock is let go next: locks that the observer kept from point to
     /// point must go before it.
     fn leave(&mut self) {}

@@ -187,7 +187,13 @@ impl Parts {
                     appended.stored += 1;
                     appended.late += 1;
                 }
-                Outcome::Duplicate => appended.duplicate += 1,
+                Outcome::Duplicate => {
+                    appended.duplicate += 1;
+                    let kept = hot.newest(slot).filter(|(time, _)| i64::from(*time) == sample.point.time);
+                    if kept.is_some_and(|(_, value)| value != sample.point.value) {
+                        observer.contradicted(sample);
+                    }
+                }
                 Outcome::Unknown => appended.unknown += 1,
             }
         }

@@ -214,13 +214,3 @@ pub(super) fn read_struct<'a>(
 fn bare(reader: &mut Reader<'_>) -> Result<(), GobError> {
     if reader.uint()? == 0 { Ok(()) } else { Err(reader.error("want 0 before a value that is no struct")) }
 }
-
-/// The error text of Go's server for a method that nobody serves; `services` are the names before the last dot that it
-/// knows.
-pub fn unknown_method(services: &[&str], method: &str) -> String {
-    match method.rsplit_once('.') {
-        None => format!("rpc: service/method request ill-formed: {method}"),
-        Some((service, _)) if services.contains(&service) => format!("rpc: can't find method {method}"),
-        Some(_) => format!("rpc: can't find service {method}"),
-    }
-}

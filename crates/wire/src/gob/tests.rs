@@ -1,6 +1,7 @@
 use super::client::{Replies, Requests};
 use super::write::{Fields, push_float, push_int, push_message, push_text, push_uint};
 use super::*;
+use crate::jsonrpc::unknown_method;
 use proptest::prelude::*;
 
 const LIMIT: usize = 1 << 20;

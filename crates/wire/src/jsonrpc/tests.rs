@@ -54,8 +54,11 @@ fn broken_requests() {
 
 #[test]
 fn unknown_methods() {
-    assert_eq!(unknown_method("X.Y"), "rpc: can't find service X.Y");
-    assert_eq!(unknown_method("X"), "rpc: service/method request ill-formed: X");
+    let check = |method: &str, text: &str| assert_eq!(unknown_method(&["Agent", "Hbs"], method), text);
+    check("X.Y", "rpc: can't find service X.Y");
+    check("X", "rpc: service/method request ill-formed: X");
+    check("Hbs.Nope", "rpc: can't find method Hbs.Nope");
+    check("Hbs.X.Nope", "rpc: can't find service Hbs.X.Nope");
 }
 
 /// Texts as recorded from Go.

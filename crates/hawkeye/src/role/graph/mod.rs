@@ -26,7 +26,8 @@ use prometheus_client::metrics::family::Family;
 use std::sync::Arc;
 use store::{Found, Store};
 use tokio::sync::Semaphore;
-use wire::gob::{Call, QueryHead, unknown_method};
+use wire::gob::{Call, QueryHead};
+use wire::jsonrpc::unknown_method;
 
 /// Calls that read at once. Each holds a blocking thread and one answer of up to a few MB; more than disks and cores
 /// have use for.

@@ -6,9 +6,12 @@
 mod agents;
 
 use crate::clock;
+use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
+use crate::portal::host::ReportEffect;
 use crate::rules::InEffect;
 use net::rpc::Service;
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 use wire::Scratch;
@@ -22,10 +25,12 @@ pub struct HbsService {
     pub rules: watch::Receiver<Arc<InEffect>>,
     /// Addresses of `Agent.TrustableIps`: those configured, joined by commas.
     pub trustable: Arc<str>,
+    /// Told of hosts whose agents report from alternating addresses.
+    pub oddities: Arc<Oddities>,
 }
 
 impl Service for HbsService {
-    async fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) {
+    async fn call(&self, _peer: IpAddr, request: Request<'_, '_>, out: &mut Vec<u8>) {
         let Some(param) = request.param else {
             return jsonrpc::write_error(out, request.id, request.param_fault);
         };
@@ -45,7 +50,7 @@ impl Service for HbsService {
             "Hbs.GetExpressions" => {
                 return jsonrpc::write_result(out, request.id, self.in_effect().expressions_json());
             }
-            method => Err(jsonrpc::unknown_method(method)),
+            method => Err(jsonrpc::unknown_method(&["Agent", "Hbs"], method)),
         };
         match written {
             Ok(()) => jsonrpc::write_result(out, request.id, &result),
@@ -65,10 +70,18 @@ impl HbsService {
             hbs::write_code(out, 1);
             return Ok(());
         }
-        agents::report_status(&self.portal, &report).await.map_err(|error| {
+        let reported = agents::report_status(&self.portal, &report).await.map_err(|error| {
             tracing::error!(hostname = report.hostname, error = format!("{error:#}"), "cannot write the host table");
             format!("cannot write the host table: {error:#}")
         })?;
+        // Two agents under one name show by the addresses that they give, also behind a proxy.
+        if reported == ReportEffect::Changed
+            && let Ok(address) = report.ip.parse()
+        {
+            let now = clock::now();
+            self.oddities.suspect(&report.hostname, now);
+            self.oddities.seen(&report.hostname, address, now);
+        }
         hbs::write_code(out, 0);
         Ok(())
     }

@@ -19,7 +19,8 @@ use crate::engine::ingest::{Door, Ingest};
 use crate::engine::windowed::Windowed;
 use net::gob::{Service, Session};
 use std::sync::Arc;
-use wire::gob::{Call, unknown_method};
+use wire::gob::Call;
+use wire::jsonrpc::unknown_method;
 
 /// `Judge.Send` and `Judge.Ping` over one home of points; clones share it.
 #[derive(Clone)]

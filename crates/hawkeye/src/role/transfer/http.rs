@@ -6,14 +6,15 @@
 
 use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
-use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use axum::{Extension, Router};
 use net::budget::Budget;
 use net::http::read_body;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::transfer::{UpdateAnswer, write_answer};
@@ -36,7 +37,11 @@ pub fn router(context: PushContext) -> Router {
         .with_state(context)
 }
 
-async fn push(State(context): State<PushContext>, body: Body) -> Response {
+async fn push(
+    State(context): State<PushContext>,
+    Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>,
+    body: Body,
+) -> Response {
     let start = Instant::now();
     let body = match read_body(body, context.message_max, &context.budget, context.message_timeout).await {
         Ok(body) => body,
@@ -45,7 +50,7 @@ async fn push(State(context): State<PushContext>, body: Body) -> Response {
     if body.is_empty() {
         return (StatusCode::BAD_REQUEST, "blank body\n").into_response();
     }
-    let mut batch = context.ingest.begin(Door::Http, clock::now());
+    let mut batch = context.ingest.begin(Door::Http, clock::now()).from(peer.ip());
     if let Err(error) = batch.push_json(&body) {
         return (StatusCode::BAD_REQUEST, format!("decode error: {error}\n")).into_response();
     }

@@ -6,6 +6,7 @@
 use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
 use net::rpc::Service;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use wire::jsonrpc::{self, Request};
@@ -18,22 +19,22 @@ pub struct TransferService {
 }
 
 impl Service for TransferService {
-    async fn call(&self, request: Request<'_, '_>, out: &mut Vec<u8>) {
+    async fn call(&self, peer: IpAddr, request: Request<'_, '_>, out: &mut Vec<u8>) {
         let Some(param) = request.param else {
             return jsonrpc::write_error(out, request.id, request.param_fault);
         };
         match request.method {
-            "Transfer.Update" => self.update(request.id, param, out),
+            "Transfer.Update" => self.update(peer, request.id, param, out),
             "Transfer.Ping" => jsonrpc::write_result(out, request.id, br#"{"code":0}"#),
-            method => jsonrpc::write_error(out, request.id, &jsonrpc::unknown_method(method)),
+            method => jsonrpc::write_error(out, request.id, &jsonrpc::unknown_method(&["Transfer"], method)),
         }
     }
 }
 
 impl TransferService {
-    fn update(&self, id: &[u8], param: &[u8], out: &mut Vec<u8>) {
+    fn update(&self, peer: IpAddr, id: &[u8], param: &[u8], out: &mut Vec<u8>) {
         let start = Instant::now();
-        let mut batch = self.ingest.begin(Door::Rpc, clock::now());
+        let mut batch = self.ingest.begin(Door::Rpc, clock::now()).from(peer);
         let received = match batch.push_json(param) {
             Ok(()) => batch.finish().map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),

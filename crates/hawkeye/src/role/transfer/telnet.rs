@@ -9,7 +9,7 @@
 
 use crate::clock;
 use crate::engine::IngestError;
-use crate::engine::ingest::{Door, Ingest};
+use crate::engine::ingest::{Batch, Door, Ingest};
 use net::connection::RpcMetrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub async fn connection(
         if ended && !skipping {
             buffer.push(b'\n');
         }
-        let quit = match take_lines(&mut buffer, &mut skipping, &ingest, &metrics) {
+        let begin = || ingest.begin(Door::Telnet, clock::now()).from(peer.ip());
+        let quit = match take_lines(&mut buffer, &mut skipping, begin, &metrics) {
             Ok(quit) => quit,
             Err(error) => {
                 tracing::warn!(%peer, %error, "telnet lines were not stored");
@@ -68,10 +69,10 @@ pub async fn connection(
 }
 
 /// Hands all complete lines on and removes them; true when one was `quit`.
-fn take_lines(
+fn take_lines<'i>(
     buffer: &mut Vec<u8>,
     skipping: &mut bool,
-    ingest: &Ingest,
+    begin: impl FnOnce() -> Batch<'i>,
     metrics: &RpcMetrics,
 ) -> Result<bool, IngestError> {
     let mut start = 0;
@@ -89,7 +90,7 @@ fn take_lines(
     }
     let mut quit = false;
     if let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= start) {
-        quit = keep_lines(&buffer[start..=end], ingest)?;
+        quit = keep_lines(&buffer[start..=end], begin())?;
         start = end + 1;
     }
     buffer.drain(..start);
@@ -102,8 +103,7 @@ fn take_lines(
 }
 
 /// Stores the updates of complete lines up to the first `quit`; true when there was one.
-fn keep_lines(lines: &[u8], ingest: &Ingest) -> Result<bool, IngestError> {
-    let mut batch = ingest.begin(Door::Telnet, clock::now());
+fn keep_lines(lines: &[u8], mut batch: Batch<'_>) -> Result<bool, IngestError> {
     let mut quit = false;
     for line in lines.split(|byte| *byte == b'\n') {
         match wire::telnet::line(line) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
 use crate::role::hbs::HbsService;
 use crate::rules::InEffect;
@@ -7,6 +8,7 @@ use model::{Expression, Strategy};
 use net::patience::in_time;
 use net::rpc::Service;
 use serde_json::Value;
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use tokio::net::TcpListener;
 use wire::{Framer, Scratch};
@@ -379,14 +381,20 @@ async fn our_own_hbs() {
     let expected = rules(5.0, &["a", "b"]);
     let in_effect = Arc::new(InEffect::new(Arc::new(Snapshot::default()), expected.clone()));
     let (_keep, receiver) = watch::channel(in_effect);
-    let service = HbsService { portal, rules: receiver, trustable: "".into() };
+    let service = HbsService { portal, rules: receiver, trustable: "".into(), oddities: Arc::new(Oddities::new()) };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a connection");
         while let Some(message) = next_request(&mut stream).await {
             let (mut scratch, mut out) = (Scratch::new(), Vec::new());
-            service.call(jsonrpc::request(&message, &mut scratch).expect("a request"), &mut out).await;
+            service
+                .call(
+                    Ipv4Addr::LOCALHOST.into(),
+                    jsonrpc::request(&message, &mut scratch).expect("a request"),
+                    &mut out,
+                )
+                .await;
             stream.write_all(&out).await.expect("the puller reads");
         }
     });
