@@ -63,8 +63,8 @@ pub struct Options {
     /// The most bytes of all segments. Reached only when alarm cannot write to its database for long: a GiB is about
     /// 1.7 million events.
     pub bytes_max: u64,
-    /// Room on the disk that upkeep sets aside behind the last event, half of it at least: events of a disk that is full
-    /// are kept in it.
+    /// Room on the disk that upkeep sets aside behind the last event, half of it at least: events of a disk that is
+    /// full are kept in it.
     pub reserve_bytes: u64,
 }
 

@@ -1,10 +1,10 @@
 //! Log: structured lines on standard error, and the few lines for who starts a program by hand on standard output.
 //!
-//! Why: standard error may be a full disk, a closed pipe, or a pipe that nobody reads. A line must then neither end the
-//! process nor hold up whoever has something to say, a thread that takes points for one.
-//! How: a line goes into a queue of [`LINES_MAX`], which a thread of its own writes. A line that finds the queue full is
-//! left out; how many were is a line itself as soon as there is room. Panics are lines, too. [`flush`] waits for what is
-//! in the queue, for a process that ends.
+//! Why: standard error may be a full disk, a closed pipe, or a pipe that nobody reads. A line must then neither end
+//! the process nor hold up whoever has something to say, a thread that takes points for one.
+//! How: a line goes into a queue of [`LINES_MAX`], which a thread of its own writes. A line that finds the queue full
+//! is left out; how many were is a line itself as soon as there is room. Panics are lines, too. [`flush`] waits for
+//! what is in the queue, for a process that ends.
 //! Invariants: what cannot be written is left out; nothing here waits for standard error but that thread, and for a
 //! second [`flush`].
 //! Memory: [`LINES_MAX`] lines of [`LINE_BYTES_MAX`] at most, 2 MiB; none while standard error is written.

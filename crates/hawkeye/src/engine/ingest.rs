@@ -11,9 +11,9 @@
 //! transfer, which has done both, keep their step and must have a time and texts that the original graph takes
 //! (docs/open-falcon/graph.md §3). No time means now, as in the original. A time beyond twice now is read in
 //! milliseconds, microseconds or nanoseconds where that makes sense, and means now, as in the original, where it does
-//! not; a time between `ingest.future_max` ahead and that is refused (the original takes it, and the series is dead from
-//! then on), and so is one before the retention (the original says nothing and drops it). Who sends times that cannot
-//! be right is named ([`super::oddities`]).
+//! not; a time between `ingest.future_max` ahead and that is refused (the original takes it, and the series is dead
+//! from then on), and so is one before the retention (the original says nothing and drops it). Who sends times that
+//! cannot be right is named ([`super::oddities`]).
 
 use super::text;
 use crate::engine::handover::LATENCY_HELP;
