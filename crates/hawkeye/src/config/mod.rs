@@ -118,6 +118,11 @@ impl Config {
         Mode::of(&self.roles)
     }
 
+    /// Whether this process tells people and makes callbacks; else whoever takes its events from Redis does.
+    pub fn delivers(&self) -> bool {
+        self.roles.contains(&Role::Alarm)
+    }
+
     /// The most points a rule may look back on: what the hot window holds at an agent's usual step of 60 s.
     pub fn rule_points_max(&self) -> u32 {
         (self.graph.hot_window / 60).clamp(1, i64::from(u32::MAX)) as u32
@@ -129,6 +134,11 @@ impl Config {
             bail!(
                 "memory_budget is {} bytes: a server without a series needs some 14 MB, and 20 at its start, so give at least \"32MiB\"",
                 self.memory_budget
+            );
+        }
+        if mode == Mode::Whole && !self.delivers() && self.judge.redis_url.is_none() {
+            bail!(
+                "roles is without alarm, so nobody is told: set judge.redis_url, from which an old alarm takes the events, or add alarm"
             );
         }
         self.listen.check(mode)?;
@@ -202,6 +212,8 @@ mod tests {
         check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
         check("[judge]\nsilent_after = \"5m\"", "judge.silent_after");
         check("roles = []", "roles is []");
+        check("roles = [\"transfer\", \"judge\", \"graph\", \"hbs\", \"api\"]", "judge.redis_url");
+        check("roles = [\"transfer\", \"judge\", \"graph\", \"hbs\", \"alarm\"]", "only alarm may be missing");
         check("roles = [\"graph\", \"transfer\"]", "[\"transfer\", \"graph\"]");
         check("roles = [\"graph\"]", "listen.graph_rpc");
         check("roles = [\"juge\"]", "juge");
@@ -249,6 +261,9 @@ mod tests {
     fn modes() {
         let mode = |text: &str| load(text, &[], &[]).and_then(|config| config.mode()).expect("roles that work");
         assert_eq!(mode(""), Mode::Whole);
+        let no_alarm =
+            "roles = [\"transfer\", \"judge\", \"graph\", \"hbs\", \"api\"]\n[judge]\nredis_url = \"redis://redis\"";
+        assert_eq!(mode(no_alarm), Mode::Whole);
         assert_eq!(mode("roles = [\"api\", \"alarm\", \"hbs\", \"graph\", \"judge\", \"transfer\"]"), Mode::Whole);
         let judge = "[judge]\nhbs_addrs = [\"hbs:6030\"]\nredis_url = \"redis://redis\"";
         assert_eq!(
