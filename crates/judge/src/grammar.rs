@@ -19,7 +19,6 @@ use crate::error::{RuleError, quote, quote_at};
 use crate::function::{Comparison, FunctionKind, Operator};
 use crate::program::{Code, Operand, Program, Question, Subject, TERMS_MAX, Term};
 use crate::rule_text::{FunctionText, column, name_end, strict_number};
-use model::rule::RuleTags;
 
 /// Width of the tables' column for `func`, in characters.
 const TEXT_MAX: usize = 512;
@@ -245,14 +244,11 @@ impl Parser<'_> {
         if metric.is_empty() {
             return Err(self.want_at(start, "a metric, such as cpu.idle or df.bytes.used.percent/mount=/".to_string()));
         }
-        let mut pairs = RuleTags::new();
-        for piece in tags.split(',').filter(|_| slash.is_some()) {
-            match piece.split_once('=') {
-                Some((tag, value)) if !tag.is_empty() => pairs.insert(tag.trim().to_string(), value.trim().to_string()),
-                _ => return Err(self.want_at(start, "tags of the form tag=value, joined by commas".to_string())),
-            };
+        let is_tag = |piece: &str| piece.split_once('=').is_some_and(|(tag, _)| !tag.trim().is_empty());
+        if slash.is_some() && !tags.split(',').all(is_tag) {
+            return Err(self.want_at(start, "tags of the form tag=value, joined by commas".to_string()));
         }
-        let operand = Operand { metric: metric.into(), tags: pairs };
+        let operand = Operand { metric: metric.into(), tags: model::tags::wanted(tags) };
         let number = self.operands.iter().position(|other| *other == operand).unwrap_or_else(|| {
             self.operands.push(operand);
             self.operands.len() - 1

@@ -7,8 +7,8 @@
 //! How: a [`RuleSet`] is compiled from the portal's rules and shared by all shards. A [`Judge`] belongs to one shard of
 //! the store: it binds series to rules, and each newest point of a bound series goes through [`Judge::on_point`].
 //! Reading order: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `check.rs`, `rule_set.rs`,
-//! `touched.rs`, `binding.rs` (`filter.rs`, `list.rs`); from points to an event, `values.rs`, `function.rs`,
-//! `state.rs`, `explain.rs`. Conditions that are more than one function: `grammar.rs`, `program.rs`, `finding.rs`,
+//! `pattern.rs`, `touched.rs`, `binding.rs` (`filter.rs`, `list.rs`); from points to an event, `values.rs`,
+//! `function.rs`, `state.rs`, `explain.rs`. Conditions that are more than one function: `grammar.rs`, `program.rs`, `finding.rs`,
 //! `joins.rs` (several series), `silence.rs` (`nodata`). Points without a store: `windows.rs`, `rings.rs`. A rule tried
 //! over history before it is saved: `rehearsal.rs`.
 //! Invariants: nothing is allocated per point unless an event is made; a series without rules costs no memory here;
@@ -35,6 +35,7 @@ mod list;
 pub mod locks;
 mod occasion;
 mod options;
+pub mod pattern;
 mod program;
 mod rehearsal;
 mod rings;

@@ -18,6 +18,8 @@ pub struct Options {
     pub min_interval_s: i64,
     /// The largest window that a rule may ask for, in points: what the store's hot window is sure to hold.
     pub points_max: u32,
+    /// Whether `*` and `?` in an expression's tag `endpoint` stand for any text and for one character (`pattern.rs`).
+    pub endpoint_patterns: bool,
 }
 
 impl Default for Options {
@@ -28,6 +30,7 @@ impl Default for Options {
             min_interval_s: 300,
             // The default hot window of 7200 s at the usual step of 60 s.
             points_max: 120,
+            endpoint_patterns: true,
         }
     }
 }

@@ -148,7 +148,7 @@ impl Term {
 impl Operand {
     /// Whether a series is one of those meant, as far as its own key tells.
     pub fn may_be(&self, key: SeriesKey<'_>) -> bool {
-        *self.metric == *key.metric && self.tags.iter().all(|(tag, value)| key.tags.find(tag) == Some(value))
+        *self.metric == *key.metric && key.tags.have(&self.tags)
     }
 }
 

@@ -4,7 +4,8 @@
 //! compiled once, hosts that have the same strategies share one list, and one rule set serves all shards.
 //! How: a host's list is sorted by metric, so a series finds its strategies by two hash look-ups and a binary search.
 //! An expression is filed under the rarest of its tags (a series that matches has all of them), so a series looks at
-//! few candidates, and at each once. A condition about other series (`of`) is a rule and, behind it, an operand for
+//! few candidates, and at each once. An expression of which only a pattern of endpoints is known (`endpoint=web-*`) is
+//! filed under its metric. A condition about other series (`of`) is a rule and, behind it, an operand for
 //! each of them, by which those series are bound to the rule, so that they can say their part.
 //! Invariants: a rule set never changes after `compile`; no text panics. A refused rule is reported, and otherwise not
 //! there.
@@ -19,6 +20,7 @@
 use crate::error::RuleError;
 use crate::function::{Comparison, Operator};
 use crate::grammar::{self, Parsed, TermDefaults};
+use crate::pattern::{self, is_pattern};
 use crate::program::{Program, Subject};
 use crate::rule_text::{FunctionText, parse};
 use crate::state::RuleId;
@@ -30,6 +32,9 @@ use std::sync::Arc;
 
 /// Points per series that the original keeps (`remain` in its shipped configuration).
 pub(crate) const REMAIN: u32 = 11;
+
+/// The tag of an expression that means the series' endpoint.
+const ENDPOINT: &str = "endpoint";
 
 /// Rule numbers leave two bits for flags; see `binding.rs`.
 const RULES_MAX: usize = 1 << 30;
@@ -56,6 +61,10 @@ pub struct RuleSet {
     host_lists: Vec<HostList>,
     /// Expressions by metric, then by the text `tag=value` under which they are filed.
     expressions: HashMap<u32, HashMap<Box<str>, Vec<u32>>>,
+    /// Expressions that have no other tag than a pattern of endpoints, by metric.
+    pattern_expressions: HashMap<u32, Vec<u32>>,
+    /// [`Options::endpoint_patterns`].
+    endpoint_patterns: bool,
     /// Operands of expressions, by metric.
     expression_operands: HashMap<u32, Vec<u32>>,
     window_points: u32,
@@ -111,7 +120,7 @@ impl Rule {
     fn only_endpoint(&self) -> Option<&str> {
         match &self.source {
             EventRule::Strategy(_) => None,
-            EventRule::Expression(expression) => expression.tags.get("endpoint").map(String::as_str),
+            EventRule::Expression(expression) => expression.tags.get(ENDPOINT).map(String::as_str),
         }
     }
 
@@ -190,6 +199,8 @@ impl RuleSet {
             + self.host_lists.iter().map(|list| size_of_val(&**list)).sum::<usize>()
             + places(self.expression_operands.capacity(), list)
             + self.expression_operands.values().map(|rules| rules.capacity() * size_of::<u32>()).sum::<usize>()
+            + places(self.pattern_expressions.capacity(), list)
+            + self.pattern_expressions.values().map(|rules| rules.capacity() * size_of::<u32>()).sum::<usize>()
             + places(self.expressions.capacity(), size_of::<(u32, HashMap<Box<str>, Vec<u32>>)>())
             + self.expressions.values().map(filed).sum::<usize>()
     }
@@ -209,17 +220,20 @@ impl RuleSet {
             }
         }
         let strategies = matched.len();
-        let operands = self.expression_operands.get(&metric).map_or(&[][..], Vec::as_slice);
-        matched.extend(operands.iter().copied().filter(|rule| self.matches(*rule, key)));
-        let Some(filed) = self.expressions.get(&metric) else { return };
+        for by_metric in [&self.expression_operands, &self.pattern_expressions] {
+            let candidates = by_metric.get(&metric).map_or(&[][..], Vec::as_slice);
+            matched.extend(candidates.iter().copied().filter(|rule| self.matches(*rule, key)));
+        }
+        let filed = self.expressions.get(&metric);
         let mut add = |tag: &str| {
-            let candidates = filed.get(tag).map_or(&[][..], Vec::as_slice);
+            let candidates = filed.and_then(|filed| filed.get(tag)).map_or(&[][..], Vec::as_slice);
             matched.extend(candidates.iter().copied().filter(|rule| self.matches(*rule, key)));
         };
         key.tags.as_str().split(',').filter(|tag| !tag.is_empty()).for_each(&mut add);
-        if key.tags.find("endpoint").is_none() {
+        if key.tags.find(ENDPOINT).is_none() {
             text.clear();
-            text.push_str("endpoint=");
+            text.push_str(ENDPOINT);
+            text.push('=');
             text.push_str(key.endpoint);
             add(text);
         }
@@ -290,15 +304,23 @@ impl RuleSet {
         let rule = &self.rules[rule as usize];
         if let RuleBody::Operand { program, operand } = rule.body {
             return self.programs[program as usize].operands[operand as usize].may_be(key)
-                && rule.only_endpoint().is_none_or(|endpoint| endpoint == key.endpoint);
+                && rule.only_endpoint().is_none_or(|endpoint| self.is_endpoint(endpoint, key.endpoint));
         }
         match &rule.source {
-            EventRule::Strategy(strategy) => strategy.tags.iter().all(|(tag, value)| key.tags.find(tag) == Some(value)),
+            EventRule::Strategy(strategy) => key.tags.have(&strategy.tags),
             EventRule::Expression(expression) => expression.tags.iter().all(|(tag, value)| {
-                let own = key.tags.find(tag).or((tag == "endpoint").then_some(key.endpoint));
-                own == Some(value)
+                let own = key.tags.find(tag);
+                if tag != ENDPOINT {
+                    return own == Some(value);
+                }
+                self.is_endpoint(value, own.unwrap_or(key.endpoint))
             }),
         }
+    }
+
+    /// Whether an endpoint is the one that an expression names, or one that its pattern stands for.
+    fn is_endpoint(&self, wanted: &str, endpoint: &str) -> bool {
+        wanted == endpoint || (self.endpoint_patterns && pattern::matches(wanted, endpoint))
     }
 }
 
@@ -314,7 +336,7 @@ struct Compiler<'a> {
 
 impl<'a> Compiler<'a> {
     fn new(options: &'a Options) -> Compiler<'a> {
-        let set = RuleSet { window_points: 0, ..RuleSet::default() };
+        let set = RuleSet { endpoint_patterns: options.endpoint_patterns, ..RuleSet::default() };
         Compiler { options, set, by_pointer: HashMap::new(), by_id: HashMap::new(), refused: Vec::new() }
     }
 
@@ -382,14 +404,21 @@ impl<'a> Compiler<'a> {
         for expression in expressions {
             let uses_of =
                 |(tag, value): &(&String, &String)| uses[&(expression.metric.as_str(), tag.as_str(), value.as_str())];
-            let Some((tag, value)) = expression.tags.iter().min_by_key(uses_of) else {
+            if expression.tags.is_empty() {
                 self.refused.push((RuleId::Expression(expression.id), RuleError::NoTags));
                 continue;
-            };
+            }
             let Some(rule) = self.add(EventRule::Expression(expression.clone())) else { continue };
             let metric = self.set.rules[rule as usize].metric;
-            let filed =
-                self.set.expressions.entry(metric).or_default().entry(format!("{tag}={value}").into()).or_default();
+            let patterns = self.options.endpoint_patterns;
+            let is_exact = |(tag, value): &(&String, &String)| !(patterns && *tag == ENDPOINT && is_pattern(value));
+            let filed = match expression.tags.iter().filter(is_exact).min_by_key(uses_of) {
+                Some((tag, value)) => {
+                    let by_tag = self.set.expressions.entry(metric).or_default();
+                    by_tag.entry(format!("{tag}={value}").into()).or_default()
+                }
+                None => self.set.pattern_expressions.entry(metric).or_default(),
+            };
             if filed.contains(&rule) {
                 continue;
             }

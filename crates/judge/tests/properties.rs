@@ -121,7 +121,7 @@ proptest! {
     fn open_falcon_equals_the_naive_judge(
         rules in rules(12), walk in walk(true), counter_type in counter_types(), min_interval_s in prop::sample::select(vec![0, 300]),
     ) {
-        let options = Options { semantics: Semantics::OpenFalcon, min_interval_s, points_max: 120 };
+        let options = Options { semantics: Semantics::OpenFalcon, min_interval_s, ..Options::default() };
         compare_with_naive(options, &rules, &points_of(&walk, counter_type, true), counter_type)?;
     }
 
@@ -130,7 +130,7 @@ proptest! {
     fn hawkeye_equals_the_naive_judge_on_whole_histories(
         rules in rules(30), walk in walk(false), counter_type in counter_types(), min_interval_s in prop::sample::select(vec![0, 300]),
     ) {
-        let options = Options { semantics: Semantics::Hawkeye, min_interval_s, points_max: 120 };
+        let options = Options { semantics: Semantics::Hawkeye, min_interval_s, ..Options::default() };
         compare_with_naive(options, &rules, &points_of(&walk, counter_type, false), counter_type)?;
     }
 
@@ -218,7 +218,7 @@ proptest! {
         let saved = check(&func, &operator, 0.0, points_max);
         let rule = Rule { id: 1, metric: "m".into(), func, operator, max_step: 3, ..Rule::default() };
         for semantics in [Semantics::Hawkeye, Semantics::OpenFalcon] {
-            let options = Options { semantics, min_interval_s: 0, points_max };
+            let options = Options { semantics, min_interval_s: 0, points_max, ..Options::default() };
             let mut world = World::new(options);
             let refused = world.load(&of_host(std::slice::from_ref(&rule)));
             if semantics == Semantics::Hawkeye && saved.is_ok() {

@@ -162,7 +162,7 @@ impl Judging for Windowed {
 }
 
 fn options(scenario: &Scenario) -> Options {
-    Options { semantics: Semantics::OpenFalcon, min_interval_s: scenario.min_interval, points_max: 120 }
+    Options { semantics: Semantics::OpenFalcon, min_interval_s: scenario.min_interval, ..Options::default() }
 }
 
 fn play(scenario: &Scenario, judging: &mut impl Judging) -> Result<(), String> {
@@ -249,7 +249,7 @@ fn is_for_rehearsal(scenario: &Scenario) -> bool {
 }
 
 fn rehearse(scenario: &Scenario) -> Vec<String> {
-    let options = Options { semantics: Semantics::OpenFalcon, min_interval_s: 0, points_max: 120 };
+    let options = Options { semantics: Semantics::OpenFalcon, min_interval_s: 0, ..Options::default() };
     let (rehearsal, _) = judge::Rehearsal::new(scenario.rules.to_model(), options);
     let mut table: Vec<Series> = Vec::new();
     for (time, value, series, _) in &scenario.points {

@@ -3,7 +3,11 @@
 //! Why: decoding a tag map for every item of every RPC was half of the original's memory. A string is compared, hashed
 //! and interned whole; the few who need a single tag iterate over it.
 //! Compat: docs/open-falcon/wire.md §2. All spaces are removed; pieces split at `,`, each at its first `=`; a piece
-//! without `=` is dropped; of equal keys the last wins.
+//! without `=` is dropped; of equal keys the last wins. A rule's tags are read the same way ([`wanted`]), so a rule
+//! with any text matches a point that was pushed with this text. (The original's hbs leaves the spaces in: such a rule
+//! never fired.)
+
+use crate::rule::RuleTags;
 
 /// A canonical tag string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -49,6 +53,18 @@ impl<'a> Tags<'a> {
     pub fn find(self, key: &str) -> Option<&'a str> {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
+
+    /// Whether each of a rule's tags is here with an equal value.
+    pub fn have(self, wanted: &RuleTags) -> bool {
+        wanted.iter().all(|(key, value)| self.find(key) == Some(value))
+    }
+}
+
+/// The tags that a rule's text asks for, as the tags of a point of the same text would be.
+pub fn wanted(raw: &str) -> RuleTags {
+    let mut scratch = String::new();
+    let tags = Tags::canonical(raw, &mut scratch);
+    tags.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }
 
 /// True when `canonicalise` would return `raw` unchanged.
@@ -157,6 +173,58 @@ mod tests {
         let many =
             |keys: &mut dyn Iterator<Item = u32>| keys.map(|i| format!("k{i:02}={i}")).collect::<Vec<_>>().join(",");
         check(&many(&mut (0..40).rev()), &many(&mut (0..40)));
+    }
+
+    /// The tags of a text by Open-Falcon's rules, written down a second time.
+    fn by_the_rules(raw: &str) -> RuleTags {
+        let without_spaces = raw.replace(' ', "");
+        let mut tags = RuleTags::new();
+        for piece in without_spaces.split(',') {
+            if let Some(at) = piece.find('=') {
+                tags.insert(piece[..at].to_string(), piece[at + 1..].to_string());
+            }
+        }
+        tags
+    }
+
+    #[test]
+    fn what_a_rule_wants() {
+        let check = |raw: &str, expected: &[(&str, &str)]| {
+            let expected = expected.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            assert_eq!(wanted(raw), expected, "of {raw:?}");
+        };
+        check("", &[]);
+        check("mount=/data, fstype=ext4", &[("fstype", "ext4"), ("mount", "/data")]);
+        check(" module=x ", &[("module", "x")]);
+        check("mount=/my disk", &[("mount", "/mydisk")]);
+        check("k = v,novalue,x=y=z,k=w", &[("k", "w"), ("x", "y=z")]);
+    }
+
+    #[test]
+    fn rules_want_tags_with_equal_values() {
+        let check = |point: &str, rule: &str, expected: bool| {
+            assert_eq!(Tags::assume_canonical(point).have(&wanted(rule)), expected, "{point:?} {rule:?}");
+        };
+        check("a=1,b=2", "", true);
+        check("a=1,b=2", "b=2", true);
+        check("a=1,b=2", "b = 2, a=1", true);
+        check("a=1,b=2", "b=3", false);
+        check("a=1,b=2", "c=1", false);
+        check("a=1", "a=1,b=2", false);
+        check("", "a=", false);
+    }
+
+    proptest::proptest! {
+        /// Any text, and texts made of what matters.
+        #[test]
+        fn a_rule_matches_the_point_of_its_text(any in ".*", raw in "[ab=, \t\u{e4}\u{3000}]{0,40}") {
+            for raw in [any, raw] {
+                let mut scratch = String::new();
+                let wanted = wanted(&raw);
+                proptest::prop_assert!(Tags::canonical(&raw, &mut scratch).have(&wanted), "{:?}", raw);
+                proptest::prop_assert_eq!(wanted, by_the_rules(&raw), "{:?}", raw);
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct JudgeConfig {
     /// The least time between two PROBLEMs of one alarm (seconds).
     #[serde(deserialize_with = "seconds")]
     pub min_interval: i64,
+    /// Whether `*` and `?` in an expression's `endpoint=` stand for any text and for one character.
+    pub endpoint_patterns: bool,
     /// Rules come from one of these (original) hbs, for the judge alone; they are tried in turn.
     pub hbs_addrs: Vec<String>,
     /// The time between two pulls of all rules from an hbs (seconds).
@@ -39,6 +41,7 @@ impl Default for JudgeConfig {
         JudgeConfig {
             semantics: Semantics::Hawkeye,
             min_interval: 300,
+            endpoint_patterns: true,
             hbs_addrs: Vec::new(),
             hbs_interval: 60,
             // A week, as in the original.

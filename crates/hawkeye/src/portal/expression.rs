@@ -1,7 +1,7 @@
 //! Expressions (`falcon_portal.expression`): conditions on every series of a metric with given tags, as rows.
 //!
 //! Each expression has an action of its own. Compat: the text `each(metric=m k=v)` as hbs reads it
-//! (docs/open-falcon/control-plane.md §1).
+//! (docs/open-falcon/control-plane.md §1); commas between its parts are taken for blanks.
 
 use super::Portal;
 use super::action::{self, Action};
@@ -53,21 +53,47 @@ pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
     let open = text.find('(').ok_or_else(|| format!("no opening parenthesis: {example}"))?;
     let close = text.find(')').ok_or_else(|| format!("no closing parenthesis: {example}"))?;
     let inside = text.get(open + 1..close).ok_or_else(|| format!("`)` comes before `(`: {example}"))?;
-    let items: Vec<&str> = inside.split_whitespace().collect();
+    let items: Vec<&str> = inside.split_whitespace().flat_map(parts).collect();
     if items.len() < 2 {
         return Err(format!("a metric and at least one tag are needed: {example}"));
     }
     let mut tags = RuleTags::new();
     for item in items {
         match item.split_once('=') {
-            Some((key, value)) if !value.contains('=') => tags.insert(key.to_string(), value.to_string()),
+            Some((key, value)) if !value.contains('=') && (key == METRIC || !value.contains(',')) => {
+                tags.insert(key.to_string(), value.to_string())
+            }
             _ => return Err(format!("{item:?} is not of the form key=value: {example}")),
         };
     }
-    match tags.remove("metric") {
+    match tags.remove(METRIC) {
         Some(metric) if !metric.is_empty() => Ok((metric, tags)),
-        _ => Err(format!("metric=… is missing: {example}")),
+        _ => Err(format!("{METRIC}=… is missing: {example}")),
     }
+}
+
+const METRIC: &str = "metric";
+
+/// The parts of `a=1,b=2,`; a comma that begins no further `key=` belongs to what is before it, for a metric may have
+/// one.
+fn parts(word: &str) -> Vec<&str> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    for (at, _) in word.match_indices(',') {
+        let behind = &word[at + 1..];
+        let next = behind.split(',').next().unwrap_or_default();
+        if next.contains('=') || behind.trim_matches(',').is_empty() {
+            parts.push(&word[start..at]);
+            start = at + 1;
+        }
+    }
+    parts.push(&word[start..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// The text behind the closing parenthesis, which nobody reads.
+pub fn tail(text: &str) -> &str {
+    text.find(')').map_or("", |close| text[close + 1..].trim())
 }
 
 /// All expressions, oldest first.
@@ -172,6 +198,11 @@ mod tests {
         check("each(metric=agent.alive endpoint=web-01)", "agent.alive", &[("endpoint", "web-01")]);
         check("any( metric=m  a=1\tb= ) tail", "m", &[("a", "1"), ("b", "")]);
         check("(a=1 metric=m a=2)", "m", &[("a", "2")]);
+        for commas in ["metric=m, a=1,b=2", "metric=m,a=1 ,b=2,", "metric=m ,, a=1, b=2", ",metric=m,a=1,b=2"] {
+            check(&format!("each({commas})"), "m", &[("a", "1"), ("b", "2")]);
+        }
+        check("each(metric=m,n a=1)", "m,n", &[("a", "1")]);
+        check("each(a=1,metric=m,n,o)", "m,n,o", &[("a", "1")]);
     }
 
     #[test]
@@ -190,6 +221,9 @@ mod tests {
         check("each(metric= b=2)", "metric=… is missing");
         check("each(metric=m b)", "\"b\"");
         check("each(metric=m b=2=3)", "\"b=2=3\"");
+        check("each(metric=m b=2,3)", "\"b=2,3\"");
+        check("each(metric=m, b)", "\"b\"");
+        check("each(metric=m,)", "at least one tag");
     }
 
     #[tokio::test]

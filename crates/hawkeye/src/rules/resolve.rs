@@ -159,7 +159,7 @@ pub(super) fn read_strategy(row: &strategy::Strategy) -> Result<Strategy, String
         Ok(Strategy {
             id: row.id,
             metric: row.metric.clone(),
-            tags: read_tags(&row.tags),
+            tags: model::tags::wanted(&row.tags),
             func: row.func.clone(),
             operator: row.op.clone(),
             right_value: read_right_value(&row.right_value)?,
@@ -189,12 +189,6 @@ pub(super) fn read_expression(row: &expression::Expression) -> Result<Arc<Expres
         }))
     };
     read().map_err(|error: String| format!("expression {}: {error}", row.id))
-}
-
-/// Reads tags as hbs does: spaces stay, pieces without `=` are dropped, the last of equal keys wins.
-fn read_tags(text: &str) -> RuleTags {
-    let pairs = text.split(',').filter_map(|piece| piece.split_once('='));
-    pairs.map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }
 
 fn read_right_value(text: &str) -> Result<f64, String> {

@@ -86,6 +86,47 @@ fn series_find_their_rules() {
 
 /// However an expression is filed, series with the same ones have the same list.
 #[test]
+fn a_pattern_of_endpoints_finds_its_series() {
+    let list = [
+        expression(1, "m", "endpoint=web-*"),
+        expression(2, "m", "endpoint=web-0?,dc=x"),
+        expression(3, "m", "endpoint=web-01"),
+        expression(4, "m", "dc=web-*"),
+    ];
+    let of_another = Expression { func: "all(#1) of n".into(), ..(*expression(5, "m", "endpoint=db-*")).clone() };
+    let rules = rules(&[], &[&list[..], &[Arc::new(of_another)]].concat());
+    let check = |set: &RuleSet, endpoint, metric, tags, expected: &str| {
+        assert_eq!(matched(set, key(endpoint, metric, tags)), expected, "{endpoint} {metric} {tags}");
+    };
+    let set = compile_clean(&rules);
+    check(&set, "web-01", "m", "", "expression 1, expression 3");
+    check(&set, "web-02", "m", "dc=x", "expression 1, expression 2");
+    check(&set, "web-100", "m", "dc=x", "expression 1");
+    check(&set, "db-01", "m", "", "expression 5");
+    check(&set, "db-01", "n", "", "expression 5");
+    check(&set, "web-01", "n", "", "");
+    check(&set, "web-*", "m", "", "expression 1");
+    check(&set, "a", "m", "dc=web-1", "");
+    check(&set, "a", "m", "dc=web-*", "expression 4");
+    // The series' own tag comes before its endpoint, as without a pattern.
+    check(&set, "web-02", "m", "endpoint=db-7", "expression 5");
+    let literal = Options { endpoint_patterns: false, ..Options::default() };
+    let set = RuleSet::compile(&rules, &literal).0;
+    check(&set, "web-02", "m", "dc=x", "");
+    check(&set, "web-*", "m", "", "expression 1");
+    check(&set, "db-01", "n", "", "");
+}
+
+#[test]
+fn a_changed_pattern_touches_the_series_of_its_metric() {
+    let set = |pattern: &str| compile_clean(&rules(&[], &[expression(1, "m", pattern)]));
+    let touched = Touched::between(set("endpoint=web-*"), set("endpoint=db-*"));
+    assert!(touched.covers(key("web-01", "m", "")) && touched.covers(key("db-01", "m", "")));
+    assert!(!touched.covers(key("web-01", "n", "")));
+    assert!(!Touched::between(set("endpoint=web-*"), set("endpoint=web-*")).covers(key("web-01", "m", "")));
+}
+
+#[test]
 fn expressions_are_in_the_portals_order() {
     let set = compile_clean(&rules(&[], &[expression(1, "m", "b=2"), expression(2, "m", "a=1")]));
     assert_eq!(matched(&set, key("h", "m", "a=1,b=2")), "expression 1, expression 2");

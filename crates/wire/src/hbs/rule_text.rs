@@ -196,7 +196,9 @@ impl Fields {
         let read = json::fields(value, &mut names, |name, value| {
             let mut text = String::new();
             self.text("tags", value, &mut text);
-            target.insert(name.to_string(), text);
+            // An original hbs leaves the spaces in, and transfer takes them out of a point's tags.
+            text.retain(|c| c != ' ');
+            target.insert(name.replace(' ', ""), text);
         });
         debug_assert!(read.is_ok(), "the text around it was read");
     }
