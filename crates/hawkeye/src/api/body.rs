@@ -88,6 +88,7 @@ impl Fields {
                 Some(other) => return Err(wrong_kind(name, "a text", other)),
             },
         };
+        check_zero(name, &text)?;
         check_length(name, &text, max)?;
         Ok(text)
     }
@@ -142,6 +143,7 @@ impl Fields {
             if text.is_empty() {
                 return Err(ApiError::bad(format!("{name}[{index}] is empty")));
             }
+            check_zero(&format!("{name}[{index}]"), text)?;
             check_length(&format!("{name}[{index}]"), text, max)?;
         }
         Ok(texts)
@@ -190,6 +192,14 @@ pub fn check_length(name: &str, text: &str, max: usize) -> Result<(), ApiError> 
     // Bytes first: they are known, and a text with few bytes has few characters.
     if text.len() > max && text.chars().count() > max {
         return Err(ApiError::bad(format!("{name} is longer than {max} characters")));
+    }
+    Ok(())
+}
+
+/// Refuses a zero byte: no text needs one, and whoever reads the tables in C ends there.
+fn check_zero(name: &str, text: &str) -> Result<(), ApiError> {
+    if text.contains('\0') {
+        return Err(ApiError::bad(format!("{name} has a zero byte (U+0000): take it out")));
     }
     Ok(())
 }
@@ -330,7 +340,8 @@ mod tests {
 
     #[tokio::test]
     async fn errors_name_the_field() {
-        let body = r#"{"n":"5","f":1.5,"t":7,"long":"äöü","flag":2,"l":[1,"x"],"e":[""],"o":3}"#;
+        let body = r#"{"n":"5","f":1.5,"t":7,"long":"äöü","flag":2,"l":[1,"x"],"e":[""],"o":3,"z":"a\u0000","y":["a","\u0000"],
+                       "big":9223372036854775808}"#;
         let json = fields("POST", "/", "application/json", body).await.expect("valid");
         assert!(error(json.int("n")).contains("n must be a whole number, got \\\"5\\\""));
         assert!(error(json.int("f")).contains("f must be a whole number"));
@@ -343,6 +354,9 @@ mod tests {
         assert!(error(json.ints("l")).contains("l must be a list of whole numbers"));
         assert!(error(json.texts("e", 9)).contains("e[0] is empty"));
         assert!(error(json.object("o")).contains("o must be an object"));
+        assert!(error(json.text("z", 9)).contains("z has a zero byte (U+0000): take it out"));
+        assert!(error(json.texts("y", 9)).contains("y[1] has a zero byte (U+0000): take it out"));
+        assert!(error(json.int("big")).contains("big must be a whole number, got 9223372036854775808"));
     }
 
     #[tokio::test]
@@ -354,6 +368,8 @@ mod tests {
         check("", "empty").await;
         check("{", "not the JSON wanted").await;
         check("[1]", "not the JSON wanted").await;
+        check(r#"{"a":"\ud800"}"#, "not the JSON wanted").await;
+        check(r#"{"a":"\udc00b"}"#, "not the JSON wanted").await;
         check(&format!("{{\"a\":{}", "[".repeat(100_000)), "recursion").await;
         check(&"x".repeat(BODY_MAX + 1), "longer than").await;
     }

@@ -86,6 +86,14 @@ pub fn json(value: impl Serialize) -> Answer {
     Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
 }
 
+/// An answer with status 200 and `{"message":"…"}`, and what the caller should know beside it as `"warning"`.
+pub fn message_with(text: impl Into<String>, warning: Option<String>) -> Answer {
+    match warning {
+        None => message(text),
+        Some(warning) => json(serde_json::json!({ "message": text.into(), "warning": warning })),
+    }
+}
+
 /// An answer with status 200 and `{"message":"…"}`.
 pub fn message(text: impl Into<String>) -> Answer {
     json(serde_json::json!({ "message": text.into() }))

@@ -5,10 +5,11 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, message_with};
 use super::paging::Paging;
-use super::rule::{self, Lengths};
-use crate::portal::action::{self, Action};
+use super::rights;
+use super::rule::{self, CheckedAction, Lengths};
+use crate::portal::action;
 use crate::portal::expression::{self, Expression};
 use axum::Router;
 use axum::extract::{Path, State};
@@ -38,52 +39,54 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let (expression, action) = required_expression(&context, &fields)?;
+    let (expression, CheckedAction { action, warning }) = required_expression(&context, &fields).await?;
     let expression = Expression { create_user: caller.name, ..expression };
     expression::create(&context.portal, &expression, &action).await?;
-    message("expression created")
+    message_with("expression created", warning)
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let (expression, action) = required_expression(&context, &fields)?;
+    let (expression, CheckedAction { action, warning }) = required_expression(&context, &fields).await?;
     let id = fields.required_int("id")?;
     let old = find_own(&context, &caller, id).await?;
     let expression = Expression { id, action_id: old.action_id, ..expression };
     expression::update(&context.portal, &expression, &action).await?;
-    message(format!("expression:{id} has been updated"))
+    message_with(format!("expression:{id} has been updated"), warning)
 }
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
     let id = parse_int("eid", &id)?;
     find_own(&context, &caller, id).await?;
     expression::delete(&context.portal, id).await?;
-    message(format!("expression:{id} has been deleted"))
+    message_with(format!("expression:{id} has been deleted"), None)
 }
 
-/// The expression with this id, if the caller may change it: its creator and administrators may.
+/// The expression with this id, if the caller may change it (`rights.rs`).
 async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Expression, ApiError> {
     let expression = expression::by_id(&context.portal, id).await?;
     let expression = expression.ok_or_else(|| ApiError::refused("find expression got error:record not found"))?;
-    if caller.owns(&expression.create_user) {
+    let action = action::by_id(&context.portal, expression.action_id).await?.unwrap_or_default();
+    if rights::may_change(context, caller, &expression.create_user, &action.uic).await? {
         return Ok(expression);
     }
     Err(ApiError::bad("You don't have permission!"))
 }
 
 /// The expression and action of a form, without ids and creator.
-fn required_expression(context: &Context, fields: &Fields) -> Result<(Expression, Action), ApiError> {
+async fn required_expression(context: &Context, fields: &Fields) -> Result<(Expression, CheckedAction), ApiError> {
     // Fields are read in the order of the form, so that the first wrong field is the one named.
-    fields.required_text("expression", expression::EXPRESSION_MAX)?;
+    fields.required_line("expression", expression::EXPRESSION_MAX)?;
     fields.required_int("priority")?;
-    let action = required_action(fields)?;
+    let action = required_action(context, fields).await?;
     Ok((required_rule(context, fields)?, action))
 }
 
 /// The judged part of an expression: without id, creator and action.
 pub(super) fn required_rule(context: &Context, fields: &Fields) -> Result<Expression, ApiError> {
-    let text = fields.required_text("expression", expression::EXPRESSION_MAX)?;
+    let text = fields.required_line("expression", expression::EXPRESSION_MAX)?;
     let condition = rule::required_condition(context, fields, &LENGTHS)?;
-    expression::parse_text(&text).map_err(|error| ApiError::bad(format!("expression: {error}")))?;
+    let patterns = context.config.judge.endpoint_patterns;
+    check_text(&text, patterns).map_err(|error| ApiError::bad(format!("expression: {error}")))?;
     Ok(Expression {
         expression: text,
         func: condition.func,
@@ -91,20 +94,64 @@ pub(super) fn required_rule(context: &Context, fields: &Fields) -> Result<Expres
         right_value: condition.right_value,
         max_step: condition.max_step,
         priority: condition.priority,
-        note: fields.text("note", expression::NOTE_MAX)?,
+        note: fields.line("note", expression::NOTE_MAX)?,
         pause: fields.flag("pause")?,
         ..Expression::default()
     })
 }
 
-fn required_action(fields: &Fields) -> Result<Action, ApiError> {
+/// Refuses a text that finds no series, although it can be read.
+fn check_text(text: &str, endpoint_patterns: bool) -> Result<(), String> {
+    let (_, tags) = expression::parse_text(text)?;
+    let tail = expression::tail(text);
+    if !tail.is_empty() {
+        return Err(format!("{tail:?} behind `)` is not read: take it out"));
+    }
+    tags.keys().try_for_each(|key| rule::check_key(key))?;
+    match tags.get("endpoint") {
+        Some(endpoint) if endpoint.is_empty() => Err("endpoint= has no name behind it".to_string()),
+        Some(endpoint) if !endpoint_patterns && judge::pattern::is_pattern(endpoint) => Err(format!(
+            "endpoint={endpoint} has a `*` or `?`, which is a pattern with judge.endpoint_patterns = true only: name one \
+             endpoint, or none"
+        )),
+        _ => Ok(()),
+    }
+}
+
+async fn required_action(context: &Context, fields: &Fields) -> Result<CheckedAction, ApiError> {
     let fields = fields.object("action")?;
-    let teams = fields.texts("uic", action::UIC_MAX)?;
+    let teams = fields.lines("uic", action::UIC_MAX)?;
     let teams = teams.ok_or_else(|| ApiError::bad("action.uic is required: a list of team names"))?;
     if let Some(team) = teams.iter().find(|team| team.contains(',')) {
         return Err(ApiError::bad(format!("action.uic: {team:?} contains a comma; list each team by itself")));
     }
-    let uic = teams.join(",");
-    super::body::check_length("action.uic", &uic, action::UIC_MAX)?;
-    rule::action_of(&fields, uic)
+    let teams: Vec<&str> = teams.iter().map(String::as_str).collect();
+    rule::checked_action(context, &fields, "action.", &teams).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_find_nothing() {
+        let check = |text: &str, patterns: bool, error: &str| match (check_text(text, patterns), error) {
+            (Ok(()), "") => {}
+            (Err(got), error) if !error.is_empty() => assert!(got.contains(error), "{text:?}: {got}"),
+            (got, error) => panic!("{text:?}: {got:?}, want {error:?}"),
+        };
+        check("each(metric=m, jmxport=9995)", true, "");
+        check("each(metric=m endpoint=web-01)", false, "");
+        check("each(metric=m endpoint=web-*)", true, "");
+        check("each(metric=m endpoint=web-*)", false, "endpoint=web-* has a `*` or `?`");
+        check("each(metric=m path=/var/*.log)", false, "");
+        check("each(metric=m endpoint=)", true, "endpoint= has no name");
+        check("each(metric=m endpoint=a,b)", true, "\"endpoint=a,b\" is not of the form key=value");
+        check("each(metric=m mount!=/data)", true, "\"mount!\" is no name of a tag");
+        check("each(metric=m f=g(x))", true, "\")\" behind `)` is not read");
+        check("each(metric=m a=b) > 5", true, "\"> 5\" behind `)` is not read");
+        check("each(metric=m mount=/my disk)", true, "\"disk\" is not of the form key=value");
+        check("each（metric=m a=b）", true, "no opening parenthesis");
+        check("each(metric=m，a=b)", true, "a metric and at least one tag are needed");
+    }
 }

@@ -13,6 +13,7 @@ use super::auth::Caller;
 use super::body::{JsonBody, parse_form};
 use super::error::ApiError;
 use super::pieces::Pieces;
+use super::rights;
 use crate::engine::Engine;
 use axum::extract::{RawQuery, State};
 use axum::http::header;
@@ -378,9 +379,10 @@ async fn deleting<T: Send + 'static>(
 
 async fn delete_endpoints(
     State(context): State<Context>,
-    _: Caller,
+    caller: Caller,
     JsonBody(names): JsonBody<Vec<String>>,
 ) -> Result<Json<Value>, ApiError> {
+    rights::check_admin(&context, &caller)?;
     let (endpoints, counters) = deleting(&context, move |engine| engine.remove_endpoints(&names)).await?;
     Ok(Json(json!({"affected_endpoint": endpoints, "affected_counter": counters})))
 }
@@ -393,9 +395,10 @@ struct DeleteCounters {
 
 async fn delete_counters(
     State(context): State<Context>,
-    _: Caller,
+    caller: Caller,
     JsonBody(asked): JsonBody<DeleteCounters>,
 ) -> Result<Json<Value>, ApiError> {
+    rights::check_admin(&context, &caller)?;
     if asked.endpoints.len().saturating_mul(asked.counters.len()) > PAIRS_MAX {
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of endpoints and counters: name fewer")));
     }

@@ -1,11 +1,12 @@
 //! Hosts: their groups and templates, and maintenance windows.
 //!
-//! Compat: any user may set maintenance, as in the original.
+//! Compat: who may set maintenance is in `rights.rs`; in the original anybody.
 
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
+use super::rights;
 use crate::portal::group;
 use crate::portal::host::{self, Selection};
 use crate::portal::template;
@@ -31,26 +32,37 @@ async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Pa
     json(template::of_host(&context.portal, id).await?)
 }
 
-async fn maintain(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+/// The last second that the columns hold, in 2106.
+const TIME_MAX: i64 = u32::MAX as i64;
+
+async fn maintain(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let (begin, end) = (fields.required_int("maintain_begin")?, fields.required_int("maintain_end")?);
     if end < begin {
         return Err(ApiError::bad("maintain_end is before maintain_begin: both are Unix seconds"));
     }
-    set(&context, &fields, begin, end).await
+    for (name, time) in [("maintain_begin", begin), ("maintain_end", end)] {
+        if !(1..=TIME_MAX).contains(&time) {
+            return Err(ApiError::bad(format!(
+                "{name} is {time}: give Unix seconds, not milliseconds, up to {TIME_MAX}"
+            )));
+        }
+    }
+    set(&context, &caller, &fields, begin, end).await
 }
 
-async fn end_maintenance(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    set(&context, &fields, 0, 0).await
+async fn end_maintenance(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    set(&context, &caller, &fields, 0, 0).await
 }
 
-async fn set(context: &Context, fields: &Fields, begin: i64, end: i64) -> Answer {
-    let names = fields.texts("hosts", host::HOSTNAME_MAX)?.filter(|names| !names.is_empty());
+async fn set(context: &Context, caller: &Caller, fields: &Fields, begin: i64, end: i64) -> Answer {
+    let names = fields.lines("hosts", host::HOSTNAME_MAX)?.filter(|names| !names.is_empty());
     let ids = fields.ints("ids")?.filter(|ids| !ids.is_empty());
     let (through, which) = match (names, ids) {
         (Some(names), _) => ("hosts", Selection::Names(names)),
         (None, Some(ids)) => ("ids", Selection::Ids(ids)),
         (None, None) => return Err(ApiError::bad("hosts or ids is required")),
     };
+    rights::check_hosts(context, caller, &which, false).await?;
     let count = host::maintain(&context.portal, &which, begin, end).await?;
     message(format!("Through: {through}, Affect row: {count}"))
 }

@@ -1,20 +1,23 @@
 //! Host groups: their hosts, template bindings and plugin directories.
 //!
-//! Compat: renaming and binding ask for no owner, as in the original. Changing hosts, deleting, unbinding and plugins
-//! ask for the owner or an administrator. A name that is listed twice counts once.
+//! Compat: who may change what is in `rights.rs`; the original asks for no owner where a group is renamed or a template
+//! bound. A name that is listed twice counts once.
 
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
 use super::paging::{Paging, Search};
+use super::rights;
 use crate::portal::group::{self, Group};
+use crate::portal::host::Selection;
 use crate::portal::{host, plugin, template};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, patch, post};
 use serde_json::json as object;
+use std::collections::HashSet;
 
 /// Routes of host groups.
 pub fn routes() -> Router<Context> {
@@ -41,9 +44,10 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     json(group::create(&context.portal, &name, &caller.name).await.map_err(|error| taken(error, &name))?)
 }
 
-async fn rename(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+async fn rename(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let group = find(&context, fields.required_int("id")?).await?;
     let name = group_name(&fields, "grp_name")?;
+    rights::check_group(&context, &caller, &group).await?;
     group::rename(&context.portal, group.id, &name).await.map_err(|error| taken(error, &name))?;
     message("hostgroup profile updated")
 }
@@ -58,7 +62,7 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
     let group = find(&context, parse_int("id", &id)?).await?;
-    check_owner(&caller, &group.create_user)?;
+    check_owner(&context, &caller, &group).await?;
     group::delete(&context.portal, group.id).await?;
     message(format!("hostgroup:{} has been deleted", group.id))
 }
@@ -66,7 +70,8 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
 async fn replace_hosts(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let (id, hosts) = (fields.required_int("hostgroup_id")?, required_hosts(&fields)?);
     let group = find(&context, id).await?;
-    check_member_owner(&caller, &group)?;
+    check_member_owner(&context, &caller, &group).await?;
+    check_new_hosts(&context, &caller, &group, &hosts).await?;
     let ids = group::replace_hosts(&context.portal, id, &hosts).await?.ok_or_else(too_many_hosts)?;
     let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
     message(format!("[{}] bind to hostgroup: {id}", ids.join(" ")))
@@ -75,7 +80,7 @@ async fn replace_hosts(State(context): State<Context>, caller: Caller, fields: F
 async fn remove_host(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let (id, host_id) = (fields.required_int("hostgroup_id")?, fields.required_int("host_id")?);
     let group = find(&context, id).await?;
-    check_owner(&caller, &group.create_user)?;
+    check_owner(&context, &caller, &group).await?;
     group::remove_host(&context.portal, id, host_id).await?;
     message(format!("unbind host:{host_id} of hostgroup: {id}"))
 }
@@ -91,11 +96,12 @@ async fn change_hosts(
         return Err(ApiError::bad("action must be add or remove"));
     }
     let group = find(&context, parse_int("id", &id)?).await?;
-    check_member_owner(&caller, &group)?;
+    check_member_owner(&context, &caller, &group).await?;
     if action == "remove" {
         let removed = group::remove_hosts(&context.portal, group.id, hosts).await?;
         return message(format!("[{}] unbind to hostgroup: {}", removed.join(" "), group.grp_name));
     }
+    check_new_hosts(&context, &caller, &group, &hosts).await?;
     let done = group::add_hosts(&context.portal, group.id, hosts).await?.ok_or_else(too_many_hosts)?;
     let (added, existing) = (done.added.join(" "), done.existing.join(" "));
     message(format!("[{added}] bind to hostgroup: {}, [{existing}] have been exist", group.grp_name))
@@ -110,8 +116,9 @@ async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Pa
 async fn bind_template(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let (tpl_id, grp_id) = (fields.required_int("tpl_id")?, fields.required_int("grp_id")?);
     let unknown = |what: &str, id: i64| ApiError::bad(format!("{what}: {id} ; record not found"));
-    group::by_id(&context.portal, grp_id).await?.ok_or_else(|| unknown("hostgroup", grp_id))?;
+    let group = group::by_id(&context.portal, grp_id).await?.ok_or_else(|| unknown("hostgroup", grp_id))?;
     template::by_id(&context.portal, tpl_id).await?.ok_or_else(|| unknown("template", tpl_id))?;
+    rights::check_group(&context, &caller, &group).await?;
     if !group::bind_template(&context.portal, grp_id, tpl_id, &caller.name).await? {
         return Err(ApiError::bad("this binding already existing, reject!"));
     }
@@ -122,7 +129,13 @@ async fn unbind_template(State(context): State<Context>, caller: Caller, fields:
     let (tpl_id, grp_id) = (fields.required_int("tpl_id")?, fields.required_int("grp_id")?);
     let bind_user = group::bind_user(&context.portal, grp_id, tpl_id).await?;
     let bind_user = bind_user.ok_or_else(|| ApiError::bad("record not found"))?;
-    if !caller.owns(&bind_user) {
+    // The group's owner may unbind what somebody else bound to it, other than in the original.
+    let group = if context.config.is_strict() { group::by_id(&context.portal, grp_id).await? } else { None };
+    let may_change_group = match group {
+        Some(group) => rights::may_change_group(&context, &caller, grp_id, &group.create_user).await?,
+        None => false,
+    };
+    if !may_change_group && !caller.owns(&bind_user) {
         return Err(ApiError::bad("You don't have permission can do this."));
     }
     group::unbind_template(&context.portal, grp_id, tpl_id).await?;
@@ -134,10 +147,10 @@ async fn plugins(State(context): State<Context>, _caller: Caller, Path(id): Path
 }
 
 async fn create_plugin(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let (grp_id, dir) = (fields.required_int("hostgroup_id")?, fields.required_text("dir_path", plugin::DIR_MAX)?);
+    let (grp_id, dir) = (fields.required_int("hostgroup_id")?, fields.required_line("dir_path", plugin::DIR_MAX)?);
     plugin::check_dir(&dir).map_err(ApiError::bad)?;
     let group = find(&context, grp_id).await?;
-    check_owner(&caller, &group.create_user)?;
+    check_owner(&context, &caller, &group).await?;
     json(plugin::create(&context.portal, grp_id, &dir, &caller.name).await?)
 }
 
@@ -146,8 +159,10 @@ async fn remove_plugin(State(context): State<Context>, caller: Caller, Path(id):
     let plugin = plugin.ok_or_else(|| ApiError::refused("record not found"))?;
     // The group's owner may remove a directory that somebody else left in his group.
     let group = group::by_id(&context.portal, plugin.grp_id).await?;
-    if !group.is_some_and(|group| caller.owns(&group.create_user)) {
-        check_owner(&caller, &plugin.create_user)?;
+    let owner = group.map_or(String::new(), |group| group.create_user);
+    let may_change_group = rights::may_change_group(&context, &caller, plugin.grp_id, &owner).await?;
+    if !may_change_group && !caller.owns(&plugin.create_user) {
+        return Err(ApiError::bad("You don't have permission!"));
     }
     plugin::delete(&context.portal, plugin.id).await?;
     message(format!("plugin:{} has been deleted", plugin.id))
@@ -158,7 +173,7 @@ async fn find(context: &Context, id: i64) -> Result<Group, ApiError> {
 }
 
 fn group_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
-    let name = fields.required_text(field, group::NAME_MAX)?;
+    let name = fields.required_line(field, group::NAME_MAX)?;
     if super::has_dangerous_characters(&name) {
         return Err(ApiError::bad(format!("{field} is invalid")));
     }
@@ -166,21 +181,33 @@ fn group_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
 }
 
 fn required_hosts(fields: &Fields) -> Result<Vec<String>, ApiError> {
-    let hosts = fields.texts("hosts", host::HOSTNAME_MAX)?;
+    let hosts = fields.lines("hosts", host::HOSTNAME_MAX)?;
     let mut hosts = hosts.ok_or_else(|| ApiError::bad("hosts is required: a list of host names"))?;
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     hosts.retain(|host| seen.insert(host.to_ascii_lowercase()));
     Ok(hosts)
 }
 
-fn check_owner(caller: &Caller, create_user: &str) -> Result<(), ApiError> {
-    if caller.owns(create_user) { Ok(()) } else { Err(ApiError::bad("You don't have permission!")) }
+async fn check_owner(context: &Context, caller: &Caller, group: &Group) -> Result<(), ApiError> {
+    let may = rights::may_change_group(context, caller, group.id, &group.create_user).await?;
+    if may { Ok(()) } else { Err(ApiError::bad("You don't have permission!")) }
 }
 
-/// Lets the owner of a group and administrators pass, with the status and text of the routes that change a group's
-/// hosts.
-fn check_member_owner(caller: &Caller, group: &Group) -> Result<(), ApiError> {
-    if caller.owns(&group.create_user) { Ok(()) } else { Err(ApiError::refused("You don't have permission.")) }
+/// Lets those pass who may change a group, with the status and text of the routes that change a group's hosts.
+async fn check_member_owner(context: &Context, caller: &Caller, group: &Group) -> Result<(), ApiError> {
+    let may = rights::may_change_group(context, caller, group.id, &group.create_user).await?;
+    if may { Ok(()) } else { Err(ApiError::refused("You don't have permission.")) }
+}
+
+/// Refuses to put hosts of others into a group; those that it has already may stay.
+async fn check_new_hosts(context: &Context, caller: &Caller, group: &Group, hosts: &[String]) -> Result<(), ApiError> {
+    if rights::may_all(context, caller) {
+        return Ok(());
+    }
+    let members = host::of_group(&context.portal, group.id).await?;
+    let members: HashSet<String> = members.into_iter().map(|host| host.hostname.to_ascii_lowercase()).collect();
+    let new = hosts.iter().filter(|host| !members.contains(&host.to_ascii_lowercase())).cloned().collect();
+    rights::check_hosts(context, caller, &Selection::Names(new), true).await
 }
 
 fn taken(error: sqlx::Error, name: &str) -> ApiError {

@@ -19,11 +19,13 @@ mod metric;
 pub mod paging;
 mod pieces;
 pub mod rehearsal;
+mod rights;
 mod rule;
 mod session;
 mod strategy;
 mod team;
 mod template;
+mod text;
 mod user;
 
 use crate::config::Config;

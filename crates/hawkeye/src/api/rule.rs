@@ -5,9 +5,11 @@
 //! Compat: the texts are the original's for what the original checks; other texts name the field and the fault.
 
 use super::Context;
-use super::body::Fields;
+use super::body::{Fields, check_length};
 use super::error::ApiError;
 use crate::portal::action::{self, Action};
+use crate::portal::team;
+use reqwest::Url;
 
 /// The checked condition of a rule.
 pub struct Condition {
@@ -25,8 +27,8 @@ pub struct Lengths {
     pub right_value: usize,
 }
 
-/// The largest priority: the column is a tinyint.
-const PRIORITY_MAX: i64 = 127;
+/// The largest priority: an old alarm reads the queues `event:p0` to `event:p6`, and pages know no other.
+const PRIORITY_MAX: i64 = 6;
 /// PROBLEMs that one alarm may send; more is a mistake. A guess, far above what anybody sets.
 const MAX_STEP_MAX: i64 = 1_000_000;
 
@@ -35,9 +37,9 @@ pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths)
     let condition = Condition {
         max_step: fields.required_int("max_step")?,
         priority: fields.int("priority")?,
-        func: fields.required_text("func", lengths.func)?,
-        op: fields.required_text("op", lengths.op)?,
-        right_value: fields.required_text("right_value", lengths.right_value)?,
+        func: fields.required_line("func", lengths.func)?,
+        op: fields.required_line("op", lengths.op)?,
+        right_value: fields.required_line("right_value", lengths.right_value)?,
     };
     if !is_operator(&condition.op) {
         return Err(ApiError::bad("op's formating is not vaild"));
@@ -55,18 +57,75 @@ pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths)
     Ok(condition)
 }
 
-/// The action that the fields describe, without its id; its teams are given as `uic`.
-pub fn action_of(fields: &Fields, uic: String) -> Result<Action, ApiError> {
-    Ok(Action {
+/// Refuses a key like that of `mount!=/data`, which would be a tag named `mount!`.
+pub fn check_key(key: &str) -> Result<(), String> {
+    if key.trim_end().ends_with(['!', '~', '<', '>']) {
+        return Err(format!("{key:?} is no name of a tag: tags are compared by = only"));
+    }
+    Ok(())
+}
+
+/// A checked action, and what its user should know although it is saved.
+pub struct CheckedAction {
+    pub action: Action,
+    pub warning: Option<String>,
+}
+
+/// The action that the fields describe, without its id, with the teams `teams`. `within` is before the names of its
+/// fields in errors.
+pub async fn checked_action(
+    context: &Context,
+    fields: &Fields,
+    within: &str,
+    teams: &[&str],
+) -> Result<CheckedAction, ApiError> {
+    let uic = teams.join(",");
+    check_length(&format!("{within}uic"), &uic, action::UIC_MAX)?;
+    let action = Action {
         id: 0,
         uic,
-        url: fields.text("url", action::URL_MAX)?,
+        url: fields.line("url", action::URL_MAX)?,
         callback: fields.flag("callback")?,
         before_callback_sms: fields.flag("before_callback_sms")?,
         before_callback_mail: fields.flag("before_callback_mail")?,
         after_callback_sms: fields.flag("after_callback_sms")?,
         after_callback_mail: fields.flag("after_callback_mail")?,
-    })
+    };
+    check_url(&action).map_err(|error| ApiError::bad(format!("{within}{error}")))?;
+    let mut unknown = Vec::new();
+    for name in teams {
+        if team::by_name(&context.portal, name).await?.is_none() {
+            unknown.push(format!("{name:?}"));
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(CheckedAction { action, warning: None });
+    }
+    let text = format!("{within}uic: there is no team {}: make it, or name another", unknown.join(", "));
+    if context.config.is_strict() {
+        return Err(ApiError::bad(text));
+    }
+    // Scripts of an old installation may create the team afterwards.
+    Ok(CheckedAction { action, warning: Some(text) })
+}
+
+/// Refuses a URL that no callback can call.
+fn check_url(action: &Action) -> Result<(), String> {
+    let url = action.url.as_str();
+    if url.is_empty() {
+        return if action.callback == 1 { Err("url is required with callback 1".to_string()) } else { Ok(()) };
+    }
+    let want = "want one like http://10.0.0.5:8000/repair";
+    let wrong = match Url::parse(url) {
+        _ if url.contains(char::is_whitespace) => "it has a blank".to_string(),
+        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() => {
+            "it does not begin with http:// or https:// and a host".to_string()
+        }
+        Ok(parsed) if parsed.port() == Some(0) => "its port is 0".to_string(),
+        Ok(_) => return Ok(()),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("url {url:?} cannot be called: {wrong}; {want}"))
 }
 
 fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
@@ -94,6 +153,44 @@ fn is_decimal(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_of_callbacks() {
+        let check = |url: &str, callback: i64, error: &str| {
+            let checked = check_url(&Action { url: url.to_string(), callback, ..Action::default() });
+            match (&checked, error) {
+                (Ok(()), "") => {}
+                (Err(got), error) if !error.is_empty() => assert!(got.contains(error), "{url:?}: {got}"),
+                _ => panic!("{url:?}: {checked:?}, want {error:?}"),
+            }
+        };
+        for url in [
+            "http://h",
+            "https://h:8443/x?y=1",
+            "http://127.0.0.1:80/x",
+            "http://[::1]:8/",
+            "HTTP://h/王",
+            "http://u:p@h/",
+        ] {
+            check(url, 1, "");
+        }
+        check("", 0, "");
+        check("", 1, "url is required with callback 1");
+        for callback in [0, 1] {
+            check("not a url", callback, "\"not a url\" cannot be called: it has a blank");
+            check("127.0.0.1:80/x", callback, "cannot be called");
+            check("h:80/x", callback, "does not begin with http://");
+            check("/x", callback, "cannot be called");
+            check("h/x", callback, "cannot be called");
+            check("ftp://h/x", callback, "does not begin with http://");
+            check("javascript:alert(1)", callback, "does not begin with http://");
+            check("file:///etc/passwd", callback, "does not begin with http://");
+            check("http://", callback, "cannot be called");
+            check("http://h:99999/", callback, "cannot be called");
+            check("http://h:0/", callback, "port is 0");
+            check("http://h/a b", callback, "it has a blank");
+        }
+    }
 
     #[test]
     fn decimals() {

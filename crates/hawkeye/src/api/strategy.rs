@@ -1,13 +1,16 @@
 //! Strategies: the conditions of templates.
 //!
-//! Compat: any user may change any strategy, as in the original. A strategy that cannot be judged is refused, so no
-//! judge ever sees one.
+//! Compat: who may change a strategy follows its template (`rights.rs`). A strategy that cannot be judged is refused,
+//! so no judge ever sees one. Tags are kept as they were typed, for agents take them for arguments, and are read as
+//! those of a point (`model::tags::wanted`).
 
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
+use super::rights;
 use super::rule::{self, Lengths};
+use super::text::check_visible;
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::template;
 use axum::Router;
@@ -37,39 +40,47 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
     json(strategy.ok_or_else(|| ApiError::bad("record not found"))?)
 }
 
-async fn create(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let strategy = required_strategy(&context, &fields)?;
     let tpl_id = fields.required_int("tpl_id")?;
     let template = template::by_id(&context.portal, tpl_id).await?;
-    template.ok_or_else(|| ApiError::bad(format!("tpl_id: there is no template {tpl_id}")))?;
+    let template = template.ok_or_else(|| ApiError::bad(format!("tpl_id: there is no template {tpl_id}")))?;
+    rights::check_template(&context, &caller, &template).await?;
     let mut strategy = Strategy { tpl_id, ..strategy };
     strategy.id = strategy::create(&context.portal, &strategy).await?;
     json(strategy)
 }
 
-async fn update(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let strategy = required_strategy(&context, &fields)?;
     let id = fields.required_int("id")?;
     let found = strategy::by_id(&context.portal, id).await?;
-    found.ok_or_else(|| ApiError::refused("find strategy got error:record not found"))?;
+    let found = found.ok_or_else(|| ApiError::refused("find strategy got error:record not found"))?;
+    check_rights(&context, &caller, &found).await?;
     strategy::update(&context.portal, &Strategy { id, ..strategy }).await?;
     message(format!("stragtegy:{id} has been updated"))
 }
 
-async fn remove(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
     let id = parse_int("sid", &id)?;
+    if let Some(strategy) = strategy::by_id(&context.portal, id).await? {
+        check_rights(&context, &caller, &strategy).await?;
+    }
     strategy::delete(&context.portal, id).await?;
     message(format!("strategy:{id} has been deleted"))
 }
 
+/// Lets those pass who may change the strategy's template; a strategy whose template is gone is the administrators'.
+async fn check_rights(context: &Context, caller: &Caller, strategy: &Strategy) -> Result<(), ApiError> {
+    let template = template::by_id(&context.portal, strategy.tpl_id).await?.unwrap_or_default();
+    rights::check_template(context, caller, &template).await
+}
+
 /// The strategy that the fields describe, without ids.
 pub(super) fn required_strategy(context: &Context, fields: &Fields) -> Result<Strategy, ApiError> {
-    let metric = fields.required_text("metric", strategy::METRIC_MAX)?;
-    let tags = fields.text("tags", strategy::TAGS_MAX)?;
+    let metric = fields.required_line("metric", strategy::METRIC_MAX)?;
+    let tags = checked_tags(fields.text("tags", strategy::TAGS_MAX)?)?;
     let condition = rule::required_condition(context, fields, &LENGTHS)?;
-    if let Some(piece) = tags.split(',').find(|piece| !piece.contains('=') && !tags.is_empty()) {
-        return Err(ApiError::bad(format!("tags: {piece:?} is not of the form key=value (joined by commas)")));
-    }
     Ok(Strategy {
         id: 0,
         metric,
@@ -79,22 +90,122 @@ pub(super) fn required_strategy(context: &Context, fields: &Fields) -> Result<St
         func: condition.func,
         op: condition.op,
         right_value: condition.right_value,
-        note: fields.text("note", strategy::NOTE_MAX)?,
-        run_begin: time_of_day(fields, "run_begin", "00:00")?,
-        run_end: time_of_day(fields, "run_end", "24:00")?,
+        note: fields.line("note", strategy::NOTE_MAX)?,
+        run_begin: time_of_day(fields, "run_begin", "23:59", "00:00")?,
+        run_end: time_of_day(fields, "run_end", "24:00", "24:00")?,
         tpl_id: 0,
     })
 }
 
-/// A field that is "HH:MM" or "".
-fn time_of_day(fields: &Fields, name: &str, example: &str) -> Result<String, ApiError> {
-    let text = fields.text(name, strategy::RUN_MAX)?;
-    let is_time = |text: &[u8]| {
-        let [a, b, b':', c, d] = text else { return false };
-        [a, b, c, d].iter().all(|byte| byte.is_ascii_digit())
+/// Keys whose values are free texts, in which blanks and `=` are normal.
+const FREE_TEXT_KEYS: [&str; 2] = ["cmdline", "url"];
+
+/// The tags as they were typed, if a point can have them.
+fn checked_tags(tags: String) -> Result<String, ApiError> {
+    check_visible("tags", &tags)?;
+    if tags.trim().is_empty() {
+        return Ok(String::new());
+    }
+    if let Some(wide) = tags.chars().find(|c| c.is_whitespace() && *c != ' ') {
+        return Err(ApiError::bad(format!("tags: a blank is no usual one (U+{:04X}): type it anew", u32::from(wide))));
+    }
+    for piece in tags.split(',') {
+        let Some((key, _)) = piece.split_once('=') else {
+            return Err(ApiError::bad(format!("tags: {piece:?} is not of the form key=value (joined by commas)")));
+        };
+        rule::check_key(key).map_err(|error| ApiError::bad(format!("tags: {error}")))?;
+        if !FREE_TEXT_KEYS.contains(&key.trim()) && is_several(piece) {
+            return Err(ApiError::bad(format!(
+                "tags: {piece:?} looks like several tags: join them by commas, as in mount=/data,fstype=ext4"
+            )));
+        }
+    }
+    Ok(tags)
+}
+
+/// True for `a=1 b=2`, also with another separator than a blank: the one tag that transfer would make of this text is
+/// nobody's.
+fn is_several(piece: &str) -> bool {
+    let is_tag = |word: &str| match word.split_once('=') {
+        Some((key, value)) => {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && key.chars().all(is_name)
+                && !value.contains('=')
+        }
+        None => false,
     };
-    if text.is_empty() || is_time(text.as_bytes()) {
+    let words: Vec<&str> = piece.split([' ', ';', '；', '，', '、']).filter(|word| !word.is_empty()).collect();
+    words.len() > 1 && words.into_iter().all(is_tag)
+}
+
+/// A field that is "HH:MM", at most `last`, or "".
+fn time_of_day(fields: &Fields, name: &str, last: &str, example: &str) -> Result<String, ApiError> {
+    let text = fields.line(name, strategy::RUN_MAX)?;
+    let is_time = |text: &str| {
+        let [a, b, b':', c, d] = text.as_bytes() else { return false };
+        [a, b, c, d].iter().all(|byte| byte.is_ascii_digit()) && *c < b'6' && text <= last
+    };
+    if text.is_empty() || is_time(&text) {
         return Ok(text);
     }
     Err(ApiError::bad(format!("{name}'s formating is not vaild, please refer ex. {example}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_kept_as_typed_or_refused() {
+        let check = |tags: &str, expected: Result<&str, &str>| match (checked_tags(tags.to_string()), expected) {
+            (Ok(kept), Ok(expected)) => assert_eq!(kept, expected),
+            (Err(error), Err(expected)) => assert!(error.text().contains(expected), "{tags:?}: {}", error.text()),
+            (got, expected) => panic!("{tags:?}: {got:?}, want {expected:?}"),
+        };
+        for tags in [
+            "mount=/data, fstype=ext4",
+            " module=x ",
+            "mount=/my disk",
+            "k = v",
+            "b=x=y",
+            "cmdline=java -Xms=1g -Da=b",
+            "cmdline=env A=b",
+            "name=java,cmdline=a=1;b=2",
+            "url=http://h/?a=b;c=d",
+            "note=a b",
+            "name=王 小=二",
+        ] {
+            check(tags, Ok(tags));
+        }
+        check("  ", Ok(""));
+        check("port=1234 endpoint=h1", Err("\"port=1234 endpoint=h1\" looks like several tags: join them by commas"));
+        check("a=1,b=2  c=3", Err("\"b=2  c=3\" looks like several tags"));
+        check("a=1,mount!=/data", Err("\"mount!\" is no name of a tag: tags are compared by = only"));
+        check("a=1;b=2", Err("looks like several tags"));
+        check("mount=/data，fstype=ext4", Err("looks like several tags"));
+        check("mount=/data\u{3000}", Err("U+3000"));
+        check("mount=/data\n", Err("a line break"));
+        check("mount=/da\tta", Err("a tab"));
+        check("a=1,", Err("\"\" is not of the form key=value"));
+    }
+
+    #[test]
+    fn times_of_day() {
+        let check = |field: &str, last: &str, text: &str, expected: Option<&str>| {
+            let fields = Fields::Form(vec![(field.to_string(), text.to_string())]);
+            let got = time_of_day(&fields, field, last, last).ok();
+            assert_eq!(got.as_deref(), expected, "{field} {text:?}");
+        };
+        for right in ["", "00:00", "08:05", "23:59", " 08:05 "] {
+            check("run_begin", "23:59", right, Some(right.trim()));
+        }
+        check("run_end", "24:00", "24:00", Some("24:00"));
+        for wrong in
+            ["24:00", "24:01", "25:00", "99:99", "12:60", "8:00", "08:00:00", "08.00", "0800", "-8:00", "０8:00"]
+        {
+            check("run_begin", "23:59", wrong, None);
+        }
+        check("run_end", "24:00", "24:01", None);
+    }
 }

@@ -6,8 +6,10 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, message, message_with};
 use super::paging::{Paging, Search};
+use super::rights;
+use crate::portal::action;
 use crate::portal::team::{self, Team};
 use crate::portal::user::{self, User};
 use axum::Router;
@@ -62,7 +64,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     if name.is_empty() {
         return Err(ApiError::bad("team_name is required"));
     }
-    let resume = fields.text("resume", team::RESUME_MAX)?;
+    check_name_is_free(&context, &caller, "team_name", &name).await?;
+    let resume = fields.line("resume", team::RESUME_MAX)?;
     let uids = fields.ints("users")?.unwrap_or_default();
     let count = team::create(&context.portal, &name, &resume, caller.user()?.id, &uids).await;
     let count = count.map_err(|error| taken(error, &name))?;
@@ -71,16 +74,20 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("team_id")?;
-    let (name, resume) = (team_name(&fields, "name")?, fields.text("resume", team::RESUME_MAX)?);
+    let (name, resume) = (team_name(&fields, "name")?, fields.line("resume", team::RESUME_MAX)?);
     let uids = fields.ints("users")?.unwrap_or_default();
-    find_own(&context, &caller, id).await?;
+    let old = find_own(&context, &caller, id).await?;
+    let is_renamed = !name.is_empty() && !name.eq_ignore_ascii_case(&old.name);
+    if is_renamed {
+        check_name_is_free(&context, &caller, "name", &name).await?;
+    }
     team::update(&context.portal, id, &name, &resume, &uids).await.map_err(|error| taken(error, &name))?;
-    message("team updated!")
+    message_with("team updated!", if is_renamed { orphaned(&context, &old.name).await? } else { None })
 }
 
 async fn add_users(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("team_id")?;
-    let names = fields.texts("users", user::NAME_MAX)?.ok_or_else(|| ApiError::bad("users is required"))?;
+    let names = fields.lines("users", user::NAME_MAX)?.ok_or_else(|| ApiError::bad("users is required"))?;
     find_own(&context, &caller, id).await?;
     let mut uids = Vec::new();
     for name in &names {
@@ -95,13 +102,20 @@ async fn add_users(State(context): State<Context>, caller: Caller, fields: Field
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
     let id = parse_int("team_id", &id)?;
+    let old = team::by_id(&context.portal, id).await?;
     if !caller.is_admin() {
-        let team = team::by_id(&context.portal, id).await?;
         let uid = caller.user()?.id;
-        team.filter(|team| team.creator == uid).ok_or_else(|| ApiError::refused("record not found"))?;
+        let is_creator = old.as_ref().is_some_and(|team| team.creator == uid);
+        if !is_creator {
+            return Err(ApiError::refused("record not found"));
+        }
     }
     let (teams, members) = team::delete(&context.portal, id).await?;
-    message(format!("team {id} is deleted. Affect row: {teams} / refer delete: {members}"))
+    let warning = match old {
+        Some(old) => orphaned(&context, &old.name).await?,
+        None => None,
+    };
+    message_with(format!("team {id} is deleted. Affect row: {teams} / refer delete: {members}"), warning)
 }
 
 async fn in_teams(State(context): State<Context>, _caller: Caller, Path(uid): Path<String>, fields: Fields) -> Answer {
@@ -153,11 +167,27 @@ fn in_short(user: User) -> User {
 
 /// A team's name without a comma, since actions join team names by commas.
 fn team_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
-    let name = fields.text(field, team::NAME_MAX)?;
+    let name = fields.line(field, team::NAME_MAX)?;
     if name.contains(',') {
         return Err(ApiError::bad(format!("{field} must not contain a comma: actions join team names by commas")));
     }
     Ok(name)
+}
+
+/// Refuses a name by which somebody would get the alarms, and the rights, of a team that is gone.
+async fn check_name_is_free(context: &Context, caller: &Caller, field: &str, name: &str) -> Result<(), ApiError> {
+    let may = rights::may_all(context, caller);
+    if may || team::by_name(&context.portal, name).await?.is_some() || !action::is_told(&context.portal, name).await? {
+        return Ok(());
+    }
+    Err(ApiError::bad(format!("{field}: actions tell a team {name:?} that is gone: ask an administrator to make it")))
+}
+
+/// What to know when a team is not called so any more.
+async fn orphaned(context: &Context, name: &str) -> Result<Option<String>, ApiError> {
+    let is_told = action::is_told(&context.portal, name).await?;
+    Ok(is_told
+        .then(|| format!("actions still tell the team {name:?}, so these alarms reach nobody: name another in them")))
 }
 
 fn taken(error: sqlx::Error, name: &str) -> ApiError {

@@ -1,15 +1,16 @@
 //! Templates and their actions.
 //!
-//! Compat: changing a template asks for its creator or an administrator; deleting one and changing actions ask for
-//! nobody, as in the original, and `/action/:id` and `/template_simple` are open. A template whose action is gone shows
-//! an empty action (the original answers 400), and a parent that would make a cycle is refused.
+//! Compat: who may change what is in `rights.rs`; `/action/:id` and `/template_simple` are open, as in the original. A
+//! template whose action is gone shows an empty action (the original answers 400). A parent that is not there or would
+//! make a cycle is refused. A second action of a template takes the place of the first, and the answer shows that one.
 
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, message, message_with};
 use super::paging::{Paging, Search};
-use super::rule;
+use super::rights;
+use super::rule::{self, CheckedAction};
 use crate::portal::action::{self, Action};
 use crate::portal::group;
 use crate::portal::strategy;
@@ -51,8 +52,14 @@ async fn list_simple(State(context): State<Context>, fields: Fields) -> Answer {
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let name = fields.required_text("name", template::NAME_MAX)?;
+    let name = fields.required_line("name", template::NAME_MAX)?;
     let (parent_id, action_id) = (fields.int("parent_id")?, fields.int("action_id")?);
+    if action_id != 0 {
+        let found = action::by_id(&context.portal, action_id).await?;
+        found.ok_or_else(|| ApiError::bad(format!("action_id: there is no action {action_id}; 0 is none")))?;
+        // Whoever has a template with an action may change the action.
+        rights::check_action(&context, &caller, action_id).await?;
+    }
     let create_user = &caller.user()?.name;
     // -1 stands for the template that has no id yet; 0 would be everybody's missing parent.
     check_parent(&context, -1, parent_id).await?;
@@ -62,10 +69,11 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("tpl_id")?;
-    let name = fields.required_text("name", template::NAME_MAX)?;
+    let name = fields.required_line("name", template::NAME_MAX)?;
     let parent_id = fields.int("parent_id")?;
     let template = find(&context, id).await?;
-    if !caller.owns(&template.create_user) {
+    let uic = rights::uic_of(&context, &template).await?;
+    if !rights::may_change(&context, &caller, &template.create_user, &uic).await? {
         return Err(ApiError::bad("You don't have permission!"));
     }
     if parent_id != template.parent_id {
@@ -88,8 +96,9 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
     }))
 }
 
-async fn remove(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
     let template = find(&context, parse_int("tpl_id", &id)?).await?;
+    rights::check_template(&context, &caller, &template).await?;
     template::delete(&context.portal, template.id).await?;
     message(format!("template {} has been deleted", template.id))
 }
@@ -100,22 +109,37 @@ async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<
     json(object!({ "template": template, "hostgroups": groups }))
 }
 
-async fn create_action(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+async fn create_action(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("tpl_id")?;
-    let action = rule::action_of(&fields, fields.text("uic", action::UIC_MAX)?)?;
+    let CheckedAction { action, warning } = required_action(&context, &fields).await?;
     let template = template::by_id(&context.portal, id).await?;
-    template.ok_or_else(|| ApiError::bad(format!("template: {id} ; record not found")))?;
-    action::create_for_template(&context.portal, &action, id).await?;
-    message(format!("action is created and bind to template: {id}"))
+    let template = template.ok_or_else(|| ApiError::bad(format!("template: {id} ; record not found")))?;
+    rights::check_template(&context, &caller, &template).await?;
+    let Some(replaced) = action::save_for_template(&context.portal, &action, id).await? else {
+        return message_with(format!("action is created and bind to template: {id}"), warning);
+    };
+    let text = format!("action is bind to template: {id}, in place of the one that it had: {}", replaced.id);
+    let mut answer = object!({ "message": text, "replaced": replaced });
+    if let Some(warning) = warning {
+        answer["warning"] = warning.into();
+    }
+    json(answer)
 }
 
-async fn update_action(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+async fn update_action(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("id")?;
-    let action = rule::action_of(&fields, fields.text("uic", action::UIC_MAX)?)?;
-    match action::update(&context.portal, &Action { id, ..action }).await? {
-        0 => Err(ApiError::bad("record not found")),
-        count => message(format!("action is updated, row affected: {count}")),
+    let CheckedAction { action, warning } = required_action(&context, &fields).await?;
+    if action::by_id(&context.portal, id).await?.is_none() {
+        return Err(ApiError::bad("record not found"));
     }
+    rights::check_action(&context, &caller, id).await?;
+    let count = action::update(&context.portal, &Action { id, ..action }).await?;
+    message_with(format!("action is updated, row affected: {count}"), warning)
+}
+
+async fn required_action(context: &Context, fields: &Fields) -> Result<CheckedAction, ApiError> {
+    let uic = fields.line("uic", action::UIC_MAX)?;
+    rule::checked_action(context, fields, "", &action::teams(&uic).collect::<Vec<_>>()).await
 }
 
 /// Shows an action to anybody, as in the original, whose alarm asks without a token.
@@ -131,6 +155,9 @@ async fn find(context: &Context, id: i64) -> Result<Template, ApiError> {
 
 async fn check_parent(context: &Context, id: i64, parent_id: i64) -> Result<(), ApiError> {
     let all = template::all(&context.portal).await?;
+    if parent_id != 0 && all.iter().all(|template| template.id != parent_id) {
+        return Err(ApiError::bad(format!("parent_id: there is no template {parent_id}; 0 is none")));
+    }
     let mut parents: HashMap<i64, i64> = all.iter().map(|template| (template.id, template.parent_id)).collect();
     parents.insert(id, parent_id);
     match template::chain(&parents, id) {

@@ -2,6 +2,7 @@
 
 mod groups;
 mod rehearsal;
+mod rights;
 mod rules;
 
 use super::*;
@@ -297,8 +298,9 @@ database.executescript(sys.stdin.read().replace("alarms.", ""))
 async fn recorded_answers_of_the_original() -> Result<()> {
     let (dir, portal) = crate::portal::tests::in_file().await?;
     let mut config = Config::default();
-    // What the recording was made with; neither is a default here.
+    // What the recording was made with; none is a default here.
     config.api.signup = true;
+    config.api.rights = crate::config::Rights::OpenFalcon;
     config.api.server_token = "default-token-used-in-server-side".into();
     let text = str::to_string;
     let (cnname, email, phone, im, qq) =

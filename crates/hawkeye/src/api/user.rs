@@ -17,6 +17,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
+use lettre::message::Mailbox;
 use serde_json::json as object;
 
 /// Routes of users.
@@ -47,9 +48,9 @@ async fn create(State(context): State<Context>, request: Request) -> Answer {
         }
     }
     let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
-    let name = fields.required_text("name", user::NAME_MAX)?;
+    let name = fields.required_line("name", user::NAME_MAX)?;
     let password = required_password(&fields, "password")?;
-    let profile = required_profile(&fields)?;
+    let profile = required_profile(&context, &fields)?;
     let hash = password::hash(&password).await?;
     let id = user::create(&context.portal, &name, &hash, &profile, user::NORMAL, 0).await;
     let id = id.map_err(|error| ApiError::duplicate(error, StatusCode::BAD_REQUEST, "name is already existing"))?;
@@ -78,7 +79,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let profile = required_profile(&fields)?;
+    let profile = required_profile(&context, &fields)?;
     user::update_profile(&context.portal, caller.user()?.id, &profile).await?;
     message("user info updated")
 }
@@ -90,7 +91,7 @@ async fn update_by_id(
     fields: Fields,
 ) -> Answer {
     let uid = parse_int("uid", &uid)?;
-    let profile = required_profile(&fields)?;
+    let profile = required_profile(&context, &fields)?;
     let user = user::by_id(&context.portal, uid).await?.ok_or_else(|| ApiError::bad("user does not exist"))?;
     if caller.user()?.id != user.id {
         check_rank(&caller, &user)?;
@@ -138,7 +139,7 @@ async fn change_password(State(context): State<Context>, caller: Caller, fields:
 
 async fn change_profile(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let user = find_lesser(&context, &caller, &fields).await?;
-    user::update_profile(&context.portal, user.id, &required_profile(&fields)?).await?;
+    user::update_profile(&context.portal, user.id, &required_profile(&context, &fields)?).await?;
     message("user profile updated")
 }
 
@@ -183,14 +184,20 @@ fn required_password(fields: &Fields, name: &str) -> Result<String, ApiError> {
     Ok(password)
 }
 
-fn required_profile(fields: &Fields) -> Result<Profile, ApiError> {
+fn required_profile(context: &Context, fields: &Fields) -> Result<Profile, ApiError> {
+    // A gateway of the site knows what it takes for a receiver; by SMTP it must be an address.
+    let to_gateway = !context.config.alarm.mail.is_empty();
+    let is_mail = |one: &str| to_gateway || one.parse::<Mailbox>().is_ok();
     let profile = Profile {
-        cnname: fields.required_text("cnname", user::CNNAME_MAX)?,
-        email: fields.required_text("email", user::EMAIL_MAX)?,
-        phone: fields.text("phone", user::PHONE_MAX)?,
-        im: fields.text("im", user::IM_MAX)?,
-        qq: fields.text("qq", user::QQ_MAX)?,
+        cnname: fields.required_line("cnname", user::CNNAME_MAX)?,
+        email: fields.receivers("email", user::EMAIL_MAX, is_mail, "zhang@example.com")?,
+        phone: fields.receivers("phone", user::PHONE_MAX, |one| !one.contains(char::is_whitespace), "13800000001")?,
+        im: fields.receivers("im", user::IM_MAX, |_| true, "zhang")?,
+        qq: fields.line("qq", user::QQ_MAX)?,
     };
+    if profile.email.is_empty() {
+        return Err(ApiError::bad("email is required"));
+    }
     if super::has_dangerous_characters(&profile.cnname) {
         return Err(ApiError::bad("name pattern is invalid"));
     }

@@ -13,6 +13,8 @@ pub struct ApiConfig {
     pub server_token: String,
     /// The `salt` of an old Open-Falcon api whose user table is taken over: its md5 passwords let their users in once.
     pub salt: String,
+    /// Who may change what others made: "strict", "open-falcon", or "" for what suits the portal.
+    pub rights: Rights,
     /// Viewers of the first page who need no login: "loopback" peers, "all", or "none".
     pub viewer: Viewer,
 }
@@ -26,9 +28,24 @@ pub enum Viewer {
     None,
 }
 
+/// Rules by which the things of others may be changed (`api/rights.rs`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rights {
+    /// Strict on SQLite; the original's on a MySQL that Open-Falcon made, whose users are used to them.
+    #[default]
+    #[serde(rename = "")]
+    ByPortal,
+    /// The owner, a member of the owning team, and administrators.
+    Strict,
+    /// Anybody who is logged in, where the original asks for no more.
+    OpenFalcon,
+}
+
 impl Default for ApiConfig {
     fn default() -> Self {
-        ApiConfig { signup: false, server_token: String::new(), salt: String::new(), viewer: Viewer::Loopback }
+        let (server_token, salt) = (String::new(), String::new());
+        ApiConfig { signup: false, server_token, salt, rights: Rights::ByPortal, viewer: Viewer::Loopback }
     }
 }
 

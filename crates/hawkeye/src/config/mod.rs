@@ -21,7 +21,7 @@ mod redis_url;
 mod role;
 
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
-pub use api::{ApiConfig, Viewer};
+pub use api::{ApiConfig, Rights, Viewer};
 pub use graph::{Fsync, GraphConfig};
 pub use hbs::HbsConfig;
 pub use ingest::IngestConfig;
@@ -126,6 +126,15 @@ impl Config {
     /// The most points a rule may look back on: what the hot window holds at an agent's usual step of 60 s.
     pub fn rule_points_max(&self) -> u32 {
         (self.graph.hot_window / 60).clamp(1, i64::from(u32::MAX)) as u32
+    }
+
+    /// Whether only owners, their teams and administrators may change things over REST.
+    pub fn is_strict(&self) -> bool {
+        match self.api.rights {
+            Rights::ByPortal => self.portal.url.is_empty(),
+            Rights::Strict => true,
+            Rights::OpenFalcon => false,
+        }
     }
 
     fn check(&self) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Actions (`falcon_portal.action`): who is told of an alarm, and which URL is called.
 //!
-//! An action belongs to a template or to an expression. Compat: a template's second action leaves the first row in
-//! place, as in the original; an event on its way may still name it.
+//! An action belongs to a template or to an expression; a template that was copied may share the one of another.
+//! Invariants: a template's second action takes the place and the id of the first, for an event on its way may name it
+//! (the original leaves the first row behind); a shared one is neither changed nor deleted with one of its owners.
 
 use super::Portal;
 use super::db::{Target, Transaction, query, record, select};
@@ -33,18 +34,61 @@ pub async fn by_id(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<Option<Ac
     select::<Action>("FROM falcon_portal.action WHERE id = ?").bind(id).optional(on).await
 }
 
-/// Creates `action` (its id is ignored) and makes it the action of a template; returns its id.
-pub async fn create_for_template(portal: &Portal, action: &Action, tpl_id: i64) -> sqlx::Result<i64> {
+/// Saves `action` (its id is ignored) as the action of a template: in place of the template's own, which is returned as
+/// it was, or as a new row where it has none, or shares one.
+pub async fn save_for_template(portal: &Portal, action: &Action, tpl_id: i64) -> sqlx::Result<Option<Action>> {
     let mut transaction = portal.write().await?;
-    let id = insert(&mut transaction, action).await?;
-    query("UPDATE falcon_portal.tpl SET action_id = ? WHERE id = ?")
-        .bind(id)
-        .bind(tpl_id)
-        .execute(&mut transaction)
-        .await?;
+    let sql = "SELECT action_id FROM falcon_portal.tpl WHERE id = ?";
+    let action_id: i64 = query(sql).bind(tpl_id).optional(&mut transaction).await?.unwrap_or_default();
+    let old = by_id(&mut transaction, action_id).await?;
+    let is_own = owners(&mut transaction, action_id).await?.len() == 1;
+    let replaced = old.filter(|_| is_own);
+    if let Some(&Action { id, .. }) = replaced.as_ref() {
+        update(&mut transaction, &Action { id, ..action.clone() }).await?;
+    } else {
+        let id = insert(&mut transaction, action).await?;
+        let sql = "UPDATE falcon_portal.tpl SET action_id = ? WHERE id = ?";
+        query(sql).bind(id).bind(tpl_id).execute(&mut transaction).await?;
+    }
     transaction.commit().await?;
     portal.announce();
-    Ok(id)
+    Ok(replaced)
+}
+
+/// The names of those who created the templates and expressions that have this action.
+pub async fn owners(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<Vec<String>> {
+    query(
+        "SELECT create_user FROM falcon_portal.tpl WHERE action_id = ?
+         UNION ALL SELECT create_user FROM falcon_portal.expression WHERE action_id = ?",
+    )
+    .bind(id)
+    .bind(id)
+    .all(on)
+    .await
+}
+
+/// Whether the action of any template or expression names a team.
+pub async fn is_told(portal: &Portal, team: &str) -> sqlx::Result<bool> {
+    let all: Vec<String> = query(
+        "SELECT uic FROM falcon_portal.action WHERE id IN (SELECT action_id FROM falcon_portal.tpl)
+         OR id IN (SELECT action_id FROM falcon_portal.expression)",
+    )
+    .all(portal)
+    .await?;
+    Ok(all.iter().any(|uic| teams(uic).any(|name| name.eq_ignore_ascii_case(team))))
+}
+
+/// The names of teams in a `uic`.
+pub fn teams(uic: &str) -> impl Iterator<Item = &str> {
+    uic.split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// Deletes an action that no template and no expression has any more.
+pub(super) async fn delete_unused(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> {
+    if owners(&mut *transaction, id).await?.is_empty() {
+        query("DELETE FROM falcon_portal.action WHERE id = ?").bind(id).execute(transaction).await?;
+    }
+    Ok(())
 }
 
 /// Changes the row of the action's id; returns how many there were. Nothing is announced: alarm reads an action when an

@@ -78,6 +78,9 @@ impl Caller {
         let Token { name, sig } = token;
         // Compared in constant time: how long the answer takes says nothing about where a guess is wrong.
         if !server_token.is_empty() && bool::from(server_token.as_bytes().ct_eq(sig.as_bytes())) {
+            if name.chars().count() > user::NAME_MAX {
+                return Err(TokenError::NoUser);
+            }
             let user = user::by_name(portal, &name).await.map_err(TokenError::Database)?;
             let name = user.as_ref().map_or(name, |user| user.name.clone());
             return Ok(Caller { name, sig, user });
@@ -137,6 +140,9 @@ mod tests {
         check("abc", "abcd", false).await;
         check("abc", "ab", false).await;
         check("", "", false).await;
+        let token = |length| Token { name: "n".repeat(length), sig: "abc".to_string() };
+        assert!(Caller::find(&portal, "abc", token(user::NAME_MAX), 0).await.is_ok());
+        assert!(Caller::find(&portal, "abc", token(user::NAME_MAX + 1), 0).await.is_err(), "no column holds this name");
         Ok(())
     }
 }

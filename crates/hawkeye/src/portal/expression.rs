@@ -170,15 +170,13 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
     Ok(())
 }
 
-/// Deletes an expression and its action.
+/// Deletes an expression, and its action unless a template has it too.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
-    for sql in [
-        "DELETE FROM falcon_portal.action WHERE id = (SELECT action_id FROM falcon_portal.expression WHERE id = ?)",
-        "DELETE FROM falcon_portal.expression WHERE id = ?",
-    ] {
-        query(sql).bind(id).execute(&mut transaction).await?;
-    }
+    let sql = "SELECT action_id FROM falcon_portal.expression WHERE id = ?";
+    let action_id: Option<i64> = query(sql).bind(id).optional(&mut transaction).await?;
+    query("DELETE FROM falcon_portal.expression WHERE id = ?").bind(id).execute(&mut transaction).await?;
+    action::delete_unused(&mut transaction, action_id.unwrap_or_default()).await?;
     transaction.commit().await?;
     portal.announce();
     Ok(())

@@ -5,12 +5,15 @@
 //! Compat: deleting a group also deletes its template bindings, which the original leaves behind.
 
 use super::db::{Target, Transaction, query, record, select};
+use super::host::Selection;
 use super::template::Template;
 use super::{Portal, host};
 use serde::Serialize;
 
 /// The column's length, in characters.
 pub const NAME_MAX: usize = 255;
+/// Values of one ` IN (…)`: far below what SQLite and MySQL take.
+const LIST_ROWS: usize = 512;
 
 record! {
     /// Row of a host group, as the API shows it.
@@ -158,6 +161,41 @@ pub async fn remove_host(portal: &Portal, id: i64, host_id: i64) -> sqlx::Result
     query(sql).bind(id).bind(host_id).execute(portal).await?;
     portal.announce();
     Ok(())
+}
+
+/// The teams that the actions of a group's templates tell (each a `uic`), with the creators of the templates.
+pub async fn told(portal: &Portal, id: i64) -> sqlx::Result<Vec<(String, String)>> {
+    query(
+        "SELECT a.uic, t.create_user FROM falcon_portal.grp_tpl AS b JOIN falcon_portal.tpl AS t ON t.id = b.tpl_id
+         JOIN falcon_portal.action AS a ON a.id = t.action_id WHERE b.grp_id = ?",
+    )
+    .bind(id)
+    .all(portal)
+    .await
+}
+
+/// The ids of the hosts of a request that are known, each with id and creator of every group that it is in; None where
+/// it is in none.
+pub async fn of_hosts(portal: &Portal, which: &Selection) -> sqlx::Result<Vec<(i64, Option<i64>, Option<String>)>> {
+    const SELECT: &str = "SELECT h.id, g.id, g.create_user FROM falcon_portal.host AS h
+         LEFT JOIN falcon_portal.grp_host AS m ON m.host_id = h.id LEFT JOIN falcon_portal.grp AS g ON g.id = m.grp_id
+         WHERE ";
+    let mut found = Vec::new();
+    match which {
+        Selection::Names(names) => {
+            for names in names.chunks(LIST_ROWS) {
+                found.extend(
+                    query(SELECT).push("h.hostname").in_list(names.iter().map(String::as_str)).all(portal).await?,
+                );
+            }
+        }
+        Selection::Ids(ids) => {
+            for ids in ids.chunks(LIST_ROWS) {
+                found.extend(query(SELECT).push("h.id").in_list(ids.iter().copied()).all(portal).await?);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The templates bound to a group.

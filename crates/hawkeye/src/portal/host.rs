@@ -1,7 +1,9 @@
 //! Hosts (`falcon_portal.host`): machines that report, or will; their maintenance, groups and templates.
 //!
 //! Invariants: names compare without case; a host is created by its first report ([`report`]) or by putting its name
-//! into a group. Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
+//! into a group. The first report also decides how the name is spelled, for rules find a host by the exact name that
+//! its points have.
+//! Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
 
 use super::Portal;
 use super::db::{Target, Transaction, query, record, select};
@@ -129,6 +131,11 @@ pub async fn report(portal: &Portal, hostname: &str, told: &AgentFacts, now: i64
     }
     let mut transaction = portal.write().await?;
     let Some(id) = ensure(&mut transaction, hostname).await? else { return Ok(ReportEffect::Full) };
+    let is_first = known.is_none_or(|known| known.ip.is_empty() && known.agent_version.is_empty());
+    if is_first {
+        let sql = "UPDATE falcon_portal.host SET hostname = ? WHERE id = ?";
+        query(sql).bind(hostname).bind(id).execute(&mut transaction).await?;
+    }
     query("UPDATE falcon_portal.host SET ip = ?, agent_version = ?, plugin_version = ?, update_at = ? WHERE id = ?")
         .bind(&told.ip)
         .bind(&told.agent_version)
@@ -138,7 +145,7 @@ pub async fn report(portal: &Portal, hostname: &str, told: &AgentFacts, now: i64
         .execute(&mut transaction)
         .await?;
     transaction.commit().await?;
-    if known.is_some() {
+    if !is_first {
         return Ok(ReportEffect::Changed);
     }
     portal.announce();
@@ -171,6 +178,30 @@ mod tests {
 
     /// Past 2038, where 31 bits end.
     const LATE: i64 = 4_000_000_000;
+
+    #[tokio::test]
+    async fn the_first_report_decides_how_a_name_is_spelled() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let group = group::create(&portal, "g", "root").await?;
+        let ids = group::replace_hosts(&portal, group.id, &["WEB-01".to_string()]).await?.expect("room");
+        let facts = |ip: &str| AgentFacts { ip: ip.into(), agent_version: "5.1".into(), plugin_version: "n".into() };
+        let check = async |name: &str, ip: &str, effect: ReportEffect, spelled: &str| -> Result<()> {
+            let before = portal.version();
+            assert_eq!(report(&portal, name, &facts(ip), 0).await?, effect, "{name} {ip}");
+            assert_eq!(
+                portal.version() - before,
+                u64::from(effect == ReportEffect::New),
+                "only a new one is announced"
+            );
+            let [host] = &of_group(&portal, group.id).await?[..] else { panic!("one host") };
+            assert_eq!((host.id, host.hostname.as_str()), (ids[0], spelled));
+            Ok(())
+        };
+        check("Web-01", "10.0.0.1", ReportEffect::New, "Web-01").await?;
+        check("Web-01", "10.0.0.1", ReportEffect::Unchanged, "Web-01").await?;
+        // A second machine of this name does not take it away from the first.
+        check("web-01", "10.0.0.2", ReportEffect::Changed, "Web-01").await
+    }
 
     #[tokio::test]
     async fn maintenance_is_set_by_name_and_by_id() -> Result<()> {

@@ -1,10 +1,10 @@
 //! Templates (`falcon_portal.tpl`): named sets of strategies that inherit from a parent and share one action.
 //!
-//! Compat: deleting a template deletes its action, strategies and bindings; its children keep a parent id that points
-//! nowhere, and are roots from then on.
+//! Compat: deleting a template deletes its action, strategies and bindings (an action that it shares stays); its
+//! children keep a parent id that points nowhere, and are roots from then on.
 
-use super::Portal;
 use super::db::{Target, query, record, select};
+use super::{Portal, action};
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -78,17 +78,20 @@ pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) ->
     Ok(())
 }
 
-/// Deletes a template with its action, its strategies and its bindings.
+/// Deletes a template with its strategies and its bindings, and its action unless another template or an expression has
+/// it too.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
+    let sql = "SELECT action_id FROM falcon_portal.tpl WHERE id = ?";
+    let action_id: Option<i64> = query(sql).bind(id).optional(&mut transaction).await?;
     for sql in [
-        "DELETE FROM falcon_portal.action WHERE id = (SELECT action_id FROM falcon_portal.tpl WHERE id = ?)",
         "DELETE FROM falcon_portal.tpl WHERE id = ?",
         "DELETE FROM falcon_portal.strategy WHERE tpl_id = ?",
         "DELETE FROM falcon_portal.grp_tpl WHERE tpl_id = ?",
     ] {
         query(sql).bind(id).execute(&mut transaction).await?;
     }
+    action::delete_unused(&mut transaction, action_id.unwrap_or_default()).await?;
     transaction.commit().await?;
     portal.announce();
     Ok(())
@@ -112,7 +115,7 @@ pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::portal::action::{self, Action};
+    use crate::portal::action::Action;
     use crate::portal::strategy::{self, Strategy};
     use crate::portal::tests::temporary;
 
@@ -140,7 +143,8 @@ mod tests {
         let parent = create(&portal, "parent", 0, 0, "alice").await?;
         let tpl = create(&portal, "tpl", parent.id, 0, "alice").await?;
         let action = Action { uic: "ops,db".into(), url: "http://x/?a=1".into(), callback: 1, ..Action::default() };
-        let id = action::create_for_template(&portal, &action, tpl.id).await?;
+        assert_eq!(action::save_for_template(&portal, &action, tpl.id).await?, None);
+        let id = by_id(&portal, tpl.id).await?.map_or(0, |tpl| tpl.action_id);
         assert_eq!(action::by_id(&portal, id).await?, Some(Action { id, ..action.clone() }));
         let tpl = Template { action_id: id, ..tpl };
         assert_eq!(

@@ -3,8 +3,8 @@
 //! Invariants: names compare without case, as the original's collation does; a password column is never read except to
 //! check a login.
 
-use super::Portal;
 use super::db::{Transaction, query, record, select};
+use super::{Portal, action};
 use serde::Serialize;
 
 /// A user who cannot log in, and whose sessions are void; the original has the value and lets him in.
@@ -85,7 +85,7 @@ pub async fn all(portal: &Portal) -> sqlx::Result<Vec<User>> {
 
 /// The members of the teams named in `uic` (joined by commas), each once, in order of their ids.
 pub async fn of_teams(transaction: &mut Transaction, uic: &str) -> sqlx::Result<Vec<User>> {
-    let teams: Vec<&str> = uic.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let teams: Vec<&str> = action::teams(uic).collect();
     if teams.is_empty() {
         return Ok(Vec::new());
     }

@@ -89,6 +89,48 @@ fn expression_fires_by_tags() {
     assert!(request.contains("module%3Ashop"), "{request}");
 }
 
+/// A rule with a text finds the point of the same text, as transfer reads it.
+#[test]
+fn rules_match_what_is_pushed_with_their_tags() {
+    let target = Target::start();
+    let server = Server::start("");
+    let api = server.admin();
+    let template = make_strategy(&api, "web-01", &target);
+    let tagged = |endpoint: &str, metric: &str, tags: &str| {
+        let mut item = gauge(endpoint, metric, 1.0, this_minute() - 60);
+        item["tags"] = json!(tags);
+        item
+    };
+    for (index, tags) in ["mount=/data, fstype=ext4", " module=x ", "mount=/my disk"].into_iter().enumerate() {
+        let metric = format!("metric.{index}");
+        let saved = api.post(
+            "/strategy",
+            json!({"tpl_id": template, "metric": metric, "tags": tags, "max_step": 1, "priority": 1, "func": "all(#1)",
+                   "op": "<", "right_value": "10", "note": "", "run_begin": "", "run_end": ""}),
+        );
+        assert_eq!(saved["tags"], tags);
+        server.update(json!([tagged("web-01", &metric, tags)]));
+        let request = target.next();
+        assert!(request.contains(&format!("metric={metric}")), "{tags:?}: {request}");
+    }
+    let expressions = ["each(metric=e.0, jmxport=9995)", "each(metric=e.1 endpoint=web-*)"];
+    for (index, text) in expressions.into_iter().enumerate() {
+        api.post(
+            "/expression",
+            json!({"expression": text, "func": "all(#1)", "op": "<", "right_value": "10", "max_step": 1, "priority": 2,
+                   "note": "", "pause": 0, "action": {"uic": [], "url": target.url, "callback": 1}}),
+        );
+        let metric = format!("e.{index}");
+        server.update(json!([tagged("db-01", &metric, "a=b"), tagged("web-07", &metric, "jmxport=9995,a=b")]));
+        let request = target.next();
+        assert!(
+            request.contains(&format!("metric={metric}")) && request.contains("endpoint=web-07"),
+            "{text}: {request}"
+        );
+    }
+    assert_eq!(target.try_next(), None);
+}
+
 #[test]
 fn rules_that_cannot_be_parsed_are_refused_when_saved() {
     let server = Server::start("");

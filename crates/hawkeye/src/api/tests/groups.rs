@@ -67,6 +67,17 @@ async fn what_the_original_takes_and_we_refuse() -> Result<()> {
     let window = json!({ "hosts": ["a"], "maintain_begin": 20, "maintain_end": 10 });
     let text = "maintain_end is before maintain_begin: both are Unix seconds";
     site.check("alice", "POST /host/maintain", window, 400, text).await?;
+    for (begin, end, text) in [
+        (
+            1,
+            1_600_000_000_000_i64,
+            "maintain_end is 1600000000000: give Unix seconds, not milliseconds, up to 4294967295",
+        ),
+        (-5, 7, "maintain_begin is -5: give Unix seconds, not milliseconds, up to 4294967295"),
+    ] {
+        let window = json!({ "hosts": ["a"], "maintain_begin": begin, "maintain_end": end });
+        site.check("alice", "POST /host/maintain", window, 400, text).await?;
+    }
     let comma = "team_name must not contain a comma: actions join team names by commas";
     site.check("alice", "POST /team", json!({ "team_name": "a,b" }), 400, comma).await?;
     let binding = json!({ "grp_id": id, "tpl_id": 99 });
@@ -129,5 +140,70 @@ async fn deleting_a_user_leaves_his_notes_and_takes_the_rest() -> Result<()> {
     assert_eq!(authors, [None]);
     let status = site.send("GET /user/current", &[("apitoken", token)], String::new()).await?.0;
     assert_eq!(status, 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_have_nothing_at_their_ends() -> Result<()> {
+    let (site, id) = with_group().await?;
+    let portal = &site.context.portal;
+    let hosts = json!({ "hostgroup_id": id, "hosts": [" web-01\r", "web-02\n", "web-01"] });
+    assert_eq!(site.ask("alice", "POST /hostgroup/host", hosts).await?.0, 200);
+    assert_eq!(members(&site, id).await?, ["web-01", "web-02"]);
+    let remove = json!({ "action": "remove", "hosts": ["web-02 "] });
+    site.check("alice", &format!("PATCH /hostgroup/{id}/host"), remove, 200, "[web-02] unbind to hostgroup: web")
+        .await?;
+    let window = json!({ "hosts": ["web-01 "], "maintain_begin": 1, "maintain_end": 2 });
+    site.check("alice", "POST /host/maintain", window, 200, "Through: hosts, Affect row: 1").await?;
+    let (_, group) = site.ask("alice", "POST /hostgroup", json!({ "name": " db\t" })).await?;
+    assert_eq!(group["grp_name"], "db");
+    site.check("alice", "POST /hostgroup", json!({ "name": "\u{a0}db" }), 417, "grp_name \"db\" exists already")
+        .await?;
+    assert_eq!(site.ask("alice", "POST /team", json!({ "team_name": "ops " })).await?.0, 200);
+    assert_eq!(team::by_name(portal, "ops").await?.map(|team| team.name).as_deref(), Some("ops"));
+    let user = json!({ "name": " eve ", "password": " p ", "cnname": " Eve ", "email": " two@x , zwei@x ", "phone": "1, 2", "im": "a b,c" });
+    assert_eq!(site.ask("root", "POST /user/create", user).await?.0, 200);
+    let eve = user::by_name(portal, "eve").await?.expect("created");
+    assert_eq!(
+        [&eve.name, &eve.cnname, &eve.email, &eve.phone, &eve.im],
+        ["eve", "Eve", "two@x,zwei@x", "1,2", "a b,c"]
+    );
+    let login = json!({ "name": "eve", "password": " p " });
+    assert_eq!(site.ask("", "POST /user/login", login).await?.0, 200, "a password is taken as it is");
+    let dir = json!({ "hostgroup_id": id, "dir_path": " sys/ntp\n" });
+    assert_eq!(site.ask("alice", "POST /plugin", dir).await?.1["dir"], "sys/ntp");
+    Ok(())
+}
+
+#[tokio::test]
+async fn names_with_what_does_not_show_are_refused() -> Result<()> {
+    let (site, id) = with_group().await?;
+    let inside = |field: &str| format!("{field} has a line break as character 2 (U+000A): take it out");
+    let hosts = json!({ "hostgroup_id": id, "hosts": ["ok", "a\nb"] });
+    site.check("alice", "POST /hostgroup/host", hosts, 400, inside("hosts[1]")).await?;
+    site.check("alice", "POST /hostgroup", json!({ "name": "a\nb" }), 400, inside("name")).await?;
+    site.check("alice", "PUT /hostgroup", json!({ "id": id, "grp_name": "a\nb" }), 400, inside("grp_name")).await?;
+    site.check("alice", "POST /team", json!({ "team_name": "a\nb" }), 400, inside("team_name")).await?;
+    site.check("alice", "POST /team", json!({ "team_name": "a", "resume": "a\nb" }), 400, inside("resume")).await?;
+    site.check("alice", "POST /team", json!({ "team_name": " " }), 400, "team_name is required").await?;
+    site.check("alice", "POST /template", json!({ "name": "a\nb" }), 400, inside("name")).await?;
+    let profile = |field: &str, text: &str| {
+        let mut profile = json!({ "cnname": "C", "email": "e@x" });
+        profile[field] = json!(text);
+        profile
+    };
+    for field in ["cnname", "email", "phone", "im", "qq"] {
+        site.check("alice", "PUT /user/update", profile(field, "a\nb"), 400, inside(field)).await?;
+    }
+    let zero = "cnname has a zero byte (U+0000): take it out";
+    site.check("alice", "PUT /user/update", profile("cnname", "a\0"), 400, zero).await?;
+    let address = "email: \"zwei\" is not like zhang@example.com; several are joined by commas";
+    site.check("alice", "PUT /user/update", profile("email", "two@x,zwei"), 400, address).await?;
+    let phone = "phone: \"138 0000\" is not like 13800000001; several are joined by commas";
+    site.check("alice", "PUT /user/update", profile("phone", "138 0000"), 400, phone).await?;
+    site.check("alice", "PUT /user/update", profile("email", " , "), 400, "email is required").await?;
+    // A gateway of the site may take other receivers than addresses.
+    let gateway = self::site(|config| config.alarm.mail = "http://gateway/".into()).await?;
+    gateway.check("alice", "PUT /user/update", profile("email", "zhang,wang"), 200, "user info updated").await?;
     Ok(())
 }

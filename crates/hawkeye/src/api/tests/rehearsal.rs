@@ -151,7 +151,7 @@ async fn an_expression_saved_or_not() -> Result<()> {
                        "max_step": 1 });
     past.check(rule.clone(), &OF_B).await?;
     let mut saved = rule;
-    saved["action"] = json!({ "uic": ["ops"], "callback": 0 });
+    saved["action"] = json!({ "uic": [], "callback": 0 });
     saved["priority"] = json!(1);
     saved["right_value"] = json!("1");
     assert_eq!(past.site.ask("alice", "POST /expression", saved).await?.0, 200);

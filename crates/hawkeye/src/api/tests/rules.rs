@@ -1,7 +1,9 @@
 //! Templates, strategies and expressions: what is refused when it is saved, and that changes are announced.
 
 use super::{Site, site};
-use crate::portal::{action, template};
+use crate::config::Rights;
+use crate::portal::{action, expression, group, strategy, team, template};
+use crate::rules::snapshot::Snapshot;
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -14,9 +16,16 @@ fn with(base: &Value, change: Value) -> Value {
     value
 }
 
-/// A site with a template; returns its id.
+/// A site with the team ops.
+async fn with_team(rights: Rights) -> Result<Site> {
+    let site = site(|config| config.api.rights = rights).await?;
+    team::create(&site.context.portal, "ops", "", 0, &[]).await?;
+    Ok(site)
+}
+
+/// A site with the team ops and a template; returns its id.
 async fn with_template() -> Result<(Site, i64)> {
-    let site = site(|_| {}).await?;
+    let site = with_team(Rights::Strict).await?;
     let template = template::create(&site.context.portal, "base", 0, 0, "alice").await?;
     Ok((site, template.id))
 }
@@ -66,7 +75,22 @@ async fn strategies_that_cannot_be_judged_are_refused() -> Result<()> {
             (json!({ "tags": "mount" }), "tags: \"mount\" is not of the form key=value"),
             (json!({ "tags": "a=1,,b=2" }), "tags: \"\" is not of the form key=value"),
             (json!({ "max_step": -1 }), "max_step must be from 1"),
-            (json!({ "priority": 128 }), "priority must be from 0 to 127"),
+            (json!({ "priority": 7 }), "priority must be from 0 to 6"),
+            (json!({ "priority": -1 }), "priority must be from 0 to 6"),
+            (json!({ "priority": 9_223_372_036_854_775_808_u64 }), "priority must be a whole number"),
+            (json!({ "max_step": 1_000_001 }), "max_step must be from 1 to 1000000"),
+            (json!({ "right_value": "NaN" }), "right_value's formating is not vaild"),
+            (json!({ "right_value": "inf" }), "right_value's formating is not vaild"),
+            (json!({ "right_value": "1\u{202e}0" }), "right_value has a mark that changes the direction of text"),
+            (json!({ "metric": "cpu\u{0}idle" }), "metric has a zero byte"),
+            (json!({ "metric": "cpu\nidle" }), "metric has a line break as character 4"),
+            (json!({ "metric": " \t" }), "metric is required"),
+            (json!({ "note": "a\nb" }), "note has a line break as character 2"),
+            (json!({ "tags": "mount=/data\n" }), "tags has a line break as character 12"),
+            (json!({ "tags": "port=1234 endpoint=h1" }), "looks like several tags: join them by commas"),
+            (json!({ "tags": "t".repeat(257) }), "tags is longer than 256 characters"),
+            (json!({ "run_end": "24:01" }), "run_end's formating is not vaild"),
+            (json!({ "run_begin": "12:60" }), "run_begin's formating is not vaild"),
             (json!({ "run_begin": "8:00" }), "run_begin's formating is not vaild"),
             (json!({ "run_end": "24:0x" }), "run_end's formating is not vaild"),
             (json!({ "note": "n".repeat(129) }), "note is longer than 128"),
@@ -85,7 +109,7 @@ async fn strategies_that_cannot_be_judged_are_refused() -> Result<()> {
 
 #[tokio::test]
 async fn expressions_that_cannot_be_judged_are_refused() -> Result<()> {
-    let site = site(|_| {}).await?;
+    let site = with_team(Rights::Strict).await?;
     let cases = vec![
         (json!({ "expression": "each metric=a b=c" }), "expression: no opening parenthesis"),
         (json!({ "expression": "each(metric=a)" }), "expression: a metric and at least one tag"),
@@ -98,7 +122,17 @@ async fn expressions_that_cannot_be_judged_are_refused() -> Result<()> {
         (json!({ "pause": 2 }), "pause must be 0 or 1"),
         (json!({ "action": { "callback": 1 } }), "action.uic is required"),
         (json!({ "action": { "uic": ["a,b"] } }), "contains a comma"),
-        (json!({ "action": { "uic": ["a"], "callback": 7 } }), "callback must be 0 or 1"),
+        (json!({ "action": { "uic": ["ops"], "callback": 7 } }), "callback must be 0 or 1"),
+        (json!({ "action": { "uic": ["ops"], "callback": 1 } }), "action.url is required with callback 1"),
+        (
+            json!({ "action": { "uic": ["ops"], "url": "127.0.0.1:80/x" } }),
+            "action.url \"127.0.0.1:80/x\" cannot be called",
+        ),
+        (json!({ "action": { "uic": ["ops", "no"] } }), "action.uic: there is no team \"no\""),
+        (json!({ "action": { "uic": ["ops", " "] } }), "uic[1] is empty"),
+        (json!({ "priority": 7 }), "priority must be from 0 to 6"),
+        (json!({ "expression": "each(metric=a b=c) > 5" }), "behind `)` is not read"),
+        (json!({ "expression": "each(metric=a\u{200b} b=c)" }), "expression has a character that does not show"),
         (json!({ "action": [] }), "action must be an object"),
     ];
     refuses(&site, "POST /expression", &expression(), cases).await?;
@@ -117,7 +151,11 @@ async fn templates_cannot_be_their_own_ancestors() -> Result<()> {
         let (status, answer) = site.ask("alice", line, change(parent_id)).await?;
         assert!(status == 400 && answer["error"].to_string().contains("cycle"), "{status} {answer}");
     }
-    // A parent that is gone is no cycle, and an old cycle does not stop a renaming.
+    site.check("alice", line, change(999), 400, "parent_id: there is no template 999; 0 is none").await?;
+    let new = json!({ "name": "n", "parent_id": 999 });
+    site.check("alice", "POST /template", new, 400, "parent_id: there is no template 999; 0 is none").await?;
+    // A parent that has gone, and an old cycle, do not stop a renaming.
+    template::update(portal, base, "base", 999).await?;
     site.check("alice", line, change(999), 200, "template updated").await?;
     template::update(portal, base, "base", child).await?;
     let rename = json!({ "tpl_id": base, "name": "renamed", "parent_id": child });
@@ -136,7 +174,7 @@ async fn a_template_whose_action_is_gone_can_still_be_opened() -> Result<()> {
 
 #[tokio::test]
 async fn deleting_an_expression_deletes_its_action_whoever_does_it() -> Result<()> {
-    let site = site(|_| {}).await?;
+    let site = with_team(Rights::Strict).await?;
     site.check("alice", "POST /expression", expression(), 200, "expression created").await?;
     let (_, list) = site.ask("alice", "GET /expression", Value::Null).await?;
     let (id, action_id) = (&list[0]["id"], list[0]["action_id"].as_i64().unwrap_or_default());
@@ -169,8 +207,8 @@ async fn whatever_changes_rules_is_announced() -> Result<()> {
         (format!("PATCH {}", group_path("/host")), json!({ "action": "add", "hosts": ["c"] })),
         (format!("PATCH {}", group_path("/host")), json!({ "action": "remove", "hosts": ["c"] })),
         ("PUT /hostgroup/host".to_string(), json!({ "hostgroup_id": grp_id, "host_id": 1 })),
-        ("POST /host/maintain".to_string(), json!({ "hosts": ["a"], "maintain_begin": 1, "maintain_end": 2 })),
-        ("DELETE /host/maintain".to_string(), json!({ "hosts": ["a"] })),
+        ("POST /host/maintain".to_string(), json!({ "hosts": ["b"], "maintain_begin": 1, "maintain_end": 2 })),
+        ("DELETE /host/maintain".to_string(), json!({ "hosts": ["b"] })),
         ("POST /plugin".to_string(), json!({ "hostgroup_id": grp_id, "dir_path": "sys/ntp" })),
         (format!("DELETE /plugin/{}", plugin["id"]), Value::Null),
         ("PUT /hostgroup/template".to_string(), binding),
@@ -186,5 +224,148 @@ async fn whatever_changes_rules_is_announced() -> Result<()> {
         assert_eq!(status, 200, "{line}: {answer}");
         assert_eq!(site.context.portal.version(), before + 1, "{line}");
     }
+    Ok(())
+}
+
+/// Tags and expressions are shown as they were typed, and sent to agents so; rules have them as a point has them.
+#[tokio::test]
+async fn tags_are_kept_as_typed_and_matched_as_a_points() -> Result<()> {
+    let (site, tpl_id) = with_template().await?;
+    let portal = &site.context.portal;
+    let group = group::create(portal, "g", "alice").await?.id;
+    group::replace_hosts(portal, group, &["web-01".to_string()]).await?;
+    group::bind_template(portal, group, tpl_id, "alice").await?;
+    let texts = ["mount=/data, fstype=ext4", " module=x ", "mount=/my disk", "cmdline=java -Da=b c", ""];
+    for tags in texts {
+        let new = with(&strategy(tpl_id), json!({ "metric": "proc.num", "tags": tags }));
+        let (status, saved) = site.ask("alice", "POST /strategy", new).await?;
+        assert_eq!((status, &saved["tags"]), (200, &json!(tags)));
+    }
+    let text = "each(metric=m, jmxport=9995)";
+    let new = with(&expression(), json!({ "expression": text }));
+    site.check("alice", "POST /expression", new, 200, "expression created").await?;
+    assert_eq!(expression::all(portal).await?[0].expression, text);
+    let snapshot = Snapshot::load(portal).await?;
+    let for_agents: Vec<&str> = snapshot.strategies.iter().map(|row| row.tags.as_str()).collect();
+    assert_eq!(for_agents, texts);
+    let (rules, skipped) = snapshot.rules(&jiff::Zoned::now(), 1);
+    assert_eq!(skipped, Vec::<String>::new());
+    for (rule, tags) in rules.hosts["web-01"].iter().zip(texts) {
+        let mut scratch = String::new();
+        assert!(model::Tags::canonical(tags, &mut scratch).have(&rule.tags), "{tags:?}");
+        assert_eq!(rule.tags, model::tags::wanted(tags), "{tags:?}");
+    }
+    assert_eq!((rules.expressions[0].metric.as_str(), rules.expressions[0].tags["jmxport"].as_str()), ("m", "9995"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn ends_are_trimmed_and_24_00_is_an_end() -> Result<()> {
+    let (site, tpl_id) = with_template().await?;
+    let change = json!({ "metric": " cpu.idle\r\n", "note": "\u{3000}busy ", "func": " all(#3) ", "op": " <", "right_value": "10 ",
+                         "run_begin": "00:00 ", "run_end": "24:00", "priority": 6 });
+    let (_, saved) = site.ask("alice", "POST /strategy", with(&strategy(tpl_id), change)).await?;
+    let row = strategy::by_id(&site.context.portal, saved["id"].as_i64().unwrap_or_default()).await?.expect("saved");
+    let texts = [&row.metric, &row.note, &row.func, &row.op, &row.right_value, &row.run_begin, &row.run_end];
+    assert_eq!(texts, ["cpu.idle", "busy", "all(#3)", "<", "10", "00:00", "24:00"]);
+    let (_, saved) = site.ask("alice", "POST /template", json!({ "name": " t2\t" })).await?;
+    assert_eq!(saved["tpl_name"], "t2");
+    let (status, answer) = site.ask("alice", "POST /template", json!({ "name": "t\u{2066}3" })).await?;
+    assert!(status == 400 && answer["error"].to_string().contains("name has a mark"), "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn actions_that_tell_and_call_nobody_are_refused() -> Result<()> {
+    let (site, tpl_id) = with_template().await?;
+    let base = json!({ "tpl_id": tpl_id, "uic": "ops" });
+    let cases = || {
+        vec![
+            (json!({ "uic": "nobodys" }), "uic: there is no team \"nobodys\": make it, or name another"),
+            (json!({ "uic": "ops, a ,b" }), "uic: there is no team \"a\", \"b\""),
+            (json!({ "uic": "ops，b" }), "uic: there is no team \"ops，b\""),
+            (
+                json!({ "url": "not a url" }),
+                "url \"not a url\" cannot be called: it has a blank; want one like http://",
+            ),
+            (json!({ "url": "ftp://x/y" }), "url \"ftp://x/y\" cannot be called"),
+            (json!({ "url": "" , "callback": 1 }), "url is required with callback 1"),
+            (json!({ "url": format!("http://x/{}", "y".repeat(255)) }), "url is longer than 255 characters"),
+            (json!({ "url": "http://x/\n y" }), "url has a line break"),
+            (json!({ "callback": 2 }), "callback must be 0 or 1"),
+        ]
+    };
+    refuses(&site, "POST /template/action", &base, cases()).await?;
+    let text = format!("action is created and bind to template: {tpl_id}");
+    let right = with(&base, json!({ "uic": " ops , OPS,", "url": " http://x/y ", "callback": 1 }));
+    site.check("alice", "POST /template/action", right, 200, json!({ "message": text })).await?;
+    let template = template::by_id(&site.context.portal, tpl_id).await?.expect("made with the site");
+    let saved = action::by_id(&site.context.portal, template.action_id).await?.expect("saved");
+    assert_eq!((saved.uic.as_str(), saved.url.as_str()), ("ops,OPS", "http://x/y"));
+    refuses(&site, "PUT /template/action", &with(&base, json!({ "id": saved.id })), cases()).await?;
+    let none = with(&base, json!({ "name": "t2", "action_id": 99 }));
+    site.check("alice", "POST /template", none, 400, "action_id: there is no action 99; 0 is none").await?;
+    Ok(())
+}
+
+/// Scripts of an old installation make the team afterwards.
+#[tokio::test]
+async fn an_unknown_team_is_a_warning_under_open_falcons_rights() -> Result<()> {
+    let site = with_team(Rights::OpenFalcon).await?;
+    let tpl_id = template::create(&site.context.portal, "t", 0, 0, "alice").await?.id;
+    let (status, answer) =
+        site.ask("bob", "POST /template/action", json!({ "tpl_id": tpl_id, "uic": "ops,new" })).await?;
+    assert_eq!(
+        (status, &answer["message"]),
+        (200, &json!(format!("action is created and bind to template: {tpl_id}")))
+    );
+    assert_eq!(answer["warning"], "uic: there is no team \"new\": make it, or name another");
+    let new = with(&expression(), json!({ "action": { "uic": ["new"] } }));
+    let (status, answer) = site.ask("bob", "POST /expression", new).await?;
+    assert_eq!((status, &answer["message"]), (200, &json!("expression created")));
+    assert_eq!(answer["warning"], "action.uic: there is no team \"new\": make it, or name another");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_action_takes_the_place_of_the_first_and_the_answer_shows_it() -> Result<()> {
+    let (site, tpl_id) = with_template().await?;
+    let portal = &site.context.portal;
+    let action_of = async || anyhow::Ok(template::by_id(portal, tpl_id).await?.expect("made with the site").action_id);
+    let first = json!({ "tpl_id": tpl_id, "uic": "ops", "url": "http://first/", "callback": 1 });
+    assert_eq!(site.ask("alice", "POST /template/action", first).await?.0, 200);
+    let id = action_of().await?;
+    let second = json!({ "tpl_id": tpl_id, "url": "http://second/" });
+    let (status, answer) = site.ask("alice", "POST /template/action", second.clone()).await?;
+    let text = format!("action is bind to template: {tpl_id}, in place of the one that it had: {id}");
+    assert_eq!((status, &answer["message"]), (200, &json!(text)));
+    let replaced = json!({ "id": id, "uic": "ops", "url": "http://first/", "callback": 1, "before_callback_sms": 0,
+                           "before_callback_mail": 0, "after_callback_sms": 0, "after_callback_mail": 0 });
+    assert_eq!(answer["replaced"], replaced);
+    assert_eq!(action_of().await?, id, "an event on its way may name it");
+    assert_eq!(action::by_id(portal, id).await?.map(|action| action.url).as_deref(), Some("http://second/"));
+
+    // An action that a copy of the template has too is neither changed nor deleted by the copy.
+    let copy = json!({ "name": "copy", "action_id": id });
+    let (_, copy) = site.ask("alice", "POST /template", copy).await?;
+    let own = with(&second, json!({ "tpl_id": copy["id"], "url": "http://copy/" }));
+    let text = format!("action is created and bind to template: {}", copy["id"]);
+    site.check("alice", "POST /template/action", own, 200, text).await?;
+    assert_eq!(action::by_id(portal, id).await?.map(|action| action.url).as_deref(), Some("http://second/"));
+    let (_, other) = site.ask("alice", "POST /template", json!({ "name": "other", "action_id": id })).await?;
+    assert_eq!(site.ask("alice", &format!("DELETE /template/{}", other["id"]), Value::Null).await?.0, 200);
+    assert!(action::by_id(portal, id).await?.is_some());
+    assert_eq!(site.ask("alice", &format!("DELETE /template/{tpl_id}"), Value::Null).await?.0, 200);
+    assert_eq!(action::by_id(portal, id).await?, None, "nobody has it any more");
+    Ok(())
+}
+
+#[tokio::test]
+async fn patterns_of_endpoints_are_refused_where_they_are_literal() -> Result<()> {
+    let new = || with(&expression(), json!({ "expression": "each(metric=m endpoint=web-*)", "action": { "uic": [] } }));
+    let on = site(|_| {}).await?;
+    on.check("alice", "POST /expression", new(), 200, "expression created").await?;
+    let off = site(|config| config.judge.endpoint_patterns = false).await?;
+    refuses(&off, "POST /expression", &new(), vec![(json!({}), "judge.endpoint_patterns = true")]).await?;
     Ok(())
 }

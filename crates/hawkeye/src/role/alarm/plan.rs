@@ -84,11 +84,12 @@ impl Channels {
 }
 
 impl Contacts {
-    /// Contacts of some users, without the empty ones.
+    /// Contacts of some users, without the empty ones. A field may have several, joined by commas: to a gateway they
+    /// are sent joined with all others anyway, as in the original.
     pub fn of(users: &[User]) -> Contacts {
         let each_once = |texts: &mut dyn Iterator<Item = &String>| {
             let mut list: Vec<String> = Vec::new();
-            for text in texts.map(|text| text.trim()).filter(|text| !text.is_empty()) {
+            for text in texts.flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty()) {
                 if !list.iter().any(|known| known == text) {
                     list.push(text.to_string());
                 }
@@ -311,5 +312,8 @@ mod tests {
         assert_eq!(contacts.phones, ["1", "2"]);
         assert_eq!(contacts.ims, ["i"]);
         assert_eq!(contacts.mails, ["a@x", "b@x"]);
+        let contacts = Contacts::of(&[user("1,2", "i, j,", "two@x,zwei@x"), user("2", "", " zwei@x ,c@x")]);
+        assert_eq!((contacts.phones, contacts.ims), (vec!["1".into(), "2".into()], vec!["i".into(), "j".into()]));
+        assert_eq!(contacts.mails, ["two@x", "zwei@x", "c@x"]);
     }
 }

@@ -1,0 +1,411 @@
+//! Who may change what: each route that changes something, as each kind of caller, under both settings.
+
+use super::{Site, site};
+use crate::config::Rights;
+use crate::portal::action::{self, Action};
+use crate::portal::expression::{self, Expression};
+use crate::portal::strategy::{self, Strategy};
+use crate::portal::template::{self, Template};
+use crate::portal::user::{self, Profile};
+use crate::portal::{Portal, db, group, host, plugin, team};
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Callers by the letter that stands for them: nobody, a stranger, the owner, a member of a team of the owner's, and an
+/// administrator.
+const CALLERS: [(char, &str); 5] = [('n', ""), ('s', "bob"), ('o', "alice"), ('m', "carol"), ('a', "root")];
+
+/// Rows of alice's, made anew for each question.
+struct Things {
+    /// Differs from question to question.
+    number: usize,
+    caller: &'static str,
+    host: String,
+    host_id: i64,
+    group: i64,
+    /// A group with nothing in it.
+    empty_group: i64,
+    /// A group of the caller's.
+    own_group: i64,
+    plugin: i64,
+    template: Template,
+    strategy: i64,
+    expression: i64,
+    team: i64,
+    alice: i64,
+    /// A user who is nobody else.
+    user: i64,
+    case: String,
+}
+
+/// A route: who may use it under "strict" and under "open-falcon", and a question that works for whoever may.
+struct Route {
+    line: &'static str,
+    strict: &'static str,
+    open_falcon: &'static str,
+    body: fn(&Things) -> Value,
+}
+
+const fn route(
+    line: &'static str,
+    strict: &'static str,
+    open_falcon: &'static str,
+    body: fn(&Things) -> Value,
+) -> Route {
+    Route { line, strict, open_falcon, body }
+}
+
+/// All routes with another method than GET. docs/compat.md has the same for people.
+const ROUTES: &[Route] = &[
+    route("POST /user/login", "nsoma", "nsoma", |_| json!({ "name": "alice", "password": "alice-pw" })),
+    route("POST /user/create", "a", "a", new_user),
+    route("PUT /user/update", "soma", "soma", |_| profile()),
+    route("PUT /user/u/{uid}", "oa", "oa", |_| profile()),
+    route("PUT /user/cgpasswd", "soma", "soma", |t| {
+        let password = format!("{}-pw", t.caller);
+        json!({ "old_password": password, "new_password": password })
+    }),
+    route("POST /admin/login", "a", "a", |_| json!({ "name": "alice" })),
+    route("PUT /admin/change_user_role", "a", "a", |t| json!({ "user_id": t.user, "admin": "yes" })),
+    route("PUT /admin/change_user_passwd", "a", "a", |t| json!({ "user_id": t.user, "password": "p" })),
+    route("PUT /admin/change_user_profile", "a", "a", |t| json!({ "user_id": t.user, "cnname": "C", "email": "e@x" })),
+    route("DELETE /admin/delete_user", "a", "a", |t| json!({ "user_id": t.user })),
+    route("POST /team", "soma", "soma", |t| json!({ "team_name": format!("new {}", t.number) })),
+    route("PUT /team", "oma", "oma", |t| json!({ "team_id": t.team, "resume": "r" })),
+    route("POST /team/user", "oma", "oma", |t| json!({ "team_id": t.team, "users": ["root"] })),
+    route("DELETE /team/{team_id}", "oa", "oa", |_| Value::Null),
+    route(
+        "POST /host/maintain",
+        "oma",
+        "soma",
+        |t| json!({ "hosts": [t.host], "maintain_begin": 1, "maintain_end": 2 }),
+    ),
+    route("DELETE /host/maintain", "oma", "soma", |t| json!({ "ids": [t.host_id] })),
+    route("POST /hostgroup", "soma", "soma", |t| json!({ "name": format!("new {}", t.number) })),
+    route("PUT /hostgroup", "oma", "soma", |t| json!({ "id": t.group, "grp_name": format!("renamed {}", t.number) })),
+    route("DELETE /hostgroup/{id}", "oma", "oa", |_| Value::Null),
+    route("POST /hostgroup/host", "oma", "oa", |t| json!({ "hostgroup_id": t.group, "hosts": [t.host, "new"] })),
+    route("PUT /hostgroup/host", "oma", "oa", |t| json!({ "hostgroup_id": t.group, "host_id": t.host_id })),
+    route("PATCH /hostgroup/{id}/host", "oma", "oa", |t| json!({ "action": "remove", "hosts": [t.host] })),
+    route("POST /hostgroup/template", "oma", "soma", |t| json!({ "grp_id": t.empty_group, "tpl_id": t.template.id })),
+    route("PUT /hostgroup/template", "oma", "oa", |t| json!({ "grp_id": t.group, "tpl_id": t.template.id })),
+    route("POST /plugin", "oma", "oa", |t| json!({ "hostgroup_id": t.group, "dir_path": "sys" })),
+    route("DELETE /plugin/{id}", "oma", "oa", |_| Value::Null),
+    route("POST /template", "soma", "soma", |t| json!({ "name": format!("new {}", t.number) })),
+    route(
+        "PUT /template",
+        "oma",
+        "oa",
+        |t| json!({ "tpl_id": t.template.id, "name": format!("renamed {}", t.number) }),
+    ),
+    route("DELETE /template/{tpl_id}", "oma", "soma", |_| Value::Null),
+    route("POST /template/action", "oma", "soma", |t| json!({ "tpl_id": t.template.id })),
+    route("PUT /template/action", "oma", "soma", |t| json!({ "id": t.template.action_id })),
+    route("POST /strategy", "oma", "soma", |t| with(rule(), json!({ "tpl_id": t.template.id }))),
+    route("PUT /strategy", "oma", "soma", |t| with(rule(), json!({ "id": t.strategy }))),
+    route("DELETE /strategy/{sid}", "oma", "soma", |_| Value::Null),
+    route("POST /strategy/replay", "soma", "soma", |_| with(rule(), json!({ "hosts": ["*"] }))),
+    route("POST /expression", "soma", "soma", |_| of_expression(json!({}))),
+    route("PUT /expression", "oma", "oa", |t| of_expression(json!({ "id": t.expression }))),
+    route("DELETE /expression/{eid}", "oma", "oa", |_| Value::Null),
+    route("DELETE /graph/endpoint", "a", "soma", |_| json!(["none"])),
+    route("DELETE /graph/counter", "a", "soma", |_| json!({ "endpoints": ["none"], "counters": ["none"] })),
+    route(
+        "POST /graph/history",
+        "soma",
+        "soma",
+        |_| json!({ "hostnames": ["none"], "counters": ["none"], "consol_fun": "AVERAGE", "start_time": 1, "end_time": 2 }),
+    ),
+    route("POST /graph/lastpoint", "soma", "soma", |_| json!([])),
+    route("POST /alarm/eventcases", "soma", "soma", |t| json!({ "event_id": t.case })),
+    route("POST /alarm/events", "soma", "soma", |t| json!({ "event_id": t.case })),
+    route(
+        "POST /alarm/event_note",
+        "soma",
+        "soma",
+        |t| json!({ "event_id": t.case, "note": "n", "status": "comment" }),
+    ),
+    // Rows of others that a stranger must not get at by a way around.
+    route(
+        "POST /template action_id",
+        "oma",
+        "soma",
+        |t| json!({ "name": format!("copy {}", t.number), "action_id": t.template.action_id }),
+    ),
+    route("POST /hostgroup/host his own", "oma", "soma", |t| json!({ "hostgroup_id": t.own_group, "hosts": [t.host] })),
+    route("PATCH /hostgroup/{id}/host his own", "oma", "soma", |t| json!({ "action": "add", "hosts": [t.host] })),
+    route("DELETE /strategy/{sid} unknown", "soma", "soma", |_| Value::Null),
+    route(
+        "POST /host/maintain free",
+        "a",
+        "soma",
+        |_| json!({ "hosts": ["free"], "maintain_begin": 1, "maintain_end": 2 }),
+    ),
+];
+
+fn with(mut value: Value, change: Value) -> Value {
+    for (key, changed) in change.as_object().into_iter().flatten() {
+        value[key] = changed.clone();
+    }
+    value
+}
+
+fn profile() -> Value {
+    json!({ "cnname": "C", "email": "e@x" })
+}
+
+fn new_user(things: &Things) -> Value {
+    with(profile(), json!({ "name": format!("new {}", things.number), "password": "p" }))
+}
+
+fn rule() -> Value {
+    json!({ "metric": "m", "func": "all(#1)", "op": ">", "right_value": "1", "max_step": 1, "priority": 1 })
+}
+
+fn of_expression(change: Value) -> Value {
+    with(with(rule(), json!({ "expression": "each(metric=m a=b)", "action": { "uic": [] } })), change)
+}
+
+/// The site of [`site`] with carol, who is in the team crew with alice; root made the team.
+async fn with_crew(rights: Rights) -> Result<Site> {
+    let site = site(|config| config.api.rights = rights).await?;
+    let portal = &site.context.portal;
+    let hash = crate::portal::password::hash("carol-pw").await?;
+    let carol = user::create(portal, "carol", &hash, &Profile::default(), user::NORMAL, 0).await?;
+    team::create(portal, "crew", "", id_of(portal, "root").await?, &[id_of(portal, "alice").await?, carol]).await?;
+    let free = group::create(portal, "to make a host", "root").await?;
+    group::add_hosts(portal, free.id, vec!["free".to_string()]).await?;
+    group::delete(portal, free.id).await?;
+    Ok(site)
+}
+
+async fn id_of(portal: &Portal, name: &str) -> Result<i64> {
+    Ok(user::by_name(portal, name).await?.context("made with the site")?.id)
+}
+
+async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<Things> {
+    let name = |kind: &str| format!("{kind} {number}");
+    let (alice, carol) = (id_of(portal, "alice").await?, id_of(portal, "carol").await?);
+    let group = group::create(portal, &name("group"), "alice").await?.id;
+    let empty_group = group::create(portal, &name("empty"), "alice").await?.id;
+    let own_group = group::create(portal, &name("own"), caller).await?.id;
+    let host = name("host");
+    let hosts = group::replace_hosts(portal, group, std::slice::from_ref(&host)).await?.context("room")?;
+    let template = template::create(portal, &name("template"), 0, 0, "alice").await?;
+    group::bind_template(portal, group, template.id, "alice").await?;
+    action::save_for_template(portal, &Action::default(), template.id).await?;
+    let template = template::by_id(portal, template.id).await?.context("just made")?;
+    let strategy = strategy::create(portal, &Strategy { tpl_id: template.id, ..Strategy::default() }).await?;
+    let expression = Expression { create_user: "alice".to_string(), ..Expression::default() };
+    expression::create(portal, &expression, &Action::default()).await?;
+    let expression = expression::all(portal).await?.last().context("just made")?.id;
+    team::create(portal, &name("team"), "", alice, &[carol]).await?;
+    let team = team::by_name(portal, &name("team")).await?.context("just made")?.id;
+    let case = name("case");
+    db::query(
+        "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp)
+         VALUES (?, 'e', 'm', 'c', 0, 'PROBLEM', '2020-01-01 00:00:00')",
+    )
+    .bind(&case)
+    .execute(portal)
+    .await?;
+    Ok(Things {
+        number,
+        caller,
+        host,
+        host_id: hosts[0],
+        group,
+        empty_group,
+        own_group,
+        plugin: plugin::create(portal, group, "sys/ntp", "alice").await?.id,
+        template,
+        strategy,
+        expression,
+        team,
+        alice,
+        user: user::create(portal, &name("user"), "", &Profile::default(), user::NORMAL, 0).await?,
+        case,
+    })
+}
+
+/// The method and path of a route, with the ids of its things.
+fn line_of(route: &Route, things: &Things) -> String {
+    let mut parts = route.line.splitn(3, ' ');
+    let (method, path, note) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
+    let group = if note == Some("his own") { things.own_group } else { things.group };
+    let strategy = if note == Some("unknown") { 999_999 } else { things.strategy };
+    let path = path.replace("/hostgroup/{id}", &format!("/hostgroup/{group}"));
+    let ids = [
+        ("{uid}", things.alice),
+        ("{team_id}", things.team),
+        ("{id}", things.plugin),
+        ("{tpl_id}", things.template.id),
+        ("{sid}", strategy),
+        ("{eid}", things.expression),
+    ];
+    let path = ids.into_iter().fold(path, |path, (name, id)| path.replace(name, &id.to_string()));
+    format!("{method} {path}")
+}
+
+async fn check(rights: Rights, who: fn(&Route) -> &'static str) -> Result<()> {
+    let site = with_crew(rights).await?;
+    let portal = &site.context.portal;
+    let mut number = 1_000;
+    for route in ROUTES {
+        for (letter, caller) in CALLERS {
+            number += 1;
+            let things = things(portal, number, caller).await?;
+            let line = line_of(route, &things);
+            let before = portal.version();
+            let (status, answer) = site.ask(caller, &line, (route.body)(&things)).await?;
+            let error = answer["error"].as_str().unwrap_or_default();
+            if who(route).contains(letter) {
+                assert_eq!(status, 200, "{line} as {caller:?} must be allowed: {answer}");
+                continue;
+            }
+            let is_told = ["permission", "token", "sign up is disabled", "record not found", "no permissions"];
+            let is_told = is_told.iter().any(|part| error.contains(part)) || error.contains("no such permission");
+            assert!(matches!(status, 400 | 401 | 417) && is_told, "{line} as {caller:?}: {status} {answer}");
+            assert_eq!(portal.version(), before, "{line} as {caller:?} was refused, and changed something");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn strict() -> Result<()> {
+    check(Rights::Strict, |route| route.strict).await
+}
+
+#[tokio::test]
+async fn open_falcon() -> Result<()> {
+    check(Rights::OpenFalcon, |route| route.open_falcon).await
+}
+
+#[test]
+fn sqlite_is_strict_unless_said_otherwise() {
+    let mut config = crate::config::Config::default();
+    assert!(config.is_strict());
+    config.api.rights = Rights::OpenFalcon;
+    assert!(!config.is_strict());
+}
+
+/// The routes of the router, read from how it shows itself, since it has no list.
+#[tokio::test]
+async fn each_route_that_changes_something_is_here() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let shown = format!("{:?}", site.router);
+    let shown = shown.split("fallback_router").next().unwrap_or_default();
+    let paths = regex::Regex::new(r#"RouteId\((\d+)\): "/api/v1([^"]*)""#)?;
+    let methods = regex::Regex::new(
+        r#"RouteId\((\d+)\): MethodRouter\(MethodRouter \{.*?allow_header: (\w+)(?:\(b"([A-Z,]*)"\))?"#,
+    )?;
+    let methods: std::collections::HashMap<&str, String> = methods
+        .captures_iter(shown)
+        .map(|found| {
+            let list = found.get(3).map_or(&found[2], |list| list.as_str());
+            (found.get(1).map_or("", |id| id.as_str()), list.to_string())
+        })
+        .collect();
+    let mut routes = BTreeSet::new();
+    for found in paths.captures_iter(shown) {
+        let list = methods.get(&found[1]).with_context(|| format!("no methods of {}", &found[2]))?;
+        let changing = list.split(',').filter(|method| !matches!(*method, "GET" | "HEAD"));
+        routes.extend(changing.map(|method| format!("{method} {}", &found[2])));
+    }
+    assert!(routes.len() > 40, "how the router shows itself has changed: {shown}");
+    let known: BTreeSet<String> = ROUTES.iter().map(|route| route.line.to_string()).collect();
+    let unknown: Vec<&String> = routes.difference(&known).collect();
+    assert!(unknown.is_empty(), "who may use these? say so in ROUTES, and in docs/compat.md: {unknown:?}");
+    let gone: Vec<&String> = known.difference(&routes).filter(|line| line.matches(' ').count() == 1).collect();
+    assert!(gone.is_empty(), "these are no routes: {gone:?}");
+    Ok(())
+}
+
+/// Which teams make their members owners, and which do not.
+#[tokio::test]
+async fn teams_that_own() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let portal = &site.context.portal;
+    let (root, alice, bob) = (id_of(portal, "root").await?, id_of(portal, "alice").await?, id_of(portal, "bob").await?);
+    let of_alice = template::create(portal, "alice's", 0, 0, "alice").await?.id;
+    let of_root = template::create(portal, "root's", 0, 0, "root").await?.id;
+    let may = async |tpl_id: i64, number: usize| -> Result<bool> {
+        let rename = json!({ "tpl_id": tpl_id, "name": format!("renamed {tpl_id} {number}") });
+        Ok(site.ask("bob", "PUT /template", rename).await?.0 == 200)
+    };
+    let check = async |creator: i64, members: &[i64], alices: bool, roots: bool| -> Result<()> {
+        team::create(portal, "t", "", creator, members).await?;
+        let got = (may(of_alice, 1).await?, may(of_root, 1).await?);
+        assert_eq!(got, (alices, roots), "a team of {creator} with {members:?}");
+        let id = team::by_name(portal, "t").await?.context("just made")?.id;
+        team::delete(portal, id).await?;
+        Ok(())
+    };
+    check(alice, &[bob], true, false).await?;
+    check(root, &[alice, bob], true, false).await?;
+    check(root, &[bob], false, false).await?;
+    check(root, &[root, bob], false, false).await?;
+    check(bob, &[alice, bob], false, false).await?;
+    check(bob, &[root, bob], false, false).await?;
+    check(alice, &[], false, false).await?;
+    // The team that an action tells.
+    team::create(portal, "told", "", root, &[bob]).await?;
+    action::save_for_template(portal, &Action { uic: "x, Told".into(), ..Action::default() }, of_root).await?;
+    assert!(may(of_root, 2).await?);
+    // When it is gone, nobody else takes its name, its alarms and its rights.
+    let told = team::by_name(portal, "told").await?.context("just made")?.id;
+    let (_, answer) = site.ask("root", &format!("DELETE /team/{told}"), Value::Null).await?;
+    let warning = "actions still tell the team \"told\", so these alarms reach nobody: name another in them";
+    assert_eq!(answer["warning"], warning);
+    assert!(!may(of_root, 3).await?);
+    let taken = "team_name: actions tell a team \"TOLD\" that is gone: ask an administrator to make it";
+    site.check("bob", "POST /team", json!({ "team_name": "TOLD", "users": [bob] }), 400, taken).await?;
+    let new = json!({ "team_name": "other", "users": [bob] });
+    assert_eq!(site.ask("bob", "POST /team", new).await?.0, 200);
+    let other = team::by_name(portal, "other").await?.context("just made")?.id;
+    let taken = "name: actions tell a team \"told\" that is gone: ask an administrator to make it";
+    site.check("bob", "PUT /team", json!({ "team_id": other, "name": "told" }), 400, taken).await?;
+    assert_eq!(site.ask("root", "POST /team", json!({ "team_name": "told" })).await?.0, 200);
+    Ok(())
+}
+
+/// A member of a group's team may do what its owner may; what lies in a group of others stays theirs.
+#[tokio::test]
+async fn hosts_are_of_those_whose_groups_they_are_in() -> Result<()> {
+    let site = with_crew(Rights::Strict).await?;
+    let portal = &site.context.portal;
+    let things = things(portal, 1, "bob").await?;
+    let own = group::create(portal, "bob's", "bob").await?.id;
+    let put = |hosts: Value| json!({ "hostgroup_id": own, "hosts": hosts });
+    let (status, _) = site.ask("bob", "POST /hostgroup/host", put(json!(["new", things.host.to_uppercase()]))).await?;
+    assert_eq!(status, 400);
+    assert_eq!(host::of_group(portal, own).await?.len(), 0, "all or nothing");
+    assert_eq!(site.ask("bob", "POST /hostgroup/host", put(json!(["new", "free"]))).await?.0, 200);
+    let window = |hosts: Value| json!({ "hosts": hosts, "maintain_begin": 1, "maintain_end": 2 });
+    let sites = group::create(portal, "the site's", "root").await?.id;
+    group::add_hosts(portal, sites, vec!["db-01".to_string()]).await?;
+    let may_maintain = async |host: &str| -> Result<bool> {
+        Ok(site.ask("bob", "POST /host/maintain", window(json!([host]))).await?.0 == 200)
+    };
+    // Who is told of a host's alarms may set its maintenance.
+    team::create(portal, "told", "", id_of(portal, "bob").await?, &[id_of(portal, "bob").await?]).await?;
+    let told = Action { uic: "told".into(), ..Action::default() };
+    let of_root = template::create(portal, "root's", 0, 0, "root").await?.id;
+    action::save_for_template(portal, &told, of_root).await?;
+    assert!(!may_maintain("db-01").await?);
+    group::bind_template(portal, sites, of_root, "root").await?;
+    assert!(may_maintain("db-01").await?);
+    // The owner of a template that somebody else uses gets no right to that host.
+    let of_bob = template::create(portal, "bob's", 0, 0, "bob").await?.id;
+    action::save_for_template(portal, &told, of_bob).await?;
+    group::bind_template(portal, things.group, of_bob, "alice").await?;
+    assert!(!may_maintain(&things.host).await?);
+    // What an administrator puts there may be maintained, and stays when the list is sent again.
+    group::add_hosts(portal, own, vec![things.host.clone()]).await?;
+    let both = window(json!([things.host, "free"]));
+    assert_eq!(site.ask("bob", "POST /host/maintain", both).await?.0, 200);
+    assert_eq!(site.ask("bob", "POST /hostgroup/host", put(json!([things.host, "free", "newer"]))).await?.0, 200);
+    Ok(())
+}
