@@ -6,11 +6,11 @@
 //! and bound to a series once; what is left per point is one look-up and a few comparisons.
 //! How: a [`RuleSet`] is compiled from the portal's rules and shared by all shards. A [`Judge`] belongs to one shard of
 //! the store: it binds series to rules, and each newest point of a bound series goes through [`Judge::on_point`].
-//! Reading order: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `check.rs`, `rule_set.rs`,
-//! `pattern.rs`, `touched.rs`, `binding.rs` (`filter.rs`, `list.rs`); from points to an event, `values.rs`,
-//! `function.rs`, `state.rs`, `explain.rs`. Conditions that are more than one function: `grammar.rs`, `program.rs`, `finding.rs`,
-//! `joins.rs` (several series), `silence.rs` (`nodata`). Points without a store: `windows.rs`, `rings.rs`. A rule tried
-//! over history before it is saved: `rehearsal.rs`.
+//! Reading order: `judge.rs`, `judging.rs`; from a rule's text to a series, `rule_text.rs`, `check.rs`,
+//! `rule_set.rs`, `pattern.rs`, `touched.rs`, `binding.rs` (`filter.rs`, `list.rs`); from points to an event,
+//! `values.rs`, `function.rs`, `state.rs`, `explain.rs`. Conditions that are more than one function: `grammar.rs`,
+//! `program.rs`, `finding.rs`, `joins.rs` (several series), `silence.rs` (`nodata`). Points without a store:
+//! `windows.rs`, `rings.rs`. A rule tried over history before it is saved: `rehearsal.rs`.
 //! Invariants: nothing is allocated per point unless an event is made; a series without rules costs no memory here;
 //! no text of a rule, however broken, panics; the same points and rules give the same events, restarts or not.
 //! Memory: [`Judge::stats`] per shard and [`RuleSet::memory_bytes`] once. About 11 to 23 bytes per bound series (a
