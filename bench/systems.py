@@ -101,6 +101,7 @@ class Hawkeye(System):
 
     def command(self):
         command = [self.hawkeye, "server", "--data-dir", self.data, "--set", f"memory_budget={self.budget}"]
+        command += ["--set", 'alarm.callback_allow=["127.0.0.0/8"]']
         for name, port in self.listen.items():
             command += ["--set", f"listen.{name}=127.0.0.1:{port}"]
         return command

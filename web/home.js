@@ -32,11 +32,13 @@ export class Alarms {
       t(here ? "no_alarms_here" : "no_alarms"),
     );
     this.count = h("span", { class: "count" });
+    this.unheard = h("div", { class: "unheard", role: "status", hidden: true });
     this.more = h("p", { class: "footnote" });
     this.element = h(
       "section",
       { class: "card", "aria-label": t("alarms") },
       h("div", { class: "card-head" }, h("h2", {}, t("alarms")), this.count),
+      this.unheard,
       this.none,
       this.table,
       this.more,
@@ -52,6 +54,13 @@ export class Alarms {
     setText(this.count, total > 0 ? formatCount(total) : "");
     this.more.hidden = total <= alarms.length;
     setText(this.more, `${formatCount(alarms.length)} / ${formatCount(total)}`);
+  }
+
+  // That nobody hears of alarms: no way to people is configured, or some alarms told nobody.
+  showUnheard({ no_gateway: noGateway, alarms_untold: untold }) {
+    const lines = [noGateway && t("no_gateway"), untold > 0 && t("alarms_untold", { n: formatCount(untold) })];
+    this.unheard.replaceChildren(...lines.filter(Boolean).map((line) => h("p", {}, line)));
+    this.unheard.hidden = !lines.some(Boolean);
   }
 
   row(alarm) {
@@ -72,7 +81,7 @@ export class Alarms {
         " ",
         h("span", { class: "code" }, alarm.cond),
       );
-      setText(note, alarm.note);
+      note.replaceChildren(alarm.note, ...(alarm.told ? [h("div", { class: "told" }, alarm.told)] : []));
       setText(since, alarm.since === null ? "–" : formatAge(this.now - alarm.since));
       since.title = alarm.since === null ? "" : formatTime(alarm.since);
     };
@@ -193,6 +202,7 @@ export class Home {
     this.overview = overview;
     this.alarms.show(overview.alarms, overview.alarms_total, overview.now);
     this.odd.show(overview.odd_senders, overview.now);
+    this.alarms.showUnheard(overview);
     this.rows.show(this.sorted(overview.hosts));
     COLUMNS.forEach((column, index) => {
       const direction = this.sort.down ? "descending" : "ascending";

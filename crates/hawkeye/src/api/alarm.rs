@@ -175,8 +175,9 @@ fn window(fields: &Fields, most: usize) -> Result<(usize, usize), ApiError> {
     }
 }
 
+/// A case with the original's fields, and with what of its telling failed, where something did.
 fn case_json(case: Case) -> Value {
-    object!({
+    let mut json = object!({
         "id": case.id,
         "endpoint": case.endpoint,
         "metric": case.metric,
@@ -198,7 +199,11 @@ fn case_json(case: Case) -> Value {
         "template_id": case.template_id,
         "process_note": case.process_note,
         "process_status": case.process_status,
-    })
+    });
+    if !case.told.is_empty() {
+        json["told"] = case.told.into();
+    }
+    json
 }
 
 /// An event with the original's fields, and with its explanation, which the original's clients pass over.

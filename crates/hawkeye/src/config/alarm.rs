@@ -1,8 +1,10 @@
 //! `[alarm]`: the gateways and the mail server that deliver, and how long deliveries are tried.
 
+use super::callback::CallbackTargets;
 use anyhow::{Result, bail};
+use ipnet::IpNet;
 use serde::Deserialize;
-use settings::units::seconds;
+use settings::units::{networks, seconds};
 
 /// Section `alarm`: the ways to people, and bounds of what waits for them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -13,6 +15,10 @@ pub struct AlarmConfig {
     pub im: String,
     pub mail: String,
     pub smtp: SmtpConfig,
+    /// Networks that callbacks may go to. Empty is everything but loopback, link-local and metadata addresses; otherwise
+    /// these and no others. Gateways and the mail server, which are named here, are not looked at.
+    #[serde(deserialize_with = "networks")]
+    pub callback_allow: Vec<IpNet>,
     /// The address that links in messages point to, e.g. `https://hawkeye.example.com`; "" is the API's own address.
     pub dashboard: String,
     /// Time for which rows of `events` are kept (seconds).
@@ -54,6 +60,7 @@ impl Default for AlarmConfig {
             im: String::new(),
             mail: String::new(),
             smtp: SmtpConfig::default(),
+            callback_allow: Vec::new(),
             dashboard: String::new(),
             event_retention: 7 * 86_400,
             give_up_after: 86_400,
@@ -76,6 +83,23 @@ impl Default for SmtpConfig {
 }
 
 impl AlarmConfig {
+    /// Where callbacks may go.
+    pub fn callback_targets(&self) -> CallbackTargets {
+        CallbackTargets::new(&self.callback_allow)
+    }
+
+    /// The ways to people that have no gateway, of "sms", "im" and "mail".
+    pub fn missing_channels(&self) -> Vec<&'static str> {
+        let no_mail = self.mail.is_empty() && self.smtp.host.is_empty();
+        let channels = [("sms", self.sms.is_empty()), ("im", self.im.is_empty()), ("mail", no_mail)];
+        channels.into_iter().filter(|(_, missing)| *missing).map(|(name, _)| name).collect()
+    }
+
+    /// Whether people can be told of alarms at all, and not only programs by callbacks.
+    pub fn reaches_people(&self) -> bool {
+        self.missing_channels().len() < 3
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         // The texts themselves stay out of the errors: gateways may have a secret in their URL.
         for (key, url) in [("sms", &self.sms), ("im", &self.im), ("mail", &self.mail), ("dashboard", &self.dashboard)] {

@@ -10,6 +10,7 @@
 
 mod alarm;
 mod api;
+mod callback;
 mod graph;
 mod hbs;
 mod ingest;
@@ -22,6 +23,7 @@ mod role;
 
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
 pub use api::{ApiConfig, Rights, Viewer};
+pub use callback::{CallbackTargets, TargetFault};
 pub use graph::{Fsync, GraphConfig};
 pub use hbs::HbsConfig;
 pub use ingest::IngestConfig;

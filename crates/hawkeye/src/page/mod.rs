@@ -17,7 +17,7 @@ mod history;
 mod overview;
 mod viewer;
 
-use crate::config::ApiConfig;
+use crate::config::{ApiConfig, Config, Role};
 use crate::engine::Engine;
 use crate::portal::Portal;
 use crate::watch::health::Health;
@@ -33,8 +33,10 @@ const READS_MAX: usize = 4;
 
 /// `/` and `/ui/*`. Serve this router with connect info, for without the peer's address nobody counts as local, and
 /// keep it outside any CORS layer, see the invariants above.
-pub fn router(engine: Arc<Engine>, portal: Portal, api: ApiConfig, health: Health) -> Router {
-    let sources = Sources { engine, portal, api: Arc::new(api), health, reads: Arc::new(Semaphore::new(READS_MAX)) };
+pub fn router(engine: Arc<Engine>, portal: Portal, config: &Config, health: Health) -> Router {
+    let no_gateway = config.roles.contains(&Role::Alarm) && !config.alarm.reaches_people();
+    let (api, reads) = (Arc::new(config.api.clone()), Arc::new(Semaphore::new(READS_MAX)));
+    let sources = Sources { engine, portal, api, no_gateway, health, reads };
     Router::new()
         .route("/ui/overview", get(overview::overview))
         .route("/ui/history", get(history::history))
@@ -51,6 +53,8 @@ struct Sources {
     engine: Arc<Engine>,
     portal: Portal,
     api: Arc<ApiConfig>,
+    /// Alarms are handled here, and no way to people is configured.
+    no_gateway: bool,
     health: Health,
     reads: Arc<Semaphore>,
 }

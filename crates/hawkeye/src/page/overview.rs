@@ -38,6 +38,10 @@ pub struct Overview {
     #[serde(flatten)]
     hosts: HostList,
     alarms_total: i64,
+    /// Open alarms whose newest event told nobody.
+    alarms_untold: i64,
+    /// No way to people is configured, so that alarms can tell none.
+    no_gateway: bool,
     alarms: Vec<OpenAlarm>,
 }
 
@@ -72,6 +76,8 @@ struct OpenAlarm {
     /// The condition, as `<left> <operator> <right>`.
     cond: String,
     note: String,
+    /// What of the newest event's telling failed; "" when nothing did.
+    told: String,
     /// Begin of the problem, Unix seconds; null when its row holds no readable time.
     since: Option<i64>,
 }
@@ -90,11 +96,20 @@ pub async fn overview(
     };
     let (hosts, series) = sources.read(read).await?;
     let (cases, alarms_total) = open::newest(&sources.portal, ALARMS_MAX).await.map_err(broken)?;
-    let alarms = cases.into_iter().map(OpenAlarm::from).collect();
-    let troubles = sources.health.reasons();
-    let odd_senders = sources.engine.oddities().report(now);
-    let silent_after_s = SILENT_AFTER_S;
-    Ok(Json(Overview { now, user, silent_after_s, series, troubles, odd_senders, hosts, alarms_total, alarms }))
+    let alarms_untold = open::untold(&sources.portal).await.map_err(broken)?;
+    Ok(Json(Overview {
+        now,
+        user,
+        silent_after_s: SILENT_AFTER_S,
+        series,
+        troubles: sources.health.reasons(),
+        odd_senders: sources.engine.oddities().report(now),
+        hosts,
+        alarms_total,
+        alarms_untold,
+        no_gateway: sources.no_gateway,
+        alarms: cases.into_iter().map(OpenAlarm::from).collect(),
+    }))
 }
 
 fn find_hosts(store: &Store, pattern: &str, now: i64) -> HostList {
@@ -136,9 +151,9 @@ fn describe_host(store: &Store, name: String, last_report_s: i64) -> HostSummary
 
 impl From<OpenCase> for OpenAlarm {
     fn from(case: OpenCase) -> OpenAlarm {
-        let OpenCase { id, priority, status, endpoint, metric, func, cond, note, timestamp } = case;
+        let OpenCase { id, priority, status, endpoint, metric, func, cond, note, timestamp, told } = case;
         let since = clock::unix(&timestamp);
-        OpenAlarm { id, priority, status, endpoint, counter: metric, func, cond, note, since }
+        OpenAlarm { id, priority, status, endpoint, counter: metric, func, cond, note, told, since }
     }
 }
 

@@ -74,8 +74,8 @@ async fn site(viewer: Viewer) -> Result<Site> {
 pub async fn empty_site(viewer: Viewer) -> Result<Site> {
     let (dir, portal) = crate::portal::tests::in_file().await?;
     let engine = Arc::new(engine(dir.path())?);
-    let api = ApiConfig { viewer, ..ApiConfig::default() };
-    let router = router(engine.clone(), portal.clone(), api, Health::default());
+    let config = Config { api: ApiConfig { viewer, ..ApiConfig::default() }, ..Config::default() };
+    let router = router(engine.clone(), portal.clone(), &config, Health::default());
     Ok(Site { router, engine, portal, dir })
 }
 
@@ -139,6 +139,8 @@ async fn overview_names_hosts_and_open_alarms() -> Result<()> {
     ] {
         query(insert).bind(id).bind(func).bind(status).bind(began).bind(updated).execute(&site.portal).await?;
     }
+    let told = "UPDATE alarms.event_cases SET told = 'told nobody: the rule has no action' WHERE id <> 's_3_c'";
+    query(told).execute(&site.portal).await?;
     let (status, body) = ask_json(&site.router, "/ui/overview").await?;
     assert_eq!(status, StatusCode::OK, "{body}");
     let now = body["now"].as_i64().context("now")?;
@@ -157,12 +159,13 @@ async fn overview_names_hosts_and_open_alarms() -> Result<()> {
     );
     let began: jiff::civil::DateTime = "2026-01-31 12:00:00".parse()?;
     let began = began.to_zoned(jiff::tz::TimeZone::system())?.timestamp().as_second();
+    let told = |id: &str| if id == "s_1_a" { "told nobody: the rule has no action" } else { "" };
     let alarm = |id: &str, func: &str, since: Option<i64>| {
         json!({"id": id, "priority": 1, "status": "PROBLEM", "endpoint": "db-1", "counter": "df.bytes.free.percent/mount=/",
-               "func": func, "cond": "3 < 5", "note": "disk full", "since": since})
+               "func": func, "cond": "3 < 5", "note": "disk full", "told": told(id), "since": since})
     };
     assert_eq!(body["alarms"], json!([alarm("s_3_c", "", None), alarm("s_1_a", "all(#3)", Some(began))]));
-    assert_eq!(body["alarms_total"], 2);
+    assert_eq!(json!([body["alarms_total"], body["alarms_untold"], body["no_gateway"]]), json!([2, 1, true]));
     Ok(())
 }
 

@@ -185,6 +185,8 @@ record! {
         pub template_id: i64,
         pub process_note: i64,
         pub process_status: String,
+        /// What of the newest event's telling failed ([`tell`]); "" when nothing did.
+        pub told: String,
     }
 }
 
@@ -335,6 +337,32 @@ pub async fn add_note(portal: &Portal, new: &NewNote, now: i64) -> sqlx::Result<
     }
     transaction.commit().await?;
     Ok(true)
+}
+
+/// Begin of what a case says whose newest event told nobody.
+pub const TOLD_NOBODY: &str = "told nobody";
+
+/// Length of the column `told`, in characters.
+const TOLD_MAX: usize = 500;
+
+/// Notes with a case what is known of the telling of its newest event: "" is that its messages are on their way.
+pub async fn tell(transaction: &mut Transaction, id: &str, text: &str) -> sqlx::Result<()> {
+    query("UPDATE alarms.event_cases SET told = ?, timestamp = timestamp WHERE id = ?")
+        .bind(text.chars().take(TOLD_MAX).collect::<String>())
+        .bind(id)
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+/// Adds what became of a delivery to what is known of the telling; a case that is gone needs it no more.
+pub async fn tell_more(transaction: &mut Transaction, id: &str, text: &str) -> sqlx::Result<()> {
+    let sql = "SELECT told FROM alarms.event_cases WHERE id = ?";
+    match query(sql).bind(id).optional::<String>(&mut *transaction).await? {
+        None => Ok(()),
+        Some(told) if told.is_empty() => tell(transaction, id, text).await,
+        Some(told) => tell(transaction, id, &format!("{told}; {text}")).await,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Invariants: a row exists from the transaction that handled its event until it was sent or given up. Deliveries of
 //! one lane (one alarm) to one target are due strictly one after another, also over retries: a recovery never overtakes
-//! its problem.
+//! its problem. A callback is marked as begun before it may be received, and a mark that a start finds is a callback of
+//! which nobody knows whether it was.
 //! Memory: none between calls; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
 
 use super::Portal;
@@ -44,6 +45,8 @@ record! {
         pub attempts: i64,
         /// Unix seconds.
         pub created_at: i64,
+        /// Unix seconds when the callback under way began; 0 when none is.
+        pub begun_at: i64,
     }
 }
 
@@ -127,6 +130,22 @@ pub async fn due(portal: &Portal, target: &str, now_ms: i64, limit: usize) -> sq
     .await
 }
 
+/// Marks deliveries as begun, in one transaction, which is committed when this returns.
+pub async fn begin(portal: &Portal, ids: &[i64], now: i64) -> sqlx::Result<()> {
+    let mut transaction = portal.write().await?;
+    query("UPDATE alarms.hawkeye_delivery SET begun_at = ? WHERE id")
+        .bind(now)
+        .in_list(ids.iter().copied())
+        .execute(&mut transaction)
+        .await?;
+    transaction.commit().await
+}
+
+/// Deliveries that had begun when their process ended.
+pub async fn begun(portal: &Portal) -> sqlx::Result<Vec<Delivery>> {
+    select::<Delivery>("FROM alarms.hawkeye_delivery WHERE begun_at > 0 ORDER BY id").all(portal).await
+}
+
 /// The time at which the next delivery to `target` after `now_ms` is due; None when there is none.
 pub async fn next_due(portal: &Portal, target: &str, now_ms: i64) -> sqlx::Result<Option<i64>> {
     query("SELECT min(due_at) FROM alarms.hawkeye_delivery WHERE target = ? AND due_at > ?")
@@ -153,15 +172,17 @@ pub async fn delete(transaction: &mut Transaction, id: i64) -> sqlx::Result<bool
     Ok(done.rows > 0)
 }
 
-/// Counts a failed attempt, and makes the delivery due again later; returns false when the row was gone already.
+/// Counts a failed attempt, which is no longer under way, and makes the delivery due again later; returns false when the row was gone already.
 pub async fn retry_at(transaction: &mut Transaction, id: i64, due_ms: i64, error: &str) -> sqlx::Result<bool> {
-    let done =
-        query("UPDATE alarms.hawkeye_delivery SET attempts = attempts + 1, due_at = ?, last_error = ? WHERE id = ?")
-            .bind(due_ms)
-            .bind(error)
-            .bind(id)
-            .execute(transaction)
-            .await?;
+    let done = query(
+        "UPDATE alarms.hawkeye_delivery SET attempts = attempts + 1, begun_at = 0, due_at = ?, last_error = ?
+         WHERE id = ?",
+    )
+    .bind(due_ms)
+    .bind(error)
+    .bind(id)
+    .execute(transaction)
+    .await?;
     Ok(done.rows > 0)
 }
 
@@ -224,11 +245,16 @@ mod tests {
         assert_eq!((now[0].body.as_str(), now[0].created_at), ("{\"l1\":\"😀\"}", NOW_MS / 1000));
         assert_eq!(due(&portal, "SMS", NOW_MS, 10).await?, [], "targets compare exactly");
 
+        let ids = |rows: &[Delivery]| rows.iter().map(|row| (row.id, row.begun_at)).collect::<Vec<_>>();
+        begin(&portal, &[now[1].id, now[2].id], 7).await?;
+        assert_eq!(ids(&begun(&portal).await?), [(now[1].id, 7), (now[2].id, 7)]);
+
         let mut transaction = portal.write().await?;
         assert!(retry_at(&mut transaction, now[1].id, NOW_MS + 5000, "refused").await?);
         assert!(delete(&mut transaction, now[0].id).await?);
         assert!(!delete(&mut transaction, now[0].id).await?);
         transaction.commit().await?;
+        assert_eq!(ids(&begun(&portal).await?), [(now[2].id, 7)], "an attempt that failed is under way no more");
         assert_eq!(next_due(&portal, "sms", NOW_MS).await?, Some(NOW_MS + 5000));
         assert_eq!(next_due(&portal, "sms", NOW_MS + 5000).await?, None);
         assert_eq!(due(&portal, "sms", NOW_MS, 10).await?.len(), 2, "the second of the lane follows");

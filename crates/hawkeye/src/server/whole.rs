@@ -172,12 +172,7 @@ impl Behind {
         memory::register_made(self.metrics.ledger(), "routes", || {
             api::router(context.clone())
                 .layer(axum::middleware::from_fn_with_state(settling, settle))
-                .merge(page::router(
-                    self.engine.clone(),
-                    self.portal.clone(),
-                    self.config.api.clone(),
-                    self.health.clone(),
-                ))
+                .merge(page::router(self.engine.clone(), self.portal.clone(), &self.config, self.health.clone()))
                 .merge(health_router(&self.metrics, &self.health))
         })
     }

@@ -263,3 +263,38 @@ fn a_condition_over_two_metrics_ends_with_maintenance() {
     let note = cases[0]["closed_note"].as_str().unwrap_or_default();
     assert!(note.starts_with("the host is in maintenance until 2"), "{cases}");
 }
+
+/// A callback runs a script: one that was on its way when the server was killed may have been received.
+#[test]
+fn a_callback_cut_off_by_a_kill_is_told_and_not_made_again() {
+    let target = Target::silent();
+    let mut server = Server::start("");
+    make_strategy(&server.admin(), "web-08", &target);
+    let start = this_minute() - 600;
+    server.update(json!([gauge("web-08", "cpu.idle", 1.0, start)]));
+    assert!(target.next().contains("status=PROBLEM"));
+    server.kill();
+    server.restart();
+    let unknown = "hawkeye_alarm_deliveries_total{kind=\"callback\",result=\"unknown\"}";
+    until("the end of the callback", || server.metric(unknown) == 1.0);
+    let cases = server.admin().get("/alarm/eventcases?endpoints=web-08&startTime=0&endTime=4102444800");
+    let told = cases[0]["told"].as_str().unwrap_or_default();
+    assert!(told.starts_with("callback for PROBLEM failed: unknown: the server ended during this call"), "{cases}");
+    server.update(json!([gauge("web-08", "cpu.idle", 90.0, start + 60)]));
+    assert!(target.next().contains("status=OK"), "the PROBLEM is not called for again");
+    assert_eq!(target.try_next(), None);
+}
+
+#[test]
+fn a_callback_to_loopback_is_refused_unless_allowed() {
+    let target = Target::start();
+    let server = Server::start("[alarm]\n");
+    make_strategy(&server.admin(), "web-09", &target);
+    server.update(json!([gauge("web-09", "cpu.idle", 1.0, this_minute() - 600)]));
+    let denied = "hawkeye_alarm_deliveries_total{kind=\"callback\",result=\"denied\"}";
+    until("the end of the callback", || server.metric(denied) == 1.0);
+    let cases = server.admin().get("/alarm/eventcases?endpoints=web-09&startTime=0&endTime=4102444800");
+    let told = cases[0]["told"].as_str().unwrap_or_default();
+    assert!(told.contains("127.0.0.1 is a loopback address") && told.contains("alarm.callback_allow"), "{cases}");
+    assert_eq!(target.try_next(), None);
+}

@@ -43,7 +43,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server with `extra` TOML appended to its listeners' configuration.
+    /// Starts a server with `extra` TOML appended to its listeners' configuration. Callbacks may go to loopback, where
+    /// the targets are, unless `extra` has a section about alarms.
     pub fn start(extra: &str) -> Server {
         let dir = tempfile::tempdir().expect("temporary directory");
         let ports = free_ports();
@@ -56,6 +57,9 @@ impl Server {
             text.push_str(&format!("{name} = \"127.0.0.1:{port}\"\n"));
         }
         text.push_str(sections);
+        if !sections.contains("[alarm]") {
+            text.push_str("\n[alarm]\ncallback_allow = [\"127.0.0.0/8\"]\n");
+        }
         std::fs::write(dir.path().join("hawkeye.toml"), text).expect("configuration");
         let (child, stdout) = spawn(&mut command(dir.path()));
         Server { child, dir, ports, stdout }
@@ -163,8 +167,8 @@ impl Server {
             .sum()
     }
 
-    /// Returns when nothing is to be delivered any more. A crash between a target's answer and its note in the table
-    /// repeats the delivery (better than losing one), which most tests are not about.
+    /// Returns when nothing is to be delivered any more. After a crash between a target's answer and its note in the
+    /// table nobody knows how the callback ended, which most tests are not about.
     pub fn wait_for_deliveries(&self) {
         until("the end of all deliveries", || self.metric("hawkeye_alarm_deliveries_waiting") == 0.0);
     }
@@ -327,7 +331,7 @@ pub fn gauge(endpoint: &str, metric: &str, value: f64, timestamp: i64) -> Value 
            "timestamp": timestamp})
 }
 
-/// An HTTP server that answers 200 `ok` and hands on each request's first line.
+/// An HTTP server that answers 200 `ok`, or nothing, and hands on each request's first line.
 pub struct Target {
     pub url: String,
     requests: Receiver<String>,
@@ -335,17 +339,33 @@ pub struct Target {
 
 impl Target {
     pub fn start() -> Target {
+        Target::new(true)
+    }
+
+    /// A target that takes requests, keeps their connections and answers none.
+    pub fn silent() -> Target {
+        Target::new(false)
+    }
+
+    fn new(answers: bool) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/alarm", listener.local_addr().expect("address"));
         let (send, requests) = channel();
         std::thread::spawn(move || {
+            let mut kept = Vec::new();
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
                 let mut lines = BufReader::new(stream.try_clone().expect("clone")).lines();
                 let first = lines.next().and_then(Result::ok).unwrap_or_default();
                 while lines.next().and_then(Result::ok).is_some_and(|line| !line.is_empty()) {}
                 let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-                if stream.write_all(answer.as_bytes()).is_err() || send.send(first).is_err() {
+                if answers {
+                    // A server that was killed meanwhile takes no answer.
+                    let _ = stream.write_all(answer.as_bytes());
+                } else {
+                    kept.push(stream);
+                }
+                if send.send(first).is_err() {
                     return;
                 }
             }

@@ -1,5 +1,6 @@
 //! Open cases: the alarms that the first page shows.
 
+use super::TOLD_NOBODY;
 use crate::portal::Portal;
 use crate::portal::db::{query, record, select};
 
@@ -17,6 +18,8 @@ record! {
         pub note: String,
         /// Begin of the problem, a local text: later events of the same problem only move `update_at`.
         pub timestamp: String,
+        /// What of the newest event's telling failed; "" when nothing did.
+        pub told: String,
     }
 }
 
@@ -32,4 +35,12 @@ pub async fn newest(portal: &Portal, limit: i64) -> sqlx::Result<(Vec<OpenCase>,
         total = query("SELECT count(*) FROM alarms.event_cases WHERE status = 'PROBLEM'").one(portal).await?;
     }
     Ok((cases, total))
+}
+
+/// How many open cases have a newest event that told nobody.
+pub async fn untold(portal: &Portal) -> sqlx::Result<i64> {
+    query("SELECT count(*) FROM alarms.event_cases WHERE status = 'PROBLEM' AND told LIKE ?")
+        .bind(format!("{TOLD_NOBODY}%"))
+        .one(portal)
+        .await
 }

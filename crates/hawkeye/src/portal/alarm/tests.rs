@@ -65,6 +65,7 @@ async fn a_new_case_holds_the_whole_event() -> Result<()> {
         template_id: 7,
         process_note: 0,
         process_status: "unresolved".into(),
+        told: String::new(),
     };
     assert_eq!(store(&portal, &first, "3 < 5").await?, expected);
     let expression = Expression { id: 4, metric: "m".into(), ..Expression::default() };
@@ -174,5 +175,34 @@ async fn old_events_go_in_batches_and_the_oldest_first() -> Result<()> {
     };
     assert_eq!(steps().await?, [5, 4]);
     assert_eq!((drop(T + 5, 3).await?, steps().await?), (1, vec![5]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_case_says_what_of_its_telling_failed() -> Result<()> {
+    let (_dir, portal) = temporary().await?;
+    let event = event(Status::Problem, 1, T);
+    store(&portal, &event, "c").await?;
+    let told = async || -> Result<(String, String)> {
+        let filter = CaseFilter { id: event.id(), ..CaseFilter::default() };
+        let case = cases(&portal, &filter, 0, 1).await?.remove(0);
+        assert_eq!(open::newest(&portal, 9).await?.0[0].told, case.told);
+        Ok((case.told, case.timestamp))
+    };
+    let mut transaction = portal.write().await?;
+    tell_more(&mut transaction, &event.id(), "sms failed: x").await?;
+    tell_more(&mut transaction, &event.id(), "im failed: 磁").await?;
+    tell_more(&mut transaction, "unknown", "x").await?;
+    transaction.commit().await?;
+    assert_eq!(told().await?, ("sms failed: x; im failed: 磁".to_string(), local_text(T)));
+    assert_eq!(open::untold(&portal).await?, 0);
+    let mut transaction = portal.write().await?;
+    tell(&mut transaction, &event.id(), &format!("{TOLD_NOBODY}: {}", "磁".repeat(TOLD_MAX))).await?;
+    transaction.commit().await?;
+    assert_eq!((told().await?.0.chars().count(), open::untold(&portal).await?), (TOLD_MAX, 1));
+    let mut transaction = portal.write().await?;
+    tell(&mut transaction, &event.id(), "").await?;
+    transaction.commit().await?;
+    assert_eq!((told().await?.0.as_str(), open::untold(&portal).await?), ("", 0));
     Ok(())
 }

@@ -1,5 +1,5 @@
 -- Open-Falcon's tables as its sites have them, and what Hawkeye's portal adds: a `func` of 512 characters, `events.explanation`,
--- and the two tables hawkeye_…. The databases are utf8 (three bytes a character) with names that ignore case. The graph
+-- `event_cases.told`, and the two tables hawkeye_…. The databases are utf8 (three bytes a character) with names that ignore case. The graph
 -- database is not here: the portal does not use it (tests/services/graph_index.sql has its tables).
 
 -- uic
@@ -220,6 +220,7 @@ CREATE TABLE alarms.event_cases (
   template_id    INT UNSIGNED,
   process_note   MEDIUMINT,
   process_status VARCHAR(20) DEFAULT 'unresolved',
+  told           VARCHAR(500) CHARACTER SET utf8mb4,
   KEY idx_event_cases_endpoint (endpoint, strategy_id, template_id),
   KEY idx_event_cases_status (status, timestamp)
 ) ENGINE = InnoDB;
@@ -261,6 +262,7 @@ CREATE TABLE alarms.hawkeye_delivery (
   due_at     BIGINT NOT NULL,
   created_at BIGINT NOT NULL,
   last_error TEXT,
+  begun_at   BIGINT NOT NULL DEFAULT 0,
   KEY idx_hawkeye_delivery_due (target, due_at, id),
   KEY idx_hawkeye_delivery_lane (target, lane, id)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -14,7 +14,7 @@ use std::time::Duration;
 const CACHE_KIB: u32 = 512;
 /// The steps that bring a file from each version to the next, beginning with version 1; sqlite.sql is where they lead
 /// to.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite_2.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite_2.sql"), include_str!("sqlite_3.sql")];
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// Opens `path`, creating the file and its tables when there are none.
@@ -82,7 +82,8 @@ mod tests {
         let path = dir.path().join("old.db");
         let old = pool(&path).await?;
         sqlx::raw_sql(
-            "ALTER TABLE events DROP COLUMN explanation; PRAGMA user_version = 1;
+            "ALTER TABLE events DROP COLUMN explanation; ALTER TABLE hawkeye_delivery DROP COLUMN begun_at;
+             ALTER TABLE event_cases DROP COLUMN told; PRAGMA user_version = 1;
              INSERT INTO events (step, cond) VALUES (1, 'kept');",
         )
         .execute(&old)

@@ -210,7 +210,8 @@ CREATE TABLE event_cases (
   strategy_id INTEGER,
   template_id INTEGER,
   process_note INTEGER,
-  process_status VARCHAR(20) DEFAULT 'unresolved'
+  process_status VARCHAR(20) DEFAULT 'unresolved',
+  told VARCHAR(500)                             -- Hawkeye's own: what of the telling failed, see portal/alarm.rs
 );
 CREATE INDEX idx_event_cases_endpoint ON event_cases (endpoint, strategy_id, template_id);
 CREATE INDEX idx_event_cases_status ON event_cases (status, timestamp);
@@ -250,7 +251,8 @@ CREATE TABLE hawkeye_delivery (
   attempts INTEGER NOT NULL DEFAULT 0,
   due_at INTEGER NOT NULL,                      -- Unix milliseconds of the next attempt
   created_at INTEGER NOT NULL,                  -- Unix seconds
-  last_error TEXT NOT NULL DEFAULT ''
+  last_error TEXT NOT NULL DEFAULT '',
+  begun_at INTEGER NOT NULL DEFAULT 0           -- Unix seconds when a callback under way began; 0 is none under way
 );
 CREATE INDEX idx_hawkeye_delivery_due ON hawkeye_delivery (target, due_at, id);
 CREATE INDEX idx_hawkeye_delivery_lane ON hawkeye_delivery (target, lane, id);

@@ -2,6 +2,7 @@
 //!
 //! Invariants: labels are kinds and results from the code, never texts from outside.
 
+use super::plan::{REASONS, Reason};
 use crate::portal::delivery::Kind;
 use events::EventQueue;
 use metrics::Metrics;
@@ -17,6 +18,11 @@ struct EventLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UntoldLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeliveryLabels {
     kind: &'static str,
     result: &'static str,
@@ -26,10 +32,26 @@ struct DeliveryLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Done,
-    /// The attempt failed; the delivery stays.
+    /// The attempt failed. The delivery stays, but for a callback that may have been received: that is its end.
     Failed,
+    /// The process ended during the callback, and nobody knows whether it was received.
+    Unknown,
+    /// The callback leads to where `alarm.callback_allow` lets none go.
+    Denied,
     /// The delivery failed for too long, or can never succeed.
     GivenUp,
+}
+
+impl Ended {
+    fn as_str(self) -> &'static str {
+        match self {
+            Ended::Done => "done",
+            Ended::Failed => "failed",
+            Ended::Unknown => "unknown",
+            Ended::Denied => "denied",
+            Ended::GivenUp => "given_up",
+        }
+    }
 }
 
 /// Counts of events and deliveries, and the figures of what waits; clones share them.
@@ -39,8 +61,7 @@ pub struct AlarmMetrics {
     deliveries: Family<DeliveryLabels, Counter>,
     /// Deliveries given up because too many or too old ones waited.
     pub dropped: Counter,
-    /// Events whose rule names no action, or one that is gone: stored, nothing to deliver.
-    pub without_action: Counter,
+    untold: Family<UntoldLabels, Counter>,
     /// Messages that had receivers, but the configuration has no gateway for them.
     pub without_channel: Counter,
     /// Events in the queue's files that could not be read.
@@ -56,6 +77,8 @@ pub struct AlarmMetrics {
 impl AlarmMetrics {
     /// Puts the counters and gauges on the metrics page, and the bytes into the ledger.
     pub fn register(&self, metrics: &Metrics, queue: &Arc<EventQueue>, deliveries_max: usize) {
+        // A counter that begins with its first event looks to Prometheus as if that one had not been.
+        REASONS.into_iter().for_each(|reason| _ = self.untold_counter(reason));
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("alarm");
             registry.register("events", "Events stored, by status", self.events.clone());
@@ -65,11 +88,7 @@ impl AlarmMetrics {
                 "Deliveries given up for their number or age",
                 self.dropped.clone(),
             );
-            registry.register(
-                "events_without_action",
-                "Events whose rule names no action, or one that is gone",
-                self.without_action.clone(),
-            );
+            registry.register("events_untold", "Events that told nobody, by reason", self.untold.clone());
             registry.register(
                 "messages_without_channel",
                 "Messages that have no gateway",
@@ -116,15 +135,20 @@ impl AlarmMetrics {
         self.events.get_or_create(&EventLabels { status }).inc();
     }
 
+    /// Counts an event that told nobody.
+    pub fn untold(&self, reason: Reason) {
+        self.untold_counter(reason).inc();
+    }
+
+    /// The number of events that told nobody for this reason.
+    pub fn untold_counter(&self, reason: Reason) -> Counter {
+        self.untold.get_or_create(&UntoldLabels { reason: reason.as_str() }).clone()
+    }
+
     /// Counts an end of an attempt or a delivery; `None` is a kind that this version does not know.
     pub fn delivery(&self, kind: Option<Kind>, ended: Ended) {
-        let result = match ended {
-            Ended::Done => "done",
-            Ended::Failed => "failed",
-            Ended::GivenUp => "given_up",
-        };
         let kind = kind.map_or("unknown", Kind::as_str);
-        self.deliveries.get_or_create(&DeliveryLabels { kind, result }).inc();
+        self.deliveries.get_or_create(&DeliveryLabels { kind, result: ended.as_str() }).inc();
     }
 
     /// Shows the number of deliveries that wait.
@@ -140,13 +164,6 @@ impl AlarmMetrics {
     /// Number of ends of this sort that deliveries of `kind` had.
     #[cfg(test)]
     pub fn count(&self, kind: Kind, ended: Ended) -> u64 {
-        let result = if ended == Ended::Done {
-            "done"
-        } else if ended == Ended::Failed {
-            "failed"
-        } else {
-            "given_up"
-        };
-        self.deliveries.get_or_create(&DeliveryLabels { kind: kind.as_str(), result }).get()
+        self.deliveries.get_or_create(&DeliveryLabels { kind: kind.as_str(), result: ended.as_str() }).get()
     }
 }

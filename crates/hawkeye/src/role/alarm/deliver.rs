@@ -6,18 +6,21 @@
 //! many after each success up to [`DeliveryLimits::per_target_max`], one again after a failure. A target that cannot be
 //! reached pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while its
 //! target goes on. Attempts run as tasks; their results are written in one transaction before anything else of that
-//! target is looked at.
-//! Invariants: a row is attempted by one task at a time; a crash between an attempt and its transaction repeats the
-//! attempt (at least once, and never less); while the database fails, nothing new is sent. A recovery never overtakes
-//! its problem at the same target (see `portal::delivery`).
+//! target is looked at. All callbacks that a step starts are marked in the table, in one transaction, before they are:
+//! a mark that a start finds is a call of which nobody knows whether it was received, and that is told instead.
+//! Invariants: a row is attempted by one task at a time; while the database fails, nothing new is sent. A message is
+//! sent at least once: a crash between an attempt and its transaction repeats it. A callback is received at most once:
+//! tried again is only one that had no connection. A recovery never overtakes its problem at the same target (see
+//! `portal::delivery`). Losing power can lose the last commits, and with them a mark; a crash of the process cannot.
 //! Memory: [`DeliveryLimits::in_flight_max`] attempts with their bodies, and one [`Target`] per target that has rows.
 
 use super::counters::{AlarmMetrics, Ended};
 use super::message;
 use super::plan::{self, Callback, Channels};
-use super::send::{Failure, Sender};
+use super::send::{self, Failure, Sender};
 use crate::clock;
 use crate::portal::Portal;
+use crate::portal::alarm;
 use crate::portal::db::Transaction;
 use crate::portal::delivery::{self, Delivery, Kind, NewDelivery};
 use anyhow::{Context, Result};
@@ -43,9 +46,13 @@ pub struct DeliveryLimits {
     /// Age in seconds at which a delivery is given up.
     pub give_up_after: i64,
     pub deliveries_max: u64,
-    /// Longest time that a stop waits for attempts under way, so that they need not be repeated.
+    /// Longest time that a stop waits for attempts under way: messages need not be repeated, and callbacks end whose
+    /// answer comes soon, or that cannot connect. One that is cut off behind that may have been received.
     pub grace: Duration,
 }
+
+const GRACE: Duration = Duration::from_secs(4);
+const _: () = assert!(GRACE.as_millis() > send::CALLBACK_CONNECT.as_millis());
 
 impl DeliveryLimits {
     /// Limits as they are in service, with what the configuration decides: the greatest age of a delivery in seconds,
@@ -59,7 +66,7 @@ impl DeliveryLimits {
             target_pause_max: Duration::from_secs(60),
             give_up_after,
             deliveries_max: deliveries_max as u64,
-            grace: Duration::from_secs(3),
+            grace: GRACE,
         }
     }
 }
@@ -115,16 +122,21 @@ impl Target {
                 self.paused_until = Some(now + pause);
             }
             self.slots = 1;
-        } else {
-            self.failures = 0;
-            self.paused_until = None;
-            self.slots = (self.slots * 2).min(limits.per_target_max);
+            return;
         }
+        self.failures = 0;
+        self.paused_until = None;
+        // A script that fails gets one call at a time, as in the original, and no pause: none of them is made again.
+        self.slots = match result {
+            Err(Failure::Received(_)) => 1,
+            _ => (self.slots * 2).min(limits.per_target_max),
+        };
     }
 }
 
 impl Deliverer {
-    /// Reads which targets have rows, and counts the rows. Fails as the database does.
+    /// Reads which targets have rows, and counts the rows. Callbacks that were under way when the process before this
+    /// one ended are taken as ended, for the first step to write down. Fails as the database does.
     pub async fn open(
         portal: Portal,
         sender: Arc<Sender>,
@@ -146,6 +158,14 @@ impl Deliverer {
             ended: Vec::new(),
             waiting: 0,
         };
+        for row in delivery::begun(&deliverer.portal).await.context("cannot read the callbacks that were under way")? {
+            let begun = clock::local_text(row.begun_at);
+            let failure = Failure::Unknown(format!(
+                "unknown: the server ended during this call, begun at {begun}; it may have been received, and is not made again"
+            ));
+            deliverer.targets.entry(row.target.clone()).or_insert_with(|| Target::new(now)).taken.insert(row.id);
+            deliverer.ended.push((row, Err(failure)));
+        }
         deliverer.recount().await?;
         Ok(deliverer)
     }
@@ -253,11 +273,15 @@ impl Deliverer {
 
     fn note(&mut self, ended: Result<(Id, Result<String, Failure>), tokio::task::JoinError>) {
         let (id, result) = match ended {
-            Ok(ended) => ended,
-            // A bug of ours: the delivery is tried again like any that failed.
-            Err(error) => (error.id(), Err(Failure::Refused(format!("the attempt broke off: {error}")))),
+            Ok((id, result)) => (id, Ok(result)),
+            Err(error) => (error.id(), Err(format!("the attempt broke off: {error}"))),
         };
         let delivery = self.under_way.remove(&id).expect("each task was entered when it was spawned");
+        // A bug of ours: a message is tried again like any that failed, a callback may have been received.
+        let result = result.unwrap_or_else(|text| match delivery.kind {
+            Some(Kind::Callback) => Err(Failure::Received(text)),
+            _ => Err(Failure::Refused(text)),
+        });
         let now = Instant::now();
         let target = self.targets.get_mut(&delivery.target).expect("a target stays while it has rows under way");
         let failing = target.failures > 0;
@@ -283,24 +307,31 @@ impl Deliverer {
         let mut gone = 0;
         for (delivery, result) in &self.ended {
             let end = self.end_of(delivery, result);
-            let was_there = match end {
-                Ended::Failed => {
-                    let text: String =
-                        result.as_ref().err().map_or("", Failure::text).chars().take(ERROR_CHARS).collect();
-                    delivery::retry_at(&mut transaction, delivery.id, self.retry_at(delivery, result), &text).await?
+            ends.push(end);
+            let again = result.as_ref().err().filter(|failure| end == Ended::Failed && failure.may_be_tried_again());
+            let was_there = match again {
+                Some(failure) => {
+                    let text: String = failure.text().chars().take(ERROR_CHARS).collect();
+                    delivery::retry_at(&mut transaction, delivery.id, self.retry_at(delivery, failure), &text).await?
                 }
-                Ended::Done | Ended::GivenUp => {
-                    let deleted = delivery::delete(&mut transaction, delivery.id).await?;
-                    gone += u64::from(deleted);
-                    deleted
-                }
+                None => delivery::delete(&mut transaction, delivery.id).await?,
             };
-            if was_there && delivery.kind == Some(Kind::Callback) {
+            if !was_there {
+                continue;
+            }
+            if again.is_none() {
+                gone += 1;
+                if let Err(failure) = result {
+                    let text = failed_for_good(delivery, end, failure);
+                    alarm::tell_more(&mut transaction, &delivery.lane, &text).await?;
+                }
+            }
+            // People are told of the first attempt, as in the original, and of the end when that comes later.
+            if again.is_none() || delivery.attempts == 0 {
                 let after = self.after_callback(delivery, result);
                 new.extend(after.deliveries);
                 without_channel += after.without_channel;
             }
-            ends.push(end);
         }
         let dropped = self.store(&mut transaction, &new).await?;
         transaction.commit().await?;
@@ -315,28 +346,27 @@ impl Deliverer {
         match result {
             Ok(_) => Ended::Done,
             Err(Failure::Never(_)) => Ended::GivenUp,
+            Err(Failure::Received(_)) => Ended::Failed,
+            Err(Failure::Denied(_)) => Ended::Denied,
+            Err(Failure::Unknown(_)) => Ended::Unknown,
             Err(_) if clock::now() - delivery.created_at >= self.limits.give_up_after => Ended::GivenUp,
             Err(_) => Ended::Failed,
         }
     }
 
-    fn retry_at(&self, delivery: &Delivery, result: &Result<String, Failure>) -> i64 {
+    fn retry_at(&self, delivery: &Delivery, failure: &Failure) -> i64 {
         let failures = u32::try_from(delivery.attempts + 1).unwrap_or(u32::MAX);
-        let max = match result {
-            Err(Failure::Target(_)) => self.limits.target_pause_max,
+        let max = match failure {
+            Failure::Target(_) => self.limits.target_pause_max,
             _ => self.limits.delivery_pause_max,
         };
         let pause = backoff(self.limits.first_pause, max, failures, rand::random());
         now_ms() + pause.as_millis() as i64
     }
 
-    /// Plans what people are told after a callback's attempt: of the first one, as in the original, and of a success
-    /// that came later.
+    /// Plans what people are told after a callback; of other deliveries they are told nothing.
     fn after_callback(&self, delivery: &Delivery, result: &Result<String, Failure>) -> plan::Plan {
-        let Ok(callback) = serde_json::from_str::<Callback>(&delivery.body) else { return plan::Plan::default() };
-        if result.is_err() && delivery.attempts > 0 {
-            return plan::Plan::default();
-        }
+        let Some(callback) = callback(delivery) else { return plan::Plan::default() };
         let text = message::after_callback(&callback.url, result.as_deref().map_err(Failure::text));
         plan::after_callback(&delivery.lane, &callback, &text, self.channels)
     }
@@ -346,10 +376,8 @@ impl Deliverer {
         let now = Instant::now();
         for ((delivery, result), end) in self.ended.drain(..).zip(ends) {
             self.counters.delivery(delivery.kind, *end);
-            if *end == Ended::GivenUp {
-                let error = result.err().map(|failure| failure.text().to_string()).unwrap_or_default();
-                let (target, lane) = (&delivery.target, &delivery.lane);
-                tracing::error!(%target, event = %lane, attempts = delivery.attempts + 1, error, "gave up a delivery");
+            if let Err(failure) = result {
+                log_end(&delivery, *end, &failure);
             }
             if let Some(target) = self.targets.get_mut(&delivery.target) {
                 target.taken.remove(&delivery.id);
@@ -358,7 +386,27 @@ impl Deliverer {
         }
     }
 
+    /// Starts what is due: marks the callbacks among it, then attempts all.
     async fn start(&mut self) -> sqlx::Result<()> {
+        let mut fresh = Vec::new();
+        let mut marked = self.pick(&mut fresh).await;
+        if marked.is_ok() {
+            marked = self.mark(&fresh).await;
+        }
+        if marked.is_err() {
+            self.put_back(&fresh);
+            return marked;
+        }
+        for delivery in fresh {
+            let (sender, row) = (self.sender.clone(), delivery.clone());
+            let task = self.attempts.spawn(async move { sender.send(&row).await });
+            self.under_way.insert(task.id(), delivery);
+        }
+        Ok(())
+    }
+
+    /// Takes what is due and has a slot.
+    async fn pick(&mut self, fresh: &mut Vec<Delivery>) -> sqlx::Result<()> {
         let now = Instant::now();
         let ready = |target: &Target| target.taken.len() < target.slots && target.look_at.is_some_and(|at| at <= now);
         // Who waits longest comes first, should all attempts be taken.
@@ -369,31 +417,29 @@ impl Deliverer {
             .map(|(name, target)| (target.look_at, name.clone()))
             .collect();
         for (_, name) in names {
-            if self.attempts.len() >= self.limits.in_flight_max {
+            if self.attempts.len() + fresh.len() >= self.limits.in_flight_max {
                 return Ok(());
             }
-            self.start_target(&name).await?;
+            self.pick_of(&name, fresh).await?;
         }
         Ok(())
     }
 
-    async fn start_target(&mut self, name: &str) -> sqlx::Result<()> {
-        let room = self.limits.in_flight_max - self.attempts.len();
+    async fn pick_of(&mut self, name: &str, fresh: &mut Vec<Delivery>) -> sqlx::Result<()> {
+        let room = self.limits.in_flight_max - self.attempts.len() - fresh.len();
         let now = Instant::now();
         let target = self.targets.get_mut(name).expect("named by the caller");
         let due_by = now_ms();
         let rows = delivery::due(&self.portal, name, due_by, target.slots).await?;
         let free = (target.slots - target.taken.len()).min(room);
         let all_seen = rows.len() < target.slots;
-        let fresh: Vec<Delivery> = rows.into_iter().filter(|row| !target.taken.contains(&row.id)).collect();
-        let all_started = all_seen && fresh.len() <= free;
-        for delivery in fresh.into_iter().take(free) {
+        let free_rows: Vec<Delivery> = rows.into_iter().filter(|row| !target.taken.contains(&row.id)).collect();
+        let all_taken = all_seen && free_rows.len() <= free;
+        for delivery in free_rows.into_iter().take(free) {
             target.taken.insert(delivery.id);
-            let (sender, row) = (self.sender.clone(), delivery.clone());
-            let task = self.attempts.spawn(async move { sender.send(&row).await });
-            self.under_way.insert(task.id(), delivery);
+            fresh.push(delivery);
         }
-        if !all_started {
+        if !all_taken {
             return Ok(());
         }
         match delivery::next_due(&self.portal, name, due_by).await? {
@@ -409,6 +455,52 @@ impl Deliverer {
             }
         }
         Ok(())
+    }
+
+    async fn mark(&self, fresh: &[Delivery]) -> sqlx::Result<()> {
+        let callbacks = fresh.iter().filter(|delivery| delivery.kind == Some(Kind::Callback));
+        let ids: Vec<i64> = callbacks.map(|delivery| delivery.id).collect();
+        if ids.is_empty() { Ok(()) } else { delivery::begin(&self.portal, &ids, clock::now()).await }
+    }
+
+    /// Leaves what was picked for the next step.
+    fn put_back(&mut self, fresh: &[Delivery]) {
+        let now = Instant::now();
+        for delivery in fresh {
+            let target = self.targets.get_mut(&delivery.target).expect("a target stays while rows of it are taken");
+            target.taken.remove(&delivery.id);
+            target.wake(now);
+        }
+    }
+}
+
+fn callback(delivery: &Delivery) -> Option<Callback> {
+    (delivery.kind == Some(Kind::Callback)).then(|| serde_json::from_str(&delivery.body).ok()).flatten()
+}
+
+/// What a case says of a delivery that has failed and is not tried again.
+fn failed_for_good(delivery: &Delivery, end: Ended, failure: &Failure) -> String {
+    let kind = delivery.kind.map_or("delivery", Kind::as_str);
+    // The case may have moved on since: a callback tells which event of it was called for.
+    let status = callback(delivery).map_or(String::new(), |callback| format!(" for {}", callback.status()));
+    let given_up = if end == Ended::GivenUp && failure.may_be_tried_again() { "given up: " } else { "" };
+    format!("{kind}{status} failed: {given_up}{}", failure.text())
+}
+
+/// Logs what has failed and is not tried again.
+fn log_end(delivery: &Delivery, end: Ended, failure: &Failure) {
+    let (target, event, attempts) = (&delivery.target, &delivery.lane, delivery.attempts + 1);
+    let error = failure.text();
+    match end {
+        Ended::GivenUp => tracing::error!(%target, %event, attempts, error, "gave up a delivery"),
+        Ended::Denied => tracing::warn!(%target, %event, error, "a callback leads to where none may go"),
+        Ended::Unknown => {
+            tracing::warn!(%target, %event, error, "nobody knows whether a callback was received; it is not made again");
+        }
+        Ended::Failed if !failure.may_be_tried_again() => {
+            tracing::warn!(%target, %event, error, "a callback failed; it may have been received, and is not made again");
+        }
+        Ended::Failed | Ended::Done => {}
     }
 }
 

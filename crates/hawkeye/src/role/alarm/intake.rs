@@ -11,7 +11,7 @@ use super::READER;
 use super::counters::AlarmMetrics;
 use super::deliver::Deliverer;
 use super::message;
-use super::plan::{self, Channels, Contacts};
+use super::plan::{self, Channels, Contacts, Plan, Untold};
 use crate::clock;
 use crate::portal::Portal;
 use crate::portal::action::{self, Action};
@@ -24,8 +24,12 @@ use model::Event;
 use std::collections::HashMap;
 use std::collections::hash_map;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
+/// Events that tell nobody are logged this often at most; each is counted, and its case says why.
+const UNTOLD_LOGGED: Duration = Duration::from_secs(60);
 /// Records of one transaction. A commit costs an fsync; 64 of them share it, and the last waits some milliseconds only.
 const BATCH: usize = 64;
 
@@ -39,13 +43,16 @@ pub struct Intake {
     channels: Channels,
     dashboard: String,
     counters: AlarmMetrics,
+    /// Events that told nobody since the log last said so, and when it did.
+    untold: u64,
+    untold_logged: Option<Instant>,
 }
 
 /// The outcome of a batch, counted when the batch is committed.
 #[derive(Default)]
 struct BatchCounts {
     deliveries: Vec<NewDelivery>,
-    without_action: u64,
+    untold: Vec<Untold>,
     without_channel: u64,
 }
 
@@ -62,7 +69,17 @@ impl Intake {
     ) -> Result<Intake> {
         let cursor = delivery::cursor(&portal).await?;
         let consumer = Some(queue.reader(READER, cursor, None));
-        Ok(Intake { portal, queue, consumer, batch: Vec::new(), channels, dashboard, counters })
+        Ok(Intake {
+            portal,
+            queue,
+            consumer,
+            batch: Vec::new(),
+            channels,
+            dashboard,
+            counters,
+            untold: 0,
+            untold_logged: None,
+        })
     }
 
     /// Handles up to a batch of records; true when there may be more.
@@ -74,7 +91,7 @@ impl Intake {
         let (cursor, full) = (last.seq, self.batch.len() == BATCH);
         let (counts, dropped) = self.store(cursor, deliverer).await.context("cannot store events")?;
         deliverer.added(&counts.deliveries, dropped);
-        self.counters.without_action.inc_by(counts.without_action);
+        self.note_untold(&counts.untold);
         self.counters.without_channel.inc_by(counts.without_channel);
         for queued in self.batch.drain(..) {
             if let Entry::Event(event) = queued.entry {
@@ -84,6 +101,16 @@ impl Intake {
         let queue = self.queue.clone();
         spawn_blocking(move || queue.consumed(READER, cursor)).await?.context("cannot delete handled events")?;
         Ok(full)
+    }
+
+    fn note_untold(&mut self, untold: &[Untold]) {
+        untold.iter().for_each(|untold| self.counters.untold(untold.reason));
+        self.untold += untold.len() as u64;
+        let Some(last) = untold.last() else { return };
+        if self.untold_logged.is_none_or(|at| at.elapsed() >= UNTOLD_LOGGED) {
+            tracing::warn!(events = self.untold, last = last.text, "events told nobody");
+            (self.untold, self.untold_logged) = (0, Some(Instant::now()));
+        }
     }
 
     async fn read(&mut self) -> Result<()> {
@@ -141,11 +168,13 @@ impl Intake {
             hash_map::Entry::Occupied(known) => known.into_mut(),
             hash_map::Entry::Vacant(unknown) => unknown.insert(receivers(transaction, id).await?),
         };
-        let Some((action, contacts)) = receivers else {
-            counts.without_action += 1;
-            return Ok(());
+        let plan = match receivers {
+            None => Plan { untold: Some(Untold::without_action(id)), ..Plan::default() },
+            Some((action, contacts)) => plan::plan(event, action, contacts, self.channels, &self.dashboard),
         };
-        let plan = plan::plan(event, action, contacts, self.channels, &self.dashboard);
+        let told = plan.untold.as_ref().map_or("", |untold| &untold.text);
+        alarm::tell(transaction, &event.id(), told).await?;
+        counts.untold.extend(plan.untold);
         counts.deliveries.extend(plan.deliveries);
         counts.without_channel += plan.without_channel;
         Ok(())

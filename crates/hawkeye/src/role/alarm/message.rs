@@ -94,11 +94,21 @@ pub fn callback_query(event: &Event) -> Vec<(String, String)> {
     .into()
 }
 
+/// Characters of a callback's answer or error that people are told: more is no SMS and no subject of a mail.
+const QUOTED_MAX: usize = 500;
+
 /// Text for people after a callback: how it went, and what it answered.
 pub fn after_callback(url: &str, result: Result<&str, &str>) -> String {
     match result {
-        Ok(body) => format!("curl {url} success. resp: {body}"),
-        Err(error) => format!("curl {url} fail:{error}. resp: "),
+        Ok(body) => format!("curl {url} success. resp: {}", quoted(body)),
+        Err(error) => format!("curl {url} fail:{}. resp: ", quoted(error)),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_MAX) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
@@ -218,6 +228,10 @@ mod tests {
     fn after_a_callback() {
         assert_eq!(after_callback("http://x/y?a=1", Ok("ok\n")), "curl http://x/y?a=1 success. resp: ok\n");
         assert_eq!(after_callback("http://x", Err("refused")), "curl http://x fail:refused. resp: ");
+        let (fits, cut) = ("磁".repeat(QUOTED_MAX), format!("{}…", "磁".repeat(QUOTED_MAX)));
+        assert_eq!(after_callback("u", Ok(&fits)), format!("curl u success. resp: {fits}"));
+        assert_eq!(after_callback("u", Ok(&format!("{fits}x"))), format!("curl u success. resp: {cut}"));
+        assert_eq!(after_callback("u", Err(&format!("{fits}x"))), format!("curl u fail:{cut}. resp: "));
     }
 
     #[test]

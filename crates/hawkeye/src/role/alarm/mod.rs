@@ -19,7 +19,7 @@ mod plan;
 mod send;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{AlarmConfig, Config};
 use crate::portal::{self, Portal};
 use crate::watch::health::{Health, Outage};
 use crate::watch::memory;
@@ -90,6 +90,7 @@ impl Alarm {
         counters: AlarmMetrics,
         outage: Outage,
     ) -> Result<Alarm> {
+        say_missing_channels(&config.alarm);
         let channels = Channels::of(&config.alarm);
         let (sender, bytes) = memory::measured(|| Sender::new(&config.alarm));
         let sender = Arc::new(sender?);
@@ -172,6 +173,18 @@ impl Alarm {
             }
         }
         Ok(())
+    }
+}
+
+/// Logs the ways to people that no gateway is configured for.
+fn say_missing_channels(config: &AlarmConfig) {
+    if !config.reaches_people() {
+        return tracing::warn!(
+            "alarms tell no people, they only make callbacks: set alarm.sms, alarm.im, alarm.mail or alarm.smtp.host"
+        );
+    }
+    for channel in config.missing_channels() {
+        tracing::info!("alarms send no {channel}: there is no gateway (alarm.{channel})");
     }
 }
 

@@ -5,7 +5,8 @@
 //! own. The normal messages do not wait for the callback (in the original they do, so a slow script delays every
 //! person). Messages about a callback's end travel inside its delivery, and become deliveries when the callback has an
 //! end.
-//! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message.
+//! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message; an event that
+//! reaches none of the people it is meant for says why ([`Untold`]).
 //! Compat: docs/open-falcon/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any
 //! priority, the normal SMS only below [`SMS_PRIORITY_END`]. Nothing is merged yet: low priorities are delivered one by
 //! one too.
@@ -13,11 +14,13 @@
 use super::message;
 use crate::config::AlarmConfig;
 use crate::portal::action::Action;
+use crate::portal::alarm::TOLD_NOBODY;
 use crate::portal::delivery::{Kind, NewDelivery};
 use crate::portal::user::User;
 use model::Event;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
 /// SMS are for P0 to P2 only.
 const SMS_PRIORITY_END: i32 = 3;
@@ -44,7 +47,32 @@ pub struct Plan {
     pub deliveries: Vec<NewDelivery>,
     /// Messages that had receivers but no gateway.
     pub without_channel: u64,
+    pub untold: Option<Untold>,
 }
+
+/// Why an event tells nobody.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Untold {
+    pub reason: Reason,
+    /// The reason for people, with the names it is about.
+    pub text: String,
+}
+
+/// The reasons, as they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The rule has no action, or one that is gone.
+    NoAction,
+    /// The action names no team, and calls nothing.
+    NoTeam,
+    /// Nobody in the teams has an address for any of the ways.
+    NoAddress,
+    /// There are addresses, but only for ways without a gateway.
+    NoGateway,
+}
+
+/// All reasons.
+pub const REASONS: [Reason; 4] = [Reason::NoAction, Reason::NoTeam, Reason::NoAddress, Reason::NoGateway];
 
 /// The body of a callback's delivery.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +97,39 @@ pub struct Mail {
     pub tos: String,
     pub subject: String,
     pub content: String,
+}
+
+impl Reason {
+    /// Text of the reason on the metrics page.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::NoAction => "no_action",
+            Reason::NoTeam => "no_team",
+            Reason::NoAddress => "no_address",
+            Reason::NoGateway => "no_gateway",
+        }
+    }
+}
+
+impl Untold {
+    fn new(reason: Reason, why: impl Display) -> Untold {
+        Untold { reason, text: format!("{TOLD_NOBODY}: {why}") }
+    }
+
+    /// Of an event whose rule names this action, and it is not there.
+    pub fn without_action(id: i64) -> Untold {
+        match id {
+            ..=0 => Untold::new(Reason::NoAction, "the rule has no action"),
+            _ => Untold::new(Reason::NoAction, format_args!("action {id} of the rule is gone")),
+        }
+    }
+}
+
+impl Callback {
+    /// Status of the event that is called for.
+    pub fn status(&self) -> &str {
+        self.query.iter().find(|(name, _)| name == "status").map_or("", |(_, status)| status)
+    }
 }
 
 impl Channels {
@@ -123,7 +184,49 @@ pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Chann
     }
     out.text(Kind::Im, &contacts.ims, &short);
     out.mail(&contacts.mails, &short, &mail);
+    out.plan.untold = untold(&out.plan.deliveries, event.priority(), action, contacts, channels);
     out.plan
+}
+
+/// Why an event with these deliveries reaches nobody, if so. A callback alone reaches who is meant when no team is.
+fn untold(
+    deliveries: &[NewDelivery],
+    priority: i32,
+    action: &Action,
+    contacts: &Contacts,
+    channels: Channels,
+) -> Option<Untold> {
+    let callbacks = deliveries.iter().filter(|delivery| delivery.kind == Kind::Callback).count();
+    let teams = action.uic.trim_matches([' ', ',']);
+    if deliveries.len() > callbacks || (teams.is_empty() && callbacks > 0) {
+        return None;
+    }
+    if teams.is_empty() {
+        let called = if action.callback == 1 { "a callback without a URL" } else { "no callback" };
+        return Some(Untold::new(Reason::NoTeam, format_args!("the action names no team, and has {called}")));
+    }
+    let ways = [
+        ("sms", "phone", &contacts.phones, channels.sms),
+        ("im", "im", &contacts.ims, channels.im),
+        ("mail", "mail address", &contacts.mails, channels.mail.is_some()),
+    ];
+    // A way without a gateway lacks that first: who has no phone would get no SMS with one either.
+    let without_gateway: Vec<&str> =
+        ways.iter().filter(|(_, _, tos, open)| !open && !tos.is_empty()).map(|(way, ..)| *way).collect();
+    let without_address: Vec<&str> =
+        ways.iter().filter(|(_, _, tos, _)| tos.is_empty()).map(|(_, address, ..)| *address).collect();
+    let mut why = Vec::new();
+    if !without_gateway.is_empty() {
+        why.push(format!("there is no gateway for {}", without_gateway.join(", ")));
+    }
+    if !without_address.is_empty() {
+        why.push(format!("no {} in team {teams}", without_address.join(", no ")));
+    }
+    if priority >= SMS_PRIORITY_END && channels.sms && !contacts.phones.is_empty() {
+        why.push(format!("P{priority} sends no sms"));
+    }
+    let reason = if without_gateway.is_empty() { Reason::NoAddress } else { Reason::NoGateway };
+    Some(Untold::new(reason, why.join("; ")))
 }
 
 /// Plans what people are told when a callback has an end.
@@ -234,6 +337,39 @@ mod tests {
     }
 
     const ALL: Channels = Channels { sms: true, im: true, mail: Some(Kind::Mail) };
+    const NONE: Channels = Channels { sms: false, im: false, mail: None };
+
+    /// `expected` is "" where somebody is told, and else the reason and its text.
+    #[test]
+    fn who_is_not_told_and_why() {
+        let check = |priority: i32, uic: &str, url: &str, contacts: &Contacts, channels: Channels, expected: &str| {
+            let action =
+                Action { uic: uic.into(), url: url.into(), callback: i64::from(!url.is_empty()), ..Action::default() };
+            let untold = plan(&event(priority), &action, contacts, channels, "").untold;
+            let said = untold.map_or(String::new(), |Untold { reason, text }| format!("{}: {text}", reason.as_str()));
+            assert_eq!(said, expected, "P{priority} {uic:?} {url:?}");
+        };
+        let all = contacts();
+        let none = Contacts::default();
+        let phones = Contacts { phones: vec!["1".into()], ..Contacts::default() };
+        check(0, "ops", "", &all, ALL, "");
+        check(0, "ops", "", &phones, ALL, "");
+        check(0, "", "http://h/", &none, NONE, "");
+        check(0, "ops", "http://h/", &all, NONE, "no_gateway: told nobody: there is no gateway for sms, im, mail");
+        let no_one = "no_address: told nobody: no phone, no im, no mail address in team ops,db";
+        check(0, ",ops,db ", "", &none, ALL, no_one);
+        let no_sms = "no_address: told nobody: no im, no mail address in team ops; P3 sends no sms";
+        check(3, "ops", "", &phones, ALL, no_sms);
+        check(0, " ", "", &none, ALL, "no_team: told nobody: the action names no team, and has no callback");
+        check(
+            0,
+            "",
+            " ",
+            &none,
+            ALL,
+            "no_team: told nobody: the action names no team, and has a callback without a URL",
+        );
+    }
 
     /// `flags`: c callback, s/m before by sms/mail, S/M after by sms/mail.
     fn check(priority: i32, flags: &str, url: &str, channels: Channels, expected: &str, without: u64) {
@@ -258,13 +394,12 @@ mod tests {
     fn what_is_sent() {
         let url = "http://host:81/x?y=1";
         let smtp = Channels { mail: Some(Kind::Smtp), ..ALL };
-        let none = Channels { sms: false, im: false, mail: None };
         check(0, "", "", ALL, "sms im mail", 0);
         check(2, "", "", ALL, "sms im mail", 0);
         check(3, "", "", ALL, "im mail", 0);
         check(0, "", "", smtp, "sms im smtp smtp", 0);
-        check(0, "", "", none, "", 3);
-        check(0, "c", url, none, "http://host:81", 3);
+        check(0, "", "", NONE, "", 3);
+        check(0, "c", url, NONE, "http://host:81", 3);
         check(0, "c", url, ALL, "http://host:81 sms im mail", 0);
         check(5, "csm", url, ALL, "sms im mail http://host:81 im mail", 0);
         check(5, "smSM", url, ALL, "im mail", 0);

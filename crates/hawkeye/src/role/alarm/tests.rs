@@ -15,6 +15,7 @@ use net::patience::{in_time, until};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -52,6 +53,7 @@ async fn site() -> Site {
     limits.target_pause_max = Duration::from_millis(50);
     limits.delivery_pause_max = Duration::from_millis(50);
     let mut config = Config::default();
+    config.alarm.callback_allow = vec!["127.0.0.0/8".parse().expect("a network")];
     // The events here have times of 2017.
     config.alarm.event_retention = 100 * 365 * 86_400;
     Site { dir, portal, queue, config, limits, health: Health::default() }
@@ -315,45 +317,147 @@ async fn what_is_not_delivered_survives_a_kill() {
 }
 
 #[tokio::test]
-async fn a_crash_between_the_answer_and_its_record_repeats_the_delivery() {
-    let site = site().await;
-    let mut receiver = Receiver::start().await;
-    site.action(1, "", &receiver.url, "").await;
+async fn a_crash_between_the_answer_and_its_record_repeats_a_message() {
+    let mut site = site().await;
+    let mut gateway = Receiver::start().await;
+    site.config.alarm.im = format!("{}/im", gateway.url);
+    site.action(1, "ops", "", "").await;
     site.queue.append(&[problem(1, "a")]).expect("append");
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
-    receiver.next().await;
+    gateway.next().await;
     drop(alarm);
     assert_eq!(site.count("hawkeye_delivery").await, 1);
     let running = site.start().await;
-    assert_eq!(receiver.next().await.field("endpoint"), "a");
+    gateway.next().await;
     running.stop().await;
     assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (1, 0));
 }
 
+/// A callback runs a script that is not made to run twice.
+#[tokio::test]
+async fn a_callback_that_a_crash_cut_off_is_told_and_not_made_again() {
+    let mut site = site().await;
+    let mut gateway = Receiver::start().await;
+    let mut script = Receiver::start().await;
+    // Accepts (the kernel does) and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    site.config.alarm.im = format!("{}/im", gateway.url);
+    site.action(1, "ops", &format!("http://{}/", silent.local_addr().expect("bound")), "S").await;
+    site.action(2, "", &script.url, "").await;
+    site.queue.append(&[problem(1, "a"), problem(2, "b"), problem(1, "c")]).expect("append");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!(site.count("hawkeye_delivery WHERE begun_at > 0").await, 2, "one call at a time to each, marked before");
+    let _first = silent.accept().await.expect("the first call");
+    script.next().await;
+    drop(alarm);
+
+    let running = site.start().await;
+    let mut told = gateway.next().await;
+    while told.field("content").starts_with('[') {
+        told = gateway.next().await;
+    }
+    let content = told.field("content");
+    let start = format!("curl http://{}/ fail:unknown: the server ended", silent.local_addr().expect("bound"));
+    assert!(content.starts_with(&start) && content.ends_with(" resp: "), "{content}");
+    assert!(content.contains("is not made again"), "{content}");
+    // The next callback to the same target has its turn; the first is not made again.
+    let _second = silent.accept().await.expect("the call for c");
+    assert_eq!(running.counters.count(Kind::Callback, Ended::Unknown), 2);
+    assert_eq!(script.got.try_recv().err(), Some(TryRecvError::Empty));
+    running.kill().await;
+    let told: Vec<String> = query("SELECT told FROM alarms.event_cases WHERE endpoint <> 'c' ORDER BY endpoint")
+        .all(&site.portal)
+        .await
+        .expect("cases");
+    assert!(told.iter().all(|told| told.starts_with("callback for PROBLEM failed: unknown: ")), "{told:?}");
+    assert_eq!(site.count("hawkeye_delivery").await, 1, "that for c, which is under way");
+}
+
+/// A stop waits a moment; a call that takes longer is cut off, and has been received.
+#[tokio::test]
+async fn a_callback_that_a_stop_cut_off_is_told_and_not_made_again() {
+    let mut site = site().await;
+    site.limits.grace = Duration::ZERO;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    site.action(1, "", &format!("http://{}/", silent.local_addr().expect("bound")), "").await;
+    let running = site.start().await;
+    site.queue.append(&[problem(1, "a")]).expect("append");
+    let _call = silent.accept().await.expect("the call");
+    running.stop().await;
+    let running = site.start().await;
+    until("the end of the callback", async || running.counters.count(Kind::Callback, Ended::Unknown) == 1).await;
+    running.stop().await;
+    assert_eq!(site.count("hawkeye_delivery").await, 0);
+}
+
+/// Whatever a script answers, it has run.
+#[tokio::test]
+async fn a_callback_that_was_received_is_not_made_again() {
+    let site = site().await;
+    let mut script =
+        Receiver::answering(Arc::new(|index, _| ([404, 500, 503, 429, 302][index], "no".to_string()))).await;
+    site.action(1, "", &script.url, "").await;
+    let running = site.start().await;
+    let hosts = ["a", "b", "c", "d", "e"];
+    site.queue.append(&hosts.map(|host| problem(1, host))).expect("append");
+    for host in hosts {
+        assert_eq!(script.next().await.field("endpoint"), host, "one at a time while it fails");
+    }
+    until("all ends", async || running.counters.count(Kind::Callback, Ended::Failed) == 5).await;
+    assert_eq!(site.count("hawkeye_delivery").await, 0);
+    running.stop().await;
+    assert_eq!(script.got.try_recv().err(), Some(TryRecvError::Empty));
+    assert_eq!(site.count("event_cases WHERE told = 'callback for PROBLEM failed: status 404: no'").await, 1);
+}
+
+/// A database that fails at the mark delays the call; nothing is called that is not marked.
+#[tokio::test]
+async fn no_callback_begins_without_its_mark() {
+    let site = site().await;
+    let mut receiver = Receiver::start().await;
+    site.action(1, "", &receiver.url, "").await;
+    site.queue.append(&[problem(1, "a")]).expect("append");
+    let sql = |text: &'static str| query(text).execute(&site.portal);
+    sql("CREATE TRIGGER alarms_full BEFORE UPDATE OF begun_at ON hawkeye_delivery BEGIN SELECT RAISE(FAIL, 'full'); END")
+        .await
+        .expect("trigger");
+    let (mut alarm, counters) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!((counters.failures.get(), site.count("hawkeye_delivery").await), (1, 1));
+    sql("DROP TRIGGER alarms_full").await.expect("no trigger");
+    alarm.failed_until = None;
+    alarm.step().await;
+    assert_eq!(receiver.next().await.field("endpoint"), "a");
+    assert_eq!(site.count("hawkeye_delivery WHERE begun_at > 0").await, 1);
+}
+
 #[tokio::test]
 async fn a_recovery_never_overtakes_its_problem_and_others_pass() {
-    let site = site().await;
+    let mut site = site().await;
     // The first three attempts for host a are refused.
     let refusals = Mutex::new(3);
-    let mut receiver = Receiver::answering(Arc::new(move |_, got| {
+    let mut gateway = Receiver::answering(Arc::new(move |_, got| {
         let mut left = refusals.lock().expect("nothing panics");
-        if got.field("endpoint") == "a" && *left > 0 {
+        if got.field("content").contains("[a]") && *left > 0 {
             *left -= 1;
             return (500, "broken".to_string());
         }
         (200, String::new())
     }))
     .await;
-    site.action(1, "", &receiver.url, "").await;
+    site.config.alarm.im = format!("{}/im", gateway.url);
+    site.action(1, "ops", "", "").await;
     site.queue
         .append(&[problem(1, "a"), event(1, "a", Status::Ok, 1), problem(1, "b"), event(1, "b", Status::Ok, 1)])
         .expect("append");
     let running = site.start().await;
     let mut seen: HashMap<String, Vec<String>> = HashMap::new();
     for _ in 0..7 {
-        let got = receiver.next().await;
-        seen.entry(got.field("endpoint").to_string()).or_default().push(got.field("status").to_string());
+        let got = gateway.next().await;
+        let parts: Vec<&str> = got.field("content").split(['[', ']']).collect();
+        seen.entry(parts[5].to_string()).or_default().push(parts[3].to_string());
     }
     assert_eq!(seen["a"], ["PROBLEM", "PROBLEM", "PROBLEM", "PROBLEM", "OK"]);
     assert_eq!(seen["b"], ["PROBLEM", "OK"]);
@@ -365,37 +469,86 @@ async fn a_recovery_never_overtakes_its_problem_and_others_pass() {
 async fn people_are_told_how_a_callback_ended() {
     let mut site = site().await;
     let mut gateway = Receiver::start().await;
-    let mut script = Receiver::answering(Arc::new(|index, _| match index {
-        0 => (500, "no".to_string()),
-        1 => (500, "no".to_string()),
-        _ => (200, "done".to_string()),
-    }))
-    .await;
+    let (closed, down) = closed_port();
+    let broken = Receiver::answering(Arc::new(|_, _| (500, "no".to_string()))).await;
     site.config.alarm.im = format!("{}/im", gateway.url);
     site.config.alarm.mail = format!("{}/mail", gateway.url);
-    site.action(1, "ops", &script.url, "S").await;
+    site.action(1, "ops", &down, "S").await;
+    site.action(2, "ops", &broken.url, "S").await;
+    site.action(3, "ops", "http://169.254.169.254/latest/", "S").await;
     let running = site.start().await;
-    let event = problem(1, "a");
-    site.queue.append(std::slice::from_ref(&event)).expect("append");
-    for _ in 0..3 {
-        script.next().await;
-    }
-    let mut ims = Vec::new();
-    while ims.len() < 3 {
+    let mut next_im = async || loop {
         let got = gateway.next().await;
         if got.path == "/im" {
-            ims.push(got.field("content").to_string());
+            return got.field("content").to_string();
         }
-    }
-    // One target, one lane: in order.
-    let expected = [
-        message::short(&event),
-        format!("curl {} fail:status 500: no. resp: ", script.url),
-        format!("curl {} success. resp: done", script.url),
-    ];
-    assert_eq!(ims, expected);
+    };
+    let event = problem(1, "a");
+    site.queue.append(std::slice::from_ref(&event)).expect("append");
+    assert_eq!(next_im().await, message::short(&event));
+    // A call that was not received is tried again, and its later end is told too.
+    let first = next_im().await;
+    assert!(first.starts_with(&format!("curl {down} fail:")) && first.contains("refused"), "{first}");
+    let _back = Receiver::listen(closed.listen(16).expect("listens"), Arc::new(|_, _| (200, "done".to_string())));
+    assert_eq!(next_im().await, format!("curl {down} success. resp: done"));
+    // One that was received has its end.
+    site.queue.append(&[problem(2, "b")]).expect("append");
+    next_im().await;
+    assert_eq!(next_im().await, format!("curl {} fail:status 500: no. resp: ", broken.url));
+    // So has one that is not allowed.
+    site.queue.append(&[problem(3, "c")]).expect("append");
+    next_im().await;
+    let denied = next_im().await;
+    assert!(
+        denied.starts_with("curl http://169.254.169.254/latest/ fail:169.254.169.254 is in no network"),
+        "{denied}"
+    );
+    assert_eq!(running.counters.count(Kind::Callback, Ended::Denied), 1);
     running.stop().await;
     assert_eq!(site.count("hawkeye_delivery").await, 0);
+    let denied = "told LIKE 'callback for PROBLEM failed: 169.254.169.254 is in no network of alarm.callback_allow%'";
+    let sql = query("SELECT count(*) FROM alarms.event_cases WHERE ").push(denied);
+    assert_eq!(sql.one::<i64>(&site.portal).await.expect("a count"), 1);
+}
+
+#[tokio::test]
+async fn what_told_nobody_says_why() {
+    let mut site = site().await;
+    let gateway = Receiver::start().await;
+    site.config.alarm.im = format!("{}/im", gateway.url);
+    let sql = "INSERT INTO uic.user (id, name, phone) VALUES (3, 'u3', '333');
+               INSERT INTO uic.team (id, name) VALUES (2, 'phones'); INSERT INTO uic.rel_team_user (tid, uid) VALUES (2, 3)";
+    portal::tests::run(&site.portal, sql).await.expect("rows");
+    site.action(1, "ops", "", "").await;
+    site.action(2, "phones", "", "").await;
+    site.action(3, "nobody", "", "").await;
+    site.action(4, "", "", "").await;
+    let events = [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (9, "e"), (0, "f")];
+    site.queue.append(&events.map(|(action, host)| problem(action, host))).expect("append");
+    let (mut alarm, counters) = site.alarm().await;
+    alarm.step().await;
+    let told: Vec<String> =
+        query("SELECT told FROM alarms.event_cases ORDER BY endpoint").all(&site.portal).await.expect("cases");
+    assert_eq!(
+        told,
+        [
+            "",
+            "told nobody: there is no gateway for sms; no im, no mail address in team phones",
+            "told nobody: no phone, no im, no mail address in team nobody",
+            "told nobody: the action names no team, and has no callback",
+            "told nobody: action 9 of the rule is gone",
+            "told nobody: the rule has no action",
+        ]
+    );
+    let count = |reason| counters.untold_counter(reason).get();
+    let counts = plan::REASONS.map(count);
+    assert_eq!(counts, [2, 1, 1, 1]);
+    // The next event of an alarm that somebody is told of says so.
+    query("UPDATE falcon_portal.action SET uic = 'ops' WHERE id = 2").execute(&site.portal).await.expect("update");
+    site.queue.append(&[event(2, "b", Status::Ok, 1)]).expect("append");
+    alarm.more = true;
+    alarm.step().await;
+    assert_eq!(site.count("event_cases WHERE told = '' AND endpoint = 'b'").await, 1);
 }
 
 #[tokio::test]
@@ -408,7 +561,7 @@ async fn deliveries_are_given_up_and_counted() {
     let running = site.start().await;
     site.queue.append(&[problem(1, "a"), problem(2, "a"), problem(9, "a"), problem(0, "a")]).expect("append");
     until("two deliveries given up", async || running.counters.count(Kind::Callback, Ended::GivenUp) >= 2).await;
-    assert_eq!(running.counters.without_action.get(), 2);
+    assert_eq!(running.counters.untold_counter(plan::Reason::NoAction).get(), 2);
     running.stop().await;
     assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (4, 0));
 }

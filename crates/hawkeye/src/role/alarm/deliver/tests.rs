@@ -15,7 +15,7 @@ fn pauses_double_up_to_a_bound_and_vary() {
     check(u32::MAX, 0.0, 300_000);
 }
 
-/// `script`: s success, r refused, t target failure, each noted one second after the one before.
+/// `script`: s success, r refused, t target failure, c callback that failed, each noted one second after the one before.
 fn slots_after(script: &str) -> (usize, u32, bool) {
     let limits = DeliveryLimits::new(60, 10);
     let mut now = Instant::now();
@@ -25,6 +25,7 @@ fn slots_after(script: &str) -> (usize, u32, bool) {
         let result = match result {
             's' => Ok(String::new()),
             'r' => Err(Failure::Refused(String::new())),
+            'c' => Err(Failure::Received(String::new())),
             _ => Err(Failure::Target(String::new())),
         };
         target.note(&result, &limits, now);
@@ -43,6 +44,8 @@ async fn a_target_earns_its_slots_and_loses_them() {
     check("rr", (4, 0, false));
     check("ssst", (1, 1, true));
     check("sssts", (2, 0, false));
+    check("sssc", (1, 0, false));
+    check("tc", (1, 0, false));
 }
 
 #[tokio::test]

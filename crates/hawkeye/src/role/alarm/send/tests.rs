@@ -16,6 +16,7 @@ fn delivery(kind: Kind, body: impl Serialize) -> Delivery {
         body: serde_json::to_string(&body).expect("a body"),
         attempts: 0,
         created_at: 1_490_000_000,
+        begun_at: 0,
     }
 }
 
@@ -25,8 +26,13 @@ fn callback(url: &str) -> Delivery {
     delivery(Kind::Callback, Callback { url: url.into(), query, after_sms: false, after_mail: false, contacts })
 }
 
+fn loopback() -> Vec<ipnet::IpNet> {
+    vec!["127.0.0.0/8".parse().expect("a network")]
+}
+
 fn sender(change: impl FnOnce(&mut AlarmConfig)) -> Sender {
     let mut config = Config::default().alarm;
+    config.callback_allow = loopback();
     change(&mut config);
     Sender::new(&config).expect("a valid configuration")
 }
@@ -90,6 +96,24 @@ async fn a_gateway_gets_a_form_and_is_not_followed() {
     assert_eq!(sender.send(&delivery(Kind::Sms, text())).await, Err(Failure::Refused("status 302: ".into())));
 }
 
+/// Gateways are named by the configuration, so they may be anywhere; what they refuse is tried again.
+#[tokio::test]
+async fn what_gateways_answer_is_tried_again() {
+    let busy = answer("503 Service Unavailable", "", "");
+    let (url, _asked) = http(vec![answer("404 Not Found", "", ""), busy, "no http\r\n\r\n".to_string()]).await;
+    let sender = sender(|config| {
+        config.callback_allow = Vec::new();
+        config.sms = url;
+        config.im = "http://127.0.0.1:1/".into();
+    });
+    let sms = delivery(Kind::Sms, Text { tos: "1".into(), content: "c".into() });
+    assert_eq!(sender.send(&sms).await, Err(Failure::Refused("status 404: ".into())));
+    assert_eq!(sender.send(&sms).await, Err(Failure::Target("status 503: ".into())));
+    assert!(matches!(sender.send(&sms).await, Err(Failure::Target(_))));
+    let im = delivery(Kind::Im, Text { tos: "1".into(), content: "c".into() });
+    assert!(matches!(sender.send(&im).await, Err(Failure::Target(_))));
+}
+
 #[tokio::test]
 async fn what_http_failures_mean() {
     let long = "x".repeat(300);
@@ -101,13 +125,15 @@ async fn what_http_failures_mean() {
     ])
     .await;
     let sender = sender(|_| {});
-    assert_eq!(sender.send(&callback(&url)).await, Err(Failure::Refused("status 404: nothing here".into())));
+    assert_eq!(sender.send(&callback(&url)).await, Err(Failure::Received("status 404: nothing here".into())));
     let shown = format!("status 503: {}", &long[..200]);
-    assert_eq!(sender.send(&callback(&url)).await, Err(Failure::Target(shown)));
+    assert_eq!(sender.send(&callback(&url)).await, Err(Failure::Received(shown)));
     assert_eq!(sender.send(&callback(&url)).await, Ok("broken".to_string()), "a status is an answer");
-    assert!(matches!(sender.send(&callback(&url)).await, Err(Failure::Target(_))));
+    assert!(matches!(sender.send(&callback(&url)).await, Err(Failure::Received(_))));
     let refused = sender.send(&callback("http://127.0.0.1:1/")).await;
     assert!(matches!(&refused, Err(Failure::Target(text)) if text.contains("refused")), "{refused:?}");
+    let nobody = sender.send(&callback("http://no-such-name.invalid/")).await;
+    assert!(matches!(&nobody, Err(Failure::Target(text)) if text.contains("resolving")), "{nobody:?}");
     for never in ["", "x", "ftp://x/", "http://"] {
         assert!(matches!(sender.send(&callback(never)).await, Err(Failure::Never(_))), "{never:?}");
     }
@@ -123,6 +149,121 @@ async fn what_http_failures_mean() {
 async fn a_long_answer_is_cut() {
     let (url, _asked) = http(vec![answer("200 OK", "", &"y".repeat(ANSWER_MAX + 1000))]).await;
     assert_eq!(sender(|_| {}).send(&callback(&url)).await.map(|answer| answer.len()), Ok(ANSWER_MAX));
+}
+
+/// A script that writes much must not end at a broken pipe.
+#[tokio::test]
+async fn an_answer_is_read_beyond_what_is_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let script = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        stream.read(&mut [0; 4096]).await?;
+        stream.write_all(answer("200 OK", "", &"y".repeat(ANSWER_READ_MAX)).as_bytes()).await?;
+        stream.shutdown().await?;
+        // A caller that closed with bytes unread answers with a reset.
+        stream.read(&mut [0; 1]).await
+    });
+    assert_eq!(sender(|_| {}).send(&callback(&url)).await.map(|answer| answer.len()), Ok(ANSWER_MAX));
+    assert_eq!(in_time("the script's end", script).await.expect("no panic").expect("all was read"), 0);
+}
+
+/// A callback that may have been received is not made again; without a connection it was not.
+#[tokio::test]
+async fn a_callback_that_waits_says_whether_it_was_received() {
+    // The kernel accepts, nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("bound");
+    let mut sender = sender(|_| {});
+    let soon = Duration::from_millis(50);
+    sender.callbacks = callback_client(soon, &sender.targets).expect("a client");
+    let tls = sender.send(&callback(&format!("https://{address}/"))).await;
+    assert!(matches!(tls, Err(Failure::Target(_))), "{tls:?}");
+    sender.callback_total = soon;
+    let waits = sender.send(&callback(&format!("http://{address}/"))).await;
+    assert!(matches!(&waits, Err(Failure::Received(text)) if text.contains("timed out")), "{waits:?}");
+    let (url, _asked) = http(vec![String::new()]).await;
+    let closed = sender.send(&callback(&url)).await;
+    assert!(matches!(closed, Err(Failure::Received(_))), "{closed:?}");
+}
+
+/// Each callback has a connection of its own, also when the other side would keep it.
+#[tokio::test]
+async fn callbacks_share_no_connection() {
+    let kept = || "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_string();
+    let (url, mut asked) = http(vec![kept(), kept()]).await;
+    let sender = sender(|_| {});
+    for _ in 0..2 {
+        assert_eq!(sender.send(&callback(&url)).await, Ok(String::new()));
+        in_time("a request", asked.recv()).await.expect("the server lives");
+    }
+}
+
+#[tokio::test]
+async fn a_callback_goes_nowhere_unchecked() {
+    let (url, mut asked) = http(vec![answer("200 OK", "", "secret")]).await;
+    let port = url.rsplit(':').next().expect("a port");
+    let denied = async |sender: &Sender, url: &str| {
+        let failure = sender.send(&callback(url)).await;
+        assert!(matches!(&failure, Err(Failure::Denied(text)) if text.contains("alarm.callback_allow")), "{failure:?}");
+    };
+    let mut strict = sender(|config| config.callback_allow = Vec::new());
+    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "169.254.169.254", "0.0.0.0"] {
+        denied(&strict, &format!("http://{host}:{port}/")).await;
+    }
+    // A name is as good as what it leads to.
+    strict.targets = sender(|_| {}).targets;
+    denied(&strict, &format!("http://localhost:{port}/")).await;
+    assert!(asked.try_recv().is_err(), "nobody was asked");
+
+    // Where callbacks may go they may be sent elsewhere, and that is looked at, too.
+    let to = |location: &str| answer("302 Found", &format!("Location: {location}\r\n"), "");
+    let sender = sender(|_| {});
+    for location in ["http://127.0.0.1.:1/x", "//10.0.0.1/x", "http://169.254.169.254/latest/", "http://[::1]/"] {
+        let (url, _asked) = http(vec![to(location)]).await;
+        let failure = sender.send(&callback(&url)).await;
+        let expected = match location {
+            // A dead end behind a redirect: the first hop has received the call.
+            "http://127.0.0.1.:1/x" => matches!(&failure, Err(Failure::Received(text)) if text.contains("refused")),
+            _ => {
+                matches!(&failure, Err(Failure::Denied(text)) if text.starts_with(&format!("redirected to {location}: ")))
+            }
+        };
+        assert!(expected, "{location}: {failure:?}");
+    }
+    let (url, _asked) = http(vec![to("gopher://x/")]).await;
+    let failure = sender.send(&callback(&url)).await;
+    assert!(matches!(&failure, Err(Failure::Received(text)) if text.contains("gopher")), "{failure:?}");
+    let (url, _asked) = http(vec![to("/again"); REDIRECTS_MAX + 1]).await;
+    let failure = sender.send(&callback(&url)).await;
+    assert_eq!(failure, Err(Failure::Received("stopped after 10 redirects".into())));
+    let (url, _asked) = http([vec![to("/again"); REDIRECTS_MAX], vec![answer("200 OK", "", "there")]].concat()).await;
+    assert_eq!(sender.send(&callback(&url)).await, Ok("there".into()));
+}
+
+/// The connection is made to an address that was checked, not to what the name leads to next.
+#[tokio::test]
+async fn of_a_name_only_allowed_addresses_remain() {
+    let resolve = async |allow: Vec<ipnet::IpNet>| {
+        let found = Resolver(CallbackTargets::new(&allow)).resolve("localhost".parse().expect("a name")).await;
+        found.map(|addresses| addresses.map(|address| address.ip()).collect::<Vec<_>>())
+    };
+    let found = resolve(loopback()).await.expect("a v4 address");
+    assert!(!found.is_empty() && found.iter().all(|address| address.is_ipv4()), "{found:?}");
+    let denied = resolve(Vec::new()).await.expect_err("loopback is denied");
+    assert!(denied.downcast_ref::<TargetFault>().is_some(), "{denied}");
+}
+
+/// What a callback answers is quoted in the subject of a mail, and may try to be more than that.
+#[tokio::test]
+async fn an_answer_adds_no_header_to_a_mail() {
+    let (port, mut told) = smtp(&[]).await;
+    let subject = "curl u success. resp: ok\r\nBcc: x@y\r\n\r\nbody".to_string();
+    let mail = Mail { tos: "ops@site.example".into(), subject: subject.clone(), content: subject };
+    mailer(port).send(&delivery(Kind::Smtp, mail)).await.expect("taken");
+    let text = in_time("the dialogue", told.recv()).await.expect("the server lives");
+    let head = text.split("\n\n").next().expect("a head");
+    assert!(head.contains("Subject: ") && !head.lines().any(|line| line.starts_with("Bcc:")), "{text}");
 }
 
 /// A mail server that says what `replies` say to commands beginning so, and 250 to others; gives back what it was told.
