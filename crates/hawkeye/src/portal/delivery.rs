@@ -186,16 +186,32 @@ pub async fn retry_at(transaction: &mut Transaction, id: i64, due_ms: i64, error
     Ok(done.rows > 0)
 }
 
-/// Deletes the `count` oldest deliveries; returns how many there were.
+/// Deletes the `count` oldest deliveries; returns how many there were. Their cases say so.
 pub async fn drop_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Result<u64> {
+    let why = "messages were given up: more than alarm.deliveries_max waited";
     let end = end_of_oldest(transaction, count).await?;
-    let done = query("DELETE FROM alarms.hawkeye_delivery WHERE id < ?").bind(end).execute(transaction).await?;
-    Ok(done.rows)
+    give_up(transaction, i64::MAX, end, why).await
 }
 
-/// Deletes those of the `limit` oldest deliveries that were made before `cutoff` (Unix seconds); returns how many.
+/// Deletes those of the `limit` oldest deliveries that were made before `cutoff` (Unix seconds); returns how many. Their
+/// cases say so.
 pub async fn drop_older(transaction: &mut Transaction, cutoff: i64, limit: u64) -> sqlx::Result<u64> {
+    let why = "messages were given up: they waited longer than alarm.give_up_after";
     let end = end_of_oldest(transaction, limit).await?;
+    give_up(transaction, cutoff, end, why).await
+}
+
+/// Deletes the deliveries that were made before `cutoff` and have ids below `end`, and notes with their cases why.
+async fn give_up(transaction: &mut Transaction, cutoff: i64, end: i64, why: &'static str) -> sqlx::Result<u64> {
+    query(
+        "UPDATE alarms.event_cases SET told = ?, timestamp = timestamp WHERE id IN (
+           SELECT lane FROM alarms.hawkeye_delivery WHERE created_at < ? AND id < ?)",
+    )
+    .bind(why)
+    .bind(cutoff)
+    .bind(end)
+    .execute(&mut *transaction)
+    .await?;
     let sql = "DELETE FROM alarms.hawkeye_delivery WHERE created_at < ? AND id < ?";
     Ok(query(sql).bind(cutoff).bind(end).execute(transaction).await?.rows)
 }

@@ -122,15 +122,11 @@ impl Target {
                 self.paused_until = Some(now + pause);
             }
             self.slots = 1;
-            return;
+        } else {
+            self.failures = 0;
+            self.paused_until = None;
+            self.slots = (self.slots * 2).min(limits.per_target_max);
         }
-        self.failures = 0;
-        self.paused_until = None;
-        // A script that fails gets one call at a time, as in the original, and no pause: none of them is made again.
-        self.slots = match result {
-            Err(Failure::Received(_)) => 1,
-            _ => (self.slots * 2).min(limits.per_target_max),
-        };
     }
 }
 

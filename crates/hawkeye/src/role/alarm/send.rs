@@ -345,6 +345,9 @@ fn denial(error: &reqwest::Error) -> Option<&TargetFault> {
 }
 
 fn http_text(error: reqwest::Error) -> String {
+    if error.is_timeout() && !error.is_connect() {
+        return "no answer in time".to_string();
+    }
     chain(&error.without_url())
 }
 

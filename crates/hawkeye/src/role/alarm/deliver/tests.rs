@@ -44,8 +44,8 @@ async fn a_target_earns_its_slots_and_loses_them() {
     check("rr", (4, 0, false));
     check("ssst", (1, 1, true));
     check("sssts", (2, 0, false));
-    check("sssc", (1, 0, false));
-    check("tc", (1, 0, false));
+    check("cc", (4, 0, false));
+    check("tc", (2, 0, false));
 }
 
 #[tokio::test]
