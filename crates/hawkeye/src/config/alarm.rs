@@ -15,8 +15,8 @@ pub struct AlarmConfig {
     pub im: String,
     pub mail: String,
     pub smtp: SmtpConfig,
-    /// Networks that callbacks may go to. Empty is everything but loopback, link-local and metadata addresses; otherwise
-    /// these and no others. Gateways and the mail server, which are named here, are not looked at.
+    /// Networks that callbacks may go to. Empty is everything but loopback, link-local and metadata addresses;
+    /// otherwise these and no others. Gateways and the mail server, which are named here, are not looked at.
     #[serde(deserialize_with = "networks")]
     pub callback_allow: Vec<IpNet>,
     /// The address that links in messages point to, e.g. `https://hawkeye.example.com`; "" is the API's own address.

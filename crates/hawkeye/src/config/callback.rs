@@ -6,8 +6,8 @@
 //! [`CallbackTargets::check`] at an address that a name was resolved to. Without a list everything is allowed but what
 //! [`denied`] names; a list allows what is in it, and nothing else. URLs are read as browsers read them, so that
 //! `http://2130706433/` is 127.0.0.1 here too.
-//! Invariants: pure, no name is resolved here; a v4 address that is written inside a v6 one (mapped, NAT64, 6to4 and the
-//! like) is denied as what it leads to.
+//! Invariants: pure, no name is resolved here; a v4 address that is written inside a v6 one (mapped, NAT64, 6to4 and
+//! the like) is denied as what it leads to.
 
 use ipnet::IpNet;
 use reqwest::Url;
@@ -56,8 +56,8 @@ impl CallbackTargets {
         CallbackTargets { allow: allow.into() }
     }
 
-    /// Reads the URL of a callback. Fails for a text that can never be called: no http or https URL, or one that names an
-    /// address (or `localhost`) where callbacks may not go. What another name leads to is seen when it is called.
+    /// Reads the URL of a callback. Fails for a text that can never be called: no http or https URL, or one that names
+    /// an address (or `localhost`) where callbacks may not go. What another name leads to is seen when it is called.
     pub fn check_url(&self, text: &str) -> Result<Url, TargetFault> {
         let url = Url::parse(text.trim())
             .map_err(|error| TargetFault::NoUrl(format!("{error}: give a URL like http://host:port/path")))?;

@@ -172,7 +172,8 @@ pub async fn delete(transaction: &mut Transaction, id: i64) -> sqlx::Result<bool
     Ok(done.rows > 0)
 }
 
-/// Counts a failed attempt, which is no longer under way, and makes the delivery due again later; returns false when the row was gone already.
+/// Counts a failed attempt, which is no longer under way, and makes the delivery due again later; returns false when
+/// the row was gone already.
 pub async fn retry_at(transaction: &mut Transaction, id: i64, due_ms: i64, error: &str) -> sqlx::Result<bool> {
     let done = query(
         "UPDATE alarms.hawkeye_delivery SET attempts = attempts + 1, begun_at = 0, due_at = ?, last_error = ?
@@ -193,8 +194,8 @@ pub async fn drop_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Res
     give_up(transaction, i64::MAX, end, why).await
 }
 
-/// Deletes those of the `limit` oldest deliveries that were made before `cutoff` (Unix seconds); returns how many. Their
-/// cases say so.
+/// Deletes those of the `limit` oldest deliveries that were made before `cutoff` (Unix seconds); returns how many.
+/// Their cases say so.
 pub async fn drop_older(transaction: &mut Transaction, cutoff: i64, limit: u64) -> sqlx::Result<u64> {
     let why = "messages were given up: they waited longer than alarm.give_up_after";
     let end = end_of_oldest(transaction, limit).await?;

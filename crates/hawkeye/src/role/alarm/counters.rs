@@ -2,7 +2,7 @@
 //!
 //! Invariants: labels are kinds and results from the code, never texts from outside.
 
-use super::plan::{REASONS, Reason};
+use super::plan::{MISSING, Missing};
 use crate::portal::delivery::Kind;
 use events::EventQueue;
 use metrics::Metrics;
@@ -78,7 +78,7 @@ impl AlarmMetrics {
     /// Puts the counters and gauges on the metrics page, and the bytes into the ledger.
     pub fn register(&self, metrics: &Metrics, queue: &Arc<EventQueue>, deliveries_max: usize) {
         // A counter that begins with its first event looks to Prometheus as if that one had not been.
-        REASONS.into_iter().for_each(|reason| _ = self.untold_counter(reason));
+        MISSING.into_iter().for_each(|missing| _ = self.untold_counter(missing));
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("alarm");
             registry.register("events", "Events stored, by status", self.events.clone());
@@ -136,13 +136,13 @@ impl AlarmMetrics {
     }
 
     /// Counts an event that told nobody.
-    pub fn untold(&self, reason: Reason) {
-        self.untold_counter(reason).inc();
+    pub fn untold(&self, missing: Missing) {
+        self.untold_counter(missing).inc();
     }
 
-    /// The number of events that told nobody for this reason.
-    pub fn untold_counter(&self, reason: Reason) -> Counter {
-        self.untold.get_or_create(&UntoldLabels { reason: reason.as_str() }).clone()
+    /// The number of events that told nobody for want of this.
+    pub fn untold_counter(&self, missing: Missing) -> Counter {
+        self.untold.get_or_create(&UntoldLabels { reason: missing.as_str() }).clone()
     }
 
     /// Counts an end of an attempt or a delivery; `None` is a kind that this version does not know.

@@ -3,8 +3,8 @@
 //! Why: the original sends each message once, from one loop per kind; what fails is lost, and a slow receiver delays
 //! all.
 //! How: a target (a callback's origin, a gateway, the mail server) has slots: one attempt at a time at first, twice as
-//! many after each success up to [`DeliveryLimits::per_target_max`], one again after a failure. A target that cannot be
-//! reached pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while its
+//! many after each answer up to [`DeliveryLimits::per_target_max`], one again when it cannot be reached or is busy.
+//! Such a target pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while its
 //! target goes on. Attempts run as tasks; their results are written in one transaction before anything else of that
 //! target is looked at. All callbacks that a step starts are marked in the table, in one transaction, before they are:
 //! a mark that a start finds is a call of which nobody knows whether it was received, and that is told instead.
@@ -51,6 +51,7 @@ pub struct DeliveryLimits {
     pub grace: Duration,
 }
 
+/// Longer than a callback may take to connect, so that what is cut off behind it had a connection.
 const GRACE: Duration = Duration::from_secs(4);
 const _: () = assert!(GRACE.as_millis() > send::CALLBACK_CONNECT.as_millis());
 

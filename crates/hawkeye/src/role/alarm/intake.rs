@@ -104,7 +104,7 @@ impl Intake {
     }
 
     fn note_untold(&mut self, untold: &[Untold]) {
-        untold.iter().for_each(|untold| self.counters.untold(untold.reason));
+        untold.iter().for_each(|untold| self.counters.untold(untold.missing));
         self.untold += untold.len() as u64;
         let Some(last) = untold.last() else { return };
         if self.untold_logged.is_none_or(|at| at.elapsed() >= UNTOLD_LOGGED) {

@@ -53,26 +53,26 @@ pub struct Plan {
 /// Why an event tells nobody.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Untold {
-    pub reason: Reason,
+    pub missing: Missing,
     /// The reason for people, with the names it is about.
     pub text: String,
 }
 
-/// The reasons, as they are counted.
+/// What is missing where an event tells nobody, as such events are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum Missing {
     /// The rule has no action, or one that is gone.
-    NoAction,
+    Action,
     /// The action names no team, and calls nothing.
-    NoTeam,
+    Team,
     /// Nobody in the teams has an address for any of the ways.
-    NoAddress,
+    Address,
     /// There are addresses, but only for ways without a gateway.
-    NoGateway,
+    Gateway,
 }
 
-/// All reasons.
-pub const REASONS: [Reason; 4] = [Reason::NoAction, Reason::NoTeam, Reason::NoAddress, Reason::NoGateway];
+/// All that may be missing.
+pub const MISSING: [Missing; 4] = [Missing::Action, Missing::Team, Missing::Address, Missing::Gateway];
 
 /// The body of a callback's delivery.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -99,28 +99,28 @@ pub struct Mail {
     pub content: String,
 }
 
-impl Reason {
-    /// Text of the reason on the metrics page.
+impl Missing {
+    /// Reason on the metrics page.
     pub fn as_str(self) -> &'static str {
         match self {
-            Reason::NoAction => "no_action",
-            Reason::NoTeam => "no_team",
-            Reason::NoAddress => "no_address",
-            Reason::NoGateway => "no_gateway",
+            Missing::Action => "no_action",
+            Missing::Team => "no_team",
+            Missing::Address => "no_address",
+            Missing::Gateway => "no_gateway",
         }
     }
 }
 
 impl Untold {
-    fn new(reason: Reason, why: impl Display) -> Untold {
-        Untold { reason, text: format!("{TOLD_NOBODY}: {why}") }
+    fn new(missing: Missing, why: impl Display) -> Untold {
+        Untold { missing, text: format!("{TOLD_NOBODY}: {why}") }
     }
 
     /// Of an event whose rule names this action, and it is not there.
     pub fn without_action(id: i64) -> Untold {
         match id {
-            ..=0 => Untold::new(Reason::NoAction, "the rule has no action"),
-            _ => Untold::new(Reason::NoAction, format_args!("action {id} of the rule is gone")),
+            ..=0 => Untold::new(Missing::Action, "the rule has no action"),
+            _ => Untold::new(Missing::Action, format_args!("action {id} of the rule is gone")),
         }
     }
 }
@@ -203,18 +203,23 @@ fn untold(
     }
     if teams.is_empty() {
         let called = if action.callback == 1 { "a callback without a URL" } else { "no callback" };
-        return Some(Untold::new(Reason::NoTeam, format_args!("the action names no team, and has {called}")));
+        return Some(Untold::new(Missing::Team, format_args!("the action names no team, and has {called}")));
     }
+    let by_sms = priority < SMS_PRIORITY_END;
     let ways = [
-        ("sms", "phone", &contacts.phones, channels.sms),
-        ("im", "im", &contacts.ims, channels.im),
-        ("mail", "mail address", &contacts.mails, channels.mail.is_some()),
+        ("sms", "phone", &contacts.phones, channels.sms, by_sms),
+        ("im", "im", &contacts.ims, channels.im, true),
+        ("mail", "mail address", &contacts.mails, channels.mail.is_some(), true),
     ];
-    // A way without a gateway lacks that first: who has no phone would get no SMS with one either.
-    let without_gateway: Vec<&str> =
-        ways.iter().filter(|(_, _, tos, open)| !open && !tos.is_empty()).map(|(way, ..)| *way).collect();
-    let without_address: Vec<&str> =
-        ways.iter().filter(|(_, _, tos, _)| tos.is_empty()).map(|(_, address, ..)| *address).collect();
+    // Who has no phone would get no SMS with a gateway either.
+    let (mut without_gateway, mut without_address) = (Vec::new(), Vec::new());
+    for (way, address, tos, open, _) in ways.into_iter().filter(|way| way.4) {
+        if tos.is_empty() {
+            without_address.push(address);
+        } else if !open {
+            without_gateway.push(way);
+        }
+    }
     let mut why = Vec::new();
     if !without_gateway.is_empty() {
         why.push(format!("there is no gateway for {}", without_gateway.join(", ")));
@@ -222,11 +227,11 @@ fn untold(
     if !without_address.is_empty() {
         why.push(format!("no {} in team {teams}", without_address.join(", no ")));
     }
-    if priority >= SMS_PRIORITY_END && channels.sms && !contacts.phones.is_empty() {
+    if !by_sms && !contacts.phones.is_empty() {
         why.push(format!("P{priority} sends no sms"));
     }
-    let reason = if without_gateway.is_empty() { Reason::NoAddress } else { Reason::NoGateway };
-    Some(Untold::new(reason, why.join("; ")))
+    let missing = if without_gateway.is_empty() { Missing::Address } else { Missing::Gateway };
+    Some(Untold::new(missing, why.join("; ")))
 }
 
 /// Plans what people are told when a callback has an end.
@@ -346,7 +351,7 @@ mod tests {
             let action =
                 Action { uic: uic.into(), url: url.into(), callback: i64::from(!url.is_empty()), ..Action::default() };
             let untold = plan(&event(priority), &action, contacts, channels, "").untold;
-            let said = untold.map_or(String::new(), |Untold { reason, text }| format!("{}: {text}", reason.as_str()));
+            let said = untold.map_or(String::new(), |Untold { missing, text }| format!("{}: {text}", missing.as_str()));
             assert_eq!(said, expected, "P{priority} {uic:?} {url:?}");
         };
         let all = contacts();
@@ -360,6 +365,8 @@ mod tests {
         check(0, ",ops,db ", "", &none, ALL, no_one);
         let no_sms = "no_address: told nobody: no im, no mail address in team ops; P3 sends no sms";
         check(3, "ops", "", &phones, ALL, no_sms);
+        let no_sms = "no_gateway: told nobody: there is no gateway for im, mail; P4 sends no sms";
+        check(4, "ops", "", &all, Channels { sms: true, ..NONE }, no_sms);
         check(0, " ", "", &none, ALL, "no_team: told nobody: the action names no team, and has no callback");
         check(
             0,

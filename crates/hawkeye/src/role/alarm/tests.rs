@@ -543,8 +543,7 @@ async fn what_told_nobody_says_why() {
             "told nobody: the rule has no action",
         ]
     );
-    let count = |reason| counters.untold_counter(reason).get();
-    let counts = plan::REASONS.map(count);
+    let counts = plan::MISSING.map(|missing| counters.untold_counter(missing).get());
     assert_eq!(counts, [2, 1, 1, 1]);
     // The next event of an alarm that somebody is told of says so.
     query("UPDATE falcon_portal.action SET uic = 'ops' WHERE id = 2").execute(&site.portal).await.expect("update");
@@ -564,7 +563,7 @@ async fn deliveries_are_given_up_and_counted() {
     let running = site.start().await;
     site.queue.append(&[problem(1, "a"), problem(2, "a"), problem(9, "a"), problem(0, "a")]).expect("append");
     until("two deliveries given up", async || running.counters.count(Kind::Callback, Ended::GivenUp) >= 2).await;
-    assert_eq!(running.counters.untold_counter(plan::Reason::NoAction).get(), 2);
+    assert_eq!(running.counters.untold_counter(plan::Missing::Action).get(), 2);
     running.stop().await;
     assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (4, 0));
 }

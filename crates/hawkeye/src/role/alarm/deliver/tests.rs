@@ -15,7 +15,8 @@ fn pauses_double_up_to_a_bound_and_vary() {
     check(u32::MAX, 0.0, 300_000);
 }
 
-/// `script`: s success, r refused, t target failure, c callback that failed, each noted one second after the one before.
+/// `script`: s success, r refused, t target failure, c callback that failed, each noted one second after the one
+/// before.
 fn slots_after(script: &str) -> (usize, u32, bool) {
     let limits = DeliveryLimits::new(60, 10);
     let mut now = Instant::now();

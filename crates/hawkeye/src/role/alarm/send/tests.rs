@@ -158,7 +158,8 @@ async fn an_answer_is_read_beyond_what_is_kept() {
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let script = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
-        stream.read(&mut [0; 4096]).await?;
+        let asked = stream.read(&mut [0; 4096]).await?;
+        assert!(asked > 0);
         stream.write_all(answer("200 OK", "", &"y".repeat(ANSWER_READ_MAX)).as_bytes()).await?;
         stream.shutdown().await?;
         // A caller that closed with bytes unread answers with a reset.
