@@ -4,8 +4,8 @@
 //! all.
 //! How: a target (a callback's origin, a gateway, the mail server) has slots: one attempt at a time at first, twice as
 //! many after each answer up to [`DeliveryLimits::per_target_max`], one again when it cannot be reached or is busy.
-//! Such a target pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while its
-//! target goes on. Attempts run as tasks; their results are written in one transaction before anything else of that
+//! Such a target pauses, for longer after each failure in a row; a delivery that is refused backs off by itself while
+//! its target goes on. Attempts run as tasks; their results are written in one transaction before anything else of that
 //! target is looked at. All callbacks that a step starts are marked in the table, in one transaction, before they are:
 //! a mark that a start finds is a call of which nobody knows whether it was received, and that is told instead.
 //! Invariants: a row is attempted by one task at a time; while the database fails, nothing new is sent. A message is
