@@ -1,9 +1,11 @@
 //! Answers: the JSON of a success, and errors with the original's statuses.
 //!
 //! Compat: `{"error":"…"}` with 400 for bad input and missing permission, 417 where the original says so, 401 for
-//! tokens. A fault of the server (database, disk) is 500 with no detail; the detail goes to the log.
+//! tokens. While the portal is busy, its disk full or its file damaged, the answer is 503 with that reason; what else
+//! fails in the server is 500 with no detail; the detail goes to the log.
 
 use super::JSON;
+use crate::portal::db::fault::{self, Fault};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -74,8 +76,21 @@ impl From<sqlx::Error> for ApiError {
 
 impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> ApiError {
+        if let Some(fault) = fault::among(&error) {
+            // The portal has told it once, and `/health` tells it while it lasts.
+            tracing::debug!("a request failed and was answered with status 503: {error:#}");
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason(fault));
+        }
         tracing::error!("a request failed and was answered with status 500: {error:#}");
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the server's log")
+    }
+}
+
+fn reason(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Busy => "the portal is busy, nothing was changed: try again",
+        Fault::Disk => "the portal cannot be read or written (is its disk full?): try again when /health is ok",
+        Fault::Damage => "the portal is damaged here: restore a backup (the server's log says where)",
     }
 }
 
@@ -97,4 +112,23 @@ pub fn message_with(text: impl Into<String>, warning: Option<String>) -> Answer 
 /// An answer with status 200 and `{"message":"…"}`.
 pub fn message(text: impl Into<String>) -> Answer {
     json(serde_json::json!({ "message": text.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_of_the_database_are_503_with_their_reason() {
+        let check = |error: sqlx::Error, status: StatusCode, text: &str| {
+            let answer = ApiError::from(error);
+            assert_eq!(answer.status, status);
+            assert!(answer.text.contains(text), "{}", answer.text);
+        };
+        check(sqlx::Error::PoolTimedOut, StatusCode::SERVICE_UNAVAILABLE, "busy, nothing was changed");
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        check(sqlx::Error::Io(full), StatusCode::SERVICE_UNAVAILABLE, "is its disk full?");
+        check(sqlx::Error::Decode("no UTF-8".into()), StatusCode::SERVICE_UNAVAILABLE, "restore a backup");
+        check(sqlx::Error::RowNotFound, StatusCode::INTERNAL_SERVER_ERROR, "see the server's log");
+    }
 }

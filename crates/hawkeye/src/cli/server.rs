@@ -14,6 +14,10 @@ pub struct RunArgs {
     /// Run this host's agent in the same process; the agent stops before the server, so no point is lost.
     #[arg(long)]
     with_agent: bool,
+    /// Begin with an empty portal where portal.db is missing or empty, although points, events or rules were stored
+    /// here: all users, rules and open alarms are gone then. Without this such a start is refused.
+    #[arg(long)]
+    new_portal: bool,
 }
 
 #[derive(clap::Args)]
@@ -53,7 +57,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let config = args.server.load()?;
     log::to_stderr(&config.log)?;
     let agent = if args.with_agent { Some(agent_beside(&config)?) } else { None };
-    server::run(config, agent)
+    server::run(config, agent, args.new_portal)
 }
 
 /// The agent in the server's process: its defaults, with the server's own addresses.

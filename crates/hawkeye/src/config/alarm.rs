@@ -24,6 +24,10 @@ pub struct AlarmConfig {
     /// Time for which rows of `events` are kept (seconds).
     #[serde(deserialize_with = "seconds")]
     pub event_retention: i64,
+    /// Time for which cases are kept after their last event, alert links and temporary graphs after they were made
+    /// (seconds). Open cases stay.
+    #[serde(deserialize_with = "seconds")]
+    pub case_retention: i64,
     /// A delivery that keeps failing is given up after this time (seconds).
     #[serde(deserialize_with = "seconds")]
     pub give_up_after: i64,
@@ -63,6 +67,7 @@ impl Default for AlarmConfig {
             callback_allow: Vec::new(),
             dashboard: String::new(),
             event_retention: 7 * 86_400,
+            case_retention: 90 * 86_400,
             give_up_after: 86_400,
             deliveries_max: 100_000,
         }
@@ -116,6 +121,11 @@ impl AlarmConfig {
         }
         if self.event_retention <= 0 || self.give_up_after <= 0 {
             bail!("alarm.event_retention and alarm.give_up_after are times, at least \"1s\"");
+        }
+        if self.case_retention < self.event_retention {
+            bail!(
+                "alarm.case_retention is shorter than alarm.event_retention: events go with their case; give it as long"
+            );
         }
         if self.deliveries_max == 0 {
             bail!("alarm.deliveries_max is 0: nothing could be delivered; give at least 1");

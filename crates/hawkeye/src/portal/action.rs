@@ -4,8 +4,8 @@
 //! Invariants: a template's second action takes the place and the id of the first, for an event on its way may name it
 //! (the original leaves the first row behind); a shared one is neither changed nor deleted with one of its owners.
 
-use super::Portal;
 use super::db::{Target, Transaction, query, record, select};
+use super::{Portal, user};
 use serde::Serialize;
 
 /// Length of the column `uic`, in characters.
@@ -32,6 +32,21 @@ record! {
 /// Finds an action by its id.
 pub async fn by_id(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<Option<Action>> {
     select::<Action>("FROM falcon_portal.action WHERE id = ?").bind(id).optional(on).await
+}
+
+/// Reads the receivers of all actions, as alarm does: an error where they cannot be read.
+pub async fn check_receivers(portal: &Portal) -> anyhow::Result<()> {
+    let mut transaction = portal.read().await?;
+    let actions: Vec<Action> =
+        select::<Action>("FROM falcon_portal.action ORDER BY id").all(&mut transaction).await.map_err(hint_of)?;
+    for action in actions {
+        user::of_teams(&mut transaction, &action.uic).await.map_err(hint_of)?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+fn hint_of(error: sqlx::Error) -> anyhow::Error {
+    super::hint(error.into())
 }
 
 /// Saves `action` (its id is ignored) as the action of a template: in place of the template's own, which is returned as

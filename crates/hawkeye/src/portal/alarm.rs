@@ -3,7 +3,7 @@
 //! Compat: docs/open-falcon/alarm.md §6 (what an event changes), docs/open-falcon/control-plane.md §4 (what the API
 //! shows). One case per event id (rule × series), one event row per occurrence. Times are local texts; see `clock`.
 //! A column `timestamp` of MySQL sets itself to now at each update that does not name it, so each statement here does.
-//! Invariants: cases are never deleted, as in the original; events older than `alarm.event_retention` are.
+//! Invariants: an open case is never deleted; what is old goes as [`super::purge`] says.
 
 pub mod open;
 

@@ -20,17 +20,40 @@ pub mod group;
 pub mod host;
 pub mod password;
 pub mod plugin;
+pub mod purge;
 pub mod session;
 pub mod strategy;
 pub mod team;
 pub mod template;
 pub mod user;
 
-use anyhow::Result;
-use db::{Db, Target, Transaction};
+use crate::watch::health::Health;
+use anyhow::{Context, Result};
+pub use db::sqlite::hint;
+use db::{Cursors, Db, Target, Transaction};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// Name of the file in the data directory.
+const FILE: &str = "portal.db";
+/// The longest file of a store or an event queue that holds nothing: magic bytes, and a snapshot without alarms.
+const EMPTY_BYTES: u64 = 32;
+
+/// Whether there should be a portal in `data_dir`: it was there before, or points or events are. Asked before the store
+/// is opened.
+pub fn is_expected(data_dir: &Path) -> bool {
+    data_dir.join(db::MARK).exists() || ["store", "events"].iter().any(|folder| holds_data(&data_dir.join(folder)))
+}
+
+fn holds_data(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    entries.flatten().any(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => holds_data(&entry.path()),
+        Ok(metadata) => metadata.len() > EMPTY_BYTES,
+        Err(_) => false,
+    })
+}
 
 /// The control plane's tables, and the announcement of their changes; clones share them.
 #[derive(Clone)]
@@ -42,11 +65,48 @@ pub struct Portal {
 impl Portal {
     /// Opens the file `path`, creating it and its tables when there are none.
     pub async fn open(path: &Path) -> Result<Portal> {
-        Ok(Portal::new(db::sqlite::open(path).await?))
+        Ok(Portal::new(db::sqlite::open(path, true, &Health::default()).await?.db))
+    }
+
+    /// Opens the portal of the server whose data are in `data_dir`, and answers whether it is whole. A portal that is
+    /// missing or empty is an error unless it `may_be_new`, and so is one whose receivers of alarms cannot be read.
+    pub async fn open_checked(data_dir: &Path, may_be_new: bool, health: &Health) -> Result<(Portal, bool)> {
+        let opened = db::sqlite::open(&data_dir.join(FILE), may_be_new, health).await?;
+        let portal = Portal::new(opened.db);
+        if !opened.is_whole {
+            action::check_receivers(&portal).await.context("cannot read who receives alarms")?;
+        }
+        Ok((portal, opened.is_whole))
+    }
+
+    /// An empty portal in memory.
+    pub async fn in_memory() -> Result<Portal> {
+        Ok(Portal::new(db::sqlite::in_memory().await?))
     }
 
     fn new(db: Db) -> Portal {
         Portal { db, version: Arc::new(watch::Sender::new(1)) }
+    }
+
+    /// The same portal for alarm: its commits wait for no disk, and are on the disk within a second.
+    pub fn for_alarm(&self) -> Portal {
+        Portal { db: self.db.for_alarm(), version: self.version.clone() }
+    }
+
+    /// How far alarm has come with the event queue, and how much of that is on the disk.
+    pub fn cursors(&self) -> &Cursors {
+        self.db.cursors()
+    }
+
+    /// Returns when all that was committed is on the disk.
+    pub async fn make_safe(&self) -> sqlx::Result<()> {
+        self.db.make_safe().await
+    }
+
+    /// Keeps the file until `stop` says otherwise: without this its log grows, and what alarm commits waits for the
+    /// system to write it.
+    pub async fn keep(&self, stop: watch::Receiver<bool>) {
+        self.db.keep(stop).await;
     }
 
     /// Begins a transaction that may write; see [`Db::write`].

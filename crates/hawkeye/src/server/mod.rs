@@ -28,13 +28,17 @@ use std::sync::Arc;
 use supervisor::Supervisor;
 use supervisor::signals::{Signals, Starting};
 
-/// Runs until a signal; with an agent for this host in the same process, if one is given.
-pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
+/// Runs until a signal; with an agent for this host in the same process, if one is given. With `new_portal` a portal
+/// that is lost is replaced by an empty one.
+pub fn run(config: Config, agent: Option<AgentConfig>, new_portal: bool) -> Result<()> {
     let mode = config.mode()?;
     if mode != Mode::Whole && agent.is_some() {
         bail!(
             "--with-agent needs transfer and hbs in the same process: leave it out, and run `hawkeye agent` beside it"
         );
+    }
+    if mode != Mode::Whole && new_portal {
+        bail!("--new-portal: a graph or judge alone has no portal; leave it out");
     }
     let descriptors = limits::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -47,7 +51,7 @@ pub fn run(config: Config, agent: Option<AgentConfig>) -> Result<()> {
         let starting = Signals::new()?.end_at_once_while_starting();
         limits::outlive_file_size_limit()?;
         match mode {
-            Mode::Whole => whole::serve(config, agent, descriptors, starting).await,
+            Mode::Whole => whole::serve(config, agent, new_portal, descriptors, starting).await,
             Mode::Graph => graph::serve(config, descriptors, starting).await,
             Mode::Judge => judge::serve(config, descriptors, starting).await,
         }

@@ -1,8 +1,9 @@
 //! All six roles in one process.
 //!
-//! Start: store (it locks the data directory) → portal → event queue → engine with its rules, open alarms and the
-//! points of the last minutes judged again → alarm → events to Redis → index → hbs → transfer and graph → api and
-//! admin. Each step that fails ends the start with one line that names the fix.
+//! Start: store (it locks the data directory) → portal (one that is lost beside points or events ends the start) →
+//! event queue → engine with its rules, open alarms and the points of the last minutes judged again → alarm → events to
+//! Redis → index → hbs → transfer and graph → api and admin. Each step that fails ends the start with one line that
+//! names the fix.
 //! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the
 //! index, the rules, what is left for Redis (two seconds at most), then alarm, which leaves its undelivered rows for
 //! the next start; the log is synced last.
@@ -17,7 +18,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
 use crate::engine::pressure::Pressure;
-use crate::portal::{Portal, admin};
+use crate::portal::{self, Portal, admin};
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
 use crate::role::judge::JudgeService;
@@ -45,6 +46,7 @@ const CATCH_UP_S: i64 = 600;
 pub async fn serve(
     config: Arc<Config>,
     agent: Option<AgentConfig>,
+    new_portal: bool,
     descriptors: usize,
     starting: Starting,
 ) -> Result<()> {
@@ -53,9 +55,11 @@ pub async fn serve(
     memory::register_made(metrics.ledger(), "time zones", || _ = jiff::tz::db());
     let sockets = Sockets::whole(&config.listen).await?;
 
+    let may_be_new = new_portal || !portal::is_expected(&config.data_dir);
     let store = open_store(&config)?;
-    let portal = Portal::open(&config.data_dir.join("portal.db")).await?;
-    let new_password = admin::ensure_root(&portal, &config.data_dir).await?;
+    let (portal, is_whole) = Portal::open_checked(&config.data_dir, may_be_new, &health).await?;
+    // Who is not found in a damaged portal may be there.
+    let new_password = if is_whole { admin::ensure_root(&portal, &config.data_dir).await? } else { None };
     let (queue, recovered) = open_event_queue(&config)?;
     queue.expect(alarm::READER);
     let redis = if config.judge.redis_url.is_none() {
@@ -65,7 +69,7 @@ pub async fn serve(
         Some(redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?)
     };
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
-    let rules = RulesTask::start(portal.clone(), engine.clone()).await?;
+    let rules = RulesTask::start(portal.clone(), engine.clone()).await.map_err(portal::hint)?;
     engine.register_memory(metrics.ledger());
     queue.register_memory(metrics.ledger());
     rules.register_memory(metrics.ledger());
@@ -84,6 +88,11 @@ pub async fn serve(
         Ok(())
     });
     keep_store(&mut parts, &engine, &pressure, &health);
+    let kept = portal.clone();
+    parts.start("the portal's keeper", |stop| async move {
+        kept.keep(stop.signal).await;
+        Ok(())
+    });
     parts.start("alarm", |stop| {
         alarm::run(portal.clone(), queue, config.clone(), metrics.clone(), health.clone(), stop.signal)
     });

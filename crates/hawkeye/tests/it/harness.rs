@@ -105,6 +105,11 @@ impl Server {
         (self.child, self.stdout) = spawn(&mut command);
     }
 
+    /// Does what `restart` does, with more arguments.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        (self.child, self.stdout) = spawn(command(self.dir.path()).args(arguments));
+    }
+
     /// Does what `restart` does, for a server whose log goes to `log`.
     pub fn restart_with_log(&mut self, log: std::fs::File) {
         let mut command = command(self.dir.path());

@@ -13,5 +13,6 @@ mod hostile;
 mod judge;
 mod memory;
 mod points;
+mod portal;
 mod replay;
 mod start;

@@ -9,43 +9,50 @@
 //! Invariants: statements are made of texts in the source and of marks (`?`); a value is always bound. Constructs that
 //! only one of the two takes are absent: `RETURNING`, numbered marks, `LIMIT` inside `IN (…)`, a deletion that reads
 //! its own table, SQL's clock, `SELECT` without `FROM` but with `WHERE`.
-//! Memory: at most [`CONNECTIONS_MAX`] connections; rows of an answer are read whole, so each list has its bound where
-//! it is asked for.
+//! Memory: at most [`CONNECTIONS_MAX`] connections, and on SQLite alarm's ([`file`]); rows of an answer are read whole,
+//! so each list has its bound where it is asked for.
 
 pub mod dialect;
+pub mod fault;
+mod file;
+mod mark;
 pub mod mysql;
 mod query;
 mod row;
 pub mod sqlite;
 
-pub use query::{Query, query, select};
+pub use query::{Query, Value, query, select};
 pub(super) use row::record;
 pub use row::{FromColumn, FromRow, Record, Row};
 
 use dialect::Dialect;
+pub use file::Cursors;
+use file::{Lane, Way};
+pub use mark::FILE as MARK;
 use sqlx::mysql::MySqlPool;
 use sqlx::pool::PoolConnection;
-use sqlx::sqlite::SqlitePool;
 use sqlx::{MySql, MySqlConnection, Sqlite, SqliteConnection};
 use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-/// SQLite's readers do not block each other in WAL mode; its writers take turns anyway. Four covers alarm, hbs and two
-/// requests of the API.
+/// SQLite's readers do not block each other in WAL mode; its writers take turns anyway. Four covers the rules, hbs and
+/// two requests of the API.
 const CONNECTIONS_MAX: u32 = 4;
 
-/// The pool of connections to the portal's database.
+/// The connections to the portal's database.
 #[derive(Clone)]
 pub enum Db {
-    Sqlite(SqlitePool),
+    Sqlite(Way),
     /// The prefix stands before the name of each of Open-Falcon's databases; sites have none.
-    MySql(MySqlPool, Arc<str>),
+    MySql(MySqlPool, Arc<str>, Arc<Cursors>),
 }
 
 impl Db {
     /// Begins a transaction that may write. On SQLite it takes the write lock at once: a transaction that reads first
     /// and writes later would fail, not wait, when somebody else wrote in between.
     pub async fn write(&self) -> sqlx::Result<Transaction> {
-        self.begin(self.dialect().begin_write()).await
+        Ok(Transaction { writes: true, ..self.begin(self.dialect().begin_write()).await? })
     }
 
     /// Begins a transaction whose reads all see the same moment.
@@ -53,33 +60,88 @@ impl Db {
         self.begin(self.dialect().begin_read()).await
     }
 
+    /// The same database over connections of alarm's own, whose commits wait for no disk.
+    pub fn for_alarm(&self) -> Db {
+        match self {
+            Db::Sqlite(way) => Db::Sqlite(Way { lane: Lane::Alarm, ..way.clone() }),
+            Db::MySql(..) => self.clone(),
+        }
+    }
+
+    /// How far alarm has come with the event queue, and how much of that is on the disk.
+    pub fn cursors(&self) -> &Cursors {
+        match self {
+            Db::Sqlite(way) => way.file.cursors(),
+            Db::MySql(.., cursors) => cursors,
+        }
+    }
+
+    /// Returns when all that was committed is on the disk. A server of MySQL's sees to that itself.
+    pub async fn make_safe(&self) -> sqlx::Result<()> {
+        match self {
+            Db::Sqlite(way) => way.file.make_safe(u64::MAX).await,
+            Db::MySql(.., cursors) => {
+                cursors.note_safe(cursors.handled());
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps the database until `stop` says otherwise; see [`file::File::keep`].
+    pub async fn keep(&self, mut stop: watch::Receiver<bool>) {
+        if let Db::Sqlite(way) = self {
+            return way.file.keep(stop).await;
+        }
+        while timeout(file::SAFE_AFTER, stop.wait_for(|stop| *stop)).await.is_err() {
+            // Nothing fails there.
+            let _ = self.make_safe().await;
+        }
+    }
+
     /// Closes all connections, when those in use are given back.
     pub async fn close(&self) {
         match self {
-            Db::Sqlite(pool) => pool.close().await,
-            Db::MySql(pool, _) => pool.close().await,
+            Db::Sqlite(way) => way.file.close().await,
+            Db::MySql(pool, ..) => pool.close().await,
         }
     }
 
     async fn begin(&self, sql: &'static str) -> sqlx::Result<Transaction> {
-        let inner = match self {
-            Db::Sqlite(pool) => OpenTransaction::Sqlite(pool.begin_with(sql).await?),
-            Db::MySql(pool, _) => OpenTransaction::MySql(pool.begin_with(sql).await?),
+        let begun = match self {
+            Db::Sqlite(way) => way.pool().begin_with(sql).await.map(OpenTransaction::Sqlite),
+            Db::MySql(pool, ..) => pool.begin_with(sql).await.map(OpenTransaction::MySql),
         };
-        Ok(Transaction { inner, dialect: self.dialect() })
+        let inner = self.noted(begun)?;
+        Ok(Transaction { inner, db: self.clone(), writes: false })
     }
 
     async fn acquire(&self) -> sqlx::Result<Pooled> {
         Ok(match self {
-            Db::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
-            Db::MySql(pool, _) => Pooled::MySql(pool.acquire().await?),
+            Db::Sqlite(way) => Pooled::Sqlite(way.pool().acquire().await?),
+            Db::MySql(pool, ..) => Pooled::MySql(pool.acquire().await?),
         })
+    }
+
+    /// Has a fault of the database shown where an operator looks.
+    fn noted<T>(&self, result: sqlx::Result<T>) -> sqlx::Result<T> {
+        if let (Db::Sqlite(way), Err(error)) = (self, &result) {
+            way.file.note_error(error);
+        }
+        result
+    }
+
+    /// Follows a commit: waits for the disk, where somebody waits for this answer.
+    async fn committed(&self) -> sqlx::Result<()> {
+        match self {
+            Db::Sqlite(way) => way.file.committed(way.lane).await,
+            Db::MySql(..) => Ok(()),
+        }
     }
 
     fn dialect(&self) -> Dialect {
         match self {
             Db::Sqlite(_) => Dialect::Sqlite,
-            Db::MySql(_, prefix) => Dialect::MySql { prefix: prefix.clone() },
+            Db::MySql(_, prefix, _) => Dialect::MySql { prefix: prefix.clone() },
         }
     }
 }
@@ -87,7 +149,8 @@ impl Db {
 /// A transaction, which is rolled back unless [`Transaction::commit`] was called.
 pub struct Transaction {
     inner: OpenTransaction,
-    dialect: Dialect,
+    db: Db,
+    writes: bool,
 }
 
 enum OpenTransaction {
@@ -96,12 +159,15 @@ enum OpenTransaction {
 }
 
 impl Transaction {
-    /// Makes the transaction's changes durable; dropping it instead undoes them.
+    /// Makes the transaction's changes durable; dropping it instead undoes them. What [`Db::for_alarm`] commits is
+    /// durable within a second.
     pub async fn commit(self) -> sqlx::Result<()> {
-        match self.inner {
+        let committed = match self.inner {
             OpenTransaction::Sqlite(transaction) => transaction.commit().await,
             OpenTransaction::MySql(transaction) => transaction.commit().await,
-        }
+        };
+        self.db.noted(committed)?;
+        if self.writes { self.db.committed().await } else { Ok(()) }
     }
 }
 

@@ -11,6 +11,7 @@
 use super::{CONNECTIONS_MAX, Db};
 use sqlx::Executor;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use std::sync::Arc;
 
 /// Prepared statements of a connection: all of the portal, with room for lists of several lengths. One that is not kept
 /// costs 40 ms when it is closed.
@@ -39,7 +40,7 @@ pub async fn open(options: MySqlConnectOptions, prefix: &str) -> sqlx::Result<Db
         })
         .connect_with(options)
         .await?;
-    Ok(Db::MySql(pool, prefix.into()))
+    Ok(Db::MySql(pool, prefix.into(), Arc::default()))
 }
 
 #[cfg(test)]

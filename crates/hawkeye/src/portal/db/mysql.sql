@@ -222,7 +222,8 @@ CREATE TABLE alarms.event_cases (
   process_status VARCHAR(20) DEFAULT 'unresolved',
   told           VARCHAR(500) CHARACTER SET utf8mb4,
   KEY idx_event_cases_endpoint (endpoint, strategy_id, template_id),
-  KEY idx_event_cases_status (status, timestamp)
+  KEY idx_event_cases_status (status, timestamp),
+  KEY idx_event_cases_update (status, update_at)
 ) ENGINE = InnoDB;
 CREATE TABLE alarms.events (
   id           INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,

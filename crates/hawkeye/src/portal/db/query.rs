@@ -6,7 +6,7 @@
 
 use super::dialect::Dialect;
 use super::row::{FromRow, Record, Row};
-use super::{Connection, Target};
+use super::{Connection, Db, Target};
 use sqlx::{AssertSqlSafe, Database, Encode, Executor, IntoArguments, Type};
 
 /// A statement that is being put together.
@@ -120,29 +120,37 @@ impl Query {
     pub async fn execute(self, on: impl Into<Target<'_>>) -> sqlx::Result<Effect> {
         match on.into() {
             Target::Db(db) => {
-                let text = self.text(&db.dialect());
-                let mut acquired = db.acquire().await?;
-                acquired.connection().execute(text, self.values).await
+                let effect = db.noted(self.execute_alone(db).await)?;
+                db.committed().await?;
+                Ok(effect)
             }
             Target::Transaction(transaction) => {
-                let text = self.text(&transaction.dialect);
-                transaction.inner.connection().execute(text, self.values).await
+                let text = self.text(&transaction.db.dialect());
+                let result = transaction.inner.connection().execute(text, self.values).await;
+                transaction.db.noted(result)
             }
         }
     }
 
+    async fn execute_alone(self, db: &Db) -> sqlx::Result<Effect> {
+        let text = self.text(&db.dialect());
+        db.acquire().await?.connection().execute(text, self.values).await
+    }
+
     async fn fetch(self, on: Target<'_>) -> sqlx::Result<Vec<Row>> {
         match on {
-            Target::Db(db) => {
-                let text = self.text(&db.dialect());
-                let mut acquired = db.acquire().await?;
-                acquired.connection().fetch(text, self.values).await
-            }
+            Target::Db(db) => db.noted(self.fetch_alone(db).await),
             Target::Transaction(transaction) => {
-                let text = self.text(&transaction.dialect);
-                transaction.inner.connection().fetch(text, self.values).await
+                let text = self.text(&transaction.db.dialect());
+                let result = transaction.inner.connection().fetch(text, self.values).await;
+                transaction.db.noted(result)
             }
         }
+    }
+
+    async fn fetch_alone(self, db: &Db) -> sqlx::Result<Vec<Row>> {
+        let text = self.text(&db.dialect());
+        db.acquire().await?.connection().fetch(text, self.values).await
     }
 
     /// The statement as `dialect` writes it.

@@ -158,6 +158,7 @@ CREATE TABLE alert_link (
   content TEXT NOT NULL,
   create_at TEXT NOT NULL DEFAULT (datetime('now', 'localtime'))
 );
+CREATE INDEX idx_alert_link_create ON alert_link (create_at);
 
 -- dashboard
 CREATE TABLE dashboard_screen (
@@ -187,6 +188,7 @@ CREATE TABLE tmp_graph (
   ck VARCHAR(32) NOT NULL UNIQUE,
   time_ TEXT NOT NULL DEFAULT (datetime('now', 'localtime'))
 );
+CREATE INDEX idx_tmp_graph_time ON tmp_graph (time_);
 
 -- alarms
 CREATE TABLE event_cases (
@@ -215,6 +217,7 @@ CREATE TABLE event_cases (
 );
 CREATE INDEX idx_event_cases_endpoint ON event_cases (endpoint, strategy_id, template_id);
 CREATE INDEX idx_event_cases_status ON event_cases (status, timestamp);
+CREATE INDEX idx_event_cases_update ON event_cases (status, update_at);
 CREATE TABLE events (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   event_caseId VARCHAR(50) REFERENCES event_cases (id) ON DELETE CASCADE ON UPDATE CASCADE,

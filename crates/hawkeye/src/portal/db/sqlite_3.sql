@@ -1,3 +1,7 @@
--- From version 2 to 3: a callback under way is marked, and a case says what of its telling failed.
+-- From version 2 to 3: a callback under way is marked, a case says what of its telling failed, and what goes by its age is
+-- found by its age.
 ALTER TABLE hawkeye_delivery ADD COLUMN begun_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE event_cases ADD COLUMN told VARCHAR(500);
+CREATE INDEX IF NOT EXISTS idx_event_cases_update ON event_cases (status, update_at);
+CREATE INDEX IF NOT EXISTS idx_alert_link_create ON alert_link (create_at);
+CREATE INDEX IF NOT EXISTS idx_tmp_graph_time ON tmp_graph (time_);

@@ -2,10 +2,12 @@
 //! closes the cases of alarms whose rule or series went.
 //!
 //! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides
-//! whether the batch was handled, so each event and each closing is handled exactly once, over any crash.
+//! whether the batch was handled, so each event and each closing is handled exactly once, over any crash. Where the
+//! tables of cases and events are damaged, a batch goes without them; where those of receivers are, it goes to whom
+//! they named before.
 //! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is
 //! closed behind the events of its alarm, so none of them opens it again.
-//! Memory: one batch of [`BATCH`] records.
+//! Memory: one batch of [`BATCH`] records; the receivers of each action that was needed.
 
 use super::READER;
 use super::counters::AlarmMetrics;
@@ -16,13 +18,14 @@ use crate::clock;
 use crate::portal::Portal;
 use crate::portal::action::{self, Action};
 use crate::portal::db::Transaction;
+use crate::portal::db::fault::{self, Fault};
 use crate::portal::delivery::{self, NewDelivery};
 use crate::portal::{alarm, user};
+use crate::watch::health::{Health, Outage};
 use anyhow::{Context, Result};
 use events::{Consumer, Entry, EventQueue, Record};
 use model::Event;
 use std::collections::HashMap;
-use std::collections::hash_map;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -30,56 +33,82 @@ use tokio::time::Instant;
 
 /// Events that tell nobody are logged this often at most; each is counted, and its case says why.
 const UNTOLD_LOGGED: Duration = Duration::from_secs(60);
-/// Records of one transaction. A commit costs an fsync; 64 of them share it, and the last waits some milliseconds only.
+/// Records of one transaction, whose beginning and commit they share; the last waits some milliseconds only.
 const BATCH: usize = 64;
 
 /// Reader of the event queue that writes to the portal's tables.
 pub struct Intake {
+    /// Where receivers are read.
     portal: Portal,
+    /// Where events, deliveries and the cursor are written: the portal, unless its tables for that are damaged.
+    tables: Portal,
     queue: Arc<EventQueue>,
     /// The reader of the queue; None only while a blocking thread reads with it.
     consumer: Option<Consumer>,
     batch: Vec<Record>,
+    /// Receivers by action, as they were last read.
+    receivers: HashMap<i64, Receivers>,
+    unrecorded: Outage,
     channels: Channels,
     dashboard: String,
     counters: AlarmMetrics,
+    /// False where an old alarm tells people: events are stored, and nothing is delivered.
+    delivers: bool,
     /// Events that told nobody since the log last said so, and when it did.
     untold: u64,
     untold_logged: Option<Instant>,
 }
 
-/// The outcome of a batch, counted when the batch is committed.
+/// What a batch causes; counted when the batch is committed.
 #[derive(Default)]
 struct BatchCounts {
     deliveries: Vec<NewDelivery>,
     untold: Vec<Untold>,
+    /// Text for the case of each event, in order: why nobody is told, or nothing.
+    told: Vec<String>,
     without_channel: u64,
 }
 
 type Receivers = Option<(Action, Contacts)>;
 
 impl Intake {
-    /// Registers alarm as a reader of the queue, at the cursor that the tables hold. Fails as the database does.
+    /// Registers alarm as a reader of the queue, at the cursor that the tables hold; where they are damaged, where the
+    /// portal's mark says. Fails as the database does.
     pub async fn open(
         portal: Portal,
         queue: Arc<EventQueue>,
         channels: Channels,
         dashboard: String,
         counters: AlarmMetrics,
+        health: &Health,
+        delivers: bool,
     ) -> Result<Intake> {
-        let cursor = delivery::cursor(&portal).await?;
-        let consumer = Some(queue.reader(READER, cursor, None));
+        match delivery::cursor(&portal).await {
+            Ok(cursor) => portal.cursors().note_handled(cursor),
+            Err(error) if fault::among(&error) == Some(Fault::Damage) => {}
+            Err(error) => return Err(error),
+        }
+        let consumer = Some(queue.reader(READER, portal.cursors().handled(), None));
         Ok(Intake {
+            tables: portal.clone(),
             portal,
             queue,
             consumer,
             batch: Vec::new(),
+            receivers: HashMap::new(),
+            unrecorded: health.outage("cases and events cannot be stored: alarms are delivered without"),
             channels,
             dashboard,
             counters,
+            delivers,
             untold: 0,
             untold_logged: None,
         })
+    }
+
+    /// Writes to `tables` from now on.
+    pub fn write_to(&mut self, tables: Portal) {
+        self.tables = tables;
     }
 
     /// Handles up to a batch of records; true when there may be more.
@@ -89,7 +118,10 @@ impl Intake {
         }
         let Some(last) = self.batch.last() else { return Ok(false) };
         let (cursor, full) = (last.seq, self.batch.len() == BATCH);
-        let (counts, dropped) = self.store(cursor, deliverer).await.context("cannot store events")?;
+        self.read_receivers().await.context("cannot read the receivers of events")?;
+        let counts = self.plan();
+        let dropped = self.store(cursor, &counts, deliverer).await.context("cannot store events")?;
+        self.portal.cursors().note_handled(cursor);
         deliverer.added(&counts.deliveries, dropped);
         self.note_untold(&counts.untold);
         self.counters.without_channel.inc_by(counts.without_channel);
@@ -98,8 +130,6 @@ impl Intake {
                 self.counters.event(event.status.as_str());
             }
         }
-        let queue = self.queue.clone();
-        spawn_blocking(move || queue.consumed(READER, cursor)).await?.context("cannot delete handled events")?;
         Ok(full)
     }
 
@@ -117,7 +147,7 @@ impl Intake {
         // The consumer of a read that panicked is gone; a new one begins where the tables stand.
         let mut consumer = match self.consumer.take() {
             Some(consumer) => consumer,
-            None => self.queue.reader(READER, delivery::cursor(&self.portal).await?, None),
+            None => self.queue.reader(READER, self.portal.cursors().handled(), None),
         };
         let (consumer, batch, result) = spawn_blocking(move || {
             let mut batch = Vec::new();
@@ -136,55 +166,117 @@ impl Intake {
         result.context("cannot read the event queue")
     }
 
-    async fn store(&self, cursor: u64, deliverer: &Deliverer) -> Result<(BatchCounts, u64)> {
-        let mut transaction = self.portal.write().await?;
+    /// Reads the receivers of the batch's actions. Where they are damaged, those of before stay.
+    async fn read_receivers(&mut self) -> Result<()> {
+        let mut actions: Vec<i64> = self.events().map(|event| event.action_id()).filter(|id| *id > 0).collect();
+        actions.sort_unstable();
+        actions.dedup();
+        if actions.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = self.portal.read().await?;
+        for action in actions {
+            match receivers(&mut transaction, action).await {
+                Ok(receivers) => _ = self.receivers.insert(action, receivers),
+                Err(error) if fault::of(&error) == Some(Fault::Damage) => {
+                    let known = self.receivers.contains_key(&action);
+                    tracing::error!(action, known, %error, "receivers cannot be read; those of before get the alarm");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    fn events(&self) -> impl Iterator<Item = &Event> {
+        self.batch.iter().filter_map(|queued| match &queued.entry {
+            Entry::Event(event) => Some(event),
+            _ => None,
+        })
+    }
+
+    fn plan(&self) -> BatchCounts {
         let mut counts = BatchCounts::default();
-        let mut known = HashMap::new();
+        for event in self.events() {
+            let plan = match self.receivers.get(&event.action_id()) {
+                _ if !self.delivers => Plan::default(),
+                Some(Some((action, contacts))) => plan::plan(event, action, contacts, self.channels, &self.dashboard),
+                _ => Plan { untold: Some(Untold::without_action(event.action_id())), ..Plan::default() },
+            };
+            counts.told.push(plan.untold.as_ref().map_or(String::new(), |untold| untold.text.clone()));
+            counts.untold.extend(plan.untold);
+            counts.deliveries.extend(plan.deliveries);
+            counts.without_channel += plan.without_channel;
+        }
+        counts
+    }
+
+    async fn store(&self, cursor: u64, counts: &BatchCounts, deliverer: &Deliverer) -> sqlx::Result<u64> {
+        let mut lost = None;
+        for recording in [Recording::Whole, Recording::Deliveries, Recording::Bare] {
+            let stored = self.store_as(recording, cursor, counts, deliverer).await;
+            match (stored, lost) {
+                (Err(error), _) if fault::of(&error) == Some(Fault::Damage) => lost = Some(error),
+                (stored, Some(error)) => {
+                    self.unrecorded.fails(error.to_string());
+                    return stored;
+                }
+                (stored, None) => {
+                    self.unrecorded.works();
+                    return stored;
+                }
+            }
+        }
+        Err(lost.expect("each recording was tried"))
+    }
+
+    async fn store_as(
+        &self,
+        recording: Recording,
+        cursor: u64,
+        counts: &BatchCounts,
+        deliverer: &Deliverer,
+    ) -> sqlx::Result<u64> {
+        let mut transaction = self.tables.write().await?;
+        if recording == Recording::Whole {
+            self.record(&mut transaction, &counts.told).await?;
+        }
+        let dropped = deliverer.store(&mut transaction, &counts.deliveries).await?;
+        if recording != Recording::Bare {
+            delivery::set_cursor(&mut transaction, cursor).await?;
+        }
+        transaction.commit().await?;
+        Ok(dropped)
+    }
+
+    async fn record(&self, transaction: &mut Transaction, told: &[String]) -> sqlx::Result<()> {
+        let mut told = told.iter();
         for queued in &self.batch {
             match &queued.entry {
                 Entry::Event(event) => {
-                    alarm::record(&mut transaction, event, &message::condition(event)).await?;
-                    self.plan(event, &mut transaction, &mut known, &mut counts).await?;
+                    alarm::record(transaction, event, &message::condition(event)).await?;
+                    let told = told.next().expect("a text for each event");
+                    alarm::tell(transaction, &event.id(), told).await?;
                 }
-                Entry::Forget(id) => alarm::close(&mut transaction, id, clock::now()).await?,
+                Entry::Forget(id) => alarm::close(transaction, id, clock::now()).await?,
                 Entry::End(closing) => unreachable!("{closing:?} was written as an event or a closing"),
             }
         }
-        let dropped = deliverer.store(&mut transaction, &counts.deliveries).await?;
-        delivery::set_cursor(&mut transaction, cursor).await?;
-        transaction.commit().await?;
-        Ok((counts, dropped))
-    }
-
-    async fn plan(
-        &self,
-        event: &Event,
-        transaction: &mut Transaction,
-        known: &mut HashMap<i64, Receivers>,
-        counts: &mut BatchCounts,
-    ) -> Result<()> {
-        let id = event.action_id();
-        let receivers = match known.entry(id) {
-            hash_map::Entry::Occupied(known) => known.into_mut(),
-            hash_map::Entry::Vacant(unknown) => unknown.insert(receivers(transaction, id).await?),
-        };
-        let plan = match receivers {
-            None => Plan { untold: Some(Untold::without_action(id)), ..Plan::default() },
-            Some((action, contacts)) => plan::plan(event, action, contacts, self.channels, &self.dashboard),
-        };
-        let told = plan.untold.as_ref().map_or("", |untold| &untold.text);
-        alarm::tell(transaction, &event.id(), told).await?;
-        counts.untold.extend(plan.untold);
-        counts.deliveries.extend(plan.deliveries);
-        counts.without_channel += plan.without_channel;
         Ok(())
     }
 }
 
-async fn receivers(transaction: &mut Transaction, action_id: i64) -> Result<Receivers> {
-    if action_id <= 0 {
-        return Ok(None);
-    }
+/// Parts of a batch that are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recording {
+    Whole,
+    /// No cases and events: their tables are damaged.
+    Deliveries,
+    /// No cursor either, which the portal's mark repeats.
+    Bare,
+}
+
+async fn receivers(transaction: &mut Transaction, action_id: i64) -> sqlx::Result<Receivers> {
     let Some(action) = action::by_id(&mut *transaction, action_id).await? else { return Ok(None) };
     let users = user::of_teams(transaction, &action.uic).await?;
     Ok(Some((action, Contacts::of(&users))))

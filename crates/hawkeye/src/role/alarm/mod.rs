@@ -4,9 +4,11 @@
 //! receiver delays all. Here an event is a row before anything else happens, and a delivery is a row until it is made.
 //! How: one loop with one writer: [`intake`] (queue → cases, events, deliveries, in one transaction), then [`deliver`]
 //! (due deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes
-//! it, so an event is on its way some milliseconds after the judge made it.
+//! it, so an event is on its way some milliseconds after the judge made it. Nothing on this way waits for the disk:
+//! the portal makes alarm's commits safe within a second, and [`passing`] lets the queue's files go behind that.
 //! Invariants: nothing is sent before it is stored; a failure of the database stops sending, not the process, and is
-//! tried again. Low priorities are not merged yet.
+//! tried again. Damaged tables stop nothing: deliveries are then kept in memory, and `/health` says so. Low priorities
+//! are not merged yet. Where alarm is not among `roles`, events are stored, and an old alarm delivers.
 //! Memory: one batch of events, the attempts under way, one small record per failing or busy target.
 //! Compat: docs/open-falcon/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx
 //! is a failure.
@@ -15,12 +17,15 @@ mod counters;
 mod deliver;
 mod intake;
 mod message;
+mod passing;
 mod plan;
 mod send;
 
 use crate::clock;
-use crate::config::{AlarmConfig, Config};
-use crate::portal::{self, Portal};
+use crate::config::Config;
+use crate::portal::db::fault::{self, Fault};
+use crate::portal::purge::{self, Cutoffs};
+use crate::portal::{Portal, delivery};
 use crate::watch::health::{Health, Outage};
 use crate::watch::memory;
 use anyhow::{Context, Result};
@@ -29,6 +34,7 @@ use deliver::{Deliverer, DeliveryLimits};
 use events::EventQueue;
 use intake::Intake;
 use metrics::Metrics;
+use passing::Passing;
 use plan::Channels;
 use send::Sender;
 use std::net::SocketAddr;
@@ -42,10 +48,8 @@ pub const READER: &str = "alarm";
 /// Pause after a failure of the database or the queue's files.
 const RETRY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-/// Event rows deleted for their age in one transaction, and transactions per minute. The original's 100 a minute do not
-/// keep up with a storm; 5,000 do, and a transaction stays short.
-const EVENTS_DROP_BATCH: usize = 1000;
-const EVENTS_DROP_ROUNDS: usize = 5;
+/// Rounds of deleting what is old, per minute.
+const PURGE_ROUNDS: usize = 5;
 
 /// Runs until `shutdown` says so; then finishes what is at hand and leaves the rest to the next start.
 pub async fn run(
@@ -59,10 +63,17 @@ pub async fn run(
     let counters = AlarmMetrics::default();
     counters.register(&metrics, &queue, config.alarm.deliveries_max);
     let limits = DeliveryLimits::new(config.alarm.give_up_after, config.alarm.deliveries_max);
-    let outage = health.outage("alarm cannot store or send");
-    let mut alarm = Alarm::open(portal, queue.clone(), &config, limits, counters, outage).await?;
-    alarm.run(&mut shutdown).await;
+    let portal = portal.for_alarm();
+    let mut alarm = Alarm::open(portal.clone(), queue.clone(), &config, limits, counters, &health).await?;
+    let mut passing = Passing::new(portal.clone(), queue.clone(), &health);
+    tokio::select! {
+        () = alarm.run(&mut shutdown) => {}
+        never = passing.run() => match never {},
+    }
     let stopped = alarm.deliverer.stop().await;
+    // What cannot be made safe stays in the queue, and is told of by the portal.
+    let _ = portal.make_safe().await;
+    passing.step().await;
     tokio::task::spawn_blocking(move || queue.sync()).await?.context("cannot sync the event queue")?;
     stopped
 }
@@ -72,9 +83,13 @@ struct Alarm {
     queue: Arc<EventQueue>,
     intake: Intake,
     deliverer: Deliverer,
+    delivering: Delivering,
     counters: AlarmMetrics,
     outage: Outage,
+    unstored: Outage,
+    unpurged: Outage,
     event_retention: i64,
+    case_retention: i64,
     /// Events may be waiting that no notification will tell of.
     more: bool,
     failed_until: Option<Instant>,
@@ -88,24 +103,40 @@ impl Alarm {
         config: &Config,
         limits: DeliveryLimits,
         counters: AlarmMetrics,
-        outage: Outage,
+        health: &Health,
     ) -> Result<Alarm> {
-        say_missing_channels(&config.alarm);
+        if config.delivers() {
+            say_missing_channels(config);
+        } else {
+            give_up_waiting(&portal).await?;
+        }
         let channels = Channels::of(&config.alarm);
         let (sender, bytes) = memory::measured(|| Sender::new(&config.alarm));
-        let sender = Arc::new(sender?);
         counters.show_clients_bytes(bytes);
         let dashboard = dashboard(config);
-        let intake = Intake::open(portal.clone(), queue.clone(), channels, dashboard, counters.clone()).await?;
-        let deliverer = Deliverer::open(portal.clone(), sender, channels, limits, counters.clone()).await?;
+        let (tables, counted, delivers) = (portal.clone(), counters.clone(), config.delivers());
+        let mut intake = Intake::open(tables, queue.clone(), channels, dashboard, counted, health, delivers).await?;
+        let delivering = Delivering { sender: Arc::new(sender?), channels, limits, counters: counters.clone() };
+        let unstored = health.outage("deliveries are in memory only: their tables are damaged");
+        let deliverer = match delivering.over(portal.clone()).await {
+            Err(error) if fault::among(&error) == Some(Fault::Damage) => {
+                unstored.fails(format!("{error:#}"));
+                delivering.in_memory(&mut intake).await?
+            }
+            opened => opened?,
+        };
         Ok(Alarm {
             portal,
             queue,
             intake,
             deliverer,
+            delivering,
             counters,
-            outage,
+            outage: health.outage("alarm cannot store or send"),
+            unstored,
+            unpurged: health.outage("old events and cases cannot be deleted"),
             event_retention: config.alarm.event_retention,
+            case_retention: config.alarm.case_retention,
             more: true,
             failed_until: None,
             tidy_at: Instant::now(),
@@ -133,7 +164,12 @@ impl Alarm {
         }
         self.failed_until = None;
         self.outage.begin();
-        let result = self.try_step().await;
+        let mut result = self.try_step().await;
+        if let Err(error) = &result
+            && fault::among(error) == Some(Fault::Damage)
+        {
+            result = self.do_without_tables(format!("{error:#}")).await;
+        }
         if result.is_err() {
             self.counters.failures.inc();
             self.failed_until = Some(Instant::now() + RETRY);
@@ -149,8 +185,18 @@ impl Alarm {
         if self.tidy_at <= Instant::now() {
             self.tidy_at = Instant::now() + MINUTE;
             self.deliverer.tidy().await.context("cannot tidy the deliveries")?;
-            self.drop_old_events().await.context("cannot delete old events")?;
+            self.unpurged.note(self.purge().await);
         }
+        Ok(())
+    }
+
+    /// Goes on with deliveries in memory. What waits in the damaged tables is left to the start with a whole portal.
+    async fn do_without_tables(&mut self, why: String) -> Result<()> {
+        self.unstored.fails(why);
+        // What is under way gets its time; its end cannot be written down.
+        let _ = self.deliverer.stop().await;
+        self.deliverer = self.delivering.in_memory(&mut self.intake).await?;
+        self.more = true;
         Ok(())
     }
 
@@ -162,13 +208,11 @@ impl Alarm {
         }
     }
 
-    async fn drop_old_events(&self) -> Result<()> {
-        let cutoff = clock::now() - self.event_retention;
-        for _ in 0..EVENTS_DROP_ROUNDS {
-            let mut transaction = self.portal.write().await?;
-            let dropped = portal::alarm::drop_events_before(&mut transaction, cutoff, EVENTS_DROP_BATCH).await?;
-            transaction.commit().await?;
-            if dropped < EVENTS_DROP_BATCH as u64 {
+    async fn purge(&self) -> sqlx::Result<()> {
+        let now = clock::now();
+        let cutoffs = Cutoffs { events: now - self.event_retention, cases: now - self.case_retention };
+        for _ in 0..PURGE_ROUNDS {
+            if !purge::round(&self.portal, cutoffs).await? {
                 break;
             }
         }
@@ -176,8 +220,25 @@ impl Alarm {
     }
 }
 
-/// Logs the ways to people that no gateway is configured for.
-fn say_missing_channels(config: &AlarmConfig) {
+/// Gives up the deliveries that an earlier run has left: an old alarm delivers now.
+async fn give_up_waiting(portal: &Portal) -> Result<()> {
+    let mut transaction = portal.write().await?;
+    let dropped = delivery::drop_oldest(&mut transaction, u64::MAX).await?;
+    transaction.commit().await?;
+    if dropped > 0 {
+        tracing::warn!(dropped, "deliveries that waited are given up, for roles is without alarm");
+    }
+    Ok(())
+}
+
+/// Logs the ways to people that no gateway is configured for, and that a second alarm may stand behind Redis.
+fn say_missing_channels(config: &Config) {
+    if !config.judge.redis_url.is_none() {
+        tracing::warn!(
+            "events are delivered here and go to Redis (judge.redis_url): where an old alarm takes them, leave alarm out of roles"
+        );
+    }
+    let config = &config.alarm;
     if !config.reaches_people() {
         return tracing::warn!(
             "alarms tell no people, they only make callbacks: set alarm.sms, alarm.im, alarm.mail or alarm.smtp.host"
@@ -185,6 +246,27 @@ fn say_missing_channels(config: &AlarmConfig) {
     }
     for channel in config.missing_channels() {
         tracing::info!("alarms send no {channel}: there is no gateway (alarm.{channel})");
+    }
+}
+
+/// Parts that every deliverer is made of, whatever tables it works on.
+struct Delivering {
+    sender: Arc<Sender>,
+    channels: Channels,
+    limits: DeliveryLimits,
+    counters: AlarmMetrics,
+}
+
+impl Delivering {
+    async fn over(&self, tables: Portal) -> Result<Deliverer> {
+        Deliverer::open(tables, self.sender.clone(), self.channels, self.limits, self.counters.clone()).await
+    }
+
+    /// A deliverer over empty tables in memory, which `intake` writes to from now on.
+    async fn in_memory(&self, intake: &mut Intake) -> Result<Deliverer> {
+        let tables = Portal::in_memory().await.context("cannot make tables in memory")?;
+        intake.write_to(tables.clone());
+        self.over(tables).await
     }
 }
 

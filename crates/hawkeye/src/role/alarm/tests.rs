@@ -1,5 +1,7 @@
 //! The whole role against receivers in the test: what arrives, in which order, and what a crash costs.
 
+mod damage;
+
 use super::counters::Ended;
 use super::*;
 use crate::portal::alarm::{CaseFilter, cases};
@@ -37,8 +39,8 @@ struct Running {
 }
 
 async fn site() -> Site {
-    let (dir, portal) = portal::tests::temporary().await.expect("a portal");
-    portal::tests::run(
+    let (dir, portal) = crate::portal::tests::temporary().await.expect("a portal");
+    crate::portal::tests::run(
         &portal,
         "INSERT INTO uic.team (id, name) VALUES (1, 'ops');
          INSERT INTO uic.user (id, name, phone, im, email)
@@ -56,6 +58,7 @@ async fn site() -> Site {
     config.alarm.callback_allow = vec!["127.0.0.0/8".parse().expect("a network")];
     // The events here have times of 2017.
     config.alarm.event_retention = 100 * 365 * 86_400;
+    config.alarm.case_retention = config.alarm.event_retention;
     Site { dir, portal, queue, config, limits, health: Health::default() }
 }
 
@@ -84,9 +87,8 @@ impl Site {
 
     async fn alarm(&self) -> (Alarm, AlarmMetrics) {
         let counters = AlarmMetrics::default();
-        let outage = self.health.outage("alarm cannot store or send");
-        let (portal, queue) = (self.portal.clone(), self.queue.clone());
-        let alarm = Alarm::open(portal, queue, &self.config, self.limits, counters.clone(), outage).await;
+        let (portal, queue) = (self.portal.for_alarm(), self.queue.clone());
+        let alarm = Alarm::open(portal, queue, &self.config, self.limits, counters.clone(), &self.health).await;
         (alarm.expect("alarm opens"), counters)
     }
 
@@ -521,7 +523,7 @@ async fn what_told_nobody_says_why() {
     site.config.alarm.im = format!("{}/im", gateway.url);
     let sql = "INSERT INTO uic.user (id, name, phone) VALUES (3, 'u3', '333');
                INSERT INTO uic.team (id, name) VALUES (2, 'phones'); INSERT INTO uic.rel_team_user (tid, uid) VALUES (2, 3)";
-    portal::tests::run(&site.portal, sql).await.expect("rows");
+    crate::portal::tests::run(&site.portal, sql).await.expect("rows");
     site.action(1, "ops", "", "").await;
     site.action(2, "phones", "", "").await;
     site.action(3, "nobody", "", "").await;
@@ -551,6 +553,27 @@ async fn what_told_nobody_says_why() {
     alarm.more = true;
     alarm.step().await;
     assert_eq!(site.count("event_cases WHERE told = '' AND endpoint = 'b'").await, 1);
+}
+
+/// An old alarm takes the events from Redis: cases are kept for the page, nobody is told from here, and nothing is left
+/// that a later start with alarm would tell.
+#[tokio::test]
+async fn without_the_role_events_are_stored_and_nothing_is_delivered() {
+    let mut site = site().await;
+    site.config.alarm.im = "http://127.0.0.1:1/im".into();
+    site.action(1, "ops", "http://127.0.0.1:1/called", "").await;
+    site.queue.append(&[problem(1, "a")]).expect("append");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.intake.step(&mut alarm.deliverer).await.expect("stored");
+    assert!(site.count("hawkeye_delivery").await > 0);
+    drop(alarm);
+    site.config.roles.remove(&crate::config::Role::Alarm);
+    site.queue.append(&[problem(1, "b")]).expect("append");
+    let (mut alarm, _) = site.alarm().await;
+    alarm.step().await;
+    assert_eq!(site.health.reasons(), []);
+    assert_eq!((site.count("event_cases").await, site.count("hawkeye_delivery").await), (2, 0));
+    assert_eq!(site.count("event_cases WHERE endpoint = 'b' AND told = ''").await, 1);
 }
 
 #[tokio::test]
@@ -686,7 +709,7 @@ async fn old_events_are_deleted_in_batches() {
     alarm.step().await;
     assert_eq!(site.count("events").await, 2);
     alarm.event_retention = 7 * 86_400;
-    alarm.drop_old_events().await.expect("delete");
+    alarm.purge().await.expect("delete");
     assert_eq!((site.count("events").await, site.count("event_cases").await), (0, 1));
 }
 
@@ -710,6 +733,11 @@ async fn a_storm_is_stored_in_order_and_its_segments_are_deleted() {
     }
     let steps: Vec<i64> = query("SELECT step FROM alarms.events ORDER BY id").all(&site.portal).await.expect("events");
     assert_eq!(steps, (1..=500).collect::<Vec<_>>());
+    let mut passing = Passing::new(site.portal.clone(), site.queue.clone(), &site.health);
+    passing.step().await;
+    assert!(site.queue.stats().segments > 10, "the cursor is not on the disk, and would be lost with the power");
+    site.portal.make_safe().await.expect("a disk");
+    passing.step().await;
     assert!(site.queue.stats().segments <= 2, "{:?}", site.queue.stats());
 }
 
