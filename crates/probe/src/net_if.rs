@@ -2,7 +2,8 @@
 //!
 //! Compat: a line counts when it has exactly 16 fields. Bits and totals saturate at 2^63 - 1, where the original wraps
 //! to negative values (docs/open-falcon/agent.md §8). The speed comes from `/sys` alone: the original also runs
-//! `ethtool` when that file cannot be read, which knows no more on any kernel since 2.6.33.
+//! `ethtool` when that file cannot be read, which knows no more on any kernel since 2.6.33. Where the driver says "no
+//! idea" the speed is 0 as where there is no file; the original multiplies the -1, and has a negative utilisation.
 
 use crate::reading::{Reading, tag};
 use crate::roots::{ProbeError, Roots, read_into};
@@ -37,7 +38,7 @@ const OUT: usize = 8;
 
 /// Collects the interfaces whose names begin with one of `prefixes`; all when there are none.
 pub(crate) fn collect(roots: &Roots, prefixes: &[String], out: &mut Vec<Reading>) -> Result<(), ProbeError> {
-    let file = roots.read_proc("net/dev")?;
+    let file = roots.read_net("dev")?;
     for (name, fields) in file.text.lines().filter_map(parse) {
         if prefixes.is_empty() || prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) {
             push(&tag("iface", name), &fields, speed_bits(roots, name), out);
@@ -76,19 +77,26 @@ fn push(tags: &str, fields: &[i64; FIELDS], speed_bits: i64, out: &mut Vec<Readi
     ]);
 }
 
-/// A counter whose rate per second is the share of the line in percent; negative where the driver says -1 for "no
-/// idea".
+/// A counter whose rate per second is the share of the line in percent; 0 where the speed is unknown.
 fn utilisation(bits: i64, speed_bits: i64) -> f64 {
     if speed_bits == 0 { 0.0 } else { bits as f64 * 100.0 / speed_bits as f64 }
 }
+
+/// What drivers say that do not know their speed, where their -1 is printed as a number of 32 or 16 bits without a sign.
+const UNKNOWN: [i64; 2] = [u32::MAX as i64, u16::MAX as i64];
 
 /// Speed of an interface in bits per second; 0 when unknown: loopback and interfaces that are down refuse to be read.
 fn speed_bits(roots: &Roots, name: &str) -> i64 {
     let mut bytes = Vec::new();
     match read_into(&roots.sys.join("class/net").join(name).join("speed"), &mut bytes) {
-        Ok(()) => int(String::from_utf8_lossy(&bytes).trim()).saturating_mul(1_000_000),
+        Ok(()) => known_speed(int(String::from_utf8_lossy(&bytes).trim())).saturating_mul(1_000_000),
         Err(_) => 0,
     }
+}
+
+/// The speed in Mbit/s, or 0 where the driver has none.
+fn known_speed(mbits: i64) -> i64 {
+    if mbits < 0 || UNKNOWN.contains(&mbits) { 0 } else { mbits }
 }
 
 #[cfg(test)]
@@ -103,6 +111,16 @@ mod tests {
         check("eth0:1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", None);
         check("eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15", None);
         check(" face |bytes    packets errs", None);
+    }
+
+    #[test]
+    fn no_idea_is_no_speed() {
+        for (said, known) in
+            [(-1, 0), (4_294_967_295, 0), (65_535, 0), (i64::MIN, 0), (0, 0), (10, 10), (400_000, 400_000)]
+        {
+            assert_eq!(known_speed(said), known, "{said}");
+        }
+        assert_eq!((utilisation(800, 0), utilisation(800, 1000)), (0.0, 80.0));
     }
 
     #[test]

@@ -32,7 +32,7 @@ const REPORTED: [&str; 23] = [
 ];
 
 pub(crate) fn collect(roots: &Roots, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
-    let file = roots.read_proc("net/netstat")?;
+    let file = roots.read_net("netstat")?;
     for (name, value) in columns(&file.text, "TcpExt").ok_or_else(|| file.missing("TcpExt"))? {
         if REPORTED.contains(&name) {
             out.push(Reading::counter(format!("TcpExt.{name}"), "", value as f64));

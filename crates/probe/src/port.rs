@@ -2,6 +2,8 @@
 //!
 //! Compat: TCP ports in state LISTEN (`ss -t -l -n`) and UDP ports of any socket (`ss -u -a -n`), IPv4 and IPv6. The
 //! files are those to which `ss` falls back, so there is no child process and no format that changes between versions.
+//! A listening socket may stand anywhere in them: old kernels list half-open connections of a listener right behind it,
+//! and emulated ones (gVisor) have no order at all.
 
 use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots};
@@ -19,7 +21,7 @@ pub(crate) fn collect(roots: &Roots, ports: &[u16], out: &mut Vec<Reading>) -> R
     for (name, tcp, optional) in
         [("tcp", true, false), ("tcp6", true, true), ("udp", false, false), ("udp6", false, true)]
     {
-        let file = roots.proc.join("net").join(name);
+        let file = roots.net(name);
         match find(&file, tcp, ports, &mut listening) {
             // A kernel without IPv6 has no such file.
             Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
@@ -40,22 +42,22 @@ fn find(file: &Path, tcp: bool, ports: &[u16], listening: &mut Vec<u16>) -> io::
     let mut reader = BufReader::new(File::open(file)?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    loop {
+    while listening.len() < ports.len() {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
-            return Ok(());
+            break;
         }
-        let mut words = line.split_whitespace();
+        let mut words = line.split_ascii_whitespace();
         let (local, state) = (words.nth(1), words.nth(1));
-        // The kernel lists all listening sockets first (its Documentation/networking/proc_net_tcp).
         if tcp && state != Some(LISTEN) {
-            return Ok(());
+            continue;
         }
         let port = local.and_then(|local| u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok());
         if let Some(port) = port.filter(|port| ports.contains(port) && !listening.contains(port)) {
             listening.push(port);
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -91,6 +93,27 @@ mod tests {
         let mut out = Vec::new();
         collect(&Roots::new("testdata/sockets"), &[port], &mut out).expect("readable");
         assert_eq!(out[0].value, f64::from(u8::from(listening)));
+    }
+
+    /// As a kernel before 4.4 lists them, with half-open (03) connections between listeners, and gVisor, in any order.
+    #[test]
+    fn a_listener_stands_anywhere() {
+        let root = tempfile::tempdir().expect("a directory");
+        let net = root.path().join("proc/net");
+        std::fs::create_dir_all(&net).expect("directories");
+        let file = |name: &str, rows: &[(u16, &str)]| {
+            let row =
+                |(port, state): &(u16, &str)| format!("   0: 0100007F:{port:04X} 00000000:0000 {state} 0:0 00:0 0\n");
+            let text = format!("  sl  local_address rem_address   st\n{}", rows.iter().map(row).collect::<String>());
+            std::fs::write(net.join(name), text).expect("writable");
+        };
+        file("tcp", &[(22, "0A"), (22, "03"), (80, "0A"), (5000, "01"), (5001, "06"), (443, "0A")]);
+        file("tcp6", &[(5002, "01"), (8080, "0A")]);
+        file("udp", &[(53, "07")]);
+        let mut out = Vec::new();
+        collect(&Roots::new(root.path()), &[22, 80, 443, 5000, 5001, 5002, 8080, 53, 54], &mut out).expect("readable");
+        let values: Vec<f64> = out.iter().map(|reading| reading.value).collect();
+        assert_eq!(values, [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0]);
     }
 
     #[test]

@@ -33,12 +33,12 @@ impl Reading {
 }
 
 /// `key=value`, made safe for a tag string: names come from the machine (mount points, devices), and a space is removed
-/// by every receiver while a comma would begin a new tag.
+/// by every receiver, while a comma would begin a new tag and a line break a new line of whoever prints it.
 pub(crate) fn tag(key: &str, value: &str) -> String {
     let mut text = String::with_capacity(key.len() + 1 + value.len());
     text.push_str(key);
     text.push('=');
-    text.extend(value.chars().filter(|c| *c != ' ').map(|c| if c == ',' { '_' } else { c }));
+    text.extend(value.chars().filter(|c| *c != ' ').map(|c| if c == ',' || c.is_control() { '_' } else { c }));
     text
 }
 
@@ -54,6 +54,7 @@ mod tests {
     #[test]
     fn tags_cannot_be_broken_by_a_name() {
         assert_eq!(tag("mount", "/a b,c=d"), "mount=/ab_c=d");
+        assert_eq!(tag("mount", "/a\tb\n"), "mount=/a_b_");
         assert_eq!(model::tags::canonical_string(&tag("mount", "/a b,c=d")), "mount=/ab_c=d");
     }
 

@@ -1,6 +1,8 @@
 //! Roots: where `/proc` and `/sys` are, and how their files are read.
 //!
-//! Compat: the prefix is the original's `NUX_ROOTFS` (a container sees the host's root under, say, `/rootfs`).
+//! Compat: the prefix is the original's `NUX_ROOTFS` (a container sees the host's root under, say, `/rootfs`). Mounts and
+//! `net/*` are seen by each process its own way, and `/proc/mounts` and `/proc/net` lead to those of whoever reads: below
+//! a prefix, to the container's. The host's are those of its first process; the original reads the container's.
 
 use std::fmt;
 use std::fs::File;
@@ -28,6 +30,30 @@ impl Roots {
 
     pub(crate) fn read_proc(&self, name: &str) -> Result<TextFile, ProbeError> {
         TextFile::read(self.proc.join(name))
+    }
+
+    /// A file of the network of the host.
+    pub(crate) fn net(&self, name: &str) -> PathBuf {
+        let name = Path::new("net").join(name);
+        self.of_first_process(&name).unwrap_or_else(|| self.proc.join(&name))
+    }
+
+    pub(crate) fn read_net(&self, name: &str) -> Result<TextFile, ProbeError> {
+        TextFile::read(self.net(name))
+    }
+
+    /// The list of mounts, and where their mount points begin.
+    pub(crate) fn mounts(&self) -> (PathBuf, &Path) {
+        match self.of_first_process(Path::new("mounts")) {
+            Some(file) => (file, &self.prefix),
+            None => (self.proc.join("mounts"), Path::new("/")),
+        }
+    }
+
+    /// A file as the first process of the host has it; none without a prefix, or where a host lets nobody look.
+    fn of_first_process(&self, name: &Path) -> Option<PathBuf> {
+        let file = self.proc.join("1").join(name);
+        (self.prefix != Path::new("/") && File::open(&file).is_ok()).then_some(file)
     }
 }
 

@@ -10,18 +10,19 @@ use crate::roots::{ProbeError, Roots};
 use crate::text::{columns, int};
 
 pub(crate) fn collect(roots: &Roots, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
-    let sockstat = roots.read_proc("net/sockstat")?;
+    let sockstat = roots.read_net("sockstat")?;
     let line = sockstat.text.lines().find_map(|line| line.strip_prefix("TCP:"));
     let line = line.ok_or_else(|| sockstat.missing("line TCP"))?;
     let count = |name| pair(line, name).ok_or_else(|| sockstat.missing("TCP inuse, orphan, tw or alloc"));
     let (in_use, orphaned, time_wait, allocated) = (count("inuse")?, count("orphan")?, count("tw")?, count("alloc")?);
 
-    let snmp = roots.read_proc("net/snmp")?;
+    let snmp = roots.read_net("snmp")?;
     let mut tcp = columns(&snmp.text, "Tcp").ok_or_else(|| snmp.missing("Tcp"))?;
     let (_, established) = tcp.find(|(name, _)| *name == "CurrEstab").ok_or_else(|| snmp.missing("Tcp CurrEstab"))?;
 
-    // A socket that has no port (never bound, or closed and not yet freed) is allocated but not in use.
-    let closed = allocated - (in_use + in_use_v6(roots) - time_wait);
+    // A socket that has no port (never bound, or closed and not yet freed) is allocated but not in use. The figures are
+    // not of one moment, and must not make less than none.
+    let closed = (allocated - (in_use + in_use_v6(roots) - time_wait)).max(0);
     out.extend([
         Reading::gauge("ss.estab", "", established as f64),
         Reading::gauge("ss.closed", "", closed as f64),
@@ -34,7 +35,7 @@ pub(crate) fn collect(roots: &Roots, out: &mut Vec<Reading>) -> Result<(), Probe
 
 /// Sockets of IPv6 in use; 0 on a kernel without it, where the file is missing.
 fn in_use_v6(roots: &Roots) -> i64 {
-    let Ok(file) = roots.read_proc("net/sockstat6") else { return 0 };
+    let Ok(file) = roots.read_net("sockstat6") else { return 0 };
     file.text.lines().find_map(|line| line.strip_prefix("TCP6:")).and_then(|line| pair(line, "inuse")).unwrap_or(0)
 }
 
