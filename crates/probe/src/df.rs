@@ -1,9 +1,9 @@
 //! File systems: space and inodes of those that are mounted, and their sum.
 //!
 //! Compat: which mounts are reported is the original's rule: no virtual file systems, of a device mounted several times
-//! only the shortest mount point. The original drops whatever begins with the letters of a virtual one: here `/net` does
-//! not stand for `/netdata`, nor FUSE for the disks with NTFS or exFAT that the kernel calls `fuseblk`. Under a prefix
-//! the mounts are the host's and asked for below the prefix; the original has the container's (`roots.rs`).
+//! only the shortest mount point. The original drops whatever begins with the letters of a virtual one: here `/net`
+//! does not stand for `/netdata`, nor FUSE for the disks with NTFS or exFAT that the kernel calls `fuseblk`. Under a
+//! prefix the mounts are the host's and asked for below the prefix; the original has the container's (`roots.rs`).
 //! Mount points are bytes: one in GBK is asked for as it is, and only named with U+FFFD.
 //! Invariants: a mount that is filtered out is not asked, so a dead NFS server is asked only when NFS is reported
 //! (as in the original); the caller runs this where blocking is harmless.

@@ -82,7 +82,7 @@ fn utilisation(bits: i64, speed_bits: i64) -> f64 {
     if speed_bits == 0 { 0.0 } else { bits as f64 * 100.0 / speed_bits as f64 }
 }
 
-/// What drivers say that do not know their speed, where their -1 is printed as a number of 32 or 16 bits without a sign.
+/// What drivers say that do not know their speed, where their -1 is printed as 32 or 16 bits without a sign.
 const UNKNOWN: [i64; 2] = [u32::MAX as i64, u16::MAX as i64];
 
 /// Speed of an interface in bits per second; 0 when unknown: loopback and interfaces that are down refuse to be read.

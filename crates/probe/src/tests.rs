@@ -97,8 +97,8 @@ fn host_group_equals_the_original_on_a_synthetic_tree() {
     actual.retain(|(metric, _), _| !is_ignored_by_default(metric));
     assert_eq!(expected.len(), 397);
 
-    // Two deliberate differences. Sums above 2^63 saturate where the original wraps to negative values, and a driver that
-    // says -1 has no speed.
+    // Two deliberate differences. Sums above 2^63 saturate where the original wraps to negative values, and a driver
+    // that says -1 has no speed.
     const BOND: &str = "iface=bond0";
     const NO_IDEA: &str = "iface=em1";
     let different = [

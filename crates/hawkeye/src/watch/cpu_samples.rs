@@ -29,6 +29,7 @@ const FRAMES_MAX: usize = 64;
 const WORDS_MAX: usize = 256 << 10;
 
 /// Addresses of samples, the innermost first.
+#[derive(Default)]
 pub struct Samples {
     words: Vec<usize>,
     /// Samples that had no room.

@@ -11,6 +11,7 @@
 //! hundred MB for as long as the request lasts, in a process of its own.
 
 mod heap;
+mod names;
 mod profile;
 mod symbols;
 
@@ -200,7 +201,39 @@ mod tests {
     #[inline(never)]
     fn a_hungry_function() -> Vec<Vec<u8>> {
         // Eight times what is sampled once on average.
-        (0..64).map(|_| std::hint::black_box(vec![1; 64 << 10])).collect()
+        (0..64).map(|_| std::hint::black_box(an_inlined_function())).collect()
+    }
+
+    #[inline(always)]
+    fn an_inlined_function() -> Vec<u8> {
+        vec![1; 64 << 10]
+    }
+
+    /// Inlined functions and closures as well as those that the linker knows.
+    #[test]
+    fn functions_of_ours_have_their_path() {
+        let held = a_hungry_function();
+        let profile = heap::profile(heap::INUSE_SPACE).expect("a profile");
+        drop(held);
+        let addresses = profile.samples.iter().flat_map(|sample| sample.addresses.iter().copied());
+        let resolved = Resolver { program: None }.resolve(addresses.collect());
+        let ours = resolved.values().flatten().filter(|frame| frame.file.contains("crates/hawkeye/src/"));
+        let names: std::collections::BTreeSet<&str> = ours.map(|frame| frame.function.as_str()).collect();
+        for function in ["a_hungry_function", "a_hungry_function::{closure}", "an_inlined_function"] {
+            let name = format!("hawkeye::watch::pprof::tests::{function}");
+            assert!(names.contains(name.as_str()), "{name} is not in {names:#?}");
+        }
+        assert!(names.iter().all(|name| name.contains("::")), "{names:#?}");
+    }
+
+    /// A server that does nothing has a profile all the same.
+    #[test]
+    fn a_profile_of_nothing_is_empty_and_no_error() {
+        let profile = cpu_profile(&Samples::default(), Duration::from_secs(1));
+        let (_, bytes) = render(&profile, None, "CPU time", Resolver { program: None }).expect("a profile");
+        assert!(contains(&unpacked(&bytes), "nanoseconds"));
+        let (_, svg) = render(&profile, Some("svg"), "CPU time", Resolver { program: None }).expect("a picture");
+        assert!(contains(&svg, "<svg") && contains(&svg, "no samples"));
     }
 
     /// All in one test, for a profile that is being taken turns others away.
@@ -209,7 +242,8 @@ mod tests {
         let held = a_hungry_function();
         let (status, heap) = ask("/debug/pprof/heap").await;
         assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&heap));
-        assert!(contains(&unpacked(&heap), "a_hungry_function") && contains(&unpacked(&heap), "inuse_space"));
+        assert!(contains(&unpacked(&heap), "hawkeye::watch::pprof::tests::a_hungry_function"));
+        assert!(contains(&unpacked(&heap), "inuse_space"));
         drop(held);
         let (_, allocs) = ask("/debug/pprof/allocs").await;
         assert!(contains(&unpacked(&allocs), "a_hungry_function"), "freed memory was allocated all the same");

@@ -39,7 +39,7 @@ pub struct ProfileSample {
 
 /// True for functions that take memory for their caller: jemalloc, and Rust's way to it.
 fn is_allocator(frame: &Frame) -> bool {
-    const STARTS: [&str; 11] = [
+    const STARTS: [&str; 14] = [
         "prof_",
         "_rjem_",
         "je_",
@@ -48,19 +48,22 @@ fn is_allocator(frame: &Frame) -> bool {
         "__rust_alloc",
         "__rust_realloc",
         "__rustc::__rust_",
-        "<tikv_jemallocator",
+        "<tikv_jemallocator::",
         // The functions by which a `Box` and a `Vec` take memory.
-        "box_new_uninit",
-        "with_capacity_in",
+        "alloc::alloc::",
+        "<alloc::alloc::",
+        "alloc::raw_vec::",
+        "<alloc::raw_vec::",
+        "alloc::boxed::box_new_uninit",
     ];
-    // The debug information names inlined functions without their path.
-    const FILES: [&str; 2] = ["/alloc/src/alloc.rs", "/alloc/src/raw_vec"];
-    STARTS.iter().any(|start| frame.function.starts_with(start)) || FILES.iter().any(|file| frame.file.contains(file))
+    STARTS.iter().any(|start| frame.function.starts_with(start)) || frame.function.ends_with("::with_capacity_in")
 }
 
 /// True for collections and texts of the standard library and its like, which take memory for whoever uses them.
 fn is_collection(frame: &Frame) -> bool {
-    const STARTS: [&str; 7] = ["alloc::", "<alloc::", "core::", "<core::", "std::", "<std::", "hashbrown::"];
+    const STARTS: [&str; 8] =
+        ["alloc::", "<alloc::", "core::", "<core::", "std::", "<std::", "hashbrown::", "<hashbrown::"];
+    // What the standard library does for every type, `<T as Into>::into`, has no path of its own.
     const FILES: [&str; 2] = ["/library/", "/hashbrown-"];
     STARTS.iter().any(|start| frame.function.starts_with(start)) || FILES.iter().any(|file| frame.file.contains(file))
 }
@@ -89,6 +92,9 @@ impl Profile {
 
     /// The shown figure as a flame graph: an SVG that a browser opens with nothing else.
     pub fn to_svg(&self, title: &str, resolver: Resolver) -> Result<Vec<u8>> {
+        if self.samples.iter().all(|sample| sample.figures[self.shown] == 0) {
+            return Ok(svg_of_nothing(title).into_bytes());
+        }
         let resolved = self.resolved(resolver);
         let mut lines: HashMap<String, i64> = HashMap::new();
         for sample in &self.samples {
@@ -109,6 +115,14 @@ impl Profile {
         inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)?;
         Ok(svg)
     }
+}
+
+/// A picture that says that nothing was sampled: of a processor that was idle there is no flame to show.
+fn svg_of_nothing(title: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"1200\" height=\"60\" font-family=\"sans-serif\">\
+         <text x=\"20\" y=\"35\">{title}: no samples. Nothing of it happened while this profile was taken.</text></svg>"
+    )
 }
 
 /// An address of a stack, without the innermost `skipped` of the functions that are there.
@@ -230,7 +244,9 @@ impl Writer {
     }
 
     fn function(&mut self, frame: &Frame) -> u64 {
-        let (name, symbol) = (self.string(&frame.function), self.string(&frame.symbol));
+        // A reader that finds both names equal takes the first for one of C++, and shortens it.
+        let symbol = if frame.symbol == frame.function { "" } else { &frame.symbol };
+        let (name, symbol) = (self.string(&frame.function), self.string(symbol));
         let file = self.string(&frame.file);
         let next = self.functions.len() as u64 + 1;
         let number = match self.functions.entry((name, file)) {
@@ -307,5 +323,9 @@ mod tests {
         check(&[&[jemalloc], &[("alloc::fmt::format", "")], &[("name", "")]], "name", "alloc::fmt::format");
         check(&[&[jemalloc], &[("std::rt::init", "")]], "std::rt::init", "std::rt::init");
         check(&[&[("fill", "store.rs")]], "fill", "fill");
+        let reserve = ("<alloc::raw_vec::RawVecInner<A>>::reserve::{closure}", "");
+        check(&[&[reserve, ("alloc::vec::Vec<T,A>::push", "")], &[("fill", "")]], "fill", "alloc::vec::Vec<T,A>::push");
+        let capacity = ("alloc::vec::Vec<T,A>::with_capacity_in", "");
+        check(&[&[("<alloc::alloc::Global as Allocator>::allocate", ""), capacity, ("fill", "")]], "fill", "fill");
     }
 }

@@ -10,6 +10,7 @@
 //! system first when memory runs out, and ends after [`CPU_S_MAX`] at the latest; its answer is bounded and checked.
 //! Memory: the texts of the frames.
 
+use super::names::readable;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -30,8 +31,7 @@ const FRAMES_MAX: usize = 1000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     pub function: String,
-    /// The name that the linker knows. A reader that finds it equal to `function` would shorten `function` as a C++
-    /// name.
+    /// The name that the linker knows.
     pub symbol: String,
     pub file: String,
     pub line: u32,
@@ -51,8 +51,19 @@ pub struct Resolver {
 pub const THIS_PROGRAM: Resolver = Resolver { program: Some("/proc/self/exe") };
 
 impl Resolver {
+    /// The functions at addresses; where nobody knows one, what is mapped there stands for it.
     pub fn resolve(self, addresses: BTreeSet<usize>) -> Resolved {
-        if let Some(program) = self.program {
+        let mut resolved = self.named(addresses);
+        let maps = Maps::of_this_process().unwrap_or(Maps { files: Vec::new() });
+        for (address, frames) in resolved.iter_mut().filter(|(_, frames)| frames.is_empty()) {
+            let function = maps.name_of(*address);
+            frames.push(Frame { function, symbol: String::new(), file: String::new(), line: 0 });
+        }
+        resolved
+    }
+
+    fn named(self, addresses: BTreeSet<usize>) -> Resolved {
+        if let Some(program) = self.program.filter(|_| !addresses.is_empty()) {
             match resolve_elsewhere(program, &addresses) {
                 Ok(resolved) => return resolved,
                 Err(error) => tracing::warn!(
@@ -79,7 +90,8 @@ fn frames_at(address: usize) -> Vec<Frame> {
     backtrace::resolve(address as *mut _, |symbol| {
         let Some(name) = symbol.name() else { return };
         let file = symbol.filename().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-        let (function, mangled) = (format!("{name:#}"), String::from_utf8_lossy(name.as_bytes()).into_owned());
+        let (function, mangled) =
+            (readable(&format!("{name:#}")), String::from_utf8_lossy(name.as_bytes()).into_owned());
         frames.push(Frame { function, symbol: mangled, file, line: symbol.lineno().unwrap_or(0) });
     });
     frames
@@ -89,7 +101,7 @@ fn resolve_elsewhere(program: &str, addresses: &BTreeSet<usize>) -> Result<Resol
     let maps = Maps::of_this_process()?;
     let (mut asked, mut questions) = (Vec::new(), String::new());
     for address in addresses {
-        // Code that is in no file (the system lends some) has no name anyway.
+        // Code that is mapped from nowhere has no name anyway.
         if let Some((path, offset)) = maps.place_of(*address) {
             asked.push(*address);
             writeln!(questions, "{offset:x} {path}")?;
@@ -186,7 +198,8 @@ impl Maps {
         let mut files: Vec<(String, Vec<(usize, usize)>)> = Vec::new();
         for line in maps.lines() {
             let line = line?;
-            let Some(path) = line.find('/').map(|at| &line[at..]) else { continue };
+            // What the kernel lends is mapped from no file, and called `[vdso]`.
+            let Some(path) = line.find(['/', '[']).map(|at| &line[at..]) else { continue };
             let range = line.split([' ', '-']).take(2).map(|hex| usize::from_str_radix(hex, 16));
             let range = range.collect::<Result<Vec<_>, _>>().context("a range of /proc/self/maps")?;
             let [from, to] = range[..] else { continue };
@@ -203,6 +216,13 @@ impl Maps {
         let is_in = |ranges: &[(usize, usize)]| ranges.iter().any(|(from, to)| (*from..*to).contains(&address));
         let (path, ranges) = self.files.iter().find(|(_, ranges)| is_in(ranges))?;
         Some((path, address - ranges.first()?.0))
+    }
+
+    /// What is mapped at an address, in brackets: `[vdso]`, or the last name of a file's path.
+    fn name_of(&self, address: usize) -> String {
+        let path = self.place_of(address).map_or("unknown", |(path, _)| path);
+        let name = path.rsplit('/').next().unwrap_or(path);
+        format!("[{}]", name.trim_matches(['[', ']']))
     }
 
     fn address_of(&self, path: &str, offset: usize) -> Option<usize> {
@@ -231,7 +251,9 @@ mod tests {
         let (path, offset) = here.place_of(0x7f20_0000_0007).expect("in the library");
         assert_eq!(there.address_of(path, offset), Some(0x7f30_0000_0007));
         assert_eq!(here.place_of(0x7f10_0000_0000), None);
-        assert_eq!(here.place_of(0x7ffd_0000_0000), None);
+        assert_eq!(here.place_of(0x7ffd_0000_0000), Some(("[vdso]", 0)));
+        let names = [0x7ffd_0000_0000, 0x55d0_a010_0042, 0x7f20_0000_0007, 0x1].map(|address| here.name_of(address));
+        assert_eq!(names, ["[vdso]", "[the program]", "[libc.so.6]", "[unknown]"]);
         assert_eq!(there.address_of("/opt/the program", usize::MAX), None);
         assert_eq!(there.address_of("/opt/the program", 0x90_0000), None);
         assert_eq!(there.address_of("/opt/another", 0), None);
