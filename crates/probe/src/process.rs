@@ -64,7 +64,7 @@ impl Process<'_> {
                 || self.program().is_some_and(|path| is_wanted(&path)))
     }
 
-    /// The file that runs, also when another one has taken its name meanwhile. Of a process of others only root is told.
+    /// The file that runs, also when another one has taken its name meanwhile. Of others' processes only root is told.
     fn program(&self) -> Option<Vec<u8>> {
         let path = std::fs::read_link(self.directory.join("exe")).ok()?;
         let path = path.as_os_str().as_bytes();

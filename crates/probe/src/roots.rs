@@ -1,8 +1,8 @@
 //! Roots: where `/proc` and `/sys` are, and how their files are read.
 //!
 //! Compat: the prefix is the original's `NUX_ROOTFS` (a container sees the host's root under, say, `/rootfs`). Each
-//! process sees mounts and `net/*` its own way, and `/proc/mounts` and `/proc/net` lead to those of whoever reads: below
-//! a prefix, to the container's. The host's are those of its first process; the original reads the container's.
+//! process sees mounts and `net/*` its own way, and `/proc/mounts` and `/proc/net` lead to those of whoever reads:
+//! below a prefix, to the container's. The host's are those of its first process; the original reads the container's.
 
 use std::fmt;
 use std::fs::File;
