@@ -55,7 +55,7 @@ fn report(func: &str, joined: usize) {
 
 fn history<'a>(metric: &'a str, points: &'a [Point]) -> History<'a> {
     let key = SeriesKey { endpoint: "h", metric, tags: Tags::EMPTY };
-    History { key, counter_type: CounterType::Gauge, step: 60, points }
+    History { key, counter_type: CounterType::Gauge, step: 60, before: &[], points }
 }
 
 fn points(seed: u64) -> Vec<Point> {

@@ -52,7 +52,7 @@ pub use error::RuleError;
 pub use joins::{JoinStats, Joins, SEATS_MAX};
 pub use judge::{Judge, PointSource, Stats};
 pub use options::{Options, Semantics};
-pub use rehearsal::{History, Involvement, Rehearsal, Schedule};
+pub use rehearsal::{Before, History, Involvement, Rehearsal, Schedule};
 pub use rule_set::{RefusedRule, RuleSet};
 pub use state::{OpenProblem, RuleId};
 pub use touched::Touched;

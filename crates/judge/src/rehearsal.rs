@@ -44,12 +44,24 @@ pub struct Rehearsal {
     asks_for_silence: bool,
 }
 
+/// What a series was before it changed its type or step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Unix time from which on the series was something else.
+    pub until: i64,
+    pub counter_type: CounterType,
+    /// Seconds between points.
+    pub step: u32,
+}
+
 /// A series and its stored points.
 #[derive(Clone, Copy)]
 pub struct History<'a> {
     pub key: SeriesKey<'a>,
     pub counter_type: CounterType,
     pub step: u32,
+    /// What the series was before, ascending; empty for nearly all.
+    pub before: &'a [Before],
     /// Points by ascending time, each time once. Points before the first hours only fill the window.
     pub points: &'a [Point],
 }
@@ -149,6 +161,21 @@ impl Rehearsal {
     }
 }
 
+impl History<'_> {
+    /// Type and step at a time.
+    #[inline]
+    fn at(&self, time: i64) -> (CounterType, u32) {
+        let before = self.before.iter().find(|before| time < before.until);
+        before.map_or((self.counter_type, self.step), |before| (before.counter_type, before.step))
+    }
+
+    /// Whether a window that ends at `newest` has a point of this time: not one of a counter among those of a gauge.
+    #[inline]
+    fn is_in_window(&self, time: i64, newest: i64) -> bool {
+        self.before.is_empty() || self.at(time).0.is_gauge() == self.at(newest).0.is_gauge()
+    }
+}
+
 /// Histories, each up to the point that is to come next.
 struct Tape<'a> {
     series: &'a [History<'a>],
@@ -159,12 +186,18 @@ impl PointSource for Tape<'_> {
     #[inline]
     fn tail(&self, series: SeriesId, count: usize, out: &mut Vec<Point>) {
         let index = series.0 as usize;
-        let played = &self.series[index].points[..self.next[index]];
-        out.extend(played[played.len().saturating_sub(count)..].iter().rev());
+        let history = &self.series[index];
+        let played = &history.points[..self.next[index]];
+        let Some(newest) = played.last().map(|point| point.time) else { return };
+        let tail = played[played.len().saturating_sub(count)..].iter().rev();
+        out.extend(tail.take_while(|point| history.is_in_window(point.time, newest)));
     }
 
     fn meta(&self, series: SeriesId) -> Option<(CounterType, u32)> {
-        self.series.get(series.0 as usize).map(|history| (history.counter_type, history.step))
+        let index = series.0 as usize;
+        let history = self.series.get(index)?;
+        let newest = self.next[index].checked_sub(1).map_or(i64::MIN, |newest| history.points[newest].time);
+        Some(history.at(newest))
     }
 
     fn key(&self, series: SeriesId, use_key: &mut dyn FnMut(SeriesKey<'_>)) {
@@ -202,8 +235,9 @@ impl Stage<'_> {
         self.tape.wind(now);
         self.judge.load(set.clone());
         self.bind();
-        for (number, history) in self.tape.series.iter().enumerate() {
-            self.judge.refill(SeriesId(number as u32), history.counter_type, history.step, &self.tape, now);
+        for series in (0..self.tape.series.len()).map(|number| SeriesId(number as u32)) {
+            let Some((counter_type, step)) = self.tape.meta(series) else { continue };
+            self.judge.refill(series, counter_type, step, &self.tape, now);
         }
     }
 
@@ -249,7 +283,7 @@ impl Stage<'_> {
         self.judged += 1;
         let (series, history) = (SeriesId(index as u32), &self.tape.series[index]);
         let sample = Sample { series, point };
-        let (counter_type, step) = (history.counter_type, history.step);
+        let (counter_type, step) = history.at(point.time);
         self.judge.on_point(sample, counter_type, step, &self.tape, point.time, &mut self.events);
         self.tell()
     }

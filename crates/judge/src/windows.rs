@@ -241,6 +241,10 @@ impl Windows {
             let least = (point.time - newest).min(i64::from(row.least_step_s));
             row.least_step_s = least.max(STEP_LEAST_S) as u8;
         }
+        if row.counter_type.is_gauge() != counter_type.is_gauge() {
+            // Readings of a counter are no values of a gauge, and make no rates with them.
+            self.rings.clear(&mut row.ring);
+        }
         row.counter_type = counter_type;
         self.rings.push(&mut row.ring, point);
         true

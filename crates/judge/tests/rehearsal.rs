@@ -193,6 +193,7 @@ proptest! {
             key: SeriesKey { endpoint: "h", metric, tags: Tags::assume_canonical(tags) },
             counter_type: *counter_type,
             step: STEP as u32,
+            before: &[],
             points: &histories[at],
         };
         let series: Vec<History<'_>> = SERIES.iter().enumerate().map(history).collect();
@@ -224,7 +225,28 @@ proptest! {
 
 fn one<'a>(points: &'a [Point], step: u32) -> History<'a> {
     let key = SeriesKey { endpoint: "h", metric: OWN, tags: Tags::EMPTY };
-    History { key, counter_type: CounterType::Gauge, step, points }
+    History { key, counter_type: CounterType::Gauge, step, before: &[], points }
+}
+
+#[test]
+fn a_window_does_not_mix_a_counter_and_a_gauge() {
+    let (rehearsal, _) = Rehearsal::new(rules("max(#3) > 5".into(), 1, false), Options::default());
+    // A counter that grows by one a second, then a gauge of 3, then of 9.
+    let value = |i: i64| match i {
+        0..10 => 1e6 + 60.0 * i as f64,
+        10..20 => 3.0,
+        _ => 9.0,
+    };
+    let points: Vec<Point> = (0..22).map(|i| Point { time: BASE + i * 60, value: value(i) }).collect();
+    let before = [judge::Before { until: BASE + 600, counter_type: CounterType::Counter, step: 60 }];
+    let history = History { before: &before, ..one(&points, 60) };
+    let hours = BASE..BASE + 6000;
+    let schedule = Schedule { hours: std::slice::from_ref(&hours), until: hours.end, closed: OUT_OF_HOURS };
+    let told = rehearse(&rehearsal, &[history], schedule);
+    assert_eq!(told.iter().map(|event| event.time).collect::<Vec<_>>(), [BASE + 20 * 60]);
+    // The same points taken for one gauge alarm at once.
+    let mixed = rehearse(&rehearsal, &[one(&points, 60)], schedule);
+    assert_eq!(mixed.first().map(|event| event.time), Some(BASE + 120));
 }
 
 #[test]

@@ -268,7 +268,8 @@ fn rehearse(scenario: &Scenario) -> Vec<String> {
     let mut events = Vec::new();
     for series in &table {
         let Series { counter_type, step, points, .. } = series;
-        let history = judge::History { key: series.key(), counter_type: *counter_type, step: *step, points };
+        let history =
+            judge::History { key: series.key(), counter_type: *counter_type, step: *step, before: &[], points };
         let played = rehearsal.play(&[history], schedule, &mut |event| {
             events.push(event.to_json());
             std::ops::ControlFlow::Continue(())

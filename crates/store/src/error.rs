@@ -28,10 +28,41 @@ pub enum Error {
     Options(String),
 }
 
+/// `EIO`: what the system says of a sector that cannot be read.
+const BAD_SECTOR: i32 = 5;
+
 /// Result of a call on the store.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// The file or directory that the error is about.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Error::Disk { path, .. } | Error::Corrupt { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Name of the file that the error is about.
+    pub(crate) fn file_name(&self) -> String {
+        let name = self.path().and_then(Path::file_name);
+        name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Whether a file that is read is damaged: what else it has, and other files, may well be read.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Error::Corrupt { .. } => true,
+            Error::Disk { cause, .. } => cause.raw_os_error() == Some(BAD_SECTOR),
+            _ => false,
+        }
+    }
+
+    /// Whether a file is gone that should be there.
+    pub(crate) fn is_missing_file(&self) -> bool {
+        matches!(self, Error::Disk { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
+    }
+
     pub(crate) fn disk(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
         move |cause| match cause.kind() {

@@ -8,10 +8,12 @@
 //! `work`, which knows `read`, which knows `parts`, which knows `block`, `log` and `hot`, which know `series`.
 //! Files only: no network, no async, no clock, no thread; time and disk are arguments.
 //! Memory: see `series/table.rs`, `hot/chains.rs`, `hot/arena.rs`; shown by [`Memory`].
-//! Formats: docs/format/{series,cold,log,chunk,block,rollup}.md.
+//! Formats: docs/format/{series,cold,log,chunk,block,rollup,manifest}.md.
 
+mod damage;
 mod error;
 pub mod locks;
+mod manifest;
 mod options;
 mod record;
 mod sizes;
@@ -44,7 +46,7 @@ pub use read::{Census, Most};
 pub use read::{Cf, Grid, Histories, Query};
 pub use read::{CounterQuery, CounterRow, EndpointQuery, SeriesInfo};
 pub use read::{KindStats, Memory, Stats};
-pub use series::Found;
+pub use series::{Found, Metas, Stretch};
 pub use sizes::{STEP_MAX, TEXT_MAX};
 pub use store::{Store, Tick};
 pub use work::{Appended, Finder, IsNeeded, Merged, Recovery, Slept};

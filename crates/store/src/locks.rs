@@ -1,11 +1,12 @@
 //! Locks: the ranks of the store's locks. Each lock's comment says what may be done while it is held.
 //!
 //! How: a thread takes locks in the order of this list only, which debug builds check ([`stdx::ranked`]):
-//! `merge` → `flush` → `sleep` → `names sync` → `log prepare` → `log sync` → `catalog change` → `naming` → `chains` →
-//! `gate` → a shard → what an [`crate::Observer`] takes → one innermost lock.
+//! `merge` → `flush` → `sleep` → `names sync` → `log prepare` → `log sync` → `catalog change` → `manifest` → `naming` →
+//! `chains` → `gate` → a shard → what an [`crate::Observer`] takes → one innermost lock.
 //! Levels below [`MERGE`] are for what a caller holds while it calls the store; those above [`SHARD`] are for what an
 //! observer takes, which is called with a shard locked, and may still look at the table behind it.
-//! Bounds: the first seven are not in the way of who appends or names series; the first six wait for the disk. From
+//! Bounds: the first eight are not in the way of who appends or names series; all of them but `catalog change` wait for
+//! the disk. From
 //! `naming` on the hot path waits for each: nobody reads, syncs, creates or removes a file while holding one of those.
 //! A write to the system's cache is all that the disk sees of them, under `naming` and under the log's writer.
 
@@ -31,6 +32,9 @@ pub const LOG_SYNC: Rank = Rank::new(2410, "log sync");
 
 /// Held while a new catalog of blocks is made of the one there is.
 pub const CATALOG_CHANGE: Rank = Rank::new(2420, "catalog change");
+
+/// Held while the manifest is written.
+pub const MANIFEST: Rank = Rank::new(2430, "manifest");
 
 /// Held while series are named, changed, removed, or fall asleep.
 pub const NAMING: Rank = Rank::new(2500, "naming");
@@ -58,6 +62,9 @@ pub const RUNS: Rank = Rank::innermost("runs");
 
 /// Blocks whose files are to go.
 pub const DOOMED: Rank = Rank::innermost("doomed blocks");
+
+/// Notes of damaged files.
+pub const DAMAGE: Rank = Rank::innermost("damage");
 
 /// Buffers of appends that are not running.
 pub const SCRATCH: Rank = Rank::innermost("scratch");

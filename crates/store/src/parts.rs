@@ -6,15 +6,17 @@
 //! Invariants: `&self` everywhere, no thread, no clock: `now` is an argument.
 
 use crate::block::{Catalog, Shelf};
-use crate::error::Result;
+use crate::damage::Damage;
+use crate::error::{Error, Result};
 use crate::hot::Shards;
-use crate::log::Log;
+use crate::log::{Log, segment_name};
+use crate::manifest::Manifest;
 use crate::options::{Fsync, Options};
 use crate::series::cold::Run;
-use crate::series::{Naming, Table};
+use crate::series::{Naming, SERIES_NAME, Table};
 use crate::tallies::{Accounts, Tallies};
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use stdx::ranked::{MutexGuard, ReadGuard, WriteGuard};
@@ -51,6 +53,11 @@ pub struct Parts {
     pub(crate) opened_at: i64,
     /// True when the next look is to flush: what a failed sync may have cost the log is saved as blocks.
     pub(crate) flush_wanted: AtomicBool,
+    /// Names of the files that there are. Bound: a small file written and synced, when the list has changed.
+    pub(crate) manifest: RankedMutex<Manifest>,
+    pub(crate) damage: Damage,
+    /// What the start found damaged or missing.
+    pub(crate) found_at_start: Vec<String>,
     pub(crate) tallies: Tallies,
     pub(crate) accounts: Accounts,
     /// Buffers of appends that are not running. Bound: taking one, or laying one back.
@@ -97,6 +104,61 @@ impl Parts {
         let ready = self.log.prepare_ahead();
         let synced = if self.options.fsync == Fsync::EverySecond { self.sync() } else { Ok(()) };
         synced.and(ready)
+    }
+
+    /// Makes the manifest name the files that there are, if files came or went: for a thread that comes each second.
+    /// Whoever is writing it already is not waited for.
+    pub fn keep_manifest(&self) -> Result<()> {
+        let Some(mut manifest) = self.manifest.try_lock() else { return Ok(()) };
+        // Listed under the lock: who removes a file next comes with a newer list.
+        manifest.keep(self.files())
+    }
+
+    /// Must come before a file is removed that is in no list any more.
+    pub(crate) fn before_removal(&self) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        manifest.before_removal(self.files())
+    }
+
+    /// Names of the files that the store consists of, relative to its directory.
+    fn files(&self) -> Vec<String> {
+        let mut names = vec![SERIES_NAME.to_string()];
+        let in_dir = |dir: &str, path: &Path| format!("{dir}/{}", path.file_name().unwrap_or_default().display());
+        names.extend(self.blocks().blocks().iter().map(|block| in_dir("block", &block.path)));
+        names.extend(self.runs().iter().map(|run| in_dir("cold", &run.path)));
+        names.extend(self.log.numbers().into_iter().map(|number| format!("log/{}", segment_name(number))));
+        names.sort_unstable();
+        names
+    }
+
+    /// Removes the files of blocks that nobody reads any more; returns how many.
+    pub(crate) fn sweep_blocks(&self) -> Result<usize> {
+        self.shelf.sweep(|| self.before_removal())
+    }
+
+    /// Counts damage, and notes the file.
+    pub(crate) fn note_damage(&self, error: &Error) {
+        self.tallies.corrupt_reads.fetch_add(1, Relaxed);
+        self.damage.note(error);
+    }
+
+    /// The damaged files that answers are made of, each with what was met in it first.
+    pub fn damaged_files(&self) -> Vec<String> {
+        let (catalog, runs) = (self.blocks(), self.runs());
+        self.damage.of_files(|path| {
+            let is_block = catalog.blocks().iter().any(|block| block.path == path);
+            is_block || runs.iter().any(|run| run.path == path)
+        })
+    }
+
+    /// Damage that was met since the last call, once per file, for the log.
+    pub fn take_untold_damage(&self) -> Vec<String> {
+        self.damage.take_untold()
+    }
+
+    /// What the start found damaged or missing: [`crate::Recovery::corrupt`] and [`crate::Recovery::missing`].
+    pub fn found_at_start(&self) -> &[String] {
+        &self.found_at_start
     }
 
     /// Makes durable what the series file has at the time of the call. Whoever comes while somebody syncs waits, for
@@ -149,7 +211,10 @@ impl Parts {
     /// The buffers that appends and changes of names wait with for their next call.
     pub(crate) fn buffer_bytes(&self) -> usize {
         let scratch: usize = self.scratch.lock().iter().map(Scratch::memory_bytes).sum();
-        scratch + self.naming().file.memory_bytes() + self.log.memory_bytes()
+        let names = self.naming().file.memory_bytes();
+        // Nobody waits for one that is being written.
+        let manifest = self.manifest.try_lock().map_or(0, |manifest| manifest.memory_bytes());
+        scratch + names + manifest + self.log.memory_bytes()
     }
 }
 

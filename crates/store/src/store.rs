@@ -72,6 +72,8 @@ impl Store {
         let (synced, flushed) = (self.sync_if_due(), self.flush_if_due(now));
         // Also after a flush that failed: what is removed may be the room that it needs.
         let blocks_removed = self.expire_if_due(now)?;
+        // Where there is no room for it, a later tick has some; nothing else depends on it.
+        let _ = self.keep_manifest();
         synced?;
         Ok(Tick { flushed: flushed?, blocks_removed })
     }

@@ -418,6 +418,7 @@ impl Batch<'_> {
     fn create_unknown(&mut self) {
         self.lookup.let_go();
         let mut unknown = std::mem::take(&mut self.buffers.unknown);
+        sort_each_series(&mut unknown);
         for item in unknown.drain(..) {
             if self.fault.is_none() {
                 self.create(&item);
@@ -434,7 +435,7 @@ impl Batch<'_> {
         if !engine.store().is_awake(key) && !pressure.admit(key, self.now) {
             return self.leave_out("memory_budget");
         }
-        match engine.create(key, item.counter_type, item.step) {
+        match engine.create(key, item.counter_type, item.step, item.point.time) {
             Ok(series) => self.buffers.samples.push(Sample { series, point: item.point }),
             Err(error) if error.refuses_series() => self.leave_out("series_max"),
             Err(error) => self.fault = Some(error),
@@ -458,6 +459,27 @@ impl Drop for Batch<'_> {
         buffers.held.get_or_insert_with(|| self.ingest.buffers.hold()).set(bytes);
         BUFFERS.set(buffers);
     }
+}
+
+/// Puts the items of each series in the order of their times, and leaves it the places that it has: a series that
+/// changes its type among them does so at one time, and all get their ids in the order in which they came.
+fn sort_each_series(items: &mut Vec<Unknown>) {
+    if items.len() < 2 {
+        return;
+    }
+    let by_series =
+        |a: &Unknown, b: &Unknown| (&a.endpoint, &a.metric, &a.tags).cmp(&(&b.endpoint, &b.metric, &b.tags));
+    let mut places: Vec<usize> = (0..items.len()).collect();
+    places.sort_by(|a, b| by_series(&items[*a], &items[*b]));
+    let mut sorted = places.clone();
+    sorted.sort_by(|a, b| {
+        let (a, b) = (&items[*a], &items[*b]);
+        by_series(a, b).then(a.point.time.cmp(&b.point.time))
+    });
+    let mut placed: Vec<(usize, usize)> = places.into_iter().zip(sorted).collect();
+    placed.sort_unstable();
+    let mut taken: Vec<Option<Unknown>> = items.drain(..).map(Some).collect();
+    items.extend(placed.into_iter().filter_map(|(_, from)| taken[from].take()));
 }
 
 /// Whether a series keeps its type. A transfer calls every counter DERIVE towards graph, and by its name towards judge;
@@ -501,7 +523,7 @@ mod tests {
                 let engine = ingest.engine.clone();
                 std::thread::spawn(move || {
                     let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
-                    done.send(engine.create(key, CounterType::Gauge, 60).is_ok()).expect("somebody waits");
+                    done.send(engine.create(key, CounterType::Gauge, 60, 0).is_ok()).expect("somebody waits");
                 });
                 // In vain only when the table is held to the end of the message.
                 created = wait.recv_timeout(PATIENCE).ok();
@@ -641,6 +663,28 @@ mod tests {
         assert_eq!(two("clone", [(1, 1.0), (2, 2.0)]).as_deref(), Some("10.0.0.1 and 10.0.0.2 take turns"));
         assert_eq!(two("hasty", [(3, 1.0), (3, 2.0)]), None);
         assert_eq!(two("mirrored", [(4, 1.0), (5, 1.0)]), None);
+    }
+
+    /// A new version of a sender pushes a gauge and, with it, what it had kept of the counter.
+    #[test]
+    fn a_type_changes_at_a_time_whatever_the_order_of_items() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let now = clock::now() / 60 * 60;
+        let counter = |timestamp: i64| Item { counter_type: CounterType::Counter, ..gauge("m", timestamp) };
+        let send = |items: &[Item<'_>]| {
+            let mut batch = ingest.begin(Door::Rpc, now);
+            items.iter().for_each(|item| batch.push(item));
+            batch.finish().expect("room");
+            let store = ingest.engine.store();
+            let found = store.find("h", "m").expect("names read").expect("known");
+            let stretches = store.metas(found).stretches();
+            stretches.iter().map(|one| (one.counter_type, one.from.max(0))).collect::<Vec<_>>()
+        };
+        let changed = [(CounterType::Counter, 0), (CounterType::Gauge, now - 60)];
+        assert_eq!(send(&[gauge("m", now), gauge("m", now - 60), counter(now - 120), counter(now - 180)]), changed);
+        // What comes late, or a second time, changes nothing.
+        assert_eq!(send(&[counter(now - 240), counter(now - 60)]), changed);
     }
 
     /// A batch that its decoder gives up leaves nothing behind but its count, and the thread's buffers are empty.

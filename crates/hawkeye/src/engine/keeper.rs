@@ -139,6 +139,9 @@ fn sync_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration +
         events.note(engine.tick());
         log.begin();
         log.note(engine.store().sync_if_due());
+        for damage in engine.store().take_untold_damage() {
+            tracing::error!(damage, "a file of the store is damaged; answers lack what was in it, and say so");
+        }
         TICK
     }
 }
@@ -147,6 +150,7 @@ fn flush_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration 
     let flush = health.outage("the store cannot write blocks");
     let retention = health.outage("the store cannot remove old blocks");
     let sleep = health.outage("silent series cannot leave memory");
+    let manifest = health.outage("the store's list of files cannot be written");
     let text = "the disk takes nothing and memory is full: points are refused and NOT JUDGED";
     let mut judging = Judging { outage: health.outage(text), unjudged: 0 };
     let mut ticks = 0;
@@ -155,6 +159,7 @@ fn flush_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration 
         flush.begin();
         flush.note(store.flush_if_due(now));
         retention.note(store.expire_if_due(now));
+        manifest.note(store.keep_manifest());
         ticks += 1;
         if ticks == SLEEP_TICKS {
             ticks = 0;

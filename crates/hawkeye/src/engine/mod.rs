@@ -137,12 +137,19 @@ impl Engine {
         self.store.finder()
     }
 
-    /// Creates a series, or changes the type or step of one that exists, and binds it to its rules.
-    pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId, IngestError> {
+    /// Creates a series, or changes the type or step of one that exists for its points from `from` on, and binds it to
+    /// its rules.
+    pub fn create(
+        &self,
+        key: SeriesKey<'_>,
+        counter_type: CounterType,
+        step: u32,
+        from: i64,
+    ) -> Result<SeriesId, IngestError> {
         let id = self.store.create(key, counter_type, step).map_err(IngestError::Store)?;
         let known = self.store.finder().find(key);
         if known.is_some_and(|found| found.counter_type != counter_type || found.step != step) {
-            self.store.set_meta(id, counter_type, step).map_err(IngestError::Store)?;
+            self.store.set_meta(id, counter_type, step, from).map_err(IngestError::Store)?;
         }
         self.bind(id, key, counter_type);
         let mut recent = self.recent.lock();

@@ -43,7 +43,7 @@ fn push(engine: &Engine, host: &str) {
 
 fn try_push(engine: &Engine, host: &str) -> Result<(), IngestError> {
     let key = SeriesKey { endpoint: host, metric: "m", tags: Tags::EMPTY };
-    let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
+    let series = engine.create(key, CounterType::Gauge, 60, 0).expect("a series");
     engine.append(&[Sample { series, point: Point { time: NOW, value: 9.0 } }], NOW, Instant::now())
 }
 
@@ -118,7 +118,7 @@ fn series_that_were_created_or_changed_are_told_once_and_only_so_many() {
     let engine = engine(dir.path(), &full_queue(dir.path()));
     let create = |metric: &str, step: u32| {
         let key = SeriesKey { endpoint: "e", metric, tags: Tags::EMPTY };
-        engine.create(key, CounterType::Gauge, step).expect("a series")
+        engine.create(key, CounterType::Gauge, step, 0).expect("a series")
     };
     let ids = [create("a", 60), create("b", 60), create("a", 30)];
     let mut recent = Vec::new();
@@ -140,7 +140,7 @@ fn a_batch_whose_series_was_removed_on_its_way_is_to_be_sent_again() {
     let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = engine(dir.path(), &queue);
     let key = |endpoint| SeriesKey { endpoint, metric: "m", tags: Tags::EMPTY };
-    let ids = ["gone", "h"].map(|host| engine.create(key(host), CounterType::Gauge, 60).expect("a series"));
+    let ids = ["gone", "h"].map(|host| engine.create(key(host), CounterType::Gauge, 60, 0).expect("a series"));
     let batch = ids.map(|series| Sample { series, point: Point { time: NOW, value: 9.0 } });
     assert_eq!(engine.remove_endpoints(&["gone".to_string(), "gone".to_string()]).expect("room"), (1, 1));
     let error = engine.append(&batch, NOW, Instant::now()).expect_err("one of them is gone");
@@ -164,7 +164,7 @@ fn rules_reach_more_series_than_one_slice_holds() {
     for i in 0..HOSTS {
         let host = format!("host-{i}");
         let key = SeriesKey { endpoint: &host, metric: "m", tags: Tags::EMPTY };
-        engine.create(key, CounterType::Gauge, 60).expect("a series");
+        engine.create(key, CounterType::Gauge, 60, 0).expect("a series");
         hosts.insert(host, rules.hosts["h"].clone());
     }
     engine.load(&Rules { hosts, ..Rules::default() }, &|_, _| "gone".to_string());
@@ -180,7 +180,7 @@ fn a_silent_series_takes_its_bindings_and_alarms_along_and_gets_rules_when_it_wa
     push(&engine, "h");
     let later = NOW + 3 * 86_400;
     let key = SeriesKey { endpoint: "other", metric: "m", tags: Tags::EMPTY };
-    let other = engine.create(key, CounterType::Gauge, 60).expect("a series");
+    let other = engine.create(key, CounterType::Gauge, 60, 0).expect("a series");
     let point = Point { time: later, value: 9.0 };
     engine.append(&[Sample { series: other, point }], later, Instant::now()).expect("append");
     engine.store().flush(later).expect("room");
@@ -286,7 +286,7 @@ fn joined_engine(dir: &std::path::Path, queue: &Arc<EventQueue>) -> Engine {
 
 fn push_at(engine: &Engine, metric: &str, time: i64, value: f64) {
     let key = SeriesKey { endpoint: "h", metric, tags: Tags::EMPTY };
-    let series = engine.create(key, CounterType::Gauge, 60).expect("a series");
+    let series = engine.create(key, CounterType::Gauge, 60, 0).expect("a series");
     engine.append(&[Sample { series, point: Point { time, value } }], time, Instant::now()).expect("append");
 }
 
@@ -402,7 +402,7 @@ fn a_series_that_is_removed_while_rules_are_loaded_is_not_bound() {
     let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
     let engine = engine(dir.path(), &queue);
     let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
-    let id = engine.create(key, CounterType::Gauge, 60).expect("a series");
+    let id = engine.create(key, CounterType::Gauge, 60, 0).expect("a series");
     engine.load(&Rules::default(), &|_, _| "gone".to_string());
     assert!(!engine.judge_of(id).is_bound(id));
     std::thread::scope(|scope| {

@@ -39,6 +39,9 @@ pub struct SeriesRows {
     step: u32,
     /// Ascending; null where nothing is known.
     values: Vec<(i64, Option<f64>)>,
+    /// Name of a damaged file, whose points are missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete: Option<String>,
 }
 
 /// A series that does not exist is left out of the answer.
@@ -87,9 +90,9 @@ fn read_history(store: &Store, query: &HistoryQuery) -> Result<Vec<SeriesRows>, 
     let range = Query { from: query.start, to: query.end, cf: Cf::Average, now: clock::now() };
     let (mut answer, mut points, mut unreadable) = (Vec::new(), 0, None);
     let each = |i: usize, grid: Result<Grid, store::Error>| match grid {
-        Ok(Grid { step, values }) => {
+        Ok(Grid { step, values, incomplete }) => {
             points += values.len();
-            answer.push(SeriesRows { counter: known[i].0.clone(), step, values });
+            answer.push(SeriesRows { counter: known[i].0.clone(), step, values, incomplete });
             points <= POINTS_MAX
         }
         // Removed since it was looked up.

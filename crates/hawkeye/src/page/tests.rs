@@ -46,7 +46,7 @@ pub fn engine(dir: &Path) -> Result<Engine> {
 pub fn push(engine: &Engine, endpoint: &str, counter: &str, time: i64, value: f64) -> Result<()> {
     let (metric, tags) = counter.split_once('/').unwrap_or((counter, ""));
     let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
-    let taken = engine.create(key, CounterType::Gauge, 60).and_then(|series| {
+    let taken = engine.create(key, CounterType::Gauge, 60, 0).and_then(|series| {
         engine.append(&[Sample { series, point: Point { time, value } }], clock::now(), Instant::now())
     });
     taken.map_err(|error| anyhow::anyhow!("{error}"))

@@ -129,6 +129,27 @@ fn rules_that_change_give_rings_their_length_and_take_series_along() {
 }
 
 #[test]
+fn a_window_has_points_of_a_counter_or_of_a_gauge() {
+    let mut alone = Alone::new(&rules(&[strategy(1, "m", "max(#3)")]), 10);
+    let mut send = |counter_type: CounterType, minute: i64, value: f64| {
+        let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
+        let point = Point { time: BASE + minute * 60, value };
+        alone.windows.take(&mut alone.judge, key, counter_type, point, point.time, &mut alone.events);
+    };
+    (0..5).for_each(|minute| send(CounterType::Counter, minute, 1e6 + minute as f64));
+    (5..8).for_each(|minute| send(CounterType::Gauge, minute, 3.0));
+    assert_eq!(alone.times("m"), [420, 360, 300]);
+    assert!(alone.events.is_empty(), "a reading is no value: {:?}", alone.events);
+    let mut send = |minute: i64| {
+        let key = SeriesKey { endpoint: "h", metric: "m", tags: Tags::EMPTY };
+        let point = Point { time: BASE + minute * 60, value: 9.0 };
+        alone.windows.take(&mut alone.judge, key, CounterType::Gauge, point, point.time, &mut alone.events);
+    };
+    send(8);
+    assert_eq!(alone.events.len(), 1);
+}
+
+#[test]
 fn the_step_is_learned() {
     let mut alone = Alone::new(&rules(&[strategy(1, "m", "all(#1)")]), 10);
     let mut steps = Vec::new();

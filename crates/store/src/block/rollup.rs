@@ -11,7 +11,7 @@
 
 use super::coding::ChunkMeta;
 use super::column::{push_counts, push_times, push_values, take_byte, take_counts, take_times, take_values};
-use crate::series::Meta;
+use crate::series::Metas;
 
 /// Marks a chunk of buckets (its first byte, see `block/coding.rs`).
 pub const FLAG: u8 = 1 << 3;
@@ -60,22 +60,40 @@ pub fn rate_gap_s(step: u32) -> u32 {
 }
 
 /// The rate between two points, if there is one: not over a gap, not over a reset.
-pub fn rate(before: (u32, f64), point: (u32, f64), gap_s: u32) -> Option<f64> {
+fn rate(before: (u32, f64), point: (u32, f64), gap_s: u32) -> Option<f64> {
     let seconds = point.0 - before.0;
     (seconds <= gap_s && point.1 >= before.1).then(|| (point.1 - before.1) / f64::from(seconds))
 }
 
+/// What a point says: its value while the series is a gauge; while it is a counter the rate since the point before, if
+/// it was a counter then, too. Where the step has changed between the two, the longer one says how far apart they may
+/// be.
+#[inline]
+pub fn value(metas: &Metas, before: Option<(u32, f64)>, point: (u32, f64)) -> Option<f64> {
+    let meta = metas.at(point.0);
+    if meta.counter_type.is_gauge() {
+        return Some(point.1);
+    }
+    let before = before?;
+    let earlier = metas.at(before.0);
+    if earlier.counter_type.is_gauge() {
+        return None;
+    }
+    rate(before, point, rate_gap_s(meta.step.max(earlier.step)))
+}
+
 /// Replaces `out` by the buckets of `points`, which ascend strictly. `before` is the series' newest point before them.
-pub fn fold(points: &[(u32, f64)], before: Option<(u32, f64)>, meta: Meta, resolution_s: u32, out: &mut Vec<Bucket>) {
+pub fn fold(
+    points: &[(u32, f64)],
+    before: Option<(u32, f64)>,
+    metas: &Metas,
+    resolution_s: u32,
+    out: &mut Vec<Bucket>,
+) {
     out.clear();
-    let gap_s = rate_gap_s(meta.step);
     let mut before = before;
     for point in points {
-        let value = match (meta.counter_type.is_gauge(), before.replace(*point)) {
-            (true, _) => Some(point.1),
-            (false, Some(before)) => rate(before, *point, gap_s),
-            (false, None) => None,
-        };
+        let value = value(metas, before.replace(*point), *point);
         if let Some(value) = value.filter(|value| !value.is_nan()) {
             add(out, Bucket::of(end_of(point.0, resolution_s), value));
         }
@@ -149,6 +167,7 @@ pub fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::series::Meta;
     use model::CounterType;
     use proptest::prelude::*;
 
@@ -157,7 +176,7 @@ mod tests {
 
     fn folded(points: &[(u32, f64)], before: Option<(u32, f64)>, meta: Meta) -> Vec<Bucket> {
         let mut out = Vec::new();
-        fold(points, before, meta, 300, &mut out);
+        fold(points, before, &Metas::new(meta, &[]), 300, &mut out);
         out
     }
 

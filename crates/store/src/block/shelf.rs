@@ -78,10 +78,17 @@ impl Shelf {
     }
 
     /// Removes the files of doomed blocks that nobody reads. Returns how many; those that cannot be removed are tried
-    /// again with the next sweep.
-    pub fn sweep(&self) -> Result<usize> {
+    /// again with the next sweep. `before` is called before the first one is.
+    pub fn sweep(&self, before: impl FnOnce() -> Result<()>) -> Result<usize> {
         let unread: Vec<Doomed> =
             self.doomed.lock().extract_if(.., |doomed| Arc::strong_count(&doomed.block) == 1).collect();
+        if unread.is_empty() {
+            return Ok(0);
+        }
+        if let Err(error) = before() {
+            self.doom(unread.into_iter());
+            return Err(error);
+        }
         let (mut removed, mut failed) = (0, Ok(()));
         for doomed in unread {
             let block = &doomed.block;

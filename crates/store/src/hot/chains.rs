@@ -108,11 +108,16 @@ type Side = BTreeMap<(u32, u32), f64>;
 /// A late point in a side table: key, value, and the tree's share per entry.
 const SIDE_ENTRY_BYTES: usize = 32;
 
+/// An entry of `since`, its share of the tree included.
+const SINCE_BYTES: usize = 16;
+
 /// The hot chunks of one shard.
 pub struct Hot {
     windows: Spans,
     arena: Arena,
     groups: Vec<Group>,
+    /// Where the windows of series begin that were a counter and are a gauge now, or the other way round, by slot.
+    since: BTreeMap<u32, u32>,
     side: Side,
     /// The side table that the flush under way writes.
     side_flushing: Side,
@@ -133,6 +138,7 @@ impl Hot {
             windows,
             arena: Arena::default(),
             groups: Vec::new(),
+            since: BTreeMap::new(),
             side: Side::new(),
             side_flushing: Side::new(),
             flushing: false,
@@ -168,6 +174,21 @@ impl Hot {
         self.head_mut(slot).meta = meta.pack();
     }
 
+    /// Sets the time at which the window of a series begins; 0 for all of its points.
+    pub fn set_since(&mut self, slot: u32, since: u32) {
+        if since == 0 {
+            self.since.remove(&slot);
+        } else if self.head(slot).is_some() {
+            self.since.insert(slot, since);
+        }
+    }
+
+    /// Time at which the window of a series begins.
+    #[inline]
+    pub fn since(&self, slot: u32) -> u32 {
+        if self.since.is_empty() { 0 } else { self.since.get(&slot).copied().unwrap_or(0) }
+    }
+
     /// Forgets a series and all its points.
     pub fn remove(&mut self, slot: u32) {
         let Some(head) = self.head(slot).copied() else { return };
@@ -182,6 +203,7 @@ impl Hot {
                 side.remove(&key);
             }
         }
+        self.since.remove(&slot);
         *self.head_mut(slot) = NO_HEAD;
         let group = &mut self.groups[(slot / GROUP) as usize];
         group.series -= 1;
@@ -387,6 +409,13 @@ impl Hot {
         }
     }
 
+    /// Points of a series' window, newest first: those of its chain that are of the kind that it is now.
+    #[inline]
+    pub fn window(&self, slot: u32) -> impl Iterator<Item = (u32, f64)> {
+        let since = self.since(slot);
+        self.walk(slot).take_while(move |(time, _)| *time >= since)
+    }
+
     /// Time and value of the newest point of a series.
     pub fn newest(&self, slot: u32) -> Option<(u32, f64)> {
         let head = self.head(slot)?;
@@ -453,7 +482,9 @@ impl Hot {
     /// The heads, which know the newest point of each series.
     pub fn head_bytes(&self) -> usize {
         let pages = self.groups.iter().filter(|group| group.heads.is_some()).count();
-        self.groups.capacity() * size_of::<Group>() + pages * size_of::<[Head; GROUP as usize]>()
+        self.groups.capacity() * size_of::<Group>()
+            + pages * size_of::<[Head; GROUP as usize]>()
+            + self.since.len() * SINCE_BYTES
     }
 
     /// Bytes of the points behind the newest, and of late points.

@@ -60,11 +60,11 @@ pub struct ShardView<'a> {
 
 impl ShardView<'_> {
     /// Replaces `out` by the newest points of a series of this shard, newest first, at most `count`; what a series of
-    /// another shard has is not seen.
+    /// another shard has is not seen, nor what came before a counter became a gauge, or a gauge a counter.
     pub fn tail(&self, id: SeriesId, count: usize, out: &mut Vec<Point>) {
         out.clear();
         if self.geometry.shard_of(id) == self.shard {
-            let newest_first = self.hot.walk(self.geometry.slot_of(id)).take(count);
+            let newest_first = self.hot.window(self.geometry.slot_of(id)).take(count);
             out.extend(newest_first.map(|(time, value)| Point { time: i64::from(time), value }));
         }
     }
@@ -117,16 +117,18 @@ impl Shards {
         (self.shards[self.geometry.shard_of(id)].get_mut(), self.geometry.slot_of(id))
     }
 
-    /// Makes a series known that is new, or comes back (`with_past`).
-    pub fn begin(&self, id: SeriesId, meta: Meta, with_past: bool) {
+    /// Makes a series known that is new, or comes back (`with_past`); its window begins at `since`.
+    pub fn begin(&self, id: SeriesId, meta: Meta, with_past: bool, since: u32) {
         let (mut hot, slot) = self.lock_of(id);
         hot.begin(slot, meta, f64::NAN, with_past);
+        hot.set_since(slot, since);
     }
 
-    /// Changes type and step of a series.
-    pub fn set_meta(&self, id: SeriesId, meta: Meta) {
+    /// Changes type and step of a series, whose window begins at `since`.
+    pub fn set_meta(&self, id: SeriesId, meta: Meta, since: u32) {
         let (mut hot, slot) = self.lock_of(id);
         hot.set_meta(slot, meta);
+        hot.set_since(slot, since);
     }
 
     /// All shards, locked one after the other.

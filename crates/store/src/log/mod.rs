@@ -8,4 +8,5 @@ mod segment;
 mod writer;
 
 pub use batch::encode;
+pub use segment::segment_name;
 pub use writer::Log;

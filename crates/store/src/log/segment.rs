@@ -35,6 +35,11 @@ pub struct Replay {
     pub corrupt: Vec<String>,
 }
 
+/// File name of the segment with this number.
+pub fn segment_name(number: u64) -> String {
+    format!("{number:08}.log")
+}
+
 impl Segment {
     /// Begins an empty segment whose name is durable. What an earlier try left under the name is cut off.
     pub fn create(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Segment> {
@@ -54,7 +59,7 @@ impl Segment {
 
     /// Path of the segment with this number.
     pub fn path(dir: &Path, number: u64) -> PathBuf {
-        dir.join(format!("{number:08}.log"))
+        dir.join(segment_name(number))
     }
 
     /// The numbers of the segments in `dir`, ascending.

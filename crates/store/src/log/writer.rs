@@ -42,6 +42,8 @@ pub struct Log {
     synced: RankedMutex<Synced>,
     /// The last sync failed.
     sync_failed: AtomicBool,
+    /// Segments below this number are removed, or will be.
+    let_go_below: AtomicU64,
     syncs: AtomicU64,
 }
 
@@ -112,6 +114,7 @@ impl Log {
             is_full: AtomicBool::new(false),
             synced: RankedMutex::new(locks::LOG_SYNC, Synced::default()),
             sync_failed: AtomicBool::new(false),
+            let_go_below: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
         };
         Ok((log, replay))
@@ -227,7 +230,20 @@ impl Log {
         (writer.is_empty() || writer.go_over()).then(|| writer.segment.number)
     }
 
-    /// Removes the segments below `number`.
+    /// Takes the segments below `number` for removed: they are named no more.
+    pub fn let_go_below(&self, number: u64) {
+        self.let_go_below.fetch_max(number, Relaxed);
+    }
+
+    /// Numbers of the segments that there are, ascending; those that were let go are not among them.
+    pub fn numbers(&self) -> Vec<u64> {
+        let from = self.let_go_below.load(Relaxed);
+        let writer = self.writer();
+        let ready = writer.ready.as_ref().map(|segment| segment.number);
+        writer.full.range(from..).map(|(number, _)| *number).chain([writer.segment.number]).chain(ready).collect()
+    }
+
+    /// Removes the segments below `number`, which were let go.
     pub fn remove_below(&self, number: u64) -> Result<()> {
         let old: Vec<u64> = self.writer().full.range(..number).map(|(number, _)| *number).collect();
         for number in &old {

@@ -8,7 +8,7 @@
 
 use super::bits::Bits;
 use super::search::{CounterQuery, EndpointQuery};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parts::Parts;
 use crate::series::cold::{ColdFound, ColdSeries, Run};
 use crate::series::{Found, find_counter};
@@ -192,8 +192,8 @@ impl Parts {
     /// A damaged page of a run is counted, and as good as none.
     fn note_cold_damage<T>(&self, result: Result<T>) -> Result<Option<T>> {
         match result {
-            Err(Error::Corrupt { .. }) => {
-                self.tallies.corrupt_reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Err(error) if error.is_damage() => {
+                self.note_damage(&error);
                 Ok(None)
             }
             result => result.map(Some),

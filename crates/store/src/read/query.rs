@@ -3,7 +3,7 @@
 //! How: the hot chunk and the side table are copied under their shard's lock, then the blocks that overlap are read,
 //! newest knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk
 //! lets go, so looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of
-//! two points. For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple
+//! two points, and each point is what its series was at its time (`metas.rs`). For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple
 //! of, if there is a valid one, and nothing of the day is only in memory; where the points are gone, from the finest
 //! there is.
 //! Memory: the answer, bounded by `query_points_max`; up to `READERS_MAX` open files, each with a page and a chunk.
@@ -17,11 +17,10 @@ use crate::block::rollup::{self, Bucket, rate_gap_s};
 use crate::block::{Block, Catalog, Day, Kind, ROLLUPS, Reader, keep_first_of_equal_times};
 use crate::error::{Error, Result};
 use crate::parts::Parts;
-use crate::series::Found;
+use crate::series::{Found, Metas};
 use crate::sizes::DAY_S;
 use model::{Point, SeriesId};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use stdx::Disk;
 use stdx::ledger::Held;
 
@@ -48,12 +47,14 @@ struct Memory {
 /// Open blocks, so that a query for many series opens each once.
 struct Readers {
     open: Vec<Reader>,
+    /// Name of a damaged file, from which something is missing in what was read.
+    damage: Option<String>,
     held: Held,
 }
 
 impl Readers {
     fn new(parts: &Parts) -> Readers {
-        Readers { open: Vec::new(), held: parts.accounts.reads.hold() }
+        Readers { open: Vec::new(), damage: None, held: parts.accounts.reads.hold() }
     }
 
     /// Tells the ledger what the query holds, its points besides.
@@ -82,6 +83,11 @@ pub struct Histories<'s> {
 }
 
 impl Histories<'_> {
+    /// Name of a damaged file that was met since the last call: what it had is missing in what was read.
+    pub fn take_damage(&mut self) -> Option<String> {
+        self.readers.damage.take()
+    }
+
     /// Appends the stored points of a series within [from, to], ascending, each time once.
     pub fn read(&mut self, found: Found, from: i64, to: i64, out: &mut Vec<Point>) -> Result<()> {
         self.parts.check_known(found)?;
@@ -118,6 +124,11 @@ impl Parts {
         Some(i64::from(next) * i64::from(DAY_S))
     }
 
+    /// Midnight (UTC) that begins the oldest day of which there are points in blocks.
+    pub fn oldest_points(&self) -> Option<i64> {
+        self.blocks().all_raw().map(|block| i64::from(block.label.first_day) * i64::from(DAY_S)).min()
+    }
+
     fn check_known(&self, found: Found) -> Result<()> {
         if self.is_removed(found.id) { Err(Error::UnknownSeries(found.id.0)) } else { Ok(()) }
     }
@@ -144,7 +155,7 @@ impl Parts {
         if !view.memory.complete {
             for block in view.catalog.raw_within(from, to) {
                 let read = readers.of(&*self.disk, block).and_then(|reader| reader.read(view.id, from, to, out));
-                self.note_damage(read)?;
+                self.unless_damaged(read, readers)?;
                 self.check_size(out.len() - start)?;
             }
         }
@@ -154,15 +165,22 @@ impl Parts {
         self.check_size(out.len() - start)
     }
 
-    /// Counts and tells damage, and lets the query go on: a damaged chunk costs its points, and does not hide the rest
-    /// of the history.
-    fn note_damage(&self, result: Result<()>) -> Result<()> {
+    /// Notes damage, and lets the query go on: a damaged chunk costs its points, and does not hide the rest of the
+    /// history.
+    fn unless_damaged(&self, result: Result<()>, readers: &mut Readers) -> Result<()> {
         match result {
-            Err(Error::Corrupt { .. }) => {
-                self.tallies.corrupt_reads.fetch_add(1, Relaxed);
+            Err(error) if error.is_damage() => {
+                self.note_damage(&error);
+                readers.damage.get_or_insert_with(|| error.file_name());
                 Ok(())
             }
-            result => result,
+            Err(error) => {
+                if error.is_missing_file() {
+                    self.note_damage(&error);
+                }
+                Err(error)
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -203,11 +221,14 @@ impl Parts {
         self.check_known(found)?;
         let row_step = row_step(query, found.step);
         let times = row_times(query, row_step, found.step);
-        let mut grid = Grid { step: row_step as u32, values: Vec::new() };
+        let mut grid = Grid { step: row_step as u32, values: Vec::new(), incomplete: None };
+        readers.damage = None;
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(grid) };
         let mut rows = Rows::new(&times, row_step, query.cf);
         let (from, to) = ((first - row_step + 1).max(0) as u32, *last as u32);
-        let gap_s = if found.counter_type.is_gauge() { 0 } else { rate_gap_s(found.step) };
+        let metas = self.metas(found);
+        // So far before the first row there may be a point that makes its rate.
+        let gap_s = rate_gap_s(metas.longest_counter_step());
         let view = self.view(found.id, from.saturating_sub(gap_s), to);
         let stretches = if view.memory.complete || query.cf == Cf::Last {
             vec![Stretch { from, to, rollup: None }]
@@ -221,7 +242,7 @@ impl Parts {
                     points.clear();
                     let before = from.saturating_sub(gap_s);
                     self.points(readers, &view, before, to, &mut points)?;
-                    add_points(&points, found, gap_s, from, &mut rows);
+                    add_points(&points, &metas, from, &mut rows);
                 }
                 Some(block) => {
                     buckets.clear();
@@ -229,12 +250,13 @@ impl Parts {
                         Some(entry) => reader.buckets(&entry, from, to, &mut buckets).map(drop),
                         None => Ok(()),
                     });
-                    self.note_damage(read)?;
+                    self.unless_damaged(read, readers)?;
                     buckets.drain(..).for_each(|bucket: Bucket| rows.add_bucket(bucket));
                 }
             }
         }
         grid.values = rows.finish();
+        grid.incomplete = readers.damage.take();
         Ok(grid)
     }
 
@@ -255,11 +277,13 @@ impl Parts {
     /// below 0.
     pub fn last(&self, found: Found) -> Option<Point> {
         let (newest, before) = self.newest_two(found)?;
-        if found.counter_type.is_gauge() {
+        let metas = self.metas(found);
+        let [meta, earlier] = [Some(newest), before].map(|point| metas.at(point.map_or(0, |point| point.time as u32)));
+        if meta.counter_type.is_gauge() {
             return Some(newest);
         }
-        let gap_s = i64::from(rate_gap_s(found.step));
-        let before = before.filter(|before| newest.time - before.time <= gap_s)?;
+        let gap_s = i64::from(rate_gap_s(meta.step.max(earlier.step)));
+        let before = before.filter(|before| newest.time - before.time <= gap_s && !earlier.counter_type.is_gauge())?;
         let rate = (newest.value - before.value) / (newest.time - before.time) as f64;
         Some(Point { time: newest.time, value: rate.max(0.0) })
     }
@@ -297,8 +321,10 @@ impl Parts {
             }
             let reading =
                 Reader::open(&*self.disk, block).and_then(|mut reader| reader.read(id, 0, u32::MAX, &mut read));
-            // An unreadable block is as good as none here; `history` tells.
-            let _ = self.note_damage(reading);
+            // An unreadable block is as good as none here.
+            if let Some(error) = reading.err().filter(Error::is_damage) {
+                self.note_damage(&error);
+            }
             let flush = block.label.first_flush;
             points.extend(read.drain(..).map(|(time, value)| Stored { time, flush, value }));
         }
@@ -321,17 +347,13 @@ fn newest_first(points: &mut Vec<Stored>) {
     points.dedup_by_key(|point| point.time);
 }
 
-/// Adds the points from `from` on, of a counter as rates; those before are there for the first rate.
-fn add_points(points: &[(u32, f64)], found: Found, gap_s: u32, from: u32, rows: &mut Rows<'_>) {
+/// Adds the points from `from` on, those of a counter as rates; those before are there for the first rate.
+fn add_points(points: &[(u32, f64)], metas: &Metas, from: u32, rows: &mut Rows<'_>) {
     let first = points.partition_point(|(time, _)| *time < from);
     for i in first..points.len() {
-        let point = points[i];
-        if found.counter_type.is_gauge() {
-            rows.add_value(point.0, point.1);
-        } else if let Some(before) = i.checked_sub(1).map(|before| points[before])
-            && let Some(rate) = rollup::rate(before, point, gap_s)
-        {
-            rows.add_value(point.0, rate);
+        let before = i.checked_sub(1).map(|before| points[before]);
+        if let Some(value) = rollup::value(metas, before, points[i]) {
+            rows.add_value(points[i].0, value);
         }
     }
 }

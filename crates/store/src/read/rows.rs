@@ -54,6 +54,8 @@ pub struct Grid {
     pub step: u32,
     /// Time and value of each row, ascending; `None` where nothing is known.
     pub values: Vec<(i64, Option<f64>)>,
+    /// Name of a damaged file, whose points are missing in the values; `None` as long as all is sound.
+    pub incomplete: Option<String>,
 }
 
 /// The original's archives: steps per row, and how many steps back they reach (rows × steps per row).

@@ -17,6 +17,7 @@
 //! Memory: a window of 64 KiB while replaying; the records of one call while appending.
 
 use super::meta::Meta;
+use super::metas::Past;
 use crate::error::{Error, Result};
 use crate::record::{self, Item, Stream};
 use crate::sizes::TEXT_MAX;
@@ -27,7 +28,8 @@ use stdx::varint::{push_u64, take_u64};
 use stdx::{Disk, DiskFile};
 
 const MAGIC: &[u8; 8] = b"HKSERS02";
-const NAME: &str = "series";
+/// Name of the file in the store's directory.
+pub const NAME: &str = "series";
 const TEMP_NAME: &str = "series.tmp";
 
 const ENDPOINT: u8 = 1;
@@ -38,6 +40,7 @@ const REMOVE: u8 = 5;
 const SLEEP: u8 = 6;
 const REMOVED: u8 = 7;
 const NEXT: u8 = 8;
+const PAST: u8 = 9;
 
 /// A record takes changes up to this size: what one bad sector may cost, against 12 bytes of header each.
 const RECORD_BYTES: usize = 16 << 10;
@@ -72,6 +75,11 @@ pub enum Change<'a> {
     Meta {
         id: SeriesId,
         meta: Meta,
+    },
+    /// What a series was until another type or step came, which the next change of it tells.
+    Past {
+        id: SeriesId,
+        past: Past,
     },
     Remove {
         id: SeriesId,
@@ -416,6 +424,11 @@ fn push_change(change: &Change<'_>, named: &mut Option<u32>, out: &mut Vec<u8>) 
             push_kind(META, id.0, out);
             push_meta(meta, out);
         }
+        Change::Past { id, past } => {
+            push_kind(PAST, id.0, out);
+            push_u64(u64::from(past.until), out);
+            push_meta(past.meta, out);
+        }
         Change::Remove { id } => push_kind(REMOVE, id.0, out),
         Change::Sleep { id } => push_kind(SLEEP, id.0, out),
         Change::Removed { group, bits } => {
@@ -466,6 +479,7 @@ impl<'a> Changes<'a> {
             }
             DEFINE_SAME => self.take_definition(id, input)?,
             META => Change::Meta { id, meta: take_meta(input)? },
+            PAST => Change::Past { id, past: Past { until: take_u32(input)?, meta: take_meta(input)? } },
             REMOVE => Change::Remove { id },
             SLEEP => Change::Sleep { id },
             REMOVED => Change::Removed { group: number, bits: take_bits(input)? },

@@ -64,6 +64,8 @@ fn apply_change(table: &mut Table, next_endpoint: &mut u32, change: Change<'_>) 
         }
         // Not an error if it is not there: see above.
         Change::Meta { id, meta } => _ = table.set_meta(id, meta),
+        Change::Past { id, past } if is_near(table, id.0) => table.note_past(id, past),
+        Change::Past { .. } => return Ok(false),
         Change::Sleep { id } => _ = table.forget(id),
         Change::Remove { id } if is_near(table, id.0) => table.remove(id),
         Change::Remove { .. } => return Ok(false),

@@ -18,6 +18,7 @@
 
 use super::counters::{Counters, full};
 use super::meta::{Found, Meta, NONE};
+use super::metas::{self, Past};
 use crate::error::Result;
 use crate::sizes::GROUP;
 use foldhash::fast::RandomState;
@@ -113,6 +114,8 @@ pub struct Table {
     live: usize,
     live_endpoints: usize,
     removed: u64,
+    /// What series were that changed their type or step, awake or asleep, by id.
+    past: BTreeMap<u32, Vec<Past>>,
     /// Ids of dead records, for the next sweep.
     dead: Vec<u32>,
     dirty_endpoints: Vec<u32>,
@@ -325,6 +328,31 @@ impl Table {
         self.live += 1;
     }
 
+    /// Notes what a series was until its type or step changed; nothing of one that was removed.
+    pub fn note_past(&mut self, id: SeriesId, past: Past) {
+        if !self.is_removed(id) {
+            metas::note(self.past.entry(id.0).or_default(), past);
+        }
+    }
+
+    /// What a series was before it changed, ascending.
+    pub fn past(&self, id: SeriesId) -> &[Past] {
+        self.past.get(&id.0).map_or(&[], Vec::as_slice)
+    }
+
+    /// All notes of what series were, in order of ids.
+    pub fn all_past(&self) -> impl Iterator<Item = (SeriesId, &[Past])> {
+        self.past.iter().map(|(id, past)| (SeriesId(*id), past.as_slice()))
+    }
+
+    /// Drops the notes that are about times before `oldest` only: no point of then is left.
+    pub fn forget_past(&mut self, oldest: i64) {
+        self.past.retain(|_, past| {
+            past.retain(|past| i64::from(past.until) > oldest);
+            !past.is_empty()
+        });
+    }
+
     /// Changes type and step of a series; false when there is no such series.
     pub fn set_meta(&mut self, id: SeriesId, meta: Meta) -> bool {
         let record = self.record_mut(id.0).filter(|record| !record.is_dead());
@@ -375,6 +403,7 @@ impl Table {
         self.forget(id);
         self.set_end(id.0.saturating_add(1));
         self.removed += u64::from(!self.is_removed(id));
+        self.past.remove(&id.0);
         let removed = self.groups[(id.0 / GROUP) as usize].removed.get_or_insert_default();
         removed[(id.0 % GROUP / 64) as usize] |= 1 << (id.0 % 64);
     }
@@ -480,6 +509,7 @@ impl Table {
         let lists = self.dead.capacity() + self.dirty_endpoints.capacity() + self.dirty_counters.capacity();
         self.endpoints.capacity() * size_of::<Endpoint>()
             + self.by_number.len() * NUMBER_BYTES
+            + self.past.values().map(|past| PAST_BYTES + past.capacity() * size_of::<Past>()).sum::<usize>()
             + self.groups.capacity() * size_of::<Group>()
             + pages * page
             + removed * size_of::<[u64; 4]>()
@@ -490,6 +520,9 @@ impl Table {
 
 /// Bytes of an entry of `by_number`, its share of the tree included.
 const NUMBER_BYTES: usize = 12;
+
+/// Bytes of an entry of `past` besides its notes: the list, and its share of the tree.
+const PAST_BYTES: usize = 48;
 
 /// A sweep under way. It goes on where it was also when the table changed between two steps.
 pub struct Sweep {

@@ -180,6 +180,10 @@ impl Parts {
                 Outcome::Newest => {
                     appended.stored += 1;
                     let Some(meta) = hot.meta(slot) else { continue };
+                    // What its sender took for another type, and sent with the first point of the new one.
+                    if hot.since(slot) > sample.point.time as u32 {
+                        continue;
+                    }
                     let view = ShardView { hot: &hot, table: &self.table, geometry, shard };
                     observer.newest(shard, sample, meta.counter_type, &view);
                 }

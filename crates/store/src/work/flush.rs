@@ -125,6 +125,8 @@ impl Parts {
             }
         }
         self.shards.iter().for_each(|mut hot| hot.flush_end(true));
+        self.log.let_go_below(segment);
+        self.before_removal()?;
         self.log.remove_below(segment)
     }
 

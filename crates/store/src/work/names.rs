@@ -12,7 +12,7 @@
 use crate::error::{Error, Result};
 use crate::parts::Parts;
 use crate::series::cold::{ColdFound, Run};
-use crate::series::{Change, Found, Meta, Naming, Table, check_texts, insert};
+use crate::series::{Change, Found, Meta, Metas, Naming, Past, Table, check_texts, insert, kind_since};
 use model::{CounterType, SeriesId, SeriesKey};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -61,7 +61,8 @@ impl Parts {
     }
 
     /// The id of a series, given now if it is new; one that sleeps wakes up under its old id. Its definition is written
-    /// before this returns, and as durable as the first append of it when that returns.
+    /// before this returns, and as durable as the first append of it when that returns. Type and step are for a new one
+    /// only: what slept is what it was, until `set_meta` says otherwise.
     pub fn create(&self, key: SeriesKey<'_>, counter_type: CounterType, step: u32) -> Result<SeriesId> {
         let meta = Meta::new(counter_type, step)?;
         check_texts(key)?;
@@ -102,6 +103,7 @@ impl Parts {
         // The series may have been removed since the look.
         let asleep = look.asleep.filter(|found| self.table().is_free_for(found.id, key));
         let id = asleep.map_or(SeriesId(naming.next_id), |found| found.id);
+        let meta = asleep.map_or(meta, |found| found.meta);
         let known_endpoint = self.endpoint_number(key.endpoint).or(look.endpoint);
         let endpoint = known_endpoint.unwrap_or(naming.next_endpoint);
         let SeriesKey { endpoint: endpoint_name, metric, tags } = key;
@@ -110,7 +112,8 @@ impl Parts {
         naming.next_endpoint = naming.next_endpoint.max(endpoint + 1);
         self.names_unsynced.store(true, Relaxed);
         // The shard first: whoever finds the id in the table may append at once.
-        self.shards.begin(id, meta, asleep.is_some());
+        let since = kind_since(meta, self.table().past(id));
+        self.shards.begin(id, meta, asleep.is_some(), since);
         insert(&mut self.table_mut(), id, endpoint, key, meta)?;
         Ok(id)
     }
@@ -140,20 +143,42 @@ impl Parts {
         table.place_of(endpoint).map(|place| table.endpoint_number(place))
     }
 
-    /// The type or step of a known series changed.
-    pub fn set_meta(&self, id: SeriesId, counter_type: CounterType, step: u32) -> Result<()> {
+    /// Changes the type or step of a known series for its points from `from` on; those before stay what they are. A
+    /// point that is not newer than the series' newest, or than its last change, changes nothing: it comes late, and
+    /// is taken for what the series was then.
+    pub fn set_meta(&self, id: SeriesId, counter_type: CounterType, step: u32, from: i64) -> Result<()> {
         let meta = Meta::new(counter_type, step)?;
+        let from = from.clamp(0, i64::from(u32::MAX)) as u32;
         let mut naming = self.naming();
-        match self.table().meta(id) {
-            None => return Err(Error::UnknownSeries(id.0)),
-            Some(same) if same == meta => return Ok(()),
-            Some(_) => {}
+        let newest = {
+            let (hot, slot) = self.shards.lock_of(id);
+            hot.newest(slot).map_or(0, |(time, _)| time)
+        };
+        let (old, changed) = {
+            let table = self.table();
+            let Some(old) = table.meta(id) else { return Err(Error::UnknownSeries(id.0)) };
+            (old, table.past(id).last().map_or(0, |past| past.until))
+        };
+        if old == meta || from <= newest.max(changed) {
+            return Ok(());
         }
-        naming.file.append(&[Change::Meta { id, meta }])?;
+        let past = Past { until: from, meta: old };
+        naming.file.append(&[Change::Past { id, past }, Change::Meta { id, meta }])?;
         self.names_unsynced.store(true, Relaxed);
-        self.shards.set_meta(id, meta);
-        self.table_mut().set_meta(id, meta);
+        let since = {
+            let mut table = self.table_mut();
+            table.note_past(id, past);
+            table.set_meta(id, meta);
+            kind_since(meta, table.past(id))
+        };
+        self.shards.set_meta(id, meta, since);
         Ok(())
+    }
+
+    /// Type and step of a series at any time, for one that is `found` now.
+    pub fn metas(&self, found: Found) -> Metas {
+        let now = Meta { counter_type: found.counter_type, step: found.step };
+        Metas::new(now, self.table().past(found.id))
     }
 
     /// Removes a series with all its points, durably; false when there is no such series.

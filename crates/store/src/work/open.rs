@@ -5,17 +5,21 @@
 
 use super::append::acceptable;
 use super::warm;
-use crate::block::{Block, Catalog, Shelf, list, number_of_name, without_superseded};
+use crate::block::{Block, Catalog, Doomed, Shelf, list, number_of_name, without_superseded};
+use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::hot::{Hot, Shards, Spans};
 use crate::locks;
 use crate::log::Log;
+use crate::manifest::{Listed, Manifest};
 use crate::options::Options;
 use crate::parts::{Parts, cold_dir};
-use crate::series::{Naming, Table, cold};
+use crate::series::cold::Run;
+use crate::series::{Naming, Table, cold, kind_since};
 use crate::tallies::{Accounts, Tallies};
 use model::Sample;
 use std::any::Any;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -35,6 +39,10 @@ pub struct Recovery {
     pub torn_bytes_cut: u64,
     /// File, offset and what was wrong; the rest was read.
     pub corrupt: Vec<String>,
+    /// Names of files that were there when the manifest was written, and are gone.
+    pub missing: Vec<String>,
+    /// Why nobody can say whether files are missing, where that is so.
+    pub unchecked: Option<&'static str>,
 }
 
 /// The parts of a store, and where its numbers go on.
@@ -55,6 +63,9 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     let dir_lock = lock_dir(&*disk, dir)?;
 
     let mut recovery = Recovery::default();
+    let listed = Manifest::read(&*disk, dir)?;
+    // Before anything is created that may be missing.
+    recovery.missing = missing(&*disk, dir, &listed)?;
     let (mut naming, table, replay) = Naming::open(&disk, dir)?;
     recovery.series = table.live();
     recovery.torn_bytes_cut += replay.torn_bytes_cut;
@@ -64,7 +75,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     recovery.corrupt.extend(cold.corrupt);
 
     let block_dir = dir.join("block");
-    let (blocks, next_block) = open_blocks(&*disk, &block_dir, &mut recovery)?;
+    let (blocks, superseded, next_block) = open_blocks(&*disk, &block_dir, &mut recovery)?;
 
     let windows = Spans { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
     let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
@@ -72,6 +83,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     for (id, _, meta) in table.live_series() {
         let (hot, slot) = shards.of_mut(id);
         hot.begin(slot, meta, f64::from(warm_from), true);
+        hot.set_since(slot, kind_since(meta, table.past(id)));
     }
     let warmed = warm::load(&*disk, &blocks, &table, &mut shards, windows, warm_from);
     recovery.points_warmed = warmed.points;
@@ -82,7 +94,14 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     let next_id = used.map(|last| next_after(last, known)).fold(known, u32::max);
     let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
     naming.next_id = next_id;
+    let is_new = recovery.series + recovery.blocks + recovery.segments + cold.runs.len() == 0;
+    recovery.unchecked = unchecked(&listed).filter(|_| !is_new);
+    let found_at_start =
+        recovery.missing.iter().map(|name| format!("{name} is missing")).chain(recovery.corrupt.clone());
     let parts = Parts {
+        manifest: RankedMutex::new(locks::MANIFEST, Manifest::new(disk.clone(), dir)),
+        damage: Damage::default(),
+        found_at_start: found_at_start.collect(),
         tallies: Tallies { removed_series: AtomicU64::new(table.removed()), ..Tallies::default() },
         table: RankedRwLock::new(locks::TABLE, table),
         chains: RankedRwLock::new(locks::CHAINS, ()),
@@ -102,7 +121,43 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
         disk,
         options,
     };
+    remove_superseded(&parts, superseded, &cold.superseded)?;
+    // Where the disk has no room now, a later try may.
+    let _ = parts.keep_manifest();
     Ok(Opened { parts, recovery, next_block, next_run: cold.next_sequence })
+}
+
+/// Completes merges that were cut off between making their outputs durable and removing their inputs.
+fn remove_superseded(parts: &Parts, blocks: Vec<Arc<Block>>, runs: &[Arc<Run>]) -> Result<()> {
+    parts.shelf.doom(blocks.into_iter().map(|block| Doomed { block, damaged: false }));
+    parts.sweep_blocks()?;
+    if runs.is_empty() {
+        return Ok(());
+    }
+    parts.before_removal()?;
+    cold::retire(&*parts.disk, runs, None)
+}
+
+/// The files that the manifest names and that are not there.
+fn missing(disk: &dyn Disk, dir: &Path, listed: &Listed) -> Result<Vec<String>> {
+    let Listed::Names(names) = listed else { return Ok(Vec::new()) };
+    let mut missing = Vec::new();
+    for name in names {
+        let path = dir.join(name);
+        match disk.open(&path) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => missing.push(name.clone()),
+            opened => drop(opened.map_err(Error::disk("open", &path))?),
+        }
+    }
+    Ok(missing)
+}
+
+fn unchecked(listed: &Listed) -> Option<&'static str> {
+    match listed {
+        Listed::Names(_) => None,
+        Listed::Missing => Some("there is no manifest"),
+        Listed::Damaged => Some("the manifest is damaged, or of another version"),
+    }
 }
 
 fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send + Sync>> {
@@ -113,9 +168,9 @@ fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send + Sync>> {
     })
 }
 
-/// Returns the blocks and the next number. A block that cannot be read is reported and left where it is, and no other
-/// gets its name. What a merge wrote anew before the power went is removed.
-fn open_blocks(disk: &dyn Disk, dir: &Path, recovery: &mut Recovery) -> Result<(Catalog, u64)> {
+/// Returns the blocks, those of no use, which a merge wrote anew before the power went, and the next number. A block
+/// that cannot be read is reported and left where it is, and no other gets its name.
+fn open_blocks(disk: &dyn Disk, dir: &Path, recovery: &mut Recovery) -> Result<(Catalog, Vec<Arc<Block>>, u64)> {
     let (mut blocks, mut newest) = (Vec::new(), 0);
     for path in list(disk, dir)? {
         newest = newest.max(number_of_name(&path));
@@ -127,14 +182,8 @@ fn open_blocks(disk: &dyn Disk, dir: &Path, recovery: &mut Recovery) -> Result<(
     }
     newest = blocks.iter().map(|block| block.label.number.max(block.label.last_flush)).fold(newest, u64::max);
     let (blocks, superseded) = without_superseded(blocks);
-    for block in &superseded {
-        block.remove(disk)?;
-    }
-    if !superseded.is_empty() {
-        disk.sync_dir(dir).map_err(Error::disk("sync", dir))?;
-    }
     recovery.blocks = blocks.len();
-    Ok((Catalog::new(blocks), newest + 1))
+    Ok((Catalog::new(blocks), superseded, newest + 1))
 }
 
 /// More definitions cannot be lost in a row (a 64 MiB hole of them); an id further on is damage that no checksum saw.

@@ -25,7 +25,7 @@ impl Parts {
             (!dropped.is_empty()).then_some(keep)
         });
         self.shelf.doom(dropped.into_iter().map(|block| Doomed { block, damaged: false }));
-        self.shelf.sweep()
+        self.sweep_blocks()
     }
 
     fn is_past(&self, catalog: &Catalog, block: &Block, now: i64) -> bool {

@@ -22,7 +22,7 @@
 use crate::error::Result;
 use crate::parts::Parts;
 use crate::series::cold::{self, ColdFound, ColdSeries, RunWriter};
-use crate::series::{Change, Compaction, Meta, Table};
+use crate::series::{Change, Compaction, Meta, Past, Table, kind_since};
 use crate::sizes::GROUP;
 use model::{SeriesId, SeriesKey, Tags};
 use std::collections::HashMap;
@@ -381,6 +381,7 @@ impl Parts {
             for (id, meta, newest) in gone {
                 let (mut hot, slot) = self.shards.lock_of(id);
                 hot.begin(slot, meta, f64::from(newest), true);
+                hot.set_since(slot, kind_since(meta, self.table().past(id)));
             }
             return Err(error);
         }
@@ -409,10 +410,12 @@ impl Parts {
 
     fn merge_runs(&self, now: i64) -> Result<()> {
         let expired = self.data_now(now) - self.options.longest_retention_s();
+        self.table_mut().forget_past(expired);
         let (old, runs): (Vec<_>, Vec<_>) =
             self.runs().iter().cloned().partition(|run| i64::from(run.newest_max) < expired);
         if !old.is_empty() {
             self.set_runs(runs);
+            self.before_removal()?;
             cold::retire(&*self.disk, &old, None)?;
         }
         loop {
@@ -426,10 +429,11 @@ impl Parts {
             let Some(merged) = cold::merge(&*self.disk, &dir, &inputs, &mut keep, &mut |_| true)? else {
                 return Ok(());
             };
-            self.tallies.corrupt_reads.fetch_add(merged.corrupt.len() as u64, Relaxed);
+            merged.corrupt.iter().for_each(|error| self.note_damage(error));
             let output = merged.run.map(Arc::new);
             runs.splice(range, output.clone());
             self.set_runs(runs);
+            self.before_removal()?;
             cold::retire(&*self.disk, &inputs, output.as_deref())?;
         }
     }
@@ -460,6 +464,12 @@ impl Parts {
             if let Some(bits) = removed {
                 compaction.add(&[Change::Removed { group, bits }])?;
             }
+        }
+        // Also of series that sleep: their names are elsewhere.
+        let changed: Vec<(SeriesId, Vec<Past>)> =
+            self.table().all_past().map(|(id, past)| (id, past.to_vec())).collect();
+        for (id, past) in changed {
+            compaction.add(&past.into_iter().map(|past| Change::Past { id, past }).collect::<Vec<_>>())?;
         }
         compaction.add(&[next])?;
         compaction.settle()?;

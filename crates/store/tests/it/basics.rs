@@ -88,14 +88,14 @@ fn types_and_steps_change_durably() {
     let a = gauge(&store, "a");
     put(&store, a, NOW - 120, 1.0);
     put(&store, a, NOW - 60, 1.0);
-    store.set_meta(a, CounterType::Counter, 10).expect("room");
+    store.set_meta(a, CounterType::Counter, 10, NOW - 50).expect("room");
     put(&store, a, NOW - 50, 1.0);
     drop(store);
     let store = open(&disk);
     let info = store.info(a).expect("known");
     assert_eq!((info.counter_type, info.step), (CounterType::Counter, 10));
     assert_eq!(history(&store, a).len(), 3);
-    assert!(matches!(store.set_meta(SeriesId(77), CounterType::Gauge, 60), Err(Error::UnknownSeries(77))));
+    assert!(matches!(store.set_meta(SeriesId(77), CounterType::Gauge, 60, NOW), Err(Error::UnknownSeries(77))));
     assert!(matches!(store.create(key("e", "m", ""), CounterType::Gauge, 0), Err(Error::BadStep(0))));
 }
 
@@ -254,7 +254,7 @@ fn a_late_point_across_a_change_of_step_leaves_the_new_step() {
     for i in 0..5 {
         put(&store, a, NOW - 600 + 60 * i, i as f64);
     }
-    store.set_meta(a, CounterType::Gauge, 10).expect("room");
+    store.set_meta(a, CounterType::Gauge, 10, NOW - 300).expect("room");
     for i in 0..5 {
         put(&store, a, NOW - 300 + 10 * i, i as f64);
     }

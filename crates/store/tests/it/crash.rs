@@ -55,7 +55,9 @@ fn crash_options(fsync: Fsync) -> Options {
 }
 
 fn try_open(disk: &FakeDisk, fsync: Fsync) -> Result<Store, Error> {
-    Store::open_on(Arc::new(disk.clone()), crash_options(fsync), NOW).map(|(store, _)| store)
+    let (store, recovery) = Store::open_on(Arc::new(disk.clone()), crash_options(fsync), NOW)?;
+    assert_eq!(recovery.missing, Vec::<String>::new(), "whatever was cut off, nobody took a file");
+    Ok(store)
 }
 
 /// Creates, appends, flushes, syncs, removes segments and a series, changes steps, restarts in between; ends early,
@@ -97,7 +99,7 @@ fn round_of(store: &Store, round: i64, ledger: &mut Ledger, fsync: Fsync) -> Res
         ledger.settle();
     }
     if round % 11 == 9 {
-        store.set_meta(batch[0].series, CounterType::Gauge, 30 + round as u32)?;
+        store.set_meta(batch[0].series, CounterType::Gauge, 30 + round as u32, NOW)?;
     }
     if round == 15 {
         ledger.begin_removal();
@@ -285,6 +287,22 @@ fn rot_in_a_block_costs_the_chunk_it_hit_and_is_told() {
     assert_eq!(history(&store, a), []);
     assert_eq!(history(&store, b).len(), 500);
     assert!(store.stats().corrupt_reads > 0);
+    // Once for the log, for as long as it counts for the operator, and in each answer that lacks something.
+    let shown = format!("{} is corrupt at byte ", path.display());
+    let damaged = store.damaged_files();
+    assert!(damaged.len() == 1 && damaged[0].starts_with(&shown), "{damaged:?}");
+    assert_eq!((store.take_untold_damage(), store.take_untold_damage()), (damaged, Vec::new()));
+    let name = path.file_name().and_then(|name| name.to_str()).map(str::to_string);
+    let incomplete = |id: SeriesId| {
+        let query = store::Query { from: NOW - 30_000, to: NOW, cf: Cf::Average, now: NOW };
+        let (mut histories, mut points) = (store.histories(), Vec::new());
+        histories.read(found(&store, id), 0, NOW, &mut points).expect("reads");
+        let grid = store.query(found(&store, id), &query).expect("reads");
+        assert_eq!(grid.incomplete, histories.take_damage());
+        grid.incomplete
+    };
+    assert_eq!((incomplete(a), incomplete(b)), (name, None));
+    assert!(recovery.corrupt.iter().eq(store.found_at_start()));
 }
 
 #[test]

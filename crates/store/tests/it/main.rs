@@ -5,12 +5,14 @@ mod crash;
 mod disk_full;
 mod early;
 mod formats;
+mod manifest;
 mod memory;
 mod merges;
 mod model_test;
 mod queries;
 mod sleep;
 mod threads;
+mod types;
 mod vectors;
 
 use model::{CounterType, Point, Sample, SeriesId, SeriesKey, Tags};
@@ -50,7 +52,9 @@ fn options() -> Options {
 }
 
 fn open_with(disk: &FakeDisk, options: Options) -> (Store, Recovery) {
-    Store::open_on(Arc::new(disk.clone()), options, NOW).expect("the store opens")
+    let (store, recovery) = Store::open_on(Arc::new(disk.clone()), options, NOW).expect("the store opens");
+    assert_eq!(recovery.missing, Vec::<String>::new());
+    (store, recovery)
 }
 
 fn open(disk: &FakeDisk) -> Store {
@@ -96,16 +100,23 @@ fn history_of(store: &Store, series: SeriesId, from: i64, to: i64) -> Vec<(i64, 
 }
 
 /// The rows that the points themselves give, as the rules say: rates over at most two steps, not over resets.
-fn rows_of_points(points: &[(i64, f64)], is_gauge: bool, grid: &Grid, row_s: i64, cf: Cf) -> Vec<Option<f64>> {
+fn rows_of_points(
+    points: &[(i64, f64)],
+    is_gauge: impl Fn(i64) -> bool,
+    grid: &Grid,
+    row_s: i64,
+    cf: Cf,
+) -> Vec<Option<f64>> {
     let mut values: Vec<(i64, f64)> = Vec::new();
-    if is_gauge {
-        values.extend_from_slice(points);
-    } else {
-        for pair in points.windows(2) {
-            let ((t0, v0), (t1, v1)) = (pair[0], pair[1]);
-            if t1 - t0 <= 120 && v1 >= v0 {
-                values.push((t1, (v1 - v0) / (t1 - t0) as f64));
-            }
+    for (i, (time, value)) in points.iter().copied().enumerate() {
+        if is_gauge(time) {
+            values.push((time, value));
+        } else if let Some((t0, v0)) = i.checked_sub(1).map(|before| points[before])
+            && !is_gauge(t0)
+            && time - t0 <= 120
+            && value >= v0
+        {
+            values.push((time, (value - v0) / (time - t0) as f64));
         }
     }
     let mut before = i64::MIN;

@@ -30,6 +30,8 @@ enum Act {
     PowerCut(u64, Fsync),
     Remove(usize),
     Retime(usize, u32),
+    /// The counter becomes a gauge, or one again, so many steps ahead.
+    Retype(i64),
     Check(usize, i64, i64),
     /// Rows of a series, seen so many days later.
     Rows(usize, i64, i64, i64),
@@ -59,6 +61,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (1usize..200, 0i64..12).prop_map(|(steps, hours)| Act::Merge(steps, hours)),
         1 => (0..SERIES).prop_map(Act::Remove),
         1 => (0..COUNTER, 1u32..100).prop_map(|(series, step)| Act::Retime(series, step)),
+        2 => (1i64..5).prop_map(Act::Retype),
         4 => (0..SERIES, -4000i64..10, 0i64..5000).prop_map(|(series, from, len)| Act::Check(series, from, len)),
         4 => (0..SERIES, -4000i64..10, 0i64..5000, 0i64..60)
             .prop_map(|(series, from, len, later)| Act::Rows(series, from, len, later)),
@@ -75,6 +78,8 @@ struct World {
     newest: [i64; SERIES],
     merge_clock: i64,
     model: [BTreeMap<i64, f64>; SERIES],
+    /// Times at which the counter became a gauge, a counter again, and so on.
+    retyped: Vec<i64>,
 }
 
 const NAMES: [&str; SERIES] = ["a", "b", "c", "d", "e"];
@@ -104,6 +109,7 @@ impl World {
             newest: [start; SERIES],
             merge_clock: NOW,
             model: Default::default(),
+            retyped: Vec::new(),
         }
     }
 
@@ -163,11 +169,15 @@ impl World {
                 assert!(self.store().remove_series(self.ids[series]).expect("room"));
                 self.ids[series] = create(self.store(), series);
                 self.model[series].clear();
+                if series == COUNTER {
+                    self.retyped.clear();
+                }
             }
             Act::Retime(series, step) => {
                 self.wake(series);
-                self.store().set_meta(self.ids[series], CounterType::Gauge, step).expect("room");
+                self.store().set_meta(self.ids[series], CounterType::Gauge, step, NOW + 600_000).expect("room");
             }
+            Act::Retype(ahead) => self.retype(ahead),
             Act::Check(series, from, len) => {
                 let from = self.newest[series] + from * 60;
                 self.check(series, from, from + len * 60);
@@ -177,6 +187,25 @@ impl World {
                 self.check_rows(series, from, from + len * 60, NOW + later * 86_400);
             }
         }
+    }
+
+    fn retype(&mut self, ahead: i64) {
+        self.wake(COUNTER);
+        let from = self.newest[COUNTER] + 60 * ahead;
+        let known = self.retyped.last().is_some_and(|last| from <= *last);
+        // As many as are remembered.
+        if known || self.retyped.len() == 16 {
+            return;
+        }
+        self.retyped.push(from);
+        let counter_type = if self.is_gauge(COUNTER, from) { CounterType::Gauge } else { CounterType::Counter };
+        self.store().set_meta(self.ids[COUNTER], counter_type, 60, from).expect("room");
+        // As durable as the first point after it, which may not come.
+        self.store().sync().expect("room");
+    }
+
+    fn is_gauge(&self, series: usize, time: i64) -> bool {
+        series != COUNTER || self.retyped.partition_point(|from| *from <= time) % 2 == 1
     }
 
     /// As the door does: under its old id, whatever became of it.
@@ -228,7 +257,7 @@ impl World {
         for cf in [Cf::Average, Cf::Max, Cf::Min, Cf::Last] {
             let query = Query { from, to, cf, now };
             let grid = self.store().query(found, &query).expect("answers");
-            let expected = rows_of_points(&points, series != COUNTER, &grid, i64::from(grid.step), cf);
+            let expected = rows_of_points(&points, |time| self.is_gauge(series, time), &grid, i64::from(grid.step), cf);
             assert_close(&grid, &expected, &format!("series {series}, {query:?}"));
         }
     }

@@ -16,6 +16,7 @@ fn short() -> Options {
 
 fn open_at(disk: &FakeDisk, options: Options, now: i64) -> Store {
     let (store, recovery) = Store::open_on(Arc::new(disk.clone()), options, now).expect("the store opens");
+    assert_eq!(recovery.missing, Vec::<String>::new());
     assert_eq!(recovery.corrupt, Vec::<String>::new());
     store
 }
@@ -395,7 +396,9 @@ fn a_cut_at_any_step_loses_neither_name_nor_point() {
         cut += 1;
         disk.restart_after_power_cut(seed);
         // What was torn is told, and was never answered for.
-        let (store, _) = Store::open_on(Arc::new(disk.clone()), options(), NOW + 10 * HOUR).expect("the store opens");
+        let (store, recovery) =
+            Store::open_on(Arc::new(disk.clone()), options(), NOW + 10 * HOUR).expect("the store opens");
+        assert_eq!(recovery.missing, Vec::<String>::new());
         let mut ids = BTreeMap::new();
         for (name, time) in &kept {
             let id = id_of(&store, name, "m").unwrap_or_else(|| panic!("{name} is lost at {cut}"));

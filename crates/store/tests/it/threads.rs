@@ -242,7 +242,7 @@ fn nobody_waits_while_a_name_is_looked_for_in_a_run() {
         let looking = scope.spawn(|| gauge(&store, "new"));
         disk.wait_until_somebody_stands();
         let new = within_patience("names and points wait for a run that is read", || {
-            store.set_meta(awake, CounterType::Gauge, 30).expect("room");
+            store.set_meta(awake, CounterType::Gauge, 30, NOW + 4 * HOUR).expect("room");
             assert_eq!(gauge(&store, "awake"), awake);
             let new = gauge(&store, "new");
             put_at(new, NOW + 2 * HOUR);
@@ -294,6 +294,7 @@ fn points_are_taken_while_a_segment_is_created() {
         drop(store);
         disk.disk.restart_after_kill();
         let (store, recovery) = Store::open_on(Arc::new(disk), options, NOW).expect("the store opens");
+        assert_eq!(recovery.missing, Vec::<String>::new());
         assert_eq!((recovery.torn_bytes_cut, recovery.corrupt), (0, Vec::new()));
         assert_eq!(history(&store, a), expected);
     }

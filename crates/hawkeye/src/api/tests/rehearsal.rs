@@ -38,7 +38,8 @@ async fn past() -> Result<Past> {
 
 fn push(site: &Site, endpoint: &str, metric: &str, start: i64, value: impl Fn(i64) -> f64) -> Result<()> {
     let key = SeriesKey { endpoint, metric, tags: Tags::EMPTY };
-    let series = site.context.engine.create(key, CounterType::Gauge, 60).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let series =
+        site.context.engine.create(key, CounterType::Gauge, 60, 0).map_err(|error| anyhow::anyhow!("{error}"))?;
     let sample = |minute| Sample { series, point: Point { time: start + minute * 60, value: value(minute) } };
     let samples: Vec<Sample> = (0..=MINUTES).map(sample).collect();
     site.context

@@ -18,7 +18,7 @@ use super::resolve::is_open;
 use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use judge::{History, Involvement, Rehearsal, Schedule};
+use judge::{Before, History, Involvement, Rehearsal, Schedule};
 use model::rule::HostStrategies;
 use model::{CounterType, EventRule, Point, Rules, SeriesKey, Tags};
 use report::{EventTally, RehearsalReport};
@@ -26,9 +26,10 @@ use std::collections::{HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
-use store::{Found, Histories, Store};
+use store::{Found, Histories, Store, Stretch};
 
 /// Series of one rehearsal: ten thousand hosts with one each. Their names are held, and the noisiest are counted.
 const SERIES_MAX: usize = 10_000;
@@ -99,6 +100,8 @@ struct WatchedSeries {
     tags: String,
     found: Found,
     part: Involvement,
+    /// What the series was before it changed its type or step.
+    before: Vec<Before>,
 }
 
 impl WatchedSeries {
@@ -107,12 +110,14 @@ impl WatchedSeries {
     }
 
     fn read_from(&self, script: &Rehearsal, order: &Order) -> i64 {
-        order.from - script.warm_up_s(self.found.step)
+        let steps = self.before.iter().map(|before| before.step);
+        order.from - script.warm_up_s(steps.fold(self.found.step, u32::max))
     }
 
     /// The number of points that will be read, roughly.
     fn points(&self, script: &Rehearsal, order: &Order) -> i64 {
-        (order.to - self.read_from(script, order)) / i64::from(self.found.step.max(1))
+        let steps = self.before.iter().map(|before| before.step);
+        (order.to - self.read_from(script, order)) / i64::from(steps.fold(self.found.step, u32::min).max(1))
     }
 }
 
@@ -144,13 +149,16 @@ pub fn rehearse(
     let plan = Schedule { hours: &hours, until: order.to + 1, closed: &closed };
     let groups = groups(&mut series, &script);
     let (next, events) = (AtomicUsize::new(0), AtomicU64::new(0));
-    let run = Run { store, script: &script, order, plan, stop, next, events };
+    let run = Run { store, script: &script, order, plan, stop, next, events, damage: Mutex::new(None) };
     let (tally, whole) = run.play_all(&groups)?;
     let mut report = tally.finish(order, whole);
     report.series = series.len() as u64;
     report.hosts = series.iter().map(|one| one.endpoint.as_str()).collect::<HashSet<_>>().len() as u64;
     report.points_from = store.points_begin().filter(|begin| *begin > order.from);
     report.notes = notes(&report, &script, &series, options);
+    if let Some(file) = run.damage.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        report.notes.push(format!("points are missing, since {file} is damaged"));
+    }
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -189,7 +197,7 @@ fn find(store: &Store, script: &Rehearsal, hosts: &[String]) -> Result<Vec<Watch
         let Some(part) = script.involvement(key).filter(|_| !is_full && seen.insert(found.id)) else { return };
         is_full = series.len() == SERIES_MAX;
         let [endpoint, metric, tags] = [key.endpoint, key.metric, key.tags.as_str()].map(str::to_string);
-        series.push(WatchedSeries { endpoint, metric, tags, found, part });
+        series.push(WatchedSeries { endpoint, metric, tags, found, part, before: Vec::new() });
     };
     for_each_awake(store, &mut |id, key, counter_type, step| add(Found { id, counter_type, step }, key));
     if (1..=HOSTS_ONE_BY_ONE_MAX).contains(&hosts.len()) {
@@ -199,7 +207,16 @@ fn find(store: &Store, script: &Rehearsal, hosts: &[String]) -> Result<Vec<Watch
     } else {
         store.for_each_sleeping_series(None, &mut add)?;
     }
+    series.iter_mut().for_each(|one| one.before = before(store, one.found));
     if is_full { Err(too_many_series()) } else { Ok(series) }
+}
+
+/// What a series was before it is what it is.
+fn before(store: &Store, found: Found) -> Vec<Before> {
+    let mut stretches = store.metas(found).stretches();
+    stretches.pop();
+    let before = |one: &Stretch| Before { until: one.to + 1, counter_type: one.counter_type, step: one.step };
+    stretches.iter().map(before).collect()
 }
 
 fn too_many_series() -> RehearsalError {
@@ -261,6 +278,8 @@ struct Run<'a> {
     /// The first group that nobody has taken yet.
     next: AtomicUsize,
     events: AtomicU64,
+    /// Name of a damaged file that was met.
+    damage: Mutex<Option<String>>,
 }
 
 impl Run<'_> {
@@ -308,9 +327,13 @@ impl Run<'_> {
         }
         match histories.read(one.found, one.read_from(self.script, self.order), self.order.to, points) {
             // Removed since it was found.
-            Err(store::Error::UnknownSeries(_)) => Ok(()),
-            read => Ok(read?),
+            Err(store::Error::UnknownSeries(_)) => {}
+            read => read?,
         }
+        if let Some(file) = histories.take_damage() {
+            self.damage.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(file);
+        }
+        Ok(())
     }
 
     fn play(
@@ -351,7 +374,7 @@ fn groups<'s>(series: &'s mut [WatchedSeries], script: &Rehearsal) -> Vec<&'s [W
 }
 
 fn history<'a>(one: &'a WatchedSeries, points: &'a [Point]) -> History<'a> {
-    History { key: one.key(), counter_type: one.found.counter_type, step: one.found.step, points }
+    History { key: one.key(), counter_type: one.found.counter_type, step: one.found.step, before: &one.before, points }
 }
 
 /// Remarks that help to read the report.

@@ -50,7 +50,7 @@ pub struct Merged {
     /// `None` when nothing was worth keeping.
     pub run: Option<Run>,
     /// File, offset and what was wrong; names there are lost.
-    pub corrupt: Vec<String>,
+    pub corrupt: Vec<Error>,
 }
 
 /// Makes one run of `runs`, which follow each other in order of sequence; one run alone is rewritten without what
@@ -89,8 +89,7 @@ pub fn merge(
         }
     }
     let damage = inputs.into_iter().flat_map(|input| input.leaves.damage);
-    let corrupt = damage.map(|error| error.to_string()).collect();
-    Ok(Some(Merged { run: writer.finish()?, corrupt }))
+    Ok(Some(Merged { corrupt: damage.collect(), run: writer.finish()? }))
 }
 
 /// A run being read.

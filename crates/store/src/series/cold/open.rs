@@ -1,7 +1,6 @@
 //! Open: all runs of a directory, and what a merge or a writer left unfinished there.
 
 use super::footer::{SUFFIX, sequence_of_name};
-use super::merge::retire;
 use super::run::Run;
 use crate::error::{Error, Result};
 use std::path::Path;
@@ -17,10 +16,12 @@ pub struct Opened {
     /// No file has this sequence or a higher one.
     pub next_sequence: u64,
     pub corrupt: Vec<String>,
+    /// Runs that another one covers: their files are to be removed.
+    pub superseded: Vec<Arc<Run>>,
 }
 
-/// Opens all runs in `dir`. What a merge or a writer left unfinished is removed, and so are runs that another one
-/// covers; a file that is no run is reported and left where it is.
+/// Opens all runs in `dir`. What a merge or a writer left unfinished is removed; a file that is no run is reported and
+/// left where it is.
 pub fn open_all(disk: &dyn Disk, dir: &Path) -> Result<Opened> {
     disk.create_dir(dir).map_err(Error::disk("create", dir))?;
     let (mut runs, mut newest, mut corrupt) = (Vec::new(), 0, Vec::new());
@@ -43,7 +44,6 @@ pub fn open_all(disk: &dyn Disk, dir: &Path) -> Result<Opened> {
         run.path != other.path && run.first_sequence <= other.first_sequence && other.sequence <= run.sequence
     };
     let superseded = |run: &Arc<Run>| runs.iter().any(|other| covers(other, run));
-    let (old, runs): (Vec<_>, Vec<_>) = runs.iter().cloned().partition(superseded);
-    retire(disk, &old, None)?;
-    Ok(Opened { runs, next_sequence: newest + 1, corrupt })
+    let (superseded, runs): (Vec<_>, Vec<_>) = runs.iter().cloned().partition(superseded);
+    Ok(Opened { runs, next_sequence: newest + 1, corrupt, superseded })
 }

@@ -15,6 +15,7 @@ struct Model {
     endpoints: BTreeMap<u32, String>,
     series: BTreeMap<u32, (u32, String, String, Meta)>,
     removed: BTreeMap<u32, [u64; 4]>,
+    past: BTreeMap<u32, Vec<Past>>,
     next: (u32, u32),
 }
 
@@ -48,6 +49,7 @@ impl Model {
                     series.3 = meta;
                 }
             }
+            Change::Past { id, past } => self.past.entry(id.0).or_default().push(past),
             Change::Remove { id } => self.remove(id.0),
             Change::Sleep { id } => drop(self.series.remove(&id.0)),
             Change::Removed { group, bits } => {
@@ -125,6 +127,7 @@ fn every_kind() -> Vec<Change<'static>> {
         define(2, 2),
         define(u32::MAX - 1, 1),
         Change::Endpoint { number: 3, name: "gämma" },
+        Change::Past { id: SeriesId(1), past: Past { until: u32::MAX, meta: gauge() } },
         Change::Meta { id: SeriesId(1), meta },
         Change::Sleep { id: SeriesId(0) },
         Change::Remove { id: SeriesId(2) },

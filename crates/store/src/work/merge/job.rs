@@ -8,7 +8,7 @@ use crate::block::rollup::{self, Bucket, rate_gap_s};
 use crate::block::{Block, Entry, Kind, Label, Reader, Writer, keep_first_of_equal_times, take_head};
 use crate::error::{Error, Result};
 use crate::parts::Parts;
-use crate::series::Meta;
+use crate::series::{Meta, Metas};
 use model::SeriesId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -82,8 +82,8 @@ impl Input {
 fn unless_damaged<T>(result: Result<T>, number: u64, parts: &Parts, damaged: &mut BTreeSet<u64>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(Error::Corrupt { .. }) => {
-            parts.tallies.corrupt_reads.fetch_add(1, Relaxed);
+        Err(error @ Error::Corrupt { .. }) => {
+            parts.note_damage(&error);
             damaged.insert(number);
             Ok(None)
         }
@@ -217,9 +217,10 @@ impl Job {
             return Ok(0);
         }
         let Some(first) = self.points.first().copied() else { return Ok(0) };
-        let (before, read) = match meta.counter_type.is_gauge() {
-            true => (None, 0),
-            false => self.newest_before(parts, series.0, first.0, rate_gap_s(meta.step))?,
+        let metas = Metas::new(meta, parts.table().past(series));
+        let (before, read) = match metas.longest_counter_step() {
+            0 => (None, 0),
+            step => self.newest_before(parts, series.0, first.0, rate_gap_s(step))?,
         };
         for writer in &mut self.writers {
             let kind = writer.label().kind;
@@ -227,7 +228,7 @@ impl Job {
                 writer.add(series, meta, &self.points)?;
                 continue;
             }
-            rollup::fold(&self.points, before, meta, kind.resolution_s(), &mut self.buckets);
+            rollup::fold(&self.points, before, &metas, kind.resolution_s(), &mut self.buckets);
             if !self.buckets.is_empty() {
                 let bytes = writer.bytes();
                 writer.add_buckets(series, meta, &self.buckets)?;

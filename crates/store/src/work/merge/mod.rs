@@ -67,7 +67,7 @@ impl Merger {
     /// Does the next piece of merging: about `budget_bytes` of reading and writing.
     pub fn step(&mut self, parts: &Parts, now: i64, budget_bytes: u64) -> Result<Merged> {
         self.follow_clock(now);
-        let swept = parts.shelf.sweep();
+        let swept = parts.sweep_blocks();
         let mut merged = Merged::default();
         if self.work.is_none() && now >= self.not_before {
             self.work = self.begin(parts, now)?;
@@ -126,7 +126,7 @@ impl Merger {
                         Doomed { block, damaged }
                     }));
                     // What a query still reads, or what fails, is for the next sweep.
-                    let _ = parts.shelf.sweep();
+                    let _ = parts.sweep_blocks();
                 }
                 Ok(None)
             }

@@ -263,7 +263,7 @@ impl Bench {
 
     fn push(&self, endpoint: &str, metric: &str, counter_type: CounterType, time: i64) -> SeriesId {
         let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical("k=v") };
-        let series = self.engine.create(key, counter_type, 60).expect("room");
+        let series = self.engine.create(key, counter_type, 60, time).expect("room");
         self.engine
             .append(&[Sample { series, point: Point { time, value: 1.0 } }], time, std::time::Instant::now())
             .expect("room");
