@@ -5,7 +5,8 @@
 //! of memory. A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can
 //! hold.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
-//! what to narrow; a bad regular expression answers an empty list, as the original does.
+//! what to narrow; a bad regular expression answers an empty list, as the original does; an answer in which something is
+//! missing, since a file is damaged, says so in the series that it concerns, and in a header if that was not sent yet.
 //! Compat: docs/open-falcon/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
 
 use super::Context;
@@ -16,17 +17,19 @@ use super::pieces::Pieces;
 use super::rights;
 use crate::engine::Engine;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use model::CounterType;
+use model::point::align;
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt::Write;
 use store::{Cf, CounterQuery, EndpointQuery, Found, Grid, Query, Store};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 /// The original's default page for endpoints and counters.
 const PAGE_ROWS: usize = 500;
@@ -40,6 +43,10 @@ const TERMS_MAX: usize = 16;
 /// Histories written at the same time; each holds a blocking thread, of which the runtime has 512 for everything.
 const HISTORIES_AT_ONCE: usize = 32;
 static HISTORIES: Semaphore = Semaphore::const_new(HISTORIES_AT_ONCE);
+/// Header of an answer in which something is missing, since a file is damaged; its value says which.
+const INCOMPLETE: HeaderName = HeaderName::from_static("hawkeye-incomplete");
+/// Seconds of a day.
+const DAY_S: i64 = 86_400;
 /// The most (host, counter) pairs of one request for history, last points or deletion.
 const PAIRS_MAX: usize = 100_000;
 
@@ -107,7 +114,7 @@ fn check_terms(name: &str, count: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
+async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Response, ApiError> {
     let pairs = pairs(&query);
     let (q, tags) = (parameter(&pairs, "q").to_string(), parameter(&pairs, "tags").to_string());
     if q.is_empty() && tags.is_empty() {
@@ -117,9 +124,9 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
     check_terms("tags", tags.split(',').count())?;
     let (offset, limit) = page(&pairs)?;
     let Some(patterns) = q.split_whitespace().map(regex).collect::<Option<Vec<_>>>() else {
-        return Ok(Json(json!([])));
+        return Ok(Json(json!([])).into_response());
     };
-    let rows = reading(&context, move |engine| {
+    let (rows, damage) = reading(&context, move |engine| {
         let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
         let mut rows =
             engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &tag_terms, offset, limit })?;
@@ -127,10 +134,11 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
         if rows.is_empty() && !patterns.is_empty() && !tag_terms.is_empty() {
             rows = engine.store().endpoints(&EndpointQuery { patterns: &patterns, tag_terms: &[], offset, limit })?;
         }
-        Ok(rows)
+        Ok((rows, damaged_names(engine.store())))
     })
     .await?;
-    Ok(Json(rows.into_iter().map(|(id, endpoint)| json!({"endpoint": endpoint, "id": id})).collect()))
+    let rows: Vec<Value> = rows.into_iter().map(|(id, endpoint)| json!({"endpoint": endpoint, "id": id})).collect();
+    Ok(with_incomplete(Json(rows).into_response(), damage))
 }
 
 async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
@@ -157,7 +165,7 @@ async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQ
     Ok(Json(rows.into()))
 }
 
-async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
+async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Response, ApiError> {
     let pairs = pairs(&query);
     let eid = parameter(&pairs, "eid");
     if eid.is_empty() {
@@ -177,9 +185,13 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
         let (negated, text) = term.strip_prefix('!').map_or((false, term), |rest| (true, rest));
         regex(text).map(|regex| (negated, regex))
     });
-    let Some(patterns) = terms.collect::<Option<Vec<_>>>() else { return Ok(Json(json!([]))) };
-    let rows = reading(&context, move |engine| {
-        engine.store().counters(&CounterQuery { endpoint_ids: &endpoint_ids, patterns: &patterns, offset, limit })
+    let Some(patterns) = terms.collect::<Option<Vec<_>>>() else {
+        return Ok(Json(json!([])).into_response());
+    };
+    let (rows, damage) = reading(&context, move |engine| {
+        let store = engine.store();
+        let query = CounterQuery { endpoint_ids: &endpoint_ids, patterns: &patterns, offset, limit };
+        Ok((store.counters(&query)?, damaged_names(store)))
     })
     .await?;
     let row = |row: store::CounterRow| {
@@ -188,17 +200,38 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
             "type": row.counter_type.ds_type(),
         })
     };
-    Ok(Json(rows.into_iter().map(row).collect()))
+    let rows: Vec<Value> = rows.into_iter().map(row).collect();
+    Ok(with_incomplete(Json(rows).into_response(), damage))
+}
+
+/// What is known of a damaged file with names of series that sleep: some may be missing in a search.
+fn damaged_names(store: &Store) -> Option<String> {
+    store.damaged_files().into_iter().find(|text| text.contains(".run "))
 }
 
 #[derive(Deserialize)]
 struct HistoryRequest {
     hostnames: Vec<String>,
     counters: Vec<String>,
-    consol_fun: String,
+    consol_fun: Option<String>,
     start_time: i64,
     end_time: i64,
     step: Option<i64>,
+    /// True for the points as they are stored, and not for rows; the original does not know it.
+    #[serde(default)]
+    raw: bool,
+}
+
+impl HistoryRequest {
+    fn cf(&self) -> Result<Cf, ApiError> {
+        match &self.consol_fun {
+            // Stored points are not consolidated.
+            None if self.raw => Ok(Cf::Average),
+            None => Err(ApiError::bad("consol_fun is missing: give AVERAGE, MAX, MIN or LAST")),
+            Some(text) => Cf::parse(text)
+                .ok_or_else(|| ApiError::bad(format!("consol_fun is {text:?}: give AVERAGE, MAX, MIN or LAST"))),
+        }
+    }
 }
 
 async fn history(
@@ -206,19 +239,22 @@ async fn history(
     _: Caller,
     JsonBody(request): JsonBody<HistoryRequest>,
 ) -> Result<Response, ApiError> {
-    let Some(cf) = Cf::parse(&request.consol_fun) else {
-        let text = format!("consol_fun is {:?}: give AVERAGE, MAX, MIN or LAST", request.consol_fun);
-        return Err(ApiError::bad(text));
-    };
+    let cf = request.cf()?;
     if request.hostnames.len().saturating_mul(request.counters.len()) > PAIRS_MAX {
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of hostnames and counters: ask for fewer")));
     }
     let query = Query { from: request.start_time, to: request.end_time, cf, now: crate::clock::now() };
     let points_max = context.config.graph.query_points_max as u64;
-    let checked = blocking(&context, move |engine| (look_up(engine, &request), request));
-    let (found, request) = checked.await?;
-    let known = found.iter().flatten();
-    let points = known.map(|found| query.rows(*found) as u64).fold(0, u64::saturating_add);
+    let checked = blocking(&context, move |engine| {
+        let found = look_up(engine, &request);
+        let points = |found: &Found| match request.raw {
+            true => stored_points_max(engine.store(), *found, &query),
+            false => query.rows(*found) as u64,
+        };
+        let points = found.iter().flatten().map(points).fold(0, u64::saturating_add);
+        (found, points, request)
+    });
+    let (found, points, request) = checked.await?;
     if points > points_max {
         return Err(ApiError::bad(format!(
             "the answer would hold {points} points, more than graph.query_points_max = {points_max}: \
@@ -227,12 +263,45 @@ async fn history(
     }
     let turn = HISTORIES.acquire().await.expect("the semaphore is never closed");
     let (mut pieces, body) = Pieces::new();
+    let (head, told) = oneshot::channel();
     context.engine.spawn_blocking(move |engine| {
         let _turn = turn;
-        write_history(engine, &request, &found, &query, &mut pieces);
+        let list = HistoryList {
+            keep_unknown: request.step.is_some(),
+            separator: '[',
+            out: &mut pieces,
+            incomplete: None,
+            head: Some(head),
+        };
+        match request.raw {
+            true => write_points(engine.store(), &request, &found, &query, list),
+            false => write_history(engine, &request, &found, &query, list),
+        }
         pieces.finish();
     });
-    Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response())
+    // Told with the first piece, or by nobody where writing it panicked.
+    let incomplete = told.await.unwrap_or_default();
+    let response = ([(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response();
+    Ok(with_incomplete(response, incomplete))
+}
+
+/// The response with a header that says what is missing in it, if something is.
+fn with_incomplete(mut response: Response, incomplete: Option<String>) -> Response {
+    if let Some(text) = incomplete {
+        let value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("a file is damaged"));
+        response.headers_mut().insert(INCOMPLETE, value);
+    }
+    response
+}
+
+/// The most points that may be stored of a series within the range.
+fn stored_points_max(store: &Store, found: Found, query: &Query) -> u64 {
+    let oldest = store.oldest_kept(query.now);
+    let from = query.from.max(store.oldest_points().map_or(oldest, |points| points.min(oldest)));
+    let to = query.to.min(query.now + DAY_S);
+    let stretches = store.metas(found).stretches();
+    let within = stretches.iter().map(|one| (to.min(one.to) - from.max(one.from), i64::from(one.step)));
+    within.filter(|(seconds, _)| *seconds >= 0).map(|(seconds, step)| (seconds / step) as u64 + 1).sum()
 }
 
 /// The series of all pairs, host by host.
@@ -249,29 +318,34 @@ fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
     })
 }
 
-/// Writes the answer, host by host, until the reader goes away. A series that is unknown, or that cannot be read, is
-/// left out without `step` in the request, and empty with one, as in the original.
-fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Found>], query: &Query, out: &mut Pieces) {
-    let name = |pair: usize| {
-        let counters = request.counters.len();
-        (request.hostnames[pair / counters].as_str(), request.counters[pair % counters].as_str())
-    };
-    let mut answer = HistoryList { keep_unknown: request.step.is_some(), separator: '[', out };
+/// Names of the pair of host and counter in this place, host by host.
+fn name_of(request: &HistoryRequest, pair: usize) -> (&str, &str) {
+    let counters = request.counters.len();
+    (request.hostnames[pair / counters].as_str(), request.counters[pair % counters].as_str())
+}
+
+/// Writes the answer, host by host, until the reader goes away. A series that is unknown is left out without `step` in
+/// the request, and empty with one, as in the original.
+fn write_history(
+    engine: &Engine,
+    request: &HistoryRequest,
+    found: &[Option<Found>],
+    query: &Query,
+    mut answer: HistoryList<'_>,
+) {
     let known: Vec<usize> = (0..found.len()).filter(|pair| found[*pair].is_some()).collect();
     let series: Vec<Found> = found.iter().copied().flatten().collect();
     let mut next = 0;
     let each = |i: usize, grid: Result<Grid, store::Error>| {
         let pair = known[i];
-        let unknown_before = (next..pair).all(|pair| answer.unknown(name(pair)));
+        let unknown_before = (next..pair).all(|pair| answer.unknown(name_of(request, pair)));
         next = pair + 1;
-        let (endpoint, counter) = name(pair);
+        let name = name_of(request, pair);
         unknown_before
             && match grid {
-                Ok(grid) => answer.series((endpoint, counter), series[i], &grid),
-                Err(error) => {
-                    tracing::error!(endpoint, counter, %error, "cannot read a series; the answer shows it as unknown");
-                    answer.unknown((endpoint, counter))
-                }
+                Ok(grid) => answer.rows(name, series[i], query, grid),
+                Err(store::Error::UnknownSeries(_)) => answer.unknown(name),
+                Err(error) => answer.unreadable(name, series[i], &error),
             }
     };
     if let Err(error) = engine.store().query_many(&series, query, each) {
@@ -279,9 +353,77 @@ fn write_history(engine: &Engine, request: &HistoryRequest, found: &[Option<Foun
         tracing::error!(%error, "cannot read the history; the answer is broken off");
         answer.out.give_up();
     }
-    if (next..found.len()).all(|pair| answer.unknown(name(pair))) {
-        answer.out.text.push_str(if answer.separator == '[' { "[]" } else { "]" });
+    if (next..found.len()).all(|pair| answer.unknown(name_of(request, pair))) {
+        answer.end();
     }
+}
+
+/// Writes the points of the series as they are stored, of a COUNTER its readings, in one entry for each stretch of time
+/// in which the series had one type and step; day by day, so that a day's points are in memory.
+fn write_points(
+    store: &Store,
+    request: &HistoryRequest,
+    found: &[Option<Found>],
+    query: &Query,
+    mut answer: HistoryList<'_>,
+) {
+    let (mut histories, mut points) = (store.histories(), Vec::new());
+    for (pair, found) in found.iter().enumerate() {
+        let name = name_of(request, pair);
+        let Some(found) = *found else {
+            if answer.unknown(name) {
+                continue;
+            }
+            return;
+        };
+        let mut stretches = store.metas(found).stretches();
+        stretches.retain(|one| one.from <= query.to && one.to >= query.from);
+        for one in &stretches {
+            answer.begin(name, one.counter_type, one.step);
+            let mut separator = "";
+            for (from, to) in days(store, one.from.max(query.from).max(0), one.to.min(query.to), query.now) {
+                points.clear();
+                match histories.read(found, from, to, &mut points) {
+                    // Removed since it was looked up.
+                    Err(store::Error::UnknownSeries(_)) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot read stored points; the answer is broken off");
+                        return answer.out.give_up();
+                    }
+                    Ok(()) => {}
+                }
+                for point in &points {
+                    answer.value(separator, point.time, Some(point.value));
+                    separator = ",";
+                    if !answer.pass_on() {
+                        return;
+                    }
+                }
+            }
+            if !answer.finish_series(histories.take_damage()) {
+                return;
+            }
+        }
+    }
+    answer.end();
+}
+
+/// Parts of [from, to] that hold a day of stored points each, but for what is before and behind all of them.
+fn days(store: &Store, from: i64, to: i64, now: i64) -> Vec<(i64, i64)> {
+    let begin = store.oldest_points().unwrap_or(i64::MAX);
+    let (mut next, mut days) = (from, Vec::new());
+    while next <= to {
+        let last = if next < begin {
+            begin - 1
+        } else if next > now {
+            to
+        } else {
+            next / DAY_S * DAY_S + DAY_S - 1
+        };
+        days.push((next, last.min(to)));
+        next = last.min(to) + 1;
+    }
+    days
 }
 
 /// A history answer on its way: a JSON list, series by series. The functions answer false when nobody reads any more.
@@ -289,10 +431,14 @@ struct HistoryList<'a> {
     keep_unknown: bool,
     separator: char,
     out: &'a mut Pieces,
+    /// What is missing in the answer so far, as was met first.
+    incomplete: Option<String>,
+    /// Told what is missing when the first piece is sent: a header can say it no later.
+    head: Option<oneshot::Sender<Option<String>>>,
 }
 
 impl HistoryList<'_> {
-    fn begin(&mut self, (endpoint, counter): (&str, &str)) {
+    fn name(&mut self, (endpoint, counter): (&str, &str)) {
         let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
         self.out.text.push(std::mem::replace(&mut self.separator, ','));
         self.out.text.push_str(head.trim_end_matches('}'));
@@ -300,28 +446,74 @@ impl HistoryList<'_> {
 
     fn unknown(&mut self, name: (&str, &str)) -> bool {
         if self.keep_unknown {
-            self.begin(name);
+            self.name(name);
             self.out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
+        }
+        self.pass_on()
+    }
+
+    /// Writes a series that the disk does not give.
+    fn unreadable(&mut self, name: (&str, &str), found: Found, error: &store::Error) -> bool {
+        tracing::error!(endpoint = name.0, counter = name.1, %error, "cannot read a series; the answer says so");
+        self.begin(name, found.counter_type, found.step);
+        self.finish_series(Some(error.to_string()))
+    }
+
+    fn rows(&mut self, name: (&str, &str), found: Found, query: &Query, grid: Grid) -> bool {
+        self.begin(name, found.counter_type, found.step);
+        // The original has no rows for a range inside one step.
+        let is_inside = align(query.to, found.step) <= align(query.from, found.step);
+        let rows = if is_inside { &[] } else { &grid.values[..] };
+        for (i, (time, value)) in rows.iter().enumerate() {
+            self.value(if i == 0 { "" } else { "," }, *time, *value);
+            if !self.pass_on() {
+                return false;
+            }
+        }
+        self.finish_series(grid.incomplete)
+    }
+
+    /// Begins a series of this type and step, up to its values.
+    fn begin(&mut self, name: (&str, &str), counter_type: CounterType, step: u32) {
+        self.name(name);
+        let ds_type = counter_type.ds_type();
+        write!(self.out.text, ",\"dstype\":\"{ds_type}\",\"step\":{step},\"Values\":[").expect("String");
+    }
+
+    fn value(&mut self, separator: &str, time: i64, value: Option<f64>) {
+        write!(self.out.text, "{separator}{{\"timestamp\":{time},\"value\":").expect("String");
+        push_value(value, &mut self.out.text);
+        self.out.text.push('}');
+    }
+
+    /// Ends the values of a series, with what is missing among them.
+    fn finish_series(&mut self, incomplete: Option<String>) -> bool {
+        self.out.text.push(']');
+        if let Some(text) = incomplete {
+            write!(self.out.text, ",\"incomplete\":{}", Value::from(text.as_str())).expect("String");
+            self.incomplete.get_or_insert(text);
+        }
+        self.out.text.push('}');
+        self.pass_on()
+    }
+
+    fn end(mut self) {
+        self.out.text.push_str(if self.separator == '[' { "[]" } else { "]" });
+        self.tell_head();
+    }
+
+    fn pass_on(&mut self) -> bool {
+        if self.out.is_due() {
+            self.tell_head();
         }
         self.out.pass_on()
     }
 
-    fn series(&mut self, name: (&str, &str), found: Found, grid: &Grid) -> bool {
-        self.begin(name);
-        let out = &mut *self.out;
-        let ds_type = found.counter_type.ds_type();
-        write!(out.text, ",\"dstype\":\"{ds_type}\",\"step\":{},\"Values\":[", grid.step).expect("String");
-        for (i, (time, value)) in grid.values.iter().enumerate() {
-            let comma = if i == 0 { "" } else { "," };
-            write!(out.text, "{comma}{{\"timestamp\":{time},\"value\":").expect("String");
-            push_value(*value, &mut out.text);
-            out.text.push('}');
-            if !out.pass_on() {
-                return false;
-            }
+    fn tell_head(&mut self) {
+        if let Some(head) = self.head.take() {
+            // Nobody is there when the request was given up.
+            let _ = head.send(self.incomplete.clone());
         }
-        out.text.push_str("]}");
-        out.pass_on()
     }
 }
 

@@ -47,9 +47,14 @@ impl Pieces {
         (Pieces { text: String::new(), sender: Some(sender) }, Body::new(PieceBody { pieces, is_over: false }))
     }
 
+    /// Whether the text so far fills a piece: [`Pieces::pass_on`] sends it.
+    pub fn is_due(&self) -> bool {
+        self.text.len() >= PIECE_BYTES
+    }
+
     /// Sends the text so far once it fills a piece; false when nobody reads any more.
     pub fn pass_on(&mut self) -> bool {
-        if self.text.len() >= PIECE_BYTES { self.send_text() } else { self.sender.is_some() }
+        if self.is_due() { self.send_text() } else { self.sender.is_some() }
     }
 
     /// Sends the last piece and the end: only then is the body whole.

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::engine::keeper::Keeper;
 use crate::engine::pressure::Pressure;
 use crate::role::graph::index::Index;
-use crate::watch::health::Health;
+use crate::watch::health::{Health, Reason};
 use anyhow::{Context, Result};
 use metrics::Metrics;
 use std::path::Path;
@@ -47,6 +47,12 @@ pub fn open_store(config: &Config) -> Result<Store> {
     for damage in &recovery.corrupt {
         tracing::error!(damage, "part of the store is damaged; the rest was read");
     }
+    for file in &recovery.missing {
+        tracing::error!(file, "a file of the store is missing; restore it from a backup, or its points stay lost");
+    }
+    if let Some(why) = recovery.unchecked {
+        tracing::warn!(why, "whether files of the store are missing cannot be said; from now on it can");
+    }
     tracing::info!(
         series = recovery.series,
         points = recovery.points_replayed,
@@ -78,9 +84,35 @@ fn open_hint(dir: &Path) -> String {
 
 /// Starts the threads that keep the store. At the end they are joined, and then the log is synced.
 pub fn keep_store(parts: &mut Supervisor, engine: &Arc<Engine>, pressure: &Arc<Pressure>, health: &Health) {
+    let (asked, since) = (engine.clone(), clock::now());
+    health.source(move |reasons| reasons.extend(what_is_lost(&asked, since)));
     let (closed, kept, pressure) = (engine.clone(), engine.clone(), pressure.clone());
     parts.at_end_blocking("the log", move || closed.store().close(clock::now()).context("cannot sync the log"));
     parts.start("the store's threads", |stop| Keeper::start(kept, pressure, health).run(stop));
+}
+
+/// Files that a reason names; a reason is a line.
+const FILES_NAMED_MAX: usize = 5;
+
+/// What cannot be read any more, and so is missing in answers. What was found at the start is told until the next one.
+fn what_is_lost(engine: &Engine, since: i64) -> impl Iterator<Item = Reason> {
+    let store = engine.store();
+    let why = |what: &[String]| match what.split_at(what.len().min(FILES_NAMED_MAX)) {
+        ([], _) => None,
+        (named, []) => Some(named.join("; ")),
+        (named, more) => Some(format!("{} more, which the log names; {}", more.len(), named.join("; "))),
+    };
+    let at_start = why(store.found_at_start()).map(|why| Reason {
+        what: "files of the store were found damaged or missing at the start",
+        why,
+        since,
+    });
+    let met = why(&store.damaged_files()).map(|why| Reason {
+        what: "files of the store are damaged, and answers lack what was in them",
+        why,
+        since,
+    });
+    at_start.into_iter().chain(met)
 }
 
 /// Starts to keep Open-Falcon's index tables, if `graph.index_url` says where; answers `/index/updateAll` for cron

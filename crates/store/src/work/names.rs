@@ -143,9 +143,10 @@ impl Parts {
         table.place_of(endpoint).map(|place| table.endpoint_number(place))
     }
 
-    /// Changes the type or step of a known series for its points from `from` on; those before stay what they are. A
-    /// point that is not newer than the series' newest, or than its last change, changes nothing: it comes late, and
-    /// is taken for what the series was then.
+    /// Changes the type or step of a known series for its points from `from` on; those before stay what they are. Late
+    /// is who speaks of a time up to the series' newest point, or its last change: that makes no gauge of a counter,
+    /// nor the other way round, for points are kept as what the series was then. Of a counter's name and of the step
+    /// the later word counts all the same, as if it had always been said: not every door knows them.
     pub fn set_meta(&self, id: SeriesId, counter_type: CounterType, step: u32, from: i64) -> Result<()> {
         let meta = Meta::new(counter_type, step)?;
         let from = from.clamp(0, i64::from(u32::MAX)) as u32;
@@ -159,15 +160,20 @@ impl Parts {
             let Some(old) = table.meta(id) else { return Err(Error::UnknownSeries(id.0)) };
             (old, table.past(id).last().map_or(0, |past| past.until))
         };
-        if old == meta || from <= newest.max(changed) {
+        let is_late = from <= newest.max(changed);
+        let is_other_kind = old.counter_type.is_gauge() != meta.counter_type.is_gauge();
+        if old == meta || is_late && is_other_kind {
             return Ok(());
         }
         let past = Past { until: from, meta: old };
-        naming.file.append(&[Change::Past { id, past }, Change::Meta { id, meta }])?;
+        let changes = [Change::Past { id, past }, Change::Meta { id, meta }];
+        naming.file.append(if is_late { &changes[1..] } else { &changes })?;
         self.names_unsynced.store(true, Relaxed);
         let since = {
             let mut table = self.table_mut();
-            table.note_past(id, past);
+            if !is_late {
+                table.note_past(id, past);
+            }
             table.set_meta(id, meta);
             kind_since(meta, table.past(id))
         };

@@ -159,7 +159,11 @@ fn a_window_has_one_kind_of_points() {
     assert_eq!(times(&store), [3, 4, 5]);
     // What comes late says nothing about what the series is now.
     store.set_meta(id, CounterType::Counter, 60, NOW - 200).expect("room");
-    assert_eq!(store.info(id).map(|info| (info.counter_type, info.step)), Some((CounterType::Gauge, 30)));
+    let info = |store: &Store| store.info(id).map(|info| (info.counter_type, info.step));
+    assert_eq!(info(&store), Some((CounterType::Gauge, 30)));
+    // But for the step, which some doors learn from another.
+    store.set_meta(id, CounterType::Gauge, 60, NOW - 180).expect("room");
+    assert_eq!((info(&store), times(&store)), (Some((CounterType::Gauge, 60)), vec![3, 4, 5]));
     drop(store);
     let store = open(&disk);
     assert_eq!(times(&store), [3, 4, 5]);
