@@ -1,7 +1,7 @@
 //! Damage: the files in which reading met damage, each once, for whoever tells the operator.
 //!
-//! Why: damage costs what is damaged and hides nothing else, so an answer is just smaller. Somebody must hear which file
-//! it is, once, and not at every query that meets it.
+//! Why: damage costs what is damaged and hides nothing else, so an answer is just smaller. Somebody must hear which
+//! file has it, once, and not at every query that meets it.
 //! Invariants: a file is noted once; what it says is what was met first. Memory: the notes of [`FILES_MAX`] files.
 
 use crate::error::Error;

@@ -3,8 +3,9 @@
 //!
 //! Why: a block, a segment of the log or a run that was deleted by mistake, or lost by a file system, leaves nothing
 //! behind that could be missed: its points would just not be there.
-//! How: written whole, under a temporary name, synced, renamed, when the list of files has changed. A name comes into it
-//! soon after its file is durable, and leaves it before its file is removed. docs/format/manifest.md draws the bytes.
+//! How: written whole, under a temporary name, synced, renamed, when the list of files has changed. A name comes into
+//! the manifest soon after its file is durable, and leaves it before its file is removed. docs/format/manifest.md draws
+//! the bytes.
 //! Invariants: whenever the power goes, what the manifest names is there, unless somebody else took it; so whoever
 //! removes a file calls [`Manifest::before_removal`] first. A manifest that is missing or damaged costs the check.
 //! Memory: the names as written, some 40 bytes per file.

@@ -56,6 +56,8 @@ pub struct Parts {
     /// Names of the files that there are. Bound: a small file written and synced, when the list has changed.
     pub(crate) manifest: RankedMutex<Manifest>,
     pub(crate) damage: Damage,
+    /// Days (UTC) of which the start missed a block with points, or could not read one, and the file's name.
+    pub(crate) lost_days: Vec<(u32, String)>,
     /// What the start found damaged or missing.
     pub(crate) found_at_start: Vec<String>,
     pub(crate) tallies: Tallies,

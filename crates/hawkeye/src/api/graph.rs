@@ -5,8 +5,9 @@
 //! of memory. A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can
 //! hold.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
-//! what to narrow; a bad regular expression answers an empty list, as the original does; an answer in which something is
-//! missing, since a file is damaged, says so in the series that it concerns, and in a header if that was not sent yet.
+//! what to narrow; a bad regular expression answers an empty list, as the original does; an answer in which something
+//! is missing, since a file is damaged, says so in the series that it concerns, and in a header if that was not sent
+//! yet.
 //! Compat: docs/open-falcon/control-plane.md §4 "Graph data" and §6. Values have six decimals, unknown ones are null.
 
 use super::Context;

@@ -4,6 +4,7 @@
 //! a crash cut off is completed at the next start.
 
 use crate::options::Options;
+use crate::sizes::DAY_S;
 
 /// End of the file names of blocks.
 pub const SUFFIX: &str = ".blk";
@@ -114,6 +115,13 @@ impl Label {
     }
 }
 
+/// The day of the points in a block, by the name of its file, for when that is all there is; `None` for other files.
+pub fn day_of_points(file_name: &str) -> Option<u32> {
+    let (digits, rest) = file_name.split_once('-')?;
+    let has_points = rest.starts_with(Kind::Raw.name()) && rest.ends_with(SUFFIX);
+    (0..=u32::MAX / DAY_S).find(|day| has_points && date(*day) == digits)
+}
+
 /// A day since 1970-01-01 as `20261122`, for people who look at the files. After the usual arithmetic of eras of 400
 /// years that begin in March.
 fn date(day: u32) -> String {
@@ -130,7 +138,7 @@ fn date(day: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::date;
+    use super::*;
 
     #[test]
     fn dates() {
@@ -140,5 +148,16 @@ mod tests {
         check(11_017, "20000301");
         check(20_453, "20251231");
         check(20_454, "20260101");
+    }
+
+    #[test]
+    fn names_tell_the_day_of_points() {
+        let check = |name: &str, expected| assert_eq!(day_of_points(name), expected, "{name}");
+        check(&Label::flushed(20_454, 7).file_name(), Some(20_454));
+        check(&Label::flushed(0, 7).file_name(), Some(0));
+        check("20260101-1h-00000007.blk", None);
+        check("20261301-raw-00000007.blk", None);
+        check("series", None);
+        check("20260101-raw-00000007.tmp", None);
     }
 }

@@ -21,7 +21,7 @@ mod writer;
 pub use catalog::{Catalog, Day, without_superseded};
 pub use coding::{keep_first_of_equal_times, take_head};
 pub use file::{Block, list, number_of_name};
-pub use label::{FINAL, Kind, Label, ROLLUPS};
+pub use label::{FINAL, Kind, Label, ROLLUPS, day_of_points};
 pub use reader::{Entry, Reader};
 pub use shelf::{Doomed, Shelf};
 pub use writer::Writer;

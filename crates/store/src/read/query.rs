@@ -3,9 +3,9 @@
 //! How: the hot chunk and the side table are copied under their shard's lock, then the blocks that overlap are read,
 //! newest knowledge last; of equal times the first stored counts. A flush publishes its blocks before the hot chunk
 //! lets go, so looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of
-//! two points, and each point is what its series was at its time (`metas.rs`). For rows of several points a day is read from its coarsest roll-up that the row's length is a multiple
-//! of, if there is a valid one, and nothing of the day is only in memory; where the points are gone, from the finest
-//! there is.
+//! two points, and each point is what its series was at its time (`metas.rs`). For rows of several points a day is read
+//! from its coarsest roll-up that the row's length is a multiple of, if there is a valid one, and nothing of the day is
+//! only in memory; where the points are gone, from the finest there is.
 //! Memory: the answer, bounded by `query_points_max`; up to `READERS_MAX` open files, each with a page and a chunk.
 //! Compat: docs/open-falcon/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long
 //! ranges and before they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest
@@ -96,6 +96,7 @@ impl Histories<'_> {
         }
         let (from, to) = (from.max(0) as u32, to.min(i64::from(u32::MAX)) as u32);
         let view = self.parts.view(found.id, from, to);
+        self.parts.note_lost_days(&view, from, to, &mut self.readers);
         self.points.clear();
         self.parts.points(&mut self.readers, &view, from, to, &mut self.points)?;
         out.extend(self.points.iter().map(|(time, value)| Point { time: i64::from(*time), value: *value }));
@@ -184,6 +185,15 @@ impl Parts {
         }
     }
 
+    /// Notes that points are missing within [from, to] where a whole block of a day is.
+    fn note_lost_days(&self, view: &View, from: u32, to: u32, readers: &mut Readers) {
+        let days = from / DAY_S..=to / DAY_S;
+        let lost = self.lost_days.iter().find(|(day, _)| !view.memory.complete && days.contains(day));
+        if let Some((_, name)) = lost {
+            readers.damage.get_or_insert_with(|| name.clone());
+        }
+    }
+
     fn check_size(&self, points: usize) -> Result<()> {
         let limit = self.options.query_points_max;
         if points > limit { Err(Error::TooManyPoints { limit }) } else { Ok(()) }
@@ -230,6 +240,7 @@ impl Parts {
         // So far before the first row there may be a point that makes its rate.
         let gap_s = rate_gap_s(metas.longest_counter_step());
         let view = self.view(found.id, from.saturating_sub(gap_s), to);
+        self.note_lost_days(&view, from, to, readers);
         let stretches = if view.memory.complete || query.cf == Cf::Last {
             vec![Stretch { from, to, rollup: None }]
         } else {

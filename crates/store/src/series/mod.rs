@@ -1,9 +1,8 @@
 //! Series: what the store knows of names: which series there are, awake in memory or asleep on disk.
 //!
-//! `meta.rs` is what is known of a series besides its name, `metas.rs` what that was at any time; `counters.rs` holds the
-//! texts that hosts share; `table.rs` is all series that are awake; `file.rs` is the journal that says what each id means, `naming.rs` how the table
-//! follows it;
-//! `cold/` are the files of names that sleep.
+//! `meta.rs` is what is known of a series besides its name, `metas.rs` what that was at any time; `counters.rs` holds
+//! the texts that hosts share; `table.rs` is all series that are awake; `file.rs` is the journal that says what each id
+//! means, `naming.rs` how the table follows it; `cold/` are the files of names that sleep.
 
 pub mod cold;
 mod counters;

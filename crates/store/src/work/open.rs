@@ -5,7 +5,7 @@
 
 use super::append::acceptable;
 use super::warm;
-use crate::block::{Block, Catalog, Doomed, Shelf, list, number_of_name, without_superseded};
+use crate::block::{Block, Catalog, Doomed, Shelf, day_of_points, list, number_of_name, without_superseded};
 use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::hot::{Hot, Shards, Spans};
@@ -75,7 +75,8 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     recovery.corrupt.extend(cold.corrupt);
 
     let block_dir = dir.join("block");
-    let (blocks, superseded, next_block) = open_blocks(&*disk, &block_dir, &mut recovery)?;
+    let OpenedBlocks { catalog: blocks, superseded, unreadable, next_number: next_block } =
+        open_blocks(&*disk, &block_dir, &mut recovery)?;
 
     let windows = Spans { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
     let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
@@ -96,11 +97,15 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     naming.next_id = next_id;
     let is_new = recovery.series + recovery.blocks + recovery.segments + cold.runs.len() == 0;
     recovery.unchecked = unchecked(&listed).filter(|_| !is_new);
+    let missing_blocks = recovery.missing.iter().filter_map(|name| name.strip_prefix("block/"));
+    let lost_blocks = missing_blocks.map(str::to_string).chain(unreadable);
+    let lost_days = lost_blocks.filter_map(|name| Some((day_of_points(&name)?, name))).collect();
     let found_at_start =
         recovery.missing.iter().map(|name| format!("{name} is missing")).chain(recovery.corrupt.clone());
     let parts = Parts {
         manifest: RankedMutex::new(locks::MANIFEST, Manifest::new(disk.clone(), dir)),
         damage: Damage::default(),
+        lost_days,
         found_at_start: found_at_start.collect(),
         tallies: Tallies { removed_series: AtomicU64::new(table.removed()), ..Tallies::default() },
         table: RankedRwLock::new(locks::TABLE, table),
@@ -168,22 +173,35 @@ fn lock_dir(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Any + Send + Sync>> {
     })
 }
 
-/// Returns the blocks, those of no use, which a merge wrote anew before the power went, and the next number. A block
-/// that cannot be read is reported and left where it is, and no other gets its name.
-fn open_blocks(disk: &dyn Disk, dir: &Path, recovery: &mut Recovery) -> Result<(Catalog, Vec<Arc<Block>>, u64)> {
-    let (mut blocks, mut newest) = (Vec::new(), 0);
+/// The blocks of a directory.
+struct OpenedBlocks {
+    catalog: Catalog,
+    /// Those of no use: a merge wrote them anew before the power went.
+    superseded: Vec<Arc<Block>>,
+    /// Names of those that cannot be read.
+    unreadable: Vec<String>,
+    /// No block has this number or a higher one.
+    next_number: u64,
+}
+
+/// Opens the blocks. One that cannot be read is reported and left where it is, and no other gets its name.
+fn open_blocks(disk: &dyn Disk, dir: &Path, recovery: &mut Recovery) -> Result<OpenedBlocks> {
+    let (mut blocks, mut unreadable, mut newest) = (Vec::new(), Vec::new(), 0);
     for path in list(disk, dir)? {
         newest = newest.max(number_of_name(&path));
         match Block::open(disk, path) {
             Ok(block) => blocks.push(Arc::new(block)),
-            Err(error @ Error::Corrupt { .. }) => recovery.corrupt.push(error.to_string()),
+            Err(error @ Error::Corrupt { .. }) => {
+                unreadable.push(error.file_name());
+                recovery.corrupt.push(error.to_string());
+            }
             Err(error) => return Err(error),
         }
     }
     newest = blocks.iter().map(|block| block.label.number.max(block.label.last_flush)).fold(newest, u64::max);
     let (blocks, superseded) = without_superseded(blocks);
     recovery.blocks = blocks.len();
-    Ok((Catalog::new(blocks), superseded, newest + 1))
+    Ok(OpenedBlocks { catalog: Catalog::new(blocks), superseded, unreadable, next_number: newest + 1 })
 }
 
 /// More definitions cannot be lost in a row (a 64 MiB hole of them); an id further on is damage that no checksum saw.

@@ -321,5 +321,9 @@ fn a_block_that_cannot_be_read_is_never_written_over() {
     put(&store, a, NOW - 60, 2.0);
     store.flush(NOW).expect("room");
     assert_eq!(disk.content(&path), damaged);
+    let (mut histories, mut points) = (store.histories(), Vec::new());
+    histories.read(found(&store, a), 0, NOW, &mut points).expect("reads");
+    let name = path.file_name().and_then(|name| name.to_str()).map(str::to_string);
+    assert_eq!((points.len(), histories.take_damage()), (1, name), "what it had is missing");
     assert_eq!(history(&store, a), [(NOW - 60, 2.0)]);
 }
