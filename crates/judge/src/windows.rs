@@ -168,7 +168,7 @@ impl Windows {
                 None => return Fate::Full,
             },
         };
-        if !self.push(row, counter_type, point) {
+        if !self.push(row, counter_type, point, judge.semantics()) {
             return Fate::NotNewer;
         }
         let (series, step) = (self.id(row), self.rows[row as usize].step_s());
@@ -229,7 +229,7 @@ impl Windows {
 
     /// Adds a point; false if it is not the newest.
     #[inline]
-    fn push(&mut self, row: u32, counter_type: CounterType, point: Point) -> bool {
+    fn push(&mut self, row: u32, counter_type: CounterType, point: Point, semantics: Semantics) -> bool {
         let row = &mut self.rows[row as usize];
         if let Some(newest) = self.rings.newest(row.ring) {
             if point.time <= newest {
@@ -241,8 +241,8 @@ impl Windows {
             let least = (point.time - newest).min(i64::from(row.least_step_s));
             row.least_step_s = least.max(STEP_LEAST_S) as u8;
         }
-        if row.counter_type.is_gauge() != counter_type.is_gauge() {
-            // Readings of a counter are no values of a gauge, and make no rates with them.
+        if row.counter_type.is_gauge() != counter_type.is_gauge() && semantics == Semantics::Hawkeye {
+            // Readings of a counter are no values of a gauge, and make no rates with them. The original mixes them.
             self.rings.clear(&mut row.ring);
         }
         row.counter_type = counter_type;
@@ -256,7 +256,7 @@ impl Windows {
         let counter_type = self.rows[row].counter_type;
         for point in points {
             if TIMES.contains(&point.time) {
-                self.push(row as u32, counter_type, point);
+                self.push(row as u32, counter_type, point, Semantics::Hawkeye);
             }
         }
         self.rows[row].restored = self.rows[row].ring.len() > 0;
