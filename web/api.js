@@ -33,6 +33,12 @@ export async function login(name, password) {
   sessionStorage.setItem(TOKEN_KEY, JSON.stringify({ name: answer.name, sig: answer.sig }));
 }
 
+// Logs in by the secret of a link that the server printed at its start; a secret works once.
+export async function enter(secret) {
+  const answer = await request("ui/enter", { method: "POST", body: secret });
+  sessionStorage.setItem(TOKEN_KEY, JSON.stringify({ name: answer.name, sig: answer.sig }));
+}
+
 // The session is forgotten here even when the server cannot be told.
 export async function logout() {
   try {

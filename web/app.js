@@ -1,7 +1,8 @@
 // App: which page is shown, the header, the login, and the refresh every 15 s.
 //
 // The address after `#` says what is shown (`#/`, `#/host/NAME?range=6h&counter=…`, `#/login`), so that a page can be
-// linked and the browser's back works. While the tab is hidden nothing is asked for.
+// linked and the browser's back works. While the tab is hidden nothing is asked for. A link that the server printed at
+// its start (`#login=SECRET`) logs in first; the secret leaves the address at once.
 
 import * as api from "./api.js";
 import { h, setText } from "./dom.js";
@@ -14,22 +15,42 @@ const REFRESH_S = 15;
 // Until the first host has reported; whoever has just started the server is waiting for it.
 const REFRESH_FIRST_S = 3;
 const SEARCH_DELAY_MS = 200;
+// Begins the address that the server prints at its start; the secret follows.
+const LINK = "#login=";
 
 const main = document.getElementById("main");
 const banner = document.getElementById("banner");
 const page = { view: null, overview: null, overviewAt: 0, search: "", timer: 0, searchTimer: 0, refreshes: 0 };
 let top;
+// The reason why the link that led here does not log in, for the login form.
+let linkProblem = "";
 
 function start() {
   startLanguage();
-  addEventListener("hashchange", show);
+  addEventListener("hashchange", () => (isLink() ? enterByLink().then(build) : show()));
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(page.timer) : refresh()));
   const skip = document.getElementById("skip");
   skip.addEventListener("click", (event) => {
     event.preventDefault();
     main.focus();
   });
-  build();
+  if (isLink()) enterByLink().then(build);
+  else build();
+}
+
+function isLink() {
+  return location.hash.startsWith(LINK);
+}
+
+async function enterByLink() {
+  const secret = location.hash.slice(LINK.length);
+  history.replaceState(null, "", "#/");
+  try {
+    await api.enter(secret);
+  } catch (error) {
+    const text = error.kind === "offline" ? t("offline_short") : t("refused", { reason: error.message });
+    linkProblem = error.kind === "login" ? t("link_spent") : text;
+  }
 }
 
 // Makes everything anew: at the start and when the language changes.
@@ -213,7 +234,8 @@ function askForLogin() {
   // With a token that ended the answer may still be yes without one.
   if (ended) return refresh();
   banner.hidden = true;
-  const form = loginForm(t("login_needed"));
+  const form = loginForm(linkProblem || t("login_needed"));
+  linkProblem = "";
   main.replaceChildren(form);
   form.querySelector("input").focus();
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
-# What `make run` gives: the release binary with this host's agent, on a fresh directory and ports of its own. Within 90
-# seconds the page's data name this host with its processor, memory and load; then it stops in order, without an error.
-# Needs the release build (make build) or TEST_BINARY, curl and python3.
+# What `make run` gives: the release binary with this host's agent, on a fresh directory and ports of its own. The link
+# that it prints logs in; within 90 seconds the page's data name this host with its processor, memory and load; then it
+# stops in order, without an error. Needs the release build (make build) or TEST_BINARY, curl and python3.
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/services/needs.sh
@@ -25,13 +25,21 @@ HAWKEYE_AGENT__LISTEN__AGENT_HTTP=127.0.0.1:$7 "${TEST_BINARY:-target/release/ha
     --set listen.api="127.0.0.1:$5" --set listen.admin="127.0.0.1:$6" > "$dir/out" 2> "$dir/err" &
 server=$!
 
-python3 - "$api" <<'WAIT' || { cat "$dir/out" "$dir/err"; exit 1; }
+python3 - "$api" "$dir/out" <<'WAIT' || { cat "$dir/out" "$dir/err"; exit 1; }
 import json, sys, time, urllib.request
 deadline = time.time() + 90
+session = None
 while time.time() < deadline:
     time.sleep(0.5)
+    link = open(sys.argv[2]).read().partition(sys.argv[1] + "/#login=")[2].split()
+    if not link:
+        continue
     try:
-        overview = json.load(urllib.request.urlopen(sys.argv[1] + "/ui/overview", timeout=5))
+        if session is None:
+            entered = urllib.request.urlopen(sys.argv[1] + "/ui/enter", data=link[0].encode(), timeout=5)
+            session = entered.read().decode()
+        ask = urllib.request.Request(sys.argv[1] + "/ui/overview", headers={"Apitoken": session})
+        overview = json.load(urllib.request.urlopen(ask, timeout=5))
     except OSError:
         continue
     hosts = overview["hosts"]

@@ -9,7 +9,7 @@
 //! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go:
 //! every address to listen on, this host to connect to.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use settings::units::{duration, seconds, size};
 use settings::{not_toml, overlay, overlay_variables};
@@ -64,6 +64,8 @@ pub struct AgentConfig {
 pub struct AgentListen {
     /// The address of `POST /v1/push` and the other routes; "" turns them off.
     pub agent_http: String,
+    /// Names under which browsers may ask on a loopback address, besides the host's own.
+    pub hosts: Vec<String>,
 }
 
 impl Default for AgentConfig {
@@ -93,7 +95,7 @@ impl Default for AgentConfig {
 impl Default for AgentListen {
     fn default() -> Self {
         // Open-Falcon's port, on loopback, because whoever reaches the port may push points in this host's name.
-        AgentListen { agent_http: "127.0.0.1:1988".into() }
+        AgentListen { agent_http: "127.0.0.1:1988".into(), hosts: Vec::new() }
     }
 }
 
@@ -180,6 +182,9 @@ impl AgentConfig {
         // 255 is the width of the original's column, which transfer enforces.
         if self.hostname.is_empty() || self.hostname.len() > 255 {
             bail!("hostname is {:?}: give 1 to 255 bytes (hostname, or FALCON_ENDPOINT)", self.hostname);
+        }
+        for name in &self.listen.hosts {
+            net::http::check_name(name).map_err(|error| anyhow!("listen.hosts has {error}"))?;
         }
         // As hbs and the portal refuse it.
         if self.hostname.chars().any(char::is_control) {
@@ -306,7 +311,7 @@ impl Original {
             ignore: self.ignore.into_iter().filter(|(_, ignored)| *ignored).map(|(metric, _)| metric).collect(),
             default_tags: self.default_tags,
             log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },
-            listen: AgentListen { agent_http },
+            listen: AgentListen { agent_http, ..AgentListen::default() },
             ignored_keys,
             ..AgentConfig::default()
         }
@@ -380,7 +385,7 @@ mod tests {
             ignore: ["cpu.busy".to_string()].into(),
             default_tags: [("idc".to_string(), "bj".to_string())].into(),
             log: "hawkeye=debug,info".into(),
-            listen: AgentListen { agent_http: "0.0.0.0:1988".into() },
+            listen: AgentListen { agent_http: "0.0.0.0:1988".into(), ..AgentListen::default() },
             ignored_keys: vec!["plugin".into()],
             ..AgentConfig::default()
         };

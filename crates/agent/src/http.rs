@@ -4,6 +4,7 @@
 //! answered as soon as the items are in the queue, also for items that a transfer will refuse. An item without time
 //! gets the time of its arrival here, because it may wait. Items that no transfer would take (no metric, no number) are
 //! counted and dropped.
+//! A page of another site is refused, and so is a foreign name on a loopback address ([`net::http::Guard`]).
 //! Memory: a body has at most [`BODY_MAX`], all unfinished ones together [`BODIES_MAX`].
 
 use super::Agent;
@@ -16,8 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use metrics::Metrics;
-use net::budget::Budget;
-use net::http::read_body;
+use net::http::{BodyError, Peer, read_body};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,19 +28,18 @@ use wire::{Scratch, decode_items};
 
 /// Bytes of a body, some 30,000 items: far above what a script sends at once.
 const BODY_MAX: usize = 4 << 20;
-const BODIES_MAX: u64 = 8 << 20;
+pub const BODIES_MAX: u64 = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 struct Door {
     agent: Arc<Agent>,
     metrics: Arc<Metrics>,
-    budget: Budget,
 }
 
 /// Routes of the agent's HTTP door.
 pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
-    let door = Door { agent, metrics, budget: Budget::new(BODIES_MAX) };
+    let door = Door { agent, metrics };
     Router::new()
         .route("/v1/push", any(push))
         .route("/health", get(|| async { "ok" }))
@@ -55,14 +54,16 @@ async fn figures(State(door): State<Door>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], door.metrics.text()).into_response()
 }
 
-async fn push(State(door): State<Door>, body: Body) -> Response {
-    let body = match read_body(body, BODY_MAX, &door.budget, BODY_TIMEOUT).await {
+async fn push(State(door): State<Door>, peer: Peer, body: Body) -> Response {
+    let body = match read_body(&peer, body, BODY_MAX, BODY_TIMEOUT).await {
         Ok(body) => body,
-        Err((StatusCode::PAYLOAD_TOO_LARGE, _)) => {
-            let text = format!("body is above {BODY_MAX} bytes: send fewer items at once");
-            return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+        Err(error) => {
+            let text = match error {
+                BodyError::TooLong => format!("body is above {BODY_MAX} bytes: send fewer items at once"),
+                _ => error.text(),
+            };
+            return (error.status(), text).into_response();
         }
-        Err(refusal) => return refusal.into_response(),
     };
     if body.is_empty() {
         return (StatusCode::BAD_REQUEST, "body is blank").into_response();

@@ -32,8 +32,10 @@ use batch::{Batches, DefaultTags};
 use client::Client;
 use heartbeat::{Heartbeat, Orders};
 use metrics::{Metrics, resident_bytes};
-use net::http::serve_router;
+use net::budget::Budget;
+use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind};
+use net::places::Places;
 use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler, Scope};
 use queue::Queue;
 use schedule::Schedule;
@@ -45,7 +47,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use supervisor::Supervisor;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wire::item::OutItem;
 
@@ -156,14 +158,16 @@ impl Agent {
         if let Some(listener) = listener {
             let limits = Limits {
                 connections_max: CONNECTIONS_MAX,
-                places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+                places: Places::new(CONNECTIONS_MAX),
                 allow: Arc::new([]),
                 metrics: metrics.register(ConnectionMetrics::register),
                 connections: metrics.ledger().account("connections", None),
                 http: metrics.ledger().account("http", None),
+                budget: Budget::new(http::BODIES_MAX),
             };
+            let guard = Guard::own_pages_only(&own_names(&system_hostname(), &self.config.listen.hosts));
             let router = http::router(self.clone(), metrics);
-            tasks.spawn(serve_router("agent_http", listener, limits, shutdown.clone(), router));
+            tasks.spawn(serve_router("agent_http", listener, limits, guard, shutdown.clone(), router));
         }
         if !self.config.hbs_addr.is_empty() {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));

@@ -2,7 +2,9 @@
 //!
 //! How: a connection waits without a buffer. When bytes come it takes a share of the byte budget, reads until the peer
 //! pauses, and has the protocol answer each complete message; answers leave in order, together when several requests
-//! came together. A started message must be complete within `message_timeout`.
+//! came together. A started message must be complete within `message_timeout`. Until its first message is whole, a
+//! connection keeps the server waiting and gives way when places are scarce; later it may be idle for as long as it
+//! likes, for agents are.
 //! Invariants: what is no message is answered with an error that says why, where the protocol can, and the connection
 //! is closed, as in Go. Nothing is ever answered twice.
 //! Memory: an idle connection holds its task (some hundred bytes) and what its protocol remembers; a busy one
@@ -10,6 +12,8 @@
 //! it has sent, to the next KiB.
 
 use super::budget::{Budget, Share, UNIT};
+use super::places::Place;
+use super::turns::Holder;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -91,10 +95,12 @@ pub async fn connection<P: Protocol>(
     name: &'static str,
     mut stream: TcpStream,
     peer: SocketAddr,
+    place: Place,
     mut protocol: P,
     limits: RpcLimits,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let holder = Holder::at(peer.ip());
     let mut held = limits.connections.hold();
     loop {
         tokio::select! {
@@ -102,9 +108,9 @@ pub async fn connection<P: Protocol>(
             _ = shutdown.wait_for(|stop| *stop) => return,
             ready = stream.readable() => if ready.is_err() { return },
         }
-        let share = limits.budget.take(BUFFER_FIRST).await;
+        let share = limits.budget.take(&holder, BUFFER_FIRST).await;
         // Boxed, so that an idle connection's task does not hold the room that a busy one needs.
-        match Box::pin(burst(&mut stream, &mut protocol, &limits, share)).await {
+        match Box::pin(burst(&mut stream, &place, &mut protocol, &limits, share)).await {
             Ok(Next::Idle) => {
                 protocol.idle();
                 held.set(protocol.memory_bytes());
@@ -142,6 +148,7 @@ impl Fault {
 /// Reads and answers until nothing is left over in the buffer.
 async fn burst<P: Protocol>(
     stream: &mut TcpStream,
+    place: &Place,
     protocol: &mut P,
     limits: &RpcLimits,
     mut share: Share,
@@ -169,6 +176,9 @@ async fn burst<P: Protocol>(
             Err(_) => return Err(Fault::silent("read_error")),
         }
         let answered = answer_messages(&mut buffer, protocol, stream, &mut answers, limits).await?;
+        if answered {
+            place.waits(false);
+        }
         send(stream, &mut answers, limits.message_timeout).await?;
         if P::is_blank(&buffer) {
             return Ok(Next::Idle);
@@ -229,7 +239,7 @@ fn make_room(buffer: &mut Vec<u8>, share: &mut Share, limits: &RpcLimits) -> Res
     // The protocol has refused what is longer than `message_max` already; one byte more tells it.
     let to_longest = (limits.message_max + 1).saturating_sub(buffer.capacity()).next_multiple_of(UNIT);
     let more = buffer.capacity().min(to_longest.max(UNIT));
-    if !limits.budget.grow(share, more) {
+    if !share.grow(more) {
         return Err(Fault {
             reason: "no_buffer",
             text: "too many unfinished messages at once: send smaller batches or try again".to_string(),

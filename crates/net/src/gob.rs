@@ -72,6 +72,7 @@ impl<S: Service> Protocol for Gob<S> {
 pub mod testing {
     use super::super::budget::Budget;
     use super::super::connection::{RpcLimits, RpcMetrics, connection};
+    use super::super::places::{Claim, Places};
     use super::*;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,7 +93,8 @@ pub mod testing {
         };
         let (_run, stopping) = watch::channel(false);
         let gob = Gob::new(service.clone(), message_max);
-        let serving = tokio::spawn(connection("gob", stream, peer, gob, limits, stopping));
+        let Claim::Free(place) = Places::new(1).claim("gob", peer.ip(), 1) else { panic!("one place is free") };
+        let serving = tokio::spawn(connection("gob", stream, peer, place, gob, limits, stopping));
         let (mut reader, mut writer) = client.split();
         let mut answers = Vec::new();
         let write = async {

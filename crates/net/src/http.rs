@@ -1,69 +1,176 @@
 //! HTTP: serves an axum router over accepted connections, and reads bodies within the byte budget.
 //!
 //! Why not `axum::serve`: it has neither a limit on connections nor a time-out for a request head that never ends.
-//! Invariants: a head must be complete within [`HEAD_TIMEOUT`]; a body is bounded by `message_max` and by the budget
-//! that all connections share; at shutdown the request at hand is answered and the connection closed.
+//! How: a connection waits for its first byte without a buffer; then hyper reads from a [`TimedStream`], which times
+//! and counts heads and gives up a peer that does not read. Each request passes the [`Guard`], and carries its
+//! [`Peer`].
+//! Invariants: heads, bodies, pauses and answers that are not read have their times ([`TIMES`]); a body is bounded by
+//! the caller, by the budget that all connections share, and must keep to a least rate; at shutdown the request at hand
+//! is answered and the connection closed.
+//! Memory: [`CONNECTION_BYTES`] per connection that has said something; of heads what is beyond, and bodies, count
+//! against the budget.
 
-use super::budget::Budget;
+mod body;
+mod guard;
+mod stream;
+
+pub use body::{BodyError, Peer, Received, read_body};
+pub use guard::{Guard, check_name, own_names};
+
 use super::listen::{Limits, serve};
+use super::places::Place;
+use super::turns::Holder;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{ConnectInfo, State};
-use axum::http::StatusCode;
-use axum::middleware;
-use axum::response::Response;
-use http_body_util::BodyExt;
-use hyper::body::{Frame, SizeHint};
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
-use stdx::ledger::{Account, Held};
+use stdx::ledger::Held;
+use stream::TimedStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tower::Layer;
+use tower::ServiceExt;
 
-/// Longest time that a peer may take for the head of a request, and that an idle keep-alive connection stays.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Buffer that one connection has for heads; hyper's default of 400 KiB is far above what any client of ours sends.
+/// How long a connection waits for its peer.
+#[derive(Clone, Copy)]
+struct Times {
+    /// From the first byte of a head to its last, and from a connection's begin to its first byte.
+    head: Duration,
+    /// Between two requests.
+    idle: Duration,
+    /// Without a byte taken of an answer.
+    stall: Duration,
+}
+
+/// Heads are a packet or two, so theirs is the time of many lost packets. Proxies keep their connections for a minute.
+/// The time of a stalled answer is a guess, as for bodies.
+const TIMES: Times =
+    Times { head: Duration::from_secs(10), idle: Duration::from_secs(60), stall: Duration::from_secs(30) };
+/// Longest head; hyper's default of 400 KiB is far above what any client of ours sends.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Bytes that an open connection holds: hyper's buffers for a head and for an answer's, 8 KiB each, and
-/// the copy of the routes.
-const CONNECTION_BYTES: usize = 17 << 10;
-/// Steps in which a body is counted: a few per usual body, small beside the budget.
-const COUNTED_BLOCK: usize = 4 << 10;
+/// Bytes that a connection holds once it has said something: hyper's buffers for a head and for an answer's, 8 KiB
+/// each, and the copy of the routes.
+pub const CONNECTION_BYTES: usize = 17 << 10;
 
-/// Serves `router` on `listener` until `shutdown` turns true. Handlers find the peer in `ConnectInfo<SocketAddr>`.
+/// Serves `router` on `listener` until `shutdown` turns true. Handlers find the peer in `ConnectInfo<SocketAddr>` and
+/// [`Peer`].
 pub async fn serve_router(
     name: &'static str,
     listener: TcpListener,
     limits: Limits,
+    guard: Guard,
     shutdown: watch::Receiver<bool>,
     router: Router,
 ) {
-    let http = limits.http.clone();
-    let router = router.layer(middleware::map_response_with_state(http.clone(), counted));
-    serve(name, listener, limits, shutdown.clone(), |stream, peer| {
-        connection(stream, peer, router.clone(), http.clone(), shutdown.clone())
+    serve_within(TIMES, name, listener, limits, guard, shutdown, router).await;
+}
+
+async fn serve_within(
+    times: Times,
+    name: &'static str,
+    listener: TcpListener,
+    limits: Limits,
+    guard: Guard,
+    shutdown: watch::Receiver<bool>,
+    router: Router,
+) {
+    let guard = guard.at(listener.local_addr().ok());
+    let door = Arc::new(Door { times, name, limits: limits.clone(), guard, router });
+    serve(name, listener, limits, shutdown.clone(), |stream, peer, place| {
+        connection(stream, peer, place, door.clone(), shutdown.clone())
     })
     .await;
+}
+
+/// What the connections of a listener share.
+struct Door {
+    times: Times,
+    name: &'static str,
+    limits: Limits,
+    guard: Guard,
+    router: Router,
+}
+
+/// State of one connection that its stream and its requests share.
+struct Talk {
+    place: Place,
+    /// True while no request is at hand: the next bytes are a head's.
+    in_head: AtomicBool,
+    /// Heads that were complete so far.
+    requests: AtomicU32,
+}
+
+impl Talk {
+    fn new(place: Place) -> Arc<Talk> {
+        Arc::new(Talk { place, in_head: AtomicBool::new(true), requests: AtomicU32::new(0) })
+    }
+
+    /// A head is complete.
+    fn begins(&self) {
+        self.requests.fetch_add(1, Relaxed);
+        self.in_head.store(false, Relaxed);
+        self.place.waits(false);
+    }
+
+    /// The answer is handed over whole, or nobody wants it any more.
+    fn is_over(&self) {
+        self.in_head.store(true, Relaxed);
+        self.place.waits(true);
+    }
 }
 
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
-    http: Account,
+    place: Place,
+    door: Arc<Door>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let mut held = http.hold();
-    held.set(CONNECTION_BYTES);
-    let service = TowerToHyperService::new(axum::Extension(ConnectInfo(peer)).layer(router));
+    // Looked at and not taken; that a socket counts as readable says nothing about a byte.
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        _ = shutdown.wait_for(|stop| *stop) => return,
+        seen = tokio::time::timeout(door.times.head, stream.peek(&mut first)) => if !matches!(seen, Ok(Ok(1))) { return },
+    }
+    let mut held = door.limits.http.hold();
+    let requests = requests(stream, peer, place, door, shutdown);
+    held.set(CONNECTION_BYTES + size_of_val(&requests));
+    // Boxed, so that a connection that says nothing does not hold the room that the others need.
+    Box::pin(requests).await;
+}
+
+/// Answers the requests of a connection.
+async fn requests(
+    stream: TcpStream,
+    address: SocketAddr,
+    place: Place,
+    door: Arc<Door>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let talk = Talk::new(place);
+    let holder = Holder::at(address.ip());
+    // No bytes yet: growth then asks for what a head takes, and never waits.
+    let share = door.limits.budget.take(&holder, 0).await;
+    let stream = TimedStream::new(stream, share, talk.clone(), door.times);
+    let peer = Peer { holder, budget: door.limits.budget.clone(), talk: Some(talk.clone()) };
+    let idle = door.times.idle;
+    let service = hyper::service::service_fn(move |request| {
+        talk.begins();
+        answer(request, address, peer.clone(), door.clone(), talk.clone())
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(idle)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
@@ -76,24 +183,49 @@ async fn connection(
         }
     };
     if let Err(error) = result {
-        tracing::debug!(%peer, %error, "HTTP connection ended");
+        tracing::debug!(peer = %address, %error, "HTTP connection ended");
     }
 }
 
-/// Counts the body of an answer until it is sent.
-async fn counted(State(http): State<Account>, response: Response) -> Response {
-    let bytes = response.body().size_hint().exact().unwrap_or(0);
-    let mut held = http.hold();
-    held.set(bytes as usize);
-    response.map(|body| Body::new(CountedBody { body, _held: held }))
+/// Answers one request: its own refusal, or what the routes say.
+async fn answer(
+    mut request: Request<Incoming>,
+    address: SocketAddr,
+    peer: Peer,
+    door: Arc<Door>,
+    talk: Arc<Talk>,
+) -> Result<Response, Infallible> {
+    let response = match door.guard.check(request.uri(), request.headers()) {
+        Ok(()) => {
+            request.extensions_mut().insert(ConnectInfo(address));
+            request.extensions_mut().insert(peer);
+            door.router.clone().oneshot(request.map(Body::new)).await?
+        }
+        Err(refusal) => {
+            door.limits.metrics.refuse_request(door.name, refusal.reason);
+            tracing::debug!(listener = door.name, peer = %address, text = refusal.text, "refused a request");
+            (refusal.status, format!("{}\n", refusal.text)).into_response()
+        }
+    };
+    let mut held = door.limits.http.hold();
+    held.set(response.body().size_hint().exact().unwrap_or(0) as usize);
+    Ok(response.map(|body| Body::new(Answer { body, talk, _held: held })))
 }
 
-struct CountedBody {
+/// The body of an answer, counted until it is sent.
+struct Answer {
     body: Body,
+    talk: Arc<Talk>,
     _held: Held,
 }
 
-impl HttpBody for CountedBody {
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.talk.is_over();
+    }
+}
+
+impl HttpBody for Answer {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -113,81 +245,5 @@ impl HttpBody for CountedBody {
     }
 }
 
-/// Reads a whole body of at most `bytes_max`, its bytes counted in `budget` while it is read, within `timeout`.
-/// The error is a status and a text for the sender.
-pub async fn read_body(
-    body: Body,
-    bytes_max: usize,
-    budget: &Budget,
-    timeout: Duration,
-) -> Result<Vec<u8>, (StatusCode, String)> {
-    let read = async {
-        let mut body = body;
-        let mut bytes = Vec::new();
-        let mut share = budget.take(0).await;
-        // Counted in whole blocks, whatever the pieces: a body of one-byte chunks must not count a KiB for each.
-        let mut counted = 0;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, format!("cannot read the body: {error}")))?;
-            let Some(data) = frame.data_ref() else { continue };
-            if bytes.len() + data.len() > bytes_max {
-                let text = format!("body is above {bytes_max} bytes (ingest.message_max): send smaller batches");
-                return Err((StatusCode::PAYLOAD_TOO_LARGE, text));
-            }
-            let more = (bytes.len() + data.len()).next_multiple_of(COUNTED_BLOCK) - counted;
-            if more > 0 && !budget.grow(&mut share, more) {
-                let text = "too many unfinished messages at once: try again".to_string();
-                return Err((StatusCode::SERVICE_UNAVAILABLE, text));
-            }
-            counted += more;
-            bytes.extend_from_slice(data);
-        }
-        Ok(bytes)
-    };
-    match tokio::time::timeout(timeout, read).await {
-        Ok(result) => result,
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time".to_string())),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::body::{Bytes, HttpBody};
-    use hyper::body::Frame;
-    use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    /// A body of so many pieces of one byte.
-    struct Crumbs(usize);
-
-    impl HttpBody for Crumbs {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            self.0 = match self.0.checked_sub(1) {
-                Some(left) => left,
-                None => return Poll::Ready(None),
-            };
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
-        }
-    }
-
-    #[tokio::test]
-    async fn a_body_counts_by_its_bytes_not_by_its_pieces() {
-        let budget = Budget::new(64 << 10);
-        let read = read_body(Body::new(Crumbs(1000)), 1 << 20, &budget, Duration::from_secs(60)).await;
-        assert_eq!(read.map(|bytes| bytes.len()), Ok(1000));
-        assert_eq!(budget.bytes_used(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_body_beyond_the_budget_is_refused() {
-        let budget = Budget::new(64 << 10);
-        let read = read_body(Body::from(vec![b'x'; 60 << 10]), 1 << 20, &budget, Duration::from_secs(60)).await;
-        assert_eq!(read.map_err(|(status, _)| status), Err(StatusCode::SERVICE_UNAVAILABLE));
-        assert_eq!(budget.bytes_used(), 0);
-    }
-}
+mod tests;

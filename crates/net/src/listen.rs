@@ -2,12 +2,14 @@
 //!
 //! How: each connection is a task of its listener. At the stop, each may finish the message at hand for
 //! [`FINISH_TIMEOUT`]; those that have not ended by then are cut off, counted and logged.
-//! Invariants: a connection over a limit or from a network that is not allowed is closed at once and counted;
-//! connections of all listeners leave descriptors to the files of the store; the accept loop never ends on an error of
-//! one connection; when [`serve`] returns, none of its connections runs any more, so what they used can be closed
-//! behind them. A connection that is cut off ends at its next wait: what it does without waiting, such as an append to
-//! a log, ends first.
+//! Invariants: a connection from a network that is not allowed is closed at once and counted, and so is one for which
+//! nobody gives way ([`super::places`]); connections of all listeners leave descriptors to the files of the store; the
+//! accept loop never ends on an error of one connection; when [`serve`] returns, none of its connections runs any more,
+//! so what they used can be closed behind them. A connection that is cut off ends at its next wait: what it does
+//! without waiting, such as an append to a log, ends first.
 
+use super::budget::Budget;
+use super::places::{Claim, Place, Places};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -20,8 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use stdx::ledger::Account;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// Longest time that connections may take to finish their message at the stop (a guess: several slow batches).
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,12 +33,15 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 /// of it waits a second or more for its next SYN (10,000 connections took 43 s, a third of a second with 4096). The
 /// system lowers the number to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
-/// Bytes that a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver,
-/// its permits (measured with some thousand idle ones: 640 bytes), and its place among the tasks of the listener (an
-/// allocation of 64).
-const CONNECTION_BYTES: usize = 704;
+/// Bytes that a connection costs besides what its handler keeps: the task's head, its place with the runtime's driver
+/// (measured with some thousand idle ones: 640 bytes), its place among the tasks of the listener (an allocation of 64),
+/// and its entry in the table of places (measured with 4,000: some 260, with what maps leave empty).
+const CONNECTION_BYTES: usize = 960;
 /// `EAFNOSUPPORT` of Linux: the kernel does not speak this family of addresses.
 const NO_SUCH_FAMILY: i32 = 97;
+/// Looks for the end of a connection that was cut off, each after others had the thread. One that needs longer stands
+/// in a write to a disk, and must not hold up whoever comes.
+const END_LOOKS: usize = 1000;
 /// Pause after `accept` fails, which it does when descriptors run out; trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +51,7 @@ pub struct ListenerLabel {
     pub listener: &'static str,
 }
 
+/// Why something was refused, and where.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RefusedLabel {
     listener: &'static str,
@@ -55,9 +61,11 @@ struct RefusedLabel {
 /// Counts of connections, by listener, for all listeners of the process.
 #[derive(Clone, Default)]
 pub struct ConnectionMetrics {
-    accepted: Family<ListenerLabel, Counter>,
+    pub(crate) accepted: Family<ListenerLabel, Counter>,
     refused: Family<RefusedLabel, Counter>,
-    open: Family<ListenerLabel, Gauge>,
+    gave_way: Family<ListenerLabel, Counter>,
+    requests_refused: Family<RefusedLabel, Counter>,
+    pub(crate) open: Family<ListenerLabel, Gauge>,
     cut_off: Family<ListenerLabel, Counter>,
 }
 
@@ -67,6 +75,16 @@ impl ConnectionMetrics {
         let own = ConnectionMetrics::default();
         registry.register("connections", "Connections accepted", own.accepted.clone());
         registry.register("connections_refused", "Connections closed at once", own.refused.clone());
+        registry.register(
+            "connections_gave_way",
+            "Connections that newcomers found all places taken for, and of which another was cut off",
+            own.gave_way.clone(),
+        );
+        registry.register(
+            "http_requests_refused",
+            "HTTP requests refused before anybody read them",
+            own.requests_refused.clone(),
+        );
         registry.register("connections_open", "Connections open now", own.open.clone());
         registry.register(
             "connections_cut_off",
@@ -75,15 +93,26 @@ impl ConnectionMetrics {
         );
         own
     }
+
+    /// Requests over HTTP that were refused so far.
+    #[cfg(test)]
+    pub fn requests_refused(&self, listener: &'static str, reason: &'static str) -> u64 {
+        self.requests_refused.get_or_create(&RefusedLabel { listener, reason }).get()
+    }
+
+    /// Counts a request over HTTP that was refused before anybody read it.
+    pub fn refuse_request(&self, listener: &'static str, reason: &'static str) {
+        self.requests_refused.get_or_create(&RefusedLabel { listener, reason }).inc();
+    }
 }
 
-/// Limits that all listeners share.
+/// Limits that listeners share.
 #[derive(Clone)]
 pub struct Limits {
     /// Connections that one listener may have.
     pub connections_max: usize,
-    /// Descriptors that the connections of all listeners may take together.
-    pub places: Arc<Semaphore>,
+    /// Places that the connections of some listeners share, for their descriptors.
+    pub places: Places,
     /// Networks whose peers are served; none allows everybody.
     pub allow: Arc<[IpNet]>,
     pub metrics: ConnectionMetrics,
@@ -91,6 +120,8 @@ pub struct Limits {
     pub connections: Account,
     /// Account of what HTTP holds of requests and answers.
     pub http: Account,
+    /// Bytes of unfinished messages.
+    pub budget: Budget,
 }
 
 /// Binds `address`, the value of the configuration key `listen.<key>`.
@@ -140,12 +171,11 @@ pub async fn serve<H, F>(
     mut shutdown: watch::Receiver<bool>,
     handle: H,
 ) where
-    H: Fn(TcpStream, SocketAddr) -> F,
+    H: Fn(TcpStream, SocketAddr, Place) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(limits.connections_max));
     let mut connections = JoinSet::new();
-    let mut accept_fails = false;
+    let (mut accept_fails, mut is_full) = (false, false);
     let accepted = limits.metrics.accepted.get_or_create_owned(&ListenerLabel { listener: name });
     let open = limits.metrics.open.get_or_create_owned(&ListenerLabel { listener: name });
     loop {
@@ -176,31 +206,55 @@ pub async fn serve<H, F>(
             tracing::debug!(listener = name, %peer, "refused: not in ingest.allow");
             continue;
         }
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            limits.refuse(name, "too_many");
-            continue;
-        };
-        let Ok(place) = limits.places.clone().try_acquire_owned() else {
-            limits.refuse(name, "too_many_of_all");
-            continue;
+        let claim = limits.places.claim(name, peer.ip(), limits.connections_max);
+        let was_full = std::mem::replace(&mut is_full, !matches!(claim, Claim::Free(_)));
+        if is_full && !was_full {
+            tracing::warn!(listener = name, %peer, "all places for connections are taken; newcomers wait or displace");
+        }
+        let place = match claim {
+            Claim::Free(place) => place,
+            Claim::GivenUp(place, task) => {
+                await_end(task).await;
+                limits.metrics.gave_way.get_or_create(&ListenerLabel { listener: name }).inc();
+                place
+            }
+            Claim::ListenerFull => {
+                limits.refuse(name, "too_many");
+                continue;
+            }
+            Claim::Full => {
+                limits.refuse(name, "too_many_of_all");
+                continue;
+            }
         };
         if let Err(error) = prepare(&stream) {
             tracing::debug!(listener = name, %peer, %error, "cannot set socket options");
         }
         accepted.inc();
         open.inc();
-        let counted = Counted(open.clone());
+        let (counted, id) = (Counted(open.clone()), place.id());
         // Boxed, for a task holds a future that it moves and then awaits twice: 2.8 kB per idle connection, not 1.6.
-        let connection = Box::pin(handle(stream, peer));
+        let connection = Box::pin(handle(stream, peer, place));
         let mut held = limits.connections.hold();
         held.set(size_of_val(&*connection) + CONNECTION_BYTES);
-        connections.spawn(async move {
+        let task = connections.spawn(async move {
             connection.await;
-            drop((counted, held, slot, place));
+            drop((counted, held));
         });
+        limits.places.is_run_by(id, task);
     }
     drop(listener);
     finish(name, connections, FINISH_TIMEOUT, &limits.metrics).await;
+}
+
+/// Waits for the end of a connection that has given way, so that no more descriptors are open than there are places.
+async fn await_end(task: Option<AbortHandle>) {
+    for _ in 0..END_LOOKS {
+        if task.as_ref().is_none_or(AbortHandle::is_finished) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Waits until all connections have ended; those that take longer than `timeout` are cut off.

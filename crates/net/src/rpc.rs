@@ -1,16 +1,26 @@
 //! RPC: the server side of JSON-RPC 1.0 over a [`connection`](super::connection); the bytes are `wire`'s.
 //!
 //! Invariants: what cannot be framed or is not JSON closes the connection, after an answer without an id that says why;
-//! an unknown method or a wrong parameter is answered and the connection stays.
+//! so does HTTP, of which no byte is taken for a message, for a page in a browser of an allowed machine must not send
+//! points; an unknown method or a wrong parameter is answered and the connection stays.
 
 use super::connection::{Fault, Protocol};
 use std::net::IpAddr;
+use wire::http::is_http;
 use wire::jsonrpc::{self, Request};
 use wire::{Framer, Scratch};
 
 /// Answers requests of `peer`, each by appending exactly one answer to `out`.
 pub trait Service: Clone + Send + Sync + 'static {
     fn call(&self, peer: IpAddr, request: Request<'_, '_>, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
+}
+
+/// Why bytes that are no frame close the connection: what a browser sends is told apart.
+fn refusal(input: &[u8], reason: &'static str, text: String) -> Fault {
+    if is_http(input.trim_ascii_start()) {
+        return Fault { reason: "http", text: "this is HTTP, and the port speaks JSON-RPC 1.0 without it".to_string() };
+    }
+    Fault { reason, text }
 }
 
 /// One connection's side of the protocol.
@@ -31,7 +41,7 @@ impl<S: Service> JsonRpc<S> {
 impl<S: Service> Protocol for JsonRpc<S> {
     async fn answer(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>, Fault> {
         let found = self.framer.scan(input);
-        let Some(message) = found.map_err(|error| Fault { reason: error.as_str(), text: error.to_string() })? else {
+        let Some(message) = found.map_err(|error| refusal(input, error.as_str(), error.to_string()))? else {
             return Ok(None);
         };
         self.framer.reset();

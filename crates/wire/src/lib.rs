@@ -16,6 +16,7 @@ pub mod jsonrpc;
 pub mod gob;
 
 pub mod hbs;
+pub mod http;
 pub mod item;
 pub mod telnet;
 pub mod transfer;

@@ -5,26 +5,24 @@
 //! field.
 //! How: GET and HEAD read the query. A body is JSON when its Content-Type says so or when it begins with `{` or `[`
 //! (curl sends `-d '{…}'` as a form); otherwise it is a form, and the query is read as well.
-//! Invariants: a body has at most [`BODY_MAX`] bytes and must arrive within [`BODY_TIMEOUT`].
-//! Memory: a small body ([`SMALL_BODY_MAX`]) per connection, and [`LARGE_AT_ONCE`] large ones; parsed, a body of many
-//! small numbers takes sixteen times its length. Routes that ask for no token take small bodies only ([`SmallBodies`]),
-//! so nobody unknown can keep the others waiting.
+//! Invariants: a body has at most [`BODY_MAX`] bytes and must arrive within [`BODY_TIMEOUT`]; nobody waits for a body
+//! of somebody else.
+//! Memory: what has come of a body counts against the byte budget of unfinished messages, until it is parsed; parsed, a
+//! body of many small numbers takes sixteen times its length. Routes that ask for no token take small bodies only
+//! ([`SmallBodies`]).
 
 use super::error::ApiError;
-use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, header};
+use net::http::{BodyError, Peer, Received, read_body};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Bytes of the longest body; a list of [`LIST_MAX`] host names has about 800 kB.
 pub const BODY_MAX: usize = 1 << 20;
 /// Bytes of a small body: anything but a long list fits.
 pub const SMALL_BODY_MAX: usize = 64 << 10;
-/// Bodies above [`SMALL_BODY_MAX`], or of unknown length, that are read and parsed at the same time: 64 MiB at worst.
-const LARGE_AT_ONCE: usize = 4;
 /// The time within which a body must arrive; a guess: the slowest useful link sends 300 kB in half of this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -43,8 +41,6 @@ pub enum Fields {
 #[derive(Clone, Copy, Debug)]
 pub struct SmallBodies;
 
-static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
-
 /// A JSON body of a given shape, for the few routes whose body is no object of plain fields.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
@@ -58,7 +54,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
             return Ok(Fields::Form(parse_form(query.as_bytes())));
         }
         let says_json = says_json(&request);
-        let (body, _turn) = read(request).await?;
+        let body = read(request).await?;
         if says_json || looks_like_json(&body) {
             return Ok(Fields::Json(parse_json(&body)?));
         }
@@ -72,7 +68,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<JsonBody<T>, ApiError> {
-        let (body, _turn) = read(request).await?;
+        let body = read(request).await?;
         parse_json(&body).map(JsonBody)
     }
 }
@@ -228,30 +224,18 @@ fn looks_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// Reads the body. A large one waits for its turn, which the caller holds until the body is parsed.
-async fn read(request: Request) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {
+/// Reads the body, which stays in the byte budget until it is dropped.
+async fn read(request: Request) -> Result<Received, ApiError> {
     let max = if request.extensions().get::<SmallBodies>().is_some() { SMALL_BODY_MAX } else { BODY_MAX };
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let length = length.and_then(|text| text.parse::<u64>().ok());
-    if length.is_some_and(|length| length > max as u64) {
-        return Err(too_large(max));
-    }
-    let is_small = max == SMALL_BODY_MAX || length.is_some_and(|length| length <= SMALL_BODY_MAX as u64);
-    let read = async {
-        let turn = if is_small { None } else { Some(LARGE.acquire().await.expect("never closed")) };
-        to_bytes(request.into_body(), max).await.map(|body| (body, turn))
-    };
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Ok(Ok(read)) => Ok(read),
-        Ok(Err(error)) if error.to_string().contains("length limit") => Err(too_large(max)),
-        Ok(Err(error)) => Err(ApiError::bad(format!("cannot read the body: {error}"))),
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+    read_body(&peer, request.into_body(), max, BODY_TIMEOUT).await.map_err(|error| match error {
+        BodyError::TooLong => too_large(max),
+        error => ApiError::new(error.status(), error.text()),
+    })
 }
 
 fn too_large(max: usize) -> ApiError {
-    let text = format!("the body is longer than {max} bytes: send it in parts");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    ApiError::new(BodyError::TooLong.status(), format!("the body is longer than {max} bytes: send it in parts"))
 }
 
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
@@ -388,8 +372,7 @@ mod tests {
             let request = request.body(Body::from(body)).expect("a valid request");
             Fields::from_request(request, &()).await.is_ok()
         };
-        // Often enough that a turn which was not given back would be missed.
-        for declared in [true, false].repeat(LARGE_AT_ONCE) {
+        for declared in [true, false] {
             assert!(ask(BODY_MAX, declared, false).await);
             assert!(!ask(BODY_MAX + 1, declared, false).await);
             assert!(ask(SMALL_BODY_MAX, declared, true).await);

@@ -2,8 +2,8 @@
 //!
 //! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is
 //! written one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces
-//! of memory. A reader that stops reading is given up, and [`HISTORIES_AT_ONCE`] bounds the threads that readers can
-//! hold.
+//! of memory. A reader that is slower than the writing holds neither thread nor turn: the writing goes on when the
+//! reader has taken what is there. Turns are shared out by user.
 //! Invariants: the number of points an answer may hold is computed before it begins, and refused with a text that says
 //! what to narrow; a bad regular expression answers an empty list, as the original does; an answer in which something
 //! is missing, since a file is damaged, says so in the series that it concerns, and in a header if that was not sent
@@ -24,13 +24,15 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use model::CounterType;
 use model::point::align;
+use net::turns::{Holder, Turns};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Write;
+use std::sync::LazyLock;
 use store::{Cf, CounterQuery, EndpointQuery, Found, Grid, Query, Store};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 /// The original's default page for endpoints and counters.
 const PAGE_ROWS: usize = 500;
@@ -43,11 +45,14 @@ const REGEX_BYTES_MAX: usize = 1 << 20;
 const TERMS_MAX: usize = 16;
 /// Histories written at the same time; each holds a blocking thread, of which the runtime has 512 for everything.
 const HISTORIES_AT_ONCE: usize = 32;
-static HISTORIES: Semaphore = Semaphore::const_new(HISTORIES_AT_ONCE);
 /// Header of an answer in which something is missing, since a file is damaged; its value says which.
 const INCOMPLETE: HeaderName = HeaderName::from_static("hawkeye-incomplete");
 /// Seconds of a day.
 const DAY_S: i64 = 86_400;
+static HISTORIES: LazyLock<Turns> = LazyLock::new(|| Turns::new(HISTORIES_AT_ONCE));
+/// History answers that have begun and are not read to their end, each with up to four pieces of 64 KiB.
+const ANSWERS_AT_ONCE: usize = 64;
+static ANSWERS: LazyLock<Turns> = LazyLock::new(|| Turns::new(ANSWERS_AT_ONCE));
 /// The most (host, counter) pairs of one request for history, last points or deletion.
 const PAIRS_MAX: usize = 100_000;
 
@@ -237,7 +242,7 @@ impl HistoryRequest {
 
 async fn history(
     State(context): State<Context>,
-    _: Caller,
+    caller: Caller,
     JsonBody(request): JsonBody<HistoryRequest>,
 ) -> Result<Response, ApiError> {
     let cf = request.cf()?;
@@ -262,23 +267,14 @@ async fn history(
              ask for a shorter time or fewer counters"
         )));
     }
-    let turn = HISTORIES.acquire().await.expect("the semaphore is never closed");
-    let (mut pieces, body) = Pieces::new();
+    let user = Holder::user(&caller.name);
+    let begun = ANSWERS.take(&user, 1).await;
+    let (pieces, body) = Pieces::new();
     let (head, told) = oneshot::channel();
-    context.engine.spawn_blocking(move |engine| {
-        let _turn = turn;
-        let list = HistoryList {
-            keep_unknown: request.step.is_some(),
-            separator: '[',
-            out: &mut pieces,
-            incomplete: None,
-            head: Some(head),
-        };
-        match request.raw {
-            true => write_points(engine.store(), &request, &found, &query, list),
-            false => write_history(engine, &request, &found, &query, list),
-        }
-        pieces.finish();
+    let history = History::new(request, found, query, head);
+    tokio::spawn(async move {
+        send_history(context, user, history, pieces).await;
+        drop(begun);
     });
     // Told with the first piece, or by nobody where writing it panicked.
     let incomplete = told.await.unwrap_or_default();
@@ -319,94 +315,276 @@ fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
     })
 }
 
-/// Names of the pair of host and counter in this place, host by host.
-fn name_of(request: &HistoryRequest, pair: usize) -> (&str, &str) {
-    let counters = request.counters.len();
-    (request.hostnames[pair / counters].as_str(), request.counters[pair % counters].as_str())
-}
-
-/// Writes the answer, host by host, until the reader goes away. A series that is unknown is left out without `step` in
-/// the request, and empty with one, as in the original.
-fn write_history(
-    engine: &Engine,
-    request: &HistoryRequest,
-    found: &[Option<Found>],
-    query: &Query,
-    mut answer: HistoryList<'_>,
-) {
-    let known: Vec<usize> = (0..found.len()).filter(|pair| found[*pair].is_some()).collect();
-    let series: Vec<Found> = found.iter().copied().flatten().collect();
-    let mut next = 0;
-    let each = |i: usize, grid: Result<Grid, store::Error>| {
-        let pair = known[i];
-        let unknown_before = (next..pair).all(|pair| answer.unknown(name_of(request, pair)));
-        next = pair + 1;
-        let name = name_of(request, pair);
-        unknown_before
-            && match grid {
-                Ok(grid) => answer.rows(name, series[i], query, grid),
-                Err(store::Error::UnknownSeries(_)) => answer.unknown(name),
-                Err(error) => answer.unreadable(name, series[i], &error),
-            }
-    };
-    if let Err(error) = engine.store().query_many(&series, query, each) {
-        // The number of points was checked before, so this is a disk; half an answer must not look whole.
-        tracing::error!(%error, "cannot read the history; the answer is broken off");
-        answer.out.give_up();
-    }
-    if (next..found.len()).all(|pair| answer.unknown(name_of(request, pair))) {
-        answer.end();
-    }
-}
-
-/// Writes the points of the series as they are stored, of a COUNTER its readings, in one entry for each stretch of time
-/// in which the series had one type and step; day by day, so that a day's points are in memory.
-fn write_points(
-    store: &Store,
-    request: &HistoryRequest,
-    found: &[Option<Found>],
-    query: &Query,
-    mut answer: HistoryList<'_>,
-) {
-    let (mut histories, mut points) = (store.histories(), Vec::new());
-    for (pair, found) in found.iter().enumerate() {
-        let name = name_of(request, pair);
-        let Some(found) = *found else {
-            if answer.unknown(name) {
-                continue;
-            }
+/// Writes and sends an answer. The thread and the turn are given up whenever the reader is behind.
+async fn send_history(context: Context, user: Holder, mut history: History, mut pieces: Pieces) {
+    loop {
+        let turn = HISTORIES.take(&user, 1).await;
+        if !pieces.is_wanted() {
             return;
-        };
-        let mut stretches = store.metas(found).stretches();
-        stretches.retain(|one| one.from <= query.to && one.to >= query.from);
-        for one in &stretches {
-            answer.begin(name, one.counter_type, one.step);
-            let mut separator = "";
-            for (from, to) in days(store, one.from.max(query.from).max(0), one.to.min(query.to), query.now) {
-                points.clear();
-                match histories.read(found, from, to, &mut points) {
-                    // Removed since it was looked up.
-                    Err(store::Error::UnknownSeries(_)) => break,
-                    Err(error) => {
-                        tracing::error!(%error, "cannot read stored points; the answer is broken off");
-                        return answer.out.give_up();
-                    }
-                    Ok(()) => {}
-                }
-                for point in &points {
-                    answer.value(separator, point.time, Some(point.value));
-                    separator = ",";
-                    if !answer.pass_on() {
-                        return;
-                    }
-                }
-            }
-            if !answer.finish_series(histories.take_damage()) {
-                return;
-            }
+        }
+        let writing = context.engine.spawn_blocking(move |engine| {
+            let _turn = turn;
+            let is_whole = history.write(engine, &mut pieces);
+            (history, pieces, is_whole)
+        });
+        // After a panic the pieces are gone, and the reader's answer is broken off.
+        let Ok((written, to_send, is_whole)) = writing.await else { return };
+        (history, pieces) = (written, to_send);
+        if is_whole {
+            return pieces.finish().await;
+        }
+        if !pieces.has_room().await {
+            return;
         }
     }
-    answer.end();
+}
+
+/// A history answer on its way: a JSON list, series by series, host by host. A series that is unknown is left out
+/// without `step` in the request, and empty with one, as in the original.
+struct History {
+    request: HistoryRequest,
+    /// The series of all pairs of host and counter.
+    found: Vec<Option<Found>>,
+    query: Query,
+    /// The pair that is written next.
+    next: usize,
+    /// Stored points of that pair that are still to be written, of an answer with `raw`.
+    parts: VecDeque<Part>,
+    /// Separator before the next series, and before the next value of one.
+    separator: char,
+    value_separator: &'static str,
+    /// What is missing in the series that is being written, and in the answer, as was met first.
+    damage: Option<String>,
+    incomplete: Option<String>,
+    /// Told what is missing when the first piece is sent: a header can say it no later.
+    head: Option<oneshot::Sender<Option<String>>>,
+}
+
+/// Stored points of a series within a day, all of one type and step.
+struct Part {
+    counter_type: CounterType,
+    step: u32,
+    from: i64,
+    to: i64,
+    is_first: bool,
+    is_last: bool,
+}
+
+impl History {
+    fn new(
+        request: HistoryRequest,
+        found: Vec<Option<Found>>,
+        query: Query,
+        head: oneshot::Sender<Option<String>>,
+    ) -> History {
+        History {
+            request,
+            found,
+            query,
+            next: 0,
+            parts: VecDeque::new(),
+            separator: '[',
+            value_separator: "",
+            damage: None,
+            incomplete: None,
+            head: Some(head),
+        }
+    }
+
+    /// Goes on writing until the answer is whole (true), or the reader is behind or gone.
+    fn write(&mut self, engine: &Engine, out: &mut Pieces) -> bool {
+        let goes_on = match self.request.raw {
+            true => self.write_points(engine.store(), out),
+            false => self.write_rows(engine.store(), out),
+        };
+        let is_whole = goes_on && self.unknown_until(self.found.len(), out);
+        if is_whole {
+            out.text.push_str(if self.separator == '[' { "[]" } else { "]" });
+            self.tell_head();
+        }
+        is_whole
+    }
+
+    /// Writes rows from the next pair on, up to the last that is known; false when the writing has to stop.
+    fn write_rows(&mut self, store: &Store, out: &mut Pieces) -> bool {
+        let known: Vec<usize> = (self.next..self.found.len()).filter(|pair| self.found[*pair].is_some()).collect();
+        let series: Vec<Found> = known.iter().filter_map(|pair| self.found[*pair]).collect();
+        let (query, mut goes_on) = (self.query, true);
+        let each = |i: usize, grid: Result<Grid, store::Error>| {
+            goes_on = self.unknown_until(known[i], out);
+            if goes_on {
+                self.rows(series[i], grid, out);
+                goes_on = self.pass_on(out);
+            }
+            goes_on
+        };
+        if let Err(error) = store.query_many(&series, &query, each) {
+            // The number of points was checked before, so this is a disk; half an answer must not look whole.
+            tracing::error!(%error, "cannot read the history; the answer is broken off");
+            out.give_up();
+            return false;
+        }
+        goes_on
+    }
+
+    fn rows(&mut self, found: Found, grid: Result<Grid, store::Error>, out: &mut Pieces) {
+        let (values, incomplete) = match grid {
+            Ok(grid) => (grid.values, grid.incomplete),
+            Err(store::Error::UnknownSeries(_)) => return self.unknown(out),
+            Err(error) => {
+                let (endpoint, counter) = self.name();
+                tracing::error!(endpoint, counter, %error, "cannot read a series; the answer says so");
+                (Vec::new(), Some(error.to_string()))
+            }
+        };
+        self.begin(found.counter_type, found.step, out);
+        // The original has no rows for a range inside one step.
+        let is_inside = align(self.query.to, found.step) <= align(self.query.from, found.step);
+        for (time, value) in values.iter().filter(|_| !is_inside) {
+            self.value(*time, *value, out);
+        }
+        self.damage = incomplete;
+        self.end_series(out);
+        self.next += 1;
+    }
+
+    /// Writes the points of the series as they are stored, of a COUNTER its readings, in one entry for each stretch of
+    /// time in which the series had one type and step; day by day, so that a day's points are in memory.
+    fn write_points(&mut self, store: &Store, out: &mut Pieces) -> bool {
+        let (mut histories, mut points) = (store.histories(), Vec::new());
+        while self.next < self.found.len() {
+            let Some(found) = self.found[self.next] else {
+                self.unknown(out);
+                if !self.pass_on(out) {
+                    return false;
+                }
+                continue;
+            };
+            if self.parts.is_empty() {
+                self.parts = parts_of(store, found, &self.query);
+                if self.parts.is_empty() {
+                    self.next += 1;
+                    continue;
+                }
+            }
+            while let Some(part) = self.parts.pop_front() {
+                if part.is_first {
+                    self.begin(part.counter_type, part.step, out);
+                }
+                points.clear();
+                match histories.read(found, part.from, part.to, &mut points) {
+                    // Removed since it was looked up.
+                    Ok(()) | Err(store::Error::UnknownSeries(_)) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "cannot read stored points; the answer is broken off");
+                        out.give_up();
+                        return false;
+                    }
+                }
+                points.iter().for_each(|point| self.value(point.time, Some(point.value), out));
+                self.damage = self.damage.take().or(histories.take_damage());
+                if part.is_last {
+                    self.end_series(out);
+                }
+                self.next += usize::from(self.parts.is_empty());
+                if !self.pass_on(out) {
+                    return false;
+                }
+                if self.parts.is_empty() {
+                    break;
+                }
+            }
+        }
+        true
+    }
+
+    /// Host and counter of the next pair.
+    fn name(&self) -> (&str, &str) {
+        let counters = self.request.counters.len();
+        (&self.request.hostnames[self.next / counters], &self.request.counters[self.next % counters])
+    }
+
+    fn begin_entry(&mut self, out: &mut Pieces) {
+        let (endpoint, counter) = self.name();
+        let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
+        out.text.push(std::mem::replace(&mut self.separator, ','));
+        out.text.push_str(head.trim_end_matches('}'));
+    }
+
+    /// Begins a series of this type and step, up to its values.
+    fn begin(&mut self, counter_type: CounterType, step: u32, out: &mut Pieces) {
+        self.begin_entry(out);
+        self.value_separator = "";
+        let ds_type = counter_type.ds_type();
+        write!(out.text, ",\"dstype\":\"{ds_type}\",\"step\":{step},\"Values\":[").expect("String");
+    }
+
+    fn value(&mut self, time: i64, value: Option<f64>, out: &mut Pieces) {
+        let separator = std::mem::replace(&mut self.value_separator, ",");
+        write!(out.text, "{separator}{{\"timestamp\":{time},\"value\":").expect("String");
+        push_value(value, &mut out.text);
+        out.text.push('}');
+    }
+
+    /// Ends the values of a series, with what is missing among them.
+    fn end_series(&mut self, out: &mut Pieces) {
+        out.text.push(']');
+        if let Some(text) = self.damage.take() {
+            write!(out.text, ",\"incomplete\":{}", Value::from(text.as_str())).expect("String");
+            self.incomplete.get_or_insert(text);
+        }
+        out.text.push('}');
+    }
+
+    /// Writes the pairs before `pair`, all unknown; false when the writing has to stop.
+    fn unknown_until(&mut self, pair: usize, out: &mut Pieces) -> bool {
+        while self.next < pair {
+            self.unknown(out);
+            if !self.pass_on(out) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn unknown(&mut self, out: &mut Pieces) {
+        if self.request.step.is_some() {
+            self.begin_entry(out);
+            out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
+        }
+        self.next += 1;
+    }
+
+    fn pass_on(&mut self, out: &mut Pieces) -> bool {
+        if out.is_due() {
+            self.tell_head();
+        }
+        out.pass_on()
+    }
+
+    fn tell_head(&mut self) {
+        if let Some(head) = self.head.take() {
+            // Nobody is there when the request was given up.
+            let _ = head.send(self.incomplete.clone());
+        }
+    }
+}
+
+/// Stored points of a series within the query's time, a part for each day of each stretch.
+fn parts_of(store: &Store, found: Found, query: &Query) -> VecDeque<Part> {
+    let mut parts = VecDeque::new();
+    let mut stretches = store.metas(found).stretches();
+    stretches.retain(|one| one.from <= query.to && one.to >= query.from);
+    for one in &stretches {
+        let days = days(store, one.from.max(query.from).max(0), one.to.min(query.to), query.now);
+        let last = days.len().saturating_sub(1);
+        let (counter_type, step) = (one.counter_type, one.step);
+        parts.extend(days.into_iter().enumerate().map(|(day, (from, to))| {
+            let (is_first, is_last) = (day == 0, day == last);
+            Part { counter_type, step, from, to, is_first, is_last }
+        }));
+    }
+    parts
 }
 
 /// Parts of [from, to] that hold a day of stored points each, but for what is before and behind all of them.
@@ -425,97 +603,6 @@ fn days(store: &Store, from: i64, to: i64, now: i64) -> Vec<(i64, i64)> {
         next = last.min(to) + 1;
     }
     days
-}
-
-/// A history answer on its way: a JSON list, series by series. The functions answer false when nobody reads any more.
-struct HistoryList<'a> {
-    keep_unknown: bool,
-    separator: char,
-    out: &'a mut Pieces,
-    /// What is missing in the answer so far, as was met first.
-    incomplete: Option<String>,
-    /// Told what is missing when the first piece is sent: a header can say it no later.
-    head: Option<oneshot::Sender<Option<String>>>,
-}
-
-impl HistoryList<'_> {
-    fn name(&mut self, (endpoint, counter): (&str, &str)) {
-        let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
-        self.out.text.push(std::mem::replace(&mut self.separator, ','));
-        self.out.text.push_str(head.trim_end_matches('}'));
-    }
-
-    fn unknown(&mut self, name: (&str, &str)) -> bool {
-        if self.keep_unknown {
-            self.name(name);
-            self.out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
-        }
-        self.pass_on()
-    }
-
-    /// Writes a series that the disk does not give.
-    fn unreadable(&mut self, name: (&str, &str), found: Found, error: &store::Error) -> bool {
-        tracing::error!(endpoint = name.0, counter = name.1, %error, "cannot read a series; the answer says so");
-        self.begin(name, found.counter_type, found.step);
-        self.finish_series(Some(error.to_string()))
-    }
-
-    fn rows(&mut self, name: (&str, &str), found: Found, query: &Query, grid: Grid) -> bool {
-        self.begin(name, found.counter_type, found.step);
-        // The original has no rows for a range inside one step.
-        let is_inside = align(query.to, found.step) <= align(query.from, found.step);
-        let rows = if is_inside { &[] } else { &grid.values[..] };
-        for (i, (time, value)) in rows.iter().enumerate() {
-            self.value(if i == 0 { "" } else { "," }, *time, *value);
-            if !self.pass_on() {
-                return false;
-            }
-        }
-        self.finish_series(grid.incomplete)
-    }
-
-    /// Begins a series of this type and step, up to its values.
-    fn begin(&mut self, name: (&str, &str), counter_type: CounterType, step: u32) {
-        self.name(name);
-        let ds_type = counter_type.ds_type();
-        write!(self.out.text, ",\"dstype\":\"{ds_type}\",\"step\":{step},\"Values\":[").expect("String");
-    }
-
-    fn value(&mut self, separator: &str, time: i64, value: Option<f64>) {
-        write!(self.out.text, "{separator}{{\"timestamp\":{time},\"value\":").expect("String");
-        push_value(value, &mut self.out.text);
-        self.out.text.push('}');
-    }
-
-    /// Ends the values of a series, with what is missing among them.
-    fn finish_series(&mut self, incomplete: Option<String>) -> bool {
-        self.out.text.push(']');
-        if let Some(text) = incomplete {
-            write!(self.out.text, ",\"incomplete\":{}", Value::from(text.as_str())).expect("String");
-            self.incomplete.get_or_insert(text);
-        }
-        self.out.text.push('}');
-        self.pass_on()
-    }
-
-    fn end(mut self) {
-        self.out.text.push_str(if self.separator == '[' { "[]" } else { "]" });
-        self.tell_head();
-    }
-
-    fn pass_on(&mut self) -> bool {
-        if self.out.is_due() {
-            self.tell_head();
-        }
-        self.out.pass_on()
-    }
-
-    fn tell_head(&mut self) {
-        if let Some(head) = self.head.take() {
-            // Nobody is there when the request was given up.
-            let _ = head.send(self.incomplete.clone());
-        }
-    }
 }
 
 /// Appends a value with six decimals, or null.

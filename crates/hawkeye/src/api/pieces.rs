@@ -1,8 +1,10 @@
-//! Pieces: a body that a blocking thread writes while it is being sent.
+//! Pieces: a body that is written while it is being sent.
 //!
 //! Why: a long answer costs a few pieces of memory, and begins to arrive before it is complete.
-//! How: text is gathered into pieces of [`PIECE_BYTES`], of which [`PIECES_AHEAD`] wait for the reader; a reader that
-//! takes nothing for [`READ_TIMEOUT`] is given up.
+//! How: text is gathered into pieces of [`PIECE_BYTES`], of which [`PIECES_AHEAD`] wait for the reader. A writer never
+//! waits for its reader: when there is no room ahead, it is told to stop ([`Pieces::pass_on`]), gives up its thread,
+//! and goes on when the reader has taken a piece ([`Pieces::has_room`]). A reader that takes nothing for
+//! [`READ_TIMEOUT`] is given up.
 //! Invariants: an answer ends well only if [`Pieces::finish`] was called. Otherwise (given up, a panic) the body ends
 //! with an error, which breaks the connection: half an answer must not look whole. One channel carries the pieces and
 //! the end, so that the end cannot overtake a piece (it can in http-body-util 0.1.5's channel, where the end has a
@@ -14,11 +16,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Bytes that are sent together, and how many such pieces are made ahead of what the reader has taken.
 const PIECE_BYTES: usize = 64 << 10;
-const PIECES_AHEAD: usize = 4;
+const PIECES_AHEAD: usize = 2;
 /// The time without a read after which a reader counts as gone; a guess, as for the bodies of requests.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -52,15 +55,40 @@ impl Pieces {
         self.text.len() >= PIECE_BYTES
     }
 
-    /// Sends the text so far once it fills a piece; false when nobody reads any more.
+    /// Passes the text so far on once it fills a piece; false when the writer has to stop: there is no room ahead, or
+    /// nobody reads any more.
     pub fn pass_on(&mut self) -> bool {
-        if self.is_due() { self.send_text() } else { self.sender.is_some() }
+        if self.text.len() < PIECE_BYTES {
+            return self.sender.is_some();
+        }
+        let Some(sender) = &self.sender else { return false };
+        match sender.try_send(Piece::Text(Bytes::from(std::mem::take(&mut self.text)))) {
+            Ok(()) => true,
+            Err(TrySendError::Full(Piece::Text(text))) => {
+                self.text = String::from_utf8(text.into()).expect("a text a moment ago");
+                false
+            }
+            Err(_) => {
+                self.give_up();
+                false
+            }
+        }
+    }
+
+    /// True while somebody reads, or may.
+    pub fn is_wanted(&self) -> bool {
+        self.sender.as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
+    /// Waits until the reader has room for what is written, and passes that on; false when nobody reads any more.
+    pub async fn has_room(&mut self) -> bool {
+        self.text.is_empty() || self.send_text().await
     }
 
     /// Sends the last piece and the end: only then is the body whole.
-    pub fn finish(mut self) {
-        if self.text.is_empty() || self.send_text() {
-            self.send(Piece::End);
+    pub async fn finish(mut self) {
+        if self.has_room().await {
+            self.send(Piece::End).await;
         }
     }
 
@@ -69,15 +97,14 @@ impl Pieces {
         self.sender = None;
     }
 
-    fn send_text(&mut self) -> bool {
+    async fn send_text(&mut self) -> bool {
         let text = Bytes::from(std::mem::take(&mut self.text));
-        self.send(Piece::Text(text))
+        self.send(Piece::Text(text)).await
     }
 
-    fn send(&mut self, piece: Piece) -> bool {
+    async fn send(&mut self, piece: Piece) -> bool {
         let Some(sender) = &self.sender else { return false };
-        let sending = async { tokio::time::timeout(READ_TIMEOUT, sender.send(piece)).await };
-        let sent = matches!(tokio::runtime::Handle::current().block_on(sending), Ok(Ok(())));
+        let sent = matches!(tokio::time::timeout(READ_TIMEOUT, sender.send(piece)).await, Ok(Ok(())));
         if !sent {
             self.give_up();
         }
@@ -111,13 +138,13 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    /// Reads a body to the end while `write` writes it on a blocking thread.
+    /// Reads a body to the end while `write` writes it.
     async fn read(write: impl FnOnce(&mut Pieces) + Send + 'static, finish: bool) -> Result<Bytes, axum::Error> {
         let (mut pieces, body) = Pieces::new();
-        let writing = tokio::task::spawn_blocking(move || {
+        let writing = tokio::spawn(async move {
             write(&mut pieces);
             if finish {
-                pieces.finish();
+                pieces.finish().await;
             }
         });
         let read = body.collect().await.map(|collected| collected.to_bytes());
@@ -137,15 +164,43 @@ mod tests {
         assert_eq!(read(|_| {}, true).await.expect("finished"), "");
     }
 
+    /// The writer stops where there is no room, and goes on where it was.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_long_answer_comes_in_pieces_and_whole() {
-        let long = |pieces: &mut Pieces| {
+        let (mut pieces, body) = Pieces::new();
+        let writing = tokio::spawn(async move {
+            let mut stops = 0;
             for i in 0..100_000 {
                 pieces.text.push_str(&format!("{i:09}\n"));
-                assert!(pieces.pass_on());
+                if !pieces.pass_on() {
+                    stops += 1;
+                    assert!(pieces.has_room().await);
+                }
             }
-        };
-        assert_eq!(read(long, true).await.expect("finished").len(), 1_000_000);
+            pieces.finish().await;
+            stops
+        });
+        let whole = body.collect().await.expect("finished").to_bytes();
+        let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        assert!(lines.enumerate().all(|(i, line)| line == format!("{i:09}").as_bytes()));
+        assert_eq!(whole.len(), 1_000_000);
+        writing.await.expect("it does not panic");
+    }
+
+    #[tokio::test]
+    async fn a_writer_whose_reader_takes_nothing_stops_with_a_few_pieces() {
+        let (mut pieces, body) = Pieces::new();
+        let mut passed = 0;
+        loop {
+            pieces.text = "x".repeat(PIECE_BYTES);
+            if !pieces.pass_on() {
+                break;
+            }
+            passed += 1;
+        }
+        assert_eq!((passed, pieces.text.len()), (PIECES_AHEAD, PIECE_BYTES), "what does not fit is kept");
+        drop(body);
+        assert!(!pieces.has_room().await);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,14 +210,11 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[tokio::test]
     async fn who_has_gone_is_not_written_to() {
         let (mut pieces, body) = Pieces::new();
         drop(body);
-        let still = tokio::task::spawn_blocking(move || {
-            pieces.text = "x".repeat(PIECE_BYTES);
-            pieces.pass_on() || pieces.pass_on()
-        });
-        assert!(!still.await.expect("it does not panic"));
+        pieces.text = "x".repeat(PIECE_BYTES);
+        assert!(!pieces.pass_on());
     }
 }

@@ -27,18 +27,18 @@ use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::post;
 use model::{EventRule, Rules};
+use net::turns::{Holder, Turns};
 use serde::Serialize;
 use serde_json::{Map, Value, json as object};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Semaphore;
+use std::sync::{Arc, LazyLock};
 
-/// Rehearsals at a time. A rehearsal has two threads; others wait for their turn.
+/// Rehearsals at a time. A rehearsal has two threads; others wait for their turn, user by user.
 const AT_ONCE: usize = 1;
 /// Seconds that a rehearsal looks back when the request names no `from`.
 const SPAN_DEFAULT_S: i64 = 7 * 86_400;
 
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(AT_ONCE));
 
 const STRATEGY_FIELDS: [&str; 14] = [
     "id",
@@ -77,13 +77,13 @@ pub fn routes() -> Router<Context> {
 
 async fn rehearsal(
     State(context): State<Context>,
-    _caller: Caller,
+    caller: Caller,
     query: RawQuery,
     headers: HeaderMap,
     JsonBody(fields): JsonBody<Map<String, Value>>,
 ) -> Answer {
     let wants_text = wants_text(query.0.as_deref().unwrap_or_default(), &headers)?;
-    let answer = report_on(&context, fields).await?;
+    let answer = report_on(&context, &Holder::user(&caller.name), fields).await?;
     if wants_text {
         return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], answer.text()).into_response());
     }
@@ -104,9 +104,13 @@ fn wants_text(query: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
 }
 
 /// Rehearses the rule that the fields describe; the command `hawkeye replay` calls this without a server.
-pub async fn report_on(context: &Context, fields: Map<String, Value>) -> Result<RehearsalReport, ApiError> {
+pub async fn report_on(
+    context: &Context,
+    asks: &Holder,
+    fields: Map<String, Value>,
+) -> Result<RehearsalReport, ApiError> {
     let order = order(context, fields, clock::now()).await?;
-    let _turn = TURNS.acquire().await.expect("never closed");
+    let _turn = TURNS.take(asks, 1).await;
     let stop = Arc::new(AtomicBool::new(false));
     // Dropped with the request when the client is gone, which ends the rehearsal.
     let _stopper = StopOnDrop(stop.clone());

@@ -12,6 +12,7 @@ use crate::watch::log;
 use crate::watch::log::say;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use net::turns::Holder;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,7 +160,8 @@ async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -
     let portal = Portal::open(&portal).await?;
     let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);
     let context = ApiContext::new(portal, Arc::new(config), Arc::new(engine));
-    let answer = report_on(&context, fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
+    let answer =
+        report_on(&context, &Holder::user(""), fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
     context.portal.close().await;
     Ok(if args.json { serde_json::to_string(&answer)? } else { answer.text() })
 }

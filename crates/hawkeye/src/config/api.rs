@@ -15,7 +15,8 @@ pub struct ApiConfig {
     pub salt: String,
     /// Who may change what others made: "strict", "open-falcon", or "" for what suits the portal.
     pub rights: Rights,
-    /// Viewers of the first page who need no login: "loopback" peers, "all", or "none".
+    /// Viewers of the first page who need no login: "none", "all", or "loopback" peers. Whoever comes through a proxy
+    /// on this machine is such a peer.
     pub viewer: Viewer,
 }
 
@@ -23,9 +24,9 @@ pub struct ApiConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Viewer {
+    None,
     Loopback,
     All,
-    None,
 }
 
 /// Rules by which the things of others may be changed (`api/rights.rs`).
@@ -45,7 +46,7 @@ pub enum Rights {
 impl Default for ApiConfig {
     fn default() -> Self {
         let (server_token, salt) = (String::new(), String::new());
-        ApiConfig { signup: false, server_token, salt, rights: Rights::ByPortal, viewer: Viewer::Loopback }
+        ApiConfig { signup: false, server_token, salt, rights: Rights::ByPortal, viewer: Viewer::None }
     }
 }
 

@@ -21,7 +21,7 @@ pub struct IngestConfig {
     /// The longest JSON-RPC message or HTTP body (bytes).
     #[serde(deserialize_with = "size")]
     pub message_max: u64,
-    /// The most connections per listener; one more is closed at once.
+    /// The most connections per listener; for one more, another gives way (`net::places`), or it is closed at once.
     pub connections_max: usize,
     /// A started message must be complete after this time (seconds).
     #[serde(deserialize_with = "seconds")]

@@ -1,7 +1,7 @@
 //! `[listen]`: where the process can be reached.
 
 use super::Mode;
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde::Deserialize;
 
 /// Addresses to listen on; an empty text turns a listener off.
@@ -20,6 +20,9 @@ pub struct Listen {
     pub judge_http: String,
     pub api: String,
     pub admin: String,
+    /// Names of this server, besides addresses, `localhost` and the machine's own: `admin`, and what listens on
+    /// loopback over HTTP, answers to no others, so that no foreign name can be made to lead here.
+    pub hosts: Vec<String>,
 }
 
 impl Default for Listen {
@@ -35,12 +38,16 @@ impl Default for Listen {
             judge_http: String::new(),
             api: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:6071".into(),
+            hosts: Vec::new(),
         }
     }
 }
 
 impl Listen {
     pub(super) fn check(&self, mode: Mode) -> Result<()> {
+        for name in &self.hosts {
+            net::http::check_name(name).map_err(|error| anyhow!("listen.hosts has {error}"))?;
+        }
         if mode == Mode::Graph && self.graph_rpc.is_empty() {
             bail!(
                 "listen.graph_rpc is \"\": the graph alone takes points by no other door; give an address like \"0.0.0.0:6070\""

@@ -207,6 +207,7 @@ mod tests {
         };
         check("colour = 1", "colour");
         check("[listen]\napo = \"\"", "apo");
+        check("[listen]\nhosts = [\"http://hawkeye:8080\"]", "listen.hosts has \"http://hawkeye:8080\"");
         check("[ingest]\nfuture_max = \"soon\"", "soon");
         check("memory_budget = \"1MiB\"", "memory_budget");
         check("[ingest]\nconnections_max = 9223372036854775807", "ingest.connections_max");

@@ -2,8 +2,9 @@
 
 use super::Sources;
 use super::error::{PageError, bad};
-use axum::Json;
 use axum::extract::{Query, State};
+use axum::{Extension, Json};
+use net::turns::Holder;
 use serde::Serialize;
 use store::{CounterQuery, CounterRow, Store};
 
@@ -21,6 +22,7 @@ pub struct CounterList {
 /// Lists the counters of `endpoint` that contain `q`.
 pub async fn counters(
     State(sources): State<Sources>,
+    Extension(viewer): Extension<Holder>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<CounterList>, PageError> {
     let (mut endpoint, mut pattern) = (None, String::new());
@@ -32,7 +34,7 @@ pub async fn counters(
         }
     }
     let endpoint = endpoint.ok_or_else(|| bad("endpoint is missing: name the host"))?;
-    let found = sources.read(move |engine| {
+    let found = sources.read(&viewer, move |engine| {
         let mut counters = find_counters(engine.store(), &endpoint, |text| text.to_lowercase().contains(&pattern));
         let total = counters.len();
         counters.truncate(COUNTERS_MAX);

@@ -7,6 +7,13 @@ use axum::response::{IntoResponse, Response};
 /// Refusal or failure of a request: a status, and a text for the page.
 pub struct PageError(StatusCode, String);
 
+impl PageError {
+    /// A refusal with any status.
+    pub fn new(status: StatusCode, reason: String) -> PageError {
+        PageError(status, reason)
+    }
+}
+
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         (self.0, Json(serde_json::json!({ "error": self.1 }))).into_response()

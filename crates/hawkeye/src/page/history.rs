@@ -5,8 +5,9 @@ use super::Sources;
 use super::counters::find_counters;
 use super::error::{PageError, bad, broken};
 use crate::clock;
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
+use net::turns::Holder;
 use serde::Serialize;
 use store::{Cf, Found, Grid, Query, Store};
 
@@ -47,10 +48,11 @@ pub struct SeriesRows {
 /// A series that does not exist is left out of the answer.
 pub async fn history(
     State(sources): State<Sources>,
+    Extension(viewer): Extension<Holder>,
     axum::extract::Query(query): axum::extract::Query<Vec<(String, String)>>,
 ) -> Result<Json<Vec<SeriesRows>>, PageError> {
     let query = HistoryQuery::parse(query, clock::now()).map_err(bad)?;
-    Ok(Json(sources.read(move |engine| read_history(engine.store(), &query)).await?))
+    Ok(Json(sources.read(&viewer, move |engine| read_history(engine.store(), &query)).await?))
 }
 
 impl HistoryQuery {

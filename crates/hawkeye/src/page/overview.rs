@@ -10,6 +10,7 @@ use crate::portal::alarm::open::{self, OpenCase};
 use crate::watch::health::Reason;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
+use net::turns::Holder;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use store::Store;
@@ -86,6 +87,7 @@ struct OpenAlarm {
 pub async fn overview(
     State(sources): State<Sources>,
     Extension(ViewerName(user)): Extension<ViewerName>,
+    Extension(viewer): Extension<Holder>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<Overview>, PageError> {
     let pattern = query.into_iter().find(|(key, _)| key == "q").map_or(String::new(), |(_, text)| text);
@@ -94,7 +96,7 @@ pub async fn overview(
         let store = engine.store();
         Ok((find_hosts(store, &pattern.to_lowercase(), now), store.stats().series as u64))
     };
-    let (hosts, series) = sources.read(read).await?;
+    let (hosts, series) = sources.read(&viewer, read).await?;
     let (cases, alarms_total) = open::newest(&sources.portal, ALARMS_MAX).await.map_err(broken)?;
     let alarms_untold = open::untold(&sources.portal).await.map_err(broken)?;
     Ok(Json(Overview {

@@ -55,6 +55,7 @@ pub fn push(engine: &Engine, endpoint: &str, counter: &str, time: i64, value: f6
 /// The page's router on an engine and a fresh portal.
 pub struct Site {
     pub router: Router,
+    link: EntryLink,
     engine: Arc<Engine>,
     portal: Portal,
     dir: tempfile::TempDir,
@@ -75,8 +76,9 @@ pub async fn empty_site(viewer: Viewer) -> Result<Site> {
     let (dir, portal) = crate::portal::tests::in_file().await?;
     let engine = Arc::new(engine(dir.path())?);
     let config = Config { api: ApiConfig { viewer, ..ApiConfig::default() }, ..Config::default() };
-    let router = router(engine.clone(), portal.clone(), &config, Health::default());
-    Ok(Site { router, engine, portal, dir })
+    let link = EntryLink::default();
+    let router = router(engine.clone(), portal.clone(), &config, Health::default(), link.clone());
+    Ok(Site { router, link, engine, portal, dir })
 }
 
 pub async fn ask(router: &Router, path: &str, headers: &[(&str, &str)]) -> Result<(StatusCode, HeaderMap, Vec<u8>)> {
@@ -124,6 +126,33 @@ async fn a_local_peer_needs_no_session() -> Result<()> {
     let mut request = HttpRequest::builder().uri("/ui/overview").header("host", "localhost:8080").body(Body::empty())?;
     request.extensions_mut().insert(ConnectInfo(peer));
     assert_eq!(site.router.oneshot(request).await?.status(), StatusCode::OK);
+    Ok(())
+}
+
+/// The link of a start is worth one session of root, which the other routes take.
+#[tokio::test]
+async fn the_link_of_a_start_logs_in_once() -> Result<()> {
+    let site = empty_site(Viewer::None).await?;
+    user::create(&site.portal, "root", "", &user::Profile::default(), user::ROOT, 0).await?;
+    let secret = site.link.renew()?;
+    let enter = async |secret: &str| -> Result<(StatusCode, Value)> {
+        let request = HttpRequest::builder().method("POST").uri("/ui/enter").body(Body::from(secret.to_string()))?;
+        let response = site.router.clone().oneshot(request).await?;
+        let status = response.status();
+        Ok((status, serde_json::from_slice(&to_bytes(response.into_body(), 1 << 16).await?)?))
+    };
+    let (status, refused) = enter("0123456789abcdef").await?;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{refused}");
+    assert_eq!(enter(&"x".repeat(10_000)).await?.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let (status, session) = enter(&secret).await?;
+    assert_eq!((status, &session["name"]), (StatusCode::OK, &json!("root")));
+    let token = session.to_string();
+    assert_eq!(ask(&site.router, "/ui/overview", &[("apitoken", &token)]).await?.0, StatusCode::OK);
+    let cookie = format!("apitoken={token}; name=root; sig={}", session["sig"].as_str().unwrap_or_default());
+    assert_eq!(ask(&site.router, "/ui/overview", &[("cookie", &cookie)]).await?.0, StatusCode::UNAUTHORIZED);
+    let (status, refused) = enter(&secret).await?;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(refused["error"].as_str().is_some_and(|text| text.contains("next start")), "{refused}");
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 //!
 //! How: the setting `api.viewer` says who needs no login; anybody else sends the `Apitoken` header of Open-Falcon's
 //! API, and may look when the header names a valid session.
-//! Invariants: with `loopback`, the default, no other site's page and no proxy can look through a browser of this
-//! machine.
+//! Invariants: with `none`, the default, nobody looks without a session. With `loopback` no other site's page can look
+//! through a browser of this machine, and no proxy that says for whom it asks; one that says nothing is this machine.
 
 use super::Sources;
 use super::error::unauthorized;
@@ -15,13 +15,15 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use std::net::{IpAddr, SocketAddr};
+use net::turns::Holder;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The name of who looks, when logged in; an extension of the request that handlers read to tell the page.
 #[derive(Clone)]
 pub struct ViewerName(pub Option<String>);
 
-/// Lets a request pass to the routes when whoever sent the request may look.
+/// Lets a request pass to the routes when whoever sent the request may look. They find in its extensions the
+/// [`ViewerName`], and the [`Holder`] whose turns the answer takes.
 pub async fn require_viewer(State(sources): State<Sources>, mut request: Request, next: Next) -> Response {
     let user = user_of(&sources, request.headers().get("apitoken").map(|value| value.as_bytes())).await;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
@@ -29,6 +31,9 @@ pub async fn require_viewer(State(sources): State<Sources>, mut request: Request
         let reason = "not allowed: log in (header Apitoken), or set api.viewer = \"all\" in the server's configuration";
         return unauthorized(reason).into_response();
     }
+    let address = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let viewer = user.as_deref().map_or(Holder::at(address), Holder::user);
+    request.extensions_mut().insert(viewer);
     request.extensions_mut().insert(ViewerName(user));
     next.run(request).await
 }

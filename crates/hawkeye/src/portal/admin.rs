@@ -11,7 +11,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-const NAME: &str = "root";
+/// The name of the first administrator.
+pub const NAME: &str = "root";
 const FILE: &str = "admin-password";
 
 /// Creates `root` if nobody has that name, and returns the password, to be shown once.

@@ -3,7 +3,8 @@
 //! Sockets are bound before anything is opened, for a busy port is the commonest reason for a start to fail; doors open
 //! when all behind them runs. They are one part of the server: told to stop, they close together and answer what they
 //! have begun.
-//! Invariants: when [`Doors::run`] returns, no connection runs any more. What a connection has left to a thread of its
+//! Invariants: senders, users and admin have places of their own, so none of them can shut out the others;
+//! when [`Doors::run`] returns, no connection runs any more. What a connection has left to a thread of its
 //! own is the engine's to wait for ([`crate::engine::Engine::blocking_ended`]).
 
 use crate::config::{Config, Listen};
@@ -12,20 +13,29 @@ use metrics::Metrics;
 use net::budget::Budget;
 use net::connection::{Protocol, RpcLimits, RpcMetrics, connection};
 use net::gob::{self, Gob};
-use net::http;
+use net::http::{self, Guard};
 use net::listen::{ConnectionMetrics, Limits, bind, serve};
+use net::places::{Place, Places};
 use net::rpc::{JsonRpc, Service};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::Stop;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Descriptors that connections leave to files, SQLite and deliveries; were there none, no log segment could begin. A
 /// guess: a flush opens a file per day, a query one per block.
 const DESCRIPTORS_KEPT: usize = 256;
+/// The least places that all connections have together, on a system that allows next to no descriptors.
+const PLACES_MIN: usize = 64;
+/// Places for those who look after the server, at most; a few people and what scrapes the metrics.
+const ADMIN_PLACES: usize = 32;
+/// Connections of one listener for HTTP hold at most this part of `memory_budget` in hyper's buffers.
+const HTTP_PART: u64 = 32;
+/// Connections that a listener for HTTP may have on the smallest `memory_budget`.
+const HTTP_CONNECTIONS_MIN: usize = 64;
 
 /// The sockets of the listeners that are on.
 #[derive(Default)]
@@ -77,6 +87,15 @@ impl Sockets {
     }
 }
 
+/// How many connections senders, users and admin may have, of so many descriptors: senders cannot lock people out, and
+/// neither can lock out who looks after the server.
+fn places(descriptors: usize) -> [usize; 3] {
+    let places = descriptors.saturating_sub(DESCRIPTORS_KEPT).max(PLACES_MIN);
+    let admin = ADMIN_PLACES.min(places / 8);
+    let users = (places - admin) / 8;
+    [places - admin - users, users, admin]
+}
+
 async fn bind_unless_empty(key: &str, address: &str) -> Result<Option<TcpListener>> {
     if address.is_empty() { Ok(None) } else { bind(key, address).await.map(Some) }
 }
@@ -85,6 +104,10 @@ async fn bind_unless_empty(key: &str, address: &str) -> Result<Option<TcpListene
 pub struct Doors {
     senders: Limits,
     users: Limits,
+    admin: Limits,
+    /// Most connections of a listener for HTTP.
+    http_connections_max: usize,
+    names: Vec<String>,
     pub rpc: RpcLimits,
     /// Turns true when connections are to finish.
     pub stopping: watch::Receiver<bool>,
@@ -107,17 +130,21 @@ impl Doors {
         ledger.source(move |report| {
             report.line("rpc buffers", told.bytes_used() as u64, Some(told.bytes_max() as u64), None);
         });
-        // Senders cannot lock people out: an eighth of the places is theirs.
-        let places = descriptors.saturating_sub(DESCRIPTORS_KEPT).clamp(64, Semaphore::MAX_PERMITS);
+        let [sender_places, user_places, admin_places] = places(descriptors);
         let senders = Limits {
             connections_max: config.ingest.connections_max,
-            places: Arc::new(Semaphore::new(places - places / 8)),
+            places: Places::new(sender_places),
             allow: config.ingest.allow.clone().into(),
             metrics: metrics.register(ConnectionMetrics::register),
             connections: ledger.account("connections", None),
             http: ledger.account("http", None),
+            budget: budget.clone(),
         };
-        let users = Limits { allow: Arc::new([]), places: Arc::new(Semaphore::new(places / 8)), ..senders.clone() };
+        let users = Limits { allow: Arc::new([]), places: Places::new(user_places), ..senders.clone() };
+        let admin = Limits { places: Places::new(admin_places), ..users.clone() };
+        let for_http = (config.memory_budget / HTTP_PART) as usize / http::CONNECTION_BYTES;
+        let http_connections_max = for_http.max(HTTP_CONNECTIONS_MIN).min(config.ingest.connections_max);
+        let names = http::own_names(&agent::system_hostname(), &config.listen.hosts);
         let message_max = (config.ingest.message_max as usize).min(budget.message_max());
         if message_max < config.ingest.message_max as usize {
             tracing::warn!(
@@ -133,7 +160,8 @@ impl Doors {
             connections: senders.connections.clone(),
         };
         let (stop, stopping) = watch::channel(false);
-        Doors { senders, users, rpc, stopping, stop, open: JoinSet::new() }
+        let open = JoinSet::new();
+        Doors { senders, users, admin, http_connections_max, names, rpc, stopping, stop, open }
     }
 
     /// Opens a door for JSON-RPC, to those who may send.
@@ -191,15 +219,15 @@ impl Doors {
         new: N,
     ) -> impl Future<Output = ()> + Send + use<P, N> {
         let (limits, stopping) = (self.rpc.clone(), self.stopping.clone());
-        serve(name, socket, self.senders.clone(), self.stopping.clone(), move |stream, peer| {
-            connection(name, stream, peer, new(peer), limits.clone(), stopping.clone())
+        serve(name, socket, self.senders.clone(), self.stopping.clone(), move |stream, peer, place| {
+            connection(name, stream, peer, place, new(peer), limits.clone(), stopping.clone())
         })
     }
 
     /// Opens a door for anything over TCP, to those who may send.
     pub fn open_tcp<H, F>(&mut self, name: &'static str, socket: Option<TcpListener>, handle: H)
     where
-        H: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
+        H: Fn(TcpStream, SocketAddr, Place) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         if let Some(socket) = socket {
@@ -207,19 +235,38 @@ impl Doors {
         }
     }
 
-    /// Opens a door for HTTP, to those who may send.
+    /// Opens a door for HTTP, to those who may send. Pages of other sites may not.
     pub fn open_push(&mut self, name: &'static str, socket: Option<TcpListener>, router: axum::Router) {
-        self.open_http(name, socket, self.senders.clone(), router);
+        self.open_http(name, socket, self.senders.clone(), Guard::own_pages_only(&self.names), router);
     }
 
-    /// Opens a door for HTTP, to people.
+    /// Opens a door for HTTP, to people and the pages of any site: its routes ask for a login.
+    pub fn open_api(&mut self, socket: Option<TcpListener>, router: axum::Router) {
+        self.open_http("api", socket, self.users.clone(), Guard::open(&self.names), router);
+    }
+
+    /// Opens a door for HTTP, to people and scripts. Pages of other sites may not ask.
     pub fn open_pages(&mut self, name: &'static str, socket: Option<TcpListener>, router: axum::Router) {
-        self.open_http(name, socket, self.users.clone(), router);
+        self.open_http(name, socket, self.users.clone(), Guard::own_pages_only(&self.names), router);
     }
 
-    fn open_http(&mut self, name: &'static str, socket: Option<TcpListener>, limits: Limits, router: axum::Router) {
+    /// Opens a door for HTTP, to those who look after the server, under its own names only.
+    pub fn open_admin(&mut self, name: &'static str, socket: Option<TcpListener>, router: axum::Router) {
+        let guard = Guard::own_pages_only(&self.names).by_known_names();
+        self.open_http(name, socket, self.admin.clone(), guard, router);
+    }
+
+    fn open_http(
+        &mut self,
+        name: &'static str,
+        socket: Option<TcpListener>,
+        limits: Limits,
+        guard: Guard,
+        router: axum::Router,
+    ) {
+        let limits = Limits { connections_max: self.http_connections_max, ..limits };
         if let Some(socket) = socket {
-            self.open.spawn(http::serve_router(name, socket, limits, self.stopping.clone(), router));
+            self.open.spawn(http::serve_router(name, socket, limits, guard, self.stopping.clone(), router));
         }
     }
 
@@ -235,5 +282,18 @@ impl Doors {
         self.stop.send_replace(true);
         while self.open.join_next().await.is_some() {}
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_places() {
+        assert_eq!(places(1024), [644, 92, 32]);
+        assert_eq!(places(65_536), [57_092, 8_156, 32]);
+        assert_eq!(places(100), [49, 7, 8]);
+        assert!(places(usize::MAX).iter().all(|places| *places > 0));
     }
 }

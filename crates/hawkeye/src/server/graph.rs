@@ -45,7 +45,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let admin = admin_router(&metrics, &health, account(&config, &engine, &pressure, &metrics))
         .merge(graph::http::router(&graph, index_routes));
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
-    doors.open_pages("admin", sockets.admin, admin);
+    doors.open_admin("admin", sockets.admin, admin);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
     say(format_args!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc));

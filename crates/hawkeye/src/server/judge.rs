@@ -50,7 +50,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     show_gauges(&metrics, &windowed);
 
     let mut doors = Doors::new(&config, &metrics, descriptors);
-    doors.open_pages("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &windowed, &metrics)));
+    doors.open_admin("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 
     let (ready, is_ready) = watch::channel(false);

@@ -14,7 +14,7 @@ use super::gauges::{show_gauges, watch_memory};
 use super::queue::{judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_store, wait_for_queries};
 use super::until_stopped;
-use crate::config::Config;
+use crate::config::{Config, Viewer};
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
 use crate::engine::pressure::Pressure;
@@ -25,6 +25,7 @@ use crate::role::judge::JudgeService;
 use crate::role::redis;
 use crate::role::transfer::http::PushContext;
 use crate::role::transfer::rpc::TransferService;
+use crate::role::transfer::telnet::Telnet;
 use crate::role::{alarm, graph, transfer};
 use crate::rules::{InEffect, RulesTask, Settling, settle};
 use crate::watch::health::Health;
@@ -34,6 +35,7 @@ use crate::{api, clock, page};
 use agent::AgentConfig;
 use anyhow::Result;
 use metrics::Metrics;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use supervisor::Supervisor;
 use supervisor::signals::Starting;
@@ -54,6 +56,7 @@ pub async fn serve(
     memory::register_start(metrics.ledger());
     memory::register_made(metrics.ledger(), "time zones", || _ = jiff::tz::db());
     let sockets = Sockets::whole(&config.listen).await?;
+    let page_address = sockets.api.as_ref().and_then(|socket| socket.local_addr().ok());
 
     let may_be_new = new_portal || !portal::is_expected(&config.data_dir);
     let store = open_store(&config)?;
@@ -106,11 +109,16 @@ pub async fn serve(
     });
     let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
     wait_for_queries(&mut parts, &engine);
-    let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect };
+    let link = page::EntryLink::default();
+    let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect, link: link.clone() };
     let doors = behind.open_doors(sockets, descriptors, index_routes);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
-    announce(&behind.config, new_password.as_deref());
+    announce_password(&behind.config, new_password.as_deref());
+    if let Some(address) = page_address {
+        announce_page(&behind.config, address, &link)?;
+    }
+    announce_doors(&behind.config);
     if let Some(agent) = agent {
         parts.start("the agent", |stop| agent::run(agent, stop.signal));
     }
@@ -126,6 +134,7 @@ struct Behind {
     engine: Arc<Engine>,
     pressure: Arc<Pressure>,
     in_effect: watch::Receiver<Arc<InEffect>>,
+    link: page::EntryLink,
 }
 
 impl Behind {
@@ -143,23 +152,24 @@ impl Behind {
         doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
         let push = PushContext {
             ingest: ingest.clone(),
-            budget: doors.rpc.budget.clone(),
             message_max: doors.rpc.message_max,
             message_timeout: doors.rpc.message_timeout,
         };
         doors.open_push("transfer_http", sockets.transfer_http, transfer::http::router(push));
         doors.open_tcp("transfer_telnet", sockets.transfer_telnet, {
-            let (ingest, faults, stopping) = (ingest.clone(), doors.rpc.metrics.clone(), doors.stopping.clone());
-            let telnet = metrics.ledger().account("telnet", None);
-            move |stream, peer| {
-                let (ingest, faults, telnet) = (ingest.clone(), faults.clone(), telnet.clone());
-                transfer::telnet::connection(stream, peer, ingest, faults, telnet, stopping.clone())
-            }
+            let telnet = Telnet {
+                ingest: ingest.clone(),
+                metrics: doors.rpc.metrics.clone(),
+                line_timeout: doors.rpc.message_timeout,
+                held: metrics.ledger().account("telnet", None),
+            };
+            let stopping = doors.stopping.clone();
+            move |stream, peer, place| telnet.clone().connection(stream, peer, place, stopping.clone())
         });
         doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
         doors.open_gob("judge_rpc", sockets.judge_rpc, JudgeService::into_store(ingest));
-        doors.open_pages("api", sockets.api, api);
-        doors.open_pages("admin", sockets.admin, admin);
+        doors.open_api(sockets.api, api);
+        doors.open_admin("admin", sockets.admin, admin);
         doors
     }
 
@@ -181,23 +191,46 @@ impl Behind {
         memory::register_made(self.metrics.ledger(), "routes", || {
             api::router(context.clone())
                 .layer(axum::middleware::from_fn_with_state(settling, settle))
-                .merge(page::router(self.engine.clone(), self.portal.clone(), &self.config, self.health.clone()))
+                .merge(page::router(
+                    self.engine.clone(),
+                    self.portal.clone(),
+                    &self.config,
+                    self.health.clone(),
+                    self.link.clone(),
+                ))
                 .merge(health_router(&self.metrics, &self.health))
         })
     }
 }
 
-/// Prints where to look. The password of a first start is printed this once; the file keeps it.
-fn announce(config: &Config, new_password: Option<&str>) {
+/// Prints the password of a first start, this once; the file keeps it.
+fn announce_password(config: &Config, new_password: Option<&str>) {
     if let Some(password) = new_password {
         say(format_args!(
             "hawkeye: first start: log in as root with the password {password} (kept in {})",
             config.data_dir.join("admin-password").display()
         ));
     }
-    if !config.listen.api.is_empty() {
-        say(format_args!("hawkeye: the page is at http://{}/", config.listen.api));
+}
+
+/// Prints where the page is, and a link that logs in, where the page asks for a login.
+fn announce_page(config: &Config, mut address: SocketAddr, link: &page::EntryLink) -> Result<()> {
+    // Listening everywhere is no address to go to; whoever reads this is on the machine.
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
+    say(format_args!("hawkeye: the page is at http://{address}/"));
+    if config.api.viewer != Viewer::All {
+        let secret = link.renew()?;
+        say(format_args!("hawkeye: logs one browser in, within ten minutes: http://{address}/#login={secret}"));
+    }
+    Ok(())
+}
+
+/// Prints where points come in.
+fn announce_doors(config: &Config) {
     if !config.listen.graph_rpc.is_empty() {
         say(format_args!("hawkeye: an old transfer and api reach the graph at {}", config.listen.graph_rpc));
     }

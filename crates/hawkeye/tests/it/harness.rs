@@ -201,7 +201,7 @@ impl Drop for Server {
 /// REST calls with a session.
 pub struct Api<'s> {
     server: &'s Server,
-    token: String,
+    pub token: String,
 }
 
 impl Api<'_> {

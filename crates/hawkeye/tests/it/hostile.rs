@@ -39,7 +39,12 @@ fn broken_messages_close_the_connection_with_a_reason() {
     check(b"{\"method\":\"Transfer.Update\",\"params\":[[}]", "closes another kind");
     check(b"{\"method\":\"Transfer.Update\" \"params\":[[]]}", "broken JSON");
     check(&[b'{'; 200], "deeper");
-    check(b"GET / HTTP/1.1\r\n\r\n", "must be a JSON object");
+    check(b"GET / HTTP/1.1\r\n\r\n", "this is HTTP");
+    check(
+        b"POST /x HTTP/1.1\r\nHost: a\r\n\r\n{\"method\":\"Transfer.Ping\",\"params\":[{}],\"id\":1}",
+        "this is HTTP",
+    );
+    assert!(server.metric("hawkeye_rpc_faults_total{listener=\"transfer_rpc\",reason=\"http\"}") >= 2.0);
     assert!(server.metric("hawkeye_rpc_faults_total{listener=\"transfer_rpc\"") >= 7.0);
     assert_serves(&server);
 }
@@ -71,7 +76,8 @@ fn a_hundred_megabyte_line_is_refused_at_the_limit() {
     assert!(server.metric("hawkeye_rpc_faults_total{listener=\"transfer_rpc\",reason=\"too_long\"}") >= 1.0);
 
     let mut stream = server.connect("transfer_http");
-    write!(stream, "POST /api/push HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 100 << 20).expect("write");
+    let head = format!("POST /api/push HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", 100 << 20);
+    stream.write_all(head.as_bytes()).expect("write");
     for _ in 0..100 {
         if stream.write_all(&piece).is_err() {
             break;
@@ -88,7 +94,9 @@ fn connections_over_the_limit_are_closed_at_once() {
     let held: Vec<TcpStream> = (0..50)
         .map(|i| {
             let mut stream = server.connect("transfer_rpc");
-            // Half of them say nothing, half begin a message and never end it.
+            // All have said something, as agents have; half begin another message and never end it.
+            stream.write_all(PING).expect("write");
+            assert_eq!(read_line(&mut BufReader::new(&stream))["error"], json!(null));
             if i % 2 == 0 {
                 stream.write_all(b"{\"method\":").expect("write");
             }
@@ -107,10 +115,150 @@ fn connections_over_the_limit_are_closed_at_once() {
     let is_served = |_| {
         let mut stream = server.connect("transfer_rpc");
         let mut answer = [0];
-        stream.write_all(br#"{"method":"Transfer.Ping","params":[{}],"id":1}"#).is_ok()
-            && matches!(stream.read(&mut answer), Ok(1))
+        stream.write_all(PING).is_ok() && matches!(stream.read(&mut answer), Ok(1))
     };
     assert!((0..10_000).any(is_served));
+}
+
+const PING: &[u8] = br#"{"method":"Transfer.Ping","params":[{}],"id":1}"#;
+
+/// Connections that have said nothing hold no place that somebody else needs: not of agents, of the page, of admin.
+#[test]
+fn silent_connections_shut_out_nobody() {
+    let server = Server::start("[ingest]\nconnections_max = 20\n");
+    for listener in ["transfer_rpc", "transfer_http", "transfer_telnet", "api", "admin"] {
+        let held: Vec<TcpStream> = (0..60).map(|_| server.connect(listener)).collect();
+        assert_serves(&server);
+        for (door, path) in [("api", "/health"), ("admin", "/health"), ("transfer_http", "/health")] {
+            assert_eq!(server.http(door, "GET", path, "", ""), (200, "ok\n".to_string()), "beside {listener}");
+        }
+        drop(held);
+    }
+    assert!(server.metric("hawkeye_connections_gave_way_total{listener=\"api\"}") >= 40.0);
+}
+
+/// Six bodies that do not end; a seventh, as large, is read and answered.
+#[test]
+fn slow_bodies_hold_nobody() {
+    let server = Server::start("");
+    let api = server.admin();
+    let half = "[\"".to_string() + &"x".repeat(100_000);
+    let held: Vec<TcpStream> = (0..6)
+        .map(|_| {
+            let mut stream = server.connect("api");
+            let head = "POST /api/v1/graph/lastpoint HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n";
+            write!(stream, "{head}Apitoken: {}\r\n\r\n{half}", api.token).expect("write");
+            stream
+        })
+        .collect();
+    let used = || server.metric("hawkeye_buffer_bytes");
+    crate::harness::until("half bodies in the budget", || used() >= 600_000.0);
+    let many: Vec<_> = (0..3000).map(|i| json!({"endpoint": format!("host-{i:06}"), "counter": "cpu.idle"})).collect();
+    assert_eq!(api.post("/graph/lastpoint", json!(many)).as_array().map(Vec::len), Some(3000));
+    for mut stream in held {
+        stream.set_nonblocking(true).expect("socket option");
+        let read = stream.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(read, Err(ErrorKind::WouldBlock), "still being read");
+    }
+}
+
+/// More answers that nobody reads than are written at once; another is answered all the same, and the first of them is
+/// whole when somebody reads it: it had not to be given up first.
+#[test]
+fn unread_answers_hold_nobody() {
+    let server = Server::start("");
+    let api = server.admin();
+    let hosts: Vec<String> = (0..100).map(|i| format!("host-{i:06}")).collect();
+    // Long names make a long answer of few series.
+    let counters: Vec<String> = (0..90).map(|i| format!("{i:01000}")).collect();
+    let ask = |hosts: &[String]| {
+        json!({"hostnames": hosts, "counters": counters, "consol_fun": "AVERAGE", "step": 60, "start_time": 1,
+               "end_time": 2})
+    };
+    let (large, small) = (ask(&hosts).to_string(), ask(&hosts[..1]));
+    let mut unread: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = server.connect("api");
+            let head = "POST /api/v1/graph/history HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+            let length = large.len();
+            write!(stream, "{head}Content-Length: {length}\r\nApitoken: {}\r\n\r\n{large}", api.token).expect("write");
+            // Its begin says that it is being written.
+            let mut begin = [0; 15];
+            stream.read_exact(&mut begin).expect("an answer");
+            assert_eq!(&begin, b"HTTP/1.0 200 OK");
+            stream
+        })
+        .collect();
+    assert_eq!(api.post("/graph/history", small).as_array().map(Vec::len), Some(90));
+    let mut answer = String::new();
+    unread[0].read_to_string(&mut answer).expect("the rest");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(body).expect("a whole answer");
+    assert_eq!(rows.len(), 9_000);
+}
+
+/// A page in a browser of a machine that may send cannot send points, and cannot ask admin; scripts, which send no
+/// `Origin`, can, and the API goes on answering to pages of other sites.
+#[test]
+fn pages_of_other_sites_send_no_points() {
+    let server = Server::start("");
+    let items = |name: &str| json!([gauge(name, "m", 1.0, this_minute())]).to_string();
+    let origin = "Origin: http://evil.example\r\nContent-Type: text/plain\r\n";
+    let (status, text) = server.http("transfer_http", "POST", "/api/push", origin, &items("web"));
+    assert!(status == 403 && text.contains("http://evil.example"), "{status} {text}");
+    for headers in ["Origin: null\r\n", "Sec-Fetch-Site: cross-site\r\n", "Sec-Fetch-Site: same-site\r\n"] {
+        assert_eq!(server.http("transfer_http", "POST", "/api/push", headers, &items("web")).0, 403, "{headers}");
+        assert_eq!(server.http("admin", "GET", "/memory", headers, "").0, 403, "{headers}");
+        assert_eq!(server.http("api", "GET", "/api/v1/user/users", headers, "").0, 401, "{headers}");
+    }
+    assert_eq!(server.http("transfer_http", "POST", "/api/push", "", &items("script")).0, 200);
+
+    // The lines of a request stand before those of its body, however long they are.
+    let point = format!("update web m {} 1 GAUGE\r\n", this_minute());
+    let long = "x".repeat(5000);
+    for request in [
+        format!("POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n{point}"),
+        format!("POST /{long} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n{point}"),
+        format!("update /{long} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n{point}"),
+        format!("{point}GET / HTTP/1.1\r\n"),
+    ] {
+        let mut stream = server.connect("transfer_telnet");
+        stream.write_all(request.as_bytes()).expect("write");
+        assert_eq!(closes(stream).as_deref(), Some(""), "{request:.20}");
+    }
+    assert!(server.metric("hawkeye_rpc_faults_total{listener=\"transfer_telnet\",reason=\"http\"}") >= 4.0);
+    let found = server.admin().get("/graph/endpoint?q=.");
+    assert_eq!(
+        found.as_array().map(|rows| rows.iter().map(|row| row["endpoint"].clone()).collect()),
+        Some(vec![json!("script")])
+    );
+}
+
+/// A foreign name that leads to this machine is refused where only names of the machine count.
+#[test]
+fn foreign_names_are_refused() {
+    let server = Server::start("");
+    let raw = |listener: &str, host: &str| {
+        let mut stream = server.connect(listener);
+        write!(stream, "GET /health HTTP/1.0\r\nHost: {host}\r\n\r\n").expect("write");
+        closes(stream).expect("closed")
+    };
+    for listener in ["admin", "api", "transfer_http"] {
+        let answer = raw(listener, "evil.example:6071");
+        assert!(answer.starts_with("HTTP/1.0 421 ") && answer.contains("listen.hosts"), "{listener}: {answer}");
+        for host in ["localhost:1", "127.0.0.1", "[::1]:6071", "10.0.0.5"] {
+            assert!(raw(listener, host).starts_with("HTTP/1.0 200 "), "{listener} {host}");
+        }
+    }
+    let mut text = std::fs::read_to_string(server.dir.path().join("hawkeye.toml")).expect("configuration");
+    text = text.replace("[listen]\n", "[listen]\nhosts = [\"Hawkeye.example.com\"]\n");
+    std::fs::write(server.dir.path().join("hawkeye.toml"), text).expect("configuration");
+    let mut server = server;
+    server.stop();
+    server.restart();
+    let mut stream = server.connect("admin");
+    stream.write_all(b"GET /health HTTP/1.0\r\nHost: hawkeye.example.com:6071\r\n\r\n").expect("write");
+    assert!(closes(stream).is_some_and(|answer| answer.ends_with("\r\n\r\nok\n")));
 }
 
 /// Half messages hold what was sent of them, not a buffer each: more of them than there are first buffers in the budget

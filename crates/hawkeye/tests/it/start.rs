@@ -86,6 +86,35 @@ fn roles_that_do_not_run_together() {
     assert!(error.contains("--with-agent"), "{error}");
 }
 
+/// The page shows nothing without a login; the link that a start prints is one, once.
+#[test]
+fn the_link_of_a_start_logs_in_once() {
+    let mut server = Server::start("");
+    let link = |server: &Server| {
+        let line =
+            server.stdout.iter().find_map(|line| line.split_once("/#login=").map(|(_, secret)| secret.to_string()));
+        line.unwrap_or_else(|| panic!("no link in {:?}", server.stdout))
+    };
+    let first = link(&server);
+    assert!(
+        server.stdout.iter().any(|line| line.contains(&format!("http://127.0.0.1:{}/#login=", server.port("api"))))
+    );
+    assert_eq!(server.http("api", "GET", "/ui/overview", "", "").0, 401);
+    let (status, session) = server.http("api", "POST", "/ui/enter", "", &first);
+    assert_eq!(status, 200, "{session}");
+    let token = format!("Apitoken: {session}\r\n");
+    assert_eq!(server.http("api", "GET", "/ui/overview", &token, "").0, 200);
+    assert_eq!(server.http("api", "GET", "/api/v1/user/current", &token, "").0, 200);
+    assert_eq!(server.http("api", "POST", "/ui/enter", "", &first).0, 401, "once");
+    server.stop();
+    server.restart();
+    let second = link(&server);
+    assert_ne!(first, second);
+    assert_eq!(server.http("api", "POST", "/ui/enter", "", &first).0, 401);
+    assert_eq!(server.http("api", "POST", "/ui/enter", "", &second).0, 200);
+    assert_eq!(server.http("api", "GET", "/ui/overview", &token, "").0, 200, "the session stays");
+}
+
 #[test]
 fn password_file_is_private() {
     let server = Server::start("");

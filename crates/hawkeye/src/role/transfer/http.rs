@@ -12,8 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
-use net::budget::Budget;
-use net::http::read_body;
+use net::http::{BodyError, Peer, read_body};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +22,6 @@ use wire::transfer::{UpdateAnswer, write_answer};
 #[derive(Clone)]
 pub struct PushContext {
     pub ingest: Arc<Ingest>,
-    pub budget: Budget,
     pub message_max: usize,
     pub message_timeout: Duration,
 }
@@ -39,18 +37,27 @@ pub fn router(context: PushContext) -> Router {
 
 async fn push(
     State(context): State<PushContext>,
-    Extension(ConnectInfo(peer)): Extension<ConnectInfo<SocketAddr>>,
+    Extension(ConnectInfo(address)): Extension<ConnectInfo<SocketAddr>>,
+    peer: Peer,
     body: Body,
 ) -> Response {
     let start = Instant::now();
-    let body = match read_body(body, context.message_max, &context.budget, context.message_timeout).await {
+    let body = match read_body(&peer, body, context.message_max, context.message_timeout).await {
         Ok(body) => body,
-        Err((status, text)) => return (status, format!("{text}\n")).into_response(),
+        Err(error) => {
+            let text = match error {
+                BodyError::TooLong => {
+                    format!("body is above {} bytes (ingest.message_max): send smaller batches", context.message_max)
+                }
+                _ => error.text(),
+            };
+            return (error.status(), format!("{text}\n")).into_response();
+        }
     };
     if body.is_empty() {
         return (StatusCode::BAD_REQUEST, "blank body\n").into_response();
     }
-    let mut batch = context.ingest.begin(Door::Http, clock::now()).from(peer.ip());
+    let mut batch = context.ingest.begin(Door::Http, clock::now()).from(address.ip());
     if let Err(error) = batch.push_json(&body) {
         return (StatusCode::BAD_REQUEST, format!("decode error: {error}\n")).into_response();
     }

@@ -4,13 +4,15 @@
 //! Differs from the original, which holds all items of a connection until it ends: here the lines of each read are
 //! stored before the next read. Nothing is ever written back, as in the original; bad lines are counted.
 //! Invariants: half a line is no line, for its number may lack digits: what a reset, a time-out or our stop cuts off is
-//! dropped; only a peer that ends its side in order may leave out the last line's end.
+//! dropped; only a peer that ends its side in order may leave out the last line's end. A line of HTTP ends the
+//! connection before anything that came with it is stored, for a browser must not send points for a page.
 //! Memory: a line is at most [`LINE_MAX`] bytes; a longer one is skipped to its end and counted.
 
 use crate::clock;
 use crate::engine::IngestError;
 use crate::engine::ingest::{Batch, Door, Ingest};
 use net::connection::RpcMetrics;
+use net::places::Place;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,88 +20,136 @@ use stdx::ledger::Account;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use wire::http::is_http;
 use wire::telnet::Line;
 
 /// Longest line in bytes; a longer one cannot be valid.
 const LINE_MAX: usize = wire::telnet::LINE_BYTES_MAX;
 /// The original's read time-out.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Name of the listener, for the counters of faults.
+const LISTENER: &str = "transfer_telnet";
 
-/// Serves one connection until its peer or the process ends it.
-pub async fn connection(
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    ingest: Arc<Ingest>,
-    metrics: RpcMetrics,
-    telnet: Account,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    let mut buffer = Vec::new();
-    let mut skipping = false;
-    let mut held = telnet.hold();
-    loop {
-        let ended = tokio::select! {
-            biased;
-            _ = shutdown.wait_for(|stop| *stop) => return,
-            read = tokio::time::timeout(IDLE_TIMEOUT, stream.read_buf(&mut buffer)) => match read {
-                Ok(Ok(n)) => n == 0,
-                Ok(Err(_)) | Err(_) => return,
-            },
-        };
-        if ended && !skipping {
-            buffer.push(b'\n');
-        }
-        let begin = || ingest.begin(Door::Telnet, clock::now()).from(peer.ip());
-        let quit = match take_lines(&mut buffer, &mut skipping, begin, &metrics) {
-            Ok(quit) => quit,
-            Err(error) => {
-                tracing::warn!(%peer, %error, "telnet lines were not stored");
-                true
+/// What the connections of the door share.
+#[derive(Clone)]
+pub struct Telnet {
+    pub ingest: Arc<Ingest>,
+    pub metrics: RpcMetrics,
+    /// The time within which a line that has begun must end.
+    pub line_timeout: Duration,
+    /// Account of lines that are not complete.
+    pub held: Account,
+}
+
+/// Bytes that came and are no whole line yet.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// The beginning of this line was too long, and is gone.
+    skipping: bool,
+}
+
+/// Whether a connection goes on.
+#[derive(Debug, PartialEq)]
+enum Next {
+    Read,
+    Close,
+}
+
+impl Telnet {
+    /// Serves one connection until its peer or the process ends it.
+    pub async fn connection(
+        self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        place: Place,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let mut pending = Pending::default();
+        let mut held = self.held.hold();
+        let mut deadline = Instant::now() + IDLE_TIMEOUT;
+        loop {
+            let was_idle = pending.is_empty();
+            let ended = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                read = timeout_at(deadline, stream.read_buf(&mut pending.bytes)) => match read {
+                    Ok(Ok(n)) => n == 0,
+                    Ok(Err(_)) => return,
+                    Err(_) => {
+                        if !was_idle {
+                            self.metrics.fault(LISTENER, "timeout");
+                        }
+                        return;
+                    }
+                },
+            };
+            if ended && !pending.skipping {
+                pending.bytes.push(b'\n');
             }
-        };
-        if quit || ended {
-            return;
+            let lines_came = pending.bytes.contains(&b'\n');
+            let begin = || self.ingest.begin(Door::Telnet, clock::now()).from(peer.ip());
+            let next = pending.take_lines(begin, &self.metrics).unwrap_or_else(|error| {
+                tracing::warn!(%peer, %error, "telnet lines were not stored");
+                Next::Close
+            });
+            if next == Next::Close || ended {
+                return;
+            }
+            if lines_came {
+                place.waits(false);
+            }
+            if pending.is_empty() {
+                deadline = Instant::now() + IDLE_TIMEOUT;
+            } else if lines_came || was_idle {
+                deadline = Instant::now() + self.line_timeout;
+            }
+            held.set(pending.bytes.capacity());
         }
-        if buffer.is_empty() {
-            // An idle connection holds no buffer.
-            buffer = Vec::new();
-        }
-        held.set(buffer.capacity());
     }
 }
 
-/// Hands all complete lines on and removes them; true when one was `quit`.
-fn take_lines<'i>(
-    buffer: &mut Vec<u8>,
-    skipping: &mut bool,
-    begin: impl FnOnce() -> Batch<'i>,
-    metrics: &RpcMetrics,
-) -> Result<bool, IngestError> {
-    let mut start = 0;
-    if *skipping {
-        match buffer.iter().position(|byte| *byte == b'\n') {
-            Some(end) => {
-                start = end + 1;
-                *skipping = false;
-            }
-            None => {
-                buffer.clear();
-                return Ok(false);
-            }
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && !self.skipping
+    }
+
+    /// Stores all complete lines and removes them.
+    fn take_lines<'i>(&mut self, begin: impl FnOnce() -> Batch<'i>, metrics: &RpcMetrics) -> Result<Next, IngestError> {
+        let mut start = 0;
+        if self.skipping {
+            let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') else {
+                self.bytes.clear();
+                return Ok(Next::Read);
+            };
+            start = end + 1;
+            self.skipping = false;
         }
+        let lines = self.bytes.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= start);
+        let lines = lines.map_or(start..start, |end| start..end + 1);
+        let rest = &self.bytes[lines.end..];
+        let is_too_long = rest.len() > LINE_MAX;
+        // The last line is looked at when its end has come, or has no place any more.
+        let seen = if is_too_long { &self.bytes[lines.start..] } else { &self.bytes[lines.clone()] };
+        if seen.split(|byte| *byte == b'\n').any(is_http) {
+            metrics.fault(LISTENER, "http");
+            return Ok(Next::Close);
+        }
+        let quits = !lines.is_empty() && keep_lines(&self.bytes[lines.clone()], begin())?;
+        if is_too_long {
+            metrics.fault(LISTENER, "line_too_long");
+            self.bytes.clear();
+            self.skipping = true;
+        } else {
+            self.bytes.drain(..lines.end);
+        }
+        if self.bytes.is_empty() {
+            // An idle connection holds no buffer.
+            self.bytes = Vec::new();
+        }
+        Ok(if quits { Next::Close } else { Next::Read })
     }
-    let mut quit = false;
-    if let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n').filter(|end| *end >= start) {
-        quit = keep_lines(&buffer[start..=end], begin())?;
-        start = end + 1;
-    }
-    buffer.drain(..start);
-    if buffer.len() > LINE_MAX {
-        metrics.fault("transfer_telnet", "line_too_long");
-        buffer.clear();
-        *skipping = true;
-    }
-    Ok(quit)
 }
 
 /// Stores the updates of complete lines up to the first `quit`; true when there was one.
