@@ -4,7 +4,8 @@
 //! them counts depends on the alarm, which a term about another series does not know. The values that a term saw are
 //! kept with its finding where the event may be made later, by a point of another series ([`Evidence`]).
 //! Times: terms are compared by the times of their points, not by the clock. A term whose newest point is more than
-//! [`STALE_PERIODS`] of its periods older than the newest of the others is unknown: its series has stopped.
+//! [`STALE_PERIODS`] of its periods older than the newest of the others is unknown: its series has stopped. So is one
+//! whose newest point was told by a clock that was ahead: nothing has come since.
 //! Invariants: the answer depends on the findings only, not on which came first.
 
 use crate::Semantics;
@@ -29,6 +30,8 @@ pub(crate) struct View<'a> {
     pub silence: Option<Silence>,
     pub semantics: Semantics,
     pub now: i64,
+    /// See [`crate::occasion::Occasion::latest`].
+    pub latest: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,9 +79,11 @@ impl Finding {
         if is_open { self.stays } else { self.opens }
     }
 
-    /// Whether the series has stopped, seen from `reference`, the newest point of all series that terms ask.
-    pub fn is_stale(&self, reference: i64) -> bool {
-        self.period_s > 0 && self.newest < reference.saturating_sub(STALE_PERIODS * self.period_s)
+    /// Whether the series has stopped, seen from `reference`, the newest point of all series that terms ask. A point
+    /// later than `latest` is from a clock that was wrong.
+    pub fn is_stale(&self, reference: i64, latest: i64) -> bool {
+        let is_behind = self.newest < reference.saturating_sub(STALE_PERIODS * self.period_s);
+        self.period_s > 0 && (is_behind || self.newest > latest)
     }
 }
 
@@ -88,7 +93,7 @@ impl Term {
         match &self.question {
             Question::Silence { steps } => {
                 let newest = view.points.first().map(|point| point.time);
-                read_silence(*steps, newest.zip(view.silence), view.period_s, open_since, view.now)
+                read_silence(*steps, newest.zip(view.silence), view.period_s, open_since, (view.now, view.latest))
             }
             Question::Values { opens, stays } => read_values(opens, stays, view),
         }
@@ -130,15 +135,17 @@ fn verdict(condition: &Comparison, values: &[f64], known: usize, semantics: Sema
     verdict.filter(|verdict| verdict.left.is_finite())
 }
 
-/// The finding of `nodata` at `now`, for a series with the given newest point and silence.
+/// The finding of `nodata` at `now`, for a series with the given newest point and silence. A point later than `latest`
+/// is from a clock that was wrong: it came when it came.
 pub(crate) fn read_silence(
     steps: u32,
     seen: Option<(i64, Silence)>,
     period_s: i64,
     open_since: Option<i64>,
-    now: i64,
+    (now, latest): (i64, i64),
 ) -> Finding {
-    let Some((last, silence)) = seen else { return Finding::UNKNOWN };
+    let Some((newest, silence)) = seen else { return Finding::UNKNOWN };
+    let last = if newest > latest { silence.since } else { newest };
     if let Some(missing) = silence.missing(last, period_s, steps, now) {
         let holds = Some(true);
         let (newest, oldest) = (missing.newest, missing.oldest);
@@ -157,9 +164,15 @@ pub(crate) fn read_silence(
 }
 
 /// Makes unknown each finding that is too old beside the others.
-pub(crate) fn drop_stale(findings: &mut [Finding]) {
-    let reference = findings.iter().map(|finding| finding.newest).max().unwrap_or(i64::MIN);
-    findings.iter_mut().filter(|finding| finding.is_stale(reference)).for_each(|finding| *finding = Finding::UNKNOWN);
+pub(crate) fn drop_stale(findings: &mut [Finding], latest: i64) {
+    let reference = reference(findings.iter().map(|finding| finding.newest), latest);
+    let stale = findings.iter_mut().filter(|finding| finding.is_stale(reference, latest));
+    stale.for_each(|finding| *finding = Finding::UNKNOWN);
+}
+
+/// The newest of these times, without those that are later than `latest`.
+pub(crate) fn reference(times: impl Iterator<Item = i64>, latest: i64) -> i64 {
+    times.filter(|time| *time <= latest).max().unwrap_or(i64::MIN)
 }
 
 /// Decides an alarm by the findings that are not stale; `None` if they are not enough to open, repeat or end it. A

@@ -11,7 +11,7 @@
 //! terms.
 
 use crate::explain;
-use crate::finding::{Evidence, Finding, View, decide, read_silence};
+use crate::finding::{Evidence, Finding, View, decide, read_silence, reference};
 use crate::function::Verdict;
 use crate::locks;
 use crate::occasion::{Cause, Occasion};
@@ -214,7 +214,7 @@ impl Members {
             Subject::Own => {
                 let Ok(at) = self.carrier(series) else { return };
                 let carrier = &mut self.carriers[at];
-                (&mut carrier.testimonies, carrier.last.map(|last| last.time))
+                (&mut carrier.testimonies, carrier.last.map(|last| last.seen(view.latest).time))
             }
             Subject::Other(operand) => {
                 let Ok(at) = self.other(series, operand) else { return };
@@ -225,14 +225,16 @@ impl Members {
     }
 
     /// Reads all silences anew: a series that is silent does not speak itself.
-    pub fn look_at_clock(&mut self, now: i64) {
+    pub fn look_at_clock(&mut self, occasion: Occasion) {
+        let Occasion { now, latest, .. } = occasion;
         let program = &self.program;
         for carrier in &mut self.carriers {
-            let open_since = carrier.last.map(|last| last.time);
-            carrier.testimonies.iter_mut().for_each(|one| one.look_at_clock(program, open_since, now));
+            let open_since = carrier.last.map(|last| last.seen(latest).time);
+            let testimonies = carrier.testimonies.iter_mut();
+            testimonies.for_each(|one| one.look_at_clock(program, open_since, (now, latest)));
         }
         for other in &mut self.others {
-            other.testimonies.iter_mut().for_each(|one| one.look_at_clock(program, None, now));
+            other.testimonies.iter_mut().for_each(|one| one.look_at_clock(program, None, (now, latest)));
         }
     }
 
@@ -261,25 +263,26 @@ impl Members {
         let (rules, rule) = self.rule.as_ref()?;
         let rule = &rules.rules[*rule as usize];
         let carrier = &self.carriers[carrier];
+        let last = carrier.last.map(|last| last.seen(occasion.latest));
         let findings = |is_open| {
-            let sources = self.sources(carrier, is_open);
+            let sources = self.sources(carrier, is_open, occasion.latest);
             sources.map(|source| source.map_or(Finding::UNKNOWN, |(testimony, _)| testimony.finding))
         };
-        let outcome = decide(&self.program, carrier.last.is_some(), findings)?;
+        let outcome = decide(&self.program, last.is_some(), findings)?;
         let moment = Moment {
             oldest: outcome.oldest,
             now: occasion.now,
             max_step: rule.max_step(),
             min_interval_s: occasion.min_interval_s,
         };
-        let next = next(carrier.last.as_ref(), outcome.holds, moment);
+        let next = next(last.as_ref(), outcome.holds, moment);
         if occasion.cause == Cause::CatchUp && !is_due_after_restart(next, outcome.newest, occasion.now) {
             return None;
         }
         let (status, current_step) = next.event()?;
         // An event is never older than the one before it, whichever series it is decided by.
-        let time = outcome.newest.max(carrier.last.map_or(i64::MIN, |last| last.time));
-        let sources = self.sources(carrier, !outcome.holds);
+        let time = outcome.newest.max(last.map_or(i64::MIN, |last| last.time));
+        let sources = self.sources(carrier, !outcome.holds, occasion.latest);
         let decided = sources.iter().enumerate().filter(|(i, _)| outcome.deciding >> i & 1 == 1);
         let terms = decided.filter_map(|(i, source)| {
             let (term, (testimony, other)) = (&self.program.terms[i], (*source)?);
@@ -310,15 +313,16 @@ impl Members {
         &'a self,
         carrier: &'a Carrier,
         is_open: bool,
+        latest: i64,
     ) -> [Option<(&'a Testimony, Option<&'a Other>)>; TERMS_MAX] {
         let mut sources: [Option<(&Testimony, Option<&Other>)>; TERMS_MAX] = [None; TERMS_MAX];
         let telling = || self.others.iter().filter(|other| self.tells(other, carrier));
         let own = || carrier.testimonies.iter().map(|testimony| (testimony, None));
         let of_others = || telling().flat_map(|other| other.testimonies.iter().map(move |one| (one, Some(other))));
         let all = || own().chain(of_others());
-        let reference = all().map(|(testimony, _)| testimony.finding.newest).max().unwrap_or(i64::MIN);
+        let reference = reference(all().map(|(testimony, _)| testimony.finding.newest), latest);
         // Who has no point, or has stopped, does not count.
-        let counts = |finding: &Finding| finding.newest > i64::MIN && !finding.is_stale(reference);
+        let counts = |finding: &Finding| finding.newest > i64::MIN && !finding.is_stale(reference, latest);
         for (testimony, other) in all().filter(|(testimony, _)| counts(&testimony.finding)) {
             let source = &mut sources[testimony.term as usize];
             if source.is_none_or(|(before, _)| speaks_before(&testimony.finding, &before.finding, is_open)) {
@@ -371,7 +375,7 @@ fn refill(
 }
 
 impl Testimony {
-    fn look_at_clock(&mut self, program: &Program, open_since: Option<i64>, now: i64) {
+    fn look_at_clock(&mut self, program: &Program, open_since: Option<i64>, now: (i64, i64)) {
         let Question::Silence { steps } = program.terms[self.term as usize].question else { return };
         let last = self.evidence.points.first().map(|point| point.time);
         self.finding = read_silence(steps, last.zip(self.silence), self.evidence.period_s, open_since, now);

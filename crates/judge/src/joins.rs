@@ -21,6 +21,7 @@
 //! with its newest points, at most [`model::explanation::POINTS_MAX`]). A join has at most [`SEATS_MAX`] seats; what is
 //! refused beyond them is counted. [`Joins::stats`] has the figures.
 
+use crate::Options;
 use crate::finding::View;
 pub use crate::join::SEATS_MAX;
 use crate::join::{Join, Members};
@@ -128,11 +129,11 @@ impl Joins {
 
     /// Decides each alarm once, after a restart, when all series have been asked ([`crate::Judge::refill`]): what
     /// [`crate::Judge::catch_up`] does for the alarms of one series.
-    pub fn settle(&self, now: i64, min_interval_s: i64) {
+    pub fn settle(&self, now: i64, options: &Options) {
         // One order, so that the same start gives the same row of events.
         let mut joins: Vec<Arc<Join>> = self.table.lock().joins.iter().cloned().collect();
         joins.sort_unstable_by(|a, b| (a.id, &a.endpoint).cmp(&(b.id, &b.endpoint)));
-        let occasion = Occasion { cause: Cause::CatchUp, now, min_interval_s };
+        let occasion = Occasion::new(Cause::CatchUp, now, options);
         for join in joins {
             let mut members = join.members.lock();
             self.decide(&join, &mut members, occasion, |_, _| true);
@@ -259,7 +260,7 @@ impl Joins {
         occasion: Occasion,
         is_asked: impl Fn(&Members, usize) -> bool,
     ) {
-        members.look_at_clock(occasion.now);
+        members.look_at_clock(occasion);
         for carrier in 0..members.carriers() {
             if !is_asked(members, carrier) {
                 continue;

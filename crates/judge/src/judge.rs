@@ -297,6 +297,15 @@ impl Judge {
         }
     }
 
+    /// Takes note of a point that is kept but not judged, as a newer one was there: if it is of now, the series is not
+    /// silent, whatever clock told the newer one.
+    pub fn hear(&mut self, sample: Sample, counter_type: CounterType, step: u32, window: &impl PointSource, now: i64) {
+        let is_of_now = sample.point.time >= now.saturating_sub(2 * i64::from(step));
+        if is_of_now && self.silences.look(sample.series, true, now).is_some() {
+            self.refill(sample.series, counter_type, step, window, now);
+        }
+    }
+
     /// Judges the newest point of a series again, after a restart, so that an event that was lost in the crash is made.
     ///
     /// The event is a first PROBLEM or a recovery, never a repeat; a second call makes none.
@@ -344,6 +353,12 @@ impl Judge {
             }
         }
         self.due = due;
+    }
+
+    /// Counts all silences from `now`, as after a start: points could not come until then, or the clock was set. What
+    /// conditions over several series have heard of them is to be refilled ([`Judge::refill`]).
+    pub fn listen_anew(&mut self, now: i64) {
+        self.silences.begin_anew(now);
     }
 
     /// A series at which [`Judge::tick`] would look, if there is any; where there is none, its shard need not be

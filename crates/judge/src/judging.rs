@@ -48,7 +48,7 @@ impl Judge {
         self.points.clear();
         window.tail(series, count, &mut self.points);
         let known = values::values(&self.points, counter_type, step, self.options.semantics, &mut self.values);
-        let occasion = Occasion { cause, now, min_interval_s: self.options.min_interval_s };
+        let occasion = Occasion::new(cause, now, &self.options);
         let mut may_be_open = bound.is_open();
         let mut is_open = false;
         let mut has_programs = false;
@@ -59,14 +59,15 @@ impl Judge {
                 continue;
             };
             let last = if may_be_open { self.states.find(series, rule.id()) } else { None };
+            let last = last.map(|last| last.seen(occasion.latest));
             let mut stays = last.is_some();
             if occasion.asks_plain_rules()
                 && let Some(verdict) = verdict(condition, rule, &self.values, known, self.options.semantics)
             {
                 let (oldest, newest) = (self.points[rule.values_needed as usize - 1].time, self.points[0].time);
-                let next = next_of(occasion, rule, last, verdict.holds, oldest, newest);
+                let next = next_of(occasion, rule, last.as_ref(), verdict.holds, oldest, newest);
                 if next != Transition::Nothing {
-                    let view = View::of(self.options.semantics, &self.points, &self.values, known, step, now);
+                    let view = View::of(self.options.semantics, &self.points, &self.values, known, step, occasion);
                     let explain = || explain_plain(rule, condition, verdict, &view);
                     // Older than the alarm if that was opened by another text, for points that were missing.
                     let time = newest.max(last.map_or(i64::MIN, |last| last.time));
@@ -84,7 +85,7 @@ impl Judge {
                 states: &mut self.states,
                 joins: &self.joins,
                 seats: self.seats.get(&series).map_or(&[][..], Vec::as_slice),
-                view: View::of(self.options.semantics, &self.points, &self.values, known, step, now),
+                view: View::of(self.options.semantics, &self.points, &self.values, known, step, occasion),
                 occasion,
                 due: i64::MAX,
                 is_open: false,
@@ -175,14 +176,14 @@ impl Programs<'_> {
         window: &impl PointSource,
         events: &mut Vec<Event>,
     ) {
-        let last = self.states.find(series, rule.id()).copied();
+        let last = self.states.find(series, rule.id()).map(|last| last.seen(self.occasion.latest));
         let mut stays = last.is_some();
         if is_asked && self.occasion.cause != Cause::Refill {
             let mut findings = [Finding::UNKNOWN; TERMS_MAX];
             for (finding, term) in findings.iter_mut().zip(&program.terms) {
                 *finding = term.read(&self.view, last.map(|last| last.time));
             }
-            drop_stale(&mut findings);
+            drop_stale(&mut findings, self.occasion.latest);
             if let Some(outcome) = decide(program, last.is_some(), |_| findings) {
                 let (oldest, newest) = (outcome.oldest, outcome.newest);
                 let next = next_of(self.occasion, rule, last.as_ref(), outcome.holds, oldest, newest);
@@ -208,7 +209,7 @@ fn next_of(
     oldest: i64,
     newest: i64,
 ) -> Transition {
-    let Occasion { cause, now, min_interval_s } = occasion;
+    let Occasion { cause, now, min_interval_s, .. } = occasion;
     let next = next(last, holds, Moment { oldest, now, max_step: rule.max_step(), min_interval_s });
     if cause == Cause::CatchUp && !is_due_after_restart(next, newest, now) {
         return Transition::Nothing;
@@ -223,9 +224,10 @@ impl<'a> View<'a> {
         values: &'a [f64],
         known: usize,
         step: u32,
-        now: i64,
+        occasion: Occasion,
     ) -> View<'a> {
-        View { points, values, known, period_s: values::period_s(points, step), silence: None, semantics, now }
+        let Occasion { now, latest, .. } = occasion;
+        View { points, values, known, period_s: values::period_s(points, step), silence: None, semantics, now, latest }
     }
 }
 

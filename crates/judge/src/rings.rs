@@ -100,6 +100,13 @@ impl Rings {
         Some(i64::from(class.place(ring.slot, index)[0]) - BEFORE_S)
     }
 
+    /// Takes the newest point off a ring that has one.
+    pub fn pop(&mut self, ring: &mut Ring) {
+        let length = self.length(*ring);
+        ring.head = if ring.head == 0 { length } else { ring.head } - 1;
+        ring.len -= 1;
+    }
+
     /// Gives the ring another length; what does not fit is the oldest.
     pub fn resize(&mut self, ring: Ring, length: u16) -> Ring {
         let mut points: Vec<Point> = self.newest_first(ring).take(usize::from(length)).collect();

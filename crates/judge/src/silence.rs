@@ -11,9 +11,11 @@
 //! it does not depend on when somebody looked. After a start (or when the rule is new) silence, and with it the time of
 //! the event, is counted from then: while the judge was down it heard nobody, and a start must not alarm for the whole
 //! fleet. Nothing is known of a series that never had a point; a series that has been silent for more than
-//! [`FORGOTTEN_S`] since before the start is gone rather than silent.
+//! [`FORGOTTEN_S`] since before the start is gone rather than silent. A time in which nobody could be heard, or a step
+//! of the clock, is such a start ([`Silences::begin_anew`]); whoever has the clock notices it.
 //!
-//! Invariants: the period is that of `values.rs`, of points that are there; never reads the clock.
+//! Invariants: the period is that of `values.rs`, of points that are there; never reads the clock; no silence counts
+//! from before the last start, nor from a time that has not come.
 //! Memory: 24 bytes per series with such a rule and a table slot; nothing for others.
 
 use crate::state::hash;
@@ -69,6 +71,11 @@ impl Silence {
         !self.heard && self.since.saturating_sub(newest) > FORGOTTEN_S
     }
 
+    /// Whether the answer may have changed, or the clock was set back.
+    fn is_due(&self, now: i64) -> bool {
+        self.due <= now || self.since > now
+    }
+
     /// The time at which the number of missing points reaches the next multiple of `steps`.
     pub fn next_due(&self, period_s: i64, steps: u32, now: i64) -> i64 {
         let (steps, period_s) = (i64::from(steps), period_s.max(1));
@@ -81,6 +88,8 @@ impl Silence {
 #[derive(Default)]
 pub(crate) struct Silences {
     table: HashTable<Silence>,
+    /// The last time at which listening began anew; what comes with an older clock was on its way then.
+    began: Option<i64>,
 }
 
 impl Silences {
@@ -104,11 +113,20 @@ impl Silences {
     /// Silence of a series at `now`, when a point came or somebody only looks.
     pub fn look(&mut self, series: SeriesId, is_point: bool, now: i64) -> Option<Silence> {
         let silence = self.table.find_mut(hash(series), |silence| silence.series == series)?;
-        if is_point || silence.since == UNKNOWN {
-            silence.since = now;
+        // Later than now: a clock that was set back.
+        if is_point || silence.since == UNKNOWN || silence.since > now {
+            silence.since = self.began.map_or(now, |began| began.max(now));
             silence.heard |= is_point;
         }
         Some(*silence)
+    }
+
+    /// Counts every silence from `now`, as after a start: until then nobody could be heard.
+    pub fn begin_anew(&mut self, now: i64) {
+        self.began = Some(now);
+        for silence in &mut self.table {
+            *silence = Silence { heard: false, since: now, due: UNKNOWN, ..*silence };
+        }
     }
 
     pub fn set_due(&mut self, series: SeriesId, due: i64) {
@@ -120,12 +138,12 @@ impl Silences {
     /// Appends up to `count_max` series that are to be looked at.
     pub fn due(&self, now: i64, count_max: usize, out: &mut Vec<SeriesId>) {
         out.extend(
-            self.table.iter().filter(|silence| silence.due <= now).take(count_max).map(|silence| silence.series),
+            self.table.iter().filter(|silence| silence.is_due(now)).take(count_max).map(|silence| silence.series),
         );
     }
 
     pub fn first_due(&self, now: i64) -> Option<SeriesId> {
-        self.table.iter().find(|silence| silence.due <= now).map(|silence| silence.series)
+        self.table.iter().find(|silence| silence.is_due(now)).map(|silence| silence.series)
     }
 
     /// The time at which something is to be looked at next. Looks at all silences.
@@ -174,6 +192,30 @@ mod tests {
                 now = due;
             }
         }
+    }
+
+    #[test]
+    fn listening_anew_forgets_what_was_counted() {
+        let mut silences = Silences::default();
+        silences.follow(SeriesId(1), true);
+        silences.look(SeriesId(1), true, 1000);
+        let missing = |silences: &mut Silences, now| {
+            let silence = silences.look(SeriesId(1), false, now).expect("it is followed");
+            silence.missing(940, 60, 1, now).map_or(0, |missing| missing.count)
+        };
+        assert_eq!(missing(&mut silences, 1120), 1);
+        silences.begin_anew(1600);
+        assert_eq!((missing(&mut silences, 1719), missing(&mut silences, 1720)), (0, 1));
+        // A point that was on its way when the clock was set.
+        silences.look(SeriesId(1), true, 1001);
+        assert_eq!((missing(&mut silences, 1719), missing(&mut silences, 1720)), (0, 1));
+        // Set back by an hour: due at once, and silent in time.
+        silences.look(SeriesId(1), true, 5200);
+        silences.begin_anew(1600);
+        silences.look(SeriesId(1), true, 5201);
+        assert_eq!(silences.first_due(1605), Some(SeriesId(1)));
+        assert_eq!((missing(&mut silences, 1605), missing(&mut silences, 1724)), (0, 0));
+        assert_eq!(missing(&mut silences, 1725), 1);
     }
 
     #[test]

@@ -47,6 +47,14 @@ pub struct OpenProblem {
 
 const _: () = assert!(size_of::<OpenProblem>() == 32);
 
+impl OpenProblem {
+    /// The PROBLEM as what comes is held against it: one whose time is later than `latest` was told by a clock that was
+    /// wrong, and is older than anything that comes.
+    pub(crate) fn seen(self, latest: i64) -> OpenProblem {
+        if self.time > latest { OpenProblem { time: i64::MIN, ..self } } else { self }
+    }
+}
+
 /// The transition of an alarm that follows from judging its rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Transition {
@@ -216,6 +224,15 @@ mod tests {
         check(Some(open(1, 60)), true, 60, 9999, Transition::Nothing);
         check(Some(open(1, 60)), true, 61, 359, Transition::Nothing);
         check(Some(open(1, 60)), true, 61, 360, Transition::Problem { current_step: 2 });
+    }
+
+    #[test]
+    fn a_problem_from_a_clock_that_was_ahead_silences_nobody() {
+        let (now, ahead) = (1000, open(1, 22_600));
+        check(Some(ahead), true, 1000, now, Transition::Nothing);
+        check(Some(ahead.seen(now + 300)), true, 1000, now, Transition::Problem { current_step: 2 });
+        check(Some(ahead.seen(now + 300)), false, 1000, now, Transition::Recovery);
+        assert_eq!(open(1, 1300).seen(now + 300), open(1, 1300));
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! Step: an item does not say it. A transfer aligns times to it, so the least distance seen is taken for it, within
 //! [`STEP_LEAST_S`] and [`STEP_USUAL_S`] (a longer period shows in the points, see `values.rs`); while there is only
 //! one point, [`STEP_UNKNOWN_S`].
-//! Invariants: times only grow within a series, other items are dropped unjudged; no allocation per item of a series
+//! Invariants: times only grow within a series, other items are dropped unjudged (but points that a clock told which
+//! was ahead go when one comes that is of now); no allocation per item of a series
 //! that is known, nor for one without rules. A window that was read back from a file goes on only where no period was
 //! missed since then: points in between, which may have ended an alarm, are not known.
 //! Memory: 24 bytes per row, 6 to 11 per slot of the table, 12 per point, and names; see [`Windows::memory_bytes`].
@@ -168,10 +169,16 @@ impl Windows {
                 None => return Fate::Full,
             },
         };
-        if !self.push(row, counter_type, point, judge.semantics()) {
+        let latest = judge.options.latest(now);
+        let is_newest = self.push(row, counter_type, point, latest, judge.semantics());
+        let (series, step) = (self.id(row), self.rows[row as usize].step_s());
+        if !is_newest {
+            // One with the time of the newest says nothing new.
+            if self.points(series).next().is_some_and(|newest| newest.time > point.time) {
+                judge.hear(Sample { series, point }, counter_type, step, self, now);
+            }
             return Fate::NotNewer;
         }
-        let (series, step) = (self.id(row), self.rows[row as usize].step_s());
         judge.on_point(Sample { series, point }, counter_type, step, self, now, events);
         Fate::Judged
     }
@@ -227,11 +234,17 @@ impl Windows {
         Some(series)
     }
 
-    /// Adds a point; false if it is not the newest.
+    /// Adds a point; false if it is not the newest. Points later than `latest` are from a clock that was wrong, and
+    /// make room for one that is not.
     #[inline]
-    fn push(&mut self, row: u32, counter_type: CounterType, point: Point, semantics: Semantics) -> bool {
+    fn push(&mut self, row: u32, counter_type: CounterType, point: Point, latest: i64, semantics: Semantics) -> bool {
         let row = &mut self.rows[row as usize];
-        if let Some(newest) = self.rings.newest(row.ring) {
+        let mut newest = self.rings.newest(row.ring);
+        while point.time <= latest && newest.is_some_and(|newest| newest > latest) {
+            self.rings.pop(&mut row.ring);
+            newest = self.rings.newest(row.ring);
+        }
+        if let Some(newest) = newest {
             if point.time <= newest {
                 return false;
             }
@@ -256,7 +269,7 @@ impl Windows {
         let counter_type = self.rows[row].counter_type;
         for point in points {
             if TIMES.contains(&point.time) {
-                self.push(row as u32, counter_type, point, Semantics::Hawkeye);
+                self.push(row as u32, counter_type, point, i64::MAX, Semantics::Hawkeye);
             }
         }
         self.rows[row].restored = self.rows[row].ring.len() > 0;

@@ -49,4 +49,4 @@ pub use read::{KindStats, Memory, Stats};
 pub use series::{Found, Metas, Stretch};
 pub use sizes::{STEP_MAX, TEXT_MAX};
 pub use store::{Store, Tick};
-pub use work::{Appended, Finder, IsNeeded, Merged, Recovery, Slept};
+pub use work::{Appended, Finder, IsNeeded, Merged, Past, Recovery, Slept};

@@ -35,6 +35,9 @@ pub struct Options {
     /// (series that never change) or where no process lives for a whole `flush_interval_s`.
     pub log_bytes: u64,
     pub segment_bytes: u64,
+    /// Seconds that the time of a point may be ahead of the clock, as the door takes it. What is further ahead was told
+    /// by a clock that was wrong, and is no newest point.
+    pub future_max_s: i64,
     /// Seconds that points are kept: older ones are refused, and blocks of older days are removed.
     pub retention_raw_s: i64,
     /// Seconds that roll-ups of five minutes are kept; 0: none are made.
@@ -68,6 +71,7 @@ impl Default for Options {
             log_bytes: 256 << 20,
             // Small enough to be read whole at start, large enough that creating one is rare.
             segment_bytes: 16 << 20,
+            future_max_s: 300,
             retention_raw_s: 30 * 86_400,
             retention_5m_s: 180 * 86_400,
             retention_1h_s: 730 * 86_400,
@@ -82,6 +86,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The latest time that a clock which is right can have told by `now`.
+    pub(crate) fn latest(&self, now: i64) -> u32 {
+        now.saturating_add(self.future_max_s).clamp(0, i64::from(u32::MAX)) as u32
+    }
+
     /// The longest of all retentions: what is older is in no file.
     pub(crate) fn longest_retention_s(&self) -> i64 {
         self.retention_raw_s.max(self.retention_5m_s).max(self.retention_1h_s)

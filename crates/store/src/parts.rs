@@ -18,7 +18,7 @@ use crate::tallies::{Accounts, Tallies};
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use stdx::ranked::{MutexGuard, ReadGuard, WriteGuard};
 use stdx::{Disk, RankedMutex, RankedRwLock};
 
@@ -51,6 +51,8 @@ pub struct Parts {
     pub(crate) shards: Shards,
     pub(crate) shelf: Shelf,
     pub(crate) opened_at: i64,
+    /// No later time is believed where something is old by the clock; see [`Parts::believe`].
+    pub(crate) believed: AtomicI64,
     /// True when the next look is to flush: what a failed sync may have cost the log is saved as blocks.
     pub(crate) flush_wanted: AtomicBool,
     /// Names of the files that there are. Bound: a small file written and synced, when the list has changed.
@@ -89,9 +91,20 @@ impl Parts {
         self.options.series_max
     }
 
+    /// Says up to which time the clock is believed: whatever it says from here on, nothing that is stored or comes is
+    /// older than by this time.
+    pub fn believe(&self, latest: i64) {
+        self.believed.store(latest, Relaxed);
+    }
+
+    /// The clock, as far as it is believed.
+    pub(crate) fn believed(&self, now: i64) -> i64 {
+        now.min(self.believed.load(Relaxed))
+    }
+
     /// The oldest time of a point that is kept.
     pub fn oldest_kept(&self, now: i64) -> i64 {
-        (now - self.options.retention_raw_s).max(1)
+        (self.believed(now) - self.options.retention_raw_s).max(1)
     }
 
     /// Makes the series file durable, then the log: a log record must never outlive the meaning of its ids.

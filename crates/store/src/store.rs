@@ -44,7 +44,8 @@ impl Deref for Store {
 }
 
 impl Store {
-    /// Opens or creates the store in `options.dir`.
+    /// Opens or creates the store in `options.dir`. `now` is the clock as far as it is believed: what is in the log and
+    /// older than the retention by it is not read.
     pub fn open(options: Options, now: i64) -> Result<(Store, Recovery)> {
         Store::open_on(Arc::new(RealDisk), options, now)
     }

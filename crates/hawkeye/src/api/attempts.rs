@@ -73,8 +73,9 @@ impl Attempts {
 }
 
 fn refill(left: AttemptsLeft, now: i64) -> AttemptsLeft {
-    // A clock that was set back gives nothing, and takes nothing.
-    let periods = ((now - left.at) / REFILL_S).max(0);
+    // A clock that was set back gives nothing, and takes nothing; the wait counts from now.
+    let left = AttemptsLeft { at: left.at.min(now), ..left };
+    let periods = (now - left.at) / REFILL_S;
     if left.count + periods >= BURST {
         return AttemptsLeft { count: BURST, at: now };
     }
@@ -95,6 +96,7 @@ mod tests {
         assert_eq!(attempts.take("alice", 1010), Ok(()), "another name is not affected");
         assert_eq!(attempts.take("root", 1030), Ok(()), "one comes back");
         assert_eq!(attempts.take("root", 1030), Err(30));
+        assert_eq!(attempts.take("root", 1030 - 6 * 3600), Err(30), "a clock that is set back locks nobody out");
         attempts.succeeded("Root");
         assert_eq!(attempts.take("root", 1030), Ok(()));
     }

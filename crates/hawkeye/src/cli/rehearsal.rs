@@ -4,6 +4,7 @@
 //! same.
 
 use crate::api::{Context as ApiContext, rehearsal::report_on};
+use crate::clock;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::portal::Portal;
@@ -156,7 +157,8 @@ async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -
     log::to_stderr("warn")?;
     let flags = [("data_dir", format!("{:?}", dir.display().to_string()))];
     let config = Config::load(args.config.as_deref(), crate::cli::variables()?, &flags)?;
-    let store = server::open_store(&config).context("while a server runs on this directory, ask it: --api URL")?;
+    let store = server::open_store(&config, clock::now())
+        .context("while a server runs on this directory, ask it: --api URL")?;
     let portal = Portal::open(&portal).await?;
     let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);
     let context = ApiContext::new(portal, Arc::new(config), Arc::new(engine));

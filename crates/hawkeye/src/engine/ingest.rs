@@ -17,6 +17,7 @@
 
 use super::text;
 use crate::engine::handover::LATENCY_HELP;
+use crate::engine::listening::OwnTimes;
 use crate::engine::oddities::{Met, Oddity};
 use crate::engine::pressure::Pressure;
 use crate::engine::{Engine, IngestError};
@@ -200,6 +201,7 @@ impl Ingest {
             oldest: self.engine.store().oldest_kept(now),
             buffers: BUFFERS.take(),
             received: Received::default(),
+            own_times: OwnTimes::default(),
             fault: None,
             is_kept: false,
         }
@@ -208,7 +210,8 @@ impl Ingest {
     /// Tells the operator that a batch cannot be kept (the disk), though not at every batch.
     fn tell_operator(&self, error: &IngestError, now: i64) {
         let last = self.last_told.load(Ordering::Relaxed);
-        let is_due = error.is_of_disk() && now >= last + TELL_INTERVAL_S;
+        // A clock that was set back is no reason to be quiet.
+        let is_due = error.is_of_disk() && !(last..last + TELL_INTERVAL_S).contains(&now);
         if is_due && self.last_told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             tracing::error!(%error, "points cannot be kept; senders are told the same and send them again");
         }
@@ -235,6 +238,8 @@ pub struct Batch<'b> {
     /// Buffers of the thread, which gets them back when the batch is dropped.
     buffers: Buffers,
     received: Received,
+    /// What the items' own times say about the clock.
+    own_times: OwnTimes,
     /// Reason for which some series could not be created: the batch is to be sent again.
     fault: Option<IngestError>,
     is_kept: bool,
@@ -290,7 +295,10 @@ impl Batch<'_> {
         let time = match item.timestamp {
             ..=0 => self.now,
             time if time > self.now.saturating_mul(2) => self.seconds(item),
-            time => time,
+            time => {
+                self.note_own(time);
+                time
+            }
         };
         self.keep(item, item.step.max(self.ingest.min_step), time);
     }
@@ -302,6 +310,7 @@ impl Batch<'_> {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
             Ok(checked) => {
                 self.received.total += 1;
+                self.note_own(checked.timestamp);
                 self.keep(&checked, checked.step, checked.timestamp);
             }
             Err(invalid) => self.refuse(invalid.as_str()),
@@ -318,6 +327,7 @@ impl Batch<'_> {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
             Ok(checked) => {
                 self.received.total += 1;
+                self.note_own(checked.timestamp);
                 self.keep(&checked, step, checked.timestamp);
             }
             Err(invalid) => self.refuse(invalid.as_str()),
@@ -364,12 +374,18 @@ impl Batch<'_> {
             self.odd.add(Oddity::UnreadableTime, item.endpoint, detail);
             return self.now;
         };
-        item.timestamp / per_second
+        let time = item.timestamp / per_second;
+        self.note_own(time);
+        time
     }
 
     fn leave_out(&mut self, reason: &'static str) {
         self.received.invalid += 1;
         self.ingest.count_refused(self.door, reason);
+    }
+
+    fn note_own(&mut self, time: i64) {
+        self.own_times.note(time, self.now, self.ingest.future_max_s);
     }
 
     fn keep(&mut self, item: &Item<'_>, step: u32, time: i64) {
@@ -447,6 +463,7 @@ impl Drop for Batch<'_> {
     /// Gives the thread its buffers back. They are emptied here and not by the next batch, for which this thread may
     /// wait long.
     fn drop(&mut self) {
+        self.ingest.engine.intake().note(self.own_times);
         if !self.is_kept {
             self.ingest.failed.get_or_create(&DoorLabel { door: self.door.name() }).inc();
         }

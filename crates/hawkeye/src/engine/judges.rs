@@ -14,6 +14,7 @@
 
 use crate::clock;
 use crate::engine::handover::{Handover, alarm_id};
+use crate::engine::listening::{GAP_S, Heard, Intake};
 use crate::engine::locks;
 use events::EventQueue;
 use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
@@ -90,6 +91,12 @@ pub struct Judges {
     joins: Arc<Joins>,
     options: judge::Options,
     pub handover: Handover,
+    /// What comes in, for whoever asks whether the hosts can be heard.
+    pub intake: Intake,
+    /// Wall clock of the last look at the clocks; `i64::MIN` before the first.
+    looked: AtomicI64,
+    /// Times at which silence was counted anew since the start.
+    anew: AtomicU64,
     /// Time of the last look at silent series (Unix seconds).
     silences_seen: AtomicI64,
     /// Held while rules are loaded: which series there are must not change between listing and binding them.
@@ -114,6 +121,9 @@ impl Judges {
             handover: Handover::new(joins.clone(), options.semantics, queue),
             joins,
             options,
+            intake: Intake::default(),
+            looked: AtomicI64::new(i64::MIN),
+            anew: AtomicU64::new(0),
             silences_seen: AtomicI64::new(i64::MIN),
             loading: RankedMutex::new(locks::LOADING, ()),
             orphans: RankedMutex::new(locks::ORPHANS, Vec::new()),
@@ -148,7 +158,7 @@ impl Judges {
         // wait.
         self.end(home, &closings);
         let loading = self.hold_loading();
-        self.refill(home);
+        self.refill(home, self.now(clock::now()));
         drop(loading);
         self.rule_set_bytes.store(rule_set.memory_bytes() as u64, Ordering::Relaxed);
         self.rules_version.store(rules.version, Ordering::Relaxed);
@@ -215,8 +225,7 @@ impl Judges {
 
     /// Lets all series say their part in conditions over several series: after a load, and before anything is caught
     /// up.
-    pub fn refill(&self, home: &impl Home) {
-        let now = clock::now();
+    pub fn refill(&self, home: &impl Home, now: i64) {
         for shard in 0..self.judges.len() {
             let seated: Vec<SeriesId> = self.judge(shard).seated().collect();
             for id in seated {
@@ -232,7 +241,7 @@ impl Judges {
     /// the log and the queue is still made. Only points not older than `oldest` count.
     pub fn catch_up(&self, home: &impl Home, oldest: i64) {
         let now = clock::now();
-        self.refill(home);
+        self.refill(home, now);
         let mut bound = Vec::new();
         home.for_each_series(&mut |id, _, _, _| bound.push(id));
         bound.retain(|id| self.judge(home.shard_of(*id)).is_bound(*id));
@@ -248,11 +257,39 @@ impl Judges {
                 self.handover.send(&mut events);
             });
         }
-        self.joins.settle(now, self.options.min_interval_s);
+        self.joins.settle(now, &self.options);
         self.handover.hand_over();
     }
 
-    /// Looks for points that do not come; call this each second.
+    /// The time by which is judged what comes at `wall`: the wall clock, but no further from its last look than a clock
+    /// that runs can be. So a clock that was set is noticed before anybody is judged by it.
+    pub fn now(&self, wall: i64) -> i64 {
+        match self.looked.load(Ordering::Relaxed) {
+            i64::MIN => wall,
+            looked => wall.clamp(looked.saturating_sub(GAP_S), looked.saturating_add(GAP_S)),
+        }
+    }
+
+    /// Takes note of how well the hosts were heard until `now`, the wall clock, and looks for points that do not come;
+    /// call this each second.
+    pub fn listen(&self, home: &impl Home, heard: &Heard, now: i64) {
+        if *heard != Heard::Well {
+            self.listen_anew(home, now);
+        }
+        if matches!(heard, Heard::Anew(_)) {
+            self.anew.fetch_add(1, Ordering::Relaxed);
+        }
+        self.looked.store(now, Ordering::Relaxed);
+        self.look_for_silence(home, now);
+    }
+
+    fn listen_anew(&self, home: &impl Home, now: i64) {
+        let _loading = self.hold_loading();
+        (0..self.judges.len()).for_each(|shard| self.judge(shard).listen_anew(now));
+        self.refill(home, now);
+    }
+
+    /// Looks for points that do not come.
     pub fn look_for_silence(&self, home: &impl Home, now: i64) {
         let seen = self.silences_seen.load(Ordering::Relaxed);
         // Also when the clock was set back.
@@ -318,6 +355,9 @@ impl Judges {
         figures.gauge("judge_open_problems", "Alarms that are open", judge.open_problems as f64);
         figures.gauge("judge_memory_bytes", "Memory of bindings and alert state", judge.memory_bytes as f64);
         figures.gauge("judge_silences", "Series that a nodata rule asks about", judge.silences as f64);
+        let anew = self.anew.load(Ordering::Relaxed);
+        let help = "Times at which silence was counted anew, as nobody could be heard or the clock was set";
+        figures.counter("judge_listened_anew", help, anew);
         figures.gauge("judge_join_groups", "Conditions over several series, per endpoint", joins.count as f64);
         figures.gauge(
             "judge_join_series",

@@ -3,7 +3,8 @@
 //! Why threads: a sync each second is a promise, and must not wait for a flush of a minute. They are no async tasks,
 //! for they stand still while the disk works.
 //! How: `sync` makes the log and the event queue durable each second; `flush` moves points from memory to blocks and
-//! drops what is older than the retention, when it is due, and lets silent series leave memory; `merge` merges blocks
+//! drops what is older than the retention, when it is due and the clock is believed (`age.rs`), and lets silent series
+//! leave memory; `merge` merges blocks
 //! and makes roll-ups, at a pace that leaves the disk to others; `memory` holds the process to its budget
 //! (`pressure.rs`). A fault is told when it begins and when it is over, and tried again when it is next due.
 //! Invariants: a thread that ends by itself, by a panic, is reported by [`Keeper::run`], while the others go on; at the
@@ -11,16 +12,18 @@
 
 use crate::clock;
 use crate::engine::Engine;
+use crate::engine::age::Age;
 use crate::engine::pressure::{Pressure, Relief};
 use crate::watch::health::{Health, Outage};
 use anyhow::{Context, Result, anyhow};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use store::Past;
 use supervisor::Stop;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// Ticks between two calls for silent series.
+/// Ticks between two calls for silent series, and two looks for what is past its time.
 const SLEEP_TICKS: u32 = 60;
 
 /// Bytes that a merge reads and writes between two pauses, about. A guess: some ten milliseconds of a slow disk.
@@ -52,11 +55,11 @@ struct Worker {
 
 impl Keeper {
     /// Starts the threads.
-    pub fn start(engine: Arc<Engine>, pressure: Arc<Pressure>, health: &Health) -> Keeper {
+    pub fn start(engine: Arc<Engine>, age: Arc<Age>, pressure: Arc<Pressure>, health: &Health) -> Keeper {
         let (ending, ended) = channel(1);
         let threads = vec![
             Worker::start("sync", ending.clone(), TICK, sync_work(engine.clone(), health)),
-            Worker::start("flush", ending.clone(), TICK, flush_work(engine.clone(), health)),
+            Worker::start("flush", ending.clone(), TICK, flush_work(engine.clone(), age, health)),
             Worker::start("merge", ending.clone(), TICK, merge_work(engine.clone(), health)),
             Worker::start("memory", ending, TICK, memory_work(engine.clone(), pressure, health)),
         ];
@@ -146,19 +149,26 @@ fn sync_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration +
     }
 }
 
-fn flush_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration + use<> {
+fn flush_work(engine: Arc<Engine>, age: Arc<Age>, health: &Health) -> impl FnMut() -> Duration + use<> {
     let flush = health.outage("the store cannot write blocks");
     let retention = health.outage("the store cannot remove old blocks");
     let sleep = health.outage("silent series cannot leave memory");
     let manifest = health.outage("the store's list of files cannot be written");
     let text = "the disk takes nothing and memory is full: points are refused and NOT JUDGED";
     let mut judging = Judging { outage: health.outage(text), unjudged: 0 };
-    let mut ticks = 0;
+    let (mut ticks, mut past) = (0, Past::default());
     move || {
         let (store, now) = (engine.store(), clock::now());
         flush.begin();
         flush.note(store.flush_if_due(now));
-        retention.note(store.expire_if_due(now));
+        if ticks == 0 {
+            past = store.past(now);
+        }
+        let may_delete = age.may_delete(past, engine.intake().own_times());
+        store.believe(age.believed().now());
+        if may_delete {
+            retention.note(store.expire_if_due(now));
+        }
         manifest.note(store.keep_manifest());
         ticks += 1;
         if ticks == SLEEP_TICKS {

@@ -12,12 +12,14 @@
 //! Invariants: a series that no rule matches costs one branch per point here; a batch that the disk refuses is judged
 //! all the same.
 
+pub mod age;
 pub mod blocking;
 pub mod growth;
 pub mod handover;
 pub mod ingest;
 pub mod judges;
 pub mod keeper;
+pub mod listening;
 pub mod locks;
 pub mod oddities;
 pub mod pressure;
@@ -25,10 +27,10 @@ pub mod text;
 pub mod why;
 pub mod windowed;
 
-use crate::clock;
 use events::EventQueue;
 use judge::Judge;
 use judges::{Closing, Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
+use listening::{Heard, Intake, Seen};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
 use oddities::Oddities;
@@ -189,9 +191,10 @@ impl Engine {
         if samples.is_empty() {
             return Ok(());
         }
+        let _taking = self.judges.intake.taking();
         let mut observer = Observer {
             engine: self,
-            now,
+            now: self.judges.now(now),
             arrived,
             judge: None,
             events: Vec::new(),
@@ -324,11 +327,20 @@ impl Engine {
         self.judges.catch_up(&self.store, oldest);
     }
 
-    /// Looks for points that do not come, writes what the queue refused, and syncs the queue; call this each second.
+    /// What comes in, for whoever asks whether the hosts can be heard.
+    pub fn intake(&self) -> &Intake {
+        &self.judges.intake
+    }
+
+    /// Looks at the clocks with `look`, and for points that do not come; call this each second, from a thread that does
+    /// not wait for the disk.
+    pub fn listen(&self, look: &mut dyn FnMut(Seen) -> (Heard, i64)) {
+        let (heard, now) = look(self.intake().seen(self.store.unjudged()));
+        self.judges.listen(&self.store, &heard, now);
+    }
+
+    /// Writes what the queue refused, and syncs the queue; call this each second.
     pub fn tick(&self) -> std::io::Result<()> {
-        if self.judges.handover.has_queue() {
-            self.judges.look_for_silence(&self.store, clock::now());
-        }
         self.judges.handover.flush()
     }
 
@@ -420,18 +432,16 @@ struct Observer<'e> {
 
 impl store::Observer for Observer<'_> {
     fn newest(&mut self, shard: usize, sample: Sample, counter_type: CounterType, view: &ShardView<'_>) {
-        if self.judge.as_ref().is_none_or(|(held, _)| *held != shard) {
-            // The old one is let go first: two judges are never held together.
-            self.judge = None;
-            self.judge = Some((shard, self.engine.judges.judge(shard)));
-        }
-        let Some((_, judge)) = &mut self.judge else { return };
-        if !judge.is_bound(sample.series) {
-            return;
-        }
+        let Some(judge) = judge_of_bound(self.engine, &mut self.judge, shard, sample.series) else { return };
         let Some((_, step)) = view.meta(sample.series) else { return };
         judge.on_point(sample, counter_type, step, &Tail(view), self.now, &mut self.events);
         self.made_events |= self.engine.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
+    }
+
+    fn late(&mut self, shard: usize, sample: Sample, view: &ShardView<'_>) {
+        let Some(judge) = judge_of_bound(self.engine, &mut self.judge, shard, sample.series) else { return };
+        let Some((counter_type, step)) = view.meta(sample.series) else { return };
+        judge.hear(sample, counter_type, step, &Tail(view), self.now);
     }
 
     fn contradicted(&mut self, sample: Sample) {
@@ -441,6 +451,23 @@ impl store::Observer for Observer<'_> {
     fn leave(&mut self) {
         self.judge = None;
     }
+}
+
+/// The judge of a shard, which is held from point to point, if the series has rules there.
+#[inline]
+fn judge_of_bound<'h, 'e>(
+    engine: &'e Engine,
+    held: &'h mut Option<(usize, MutexGuard<'e, Judge>)>,
+    shard: usize,
+    series: SeriesId,
+) -> Option<&'h mut Judge> {
+    if held.as_ref().is_none_or(|(held, _)| *held != shard) {
+        // The old one is let go first: two judges are never held together.
+        *held = None;
+        *held = Some((shard, engine.judges.judge(shard)));
+    }
+    let (_, judge) = held.as_mut()?;
+    judge.is_bound(series).then_some(judge)
 }
 
 /// View of the store for a judge: the tail of a chunk, and the texts of a series when an event is made.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock;
 use events::Fsync;
 use events::{Entry, Options};
 use judge::Semantics;
@@ -464,4 +465,132 @@ fn an_alarm_that_is_open_again_is_not_closed() {
     // With `graph.fsync = "always"` the end waits for the disk, for which no lock of the engine may be held.
     engine.load(&Rules::default(), &|_, _| "gone".to_string());
     assert_eq!((ends(&queue), queue.stats().open_problems), (1, 0));
+}
+
+/// Hosts that have a `nodata(#3)`, and one of them a plain rule, too.
+fn rules_of_silence(hosts: usize) -> Rules {
+    let strategy = |id: i64, func: &str, operator: &str| {
+        let (metric, func, operator) = ("m".to_string(), func.to_string(), operator.to_string());
+        Arc::new(Strategy { id, metric, func, operator, right_value: 5.0, max_step: 3, ..Strategy::default() })
+    };
+    let of_host = |host: usize| {
+        let silence = strategy(100 + host as i64, "nodata(#3)", ">");
+        let all = [silence, strategy(1, "all(#1)", ">")];
+        (format!("h{host}"), all[..2 - usize::from(host > 0)].into())
+    };
+    Rules { version: 2, hosts: (0..hosts).map(of_host).collect(), expressions: Vec::new() }
+}
+
+/// The clock of a machine, and a fleet of fifty that reports to it once a minute.
+struct Fleet {
+    engine: Engine,
+    queue: Arc<EventQueue>,
+    listening: listening::Listening,
+    series: Vec<SeriesId>,
+    at: i64,
+}
+
+impl Fleet {
+    fn new(dir: &std::path::Path) -> Fleet {
+        let queue = Arc::new(EventQueue::open(&dir.join("events"), Fsync::Never, NOW).expect("a queue").0);
+        let engine = engine(dir, &queue);
+        assert!(engine.load(&rules_of_silence(50), &|_, _| "gone".to_string()).is_empty());
+        let names: Vec<String> = (0..50).map(|host| format!("h{host}")).collect();
+        let key = |name| SeriesKey { endpoint: name, metric: "m", tags: Tags::EMPTY };
+        let series = names.iter().map(|name| engine.create(key(name), CounterType::Gauge, 60, 0).expect("a series"));
+        let series = series.collect();
+        Fleet { engine, queue, listening: listening::Listening::default(), series, at: 0 }
+    }
+
+    /// The hosts report `value`, with the server's time, whose clock is `offset` beside the right one.
+    fn report(&mut self, value: f64, offset: i64) {
+        let now = NOW + self.at + offset;
+        let samples = self.series.iter().map(|series| Sample { series: *series, point: Point { time: now, value } });
+        let samples: Vec<Sample> = samples.collect();
+        self.engine.append(&samples, now, Instant::now()).expect("append");
+    }
+
+    /// Lets minutes pass: the hosts report, and each second somebody looks.
+    fn minutes(&mut self, count: usize, value: f64, offset: i64) {
+        for second in 0..count * 60 {
+            if second % 60 == 0 {
+                self.report(value, offset);
+            }
+            self.at += 1;
+            self.look(offset);
+        }
+    }
+
+    fn look(&mut self, offset: i64) {
+        let (wall, steady) = (NOW + self.at + offset, Duration::from_secs(self.at as u64));
+        let listening = std::cell::RefCell::new(&mut self.listening);
+        self.engine.listen(&mut |seen| (listening.borrow_mut().look(wall, steady, seen), wall));
+    }
+
+    fn told(&self) -> Vec<(i64, Status)> {
+        let events = read(&self.queue, 0).into_iter().filter_map(|record| match record.entry {
+            Entry::Event(event) => match &event.rule {
+                model::EventRule::Strategy(strategy) => Some((strategy.id, event.status)),
+                model::EventRule::Expression(_) => None,
+            },
+            _ => None,
+        });
+        events.collect()
+    }
+}
+
+#[test]
+fn a_clock_that_steps_and_a_process_that_stood_still_call_nobody() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut fleet = Fleet::new(dir.path());
+    fleet.minutes(5, 1.0, 0);
+    fleet.minutes(5, 1.0, 600);
+    fleet.minutes(5, 1.0, 0);
+    fleet.at += 300;
+    fleet.look(0);
+    fleet.minutes(5, 1.0, 0);
+    assert_eq!(fleet.told(), []);
+    // All of them are silent: told in time, and no sooner.
+    let quiet = |fleet: &mut Fleet, seconds| {
+        for _ in 0..seconds {
+            fleet.at += 1;
+            fleet.look(0);
+        }
+        fleet.told().len()
+    };
+    assert_eq!((quiet(&mut fleet, 175), quiet(&mut fleet, 15)), (0, 50));
+}
+
+#[test]
+fn what_comes_after_a_clock_was_ahead_is_judged_at_once() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut fleet = Fleet::new(dir.path());
+    fleet.minutes(3, 1.0, 0);
+    // Six hours ahead the alarm opens; nobody hears of it twice, but of its end.
+    fleet.minutes(3, 9.0, 6 * 3600);
+    assert_eq!(fleet.told(), [(1, Status::Problem)]);
+    fleet.look(0);
+    fleet.minutes(1, 9.0, 0);
+    assert_eq!(fleet.told().len(), 2, "a repeat that a time ahead would have held back");
+    fleet.minutes(1, 1.0, 0);
+    assert_eq!(fleet.told()[2..], [(1, Status::Ok)]);
+    let oks: Vec<i64> = read(&fleet.queue, 0)
+        .into_iter()
+        .filter_map(|record| match record.entry {
+            Entry::Event(event) if event.status == Status::Ok => Some(event.time - NOW),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(oks, [7 * 60], "of the time at which it ended");
+    // After a restart, too.
+    fleet.minutes(1, 1.0, 6 * 3600);
+    let Fleet { engine, queue, series, at, listening: _ } = fleet;
+    drop(engine);
+    let options = store::Options { dir: dir.path().join("store"), shard_count: 1, ..store::Options::default() };
+    let (store, _) = store::Store::open(options, NOW + at).expect("a store");
+    let engine = Engine::new(store, 1, judge::Options::default(), Some(queue.clone()));
+    assert!(engine.load(&rules_of_silence(50), &|_, _| "gone".to_string()).is_empty());
+    let mut fleet = Fleet { engine, queue, listening: listening::Listening::default(), series, at };
+    fleet.minutes(1, 9.0, 0);
+    assert_eq!(fleet.told()[3..], [(1, Status::Problem)]);
 }

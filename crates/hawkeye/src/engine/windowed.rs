@@ -10,8 +10,10 @@
 //! Memory: [`Windows::memory_bytes`] and the judges'; at most `ingest.series_max` series, and no new ones from 95 % of
 //! `memory_budget` on.
 
+use crate::clock;
 use crate::engine::handover::LATENCY_HELP;
 use crate::engine::judges::{Closing, Home, Judges, WhyGone};
+use crate::engine::listening::{Heard, OwnTimes, Seen, Taking};
 use crate::engine::oddities::{Met, Oddities, Oddity};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::engine::{EVENTS_WAIT, locks};
@@ -132,6 +134,9 @@ impl Windowed {
         Batch {
             windowed: self,
             now,
+            judged_at: self.judges.now(now),
+            own_times: OwnTimes::default(),
+            _taking: self.judges.intake.taking(),
             arrived: Instant::now(),
             held: None,
             events: Vec::new(),
@@ -183,7 +188,7 @@ impl Windowed {
         restored.alarms = left.len();
         self.judges.handover.end(closings, |_| false);
         self.judges.restore(&self.shards, &left);
-        self.judges.refill(&self.shards);
+        self.judges.refill(&self.shards, self.judges.now(clock::now()));
         restored
     }
 
@@ -192,9 +197,15 @@ impl Windowed {
         self.judges.handover.waiting()
     }
 
-    /// Looks for points that do not come, writes what the queue refused, and syncs the queue; call this each second.
-    pub fn tick(&self, now: i64) -> std::io::Result<()> {
-        self.judges.look_for_silence(&self.shards, now);
+    /// Looks at the clocks with `look`, and for points that do not come; call this each second, from a thread that does
+    /// not wait for the disk.
+    pub fn listen(&self, look: &mut dyn FnMut(Seen) -> (Heard, i64)) {
+        let (heard, now) = look(self.judges.intake.seen(0));
+        self.judges.listen(&self.shards, &heard, now);
+    }
+
+    /// Writes what the queue refused, and syncs the queue; call this each second.
+    pub fn tick(&self) -> std::io::Result<()> {
         self.judges.handover.flush()
     }
 
@@ -363,6 +374,10 @@ impl Home for Shards {
 pub struct Batch<'w> {
     windowed: &'w Windowed,
     now: i64,
+    /// The time by which is judged, see [`Judges::now`].
+    judged_at: i64,
+    own_times: OwnTimes,
+    _taking: Taking<'w>,
     arrived: Instant,
     held: Option<Held<'w>>,
     events: Vec<Event>,
@@ -384,6 +399,7 @@ impl Batch<'_> {
     #[inline]
     pub fn push(&mut self, item: &JudgeItem<'_>) {
         self.counts.received += 1;
+        self.own_times.note(item.timestamp, self.now, self.windowed.options.future_max_s);
         if item.timestamp > self.now.saturating_add(self.windowed.options.future_max_s) {
             let detail = || format!("{} s ahead of this server", item.timestamp - self.now);
             self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
@@ -392,7 +408,7 @@ impl Batch<'_> {
         if item.endpoint.len() > ENDPOINT_BYTES_MAX || item.metric.len() + item.tags.len() > COUNTER_BYTES_MAX {
             return self.windowed.count_refused("text_too_long");
         }
-        let (now, events) = (self.now, &mut self.events);
+        let (now, events) = (self.judged_at, &mut self.events);
         let held = hold(self.windowed, &mut self.held, shard_of(item.endpoint));
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::assume_canonical(item.tags) };
         let point = Point { time: item.timestamp, value: item.value };
@@ -412,9 +428,10 @@ impl Batch<'_> {
     /// Lets the shard go, and waits until the events that were made are as durable as `graph.fsync` says. The error is
     /// for the sender: events wait in memory.
     pub fn finish(self) -> Result<(), &'static str> {
-        let Batch { windowed, held, now, made_events, counts, odd, .. } = self;
+        let Batch { windowed, held, now, made_events, counts, odd, own_times, _taking, .. } = self;
         drop(held);
         windowed.oddities.note_all(odd, None, now);
+        windowed.judges.intake.note(own_times);
         windowed.counts.received.inc_by(counts.received);
         windowed.counts.judged.inc_by(counts.judged);
         windowed.counts.without_rule.inc_by(counts.without_rule);

@@ -120,7 +120,7 @@ fn find_hosts(store: &Store, pattern: &str, now: i64) -> HostList {
     for (id, name) in store.endpoints_awake() {
         let Some(last_report_s) = store.endpoint_last_time(id) else { continue };
         total += 1;
-        reporting += usize::from(now - last_report_s <= SILENT_AFTER_S);
+        reporting += usize::from((now - last_report_s).abs() <= SILENT_AFTER_S);
         if !pattern.is_empty() && !name.to_lowercase().contains(pattern) {
             continue;
         }

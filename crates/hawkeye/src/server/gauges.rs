@@ -63,6 +63,8 @@ pub fn show_gauges(metrics: &Metrics, engine: &Arc<Engine>) {
         figures.counter("points_stored", "Points taken into the store", store.points_total);
         figures.counter("points_duplicate", "Points whose time the series already had", store.duplicates);
         figures.counter("points_late", "Points merged behind newer ones", store.late);
+        let help = "Points from a clock that was ahead: kept, but judged no more";
+        figures.counter("points_set_aside", help, store.set_aside);
         figures.counter("points_too_old", "Points older than the retention, not kept", store.too_old);
         figures.counter("points_unknown", "Points of series deleted meanwhile, not kept", store.unknown);
         figures.gauge(

@@ -7,7 +7,7 @@
 use super::admin::{account, admin_router};
 use super::doors::{Doors, Sockets};
 use super::gauges::{show_gauges, watch_memory};
-use super::store::{SHARDS, keep_index, keep_store, open_store, wait_for_queries};
+use super::store::{SHARDS, keep_index, keep_store, open_aged_store, wait_for_queries};
 use super::until_stopped;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -27,13 +27,14 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let (metrics, health) = (Arc::new(Metrics::new()), Health::default());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::graph(&config.listen).await?;
-    let engine = Arc::new(Engine::new(open_store(&config)?, SHARDS, judge::Options::default(), None));
+    let (store, age) = open_aged_store(&config, &health)?;
+    let engine = Arc::new(Engine::new(store, SHARDS, judge::Options::default(), None));
     show_gauges(&metrics, &engine);
     let pressure = watch_memory(&config, &metrics, &health);
     engine.register_memory(metrics.ledger());
 
     let mut parts = Supervisor::default();
-    keep_store(&mut parts, &engine, &pressure, &health);
+    keep_store(&mut parts, &engine, age, &pressure, &health);
     let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
     wait_for_queries(&mut parts, &engine);
 

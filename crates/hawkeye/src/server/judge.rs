@@ -11,8 +11,9 @@ use super::admin::admin_router;
 use super::doors::{Doors, Sockets};
 use super::queue::{judge_options, open_event_queue};
 use super::until_stopped;
-use crate::clock;
 use crate::config::{Config, Fsync};
+use crate::engine::age::Age;
+use crate::engine::listening::{self, Listener, OwnTimes};
 use crate::engine::windowed::{Options, Windowed};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::{JudgeService, http, kept};
@@ -27,6 +28,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use stdx::{Disk, RealDisk};
+use store::Past;
 use supervisor::Supervisor;
 use supervisor::signals::Starting;
 use tokio::sync::watch;
@@ -42,6 +44,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     memory::register_start(metrics.ledger());
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
+    let is_new = !config.data_dir.join("events").exists();
     let (queue, recovered) = open_event_queue(&config)?;
     let redis = redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?;
     queue.register_memory(metrics.ledger());
@@ -65,17 +68,20 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         say(format_args!("hawkeye: the judge takes points at {address} (Go gob)"));
     });
 
+    let age = Age::open(&config.data_dir, is_new, &health);
     let mut parts = Supervisor::default();
     let synced = windowed.clone();
     parts.at_end_blocking("the event queue", move || {
-        let ticked = synced.tick(clock::now());
+        let ticked = synced.tick();
         match synced.events_waiting() {
             0 => ticked.context("cannot sync the event queue"),
             lost => bail!("{lost} events that no sender was answered for are lost: the disk takes none"),
         }
     });
     parts.start("pushing to Redis", |stop| redis.run(stop.signal));
-    parts.start("keeping the windows", |stop| keep(windowed, config.clone(), is_ready, health, stop.signal));
+    let (listener, ears) = (Listener::new(&health), windowed.clone());
+    parts.start("looking for silence", |stop| listening::run(listener, move |look| ears.listen(look), stop.signal));
+    parts.start("keeping the windows", |stop| keep(windowed, config.clone(), age, is_ready, health, stop.signal));
     parts.start("pulling the rules", |stop| async move {
         pull::run(puller, interval, load, stop.signal).await;
         Ok(())
@@ -148,6 +154,7 @@ fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn
 async fn keep(
     windowed: Arc<Windowed>,
     config: Arc<Config>,
+    age: Age,
     ready: watch::Receiver<bool>,
     health: Health,
     mut stopping: watch::Receiver<bool>,
@@ -164,11 +171,13 @@ async fn keep(
         let due = stop || seconds % KEEP_S == 0;
         // Before the first rules there is nothing to keep, and what the last run has left must not be overwritten.
         let due = due && *ready.borrow();
+        // No file goes here by its age, but series do.
+        age.may_delete(Past::default(), OwnTimes::default());
+        let now = age.believed().now();
         let (windowed, config) = (windowed.clone(), config.clone());
         let work = tokio::task::spawn_blocking(move || {
-            let now = clock::now();
             windowed.hold_to(config.memory_budget, resident_bytes().unwrap_or(0));
-            let ticked = windowed.tick(now);
+            let ticked = windowed.tick();
             let written = due.then(|| {
                 let left = windowed.leave_silent(now);
                 if left > 0 {

@@ -40,5 +40,6 @@ pub fn judge_options(config: &Config) -> ::judge::Options {
         min_interval_s: config.judge.min_interval,
         points_max: config.rule_points_max(),
         endpoint_patterns: config.judge.endpoint_patterns,
+        future_max_s: config.ingest.future_max,
     }
 }

@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::config::{Config, Fsync};
 use crate::engine::Engine;
+use crate::engine::age::Age;
 use crate::engine::keeper::Keeper;
 use crate::engine::pressure::Pressure;
 use crate::role::graph::index::Index;
@@ -17,12 +18,21 @@ use supervisor::Supervisor;
 /// Locks of the store and as many judges: enough for a few busy cores, few enough to cost no memory.
 pub const SHARDS: usize = 8;
 
-/// Opens the store and locks the data directory. Damage is logged, and what is whole is read.
-pub fn open_store(config: &Config) -> Result<Store> {
+/// Opens the store, locks the data directory, and reads what is known of the time there.
+pub fn open_aged_store(config: &Config, health: &Health) -> Result<(Store, Arc<Age>)> {
     let dir = &config.data_dir;
     std::fs::create_dir_all(dir).with_context(|| {
         format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
     })?;
+    let age = Age::open(dir, !dir.join("store").exists(), health);
+    let store = open_store(config, age.believed().now())?;
+    store.believe(age.believed().now());
+    Ok((store, Arc::new(age)))
+}
+
+/// Opens the store and locks it, at the time that is believed. Damage is logged, and what is whole is read.
+pub fn open_store(config: &Config, now: i64) -> Result<Store> {
+    let dir = &config.data_dir;
     let options = store::Options {
         dir: dir.join("store"),
         shard_count: SHARDS,
@@ -31,6 +41,7 @@ pub fn open_store(config: &Config) -> Result<Store> {
         late_window_s: config.graph.late_window,
         // An eighth of the budget in points that are not in a block yet; the rest is index, tails and buffers.
         flush_bytes: (config.memory_budget / 8) as usize,
+        future_max_s: config.ingest.future_max,
         retention_raw_s: config.graph.retention.raw,
         retention_5m_s: config.graph.retention.five_minutes,
         retention_1h_s: config.graph.retention.hour,
@@ -43,7 +54,7 @@ pub fn open_store(config: &Config) -> Result<Store> {
         query_points_max: query_points_max(config),
         ..store::Options::default()
     };
-    let (store, recovery) = Store::open(options, clock::now()).with_context(|| open_hint(dir))?;
+    let (store, recovery) = Store::open(options, now).with_context(|| open_hint(dir))?;
     for damage in &recovery.corrupt {
         tracing::error!(damage, "part of the store is damaged; the rest was read");
     }
@@ -83,12 +94,18 @@ fn open_hint(dir: &Path) -> String {
 }
 
 /// Starts the threads that keep the store. At the end they are joined, and then the log is synced.
-pub fn keep_store(parts: &mut Supervisor, engine: &Arc<Engine>, pressure: &Arc<Pressure>, health: &Health) {
+pub fn keep_store(
+    parts: &mut Supervisor,
+    engine: &Arc<Engine>,
+    age: Arc<Age>,
+    pressure: &Arc<Pressure>,
+    health: &Health,
+) {
     let (asked, since) = (engine.clone(), clock::now());
     health.source(move |reasons| reasons.extend(what_is_lost(&asked, since)));
     let (closed, kept, pressure) = (engine.clone(), engine.clone(), pressure.clone());
     parts.at_end_blocking("the log", move || closed.store().close(clock::now()).context("cannot sync the log"));
-    parts.start("the store's threads", |stop| Keeper::start(kept, pressure, health).run(stop));
+    parts.start("the store's threads", |stop| Keeper::start(kept, age, pressure, health).run(stop));
 }
 
 /// Files that a reason names; a reason is a line.

@@ -12,11 +12,12 @@ use super::admin::{account, admin_router, health_router};
 use super::doors::{Doors, Sockets};
 use super::gauges::{show_gauges, watch_memory};
 use super::queue::{judge_options, open_event_queue};
-use super::store::{SHARDS, keep_index, keep_store, open_store, wait_for_queries};
+use super::store::{SHARDS, keep_index, keep_store, open_aged_store, wait_for_queries};
 use super::until_stopped;
 use crate::config::{Config, Viewer};
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
+use crate::engine::listening::{self, Listener};
 use crate::engine::pressure::Pressure;
 use crate::portal::{self, Portal, admin};
 use crate::role::graph::{GraphMetrics, GraphService};
@@ -59,7 +60,7 @@ pub async fn serve(
     let page_address = sockets.api.as_ref().and_then(|socket| socket.local_addr().ok());
 
     let may_be_new = new_portal || !portal::is_expected(&config.data_dir);
-    let store = open_store(&config)?;
+    let (store, age) = open_aged_store(&config, &health)?;
     let (portal, is_whole) = Portal::open_checked(&config.data_dir, may_be_new, &health).await?;
     // Who is not found in a damaged portal may be there.
     let new_password = if is_whole { admin::ensure_root(&portal, &config.data_dir).await? } else { None };
@@ -90,14 +91,17 @@ pub async fn serve(
         closed.close().await;
         Ok(())
     });
-    keep_store(&mut parts, &engine, &pressure, &health);
+    let believed = age.believed();
+    keep_store(&mut parts, &engine, age, &pressure, &health);
+    let (listener, ears) = (Listener::new(&health), engine.clone());
+    parts.start("looking for silence", |stop| listening::run(listener, move |look| ears.listen(look), stop.signal));
     let kept = portal.clone();
     parts.start("the portal's keeper", |stop| async move {
         kept.keep(stop.signal).await;
         Ok(())
     });
     parts.start("alarm", |stop| {
-        alarm::run(portal.clone(), queue, config.clone(), metrics.clone(), health.clone(), stop.signal)
+        alarm::run(portal.clone(), queue, config.clone(), believed, metrics.clone(), health.clone(), stop.signal)
     });
     if let Some(redis) = redis {
         parts.start("pushing to Redis", |stop| redis.run(stop.signal));

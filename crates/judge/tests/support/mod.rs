@@ -186,7 +186,7 @@ impl World {
             self.keep(before);
         }
         let before = self.events.len();
-        self.judge.joins().settle(now, self.options.min_interval_s);
+        self.judge.joins().settle(now, &self.options);
         self.keep(before);
     }
 

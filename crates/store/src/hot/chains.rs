@@ -5,6 +5,10 @@
 //! arena blocks with the records of the points before (`chunk.rs`). A point that is older than the newest is worked in
 //! by taking the newer ones off and putting them back. Points that do not fit there (older than the chain, later than
 //! the window, or already flushed past) wait in a sorted side table and go to disk with the next flush.
+//! Points that are further ahead than a clock which is right can tell are *set aside* when one comes that is not: they
+//! leave the chain for the side table (or are in blocks already), so that the newest point of the chain, and the window
+//! of the judge, is again what comes. Else a clock that was ahead for a minute would keep all later points from being
+//! the newest for as long as it was ahead.
 //! Invariants: times in a chain strictly ascend; between the later of (its oldest point, newest − late window) and its
 //! newest point a chain is complete, that is, no disk need be asked, unless the series came in `with_past`; what is not
 //! yet durable in a block is in a chain after `flushed` or in a side table; nothing is allocated per point in the
@@ -42,7 +46,10 @@ struct Head {
     used: u8,
     /// Blocks may hold any points of it that the chain does not.
     with_past: bool,
-    _unused: [u8; 2],
+    /// Points were set aside that may be newer than those of the chain.
+    set_aside: bool,
+    /// Points were set aside while a flush was under way: what it tells of the chain is of before.
+    rewound: bool,
 }
 
 const _: () = assert!(size_of::<Head>() == 32);
@@ -56,7 +63,8 @@ const NO_HEAD: Head = Head {
     meta: 0,
     used: 0,
     with_past: false,
-    _unused: [0; 2],
+    set_aside: false,
+    rewound: false,
 };
 
 /// The heads of 256 neighbouring slots.
@@ -83,6 +91,9 @@ pub enum Outcome {
 pub struct Spans {
     pub hot_s: u32,
     pub late_s: u32,
+    /// Bytes of unflushed points up to which points that no block has may be set aside; past them the next flush comes
+    /// first.
+    pub aside_bytes: usize,
 }
 
 impl Spans {
@@ -127,8 +138,12 @@ pub struct Hot {
     new_bytes: usize,
     /// Bytes of the points that the flush under way writes.
     flushing_bytes: usize,
-    /// Points taken off while a late one is put in.
+    /// Points taken off while a late one is put in, or set aside.
     taken_off: Vec<(u32, f64)>,
+    /// Points set aside since the start.
+    set_aside: u64,
+    /// Whether points are to be set aside that no block has, and there is no room beside the chains.
+    wants_flush: bool,
 }
 
 impl Hot {
@@ -146,6 +161,8 @@ impl Hot {
             new_bytes: 0,
             flushing_bytes: 0,
             taken_off: Vec::new(),
+            set_aside: 0,
+            wants_flush: false,
         }
     }
 
@@ -276,9 +293,9 @@ impl Hot {
         Meta::unpack(self.head(slot)?.meta)
     }
 
-    /// Puts a point in; `time` is not 0.
+    /// Puts a point in; `time` is not 0. `latest` is the latest time that a clock which is right can tell.
     #[inline]
-    pub fn append(&mut self, slot: u32, time: u32, value: f64) -> Outcome {
+    pub fn append(&mut self, slot: u32, time: u32, value: f64, latest: u32) -> Outcome {
         let Some(head) = find_mut(&mut self.groups, slot) else { return Outcome::Unknown };
         if head.time == 0 {
             head.time = time;
@@ -286,11 +303,75 @@ impl Hot {
             head.last_block = NONE;
         } else if time > head.time {
             push(head, &mut self.arena, &mut self.new_bytes, time, value);
+        } else if head.time > latest && time <= latest && self.set_ahead_aside(slot, latest) {
+            return self.append(slot, time, value, u32::MAX);
         } else {
             return self.append_late(slot, time, value);
         }
         self.points += 1;
         Outcome::Newest
+    }
+
+    /// Takes the points later than `latest` off a chain; false where that must wait for a flush.
+    #[cold]
+    fn set_ahead_aside(&mut self, slot: u32, latest: u32) -> bool {
+        let head = *self.head_mut(slot);
+        let mut aside = std::mem::take(&mut self.taken_off);
+        aside.extend(self.walk(slot).take_while(|(time, _)| *time > latest));
+        // Those that a flush under way writes count as written when it is done.
+        let unflushed = aside.iter().take_while(|(time, _)| *time > head.flushed).count();
+        let has_room = unflushed == 0 || self.unflushed_bytes() <= self.windows.aside_bytes;
+        if has_room {
+            self.take_off(slot, aside.len());
+            for (time, value) in &aside[..unflushed] {
+                self.points += u64::from(self.side.insert((slot, *time), *value).is_none());
+                self.new_bytes += SIDE_ENTRY_BYTES;
+            }
+            self.set_aside += aside.len() as u64;
+            let flushing = self.flushing;
+            let head = self.head_mut(slot);
+            (head.with_past, head.set_aside) = (true, true);
+            head.rewound |= flushing;
+        }
+        self.wants_flush |= !has_room;
+        aside.clear();
+        self.taken_off = aside;
+        has_room
+    }
+
+    /// Takes the newest `count` points off a chain, all of them if it has no more.
+    fn take_off(&mut self, slot: u32, count: usize) {
+        let head = *self.head_mut(slot);
+        self.points -= count as u64;
+        if self.walk(slot).nth(count).is_some() {
+            (0..count).for_each(|_| _ = self.pop(slot));
+            // Taking off may have crossed a change of step.
+            self.change_step(slot, head.meta >> 2);
+        } else {
+            self.arena.give_back_chain(head.last_block);
+            let empty = Head { value: f64::NAN, last_block: NONE, flushed: head.flushed, meta: head.meta, ..NO_HEAD };
+            *self.head_mut(slot) = Head { with_past: head.with_past, rewound: head.rewound, ..empty };
+        }
+        // What the chain gets from here on is in no block yet.
+        let head = self.head_mut(slot);
+        head.flushed = head.flushed.min(head.time);
+    }
+
+    /// Notes that blocks hold points of the series that are further ahead than the chain; only while the store opens.
+    pub fn note_set_aside(&mut self, slot: u32) {
+        if let Some(head) = find_mut(&mut self.groups, slot) {
+            (head.with_past, head.set_aside) = (true, true);
+        }
+    }
+
+    /// Points set aside since the start.
+    pub fn set_aside(&self) -> u64 {
+        self.set_aside
+    }
+
+    /// Whether a flush is to come soon, so that points can be set aside.
+    pub fn wants_flush(&self) -> bool {
+        self.wants_flush
     }
 
     /// Puts in a point that is in a block on disk; only while the store opens.
@@ -303,10 +384,10 @@ impl Hot {
                 }
             }
             _ => {
-                if self.append(slot, time, value) == Outcome::Newest {
+                if self.append(slot, time, value, u32::MAX) == Outcome::Newest {
                     let head = self.head_mut(slot);
                     head.flushed = time;
-                    head.with_past = false;
+                    head.with_past = head.set_aside;
                 }
             }
         }
@@ -442,9 +523,9 @@ impl Hot {
         in_chain.into_iter().chain(late).map(|(time, _)| time).min()
     }
 
-    /// Whether blocks may hold any points of the series that the chain does not.
-    pub fn is_with_past(&self, slot: u32) -> bool {
-        self.head(slot).is_some_and(|head| head.with_past)
+    /// Whether the two newest points of the chain are the two newest of the series, but for what was set aside.
+    pub fn knows_newest_two(&self, slot: u32) -> bool {
+        self.head(slot).is_some_and(|head| !head.with_past || head.set_aside) && self.walk(slot).nth(1).is_some()
     }
 
     /// Whether a chain needs no help from the disk for `from` and later. Walks no further than the late window: a
@@ -499,6 +580,7 @@ impl Hot {
         debug_assert!(!self.flushing && self.side_flushing.is_empty());
         self.side_flushing = std::mem::take(&mut self.side);
         self.flushing = true;
+        self.wants_flush = false;
         self.flushing_bytes = std::mem::take(&mut self.new_bytes);
     }
 
@@ -523,6 +605,10 @@ impl Hot {
     /// The points that `unflushed` gave, up to `newest`, are durable: old ones may go.
     pub fn flush_done(&mut self, slot: u32, newest: u32) {
         let Some(head) = find_mut(&mut self.groups, slot).filter(|head| head.time != 0) else { return };
+        if std::mem::take(&mut head.rewound) {
+            // What the chain has now is written again by the next flush; equal times count once.
+            return;
+        }
         head.flushed = head.flushed.max(newest);
         self.trim(slot);
     }
@@ -681,5 +767,59 @@ impl Iterator for HotWalk<'_> {
             }
         }
         Some((self.cursor.time, self.cursor.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::CounterType;
+
+    const LATEST: u32 = 1300;
+
+    /// What a flush that is under way has noted of a chain does not count for what came since.
+    #[test]
+    fn points_that_come_while_a_flush_sets_others_aside_are_written_by_the_next() {
+        let mut hot = Hot::new(Spans { hot_s: 7200, late_s: 3600, aside_bytes: 1 << 20 });
+        hot.begin(0, Meta { counter_type: CounterType::Gauge, step: 60 }, f64::NAN, false);
+        let mut written = std::collections::BTreeSet::new();
+        let mut flush = |hot: &mut Hot, meanwhile: &[u32]| {
+            hot.flush_begin();
+            let mut points = Vec::new();
+            let newest = hot.unflushed(0, &mut points);
+            for time in meanwhile {
+                assert_eq!(hot.append(0, *time, 1.0, LATEST), Outcome::Newest);
+            }
+            hot.flush_done(0, newest);
+            hot.flush_end(true);
+            written.extend(points.iter().map(|(time, _)| *time));
+            written.len()
+        };
+        for time in [900, 20_000, 20_060] {
+            assert_eq!(hot.append(0, time, 1.0, u32::MAX), Outcome::Newest);
+        }
+        assert_eq!(flush(&mut hot, &[960, 1020]), 3);
+        assert_eq!(flush(&mut hot, &[1080]), 5);
+        assert_eq!(flush(&mut hot, &[]), 6);
+        assert!(hot.walk(0).map(|(time, _)| time).eq([1080, 1020, 960, 900]));
+        // Everything is written, and nothing waits.
+        assert_eq!(hot.oldest_unflushed(0), None);
+    }
+
+    #[test]
+    fn without_room_a_flush_comes_first() {
+        let mut hot = Hot::new(Spans { hot_s: 7200, late_s: 3600, aside_bytes: 0 });
+        hot.begin(0, Meta { counter_type: CounterType::Gauge, step: 60 }, f64::NAN, false);
+        for time in (20_000..40_000).step_by(7) {
+            assert_eq!(hot.append(0, time, f64::from(time) * 1.7, u32::MAX), Outcome::Newest);
+        }
+        assert_eq!(hot.append(0, 960, 1.0, LATEST), Outcome::Late);
+        assert!(hot.wants_flush());
+        hot.flush_begin();
+        let newest = hot.unflushed(0, &mut Vec::new());
+        hot.flush_done(0, newest);
+        hot.flush_end(true);
+        assert_eq!(hot.append(0, 1020, 1.0, LATEST), Outcome::Newest);
+        assert!(hot.walk(0).map(|(time, _)| time).eq([1020]) && !hot.wants_flush());
     }
 }

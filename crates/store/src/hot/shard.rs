@@ -40,6 +40,9 @@ pub trait Observer {
     /// Told of a point that is not kept, for its series has another value at the newest time, which is the point's.
     fn contradicted(&mut self, _sample: Sample) {}
 
+    /// Shown a point that is kept, though its series has a newer one.
+    fn late(&mut self, _shard: usize, _sample: Sample, _window: &ShardView<'_>) {}
+
     /// Told when a batch is done with a shard, whose lock is let go next: locks that the observer kept from point to
     /// point must go before it.
     fn leave(&mut self) {}

@@ -309,7 +309,7 @@ impl Parts {
             if points.len() < 2 {
                 points.extend(hot.side_points(slot, 0, u32::MAX).map(stored));
             }
-            points.len() >= 2 && !hot.is_with_past(slot)
+            hot.knows_newest_two(slot)
         };
         if !is_enough {
             self.newest_in_blocks(found.id, &mut points);

@@ -40,6 +40,8 @@ pub struct Stats {
     pub points_total: u64,
     pub duplicates: u64,
     pub late: u64,
+    /// Points that a clock told which was ahead: kept, and no longer the newest of their series.
+    pub set_aside: u64,
     pub too_old: u64,
     /// Points of series that were removed.
     pub unknown: u64,
@@ -121,6 +123,7 @@ impl Parts {
             stats.hot_points += hot.points();
             stats.hot_bytes += hot.memory_bytes();
             stats.unflushed_bytes += hot.unflushed_bytes();
+            stats.set_aside += hot.set_aside();
         }
         let table = self.table();
         stats.series = table.live();

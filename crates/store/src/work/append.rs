@@ -1,5 +1,5 @@
 //! Append: how a point goes: the log first, then the hot chunks, one lock per shard and batch, and the observer sees it
-//! there.
+//! there. One that is late is shown as such.
 //!
 //! How: a batch that the disk refuses is applied all the same and answered with the error: nobody is told that it is
 //! kept, but alarms go on, and sent again it meets duplicates in memory and gets its place in the log. Past
@@ -32,7 +32,7 @@ pub struct Appended {
     pub stored: usize,
     /// Points of a time that was there; the first is kept.
     pub duplicate: usize,
-    /// Points kept, though older than the newest of its series; not shown to the observer.
+    /// Points kept, though older than the newest of its series.
     pub late: usize,
     /// Points older than the retention (or of a time no clock shows: before 1970, after 2106); not kept.
     pub too_old: usize,
@@ -81,7 +81,7 @@ impl Parts {
         }
         scratch.bytes.clear();
         log::encode(samples.iter().copied().filter(|sample| acceptable(sample, oldest)), &mut scratch.bytes);
-        let logged = self.log_and_apply(samples, observer, scratch, appended);
+        let logged = self.log_and_apply(samples, self.options.latest(now), observer, scratch, appended);
         let kept = logged.and_then(|number| self.sync_batch(number));
         if kept.is_err() {
             self.tallies.log_errors.fetch_add(1, Relaxed);
@@ -93,6 +93,7 @@ impl Parts {
     fn log_and_apply(
         &self,
         samples: &[Sample],
+        latest: u32,
         observer: &mut impl Observer,
         scratch: &Scratch,
         appended: &mut Appended,
@@ -107,7 +108,7 @@ impl Parts {
         for shard in 0..self.shards.len() {
             let part = scratch.starts[shard] as usize..scratch.starts[shard + 1] as usize;
             if !part.is_empty() {
-                self.apply(samples, &scratch.order[part], shard, observer, appended);
+                self.apply((samples, &scratch.order[part]), latest, shard, observer, appended);
             }
         }
         logged
@@ -163,10 +164,12 @@ impl Parts {
         }
     }
 
+    /// Applies those of the samples whose places are named. `latest` is the latest time that a clock which is right can
+    /// tell.
     fn apply(
         &self,
-        samples: &[Sample],
-        order: &[u32],
+        (samples, order): (&[Sample], &[u32]),
+        latest: u32,
         shard: usize,
         observer: &mut impl Observer,
         appended: &mut Appended,
@@ -176,7 +179,7 @@ impl Parts {
         for i in order {
             let sample = samples[*i as usize];
             let slot = geometry.slot_of(sample.series);
-            match hot.append(slot, sample.point.time as u32, sample.point.value) {
+            match hot.append(slot, sample.point.time as u32, sample.point.value, latest) {
                 Outcome::Newest => {
                     appended.stored += 1;
                     let Some(meta) = hot.meta(slot) else { continue };
@@ -190,6 +193,7 @@ impl Parts {
                 Outcome::Late => {
                     appended.stored += 1;
                     appended.late += 1;
+                    observer.late(shard, sample, &ShardView { hot: &hot, table: &self.table, geometry, shard });
                 }
                 Outcome::Duplicate => {
                     appended.duplicate += 1;

@@ -99,6 +99,7 @@ impl Parts {
     fn is_full(&self) -> bool {
         self.shards.iter().map(|hot| hot.new_bytes()).sum::<usize>() > self.options.flush_bytes
             || self.log.size().0 > self.options.log_bytes
+            || self.shards.iter().any(|hot| hot.wants_flush())
     }
 
     fn flush_points(&self) -> Result<()> {

@@ -18,4 +18,5 @@ pub use flush::Flusher;
 pub use merge::{Merged, Merger};
 pub use names::Finder;
 pub use open::{Opened, Recovery, open};
+pub use retention::Past;
 pub use sleep::{IsNeeded, Sleeper, Slept};

@@ -22,7 +22,7 @@ use std::any::Any;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use stdx::{Disk, RankedMutex, RankedRwLock};
 
 /// Findings of opening a store.
@@ -78,7 +78,11 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     let OpenedBlocks { catalog: blocks, superseded, unreadable, next_number: next_block } =
         open_blocks(&*disk, &block_dir, &mut recovery)?;
 
-    let windows = Spans { hot_s: options.hot_window_s as u32, late_s: options.late_window_s as u32 };
+    let windows = Spans {
+        hot_s: options.hot_window_s as u32,
+        late_s: options.late_window_s as u32,
+        aside_bytes: options.flush_bytes / options.shard_count,
+    };
     let mut shards = Shards::new(options.shard_count, || Hot::new(windows));
     let warm_from = warm::from(&blocks, now);
     for (id, _, meta) in table.live_series() {
@@ -86,7 +90,8 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
         hot.begin(slot, meta, f64::from(warm_from), true);
         hot.set_since(slot, kind_since(meta, table.past(id)));
     }
-    let warmed = warm::load(&*disk, &blocks, &table, &mut shards, windows, warm_from);
+    let within = (warm_from, options.latest(now));
+    let warmed = warm::load(&*disk, &blocks, &table, &mut shards, windows, within);
     recovery.points_warmed = warmed.points;
     recovery.corrupt.extend(warmed.corrupt);
 
@@ -119,6 +124,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
         shards,
         shelf: Shelf::new(disk.clone(), block_dir, blocks, next_block),
         opened_at: now,
+        believed: AtomicI64::new(i64::MAX),
         flush_wanted: AtomicBool::new(false),
         accounts: Accounts::default(),
         scratch: RankedMutex::new(locks::SCRATCH, Vec::new()),
@@ -222,7 +228,7 @@ fn replay_log(
     shards: &mut Shards,
     recovery: &mut Recovery,
 ) -> Result<(Log, u32)> {
-    let oldest = (now - options.retention_raw_s).max(1);
+    let (oldest, latest) = ((now - options.retention_raw_s).max(1), options.latest(now));
     let mut lost = 0u64;
     let apply = |sample: Sample| {
         let id = sample.series;
@@ -232,7 +238,7 @@ fn replay_log(
         } else if acceptable(&sample, oldest) {
             let (hot, slot) = shards.of_mut(id);
             // A series that was removed since is unknown here, and so are its points.
-            hot.append(slot, sample.point.time as u32, sample.point.value);
+            hot.append(slot, sample.point.time as u32, sample.point.value, latest);
         }
     };
     let (log, replay) = Log::open(disk.clone(), &options.dir.join("log"), options.segment_bytes, apply)?;

@@ -225,8 +225,10 @@ impl Parts {
         }
     }
 
-    /// The clock, or the newest data where the clock is ahead of it: a clock that jumps must not put a fleet to sleep.
+    /// The clock as far as it is believed, or the newest data where the clock is ahead of it: a clock that jumps must
+    /// not put a fleet to sleep.
     fn data_now(&self, now: i64) -> i64 {
+        let now = self.believed(now);
         let in_memory = self.shards.iter().map(|hot| hot.newest_of_all()).max().unwrap_or(0);
         let newest = in_memory.max(self.blocks().all_raw().map(|block| block.max_time).max().unwrap_or(0));
         if newest == 0 { now } else { now.min(i64::from(newest)) }

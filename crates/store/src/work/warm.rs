@@ -5,7 +5,8 @@
 //! How: two passes over the index pages of the blocks of the last days: first the newest time of each series, then the
 //! chunks that reach into its window. The log is replayed on top.
 //! Invariants: what is loaded of a series is everything in blocks from some time on, so a chain is complete as
-//! `chains.rs` promises; damage is reported, never fatal.
+//! `chains.rs` promises; points further ahead than a clock which is right can tell stay on the disk; damage is
+//! reported, never fatal.
 //! Memory: 4 bytes per series that is awake, while it runs.
 
 use crate::block::{Block, Catalog, Entry, Reader};
@@ -38,14 +39,15 @@ pub struct Warmed {
     pub corrupt: Vec<String>,
 }
 
-/// Puts the points from `from` on that belong to the hot windows of the table's series into the shards.
+/// Puts the points of the times `from` to `latest` that belong to the hot windows of the table's series into the
+/// shards.
 pub fn load(
     disk: &dyn Disk,
     catalog: &Catalog,
     table: &Table,
     shards: &mut Shards,
     windows: Spans,
-    from: u32,
+    (from, latest): (u32, u32),
 ) -> Warmed {
     let mut warmed = Warmed::default();
     let recent: Vec<&Arc<Block>> = catalog.all_raw().filter(|block| block.max_time >= from).collect();
@@ -56,7 +58,7 @@ pub fn load(
     let newest_of = |newest: &mut Vec<Option<Box<[u32; GROUP as usize]>>>, series: u32, time: u32| {
         let group = newest.get_mut((series / GROUP) as usize)?.as_mut()?;
         let newest = &mut group[(series % GROUP) as usize];
-        *newest = time.max(*newest);
+        *newest = time.min(latest).max(*newest);
         Some(*newest)
     };
     for block in &recent {
@@ -77,8 +79,11 @@ pub fn load(
                 return Ok(());
             }
             points.clear();
-            reader.points(entry, window_from, u32::MAX, &mut points)?;
+            reader.points(entry, window_from, latest, &mut points)?;
             let (hot, slot) = shards.of_mut(id);
+            if entry.newest > latest {
+                hot.note_set_aside(slot);
+            }
             for (time, value) in &points {
                 hot.load_flushed(slot, *time, *value);
             }

@@ -1,5 +1,6 @@
 //! The store as its users see it: one module per promise.
 
+mod ahead;
 mod basics;
 mod crash;
 mod disk_full;

@@ -151,13 +151,20 @@ fn backfill_works_down_to_the_retention_and_no_further() {
     assert_eq!(history(&store, a).len(), 700, "sent twice, there once");
     let before = store.stats().blocks;
     assert!(before >= 29, "a block per day: {before}");
-    // A clock that is ahead of all data takes nothing with it; data of that time does.
+    // A clock that is ahead of all data takes nothing with it; data of that time does, if the clock is believed.
     let later = NOW + 10 * 86_400;
     assert_eq!(store.tick(later).expect("room").blocks_removed, 0);
     put(&store, a, later, 9.0);
     store.flush(later).expect("room");
+    store.believe(NOW);
+    let past = store.past(later + 86_400);
+    assert_eq!((past.files, past.days), (9, 9));
+    assert_eq!((store.oldest_kept(later), store.past(NOW).files), (NOW - retention, 0));
+    assert_eq!(store.tick(later + 86_400).expect("room").blocks_removed, 0);
+    assert_eq!(store.append(&[sample(a, NOW, 9.5)], later, &mut ()).expect("room").too_old, 0);
+    store.believe(i64::MAX);
     // The youngest of ten such days waits for its roll-ups, which nobody makes here.
-    assert_eq!(store.tick(later + 86_400).expect("room").blocks_removed, 9);
+    assert_eq!(store.tick(later + 86_460).expect("room").blocks_removed, 9);
     let removed: Vec<_> = history(&store, a).into_iter().filter(|(time, _)| *time < NOW - 22 * 86_400).collect();
     assert_eq!(removed, []);
 }

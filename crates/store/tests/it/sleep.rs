@@ -156,7 +156,8 @@ fn a_late_point_in_no_block_keeps_awake() {
     let now = NOW + 2 * HOUR;
     put_at(&store, fleet, now, 1.0);
     store.flush(now).expect("room");
-    assert_eq!(put_at(&store, a, NOW - 10 * HOUR, 0.5).late, 1);
+    let late = store.append(&[sample(a, NOW - 10 * HOUR, 0.5)], now, &mut ()).expect("the disk has room");
+    assert_eq!(late.late, 1);
     assert_eq!(sleep(&store, now), []);
     store.flush(now).expect("room");
     assert_eq!(sleep(&store, now + HOUR / 2), [a]);

@@ -19,6 +19,7 @@ use super::message;
 use super::plan::{self, Callback, Channels};
 use super::send::{self, Failure, Sender};
 use crate::clock;
+use crate::engine::age::Believed;
 use crate::portal::Portal;
 use crate::portal::alarm;
 use crate::portal::db::Transaction;
@@ -83,6 +84,7 @@ pub struct Deliverer {
     sender: Arc<Sender>,
     channels: Channels,
     limits: DeliveryLimits,
+    believed: Believed,
     counters: AlarmMetrics,
     targets: HashMap<String, Target>,
     attempts: JoinSet<Result<String, Failure>>,
@@ -149,6 +151,7 @@ impl Deliverer {
             sender,
             channels,
             limits,
+            believed: Believed::default(),
             counters,
             attempts: JoinSet::new(),
             under_way: HashMap::new(),
@@ -245,10 +248,20 @@ impl Deliverer {
         self.settle().await.context("cannot write down the ends of deliveries")
     }
 
+    /// The time by which rows grow old.
+    pub fn believed_now(&self) -> i64 {
+        self.believed.now()
+    }
+
+    /// Has rows grow old by this time: a clock that jumps must not give up what waits.
+    pub fn believe(&mut self, believed: Believed) {
+        self.believed = believed;
+    }
+
     /// Gives up what is too old, makes good a clock that was set back, and counts anew.
     pub async fn tidy(&mut self) -> Result<()> {
         let mut transaction = self.portal.write().await?;
-        let cutoff = clock::now() - self.limits.give_up_after;
+        let cutoff = self.believed_now() - self.limits.give_up_after;
         let dropped = delivery::drop_older(&mut transaction, cutoff, DROP_BATCH).await?;
         let latest = now_ms() + 2 * self.limits.delivery_pause_max.as_millis() as i64;
         let pulled_in = delivery::pull_in(&mut transaction, latest).await?;
@@ -346,7 +359,7 @@ impl Deliverer {
             Err(Failure::Received(_)) => Ended::Failed,
             Err(Failure::Denied(_)) => Ended::Denied,
             Err(Failure::Unknown(_)) => Ended::Unknown,
-            Err(_) if clock::now() - delivery.created_at >= self.limits.give_up_after => Ended::GivenUp,
+            Err(_) if self.believed_now() - delivery.created_at >= self.limits.give_up_after => Ended::GivenUp,
             Err(_) => Ended::Failed,
         }
     }

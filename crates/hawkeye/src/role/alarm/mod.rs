@@ -21,8 +21,8 @@ mod passing;
 mod plan;
 mod send;
 
-use crate::clock;
 use crate::config::Config;
+use crate::engine::age::Believed;
 use crate::portal::db::fault::{self, Fault};
 use crate::portal::purge::{self, Cutoffs};
 use crate::portal::{Portal, delivery};
@@ -56,6 +56,7 @@ pub async fn run(
     portal: Portal,
     queue: Arc<EventQueue>,
     config: Arc<Config>,
+    believed: Believed,
     metrics: Arc<Metrics>,
     health: Health,
     mut shutdown: watch::Receiver<bool>,
@@ -65,6 +66,7 @@ pub async fn run(
     let limits = DeliveryLimits::new(config.alarm.give_up_after, config.alarm.deliveries_max);
     let portal = portal.for_alarm();
     let mut alarm = Alarm::open(portal.clone(), queue.clone(), &config, limits, counters, &health).await?;
+    alarm.believe(believed);
     let mut passing = Passing::new(portal.clone(), queue.clone(), &health);
     tokio::select! {
         () = alarm.run(&mut shutdown) => {}
@@ -116,7 +118,13 @@ impl Alarm {
         let dashboard = dashboard(config);
         let (tables, counted, delivers) = (portal.clone(), counters.clone(), config.delivers());
         let mut intake = Intake::open(tables, queue.clone(), channels, dashboard, counted, health, delivers).await?;
-        let delivering = Delivering { sender: Arc::new(sender?), channels, limits, counters: counters.clone() };
+        let delivering = Delivering {
+            sender: Arc::new(sender?),
+            channels,
+            limits,
+            counters: counters.clone(),
+            believed: Believed::default(),
+        };
         let unstored = health.outage("deliveries are in memory only: their tables are damaged");
         let deliverer = match delivering.over(portal.clone()).await {
             Err(error) if fault::among(&error) == Some(Fault::Damage) => {
@@ -141,6 +149,12 @@ impl Alarm {
             failed_until: None,
             tidy_at: Instant::now(),
         })
+    }
+
+    /// Gives up and deletes by this time from now on.
+    fn believe(&mut self, believed: Believed) {
+        self.delivering.believed = believed.clone();
+        self.deliverer.believe(believed);
     }
 
     async fn run(&mut self, shutdown: &mut watch::Receiver<bool>) {
@@ -209,7 +223,7 @@ impl Alarm {
     }
 
     async fn purge(&self) -> sqlx::Result<()> {
-        let now = clock::now();
+        let now = self.deliverer.believed_now();
         let cutoffs = Cutoffs { events: now - self.event_retention, cases: now - self.case_retention };
         for _ in 0..PURGE_ROUNDS {
             if !purge::round(&self.portal, cutoffs).await? {
@@ -255,11 +269,16 @@ struct Delivering {
     channels: Channels,
     limits: DeliveryLimits,
     counters: AlarmMetrics,
+    /// Time by which deliveries are given up for their age.
+    believed: Believed,
 }
 
 impl Delivering {
     async fn over(&self, tables: Portal) -> Result<Deliverer> {
-        Deliverer::open(tables, self.sender.clone(), self.channels, self.limits, self.counters.clone()).await
+        let (sender, counters) = (self.sender.clone(), self.counters.clone());
+        let mut deliverer = Deliverer::open(tables, sender, self.channels, self.limits, counters).await?;
+        deliverer.believe(self.believed.clone());
+        Ok(deliverer)
     }
 
     /// A deliverer over empty tables in memory, which `intake` writes to from now on.

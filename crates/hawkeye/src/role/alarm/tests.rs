@@ -751,7 +751,7 @@ async fn the_role_runs_and_stops() {
     let (stop, shutdown) = watch::channel(false);
     let config = Arc::new(site.config.clone());
     let (portal, queue, health) = (site.portal.clone(), site.queue.clone(), site.health.clone());
-    let role = tokio::spawn(run(portal, queue, config, metrics.clone(), health, shutdown));
+    let role = tokio::spawn(run(portal, queue, config, Believed::default(), metrics.clone(), health, shutdown));
     site.queue.append(&[problem(1, "a")]).expect("append");
     receiver.next().await;
     stop.send(true).expect("the role runs");
