@@ -9,10 +9,10 @@
 //! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go:
 //! every address to listen on, this host to connect to.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Deserializer};
-use settings::units::{duration, seconds, size};
-use settings::{not_toml, overlay, overlay_variables};
+use settings::units::{duration, is_host_and_port, seconds, size};
+use settings::{Faults, not_toml, overlay, overlay_variables};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,6 +56,9 @@ pub struct AgentConfig {
     /// Keys of a cfg.json that have no meaning here.
     #[serde(skip)]
     pub ignored_keys: Vec<String>,
+    /// The key that `listen.agent_http` came from, and how to give it another value, for whoever finds the port taken.
+    #[serde(skip)]
+    pub agent_http_key: (&'static str, &'static str),
 }
 
 /// Section `listen`: the agent's own door.
@@ -88,6 +91,7 @@ impl Default for AgentConfig {
             log: "hawkeye=info,warn".into(),
             listen: AgentListen::default(),
             ignored_keys: Vec::new(),
+            agent_http_key: ("listen.agent_http", "--set listen.agent_http=HOST:PORT"),
         }
     }
 }
@@ -111,6 +115,11 @@ pub struct AgentArgs {
 }
 
 impl AgentArgs {
+    /// Flags that name a file and nothing else.
+    pub fn of_file(path: PathBuf) -> AgentArgs {
+        AgentArgs { config: Some(path), set: Vec::new() }
+    }
+
     /// Reads the file, and puts variables and flags over it. The error names the key and the fix.
     pub fn load(&self) -> Result<AgentConfig> {
         let mut flags = Vec::new();
@@ -146,9 +155,12 @@ impl AgentConfig {
         let variables: Vec<(String, String)> = variables.collect();
         // Editors of Windows begin a file so.
         let text = text.trim_start_matches('\u{feff}');
-        let mut config = if text.trim_start().starts_with('{') {
+        let mut faults = Faults::default();
+        let is_original = text.trim_start().starts_with('{');
+        let mut config = if is_original {
             ensure!(flags.is_empty(), "--set goes with a TOML file only: change the cfg.json instead");
-            serde_json::from_str::<Original>(text).context("cannot parse the cfg.json")?.translate()
+            let json = serde_json::from_str(text).context("cannot parse the cfg.json")?;
+            settings::read::<Original>(table_of(json), &mut faults).context("cannot read the cfg.json")?.translate()
         } else {
             let read = text.parse().map_err(|error| not_toml(Path::new("the TOML"), text, &error));
             let mut table: toml::Table = read?;
@@ -157,10 +169,16 @@ impl AgentConfig {
             for (key, text) in flags {
                 overlay::<AgentConfig>(&mut table, key, text)?;
             }
-            table.try_into::<AgentConfig>()?
+            settings::read::<AgentConfig>(table, &mut faults)?
         };
         config.resolve(&variables, system_hostname);
-        config.check()?;
+        config.check(&mut faults);
+        let checked = faults.none();
+        if is_original {
+            checked.context("the cfg.json")?
+        } else {
+            checked?
+        }
         Ok(config)
     }
 
@@ -178,46 +196,55 @@ impl AgentConfig {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self, faults: &mut Faults) {
+        if let Err(error) = supervisor::log::parse_filter("log", &self.log) {
+            faults.add(error.to_string());
+        }
         // 255 is the width of the original's column, which transfer enforces.
         if self.hostname.is_empty() || self.hostname.len() > 255 {
-            bail!("hostname is {:?}: give 1 to 255 bytes (hostname, or FALCON_ENDPOINT)", self.hostname);
+            faults.add(format!("hostname is {:?}: give 1 to 255 bytes (hostname, or FALCON_ENDPOINT)", self.hostname));
         }
         for name in &self.listen.hosts {
-            net::http::check_name(name).map_err(|error| anyhow!("listen.hosts has {error}"))?;
+            if let Err(error) = net::http::check_name(name) {
+                faults.add(format!("listen.hosts has {error}"));
+            }
         }
         // As hbs and the portal refuse it.
         if self.hostname.chars().any(char::is_control) {
-            bail!(
+            faults.add(format!(
                 "hostname is {:?}: give a name without control characters (hostname, or FALCON_ENDPOINT)",
                 self.hostname
-            );
+            ));
         }
         if self.transfer_addrs.is_empty() {
-            bail!("transfer_addrs is empty: name at least one transfer, e.g. [\"127.0.0.1:8433\"]");
+            faults.add("transfer_addrs is empty: name at least one transfer, e.g. [\"127.0.0.1:8433\"]");
         }
-        if let Some(address) = self.transfer_addrs.iter().find(|address| !address.contains(':')) {
-            bail!("transfer_addrs has {address:?}: want HOST:PORT");
+        for address in self.transfer_addrs.iter().filter(|address| !is_host_and_port(address)) {
+            faults.add(format!("transfer_addrs has {address:?}: want HOST:PORT"));
         }
-        if !self.hbs_addr.is_empty() && !self.hbs_addr.contains(':') {
-            bail!("hbs_addr is {:?}: want HOST:PORT, or \"\" for none", self.hbs_addr);
+        if !self.hbs_addr.is_empty() && !is_host_and_port(&self.hbs_addr) {
+            faults.add(format!("hbs_addr is {:?}: want HOST:PORT, or \"\" for none", self.hbs_addr));
+        }
+        let door = &self.listen.agent_http;
+        if !door.is_empty() && !is_host_and_port(door) {
+            faults.add(format!("listen.agent_http is {door:?}: want HOST:PORT, or \"\" to turn it off"));
         }
         if !(1..=86_400).contains(&self.interval) {
-            bail!("interval is {} s: give \"1s\" to \"24h\"", self.interval);
+            faults.add(format!("interval is {} s: give \"1s\" to \"24h\"", self.interval));
         }
         if !(1..=86_400).contains(&self.heartbeat_interval) {
-            bail!("heartbeat_interval is {} s: give \"1s\" to \"24h\"", self.heartbeat_interval);
+            faults.add(format!("heartbeat_interval is {} s: give \"1s\" to \"24h\"", self.heartbeat_interval));
         }
         if self.connect_timeout.is_zero() {
-            bail!("connect_timeout is 0: give at least \"1ms\"");
+            faults.add("connect_timeout is 0: give at least \"1ms\"");
         }
         if self.buffer_max < 1 << 20 {
-            bail!("buffer_max is {} bytes: give at least \"1MiB\"", self.buffer_max);
+            faults.add(format!("buffer_max is {} bytes: give at least \"1MiB\"", self.buffer_max));
         }
         if let Some((key, value)) = self.default_tags.iter().find(|(k, v)| k.contains([',', '=']) || v.contains(',')) {
-            bail!("default_tags has {key:?} = {value:?}: a comma would begin another tag, a = end the key");
+            faults
+                .add(format!("default_tags has {key:?} = {value:?}: a comma would begin another tag, a = end the key"));
         }
-        Ok(())
     }
 }
 
@@ -237,7 +264,7 @@ struct Original {
     #[serde(deserialize_with = "null_as_default")]
     ignore: BTreeMap<String, bool>,
     #[serde(flatten)]
-    rest: BTreeMap<String, serde_json::Value>,
+    rest: BTreeMap<String, toml::Value>,
 }
 
 #[derive(Deserialize)]
@@ -313,9 +340,27 @@ impl Original {
             log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },
             listen: AgentListen { agent_http, ..AgentListen::default() },
             ignored_keys,
+            agent_http_key: ("http.listen", "in the cfg.json"),
             ..AgentConfig::default()
         }
     }
+}
+
+/// Members of a JSON object; a null is absent, as Go reads it.
+fn table_of(members: serde_json::Map<String, serde_json::Value>) -> toml::Table {
+    members.into_iter().filter_map(|(key, value)| Some((key, value_of(value)?))).collect()
+}
+
+fn value_of(value: serde_json::Value) -> Option<toml::Value> {
+    use serde_json::Value;
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(value) => value.into(),
+        Value::Number(number) => number.as_i64().map_or_else(|| number.as_f64().unwrap_or(f64::MAX).into(), Into::into),
+        Value::String(text) => text.into(),
+        Value::Array(values) => values.into_iter().filter_map(value_of).collect::<Vec<toml::Value>>().into(),
+        Value::Object(members) => table_of(members).into(),
+    })
 }
 
 fn connect_address(address: String) -> String {
@@ -387,6 +432,7 @@ mod tests {
             log: "hawkeye=debug,info".into(),
             listen: AgentListen { agent_http: "0.0.0.0:1988".into(), ..AgentListen::default() },
             ignored_keys: vec!["plugin".into()],
+            agent_http_key: ("http.listen", "in the cfg.json"),
             ..AgentConfig::default()
         };
         assert_eq!(load(text, &[], &[]).expect("valid"), expected);
@@ -425,5 +471,26 @@ mod tests {
         check("[default_tags]\na = \"b,c\"", "default_tags");
         check("{\"transfer\": {\"enabled\": false}}", "transfer_addrs");
         check("{\"transfer\": 1}", "cfg.json");
+        check("transfer_addrs = [\"h:99999\"]", "h:99999");
+        check("[listen]\nagent_http = \"1988\"", "listen.agent_http");
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let check = |text: &str, parts: &[&str]| {
+            let error = load(text, &[], &[]).expect_err(text);
+            let faults = error.downcast_ref::<Faults>().expect("a list of faults").texts();
+            assert_eq!(faults.len(), parts.len(), "{faults:?}");
+            assert!(faults.iter().zip(parts).all(|(fault, part)| fault.contains(part)), "{faults:?}, want {parts:?}");
+        };
+        check(
+            "colour = 1\ninterval = 5\nhbs_addr = \"h\"\n[listen]\nodd = 1\nagent_http = \"x\"",
+            &["colour", "interval", "listen", "hbs_addr", "agent_http"],
+        );
+        check(
+            r#"{"hostname": 5, "heartbeat": {"enabled": true, "addr": "h:0x", "interval": "soon"}, "http": null,
+               "transfer": {"enabled": true, "addrs": ["a", "b:1", "c:70000"], "timeout": -1}}"#,
+            &["heartbeat.interval", "hostname", "transfer.timeout", "\"a\"", "\"c:70000\"", "hbs_addr"],
+        );
     }
 }

@@ -34,7 +34,7 @@ use heartbeat::{Heartbeat, Orders};
 use metrics::{Metrics, resident_bytes};
 use net::budget::Budget;
 use net::http::{Guard, own_names, serve_router};
-use net::listen::{ConnectionMetrics, Limits, bind};
+use net::listen::{ConnectionMetrics, Limits, bind_as};
 use net::places::Places;
 use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler, Scope};
 use queue::Queue;
@@ -112,7 +112,8 @@ async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiv
     let metrics = Arc::new(Metrics::new());
     show(&agent, &metrics);
     let address = &agent.config.listen.agent_http;
-    let listener = if address.is_empty() { None } else { Some(bind("agent_http", address).await?) };
+    let (key, how) = agent.config.agent_http_key;
+    let listener = if address.is_empty() { None } else { Some(bind_as(key, how, address).await?) };
     let mut parts = Supervisor::default();
     let sender = agent.sender(timing);
     parts.start("the sender", |stop| async move {

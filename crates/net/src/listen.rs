@@ -126,6 +126,11 @@ pub struct Limits {
 
 /// Binds `address`, the value of the configuration key `listen.<key>`.
 pub async fn bind(key: &str, address: &str) -> Result<TcpListener> {
+    bind_as(&format!("listen.{key}"), &format!("--set listen.{key}=HOST:PORT"), address).await
+}
+
+/// Binds `address`, which the key `key` has; `how` tells how to give the key another value.
+pub async fn bind_as(key: &str, how: &str, address: &str) -> Result<TcpListener> {
     listen_on_first(address).await.map_err(|error| {
         let fix = match error.kind() {
             std::io::ErrorKind::AddrInUse => "another program has this port: stop it, or set another address",
@@ -133,7 +138,7 @@ pub async fn bind(key: &str, address: &str) -> Result<TcpListener> {
             std::io::ErrorKind::AddrNotAvailable => "this machine does not have that address: set one it has",
             _ => "set an address like \"127.0.0.1:8080\", or \"\" to turn the listener off",
         };
-        anyhow::anyhow!("cannot listen on {address} (listen.{key}): {error}; {fix} (--set listen.{key}=HOST:PORT)")
+        anyhow::anyhow!("cannot listen on {address} ({key}): {error}; {fix} ({how})")
     })
 }
 

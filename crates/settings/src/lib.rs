@@ -8,8 +8,10 @@
 //! Invariants: an error names the key or the line and never repeats the text of a line, which may hold a password.
 
 mod environment;
+mod faults;
 mod overlay;
 pub mod units;
 
 pub use environment::variables;
+pub use faults::{Faults, read};
 pub use overlay::{not_toml, overlay, overlay_variables, pair};

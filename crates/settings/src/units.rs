@@ -2,7 +2,7 @@
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// Reads a duration like "500ms", "90s", "5m" or "30d".
@@ -28,7 +28,26 @@ pub fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error>
 /// Reads networks like "10.0.0.0/8"; an address alone is the network that holds only itself.
 pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| network(text).map_err(serde::de::Error::custom)).collect()
+    let (mut networks, mut wrong) = (Vec::new(), Vec::new());
+    for text in &texts {
+        match network(text) {
+            Ok(network) => networks.push(network),
+            Err(error) => wrong.push(error),
+        }
+    }
+    if wrong.is_empty() { Ok(networks) } else { Err(serde::de::Error::custom(wrong.join("; "))) }
+}
+
+/// True for texts like `127.0.0.1:8080`, `[::1]:8080` and `host:8080`. Whether there is such a host is not asked.
+pub fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control() || "/:@[]".contains(c))
+        }
+    };
+    is_host && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -51,6 +70,30 @@ fn without_mapping(network: IpNet) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for text in ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0", "host-1.example:65535", "localhost:1"] {
+            assert!(is_host_and_port(text), "{text}");
+        }
+        for text in [
+            "127.0.0.1",
+            "127.0.0.1:",
+            "127.0.0.1:99999",
+            "127.0.0.1:+80",
+            ":8080",
+            "::1:8080",
+            "[::1]",
+            "[x]:80",
+            "a b:80",
+            "http://h:80",
+            "h:80/x",
+            "h: 80",
+            "",
+        ] {
+            assert!(!is_host_and_port(text), "{text}");
+        }
+    }
 
     #[test]
     fn networks_are_networks_or_addresses() {

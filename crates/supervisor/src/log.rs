@@ -9,7 +9,7 @@
 //! second [`flush`].
 //! Memory: [`LINES_MAX`] lines of [`LINE_BYTES_MAX`] at most, 2 MiB; none while standard error is written.
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -34,10 +34,8 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 /// Begins the log of the process. The variable `RUST_LOG` overrides `filter`, the configured one.
 pub fn to_stderr(filter: &str) -> Result<()> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(text) => EnvFilter::try_new(&text)
-            .with_context(|| format!("RUST_LOG is {text:?}: give a filter like \"info\" or \"hawkeye=debug,warn\""))?,
-        Err(_) => EnvFilter::try_new(filter)
-            .with_context(|| format!("log is {filter:?}: give a filter like \"info\" or \"hawkeye=debug,warn\""))?,
+        Ok(text) => parse_filter("RUST_LOG", &text)?,
+        Err(_) => parse_filter("log", filter)?,
     };
     let (lines, queue) = Lines::new();
     thread::Builder::new().name("log".to_string()).spawn(move || queue.write_to(&mut io::stderr()))?;
@@ -51,6 +49,12 @@ pub fn to_stderr(filter: &str) -> Result<()> {
         .init();
     std::panic::set_hook(Box::new(tell_panic));
     Ok(())
+}
+
+/// Reads a filter; the error names `key`, where the text stands.
+pub fn parse_filter(key: &str, text: &str) -> Result<EnvFilter> {
+    EnvFilter::try_new(text)
+        .map_err(|error| anyhow!("{key} is {text:?}: {error}; give a filter like \"info\" or \"hawkeye=debug,warn\""))
 }
 
 /// Waits until the lines so far are written, or [`FLUSH_MAX`].

@@ -1,112 +1,294 @@
 //! Attempts: how often a password may be guessed.
 //!
-//! Why: the original lets anybody try as fast as the network allows.
-//! How: each user name has [`BURST`] attempts, and gets one back every [`REFILL_S`]; a right password gives its attempt
-//! back. Only names that exist are counted, so guesses at random names take no memory.
-//! Invariants: time is an argument. An attempt is taken before the password is looked at, so parallel guesses count
-//! too.
-//! Memory: one entry per user with recent failures, at most [`NAMES_MAX`]; past them the entries
-//! without a failure go, then all do.
+//! Why: the original lets anybody try as fast as the network allows. A count per name alone would let ten wrong
+//! passwords from anywhere keep the owner of the name out.
+//! How: each address has [`BURST`] attempts at each name, and gets one back every [`REFILL`]; a right password gives
+//! all of them back. Guessers with many addresses share [`NAME_BURST`] attempts at a name; addresses from which that
+//! name has logged in before do not count there, nor does this machine. Only names that exist are counted, so guesses
+//! at random names take no memory.
+//! Invariants: time is an argument, of a clock that nobody sets. An attempt is taken before the password is looked at,
+//! so parallel guesses count too. What others guess never keeps out an address that has logged in, and never this
+//! machine.
+//! Memory: at most [`ENTRIES_MAX`] pairs of address and name, names, and addresses that have logged in; of pairs and
+//! names, past the bound those without a failure go, then all do; of addresses the oldest.
 
-use std::collections::HashMap;
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use stdx::Ledger;
 
-/// Attempts in a row; a person who mistypes needs a handful.
-const BURST: i64 = 10;
-/// Seconds until one attempt comes back: a guesser gets 2,880 tries a day at one name.
-const REFILL_S: i64 = 30;
-/// Names with recent failures, about 1 MB of them; a site has a few hundred users.
-const NAMES_MAX: usize = 10_000;
+/// Attempts in a row from one address; a person who mistypes needs a handful.
+const BURST: u32 = 10;
+/// The time until an address gets one attempt back: 2,880 tries a day at one name.
+const REFILL: Duration = Duration::from_secs(30);
+/// Attempts in a row at one name from all addresses that have not logged in: a guess, twenty people who mistype.
+const NAME_BURST: u32 = 200;
+/// The time until such addresses get one attempt back together: 8,640 tries a day, whoever has how many addresses.
+const NAME_REFILL: Duration = Duration::from_secs(10);
+/// Entries of each of the three lists, about 1 MB; a site has a few hundred users.
+const ENTRIES_MAX: usize = 10_000;
+/// Addresses of one name that are remembered: of a person with some machines, at home and at work.
+const KNOWN_PER_NAME: usize = 16;
 
-/// Logins that may still be tried, by name.
-#[derive(Default)]
-pub struct Attempts {
-    by_name: Mutex<HashMap<String, AttemptsLeft>>,
+/// Place that a login comes from.
+///
+/// IPv6 is counted by the 64 bits of a network, for a host can take any address in its own. Where a proxy on this
+/// machine says for whom it asks (`X-Forwarded-For`), the last address of the list counts, which that proxy saw.
+/// `None` where nothing is known of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin(Option<IpAddr>);
+
+impl Origin {
+    /// The place that a connection from `peer` with these headers speaks for.
+    pub fn of(peer: Option<IpAddr>, headers: &HeaderMap) -> Origin {
+        let Some(peer) = peer.map(|ip| ip.to_canonical()) else { return Origin(None) };
+        let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+        let last = forwarded.and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+        let ip = last.filter(|_| peer.is_loopback()).map_or(peer, |ip| ip.to_canonical());
+        Origin(Some(match ip {
+            IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+            ip => ip,
+        }))
+    }
+
+    fn is_this_machine(self) -> bool {
+        self.0.is_some_and(|ip| ip.is_loopback())
+    }
 }
 
+impl<S: Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Origin, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        Ok(Origin::of(peer, &parts.headers))
+    }
+}
+
+/// Logins that may still be tried.
+#[derive(Default)]
+pub struct Attempts {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    by_pair: HashMap<(Origin, String), Left>,
+    /// Only for origins that are not in `known`.
+    by_name: HashMap<String, Left>,
+    /// Places from which a name has logged in, the newest last.
+    known: VecDeque<(Origin, String)>,
+}
+
+/// Attempts that were left at a time.
 #[derive(Clone, Copy)]
-struct AttemptsLeft {
-    count: i64,
-    /// Unix seconds at which `count` was right.
-    at: i64,
+struct Left {
+    count: u32,
+    at: Instant,
+}
+
+impl Left {
+    /// What is left at `now`, of at most `burst`, with one more every `refill`.
+    fn refilled(self, burst: u32, refill: Duration, now: Instant) -> Left {
+        let periods = now.saturating_duration_since(self.at).as_secs() / refill.as_secs();
+        let missing = u64::from(burst - self.count.min(burst));
+        if periods >= missing {
+            return Left { count: burst, at: now };
+        }
+        let periods = periods as u32;
+        Left { count: self.count + periods, at: self.at + periods * refill }
+    }
+
+    /// Seconds to wait for the next attempt, if there is none.
+    fn wait(self, refill: Duration, now: Instant) -> Option<u64> {
+        (self.count == 0).then(|| (self.at + refill).saturating_duration_since(now).as_secs().max(1))
+    }
+}
+
+/// The entry of `key` as it is at `now`; makes room for it first.
+fn entry<K: Hash + Eq>(lefts: &mut HashMap<K, Left>, key: K, burst: u32, refill: Duration, now: Instant) -> &mut Left {
+    if lefts.len() >= ENTRIES_MAX {
+        lefts.retain(|_, left| left.refilled(burst, refill, now).count < burst);
+        if lefts.len() >= ENTRIES_MAX {
+            lefts.clear();
+        }
+    }
+    let left = lefts.entry(key).or_insert(Left { count: burst, at: now });
+    *left = left.refilled(burst, refill, now);
+    left
 }
 
 impl Attempts {
-    /// Takes an attempt at `name`; Err is how many seconds to wait for one.
-    pub fn take(&self, name: &str, now: i64) -> Result<(), i64> {
-        let mut by_name = self.lock();
-        if by_name.len() >= NAMES_MAX {
-            by_name.retain(|_, left| refill(*left, now).count < BURST);
-            if by_name.len() >= NAMES_MAX {
-                by_name.clear();
+    /// Takes an attempt at `name` from `origin`; Err is how many seconds to wait for one.
+    pub fn take(&self, origin: Origin, name: &str, now: Instant) -> Result<(), u64> {
+        let pair = (origin, name.to_lowercase());
+        let Counts { by_pair, by_name, known } = &mut *self.lock();
+        let is_free = origin.is_this_machine() || known.contains(&pair);
+        let of_name = (!is_free).then(|| entry(by_name, pair.1.clone(), NAME_BURST, NAME_REFILL, now));
+        let of_pair = entry(by_pair, pair, BURST, REFILL, now);
+        if let Some(seconds) = of_pair.wait(REFILL, now) {
+            return Err(seconds);
+        }
+        if let Some(of_name) = of_name {
+            if let Some(seconds) = of_name.wait(NAME_REFILL, now) {
+                return Err(seconds);
             }
+            of_name.count -= 1;
         }
-        let left = by_name.entry(name.to_lowercase()).or_insert(AttemptsLeft { count: BURST, at: now });
-        *left = refill(*left, now);
-        if left.count == 0 {
-            return Err(left.at + REFILL_S - now);
-        }
-        left.count -= 1;
+        of_pair.count -= 1;
         Ok(())
     }
 
-    /// Gives all attempts back to `name`, whose password was right.
-    pub fn succeeded(&self, name: &str) {
-        self.lock().remove(&name.to_lowercase());
+    /// Gives `origin` its attempts at `name` back, and remembers that the right password came from there.
+    pub fn succeeded(&self, origin: Origin, name: &str) {
+        let pair = (origin, name.to_lowercase());
+        let Counts { by_pair, by_name, known } = &mut *self.lock();
+        by_pair.remove(&pair);
+        let was_known = known.len();
+        known.retain(|other| *other != pair);
+        if known.len() == was_known
+            && !origin.is_this_machine()
+            && let Some(of_name) = by_name.get_mut(&pair.1)
+        {
+            of_name.count = (of_name.count + 1).min(NAME_BURST);
+        }
+        let mut of_name = known.iter().enumerate().filter(|(_, (_, name))| *name == pair.1).map(|(at, _)| at);
+        let oldest = of_name.next();
+        if of_name.count() + 1 >= KNOWN_PER_NAME {
+            oldest.and_then(|at| known.remove(at));
+        } else if known.len() >= ENTRIES_MAX {
+            known.pop_front();
+        }
+        known.push_back(pair);
     }
 
     /// Names the memory of the attempts in the ledger.
     pub fn register_memory(self: &Arc<Self>, ledger: &Ledger) {
         let attempts = self.clone();
         ledger.source(move |report| {
-            let by_name = attempts.lock();
-            let names: usize = by_name.keys().map(String::capacity).sum();
-            let bytes = names + by_name.capacity() * (size_of::<(String, AttemptsLeft)>() + 1);
-            report.line("logins", bytes as u64, None, Some(by_name.len() as u64));
+            let Counts { by_pair, by_name, known } = &*attempts.lock();
+            let texts = by_pair.keys().chain(known).map(|(_, name)| name).chain(by_name.keys());
+            let bytes = texts.map(String::capacity).sum::<usize>()
+                + by_pair.capacity() * (size_of::<((Origin, String), Left)>() + 1)
+                + by_name.capacity() * (size_of::<(String, Left)>() + 1)
+                + known.capacity() * size_of::<(Origin, String)>();
+            report.line("logins", bytes as u64, None, Some((by_pair.len() + by_name.len() + known.len()) as u64));
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, AttemptsLeft>> {
-        self.by_name.lock().expect("nothing inside can panic")
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("nothing inside can panic")
     }
-}
-
-fn refill(left: AttemptsLeft, now: i64) -> AttemptsLeft {
-    // A clock that was set back gives nothing, and takes nothing; the wait counts from now.
-    let left = AttemptsLeft { at: left.at.min(now), ..left };
-    let periods = (now - left.at) / REFILL_S;
-    if left.count + periods >= BURST {
-        return AttemptsLeft { count: BURST, at: now };
-    }
-    AttemptsLeft { count: left.count + periods, at: left.at + periods * REFILL_S }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn guessing_slows_down_per_name() {
-        let attempts = Attempts::default();
-        for _ in 0..BURST {
-            assert_eq!(attempts.take("root", 1000), Ok(()));
+    fn at(text: &str) -> Origin {
+        Origin::of(Some(text.parse().expect("an address")), &HeaderMap::new())
+    }
+
+    fn fail(attempts: &Attempts, origin: Origin, count: u32, now: Instant) {
+        for i in 0..count {
+            assert_eq!(attempts.take(origin, "root", now), Ok(()), "{i}");
         }
-        assert_eq!(attempts.take("ROOT", 1010), Err(20));
-        assert_eq!(attempts.take("alice", 1010), Ok(()), "another name is not affected");
-        assert_eq!(attempts.take("root", 1030), Ok(()), "one comes back");
-        assert_eq!(attempts.take("root", 1030), Err(30));
-        assert_eq!(attempts.take("root", 1030 - 6 * 3600), Err(30), "a clock that is set back locks nobody out");
-        attempts.succeeded("Root");
-        assert_eq!(attempts.take("root", 1030), Ok(()));
     }
 
     #[test]
-    fn names_are_bounded() {
-        let attempts = Attempts::default();
-        for i in 0..3 * NAMES_MAX {
-            assert_eq!(attempts.take(&format!("user{i}"), 1000), Ok(()));
+    fn guessing_slows_down_per_address_and_name() {
+        let (attempts, start) = (Attempts::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        fail(&attempts, at("10.0.0.1"), BURST, start);
+        assert_eq!(attempts.take(at("10.0.0.1"), "ROOT", after(10)), Err(20));
+        assert_eq!(attempts.take(at("10.0.0.1"), "alice", after(10)), Ok(()), "another name is not affected");
+        assert_eq!(attempts.take(at("10.0.0.2"), "root", after(10)), Ok(()), "nor is another address");
+        assert_eq!(attempts.take(at("10.0.0.1"), "root", after(30)), Ok(()), "one comes back");
+        assert_eq!(attempts.take(at("10.0.0.1"), "root", after(30)), Err(30));
+        assert_eq!(attempts.take(at("10.0.0.1"), "root", start), Err(60), "a time before is waited for, no more");
+        attempts.succeeded(at("10.0.0.1"), "Root");
+        assert_eq!(attempts.take(at("10.0.0.1"), "root", after(30)), Ok(()));
+    }
+
+    /// Guessers with many addresses find an end, and keep out neither who has logged in before nor this machine.
+    #[test]
+    fn many_addresses_share_a_bound_that_locks_no_owner_out() {
+        let (attempts, now) = (Attempts::default(), Instant::now());
+        let (owner, newcomer) = (at("192.168.1.1"), at("192.168.1.2"));
+        fail(&attempts, owner, 1, now);
+        attempts.succeeded(owner, "root");
+        for guesser in 0..NAME_BURST / BURST {
+            fail(&attempts, at(&format!("10.0.1.{guesser}")), BURST, now);
         }
-        assert!(attempts.lock().len() <= NAMES_MAX);
+        assert_eq!(attempts.take(newcomer, "root", now), Err(10));
+        assert_eq!(attempts.take(newcomer, "alice", now), Ok(()));
+        fail(&attempts, owner, BURST, now);
+        assert_eq!(attempts.take(owner, "root", now), Err(30), "the owner's own attempts count all the same");
+        fail(&attempts, at("127.0.0.1"), BURST, now);
+        fail(&attempts, at("::1"), BURST, now);
+        assert_eq!(attempts.take(newcomer, "root", now + NAME_REFILL), Ok(()));
+        assert_eq!(attempts.take(newcomer, "root", now + NAME_REFILL), Err(10));
+    }
+
+    #[test]
+    fn an_origin_is_what_a_proxy_of_this_machine_saw() {
+        let check = |peer: &str, forwarded: &[&'static str], expected: &str| {
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append("x-forwarded-for", axum::http::HeaderValue::from_static(value));
+            }
+            let origin = Origin::of(Some(peer.parse().expect("an address")), &headers);
+            assert_eq!(origin, Origin(Some(expected.parse().expect("an address"))), "{peer} {forwarded:?}");
+        };
+        check("10.0.0.1", &[], "10.0.0.1");
+        check("10.0.0.1", &["10.0.0.9"], "10.0.0.1");
+        check("127.0.0.1", &["10.0.0.9"], "10.0.0.9");
+        check("127.0.0.1", &["1.1.1.1, 10.0.0.9"], "10.0.0.9");
+        check("::1", &["1.1.1.1", "10.0.0.9"], "10.0.0.9");
+        check("127.0.0.1", &["unknown"], "127.0.0.1");
+        check("::ffff:10.0.0.1", &[], "10.0.0.1");
+        check("2001:db8:1:2:3:4:5:6", &[], "2001:db8:1:2::");
+        check("::1", &[], "::1");
+        assert_eq!(Origin::of(None, &HeaderMap::new()), Origin(None));
+        assert!(!Origin(None).is_this_machine());
+    }
+
+    #[test]
+    fn entries_are_bounded() {
+        let (attempts, now) = (Attempts::default(), Instant::now());
+        for i in 0..3 * ENTRIES_MAX as u32 {
+            let origin = Origin(Some(std::net::Ipv4Addr::from_bits((10 << 24) + i).into()));
+            assert_eq!(attempts.take(origin, &format!("user{i}"), now), Ok(()));
+            // Every third logs in; some names do so from many places.
+            if i % 3 == 0 {
+                attempts.succeeded(origin, &format!("user{}", i % 1000));
+            }
+        }
+        let counts = attempts.lock();
+        assert!(counts.by_pair.len() <= ENTRIES_MAX && counts.by_name.len() <= ENTRIES_MAX);
+        assert!(counts.known.len() <= ENTRIES_MAX);
+        let of_one = counts.known.iter().filter(|(_, name)| name == "user0").count();
+        assert_eq!(of_one, 10.min(KNOWN_PER_NAME));
+    }
+
+    #[test]
+    fn a_name_has_a_bound_of_known_addresses_and_the_oldest_goes() {
+        let attempts = Attempts::default();
+        for i in 0..20 {
+            attempts.succeeded(at(&format!("10.0.0.{i}")), "root");
+            attempts.succeeded(at("10.9.9.9"), "alice");
+        }
+        let counts = attempts.lock();
+        let of_root: Vec<Origin> =
+            counts.known.iter().filter(|(_, name)| name == "root").map(|known| known.0).collect();
+        let expected: Vec<Origin> = (4..20).map(|i| at(&format!("10.0.0.{i}"))).collect();
+        assert_eq!(of_root, expected);
+        assert_eq!(counts.known.len(), KNOWN_PER_NAME + 1);
     }
 }

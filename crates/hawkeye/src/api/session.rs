@@ -1,9 +1,10 @@
 //! Sessions over REST: logging in and out.
 //!
 //! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are
-//! limited (429), each login has its own session, and logging out ends that session only.
+//! limited by address (429), each login has its own session, and logging out ends that session only.
 
 use super::Context;
+use super::attempts::Origin;
 use super::auth::{self, Caller};
 use super::body::{Fields, SmallBodies};
 use super::error::{Answer, ApiError, json, message};
@@ -16,6 +17,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde::Serialize;
+use std::time::Instant;
 
 /// Routes of sessions.
 pub fn routes() -> Router<Context> {
@@ -33,7 +35,7 @@ struct LoginAnswer {
     admin: bool,
 }
 
-async fn login(State(context): State<Context>, fields: Fields) -> Answer {
+async fn login(State(context): State<Context>, origin: Origin, fields: Fields) -> Answer {
     let (name, password) = (fields.text("name", usize::MAX)?, fields.text("password", usize::MAX)?);
     if name.is_empty() || password.is_empty() {
         return Err(ApiError::bad("name or password is blank"));
@@ -41,7 +43,7 @@ async fn login(State(context): State<Context>, fields: Fields) -> Answer {
     let Some((user, stored)) = user::with_password(&context.portal, &name).await? else {
         return Err(ApiError::bad("no such user"));
     };
-    check_password(&context, &user, &password, &stored).await.map_err(|wrong| match wrong {
+    check_password(&context, origin, &user, &password, &stored).await.map_err(|wrong| match wrong {
         PasswordError::Wrong => ApiError::bad("password error"),
         PasswordError::Other(error) => error,
     })?;
@@ -57,11 +59,17 @@ pub enum PasswordError {
     Other(ApiError),
 }
 
-/// Checks a password within the attempts that are left for this user, and renews an old hash.
-pub async fn check_password(context: &Context, user: &User, password: &str, stored: &str) -> Result<(), PasswordError> {
+/// Checks a password within the attempts at this user that `origin` has left, and renews an old hash.
+pub async fn check_password(
+    context: &Context,
+    origin: Origin,
+    user: &User,
+    password: &str,
+    stored: &str,
+) -> Result<(), PasswordError> {
     let other = |error: anyhow::Error| PasswordError::Other(ApiError::from(error));
-    if let Err(seconds) = context.attempts.take(&user.name, clock::now()) {
-        let text = format!("too many wrong passwords for this name: try again in {seconds} s");
+    if let Err(seconds) = context.attempts.take(origin, &user.name, Instant::now()) {
+        let text = format!("too many wrong passwords for this name from your address: try again in {seconds} s");
         return Err(PasswordError::Other(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)));
     }
     match password::verify(password, stored, &context.config.api.salt).await.map_err(other)? {
@@ -75,7 +83,7 @@ pub async fn check_password(context: &Context, user: &User, password: &str, stor
             updated.map_err(|error| PasswordError::Other(ApiError::from(error)))?;
         }
     }
-    context.attempts.succeeded(&user.name);
+    context.attempts.succeeded(origin, &user.name);
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! and an administrator cannot change one above him.
 
 use super::Context;
+use super::attempts::Origin;
 use super::auth::Caller;
 use super::body::{Fields, SmallBodies, parse_int};
 use super::error::{Answer, ApiError, json, message};
@@ -100,19 +101,18 @@ async fn update_by_id(
     message("user info updated")
 }
 
-async fn change_own_password(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+async fn change_own_password(State(context): State<Context>, caller: Caller, origin: Origin, fields: Fields) -> Answer {
     let old = fields.required_text("old_password", usize::MAX)?;
     let new = required_password(&fields, "new_password")?;
     let user = caller.user()?;
     let stored = user::with_password(&context.portal, &user.name).await?;
     let (user, stored) = stored.ok_or_else(|| ApiError::bad("record not found"))?;
-    check_password(&context, &user, &old, &stored).await.map_err(|wrong| match wrong {
+    check_password(&context, origin, &user, &old, &stored).await.map_err(|wrong| match wrong {
         PasswordError::Wrong => ApiError::bad("oldPassword is not match current one"),
         PasswordError::Other(error) => error,
     })?;
-    user::set_password(&context.portal, user.id, &password::hash(&new).await?).await?;
-    // Whoever knew the old password is logged out.
-    session::delete_others(&context.portal, user.id, &caller.sig).await?;
+    let hash = password::hash(&new).await?;
+    user::change_password(&context.portal, user.id, &hash, Some(&caller.sig)).await?;
     message("password updated!")
 }
 
@@ -133,7 +133,9 @@ async fn change_role(State(context): State<Context>, caller: Caller, fields: Fie
 async fn change_password(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let user = find_lesser(&context, &caller, &fields).await?;
     let hash = password::hash(&required_password(&fields, "password")?).await?;
-    user::set_password(&context.portal, user.id, &hash).await?;
+    // An administrator who sets his own stays where he is.
+    let keep = (caller.user()?.id == user.id).then_some(caller.sig.as_str());
+    user::change_password(&context.portal, user.id, &hash, keep).await?;
     message("password updated!")
 }
 

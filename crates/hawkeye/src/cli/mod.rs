@@ -1,11 +1,17 @@
-//! Command line: `hawkeye server | agent | loadgen | replay | pprof | check | version`, a file per command.
+//! Command line: `hawkeye server | agent | backup | restore | passwd | loadgen | replay | pprof | check | version`, a
+//! file per command.
 //!
 //! Invariants: an error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong
 //! command line.
 
 mod agent;
+mod backup;
+mod check;
+mod manifest;
+mod passwd;
 mod pprof;
 mod rehearsal;
+mod restore;
 mod server;
 
 use crate::loadgen::{self, LoadgenArgs};
@@ -13,10 +19,14 @@ use crate::watch;
 use crate::watch::log::{give_up, say};
 use ::agent::AgentArgs;
 use anyhow::Result;
+use backup::BackupArgs;
+use check::CheckArgs;
 use clap::{CommandFactory, Parser, Subcommand};
+use passwd::PasswdArgs;
 use pprof::PprofArgs;
 use rehearsal::RehearsalArgs;
-use server::{RunArgs, ServerArgs};
+use restore::RestoreArgs;
+use server::RunArgs;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -33,14 +43,20 @@ enum Command {
     Server(RunArgs),
     /// Run this host's agent.
     Agent(AgentArgs),
+    /// Back a data directory up, also while a server runs on it.
+    Backup(BackupArgs),
+    /// Make a data directory of a backup.
+    Restore(RestoreArgs),
+    /// Set a user's password, also while a server runs.
+    Passwd(PasswdArgs),
     /// Simulate a fleet over the agent's protocol.
     Loadgen(LoadgenArgs),
     /// Rehearse a rule: which events it would have sent over stored history.
     Replay(Box<RehearsalArgs>),
     /// Fetch a profile of a running server, for `go tool pprof` or as a flame graph.
     Pprof(PprofArgs),
-    /// Check a configuration file and print what is wrong with it.
-    Check(ServerArgs),
+    /// Check configuration files, of servers and agents, and print all that is wrong with them.
+    Check(CheckArgs),
     /// Resolve addresses for a server that is asked for a profile.
     #[command(hide = true)]
     Symbols,
@@ -65,10 +81,13 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Passwd(args) => passwd::run(&args),
         Command::Loadgen(args) => loadgen::run(&args),
         Command::Replay(args) => rehearsal::run(&args),
         Command::Pprof(args) => pprof::fetch(&args),
-        Command::Check(args) => args.load().map(|_| say("the configuration is fine")),
+        Command::Check(args) => check::run(&args),
         Command::Symbols => watch::pprof::serve_symbols(),
         Command::Version => {
             say(format_args!("hawkeye {}", env!("CARGO_PKG_VERSION")));

@@ -20,7 +20,7 @@ pub struct RunArgs {
     new_portal: bool,
 }
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub struct ServerArgs {
     /// The TOML file; without it the embedded defaults are used (see hawkeye.example.toml).
     #[arg(long, value_name = "FILE")]
@@ -37,6 +37,16 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The flags with another file in place of the configuration's.
+    pub fn with_file(&self, file: PathBuf) -> ServerArgs {
+        ServerArgs { config: Some(file), ..self.clone() }
+    }
+
+    /// The configuration's file, if one is named.
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.config.as_ref()
+    }
+
     pub fn load(&self) -> Result<Config> {
         let mut flags: Vec<(&str, String)> = Vec::new();
         for pair in &self.set {
@@ -64,6 +74,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
 fn agent_beside(server: &Config) -> Result<AgentConfig> {
     let listen = &server.listen;
     let text = format!("transfer_addrs = [{:?}]\nhbs_addr = {:?}", listen.transfer_rpc, listen.hbs_rpc);
-    AgentConfig::load(&text, settings::variables()?.into_iter(), &[], &agent::system_hostname())
-        .context("the agent beside the server")
+    let config = AgentConfig::load(&text, settings::variables()?.into_iter(), &[], &agent::system_hostname());
+    let mut config = config.context("the agent beside the server")?;
+    // The server's flags and file do not reach this agent.
+    config.agent_http_key = ("the agent's listen.agent_http", "variable HAWKEYE_AGENT__LISTEN__AGENT_HTTP=HOST:PORT");
+    Ok(config)
 }

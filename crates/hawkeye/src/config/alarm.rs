@@ -1,9 +1,9 @@
 //! `[alarm]`: the gateways and the mail server that deliver, and how long deliveries are tried.
 
 use super::callback::CallbackTargets;
-use anyhow::{Result, bail};
 use ipnet::IpNet;
 use serde::Deserialize;
+use settings::Faults;
 use settings::units::{networks, seconds};
 
 /// Section `alarm`: the ways to people, and bounds of what waits for them.
@@ -105,31 +105,30 @@ impl AlarmConfig {
         self.missing_channels().len() < 3
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, faults: &mut Faults) {
         // The texts themselves stay out of the errors: gateways may have a secret in their URL.
         for (key, url) in [("sms", &self.sms), ("im", &self.im), ("mail", &self.mail), ("dashboard", &self.dashboard)] {
-            if !url.is_empty() && !url.starts_with("http://") && !url.starts_with("https://") {
-                bail!("alarm.{key} begins neither with http:// nor with https://: give a URL, or \"\" for none");
+            let is_web = |url: reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+            if !url.is_empty() && !url.parse().is_ok_and(is_web) {
+                faults.add(format!("alarm.{key} is no URL with http:// or https://: give one, or \"\" for none"));
             }
         }
         if !self.smtp.host.is_empty() && (self.smtp.port == 0 || !self.smtp.from.contains('@')) {
-            bail!(
+            faults.add(format!(
                 "alarm.smtp sends to port {} from {:?}: give a port, and an address with @",
-                self.smtp.port,
-                self.smtp.from
-            );
+                self.smtp.port, self.smtp.from
+            ));
         }
         if self.event_retention <= 0 || self.give_up_after <= 0 {
-            bail!("alarm.event_retention and alarm.give_up_after are times, at least \"1s\"");
+            faults.add("alarm.event_retention and alarm.give_up_after are times, at least \"1s\"");
         }
         if self.case_retention < self.event_retention {
-            bail!(
-                "alarm.case_retention is shorter than alarm.event_retention: events go with their case; give it as long"
+            faults.add(
+                "alarm.case_retention is shorter than alarm.event_retention: events go with their case; give it as long",
             );
         }
         if self.deliveries_max == 0 {
-            bail!("alarm.deliveries_max is 0: nothing could be delivered; give at least 1");
+            faults.add("alarm.deliveries_max is 0: nothing could be delivered; give at least 1");
         }
-        Ok(())
     }
 }

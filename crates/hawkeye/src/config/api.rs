@@ -1,7 +1,7 @@
 //! `[api]`: who may look, register, and call as somebody else.
 
-use anyhow::{Result, bail};
 use serde::Deserialize;
+use settings::Faults;
 
 /// Section `api`: who may do what over REST.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -51,11 +51,10 @@ impl Default for ApiConfig {
 }
 
 impl ApiConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, faults: &mut Faults) {
         // Secrets stay out of the errors. A token with blanks around is a mistake of copying that nobody would see.
         if self.server_token.trim() != self.server_token {
-            bail!("api.server_token begins or ends with a blank: take it away");
+            faults.add("api.server_token begins or ends with a blank: take it away");
         }
-        Ok(())
     }
 }

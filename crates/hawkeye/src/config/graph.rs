@@ -1,8 +1,8 @@
 //! `[graph]`: how long points are kept, in memory and on disk, and the index of an old api.
 
 use super::MysqlUrl;
-use anyhow::{Result, bail};
 use serde::Deserialize;
+use settings::Faults;
 use settings::units::seconds;
 
 /// Section `graph`: the store, and what is asked of it.
@@ -77,20 +77,21 @@ impl Default for Retention {
 }
 
 impl GraphConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, faults: &mut Faults) {
         if self.hot_window < 600 {
-            bail!("graph.hot_window is {} s: give at least \"10m\"", self.hot_window);
+            faults.add(format!("graph.hot_window is {} s: give at least \"10m\"", self.hot_window));
         }
         if !(10..=86_400).contains(&self.index_refresh) {
-            bail!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.index_refresh);
+            faults.add(format!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.index_refresh));
         }
         let silent_after = self.silent_after;
         if silent_after != 0 && silent_after < self.hot_window.max(3600) {
-            bail!("graph.silent_after is {silent_after} s: give \"0s\", or at least \"1h\" and graph.hot_window");
+            faults.add(format!(
+                "graph.silent_after is {silent_after} s: give \"0s\", or at least \"1h\" and graph.hot_window"
+            ));
         }
         if self.retention.raw < 3600 {
-            bail!("graph.retention.raw is {} s: give at least \"1h\"", self.retention.raw);
+            faults.add(format!("graph.retention.raw is {} s: give at least \"1h\"", self.retention.raw));
         }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! `[hbs]`: settings that agents get from hbs.
 
-use anyhow::{Result, bail};
 use serde::Deserialize;
+use settings::Faults;
 
 /// Section `hbs`: answers to agents.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -12,12 +12,11 @@ pub struct HbsConfig {
 }
 
 impl HbsConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, faults: &mut Faults) {
         // Agents get the list as one text with commas between.
         let is_wrong = |address: &&String| address.is_empty() || address.contains([',', ' ']);
         if let Some(address) = self.trustable.iter().find(is_wrong) {
-            bail!("hbs.trustable has {address:?}: give one address in each text, like \"10.0.0.5\"");
+            faults.add(format!("hbs.trustable has {address:?}: give one address in each text, like \"10.0.0.5\""));
         }
-        Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! `[ingest]`: who may send, how much, and how far from the clock.
 
-use anyhow::{Result, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
+use settings::Faults;
 use settings::units::{networks, seconds, size};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -49,23 +49,22 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, faults: &mut Faults) {
         if self.min_step == 0 || self.min_step > 86_400 {
-            bail!("ingest.min_step is {}: give seconds from 1 to 86400", self.min_step);
+            faults.add(format!("ingest.min_step is {}: give seconds from 1 to 86400", self.min_step));
         }
         if !(1024..=1 << 30).contains(&self.message_max) {
-            bail!("ingest.message_max is {} bytes: give \"1KiB\" to \"1GiB\"", self.message_max);
+            faults.add(format!("ingest.message_max is {} bytes: give \"1KiB\" to \"1GiB\"", self.message_max));
         }
         if !(1..=3600).contains(&self.message_timeout) {
-            bail!("ingest.message_timeout is {} s: give \"1s\" to \"1h\"", self.message_timeout);
+            faults.add(format!("ingest.message_timeout is {} s: give \"1s\" to \"1h\"", self.message_timeout));
         }
         if !(0..=86_400).contains(&self.future_max) {
-            bail!("ingest.future_max is {} s: give \"0s\" to \"1day\"", self.future_max);
+            faults.add(format!("ingest.future_max is {} s: give \"0s\" to \"1day\"", self.future_max));
         }
         // A listener cannot have more descriptors than a process has.
         if !(1..=1 << 30).contains(&self.connections_max) {
-            bail!("ingest.connections_max is {}: give a number from 1 to 2^30", self.connections_max);
+            faults.add(format!("ingest.connections_max is {}: give a number from 1 to 2^30", self.connections_max));
         }
-        Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! `[judge]`: how rules are judged, and the neighbours of a judge that runs alone.
 
 use super::{Mode, RedisUrl};
-use anyhow::{Result, bail};
 use serde::Deserialize;
+use settings::Faults;
 use settings::units::seconds;
 
 /// Section `judge`: how rules are judged, and the neighbours of a judge that runs alone.
@@ -52,47 +52,45 @@ impl Default for JudgeConfig {
 }
 
 impl JudgeConfig {
-    pub(super) fn check(&self, mode: Mode) -> Result<()> {
-        if mode == Mode::Judge {
-            self.check_alone()?;
+    pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {
+        if mode == Some(Mode::Judge) {
+            self.check_alone(faults);
         }
         if self.silent_after < 3600 {
-            bail!("judge.silent_after is {} s: give at least \"1h\"", self.silent_after);
+            faults.add(format!("judge.silent_after is {} s: give at least \"1h\"", self.silent_after));
         }
         for address in &self.hbs_addrs {
             let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
             if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-                bail!("judge.hbs_addrs has {address:?}: give addresses like \"10.0.0.5:6030\"");
+                faults.add(format!("judge.hbs_addrs has {address:?}: give addresses like \"10.0.0.5:6030\""));
             }
         }
         // Two judges that each follow another portal would be one too many in a process.
-        if !self.hbs_addrs.is_empty() && mode != Mode::Judge {
-            bail!(
+        if !self.hbs_addrs.is_empty() && mode.is_some_and(|mode| mode != Mode::Judge) {
+            faults.add(format!(
                 "judge.hbs_addrs is {:?}: only the judge alone (roles = [\"judge\"]) takes its rules from another hbs; leave \
                  the key out",
                 self.hbs_addrs
-            );
+            ));
         }
         if !(5..=3600).contains(&self.hbs_interval) {
-            bail!("judge.hbs_interval is {} s: give \"5s\" to \"1h\"", self.hbs_interval);
+            faults.add(format!("judge.hbs_interval is {} s: give \"5s\" to \"1h\"", self.hbs_interval));
         }
-        Ok(())
     }
 
     /// Checks the settings that the judge alone cannot do without.
-    fn check_alone(&self) -> Result<()> {
+    fn check_alone(&self, faults: &mut Faults) {
         if self.hbs_addrs.is_empty() {
-            bail!(
+            faults.add(
                 "judge.hbs_addrs is []: the judge alone has no portal; give the hbs that it takes its rules from, like \
-                 [\"10.0.0.5:6030\"]"
+                 [\"10.0.0.5:6030\"]",
             );
         }
         if self.redis_url.is_none() {
-            bail!(
+            faults.add(
                 "judge.redis_url is \"\": the judge alone sends its events to the queues of an old alarm; give a Redis like \
-                 \"redis://:password@10.0.0.6:6379\""
+                 \"redis://:password@10.0.0.6:6379\"",
             );
         }
-        Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! `[listen]`: where the process can be reached.
 
 use super::Mode;
-use anyhow::{Result, anyhow, bail};
 use serde::Deserialize;
+use settings::Faults;
+use settings::units::is_host_and_port;
 
 /// Addresses to listen on; an empty text turns a listener off.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -44,23 +45,51 @@ impl Default for Listen {
 }
 
 impl Listen {
-    pub(super) fn check(&self, mode: Mode) -> Result<()> {
+    /// Each key that holds an address, and the address.
+    fn addresses(&self) -> [(&'static str, &str); 9] {
+        [
+            ("transfer_rpc", &self.transfer_rpc),
+            ("transfer_http", &self.transfer_http),
+            ("transfer_telnet", &self.transfer_telnet),
+            ("hbs_rpc", &self.hbs_rpc),
+            ("graph_rpc", &self.graph_rpc),
+            ("judge_rpc", &self.judge_rpc),
+            ("judge_http", &self.judge_http),
+            ("api", &self.api),
+            ("admin", &self.admin),
+        ]
+    }
+
+    pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {
         for name in &self.hosts {
-            net::http::check_name(name).map_err(|error| anyhow!("listen.hosts has {error}"))?;
+            if let Err(error) = net::http::check_name(name) {
+                faults.add(format!("listen.hosts has {error}"));
+            }
         }
-        if mode == Mode::Graph && self.graph_rpc.is_empty() {
-            bail!(
-                "listen.graph_rpc is \"\": the graph alone takes points by no other door; give an address like \"0.0.0.0:6070\""
+        let addresses = self.addresses();
+        for (i, (key, address)) in addresses.iter().enumerate().filter(|(_, (_, address))| !address.is_empty()) {
+            if !is_host_and_port(address) {
+                faults.add(format!(
+                    "listen.{key} is {address:?}: give a host and a port up to 65535, like \"127.0.0.1:8080\", or \"\" to turn \
+                     the listener off"
+                ));
+            }
+            // Port 0 is another one each time.
+            let first = addresses[..i].iter().find(|(_, other)| other == address && !address.ends_with(":0"));
+            if let Some((other, _)) = first {
+                faults.add(format!("listen.{key} is {address:?}, as listen.{other} is: give each a port of its own"));
+            }
+        }
+        if mode == Some(Mode::Graph) && self.graph_rpc.is_empty() {
+            faults.add("listen.graph_rpc is \"\": the graph alone takes points by no other door; give an address like \"0.0.0.0:6070\"");
+        }
+        if mode == Some(Mode::Judge) && self.judge_rpc.is_empty() {
+            faults.add("listen.judge_rpc is \"\": the judge alone takes points by no other door; give an address like \"0.0.0.0:6080\"");
+        }
+        if mode == Some(Mode::Whole) && !self.judge_http.is_empty() {
+            faults.add(
+                "listen.judge_http has the routes of a judge that runs alone (roles = [\"judge\"]): leave it \"\"",
             );
         }
-        if mode == Mode::Judge && self.judge_rpc.is_empty() {
-            bail!(
-                "listen.judge_rpc is \"\": the judge alone takes points by no other door; give an address like \"0.0.0.0:6080\""
-            );
-        }
-        if mode == Mode::Whole && !self.judge_http.is_empty() {
-            bail!("listen.judge_http has the routes of a judge that runs alone (roles = [\"judge\"]): leave it \"\"");
-        }
-        Ok(())
     }
 }

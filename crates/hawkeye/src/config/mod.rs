@@ -4,9 +4,9 @@
 //! How: the file becomes a table, `HAWKEYE_LISTEN__API=…` variables overlay it (`__` separates levels), flags overlay
 //! that, and serde turns the result into [`Config`]. Each section has a file beside this one, with its defaults and its
 //! `check`. Durations ("5m") and sizes ("16MiB") are strings with a unit.
-//! Invariants: an unknown key is an error that names it; every default is in the section's file, and
-//! `hawkeye.example.toml` repeats them (a test compares the two); everything that can be checked without touching disk
-//! or network is checked before anything starts.
+//! Invariants: all that is wrong is told at once, each with its key; an unknown key is an error; every default is in
+//! the section's file, and `hawkeye.example.toml` repeats them (a test compares the two); what can be checked without
+//! touching disk or network is checked before anything starts.
 
 mod alarm;
 mod api;
@@ -34,10 +34,10 @@ pub use portal::PortalConfig;
 pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 use settings::units::size;
-use settings::{not_toml, overlay, overlay_variables};
+use settings::{Faults, not_toml, overlay, overlay_variables};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -104,14 +104,17 @@ impl Config {
         for (key, text) in flags {
             overlay::<Config>(&mut table, key, text)?;
         }
-        let config: Config = table.try_into().with_context(|| {
+        let sources = || {
             // An unknown key may come from any of these.
             let ours = variables.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("HAWKEYE_"));
             let file = file.map(|path| path.display().to_string());
             let sources: Vec<&str> = file.as_deref().into_iter().chain(ours).collect();
             format!("configuration {}", sources.join(", ")).trim_end().to_string()
-        })?;
-        config.check()?;
+        };
+        let mut faults = Faults::default();
+        let config: Config = settings::read(table, &mut faults).with_context(sources)?;
+        config.check(&mut faults);
+        faults.none().with_context(sources)?;
         Ok(config)
     }
 
@@ -139,27 +142,35 @@ impl Config {
         }
     }
 
-    fn check(&self) -> Result<()> {
-        let mode = self.mode()?;
+    fn check(&self, faults: &mut Faults) {
+        let mode = self.mode();
+        if let Err(error) = &mode {
+            faults.add(error.to_string());
+        }
+        // What depends on the mode is left out where there is none.
+        let mode = mode.ok();
         if self.memory_budget < 32 << 20 {
-            bail!(
+            faults.add(format!(
                 "memory_budget is {} bytes: a server without a series needs some 14 MB, and 20 at its start, so give at least \"32MiB\"",
                 self.memory_budget
+            ));
+        }
+        if mode == Some(Mode::Whole) && !self.delivers() && self.judge.redis_url.is_none() {
+            faults.add(
+                "roles is without alarm, so nobody is told: set judge.redis_url, from which an old alarm takes the events, or add alarm",
             );
         }
-        if mode == Mode::Whole && !self.delivers() && self.judge.redis_url.is_none() {
-            bail!(
-                "roles is without alarm, so nobody is told: set judge.redis_url, from which an old alarm takes the events, or add alarm"
-            );
+        if let Err(error) = supervisor::log::parse_filter("log", &self.log) {
+            faults.add(error.to_string());
         }
-        self.listen.check(mode)?;
-        self.portal.check()?;
-        self.ingest.check()?;
-        self.judge.check(mode)?;
-        self.graph.check()?;
-        self.hbs.check()?;
-        self.alarm.check()?;
-        self.api.check()
+        self.listen.check(mode, faults);
+        self.portal.check(faults);
+        self.ingest.check(faults);
+        self.judge.check(mode, faults);
+        self.graph.check(faults);
+        self.hbs.check(faults);
+        self.alarm.check(faults);
+        self.api.check(faults);
     }
 }
 
@@ -247,6 +258,57 @@ mod tests {
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
         check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
         check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let text = r#"
+            colour = 1
+            memory_budget = "1MiB"
+            log = "hawkeye=nonsense=x"
+            [listen]
+            api = "127.0.0.1:99999"
+            admin = "127.0.0.1:6060"
+            hbs_rpc = "6030"
+            [ingest]
+            allow = ["10.0.0.0/99", "127.0.0.1", "home"]
+            min_step = "a"
+            future_max = "2days"
+            [alarm]
+            sms = "gateway.local"
+            dashboard = "nope"
+            im = "http://"
+            [alarm.smtp]
+            port = 99999
+            [graph.retention]
+            raw = "1s"
+            [none]
+            a = 1
+        "#;
+        let error = load(text, &[], &[]).expect_err("much is wrong");
+        let faults = error.downcast_ref::<Faults>().expect("a list of faults").texts();
+        let parts = [
+            "colour",
+            "memory_budget",
+            "log is",
+            "listen.api is \"127.0.0.1:99999\"",
+            "listen.admin is",
+            "listen.hbs_rpc",
+            "\"10.0.0.0/99\" is not",
+            "ingest.min_step",
+            "ingest.future_max",
+            "alarm.sms",
+            "alarm.dashboard",
+            "alarm.im",
+            "alarm.smtp.port",
+            "graph.retention.raw",
+            "`none`",
+        ];
+        for part in parts {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part}: {faults:#?}");
+        }
+        assert_eq!(faults.len(), parts.len(), "{faults:#?}");
+        assert!(faults.iter().any(|fault| fault.contains("\"home\" is not")), "{faults:#?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `[portal]`: where the control plane's tables are.
 
-use anyhow::{Result, bail};
 use serde::Deserialize;
+use settings::Faults;
 
 /// Section `portal`: the database of the control plane.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -12,11 +12,10 @@ pub struct PortalConfig {
 }
 
 impl PortalConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, faults: &mut Faults) {
         if !self.url.is_empty() {
             // The URL of a database has a password in it.
-            bail!("portal.url is set: only \"\" (SQLite in data_dir) is known so far");
+            faults.add("portal.url is set: only \"\" (SQLite in data_dir) is known so far");
         }
-        Ok(())
     }
 }

@@ -19,7 +19,8 @@ pub enum Role {
 /// A set of roles that work together in one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// All six roles, or all but alarm: an old alarm, or a site's own, then takes the events from Redis and tells people.
+    /// All six roles, or all but alarm: an old alarm, or a site's own, then takes the events from Redis and tells
+    /// people.
     Whole,
     /// The graph alone, behind an old transfer and in front of an old api.
     Graph,

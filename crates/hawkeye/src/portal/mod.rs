@@ -84,6 +84,11 @@ impl Portal {
         Ok(Portal::new(db::sqlite::in_memory().await?))
     }
 
+    /// Opens the file `path` as it stands, of whatever version up to this program's; for a command beside a server.
+    pub async fn open_existing(path: &Path) -> Result<Portal> {
+        Ok(Portal::new(db::sqlite::open_existing(path).await?))
+    }
+
     fn new(db: Db) -> Portal {
         Portal { db, version: Arc::new(watch::Sender::new(1)) }
     }
@@ -117,6 +122,11 @@ impl Portal {
     /// Begins a transaction whose reads all see the same moment.
     pub async fn read(&self) -> sqlx::Result<Transaction> {
         self.db.read().await
+    }
+
+    /// Text that the table of sessions has for the secret `sig`.
+    pub(crate) fn kept_secret(&self, sig: &str) -> String {
+        self.db.dialect().kept_secret(sig)
     }
 
     /// Tells hbs and judge that rules, hosts, groups or plugins may have changed. Call it after the commit.

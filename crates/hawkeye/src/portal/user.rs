@@ -4,7 +4,7 @@
 //! check a login.
 
 use super::db::{Transaction, query, record, select};
-use super::{Portal, action};
+use super::{Portal, action, session};
 use serde::Serialize;
 
 /// A user who cannot log in, and whose sessions are void; the original has the value and lets him in.
@@ -140,10 +140,20 @@ pub async fn update_profile(portal: &Portal, id: i64, profile: &Profile) -> sqlx
     Ok(done.rows)
 }
 
-/// Stores the text of a password's hash; returns how many users there were of the id.
+/// Stores the text of a new hash of the password that a user has; returns how many users there were of the id.
 pub async fn set_password(portal: &Portal, id: i64, passwd: &str) -> sqlx::Result<u64> {
     let sql = "UPDATE uic.user SET passwd = ? WHERE id = ?";
     Ok(query(sql).bind(passwd).bind(id).execute(portal).await?.rows)
+}
+
+/// Stores the hash of a new password, and ends the sessions of whoever knew the old one: all but the one whose secret
+/// is `keep`. Returns how many ended.
+pub async fn change_password(portal: &Portal, id: i64, passwd: &str, keep: Option<&str>) -> sqlx::Result<u64> {
+    let mut transaction = portal.write().await?;
+    query("UPDATE uic.user SET passwd = ? WHERE id = ?").bind(passwd).bind(id).execute(&mut transaction).await?;
+    let ended = session::end_all(&mut transaction, id, keep.map(|sig| portal.kept_secret(sig))).await?;
+    transaction.commit().await?;
+    Ok(ended)
 }
 
 /// Stores a role; returns how many users there were of the id.

@@ -8,6 +8,7 @@
 //! what is left for Redis is pushed; the queue is synced last.
 
 use super::admin::admin_router;
+use super::data_dir;
 use super::doors::{Doors, Sockets};
 use super::queue::{judge_options, open_event_queue};
 use super::until_stopped;
@@ -112,9 +113,7 @@ fn options(config: &Config) -> Options {
 
 /// Locks the data directory: two judges in one would mix their events.
 fn lock(dir: &Path) -> Result<impl Sized> {
-    std::fs::create_dir_all(dir).with_context(|| {
-        format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
-    })?;
+    data_dir::prepare(dir)?;
     RealDisk.lock(&dir.join("judge.lock")).with_context(|| {
         format!(
             "cannot lock {} (is another judge using it, and may this user write it? data_dir sets the directory)",

@@ -2,13 +2,15 @@
 //!
 //! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`] alone,
 //! [`judge`] alone; `supervisor` stops them in reverse. What the modes share has a page per subject: [`store`],
-//! [`queue`], [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators see), [`limits`] (of the system).
+//! [`queue`], [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`] (whose files
+//! they are), [`limits`] (of the system).
 //! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a part that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping
 //! does not keep the other parts from their orderly end.
 
 mod admin;
+pub mod data_dir;
 mod doors;
 mod gauges;
 mod graph;
@@ -18,6 +20,7 @@ mod queue;
 mod store;
 mod whole;
 
+pub use limits::raise_descriptor_limit;
 pub use queue::judge_options;
 pub use store::{SHARDS, open_store};
 

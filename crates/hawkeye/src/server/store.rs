@@ -1,5 +1,6 @@
 //! Store: opens it, keeps it with its threads and Open-Falcon's index tables, and closes it.
 
+use super::data_dir;
 use crate::clock;
 use crate::config::{Config, Fsync};
 use crate::engine::Engine;
@@ -21,9 +22,7 @@ pub const SHARDS: usize = 8;
 /// Opens the store, locks the data directory, and reads what is known of the time there.
 pub fn open_aged_store(config: &Config, health: &Health) -> Result<(Store, Arc<Age>)> {
     let dir = &config.data_dir;
-    std::fs::create_dir_all(dir).with_context(|| {
-        format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
-    })?;
+    data_dir::prepare(dir)?;
     let age = Age::open(dir, !dir.join("store").exists(), health);
     let store = open_store(config, age.believed().now())?;
     store.believe(age.believed().now());

@@ -5,6 +5,7 @@
 mod harness;
 
 mod alarms;
+mod backup;
 mod budget;
 mod disk;
 mod durability;

@@ -135,6 +135,68 @@ fn variables_of_other_commands_are_no_keys() {
     assert!(!output.status.success() && text.contains("unknown field `tokens`"), "{text}");
 }
 
+/// All that is wrong with each file is said at once; files of agents are recognised.
+#[test]
+fn check_says_everything() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    };
+    let check = |arguments: &[&std::ffi::OsStr]| {
+        let output = output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("check").args(arguments));
+        let text = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
+        text.lines().map(|line| line.replace(&format!("{}/", dir.path().display()), "")).collect::<Vec<String>>()
+    };
+    let server = file("hawkeye.toml", "roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\"");
+    let agent = file("agent.toml", "transfer_addrs = [\"10.0.0.1:8433\"]");
+    let cfg = file("cfg.json", r#"{"transfer": {"enabled": true, "addrs": ["10.0.0.1:8433"]}}"#);
+    let fine = check(&[server.as_ref(), agent.as_ref(), cfg.as_ref(), "--agent".as_ref(), cfg.as_ref()]);
+    let whose = ["hawkeye.toml is fine, for a server", "agent.toml is fine, for an agent"];
+    let of_cfg = "cfg.json is fine, for an agent";
+    assert_eq!(fine, [whose[0], whose[1], of_cfg, of_cfg]);
+    assert_eq!(check(&[]), ["the configuration is fine, for a server"]);
+
+    let server = file(
+        "hawkeye.toml",
+        "[listen]\napi = \"127.0.0.1:99999\"\n[alarm]\nsms = \"gateway.local\"\ndashboard = \"nope\"",
+    );
+    let agent = file("agent.toml", "transfer_addrs = [\"10.0.0.1\"]\ninterval = \"soon\"");
+    let cfg = file("cfg.json", r#"{"transfer": {"enabled": true, "addrs": ["10.0.0.1"], "interval": 0}}"#);
+    let broken = file("broken.toml", "[listen\n");
+    let lines = check(&["--config".as_ref(), server.as_ref(), agent.as_ref(), cfg.as_ref(), broken.as_ref()]);
+    let expected = [
+        "hawkeye.toml: listen.api is",
+        "hawkeye.toml: alarm.sms is no URL",
+        "hawkeye.toml: alarm.dashboard is no URL",
+        "agent.toml: interval: \"soon\" is not a duration",
+        "agent.toml: transfer_addrs has \"10.0.0.1\"",
+        "cfg.json: transfer_addrs has \"10.0.0.1\"",
+        "cfg.json: interval is 0 s",
+        "broken.toml: cannot parse broken.toml: line 1",
+        "hawkeye: 8 faults in all",
+    ];
+    assert!(
+        lines.len() == expected.len() && lines.iter().zip(expected).all(|(line, part)| line.starts_with(part)),
+        "{lines:#?}"
+    );
+}
+
+/// Beside a server the agent has no file and no flags: the hint names the variable that it does read.
+#[test]
+fn a_busy_port_of_the_agent_beside_a_server_names_what_sets_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let dir = tempfile::tempdir().expect("directory");
+    let config = format!("data_dir = {:?}\nlog = \"error\"\n{}", dir.path().join("data"), listeners());
+    std::fs::write(dir.path().join("hawkeye.toml"), config).expect("configuration");
+    let variable = "HAWKEYE_AGENT__LISTEN__AGENT_HTTP";
+    let output = output(command(dir.path()).arg("--with-agent").env(variable, &address));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains(variable) && !text.contains("--set"), "{text}");
+}
+
 #[test]
 fn a_second_signal_ends_the_server_at_once() {
     let mut server = Server::start("");

@@ -4,6 +4,7 @@
 //! collation, SQLite by the `COLLATE NOCASE` of its schema; only where a column of ours compares exactly does a
 //! statement say more.
 
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// Open-Falcon's databases that the portal has tables in.
@@ -44,6 +45,15 @@ impl Dialect {
         match self {
             Dialect::Sqlite => format!("{column} COLLATE NOCASE"),
             Dialect::MySql { .. } => column.to_string(),
+        }
+    }
+
+    /// Text that the table of sessions has for the secret of a session. An old api may read Open-Falcon's MySQL; a file
+    /// of ours holds hashes, which need no salt, for the secrets are random.
+    pub fn kept_secret(&self, sig: &str) -> String {
+        match self {
+            Dialect::Sqlite => hex::encode(Sha256::digest(sig)),
+            Dialect::MySql { .. } => sig.to_string(),
         }
     }
 

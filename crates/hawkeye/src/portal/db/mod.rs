@@ -138,7 +138,7 @@ impl Db {
         }
     }
 
-    fn dialect(&self) -> Dialect {
+    pub(super) fn dialect(&self) -> Dialect {
         match self {
             Db::Sqlite(_) => Dialect::Sqlite,
             Db::MySql(_, prefix, _) => Dialect::MySql { prefix: prefix.clone() },

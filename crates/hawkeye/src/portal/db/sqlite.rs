@@ -7,6 +7,7 @@
 //! touches its log then, which may be all that is left.
 //! Memory: at most [`CACHE_KIB`] of page cache per connection.
 
+use super::dialect::Dialect;
 use super::fault::{self, Fault};
 use super::file::{File, Lane, Way};
 use super::mark::{self, Mark};
@@ -210,6 +211,40 @@ pub(super) async fn note_commits(connection: &mut SqliteConnection, commits: u64
     Ok(())
 }
 
+/// Opens the tables in `path` as they are, whatever version wrote them; it is an error when there is no such file.
+pub async fn open_existing(path: &Path) -> Result<Db> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10));
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options);
+    let pool = pool.await.with_context(|| format!("cannot open the portal's database {}", path.display()))?;
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await?;
+    if !(1..=SCHEMA_VERSION).contains(&found) {
+        bail!(
+            "the schema version of {} is {found}, this program knows 1 to {SCHEMA_VERSION}: use the program whose server \
+             wrote it",
+            path.display()
+        );
+    }
+    // Its commits wait for the disk by themselves (`Full`), and count none: a server may be counting.
+    let file = File::new([pool.clone(), pool.clone(), pool], None, &Health::default());
+    Ok(Db::Sqlite(Way { file: Arc::new(file), lane: Lane::Alarm }))
+}
+
+/// Copies the tables in `from`, as they are at one moment, into the new file `to`. A server may be using them; `from`
+/// and its WAL are only read.
+pub async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let options = SqliteConnectOptions::new().filename(from).read_only(true).busy_timeout(Duration::from_secs(10));
+    let cannot = || format!("cannot copy the portal's database {}", from.display());
+    let mut connection = options.connect().await.with_context(cannot)?;
+    let to = to.to_str().context("the name of the directory is no UTF-8: give another")?;
+    let copied = sqlx::query("VACUUM INTO ?").bind(to).execute(&mut connection).await;
+    connection.close().await.with_context(cannot)?;
+    copied.map(drop).with_context(cannot)
+}
+
 async fn create_tables(connection: &mut SqliteConnection) -> Result<()> {
     let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
     let steps = match found {
@@ -226,9 +261,26 @@ async fn create_tables(connection: &mut SqliteConnection) -> Result<()> {
     for sql in steps {
         sqlx::raw_sql(*sql).execute(&mut *transaction).await?;
     }
+    if found < SESSIONS_ARE_HASHED {
+        hash_sessions(&mut transaction).await?;
+    }
     let version = format!("PRAGMA user_version = {SCHEMA_VERSION}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await?;
     transaction.commit().await?;
+    Ok(())
+}
+
+/// The version from which on `session.sig` is the hash of a secret ([`Dialect::kept_secret`]).
+const SESSIONS_ARE_HASHED: i64 = 3;
+
+/// Replaces the secrets of an older file by their hashes, so that whoever is logged in stays so.
+async fn hash_sessions(transaction: &mut SqliteConnection) -> Result<()> {
+    let sessions: Vec<(i64, String)> =
+        sqlx::query_as("SELECT id, sig FROM session").fetch_all(&mut *transaction).await?;
+    for (id, sig) in sessions {
+        let update = sqlx::query("UPDATE session SET sig = ? WHERE id = ?");
+        update.bind(Dialect::Sqlite.kept_secret(&sig)).bind(id).execute(&mut *transaction).await?;
+    }
     Ok(())
 }
 
@@ -260,7 +312,8 @@ mod tests {
         sqlx::raw_sql(
             "ALTER TABLE events DROP COLUMN explanation; ALTER TABLE hawkeye_delivery DROP COLUMN begun_at;
              ALTER TABLE event_cases DROP COLUMN told; PRAGMA user_version = 1;
-             INSERT INTO events (step, cond) VALUES (1, 'kept');",
+             INSERT INTO events (step, cond) VALUES (1, 'kept');
+             INSERT INTO session (uid, sig, expired) VALUES (1, 'abc', 2000000000);",
         )
         .execute(&old)
         .await?;
@@ -271,6 +324,8 @@ mod tests {
             assert_eq!(columns(&again).await?, columns(&new).await?);
             let kept: String = sqlx::query_scalar("SELECT cond FROM events").fetch_one(&again).await?;
             assert_eq!(kept, "kept");
+            let sig: String = sqlx::query_scalar("SELECT sig FROM session").fetch_one(&again).await?;
+            assert_eq!(sig, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "of abc, once");
             again.close().await;
         }
         Ok(())

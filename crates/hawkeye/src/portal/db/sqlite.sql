@@ -34,7 +34,7 @@ CREATE INDEX idx_rel_uid ON rel_team_user (uid);
 CREATE TABLE session (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   uid INTEGER NOT NULL,
-  sig VARCHAR(32) NOT NULL,
+  sig VARCHAR(64) NOT NULL,                     -- SHA-256 of the secret; the original has the secret
   expired INTEGER NOT NULL                      -- Unix seconds
 );
 CREATE INDEX idx_session_uid ON session (uid);

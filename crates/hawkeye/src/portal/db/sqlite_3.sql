@@ -5,3 +5,4 @@ ALTER TABLE event_cases ADD COLUMN told VARCHAR(500);
 CREATE INDEX IF NOT EXISTS idx_event_cases_update ON event_cases (status, update_at);
 CREATE INDEX IF NOT EXISTS idx_alert_link_create ON alert_link (create_at);
 CREATE INDEX IF NOT EXISTS idx_tmp_graph_time ON tmp_graph (time_);
+-- `session.sig` is the SHA-256 of the secret from here on. SQLite has no such function: sqlite.rs does that.

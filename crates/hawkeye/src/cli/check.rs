@@ -1,0 +1,92 @@
+//! `hawkeye check`: everything that is wrong with configuration files, before anything is started with them.
+//!
+//! How: each file is read as a start would read it, with the variables of the environment over it. Whether it is a
+//! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: as what it has fewer keys
+//! that are unknown.
+//! Invariants: each fault of each file is a line; nothing is opened but the files.
+
+use super::one_line;
+use super::server::ServerArgs;
+use crate::watch::log::{give_up, say};
+use agent::{AgentArgs, AgentConfig};
+use anyhow::{Error, Result, bail};
+use settings::Faults;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub struct CheckArgs {
+    /// Files to check: a server's, an agent's, or an Open-Falcon agent's cfg.json.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// An agent's file, or an Open-Falcon agent's cfg.json, whatever is in it; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    agent: Vec<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub fn run(args: &CheckArgs) -> Result<()> {
+    let mut count = 0;
+    if args.files.is_empty() && args.agent.is_empty() && args.server.file().is_none() {
+        count += tell("the configuration", args.server.load().map(|_| "a server"));
+    }
+    for file in args.server.file().into_iter().chain(&args.files) {
+        count += tell(&file.display().to_string(), check(&args.server, file));
+    }
+    for file in &args.agent {
+        count += tell(&file.display().to_string(), load_agent(file).map(|_| "an agent"));
+    }
+    match count {
+        0 => Ok(()),
+        1 => bail!("1 fault in all"),
+        count => bail!("{count} faults in all"),
+    }
+}
+
+/// Reads `file` as what it seems to be, and answers that.
+fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
+    let as_server = match server.with_file(file.to_path_buf()).load() {
+        Ok(_) => return Ok("a server"),
+        Err(error) => error,
+    };
+    match load_agent(file) {
+        Ok(_) => Ok("an agent"),
+        Err(as_agent) if weight(&as_agent) < weight(&as_server) => Err(as_agent),
+        Err(_) => Err(as_server),
+    }
+}
+
+fn load_agent(file: &Path) -> Result<AgentConfig> {
+    AgentArgs::of_file(file.to_path_buf()).load()
+}
+
+/// How many keys of a file are unknown, and how many faults there are; a file that cannot be read at all has the most.
+fn weight(error: &Error) -> (usize, usize) {
+    error.downcast_ref::<Faults>().map_or((usize::MAX, usize::MAX), |faults| {
+        let unknown = faults.texts().iter().filter(|text| text.contains("unknown field")).count();
+        (unknown, faults.texts().len())
+    })
+}
+
+/// Prints what was found in `what`, and answers how many faults that are.
+fn tell(what: &str, result: Result<&'static str>) -> usize {
+    let error = match result {
+        Ok(whose) => {
+            say(format_args!("{what} is fine, for {whose}"));
+            return 0;
+        }
+        Err(error) => error,
+    };
+    match error.downcast_ref::<Faults>() {
+        Some(faults) => {
+            for fault in faults.texts() {
+                give_up(format_args!("{what}: {}", one_line(fault)));
+            }
+            faults.texts().len()
+        }
+        None => {
+            give_up(format_args!("{what}: {}", one_line(&format!("{error:#}"))));
+            1
+        }
+    }
+}
