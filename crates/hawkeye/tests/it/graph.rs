@@ -120,7 +120,7 @@ fn alone_it_listens_where_it_was_told_and_keeps_what_it_answered_for() {
         .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
         .collect();
     files.sort();
-    assert_eq!(files, ["store"], "no portal, no events");
+    assert_eq!(files, ["clock", "store"], "no portal, no events");
 }
 
 /// The recorded calls of the original's transfer and of a Go client get the recorded errors and facts. Rows depend on
@@ -276,7 +276,8 @@ fn points_of_an_old_transfer_are_judged() {
 /// Replays what the original answered about graph data, over the series that the recording fed it.
 #[test]
 fn recorded_graph_data_is_answered_as_recorded() {
-    let server = Server::start("[api]\nsignup = true\nserver_token = \"default-token-used-in-server-side\"\n");
+    let config = "signup = true\nrights = \"open-falcon\"\nserver_token = \"default-token-used-in-server-side\"\n";
+    let server = Server::start(&format!("[api]\n{config}"));
     let password = std::fs::read_to_string(server.data_dir().join("admin-password")).expect("admin-password");
     let results = server.dir.path().join("results.json");
     let mut checker = std::process::Command::new("python3");
