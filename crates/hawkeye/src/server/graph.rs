@@ -38,6 +38,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
     wait_for_queries(&mut parts, &engine);
 
+    // From here on something may be accepted, so a signal asks for an orderly end.
+    let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
     let Config { ingest: limits, .. } = &*config;
     let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics);
@@ -50,5 +52,5 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
     say(format_args!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc));
-    until_stopped(starting, parts).await
+    until_stopped(signals, parts).await
 }

@@ -53,6 +53,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     windowed.register_memory(metrics.ledger());
     show_gauges(&metrics, &windowed);
 
+    // From here on something may be accepted, so a signal asks for an orderly end.
+    let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
     doors.open_admin("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
@@ -89,7 +91,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     });
     parts.start("the doors", |stop| doors.run(stop));
     say(format_args!("hawkeye: the judge asks {} for its rules", config.judge.hbs_addrs.join(", ")));
-    until_stopped(starting, parts).await
+    until_stopped(signals, parts).await
 }
 
 /// Asks hbs for the rules, and shows what that costs.

@@ -29,7 +29,7 @@ use agent::AgentConfig;
 use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use supervisor::Supervisor;
-use supervisor::signals::{Signals, Starting};
+use supervisor::signals::Signals;
 
 /// Runs until a signal; with an agent for this host in the same process, if one is given. With `new_portal` a portal
 /// that is lost is replaced by an empty one.
@@ -65,8 +65,7 @@ pub fn run(config: Config, agent: Option<AgentConfig>, new_portal: bool) -> Resu
 }
 
 /// Waits for a signal, or for a part that ends by itself, and stops all parts.
-async fn until_stopped(starting: Starting, mut parts: Supervisor) -> Result<()> {
-    let mut signals = starting.over().await;
+async fn until_stopped(mut signals: Signals, mut parts: Supervisor) -> Result<()> {
     let ended_early = tokio::select! {
         () = signals.asked() => None,
         why = parts.ended() => Some(why),

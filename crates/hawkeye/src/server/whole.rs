@@ -115,6 +115,8 @@ pub async fn serve(
     wait_for_queries(&mut parts, &engine);
     let link = page::EntryLink::default();
     let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect, link: link.clone() };
+    // From here on something may be accepted, so a signal asks for an orderly end.
+    let signals = starting.over().await;
     let doors = behind.open_doors(sockets, descriptors, index_routes);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
@@ -126,7 +128,7 @@ pub async fn serve(
     if let Some(agent) = agent {
         parts.start("the agent", |stop| agent::run(agent, stop.signal));
     }
-    until_stopped(starting, parts).await
+    until_stopped(signals, parts).await
 }
 
 /// The server behind the doors.
