@@ -92,26 +92,28 @@ pub async fn serve(
         Ok(())
     });
     let believed = age.believed();
-    keep_store(&mut parts, &engine, age, &pressure, &health);
-    let (listener, ears) = (Listener::new(&health), engine.clone());
-    parts.start("looking for silence", |stop| listening::run(listener, move |look| ears.listen(look), stop.signal));
-    let kept = portal.clone();
-    parts.start("the portal's keeper", |stop| async move {
-        kept.keep(stop.signal).await;
-        Ok(())
+    let index_routes = memory::register_made(metrics.ledger(), "parts", || {
+        keep_store(&mut parts, &engine, age, &pressure, &health);
+        let (listener, ears) = (Listener::new(&health), engine.clone());
+        parts.start("looking for silence", |stop| listening::run(listener, move |look| ears.listen(look), stop.signal));
+        let kept = portal.clone();
+        parts.start("the portal's keeper", |stop| async move {
+            kept.keep(stop.signal).await;
+            Ok(())
+        });
+        parts.start("alarm", |stop| {
+            alarm::run(portal.clone(), queue, config.clone(), believed, metrics.clone(), health.clone(), stop.signal)
+        });
+        if let Some(redis) = redis {
+            parts.start("pushing to Redis", |stop| redis.run(stop.signal));
+        }
+        let told = health.outage("the rules cannot be read; those in effect stay");
+        parts.start("the rules task", |stop| async move {
+            rules.run(told, stop.signal).await;
+            Ok(())
+        });
+        keep_index(&mut parts, &config, &engine, &metrics)
     });
-    parts.start("alarm", |stop| {
-        alarm::run(portal.clone(), queue, config.clone(), believed, metrics.clone(), health.clone(), stop.signal)
-    });
-    if let Some(redis) = redis {
-        parts.start("pushing to Redis", |stop| redis.run(stop.signal));
-    }
-    let told = health.outage("the rules cannot be read; those in effect stay");
-    parts.start("the rules task", |stop| async move {
-        rules.run(told, stop.signal).await;
-        Ok(())
-    });
-    let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
     wait_for_queries(&mut parts, &engine);
     let link = page::EntryLink::default();
     let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect, link: link.clone() };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufReader, Write};
 
 const HOSTS: usize = 100;
-const METRICS: usize = 300;
+const METRICS: usize = 400;
 
 /// Owners of memory in a server with all roles, besides the store.
 const OWNERS: [&str; 20] = [
