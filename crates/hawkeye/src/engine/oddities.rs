@@ -59,6 +59,9 @@ pub struct OddSender {
     pub since: i64,
     pub last: i64,
     pub count: u64,
+    /// The log has said so.
+    #[serde(skip)]
+    told: bool,
 }
 
 /// Oddities that a batch meets while locks are held under which nothing may be noted; for [`Oddities::note_all`].
@@ -175,26 +178,35 @@ impl Oddities {
 }
 
 impl State {
-    /// Answers the oddity when it is to be told in the log: the first of its hour, and one a second.
+    /// Answers the oddity when it is to be told in the log: once an hour each, and one a second of all.
     fn note(&mut self, met: MetOne, address: Option<IpAddr>, now: i64) -> Option<OddSender> {
         let MetOne { what, mut endpoint, detail, count } = met;
         endpoint.truncate(cut(&endpoint).len());
         let known = self.odd.iter().position(|sender| sender.what == what && sender.endpoint == endpoint);
         let is_first = known.is_none_or(|at| !(0..FORGET_S).contains(&(now - self.odd[at].last)));
         let at = known.unwrap_or_else(|| {
-            let new = OddSender { endpoint, what, detail: String::new(), address, since: now, last: now, count: 0 };
+            let new = OddSender {
+                endpoint,
+                what,
+                detail: String::new(),
+                address,
+                since: now,
+                last: now,
+                count: 0,
+                told: false,
+            };
             take_place(&mut self.odd, new, ODDITIES_MAX, |sender| sender.last)
         });
         let sender = &mut self.odd[at];
         if is_first {
-            (sender.since, sender.count) = (now, 0);
+            (sender.since, sender.count, sender.told) = (now, 0, false);
         }
         (sender.last, sender.address, sender.detail) = (now, address, detail);
         sender.count += count;
-        if !is_first || now == self.told_at {
+        if sender.told || now == self.told_at {
             return None;
         }
-        self.told_at = now;
+        (sender.told, self.told_at) = (true, now);
         Some(sender.clone())
     }
 
@@ -301,6 +313,18 @@ mod tests {
         assert_eq!((detail.as_str(), *since, *last, *count), ("2 s", NOW, NOW + 2, 3));
         assert_eq!(odd.report(NOW + 1 + FORGET_S).len(), 1);
         assert_eq!(odd.report(NOW - 1), [], "seen in the future: the clock was set back");
+    }
+
+    /// What comes in one second is told one by one, a second each, and none is forgotten.
+    #[test]
+    fn each_is_told_once_an_hour() {
+        let odd = Oddities::new();
+        let note = |endpoint: &str, after: i64| {
+            let MetOne { what, endpoint, detail, count } = met(Oddity::ClockAhead, endpoint, "").0.remove(0);
+            odd.state.lock().note(MetOne { what, endpoint, detail, count }, None, NOW + after).is_some()
+        };
+        assert_eq!([note("a", 0), note("b", 0), note("a", 1), note("b", 1)], [true, false, false, true]);
+        assert_eq!([note("a", 2), note("b", 3), note("a", 2 + FORGET_S)], [false, false, true]);
     }
 
     #[test]
