@@ -145,6 +145,14 @@ impl Attempts {
         Ok(())
     }
 
+    /// Gives everybody the attempts at `name` back: its password is a new one.
+    pub fn forgive(&self, name: &str) {
+        let name = name.to_lowercase();
+        let mut counts = self.lock();
+        counts.by_pair.retain(|(_, of), _| *of != name);
+        counts.by_name.remove(&name);
+    }
+
     /// Gives `origin` its attempts at `name` back, and remembers that the right password came from there.
     pub fn succeeded(&self, origin: Origin, name: &str) {
         let pair = (origin, name.to_lowercase());

@@ -136,6 +136,7 @@ async fn change_password(State(context): State<Context>, caller: Caller, fields:
     // An administrator who sets his own stays where he is.
     let keep = (caller.user()?.id == user.id).then_some(caller.sig.as_str());
     user::change_password(&context.portal, user.id, &hash, keep).await?;
+    context.attempts.forgive(&user.name);
     message("password updated!")
 }
 

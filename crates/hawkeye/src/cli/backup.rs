@@ -67,7 +67,7 @@ fn back_up(data: &Path, dir: &Path) -> Result<(usize, u64)> {
     );
     let is_one = FOLDERS.iter().any(|folder| data.join(folder).is_dir());
     ensure!(is_one, "{} is no data directory of a server: name it with --data-dir or --config", data.display());
-    let is_new = begin(dir)?;
+    let is_new = begin(data, dir)?;
     let copied = copy_all(data, dir);
     if copied.is_err() {
         // What is left has no manifest: nobody takes it for a backup.
@@ -76,10 +76,22 @@ fn back_up(data: &Path, dir: &Path) -> Result<(usize, u64)> {
     copied.with_context(|| format!("cannot back up {} to {}", data.display(), dir.display()))
 }
 
-/// Creates `dir` for this user alone, or takes one that is empty; true when it is new.
-fn begin(dir: &Path) -> Result<bool> {
+/// Whether `dir` is `data`, or lies in it, whatever links lead there.
+pub fn lies_in(dir: &Path, data: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(dir).zip(real(data)).is_some_and(|(dir, data)| dir.starts_with(data))
+}
+
+/// Creates `dir` for this user alone, or takes one that is empty; true when it is new. It must not lie in `data`.
+fn begin(data: &Path, dir: &Path) -> Result<bool> {
     let is_new = !dir.exists();
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    if lies_in(dir, data) {
+        if is_new {
+            let _ = fs::remove_dir(dir);
+        }
+        bail!("{} is in the data directory, of which it would be a part: name one elsewhere", dir.display());
+    }
     let mut entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     if entries.next().is_some() {
         let what = match dir.join(manifest::NAME).exists() {

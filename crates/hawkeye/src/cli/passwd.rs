@@ -2,7 +2,8 @@
 //!
 //! Why: whoever owns the machine owns the server, also when nobody remembers root's password.
 //! How: the tables are changed as by the API; a running server sees them at its next look. The password is read from
-//! standard input (a terminal does not show it); with an empty line, or none, one is made and printed.
+//! standard input (a terminal does not show it); with an empty line one is made and printed, and
+//! without any line nothing is changed.
 //! Invariants: all sessions of the user end with the old password. Tables of whatever version stay of that version.
 
 use super::server::ServerArgs;
@@ -74,6 +75,7 @@ const LINE_MAX: u64 = 1024;
 fn read_line(from: impl BufRead) -> Result<String> {
     let mut bytes = Vec::new();
     from.take(LINE_MAX).read_until(b'\n', &mut bytes).context("cannot read the password")?;
+    ensure!(!bytes.is_empty(), "no password came: give one line, which may be empty to have one made");
     for end in [b'\n', b'\r'] {
         bytes.pop_if(|last| *last == end);
     }
@@ -122,7 +124,7 @@ mod tests {
         check(" with blanks ", " with blanks ");
         check("密码", "密码");
         check("\n", "");
-        check("", "");
+        assert!(read_line(&b""[..]).is_err(), "nothing came: nothing is changed");
         assert!(read_line(&b"\xff\n"[..]).is_err());
         assert!(read_line(&b"a\x08b\n"[..]).is_err());
         assert_eq!(read_line(&[b'x'; 2000][..]).expect("cut, and then refused").len(), 1024);

@@ -58,11 +58,24 @@ pub fn run(args: &RestoreArgs) -> Result<()> {
     Ok(())
 }
 
+/// Whether a restore would move the backup: what it has moved away before stays where it is.
+fn is_moved_away(dir: &Path, data: &Path) -> bool {
+    let (Ok(dir), Ok(data)) = (dir.canonicalize(), data.canonicalize()) else { return false };
+    let Ok(below) = dir.strip_prefix(data) else { return false };
+    below.components().next().is_none_or(|first| !first.as_os_str().to_string_lossy().starts_with(REPLACED))
+}
+
 /// Makes `data` what the backup in `dir` says; answers where that has moved what was there.
 fn restore(dir: &Path, data: &Path, replace: bool) -> Result<Option<PathBuf>> {
     let entries = manifest::read(dir)?;
     manifest::verify(dir, &entries)?;
     fs::create_dir_all(data).with_context(|| format!("cannot create {}", data.display()))?;
+    if is_moved_away(dir, data) {
+        bail!(
+            "the backup {} lies in the data directory, which is to be moved away: copy it elsewhere, and name that",
+            dir.display()
+        );
+    }
     let mark = data.join(RESTORING);
     let unfinished = fs::read_to_string(&mark).ok();
     let old = contents(data)?;

@@ -74,8 +74,7 @@ impl Listen {
                      the listener off"
                 ));
             }
-            // Port 0 is another one each time.
-            let first = addresses[..i].iter().find(|(_, other)| other == address && !address.ends_with(":0"));
+            let first = addresses[..i].iter().find(|(_, other)| is_same_place(other, address));
             if let Some((other, _)) = first {
                 faults.add(format!("listen.{key} is {address:?}, as listen.{other} is: give each a port of its own"));
             }
@@ -90,6 +89,42 @@ impl Listen {
             faults.add(
                 "listen.judge_http has the routes of a judge that runs alone (roles = [\"judge\"]): leave it \"\"",
             );
+        }
+    }
+}
+
+/// Whether two addresses cannot be listened on both: their port is one, and one host is the other or all. Port 0 is
+/// another one each time.
+fn is_same_place(one: &str, other: &str) -> bool {
+    let (Some((host, port)), Some((other_host, other_port))) = (one.rsplit_once(':'), other.rsplit_once(':')) else {
+        return false;
+    };
+    let is_all = |host: &str| matches!(host, "" | "0.0.0.0" | "[::]");
+    let by_number = |host: &str| if host == "localhost" { "127.0.0.1".to_string() } else { host.to_string() };
+    port == other_port
+        && port != "0"
+        && (is_all(host) || is_all(other_host) || by_number(host) == by_number(other_host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_that_are_one() {
+        for (one, other) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("10.0.0.1:80", ":80"),
+            ("[::]:80", "[::1]:80"),
+            ("localhost:80", "127.0.0.1:80"),
+        ] {
+            assert!(is_same_place(one, other) && is_same_place(other, one), "{one} {other}");
+        }
+        for (one, other) in
+            [("127.0.0.1:80", "127.0.0.1:81"), ("127.0.0.1:80", "127.0.0.2:80"), (":0", ":0"), ("", ":80")]
+        {
+            assert!(!is_same_place(one, other), "{one} {other}");
         }
     }
 }

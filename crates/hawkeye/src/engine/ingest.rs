@@ -21,6 +21,7 @@ use crate::engine::listening::OwnTimes;
 use crate::engine::oddities::{Met, Oddity};
 use crate::engine::pressure::Pressure;
 use crate::engine::{Engine, IngestError};
+use crate::watch::health::{Health, Outage};
 use metrics::Metrics;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,7 +30,7 @@ use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use stdx::ledger::{Account, Held};
 use wire::gob::{GraphItem, JudgeItem};
@@ -46,9 +47,6 @@ const HELD_ITEMS: usize = 4096;
 
 /// Items of new series that may wait with their texts, some 200 bytes each: a message may hold a hundred thousand.
 const UNKNOWN_MAX: usize = 4096;
-
-/// Seconds between two lines of the log about points that cannot be stored.
-const TELL_INTERVAL_S: i64 = 60;
 
 /// Units that times come in besides seconds, and how many of each make a second.
 const UNITS: [(&str, i64); 3] = [("ms", 1000), ("us", 1_000_000), ("ns", 1_000_000_000)];
@@ -105,8 +103,9 @@ pub struct Ingest {
     failed: Family<DoorLabel, Counter>,
     /// Items whose time was not in seconds; unit `none`: it counts as now.
     rescaled: Family<UnitLabel, Counter>,
-    /// Time of the last line of the log about points that cannot be stored (Unix seconds).
-    last_told: AtomicI64,
+    /// Said while the disk refuses points; with the flag, so that a batch which is kept costs no lock.
+    unkept: Option<Outage>,
+    is_refusing: AtomicBool,
     /// Ledger's account of the buffers that threads keep for their next batch.
     buffers: Account,
 }
@@ -173,7 +172,8 @@ impl Ingest {
             refused: Family::default(),
             failed: Family::default(),
             rescaled: Family::default(),
-            last_told: AtomicI64::new(0),
+            unkept: None,
+            is_refusing: AtomicBool::new(false),
             buffers: metrics.ledger().account("ingest buffers", None),
         };
         metrics.register(|registry| {
@@ -186,6 +186,27 @@ impl Ingest {
             registry.register("batches_failed", "Batches answered with an error", ingest.failed.clone());
         });
         ingest
+    }
+
+    /// Has `/health` say while points cannot be kept.
+    pub fn told_to(mut self, health: &Health) -> Ingest {
+        self.unkept = Some(health.outage("points cannot be kept, and senders are told so"));
+        self
+    }
+
+    fn note(&self, refused: Option<&IngestError>) {
+        let Some(unkept) = &self.unkept else { return };
+        match refused {
+            Some(error) => {
+                self.is_refusing.store(true, Ordering::Release);
+                unkept.fails(error.to_string());
+            }
+            None if self.is_refusing.load(Ordering::Acquire) => {
+                self.is_refusing.store(false, Ordering::Release);
+                unkept.works();
+            }
+            None => {}
+        }
     }
 
     /// Begins a batch that came by `door` at `now` (Unix seconds).
@@ -204,16 +225,6 @@ impl Ingest {
             own_times: OwnTimes::default(),
             fault: None,
             is_kept: false,
-        }
-    }
-
-    /// Tells the operator that a batch cannot be kept (the disk), though not at every batch.
-    fn tell_operator(&self, error: &IngestError, now: i64) {
-        let last = self.last_told.load(Ordering::Relaxed);
-        // A clock that was set back is no reason to be quiet.
-        let is_due = error.is_of_disk() && !(last..last + TELL_INTERVAL_S).contains(&now);
-        if is_due && self.last_told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::error!(%error, "points cannot be kept; senders are told the same and send them again");
         }
     }
 
@@ -352,12 +363,15 @@ impl Batch<'_> {
         match self.fault.take().map_or(kept, Err) {
             Ok(()) => {
                 self.is_kept = true;
+                self.ingest.note(None);
                 let label = DoorLabel { door: self.door.name() };
                 self.ingest.received.get_or_create(&label).inc_by(self.received.total as u64);
                 Ok(self.received)
             }
             Err(error) => {
-                self.ingest.tell_operator(&error, self.now);
+                if error.is_of_disk() {
+                    self.ingest.note(Some(&error));
+                }
                 Err(error)
             }
         }

@@ -30,6 +30,8 @@ pub struct NewDelivery {
     pub kind: Kind,
     pub lane: String,
     pub body: String,
+    /// Priority of the event, 0 the highest.
+    pub priority: i64,
 }
 
 record! {
@@ -43,6 +45,7 @@ record! {
         pub lane: String,
         pub body: String,
         pub attempts: i64,
+        pub priority: i64,
         /// Unix seconds.
         pub created_at: i64,
         /// Unix seconds when the callback under way began; 0 when none is.
@@ -102,13 +105,14 @@ pub async fn set_cursor(transaction: &mut Transaction, seq: u64) -> sqlx::Result
 /// Adds a delivery that is due at once; `now_ms` is the wall clock in Unix milliseconds.
 pub async fn insert(transaction: &mut Transaction, new: &NewDelivery, now_ms: i64) -> sqlx::Result<()> {
     query(
-        "INSERT INTO alarms.hawkeye_delivery (target, kind, lane, body, due_at, created_at, last_error)
-         VALUES (?, ?, ?, ?, ?, ?, '')",
+        "INSERT INTO alarms.hawkeye_delivery (target, kind, lane, body, priority, due_at, created_at, last_error)
+         VALUES (?, ?, ?, ?, ?, ?, ?, '')",
     )
     .bind(&new.target)
     .bind(new.kind.as_str())
     .bind(&new.lane)
     .bind(&new.body)
+    .bind(new.priority)
     .bind(now_ms)
     .bind(now_ms / 1000)
     .execute(transaction)
@@ -116,12 +120,13 @@ pub async fn insert(transaction: &mut Transaction, new: &NewDelivery, now_ms: i6
     Ok(())
 }
 
-/// Up to `limit` deliveries to `target` that may be tried now, the longest due first.
+/// Up to `limit` deliveries to `target` that may be tried now, those of the highest priority first, and of them the
+/// longest due.
 pub async fn due(portal: &Portal, target: &str, now_ms: i64, limit: usize) -> sqlx::Result<Vec<Delivery>> {
     select::<Delivery>(
         "FROM alarms.hawkeye_delivery AS d WHERE target = ? AND due_at <= ? AND NOT EXISTS (
            SELECT 1 FROM alarms.hawkeye_delivery AS e WHERE e.target = d.target AND e.lane = d.lane AND e.id < d.id)
-         ORDER BY due_at, id LIMIT ?",
+         ORDER BY priority, due_at, id LIMIT ?",
     )
     .bind(target)
     .bind(now_ms)
@@ -226,10 +231,11 @@ async fn end_of_oldest(transaction: &mut Transaction, count: u64) -> sqlx::Resul
     Ok(end.unwrap_or(i64::MAX))
 }
 
-/// Makes all deliveries due by `latest_ms`, for a clock that was set back; returns how many were not.
-pub async fn pull_in(transaction: &mut Transaction, latest_ms: i64) -> sqlx::Result<u64> {
+/// Makes the deliveries due now that are due later than `latest_ms`, which no pause explains: the clock was set back.
+/// Returns how many there were.
+pub async fn pull_in(transaction: &mut Transaction, latest_ms: i64, now_ms: i64) -> sqlx::Result<u64> {
     let sql = "UPDATE alarms.hawkeye_delivery SET due_at = ? WHERE due_at > ?";
-    Ok(query(sql).bind(latest_ms).bind(latest_ms).execute(transaction).await?.rows)
+    Ok(query(sql).bind(now_ms).bind(latest_ms).execute(transaction).await?.rows)
 }
 
 #[cfg(test)]
@@ -246,7 +252,7 @@ mod tests {
         let mut transaction = portal.write().await?;
         for (lane, kind) in [("l1", Kind::Sms), ("l1", Kind::Sms), ("L1", Kind::Im), ("l2", Kind::Smtp)] {
             let (target, lane, body) = ("sms".to_string(), lane.to_string(), format!("{{\"{lane}\":\"😀\"}}"));
-            insert(&mut transaction, &NewDelivery { target, kind, lane, body }, NOW_MS).await?;
+            insert(&mut transaction, &NewDelivery { target, kind, lane, body, priority: 0 }, NOW_MS).await?;
         }
         set_cursor(&mut transaction, 7).await?;
         set_cursor(&mut transaction, 8).await?;
@@ -278,7 +284,7 @@ mod tests {
         assert_eq!(due(&portal, "sms", NOW_MS + 5000, 10).await?[2].attempts, 1);
 
         let mut transaction = portal.write().await?;
-        assert_eq!(pull_in(&mut transaction, NOW_MS + 1).await?, 1);
+        assert_eq!(pull_in(&mut transaction, NOW_MS + 1, NOW_MS).await?, 1);
         assert_eq!(drop_older(&mut transaction, NOW_MS / 1000, 2).await?, 0);
         assert_eq!(drop_older(&mut transaction, NOW_MS / 1000 + 1, 2).await?, 2);
         assert_eq!(drop_oldest(&mut transaction, 0).await?, 0);

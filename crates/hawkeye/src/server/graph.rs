@@ -42,7 +42,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
     let Config { ingest: limits, .. } = &*config;
-    let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics);
+    let ingest =
+        Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics).told_to(&health);
     let ingest = Arc::new(ingest);
     let graph = GraphService::new(engine.clone(), ingest, GraphMetrics::register(&metrics));
     let admin = admin_router(&metrics, &health, account(&config, &engine, &pressure, &metrics))

@@ -150,7 +150,8 @@ impl Behind {
         let Behind { config, metrics, health, engine, pressure, .. } = self;
         let mut doors = Doors::new(config, metrics, descriptors);
         let limits = &config.ingest;
-        let ingest = Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, metrics);
+        let ingest =
+            Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, metrics).told_to(health);
         let ingest = Arc::new(ingest);
         let api = self.api();
         let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(metrics));

@@ -244,7 +244,10 @@ fn a_password_is_set_beside_the_server() {
     assert_eq!(api.request("GET", "/user/current", Value::Null).0, 200);
     let mut passwd = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
     passwd.args(["passwd", "root", "--config"]).arg(server.dir.path().join("hawkeye.toml")).stdin(Stdio::piped());
-    let made = succeeds(passwd.stdin(Stdio::null()));
+    fails(passwd.stdin(Stdio::null()), "no password came");
+    let empty = server.dir.path().join("empty");
+    std::fs::write(&empty, "\n").expect("writable");
+    let made = succeeds(passwd.stdin(std::fs::File::open(&empty).expect("just written")));
     assert_eq!(api.request("GET", "/user/current", Value::Null).0, 401);
     let made = made.split(" is now ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a password");
     let login = |password: &str| {

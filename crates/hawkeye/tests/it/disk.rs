@@ -1,7 +1,7 @@
 //! Disks that are full, or that are waited for.
 
 use crate::alarms::make_strategy;
-use crate::harness::{Server, Target, gauge, read_line, this_minute};
+use crate::harness::{Server, Target, gauge, read_line, this_minute, until};
 use serde_json::{Value, json};
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
@@ -51,11 +51,15 @@ fn alarms_go_on_while_the_disk_is_full() {
     assert_eq!((status, text), (503, format!("{error}\n")));
     assert!(target.next().contains("status=OK"));
     assert!(server.metric("hawkeye_store_log_errors_total") >= 2.0);
+    let health = || server.http("admin", "GET", "/health", "", "");
+    let (status, text) = health();
+    assert!(status == 503 && text.contains("points cannot be kept, and senders are told so: cannot write "), "{text}");
 
     server.limit_file_bytes(None);
     for batch in refused {
         assert_eq!(server.update(batch)["Invalid"], 0);
     }
+    until("that all is well again", || health() == (200, "ok\n".to_string()));
     server.wait_for_deliveries();
     server.kill();
     server.restart();

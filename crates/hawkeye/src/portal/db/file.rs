@@ -37,7 +37,11 @@ const FOLD_PAUSE: Duration = Duration::from_secs(10);
 const SLOW_FOLD_PAUSE: Duration = Duration::from_secs(600);
 /// A disk that takes this long to sync is slow; one that turns takes a tenth.
 const SLOW: Duration = Duration::from_millis(100);
-/// A longer log is folded in however slow the disk is. A storm of alarms writes 4 MiB a minute.
+/// A log that is longer is folded in at once, and with writers waiting: a storm of alarms writes some MiB a second.
+const FOLD_BYTES: u64 = 8 << 20;
+/// SQLite's page.
+const PAGE_BYTES: i64 = 4096;
+/// A longer log is folded in however slow the disk is. A storm of alarms writes some MiB a second.
 const LOG_BYTES_MAX: u64 = 32 << 20;
 
 /// How the commits of a connection reach the disk.
@@ -225,10 +229,11 @@ impl File {
                 // A failure is noted, and the next second tries again.
                 let _ = self.make_safe(u64::MAX).await;
             }
-            let is_due = if self.is_slow.load(Ordering::Acquire) && place.log_bytes() <= LOG_BYTES_MAX {
+            let log_bytes = place.log_bytes();
+            let is_due = if self.is_slow.load(Ordering::Acquire) && log_bytes <= LOG_BYTES_MAX {
                 last_fold.unwrap_or(started).elapsed() >= SLOW_FOLD_PAUSE
             } else {
-                last_fold.is_none_or(|at: Instant| at.elapsed() >= FOLD_PAUSE)
+                log_bytes > FOLD_BYTES || last_fold.is_none_or(|at: Instant| at.elapsed() >= FOLD_PAUSE)
             };
             if is_due && folded != Some(commits) {
                 last_fold = Some(Instant::now());
@@ -283,7 +288,7 @@ fn sync(log: &Path) -> io::Result<()> {
     }
 }
 
-async fn fold(path: &Path) -> Result<bool> {
+pub(super) async fn fold(path: &Path) -> Result<bool> {
     let mut connection = sqlite::options(path).connect().await.context("cannot open the file")?;
     let folded = fold_with(&mut connection).await;
     connection.close().await?;
@@ -291,8 +296,16 @@ async fn fold(path: &Path) -> Result<bool> {
 }
 
 async fn fold_with(connection: &mut SqliteConnection) -> Result<bool> {
-    let (busy, log, folded): (i64, i64, i64) =
-        sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(connection).await?;
+    let mut checkpoint = async |sql: &'static str| -> sqlx::Result<(i64, i64, i64)> {
+        sqlx::query_as(sql).fetch_one(&mut *connection).await
+    };
+    let (busy, log, folded) = checkpoint("PRAGMA wal_checkpoint(PASSIVE)").await?;
+    let (busy, log, folded) = if log * PAGE_BYTES <= FOLD_BYTES as i64 {
+        (busy, log, folded)
+    } else {
+        // Writers that never rest leave no moment at which all is folded in; for the rest they wait, once.
+        checkpoint("PRAGMA wal_checkpoint(TRUNCATE)").await?
+    };
     Ok(busy == 0 && log == folded)
 }
 

@@ -264,6 +264,8 @@ CREATE TABLE alarms.hawkeye_delivery (
   created_at BIGINT NOT NULL,
   last_error TEXT,
   begun_at   BIGINT NOT NULL DEFAULT 0,
+  priority   INT NOT NULL DEFAULT 0,
+  KEY idx_hawkeye_delivery_priority (target, priority, due_at, id),
   KEY idx_hawkeye_delivery_due (target, due_at, id),
   KEY idx_hawkeye_delivery_lane (target, lane, id)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

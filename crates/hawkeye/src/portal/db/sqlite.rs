@@ -311,6 +311,7 @@ mod tests {
         let old = pool(&path).await?;
         sqlx::raw_sql(
             "ALTER TABLE events DROP COLUMN explanation; ALTER TABLE hawkeye_delivery DROP COLUMN begun_at;
+             DROP INDEX idx_hawkeye_delivery_priority; ALTER TABLE hawkeye_delivery DROP COLUMN priority;
              ALTER TABLE event_cases DROP COLUMN told; PRAGMA user_version = 1;
              INSERT INTO events (step, cond) VALUES (1, 'kept');
              INSERT INTO session (uid, sig, expired) VALUES (1, 'abc', 2000000000);",
@@ -457,6 +458,30 @@ mod tests {
         assert_eq!((now.commits, now.cursor, db.cursors().safe()), (begun.commits + 2, 7, 7));
         db.close().await;
         assert!(!dir.path().join("portal.db-wal").exists());
+        Ok(())
+    }
+
+    /// A log that is long begins anew although somebody writes all the time, and nothing of it is lost.
+    #[tokio::test]
+    async fn a_long_log_does_not_grow_on() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("portal.db");
+        let db = open(&path, true, &Health::default()).await?.db;
+        let log = dir.path().join("portal.db-wal");
+        let resume = "x".repeat(1 << 20);
+        for team in 0..10 {
+            query("INSERT INTO uic.team (name, resume) VALUES (?, ?)")
+                .bind(format!("team {team}"))
+                .bind(&resume)
+                .execute(&db.for_alarm())
+                .await?;
+        }
+        assert!(std::fs::metadata(&log)?.len() > 10 << 20);
+        assert!(super::super::file::fold(&path).await?);
+        assert_eq!(std::fs::metadata(&log)?.len(), 0);
+        let count: i64 = query("SELECT count(*) FROM uic.team").one(&db).await?;
+        assert_eq!(count, 10);
+        db.close().await;
         Ok(())
     }
 }

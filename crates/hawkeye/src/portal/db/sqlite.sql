@@ -255,7 +255,9 @@ CREATE TABLE hawkeye_delivery (
   due_at INTEGER NOT NULL,                      -- Unix milliseconds of the next attempt
   created_at INTEGER NOT NULL,                  -- Unix seconds
   last_error TEXT NOT NULL DEFAULT '',
-  begun_at INTEGER NOT NULL DEFAULT 0           -- Unix seconds when a callback under way began; 0 is none under way
+  begun_at INTEGER NOT NULL DEFAULT 0,          -- Unix seconds when a callback under way began; 0 is none under way
+  priority INTEGER NOT NULL DEFAULT 0           -- the event's, 0 the highest: those of one target go by it
 );
+CREATE INDEX idx_hawkeye_delivery_priority ON hawkeye_delivery (target, priority, due_at, id);
 CREATE INDEX idx_hawkeye_delivery_due ON hawkeye_delivery (target, due_at, id);
 CREATE INDEX idx_hawkeye_delivery_lane ON hawkeye_delivery (target, lane, id);

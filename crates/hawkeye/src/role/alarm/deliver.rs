@@ -233,7 +233,7 @@ impl Deliverer {
         }
         self.targets
             .values()
-            .filter(|target| target.taken.len() < target.slots)
+            .filter(|target| target.taken.len() <= target.slots)
             .filter_map(|target| target.look_at)
             .min()
     }
@@ -264,7 +264,7 @@ impl Deliverer {
         let cutoff = self.believed_now() - self.limits.give_up_after;
         let dropped = delivery::drop_older(&mut transaction, cutoff, DROP_BATCH).await?;
         let latest = now_ms() + 2 * self.limits.delivery_pause_max.as_millis() as i64;
-        let pulled_in = delivery::pull_in(&mut transaction, latest).await?;
+        let pulled_in = delivery::pull_in(&mut transaction, latest, now_ms()).await?;
         transaction.commit().await?;
         if dropped > 0 {
             tracing::error!(dropped, "gave up deliveries that waited longer than alarm.give_up_after");
@@ -378,7 +378,7 @@ impl Deliverer {
     fn after_callback(&self, delivery: &Delivery, result: &Result<String, Failure>) -> plan::Plan {
         let Some(callback) = callback(delivery) else { return plan::Plan::default() };
         let text = message::after_callback(&callback.url, result.as_deref().map_err(Failure::text));
-        plan::after_callback(&delivery.lane, &callback, &text, self.channels)
+        plan::after_callback(&delivery.lane, delivery.priority, &callback, &text, self.channels)
     }
 
     /// Frees the slots of what was written down.
@@ -418,7 +418,7 @@ impl Deliverer {
     /// Takes what is due and has a slot.
     async fn pick(&mut self, fresh: &mut Vec<Delivery>) -> sqlx::Result<()> {
         let now = Instant::now();
-        let ready = |target: &Target| target.taken.len() < target.slots && target.look_at.is_some_and(|at| at <= now);
+        let ready = |target: &Target| target.taken.len() <= target.slots && target.look_at.is_some_and(|at| at <= now);
         // Who waits longest comes first, should all attempts be taken.
         let names: BTreeSet<(Option<Instant>, String)> = self
             .targets
@@ -440,16 +440,26 @@ impl Deliverer {
         let now = Instant::now();
         let target = self.targets.get_mut(name).expect("named by the caller");
         let due_by = now_ms();
-        let rows = delivery::due(&self.portal, name, due_by, target.slots).await?;
-        let free = (target.slots - target.taken.len()).min(room);
-        let all_seen = rows.len() < target.slots;
-        let free_rows: Vec<Delivery> = rows.into_iter().filter(|row| !target.taken.contains(&row.id)).collect();
-        let all_taken = all_seen && free_rows.len() <= free;
-        for delivery in free_rows.into_iter().take(free) {
+        let rows = delivery::due(&self.portal, name, due_by, target.slots + 1).await?;
+        let (mut all_taken, before) = (rows.len() <= target.slots, fresh.len());
+        for delivery in rows {
+            if target.taken.contains(&delivery.id) {
+                continue;
+            }
+            // One slot more is open to high priorities alone: they do not wait for scripts of low ones.
+            let slots = target.slots + usize::from(delivery.priority < i64::from(plan::LOW_PRIORITY));
+            if target.taken.len() >= slots || fresh.len() - before >= room {
+                all_taken = false;
+                break;
+            }
             target.taken.insert(delivery.id);
             fresh.push(delivery);
         }
         if !all_taken {
+            if target.taken.len() >= target.slots {
+                // An end, or a new row, makes the next one possible.
+                target.look_at = None;
+            }
             return Ok(());
         }
         match delivery::next_due(&self.portal, name, due_by).await? {

@@ -8,7 +8,7 @@
 //! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message; an event that
 //! reaches none of the people it is meant for says why ([`Untold`]).
 //! Compat: docs/open-falcon/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any
-//! priority, the normal SMS only below [`SMS_PRIORITY_END`]. Nothing is merged yet: low priorities are delivered one by
+//! priority, the normal SMS only below [`LOW_PRIORITY`]. Nothing is merged yet: low priorities are delivered one by
 //! one too.
 
 use super::message;
@@ -22,8 +22,8 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 
-/// SMS are for P0 to P2 only.
-const SMS_PRIORITY_END: i32 = 3;
+/// The first priority that is low: SMS are for P0 to P2 only, which wait for nobody's scripts but their own.
+pub const LOW_PRIORITY: i32 = 3;
 
 /// The ways to people that the site has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -167,7 +167,7 @@ impl Contacts {
 
 /// Plans the deliveries of `event`. `dashboard` is where links in mails point.
 pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Channels, dashboard: &str) -> Plan {
-    let mut out = Drafts { lane: event.id(), channels, plan: Plan::default() };
+    let mut out = Drafts { lane: event.id(), priority: event.priority().into(), channels, plan: Plan::default() };
     let (short, mail) = (message::short(event), message::mail(event, dashboard));
     if action.callback == 1 {
         if action.before_callback_sms == 1 {
@@ -179,7 +179,7 @@ pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Chann
         }
         callback(event, action, contacts, &mut out);
     }
-    if event.priority() < SMS_PRIORITY_END {
+    if event.priority() < LOW_PRIORITY {
         out.text(Kind::Sms, &contacts.phones, &short);
     }
     out.text(Kind::Im, &contacts.ims, &short);
@@ -205,7 +205,7 @@ fn untold(
         let called = if action.callback == 1 { "a callback without a URL" } else { "no callback" };
         return Some(Untold::new(Missing::Team, format_args!("the action names no team, and has {called}")));
     }
-    let by_sms = priority < SMS_PRIORITY_END;
+    let by_sms = priority < LOW_PRIORITY;
     let ways = [
         ("sms", "phone", &contacts.phones, channels.sms, by_sms),
         ("im", "im", &contacts.ims, channels.im, true),
@@ -235,8 +235,8 @@ fn untold(
 }
 
 /// Plans what people are told when a callback has an end.
-pub fn after_callback(lane: &str, callback: &Callback, text: &str, channels: Channels) -> Plan {
-    let mut out = Drafts { lane: lane.to_string(), channels, plan: Plan::default() };
+pub fn after_callback(lane: &str, priority: i64, callback: &Callback, text: &str, channels: Channels) -> Plan {
+    let mut out = Drafts { lane: lane.to_string(), priority, channels, plan: Plan::default() };
     if callback.after_sms {
         out.text(Kind::Sms, &callback.contacts.phones, text);
         out.text(Kind::Im, &callback.contacts.ims, text);
@@ -260,7 +260,7 @@ fn callback(event: &Event, action: &Action, contacts: &Contacts, out: &mut Draft
         callback.contacts = contacts.clone();
     }
     if url.is_empty() {
-        let after = after_callback(&out.lane, &callback, message::CALLBACK_URL_BLANK, out.channels);
+        let after = after_callback(&out.lane, out.priority, &callback, message::CALLBACK_URL_BLANK, out.channels);
         out.plan.deliveries.extend(after.deliveries);
         out.plan.without_channel += after.without_channel;
         return;
@@ -272,6 +272,7 @@ fn callback(event: &Event, action: &Action, contacts: &Contacts, out: &mut Draft
 
 struct Drafts {
     lane: String,
+    priority: i64,
     channels: Channels,
     plan: Plan,
 }
@@ -307,7 +308,7 @@ impl Drafts {
 
     fn push(&mut self, target: String, kind: Kind, body: &impl Serialize) {
         let body = serde_json::to_string(body).expect("texts, flags and lists always have a JSON form");
-        self.plan.deliveries.push(NewDelivery { target, kind, lane: self.lane.clone(), body });
+        self.plan.deliveries.push(NewDelivery { target, kind, lane: self.lane.clone(), body, priority: self.priority });
     }
 }
 
@@ -424,7 +425,7 @@ mod tests {
             after_mail: true,
             contacts: contacts(),
         };
-        let plan = after_callback("lane", &callback, "text", ALL);
+        let plan = after_callback("lane", 0, &callback, "text", ALL);
         let bodies: Vec<&str> = plan.deliveries.iter().map(|delivery| delivery.body.as_str()).collect();
         assert_eq!(
             bodies,
@@ -435,7 +436,7 @@ mod tests {
             ]
         );
         let silent = Callback { after_sms: false, after_mail: false, ..callback };
-        assert_eq!(after_callback("lane", &silent, "text", ALL), Plan::default());
+        assert_eq!(after_callback("lane", 0, &silent, "text", ALL), Plan::default());
     }
 
     #[test]

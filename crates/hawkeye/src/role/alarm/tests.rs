@@ -16,6 +16,7 @@ use model::{Event, EventRule, Status, Strategy, Template};
 use net::patience::{in_time, until};
 use std::collections::HashMap;
 use std::sync::Mutex;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -145,6 +146,12 @@ fn event(action_id: i64, host: &str, status: Status, step: i32) -> Event {
 
 fn problem(action_id: i64, host: &str) -> Event {
     event(action_id, host, Status::Problem, 1)
+}
+
+fn with_priority(mut event: Event, priority: i32) -> Event {
+    let EventRule::Strategy(strategy) = &mut event.rule else { panic!("{event:?}") };
+    Arc::make_mut(strategy).priority = priority;
+    event
 }
 
 /// Request that a receiver got: path, query and form.
@@ -347,7 +354,8 @@ async fn a_callback_that_a_crash_cut_off_is_told_and_not_made_again() {
     site.config.alarm.im = format!("{}/im", gateway.url);
     site.action(1, "ops", &format!("http://{}/", silent.local_addr().expect("bound")), "S").await;
     site.action(2, "", &script.url, "").await;
-    site.queue.append(&[problem(1, "a"), problem(2, "b"), problem(1, "c")]).expect("append");
+    let low = |action, host| with_priority(problem(action, host), 5);
+    site.queue.append(&[low(1, "a"), low(2, "b"), low(1, "c")]).expect("append");
     let (mut alarm, _) = site.alarm().await;
     alarm.step().await;
     assert_eq!(site.count("hawkeye_delivery WHERE begun_at > 0").await, 2, "one call at a time to each, marked before");
@@ -574,6 +582,31 @@ async fn without_the_role_events_are_stored_and_nothing_is_delivered() {
     assert_eq!(site.health.reasons(), []);
     assert_eq!((site.count("event_cases").await, site.count("hawkeye_delivery").await), (2, 0));
     assert_eq!(site.count("event_cases WHERE endpoint = 'b' AND told = ''").await, 1);
+}
+
+/// A script of a low priority that hangs holds up no call of a high one to the same host.
+#[tokio::test]
+async fn high_priorities_do_not_wait_for_low_ones() {
+    let site = site().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    site.action(1, "nobody", &format!("http://{}/run", listener.local_addr().expect("bound")), "").await;
+    let of = |priority: i32, host: &str| with_priority(problem(1, host), priority);
+    site.queue.append(&[of(5, "a"), of(5, "b"), of(4, "c")]).expect("append");
+    let running = site.start().await;
+    let accept = async || {
+        let (stream, _) = in_time("a call", listener.accept()).await.expect("a connection");
+        let mut lines = BufReader::new(stream);
+        let mut line = String::new();
+        in_time("its first line", lines.read_line(&mut line)).await.expect("readable");
+        (lines, line)
+    };
+    // Nobody answers: each keeps its slot.
+    let (_first, line) = accept().await;
+    assert!(line.contains("endpoint=c"), "the higher of the low ones: {line}");
+    site.queue.append(&[of(0, "d")]).expect("append");
+    let (_second, line) = accept().await;
+    assert!(line.contains("endpoint=d"), "{line}");
+    running.kill().await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ fn delivery(kind: Kind, body: impl Serialize) -> Delivery {
         lane: "s_1_x".into(),
         body: serde_json::to_string(&body).expect("a body"),
         attempts: 0,
+        priority: 0,
         created_at: 1_490_000_000,
         begun_at: 0,
     }
