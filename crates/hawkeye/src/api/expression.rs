@@ -102,7 +102,21 @@ pub(super) fn required_rule(context: &Context, fields: &Fields) -> Result<Expres
 
 /// Refuses a text that finds no series, although it can be read.
 fn check_text(text: &str, endpoint_patterns: bool) -> Result<(), String> {
-    let (_, tags) = expression::parse_text(text)?;
+    let (metric, tags) = expression::parse_text(text)?;
+    if let Some(key) = expression::repeated_key(text) {
+        return Err(format!("{key}= is there twice, and a series has it once: take one out"));
+    }
+    if judge::pattern::is_pattern(&metric) {
+        return Err(format!("metric={metric} has a `*` or `?`, and a metric is no pattern: name one metric"));
+    }
+    check_name("metric", &metric)?;
+    for key in tags.keys() {
+        if let Some(name) =
+            ["metric", "endpoint"].into_iter().find(|name| key != name && key.eq_ignore_ascii_case(name))
+        {
+            return Err(format!("{key}= would be a tag of that name: write {name}="));
+        }
+    }
     let tail = expression::tail(text);
     if !tail.is_empty() {
         return Err(format!("{tail:?} behind `)` is not read: take it out"));
@@ -114,7 +128,16 @@ fn check_text(text: &str, endpoint_patterns: bool) -> Result<(), String> {
             "endpoint={endpoint} has a `*` or `?`, which is a pattern with judge.endpoint_patterns = true only: name one \
              endpoint, or none"
         )),
-        _ => Ok(()),
+        Some(endpoint) => check_name("endpoint", endpoint),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what was written as a list, an alternative or a quoted text: it is compared as one name.
+fn check_name(key: &str, name: &str) -> Result<(), String> {
+    match name.chars().find(|c| ";|'\"`；“”‘’".contains(*c)) {
+        Some(c) => Err(format!("{key}={name} has {c:?} in it: name one {key}, without quotes")),
+        None => Ok(()),
     }
 }
 
@@ -151,6 +174,19 @@ mod tests {
         check("each(metric=m f=g(x))", true, "\")\" behind `)` is not read");
         check("each(metric=m a=b) > 5", true, "\"> 5\" behind `)` is not read");
         check("each(metric=m mount=/my disk)", true, "\"disk\" is not of the form key=value");
+        check("each(metric=m* a=b)", true, "metric=m* has a `*` or `?`");
+        check("each(metric=m|n a=b)", true, "metric=m|n has '|' in it: name one metric");
+        check("each(metric=\"m\" a=b)", true, "name one metric, without quotes");
+        check("each(metric=m endpoint=web-01;web-02)", true, "endpoint=web-01;web-02 has ';' in it: name one endpoint");
+        check("each(metric=m endpoint=a|b)", false, "endpoint=a|b has '|' in it");
+        check("each(metric=m endpoint='a')", true, "name one endpoint, without quotes");
+        check("each(metric=m endpoint=\"web-*\")", true, "name one endpoint, without quotes");
+        check("each(metric=m path=a|b;'c')", true, "");
+        check("each(metric=m Endpoint=a)", true, "Endpoint= would be a tag of that name: write endpoint=");
+        check("each(METRIC=n metric=m)", true, "METRIC= would be a tag of that name: write metric=");
+        check("each(metric=m endpoint=h endpoint=k)", true, "endpoint= is there twice");
+        check("each(metric=m,metric=n,a=b)", true, "metric= is there twice");
+        check("each(metric=m a=1 b=2 a=1)", true, "a= is there twice");
         check("each（metric=m a=b）", true, "no opening parenthesis");
         check("each(metric=m，a=b)", true, "a metric and at least one tag are needed");
     }

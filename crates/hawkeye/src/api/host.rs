@@ -5,8 +5,9 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
-use super::rights;
+use super::error::{Answer, ApiError, json, message_with};
+use super::rights::{self, HostChange};
+use super::text::named;
 use crate::portal::group;
 use crate::portal::host::{self, Selection};
 use crate::portal::template;
@@ -62,9 +63,20 @@ async fn set(context: &Context, caller: &Caller, fields: &Fields, begin: i64, en
         (None, Some(ids)) => ("ids", Selection::Ids(ids)),
         (None, None) => return Err(ApiError::bad("hosts or ids is required")),
     };
-    rights::check_hosts(context, caller, &which, false).await?;
+    rights::check_hosts(context, caller, &which, HostChange::Maintain).await?;
     let count = host::maintain(&context.portal, &which, begin, end).await?;
-    message(format!("Through: {through}, Affect row: {count}"))
+    let mut warnings = Vec::new();
+    let unknown = host::unknown(&context.portal, &which).await?;
+    if !unknown.is_empty() {
+        warnings.push(format!("{through}: nothing was set for what is no host here: {}", named(&unknown)));
+    }
+    if begin == end && begin > 0 {
+        warnings.push("maintain_begin and maintain_end are equal: the maintenance lasts one second".to_string());
+    }
+    message_with(
+        format!("Through: {through}, Affect row: {count}"),
+        (!warnings.is_empty()).then(|| warnings.join("; ")),
+    )
 }
 
 async fn find(context: &Context, id: &str) -> Result<i64, ApiError> {

@@ -8,7 +8,7 @@ use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
 use super::paging::{Paging, Search};
-use super::rights;
+use super::rights::{self, HostChange};
 use crate::portal::group::{self, Group};
 use crate::portal::host::Selection;
 use crate::portal::{host, plugin, template};
@@ -72,6 +72,7 @@ async fn replace_hosts(State(context): State<Context>, caller: Caller, fields: F
     let group = find(&context, id).await?;
     check_member_owner(&context, &caller, &group).await?;
     check_new_hosts(&context, &caller, &group, &hosts).await?;
+    check_names(&context, &hosts).await?;
     let ids = group::replace_hosts(&context.portal, id, &hosts).await?.ok_or_else(too_many_hosts)?;
     let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
     message(format!("[{}] bind to hostgroup: {id}", ids.join(" ")))
@@ -102,6 +103,7 @@ async fn change_hosts(
         return message(format!("[{}] unbind to hostgroup: {}", removed.join(" "), group.grp_name));
     }
     check_new_hosts(&context, &caller, &group, &hosts).await?;
+    check_names(&context, &hosts).await?;
     let done = group::add_hosts(&context.portal, group.id, hosts).await?.ok_or_else(too_many_hosts)?;
     let (added, existing) = (done.added.join(" "), done.existing.join(" "));
     message(format!("[{added}] bind to hostgroup: {}, [{existing}] have been exist", group.grp_name))
@@ -207,7 +209,25 @@ async fn check_new_hosts(context: &Context, caller: &Caller, group: &Group, host
     let members = host::of_group(&context.portal, group.id).await?;
     let members: HashSet<String> = members.into_iter().map(|host| host.hostname.to_ascii_lowercase()).collect();
     let new = hosts.iter().filter(|host| !members.contains(&host.to_ascii_lowercase())).cloned().collect();
-    rights::check_hosts(context, caller, &Selection::Names(new), true).await
+    rights::check_hosts(context, caller, &Selection::Names(new), HostChange::Join).await
+}
+
+/// Refuses to make a host of what is a list, a pattern or a sentence. One that is there already has reported so.
+async fn check_names(context: &Context, hosts: &[String]) -> Result<(), ApiError> {
+    let odd: Vec<String> = hosts.iter().filter(|host| odd_name(host).is_some()).cloned().collect();
+    for host in host::unknown(&context.portal, &Selection::Names(odd)).await? {
+        let Some(what) = odd_name(&host) else { continue };
+        return Err(ApiError::bad(format!("hosts: {host:?} {what}: list each host by itself, by its full name")));
+    }
+    Ok(())
+}
+
+fn odd_name(host: &str) -> Option<&'static str> {
+    if host.len() > host::HOSTNAME_MAX {
+        return Some("is longer than 255 bytes");
+    }
+    let odd = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '*' | '，' | '；');
+    host.contains(odd).then_some("has a comma, a semicolon, a `*` or a blank in it")
 }
 
 fn taken(error: sqlx::Error, name: &str) -> ApiError {

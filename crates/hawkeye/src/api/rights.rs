@@ -11,8 +11,9 @@
 //! "open-falcon" it is as in the original: [`may_change`] is asked where the original asks, and means owner and
 //! administrators; the other functions let everybody pass.
 //! Invariants: a right never comes from what a stranger can do by himself: not from a team that he made, nor from a
-//! group into which he put somebody's host. `tests/rights.rs` asks each route that changes something as each kind of
-//! caller, and fails for a route that it does not know.
+//! group into which he put somebody's host, be it before somebody had it; so maintenance asks for all groups.
+//! `tests/rights.rs` asks each route that changes something as each kind of caller, and fails for a route that it does
+//! not know.
 
 use super::Context;
 use super::auth::Caller;
@@ -95,13 +96,23 @@ pub async fn check_action(context: &Context, caller: &Caller, id: i64) -> Result
     Ok(())
 }
 
-/// Refuses a change of hosts, unless the caller may change one of the groups of each. One that is in no group is
-/// everybody's where `free_too`: somebody must put it into his group first.
+/// What is to be done with hosts.
+#[derive(Clone, Copy, PartialEq)]
+pub enum HostChange {
+    /// Put them into a group of the caller's. Who may change one of a host's groups may, and one that is in no group is
+    /// everybody's: somebody must put it into his group first.
+    Join,
+    /// Set or end their maintenance, for everybody who watches them. Who may change all of a host's groups may: into
+    /// one of his own a stranger may have put the host while it was in no other.
+    Maintain,
+}
+
+/// Refuses a change of hosts, unless the caller may change the groups of each that [`HostChange`] asks for.
 pub async fn check_hosts(
     context: &Context,
     caller: &Caller,
     which: &Selection,
-    free_too: bool,
+    change: HostChange,
 ) -> Result<(), ApiError> {
     if may_all(context, caller) {
         return Ok(());
@@ -110,7 +121,7 @@ pub async fn check_hosts(
     let mut of_host: HashMap<i64, bool> = HashMap::new();
     for (host, id, create_user) in group::of_hosts(&context.portal, which).await? {
         let may = match id {
-            None => free_too,
+            None => change == HostChange::Join,
             Some(id) => match of_group.get(&id) {
                 Some(may) => *may,
                 None => may_change_group(context, caller, id, &create_user.unwrap_or_default()).await?,
@@ -119,9 +130,22 @@ pub async fn check_hosts(
         if let Some(id) = id {
             of_group.insert(id, may);
         }
-        *of_host.entry(host).or_default() |= may;
+        let of_all = of_host.entry(host).or_insert(may);
+        *of_all = match change {
+            HostChange::Join => *of_all || may,
+            HostChange::Maintain => *of_all && may,
+        };
     }
-    if of_host.values().all(|may| *may) { Ok(()) } else { Err(denied()) }
+    if of_host.values().all(|may| *may) {
+        return Ok(());
+    }
+    Err(match change {
+        HostChange::Join => denied(),
+        HostChange::Maintain => ApiError::bad(
+            "You don't have permission! Who may change all groups that a host is in, or an administrator, may do this \
+             (api.rights = \"strict\").",
+        ),
+    })
 }
 
 /// Refuses what only administrators may do, and in the original anybody.

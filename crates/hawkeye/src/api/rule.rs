@@ -92,21 +92,26 @@ pub async fn checked_action(
         after_callback_mail: fields.flag("after_callback_mail")?,
     };
     check_url(&action).map_err(|error| ApiError::bad(format!("{within}{error}")))?;
+    let mut faults = Vec::new();
+    if action.callback == 1 {
+        let checked = context.config.alarm.callback_targets().check_url(&action.url);
+        faults.extend(checked.err().map(|fault| format!("{within}url: {fault}")));
+    }
     let mut unknown = Vec::new();
     for name in teams {
         if team::by_name(&context.portal, name).await?.is_none() {
             unknown.push(format!("{name:?}"));
         }
     }
-    if unknown.is_empty() {
-        return Ok(CheckedAction { action, warning: None });
+    if !unknown.is_empty() {
+        faults.push(format!("{within}uic: there is no team {}: make it, or name another", unknown.join(", ")));
     }
-    let text = format!("{within}uic: there is no team {}: make it, or name another", unknown.join(", "));
-    if context.config.is_strict() {
+    let text = faults.join("; ");
+    if !text.is_empty() && context.config.is_strict() {
         return Err(ApiError::bad(text));
     }
-    // Scripts of an old installation may create the team afterwards.
-    Ok(CheckedAction { action, warning: Some(text) })
+    // Scripts of an old installation may create the team afterwards, and its callbacks were allowed there.
+    Ok(CheckedAction { action, warning: Some(text).filter(|text| !text.is_empty()) })
 }
 
 /// Refuses a URL that no callback can call.
@@ -122,10 +127,19 @@ fn check_url(action: &Action) -> Result<(), String> {
             "it does not begin with http:// or https:// and a host".to_string()
         }
         Ok(parsed) if parsed.port() == Some(0) => "its port is 0".to_string(),
+        Ok(parsed) if !is_host(parsed.host_str().unwrap_or_default()) => {
+            "a part of its host is empty or longer than 63 bytes, or all of it longer than 253".to_string()
+        }
         Ok(_) => return Ok(()),
         Err(error) => error.to_string(),
     };
     Err(format!("url {url:?} cannot be called: {wrong}; {want}"))
+}
+
+/// Whether a resolver takes this host of a URL, which may end with the root's dot.
+fn is_host(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.len() <= 253 && host.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
 fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
@@ -171,6 +185,7 @@ mod tests {
             "http://[::1]:8/",
             "HTTP://h/王",
             "http://u:p@h/",
+            "http://hooks.example.com./x",
         ] {
             check(url, 1, "");
         }
@@ -189,7 +204,11 @@ mod tests {
             check("http://h:99999/", callback, "cannot be called");
             check("http://h:0/", callback, "port is 0");
             check("http://h/a b", callback, "it has a blank");
+            for host in ["a..b", ".a", "a..", &"x".repeat(64), &["x".repeat(60).as_str(); 5].join(".")] {
+                check(&format!("http://{host}/"), callback, "a part of its host is empty or longer than 63 bytes");
+            }
         }
+        check(&format!("http://{}.{}/", "x".repeat(63), "y".repeat(63)), 1, "");
     }
 
     #[test]

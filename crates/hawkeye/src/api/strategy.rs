@@ -7,7 +7,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, message_with};
 use super::rights;
 use super::rule::{self, Lengths};
 use super::text::check_visible;
@@ -48,7 +48,10 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     rights::check_template(&context, &caller, &template).await?;
     let mut strategy = Strategy { tpl_id, ..strategy };
     strategy.id = strategy::create(&context.portal, &strategy).await?;
-    json(strategy)
+    let Some(warning) = warning_of(&strategy) else { return json(strategy) };
+    let mut answer = serde_json::to_value(&strategy).map_err(anyhow::Error::new)?;
+    answer["warning"] = warning.into();
+    json(answer)
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
@@ -57,8 +60,9 @@ async fn update(State(context): State<Context>, caller: Caller, fields: Fields) 
     let found = strategy::by_id(&context.portal, id).await?;
     let found = found.ok_or_else(|| ApiError::refused("find strategy got error:record not found"))?;
     check_rights(&context, &caller, &found).await?;
+    let warning = warning_of(&strategy);
     strategy::update(&context.portal, &Strategy { id, ..strategy }).await?;
-    message(format!("stragtegy:{id} has been updated"))
+    message_with(format!("stragtegy:{id} has been updated"), warning)
 }
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
@@ -67,7 +71,32 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
         check_rights(&context, &caller, &strategy).await?;
     }
     strategy::delete(&context.portal, id).await?;
-    message(format!("strategy:{id} has been deleted"))
+    message_with(format!("strategy:{id} has been deleted"), None)
+}
+
+/// What is hardly meant, of a strategy that can be judged.
+fn warning_of(strategy: &Strategy) -> Option<String> {
+    let mut warnings = Vec::new();
+    for (key, hint) in [
+        ("endpoint", "bind the template to a group of that host, or save an expression"),
+        ("metric", "the metric is a field of its own"),
+    ] {
+        if tag_keys(&strategy.tags).any(|tag| tag == key) {
+            warnings.push(format!("tags: {key}= finds only points that have a tag of that name: {hint}"));
+        }
+    }
+    if !strategy.run_begin.is_empty() && strategy.run_begin == strategy.run_end {
+        warnings.push(format!(
+            "run_begin and run_end are both {}: the strategy is in force for one minute a day; leave both empty for always",
+            strategy.run_begin
+        ));
+    }
+    (!warnings.is_empty()).then(|| warnings.join("; "))
+}
+
+/// The keys of tags as a point would have them: without blanks.
+fn tag_keys(tags: &str) -> impl Iterator<Item = String> {
+    tags.split(',').filter_map(|piece| piece.split_once('=')).map(|(key, _)| key.replace(' ', ""))
 }
 
 /// Lets those pass who may change the strategy's template; a strategy whose template is gone is the administrators'.
@@ -119,6 +148,10 @@ fn checked_tags(tags: String) -> Result<String, ApiError> {
                 "tags: {piece:?} looks like several tags: join them by commas, as in mount=/data,fstype=ext4"
             )));
         }
+    }
+    let keys: Vec<String> = tag_keys(&tags).collect();
+    if let Some((_, key)) = keys.iter().enumerate().find(|(at, key)| keys[..*at].contains(key)) {
+        return Err(ApiError::bad(format!("tags: {key}= is there twice, and a point has it once: take one out")));
     }
     Ok(tags)
 }
@@ -187,7 +220,29 @@ mod tests {
         check("mount=/data\u{3000}", Err("U+3000"));
         check("mount=/data\n", Err("a line break"));
         check("mount=/da\tta", Err("a tab"));
+        check("a=1,a=2", Err("a= is there twice, and a point has it once"));
+        check("a=1,b=2, a =1", Err("a= is there twice"));
         check("a=1,", Err("\"\" is not of the form key=value"));
+    }
+
+    #[test]
+    fn what_is_hardly_meant_is_said() {
+        let check = |tags: &str, (begin, end): (&str, &str), expected: &str| {
+            let (tags, run_begin, run_end) = (tags.to_string(), begin.to_string(), end.to_string());
+            let warning = warning_of(&Strategy { tags, run_begin, run_end, ..Strategy::default() });
+            assert_eq!(warning.unwrap_or_default(), expected);
+        };
+        check("", ("", ""), "");
+        check("mount=/,my.endpoint=1", ("08:00", "20:00"), "");
+        check("", ("", "08:00"), "");
+        check("", ("00:00", "24:00"), "");
+        let endpoint = "tags: endpoint= finds only points that have a tag of that name: bind the template to a group of \
+                        that host, or save an expression";
+        check("mount=/, endpoint=h", ("", ""), endpoint);
+        let metric = "tags: metric= finds only points that have a tag of that name: the metric is a field of its own";
+        let minute = "run_begin and run_end are both 00:00: the strategy is in force for one minute a day; leave both \
+                      empty for always";
+        check("metric=m", ("00:00", "00:00"), &format!("{metric}; {minute}"));
     }
 
     #[test]

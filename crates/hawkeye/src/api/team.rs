@@ -9,6 +9,7 @@ use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message, message_with};
 use super::paging::{Paging, Search};
 use super::rights;
+use super::text::named;
 use crate::portal::action;
 use crate::portal::team::{self, Team};
 use crate::portal::user::{self, User};
@@ -69,7 +70,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     let uids = fields.ints("users")?.unwrap_or_default();
     let count = team::create(&context.portal, &name, &resume, caller.user()?.id, &uids).await;
     let count = count.map_err(|error| taken(error, &name))?;
-    message(format!("team created! Afftect row: 1, Affect refer: {count}"))
+    let text = format!("team created! Afftect row: 1, Affect refer: {count}");
+    message_with(text, unknown_users(&context, &uids).await?)
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
@@ -82,22 +84,28 @@ async fn update(State(context): State<Context>, caller: Caller, fields: Fields) 
         check_name_is_free(&context, &caller, "name", &name).await?;
     }
     team::update(&context.portal, id, &name, &resume, &uids).await.map_err(|error| taken(error, &name))?;
-    message_with("team updated!", if is_renamed { orphaned(&context, &old.name).await? } else { None })
+    let orphaned = if is_renamed { orphaned(&context, &old.name).await? } else { None };
+    let warnings: Vec<String> = orphaned.into_iter().chain(unknown_users(&context, &uids).await?).collect();
+    message_with("team updated!", (!warnings.is_empty()).then(|| warnings.join("; ")))
 }
 
 async fn add_users(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("team_id")?;
     let names = fields.lines("users", user::NAME_MAX)?.ok_or_else(|| ApiError::bad("users is required"))?;
     find_own(&context, &caller, id).await?;
-    let mut uids = Vec::new();
+    let (mut uids, mut unknown) = (Vec::new(), Vec::new());
     for name in &names {
-        uids.extend(user::by_name(&context.portal, name).await?.map(|user| user.id));
+        match user::by_name(&context.portal, name).await? {
+            Some(user) => uids.push(user.id),
+            None => unknown.push(name.clone()),
+        }
     }
     if uids.is_empty() {
         return Err(ApiError::bad("empty users"));
     }
     team::add_members(&context.portal, id, &uids).await?;
-    message("add successful")
+    let warning = (!unknown.is_empty()).then(|| format!("users: there is no user named {}", named(&unknown)));
+    message_with("add successful", warning)
 }
 
 async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
@@ -158,6 +166,17 @@ async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Team, A
     let uid = caller.user()?.id;
     let may = team.creator == uid || team::is_member(&context.portal, id, uid).await?;
     if may { Ok(team) } else { Err(not_found()) }
+}
+
+/// A warning about members that a team did not get, for there are no such users.
+async fn unknown_users(context: &Context, uids: &[i64]) -> Result<Option<String>, ApiError> {
+    let mut unknown = Vec::new();
+    for uid in uids {
+        if user::by_id(&context.portal, *uid).await?.is_none() {
+            unknown.push(uid.to_string());
+        }
+    }
+    Ok((!unknown.is_empty()).then(|| format!("users: there is no user of the id {}", named(&unknown))))
 }
 
 fn in_short(user: User) -> User {

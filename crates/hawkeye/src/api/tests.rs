@@ -200,6 +200,43 @@ async fn registration_is_off_unless_allowed_and_root_is_no_magic_name() -> Resul
     Ok(())
 }
 
+/// Rights go by names, so a stranger must not take that of somebody who is gone.
+#[tokio::test]
+async fn the_name_of_somebody_who_is_gone_is_not_free_while_things_are_his() -> Result<()> {
+    let site = site(|config| config.api.signup = true).await?;
+    let portal = &site.context.portal;
+    let new = |name: &str| json!({ "name": name, "password": "p", "cnname": "C", "email": "e@x" });
+    for (number, sql) in [
+        "INSERT INTO falcon_portal.grp (grp_name, create_user) VALUES ('g', 'Gone0')",
+        "INSERT INTO falcon_portal.tpl (tpl_name, create_user) VALUES ('t', 'Gone1')",
+        "INSERT INTO falcon_portal.expression (expression, create_user) VALUES ('e', 'Gone2')",
+        "INSERT INTO falcon_portal.grp_tpl (grp_id, tpl_id, bind_user) VALUES (1, 1, 'Gone3')",
+        "INSERT INTO falcon_portal.plugin_dir (grp_id, dir, create_user) VALUES (1, 'd', 'Gone4')",
+        "INSERT INTO falcon_portal.mockcfg (name, creator) VALUES ('m', 'Gone5')",
+        "INSERT INTO falcon_portal.cluster (grp_id, numerator, denominator, endpoint, metric, tags, ds_type, step, creator)
+         VALUES (1, '', '', '', '', '', '', 60, 'Gone6')",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        crate::portal::tests::run(portal, sql).await?;
+        let name = format!("gone{number}");
+        let text = format!(
+            "name: groups, templates or rules belong to a user {name:?} who is gone: take another name, or ask an \
+             administrator to create it"
+        );
+        for who in ["", "alice"] {
+            site.check(who, "POST /user/create", new(&name), 400, text.as_str()).await?;
+        }
+        assert_eq!(site.ask("root", "POST /user/create", new(&name)).await?.0, 200);
+        site.check("", "POST /user/create", new(&name), 400, "name is already existing").await?;
+    }
+    assert_eq!(site.ask("", "POST /user/create", new("nobody")).await?.0, 200);
+    let stale = [("content-type", "application/json".to_string()), ("apitoken", "{}".to_string())];
+    assert_eq!(site.send("POST /user/create", &stale, new("other").to_string()).await?.0, 200);
+    Ok(())
+}
+
 #[tokio::test]
 async fn who_may_change_whom() -> Result<()> {
     let site = site(|_| {}).await?;

@@ -68,17 +68,45 @@ pub fn line(name: &str, text: &str, max: usize) -> Result<String, ApiError> {
 
 /// Refuses a text with a character that does not show, or not where it stands.
 pub fn check_visible(name: &str, text: &str) -> Result<(), ApiError> {
-    let Some((at, c)) = text.chars().enumerate().find(|(_, c)| is_hidden(*c)) else { return Ok(()) };
+    let mut before = ' ';
+    let hidden = text.chars().enumerate().find(|(_, c)| {
+        let previous = std::mem::replace(&mut before, *c);
+        is_hidden(*c) && !is_emoji_variant(previous, *c)
+    });
+    let Some((at, c)) = hidden else { return Ok(()) };
     let (what, at) = (describe(c), at + 1);
     Err(ApiError::bad(format!("{name} has {what} as character {at} (U+{:04X}): take it out", u32::from(c))))
+}
+
+/// The first of many names, for a text that people read.
+pub fn named(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
 }
 
 /// True for what does not show, or not where it stands. Joiners inside words (U+200C, U+200D) are letters of some
 /// languages.
 fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200b}' | '\u{2060}' | '\u{feff}' | '\u{fffd}')
-        || is_direction(c)
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffd}') || is_ignorable(c) || is_direction(c)
+}
+
+/// True for what Unicode's property Default_Ignorable_Code_Point names (but joiners) and its interlinear marks.
+fn is_ignorable(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether `c` chooses between the two looks of the symbol before it, as in ⚠️.
+fn is_emoji_variant(before: char, c: char) -> bool {
+    matches!(c, '\u{fe0e}' | '\u{fe0f}') && !before.is_ascii() && !before.is_alphanumeric() && !is_hidden(before)
 }
 
 fn is_direction(c: char) -> bool {
@@ -124,6 +152,32 @@ mod tests {
         check("a\u{85}b", "a control character as character 2 (U+0085)");
         check("a\u{202e}b", "a mark that changes the direction of text as character 2 (U+202E)");
         check("a\u{200b}b", "a character that does not show as character 2 (U+200B)");
+        for hidden in [
+            '\u{ad}',
+            '\u{34f}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b4}',
+            '\u{180b}',
+            '\u{180f}',
+            '\u{2060}',
+            '\u{206f}',
+            '\u{3164}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fff0}',
+            '\u{1bca3}',
+            '\u{1d173}',
+            '\u{e0001}',
+            '\u{e0fff}',
+        ] {
+            let number = u32::from(hidden);
+            check(&format!("a{hidden}b"), &format!("a character that does not show as character 2 (U+{number:04X})"));
+        }
+        assert_eq!(line("f", "⚠\u{fe0f} full", 20).ok().as_deref(), Some("⚠\u{fe0f} full"));
+        check("⚠\u{fe0f}\u{fe0f}", "a character that does not show as character 3 (U+FE0F)");
         let form = Fields::Form(parse_form(b"f=%CD%F5"));
         let error = form.line("f", 20).expect_err("GBK");
         assert!(error.text().contains("something that was no UTF-8"), "{}", error.text());

@@ -49,11 +49,8 @@ impl Expression {
 
 /// The metric and tags that an expression's text asks for. The word before the parenthesis is not looked at.
 pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
-    let example = "want a text like each(metric=cpu.idle endpoint=web-01)";
-    let open = text.find('(').ok_or_else(|| format!("no opening parenthesis: {example}"))?;
-    let close = text.find(')').ok_or_else(|| format!("no closing parenthesis: {example}"))?;
-    let inside = text.get(open + 1..close).ok_or_else(|| format!("`)` comes before `(`: {example}"))?;
-    let items: Vec<&str> = inside.split_whitespace().flat_map(parts).collect();
+    let example = EXAMPLE;
+    let items = items(text)?;
     if items.len() < 2 {
         return Err(format!("a metric and at least one tag are needed: {example}"));
     }
@@ -73,6 +70,22 @@ pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
 }
 
 const METRIC: &str = "metric";
+const EXAMPLE: &str = "want a text like each(metric=cpu.idle endpoint=web-01)";
+
+/// A key that a text gives twice, of which only the last counts.
+pub fn repeated_key(text: &str) -> Option<&str> {
+    let items = items(text).ok()?;
+    let keys: Vec<&str> = items.iter().filter_map(|item| item.split_once('=')).map(|(key, _)| key).collect();
+    keys.iter().enumerate().find(|(at, key)| keys[..*at].contains(key)).map(|(_, key)| *key)
+}
+
+/// What stands between the parentheses, by its parts.
+fn items(text: &str) -> Result<Vec<&str>, String> {
+    let open = text.find('(').ok_or_else(|| format!("no opening parenthesis: {EXAMPLE}"))?;
+    let close = text.find(')').ok_or_else(|| format!("no closing parenthesis: {EXAMPLE}"))?;
+    let inside = text.get(open + 1..close).ok_or_else(|| format!("`)` comes before `(`: {EXAMPLE}"))?;
+    Ok(inside.split_whitespace().flat_map(parts).collect())
+}
 
 /// The parts of `a=1,b=2,`; a comma that begins no further `key=` belongs to what is before it, for a metric may have
 /// one.

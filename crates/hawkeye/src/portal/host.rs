@@ -88,6 +88,30 @@ pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Host>> {
     .await
 }
 
+/// The names or ids of a request that are no hosts.
+pub async fn unknown(portal: &Portal, which: &Selection) -> sqlx::Result<Vec<String>> {
+    let mut unknown = Vec::new();
+    match which {
+        Selection::Names(names) => {
+            for name in names {
+                let sql = "SELECT id FROM falcon_portal.host WHERE hostname = ?";
+                let found: Option<i64> = query(sql).bind(name).optional(portal).await?;
+                if found.is_none() {
+                    unknown.push(name.clone());
+                }
+            }
+        }
+        Selection::Ids(ids) => {
+            for id in ids {
+                if !exists(portal, *id).await? {
+                    unknown.push(id.to_string());
+                }
+            }
+        }
+    }
+    Ok(unknown)
+}
+
 /// Sets the window in which nothing is judged (0, 0 ends it); returns how many hosts were meant.
 pub async fn maintain(portal: &Portal, which: &Selection, begin: i64, end: i64) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;

@@ -99,6 +99,26 @@ pub async fn of_teams(transaction: &mut Transaction, uic: &str) -> sqlx::Result<
     .await
 }
 
+/// Whether something belongs to this name: a group, template, expression, binding, plugin, nodata or aggregator row.
+pub async fn owns_something(portal: &Portal, name: &str) -> sqlx::Result<bool> {
+    let name = name.to_ascii_lowercase();
+    for sql in [
+        "SELECT id FROM falcon_portal.grp WHERE LOWER(create_user) = ? LIMIT 1",
+        "SELECT id FROM falcon_portal.tpl WHERE LOWER(create_user) = ? LIMIT 1",
+        "SELECT id FROM falcon_portal.expression WHERE LOWER(create_user) = ? LIMIT 1",
+        "SELECT grp_id FROM falcon_portal.grp_tpl WHERE LOWER(bind_user) = ? LIMIT 1",
+        "SELECT id FROM falcon_portal.plugin_dir WHERE LOWER(create_user) = ? LIMIT 1",
+        "SELECT id FROM falcon_portal.mockcfg WHERE LOWER(creator) = ? LIMIT 1",
+        "SELECT id FROM falcon_portal.cluster WHERE LOWER(creator) = ? LIMIT 1",
+    ] {
+        let found: Option<i64> = query(sql).bind(name.as_str()).optional(portal).await?;
+        if found.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Creates a user and returns his id; a name that exists is a unique violation.
 pub async fn create(
     portal: &Portal,

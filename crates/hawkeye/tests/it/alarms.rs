@@ -292,7 +292,8 @@ fn a_callback_cut_off_by_a_kill_is_told_and_not_made_again() {
 #[test]
 fn a_callback_to_loopback_is_refused_unless_allowed() {
     let target = Target::start();
-    let server = Server::start("[alarm]\n");
+    // Only here is such a callback saved, with a warning; under "strict" it is refused.
+    let server = Server::start("[api]\nrights = \"open-falcon\"\n[alarm]\n");
     make_strategy(&server.admin(), "web-09", &target);
     server.update(json!([gauge("web-09", "cpu.idle", 1.0, this_minute() - 600)]));
     let denied = "hawkeye_alarm_deliveries_total{kind=\"callback\",result=\"denied\"}";

@@ -49,7 +49,7 @@ async fn replacing_the_hosts_is_all_or_nothing() -> Result<()> {
 #[tokio::test]
 async fn texts_are_data_and_never_sql() -> Result<()> {
     let (site, id) = with_group().await?;
-    let text = "x'); DROP TABLE host; --";
+    let text = "x')OR(1=1)--";
     let hosts = json!({ "hostgroup_id": id, "hosts": [text] });
     assert_eq!(site.ask("alice", "POST /hostgroup/host", hosts).await?.0, 200);
     assert_eq!(members(&site, id).await?, [text]);
@@ -205,5 +205,60 @@ async fn names_with_what_does_not_show_are_refused() -> Result<()> {
     // A gateway of the site may take other receivers than addresses.
     let gateway = self::site(|config| config.alarm.mail = "http://gateway/".into()).await?;
     gateway.check("alice", "PUT /user/update", profile("email", "zhang,wang"), 200, "user info updated").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn lists_and_patterns_are_no_hosts() -> Result<()> {
+    let (site, id) = with_group().await?;
+    for odd in ["a,b", "a;b", "web-*", "web 01", "a，b", &"机".repeat(86)] {
+        let what = match odd.len() {
+            258 => "is longer than 255 bytes",
+            _ => "has a comma, a semicolon, a `*` or a blank in it",
+        };
+        let text = format!("hosts: {odd:?} {what}: list each host by itself, by its full name");
+        let put = json!({ "hostgroup_id": id, "hosts": ["ok", odd] });
+        site.check("alice", "POST /hostgroup/host", put, 400, text.as_str()).await?;
+        let add = json!({ "action": "add", "hosts": ["ok", odd] });
+        site.check("alice", &format!("PATCH /hostgroup/{id}/host"), add, 400, text.as_str()).await?;
+    }
+    assert!(members(&site, id).await?.is_empty());
+    // One that has reported so is a host, and one that is in the group can leave.
+    run(&site.context.portal, "INSERT INTO falcon_portal.host (hostname) VALUES ('web 01')").await?;
+    let add = |action: &str| json!({ "action": action, "hosts": ["WEB 01"] });
+    assert_eq!(site.ask("alice", &format!("PATCH /hostgroup/{id}/host"), add("add")).await?.0, 200);
+    assert_eq!(members(&site, id).await?, ["web 01"]);
+    assert_eq!(site.ask("alice", &format!("PATCH /hostgroup/{id}/host"), add("remove")).await?.0, 200);
+    assert!(members(&site, id).await?.is_empty());
+    Ok(())
+}
+
+/// What of a request did nothing is said, although the answer is that of the original.
+#[tokio::test]
+async fn what_does_nothing_is_named() -> Result<()> {
+    let (site, id) = with_group().await?;
+    let put = json!({ "hostgroup_id": id, "hosts": ["a"] });
+    assert_eq!(site.ask("alice", "POST /hostgroup/host", put).await?.0, 200);
+    let window = |hosts: Value, end: i64| json!({ "hosts": hosts, "maintain_begin": 5, "maintain_end": end });
+    let (status, answer) = site.ask("alice", "POST /host/maintain", window(json!(["A", "web-1", "x"]), 5)).await?;
+    let warning = "hosts: nothing was set for what is no host here: \"web-1\", \"x\"; maintain_begin and maintain_end \
+                   are equal: the maintenance lasts one second";
+    let expected = json!({ "message": "Through: hosts, Affect row: 1", "warning": warning });
+    assert_eq!((status, answer), (200, expected));
+    let (_, answer) = site.ask("alice", "DELETE /host/maintain", json!({ "ids": [1, 99] })).await?;
+    assert_eq!(answer["warning"], "ids: nothing was set for what is no host here: \"99\"");
+    site.check("alice", "POST /host/maintain", window(json!(["a"]), 6), 200, "Through: hosts, Affect row: 1").await?;
+
+    let alice = user::by_name(&site.context.portal, "alice").await?.expect("made with the site").id;
+    let new = json!({ "team_name": "ops", "users": [alice, 998, 999] });
+    let (status, answer) = site.ask("alice", "POST /team", new).await?;
+    let expected = json!({ "message": "team created! Afftect row: 1, Affect refer: 1",
+                           "warning": "users: there is no user of the id \"998\", \"999\"" });
+    assert_eq!((status, answer), (200, expected));
+    let team = team::by_name(&site.context.portal, "ops").await?.expect("just made").id;
+    let (_, answer) = site.ask("alice", "PUT /team", json!({ "team_id": team, "users": [alice, 998] })).await?;
+    assert_eq!(answer, json!({ "message": "team updated!", "warning": "users: there is no user of the id \"998\"" }));
+    let (_, answer) = site.ask("alice", "POST /team/user", json!({ "team_id": team, "users": ["Bob", "bbo"] })).await?;
+    assert_eq!(answer, json!({ "message": "add successful", "warning": "users: there is no user named \"bbo\"" }));
     Ok(())
 }

@@ -402,10 +402,39 @@ async fn hosts_are_of_those_whose_groups_they_are_in() -> Result<()> {
     action::save_for_template(portal, &told, of_bob).await?;
     group::bind_template(portal, things.group, of_bob, "alice").await?;
     assert!(!may_maintain(&things.host).await?);
-    // What an administrator puts there may be maintained, and stays when the list is sent again.
+    // What an administrator puts there stays when the list is sent again, and is still maintained by the other's owner.
     group::add_hosts(portal, own, vec![things.host.clone()]).await?;
-    let both = window(json!([things.host, "free"]));
-    assert_eq!(site.ask("bob", "POST /host/maintain", both).await?.0, 200);
+    assert!(may_maintain("free").await? && !may_maintain(&things.host).await?);
+    assert_eq!(site.ask("bob", "POST /host/maintain", window(json!([things.host, "free"]))).await?.0, 400);
     assert_eq!(site.ask("bob", "POST /hostgroup/host", put(json!([things.host, "free", "newer"]))).await?.0, 200);
+    Ok(())
+}
+
+/// A host that a stranger claimed while it was in no group is not his once somebody else has it in a group too.
+#[tokio::test]
+async fn who_claims_a_host_before_others_cannot_silence_it() -> Result<()> {
+    let site = with_crew(Rights::Strict).await?;
+    let portal = &site.context.portal;
+    let claimed = group::create(portal, "bob's", "bob").await?.id;
+    let put = json!({ "hostgroup_id": claimed, "hosts": ["db-master"] });
+    assert_eq!(site.ask("bob", "POST /hostgroup/host", put).await?.0, 200);
+    let window = json!({ "hosts": ["db-master"], "maintain_begin": 1, "maintain_end": 4_000_000_000_u32 });
+    assert_eq!(site.ask("bob", "POST /host/maintain", window.clone()).await?.0, 200, "nobody else has it");
+    let prod = group::create(portal, "prod", "root").await?.id;
+    let put = json!({ "hostgroup_id": prod, "hosts": ["db-master"] });
+    assert_eq!(site.ask("root", "POST /hostgroup/host", put).await?.0, 200);
+    let host_id = host::of_group(portal, prod).await?[0].id;
+    let by_id = json!({ "ids": [host_id], "maintain_begin": 1, "maintain_end": 4_000_000_000_u32 });
+    let denied = "You don't have permission! Who may change all groups that a host is in, or an administrator, may do \
+                  this (api.rights = \"strict\").";
+    for body in [window.clone(), by_id] {
+        site.check("bob", "POST /host/maintain", body, 400, denied).await?;
+    }
+    site.check("bob", "DELETE /host/maintain", json!({ "hosts": ["DB-master"] }), 400, denied).await?;
+    assert_eq!(site.ask("root", "POST /host/maintain", window).await?.0, 200);
+    // He may still put it where he likes: a group of his own has it.
+    let other = group::create(portal, "bob's other", "bob").await?.id;
+    let put = json!({ "hostgroup_id": other, "hosts": ["db-master"] });
+    assert_eq!(site.ask("bob", "POST /hostgroup/host", put).await?.0, 200);
     Ok(())
 }

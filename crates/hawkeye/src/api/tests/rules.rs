@@ -369,3 +369,55 @@ async fn patterns_of_endpoints_are_refused_where_they_are_literal() -> Result<()
     refuses(&off, "POST /expression", &new(), vec![(json!({}), "judge.endpoint_patterns = true")]).await?;
     Ok(())
 }
+
+/// A callback that would be denied at each alarm is refused at once; scripts of an old installation are warned.
+#[tokio::test]
+async fn callbacks_that_go_nowhere_are_refused_or_warned_of() -> Result<()> {
+    let with_url = |url: &str, callback: i64| {
+        with(&expression(), json!({ "action": { "uic": ["ops"], "url": url, "callback": callback } }))
+    };
+    let strict = with_team(Rights::Strict).await?;
+    let old = with_team(Rights::OpenFalcon).await?;
+    for url in
+        ["http://127.0.0.1:1988/x", "http://[::1]/", "http://localhost:80/", "http://169.254.169.254/", "http://0/"]
+    {
+        let (status, answer) = strict.ask("alice", "POST /expression", with_url(url, 1)).await?;
+        let text = answer["error"].as_str().unwrap_or_default();
+        assert!(status == 400 && text.starts_with("action.url: ") && text.contains("alarm.callback_allow"), "{answer}");
+        let (status, answer) = old.ask("alice", "POST /expression", with_url(url, 1)).await?;
+        let text = answer["warning"].as_str().unwrap_or_default();
+        assert!(status == 200 && text.starts_with("action.url: ") && text.contains("alarm.callback_allow"), "{answer}");
+        strict.check("alice", "POST /expression", with_url(url, 0), 200, "expression created").await?;
+    }
+    strict.check("alice", "POST /expression", with_url("http://10.0.0.5:8000/x", 1), 200, "expression created").await?;
+    let (site, tpl_id) = with_template().await?;
+    let new = json!({ "tpl_id": tpl_id, "uic": "ops", "url": "http://127.0.0.1/", "callback": 1 });
+    let (status, answer) = site.ask("alice", "POST /template/action", new).await?;
+    assert!(
+        status == 400 && answer["error"].as_str().is_some_and(|text| text.starts_with("url: 127.0.0.1 ")),
+        "{answer}"
+    );
+    let allowed = site_that_allows_loopback().await?;
+    allowed.check("alice", "POST /expression", with_url("http://127.0.0.1/", 1), 200, "expression created").await?;
+    Ok(())
+}
+
+async fn site_that_allows_loopback() -> Result<Site> {
+    let site = site(|config| config.alarm.callback_allow = vec!["127.0.0.0/8".parse().expect("a network")]).await?;
+    team::create(&site.context.portal, "ops", "", 0, &[]).await?;
+    Ok(site)
+}
+
+#[tokio::test]
+async fn a_strategy_that_is_hardly_meant_is_saved_with_a_warning() -> Result<()> {
+    let (site, tpl_id) = with_template().await?;
+    let odd = with(&strategy(tpl_id), json!({ "tags": "endpoint=h", "run_begin": "08:00", "run_end": "08:00" }));
+    let (status, saved) = site.ask("alice", "POST /strategy", odd.clone()).await?;
+    let warning = saved["warning"].as_str().unwrap_or_default().to_string();
+    assert!(status == 200 && warning.contains("endpoint=") && warning.contains("one minute a day"), "{saved}");
+    let (status, answer) = site.ask("alice", "PUT /strategy", with(&odd, json!({ "id": saved["id"] }))).await?;
+    assert_eq!((status, answer["warning"].as_str()), (200, Some(warning.as_str())));
+    let (_, plain) = site.ask("alice", "POST /strategy", strategy(tpl_id)).await?;
+    assert_eq!(plain.get("warning"), None);
+    Ok(())
+}
