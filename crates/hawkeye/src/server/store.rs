@@ -57,6 +57,10 @@ pub fn open_store(config: &Config, now: i64) -> Result<Store> {
     for damage in &recovery.corrupt {
         tracing::error!(damage, "part of the store is damaged; the rest was read");
     }
+    // Nobody can say which: what a power cut tore was not synced, and is no fault.
+    for segment in &recovery.cut_short {
+        tracing::warn!(segment, "a segment of the log ends before later ones: a power cut, or somebody cut the file");
+    }
     for file in &recovery.missing {
         tracing::error!(file, "a file of the store is missing; restore it from a backup, or its points stay lost");
     }

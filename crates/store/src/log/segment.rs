@@ -8,6 +8,7 @@ use super::batch::decode;
 use crate::error::{Error, Result};
 use crate::record::{Item, Reader};
 use model::Sample;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stdx::{Disk, DiskFile};
@@ -31,6 +32,8 @@ pub struct Replay {
     pub points: u64,
     pub segments: usize,
     pub torn_bytes_cut: u64,
+    /// Segments that end in a torn record or hold nothing, though later ones have records.
+    pub cut_short: Vec<String>,
     /// File, offset and what was wrong there; the rest was read.
     pub corrupt: Vec<String>,
 }
@@ -41,13 +44,42 @@ pub fn segment_name(number: u64) -> String {
 }
 
 impl Segment {
-    /// Begins an empty segment whose name is durable. What an earlier try left under the name is cut off.
+    /// Begins an empty segment whose name is durable. What an earlier try left under the name is cut off; a try that
+    /// fails leaves no file.
     pub fn create(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Segment> {
         let segment = Segment::open(disk, dir, number)?;
-        let Segment { path, file, .. } = &segment;
-        file.set_len(0).and_then(|()| file.write_at(MAGIC, 0)).map_err(Error::disk("write", path))?;
-        disk.sync_dir(dir).map_err(Error::disk("sync", dir))?;
+        segment.begin(disk, dir, Err).inspect_err(|_| segment.take_away(disk))?;
         Ok(segment)
+    }
+
+    /// Begins the segment of a start, or goes on with the last one if it `holds_nothing`; also where the disk has no
+    /// room for its head: zeros in place of one are read, and nobody hears of alarms from a server that does not start.
+    pub fn create_at_start(disk: &dyn Disk, dir: &Path, number: u64, holds_nothing: bool) -> Result<Segment> {
+        let segment = Segment::open(disk, dir, number)?;
+        let do_without = |cause: io::Error| match cause.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Ok(()),
+            _ => Err(cause),
+        };
+        let begun = segment.begin(disk, dir, do_without);
+        // One that was there before may be in the manifest, and would be missed.
+        begun.inspect_err(|_| {
+            if !holds_nothing {
+                segment.take_away(disk)
+            }
+        })?;
+        Ok(segment)
+    }
+
+    fn begin(&self, disk: &dyn Disk, dir: &Path, without_head: impl Fn(io::Error) -> io::Result<()>) -> Result<()> {
+        let Segment { path, file, .. } = self;
+        let begun = file.set_len(0).and_then(|()| file.write_at(MAGIC, 0).or_else(without_head));
+        begun.map_err(Error::disk("write", path))?;
+        disk.sync_dir(dir).map_err(Error::disk("sync", dir))
+    }
+
+    /// Removes what could not be begun. Should this fail as well, the next try finds an empty file and takes that.
+    fn take_away(&self, disk: &dyn Disk) {
+        let _ = disk.remove(&self.path);
     }
 
     /// Opens a segment, creating the file when there is none.

@@ -4,13 +4,13 @@
 //! to the last fsync.
 //! How: one `write` per batch to the current segment under a short lock; fsync by policy, outside that lock, one for
 //! all batches that wait (group commit). Segments whose points are all in blocks are removed. At start all segments are
-//! replayed, and a new one is begun: old ones are never appended to.
+//! replayed, and a new one is begun, or the last gone on with if it holds nothing: others are never appended to.
 //! A full segment is followed by one that is *ready*: its file exists and its name is durable, so going over to it is a
 //! change in memory. The thread that syncs each second makes it ready from half of the current segment on, a flush
 //! before it shuts the gate. Where senders were faster, the next of them makes it ready before it takes any lock, and
 //! what is written meanwhile still goes to the full segment: that grows beyond `segment_bytes` by as much as arrives
 //! while one file is created, and by nothing when it cannot be: then that sender's batch is refused.
-//! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice;
+//! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice, but for one that holds nothing;
 //! no point is in a removed segment that is not in a block; a batch whose sync failed is never said to be durable, also
 //! when a later sync succeeds: the system forgets what it could not write, and says so once. No file is created or
 //! synced while the writer is held.
@@ -85,7 +85,7 @@ impl Writer {
 }
 
 impl Log {
-    /// Replays all segments in `dir` through `apply`, then begins a new one.
+    /// Replays all segments in `dir` through `apply`, then begins a new one, or goes on with the last if it is empty.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -96,14 +96,34 @@ impl Log {
         let (mut full, mut unsynced) = (BTreeMap::new(), Vec::new());
         let mut replay = Replay::default();
         let numbers = Segment::numbers(&*disk, dir)?;
+        let (mut short, mut last_is_empty) = (Vec::new(), false);
         for number in &numbers {
             let segment = Segment::open(&*disk, dir, *number)?;
-            full.insert(*number, segment.replay(&mut apply, &mut replay)?);
+            let (points, torn) = (replay.points, replay.torn_bytes_cut);
+            let len = segment.replay(&mut apply, &mut replay)?;
+            if replay.points > points {
+                replay.cut_short.append(&mut short);
+            }
+            let shown = segment.path.display();
+            if replay.torn_bytes_cut > torn {
+                let bytes = replay.torn_bytes_cut - torn;
+                short.push(format!("{shown} at byte {len}: {bytes} bytes of a record that does not end"));
+            } else if len < EMPTY_BYTES {
+                short.push(format!("{shown} at byte {len}: the file ends before its first record"));
+            }
+            last_is_empty = len <= EMPTY_BYTES;
+            full.insert(*number, len);
             // Whoever wrote it may have been killed before it was synced.
             unsynced.push(segment);
         }
         replay.segments = numbers.len();
-        let segment = Segment::create(&*disk, dir, numbers.last().map_or(1, |last| last + 1))?;
+        if last_is_empty {
+            // Nothing is lost with it, and starts that fail one after the other leave one file, not one each.
+            unsynced.pop();
+            full.pop_last();
+        }
+        let last = numbers.last().map_or(0, |last| last - u64::from(last_is_empty));
+        let segment = Segment::create_at_start(&*disk, dir, last + 1, last_is_empty)?;
         let writer = Writer { segment, len: EMPTY_BYTES, ready: None, written: 0, unsynced, full };
         let log = Log {
             disk,

@@ -37,6 +37,9 @@ pub struct Recovery {
     pub segments: usize,
     pub blocks: usize,
     pub torn_bytes_cut: u64,
+    /// Segments of the log that end too early though later ones have points: a power cut does that to what was not
+    /// synced, and so does whoever cuts a file.
+    pub cut_short: Vec<String>,
     /// File, offset and what was wrong; the rest was read.
     pub corrupt: Vec<String>,
     /// Names of files that were there when the manifest was written, and are gone.
@@ -245,6 +248,7 @@ fn replay_log(
     recovery.points_replayed = replay.points;
     recovery.segments = replay.segments;
     recovery.torn_bytes_cut += replay.torn_bytes_cut;
+    recovery.cut_short = replay.cut_short;
     recovery.corrupt.extend(replay.corrupt);
     if lost > 0 {
         recovery.corrupt.push(format!("log: {lost} points of series whose definition was lost"));

@@ -3,6 +3,7 @@
 
 use crate::*;
 use std::collections::{BTreeMap, BTreeSet};
+use stdx::Disk;
 use store::{Error, Fsync};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -267,6 +268,37 @@ fn rot_in_the_log_costs_the_record_it_hit_and_is_told() {
     assert_eq!(recovery.corrupt.len(), 1);
     assert!(recovery.corrupt[0].starts_with("data/log/00000001.log at byte "), "{:?}", recovery.corrupt);
     assert_eq!(history(&store, a).len(), 99);
+}
+
+#[test]
+fn a_segment_that_ends_before_later_ones_is_told() {
+    for (kept, what) in [(1, "of a record that does not end"), (0, "the file ends before its first record")] {
+        let disk = FakeDisk::default();
+        for life in 0..3 {
+            let store = open(&disk);
+            let a = gauge(&store, "a");
+            for i in 0..10 {
+                put(&store, a, NOW - 6000 + 600 * life + 60 * i, 1.0);
+            }
+        }
+        let path = PathBuf::from("data/log/00000002.log");
+        let half = disk.content(&path).len() as u64 * kept / 2 + 3 * kept;
+        disk.open(&path).and_then(|file| file.set_len(half)).expect("a file");
+        let (store, recovery) = open_with(&disk, options());
+        let [told] = &*recovery.cut_short else { panic!("{:?}", recovery.cut_short) };
+        assert!(told.starts_with("data/log/00000002.log at byte ") && told.ends_with(what), "{told}");
+        assert_eq!(recovery.corrupt, Vec::<String>::new(), "a power cut does that as well");
+        let a = id_of(&store, "a", "m").expect("a series");
+        assert!((20..30).contains(&history(&store, a).len()));
+        drop(store);
+        // The newest is what a kill tears.
+        let newest = PathBuf::from("data/log/00000003.log");
+        let torn = disk.content(&newest).len() as u64 - 3;
+        disk.open(&newest).and_then(|file| file.set_len(torn)).expect("a file");
+        let (_, recovery) = open_with(&disk, options());
+        let of_newest = recovery.cut_short.iter().filter(|told| told.contains("00000003")).count();
+        assert_eq!((of_newest, recovery.torn_bytes_cut > 0), (0, true));
+    }
 }
 
 #[test]

@@ -201,3 +201,49 @@ fn an_old_block_that_cannot_be_removed_is_tried_again() {
     let files = disk.paths().into_iter().filter(|path| path.starts_with("data/block")).count();
     assert_eq!((files, store.stats().blocks), (2, 2));
 }
+
+fn log_files(disk: &FakeDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.starts_with("data/log")).collect()
+}
+
+#[test]
+fn a_start_on_a_full_disk_succeeds_and_leaves_one_file() {
+    for room in 0..10 {
+        let disk = FakeDisk::default();
+        let store = open(&disk);
+        let a = gauge(&store, "a");
+        put(&store, a, NOW - 120, 1.0);
+        drop(store);
+        for _ in 0..3 {
+            disk.restart_after_kill();
+            disk.set_room(Some(room));
+            let store = open(&disk);
+            assert_eq!(history(&store, a), [(NOW - 120, 1.0)]);
+            store.append(&[sample(a, NOW - 60, 2.0)], NOW, &mut ()).expect_err("no room");
+            assert_eq!(log_files(&disk), ["data/log/00000001.log", "data/log/00000002.log"].map(PathBuf::from));
+        }
+        disk.set_room(None);
+        let store = open(&disk);
+        put(&store, a, NOW, 3.0);
+        store.close(NOW).expect("room");
+        drop(store);
+        disk.restart_after_power_cut(room);
+        let (store, recovery) = open_with(&disk, options());
+        assert_eq!((recovery.torn_bytes_cut, recovery.corrupt, recovery.cut_short), (0, Vec::new(), Vec::new()));
+        assert_eq!(history(&store, a), [(NOW - 120, 1.0), (NOW, 3.0)]);
+    }
+}
+
+#[test]
+fn a_segment_that_holds_nothing_is_gone_on_with() {
+    let disk = FakeDisk::default();
+    for _ in 0..5 {
+        drop(open(&disk));
+    }
+    assert_eq!(log_files(&disk), [PathBuf::from("data/log/00000001.log")]);
+    let store = open(&disk);
+    let a = gauge(&store, "a");
+    put(&store, a, NOW, 1.0);
+    drop(store);
+    assert_eq!(history(&open(&disk), a), [(NOW, 1.0)]);
+}
