@@ -58,8 +58,9 @@ impl Error {
         }
     }
 
-    /// Whether a file is gone that should be there.
-    pub(crate) fn is_missing_file(&self) -> bool {
+    /// Whether a file is gone that should be there. The store has noted it by then (`Store::take_untold_damage`): the
+    /// log is told once, not for each answer that lacks it.
+    pub fn is_missing_file(&self) -> bool {
         matches!(self, Error::Disk { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 

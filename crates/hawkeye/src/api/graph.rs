@@ -315,6 +315,15 @@ fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
     })
 }
 
+/// Says in the log that an answer is broken off; of a missing file the log is told once, by whoever keeps the store.
+fn complain(error: &store::Error, what: &str) {
+    if error.is_missing_file() {
+        tracing::debug!(%error, "{what}");
+    } else {
+        tracing::error!(%error, "{what}");
+    }
+}
+
 /// Writes and sends an answer. The thread and the turn are given up whenever the reader is behind.
 async fn send_history(context: Context, user: Holder, mut history: History, mut pieces: Pieces) {
     loop {
@@ -420,7 +429,7 @@ impl History {
         };
         if let Err(error) = store.query_many(&series, &query, each) {
             // The number of points was checked before, so this is a disk; half an answer must not look whole.
-            tracing::error!(%error, "cannot read the history; the answer is broken off");
+            complain(&error, "cannot read the history; the answer is broken off");
             out.give_up();
             return false;
         }
@@ -433,7 +442,9 @@ impl History {
             Err(store::Error::UnknownSeries(_)) => return self.unknown(out),
             Err(error) => {
                 let (endpoint, counter) = self.name();
-                tracing::error!(endpoint, counter, %error, "cannot read a series; the answer says so");
+                if !error.is_missing_file() {
+                    tracing::error!(endpoint, counter, %error, "cannot read a series; the answer says so");
+                }
                 (Vec::new(), Some(error.to_string()))
             }
         };
@@ -476,7 +487,7 @@ impl History {
                     // Removed since it was looked up.
                     Ok(()) | Err(store::Error::UnknownSeries(_)) => {}
                     Err(error) => {
-                        tracing::error!(%error, "cannot read stored points; the answer is broken off");
+                        complain(&error, "cannot read stored points; the answer is broken off");
                         out.give_up();
                         return false;
                     }

@@ -81,12 +81,13 @@ impl Guard {
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let origin = headers.get(header::ORIGIN).map(text);
-        if let Some(origin) = origin.filter(|origin| !self.is_own(origin, headers)) {
+        // Of several, none may be foreign: which one counts is not left to who sends them.
+        if let Some(origin) = headers.get_all(header::ORIGIN).iter().map(text).find(|one| !self.is_own(one, headers)) {
             return Err(foreign("Origin", origin));
         }
-        match headers.get("sec-fetch-site").map(text) {
-            None | Some("same-origin" | "none") => Ok(()),
+        let mut sites = headers.get_all("sec-fetch-site").iter().map(text);
+        match sites.find(|site| !matches!(*site, "same-origin" | "none")) {
+            None => Ok(()),
             Some(site) => Err(foreign("Sec-Fetch-Site", site)),
         }
     }
@@ -200,6 +201,15 @@ mod tests {
         foreign(&[own, ("sec-fetch-site", "same-site")]);
         foreign(&[own, ("sec-fetch-site", "something new")]);
         foreign(&[("origin", "http://10.0.0.5:6060")]);
+        // Of two, the foreign one counts, wherever it stands.
+        let (own_origin, evil) = (("origin", "http://10.0.0.5:6060"), ("origin", "http://evil.example"));
+        taken(&[own, own_origin, own_origin]);
+        foreign(&[own, own_origin, evil]);
+        foreign(&[own, evil, own_origin]);
+        let (own_site, cross) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
+        taken(&[own, own_site, own_site]);
+        foreign(&[own, own_site, cross]);
+        foreign(&[own, cross, own_site]);
         // A name that was made to resolve to this machine is its page's own origin.
         foreign(&[("host", "evil.example:6060"), ("origin", "http://evil.example:6060")]);
     }

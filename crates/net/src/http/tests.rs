@@ -16,6 +16,8 @@ struct Served {
     address: SocketAddr,
     budget: Budget,
     metrics: ConnectionMetrics,
+    /// Answers that were made by `/counted`.
+    counted: Arc<AtomicU32>,
     _stop: watch::Sender<bool>,
 }
 
@@ -41,13 +43,20 @@ async fn serve_routes_within(times: Times, budget: u64, connections_max: usize) 
         Ok(body) => body.len().to_string(),
         Err(error) => error.text(),
     };
+    let counted: Arc<AtomicU32> = Arc::default();
+    let counter = counted.clone();
+    let count = async move || {
+        counter.fetch_add(1, Relaxed);
+        Bytes::from(vec![b'x'; 1 << 20])
+    };
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/echo", any(echo))
+        .route("/counted", get(count))
         .route("/long", get(|| async { Bytes::from(vec![b'x'; LONG]) }));
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(serve_within(times, "door", listener, limits, Guard::own_pages_only(&[]), stopping, router));
-    Served { address, budget, metrics, _stop: stop }
+    Served { address, budget, metrics, counted, _stop: stop }
 }
 
 /// Bytes of a long answer: more than the buffers of two sockets.
@@ -159,6 +168,22 @@ async fn who_does_not_read_an_answer_is_given_up() {
         (served.metrics.accepted.get_or_create_owned(&label), served.metrics.open.get_or_create_owned(&label));
     until("the end of the connection", async || accepted.get() == 1 && open.get() == 0).await;
     assert!(read_all(stream).await.len() < LONG);
+}
+
+/// Pins that hyper makes no answer ahead while the ones before do not leave: of 500 requests in one go, those are
+/// answered whose answers fit into the buffers of two sockets.
+#[tokio::test]
+async fn who_does_not_read_has_no_further_answers_made() {
+    let served = serve_routes_within(Times { stall: SHORT, ..TIMES }, 1 << 20, 1000).await;
+    let requests = "GET /counted HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(500);
+    let stream = served.send(requests.as_bytes()).await;
+    let label = crate::listen::ListenerLabel { listener: "door" };
+    let (accepted, open) =
+        (served.metrics.accepted.get_or_create_owned(&label), served.metrics.open.get_or_create_owned(&label));
+    until("the end of the connection", async || accepted.get() == 1 && open.get() == 0).await;
+    let counted = served.counted.load(Relaxed);
+    assert!((1..50).contains(&counted), "{counted} answers were made");
+    drop(stream);
 }
 
 #[tokio::test]

@@ -359,3 +359,34 @@ fn a_block_that_cannot_be_read_is_never_written_over() {
     assert_eq!((points.len(), histories.take_damage()), (1, name), "what it had is missing");
     assert_eq!(history(&store, a), [(NOW - 60, 2.0)]);
 }
+
+/// Pins that a block which goes while queries come is told once, and not in each answer that lacks it.
+#[test]
+fn a_block_that_is_gone_is_told_once() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let series: Vec<SeriesId> = (0..3).map(|i| gauge(&store, &format!("m{i}"))).collect();
+    // So many points that memory lets go of the older ones.
+    for time in (NOW - 30_000..NOW).step_by(60) {
+        for id in &series {
+            put(&store, *id, time, (time * time % 1009) as f64);
+        }
+    }
+    store.flush(NOW).expect("room");
+    let path = disk.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "blk")).expect("a block");
+    stdx::Disk::remove(&disk, &path).expect("it is there");
+    let found: Vec<_> = series.iter().map(|id| found(&store, *id)).collect();
+    let query = store::Query { from: NOW - 30_000, to: NOW, cf: Cf::Average, now: NOW };
+    for _ in 0..2 {
+        let mut gone = 0;
+        let each = |_, grid: Result<_, store::Error>| {
+            gone += usize::from(grid.is_err_and(|error| error.is_missing_file()));
+            true
+        };
+        store.query_many(&found, &query, each).expect("few points");
+        assert_eq!(gone, 3, "each answer says so");
+    }
+    let told = store.take_untold_damage();
+    assert!(told.len() == 1 && told[0].contains(&path.display().to_string()), "{told:?}");
+    assert_eq!((store.take_untold_damage(), store.damaged_files()), (Vec::new(), told));
+}

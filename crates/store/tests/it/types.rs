@@ -192,3 +192,44 @@ fn a_batch_with_both_types_shows_no_point_as_what_it_is_not() {
     assert_eq!(shown.0, [(NOW, CounterType::Gauge)]);
     assert_eq!(history(&store, id).len(), 2);
 }
+
+#[test]
+fn a_row_wider_than_the_step_has_one_kind_of_values() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let id = store.create(key("h", "m", ""), CounterType::Counter, 60).expect("room");
+    let begin = (NOW - 3 * DAY) / HOUR * HOUR;
+    // Neither change is at the end of a row of five minutes.
+    let (is_gauge, is_counter) = (begin + HOUR + 120, begin + 2 * HOUR + 120);
+    for time in (begin..begin + 3 * HOUR).step_by(60) {
+        for (since, counter_type) in [(is_gauge, CounterType::Gauge), (is_counter, CounterType::Counter)] {
+            if time == since {
+                store.set_meta(id, counter_type, 60, time).expect("room");
+            }
+        }
+        let value = match time {
+            _ if time < is_gauge => 1e6 + 2.0 * (time - begin) as f64,
+            _ if time < is_counter => 7.0,
+            _ => 2e6 + 3.0 * (time - begin) as f64,
+        };
+        store.append(&[sample(id, time, value)], begin + 3 * HOUR, &mut ()).expect("room");
+    }
+    let check = |context: &str| {
+        for cf in [Cf::Average, Cf::Max, Cf::Min] {
+            let query = Query { from: begin, to: begin + 3 * HOUR - 300, cf, now: begin + 20 * HOUR };
+            let grid = store.query(found(&store, id), &query).expect("answers");
+            let mut expected = vec![Some(2.0); 36];
+            expected[0] = None;
+            expected[13..25].fill(Some(7.0));
+            expected[25..].fill(Some(3.0));
+            let values: Vec<Option<f64>> = grid.values.iter().map(|(_, value)| *value).collect();
+            assert_eq!((grid.step, values), (300, expected), "{context}, {cf:?}");
+        }
+    };
+    check("in memory");
+    store.flush(begin + 3 * HOUR).expect("room");
+    check("flushed");
+    while store.merge_step(begin + 2 * DAY, 1 << 20).expect("room").more {}
+    assert_eq!(store.stats().rollups_5m.blocks, 1);
+    check("rolled up");
+}
