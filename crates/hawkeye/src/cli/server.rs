@@ -1,7 +1,7 @@
 //! `hawkeye server`, and the flags that say which configuration is meant, which `hawkeye check` shares.
 
 use crate::config::Config;
-use crate::server;
+use crate::server::{self, Anew};
 use crate::watch::log;
 use agent::AgentConfig;
 use anyhow::{Context, Result};
@@ -18,6 +18,10 @@ pub struct RunArgs {
     /// here: all users, rules and open alarms are gone then. Without this such a start is refused.
     #[arg(long)]
     new_portal: bool,
+    /// Begin with an empty store where the folder store is missing or empty, although rules or events were stored here:
+    /// all history is gone then, and open alarms are closed. Without this such a start is refused.
+    #[arg(long)]
+    new_store: bool,
 }
 
 #[derive(clap::Args, Clone)]
@@ -67,7 +71,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let config = args.server.load()?;
     log::to_stderr(&config.log)?;
     let agent = if args.with_agent { Some(agent_beside(&config)?) } else { None };
-    server::run(config, agent, args.new_portal)
+    server::run(config, agent, Anew { portal: args.new_portal, store: args.new_store })
 }
 
 /// The agent in the server's process: its defaults, with the server's own addresses.

@@ -31,17 +31,27 @@ use std::sync::Arc;
 use supervisor::Supervisor;
 use supervisor::signals::Signals;
 
-/// Runs until a signal; with an agent for this host in the same process, if one is given. With `new_portal` a portal
-/// that is lost is replaced by an empty one.
-pub fn run(config: Config, agent: Option<AgentConfig>, new_portal: bool) -> Result<()> {
+/// What may be begun anew although it is expected to be there.
+#[derive(Clone, Copy)]
+pub struct Anew {
+    pub portal: bool,
+    pub store: bool,
+}
+
+/// Runs until a signal; with an agent for this host in the same process, if one is given. What is lost is replaced by
+/// something empty where `anew` says so.
+pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()> {
     let mode = config.mode()?;
     if mode != Mode::Whole && agent.is_some() {
         bail!(
             "--with-agent needs transfer and hbs in the same process: leave it out, and run `hawkeye agent` beside it"
         );
     }
-    if mode != Mode::Whole && new_portal {
+    if mode != Mode::Whole && anew.portal {
         bail!("--new-portal: a graph or judge alone has no portal; leave it out");
+    }
+    if mode != Mode::Whole && anew.store {
+        bail!("--new-store: a graph or judge alone begins without being asked; leave it out");
     }
     let descriptors = limits::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -54,7 +64,7 @@ pub fn run(config: Config, agent: Option<AgentConfig>, new_portal: bool) -> Resu
         let starting = Signals::new()?.end_at_once_while_starting();
         limits::outlive_file_size_limit()?;
         match mode {
-            Mode::Whole => whole::serve(config, agent, new_portal, descriptors, starting).await,
+            Mode::Whole => whole::serve(config, agent, anew, descriptors, starting).await,
             Mode::Graph => graph::serve(config, descriptors, starting).await,
             Mode::Judge => judge::serve(config, descriptors, starting).await,
         }

@@ -7,10 +7,12 @@ use crate::engine::Engine;
 use crate::engine::age::Age;
 use crate::engine::keeper::Keeper;
 use crate::engine::pressure::Pressure;
+use crate::portal;
 use crate::role::graph::index::Index;
 use crate::watch::health::{Health, Reason};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use metrics::Metrics;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -18,6 +20,27 @@ use supervisor::Supervisor;
 
 /// Locks of the store and as many judges: enough for a few busy cores, few enough to cost no memory.
 pub const SHARDS: usize = 8;
+
+/// An error where the points that should be in `data` are gone: a portal or events that are not new stand beside a
+/// store that has no file. Begun anew, it would close alarms of series that it does not know.
+pub fn refuse_lost_store(data: &Path) -> Result<()> {
+    let dir = data.join("store");
+    let has_files = match std::fs::read_dir(&dir) {
+        Ok(mut entries) => entries.next().is_some(),
+        // What cannot be read is said by whoever opens it.
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    };
+    // The half of a restore is told by whoever opens the directory.
+    let is_half = data.join(data_dir::RESTORING).exists();
+    if has_files || is_half || !portal::is_expected(data) {
+        return Ok(());
+    }
+    bail!(
+        "{} is missing or empty, though users, rules or events were stored beside it: mount it or restore a backup, or \
+         start once with --new-store to begin an empty one (all history is then gone, and open alarms are closed)",
+        dir.display()
+    )
+}
 
 /// Opens the store, locks the data directory, and reads what is known of the time there.
 pub fn open_aged_store(config: &Config, health: &Health) -> Result<(Store, Arc<Age>)> {
@@ -161,4 +184,33 @@ pub fn wait_for_queries(parts: &mut Supervisor, engine: &Arc<Engine>) {
         engine.blocking_ended().await;
         Ok(())
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_store_without_a_file_is_lost_where_something_stands_beside_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path();
+        refuse_lost_store(data).expect("a first start");
+        fs::create_dir(data.join("store")).expect("a directory");
+        refuse_lost_store(data).expect("a first start in a folder that was made before");
+        fs::write(data.join("portal.mark"), "x").expect("room");
+        let error = refuse_lost_store(data).expect_err("lost").to_string();
+        assert!(error.contains("store is missing or empty") && error.contains("--new-store"), "{error}");
+        fs::remove_dir(data.join("store")).expect("it is empty");
+        refuse_lost_store(data).expect_err("lost");
+        fs::remove_file(data.join("portal.mark")).expect("a file");
+        fs::create_dir(data.join("events")).expect("a directory");
+        fs::write(data.join("events/1.events"), [0; 32]).expect("room");
+        refuse_lost_store(data).expect("no event was ever stored");
+        fs::write(data.join("events/1.events"), [0; 100]).expect("room");
+        refuse_lost_store(data).expect_err("lost");
+        fs::create_dir(data.join("store")).expect("a directory");
+        fs::write(data.join("store/lock"), "").expect("room");
+        refuse_lost_store(data).expect("a store that took no point yet");
+    }
 }

@@ -1,9 +1,9 @@
 //! All six roles in one process.
 //!
-//! Start: store (it locks the data directory) → portal (one that is lost beside points or events ends the start) →
-//! event queue → engine with its rules, open alarms and the points of the last minutes judged again → alarm → events to
-//! Redis → index → hbs → transfer and graph → api and admin. Each step that fails ends the start with one line that
-//! names the fix.
+//! Start: store (it locks the data directory; one that is lost beside a portal or events ends the start) → portal (one
+//! that is lost beside points or events ends the start) → event queue → engine with its rules, open alarms and the
+//! points of the last minutes judged again → alarm → events to Redis → index → hbs → transfer and graph → api and
+//! admin. Each step that fails ends the start with one line that names the fix.
 //! Stop: this host's agent first, if it runs here; then the doors close and answer what they have begun; then the
 //! index, the rules, what is left for Redis (two seconds at most), then alarm, which leaves its undelivered rows for
 //! the next start; the log is synced last.
@@ -11,15 +11,15 @@
 use super::admin::{account, admin_router, health_router};
 use super::doors::{Doors, Sockets};
 use super::gauges::{show_gauges, watch_memory};
-use super::queue::{judge_options, open_event_queue};
-use super::store::{SHARDS, keep_index, keep_store, open_aged_store, wait_for_queries};
-use super::until_stopped;
+use super::queue::{judge_options, open_event_queue, tell_lost_events};
+use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
+use super::{Anew, until_stopped};
 use crate::config::{Config, Viewer};
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
 use crate::engine::listening::{self, Listener};
 use crate::engine::pressure::Pressure;
-use crate::portal::{self, Portal, admin};
+use crate::portal::{self, Portal, admin, delivery};
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
 use crate::role::judge::JudgeService;
@@ -49,7 +49,7 @@ const CATCH_UP_S: i64 = 600;
 pub async fn serve(
     config: Arc<Config>,
     agent: Option<AgentConfig>,
-    new_portal: bool,
+    anew: Anew,
     descriptors: usize,
     starting: Starting,
 ) -> Result<()> {
@@ -59,12 +59,18 @@ pub async fn serve(
     let sockets = Sockets::whole(&config.listen).await?;
     let page_address = sockets.api.as_ref().and_then(|socket| socket.local_addr().ok());
 
-    let may_be_new = new_portal || !portal::is_expected(&config.data_dir);
+    if !anew.store {
+        refuse_lost_store(&config.data_dir)?;
+    }
+    let may_be_new = anew.portal || !portal::is_expected(&config.data_dir);
     let (store, age) = open_aged_store(&config, &health)?;
     let (portal, is_whole) = Portal::open_checked(&config.data_dir, may_be_new, &health).await?;
     // Who is not found in a damaged portal may be there.
     let new_password = if is_whole { admin::ensure_root(&portal, &config.data_dir).await? } else { None };
     let (queue, recovered) = open_event_queue(&config)?;
+    // Tables that are damaged are told by alarm.
+    let handled = delivery::cursor(&portal).await.unwrap_or_else(|_| portal.cursors().handled());
+    tell_lost_events(&health, &queue, &recovered, handled);
     queue.expect(alarm::READER);
     let redis = if config.judge.redis_url.is_none() {
         redis::off(&config.data_dir)?;

@@ -42,6 +42,25 @@ fn a_portal_that_is_lost_is_not_made_anew_unless_somebody_says_so() {
     assert_eq!(target.try_next(), None, "what was delivered is not delivered again");
 }
 
+#[test]
+fn a_store_that_is_lost_is_not_made_anew_unless_somebody_says_so() {
+    let mut server = Server::start("");
+    server.update(json!([gauge("web-01", "cpu.idle", 1.0, this_minute() - 600)]));
+    assert!(server.stop().success());
+    let store = server.data_dir().join("store");
+    std::fs::rename(&store, store.with_extension("away")).expect("a store");
+    let refused = output(&mut command(server.dir.path()));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("store is missing or empty"), "{text}");
+    assert!(text.contains("restore a backup") && text.contains("--new-store"), "{text}");
+    assert!(!store.exists());
+    server.restart_with(&["--new-store"]);
+    assert_eq!(health(&server), (200, "ok\n".to_string()));
+    assert!(server.stop().success());
+    server.restart();
+    assert!(server.stop().success());
+}
+
 /// Full disk, as far as a process without rights can have one: files that must not grow beyond some pages.
 #[test]
 fn a_full_disk_is_said_and_nothing_stands_still_behind_it() {
