@@ -211,7 +211,7 @@ mod tests {
         let facts = |ip: &str| AgentFacts { ip: ip.into(), agent_version: "5.1".into(), plugin_version: "n".into() };
         let check = async |name: &str, ip: &str, effect: ReportEffect, spelled: &str| -> Result<()> {
             let before = portal.version();
-            assert_eq!(report(&portal, name, &facts(ip), 0).await?, effect, "{name} {ip}");
+            assert_eq!(report(&portal, name, &facts(ip), 1_600_000_000).await?, effect, "{name} {ip}");
             assert_eq!(
                 portal.version() - before,
                 u64::from(effect == ReportEffect::New),

@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn events_that_are_gone_or_damaged_are_a_reason_until_the_next_start() {
-        let spoils: [(&str, fn(&Path)); 4] = [
+        type Spoil = fn(&Path);
+        let spoils: [(&str, Spoil); 4] = [
             ("emptied", |file| fs::write(file, "").expect("room")),
             ("deleted", |file| fs::remove_file(file).expect("a file")),
             ("cut in half", |file| {
