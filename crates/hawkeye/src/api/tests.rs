@@ -212,7 +212,7 @@ async fn the_name_of_somebody_who_is_gone_is_not_free_while_things_are_his() -> 
         "INSERT INTO falcon_portal.expression (expression, create_user) VALUES ('e', 'Gone2')",
         "INSERT INTO falcon_portal.grp_tpl (grp_id, tpl_id, bind_user) VALUES (1, 1, 'Gone3')",
         "INSERT INTO falcon_portal.plugin_dir (grp_id, dir, create_user) VALUES (1, 'd', 'Gone4')",
-        "INSERT INTO falcon_portal.mockcfg (name, creator) VALUES ('m', 'Gone5')",
+        "INSERT INTO falcon_portal.mockcfg (name, creator, t_create) VALUES ('m', 'Gone5', '2020-01-01 00:00:00')",
         "INSERT INTO falcon_portal.cluster (grp_id, numerator, denominator, endpoint, metric, tags, ds_type, step, creator)
          VALUES (1, '', '', '', '', '', '', 60, 'Gone6')",
     ]
