@@ -49,7 +49,7 @@ fuzz_target!(|text: &str| {
     let list: Arc<[Arc<Strategy>]> = Arc::new([Arc::new(strategy)]);
     let rules = Rules { version: 1, hosts: [("h".to_string(), list)].into(), expressions: Vec::new() };
     for semantics in [Semantics::Hawkeye, Semantics::OpenFalcon] {
-        let options = Options { semantics, min_interval_s: 300, points_max };
+        let options = Options { semantics, min_interval_s: 300, points_max, ..Options::default() };
         let (set, refused) = RuleSet::compile(&rules, &options);
         assert!(semantics == Semantics::OpenFalcon || saved.is_err() || refused.is_empty());
         let mut judge = Judge::new(options);

@@ -3,7 +3,7 @@
 //! How: [`Decoder::next`] finds a request; its argument stays as it came until the method, and with it what to read, is
 //! known. An argument that nobody reads costs nothing.
 //! Compat: as in Go's server, an error from [`Decoder::next`] ends the connection, while one from reading an argument
-//! is answered as the call's error and the connection goes on; unknown methods get [`unknown_method`].
+//! is answered as the call's error and the connection goes on; unknown methods get [`crate::jsonrpc::unknown_method`].
 
 use super::GobError;
 use super::message::{Pairs, Value};

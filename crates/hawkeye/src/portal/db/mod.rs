@@ -9,8 +9,8 @@
 //! Invariants: statements are made of texts in the source and of marks (`?`); a value is always bound. Constructs that
 //! only one of the two takes are absent: `RETURNING`, numbered marks, `LIMIT` inside `IN (…)`, a deletion that reads
 //! its own table, SQL's clock, `SELECT` without `FROM` but with `WHERE`.
-//! Memory: at most [`CONNECTIONS_MAX`] connections, and on SQLite alarm's ([`mod@file`]); rows of an answer are read whole,
-//! so each list has its bound where it is asked for.
+//! Memory: at most [`CONNECTIONS_MAX`] connections, and on SQLite alarm's ([`mod@file`]); rows of an answer are read
+//! whole, so each list has its bound where it is asked for.
 
 pub mod dialect;
 pub mod fault;
