@@ -18,7 +18,7 @@ const NOW: i64 = 1_600_000_000;
 fn open(disk: &FakeDisk) -> (Arc<EventQueue>, Recovery) {
     stdx::crc::OFF.store(true, Relaxed);
     // Five records make a segment full.
-    let options = Options { fsync: Fsync::EverySecond, segment_bytes: 2000, bytes_max: 1 << 20 };
+    let options = Options { fsync: Fsync::EverySecond, segment_bytes: 2000, bytes_max: 1 << 20, reserve_bytes: 1000 };
     let (queue, recovery) = EventQueue::open_on(Arc::new(disk.clone()), Path::new("events"), options, NOW)
         .expect("no content of a file but another version keeps a queue from opening");
     (Arc::new(queue), recovery)

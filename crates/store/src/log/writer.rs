@@ -11,9 +11,9 @@
 //! what is written meanwhile still goes to the full segment: that grows beyond `segment_bytes` by as much as arrives
 //! while one file is created, and by nothing when it cannot be: then that sender's batch is refused.
 //! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice,
-//! but for one that holds nothing; no point is in a removed segment that is not in a block; a batch whose sync failed is
-//! never said to be durable, also when a later sync succeeds: the system forgets what it could not write, and says so
-//! once. No file is created or synced while the writer is held.
+//! but for one that holds nothing; no point is in a removed segment that is not in a block; a batch whose sync failed
+//! is never said to be durable, also when a later sync succeeds: the system forgets what it could not write, and says
+//! so once. No file is created or synced while the writer is held.
 //! Memory: the callers' buffers only; at start one segment at a time.
 
 use super::segment::{EMPTY_BYTES, Replay, Segment};
