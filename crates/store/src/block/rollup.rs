@@ -83,7 +83,6 @@ pub fn value(metas: &Metas, before: Option<(u32, f64)>, point: (u32, f64)) -> Op
 }
 
 /// Replaces `out` by the buckets of `points`, which ascend strictly. `before` is the series' newest point before them.
-/// Values of a gauge and rates of a counter make no sum: a bucket in which one became the other has the newer only.
 pub fn fold(
     points: &[(u32, f64)],
     before: Option<(u32, f64)>,
@@ -92,15 +91,11 @@ pub fn fold(
     out: &mut Vec<Bucket>,
 ) {
     out.clear();
-    let (mut before, mut was_gauge) = (before, None);
+    let mut before = before;
     for point in points {
         let value = value(metas, before.replace(*point), *point);
         if let Some(value) = value.filter(|value| !value.is_nan()) {
-            let end = end_of(point.0, resolution_s);
-            let is_gauge = metas.at(point.0).counter_type.is_gauge();
-            let has_changed = was_gauge.replace(is_gauge).is_some_and(|was_gauge| was_gauge != is_gauge);
-            out.pop_if(|last| has_changed && last.end == end);
-            add(out, Bucket::of(end, value));
+            add(out, Bucket::of(end_of(point.0, resolution_s), value));
         }
     }
 }
@@ -172,7 +167,7 @@ pub fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::series::{Meta, Past};
+    use crate::series::Meta;
     use model::CounterType;
     use proptest::prelude::*;
 
@@ -204,18 +199,6 @@ mod tests {
         let with_before = folded(&points, Some((600, 0.0)), COUNTER);
         assert_eq!(with_before[0], Bucket { end: 900, count: 2, sum: 3.0, min: 1.0, max: 2.0 });
         assert_eq!(folded(&points, Some((500, 0.0)), COUNTER), later, "too far before");
-    }
-
-    #[test]
-    fn a_bucket_is_of_values_or_of_rates() {
-        let points = [(360, 0.0), (420, 120.0), (480, 7.0), (540, 9.0), (600, 7.0), (660, 7.0)];
-        let mut out = Vec::new();
-        let metas = Metas::new(GAUGE, &[Past { until: 480, meta: COUNTER }]);
-        fold(&points, None, &metas, 300, &mut out);
-        assert_eq!(out, [Bucket { end: 600, count: 3, sum: 23.0, min: 7.0, max: 9.0 }, Bucket::of(900, 7.0)]);
-        let metas = Metas::new(COUNTER, &[Past { until: 480, meta: GAUGE }]);
-        fold(&points[1..4], None, &metas, 300, &mut out);
-        assert_eq!(out, [Bucket::of(600, 2.0 / 60.0)]);
     }
 
     fn check(buckets: &[Bucket]) -> usize {

@@ -244,7 +244,7 @@ impl Parts {
         let stretches = if view.memory.complete || query.cf == Cf::Last {
             vec![Stretch { from, to, rollup: None }]
         } else {
-            stretches(&view, &metas, row_step, from, to)
+            stretches(&view, row_step, from, to)
         };
         let (mut points, mut buckets) = (Vec::new(), Vec::new());
         for Stretch { from, to, rollup } in stretches {
@@ -262,7 +262,7 @@ impl Parts {
                         None => Ok(()),
                     });
                     self.unless_damaged(read, readers)?;
-                    buckets.drain(..).for_each(|bucket: Bucket| add_bucket(bucket, &metas, &mut rows));
+                    buckets.drain(..).for_each(|bucket: Bucket| rows.add_bucket(bucket));
                 }
             }
         }
@@ -364,14 +364,9 @@ fn add_points(points: &[(u32, f64)], metas: &Metas, from: u32, rows: &mut Rows<'
     for i in first..points.len() {
         let before = i.checked_sub(1).map(|before| points[before]);
         if let Some(value) = rollup::value(metas, before, points[i]) {
-            rows.add_value(points[i].0, value, metas.at(points[i].0).counter_type.is_gauge());
+            rows.add_value(points[i].0, value);
         }
     }
-}
-
-/// Adds a bucket: of one in which the series changed its kind, the newer is left.
-fn add_bucket(bucket: Bucket, metas: &Metas, rows: &mut Rows<'_>) {
-    rows.add_bucket(bucket, metas.at(bucket.end).counter_type.is_gauge());
 }
 
 /// A part of the range and what to read it from; without a roll-up, from the points.
@@ -383,9 +378,9 @@ struct Stretch<'a> {
 }
 
 /// Parts [from, to] by what each day is read from.
-fn stretches<'a>(view: &'a View, metas: &Metas, row_step: i64, from: u32, to: u32) -> Vec<Stretch<'a>> {
+fn stretches(view: &View, row_step: i64, from: u32, to: u32) -> Vec<Stretch<'_>> {
     let catalog = &*view.catalog;
-    let mut stretches: Vec<Stretch<'a>> = Vec::new();
+    let mut stretches: Vec<Stretch<'_>> = Vec::new();
     // From here on nothing was said yet.
     let mut open_from = from;
     // A point that is only in memory is in no roll-up, and may change the first rate of the next day.
@@ -393,16 +388,13 @@ fn stretches<'a>(view: &'a View, metas: &Metas, row_step: i64, from: u32, to: u3
     for day in catalog.days_within(from / DAY_S, to / DAY_S) {
         let has_points = !catalog.raw(day).is_empty();
         let only_in_memory = has_points && day.day >= unflushed_day;
-        let next_day = (day.day * DAY_S).saturating_add(DAY_S);
-        // Points know to which side of a change they belong, as long as there are any.
-        let has_change = has_points && metas.changes_kind_within(day.day * DAY_S, next_day);
-        let suits = !only_in_memory && !has_change;
-        let Some(rollup) = best_rollup(catalog, day, row_step).filter(|_| suits) else { continue };
+        let Some(rollup) = best_rollup(catalog, day, row_step).filter(|_| !only_in_memory) else { continue };
         let first = from.max(day.day * DAY_S);
         if open_from < first {
             stretches.push(Stretch { from: open_from, to: first - 1, rollup: None });
         }
         // The last bucket ends at midnight; the one that begins the next day's file has the rest of it.
+        let next_day = (day.day * DAY_S).saturating_add(DAY_S);
         let resolution_s = rollup.label.kind.resolution_s();
         let until = if to >= next_day { next_day } else { to / resolution_s * resolution_s };
         match stretches.last_mut() {

@@ -1,8 +1,7 @@
 //! Rows: which rows of Open-Falcon's grid a query has, and what becomes of points and buckets in them.
 //!
 //! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next
-//! one begins. A row in which a series became a gauge, or a counter, has what came after the change: values and rates
-//! make no average.
+//! one begins.
 //! Compat: docs/open-falcon/graph.md §5: rows of 1, 5, 20, 180 or 720 steps, as the original's archives would answer.
 //! Memory: the rows.
 
@@ -104,15 +103,8 @@ pub struct Rows<'a> {
     row_step: i64,
     cf: Cf,
     /// Values of the row that comes next, so far.
-    open: Option<Open>,
+    open: Option<(Bucket, f64)>,
     values: Vec<(i64, Option<f64>)>,
-}
-
-/// A row that is not done.
-struct Open {
-    bucket: Bucket,
-    last: f64,
-    is_gauge: bool,
 }
 
 impl<'a> Rows<'a> {
@@ -121,30 +113,30 @@ impl<'a> Rows<'a> {
         Rows { times, row_step, cf, open: None, values: Vec::with_capacity(times.len()) }
     }
 
-    /// Adds a value of a gauge, or a rate; times do not descend.
-    pub fn add_value(&mut self, time: u32, value: f64, is_gauge: bool) {
+    /// Adds a value; times do not descend.
+    pub fn add_value(&mut self, time: u32, value: f64) {
         if !value.is_nan() {
-            self.add(Open { bucket: Bucket::of(time, value), last: value, is_gauge });
+            self.add(Bucket::of(time, value), value);
         }
     }
 
     /// Adds a bucket, at its end. Which of its values was last nobody knows; `Cf::Last` is never asked of buckets.
-    pub fn add_bucket(&mut self, bucket: Bucket, is_gauge: bool) {
-        self.add(Open { bucket, last: f64::NAN, is_gauge });
+    pub fn add_bucket(&mut self, bucket: Bucket) {
+        self.add(bucket, f64::NAN);
     }
 
-    fn add(&mut self, new: Open) {
-        let time = i64::from(new.bucket.end);
+    fn add(&mut self, bucket: Bucket, last: f64) {
+        let time = i64::from(bucket.end);
         while let Some(row) = self.times.get(self.values.len()) {
             if time <= *row {
                 let after = self.values.last().map_or(i64::MIN, |(time, _)| *time).max(row - self.row_step);
                 if time > after {
-                    match self.open.as_mut().filter(|open| open.is_gauge == new.is_gauge) {
-                        Some(open) => {
-                            open.bucket.merge(&new.bucket);
-                            open.last = new.last;
+                    match &mut self.open {
+                        Some((open, newest)) => {
+                            open.merge(&bucket);
+                            *newest = last;
                         }
-                        None => self.open = Some(new),
+                        None => self.open = Some((bucket, last)),
                     }
                 }
                 return;
@@ -154,7 +146,7 @@ impl<'a> Rows<'a> {
     }
 
     fn end_row(&mut self, time: i64) {
-        let value = self.open.take().map(|Open { bucket, last, .. }| match self.cf {
+        let value = self.open.take().map(|(bucket, last)| match self.cf {
             Cf::Average => bucket.sum / f64::from(bucket.count),
             Cf::Max => bucket.max,
             Cf::Min => bucket.min,

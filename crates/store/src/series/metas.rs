@@ -62,14 +62,6 @@ impl Metas {
         self.all().filter(|meta| !meta.counter_type.is_gauge()).map(|meta| meta.step).max().unwrap_or(0)
     }
 
-    /// Whether the series became a gauge, or ceased to be one, within [from, to].
-    pub fn changes_kind_within(&self, from: u32, to: u32) -> bool {
-        let next = self.all().skip(1);
-        self.past.iter().zip(next).any(|(past, next)| {
-            (from..=to).contains(&past.until) && past.meta.counter_type.is_gauge() != next.counter_type.is_gauge()
-        })
-    }
-
     /// All stretches, ascending.
     pub fn stretches(&self) -> Vec<Stretch> {
         let mut from = 0;
@@ -119,8 +111,6 @@ mod tests {
         let told: Vec<_> = metas.stretches().iter().map(|one| (one.from, one.to, one.step)).collect();
         assert_eq!(told, [(0, 99, 30), (100, 199, 60), (200, i64::MAX - 1, 60)]);
         assert_eq!((metas.longest_counter_step(), Metas::new(GAUGE, &[]).longest_counter_step()), (60, 0));
-        let changes = |from, to| metas.changes_kind_within(from, to);
-        assert_eq!([changes(0, 199), changes(200, 200), changes(201, u32::MAX)], [false, true, false]);
         assert_eq!((kind_since(GAUGE, &past), kind_since(COUNTER, &past), kind_since(GAUGE, &[])), (200, 0, 0));
     }
 
