@@ -93,7 +93,7 @@ impl Portal {
         Portal { db, version: Arc::new(watch::Sender::new(1)) }
     }
 
-    /// The same portal for alarm: its commits wait for no disk, and are on the disk within a second.
+    /// This portal over connections of alarm, whose commits wait for no disk and are on the disk within a second.
     pub fn for_alarm(&self) -> Portal {
         Portal { db: self.db.for_alarm(), version: self.version.clone() }
     }

@@ -19,7 +19,7 @@ const CASES_BATCH: usize = 200;
 #[derive(Clone, Copy, Debug)]
 pub struct Cutoffs {
     pub events: i64,
-    /// Of cases, alert links and temporary graphs.
+    /// Time before which cases, alert links and temporary graphs go.
     pub cases: i64,
 }
 

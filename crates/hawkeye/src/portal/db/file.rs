@@ -33,7 +33,8 @@ use tokio::time::{Instant, sleep};
 pub const SAFE_AFTER: Duration = Duration::from_secs(1);
 /// Pause between two times that the log is folded in: a portal of which only the file is saved lacks no more than this.
 const FOLD_PAUSE: Duration = Duration::from_secs(10);
-/// The same where the disk is slow. The commit behind a folding waits for the disk once, with the lock of writers.
+/// Pause between two foldings where the disk is slow: the commit behind a folding waits for it once, with the lock of
+/// writers.
 const SLOW_FOLD_PAUSE: Duration = Duration::from_secs(600);
 /// A disk that takes this long to sync is slow; one that turns takes a tenth.
 const SLOW: Duration = Duration::from_millis(100);

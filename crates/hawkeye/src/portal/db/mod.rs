@@ -60,7 +60,7 @@ impl Db {
         self.begin(self.dialect().begin_read()).await
     }
 
-    /// The same database over connections of alarm's own, whose commits wait for no disk.
+    /// This database over connections of alarm's own, whose commits wait for no disk.
     pub fn for_alarm(&self) -> Db {
         match self {
             Db::Sqlite(way) => Db::Sqlite(Way { lane: Lane::Alarm, ..way.clone() }),

@@ -228,7 +228,7 @@ pub async fn open_existing(path: &Path) -> Result<Db> {
             path.display()
         );
     }
-    // Its commits wait for the disk by themselves (`Full`), and count none: a server may be counting.
+    // Commits over this pool wait for the disk by themselves (`Full`), and are not counted: a server may be counting.
     let file = File::new([pool.clone(), pool.clone(), pool], None, &Health::default());
     Ok(Db::Sqlite(Way { file: Arc::new(file), lane: Lane::Alarm }))
 }

@@ -116,7 +116,7 @@ impl Untold {
         Untold { missing, text: format!("{TOLD_NOBODY}: {why}") }
     }
 
-    /// Of an event whose rule names this action, and it is not there.
+    /// Reason for an event whose rule names the action `id`, which is not there.
     pub fn without_action(id: i64) -> Untold {
         match id {
             ..=0 => Untold::new(Missing::Action, "the rule has no action"),
