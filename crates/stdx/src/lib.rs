@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: clocks, threads, sockets, signal handlers.
 
+pub mod checked_line;
 pub mod crc;
 pub mod disk;
 pub mod distinct;

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use stdx::checked_line;
 use store::Past;
 
 const MAGIC: &str = "hawkeye clock 1 ";
@@ -226,21 +227,15 @@ fn load(path: &Path) -> io::Result<Option<i64>> {
 /// Replaces the file; it is durable when this returns.
 fn save(path: &Path, known: i64) -> io::Result<()> {
     let fresh = path.with_extension("tmp");
-    let text = format!("{MAGIC}{known} ");
     let mut file = File::create(&fresh)?;
-    file.write_all(format!("{text}{:08x}\n", crc32fast::hash(text.as_bytes())).as_bytes())?;
+    file.write_all(checked_line::write(MAGIC, known).as_bytes())?;
     file.sync_data()?;
     std::fs::rename(&fresh, path)?;
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn parse(bytes: &[u8]) -> Option<i64> {
-    let line = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
-    let (before, crc) = line.split_at_checked(line.len().checked_sub(8)?)?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(before.as_bytes()) {
-        return None;
-    }
-    before.strip_prefix(MAGIC)?.trim_end().parse().ok()
+    checked_line::read(MAGIC, bytes)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use stdx::checked_line;
 
 const MAGIC: &str = "hawkeye redis-cursor 1 ";
 
@@ -49,9 +50,8 @@ impl CursorFile {
     /// Writes the cursor; it is durable when this returns.
     pub fn save(&self, cursor: u64) -> io::Result<()> {
         let new = self.path.with_extension("tmp");
-        let text = format!("{MAGIC}{cursor} ");
         let mut file = File::create(&new)?;
-        file.write_all(format!("{text}{:08x}\n", crc32fast::hash(text.as_bytes())).as_bytes())?;
+        file.write_all(checked_line::write(MAGIC, cursor).as_bytes())?;
         file.sync_data()?;
         std::fs::rename(&new, &self.path)?;
         File::open(&self.dir)?.sync_all()
@@ -67,12 +67,7 @@ impl CursorFile {
 }
 
 fn parse(text: &[u8]) -> Option<u64> {
-    let line = std::str::from_utf8(text).ok()?.strip_suffix('\n')?;
-    let (before, crc) = line.split_at_checked(line.len().checked_sub(8)?)?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(before.as_bytes()) {
-        return None;
-    }
-    before.strip_prefix(MAGIC)?.trim_end().parse().ok()
+    checked_line::read(MAGIC, text)?.parse().ok()
 }
 
 #[cfg(test)]
