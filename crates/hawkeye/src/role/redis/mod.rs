@@ -113,6 +113,8 @@ struct Batch {
     cursor: u64,
     /// True when there may be more records.
     full: bool,
+    /// True when Redis has some of the groups.
+    begun: bool,
 }
 
 struct Group {
@@ -144,7 +146,7 @@ impl Batch {
                 None => groups.push_back(Group { priority, events: vec![json] }),
             }
         }
-        Batch { groups, cursor, full }
+        Batch { groups, cursor, full, begun: false }
     }
 }
 
@@ -223,11 +225,12 @@ impl Pusher {
                 Ok(false) => (self.pauses.idle, true),
                 Err(fault) => (self.note_failure(&fault), false),
             };
-            if stop {
+            // A batch of which Redis has a part is pushed whole, or the next start pushes that part again.
+            if stop && (good || !self.batch.begun) {
                 return;
             }
             tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => {}
+                _ = stopping.wait_for(|stop| *stop), if !stop => {}
                 () = self.queue.appended(READER), if good => {}
                 () = sleep(pause) => {}
             }
@@ -247,6 +250,7 @@ impl Pusher {
             let _length: i64 = push.query_async(&mut connection).await?;
             self.shared.pushed.fetch_add(group.events.len() as u64, Relaxed);
             self.batch.groups.pop_front();
+            self.batch.begun = true;
         }
         if new {
             self.note_handled().await.map_err(PushError::Queue)?;

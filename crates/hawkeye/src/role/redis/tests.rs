@@ -449,6 +449,20 @@ async fn a_stop_does_not_wait_for_a_redis_that_is_away() {
     assert_eq!(queue.lag(READER).records, 1);
 }
 
+#[tokio::test]
+async fn a_stop_pushes_a_batch_whole_of_which_redis_has_a_part() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, server) = (open_queue(dir.path()), Server::start(Told::default()).await);
+    queue.append(&[ok(1, 1), ok(0, 2)]).expect("append");
+    let manners = [Manner::Babble(b":1\r\n"), Manner::Refuse("-LOADING Redis is loading the dataset in memory")];
+    server.told.manners.lock().expect("unbroken").extend(manners);
+    let pusher = Pusher::open(queue.clone(), &server.url(), dir.path(), FAST).expect("it opens");
+    let (_stop, stopping) = watch::channel(true);
+    in_time("the end of the role", pusher.run(stopping)).await.expect("no error");
+    assert_eq!((numbers(&server.list("event:p1")), numbers(&server.list("event:p0"))), (vec![1], vec![2]));
+    assert_eq!(queue.lag(READER).records, 0);
+}
+
 #[test]
 fn pauses_grow_to_their_bound() {
     let dir = tempfile::tempdir().expect("temp dir");
