@@ -5,7 +5,8 @@
 //! How: a bucket ends at a multiple of its resolution R and has the points of (end - R, end], as the rows of a query
 //! do. A point at midnight so belongs to the last bucket of the day before, but is in the file of the day that it
 //! begins: both days' files have a part of that bucket, and readers add parts of equal end. Of counters the *rates* are
-//! rolled up, each at the later of its two points. docs/format/rollup.md draws the chunk.
+//! rolled up, each at the later of its two points. Of a bucket in which a gauge became a counter, or the reverse, what
+//! was before is left out: the two have no average. docs/format/rollup.md draws the chunk.
 //! Invariants: NaN is no value; a bucket has at least one value; decoding hostile bytes ends in `None`.
 //! Compat: the original's archives keep averages of averages; here AVERAGE stays exact however it is rolled up.
 
@@ -94,8 +95,9 @@ pub fn fold(
     let mut before = before;
     for point in points {
         let value = value(metas, before.replace(*point), *point);
-        if let Some(value) = value.filter(|value| !value.is_nan()) {
-            add(out, Bucket::of(end_of(point.0, resolution_s), value));
+        let end = end_of(point.0, resolution_s);
+        if let Some(value) = value.filter(|value| !value.is_nan() && point.0 >= metas.kind_since(end)) {
+            add(out, Bucket::of(end, value));
         }
     }
 }

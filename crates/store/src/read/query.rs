@@ -234,9 +234,9 @@ impl Parts {
         let mut grid = Grid { step: row_step as u32, values: Vec::new(), incomplete: None };
         readers.damage = None;
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(grid) };
-        let mut rows = Rows::new(&times, row_step, query.cf);
         let (from, to) = ((first - row_step + 1).max(0) as u32, *last as u32);
         let metas = self.metas(found);
+        let mut rows = Rows::new(&times, row_step, query.cf, &metas);
         // So far before the first row there may be a point that makes its rate.
         let gap_s = rate_gap_s(metas.longest_counter_step());
         let view = self.view(found.id, from.saturating_sub(gap_s), to);

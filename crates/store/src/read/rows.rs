@@ -1,12 +1,13 @@
 //! Rows: which rows of Open-Falcon's grid a query has, and what becomes of points and buckets in them.
 //!
 //! How: points and buckets come in order of time and are added to the row that they are in; a row is done when the next
-//! one begins.
+//! one begins. Of a row in which a gauge became a counter, or the reverse, what was before is left out, as it is of a
+//! bucket: whatever a row is made of, it has one meaning.
 //! Compat: docs/open-falcon/graph.md §5: rows of 1, 5, 20, 180 or 720 steps, as the original's archives would answer.
 //! Memory: the rows.
 
 use crate::block::rollup::Bucket;
-use crate::series::Found;
+use crate::series::{Found, Metas};
 use model::point::align;
 
 /// A range of time, and how its points become rows.
@@ -102,6 +103,7 @@ pub struct Rows<'a> {
     times: &'a [i64],
     row_step: i64,
     cf: Cf,
+    metas: &'a Metas,
     /// Values of the row that comes next, so far.
     open: Option<(Bucket, f64)>,
     values: Vec<(i64, Option<f64>)>,
@@ -109,8 +111,8 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// No rows yet; `times` are the ends of those to make.
-    pub fn new(times: &'a [i64], row_step: i64, cf: Cf) -> Rows<'a> {
-        Rows { times, row_step, cf, open: None, values: Vec::with_capacity(times.len()) }
+    pub fn new(times: &'a [i64], row_step: i64, cf: Cf, metas: &'a Metas) -> Rows<'a> {
+        Rows { times, row_step, cf, metas, open: None, values: Vec::with_capacity(times.len()) }
     }
 
     /// Adds a value; times do not descend.
@@ -130,7 +132,8 @@ impl<'a> Rows<'a> {
         while let Some(row) = self.times.get(self.values.len()) {
             if time <= *row {
                 let after = self.values.last().map_or(i64::MIN, |(time, _)| *time).max(row - self.row_step);
-                if time > after {
+                let one_kind = bucket.end >= self.metas.kind_since(*row as u32);
+                if time > after && one_kind {
                     match &mut self.open {
                         Some((open, newest)) => {
                             open.merge(&bucket);

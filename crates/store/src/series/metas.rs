@@ -52,6 +52,14 @@ impl Metas {
         self.past.iter().find(|past| time < past.until).map_or(self.now, |past| past.meta)
     }
 
+    /// Since when the series has been the gauge, or the counter, that it is at a time. 0 for always.
+    #[inline]
+    pub fn kind_since(&self, time: u32) -> u32 {
+        let before = self.past.partition_point(|past| past.until <= time);
+        let meta = self.past.get(before).map_or(self.now, |past| past.meta);
+        kind_since(meta, &self.past[..before])
+    }
+
     /// Type and step of all stretches.
     fn all(&self) -> impl Iterator<Item = Meta> {
         self.past.iter().map(|past| past.meta).chain([self.now])
@@ -111,6 +119,7 @@ mod tests {
         let told: Vec<_> = metas.stretches().iter().map(|one| (one.from, one.to, one.step)).collect();
         assert_eq!(told, [(0, 99, 30), (100, 199, 60), (200, i64::MAX - 1, 60)]);
         assert_eq!((metas.longest_counter_step(), Metas::new(GAUGE, &[]).longest_counter_step()), (60, 0));
+        assert_eq!([0, 199, 200].map(|time| metas.kind_since(time)), [0, 0, 200]);
         assert_eq!((kind_since(GAUGE, &past), kind_since(COUNTER, &past), kind_since(GAUGE, &[])), (200, 0, 0));
     }
 

@@ -101,13 +101,15 @@ fn history_of(store: &Store, series: SeriesId, from: i64, to: i64) -> Vec<(i64, 
 }
 
 /// The rows that the points themselves give, as the rules say: rates over at most two steps, not over resets.
+/// `kind` numbers the stretches in which a series was a counter (even) or a gauge (odd).
 fn rows_of_points(
     points: &[(i64, f64)],
-    is_gauge: impl Fn(i64) -> bool,
+    kind: impl Fn(i64) -> usize,
     grid: &Grid,
     row_s: i64,
     cf: Cf,
 ) -> Vec<Option<f64>> {
+    let is_gauge = |time: i64| kind(time) % 2 == 1;
     let mut values: Vec<(i64, f64)> = Vec::new();
     for (i, (time, value)) in points.iter().copied().enumerate() {
         if is_gauge(time) {
@@ -125,7 +127,9 @@ fn rows_of_points(
         let after = before.max(end - row_s);
         before = *end;
         let row = values.partition_point(|(time, _)| *time <= after)..values.partition_point(|(time, _)| time <= end);
-        let row: Vec<f64> = values[row.start..row.end.max(row.start)].iter().map(|(_, value)| *value).collect();
+        // Of a row in which the series changed, what came after counts.
+        let row = values[row.start..row.end.max(row.start)].iter().filter(|(time, _)| kind(*time) == kind(*end));
+        let row: Vec<f64> = row.map(|(_, value)| *value).collect();
         let best = row.iter().copied();
         match cf {
             Cf::Average => (!row.is_empty()).then(|| row.iter().sum::<f64>() / row.len() as f64),

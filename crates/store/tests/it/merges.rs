@@ -73,7 +73,8 @@ fn check_rows(store: &Store, found: Found, points: &[(i64, f64)], now: i64, cont
         for cf in [Cf::Average, Cf::Max, Cf::Min, Cf::Last] {
             let query = Query { from, to, cf, now };
             let grid = store.query(found, &query).expect("answers");
-            let expected = rows_of_points(points, |_| found.counter_type.is_gauge(), &grid, i64::from(grid.step), cf);
+            let expected =
+                rows_of_points(points, |_| usize::from(found.counter_type.is_gauge()), &grid, i64::from(grid.step), cf);
             assert_close(&grid, &expected, &format!("{context}, {query:?}"));
         }
     }
@@ -200,7 +201,7 @@ fn roll_ups_answer_when_the_points_are_gone_and_go_when_it_is_their_time() {
                 for cf in [Cf::Average, Cf::Max, Cf::Min] {
                     let query = Query { from: now - back, to: now, cf, now };
                     let grid = store.query(found(store, id), &query).expect("answers");
-                    let expected = rows_of_points(points, |_| id == a, &grid, i64::from(grid.step), cf);
+                    let expected = rows_of_points(points, |_| usize::from(id == a), &grid, i64::from(grid.step), cf);
                     assert_close(&grid, &expected, &format!("{query:?}"));
                     assert!(grid.values.iter().filter(|row| row.1.is_some()).count() > grid.values.len() - 12);
                 }
