@@ -13,6 +13,7 @@ use probe::Driven;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use supervisor::causes::line_of;
 use tokio::sync::watch;
 use wire::hbs::{AgentReport, write_report};
 use wire::json::{self, name_eq, push_string};
@@ -96,7 +97,7 @@ impl Heartbeat {
                 Err(error) => {
                     self.orders.failures.fetch_add(1, Ordering::Relaxed);
                     if !std::mem::replace(&mut self.is_down, true) {
-                        let error = format!("{error:#}");
+                        let error = line_of(&*error);
                         tracing::warn!(
                             hbs = self.client.address(),
                             error,

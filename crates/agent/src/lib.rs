@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use supervisor::Supervisor;
+use supervisor::causes::line_of;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -279,7 +280,7 @@ impl Agent {
         if client.is_none() {
             match url::client() {
                 Ok(new) => *client = Some(new),
-                Err(error) => tracing::error!(error = format!("{error:#}"), "URLs are not checked"),
+                Err(error) => tracing::error!(error = line_of(&*error), "URLs are not checked"),
             }
         }
         match client {

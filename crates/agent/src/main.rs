@@ -7,6 +7,7 @@ use agent::{AgentArgs, run_process};
 use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
+use supervisor::causes::line_of;
 use supervisor::log;
 
 #[derive(Parser)]
@@ -20,9 +21,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse().args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let text = format!("{error:#}");
-            let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            log::give_up(format_args!("hawkeye-agent: {}", lines.join(" ")));
+            log::give_up(format_args!("hawkeye-agent: {}", line_of(&*error)));
             ExitCode::FAILURE
         }
     }

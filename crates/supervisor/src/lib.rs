@@ -9,9 +9,10 @@
 //! itself. [`signals`] has the signals that stop a process.
 //! Invariants: a part that returns, fails or panics is noticed, whichever it is; a fault while stopping keeps no other
 //! part from its orderly end; the first fault is what the process ends with, and the others are logged.
-//! The lines that a process writes for people are in [`log`].
+//! The lines that a process writes for people are in [`log`], and [`causes`] writes an error as one.
 //! Absent: restarts. A process without one of its parts is worse than one that is seen to be down.
 
+pub mod causes;
 pub mod log;
 pub mod signals;
 
@@ -118,7 +119,7 @@ impl Supervisor {
         }
         let mut faults = faults.into_iter();
         let first = faults.next();
-        faults.for_each(|fault| tracing::error!(error = format!("{fault:#}"), "while stopping"));
+        faults.for_each(|fault| tracing::error!(error = causes::line_of(&*fault), "while stopping"));
         first.map_or(Ok(()), Err)
     }
 }

@@ -9,6 +9,7 @@ use crate::portal::db::fault::{self, Fault};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use supervisor::causes::line_of;
 
 /// The result of a handler.
 pub type Answer = Result<Response, ApiError>;
@@ -78,10 +79,10 @@ impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> ApiError {
         if let Some(fault) = fault::among(&error) {
             // The portal has told it once, and `/health` tells it while it lasts.
-            tracing::debug!("a request failed and was answered with status 503: {error:#}");
+            tracing::debug!("a request failed and was answered with status 503: {}", line_of(&*error));
             return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason(fault));
         }
-        tracing::error!("a request failed and was answered with status 500: {error:#}");
+        tracing::error!("a request failed and was answered with status 500: {}", line_of(&*error));
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error: see the server's log")
     }
 }

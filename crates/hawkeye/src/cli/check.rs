@@ -5,13 +5,13 @@
 //! that are unknown.
 //! Invariants: each fault of each file is a line; nothing is opened but the files.
 
-use super::one_line;
 use super::server::ServerArgs;
 use crate::watch::log::{give_up, say};
 use agent::{AgentArgs, AgentConfig};
 use anyhow::{Error, Result, bail};
 use settings::Faults;
 use std::path::{Path, PathBuf};
+use supervisor::causes::{line_of, one_line};
 
 #[derive(clap::Args)]
 pub struct CheckArgs {
@@ -85,7 +85,7 @@ fn tell(what: &str, result: Result<&'static str>) -> usize {
             faults.texts().len()
         }
         None => {
-            give_up(format_args!("{what}: {}", one_line(&format!("{error:#}"))));
+            give_up(format_args!("{what}: {}", line_of(&*error)));
             1
         }
     }

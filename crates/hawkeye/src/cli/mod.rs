@@ -29,6 +29,7 @@ use restore::RestoreArgs;
 use server::RunArgs;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use supervisor::causes::line_of;
 
 #[derive(Parser)]
 #[command(name = "hawkeye", version, about = "Open-Falcon's job in one binary", arg_required_else_help = true)]
@@ -98,15 +99,10 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            give_up(format_args!("hawkeye: {}", one_line(&format!("{error:#}"))));
+            give_up(format_args!("hawkeye: {}", line_of(&*error)));
             ExitCode::FAILURE
         }
     }
-}
-
-/// Folds the lines of a text into one: some libraries spread an error over several.
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use supervisor::causes::line_of;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use verify::{AnsweredCalls, Api, ReadSource, ReadVerdict, verify};
@@ -272,7 +273,7 @@ impl RunPlan {
             (None, Some(GobRole::Graph)) => "graph listening there? (--gob)",
             (None, Some(GobRole::Judge)) => "judge listening there? (--judge-gob)",
         };
-        self.link().ping().await.map_err(|error| anyhow::anyhow!("{error:#}; is a {what}"))
+        self.link().ping().await.map_err(|error| anyhow::anyhow!("{}; is a {what}", line_of(&*error)))
     }
 
     fn link(&self) -> Link {
@@ -368,7 +369,7 @@ impl FleetConnection {
                 refused == 0
             }
             Err(error) => {
-                self.tally.fail(points, format!("{error:#}"));
+                self.tally.fail(points, line_of(&*error));
                 false
             }
         }

@@ -29,9 +29,10 @@ pub fn create_private_files() {
 /// Creates `dir` if there is none, and takes it and what is in it from everybody but its owner.
 pub fn prepare(dir: &Path) -> Result<()> {
     create_private_files();
-    fs::create_dir_all(dir).with_context(|| {
-        format!("cannot create the data directory {} (set data_dir to one that this user may write)", dir.display())
-    })?;
+    if let Err(error) = fs::create_dir_all(dir) {
+        let text = format!("cannot create the data directory {} ({})", dir.display(), fix(&error));
+        return Err(error).context(text);
+    }
     if dir.join(RESTORING).exists() {
         bail!(
             "the data directory {} is the half of a restore that was not finished: run `hawkeye restore` again, or begin \
@@ -50,6 +51,19 @@ pub fn prepare(dir: &Path) -> Result<()> {
         tracing::warn!(dir = %dir.display(), %error, "cannot take the data directory from other users: they may read it");
     }
     Ok(())
+}
+
+/// What to do about an error of a disk below the data directory.
+pub fn fix(error: &io::Error) -> &'static str {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there, or set data_dir to a disk that has room",
+        ErrorKind::ReadOnlyFilesystem => "mount that file system writable, or set data_dir to one that is",
+        ErrorKind::PermissionDenied => "let this user read and write there, or set data_dir to where it may",
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "move the file away that is where a directory belongs",
+        ErrorKind::IsADirectory => "move the directory away that is where a file belongs",
+        _ => "set data_dir to a directory that can be read and written",
+    }
 }
 
 /// Takes the rights of group and others from `path`, which may be a link, and from everything below. Counts what had
@@ -85,6 +99,25 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).expect("there").permissions().mode() & 0o7777
+    }
+
+    /// The numbers are Linux's.
+    #[test]
+    fn each_error_of_a_disk_has_a_fix_of_its_own() {
+        let check = |number: i32, part: &str| {
+            let fix = fix(&io::Error::from_raw_os_error(number));
+            assert!(fix.contains(part), "{number}: {fix}");
+        };
+        let (not_permitted, no_access, full, over_quota) = (1, 13, 28, 122);
+        check(full, "make room");
+        check(over_quota, "make room");
+        check(30, "mount that file system writable");
+        check(no_access, "let this user");
+        check(not_permitted, "let this user");
+        check(17, "move the file away");
+        check(20, "move the file away");
+        check(21, "move the directory away");
+        check(5, "set data_dir to");
     }
 
     #[test]

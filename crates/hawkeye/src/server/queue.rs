@@ -1,9 +1,10 @@
 //! Queue: opens the durable queue of events, and says how rules are judged into it.
 
+use super::data_dir::fix;
 use crate::clock;
 use crate::config::{Config, Fsync, Semantics};
 use crate::watch::health::{Health, Reason};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use events::{Damage, EventQueue, Recovery};
 use std::sync::Arc;
 
@@ -16,8 +17,11 @@ pub fn open_event_queue(config: &Config) -> Result<(Arc<EventQueue>, Recovery)> 
         Fsync::Second => events::Fsync::EverySecond,
         Fsync::Never => events::Fsync::Never,
     };
-    let (queue, recovered) = EventQueue::open(&config.data_dir.join("events"), fsync, clock::now())
-        .with_context(|| format!("cannot open the event queue in {}", config.data_dir.display()))?;
+    let (queue, recovered) =
+        EventQueue::open(&config.data_dir.join("events"), fsync, clock::now()).map_err(|error| {
+            let text = format!("cannot open the event queue in {} ({})", config.data_dir.display(), fix(&error));
+            anyhow::Error::new(error).context(text)
+        })?;
     if recovered.torn_bytes_cut > 0 {
         tracing::warn!(bytes = recovered.torn_bytes_cut, "cut off an unfinished write of events");
     }

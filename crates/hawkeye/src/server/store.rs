@@ -76,7 +76,7 @@ pub fn open_store(config: &Config, now: i64) -> Result<Store> {
         query_points_max: query_points_max(config),
         ..store::Options::default()
     };
-    let (store, recovery) = Store::open(options, now).with_context(|| open_hint(dir))?;
+    let (store, recovery) = Store::open(options, now).map_err(|error| not_opened(dir, error))?;
     for damage in &recovery.corrupt {
         tracing::error!(damage, "part of the store is damaged; the rest was read");
     }
@@ -112,11 +112,14 @@ fn query_points_max(config: &Config) -> usize {
     config.graph.query_points_max.min(room)
 }
 
-fn open_hint(dir: &Path) -> String {
-    format!(
-        "cannot open the store in {} (is another server using it, and may this user write it? data_dir sets the directory)",
-        dir.display()
-    )
+/// Says what to do where the error does not; one that another server has the directory does.
+fn not_opened(dir: &Path, error: store::Error) -> anyhow::Error {
+    let fix = match &error {
+        store::Error::Disk { cause, .. } => format!(" ({})", data_dir::fix(cause)),
+        store::Error::Corrupt { .. } => " (restore a backup)".to_string(),
+        _ => String::new(),
+    };
+    anyhow::Error::new(error).context(format!("cannot open the store in {}{fix}", dir.display()))
 }
 
 /// Starts the threads that keep the store. At the end they are joined, and then the log is synced.
@@ -190,6 +193,31 @@ pub fn wait_for_queries(parts: &mut Supervisor, engine: &Arc<Engine>) {
 mod tests {
     use super::*;
     use std::fs;
+    use std::io;
+    use supervisor::causes::line_of;
+
+    #[test]
+    fn a_store_that_cannot_be_opened_says_once_why_and_what_to_do() {
+        let text = |error: store::Error| line_of(&*not_opened(Path::new("d"), error));
+        let refused = |number: i32| store::Error::Disk {
+            what: "create",
+            path: "d/store/log".into(),
+            cause: io::Error::from_raw_os_error(number),
+        };
+        assert_eq!(
+            text(refused(28)),
+            "cannot open the store in d (make room there, or set data_dir to a disk that has room): cannot create \
+             d/store/log: No space left on device (os error 28)"
+        );
+        for number in [1, 5, 13, 17, 28, 30] {
+            assert!(!text(refused(number)).contains("server"), "{}", text(refused(number)));
+        }
+        assert_eq!(
+            text(store::Error::Locked { dir: "d/store".into() }),
+            "cannot open the store in d: data directory d/store is in use by another server; stop it or give this one \
+             another data_dir"
+        );
+    }
 
     #[test]
     fn a_store_without_a_file_is_lost_where_something_stands_beside_it() {

@@ -40,6 +40,7 @@ use send::Sender;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use supervisor::causes::line_of;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -128,7 +129,7 @@ impl Alarm {
         let unstored = health.outage("deliveries are in memory only: their tables are damaged");
         let deliverer = match delivering.over(portal.clone()).await {
             Err(error) if fault::among(&error) == Some(Fault::Damage) => {
-                unstored.fails(format!("{error:#}"));
+                unstored.fails(line_of(&*error));
                 delivering.in_memory(&mut intake).await?
             }
             opened => opened?,
@@ -182,7 +183,7 @@ impl Alarm {
         if let Err(error) = &result
             && fault::among(error) == Some(Fault::Damage)
         {
-            result = self.do_without_tables(format!("{error:#}")).await;
+            result = self.do_without_tables(line_of(&**error)).await;
         }
         if result.is_err() {
             self.counters.failures.inc();

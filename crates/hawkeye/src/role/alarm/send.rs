@@ -27,6 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::time::Duration;
+use supervisor::causes::line_of;
 use tokio::time::Instant;
 
 /// Bytes of an answer that are kept; scripts answer a line, and messages quote some hundred characters.
@@ -348,11 +349,11 @@ fn http_text(error: reqwest::Error) -> String {
     if error.is_timeout() && !error.is_connect() {
         return "no answer in time".to_string();
     }
-    chain(&error.without_url())
+    line_of(&error.without_url())
 }
 
 fn smtp_failure(error: &lettre::transport::smtp::Error) -> Failure {
-    let text = chain(error);
+    let text = line_of(error);
     let code = error.status().map(|code| code.to_string());
     match code.as_deref() {
         // The mailbox of this receiver, now or for ever (RFC 5321 §4.2.3).
@@ -360,21 +361,6 @@ fn smtp_failure(error: &lettre::transport::smtp::Error) -> Failure {
         Some("550" | "551" | "552" | "553") => Failure::Never(text),
         _ => Failure::Target(text),
     }
-}
-
-/// An error with its causes; reqwest's and lettre's own texts leave the reason to the cause.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::rules::InEffect;
 use net::rpc::Service;
 use std::net::IpAddr;
 use std::sync::Arc;
+use supervisor::causes::line_of;
 use tokio::sync::watch;
 use wire::Scratch;
 use wire::hbs::{self, BuiltinMetric};
@@ -71,8 +72,9 @@ impl HbsService {
             return Ok(());
         }
         let reported = agents::report_status(&self.portal, &report).await.map_err(|error| {
-            tracing::error!(hostname = report.hostname, error = format!("{error:#}"), "cannot write the host table");
-            format!("cannot write the host table: {error:#}")
+            let error = line_of(&*error);
+            tracing::error!(hostname = report.hostname, error, "cannot write the host table");
+            format!("cannot write the host table: {error}")
         })?;
         // Two agents under one name show by the addresses that they give, also behind a proxy.
         if reported == ReportEffect::Changed

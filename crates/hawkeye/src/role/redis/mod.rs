@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use supervisor::causes::line_of;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -326,7 +327,7 @@ impl Pusher {
         self.shared.errors.fetch_add(1, Relaxed);
         let (error, fix) = match fault {
             PushError::Redis(error) => (self.url.without_password(&error.to_string()), fix(error)),
-            PushError::Queue(error) => (format!("{error:#}"), "see why data_dir cannot be read and written"),
+            PushError::Queue(error) => (line_of(&**error), "see why data_dir cannot be read and written"),
         };
         if self.told.replace(fix) != Some(fix) {
             let at = self.url.place();
