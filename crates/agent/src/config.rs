@@ -1,18 +1,18 @@
 //! Configuration of `hawkeye agent`: its own TOML file, or Open-Falcon's `cfg.json` as it stands on the hosts.
 //!
-//! How: a file whose first character is `{` is a cfg.json and is translated into the keys here; else it is TOML,
+//! How: a file that is JSON is a cfg.json and is translated into the keys here (`original.rs`); else it is TOML,
 //! overlaid by `HAWKEYE_AGENT__TRANSFER_ADDRS=…` variables and by `--set KEY=VALUE`. Afterwards the hostname is
 //! resolved: configured, else `FALCON_ENDPOINT`, else the system's.
 //! Invariants: an unknown key of our own file is an error; what a cfg.json has beyond our keys is named in
 //! `ignored_keys` for one line in the log, because users bring theirs along; everything that can be checked without a
-//! network is checked here.
-//! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included. An address without a host means what it means in Go:
-//! every address to listen on, this host to connect to.
+//! network is checked here, and a fault names the key as the file has it.
+//! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included.
 
+use super::original;
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use settings::units::{duration, is_host_and_port, seconds, size};
-use settings::{Faults, not_toml, overlay, overlay_variables};
+use settings::{Faults, is_json, not_toml, overlay, overlay_variables, without_mark};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +70,36 @@ pub struct AgentListen {
     /// Names under which browsers may ask on a loopback address, besides the host's own.
     pub hosts: Vec<String>,
 }
+
+/// How a form of the file calls what is checked in both, what turns a key off, and what times are like.
+pub(crate) struct Keys {
+    pub transfer_addrs: &'static str,
+    pub no_transfer: &'static str,
+    pub hbs_addr: &'static str,
+    pub no_hbs: &'static str,
+    pub agent_http: &'static str,
+    pub no_door: &'static str,
+    pub interval: &'static str,
+    pub heartbeat_interval: &'static str,
+    pub seconds: &'static str,
+    pub connect_timeout: &'static str,
+    pub milliseconds: &'static str,
+}
+
+/// How our own file calls it.
+const KEYS: Keys = Keys {
+    transfer_addrs: "transfer_addrs",
+    no_transfer: "name at least one transfer, e.g. [\"127.0.0.1:8433\"]",
+    hbs_addr: "hbs_addr",
+    no_hbs: "\"\" for none",
+    agent_http: "listen.agent_http",
+    no_door: "\"\" to turn it off",
+    interval: "interval",
+    heartbeat_interval: "heartbeat_interval",
+    seconds: "\"1s\" to \"24h\"",
+    connect_timeout: "connect_timeout",
+    milliseconds: "\"1ms\" to \"1h\"",
+};
 
 impl Default for AgentConfig {
     fn default() -> Self {
@@ -131,7 +161,9 @@ impl AgentArgs {
             Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the configuration {}", path.display()))?,
         };
-        let config = AgentConfig::load(&text, settings::variables()?.into_iter(), &flags, &system_hostname());
+        let is_original = is_json(self.config.as_deref(), &text);
+        let variables = settings::variables()?;
+        let config = AgentConfig::read(&text, is_original, &variables, &flags, &system_hostname());
         match &self.config {
             Some(path) => config.with_context(|| format!("configuration {}", path.display())),
             None => config.context("configuration"),
@@ -153,33 +185,49 @@ impl AgentConfig {
         system_hostname: &str,
     ) -> Result<AgentConfig> {
         let variables: Vec<(String, String)> = variables.collect();
-        // Editors of Windows begin a file so.
-        let text = text.trim_start_matches('\u{feff}');
+        AgentConfig::read(text, is_json(None, text), &variables, flags, system_hostname)
+    }
+
+    fn read(
+        text: &str,
+        is_original: bool,
+        variables: &[(String, String)],
+        flags: &[(&str, &str)],
+        system_hostname: &str,
+    ) -> Result<AgentConfig> {
+        let text = without_mark(text);
         let mut faults = Faults::default();
-        let is_original = text.trim_start().starts_with('{');
-        let mut config = if is_original {
-            ensure!(flags.is_empty(), "--set goes with a TOML file only: change the cfg.json instead");
-            let json = serde_json::from_str(text).context("cannot parse the cfg.json")?;
-            settings::read::<Original>(table_of(json), &mut faults).context("cannot read the cfg.json")?.translate()
-        } else {
-            let read = text.parse().map_err(|error| not_toml(Path::new("the TOML"), text, &error));
-            let mut table: toml::Table = read?;
-            let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-            overlay_variables::<AgentConfig>(&mut table, "HAWKEYE_AGENT__", borrowed)?;
-            for (key, text) in flags {
-                overlay::<AgentConfig>(&mut table, key, text)?;
-            }
-            settings::read::<AgentConfig>(table, &mut faults)?
-        };
-        config.resolve(&variables, system_hostname);
-        config.check(&mut faults);
-        let checked = faults.none();
         if is_original {
-            checked.context("the cfg.json")?
-        } else {
-            checked?
+            ensure!(flags.is_empty(), "--set goes with a TOML file only: change the cfg.json instead");
+            let mut config = original::read(text, &mut faults)?;
+            config.resolve(variables, system_hostname);
+            config.check(&original::KEYS, &mut faults);
+            faults.none().context("the cfg.json")?;
+            return Ok(config);
         }
+        let mut config = AgentConfig::read_own(text, variables, flags, &mut faults)?;
+        config.resolve(variables, system_hostname);
+        config.check(&KEYS, &mut faults);
+        config.check_own(&mut faults);
+        faults.none()?;
         Ok(config)
+    }
+
+    /// Reads our own TOML, with variables and flags over it.
+    fn read_own(
+        text: &str,
+        variables: &[(String, String)],
+        flags: &[(&str, &str)],
+        faults: &mut Faults,
+    ) -> Result<AgentConfig> {
+        let read = text.parse().map_err(|error| not_toml(Path::new("the TOML"), text, &error));
+        let mut table: toml::Table = read?;
+        let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        overlay_variables::<AgentConfig>(&mut table, "HAWKEYE_AGENT__", borrowed)?;
+        for (key, text) in flags {
+            overlay::<AgentConfig>(&mut table, key, text)?;
+        }
+        settings::read(table, faults)
     }
 
     fn resolve(&mut self, variables: &[(String, String)], system_hostname: &str) {
@@ -196,18 +244,24 @@ impl AgentConfig {
         }
     }
 
-    fn check(&self, faults: &mut Faults) {
+    /// Checks what both forms of the file can say; `keys` has the names of the form that was read.
+    fn check(&self, keys: &Keys, faults: &mut Faults) {
         if let Err(error) = supervisor::log::parse_filter("log", &self.log) {
             faults.add(error.to_string());
         }
+        self.check_hostname(faults);
+        self.check_addresses(keys, faults);
+        self.check_times(keys, faults);
+        if let Some((key, value)) = self.default_tags.iter().find(|(k, v)| k.contains([',', '=']) || v.contains(',')) {
+            faults
+                .add(format!("default_tags has {key:?} = {value:?}: a comma would begin another tag, a = end the key; give one without"));
+        }
+    }
+
+    fn check_hostname(&self, faults: &mut Faults) {
         // 255 is the width of the original's column, which transfer enforces.
         if self.hostname.is_empty() || self.hostname.len() > 255 {
             faults.add(format!("hostname is {:?}: give 1 to 255 bytes (hostname, or FALCON_ENDPOINT)", self.hostname));
-        }
-        for name in &self.listen.hosts {
-            if let Err(error) = net::http::check_name(name) {
-                faults.add(format!("listen.hosts has {error}"));
-            }
         }
         // As hbs and the portal refuse it.
         if self.hostname.chars().any(char::is_control) {
@@ -216,163 +270,65 @@ impl AgentConfig {
                 self.hostname
             ));
         }
+    }
+
+    fn check_addresses(&self, keys: &Keys, faults: &mut Faults) {
         if self.transfer_addrs.is_empty() {
-            faults.add("transfer_addrs is empty: name at least one transfer, e.g. [\"127.0.0.1:8433\"]");
+            faults.add(format!("{} is empty: {}", keys.transfer_addrs, keys.no_transfer));
         }
         for address in self.transfer_addrs.iter().filter(|address| !is_host_and_port(address)) {
-            faults.add(format!("transfer_addrs has {address:?}: want HOST:PORT"));
+            faults.add(format!("{} has {address:?}: want HOST:PORT", keys.transfer_addrs));
         }
-        if !self.hbs_addr.is_empty() && !is_host_and_port(&self.hbs_addr) {
-            faults.add(format!("hbs_addr is {:?}: want HOST:PORT, or \"\" for none", self.hbs_addr));
+        for (key, address, none) in
+            [(keys.hbs_addr, &self.hbs_addr, keys.no_hbs), (keys.agent_http, &self.listen.agent_http, keys.no_door)]
+        {
+            if !address.is_empty() && !is_host_and_port(address) {
+                faults.add(format!("{key} is {address:?}: want HOST:PORT, or {none}"));
+            }
         }
-        let door = &self.listen.agent_http;
-        if !door.is_empty() && !is_host_and_port(door) {
-            faults.add(format!("listen.agent_http is {door:?}: want HOST:PORT, or \"\" to turn it off"));
+    }
+
+    fn check_times(&self, keys: &Keys, faults: &mut Faults) {
+        for (key, time) in [(keys.interval, self.interval), (keys.heartbeat_interval, self.heartbeat_interval)] {
+            if !(1..=86_400).contains(&time) {
+                faults.add(format!("{key} is {time} s: give {}", keys.seconds));
+            }
         }
-        if !(1..=86_400).contains(&self.interval) {
-            faults.add(format!("interval is {} s: give \"1s\" to \"24h\"", self.interval));
+        let timeout = self.connect_timeout.as_millis();
+        if !(1..=3_600_000).contains(&timeout) {
+            faults.add(format!("{} is {timeout} ms: give {}", keys.connect_timeout, keys.milliseconds));
         }
-        if !(1..=86_400).contains(&self.heartbeat_interval) {
-            faults.add(format!("heartbeat_interval is {} s: give \"1s\" to \"24h\"", self.heartbeat_interval));
-        }
-        if self.connect_timeout.is_zero() {
-            faults.add("connect_timeout is 0: give at least \"1ms\"");
+    }
+
+    /// Checks what only our own file can say, or is asked for: a cfg.json that an original agent takes is taken.
+    fn check_own(&self, faults: &mut Faults) {
+        if self.ip.len() > 255 || self.ip.chars().any(char::is_control) {
+            faults.add(format!("ip is {:?}: give an address, or \"\" for that of the connection to hbs", self.ip));
         }
         if self.buffer_max < 1 << 20 {
             faults.add(format!("buffer_max is {} bytes: give at least \"1MiB\"", self.buffer_max));
         }
-        if let Some((key, value)) = self.default_tags.iter().find(|(k, v)| k.contains([',', '=']) || v.contains(',')) {
-            faults
-                .add(format!("default_tags has {key:?} = {value:?}: a comma would begin another tag, a = end the key"));
+        if !self.rootfs.is_absolute() {
+            faults.add(format!("rootfs is {:?}: give a path that begins with /", self.rootfs));
+        }
+        if let Some(path) = self.mount_points.iter().find(|path| !path.starts_with('/')) {
+            faults.add(format!("mount_points has {path:?}: give paths that begin with /, or [] for all"));
+        }
+        if self.iface_prefixes.iter().any(String::is_empty) {
+            faults.add("iface_prefixes has \"\", which every name begins with: give [] for all");
+        }
+        if self.ignore.contains("") {
+            faults.add("ignore has \"\": give names of metrics, like \"cpu.busy\"");
+        }
+        if self.default_tags.contains_key("") {
+            faults.add("default_tags has a tag without a name: give it one, or take it away");
+        }
+        for name in &self.listen.hosts {
+            if let Err(error) = net::http::check_name(name) {
+                faults.add(format!("listen.hosts has {error}"));
+            }
         }
     }
-}
-
-/// Open-Falcon's cfg.json, as far as it has a meaning here.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Original {
-    hostname: String,
-    ip: String,
-    debug: bool,
-    heartbeat: OriginalHeartbeat,
-    transfer: OriginalTransfer,
-    http: OriginalHttp,
-    collector: OriginalCollector,
-    #[serde(deserialize_with = "null_as_default")]
-    default_tags: BTreeMap<String, String>,
-    #[serde(deserialize_with = "null_as_default")]
-    ignore: BTreeMap<String, bool>,
-    #[serde(flatten)]
-    rest: BTreeMap<String, toml::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-struct OriginalHeartbeat {
-    enabled: bool,
-    addr: String,
-    interval: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-struct OriginalTransfer {
-    enabled: bool,
-    #[serde(deserialize_with = "null_as_default")]
-    addrs: Vec<String>,
-    interval: i64,
-    /// The time to connect, in milliseconds.
-    timeout: u64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct OriginalHttp {
-    enabled: bool,
-    listen: String,
-    backdoor: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct OriginalCollector {
-    #[serde(deserialize_with = "null_as_default")]
-    iface_prefix: Vec<String>,
-    #[serde(deserialize_with = "null_as_default")]
-    mount_point: Vec<String>,
-}
-
-/// A section that is absent is off, as in Go.
-impl Default for OriginalHeartbeat {
-    fn default() -> Self {
-        OriginalHeartbeat { enabled: false, addr: String::new(), interval: 60 }
-    }
-}
-
-impl Default for OriginalTransfer {
-    fn default() -> Self {
-        OriginalTransfer { enabled: false, addrs: Vec::new(), interval: 60, timeout: 1000 }
-    }
-}
-
-impl Original {
-    fn translate(self) -> AgentConfig {
-        let mut ignored_keys: Vec<String> = self.rest.into_keys().collect();
-        if self.http.backdoor {
-            ignored_keys.push("http.backdoor".into());
-        }
-        let transfer_addrs = if self.transfer.enabled { self.transfer.addrs } else { Vec::new() };
-        let hbs_addr = if self.heartbeat.enabled { connect_address(self.heartbeat.addr) } else { String::new() };
-        let agent_http = if self.http.enabled { listen_address(self.http.listen) } else { String::new() };
-        AgentConfig {
-            hostname: self.hostname,
-            ip: self.ip,
-            transfer_addrs: transfer_addrs.into_iter().map(connect_address).collect(),
-            hbs_addr,
-            interval: self.transfer.interval,
-            heartbeat_interval: self.heartbeat.interval,
-            connect_timeout: Duration::from_millis(self.transfer.timeout),
-            iface_prefixes: self.collector.iface_prefix,
-            mount_points: self.collector.mount_point,
-            ignore: self.ignore.into_iter().filter(|(_, ignored)| *ignored).map(|(metric, _)| metric).collect(),
-            default_tags: self.default_tags,
-            log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },
-            listen: AgentListen { agent_http, ..AgentListen::default() },
-            ignored_keys,
-            agent_http_key: ("http.listen", "in the cfg.json"),
-            ..AgentConfig::default()
-        }
-    }
-}
-
-/// Members of a JSON object; a null is absent, as Go reads it.
-fn table_of(members: serde_json::Map<String, serde_json::Value>) -> toml::Table {
-    members.into_iter().filter_map(|(key, value)| Some((key, value_of(value)?))).collect()
-}
-
-fn value_of(value: serde_json::Value) -> Option<toml::Value> {
-    use serde_json::Value;
-    Some(match value {
-        Value::Null => return None,
-        Value::Bool(value) => value.into(),
-        Value::Number(number) => number.as_i64().map_or_else(|| number.as_f64().unwrap_or(f64::MAX).into(), Into::into),
-        Value::String(text) => text.into(),
-        Value::Array(values) => values.into_iter().filter_map(value_of).collect::<Vec<toml::Value>>().into(),
-        Value::Object(members) => table_of(members).into(),
-    })
-}
-
-fn connect_address(address: String) -> String {
-    if address.starts_with(':') { format!("127.0.0.1{address}") } else { address }
-}
-
-fn listen_address(address: String) -> String {
-    if address.starts_with(':') { format!("0.0.0.0{address}") } else { address }
-}
-
-fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -469,7 +425,11 @@ mod tests {
         check("buffer_max = \"1kB\"", "buffer_max");
         check("connect_timeout = \"0s\"", "connect_timeout");
         check("[default_tags]\na = \"b,c\"", "default_tags");
-        check("{\"transfer\": {\"enabled\": false}}", "transfer_addrs");
+        check("{\"transfer\": {\"enabled\": false}}", "transfer.addrs");
+        check(
+            "{\n \"hostname\": \"a\"\n \"ip\": 5}",
+            "cannot parse the cfg.json: expected `,` or `}` at line 3 column 2",
+        );
         check("{\"transfer\": 1}", "cfg.json");
         check("transfer_addrs = [\"h:99999\"]", "h:99999");
         check("[listen]\nagent_http = \"1988\"", "listen.agent_http");
@@ -490,7 +450,25 @@ mod tests {
         check(
             r#"{"hostname": 5, "heartbeat": {"enabled": true, "addr": "h:0x", "interval": "soon"}, "http": null,
                "transfer": {"enabled": true, "addrs": ["a", "b:1", "c:70000"], "timeout": -1}}"#,
-            &["heartbeat.interval", "hostname", "transfer.timeout", "\"a\"", "\"c:70000\"", "hbs_addr"],
+            &[
+                "heartbeat.interval",
+                "hostname",
+                "transfer.timeout",
+                "transfer.addrs has \"a\"",
+                "transfer.addrs has \"c:70000\"",
+                "heartbeat.addr is \"h:0x\": want HOST:PORT, or \"enabled\": false in heartbeat",
+            ],
+        );
+        check(
+            r#"{"heartbeat": {"enabled": true, "addr": "h:1", "interval": 0}, "http": {"enabled": true, "listen": "x"},
+               "transfer": {"enabled": false, "addrs": ["a"], "interval": 90000, "timeout": 0}}"#,
+            &[
+                "transfer.addrs is empty: switch transfer.enabled on",
+                "http.listen is \"x\"",
+                "transfer.interval is 90000 s: give a number from 1 to 86400",
+                "heartbeat.interval is 0 s",
+                "transfer.timeout is 0 ms: give a number",
+            ],
         );
     }
 }

@@ -18,8 +18,11 @@ pub mod config;
 mod du;
 mod heartbeat;
 mod http;
+mod original;
 mod process;
 mod queue;
+#[cfg(test)]
+mod refused;
 mod schedule;
 mod sender;
 mod url;

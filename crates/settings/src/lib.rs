@@ -9,9 +9,11 @@
 
 mod environment;
 mod faults;
+mod form;
 mod overlay;
 pub mod units;
 
 pub use environment::variables;
 pub use faults::{Faults, read};
+pub use form::{is_json, without_mark};
 pub use overlay::{not_toml, overlay, overlay_variables, pair};

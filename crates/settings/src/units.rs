@@ -5,11 +5,19 @@ use serde::{Deserialize, Deserializer};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+/// As far as a time may reach back or ahead; sums of such times are far from the end of any number that holds them.
+const DURATION_MAX: Duration = Duration::from_secs(1000 * 366 * 86_400);
+
 /// Reads a duration like "500ms", "90s", "5m" or "30d".
 pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| serde::de::Error::custom(format!("{text:?} is not a duration like \"5m\": {error}")))
+    let custom = serde::de::Error::custom;
+    let time = humantime::parse_duration(&text)
+        .map_err(|error| custom(format!("{text:?} is not a duration like \"5m\": {error}")))?;
+    if time > DURATION_MAX {
+        return Err(custom(format!("{text:?} is longer than any that is counted with: give at most \"1000years\"")));
+    }
+    Ok(time)
 }
 
 /// Reads a duration like "90s", "5m" or "30d" as seconds; a part of a second is cut off.

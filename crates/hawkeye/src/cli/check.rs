@@ -1,8 +1,8 @@
 //! `hawkeye check`: everything that is wrong with configuration files, before anything is started with them.
 //!
 //! How: each file is read as a start would read it, with the variables of the environment over it. Whether it is a
-//! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: as what it has fewer keys
-//! that are unknown.
+//! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: JSON is an agent's, and
+//! TOML is what it has fewer unknown keys as.
 //! Invariants: each fault of each file is a line; nothing is opened but the files.
 
 use super::server::ServerArgs;
@@ -45,6 +45,10 @@ pub fn run(args: &CheckArgs) -> Result<()> {
 
 /// Reads `file` as what it seems to be, and answers that.
 fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
+    // A file that cannot be read is told below.
+    if std::fs::read_to_string(file).is_ok_and(|text| settings::is_json(Some(file), &text)) {
+        return load_agent(file).map(|_| "an agent");
+    }
     let as_server = match server.with_file(file.to_path_buf()).load() {
         Ok(_) => return Ok("a server"),
         Err(error) => error,
@@ -85,7 +89,9 @@ fn tell(what: &str, result: Result<&'static str>) -> usize {
             faults.texts().len()
         }
         None => {
-            give_up(format_args!("{what}: {}", line_of(&*error)));
+            let line = line_of(&*error);
+            let told = format!("configuration {what}: ");
+            give_up(format_args!("{what}: {}", line.strip_prefix(&told).unwrap_or(&line)));
             1
         }
     }

@@ -2,9 +2,11 @@
 
 use super::callback::CallbackTargets;
 use ipnet::IpNet;
+use lettre::message::Mailbox;
 use serde::Deserialize;
 use settings::Faults;
 use settings::units::{networks, seconds};
+use std::net::IpAddr;
 
 /// Section `alarm`: the ways to people, and bounds of what waits for them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -113,14 +115,13 @@ impl AlarmConfig {
                 faults.add(format!("alarm.{key} is no URL with http:// or https://: give one, or \"\" for none"));
             }
         }
-        if !self.smtp.host.is_empty() && (self.smtp.port == 0 || !self.smtp.from.contains('@')) {
-            faults.add(format!(
-                "alarm.smtp sends to port {} from {:?}: give a port, and an address with @",
-                self.smtp.port, self.smtp.from
-            ));
+        if !self.smtp.host.is_empty() {
+            self.smtp.check(faults);
         }
-        if self.event_retention <= 0 || self.give_up_after <= 0 {
-            faults.add("alarm.event_retention and alarm.give_up_after are times, at least \"1s\"");
+        for (key, time) in [("event_retention", self.event_retention), ("give_up_after", self.give_up_after)] {
+            if time <= 0 {
+                faults.add(format!("alarm.{key} is 0 s: give a time, at least \"1s\""));
+            }
         }
         if self.case_retention < self.event_retention {
             faults.add(
@@ -129,6 +130,29 @@ impl AlarmConfig {
         }
         if self.deliveries_max == 0 {
             faults.add("alarm.deliveries_max is 0: nothing could be delivered; give at least 1");
+        }
+    }
+}
+
+impl SmtpConfig {
+    /// Checks what is used once there is a host.
+    fn check(&self, faults: &mut Faults) {
+        let is_address = self.host.parse::<IpAddr>().is_ok();
+        if !is_address && self.host.contains(|c: char| c.is_whitespace() || "/:@".contains(c)) {
+            faults.add(format!(
+                "alarm.smtp.host is {:?}: give a name or an address alone, like \"mail.example.com\"",
+                self.host
+            ));
+        }
+        if self.port == 0 {
+            faults.add("alarm.smtp.port is 0: give the mail server's, like 25");
+        }
+        if self.from.parse::<Mailbox>().is_err() {
+            faults
+                .add(format!("alarm.smtp.from is {:?}: give a mail address, like \"hawkeye@example.com\"", self.from));
+        }
+        if self.user.is_empty() && !self.password.is_empty() {
+            faults.add("alarm.smtp.password is set without alarm.smtp.user: give both, or neither");
         }
     }
 }

@@ -76,22 +76,46 @@ impl Default for Retention {
     }
 }
 
+/// A day in seconds.
+const DAY: i64 = 86_400;
+
 impl GraphConfig {
+    /// The limits of the store (`store::Options`), by the names of the keys.
     pub(super) fn check(&self, faults: &mut Faults) {
-        if self.hot_window < 600 {
-            faults.add(format!("graph.hot_window is {} s: give at least \"10m\"", self.hot_window));
+        if !(600..=30 * DAY).contains(&self.hot_window) {
+            faults.add(format!("graph.hot_window is {} s: give \"10m\" to \"30days\"", self.hot_window));
         }
-        if !(10..=86_400).contains(&self.index_refresh) {
-            faults.add(format!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.index_refresh));
+        if !(0..=30 * DAY).contains(&self.late_window) {
+            faults.add(format!("graph.late_window is {} s: give \"0s\" to \"30days\"", self.late_window));
         }
         let silent_after = self.silent_after;
-        if silent_after != 0 && silent_after < self.hot_window.max(3600) {
+        if silent_after != 0 && !(self.hot_window.max(3600)..=1000 * DAY).contains(&silent_after) {
             faults.add(format!(
-                "graph.silent_after is {silent_after} s: give \"0s\", or at least \"1h\" and graph.hot_window"
+                "graph.silent_after is {silent_after} s: give \"0s\", or at least \"1h\" and graph.hot_window, up to \
+                 \"1000days\""
             ));
         }
-        if self.retention.raw < 3600 {
-            faults.add(format!("graph.retention.raw is {} s: give at least \"1h\"", self.retention.raw));
+        if self.query_points_max == 0 {
+            faults.add("graph.query_points_max is 0: no answer could hold a point; give at least 1");
+        }
+        if !(10..=DAY).contains(&self.index_refresh) {
+            faults.add(format!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.index_refresh));
+        }
+        self.retention.check(faults);
+    }
+}
+
+impl Retention {
+    fn check(&self, faults: &mut Faults) {
+        if !(3600..=1000 * DAY).contains(&self.raw) {
+            faults.add(format!("graph.retention.raw is {} s: give \"1h\" to \"1000days\"", self.raw));
+        }
+        for (key, time) in [("5m", self.five_minutes), ("1h", self.hour)] {
+            if time != 0 && !(3600..=20_000 * DAY).contains(&time) {
+                faults.add(format!(
+                    "graph.retention.{key} is {time} s: give \"1h\" to \"20000days\", or \"0s\" for no such roll-ups"
+                ));
+            }
         }
     }
 }

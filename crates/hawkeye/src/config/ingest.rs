@@ -62,6 +62,15 @@ impl IngestConfig {
         if !(0..=86_400).contains(&self.future_max) {
             faults.add(format!("ingest.future_max is {} s: give \"0s\" to \"1day\"", self.future_max));
         }
+        if self.allow.is_empty() {
+            faults.add(
+                "ingest.allow is []: nobody could send points; give networks, like [\"127.0.0.0/8\", \"10.0.0.0/8\"]",
+            );
+        }
+        // The last number stands for no series.
+        if self.series_max == 0 || self.series_max == u32::MAX {
+            faults.add(format!("ingest.series_max is {}: give a number from 1 to 4294967294", self.series_max));
+        }
         // A listener cannot have more descriptors than a process has.
         if !(1..=1 << 30).contains(&self.connections_max) {
             faults.add(format!("ingest.connections_max is {}: give a number from 1 to 2^30", self.connections_max));

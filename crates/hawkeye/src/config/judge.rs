@@ -59,6 +59,10 @@ impl JudgeConfig {
         if self.silent_after < 3600 {
             faults.add(format!("judge.silent_after is {} s: give at least \"1h\"", self.silent_after));
         }
+        // What is repeated more rarely is not repeated at all.
+        if self.min_interval > 7 * 86_400 {
+            faults.add(format!("judge.min_interval is {} s: give \"0s\" to \"7days\"", self.min_interval));
+        }
         for address in &self.hbs_addrs {
             let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
             if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {

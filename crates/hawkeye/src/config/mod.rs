@@ -19,6 +19,8 @@ mod listen;
 mod mysql_url;
 mod portal;
 mod redis_url;
+#[cfg(test)]
+mod refused;
 mod role;
 
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
@@ -34,10 +36,10 @@ pub use portal::PortalConfig;
 pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use settings::units::size;
-use settings::{Faults, not_toml, overlay, overlay_variables};
+use settings::{Faults, is_json, not_toml, overlay, overlay_variables, without_mark};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -88,14 +90,7 @@ impl Config {
         variables: impl Iterator<Item = (String, String)>,
         flags: &[(&str, String)],
     ) -> Result<Config> {
-        let mut table = match file {
-            None => toml::Table::new(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read the configuration {}", path.display()))?;
-                text.parse().map_err(|error| not_toml(path, &text, &error))?
-            }
-        };
+        let mut table = file.map(read_table).transpose()?.unwrap_or_default();
         // Variables HAWKEYE_AGENT__… belong to the agent, which may live in the same environment.
         let variables: Vec<(String, String)> =
             variables.filter(|(name, _)| !name.starts_with("HAWKEYE_AGENT__")).collect();
@@ -149,6 +144,9 @@ impl Config {
         }
         // What depends on the mode is left out where there is none.
         let mode = mode.ok();
+        if self.data_dir.as_os_str().is_empty() {
+            faults.add("data_dir is \"\": give the directory that everything is stored in, like \"data\"");
+        }
         if self.memory_budget < 32 << 20 {
             faults.add(format!(
                 "memory_budget is {} bytes: a server without a series needs some 14 MB, and 20 at its start, so give at least \"32MiB\"",
@@ -172,6 +170,20 @@ impl Config {
         self.alarm.check(faults);
         self.api.check(faults);
     }
+}
+
+fn read_table(path: &Path) -> Result<toml::Table> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    if is_json(Some(path), &text) {
+        bail!(
+            "the configuration {} is JSON: give a server's as TOML, like hawkeye.example.toml; the cfg.json of an agent goes \
+             with `hawkeye agent --config`",
+            path.display()
+        );
+    }
+    let text = without_mark(&text);
+    text.parse().map_err(|error| not_toml(path, text, &error))
 }
 
 #[cfg(test)]

@@ -60,8 +60,12 @@ pub fn fix(error: &io::Error) -> &'static str {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there, or set data_dir to a disk that has room",
         ErrorKind::ReadOnlyFilesystem => "mount that file system writable, or set data_dir to one that is",
         ErrorKind::PermissionDenied => "let this user read and write there, or set data_dir to where it may",
-        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "move the file away that is where a directory belongs",
-        ErrorKind::IsADirectory => "move the directory away that is where a file belongs",
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            "move the file away that is where a directory belongs, or set data_dir to another place"
+        }
+        ErrorKind::IsADirectory => {
+            "move the directory away that is where a file belongs, or set data_dir to another place"
+        }
         _ => "set data_dir to a directory that can be read and written",
     }
 }

@@ -165,17 +165,24 @@ fn check_says_everything() {
     let agent = file("agent.toml", "transfer_addrs = [\"10.0.0.1\"]\ninterval = \"soon\"");
     let cfg = file("cfg.json", r#"{"transfer": {"enabled": true, "addrs": ["10.0.0.1"], "interval": 0}}"#);
     let broken = file("broken.toml", "[listen\n");
-    let lines = check(&["--config".as_ref(), server.as_ref(), agent.as_ref(), cfg.as_ref(), broken.as_ref()]);
+    let broken_cfg = file("broken", "{\n \"hostname\": \"a\"\n \"ip\": 5}");
+    let named_json = file("named.json", "a = 1");
+    let files = [&server, &agent, &cfg, &broken, &broken_cfg, &named_json];
+    let arguments: Vec<&std::ffi::OsStr> =
+        std::iter::once("--config".as_ref()).chain(files.iter().map(|file| file.as_os_str())).collect();
+    let lines = check(&arguments);
     let expected = [
         "hawkeye.toml: listen.api is",
         "hawkeye.toml: alarm.sms is no URL",
         "hawkeye.toml: alarm.dashboard is no URL",
         "agent.toml: interval: \"soon\" is not a duration",
         "agent.toml: transfer_addrs has \"10.0.0.1\"",
-        "cfg.json: transfer_addrs has \"10.0.0.1\"",
-        "cfg.json: interval is 0 s",
+        "cfg.json: transfer.addrs has \"10.0.0.1\"",
+        "cfg.json: transfer.interval is 0 s: give a number",
         "broken.toml: cannot parse broken.toml: line 1",
-        "hawkeye: 8 faults in all",
+        "broken: cannot parse the cfg.json: expected `,` or `}` at line 3 column 2",
+        "named.json: cannot parse the cfg.json: expected value at line 1 column 1",
+        "hawkeye: 10 faults in all",
     ];
     assert!(
         lines.len() == expected.len() && lines.iter().zip(expected).all(|(line, part)| line.starts_with(part)),
