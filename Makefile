@@ -1,6 +1,6 @@
 # The commands of this repository; a line that begins with two hashes is what `make help` says of the target below it.
 # `make run` needs a Rust toolchain, a C compiler, git and make, no more; `make test` also python3, in which the checker of
-# the recorded REST answers is written, and node for the page's own tests, which are left out where it is missing.
+# the recorded REST answers is written, curl, with which docs/first-alarm.md is followed, and node for the page's own tests, which are left out where it is missing.
 
 .DEFAULT_GOAL := help
 .PHONY: help run build agent test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion

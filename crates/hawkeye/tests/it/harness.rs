@@ -260,8 +260,8 @@ fn spawn(command: &mut Command) -> (Child, Vec<String>) {
 /// Parts of the last line that a start prints: of the whole server, the graph alone, the judge alone.
 const LAST_LINES: [&str; 3] = ["agents report to", "the graph takes points", "the judge takes points"];
 
-/// Lines as they are printed. All are read, also when nobody wants them any more: the server never waits for the test.
-fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+/// Lines as they are printed. All are read, also when nobody wants them any more: no program waits for the test.
+pub fn lines_of(stdout: ChildStdout) -> Receiver<String> {
     let (send, lines) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {

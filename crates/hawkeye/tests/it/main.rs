@@ -9,6 +9,7 @@ mod backup;
 mod budget;
 mod disk;
 mod durability;
+mod first_alarm;
 mod graph;
 mod hostile;
 mod judge;
