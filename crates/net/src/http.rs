@@ -71,24 +71,7 @@ pub async fn serve_router(
     shutdown: watch::Receiver<bool>,
     router: Router,
 ) {
-    serve_within(TIMES, name, listener, limits, guard, shutdown, router).await;
-}
-
-async fn serve_within(
-    times: Times,
-    name: &'static str,
-    listener: TcpListener,
-    limits: Limits,
-    guard: Guard,
-    shutdown: watch::Receiver<bool>,
-    router: Router,
-) {
-    let guard = guard.at(listener.local_addr().ok());
-    let door = Arc::new(Door { times, name, limits: limits.clone(), guard, router });
-    serve(name, listener, limits, shutdown.clone(), |stream, peer, place| {
-        connection(stream, peer, place, door.clone(), shutdown.clone())
-    })
-    .await;
+    Door { times: TIMES, name, limits, guard, router }.serve(listener, shutdown).await;
 }
 
 /// What the connections of a listener share.
@@ -98,6 +81,17 @@ struct Door {
     limits: Limits,
     guard: Guard,
     router: Router,
+}
+
+impl Door {
+    async fn serve(mut self, listener: TcpListener, shutdown: watch::Receiver<bool>) {
+        self.guard = self.guard.at(listener.local_addr().ok());
+        let door = Arc::new(self);
+        serve(door.name, listener, door.limits.clone(), shutdown.clone(), |stream, peer, place| {
+            connection(stream, peer, place, door.clone(), shutdown.clone())
+        })
+        .await;
+    }
 }
 
 /// State of one connection that its stream and its requests share.

@@ -10,6 +10,8 @@
 mod environment;
 mod faults;
 mod form;
+#[cfg(test)]
+mod keys;
 mod overlay;
 pub mod units;
 

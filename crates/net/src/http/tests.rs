@@ -55,7 +55,8 @@ async fn serve_routes_within(times: Times, budget: u64, connections_max: usize) 
         .route("/counted", get(count))
         .route("/long", get(|| async { Bytes::from(vec![b'x'; LONG]) }));
     let (stop, stopping) = watch::channel(false);
-    tokio::spawn(serve_within(times, "door", listener, limits, Guard::own_pages_only(&[]), stopping, router));
+    let door = Door { times, name: "door", limits, guard: Guard::own_pages_only(&[]), router };
+    tokio::spawn(door.serve(listener, stopping));
     Served { address, budget, metrics, counted, _stop: stop }
 }
 
