@@ -49,6 +49,35 @@ async fn a_target_earns_its_slots_and_loses_them() {
     check("tc", (2, 0, false));
 }
 
+/// Callbacks of 20 s each that are done after each 20 s, as docs/operations.md counts them.
+#[tokio::test]
+async fn a_slow_target_is_as_fast_as_its_document_says() {
+    let limits = DeliveryLimits::new(60, 10);
+    let (now, mut target) = (Instant::now(), Target::new(Instant::now()));
+    let mut done = 0;
+    let mut rounds = Vec::new();
+    while done < 100 {
+        let under_way = target.slots.min(100 - done);
+        (0..under_way).for_each(|_| target.note(&Err(Failure::Received(String::new())), &limits, now));
+        done += under_way;
+        rounds.push(done);
+    }
+    assert_eq!((&rounds[..4], rounds.len()), (&[1, 3, 11, 19][..], 15), "15 times 20 s are five minutes");
+
+    let document = include_str!("../../../../../../docs/operations.md");
+    let pause = limits.target_pause_max.as_secs();
+    let (slots, attempts) = (limits.per_target_max, limits.in_flight_max);
+    for said in [
+        format!("**up to {slots}**"),
+        format!("**up to {pause} s**"),
+        format!("**{attempts} attempts**"),
+        format!("{} s to connect and **20 s** in all", send::CALLBACK_CONNECT.as_secs()),
+        format!("P0 to P{} go first", plan::LOW_PRIORITY - 1),
+    ] {
+        assert!(document.contains(&said), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn attempts_that_fail_together_are_one_failure() {
     let limits = DeliveryLimits::new(60, 10);
