@@ -270,6 +270,7 @@ mod tests {
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
         check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
         check("roles = [\"graph\"]\n[ingest\nallow = []", "hawkeye.toml: line 2: ");
+        check("{\"debug\": true}", "hawkeye.toml is JSON: give a server's as TOML");
     }
 
     #[test]
