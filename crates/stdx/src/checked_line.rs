@@ -1,15 +1,15 @@
-//! Checked line: a small file of one line, `<head><number> <crc32 of what is before, 8 hex digits>`, that says by
+//! Checked line: a small file of one line, `<head><words> <crc32 of what is before, 8 hex digits>`, that says by
 //! itself whether it is whole.
 
 use crate::crc32;
 
-/// The line that holds `number` behind `head`.
-pub fn write(head: &str, number: impl std::fmt::Display) -> String {
-    let text = format!("{head}{number} ");
+/// The line that holds `words` behind `head`.
+pub fn write(head: &str, words: impl std::fmt::Display) -> String {
+    let text = format!("{head}{words} ");
     format!("{text}{:08x}\n", crc32(&[text.as_bytes()]))
 }
 
-/// The text of the number in a line that begins with `head`; none when the line is damaged, or another one.
+/// The words in a line that begins with `head`; none when the line is damaged, or another one.
 pub fn read<'l>(head: &str, bytes: &'l [u8]) -> Option<&'l str> {
     let line = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
     let (before, crc) = line.split_at_checked(line.len().checked_sub(8)?)?;

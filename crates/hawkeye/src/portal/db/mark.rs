@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use stdx::checked_line;
 
 /// Name of the file beside `portal.db`.
 pub const FILE: &str = "portal.mark";
@@ -51,19 +52,14 @@ impl Mark {
     /// Replaces the file. It is not forced to the disk: a mark that is behind its portal is no fault.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let new = path.with_extension("mark.tmp");
-        let text = format!("{MAGIC}{} {} {} ", self.id, self.commits, self.cursor);
-        fs::write(&new, format!("{text}{:08x}\n", crc32fast::hash(text.as_bytes())))?;
+        let words = format_args!("{} {} {}", self.id, self.commits, self.cursor);
+        fs::write(&new, checked_line::write(MAGIC, words))?;
         fs::rename(&new, path)
     }
 }
 
 fn parse(text: &[u8]) -> Option<Mark> {
-    let line = std::str::from_utf8(text).ok()?.strip_suffix('\n')?;
-    let (before, crc) = line.split_at_checked(line.len().checked_sub(8)?)?;
-    if u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(before.as_bytes()) {
-        return None;
-    }
-    let mut words = before.strip_prefix(MAGIC)?.split_ascii_whitespace();
+    let mut words = checked_line::read(MAGIC, text)?.split_ascii_whitespace();
     let mark = Mark {
         id: words.next()?.to_string(),
         commits: words.next()?.parse().ok()?,
@@ -98,6 +94,8 @@ mod tests {
         }
         mark.save(&path)?;
         assert_eq!(parse(&fs::read(&path)?), Some(mark));
+        let released = b"hawkeye portal 1 00ff 7 9 eea8586f\n";
+        assert_eq!(parse(released), Some(Mark { id: "00ff".to_string(), commits: 7, cursor: 9 }), "as it was written before");
         Ok(())
     }
 }
