@@ -276,7 +276,8 @@ impl Members {
             min_interval_s: occasion.min_interval_s,
         };
         let next = next(last.as_ref(), outcome.holds, moment);
-        if occasion.cause == Cause::CatchUp && !is_due_after_restart(next, outcome.newest, occasion.now) {
+        if occasion.cause == Cause::CatchUp && !is_due_after_restart(next, last.as_ref(), outcome.newest, occasion.now)
+        {
             return None;
         }
         let (status, current_step) = next.event()?;

@@ -211,7 +211,7 @@ fn next_of(
 ) -> Transition {
     let Occasion { cause, now, min_interval_s, .. } = occasion;
     let next = next(last, holds, Moment { oldest, now, max_step: rule.max_step(), min_interval_s });
-    if cause == Cause::CatchUp && !is_due_after_restart(next, newest, now) {
+    if cause == Cause::CatchUp && !is_due_after_restart(next, last, newest, now) {
         return Transition::Nothing;
     }
     next

@@ -79,12 +79,13 @@ impl Transition {
     }
 }
 
-/// Whether a transition that follows from the newest point of a series is made up for after a restart.
-pub(crate) fn is_due_after_restart(next: Transition, newest: i64, now: i64) -> bool {
+/// Whether a transition that follows from the newest point of a series is made up for after a restart. An alarm that is
+/// younger than that point was raised by points that are lost: the older ones say nothing of its end.
+pub(crate) fn is_due_after_restart(next: Transition, last: Option<&OpenProblem>, newest: i64, now: i64) -> bool {
     match next {
         Transition::Nothing => false,
         Transition::Problem { current_step } => current_step == 1 && now.saturating_sub(newest) <= CATCH_UP_AGE_MAX_S,
-        Transition::Recovery => true,
+        Transition::Recovery => last.is_none_or(|last| newest >= last.time),
     }
 }
 
