@@ -5,13 +5,14 @@
 //! How: each address has [`BURST`] attempts at each name, and gets one back every [`REFILL`]; a right password gives
 //! all of them back. Guessers with many addresses share [`NAME_BURST`] attempts at a name; addresses from which that
 //! name has logged in before do not count there, nor does this machine. Only names that exist are counted, so guesses
-//! at random names take no memory.
+//! at random names take no memory. Where a name has logged in from is kept in the portal, over restarts.
 //! Invariants: time is an argument, of a clock that nobody sets. An attempt is taken before the password is looked at,
 //! so parallel guesses count too. What others guess never keeps out an address that has logged in, and never this
 //! machine.
 //! Memory: at most [`ENTRIES_MAX`] pairs of address and name, names, and addresses that have logged in; of pairs and
 //! names, past the bound those without a failure go, then all do; of addresses the oldest.
 
+use crate::portal::{Portal, origin};
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
@@ -125,6 +126,27 @@ fn entry<K: Hash + Eq>(lefts: &mut HashMap<K, Left>, key: K, burst: u32, refill:
 }
 
 impl Attempts {
+    /// Attempts of which none is taken, with the addresses that the portal has kept. Where they cannot be read, nobody
+    /// is known.
+    pub async fn with_known(portal: &Portal) -> Arc<Attempts> {
+        let attempts = Attempts::default();
+        match origin::all(portal).await {
+            Ok(kept) => kept.iter().for_each(|(name, addresses)| attempts.remember(name, addresses)),
+            Err(error) => {
+                tracing::warn!(%error, "where users have logged in from cannot be read, and counts as unknown")
+            }
+        }
+        Arc::new(attempts)
+    }
+
+    /// Takes what [`Attempts::succeeded`] gave out for `name` before.
+    fn remember(&self, name: &str, addresses: &str) {
+        let (name, known) = (name.to_lowercase(), &mut self.lock().known);
+        let addresses = addresses.split(' ').filter_map(|address| address.parse().ok());
+        let room = ENTRIES_MAX.saturating_sub(known.len());
+        known.extend(addresses.take(KNOWN_PER_NAME.min(room)).map(|ip| (Origin(Some(ip)), name.clone())));
+    }
+
     /// Takes an attempt at `name` from `origin`; Err is how many seconds to wait for one.
     pub fn take(&self, origin: Origin, name: &str, now: Instant) -> Result<(), u64> {
         let pair = (origin, name.to_lowercase());
@@ -153,17 +175,16 @@ impl Attempts {
         counts.by_name.remove(&name);
     }
 
-    /// Gives `origin` its attempts at `name` back, and remembers that the right password came from there.
-    pub fn succeeded(&self, origin: Origin, name: &str) {
+    /// Gives `origin` its attempts at `name` back, and remembers that the right password came from there. Answers all
+    /// addresses of the name where this one is new, to be kept.
+    pub fn succeeded(&self, origin: Origin, name: &str) -> Option<String> {
         let pair = (origin, name.to_lowercase());
         let Counts { by_pair, by_name, known } = &mut *self.lock();
         by_pair.remove(&pair);
         let was_known = known.len();
         known.retain(|other| *other != pair);
-        if known.len() == was_known
-            && !origin.is_this_machine()
-            && let Some(of_name) = by_name.get_mut(&pair.1)
-        {
+        let is_new = known.len() == was_known && !origin.is_this_machine();
+        if is_new && let Some(of_name) = by_name.get_mut(&pair.1) {
             of_name.count = (of_name.count + 1).min(NAME_BURST);
         }
         let mut of_name = known.iter().enumerate().filter(|(_, (_, name))| *name == pair.1).map(|(at, _)| at);
@@ -174,6 +195,9 @@ impl Attempts {
             known.pop_front();
         }
         known.push_back(pair);
+        let (_, name) = known.back().filter(|_| is_new)?;
+        let addresses = known.iter().filter(|(_, other)| other == name).filter_map(|(origin, _)| origin.0);
+        Some(addresses.map(|ip| ip.to_string()).collect::<Vec<_>>().join(" "))
     }
 
     /// Names the memory of the attempts in the ledger.
@@ -242,6 +266,34 @@ mod tests {
         fail(&attempts, at("::1"), BURST, now);
         assert_eq!(attempts.take(newcomer, "root", now + NAME_REFILL), Ok(()));
         assert_eq!(attempts.take(newcomer, "root", now + NAME_REFILL), Err(10));
+    }
+
+    /// What was given out is what is remembered, in the order in which the oldest goes.
+    #[tokio::test]
+    async fn who_has_logged_in_is_known_after_a_restart() -> anyhow::Result<()> {
+        let (_dir, portal) = crate::portal::tests::temporary().await?;
+        let profile = crate::portal::user::Profile::default();
+        let uid = crate::portal::user::create(&portal, "root", "", &profile, 0, 0).await?;
+        let (before, now) = (Attempts::default(), Instant::now());
+        assert_eq!(before.succeeded(at("127.0.0.1"), "root"), None, "this machine is never kept out");
+        for i in 0..KNOWN_PER_NAME + 2 {
+            let addresses = before.succeeded(at(&format!("192.168.1.{i}")), "Root").expect("a new one");
+            assert_eq!(before.succeeded(at(&format!("192.168.1.{i}")), "root"), None);
+            origin::save(&portal, uid, &addresses).await?;
+        }
+        let addresses = before.succeeded(at("2001:db8:1:2:3:4:5:6"), "root").expect("a new one");
+        origin::save(&portal, uid, &addresses).await?;
+
+        let after = Attempts::with_known(&portal).await;
+        for guesser in 0..NAME_BURST / BURST {
+            fail(&after, at(&format!("10.0.1.{guesser}")), BURST, now);
+        }
+        assert_eq!(after.take(at("192.168.1.100"), "root", now), Err(10), "a newcomer waits");
+        assert_eq!(after.take(at("192.168.1.2"), "root", now), Err(10), "so does who was forgotten as the oldest");
+        assert_eq!(after.take(at("192.168.1.3"), "root", now), Ok(()));
+        assert_eq!(after.take(at("2001:db8:1:2::9"), "ROOT", now), Ok(()));
+        assert_eq!(after.lock().known.len(), KNOWN_PER_NAME);
+        Ok(())
     }
 
     #[test]

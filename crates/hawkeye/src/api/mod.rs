@@ -53,9 +53,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context in which nobody has failed to log in yet.
-    pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>) -> Context {
-        Context { portal, config, engine, attempts: Arc::default() }
+    /// A context over these parts.
+    pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>, attempts: Arc<Attempts>) -> Context {
+        Context { portal, config, engine, attempts }
     }
 }
 

@@ -9,6 +9,7 @@ use super::auth::{self, Caller};
 use super::body::{Fields, SmallBodies};
 use super::error::{Answer, ApiError, json, message};
 use crate::clock;
+use crate::portal;
 use crate::portal::password::{self, Verdict};
 use crate::portal::session;
 use crate::portal::user::{self, User};
@@ -83,7 +84,12 @@ pub async fn check_password(
             updated.map_err(|error| PasswordError::Other(ApiError::from(error)))?;
         }
     }
-    context.attempts.succeeded(origin, &user.name);
+    if let Some(addresses) = context.attempts.succeeded(origin, &user.name) {
+        // The right password counts, whether this is kept or not.
+        if let Err(error) = portal::origin::save(&context.portal, user.id, &addresses).await {
+            tracing::warn!(user = user.name, %error, "where a user has logged in from cannot be kept over a restart");
+        }
+    }
     Ok(())
 }
 

@@ -27,7 +27,8 @@ pub(super) async fn site(change: impl FnOnce(&mut Config)) -> Result<Site> {
     let (dir, portal) = crate::portal::tests::temporary().await?;
     let mut config = Config::default();
     change(&mut config);
-    let context = Context::new(portal, Arc::new(config), engine(dir.path())?);
+    let attempts = Attempts::with_known(&portal).await;
+    let context = Context::new(portal, Arc::new(config), engine(dir.path())?, attempts);
     for (name, role) in [("root", user::ROOT), ("alice", user::NORMAL), ("bob", user::NORMAL)] {
         let hash = password::hash(&format!("{name}-pw")).await?;
         user::create(&context.portal, name, &hash, &Profile::default(), role, 0).await?;
@@ -367,7 +368,7 @@ async fn recorded_answers_of_the_original() -> Result<()> {
     user::create(&portal, "root", &password::hash("rootpass").await?, &profile, user::ROOT, 0).await?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let base = format!("http://{}/api/v1", listener.local_addr()?);
-    let router = router(Context::new(portal, Arc::new(config), engine(dir.path())?));
+    let router = router(Context::new(portal, Arc::new(config), engine(dir.path())?, Arc::default()));
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let results = dir.path().join("results.json");
     let mut checker = std::process::Command::new("python3");

@@ -161,7 +161,7 @@ async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -
         .context("while a server runs on this directory, ask it: --api URL")?;
     let portal = Portal::open(&portal).await?;
     let engine = Engine::new(store, server::SHARDS, server::judge_options(&config), None);
-    let context = ApiContext::new(portal, Arc::new(config), Arc::new(engine));
+    let context = ApiContext::new(portal, Arc::new(config), Arc::new(engine), Arc::default());
     let answer =
         report_on(&context, &Holder::user(""), fields).await.map_err(|error| anyhow::anyhow!("{}", error.text()))?;
     context.portal.close().await;

@@ -18,6 +18,7 @@ pub mod delivery;
 pub mod expression;
 pub mod group;
 pub mod host;
+pub mod origin;
 pub mod password;
 pub mod plugin;
 pub mod purge;

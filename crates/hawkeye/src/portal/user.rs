@@ -4,7 +4,7 @@
 //! check a login.
 
 use super::db::{Transaction, query, record, select};
-use super::{Portal, action, session};
+use super::{Portal, action, origin, session};
 use serde::Serialize;
 
 /// A user who cannot log in, and whose sessions are void; the original has the value and lets him in.
@@ -222,6 +222,7 @@ mod tests {
         check("ops,db", &["a", "b"]).await?;
         check("ops,db,none", &["a", "b"]).await?;
         check(" db , nobody,", &["b"]).await?;
+    origin::delete(&mut transaction, id).await?;
         check("", &[]).await?;
         check(",", &[]).await?;
         Ok(())

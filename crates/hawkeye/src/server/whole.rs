@@ -14,6 +14,7 @@ use super::gauges::{show_gauges, watch_memory};
 use super::queue::{judge_options, open_event_queue, tell_lost_events};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
 use super::{Anew, until_stopped};
+use crate::api::attempts::Attempts;
 use crate::config::{Config, Viewer};
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
@@ -122,7 +123,8 @@ pub async fn serve(
     });
     wait_for_queries(&mut parts, &engine);
     let link = page::EntryLink::default();
-    let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect, link: link.clone() };
+    let attempts = Attempts::with_known(&portal).await;
+    let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect, attempts, link: link.clone() };
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let doors = behind.open_doors(sockets, descriptors, index_routes);
@@ -148,6 +150,7 @@ struct Behind {
     engine: Arc<Engine>,
     pressure: Arc<Pressure>,
     in_effect: watch::Receiver<Arc<InEffect>>,
+    attempts: Arc<Attempts>,
     link: page::EntryLink,
 }
 
@@ -200,7 +203,8 @@ impl Behind {
 
     /// Routes of the door `api`: REST, and the first page.
     fn api(&self) -> axum::Router {
-        let context = api::Context::new(self.portal.clone(), self.config.clone(), self.engine.clone());
+        let (portal, config, engine) = (self.portal.clone(), self.config.clone(), self.engine.clone());
+        let context = api::Context::new(portal, config, engine, self.attempts.clone());
         context.attempts.register_memory(self.metrics.ledger());
         let settling = Settling { portal: self.portal.clone(), in_effect: self.in_effect.clone() };
         memory::register_made(self.metrics.ledger(), "routes", || {
