@@ -20,6 +20,8 @@ use events::EventQueue;
 use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use stdx::RankedMutex;
@@ -37,6 +39,44 @@ pub const SLICE: usize = 4096;
 pub const RULE_GONE: &str = "the rule no longer applies";
 /// Reason of a closing whose series was deleted.
 pub const SERIES_GONE: &str = "the series was deleted";
+/// Reason of a closing at a start whose store is whole and does not have the series: a stop came between its deletion
+/// and the closing, or it was lost before.
+const SERIES_UNKNOWN: &str = "the store does not have the series any more";
+
+/// What a start could not read whole. Whatever is not found there may exist all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    pub rules: bool,
+    pub series: bool,
+}
+
+/// Open alarms that wait for their rule or series, by a hash of the series' texts.
+#[derive(Default)]
+struct Kept {
+    by_series: HashMap<u64, Vec<Event>>,
+    hasher: RandomState,
+}
+
+impl Kept {
+    fn push(&mut self, event: Event) {
+        self.by_series.entry(self.hasher.hash_one(event.key())).or_default().push(event);
+    }
+
+    /// Takes the alarms of a series out.
+    fn take(&mut self, key: SeriesKey<'_>) -> Vec<Event> {
+        if self.by_series.is_empty() {
+            return Vec::new();
+        }
+        let mut found = self.by_series.remove(&self.hasher.hash_one(key)).unwrap_or_default();
+        let others: Vec<Event> = found.extract_if(.., |event| event.key() != key).collect();
+        others.into_iter().for_each(|event| self.push(event));
+        found
+    }
+
+    fn alarms(&self) -> impl Iterator<Item = &Event> {
+        self.by_series.values().flatten()
+    }
+}
 
 /// Says why a rule applies to an endpoint no longer.
 pub type WhyGone<'w> = dyn Fn(RuleId, &str) -> String + 'w;
@@ -101,6 +141,9 @@ pub struct Judges {
     silences_seen: AtomicI64,
     /// Held while rules are loaded: which series there are must not change between listing and binding them.
     loading: RankedMutex<()>,
+    /// Open alarms that could not be put back at the start, since their rule or series was not read. Bound: those that
+    /// the queue remembers. Held to move some in or out.
+    kept: RankedMutex<Kept>,
     /// Open problems that a load has taken from series whose names had left already; whoever took the series away waits
     /// for the load, and closes them. Bound: moving some in or out.
     orphans: RankedMutex<Vec<OpenProblem>>,
@@ -126,6 +169,7 @@ impl Judges {
             anew: AtomicU64::new(0),
             silences_seen: AtomicI64::new(i64::MIN),
             loading: RankedMutex::new(locks::LOADING, ()),
+            kept: RankedMutex::new(locks::KEPT, Kept::default()),
             orphans: RankedMutex::new(locks::ORPHANS, Vec::new()),
             rules_version: AtomicU64::new(0),
             rules_refused: AtomicU64::new(0),
@@ -209,18 +253,47 @@ impl Judges {
     }
 
     /// Puts back the open alarms that the queue remembers, and closes those whose rule or series is gone. Call this
-    /// after [`Judges::load`].
-    pub fn restore(&self, home: &impl Home, open_problems: &[Event]) {
-        let restored = |event: &Event| {
+    /// after [`Judges::load`]. An alarm whose rule or series may only be unread stays open.
+    pub fn restore(&self, home: &impl Home, open_problems: &[Event], unread: Unread) {
+        let mut closings = Vec::new();
+        for event in open_problems {
             let found = home.find(event.key());
-            found.is_some_and(|id| self.judge(home.shard_of(id)).restore(id, event))
-        };
-        let closing = |event: &Event| {
-            let reason = if home.find(event.key()).is_some() { RULE_GONE } else { SERIES_GONE };
-            (event.id(), reason.to_string())
-        };
-        let closings = open_problems.iter().filter(|event| !restored(event)).map(closing).collect();
+            if found.is_some_and(|id| self.judge(home.shard_of(id)).restore(id, event)) {
+                continue;
+            }
+            let (may_be_unread, reason) = match found {
+                Some(_) => (unread.rules, RULE_GONE),
+                None => (unread.series, SERIES_UNKNOWN),
+            };
+            if may_be_unread {
+                self.kept.lock().push(event.clone());
+            } else {
+                closings.push((event.id(), reason.to_string()));
+            }
+        }
         self.handover.end(closings, |_| false);
+    }
+
+    /// Goes on with [`Judges::restore`], now that all rules are read.
+    pub fn restore_kept(&self, home: &impl Home, unread: Unread) {
+        let kept: Vec<Event> = std::mem::take(&mut self.kept.lock().by_series).into_values().flatten().collect();
+        self.restore(home, &kept, unread);
+    }
+
+    /// Puts back the kept alarms of a series that is there again, and was bound to its rules.
+    pub fn put_back(&self, shard: usize, id: SeriesId, key: SeriesKey<'_>) {
+        let found = self.kept.lock().take(key);
+        for event in found {
+            let restored = self.judge(shard).restore(id, &event);
+            if !restored {
+                self.kept.lock().push(event);
+            }
+        }
+    }
+
+    /// Number of open alarms that wait for their rule or series.
+    pub fn kept(&self) -> usize {
+        self.kept.lock().alarms().count()
     }
 
     /// Lets all series say their part in conditions over several series: after a load, and before anything is caught
@@ -338,9 +411,14 @@ impl Judges {
     /// Names what the judges hold in the ledger.
     pub fn report(&self, report: &mut Report) {
         let (judge, joins) = (self.stats(), self.joins.stats());
+        let (kept, kept_bytes) = self
+            .kept
+            .lock()
+            .alarms()
+            .fold((0, 0), |sum, event| (sum.0 + 1, sum.1 + size_of::<Event>() + event.memory_bytes()));
         let mut line = |owner, bytes: usize, count: usize| report.line(owner, bytes as u64, None, Some(count as u64));
         line("rule bindings", judge.binding_bytes, judge.bound_pairs);
-        line("alert state", judge.memory_bytes - judge.binding_bytes, judge.open_problems);
+        line("alert state", judge.memory_bytes - judge.binding_bytes + kept_bytes, judge.open_problems + kept);
         line("joins", joins.memory_bytes, joins.carriers + joins.others);
         report.line("rule set", self.rule_set_bytes.load(Ordering::Relaxed), None, None);
         self.handover.report(report);
@@ -353,6 +431,11 @@ impl Judges {
         figures.gauge("judge_bound_series", "Series with at least one rule", judge.bound_series as f64);
         figures.gauge("judge_bound_pairs", "Pairs of a series and a rule", judge.bound_pairs as f64);
         figures.gauge("judge_open_problems", "Alarms that are open", judge.open_problems as f64);
+        figures.gauge(
+            "judge_kept_problems",
+            "Alarms that are open, and whose rule or series was not read",
+            self.kept() as f64,
+        );
         figures.gauge("judge_memory_bytes", "Memory of bindings and alert state", judge.memory_bytes as f64);
         figures.gauge("judge_silences", "Series that a nodata rule asks about", judge.silences as f64);
         let anew = self.anew.load(Ordering::Relaxed);

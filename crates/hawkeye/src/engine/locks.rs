@@ -36,5 +36,8 @@ pub const ODDITIES: Rank = Rank::innermost("odd senders");
 /// Rules in effect, for the old routes.
 pub const RULES: Rank = Rank::innermost("rules");
 
+/// Open alarms whose rule or series was not read.
+pub const KEPT: Rank = Rank::innermost("kept alarms");
+
 /// Open problems of series that left while rules were loaded.
 pub const ORPHANS: Rank = Rank::innermost("orphans");

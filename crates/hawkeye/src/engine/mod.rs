@@ -29,7 +29,7 @@ pub mod windowed;
 
 use events::EventQueue;
 use judge::Judge;
-use judges::{Closing, Home, Judges, RULE_GONE, SERIES_GONE, SLICE, WhyGone};
+use judges::{Closing, Home, Judges, RULE_GONE, SERIES_GONE, SLICE, Unread, WhyGone};
 use listening::{Heard, Intake, Seen};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, Sample, SeriesId, SeriesKey, Tags};
@@ -169,6 +169,7 @@ impl Engine {
             let closed = self.judge_of(id).bind(id, key, counter_type);
             let closings: Vec<_> = closed.iter().map(|open| Closing::new(open.rule, key, RULE_GONE)).collect();
             self.judges.end(&self.store, &closings);
+            self.judges.put_back(self.store.shard_of(id), id, key);
             if is_there() {
                 return;
             }
@@ -318,8 +319,17 @@ impl Engine {
     }
 
     /// Puts the open alarms back, see [`Judges::restore`]; call this after [`Engine::load`].
-    pub fn restore(&self, open_problems: &[Event]) {
-        self.judges.restore(&self.store, open_problems);
+    pub fn restore(&self, open_problems: &[Event], rules_are_whole: bool) {
+        self.judges.restore(&self.store, open_problems, self.unread(rules_are_whole));
+    }
+
+    /// Puts the alarms back that a start without all rules has kept; call this after [`Engine::load`] of all.
+    pub fn restore_kept(&self) {
+        self.judges.restore_kept(&self.store, self.unread(true));
+    }
+
+    fn unread(&self, rules_are_whole: bool) -> Unread {
+        Unread { rules: !rules_are_whole, series: !self.store.found_at_start().is_empty() }
     }
 
     /// Judges the newest points again after a start, see [`Judges::catch_up`].

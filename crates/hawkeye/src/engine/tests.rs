@@ -1,3 +1,5 @@
+mod damage;
+
 use super::*;
 use crate::clock;
 use events::Fsync;
@@ -211,12 +213,15 @@ fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
     std::fs::remove_dir_all(dir.path().join("store")).expect("removable");
     let (queue, recovered) = EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue");
     let queue = Arc::new(queue);
-    engine(dir.path(), &queue).restore(&recovered.open_problems);
+    engine(dir.path(), &queue).restore(&recovered.open_problems, true);
     let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
     let Entry::Event(event) = &event.entry else { panic!("{event:?}") };
     let Entry::Event(end) = &closed.entry else { panic!("{closed:?}") };
     assert_eq!((end.id(), end.status), (event.id(), Status::Ok));
-    assert_eq!(end.explanation.as_ref().map(|why| why.closed.as_str()), Some(SERIES_GONE));
+    assert_eq!(
+        end.explanation.as_ref().map(|why| why.closed.as_str()),
+        Some("the store does not have the series any more")
+    );
     assert_eq!(queue.stats().open_problems, 0);
 }
 
@@ -252,7 +257,7 @@ fn silence_is_found_by_the_clock() {
         let silent = Strategy { func: "nodata(#3)".into(), ..Strategy::clone(&rules.hosts["h"][0]) };
         rules.hosts = [("h".to_string(), [Arc::new(silent)].into())].into();
         assert!(engine.load(&rules, &|_, _| "gone".to_string()).is_empty());
-        engine.restore(open);
+        engine.restore(open, true);
         engine.catch_up(NOW - 600);
         engine
     };
@@ -323,7 +328,7 @@ fn series_of_different_shards_make_one_alarm_over_restarts() {
             _ => None,
         })
         .collect();
-    engine.restore(&open);
+    engine.restore(&open, true);
     engine.catch_up(NOW - 600);
     assert_eq!(told(&queue), std::slice::from_ref(&problem), "not sent again");
     push_at(&engine, "n", NOW + 60, 1.0);

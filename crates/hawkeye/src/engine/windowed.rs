@@ -12,7 +12,7 @@
 
 use crate::clock;
 use crate::engine::handover::LATENCY_HELP;
-use crate::engine::judges::{Closing, Home, Judges, WhyGone};
+use crate::engine::judges::{Closing, Home, Judges, Unread, WhyGone};
 use crate::engine::listening::{Heard, OwnTimes, Seen, Taking};
 use crate::engine::oddities::{Met, Oddities, Oddity};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
@@ -187,7 +187,7 @@ impl Windowed {
         let left: Vec<Event> = open_problems.iter().filter(|event| !is_closed(event)).cloned().collect();
         restored.alarms = left.len();
         self.judges.handover.end(closings, |_| false);
-        self.judges.restore(&self.shards, &left);
+        self.judges.restore(&self.shards, &left, Unread::default());
         self.judges.refill(&self.shards, self.judges.now(clock::now()));
         restored
     }

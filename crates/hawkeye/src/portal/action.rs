@@ -4,7 +4,7 @@
 //! Invariants: a template's second action takes the place and the id of the first, for an event on its way may name it
 //! (the original leaves the first row behind); a shared one is neither changed nor deleted with one of its owners.
 
-use super::db::{Target, Transaction, query, record, select};
+use super::db::{Record, Target, Transaction, query, record, salvage, select};
 use super::{Portal, user};
 use serde::Serialize;
 
@@ -34,19 +34,14 @@ pub async fn by_id(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<Option<Ac
     select::<Action>("FROM falcon_portal.action WHERE id = ?").bind(id).optional(on).await
 }
 
-/// Reads the receivers of all actions, as alarm does: an error where they cannot be read.
-pub async fn check_receivers(portal: &Portal) -> anyhow::Result<()> {
+/// Reads the receivers of all actions, as alarm does, and answers the tables of which that cannot read all.
+pub async fn unread_receivers(portal: &Portal) -> sqlx::Result<Vec<&'static str>> {
     let mut transaction = portal.read().await?;
-    let actions: Vec<Action> =
-        select::<Action>("FROM falcon_portal.action ORDER BY id").all(&mut transaction).await.map_err(hint_of)?;
-    for action in actions {
-        user::of_teams(&mut transaction, &action.uic).await.map_err(hint_of)?;
-    }
-    Ok(transaction.commit().await?)
-}
-
-fn hint_of(error: sqlx::Error) -> anyhow::Error {
-    super::hint(error.into())
+    let actions = salvage::<Action>(&mut transaction, Action::COLUMNS, "falcon_portal.action").await?;
+    let mut unread = Vec::from_iter(actions.lost.map(|_| "action"));
+    let members = user::members_that_read(&mut transaction).await?;
+    unread.extend(members.unread);
+    Ok(unread)
 }
 
 /// Saves `action` (its id is ignored) as the action of a template: in place of the template's own, which is returned as

@@ -5,7 +5,7 @@
 
 use super::Portal;
 use super::action::{self, Action};
-use super::db::{Target, query, record, select};
+use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
 use model::rule::RuleTags;
 use serde::Serialize;
 
@@ -40,6 +40,16 @@ record! {
 }
 
 impl Expression {
+    /// Whether rules are made of it: it has an action, and is not paused.
+    pub fn is_in_effect(&self) -> bool {
+        self.action_id > 0 && !self.is_paused()
+    }
+
+    /// Whether it is switched off.
+    pub fn is_paused(&self) -> bool {
+        self.pause != 0
+    }
+
     /// The bytes of its texts, for the memory ledger.
     pub fn text_bytes(&self) -> usize {
         let texts = [&self.expression, &self.func, &self.op, &self.right_value, &self.note, &self.create_user];
@@ -114,14 +124,9 @@ pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Expression>> {
     select::<Expression>("FROM falcon_portal.expression ORDER BY id").all(portal).await
 }
 
-/// The expressions that rules are made of: with an action, and not paused.
-pub async fn in_effect(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Expression>> {
-    select::<Expression>("FROM falcon_portal.expression WHERE action_id > 0 AND pause = 0 ORDER BY id").all(on).await
-}
-
-/// The ids of the expressions that are switched off.
-pub async fn paused(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<i64>> {
-    query("SELECT id FROM falcon_portal.expression WHERE pause <> 0").all(on).await
+/// All expressions that can be read, in no order.
+pub async fn that_read(transaction: &mut Transaction) -> sqlx::Result<Salvaged<Expression>> {
+    salvage(transaction, Expression::COLUMNS, "falcon_portal.expression").await
 }
 
 /// Finds an expression by its id.
@@ -257,7 +262,8 @@ mod tests {
         create(&portal, &Expression { pause: 1, ..new.clone() }, &action).await?;
         let [first, paused_one] = &all(&portal).await?[..] else { panic!("two were created") };
         assert_eq!(*first, Expression { id: first.id, action_id: first.action_id, ..new.clone() });
-        assert_eq!((in_effect(&portal).await?, paused(&portal).await?), (vec![first.clone()], vec![paused_one.id]));
+        assert_eq!([first, paused_one].map(Expression::is_in_effect), [true, false]);
+        assert_eq!(that_read(&mut portal.read().await?).await?.rows, [first.clone(), paused_one.clone()]);
         assert_eq!(by_id(&portal, first.id).await?.as_ref(), Some(first));
 
         // An action that is gone is made anew.

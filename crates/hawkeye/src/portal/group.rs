@@ -4,7 +4,7 @@
 //! twice).
 //! Compat: deleting a group also deletes its template bindings, which the original leaves behind.
 
-use super::db::{Target, Transaction, query, record, select};
+use super::db::{Salvaged, Transaction, query, record, salvage, select};
 use super::host::Selection;
 use super::template::Template;
 use super::{Portal, host};
@@ -55,14 +55,14 @@ pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Group
     .await
 }
 
-/// All memberships, each as the ids of host and group.
-pub async fn members(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
-    query("SELECT host_id, grp_id FROM falcon_portal.grp_host").all(on).await
+/// All memberships that can be read, each as the ids of host and group.
+pub async fn members(transaction: &mut Transaction) -> sqlx::Result<Salvaged<(i64, i64)>> {
+    salvage(transaction, &["host_id", "grp_id"], "falcon_portal.grp_host").await
 }
 
-/// All bindings, each as the ids of group and template.
-pub async fn bindings(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, i64)>> {
-    query("SELECT grp_id, tpl_id FROM falcon_portal.grp_tpl").all(on).await
+/// All bindings that can be read, each as the ids of group and template.
+pub async fn bindings(transaction: &mut Transaction) -> sqlx::Result<Salvaged<(i64, i64)>> {
+    salvage(transaction, &["grp_id", "tpl_id"], "falcon_portal.grp_tpl").await
 }
 
 /// Creates a group; a name that exists is a unique violation.
@@ -282,12 +282,12 @@ mod tests {
         assert_eq!(of_host(&portal, ids[0]).await?, std::slice::from_ref(&group));
         assert_eq!((host::exists(&portal, ids[1]).await?, host::exists(&portal, 999).await?), (true, false));
         remove_host(&portal, group.id, ids[1]).await?;
-        assert_eq!(members(&portal).await?, [(ids[0], group.id)]);
+        assert_eq!(members(&mut portal.read().await?).await?.rows, [(ids[0], group.id)]);
 
         let tpl = template::create(&portal, "t", 0, 0, "alice").await?;
         assert!(bind_template(&portal, group.id, tpl.id, "alice").await?);
         assert!(!bind_template(&portal, group.id, tpl.id, "bob").await?, "a binding is there once");
-        assert_eq!(bindings(&portal).await?, [(group.id, tpl.id)]);
+        assert_eq!(bindings(&mut portal.read().await?).await?.rows, [(group.id, tpl.id)]);
         assert_eq!(bind_user(&portal, group.id, tpl.id).await?.as_deref(), Some("alice"));
         assert_eq!(templates(&portal, group.id).await?, std::slice::from_ref(&tpl));
         assert_eq!(template::of_host(&portal, ids[0]).await?, std::slice::from_ref(&tpl));
@@ -297,7 +297,7 @@ mod tests {
 
         let dir = plugin::create(&portal, group.id, "sys/ntp", "alice").await?;
         assert_eq!(plugin::of_group(&portal, group.id).await?, std::slice::from_ref(&dir));
-        assert_eq!(plugin::dirs(&portal).await?, [(group.id, "sys/ntp".to_string())]);
+        assert_eq!(plugin::dirs(&mut portal.read().await?).await?.rows, [(group.id, "sys/ntp".to_string())]);
         assert_eq!(plugin::by_id(&portal, dir.id).await?, Some(dir.clone()));
         plugin::delete(&portal, dir.id).await?;
         assert_eq!(plugin::by_id(&portal, dir.id).await?, None);
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(rename(&portal, group.id, "web2").await?, 1);
         assert_eq!(by_id(&portal, group.id).await?.map(|group| group.grp_name).as_deref(), Some("web2"));
         delete(&portal, group.id).await?;
-        assert_eq!((all(&portal).await?, members(&portal).await?), (vec![], vec![]));
+        assert_eq!((all(&portal).await?, members(&mut portal.read().await?).await?.rows), (vec![], vec![]));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
 
 use super::Portal;
-use super::db::{Target, Transaction, query, record, select};
+use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
 use crate::clock;
 use serde::Serialize;
 
@@ -73,9 +73,9 @@ pub async fn exists(portal: &Portal, id: i64) -> sqlx::Result<bool> {
     Ok(found.is_some())
 }
 
-/// All hosts, in no order.
-pub async fn maintained(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Maintenance>> {
-    select::<Maintenance>("FROM falcon_portal.host").all(on).await
+/// All hosts that can be read, in no order.
+pub async fn maintained(transaction: &mut Transaction) -> sqlx::Result<Salvaged<Maintenance>> {
+    salvage(transaction, Maintenance::COLUMNS, "falcon_portal.host").await
 }
 
 /// Hosts of a group, oldest first.
@@ -241,7 +241,8 @@ mod tests {
         assert_eq!((maintain(&portal, &twice, 5, LATE).await?, windows().await?), (1, vec![(5, LATE), (0, 0)]));
         let both = Selection::Ids(vec![ids[0], ids[1], 999]);
         assert_eq!((maintain(&portal, &both, 0, 0).await?, windows().await?), (2, vec![(0, 0), (0, 0)]));
-        let known: Vec<String> = maintained(&portal).await?.into_iter().map(|host| host.hostname).collect();
+        let hosts = maintained(&mut portal.read().await?).await?.rows;
+        let known: Vec<String> = hosts.into_iter().map(|host| host.hostname).collect();
         assert_eq!(known.len(), 2);
         Ok(())
     }

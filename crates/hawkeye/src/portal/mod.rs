@@ -28,7 +28,8 @@ pub mod team;
 pub mod template;
 pub mod user;
 
-use crate::watch::health::Health;
+use crate::clock;
+use crate::watch::health::{Health, Reason};
 use anyhow::{Context, Result};
 pub use db::sqlite::hint;
 use db::{Cursors, Db, Target, Transaction};
@@ -56,6 +57,17 @@ fn holds_data(folder: &Path) -> bool {
     })
 }
 
+/// Says until the next start that some alarms may tell nobody.
+fn tell_unread_receivers(unread: &[&str], health: &Health) {
+    if unread.is_empty() {
+        return;
+    }
+    let what = "receivers of alarms cannot be read, and those who can are told: restore a backup of the portal";
+    let (why, since) = (format!("damaged tables: {}", unread.join(", ")), clock::now());
+    tracing::error!(why, "{what}");
+    health.source(move |reasons| reasons.push(Reason { what, why: why.clone(), since }));
+}
+
 /// The control plane's tables, and the announcement of their changes; clones share them.
 #[derive(Clone)]
 pub struct Portal {
@@ -70,12 +82,14 @@ impl Portal {
     }
 
     /// Opens the portal of the server whose data are in `data_dir`, and answers whether it is whole. A portal that is
-    /// missing or empty is an error unless it `may_be_new`, and so is one whose receivers of alarms cannot be read.
+    /// missing or empty is an error unless it `may_be_new`. Where receivers of alarms cannot be read, `health` says so.
     pub async fn open_checked(data_dir: &Path, may_be_new: bool, health: &Health) -> Result<(Portal, bool)> {
         let opened = db::sqlite::open(&data_dir.join(FILE), may_be_new, health).await?;
         let portal = Portal::new(opened.db);
         if !opened.is_whole {
-            action::check_receivers(&portal).await.context("cannot read who receives alarms")?;
+            let unread = action::unread_receivers(&portal).await.map_err(|error| hint(error.into()));
+            let unread = unread.context("cannot read who receives alarms")?;
+            tell_unread_receivers(&unread, health);
         }
         Ok((portal, opened.is_whole))
     }

@@ -3,7 +3,7 @@
 //! Invariants: a saved directory stays inside the agent's plugin directory ([`check_dir`]); the original takes `../`.
 
 use super::Portal;
-use super::db::{Target, query, record, select};
+use super::db::{Salvaged, Transaction, query, record, salvage, select};
 use serde::Serialize;
 
 /// The column's length, in characters.
@@ -20,9 +20,9 @@ record! {
     }
 }
 
-/// The directories of all groups, each with its group's id.
-pub async fn dirs(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<(i64, String)>> {
-    query("SELECT grp_id, dir FROM falcon_portal.plugin_dir").all(on).await
+/// The directories of all groups that can be read, each with its group's id.
+pub async fn dirs(transaction: &mut Transaction) -> sqlx::Result<Salvaged<(i64, String)>> {
+    salvage(transaction, &["grp_id", "dir"], "falcon_portal.plugin_dir").await
 }
 
 /// Plugin directories of a group, oldest first.

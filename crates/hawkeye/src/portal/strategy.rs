@@ -4,7 +4,7 @@
 //! rules of them.
 
 use super::Portal;
-use super::db::{Target, query, record, select};
+use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
 use serde::Serialize;
 
 /// Length of the column `metric`, in characters.
@@ -50,9 +50,9 @@ impl Strategy {
     }
 }
 
-/// All strategies, oldest first.
-pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Strategy>> {
-    select::<Strategy>("FROM falcon_portal.strategy ORDER BY id").all(on).await
+/// All strategies that can be read, in no order.
+pub async fn all(transaction: &mut Transaction) -> sqlx::Result<Salvaged<Strategy>> {
+    salvage(transaction, Strategy::COLUMNS, "falcon_portal.strategy").await
 }
 
 /// Finds a strategy by its id.

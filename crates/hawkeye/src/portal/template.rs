@@ -3,7 +3,7 @@
 //! Compat: deleting a template deletes its action, strategies and bindings (an action that it shares stays); its
 //! children keep a parent id that points nowhere, and are roots from then on.
 
-use super::db::{Target, query, record, select};
+use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
 use super::{Portal, action};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -26,8 +26,13 @@ record! {
 }
 
 /// All templates, oldest first.
-pub async fn all(on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Template>> {
-    select::<Template>("FROM falcon_portal.tpl ORDER BY id").all(on).await
+pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Template>> {
+    select::<Template>("FROM falcon_portal.tpl ORDER BY id").all(portal).await
+}
+
+/// All templates that can be read, in no order.
+pub async fn that_read(transaction: &mut Transaction) -> sqlx::Result<Salvaged<Template>> {
+    salvage(transaction, Template::COLUMNS, "falcon_portal.tpl").await
 }
 
 /// Finds a template by its id.
@@ -183,13 +188,13 @@ mod tests {
             ..row.clone()
         };
         assert_eq!(strategy::of_template(&portal, tpl.id).await?, std::slice::from_ref(&row));
-        assert_eq!(strategy::all(&portal).await?, [row, other.clone()]);
+        assert_eq!(strategy::all(&mut portal.read().await?).await?.rows, [row, other.clone()]);
 
         delete(&portal, tpl.id).await?;
         assert_eq!((all(&portal).await?.len(), action::by_id(&portal, id).await?), (1, None));
-        assert_eq!(strategy::all(&portal).await?, std::slice::from_ref(&other));
+        assert_eq!(strategy::all(&mut portal.read().await?).await?.rows, std::slice::from_ref(&other));
         strategy::delete(&portal, other.id).await?;
-        assert_eq!(strategy::all(&portal).await?, []);
+        assert_eq!(strategy::all(&mut portal.read().await?).await?.rows, []);
         Ok(())
     }
 }

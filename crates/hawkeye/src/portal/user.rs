@@ -3,7 +3,7 @@
 //! Invariants: names compare without case, as the original's collation does; a password column is never read except to
 //! check a login.
 
-use super::db::{Transaction, query, record, select};
+use super::db::{Record, Transaction, query, record, salvage, select};
 use super::{Portal, action, origin, session};
 use serde::Serialize;
 
@@ -99,6 +99,36 @@ pub async fn of_teams(transaction: &mut Transaction, uic: &str) -> sqlx::Result<
     .await
 }
 
+/// Members of teams, as far as their tables can be read.
+pub struct Members {
+    users: Vec<User>,
+    /// The id of a team with that of a member of it.
+    pairs: Vec<(i64, i64)>,
+    teams: Vec<(i64, String)>,
+    /// Tables that cannot be read whole.
+    pub unread: Vec<&'static str>,
+}
+
+/// Reads all members of teams that can be read.
+pub async fn members_that_read(transaction: &mut Transaction) -> sqlx::Result<Members> {
+    let users = salvage::<User>(transaction, User::COLUMNS, "uic.user").await?;
+    let pairs = salvage(transaction, &["tid", "uid"], "uic.rel_team_user").await?;
+    let teams = salvage(transaction, &["id", "name"], "uic.team").await?;
+    let lost = [("user", users.lost), ("rel_team_user", pairs.lost), ("team", teams.lost)];
+    let unread = lost.into_iter().filter_map(|(table, lost)| lost.map(|_| table)).collect();
+    Ok(Members { users: users.rows, pairs: pairs.rows, teams: teams.rows, unread })
+}
+
+impl Members {
+    /// What [`of_teams`] answers.
+    pub fn of_teams(&self, uic: &str) -> Vec<User> {
+        let is_named = |team: &str| action::teams(uic).any(|name| name.eq_ignore_ascii_case(team));
+        let teams: Vec<i64> = self.teams.iter().filter(|(_, name)| is_named(name)).map(|(id, _)| *id).collect();
+        let is_member = |user: &&User| self.pairs.iter().any(|(tid, uid)| *uid == user.id && teams.contains(tid));
+        self.users.iter().filter(is_member).cloned().collect()
+    }
+}
+
 /// Whether something belongs to this name: a group, template, expression, binding, plugin, nodata or aggregator row.
 pub async fn owns_something(portal: &Portal, name: &str) -> sqlx::Result<bool> {
     let name = name.to_ascii_lowercase();
@@ -192,6 +222,7 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<u64> {
     ] {
         query(sql).bind(id).execute(&mut transaction).await?;
     }
+    origin::delete(&mut transaction, id).await?;
     let done = query("DELETE FROM uic.user WHERE id = ?").bind(id).execute(&mut transaction).await?;
     transaction.commit().await?;
     Ok(done.rows)
@@ -216,13 +247,14 @@ mod tests {
         let mut transaction = portal.write().await?;
         let mut check = async |uic: &str, expected: &[&str]| -> Result<()> {
             let users = of_teams(&mut transaction, uic).await?;
+            let same = members_that_read(&mut transaction).await?;
+            assert_eq!((same.of_teams(uic), same.unread), (users.clone(), Vec::new()), "{uic:?}");
             assert_eq!(users.into_iter().map(|user| user.name).collect::<Vec<_>>(), expected, "{uic:?}");
             Ok(())
         };
         check("ops,db", &["a", "b"]).await?;
         check("ops,db,none", &["a", "b"]).await?;
         check(" db , nobody,", &["b"]).await?;
-    origin::delete(&mut transaction, id).await?;
         check("", &[]).await?;
         check(",", &[]).await?;
         Ok(())

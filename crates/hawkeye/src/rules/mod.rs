@@ -4,6 +4,8 @@
 //! it; the tables that rules depend on are read once, the rules computed once, the judges get what is new.
 //! How: one task waits for the portal's announcements and for the next minute (run windows and maintenance begin and
 //! end on the clock); what a minute does not change is not loaded again.
+//! A start takes what can be read of tables that are damaged, for a rule that is not judged calls nobody; from then on
+//! they are read whole or not at all, and the rules in effect stay.
 //! Invariants: [`InEffect`] is immutable and always whole; the full answers for old judges are encoded once per
 //! version, and only when somebody asks.
 
@@ -15,7 +17,7 @@ pub mod snapshot;
 use crate::clock;
 use crate::engine::Engine;
 use crate::portal::Portal;
-use crate::watch::health::Outage;
+use crate::watch::health::{Health, Outage, Reason};
 use anyhow::Result;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -29,6 +31,10 @@ use tokio::sync::watch;
 
 /// Pause after a failed read of the portal; the rules in effect stay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What is wrong while rows of damaged tables are missing in the rules.
+const IN_PART: &str =
+    "rules cannot be read and are not judged, and their open alarms stay open: restore a backup of the portal";
 
 /// The tables as of one version, the rules that follow from them now, and the encoded answers for judges that pull.
 pub struct InEffect {
@@ -48,6 +54,11 @@ impl InEffect {
         InEffect { snapshot, rules, strategies_json, expressions_json, rules_bytes, snapshot_bytes }
     }
 
+    /// Whether no row of the tables is missing here: then what is not here does not exist.
+    pub fn is_whole(&self) -> bool {
+        self.snapshot.unread.is_empty()
+    }
+
     fn report(&self, report: &mut Report) {
         let json = [&self.strategies_json, &self.expressions_json].map(|json| json.get().map_or(0, Vec::capacity));
         report.line("rule texts", self.rules_bytes as u64, None, Some(self.rules.hosts.len() as u64));
@@ -63,6 +74,11 @@ impl InEffect {
     pub fn expressions_json(&self) -> &[u8] {
         self.expressions_json.get_or_init(|| encoded(|out| wire::hbs::write_expressions(out, &self.rules)))
     }
+}
+
+fn what_is_unread(snapshot: &Snapshot, since: i64) -> Option<Reason> {
+    let why = format!("damaged tables: {}", snapshot.unread.join(", "));
+    (!snapshot.unread.is_empty()).then_some(Reason { what: IN_PART, why, since })
 }
 
 fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -82,15 +98,27 @@ pub struct RulesTask {
 }
 
 impl RulesTask {
-    /// Reads and loads the rules once, so that the first point is already judged by them.
-    pub async fn start(portal: Portal, engine: Arc<Engine>) -> Result<RulesTask> {
+    /// Reads and loads the rules once, so that the first point is already judged by them, and says in `health` while
+    /// some of them are not read.
+    pub async fn start(portal: Portal, engine: Arc<Engine>, health: &Health) -> Result<RulesTask> {
         let changes = portal.changes();
         let version = portal.version();
-        let snapshot = Arc::new(Snapshot::load(&portal).await?);
+        let (snapshot, gap) = Snapshot::load_readable(&portal).await?;
+        if let Some(error) = gap {
+            tracing::error!(%error, tables = snapshot.unread.join(", "), "{IN_PART}");
+        }
+        let snapshot = Arc::new(snapshot);
         let rules = compute(&snapshot, version, true);
         load(&engine, &snapshot, rules.clone()).await;
         let current = watch::Sender::new(Arc::new(InEffect::new(snapshot, rules)));
+        let (told, since) = (current.subscribe(), clock::now());
+        health.source(move |reasons| reasons.extend(what_is_unread(&told.borrow().snapshot, since)));
         Ok(RulesTask { portal, engine, changes, current })
+    }
+
+    /// Whether no row of the tables is missing in the rules in effect.
+    pub fn are_whole(&self) -> bool {
+        self.current.borrow().is_whole()
     }
 
     /// Names what is kept of the portal in the ledger.
@@ -138,6 +166,10 @@ impl RulesTask {
         let same = rules.hosts == before.rules.hosts && rules.expressions == before.rules.expressions;
         if !same {
             load(&self.engine, &snapshot, rules.clone()).await;
+        }
+        if !before.is_whole() && snapshot.unread.is_empty() {
+            let engine = self.engine.clone();
+            tokio::task::spawn_blocking(move || engine.restore_kept()).await?;
         }
         if !same || reread {
             self.current.send_replace(Arc::new(InEffect::new(snapshot, rules)));

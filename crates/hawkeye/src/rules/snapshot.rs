@@ -3,12 +3,14 @@
 //! Why: hbs answers thousands of agents a minute, and rules are computed again each minute; neither should ask the
 //! database, or see half of a change.
 //! How: one read transaction, then plain vectors and maps. `resolve.rs` and `role/hbs/agents.rs` compute what follows.
+//! A start takes what can be read of tables that are damaged, and names these; whoever decides what a row that is not
+//! there means looks at [`Snapshot::unread`] first.
 //! Invariants: immutable; rows are kept as they are, also unusable ones. Hosts are found by their exact name, as in the
 //! original, although the table compares without case.
 //! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The table of hosts is
 //! bounded by `host::HOSTS_MAX`, the others by what users enter.
 
-use crate::portal::db::Transaction;
+use crate::portal::db::{Salvaged, Transaction};
 use crate::portal::expression::{self, Expression};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::{Portal, group, host, plugin, template};
@@ -31,7 +33,19 @@ pub struct Snapshot {
     pub paused: Vec<i64>,
     /// Directories by group.
     pub plugin_dirs: HashMap<i64, Vec<String>>,
+    /// Tables of which rows are missing here, since they cannot be read. A row that is missing was not deleted.
+    pub unread: Vec<&'static str>,
 }
+
+/// The tables of a snapshot, by the names that they have in [`Snapshot::unread`].
+const HOSTS: &str = "host";
+const MEMBERS: &str = "grp_host";
+const BINDINGS: &str = "grp_tpl";
+const TEMPLATES: &str = "tpl";
+const STRATEGIES: &str = "strategy";
+const EXPRESSIONS: &str = "expression";
+const PLUGINS: &str = "plugin_dir";
+const TABLES: usize = 7;
 
 /// Host with what decides its rules.
 #[derive(Clone, Debug, Default)]
@@ -47,12 +61,31 @@ pub struct HostRow {
 }
 
 impl Snapshot {
-    /// Reads all tables in one transaction. Fails as the database does.
+    /// Reads all tables in one transaction. Fails as the database does, and where a row cannot be read.
     pub async fn load(portal: &Portal) -> Result<Snapshot> {
+        match Self::load_readable(portal).await? {
+            (_, Some(error)) => Err(error).context("cannot read the rules from the portal"),
+            (snapshot, None) => Ok(snapshot),
+        }
+    }
+
+    /// Reads what can be read of the tables in one transaction, and says why there is more, if there is. Fails as the
+    /// database does, and where no table can be read: then it is the schema that is damaged.
+    pub async fn load_readable(portal: &Portal) -> Result<(Snapshot, Option<sqlx::Error>)> {
         let mut transaction = portal.read().await.context("cannot read the portal")?;
-        let snapshot = load(&mut transaction).await.context("cannot read the rules from the portal")?;
-        transaction.commit().await.context("cannot end reading the portal")?;
-        Ok(snapshot)
+        let mut gaps = Gaps::default();
+        let snapshot = load(&mut transaction, &mut gaps).await.context("cannot read the rules from the portal")?;
+        // One that met damage cannot be committed, and there is nothing to commit.
+        drop(transaction);
+        if gaps.tables.len() == TABLES {
+            gaps.first.take().map_or(Ok(()), Err).context("cannot read any table of rules from the portal")?;
+        }
+        Ok((Snapshot { unread: gaps.tables, ..snapshot }, gaps.first))
+    }
+
+    /// Whether all of what agents are to run of plugins was read.
+    pub fn has_all_plugins(&self) -> bool {
+        ![HOSTS, MEMBERS, PLUGINS].iter().any(|table| self.unread.contains(table))
     }
 
     /// Bytes that the rows hold.
@@ -97,26 +130,49 @@ fn places<K, V>(map: &HashMap<K, V>) -> usize {
     map.capacity() * (size_of::<(K, V)>() + 1)
 }
 
-async fn load(transaction: &mut Transaction) -> sqlx::Result<Snapshot> {
-    let mut snapshot = Snapshot { hosts: load_hosts(transaction).await?, ..Snapshot::default() };
-    for template in template::all(&mut *transaction).await? {
+/// The tables that could not be read whole, and why the first could not.
+#[derive(Default)]
+struct Gaps {
+    tables: Vec<&'static str>,
+    first: Option<sqlx::Error>,
+}
+
+impl Gaps {
+    /// The rows that were read of `table`.
+    fn note<T>(&mut self, table: &'static str, read: Salvaged<T>) -> Vec<T> {
+        if let Some(error) = read.lost {
+            self.tables.push(table);
+            self.first.get_or_insert(error);
+        }
+        read.rows
+    }
+}
+
+async fn load(transaction: &mut Transaction, gaps: &mut Gaps) -> sqlx::Result<Snapshot> {
+    let mut snapshot = Snapshot { hosts: load_hosts(transaction, gaps).await?, ..Snapshot::default() };
+    for template in gaps.note(TEMPLATES, template::that_read(transaction).await?) {
         let template::Template { id, tpl_name: name, parent_id, action_id, create_user: creator } = template;
         snapshot.parents.insert(id, parent_id);
         snapshot.templates.insert(id, model::Template { id, name, parent_id, action_id, creator });
     }
-    snapshot.set_strategies(strategy::all(&mut *transaction).await?);
-    snapshot.expressions = expression::in_effect(&mut *transaction).await?;
-    snapshot.paused = expression::paused(&mut *transaction).await?;
-    for (group, dir) in plugin::dirs(transaction).await? {
+    let mut strategies = gaps.note(STRATEGIES, strategy::all(transaction).await?);
+    strategies.sort_unstable_by_key(|strategy| strategy.id);
+    snapshot.set_strategies(strategies);
+    let mut expressions = gaps.note(EXPRESSIONS, expression::that_read(transaction).await?);
+    expressions.sort_unstable_by_key(|expression| expression.id);
+    snapshot.paused = expressions.iter().filter(|row| row.is_paused()).map(|row| row.id).collect();
+    expressions.retain(Expression::is_in_effect);
+    snapshot.expressions = expressions;
+    for (group, dir) in gaps.note(PLUGINS, plugin::dirs(transaction).await?) {
         snapshot.plugin_dirs.entry(group).or_default().push(dir);
     }
     Ok(snapshot)
 }
 
-async fn load_hosts(transaction: &mut Transaction) -> sqlx::Result<Vec<HostRow>> {
-    let rows = host::maintained(&mut *transaction).await?;
-    let members = group::members(&mut *transaction).await?;
-    let bindings = group::bindings(transaction).await?;
+async fn load_hosts(transaction: &mut Transaction, gaps: &mut Gaps) -> sqlx::Result<Vec<HostRow>> {
+    let rows = gaps.note(HOSTS, host::maintained(transaction).await?);
+    let members = gaps.note(MEMBERS, group::members(transaction).await?);
+    let bindings = gaps.note(BINDINGS, group::bindings(transaction).await?);
     let mut groups_of: HashMap<i64, Vec<i64>> = HashMap::new();
     for (host, group) in members {
         groups_of.entry(host).or_default().push(group);
@@ -148,5 +204,24 @@ impl Snapshot {
             self.by_template.entry(strategy.tpl_id).or_default().push(at);
         }
         self.strategies = strategies;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Agents go on with their plugins while it cannot be said which they are to run, and only then.
+    #[test]
+    fn plugins_depend_on_three_tables() {
+        let check = |unread: &[&'static str], has_all: bool| {
+            let snapshot = Snapshot { unread: unread.to_vec(), ..Snapshot::default() };
+            assert_eq!(snapshot.has_all_plugins(), has_all, "{unread:?}");
+        };
+        check(&[], true);
+        check(&[BINDINGS, TEMPLATES, STRATEGIES, EXPRESSIONS], true);
+        check(&[STRATEGIES, PLUGINS], false);
+        check(&[HOSTS], false);
+        check(&[MEMBERS], false);
     }
 }

@@ -80,12 +80,12 @@ pub async fn serve(
         Some(redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?)
     };
     let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
-    let rules = RulesTask::start(portal.clone(), engine.clone()).await.map_err(portal::hint)?;
+    let rules = RulesTask::start(portal.clone(), engine.clone(), &health).await.map_err(portal::hint)?;
     engine.register_memory(metrics.ledger());
     queue.register_memory(metrics.ledger());
     rules.register_memory(metrics.ledger());
     memory::register_sqlite(metrics.ledger());
-    engine.restore(&recovered.open_problems);
+    engine.restore(&recovered.open_problems, rules.are_whole());
     drop(recovered);
     engine.catch_up(clock::now() - CATCH_UP_S);
     show_gauges(&metrics, &engine);

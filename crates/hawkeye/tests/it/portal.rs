@@ -90,3 +90,75 @@ fn a_full_disk_is_said_and_nothing_stands_still_behind_it() {
     }
     assert_eq!(target.try_next(), None);
 }
+
+#[test]
+fn a_mark_that_is_gone_is_said_and_made_anew() {
+    let mut server = Server::start("");
+    assert!(server.stop().success());
+    let mark = server.data_dir().join("portal.mark");
+    std::fs::remove_file(&mark).expect("a mark");
+    let path = server.dir.path().join("log");
+    server.restart_with_log(std::fs::File::create(&path).expect("a file"));
+    assert_eq!(health(&server), (200, "ok\n".to_string()));
+    assert!(mark.exists());
+    assert!(server.stop().success());
+    let log = std::fs::read_to_string(&path).expect("a log");
+    assert_eq!(log.lines().filter(|line| line.contains("the portal has no mark")).count(), 1, "{log}");
+}
+
+/// SQLite's page.
+const PAGE_BYTES: usize = 4096;
+
+/// Writes garbage over the page of the table of strategies, and answers where it was, and what.
+fn damage_strategies(portal: &std::path::Path) -> (usize, Vec<u8>) {
+    let mut bytes = std::fs::read(portal).expect("a portal");
+    let has = |page: &[u8], text: &str| page.windows(text.len()).any(|part| part == text.as_bytes());
+    // Cases and events of the strategy name the host too.
+    let is_page = |page: &[u8]| page[0] == 13 && has(page, "cpu is busy") && !has(page, "web-01");
+    let at = bytes.chunks(PAGE_BYTES).position(is_page).expect("a page of strategies") * PAGE_BYTES;
+    let page = bytes[at..at + PAGE_BYTES].to_vec();
+    bytes[at..at + PAGE_BYTES].fill(0xa5);
+    std::fs::write(portal, bytes).expect("room");
+    (at, page)
+}
+
+#[test]
+fn rules_that_cannot_be_read_are_said_and_close_no_alarm() {
+    let target = Target::start();
+    let mut server = Server::start("");
+    make_strategy(&server.admin(), "web-01", &target);
+    let start = this_minute() - 600;
+    let push = |server: &Server, minute: i64, value: f64| {
+        server.update(json!([gauge("web-01", "cpu.idle", value, start + 60 * minute)]));
+    };
+    push(&server, 0, 1.0);
+    assert!(target.next().contains("status=PROBLEM"));
+    server.wait_for_deliveries();
+    assert!(server.stop().success());
+    let portal = server.data_dir().join("portal.db");
+    let (at, page) = damage_strategies(&portal);
+
+    server.restart();
+    let (status, reasons) = health(&server);
+    assert_eq!(status, 503);
+    let wanted = "rules cannot be read and are not judged, and their open alarms stay open: restore a backup of the portal: \
+                  damaged tables: strategy";
+    assert!(reasons.lines().any(|line| line == wanted), "{reasons}");
+    let refused = server.call("hbs_rpc", "Hbs.GetStrategies", json!({}));
+    assert_eq!(refused["error"], "the portal's tables are damaged: go on with what you have");
+    let heartbeat = json!({"Hostname": "web-01", "Checksum": ""});
+    assert_eq!(server.call("hbs_rpc", "Agent.MinePlugins", heartbeat)["error"], json!(null), "their tables are whole");
+    push(&server, 1, 90.0);
+    assert!(server.stop().success());
+
+    let mut bytes = std::fs::read(&portal).expect("a portal");
+    bytes[at..at + PAGE_BYTES].copy_from_slice(&page);
+    std::fs::write(&portal, bytes).expect("room");
+    server.restart();
+    assert_eq!(health(&server), (200, "ok\n".to_string()));
+    // Only now is it judged that the host has recovered meanwhile.
+    let end = target.next();
+    assert!(end.contains("status=OK") && end.contains("left_value=90"), "{end}");
+    server.wait_for_deliveries();
+    assert_eq!(target.try_next(), None);
+}

@@ -57,6 +57,14 @@ impl Dialect {
         }
     }
 
+    /// Column by which the rows of each table lie in the file, where a damaged part of it may be passed by.
+    pub fn place_of_rows(&self) -> Option<&'static str> {
+        match self {
+            Dialect::Sqlite => Some("rowid"),
+            Dialect::MySql { .. } => None,
+        }
+    }
+
     /// Statement that begins a transaction that writes.
     pub fn begin_write(&self) -> &'static str {
         match self {

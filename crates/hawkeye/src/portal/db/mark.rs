@@ -95,7 +95,11 @@ mod tests {
         mark.save(&path)?;
         assert_eq!(parse(&fs::read(&path)?), Some(mark));
         let released = b"hawkeye portal 1 00ff 7 9 eea8586f\n";
-        assert_eq!(parse(released), Some(Mark { id: "00ff".to_string(), commits: 7, cursor: 9 }), "as it was written before");
+        assert_eq!(
+            parse(released),
+            Some(Mark { id: "00ff".to_string(), commits: 7, cursor: 9 }),
+            "as it was written before"
+        );
         Ok(())
     }
 }

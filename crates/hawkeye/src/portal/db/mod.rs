@@ -19,11 +19,13 @@ mod mark;
 pub mod mysql;
 mod query;
 mod row;
+mod salvage;
 pub mod sqlite;
 
 pub use query::{Query, Value, query, select};
 pub(super) use row::record;
 pub use row::{FromColumn, FromRow, Record, Row};
+pub use salvage::{Salvaged, salvage};
 
 use dialect::Dialect;
 pub use file::Cursors;

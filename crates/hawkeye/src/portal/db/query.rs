@@ -47,17 +47,21 @@ pub fn query(text: &'static str) -> Query {
 
 /// `SELECT` the columns of a record, followed by `rest`: `FROM …`.
 pub fn select<R: Record>(rest: &'static str) -> Query {
-    let mut query = query("SELECT ");
-    for (i, column) in R::COLUMNS.iter().enumerate() {
-        query = query.push(if i > 0 { ", " } else { "" }).push(column);
-    }
-    query.push(" ").push(rest)
+    query("SELECT ").columns(R::COLUMNS).push(" ").push(rest)
 }
 
 impl Query {
     /// Appends a piece of the statement.
     pub fn push(mut self, text: &'static str) -> Query {
         self.pieces.push(Piece::Text(text));
+        self
+    }
+
+    /// Appends a list of columns.
+    pub fn columns(mut self, columns: &[&'static str]) -> Query {
+        for (i, column) in columns.iter().enumerate() {
+            self = self.push(if i > 0 { ", " } else { "" }).push(column);
+        }
         self
     }
 
@@ -114,6 +118,11 @@ impl Query {
     /// Reads the first row; that there is none is an error.
     pub async fn one<T: FromRow>(self, on: impl Into<Target<'_>>) -> sqlx::Result<T> {
         self.optional(on).await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// Reads all rows as the database has them.
+    pub async fn rows(self, on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Row>> {
+        self.fetch(on.into()).await
     }
 
     /// Runs the statement; answers what it changed.

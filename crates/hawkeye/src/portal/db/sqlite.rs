@@ -160,6 +160,12 @@ async fn identify(
 ) -> Result<Mark> {
     let mark_path = mark::path_beside(path);
     let before = Mark::load(&mark_path)?;
+    if before.is_none() && !is_new {
+        tracing::warn!(
+            file = %mark_path.display(),
+            "the portal has no mark, and so nobody can say whether it lost changes; it is taken as it is, and marked"
+        );
+    }
     let (id, commits) = (state(connection, ID).await, state(connection, COMMITS).await);
     let commits = commits.and_then(|text| text.parse().ok()).unwrap_or(0);
     // What a damaged portal lacks is told as damage.

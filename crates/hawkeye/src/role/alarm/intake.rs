@@ -4,7 +4,7 @@
 //! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides
 //! whether the batch was handled, so each event and each closing is handled exactly once, over any crash. Where the
 //! tables of cases and events are damaged, a batch goes without them; where those of receivers are, it goes to whom
-//! they named before.
+//! they named before, else to those of them who can be read.
 //! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is
 //! closed behind the events of its alarm, so none of them opens it again.
 //! Memory: one batch of [`BATCH`] records; the receivers of each action that was needed.
@@ -174,18 +174,30 @@ impl Intake {
         if actions.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.portal.read().await?;
+        let (mut transaction, mut readable) = (self.portal.read().await?, Vec::new());
         for action in actions {
             match receivers(&mut transaction, action).await {
                 Ok(receivers) => _ = self.receivers.insert(action, receivers),
-                Err(error) if fault::of(&error) == Some(Fault::Damage) => {
-                    let known = self.receivers.contains_key(&action);
-                    tracing::error!(action, known, %error, "receivers cannot be read; those of before get the alarm");
+                Err(error) if is_damage(&error) && self.receivers.contains_key(&action) => {
+                    tracing::error!(action, %error, "receivers cannot be read; those of before get the alarm");
+                }
+                Err(error) if is_damage(&error) => {
+                    tracing::error!(action, %error, "receivers cannot be read; those who can get the alarm");
+                    readable.push(action);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(transaction.commit().await?)
+        for action in readable {
+            match receivers_that_read(&mut transaction, action).await {
+                Ok(receivers) => _ = self.receivers.insert(action, receivers),
+                Err(error) if is_damage(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // One that met damage cannot be committed, and there is nothing to commit.
+        drop(transaction);
+        Ok(())
     }
 
     fn events(&self) -> impl Iterator<Item = &Event> {
@@ -201,7 +213,8 @@ impl Intake {
             let plan = match self.receivers.get(&event.action_id()) {
                 _ if !self.delivers => Plan::default(),
                 Some(Some((action, contacts))) => plan::plan(event, action, contacts, self.channels, &self.dashboard),
-                _ => Plan { untold: Some(Untold::without_action(event.action_id())), ..Plan::default() },
+                None if event.action_id() > 0 => Plan::untold(Untold::unread(event.action_id())),
+                _ => Plan::untold(Untold::without_action(event.action_id())),
             };
             counts.told.push(plan.untold.as_ref().map_or(String::new(), |untold| untold.text.clone()));
             counts.untold.extend(plan.untold);
@@ -274,6 +287,17 @@ enum Recording {
     Deliveries,
     /// No cursor either, which the portal's mark repeats.
     Bare,
+}
+
+fn is_damage(error: &sqlx::Error) -> bool {
+    fault::of(error) == Some(Fault::Damage)
+}
+
+/// The receivers of an action whose row can be read, without those who cannot.
+async fn receivers_that_read(transaction: &mut Transaction, action_id: i64) -> sqlx::Result<Receivers> {
+    let Some(action) = action::by_id(&mut *transaction, action_id).await? else { return Ok(None) };
+    let users = user::members_that_read(transaction).await?.of_teams(&action.uic);
+    Ok(Some((action, Contacts::of(&users))))
 }
 
 async fn receivers(transaction: &mut Transaction, action_id: i64) -> sqlx::Result<Receivers> {

@@ -116,12 +116,24 @@ impl Untold {
         Untold { missing, text: format!("{TOLD_NOBODY}: {why}") }
     }
 
+    /// Reason for an event whose rule names the action `id`, which cannot be read.
+    pub fn unread(id: i64) -> Untold {
+        Untold::new(Missing::Action, format_args!("action {id} of the rule cannot be read, for the portal is damaged"))
+    }
+
     /// Reason for an event whose rule names the action `id`, which is not there.
     pub fn without_action(id: i64) -> Untold {
         match id {
             ..=0 => Untold::new(Missing::Action, "the rule has no action"),
             _ => Untold::new(Missing::Action, format_args!("action {id} of the rule is gone")),
         }
+    }
+}
+
+impl Plan {
+    /// Plan for an event that tells nobody.
+    pub fn untold(untold: Untold) -> Plan {
+        Plan { untold: Some(untold), ..Plan::default() }
     }
 }
 

@@ -45,6 +45,7 @@ impl Service for HbsService {
                 Ok(())
             }
             // Megabytes with many hosts: straight from the cache to the connection.
+            "Hbs.GetStrategies" | "Hbs.GetExpressions" if !self.in_effect().is_whole() => Err(UNREAD.to_string()),
             "Hbs.GetStrategies" => {
                 return jsonrpc::write_result(out, request.id, self.in_effect().strategies_json());
             }
@@ -59,6 +60,10 @@ impl Service for HbsService {
         }
     }
 }
+
+/// Answer while tables are damaged: with an error an agent runs on what it ran, and a judge goes on with the rules that
+/// it has, where an answer that lacks some would end these.
+const UNREAD: &str = "the portal's tables are damaged: go on with what you have";
 
 impl HbsService {
     fn in_effect(&self) -> Arc<InEffect> {
@@ -93,7 +98,11 @@ impl HbsService {
         if heartbeat.hostname.is_empty() {
             hbs::write_plugins::<&str>(out, None, 0);
         } else {
-            let plugins = agents::plugins(&self.in_effect().snapshot, &heartbeat.hostname);
+            let in_effect = self.in_effect();
+            if !in_effect.snapshot.has_all_plugins() {
+                return Err(UNREAD.to_string());
+            }
+            let plugins = agents::plugins(&in_effect.snapshot, &heartbeat.hostname);
             hbs::write_plugins(out, Some(&plugins), clock::now());
         }
         Ok(())
