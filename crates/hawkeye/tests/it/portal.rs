@@ -148,6 +148,10 @@ fn rules_that_cannot_be_read_are_said_and_close_no_alarm() {
     assert_eq!(refused["error"], "the portal's tables are damaged: go on with what you have");
     let heartbeat = json!({"Hostname": "web-01", "Checksum": ""});
     assert_eq!(server.call("hbs_rpc", "Agent.MinePlugins", heartbeat)["error"], json!(null), "their tables are whole");
+    // What is changed now takes no effect: a table is read whole or not at all.
+    let group = server.admin().post("/hostgroup", json!({"name": "more"}));
+    server.admin().post("/hostgroup/host", json!({"hostgroup_id": group["id"], "hosts": ["web-02"]}));
+    until("the second reason", || health(&server).1.contains("the rules cannot be read; those in effect stay"));
     push(&server, 1, 90.0);
     assert!(server.stop().success());
 
