@@ -120,6 +120,22 @@ impl Fields {
         }
     }
 
+    /// A finite number; 0 when absent.
+    pub fn float(&self, name: &str) -> Result<f64, ApiError> {
+        let number: Option<f64> = match self {
+            Fields::Form(pairs) => match find_pair(pairs, name) {
+                None | Some("") => Some(0.0),
+                Some(text) => text.trim().parse().ok(),
+            },
+            Fields::Json(map) => match find_value(map, name) {
+                None | Some(Value::Null) => Some(0.0),
+                Some(value) => Some(value.as_f64().ok_or_else(|| wrong_kind(name, "a number", value))?),
+            },
+        };
+        let number = number.filter(|number| number.is_finite());
+        number.ok_or_else(|| ApiError::bad(format!("{name} must be a number")))
+    }
+
     /// A flag, 0 or 1; 0 when absent.
     pub fn flag(&self, name: &str) -> Result<i64, ApiError> {
         match self.int(name)? {

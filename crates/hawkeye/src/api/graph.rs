@@ -54,7 +54,7 @@ static HISTORIES: LazyLock<Turns> = LazyLock::new(|| Turns::new(HISTORIES_AT_ONC
 const ANSWERS_AT_ONCE: usize = 64;
 static ANSWERS: LazyLock<Turns> = LazyLock::new(|| Turns::new(ANSWERS_AT_ONCE));
 /// The most (host, counter) pairs of one request for history, last points or deletion.
-const PAIRS_MAX: usize = 100_000;
+pub(super) const PAIRS_MAX: usize = 100_000;
 
 /// Routes of series and their points.
 pub fn routes() -> Router<Context> {
@@ -77,12 +77,16 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Runs `work` on a thread that may wait for the disk, for work that may fail to read a file.
-async fn reading<T: Send + 'static>(
+pub(super) async fn reading<T: Send + 'static>(
     context: &Context,
     work: impl FnOnce(&Engine) -> Result<T, store::Error> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let result = blocking(context, work).await?;
-    result.map_err(|error| ApiError::from(anyhow::Error::new(error).context("reading names")))
+    blocking(context, work).await?.map_err(unreadable)
+}
+
+/// The answer where names of series cannot be read.
+pub(super) fn unreadable(error: store::Error) -> ApiError {
+    ApiError::from(anyhow::Error::new(error).context("reading names"))
 }
 
 /// Query parameters as pairs; a name may repeat.
@@ -109,7 +113,7 @@ fn page(pairs: &[(String, String)]) -> Result<(usize, usize), ApiError> {
     Ok(((page - 1).saturating_mul(limit), limit))
 }
 
-fn regex(text: &str) -> Option<Regex> {
+pub(super) fn regex(text: &str) -> Option<Regex> {
     RegexBuilder::new(text).case_insensitive(true).size_limit(REGEX_BYTES_MAX).build().ok()
 }
 
@@ -250,28 +254,69 @@ async fn history(
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of hostnames and counters: ask for fewer")));
     }
     let query = Query { from: request.start_time, to: request.end_time, cf, now: crate::clock::now() };
+    let user = Holder::user(&caller.name);
+    answer_history(&context, user, query, move |engine| Ok(look_up(engine, request))).await
+}
+
+/// Series that an answer is made of.
+pub(super) struct Asked {
+    pub names: Names,
+    /// The series of all names; none for one that is unknown.
+    pub found: Vec<Option<Found>>,
+    /// Stored points, and not rows.
+    pub is_raw: bool,
+    /// An unknown series is answered without values, and not left out.
+    pub shows_unknown: bool,
+}
+
+/// Hosts and counters of the series of an answer, in its order.
+pub(super) enum Names {
+    /// Each counter of each host, host by host.
+    Product {
+        hosts: Vec<String>,
+        counters: Vec<String>,
+    },
+    Pairs(Vec<(String, String)>),
+}
+
+impl Names {
+    fn at(&self, pair: usize) -> (&str, &str) {
+        match self {
+            Names::Product { hosts, counters } => (&hosts[pair / counters.len()], &counters[pair % counters.len()]),
+            Names::Pairs(pairs) => (&pairs[pair].0, &pairs[pair].1),
+        }
+    }
+}
+
+/// Answers the histories of the series that `look_up` finds.
+pub(super) async fn answer_history(
+    context: &Context,
+    user: Holder,
+    query: Query,
+    look_up: impl FnOnce(&Engine) -> Result<Asked, ApiError> + Send + 'static,
+) -> Result<Response, ApiError> {
     let points_max = context.config.graph.query_points_max as u64;
-    let checked = blocking(&context, move |engine| {
-        let found = look_up(engine, &request);
-        let points = |found: &Found| match request.raw {
+    let checked = blocking(context, move |engine| {
+        let asked = look_up(engine)?;
+        let points = |found: &Found| match asked.is_raw {
             true => stored_points_max(engine.store(), *found, &query),
             false => query.rows(*found) as u64,
         };
-        let points = found.iter().flatten().map(points).fold(0, u64::saturating_add);
-        (found, points, request)
+        let points = asked.found.iter().flatten().map(points).fold(0, u64::saturating_add);
+        Ok::<_, ApiError>((asked, points))
     });
-    let (found, points, request) = checked.await?;
+    let (asked, points) = checked.await??;
     if points > points_max {
         return Err(ApiError::bad(format!(
             "the answer would hold {points} points, more than graph.query_points_max = {points_max}: \
              ask for a shorter time or fewer counters"
         )));
     }
-    let user = Holder::user(&caller.name);
     let begun = ANSWERS.take(&user, 1).await;
     let (pieces, body) = Pieces::new();
     let (head, told) = oneshot::channel();
-    let history = History::new(request, found, query, head);
+    let history = History::new(asked, query, head);
+    let context = context.clone();
     tokio::spawn(async move {
         send_history(context, user, history, pieces).await;
         drop(begun);
@@ -302,13 +347,20 @@ fn stored_points_max(store: &Store, found: Found, query: &Query) -> u64 {
 }
 
 /// The series of all pairs, host by host.
-fn look_up(engine: &Engine, request: &HistoryRequest) -> Vec<Option<Found>> {
-    let pairs = request.hostnames.iter().flat_map(|host| request.counters.iter().map(move |counter| (host, counter)));
-    pairs.map(|(endpoint, counter)| find(engine.store(), endpoint, counter)).collect()
+fn look_up(engine: &Engine, request: HistoryRequest) -> Asked {
+    let HistoryRequest { hostnames: hosts, counters, .. } = request;
+    let pairs = hosts.iter().flat_map(|host| counters.iter().map(move |counter| (host, counter)));
+    let found = pairs.map(|(endpoint, counter)| find(engine.store(), endpoint, counter)).collect();
+    Asked {
+        names: Names::Product { hosts, counters },
+        found,
+        is_raw: request.raw,
+        shows_unknown: request.step.is_some(),
+    }
 }
 
 /// A series whose name cannot be read counts as unknown here, and the log says why.
-fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
+pub(super) fn find(store: &Store, endpoint: &str, counter: &str) -> Option<Found> {
     store.find(endpoint, counter).unwrap_or_else(|error| {
         tracing::error!(endpoint, counter, %error, "cannot look up a series; the answer shows it as unknown");
         None
@@ -351,9 +403,7 @@ async fn send_history(context: Context, user: Holder, mut history: History, mut 
 /// A history answer on its way: a JSON list, series by series, host by host. A series that is unknown is left out
 /// without `step` in the request, and empty with one, as in the original.
 struct History {
-    request: HistoryRequest,
-    /// The series of all pairs of host and counter.
-    found: Vec<Option<Found>>,
+    asked: Asked,
     query: Query,
     /// The pair that is written next.
     next: usize,
@@ -380,15 +430,9 @@ struct Part {
 }
 
 impl History {
-    fn new(
-        request: HistoryRequest,
-        found: Vec<Option<Found>>,
-        query: Query,
-        head: oneshot::Sender<Option<String>>,
-    ) -> History {
+    fn new(asked: Asked, query: Query, head: oneshot::Sender<Option<String>>) -> History {
         History {
-            request,
-            found,
+            asked,
             query,
             next: 0,
             parts: VecDeque::new(),
@@ -402,11 +446,11 @@ impl History {
 
     /// Goes on writing until the answer is whole (true), or the reader is behind or gone.
     fn write(&mut self, engine: &Engine, out: &mut Pieces) -> bool {
-        let goes_on = match self.request.raw {
+        let goes_on = match self.asked.is_raw {
             true => self.write_points(engine.store(), out),
             false => self.write_rows(engine.store(), out),
         };
-        let is_whole = goes_on && self.unknown_until(self.found.len(), out);
+        let is_whole = goes_on && self.unknown_until(self.asked.found.len(), out);
         if is_whole {
             out.text.push_str(if self.separator == '[' { "[]" } else { "]" });
             self.tell_head();
@@ -416,8 +460,9 @@ impl History {
 
     /// Writes rows from the next pair on, up to the last that is known; false when the writing has to stop.
     fn write_rows(&mut self, store: &Store, out: &mut Pieces) -> bool {
-        let known: Vec<usize> = (self.next..self.found.len()).filter(|pair| self.found[*pair].is_some()).collect();
-        let series: Vec<Found> = known.iter().filter_map(|pair| self.found[*pair]).collect();
+        let known: Vec<usize> =
+            (self.next..self.asked.found.len()).filter(|pair| self.asked.found[*pair].is_some()).collect();
+        let series: Vec<Found> = known.iter().filter_map(|pair| self.asked.found[*pair]).collect();
         let (query, mut goes_on) = (self.query, true);
         let each = |i: usize, grid: Result<Grid, store::Error>| {
             goes_on = self.unknown_until(known[i], out);
@@ -463,8 +508,8 @@ impl History {
     /// time in which the series had one type and step; day by day, so that a day's points are in memory.
     fn write_points(&mut self, store: &Store, out: &mut Pieces) -> bool {
         let (mut histories, mut points) = (store.histories(), Vec::new());
-        while self.next < self.found.len() {
-            let Some(found) = self.found[self.next] else {
+        while self.next < self.asked.found.len() {
+            let Some(found) = self.asked.found[self.next] else {
                 self.unknown(out);
                 if !self.pass_on(out) {
                     return false;
@@ -511,8 +556,7 @@ impl History {
 
     /// Host and counter of the next pair.
     fn name(&self) -> (&str, &str) {
-        let counters = self.request.counters.len();
-        (&self.request.hostnames[self.next / counters], &self.request.counters[self.next % counters])
+        self.asked.names.at(self.next)
     }
 
     fn begin_entry(&mut self, out: &mut Pieces) {
@@ -559,7 +603,7 @@ impl History {
     }
 
     fn unknown(&mut self, out: &mut Pieces) {
-        if self.request.step.is_some() {
+        if self.asked.shows_unknown {
             self.begin_entry(out);
             out.text.push_str(",\"dstype\":\"\",\"step\":0,\"Values\":[]}");
         }

@@ -6,16 +6,20 @@
 //! whatever is not a route is a JSON 404, also a known path with another method, as in the original.
 //! Compat: `tests.rs` asks for the recorded answers of the original again; docs/compat.md lists the differences.
 
+mod aggregator;
 mod alarm;
 pub mod attempts;
 pub mod auth;
 pub mod body;
+mod dashboard;
 pub mod error;
 mod expression;
+mod grafana;
 mod graph;
 mod host;
 mod hostgroup;
 mod metric;
+mod nodata;
 pub mod paging;
 mod pieces;
 pub mod rehearsal;
@@ -73,6 +77,10 @@ pub fn router(context: Context) -> Router {
         .merge(rehearsal::routes())
         .merge(metric::routes())
         .merge(expression::routes())
+        .merge(aggregator::routes())
+        .merge(nodata::routes())
+        .merge(dashboard::routes())
+        .merge(grafana::routes())
         .merge(alarm::routes());
     Router::new()
         .nest("/api/v1", v1)

@@ -130,7 +130,7 @@ pub(super) fn required_strategy(context: &Context, fields: &Fields) -> Result<St
 const FREE_TEXT_KEYS: [&str; 2] = ["cmdline", "url"];
 
 /// The tags as they were typed, if a point can have them.
-fn checked_tags(tags: String) -> Result<String, ApiError> {
+pub(super) fn checked_tags(tags: String) -> Result<String, ApiError> {
     check_visible("tags", &tags)?;
     if tags.trim().is_empty() {
         return Ok(String::new());

@@ -18,6 +18,17 @@ pub struct ApiConfig {
     /// Viewers of the first page who need no login: "none", "all", or "loopback" peers. Whoever comes through a proxy
     /// on this machine is such a peer.
     pub viewer: Viewer,
+    /// Who may read series by the routes of Grafana's Falcon plugin, which sends no token: "open" (anybody, as in the
+    /// original) or "login".
+    pub grafana: Grafana,
+}
+
+/// Callers of the routes under `/grafana`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grafana {
+    Open,
+    Login,
 }
 
 /// Peers that see the first page without a login.
@@ -46,7 +57,8 @@ pub enum Rights {
 impl Default for ApiConfig {
     fn default() -> Self {
         let (server_token, salt) = (String::new(), String::new());
-        ApiConfig { signup: false, server_token, salt, rights: Rights::ByPortal, viewer: Viewer::None }
+        let (rights, viewer, grafana) = (Rights::ByPortal, Viewer::None, Grafana::Open);
+        ApiConfig { signup: false, server_token, salt, rights, viewer, grafana }
     }
 }
 

@@ -24,7 +24,7 @@ mod refused;
 mod role;
 
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
-pub use api::{ApiConfig, Rights, Viewer};
+pub use api::{ApiConfig, Grafana, Rights, Viewer};
 pub use callback::{CallbackTargets, TargetFault};
 pub use graph::{Fsync, GraphConfig};
 pub use hbs::HbsConfig;

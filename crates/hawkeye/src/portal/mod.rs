@@ -11,13 +11,16 @@
 
 pub mod action;
 pub mod admin;
+pub mod aggregator;
 pub mod alarm;
 pub mod caller;
+pub mod dashboard;
 pub mod db;
 pub mod delivery;
 pub mod expression;
 pub mod group;
 pub mod host;
+pub mod mock;
 pub mod origin;
 pub mod password;
 pub mod plugin;

@@ -95,7 +95,8 @@ fn is_md5(stored: &str) -> bool {
     stored.len() == 32 && stored.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn md5_hex(parts: &[&str]) -> String {
+/// MD5 of texts one after the other, as 32 hexadecimal digits.
+pub(super) fn md5_hex(parts: &[&str]) -> String {
     let mut md5 = Md5::new();
     for part in parts {
         md5.update(part);

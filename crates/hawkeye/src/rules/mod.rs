@@ -9,6 +9,7 @@
 //! Invariants: [`InEffect`] is immutable and always whole; the full answers for old judges are encoded once per
 //! version, and only when somebody asks.
 
+pub mod aggregate;
 mod gone;
 pub mod rehearsal;
 mod resolve;

@@ -3,7 +3,10 @@
 use super::{Site, site};
 use crate::config::Rights;
 use crate::portal::action::{self, Action};
+use crate::portal::aggregator::{self, Aggregator};
+use crate::portal::dashboard::{self, Graph};
 use crate::portal::expression::{self, Expression};
+use crate::portal::mock::{self, Mock};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::template::{self, Template};
 use crate::portal::user::{self, Profile};
@@ -32,6 +35,10 @@ struct Things {
     template: Template,
     strategy: i64,
     expression: i64,
+    aggregator: i64,
+    nodata: i64,
+    screen: i64,
+    graph: i64,
     team: i64,
     alice: i64,
     /// A user who is nobody else.
@@ -109,6 +116,28 @@ const ROUTES: &[Route] = &[
     route("POST /expression", "soma", "soma", |_| of_expression(json!({}))),
     route("PUT /expression", "oma", "oa", |t| of_expression(json!({ "id": t.expression }))),
     route("DELETE /expression/{eid}", "oma", "oa", |_| Value::Null),
+    route("POST /aggregator", "oma", "oa", |t| with(new_aggregator(), json!({ "hostgroup_id": t.group }))),
+    route("PUT /aggregator", "oma", "oa", |t| with(new_aggregator(), json!({ "id": t.aggregator }))),
+    route("DELETE /aggregator/{id}", "oma", "oa", |_| Value::Null),
+    // Redirects.
+    route("POST /nodata", "nsoma", "nsoma", |_| Value::Null),
+    route("PUT /nodata", "nsoma", "nsoma", |_| Value::Null),
+    route("POST /nodata/", "soma", "soma", |t| with(new_nodata(), json!({ "name": format!("new {}", t.number) }))),
+    route("PUT /nodata/", "oma", "soma", |t| with(new_nodata(), json!({ "id": t.nodata }))),
+    route("DELETE /nodata/{nid}", "oma", "soma", |_| Value::Null),
+    route("POST /dashboard/screen", "soma", "soma", |t| json!({ "name": format!("new {}", t.number) })),
+    route("PUT /dashboard/screen/{screen_id}", "soma", "soma", |_| json!({ "pid": 0 })),
+    route("DELETE /dashboard/screen/{screen_id}", "soma", "soma", |_| Value::Null),
+    route(
+        "POST /dashboard/graph",
+        "soma",
+        "soma",
+        |t| json!({ "screen_id": t.screen, "title": "t", "endpoints": ["h"], "counters": ["c"] }),
+    ),
+    route("PUT /dashboard/graph/{id}", "soma", "soma", |_| json!({ "title": "t" })),
+    route("DELETE /dashboard/graph/{id}", "soma", "soma", |_| Value::Null),
+    route("POST /dashboard/tmpgraph", "soma", "soma", |_| json!({ "endpoints": ["h"], "counters": ["c"] })),
+    route("POST /grafana/render", "nsoma", "nsoma", |_| json!({ "target": ["h#c"], "from": 1, "until": 2 })),
     route("DELETE /graph/endpoint", "a", "soma", |_| json!(["none"])),
     route("DELETE /graph/counter", "a", "soma", |_| json!({ "endpoints": ["none"], "counters": ["none"] })),
     route(
@@ -163,6 +192,14 @@ fn rule() -> Value {
     json!({ "metric": "m", "func": "all(#1)", "op": ">", "right_value": "1", "max_step": 1, "priority": 1 })
 }
 
+fn new_aggregator() -> Value {
+    json!({ "numerator": "$(a)", "denominator": "$#", "endpoint": "e", "metric": "m", "step": 60 })
+}
+
+fn new_nodata() -> Value {
+    json!({ "obj": "h", "obj_type": "host", "metric": "m", "dstype": "GAUGE", "step": 60, "mock": -1 })
+}
+
 fn of_expression(change: Value) -> Value {
     with(with(rule(), json!({ "expression": "each(metric=m a=b)", "action": { "uic": [] } })), change)
 }
@@ -202,6 +239,9 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
     let expression = expression::all(portal).await?.last().context("just made")?.id;
     team::create(portal, &name("team"), "", alice, &[carol]).await?;
     let team = team::by_name(portal, &name("team")).await?.context("just made")?.id;
+    let of_alice = Aggregator { grp_id: group, creator: "alice".to_string(), ..Aggregator::default() };
+    let mock = Mock { name: name("nodata"), creator: "alice".to_string(), ..Mock::default() };
+    let screen = dashboard::ensure_screen(portal, 0, &name("screen")).await?.id;
     let case = name("case");
     db::query(
         "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp)
@@ -222,6 +262,10 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
         template,
         strategy,
         expression,
+        aggregator: aggregator::create(portal, of_alice).await?.id,
+        nodata: mock::create(portal, mock).await?.id,
+        screen,
+        graph: dashboard::create_graph(portal, &Graph { screen_id: screen, ..Graph::default() }).await?,
         team,
         alice,
         user: user::create(portal, &name("user"), "", &Profile::default(), user::NORMAL, 0).await?,
@@ -235,7 +279,10 @@ fn line_of(route: &Route, things: &Things) -> String {
     let (method, path, note) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
     let group = if note == Some("his own") { things.own_group } else { things.group };
     let strategy = if note == Some("unknown") { 999_999 } else { things.strategy };
-    let path = path.replace("/hostgroup/{id}", &format!("/hostgroup/{group}"));
+    let of_kinds = [("/hostgroup/", group), ("/aggregator/", things.aggregator), ("/dashboard/graph/", things.graph)];
+    let path = of_kinds
+        .into_iter()
+        .fold(path.to_string(), |path, (kind, id)| path.replace(&format!("{kind}{{id}}"), &format!("{kind}{id}")));
     let ids = [
         ("{uid}", things.alice),
         ("{team_id}", things.team),
@@ -243,9 +290,24 @@ fn line_of(route: &Route, things: &Things) -> String {
         ("{tpl_id}", things.template.id),
         ("{sid}", strategy),
         ("{eid}", things.expression),
+        ("{nid}", things.nodata),
+        ("{screen_id}", things.screen),
     ];
     let path = ids.into_iter().fold(path, |path, (name, id)| path.replace(name, &id.to_string()));
     format!("{method} {path}")
+}
+
+/// Asks; a redirect counts as a success.
+async fn ask(site: &Site, caller: &str, line: &str, body: Value) -> Result<(u16, Value)> {
+    let token = if caller.is_empty() { Value::Null } else { site.token(caller).await?.into() };
+    let token = token.as_str().map(|token| ("apitoken", token.to_string()));
+    let headers: Vec<_> = [("content-type", "application/json".to_string())].into_iter().chain(token).collect();
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let (status, text) = site.send_for_text(line, &headers, body).await?;
+    match status {
+        307 => Ok((200, Value::Null)),
+        _ => Ok((status, serde_json::from_str(&text)?)),
+    }
 }
 
 async fn check(rights: Rights, who: fn(&Route) -> &'static str) -> Result<()> {
@@ -258,7 +320,7 @@ async fn check(rights: Rights, who: fn(&Route) -> &'static str) -> Result<()> {
             let things = things(portal, number, caller).await?;
             let line = line_of(route, &things);
             let before = portal.version();
-            let (status, answer) = site.ask(caller, &line, (route.body)(&things)).await?;
+            let (status, answer) = ask(&site, caller, &line, (route.body)(&things)).await?;
             let error = answer["error"].as_str().unwrap_or_default();
             if who(route).contains(letter) {
                 assert_eq!(status, 200, "{line} as {caller:?} must be allowed: {answer}");

@@ -27,6 +27,7 @@ enum Piece {
 #[derive(Clone, Debug)]
 pub enum Value {
     Int(i64),
+    Float(f64),
     Text(String),
     Null,
 }
@@ -206,6 +207,7 @@ fn bound<D: Database>(text: String, values: Vec<Value>) -> sqlx::query::Query<'s
 where
     D::Arguments: IntoArguments<D>,
     i64: Encode<'static, D> + Type<D>,
+    f64: Encode<'static, D> + Type<D>,
     String: Encode<'static, D> + Type<D>,
     Option<String>: Encode<'static, D> + Type<D>,
 {
@@ -213,6 +215,7 @@ where
     let query = sqlx::query(AssertSqlSafe(text));
     values.into_iter().fold(query, |query, value| match value {
         Value::Int(int) => query.bind(int),
+        Value::Float(float) => query.bind(float),
         Value::Text(text) => query.bind(text),
         Value::Null => query.bind(None::<String>),
     })
@@ -221,6 +224,12 @@ where
 impl From<i64> for Value {
     fn from(int: i64) -> Value {
         Value::Int(int)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(float: f64) -> Value {
+        Value::Float(float)
     }
 }
 

@@ -41,6 +41,15 @@ impl Row {
         }
     }
 
+    /// Number in a column, counted from 0: a floating-point or a whole one.
+    pub fn float(&self, at: usize) -> sqlx::Result<Option<f64>> {
+        match self {
+            // SQLite keeps a number as it came: -1 in a column of reals may be a whole one.
+            Row::Sqlite(row) => row.try_get_unchecked(at),
+            Row::MySql(row) => mysql_float(row, at).map_err(|source| decode_error(at, source)),
+        }
+    }
+
     /// Text in a column, counted from 0, whatever its type.
     pub fn text(&self, at: usize) -> sqlx::Result<Option<String>> {
         match self {
@@ -68,6 +77,19 @@ fn mysql_int(row: &MySqlRow, at: usize) -> Result<Option<i64>, DecodeError> {
         unsigned if unsigned.ends_with("UNSIGNED") => <u64 as Decode<MySql>>::decode(value)?.try_into()?,
         _ => std::str::from_utf8(<&[u8] as Decode<MySql>>::decode(value)?)?.trim().parse()?,
     }))
+}
+
+/// The number in a column of MySQL's: a float, a whole number or a text.
+fn mysql_float(row: &MySqlRow, at: usize) -> Result<Option<f64>, DecodeError> {
+    let value = row.try_get_raw(at)?;
+    if value.is_null() {
+        return Ok(None);
+    }
+    Ok(match value.type_info().name() {
+        "DOUBLE" => Some(<f64 as Decode<MySql>>::decode(value)?),
+        "FLOAT" => Some(f64::from(<f32 as Decode<MySql>>::decode(value)?)),
+        _ => mysql_text(row, at)?.map(|text| text.trim().parse()).transpose()?,
+    })
 }
 
 /// The text in a column of MySQL's, or of the time or number that it holds.
@@ -107,6 +129,12 @@ impl FromColumn for i64 {
 impl FromColumn for String {
     fn column(row: &Row, at: usize) -> sqlx::Result<String> {
         Ok(row.text(at)?.unwrap_or_default())
+    }
+}
+
+impl FromColumn for f64 {
+    fn column(row: &Row, at: usize) -> sqlx::Result<f64> {
+        Ok(row.float(at)?.unwrap_or_default())
     }
 }
 

@@ -1,0 +1,133 @@
+//! Aggregators: series computed over the hosts of a group.
+//!
+//! Compat: who may change the group or made the aggregator may change it. An expression that cannot be computed is
+//! refused, where the original saves it and leaves it out each minute.
+
+use super::Context;
+use super::auth::Caller;
+use super::body::{Fields, parse_int};
+use super::error::{Answer, ApiError, json, message};
+use super::paging::Paging;
+use super::rights;
+use super::strategy::checked_tags;
+use crate::portal::aggregator::{self, Aggregator};
+use crate::portal::group;
+use crate::rules::aggregate;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use serde_json::json as object;
+
+/// Longest step of a computed series: a day. A guess; the original has no bound.
+const STEP_MAX: i64 = 86_400;
+
+/// Routes of aggregators.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/aggregator", axum::routing::post(create).put(update))
+        .route("/aggregator/{id}", get(show).delete(remove))
+        .route("/hostgroup/{id}/aggregators", get(list))
+}
+
+async fn list(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
+    let page = Paging::of(&fields)?;
+    let id = parse_int("id", &id)?;
+    let aggregators = page.cut(aggregator::of_group(&context.portal, id).await?.into_iter());
+    // The name comes with the first aggregator in the original.
+    let group = if aggregators.is_empty() { None } else { group::by_id(&context.portal, id).await? };
+    let name = group.map_or(String::new(), |group| group.grp_name);
+    json(object!({ "hostgroup": name, "aggregators": aggregators }))
+}
+
+async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    json(find(&context, &id).await?)
+}
+
+async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let grp_id = fields.required_int("hostgroup_id")?;
+    let new = required_aggregator(&fields)?;
+    let new = Aggregator { grp_id, creator: caller.name.clone(), ..new };
+    check_rights(&context, &caller, &new, "").await?;
+    check_expressions(&new)?;
+    json(aggregator::create(&context.portal, new).await?)
+}
+
+async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let id = fields.required_int("id")?;
+    let changed = required_aggregator(&fields)?;
+    let old = aggregator::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::refused("record not found"))?;
+    check_rights(&context, &caller, &old, &old.creator).await?;
+    let changed = Aggregator { id, grp_id: old.grp_id, creator: old.creator, ..changed };
+    check_expressions(&changed)?;
+    aggregator::update(&context.portal, &changed).await?;
+    json(changed)
+}
+
+async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
+    let found = find(&context, &id).await.map_err(|error| match error.text() {
+        "record not found" => ApiError::refused("find aggregator got error: record not found"),
+        _ => error,
+    })?;
+    check_rights(&context, &caller, &found, &found.creator).await?;
+    aggregator::delete(&context.portal, found.id).await?;
+    message(format!("aggregator:{} has been deleted", found.id))
+}
+
+async fn find(context: &Context, id: &str) -> Result<Aggregator, ApiError> {
+    let found = aggregator::by_id(&context.portal, parse_int("id", id)?).await?;
+    found.ok_or_else(|| ApiError::refused("record not found"))
+}
+
+/// Lets those pass who may change the aggregator's group, and `creator`, if it names somebody.
+async fn check_rights(
+    context: &Context,
+    caller: &Caller,
+    aggregator: &Aggregator,
+    creator: &str,
+) -> Result<(), ApiError> {
+    let is_own = !creator.is_empty() && rights::may_change(context, caller, creator, "").await?;
+    let group = group::by_id(&context.portal, aggregator.grp_id).await?;
+    // A new one for a group that is not there; an old one whose group is gone is its creator's.
+    let group = match (group, creator) {
+        (Some(group), _) => Some(group),
+        (None, "") => return Err(ApiError::refused("record not found")),
+        (None, _) => None,
+    };
+    let may = match group {
+        Some(group) if !is_own => rights::may_change_group(context, caller, group.id, &group.create_user).await?,
+        Some(_) => true,
+        None => is_own || caller.is_admin(),
+    };
+    if may { Ok(()) } else { Err(ApiError::bad("You don't have permission!")) }
+}
+
+/// Refuses what cannot be computed. Whose it is comes before, as in the original.
+fn check_expressions(aggregator: &Aggregator) -> Result<(), ApiError> {
+    let sides = aggregate::parse(&aggregator.numerator, &aggregator.denominator);
+    sides.map(drop).map_err(ApiError::bad)
+}
+
+/// The aggregator that the fields describe, without id, group and creator; its expressions are not read yet.
+fn required_aggregator(fields: &Fields) -> Result<Aggregator, ApiError> {
+    let numerator = fields.required_line("numerator", aggregator::EXPRESSION_MAX)?;
+    let denominator = fields.required_line("denominator", aggregator::EXPRESSION_MAX)?;
+    Ok(Aggregator {
+        numerator,
+        denominator,
+        endpoint: fields.required_line("endpoint", aggregator::TEXT_MAX)?,
+        metric: fields.required_line("metric", aggregator::TEXT_MAX)?,
+        tags: checked_tags(fields.text("tags", aggregator::TEXT_MAX)?)?,
+        ds_type: "GAUGE".to_string(),
+        step: required_step(fields, STEP_MAX)?,
+        ..Aggregator::default()
+    })
+}
+
+/// The seconds between two points of a computed series.
+pub(super) fn required_step(fields: &Fields, max: i64) -> Result<i64, ApiError> {
+    let step = fields.required_int("step")?;
+    if !(1..=max).contains(&step) {
+        return Err(ApiError::bad(format!("step must be from 1 to {max} seconds")));
+    }
+    Ok(step)
+}

@@ -1,0 +1,255 @@
+//! Dashboard: screens, their charts, and charts that are kept for a link.
+//!
+//! Compat: the routes say *graph* for a chart. Rows have no owner, so whoever has logged in changes them, as in the
+//! original; unknown ids are no error where something is changed or deleted.
+
+use super::Context;
+use super::auth::Caller;
+use super::body::{Fields, check_length, parse_int};
+use super::error::{Answer, ApiError, json, message};
+use crate::clock;
+use crate::portal::dashboard::{self, Graph, SEPARATOR, Screen};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use serde_json::{Value, json as object};
+
+/// Rows of a list without `limit`, as in the original.
+const ROWS: i64 = 500;
+/// Rows of a list at most.
+const ROWS_MAX: i64 = 10_000;
+/// Seconds that a chart shows without `timespan`.
+const TIMESPAN_S: i64 = 3600;
+/// Longest time that a chart shows: ten years.
+const TIMESPAN_MAX_S: i64 = 10 * 366 * 86_400;
+
+/// Routes of screens and charts.
+pub fn routes() -> Router<Context> {
+    Router::new()
+        .route("/dashboard/screen", post(create_screen))
+        .route("/dashboard/screen/{screen_id}", get(show_screen).put(update_screen).delete(remove_screen))
+        .route("/dashboard/screens", get(screens))
+        .route("/dashboard/screens/pid/{pid}", get(screens_within))
+        .route("/dashboard/graph", post(create_graph))
+        .route("/dashboard/graph/{id}", get(show_graph).put(update_graph).delete(remove_graph))
+        .route("/dashboard/graphs/screen/{screen_id}", get(graphs))
+        .route("/dashboard/tmpgraph", post(keep_graph))
+        .route("/dashboard/tmpgraph/{id}", get(show_kept_graph))
+}
+
+async fn create_screen(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let name = fields.line("name", dashboard::NAME_MAX)?;
+    if name.is_empty() {
+        return Err(ApiError::bad("empty name"));
+    }
+    json(dashboard::ensure_screen(&context.portal, pid(&fields)?, &name).await?)
+}
+
+async fn show_screen(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let screen = dashboard::screen(&context.portal, id_in_path("screen", &id)?).await?;
+    json(screen.ok_or_else(not_found)?)
+}
+
+async fn update_screen(
+    State(context): State<Context>,
+    _caller: Caller,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Answer {
+    let id = id_in_path("screen", &id)?;
+    let name = fields.line("name", dashboard::NAME_MAX)?;
+    let pid = if fields.has("pid") { Some(pid(&fields)?) } else { None };
+    if let Some(old) = dashboard::screen(&context.portal, id).await? {
+        let name = if name.is_empty() { old.name } else { name };
+        let changed = Screen { id, pid: pid.unwrap_or(old.pid), name };
+        if changed.pid == id {
+            return Err(ApiError::bad("pid: a screen is not in itself"));
+        }
+        let taken = |error| {
+            let text = format!("a screen named {:?} exists there already", changed.name);
+            ApiError::duplicate(error, StatusCode::EXPECTATION_FAILED, text)
+        };
+        dashboard::update_screen(&context.portal, &changed).await.map_err(taken)?;
+    }
+    message("ok")
+}
+
+async fn remove_screen(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    dashboard::delete_screen(&context.portal, id_in_path("screen", &id)?).await?;
+    message("ok")
+}
+
+async fn screens(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    json(dashboard::screens(&context.portal, None, limit(&fields)?).await?)
+}
+
+async fn screens_within(
+    State(context): State<Context>,
+    _caller: Caller,
+    Path(pid): Path<String>,
+    fields: Fields,
+) -> Answer {
+    let pid = pid.parse().map_err(|_| ApiError::bad("invalid screen pid"))?;
+    json(dashboard::screens(&context.portal, Some(pid), limit(&fields)?).await?)
+}
+
+async fn create_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let new = Graph { timespan: TIMESPAN_S, graph_type: "h".to_string(), ..Graph::default() };
+    for required in ["screen_id", "title", "endpoints", "counters"] {
+        if !fields.has(required) {
+            return Err(ApiError::bad(format!("{required} is required")));
+        }
+    }
+    let graph = changed_graph(&context, &fields, new).await?;
+    // The original reads them only where a chart is changed.
+    let graph = Graph { falcon_tags: String::new(), ..graph };
+    json(object!({ "id": dashboard::create_graph(&context.portal, &graph).await? }))
+}
+
+async fn show_graph(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let graph = dashboard::graph(&context.portal, id_in_path("graph", &id)?).await?;
+    json(shown(graph.ok_or_else(not_found)?))
+}
+
+async fn update_graph(
+    State(context): State<Context>,
+    _caller: Caller,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Answer {
+    let id = id_in_path("graph", &id)?;
+    if let Some(old) = dashboard::graph(&context.portal, id).await? {
+        let changed = changed_graph(&context, &fields, old).await?;
+        dashboard::update_graph(&context.portal, &changed).await?;
+    }
+    json(object!({ "id": id }))
+}
+
+async fn remove_graph(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let id = id_in_path("graph", &id)?;
+    dashboard::delete_graph(&context.portal, id).await?;
+    json(object!({ "id": id }))
+}
+
+async fn graphs(
+    State(context): State<Context>,
+    _caller: Caller,
+    Path(screen_id): Path<String>,
+    fields: Fields,
+) -> Answer {
+    let graphs = dashboard::graphs(&context.portal, id_in_path("screen", &screen_id)?, limit(&fields)?).await?;
+    json(graphs.into_iter().map(shown).collect::<Vec<_>>())
+}
+
+async fn keep_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let endpoints = list(&fields, "endpoints", dashboard::LIST_MAX)?;
+    let counters = list(&fields, "counters", dashboard::LIST_MAX)?;
+    let (Some(endpoints), Some(counters)) = (endpoints, counters) else {
+        return Err(ApiError::bad("endpoints and counters are required: lists of names"));
+    };
+    let now = clock::local_text(clock::now());
+    json(object!({ "id": dashboard::keep_graph(&context.portal, &endpoints, &counters, &now).await? }))
+}
+
+async fn show_kept_graph(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let kept = dashboard::kept_graph(&context.portal, id_in_path("graph", &id)?).await?.ok_or_else(not_found)?;
+    json(object!({ "endpoints": parts(&kept.endpoints), "counters": parts(&kept.counters) }))
+}
+
+/// The chart with what the fields change. `method` is cleared where it is not given, as in the original.
+async fn changed_graph(context: &Context, fields: &Fields, old: Graph) -> Result<Graph, ApiError> {
+    let mut graph = old;
+    if fields.has("screen_id") {
+        graph.screen_id = fields.required_int("screen_id")?;
+        if dashboard::screen(&context.portal, graph.screen_id).await?.is_none() {
+            return Err(ApiError::bad(format!("screen_id: there is no screen {}", graph.screen_id)));
+        }
+    }
+    if fields.has("title") {
+        graph.title = fields.required_line("title", dashboard::NAME_MAX)?;
+    }
+    graph.hosts = list(fields, "endpoints", dashboard::LIST_MAX)?.unwrap_or(graph.hosts);
+    graph.counters = list(fields, "counters", dashboard::COUNTERS_MAX)?.unwrap_or(graph.counters);
+    match fields.int("timespan")? {
+        0 => {}
+        timespan @ 1..=TIMESPAN_MAX_S => graph.timespan = timespan,
+        _ => return Err(ApiError::bad(format!("timespan must be from 1 to {TIMESPAN_MAX_S} seconds"))),
+    }
+    graph.graph_type = choice(fields, "graph_type", &["h", "k", "a"])?.unwrap_or(graph.graph_type);
+    graph.method = choice(fields, "method", &["SUM", "AVERAGE", "MAX", "MIN", "LAST"])?.unwrap_or_default();
+    if fields.has("position") {
+        graph.position = fields.int("position")?;
+    }
+    if fields.has("falcon_tags") {
+        graph.falcon_tags = fields.line("falcon_tags", dashboard::TAGS_MAX)?;
+    }
+    Ok(graph)
+}
+
+/// One of some texts; None for an empty one.
+fn choice(fields: &Fields, name: &str, choices: &[&str]) -> Result<Option<String>, ApiError> {
+    let text = fields.line(name, dashboard::NAME_MAX)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if choices.contains(&text.as_str()) {
+        return Ok(Some(text));
+    }
+    Err(ApiError::bad(format!("{name} is {text:?}: give one of {}", choices.join(", "))))
+}
+
+/// A list as a table keeps it, sorted and joined; None when absent.
+fn list(fields: &Fields, name: &str, max: usize) -> Result<Option<String>, ApiError> {
+    let Some(mut names) = fields.lines(name, max)? else { return Ok(None) };
+    if names.is_empty() {
+        return Err(ApiError::bad(format!("{name} is required: a list of names")));
+    }
+    if let Some(wrong) = names.iter().find(|text| text.contains(SEPARATOR)) {
+        return Err(ApiError::bad(format!("{name}: {wrong:?} has a `|`, which joins the names of the list")));
+    }
+    names.sort();
+    let joined = names.join("|");
+    check_length(name, &joined, max)?;
+    Ok(Some(joined))
+}
+
+fn parts(joined: &str) -> Vec<&str> {
+    joined.split(SEPARATOR).filter(|part| !part.is_empty()).collect()
+}
+
+/// A chart as the API shows it.
+fn shown(graph: Graph) -> Value {
+    object!({
+        "graph_id": graph.id,
+        "title": graph.title,
+        "endpoints": parts(&graph.hosts),
+        "counters": parts(&graph.counters),
+        "screen_id": graph.screen_id,
+        "graph_type": graph.graph_type,
+        "timespan": graph.timespan,
+        "method": graph.method,
+        "position": graph.position,
+        "falcon_tags": graph.falcon_tags,
+    })
+}
+
+fn pid(fields: &Fields) -> Result<i64, ApiError> {
+    fields.int("pid").ok().filter(|pid| *pid >= 0).ok_or_else(|| ApiError::bad("invalid screen pid"))
+}
+
+fn id_in_path(of: &str, id: &str) -> Result<i64, ApiError> {
+    parse_int("id", id).map_err(|_| ApiError::bad(format!("invalid {of} id")))
+}
+
+fn limit(fields: &Fields) -> Result<usize, ApiError> {
+    match fields.int("limit")? {
+        0 => Ok(ROWS as usize),
+        limit @ 1.. => Ok(limit.min(ROWS_MAX) as usize),
+        _ => Err(ApiError::bad("limit must be a number from 1 on")),
+    }
+}
+
+fn not_found() -> ApiError {
+    ApiError::bad("record not found")
+}

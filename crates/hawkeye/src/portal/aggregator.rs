@@ -1,0 +1,118 @@
+//! Aggregators (`falcon_portal.cluster`): series computed over the hosts of a group, as rows.
+//!
+//! What the texts of a row mean is read by `rules::aggregate`; here they are texts.
+
+use super::Portal;
+use super::db::{query, record, select};
+use serde::Serialize;
+
+/// Length of the columns `numerator` and `denominator`, in characters.
+pub const EXPRESSION_MAX: usize = 10_240;
+/// Length of the columns `endpoint`, `metric` and `tags`, in characters.
+pub const TEXT_MAX: usize = 255;
+
+record! {
+    /// Row of an aggregator, as the API shows it.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Aggregator {
+        pub id: i64,
+        pub grp_id: i64,
+        pub numerator: String,
+        pub denominator: String,
+        pub endpoint: String,
+        pub metric: String,
+        pub tags: String,
+        /// `GAUGE`, whatever its counters are: a value per host is a value or a rate.
+        pub ds_type: String,
+        /// Seconds between two points.
+        pub step: i64,
+        pub creator: String,
+    }
+}
+
+/// Aggregators of a group, oldest first.
+pub async fn of_group(portal: &Portal, grp_id: i64) -> sqlx::Result<Vec<Aggregator>> {
+    select::<Aggregator>("FROM falcon_portal.cluster WHERE grp_id = ? ORDER BY id").bind(grp_id).all(portal).await
+}
+
+/// Finds an aggregator by its id.
+pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Aggregator>> {
+    select::<Aggregator>("FROM falcon_portal.cluster WHERE id = ?").bind(id).optional(portal).await
+}
+
+/// Saves a new aggregator, whose id is ignored; answers it with its id.
+pub async fn create(portal: &Portal, new: Aggregator) -> sqlx::Result<Aggregator> {
+    let done = query(
+        "INSERT INTO falcon_portal.cluster (grp_id, numerator, denominator, endpoint, metric, tags, ds_type, step,
+         creator) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(new.grp_id)
+    .bind(&new.numerator)
+    .bind(&new.denominator)
+    .bind(&new.endpoint)
+    .bind(&new.metric)
+    .bind(&new.tags)
+    .bind(&new.ds_type)
+    .bind(new.step)
+    .bind(&new.creator)
+    .execute(portal)
+    .await?;
+    Ok(Aggregator { id: done.id, ..new })
+}
+
+/// Saves everything but group and creator.
+pub async fn update(portal: &Portal, changed: &Aggregator) -> sqlx::Result<()> {
+    query(
+        "UPDATE falcon_portal.cluster SET numerator = ?, denominator = ?, endpoint = ?, metric = ?, tags = ?,
+         ds_type = ?, step = ? WHERE id = ?",
+    )
+    .bind(&changed.numerator)
+    .bind(&changed.denominator)
+    .bind(&changed.endpoint)
+    .bind(&changed.metric)
+    .bind(&changed.tags)
+    .bind(&changed.ds_type)
+    .bind(changed.step)
+    .bind(changed.id)
+    .execute(portal)
+    .await?;
+    Ok(())
+}
+
+/// Deletes an aggregator, if it is there.
+pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM falcon_portal.cluster WHERE id = ?").bind(id).execute(portal).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+
+    #[tokio::test]
+    async fn an_aggregator_keeps_its_group_and_creator() -> anyhow::Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let text = str::to_string;
+        let new = Aggregator {
+            id: 0,
+            grp_id: 7,
+            numerator: text("$(a)+$(b)"),
+            denominator: text("$#"),
+            endpoint: text("web"),
+            metric: text("a.mean"),
+            tags: text("dc=bj"),
+            ds_type: text("GAUGE"),
+            step: 60,
+            creator: text("alice"),
+        };
+        let first = create(&portal, new.clone()).await?;
+        let second = create(&portal, Aggregator { grp_id: 8, ..new }).await?;
+        assert_eq!(of_group(&portal, 7).await?, std::slice::from_ref(&first));
+        update(&portal, &Aggregator { grp_id: 8, creator: text("bob"), step: 30, ..first.clone() }).await?;
+        assert_eq!(by_id(&portal, first.id).await?, Some(Aggregator { step: 30, ..first.clone() }));
+        delete(&portal, first.id).await?;
+        assert_eq!((by_id(&portal, first.id).await?, of_group(&portal, 8).await?), (None, vec![second]));
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Mocks (`falcon_portal.mockcfg`): values that stand for series which are silent, as rows.
+//!
+//! Open-Falcon calls the module and its routes *nodata*; the table and the row are its *mock configuration*.
+
+use super::Portal;
+use super::db::{query, record, select};
+use serde::Serialize;
+
+/// Length of the column `name`, in characters.
+pub const NAME_MAX: usize = 255;
+/// Length of the column `obj`, in characters.
+pub const OBJ_MAX: usize = 10_240;
+/// Length of the column `metric`, in characters.
+pub const METRIC_MAX: usize = 128;
+/// Length of the column `tags`, in characters.
+pub const TAGS_MAX: usize = 1024;
+
+record! {
+    /// Row of a mock, as the API shows it.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Mock {
+        pub id: i64,
+        pub name: String,
+        /// Endpoints or names of groups, a line each.
+        pub obj: String,
+        /// What `obj` has: `group`, `host` or `other` (endpoints that are no hosts).
+        pub obj_type: String,
+        pub metric: String,
+        pub tags: String,
+        pub dstype: String,
+        /// Seconds between two points.
+        pub step: i64,
+        /// The value that stands for the missing ones.
+        pub mock: f64,
+        pub creator: String,
+    }
+}
+
+/// All mocks, oldest first.
+pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Mock>> {
+    select::<Mock>("FROM falcon_portal.mockcfg ORDER BY id").all(portal).await
+}
+
+/// Finds a mock by its id.
+pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Mock>> {
+    select::<Mock>("FROM falcon_portal.mockcfg WHERE id = ?").bind(id).optional(portal).await
+}
+
+/// Saves a new mock, whose id is ignored; answers it with its id. A name that exists is a unique violation.
+pub async fn create(portal: &Portal, new: Mock) -> sqlx::Result<Mock> {
+    let done = query(
+        "INSERT INTO falcon_portal.mockcfg (name, obj, obj_type, metric, tags, dstype, step, mock, creator)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&new.name)
+    .bind(&new.obj)
+    .bind(&new.obj_type)
+    .bind(&new.metric)
+    .bind(&new.tags)
+    .bind(&new.dstype)
+    .bind(new.step)
+    .bind(new.mock)
+    .bind(&new.creator)
+    .execute(portal)
+    .await?;
+    Ok(Mock { id: done.id, ..new })
+}
+
+/// Saves everything but name and creator.
+pub async fn update(portal: &Portal, changed: &Mock) -> sqlx::Result<()> {
+    query(
+        "UPDATE falcon_portal.mockcfg SET obj = ?, obj_type = ?, metric = ?, tags = ?, dstype = ?, step = ?, mock = ?
+         WHERE id = ?",
+    )
+    .bind(&changed.obj)
+    .bind(&changed.obj_type)
+    .bind(&changed.metric)
+    .bind(&changed.tags)
+    .bind(&changed.dstype)
+    .bind(changed.step)
+    .bind(changed.mock)
+    .bind(changed.id)
+    .execute(portal)
+    .await?;
+    Ok(())
+}
+
+/// Deletes a mock, if it is there.
+pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM falcon_portal.mockcfg WHERE id = ?").bind(id).execute(portal).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+
+    #[tokio::test]
+    async fn a_mock_keeps_its_number_and_its_name() -> anyhow::Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let text = str::to_string;
+        let new = Mock {
+            id: 0,
+            name: text("agent.alive"),
+            obj: text("web-01\nweb-02"),
+            obj_type: text("host"),
+            metric: text("agent.alive"),
+            tags: text("a=b"),
+            dstype: text("GAUGE"),
+            step: 60,
+            mock: -1.0,
+            creator: text("alice"),
+        };
+        let first = create(&portal, new.clone()).await?;
+        assert_eq!(by_id(&portal, first.id).await?, Some(first.clone()));
+        let taken = create(&portal, Mock { name: text("Agent.alive"), ..new }).await.expect_err("a name is there once");
+        assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
+        for mock in [2.5, 0.0, 1e-9, -1e300] {
+            let changed = Mock { mock, name: text("ignored"), creator: text("ignored"), ..first.clone() };
+            update(&portal, &changed).await?;
+            assert_eq!(all(&portal).await?, [Mock { mock, ..first.clone() }]);
+        }
+        delete(&portal, first.id).await?;
+        assert_eq!(all(&portal).await?, []);
+        Ok(())
+    }
+}
