@@ -26,6 +26,7 @@ pub fn routes() -> Router<Context> {
     Router::new()
         .route("/aggregator", axum::routing::post(create).put(update))
         .route("/aggregator/{id}", get(show).delete(remove))
+        .route("/aggregator/{id}/last", get(last))
         .route("/hostgroup/{id}/aggregators", get(list))
 }
 
@@ -41,6 +42,13 @@ async fn list(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 
 async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
     json(find(&context, &id).await?)
+}
+
+/// What became of the aggregator when it was computed last; the original has nothing like it.
+async fn last(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let found = find(&context, &id).await?;
+    let last = context.lasts.of(found.id);
+    json(last.ok_or_else(|| ApiError::bad("it was not computed yet: a new aggregator is within two steps"))?)
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

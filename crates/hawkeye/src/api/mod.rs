@@ -35,6 +35,7 @@ mod user;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::portal::Portal;
+use crate::rules::computed::Lasts;
 use attempts::Attempts;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -54,12 +55,14 @@ pub struct Context {
     pub config: Arc<Config>,
     pub engine: Arc<Engine>,
     pub attempts: Arc<Attempts>,
+    /// What became of aggregators.
+    pub lasts: Lasts,
 }
 
 impl Context {
-    /// A context over these parts.
+    /// A context over these parts, in which no aggregator was computed yet.
     pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>, attempts: Arc<Attempts>) -> Context {
-        Context { portal, config, engine, attempts }
+        Context { portal, config, engine, attempts, lasts: Lasts::default() }
     }
 }
 

@@ -17,6 +17,7 @@ mod ingest;
 mod judge;
 mod listen;
 mod mysql_url;
+mod nodata;
 mod portal;
 mod redis_url;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use ingest::IngestConfig;
 pub use judge::{JudgeConfig, Semantics};
 pub use listen::Listen;
 pub use mysql_url::MysqlUrl;
+pub use nodata::NodataConfig;
 pub use portal::PortalConfig;
 pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
@@ -60,6 +62,7 @@ pub struct Config {
     pub judge: JudgeConfig,
     pub graph: GraphConfig,
     pub hbs: HbsConfig,
+    pub nodata: NodataConfig,
     pub alarm: AlarmConfig,
     pub api: ApiConfig,
 }
@@ -77,6 +80,7 @@ impl Default for Config {
             judge: JudgeConfig::default(),
             graph: GraphConfig::default(),
             hbs: HbsConfig::default(),
+            nodata: NodataConfig::default(),
             alarm: AlarmConfig::default(),
             api: ApiConfig::default(),
         }
@@ -167,6 +171,7 @@ impl Config {
         self.judge.check(mode, faults);
         self.graph.check(faults);
         self.hbs.check(faults);
+        self.nodata.check(faults);
         self.alarm.check(faults);
         self.api.check(faults);
     }
@@ -265,6 +270,9 @@ mod tests {
         check("[alarm.smtp]\nhost = \"mail\"\nfrom = \"nobody\"", "alarm.smtp");
         check("[alarm]\ngive_up_after = \"0s\"", "alarm.give_up_after");
         check("[alarm]\ndeliveries_max = 0", "alarm.deliveries_max");
+        check("[nodata]\nflood_share = 0", "nodata.flood_share is 0: give a share above 0, up to 1");
+        check("[nodata]\nflood_share = 1.5", "nodata.flood_share is 1.5");
+        check("[nodata]\nflood_share = nan", "nodata.flood_share is NaN");
         check("[hbs]\ntrustable = [\"10.0.0.5,10.0.0.6\"]", "hbs.trustable");
         check("[api]\nserver_token = \" secret\"", "api.server_token");
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");

@@ -78,6 +78,10 @@ pub enum Door {
     Graph,
     /// Go gob of `Judge.Send`, from an old transfer.
     Judge,
+    /// Points computed over groups, by this server.
+    Aggregator,
+    /// Points that stand for silent series, by this server.
+    Nodata,
 }
 
 impl Door {
@@ -88,6 +92,8 @@ impl Door {
             Door::Telnet => "telnet",
             Door::Graph => "graph",
             Door::Judge => "judge",
+            Door::Aggregator => "aggregator",
+            Door::Nodata => "nodata",
         }
     }
 }
@@ -607,7 +613,7 @@ mod tests {
             match door {
                 Door::Graph => batch.push_aligned(&aligned),
                 Door::Judge => batch.push_without_step(&without_step),
-                Door::Rpc | Door::Http | Door::Telnet => batch.push(&gauge("m", now)),
+                Door::Rpc | Door::Http | Door::Telnet | Door::Aggregator | Door::Nodata => batch.push(&gauge("m", now)),
             }
             assert_eq!(batch.finish().expect("one item"), Received { total: 1, invalid: 1 });
         }

@@ -135,6 +135,8 @@ pub struct Judges {
     pub intake: Intake,
     /// Wall clock of the last look at the clocks; `i64::MIN` before the first.
     looked: AtomicI64,
+    /// Since when the hosts have been heard without a break; the end of time before the first look.
+    heard_since: AtomicI64,
     /// Times at which silence was counted anew since the start.
     anew: AtomicU64,
     /// Time of the last look at silent series (Unix seconds).
@@ -166,6 +168,7 @@ impl Judges {
             options,
             intake: Intake::default(),
             looked: AtomicI64::new(i64::MIN),
+            heard_since: AtomicI64::new(i64::MAX),
             anew: AtomicU64::new(0),
             silences_seen: AtomicI64::new(i64::MIN),
             loading: RankedMutex::new(locks::LOADING, ()),
@@ -352,8 +355,16 @@ impl Judges {
         if matches!(heard, Heard::Anew(_)) {
             self.anew.fetch_add(1, Ordering::Relaxed);
         }
+        if *heard != Heard::Well || self.heard_since() == i64::MAX {
+            self.heard_since.store(now, Ordering::Relaxed);
+        }
         self.looked.store(now, Ordering::Relaxed);
         self.look_for_silence(home, now);
+    }
+
+    /// Unix seconds since which the hosts have been heard without a break; the end of time before the first look.
+    pub fn heard_since(&self) -> i64 {
+        self.heard_since.load(Ordering::Relaxed)
     }
 
     fn listen_anew(&self, home: &impl Home, now: i64) {

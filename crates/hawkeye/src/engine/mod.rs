@@ -349,6 +349,11 @@ impl Engine {
         self.judges.listen(&self.store, &heard, now);
     }
 
+    /// Unix seconds since which the hosts have been heard without a break; the end of time before the first look.
+    pub fn heard_since(&self) -> i64 {
+        self.judges.heard_since()
+    }
+
     /// Writes what the queue refused, and syncs the queue; call this each second.
     pub fn tick(&self) -> std::io::Result<()> {
         self.judges.handover.flush()

@@ -3,7 +3,7 @@
 //! What the texts of a row mean is read by `rules::aggregate`; here they are texts.
 
 use super::Portal;
-use super::db::{query, record, select};
+use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
 use serde::Serialize;
 
 /// Length of the columns `numerator` and `denominator`, in characters.
@@ -28,6 +28,20 @@ record! {
         pub step: i64,
         pub creator: String,
     }
+}
+
+impl Aggregator {
+    /// The bytes of its texts, for the memory ledger.
+    pub fn text_bytes(&self) -> usize {
+        let sides = [&self.numerator, &self.denominator];
+        let texts = [&self.endpoint, &self.metric, &self.tags, &self.ds_type, &self.creator];
+        sides.into_iter().chain(texts).map(String::capacity).sum()
+    }
+}
+
+/// All aggregators that can be read, oldest first.
+pub async fn that_read(transaction: &mut Transaction) -> sqlx::Result<Salvaged<Aggregator>> {
+    salvage(transaction, Aggregator::COLUMNS, "falcon_portal.cluster").await
 }
 
 /// Aggregators of a group, oldest first.
@@ -57,6 +71,7 @@ pub async fn create(portal: &Portal, new: Aggregator) -> sqlx::Result<Aggregator
     .bind(&new.creator)
     .execute(portal)
     .await?;
+    portal.announce();
     Ok(Aggregator { id: done.id, ..new })
 }
 
@@ -76,12 +91,14 @@ pub async fn update(portal: &Portal, changed: &Aggregator) -> sqlx::Result<()> {
     .bind(changed.id)
     .execute(portal)
     .await?;
+    portal.announce();
     Ok(())
 }
 
 /// Deletes an aggregator, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     query("DELETE FROM falcon_portal.cluster WHERE id = ?").bind(id).execute(portal).await?;
+    portal.announce();
     Ok(())
 }
 

@@ -55,6 +55,11 @@ pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Group
     .await
 }
 
+/// All groups that can be read, each as its id and name.
+pub async fn names(transaction: &mut Transaction) -> sqlx::Result<Salvaged<(i64, String)>> {
+    salvage(transaction, &["id", "grp_name"], "falcon_portal.grp").await
+}
+
 /// All memberships that can be read, each as the ids of host and group.
 pub async fn members(transaction: &mut Transaction) -> sqlx::Result<Salvaged<(i64, i64)>> {
     salvage(transaction, &["host_id", "grp_id"], "falcon_portal.grp_host").await

@@ -3,7 +3,7 @@
 //! Open-Falcon calls the module and its routes *nodata*; the table and the row are its *mock configuration*.
 
 use super::Portal;
-use super::db::{query, record, select};
+use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
 use serde::Serialize;
 
 /// Length of the column `name`, in characters.
@@ -36,9 +36,28 @@ record! {
     }
 }
 
+impl Mock {
+    /// The names of `obj`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.obj.split('\n').map(str::trim).filter(|name| !name.is_empty())
+    }
+
+    /// The bytes of its texts, for the memory ledger.
+    pub fn text_bytes(&self) -> usize {
+        let names = [&self.name, &self.obj, &self.obj_type];
+        let texts = [&self.metric, &self.tags, &self.dstype, &self.creator];
+        names.into_iter().chain(texts).map(String::capacity).sum()
+    }
+}
+
 /// All mocks, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Mock>> {
     select::<Mock>("FROM falcon_portal.mockcfg ORDER BY id").all(portal).await
+}
+
+/// All mocks that can be read, oldest first.
+pub async fn that_read(transaction: &mut Transaction) -> sqlx::Result<Salvaged<Mock>> {
+    salvage(transaction, Mock::COLUMNS, "falcon_portal.mockcfg").await
 }
 
 /// Finds a mock by its id.
@@ -63,6 +82,7 @@ pub async fn create(portal: &Portal, new: Mock) -> sqlx::Result<Mock> {
     .bind(&new.creator)
     .execute(portal)
     .await?;
+    portal.announce();
     Ok(Mock { id: done.id, ..new })
 }
 
@@ -82,12 +102,14 @@ pub async fn update(portal: &Portal, changed: &Mock) -> sqlx::Result<()> {
     .bind(changed.id)
     .execute(portal)
     .await?;
+    portal.announce();
     Ok(())
 }
 
 /// Deletes a mock, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     query("DELETE FROM falcon_portal.mockcfg WHERE id = ?").bind(id).execute(portal).await?;
+    portal.announce();
     Ok(())
 }
 

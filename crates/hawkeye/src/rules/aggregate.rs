@@ -4,6 +4,8 @@
 //! is saved, and not left out in silence each minute.
 //! How: a side is read into a [`Side`]; per host it has a value where the host has all counters of both sides, and the
 //! values of the hosts that have are added up.
+//! Invariants: [`compute`] depends on its arguments only.
+//! Memory: of what is missing the first [`MISSING_MAX`] counters are named.
 //! Compat: the grammar and evaluation of docs/open-falcon/aggregator-nodata-gateway.md §1, byte for byte: blanks are
 //! taken away first, a constant is a whole number, and `=` compares exactly.
 
@@ -47,6 +49,9 @@ const COMPARISONS: [(&str, Comparison); 5] = [
     ("=", Comparison::Equal),
 ];
 
+/// Counters that are named as missing.
+const MISSING_MAX: usize = 10;
+
 /// The forms that a side may have, for errors.
 const FORMS: &str = "want $#, a whole number, a sum like $(cpu.busy)+$(cpu.idle), or a condition like $(cpu.busy)>80 or \
                      ($(a)-$(b))>=0.5";
@@ -72,6 +77,77 @@ impl Side {
             Side::Sum(terms) | Side::Holds(terms, ..) => terms,
         }
     }
+
+    /// What a host adds; the first counter without a value where it does not count.
+    fn of_host(&self, mut last: impl FnMut(&str) -> Option<f64>) -> Result<f64, &str> {
+        let mut sum = 0.0;
+        for Term { is_minus, counter } in self.terms() {
+            let value = last(counter).ok_or(counter.as_str())?;
+            sum += if *is_minus { -value } else { value };
+        }
+        match self {
+            Side::Holds(_, comparison, number) => Ok(f64::from(u8::from(comparison.holds(sum, *number)))),
+            _ => Ok(sum),
+        }
+    }
+}
+
+impl Comparison {
+    fn holds(self, value: f64, number: f64) -> bool {
+        match self {
+            Comparison::Greater => value > number,
+            Comparison::Equal => value == number,
+            Comparison::Less => value < number,
+            Comparison::GreaterOrEqual => value >= number,
+            Comparison::LessOrEqual => value <= number,
+        }
+    }
+}
+
+/// The two sides over some hosts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Computed {
+    pub numerator: f64,
+    pub denominator: f64,
+    /// Hosts that have all counters.
+    pub valid: usize,
+    /// Hosts (by their place) and counters without a value, the first of them.
+    pub missing: Vec<(usize, String)>,
+}
+
+impl Computed {
+    /// The value of the series; none where no host counts, or nothing is to be divided by.
+    pub fn value(&self) -> Option<f64> {
+        let value = self.numerator / self.denominator;
+        Some(value).filter(|value| self.valid > 0 && self.denominator != 0.0 && value.is_finite())
+    }
+}
+
+/// Computes both sides over `hosts` hosts; `last` gives the value of a counter of one of them, by its place.
+pub fn compute(sides: &[Side; 2], hosts: usize, mut last: impl FnMut(usize, &str) -> Option<f64>) -> Computed {
+    let mut computed = Computed::default();
+    let mut sums = [0.0; 2];
+    for host in 0..hosts {
+        let values = sides.each_ref().map(|side| {
+            let value = side.of_host(|counter| last(host, counter));
+            value.map_err(|counter| {
+                if computed.missing.len() < MISSING_MAX {
+                    computed.missing.push((host, counter.to_string()));
+                }
+            })
+        });
+        if let [Ok(numerator), Ok(denominator)] = values {
+            computed.valid += 1;
+            sums = [sums[0] + numerator, sums[1] + denominator];
+        }
+    }
+    let whole = |side: &Side, sum: f64| match side {
+        Side::Hosts => computed.valid as f64,
+        Side::Constant(number) => *number as f64,
+        Side::Sum(_) | Side::Holds(..) => sum,
+    };
+    (computed.numerator, computed.denominator) = (whole(&sides[0], sums[0]), whole(&sides[1], sums[1]));
+    computed
 }
 
 fn parse_side(text: &str) -> Result<Side, String> {
@@ -195,5 +271,37 @@ mod tests {
         assert!(parse("$(a", "1").is_err_and(|error| error.starts_with("numerator: ")));
         assert!(parse("1", "a").is_err_and(|error| error.starts_with("denominator: ")));
         assert_eq!(parse("$#", "$(a)"), Ok([Side::Hosts, Side::Sum(sum(&["a"]))]));
+    }
+
+    #[test]
+    fn hosts_that_have_all_counters_are_added_up() {
+        // Hosts 0 to 3 have a = 1, 2, 3, 4; all but the last have b = 10.
+        let last = |host: usize, counter: &str| match (counter, host) {
+            ("a", host) => Some(host as f64 + 1.0),
+            ("b", ..=2) => Some(10.0),
+            _ => None,
+        };
+        let check = |numerator: &str, denominator: &str, valid: usize, value: Option<f64>| {
+            let sides = parse(numerator, denominator).expect("sides");
+            let computed = compute(&sides, 4, last);
+            assert_eq!((computed.valid, computed.value()), (valid, value), "{numerator} / {denominator}: {computed:?}");
+            computed
+        };
+        check("$(a)", "$#", 4, Some(2.5));
+        check("$(a)+$(b)", "$#", 3, Some(12.0));
+        check("$(a)", "$(b)", 3, Some(0.2));
+        check("$(a)-$(b)", "1", 3, Some(-24.0));
+        check("$(a)>2", "1", 4, Some(2.0));
+        check("$(a)>=2", "$#", 4, Some(0.75));
+        check("($(a)+$(b))=12", "1", 3, Some(1.0));
+        check("$(a)<1", "$#", 4, Some(0.0));
+        check("$#", "$(a)<=4", 4, Some(1.0));
+        check("100", "$(b)", 3, Some(100.0 / 30.0));
+        // Nothing is divided by zero.
+        check("1", "$(a)>9", 4, None);
+        let none = check("$(c)", "$#", 0, None);
+        assert_eq!(none.missing, [0, 1, 2, 3].map(|host| (host, "c".to_string())));
+        let sides = parse("$(c)", "1").expect("sides");
+        assert_eq!(compute(&sides, 1000, last).missing.len(), MISSING_MAX);
     }
 }

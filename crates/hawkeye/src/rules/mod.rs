@@ -10,6 +10,7 @@
 //! version, and only when somebody asks.
 
 pub mod aggregate;
+pub mod computed;
 mod gone;
 pub mod rehearsal;
 mod resolve;

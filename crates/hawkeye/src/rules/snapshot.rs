@@ -10,8 +10,11 @@
 //! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The table of hosts is
 //! bounded by `host::HOSTS_MAX`, the others by what users enter.
 
+use super::resolve::is_monitored;
+use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::db::{Salvaged, Transaction};
 use crate::portal::expression::{self, Expression};
+use crate::portal::mock::{self, Mock};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::{Portal, group, host, plugin, template};
 use anyhow::{Context, Result};
@@ -33,6 +36,10 @@ pub struct Snapshot {
     pub paused: Vec<i64>,
     /// Directories by group.
     pub plugin_dirs: HashMap<i64, Vec<String>>,
+    pub aggregators: Vec<Aggregator>,
+    pub mocks: Vec<Mock>,
+    /// Names of the groups, by id.
+    pub groups: HashMap<i64, String>,
     /// Tables of which rows are missing here, since they cannot be read. A row that is missing was not deleted.
     pub unread: Vec<&'static str>,
 }
@@ -45,7 +52,10 @@ const TEMPLATES: &str = "tpl";
 const STRATEGIES: &str = "strategy";
 const EXPRESSIONS: &str = "expression";
 const PLUGINS: &str = "plugin_dir";
-const TABLES: usize = 7;
+const AGGREGATORS: &str = "cluster";
+const MOCKS: &str = "mockcfg";
+const GROUPS: &str = "grp";
+const TABLES: usize = 10;
 
 /// Host with what decides its rules.
 #[derive(Clone, Debug, Default)]
@@ -111,11 +121,23 @@ impl Snapshot {
             + self.paused.capacity() * ids
             + places(&self.plugin_dirs)
             + self.plugin_dirs.values().map(dirs).sum::<usize>()
+            + self.aggregators.capacity() * size_of::<Aggregator>()
+            + self.aggregators.iter().map(Aggregator::text_bytes).sum::<usize>()
+            + self.mocks.capacity() * size_of::<Mock>()
+            + self.mocks.iter().map(Mock::text_bytes).sum::<usize>()
+            + places(&self.groups)
+            + self.groups.values().map(String::capacity).sum::<usize>()
     }
 
     /// Whether there is a template of this id.
     pub fn has_template(&self, id: i64) -> bool {
         self.templates.contains_key(&id)
+    }
+
+    /// Hosts of a group that are not in maintenance at `now`.
+    pub fn hosts_of(&self, group: i64, now: i64) -> impl Iterator<Item = &HostRow> {
+        let counts = move |host: &&HostRow| host.groups.contains(&group) && is_monitored(host, now);
+        self.hosts.iter().filter(counts)
     }
 
     /// Finds a host by its name.
@@ -166,6 +188,9 @@ async fn load(transaction: &mut Transaction, gaps: &mut Gaps) -> sqlx::Result<Sn
     for (group, dir) in gaps.note(PLUGINS, plugin::dirs(transaction).await?) {
         snapshot.plugin_dirs.entry(group).or_default().push(dir);
     }
+    snapshot.aggregators = gaps.note(AGGREGATORS, aggregator::that_read(transaction).await?);
+    snapshot.mocks = gaps.note(MOCKS, mock::that_read(transaction).await?);
+    snapshot.groups = gaps.note(GROUPS, group::names(transaction).await?).into_iter().collect();
     Ok(snapshot)
 }
 

@@ -21,14 +21,17 @@ use crate::engine::ingest::Ingest;
 use crate::engine::listening::{self, Listener};
 use crate::engine::pressure::Pressure;
 use crate::portal::{self, Portal, admin, delivery};
+use crate::role::aggregator::Aggregators;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
 use crate::role::judge::JudgeService;
+use crate::role::nodata::Nodata;
 use crate::role::redis;
 use crate::role::transfer::http::PushContext;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::transfer::telnet::Telnet;
 use crate::role::{alarm, graph, transfer};
+use crate::rules::computed::Lasts;
 use crate::rules::{InEffect, RulesTask, Settling, settle};
 use crate::watch::health::Health;
 use crate::watch::log::say;
@@ -91,6 +94,11 @@ pub async fn serve(
     show_gauges(&metrics, &engine);
     let in_effect = rules.subscribe();
     let pressure = watch_memory(&config, &metrics, &health);
+    let limits = &config.ingest;
+    let ingest =
+        Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics).told_to(&health);
+    let ingest = Arc::new(ingest);
+    let lasts = Lasts::default();
 
     let mut parts = Supervisor::default();
     let closed = portal.clone();
@@ -119,12 +127,38 @@ pub async fn serve(
             rules.run(told, stop.signal).await;
             Ok(())
         });
+        let aggregators = Aggregators { engine: engine.clone(), ingest: ingest.clone(), lasts: lasts.clone() };
+        aggregators.show_on(&metrics);
+        let (rules_of, told) = (in_effect.clone(), health.outage("points of aggregators are not taken"));
+        parts.start("computing aggregators", |stop| aggregators.run(rules_of, told, stop.signal));
+        let nodata = Nodata {
+            engine: engine.clone(),
+            ingest: ingest.clone(),
+            flood_share: config.nodata.flood_share,
+            flood: health.outage("more series are silent at once than nodata.flood_share: none of them is mocked"),
+            unkept: health.outage("points of nodata are not taken"),
+        };
+        let rules_of = in_effect.clone();
+        parts.start("looking for nodata", |stop| nodata.run(rules_of, stop.signal));
         keep_index(&mut parts, &config, &engine, &metrics)
     });
     wait_for_queries(&mut parts, &engine);
     let link = page::EntryLink::default();
     let attempts = Attempts::with_known(&portal).await;
-    let behind = Behind { config, metrics, health, portal, engine, pressure, in_effect, attempts, link: link.clone() };
+    let link_of_start = link.clone();
+    let behind = Behind {
+        config,
+        metrics,
+        health,
+        portal,
+        engine,
+        pressure,
+        ingest,
+        lasts,
+        in_effect,
+        attempts,
+        link: link_of_start,
+    };
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let doors = behind.open_doors(sockets, descriptors, index_routes);
@@ -149,6 +183,8 @@ struct Behind {
     portal: Portal,
     engine: Arc<Engine>,
     pressure: Arc<Pressure>,
+    ingest: Arc<Ingest>,
+    lasts: Lasts,
     in_effect: watch::Receiver<Arc<InEffect>>,
     attempts: Arc<Attempts>,
     link: page::EntryLink,
@@ -158,10 +194,7 @@ impl Behind {
     fn open_doors(&self, sockets: Sockets, descriptors: usize, index_routes: Option<axum::Router>) -> Doors {
         let Behind { config, metrics, health, engine, pressure, .. } = self;
         let mut doors = Doors::new(config, metrics, descriptors);
-        let limits = &config.ingest;
-        let ingest =
-            Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, metrics).told_to(health);
-        let ingest = Arc::new(ingest);
+        let ingest = self.ingest.clone();
         let api = self.api();
         let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(metrics));
         let admin = admin_router(metrics, health, account(config, engine, pressure, metrics))
@@ -205,6 +238,7 @@ impl Behind {
     fn api(&self) -> axum::Router {
         let (portal, config, engine) = (self.portal.clone(), self.config.clone(), self.engine.clone());
         let context = api::Context::new(portal, config, engine, self.attempts.clone());
+        let context = api::Context { lasts: self.lasts.clone(), ..context };
         context.attempts.register_memory(self.metrics.ledger());
         let settling = Settling { portal: self.portal.clone(), in_effect: self.in_effect.clone() };
         memory::register_made(self.metrics.ledger(), "routes", || {

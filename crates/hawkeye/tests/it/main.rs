@@ -14,6 +14,7 @@ mod graph;
 mod hostile;
 mod judge;
 mod memory;
+mod modules;
 mod points;
 mod portal;
 mod replay;

@@ -1,0 +1,155 @@
+//! Silent series, look by look.
+
+use super::*;
+use crate::rules::snapshot::HostRow;
+use std::cell::RefCell;
+
+const NOW: i64 = 1_700_000_040;
+
+fn mock(id: i64, obj: &str, obj_type: &str) -> Mock {
+    let text = str::to_string;
+    Mock {
+        id,
+        name: format!("n{id}"),
+        obj: text(obj),
+        obj_type: text(obj_type),
+        metric: text("agent.alive"),
+        dstype: text("GAUGE"),
+        step: 60,
+        mock: -1.0,
+        ..Mock::default()
+    }
+}
+
+fn host(name: &str) -> HostRow {
+    HostRow { hostname: name.to_string(), groups: vec![1], ..HostRow::default() }
+}
+
+/// Endpoint and time of a mock.
+type Sent = (String, i64);
+/// Row, silent series, and series in all.
+type Flood = (usize, usize, usize);
+
+/// A world in which points are where a test puts them; mocks that are sent become points.
+struct World {
+    snapshot: Snapshot,
+    silences: Silences,
+    points: RefCell<HashMap<String, Point>>,
+    heard_since: i64,
+}
+
+impl World {
+    fn new(mocks: Vec<Mock>, hosts: &[&str]) -> World {
+        let hosts = hosts.iter().map(|name| host(name)).collect();
+        let snapshot =
+            Snapshot { mocks, hosts, groups: HashMap::from([(1, "web".to_string())]), ..Snapshot::default() };
+        World { snapshot, silences: Silences::default(), points: RefCell::default(), heard_since: 0 }
+    }
+
+    fn put(&self, endpoint: &str, time: i64, value: f64) {
+        self.points.borrow_mut().insert(endpoint.to_string(), Point { time, value });
+    }
+
+    /// The mocks that are sent at `now`, and what is told of floods.
+    fn look(&mut self, now: i64) -> (Vec<Sent>, Vec<Flood>) {
+        let points = &self.points;
+        let last = |endpoint: &str, counter: &str| {
+            assert_eq!(counter, "agent.alive");
+            points.borrow().get(endpoint).copied()
+        };
+        let looked = self.silences.look(&self.snapshot, self.heard_since, now, 0.5, last);
+        for Mocked { row, endpoint, time } in &looked.mocked {
+            self.put(endpoint, *time, self.snapshot.mocks[*row].mock);
+        }
+        let mut mocked: Vec<_> = looked.mocked.into_iter().map(|one| (one.endpoint, one.time)).collect();
+        mocked.sort();
+        (mocked, looked.counts.into_iter().map(|held| (held.row, held.silent, held.series)).collect())
+    }
+}
+
+fn mocks(names: &[&str], time: i64) -> Vec<Sent> {
+    names.iter().map(|name| (name.to_string(), time)).collect()
+}
+
+#[test]
+fn a_silent_series_gets_a_value_each_step_until_it_reports() {
+    let mut world = World::new(vec![mock(1, "a\nb", "host")], &[]);
+    world.put("a", NOW, 1.0);
+    world.put("b", NOW - 180, 1.0);
+    assert_eq!(world.look(NOW).0, [], "three steps are not over");
+    // b falls silent; a reports.
+    world.put("a", NOW + 60, 1.0);
+    assert_eq!(world.look(NOW + 60).0, mocks(&["b"], NOW + 60 - NOW.rem_euclid(60) - 120));
+    assert_eq!(world.look(NOW + 90).0, [], "once a step");
+    world.put("a", NOW + 120, 1.0);
+    assert_eq!(world.look(NOW + 120).0.len(), 1);
+    world.put("b", NOW + 180, 5.0);
+    assert_eq!(world.look(NOW + 180).0, []);
+    // One that never reported, and one that reports the mock itself.
+    let mut world = World::new(vec![mock(1, "a", "host"), mock(2, "b", "other")], &[]);
+    world.put("b", NOW, -1.0);
+    assert_eq!(world.look(NOW).0.len(), 2);
+    // A clock that was set back.
+    assert_eq!(world.look(NOW - 600).0.len(), 2);
+}
+
+#[test]
+fn steps_below_a_minute_have_three_minutes() {
+    let mut world = World::new(vec![Mock { step: 10, ..mock(1, "a", "host") }], &[]);
+    world.put("a", NOW - 180, 1.0);
+    assert_eq!(world.look(NOW).0, []);
+    assert_eq!(world.look(NOW + 1).0, mocks(&["a"], (NOW + 1) / 10 * 10 - 20));
+}
+
+#[test]
+fn groups_are_their_hosts_and_hosts_come_first() {
+    let mut world = World::new(vec![mock(1, "Web", "group"), mock(2, "a", "host")], &["a", "b", "c"]);
+    world.snapshot.hosts[2].maintain_end = NOW + 600;
+    world.snapshot.mocks[1].mock = -2.0;
+    let looked = world.look(NOW).0;
+    assert_eq!(looked.iter().map(|(endpoint, _)| endpoint.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(world.points.borrow()["a"].value, -2.0);
+    world.snapshot.mocks.push(Mock { dstype: "COUNTER".to_string(), ..mock(3, "x", "host") });
+    world.snapshot.mocks.push(Mock { step: 0, ..mock(4, "y", "host") });
+    assert_eq!(world.look(NOW + 60).0.len(), 2);
+}
+
+#[test]
+fn nothing_is_mocked_while_nobody_listened() {
+    let mut world = World::new(vec![mock(1, "a", "host")], &[]);
+    world.heard_since = i64::MAX;
+    assert_eq!(world.look(NOW).0, []);
+    world.heard_since = NOW - 180;
+    assert_eq!(world.look(NOW).0, []);
+    world.heard_since = NOW - 181;
+    assert_eq!(world.look(NOW).0.len(), 1);
+}
+
+#[test]
+fn a_flood_is_counted_and_not_mocked() {
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let mut world = World::new(vec![mock(1, "web", "group")], &names);
+    let report = |world: &World, names: &[&str], now: i64| names.iter().for_each(|name| world.put(name, now, 1.0));
+    report(&world, &names, NOW);
+    assert_eq!(world.look(NOW), (vec![], vec![]));
+    // a dies, and is mocked.
+    for minute in 1..=4 {
+        report(&world, &names[1..], NOW + 60 * minute);
+        world.look(NOW + 60 * minute);
+    }
+    assert_eq!(world.points.borrow()["a"].value, -1.0);
+    // The switch dies: b to e, four of six; a goes on to be mocked.
+    for minute in 5..=8 {
+        report(&world, &names[5..], NOW + 60 * minute);
+        let (mocked, held) = world.look(NOW + 60 * minute);
+        assert_eq!(mocked.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(held, if minute < 8 { vec![] } else { vec![(0, 4, 6)] }, "minute {minute}");
+    }
+    // It is back for most: the flood ends, and is told to be over once; e is dead.
+    report(&world, &["b", "c", "d", "f"], NOW + 540);
+    let (mocked, held) = world.look(NOW + 540);
+    assert_eq!(mocked.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["a", "e"]);
+    assert_eq!(held, [(0, 0, 6)]);
+    report(&world, &["b", "c", "d", "f"], NOW + 600);
+    assert_eq!(world.look(NOW + 600).1, []);
+}
