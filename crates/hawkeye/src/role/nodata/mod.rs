@@ -1,9 +1,9 @@
-//! Nodata: sends a chosen value for series that are silent (`falcon_portal.mockcfg`), so that ordinary strategies see it.
+//! Nodata: sends a chosen value for series that are silent (`falcon_portal.mockcfg`), so that strategies see them.
 //!
 //! Why: a strategy judges points, and a dead host sends none.
-//! How: rows come with the rules in effect. Each minute every key (endpoint, metric, tags) of every row is looked up in
-//! the store ([`Silences::look`]); one whose newest point is older than three steps, or is the mock itself, gets a point
-//! two steps ago.
+//! How: rows come with the rules in effect. Each minute every key (endpoint, metric, tags) of every row is looked up
+//! in the store ([`Silences::look`]); one whose newest point is older than three steps, or is the mock itself, gets a
+//! point two steps ago.
 //! Invariants: silence is counted only while this server listens ([`Engine::heard_since`]); when more of a row's series
 //! fall silent at once than `nodata.flood_share` says, none of them is mocked, and the series `nodata.flood` of the
 //! endpoint `nodata` says how many, as do log and `/health`: a switch that died is no thousand dead hosts.
