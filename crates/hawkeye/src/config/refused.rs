@@ -53,6 +53,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("graph.index_url", &["- = \"mysql://db\"", "- = \"x\""]),
     ("graph.index_refresh", &["- = \"0s\"", "- = \"2days\""]),
     ("hbs.trustable", &["- = [\"\"]", "- = [\"a,b\"]"]),
+    ("nodata.flood_share", &["- = 0", "- = -0.1", "- = 1.01", "- = nan"]),
     ("alarm.sms", &["- = \"gateway\"", "- = \"ftp://h\""]),
     ("alarm.im", &["- = \"http://\""]),
     ("alarm.mail", &["- = \"a@b\""]),
@@ -73,6 +74,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("api.salt", &["- = 1"]),
     ("api.rights", &["- = \"all\""]),
     ("api.viewer", &["- = \"\""]),
+    ("api.grafana", &["- = \"all\"", "- = \"\""]),
 ];
 
 /// Words of which each fault has one before it says what to give.
