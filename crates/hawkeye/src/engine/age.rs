@@ -8,13 +8,13 @@
 //! further: in a day little is deleted. A clock that is further ahead, or more than a day's worth that would be deleted
 //! at once (a retention was shortened), is announced in the log and in `/health`, and waits [`WAIT`] of running, from
 //! the last step of the clock on; until then nothing is deleted, and what is stored is as old as by the time that is
-//! known. The wait begins anew where most points that came meanwhile have a time of their own that is a day or more
+//! known. The wait begins anew where most hosts that reported meanwhile have times of their own that are a day or more
 //! behind the clock: then it is the clock that is wrong.
 //! Invariants: [`Trust`] decides by its arguments only. A wait that is not over deletes nothing; a clock that is set
 //! right ends it at once. The file is whole, or it is told and counts as none.
 
 use crate::clock;
-use crate::engine::listening::OwnTimes;
+use crate::engine::host_clocks::Hosts;
 use crate::watch::health::{Health, Outage};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
@@ -83,15 +83,15 @@ impl Age {
         if known.is_none() && is_new {
             age.save(now);
         }
-        age.may_delete(Past::default(), OwnTimes::default());
+        age.may_delete(Past::default(), Hosts::default());
         age
     }
 
     /// Looks at the clock, and says whether what is past its time may be deleted now; call this each second. `past` is
-    /// what would be deleted by the clock, `times` what points have said since the start.
-    pub fn may_delete(&self, past: Past, times: OwnTimes) -> bool {
+    /// what would be deleted by the clock, `hosts` what the hosts' times say.
+    pub fn may_delete(&self, past: Past, hosts: Hosts) -> bool {
         let mut trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        let verdict = trust.look(clock::now(), self.started.elapsed(), past, times);
+        let verdict = trust.look(clock::now(), self.started.elapsed(), past, hosts);
         drop(trust);
         self.believed.0.store(verdict.believed, Relaxed);
         if let Some(known) = verdict.known {
@@ -141,10 +141,12 @@ struct Trust {
     is_over: bool,
 }
 
+#[derive(Default)]
 struct Wait {
     since: Duration,
-    /// What points had said when the wait began.
-    times: OwnTimes,
+    /// Hosts that were behind the clock, and that were not, added up over all looks.
+    behind: u64,
+    timely: u64,
 }
 
 impl Trust {
@@ -152,7 +154,7 @@ impl Trust {
         Trust { known, ..Trust::default() }
     }
 
-    fn look(&mut self, wall: i64, steady: Duration, past: Past, times: OwnTimes) -> Verdict {
+    fn look(&mut self, wall: i64, steady: Duration, past: Past, hosts: Hosts) -> Verdict {
         if let Some((wall_before, steady_before)) = self.last.replace((wall, steady)) {
             let passed = seconds(steady.saturating_sub(steady_before));
             if wall.saturating_sub(wall_before).saturating_sub(passed).saturating_abs() > STEP_S {
@@ -170,9 +172,10 @@ impl Trust {
         if self.is_over {
             return Verdict { believed: wall, deletes: true, ..Verdict::default() };
         }
-        let wait = self.wait.get_or_insert(Wait { since: steady, times });
-        let told = times.since(wait.times);
-        let is_denied = told.behind > told.timely;
+        let wait = self.wait.get_or_insert(Wait { since: steady, ..Wait::default() });
+        wait.behind += u64::from(hosts.behind);
+        wait.timely += u64::from(hosts.timely);
+        let is_denied = wait.behind > wait.timely;
         let waited = steady.saturating_sub(wait.since);
         if waited >= WAIT && !is_denied {
             (self.wait, self.is_over) = (None, true);
@@ -180,7 +183,7 @@ impl Trust {
             return Verdict { believed: wall, deletes: true, waits: None, known };
         }
         if waited >= WAIT {
-            *wait = Wait { since: steady, times };
+            *wait = Wait { since: steady, ..Wait::default() };
         }
         let left = seconds(WAIT.saturating_sub(waited)) / 60;
         let believed = expected.filter(|_| is_ahead).map_or(wall, |expected| wall.min(expected));
@@ -203,8 +206,7 @@ fn why(wall: i64, expected: Option<i64>, past: Past, minutes: i64, is_denied: bo
         }
         None => format!("the clock says {clock}, and by it more than a day's worth is past its time at once"),
     };
-    let (files, end) =
-        (past.files, if is_denied { "the points that come are of an earlier time" } else { "is it right?" });
+    let (files, end) = (past.files, if is_denied { "most hosts report an earlier time" } else { "is it right?" });
     format!("{reason}: {end} {files} files go in {minutes} minutes, unless clock or retention are set right")
 }
 
@@ -252,12 +254,12 @@ mod tests {
     struct Run {
         trust: Trust,
         ran: u64,
-        times: OwnTimes,
+        hosts: Hosts,
     }
 
     impl Run {
         fn new(known: Option<i64>) -> Run {
-            Run { trust: Trust::new(known), ran: 0, times: OwnTimes::default() }
+            Run { trust: Trust::new(known), ran: 0, hosts: Hosts::default() }
         }
 
         /// Looks for so many minutes; answers the last verdict.
@@ -266,7 +268,7 @@ mod tests {
             for _ in 0..minutes {
                 self.ran += MINUTE;
                 let wall = NOW + offset + self.ran as i64;
-                verdict = self.trust.look(wall, Duration::from_secs(self.ran), past, self.times);
+                verdict = self.trust.look(wall, Duration::from_secs(self.ran), past, self.hosts);
             }
             verdict
         }
@@ -317,18 +319,17 @@ mod tests {
     }
 
     #[test]
-    fn points_of_another_time_deny_the_clock() {
+    fn hosts_of_another_time_deny_the_clock() {
         let mut run = Run::new(Some(NOW));
         assert!(!run.minutes(1, 365 * DAY, MUCH).deletes);
+        run.hosts = Hosts { behind: 100, timely: 99, ahead: 0 };
         for _ in 0..200 {
-            run.times.behind += 100;
-            run.times.timely += 99;
             let verdict = run.minutes(1, 365 * DAY, MUCH);
             assert!(!verdict.deletes);
-            assert!(verdict.waits.is_some_and(|why| why.contains("of an earlier time")));
+            assert!(verdict.waits.is_some_and(|why| why.contains("report an earlier time")));
         }
         // Who agrees is heard, too.
-        run.times.timely += 1000;
+        run.hosts = Hosts { timely: 199, ..Hosts::default() };
         assert!(run.minutes(60, 365 * DAY, MUCH).deletes);
     }
 
@@ -366,17 +367,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let known = || load(&dir.path().join("clock")).expect("whole");
         let health = Health::default();
-        assert!(!Age::open(dir.path(), false, &health).may_delete(NOTHING, OwnTimes::default()));
+        assert!(!Age::open(dir.path(), false, &health).may_delete(NOTHING, Hosts::default()));
         assert_eq!(known(), None);
-        assert!(Age::open(dir.path(), true, &health).may_delete(NOTHING, OwnTimes::default()));
+        assert!(Age::open(dir.path(), true, &health).may_delete(NOTHING, Hosts::default()));
         assert!(known().is_some());
         // A month later, as it seems.
         save(&dir.path().join("clock"), clock::now() - 30 * DAY).expect("writable");
         let age = Age::open(dir.path(), false, &health);
-        assert!(!age.may_delete(MUCH, OwnTimes::default()));
+        assert!(!age.may_delete(MUCH, Hosts::default()));
         assert!(age.believed().now() < clock::now() - 29 * DAY);
         assert_eq!(health.reasons()[0].what, "what is past its time is not deleted yet");
-        age.may_delete(NOTHING, OwnTimes::default());
+        age.may_delete(NOTHING, Hosts::default());
         assert_eq!(health.reasons(), []);
     }
 }

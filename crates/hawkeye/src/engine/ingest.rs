@@ -17,7 +17,7 @@
 
 use super::text;
 use crate::engine::handover::LATENCY_HELP;
-use crate::engine::listening::OwnTimes;
+use crate::engine::host_clocks::{Notes, Says};
 use crate::engine::oddities::{Met, Oddity};
 use crate::engine::pressure::Pressure;
 use crate::engine::{Engine, IngestError};
@@ -219,7 +219,7 @@ impl Ingest {
     pub fn begin(&self, door: Door, now: i64) -> Batch<'_> {
         Batch {
             ingest: self,
-            lookup: Lookup { engine: &self.engine, finder: None, items: 0 },
+            lookup: Lookup { engine: &self.engine, finder: None, endpoint: 0, items: 0 },
             door,
             now,
             arrived: Instant::now(),
@@ -228,7 +228,7 @@ impl Ingest {
             oldest: self.engine.store().oldest_kept(now),
             buffers: BUFFERS.take(),
             received: Received::default(),
-            own_times: OwnTimes::default(),
+            clocks: Notes::of(&self.engine.intake().clocks),
             fault: None,
             is_kept: false,
         }
@@ -255,8 +255,7 @@ pub struct Batch<'b> {
     /// Buffers of the thread, which gets them back when the batch is dropped.
     buffers: Buffers,
     received: Received,
-    /// What the items' own times say about the clock.
-    own_times: OwnTimes,
+    clocks: Notes<'b>,
     /// Reason for which some series could not be created: the batch is to be sent again.
     fault: Option<IngestError>,
     is_kept: bool,
@@ -267,6 +266,8 @@ struct Lookup<'b> {
     engine: &'b Engine,
     /// Holds the series table for reading.
     finder: Option<store::Finder<'b>>,
+    /// Place of the endpoint of the series that was found last.
+    endpoint: u32,
     /// Number of items looked up since the table's lock was taken.
     items: usize,
 }
@@ -274,7 +275,9 @@ struct Lookup<'b> {
 impl Lookup<'_> {
     #[inline]
     fn find(&mut self, key: SeriesKey<'_>) -> Option<store::Found> {
-        let found = self.finder.get_or_insert_with(|| self.engine.finder()).find(key);
+        let finder = self.finder.get_or_insert_with(|| self.engine.finder());
+        let found = finder.find(key);
+        self.endpoint = finder.endpoint();
         self.items += 1;
         if self.items == HELD_ITEMS {
             // Let go here and taken anew by the next: who waits to write comes in between.
@@ -309,15 +312,12 @@ impl Batch<'_> {
     /// Pushes an item as an agent or a script sends it.
     pub fn push(&mut self, item: &Item<'_>) {
         self.received.total += 1;
-        let time = match item.timestamp {
-            ..=0 => self.now,
+        let own_time = match item.timestamp {
+            ..=0 => None,
             time if time > self.now.saturating_mul(2) => self.seconds(item),
-            time => {
-                self.note_own(time);
-                time
-            }
+            time => Some(time),
         };
-        self.keep(item, item.step.max(self.ingest.min_step), time);
+        self.keep(item, item.step.max(self.ingest.min_step), own_time);
     }
 
     /// Pushes an item that a transfer has aligned to its own smallest step. An item without a time (0 or less) is
@@ -327,8 +327,7 @@ impl Batch<'_> {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
             Ok(checked) => {
                 self.received.total += 1;
-                self.note_own(checked.timestamp);
-                self.keep(&checked, checked.step, checked.timestamp);
+                self.keep(&checked, checked.step, Some(checked.timestamp));
             }
             Err(invalid) => self.refuse(invalid.as_str()),
         }
@@ -344,8 +343,7 @@ impl Batch<'_> {
             Ok(item) if item.timestamp <= 0 => self.refuse("no_time"),
             Ok(checked) => {
                 self.received.total += 1;
-                self.note_own(checked.timestamp);
-                self.keep(&checked, step, checked.timestamp);
+                self.keep(&checked, step, Some(checked.timestamp));
             }
             Err(invalid) => self.refuse(invalid.as_str()),
         }
@@ -383,8 +381,8 @@ impl Batch<'_> {
         }
     }
 
-    /// A time that is far beyond now in seconds, in the unit in which it is near; now, where there is none.
-    fn seconds(&mut self, item: &Item<'_>) -> i64 {
+    /// A time that is far beyond now in seconds, in the unit in which it is near; none, where there is none.
+    fn seconds(&mut self, item: &Item<'_>) -> Option<i64> {
         let near = self.now / 2..=self.now.saturating_mul(2);
         let found = UNITS.into_iter().find(|(_, per_second)| near.contains(&(item.timestamp / per_second)));
         let unit = found.map_or("none", |(unit, _)| unit);
@@ -392,11 +390,9 @@ impl Batch<'_> {
         let Some((_, per_second)) = found else {
             let detail = || format!("{} has time {}", item.metric, item.timestamp);
             self.odd.add(Oddity::UnreadableTime, item.endpoint, detail);
-            return self.now;
+            return None;
         };
-        let time = item.timestamp / per_second;
-        self.note_own(time);
-        time
+        Some(item.timestamp / per_second)
     }
 
     fn leave_out(&mut self, reason: &'static str) {
@@ -404,29 +400,41 @@ impl Batch<'_> {
         self.ingest.count_refused(self.door, reason);
     }
 
-    fn note_own(&mut self, time: i64) {
-        self.own_times.note(time, self.now, self.ingest.future_max_s);
+    /// Refuses an item for its time, and notes what its host's clock says if the series is known.
+    fn refuse_time(&mut self, item: &Item<'_>, says: Says, reason: &'static str) {
+        self.leave_out(reason);
+        let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
+        let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
+        if says != Says::Timely && self.lookup.find(key).is_some() {
+            self.clocks.note(self.lookup.endpoint, says);
+        }
     }
 
-    fn keep(&mut self, item: &Item<'_>, step: u32, time: i64) {
+    /// Keeps an item with its own time, or as of now where it has none.
+    fn keep(&mut self, item: &Item<'_>, step: u32, own_time: Option<i64>) {
         if step > STEP_MAX {
             return self.leave_out("step_too_long");
         }
         if item.endpoint.len() > ENDPOINT_BYTES_MAX {
             return self.leave_out("endpoint_too_long");
         }
-        if time > self.now.saturating_add(self.ingest.future_max_s) {
+        let time = own_time.unwrap_or(self.now);
+        let says = Says::of(time, self.now, self.ingest.future_max_s);
+        if says == Says::Ahead {
             let detail = || format!("{} s ahead of this server", time - self.now);
             self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
-            return self.leave_out("future");
+            return self.refuse_time(item, says, "future");
         }
         let point = Point { time: model::point::align(time, step), value: item.value };
         if point.time < self.oldest {
-            return self.leave_out("too_old");
+            return self.refuse_time(item, says, "too_old");
         }
         let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
         let found = self.lookup.find(key);
+        if found.is_some() && own_time.is_some() {
+            self.clocks.note(self.lookup.endpoint, says);
+        }
         if let Some(found) =
             found.filter(|found| found.step == step && is_type(self.door, found.counter_type, item.counter_type))
         {
@@ -483,7 +491,6 @@ impl Drop for Batch<'_> {
     /// Gives the thread its buffers back. They are emptied here and not by the next batch, for which this thread may
     /// wait long.
     fn drop(&mut self) {
-        self.ingest.engine.intake().note(self.own_times);
         if !self.is_kept {
             self.ingest.failed.get_or_create(&DoorLabel { door: self.door.name() }).inc();
         }
@@ -595,6 +602,45 @@ mod tests {
         let report = full.pressure.growth_report();
         assert_eq!((report.refused, report.metrics[0].name.as_str()), (1, "c"));
         assert_eq!(report.last_refused.map(|last| last.counter), Some("c".to_string()));
+    }
+
+    /// Hosts by what their clocks said: of known series only, and never of those who report in time.
+    #[test]
+    fn hosts_are_asked_for_the_time_and_invented_names_are_not() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let ingest = ingest(dir.path(), u64::MAX);
+        let now = clock::now();
+        let send = |endpoints: &[&str], timestamp: i64| {
+            let mut batch = ingest.begin(Door::Rpc, now).from(IpAddr::from([10, 0, 0, 1]));
+            endpoints.iter().for_each(|endpoint| batch.push(&Item { endpoint, ..gauge("m", timestamp) }));
+            batch.finish().expect("room");
+        };
+        let hosts = || {
+            let hosts = ingest.engine.intake().clocks.hosts();
+            [hosts.timely, hosts.ahead, hosts.behind]
+        };
+        // Series are made by the first batch, and known from then on.
+        send(&["a", "b", "c", "d"], now);
+        send(&["a", "b"], now);
+        assert_eq!(hosts(), [2, 0, 0]);
+        let invented: Vec<String> = (0..1000).map(|number| format!("x{number}")).collect();
+        send(&invented.iter().map(String::as_str).collect::<Vec<_>>(), now + 1000);
+        assert_eq!(hosts(), [2, 0, 0], "names that were never kept");
+        send(&["a", "b"], now + 1000);
+        assert_eq!(hosts(), [2, 0, 0], "somebody under the names of hosts that report");
+        (0..100).for_each(|_| send(&["c"], now + 1000));
+        assert_eq!(hosts(), [2, 1, 0]);
+        // No time of its own, or none that anybody can read, says nothing; a time in milliseconds does.
+        send(&["d"], 0);
+        send(&["d"], i64::MAX);
+        assert_eq!(hosts(), [2, 1, 0]);
+        send(&["d"], (now - 2 * 86_400) * 1000);
+        assert_eq!(hosts(), [2, 1, 1]);
+        // Older than anything that is kept.
+        ingest.engine.intake().clocks.forget();
+        send(&["d"], 86_400);
+        send(&["d"], now - 5 * 365 * 86_400);
+        assert_eq!(hosts(), [0, 0, 1]);
     }
 
     #[test]

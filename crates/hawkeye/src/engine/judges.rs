@@ -432,6 +432,7 @@ impl Judges {
         line("alert state", judge.memory_bytes - judge.binding_bytes + kept_bytes, judge.open_problems + kept);
         line("joins", joins.memory_bytes, joins.carriers + joins.others);
         report.line("rule set", self.rule_set_bytes.load(Ordering::Relaxed), None, None);
+        report.line("host clocks", self.intake.clocks.memory_bytes() as u64, None, None);
         self.handover.report(report);
     }
 

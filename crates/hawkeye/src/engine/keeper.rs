@@ -164,7 +164,7 @@ fn flush_work(engine: Arc<Engine>, age: Arc<Age>, health: &Health) -> impl FnMut
         if ticks == 0 {
             past = store.past(now);
         }
-        let may_delete = age.may_delete(past, engine.intake().own_times());
+        let may_delete = age.may_delete(past, engine.intake().clocks.hosts());
         store.believe(age.believed().now());
         if may_delete {
             retention.note(store.expire_if_due(now));

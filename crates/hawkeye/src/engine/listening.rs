@@ -6,13 +6,15 @@
 //! How: each second [`Listening::look`] compares the wall clock with the steady one, and asks the [`Intake`] whether
 //! points are taken. A gap between two looks, or a step of the clock, is a start: all silences count anew
 //! ([`Heard::Anew`]). While points cannot be taken no silence is counted at all ([`Heard::Badly`]): a batch stands
-//! still on its way, points are refused as neither disk nor memory takes them, or most of them are ahead of a clock
-//! that must be wrong. The look has a thread of its own: a slow disk must not look like a server that was stopped.
+//! still on its way, points are refused as neither disk nor memory takes them, or most hosts are ahead of a clock that
+//! must be wrong ([`HostClocks`]: hosts and not points, for one host may send most of these). The look has a thread of
+//! its own: a slow disk must not look like a server that was stopped.
 //! Invariants: what is decided here depends on the arguments only. No alarm about silence is made less than a rule's
 //! own time after the last gap; a server that listens without a break is never late by this.
-//! Memory: some counters.
+//! Memory: some counters, and the cells of [`HostClocks`].
 
 use crate::clock;
+use crate::engine::host_clocks::{HostClocks, Hosts};
 use crate::watch::health::{Health, Outage};
 use anyhow::{Context, Result};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,61 +29,15 @@ pub const GAP_S: i64 = 10;
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Time in which what came counts half as much: agents report once a minute.
-const HALF_LIFE: Duration = Duration::from_secs(60);
-
-/// Seconds that a point's own time may be behind the clock and yet agree with it, see [`OwnTimes::behind`].
-const BEHIND_S: i64 = 86_400;
-
-/// Points by what their own times say about this server's clock; those without a time of their own do not count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OwnTimes {
-    /// About now.
-    pub timely: u64,
-    /// Further ahead than `ingest.future_max`: refused.
-    pub ahead: u64,
-    /// More than a day old: handed in late, or this clock is ahead.
-    pub behind: u64,
-}
-
-impl OwnTimes {
-    /// Counts a point that has the time `time` of its own, at `now`.
-    pub fn note(&mut self, time: i64, now: i64, future_max_s: i64) {
-        match time.saturating_sub(now) {
-            ahead if ahead > future_max_s => self.ahead += 1,
-            ahead if ahead < -BEHIND_S => self.behind += 1,
-            _ => self.timely += 1,
-        }
-    }
-
-    /// What was added since `before`.
-    pub fn since(self, before: OwnTimes) -> OwnTimes {
-        OwnTimes {
-            timely: self.timely - before.timely,
-            ahead: self.ahead - before.ahead,
-            behind: self.behind - before.behind,
-        }
-    }
-
-    fn add(&mut self, more: OwnTimes) {
-        self.timely += more.timely;
-        self.ahead += more.ahead;
-        self.behind += more.behind;
-    }
-
-    fn halve(&mut self) {
-        *self = OwnTimes { timely: self.timely / 2, ahead: self.ahead / 2, behind: self.behind / 2 };
-    }
-}
+/// Time after which what the hosts' clocks said is that of the last minute: agents report once a minute.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What comes in, counted by whoever takes it.
 #[derive(Default)]
 pub struct Intake {
     begun: AtomicU64,
     ended: AtomicU64,
-    timely: AtomicU64,
-    ahead: AtomicU64,
-    behind: AtomicU64,
+    pub clocks: HostClocks,
 }
 
 impl Intake {
@@ -91,25 +47,11 @@ impl Intake {
         Taking(self)
     }
 
-    /// Adds what the points of a batch say about the clock.
-    pub fn note(&self, times: OwnTimes) {
-        let counts = [(&self.timely, times.timely), (&self.ahead, times.ahead), (&self.behind, times.behind)];
-        for (count, more) in counts.into_iter().filter(|(_, more)| *more > 0) {
-            count.fetch_add(more, Relaxed);
-        }
-    }
-
-    /// Points since the start by their own times.
-    pub fn own_times(&self) -> OwnTimes {
-        let [timely, ahead, behind] = [&self.timely, &self.ahead, &self.behind].map(|count| count.load(Relaxed));
-        OwnTimes { timely, ahead, behind }
-    }
-
     /// Figures for a look. `unjudged` counts the points that were refused unjudged.
-    pub fn seen(&self, unjudged: u64) -> Seen {
+    pub fn seen(&self, unjudged: u64) -> Seen<'_> {
         // The ends first: a batch that ends in between counts as one that is on its way.
         let ended = self.ended.load(Relaxed);
-        Seen { begun: self.begun.load(Relaxed), ended, unjudged, times: self.own_times() }
+        Seen { begun: self.begun.load(Relaxed), ended, unjudged, clocks: &self.clocks }
     }
 }
 
@@ -123,14 +65,15 @@ impl Drop for Taking<'_> {
 }
 
 /// What came in since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+#[derive(Clone, Copy)]
+pub struct Seen<'i> {
     /// Batches that began, and that ended.
     pub begun: u64,
     pub ended: u64,
     /// Points that were refused unjudged.
     pub unjudged: u64,
-    pub times: OwnTimes,
+    /// What the hosts' times say; the look keeps its minutes.
+    pub clocks: &'i HostClocks,
 }
 
 /// How well the server has heard since the last look.
@@ -148,22 +91,25 @@ pub enum Heard {
 pub struct Listening {
     /// The clocks of the last look.
     last: Option<(i64, Duration)>,
-    seen: Seen,
+    /// What had come then: batches that ended, and points refused unjudged.
+    ended: u64,
+    unjudged: u64,
     /// The steady clock when a batch ended last, or none was on its way.
     flowed: Duration,
-    /// Points of the last minutes, the older ones counting less.
-    recent: OwnTimes,
-    halved: Duration,
+    /// The steady clock when the minute of the hosts' clocks began.
+    minute: Duration,
     /// Whether nobody could be heard at the last look.
     badly: bool,
 }
 
 impl Listening {
     /// Looks at the wall clock (Unix seconds), the steady clock (since any moment), and at what has come in.
-    pub fn look(&mut self, wall: i64, steady: Duration, seen: Seen) -> Heard {
+    pub fn look(&mut self, wall: i64, steady: Duration, seen: Seen<'_>) -> Heard {
         let before = self.last.replace((wall, steady));
         if let Some(why) = before.and_then(|before| gap(before, (wall, steady))) {
-            *self = Listening { last: self.last, seen, flowed: steady, halved: steady, ..Listening::default() };
+            seen.clocks.forget();
+            let Seen { ended, unjudged, .. } = seen;
+            *self = Listening { last: self.last, ended, unjudged, flowed: steady, minute: steady, badly: false };
             return Heard::Anew(why);
         }
         let was_badly = self.badly;
@@ -176,25 +122,28 @@ impl Listening {
         }
     }
 
-    fn why_badly(&mut self, wall: i64, steady: Duration, seen: Seen) -> Option<String> {
-        let before = std::mem::replace(&mut self.seen, seen);
-        if seen.begun == seen.ended || seen.ended != before.ended {
+    fn why_badly(&mut self, wall: i64, steady: Duration, seen: Seen<'_>) -> Option<String> {
+        let ended_before = std::mem::replace(&mut self.ended, seen.ended);
+        let unjudged_before = std::mem::replace(&mut self.unjudged, seen.unjudged);
+        if seen.begun == seen.ended || seen.ended != ended_before {
             self.flowed = steady;
         }
-        self.recent.add(seen.times.since(before.times));
-        if steady.saturating_sub(self.halved) >= HALF_LIFE {
-            self.recent.halve();
-            self.halved = steady;
+        if steady.saturating_sub(self.minute) >= MINUTE {
+            seen.clocks.end_minute();
+            self.minute = steady;
         }
         let stands = steady.saturating_sub(self.flowed).as_secs();
-        let OwnTimes { timely, ahead, behind } = self.recent;
+        let Hosts { timely, ahead, behind } = seen.clocks.hosts();
         if stands > GAP_S as u64 {
             Some(format!("points are on their way for {stands} s and are not taken: does the disk stand still?"))
-        } else if seen.unjudged > before.unjudged {
+        } else if seen.unjudged > unjudged_before {
             Some("points are refused unjudged, as neither disk nor memory has room".to_string())
         } else if ahead > timely + behind {
             let clock = clock::local_text(wall);
-            Some(format!("most points are refused, as they are ahead of this server's clock ({clock}): is it right?"))
+            let heard = timely + ahead + behind;
+            Some(format!(
+                "{ahead} of {heard} hosts are ahead of this server's clock ({clock}), and refused: is it right?"
+            ))
         } else {
             None
         }
@@ -230,7 +179,7 @@ impl Listener {
     }
 
     /// Looks, and tells what is wrong; `listen` gets how well was heard, and the wall clock.
-    fn look(&self, listen: impl Fn(&mut dyn FnMut(Seen) -> (Heard, i64))) {
+    fn look(&self, listen: impl Fn(&mut dyn FnMut(Seen<'_>) -> (Heard, i64))) {
         listen(&mut |seen| {
             let (wall, steady) = (clock::now(), self.started.elapsed());
             let heard = self.listening.lock().unwrap_or_else(PoisonError::into_inner).look(wall, steady, seen);
@@ -250,7 +199,7 @@ impl Listener {
 /// Looks each second until the stop. `listen` asks for what was heard, and looks for silence.
 pub async fn run<L>(listener: Listener, listen: L, mut stopping: watch::Receiver<bool>) -> Result<()>
 where
-    L: Fn(&mut dyn FnMut(Seen) -> (Heard, i64)) + Send + Sync + 'static,
+    L: Fn(&mut dyn FnMut(Seen<'_>) -> (Heard, i64)) + Send + Sync + 'static,
 {
     let work = Arc::new((listener, listen));
     loop {

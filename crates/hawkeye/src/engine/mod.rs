@@ -16,6 +16,7 @@ pub mod age;
 pub mod blocking;
 pub mod growth;
 pub mod handover;
+pub mod host_clocks;
 pub mod ingest;
 pub mod judges;
 pub mod keeper;
@@ -344,7 +345,7 @@ impl Engine {
 
     /// Looks at the clocks with `look`, and for points that do not come; call this each second, from a thread that does
     /// not wait for the disk.
-    pub fn listen(&self, look: &mut dyn FnMut(Seen) -> (Heard, i64)) {
+    pub fn listen(&self, look: &mut dyn FnMut(Seen<'_>) -> (Heard, i64)) {
         let (heard, now) = look(self.intake().seen(self.store.unjudged()));
         self.judges.listen(&self.store, &heard, now);
     }

@@ -12,8 +12,9 @@
 
 use crate::clock;
 use crate::engine::handover::LATENCY_HELP;
+use crate::engine::host_clocks::{Notes, Says};
 use crate::engine::judges::{Closing, Home, Judges, Unread, WhyGone};
-use crate::engine::listening::{Heard, OwnTimes, Seen, Taking};
+use crate::engine::listening::{Heard, Seen, Taking};
 use crate::engine::oddities::{Met, Oddities, Oddity};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::engine::{EVENTS_WAIT, locks};
@@ -135,7 +136,7 @@ impl Windowed {
             windowed: self,
             now,
             judged_at: self.judges.now(now),
-            own_times: OwnTimes::default(),
+            clocks: Notes::of(&self.judges.intake.clocks),
             _taking: self.judges.intake.taking(),
             arrived: Instant::now(),
             held: None,
@@ -199,7 +200,7 @@ impl Windowed {
 
     /// Looks at the clocks with `look`, and for points that do not come; call this each second, from a thread that does
     /// not wait for the disk.
-    pub fn listen(&self, look: &mut dyn FnMut(Seen) -> (Heard, i64)) {
+    pub fn listen(&self, look: &mut dyn FnMut(Seen<'_>) -> (Heard, i64)) {
         let (heard, now) = look(self.judges.intake.seen(0));
         self.judges.listen(&self.shards, &heard, now);
     }
@@ -326,9 +327,17 @@ pub struct Restored {
     pub damage: Option<judge::WindowsError>,
 }
 
-/// Shard of an endpoint. Two endpoints that somebody makes collide share a lock, no more.
+/// Shard of an endpoint.
 fn shard_of(endpoint: &str) -> usize {
-    stdx::crc32(&[endpoint.as_bytes()]) as usize % SHARDS
+    hash_of(endpoint) as usize % SHARDS
+}
+
+/// Number of an endpoint. Two endpoints that somebody makes collide share a lock and a cell of [`HostClocks`], where the
+/// one that is timely speaks for both; no more.
+///
+/// [`HostClocks`]: crate::engine::host_clocks::HostClocks
+fn hash_of(endpoint: &str) -> u32 {
+    stdx::crc32(&[endpoint.as_bytes()])
 }
 
 impl Shards {
@@ -376,7 +385,7 @@ pub struct Batch<'w> {
     now: i64,
     /// The time by which is judged, see [`Judges::now`].
     judged_at: i64,
-    own_times: OwnTimes,
+    clocks: Notes<'w>,
     _taking: Taking<'w>,
     arrived: Instant,
     held: Option<Held<'w>>,
@@ -399,17 +408,16 @@ impl Batch<'_> {
     #[inline]
     pub fn push(&mut self, item: &JudgeItem<'_>) {
         self.counts.received += 1;
-        self.own_times.note(item.timestamp, self.now, self.windowed.options.future_max_s);
-        if item.timestamp > self.now.saturating_add(self.windowed.options.future_max_s) {
-            let detail = || format!("{} s ahead of this server", item.timestamp - self.now);
-            self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
-            return self.windowed.count_refused("future");
+        let says = Says::of(item.timestamp, self.now, self.windowed.options.future_max_s);
+        if says == Says::Ahead {
+            return self.refuse_ahead(item);
         }
         if item.endpoint.len() > ENDPOINT_BYTES_MAX || item.metric.len() + item.tags.len() > COUNTER_BYTES_MAX {
             return self.windowed.count_refused("text_too_long");
         }
         let (now, events) = (self.judged_at, &mut self.events);
-        let held = hold(self.windowed, &mut self.held, shard_of(item.endpoint));
+        let endpoint = hash_of(item.endpoint);
+        let held = hold(self.windowed, &mut self.held, endpoint as usize % SHARDS);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::assume_canonical(item.tags) };
         let point = Point { time: item.timestamp, value: item.value };
         let taken = held.windows.take(&mut held.judge, key, type_of(item.judge_type), point, now, events);
@@ -421,17 +429,31 @@ impl Batch<'_> {
             Fate::Full if self.windowed.room.is_closed() => self.windowed.count_refused("memory_budget"),
             Fate::Full => self.windowed.count_refused("series_max"),
         }
+        if matches!(taken, Fate::Judged | Fate::NotNewer) {
+            self.clocks.note(endpoint, says);
+        }
         // Under the lock of the shard: events of an alarm are in the order of its points.
         self.made_events |= self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
+    }
+
+    fn refuse_ahead(&mut self, item: &JudgeItem<'_>) {
+        let detail = || format!("{} s ahead of this server", item.timestamp - self.now);
+        self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
+        self.windowed.count_refused("future");
+        let endpoint = hash_of(item.endpoint);
+        let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::assume_canonical(item.tags) };
+        let held = hold(self.windowed, &mut self.held, endpoint as usize % SHARDS);
+        if held.windows.find(key).is_some() {
+            self.clocks.note(endpoint, Says::Ahead);
+        }
     }
 
     /// Lets the shard go, and waits until the events that were made are as durable as `graph.fsync` says. The error is
     /// for the sender: events wait in memory.
     pub fn finish(self) -> Result<(), &'static str> {
-        let Batch { windowed, held, now, made_events, counts, odd, own_times, _taking, .. } = self;
+        let Batch { windowed, held, now, made_events, counts, odd, _taking, .. } = self;
         drop(held);
         windowed.oddities.note_all(odd, None, now);
-        windowed.judges.intake.note(own_times);
         windowed.counts.received.inc_by(counts.received);
         windowed.counts.judged.inc_by(counts.judged);
         windowed.counts.without_rule.inc_by(counts.without_rule);

@@ -14,7 +14,8 @@ use super::queue::{judge_options, open_event_queue, tell_lost_events};
 use super::until_stopped;
 use crate::config::{Config, Fsync};
 use crate::engine::age::Age;
-use crate::engine::listening::{self, Listener, OwnTimes};
+use crate::engine::host_clocks::Hosts;
+use crate::engine::listening::{self, Listener};
 use crate::engine::windowed::{Options, Windowed};
 use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::{JudgeService, http, kept};
@@ -174,7 +175,7 @@ async fn keep(
         // Before the first rules there is nothing to keep, and what the last run has left must not be overwritten.
         let due = due && *ready.borrow();
         // No file goes here by its age, but series do.
-        age.may_delete(Past::default(), OwnTimes::default());
+        age.may_delete(Past::default(), Hosts::default());
         let now = age.believed().now();
         let (windowed, config) = (windowed.clone(), config.clone());
         let work = tokio::task::spawn_blocking(move || {

@@ -44,6 +44,12 @@ impl Finder<'_> {
         self.endpoint.set(Some(endpoint));
         self.table.find_of(endpoint, key.metric, key.tags.as_str())
     }
+
+    /// Place of the endpoint of the series that was found last: a number that is its own as long as it has series.
+    #[inline]
+    pub fn endpoint(&self) -> u32 {
+        self.endpoint.get().unwrap_or_default()
+    }
 }
 
 /// A name as the runs know it.

@@ -1,21 +1,25 @@
 //! The looks one by one, and a fleet behind a clock and a process that misbehave.
 
 use super::*;
+use crate::engine::host_clocks::Says;
 use crate::engine::windowed::{Options, Windowed};
 use events::{Entry, EventQueue, Fsync};
 use metrics::Metrics;
 use model::{Rules, Status, Strategy as Rule};
 use proptest::prelude::*;
+use std::sync::LazyLock;
 use wire::gob::JudgeItem;
 
 const NOW: i64 = 1_700_000_000;
 
-fn seen(begun: u64, ended: u64) -> Seen {
-    Seen { begun, ended, ..Seen::default() }
+/// Figures of a process whose hosts have said nothing.
+fn seen(begun: u64, ended: u64) -> Seen<'static> {
+    static NO_HOSTS: LazyLock<HostClocks> = LazyLock::new(HostClocks::default);
+    Seen { begun, ended, unjudged: 0, clocks: &NO_HOSTS }
 }
 
 /// Looks each second from `from` to `to` (seconds of the steady clock), the wall clock `offset` beside it.
-fn looks(listening: &mut Listening, from: i64, to: i64, offset: i64, seen: Seen) -> Vec<Heard> {
+fn looks(listening: &mut Listening, from: i64, to: i64, offset: i64, seen: Seen<'_>) -> Vec<Heard> {
     let look = |at: i64| listening.look(NOW + at + offset, Duration::from_secs(at as u64), seen);
     (from..to).map(look).collect()
 }
@@ -61,17 +65,43 @@ fn points_that_are_not_taken_are_not_missed() {
 }
 
 #[test]
-fn a_clock_that_most_points_are_ahead_of_hears_nobody() {
-    let mut listening = Listening::default();
-    let of = |timely, ahead, behind| Seen { times: OwnTimes { timely, ahead, behind }, ..Seen::default() };
-    // One host of three is ahead.
-    assert!(all_well(&looks(&mut listening, 0, 1, 0, of(200, 100, 0))));
-    let deaf = looks(&mut listening, 1, 2, 0, of(200, 300, 0));
-    assert!(matches!(&deaf[0], Heard::Badly(why) if why.contains("is it right?")), "{deaf:?}");
-    assert!(matches!(looks(&mut listening, 2, 3, 0, of(600, 300, 0))[0], Heard::Anew(_)));
-    // What was said long ago counts less and less.
-    assert!(all_well(&looks(&mut listening, 3, 600, 0, of(600, 300, 0))));
-    assert!(matches!(looks(&mut listening, 600, 601, 0, of(600, 310, 0))[0], Heard::Badly(_)));
+fn a_clock_that_most_hosts_are_ahead_of_hears_nobody() {
+    let (mut listening, intake) = (Listening::default(), Intake::default());
+    let mut look = |from, to| looks(&mut listening, from, to, 0, intake.seen(0));
+    let say = |host, says, times| (0..times).for_each(|_| intake.clocks.note(host, says));
+    // One host of three is ahead, and sends most of the points.
+    say(1, Says::Timely, 5);
+    say(2, Says::Timely, 5);
+    say(3, Says::Ahead, 90);
+    assert!(all_well(&look(0, 30)));
+    // Two of four are, and three of five.
+    say(4, Says::Ahead, 1);
+    assert!(all_well(&look(30, 31)));
+    say(5, Says::Ahead, 1);
+    let deaf = look(31, 32);
+    assert!(
+        matches!(&deaf[0], Heard::Badly(why) if why.contains("3 of 5 hosts") && why.contains("is it right?")),
+        "{deaf:?}"
+    );
+    say(6, Says::Behind, 1);
+    assert!(matches!(look(32, 33)[0], Heard::Anew(_)));
+    // What was said long ago does not count: nobody has reported since but one.
+    assert!(all_well(&look(33, 600)));
+    say(3, Says::Ahead, 1);
+    assert!(matches!(look(600, 601)[0], Heard::Badly(_)));
+}
+
+/// What was said of a clock is not said of the one that it was set to.
+#[test]
+fn a_clock_that_was_set_is_asked_about_anew() {
+    let (mut listening, intake) = (Listening::default(), Intake::default());
+    (0..100).for_each(|host| intake.clocks.note(host, Says::Timely));
+    assert!(all_well(&looks(&mut listening, 0, 30, 0, intake.seen(0))));
+    assert!(matches!(looks(&mut listening, 30, 31, -600, intake.seen(0))[0], Heard::Anew(_)));
+    intake.clocks.note(0, Says::Ahead);
+    assert!(matches!(looks(&mut listening, 31, 32, -600, intake.seen(0))[0], Heard::Badly(_)));
+    assert!(matches!(looks(&mut listening, 32, 33, 0, intake.seen(0))[0], Heard::Anew(_)));
+    assert!(all_well(&looks(&mut listening, 33, 90, 0, intake.seen(0))));
 }
 
 /// A rule for each host: no data for so many points.
@@ -118,7 +148,11 @@ struct World {
     at: i64,
     /// When the dead host reported last.
     died: Option<i64>,
+    /// Whether [`FAST`] has a clock that is ahead, and sends most of all points.
+    is_fast: bool,
 }
+
+const FAST: usize = 2;
 
 impl World {
     fn new(dir: &std::path::Path) -> World {
@@ -132,17 +166,25 @@ impl World {
         };
         let windowed = Windowed::new(options, queue.clone(), &Metrics::new());
         assert!(windowed.load(rules(), &|_, _| String::new()).is_empty());
-        World { windowed, queue, listening: Mutex::default(), at: 0, died: None }
+        World { windowed, queue, listening: Mutex::default(), at: 0, died: None, is_fast: false }
     }
 
     /// The report of a host, of the minute `of`. Two hosts have no clock of their own.
     fn report(&self, host: usize, of: i64, offset: i64) {
         let now = NOW + self.at + offset;
-        let time = if host == 1 || host == 3 { now } else { NOW + of };
+        let time = match host {
+            1 | 3 => now,
+            FAST if self.is_fast => NOW + of + 600,
+            _ => NOW + of,
+        };
+        let points = if self.is_fast && host == FAST { 50 } else { 1 };
+        self.send(&format!("h{host}"), time.div_euclid(60) * 60, now, points);
+    }
+
+    fn send(&self, endpoint: &str, timestamp: i64, now: i64, points: usize) {
         let mut batch = self.windowed.begin(now);
-        let (endpoint, timestamp) = (format!("h{host}"), time.div_euclid(60) * 60);
-        let item = JudgeItem { endpoint: &endpoint, metric: "m", value: 1.0, timestamp, judge_type: "GAUGE", tags: "" };
-        batch.push(&item);
+        let item = JudgeItem { endpoint, metric: "m", value: 1.0, timestamp, judge_type: "GAUGE", tags: "" };
+        (0..points).for_each(|_| batch.push(&item));
         batch.finish().expect("room");
     }
 
@@ -188,6 +230,25 @@ impl World {
         });
         events.collect()
     }
+}
+
+/// A host with a fast clock that sends most of the points, and somebody who makes up hosts that are ahead, and who
+/// sends under the names of others: none of them hides a host that is silent.
+#[test]
+fn the_clocks_of_a_few_hide_nobody_who_is_silent() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut world = World::new(dir.path());
+    world.run(300, 0);
+    (world.is_fast, world.died) = (true, Some(world.at));
+    for _ in 0..TOLD_AFTER_S {
+        let ahead = NOW + world.at + 600;
+        for host in 0..20 {
+            world.send(&format!("made-up-{host}"), ahead, NOW + world.at, 1);
+        }
+        world.send("h0", ahead, NOW + world.at, 1);
+        world.run(1, 0);
+    }
+    assert_eq!(world.told().first(), Some(&(format!("h{DEAD}"), Status::Problem)));
 }
 
 proptest! {
