@@ -11,7 +11,7 @@ use super::Agent;
 use super::batch::Batches;
 use super::heartbeat::VERSION;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -51,7 +51,7 @@ pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
 }
 
 async fn figures(State(door): State<Door>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], door.metrics.text()).into_response()
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Bytes::from_owner(door.metrics.page())).into_response()
 }
 
 async fn push(State(door): State<Door>, peer: Peer, body: Body) -> Response {

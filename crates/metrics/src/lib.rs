@@ -4,20 +4,23 @@
 //! atomics, and counting costs an uncontended add. Figures that an owner holds anyway (series, bytes) are read from it
 //! when the page is asked for ([`Metrics::source`]), so nothing has to be kept in step. Both are the library's
 //! registry: a source is one of its collectors. Names end in their unit; the library ends the names of counters in
-//! `_total`.
+//! `_total`. The page is made once for all who ask at one time ([`Shared`]).
 //! Why the ledger is here: every area that counts holds memory too; who registers counters names its memory there.
 //! Invariants: labels come from fixed sets and never from input, so the page cannot grow; a source must not register
 //! anything, for the registry is locked while it is asked.
 
 mod figures;
 mod process;
+mod shared;
 
 pub use figures::Figures;
 pub use process::resident_bytes;
+pub use shared::Shared;
 
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use stdx::Ledger;
 
 /// The content type of `/metrics`; see [`Metrics::text`].
@@ -27,12 +30,17 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub struct Metrics {
     registry: Mutex<Registry>,
     ledger: Ledger,
+    page: Shared<Arc<[u8]>>,
 }
 
 impl Metrics {
     /// No counters and no owners yet; names begin with `hawkeye_`.
     pub fn new() -> Metrics {
-        Metrics { registry: Mutex::new(Registry::with_prefix("hawkeye")), ledger: Ledger::new() }
+        Metrics {
+            registry: Mutex::new(Registry::with_prefix("hawkeye")),
+            ledger: Ledger::new(),
+            page: Shared::default(),
+        }
     }
 
     /// The ledger of the owners of memory.
@@ -50,7 +58,12 @@ impl Metrics {
         self.lock().register_collector(Box::new(figures::Source::new(source)));
     }
 
-    /// The page, in Prometheus text format.
+    /// The page for whoever asks over the network: made a moment ago, or now.
+    pub fn page(&self) -> Arc<[u8]> {
+        self.page.get(Instant::now, || self.text().into_bytes().into())
+    }
+
+    /// The page as of now, in Prometheus text format.
     pub fn text(&self) -> String {
         let mut page = String::with_capacity(16 << 10);
         encode_registry(&mut page, &self.lock()).expect("a String takes everything");
@@ -127,5 +140,6 @@ hawkeye_memory_bytes{owner=\"index\"} 7
 hawkeye_memory_bytes{owner=\"log\"} 8
 ";
         assert_eq!(metrics.text(), expected);
+        assert_eq!(&*metrics.page(), expected.as_bytes());
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Compat: `/health` is 200 with the body `ok`, as every component of Open-Falcon answers, while all works; else 503
 //! with a line per reason. `/health?json` has the same as JSON, with times.
+//! Bounds: all of these answer without a login, so none may be made anew for each of many requests. Pages are shared
+//! by those who ask at one time ([`Shared`]); of profiles, and of names for them, one is made at a time.
 
 use crate::config::Config;
 use crate::engine::Engine;
@@ -11,11 +13,13 @@ use crate::watch::health::{Health, Reason};
 use crate::watch::memory::{Memory, Size};
 use crate::watch::pprof;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use metrics::Metrics;
+use metrics::{Metrics, Shared};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Routes of the door `admin`.
 pub fn admin_router(metrics: &Arc<Metrics>, health: &Health, memory: Memory) -> axum::Router {
@@ -27,11 +31,14 @@ pub fn admin_router(metrics: &Arc<Metrics>, health: &Health, memory: Memory) -> 
 /// `/health` and `/metrics`, for the doors `api` and `admin`.
 pub fn health_router(metrics: &Arc<Metrics>, health: &Health) -> axum::Router {
     let (metrics, health) = (metrics.clone(), health.clone());
-    let answer = move |RawQuery(query): RawQuery| async move { health_answer(&health.reasons(), query.as_deref()) };
+    let reasons: Arc<Shared<Arc<[Reason]>>> = Arc::default();
+    let answer = move |RawQuery(query): RawQuery| async move {
+        health_answer(&reasons.get(Instant::now, || health.reasons().into()), query.as_deref())
+    };
     axum::Router::new().route("/health", axum::routing::get(answer)).route(
         "/metrics",
         axum::routing::get(move || async move {
-            ([(axum::http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics.text())
+            ([(axum::http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Bytes::from_owner(metrics.page()))
         }),
     )
 }

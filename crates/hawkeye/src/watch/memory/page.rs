@@ -3,18 +3,24 @@
 //! How: one table of text made here, without a template engine or a script: it must open when nothing else works.
 //! Sections of other parts come as JSON and are drawn by their shape: a list of objects is a table, an object a list of
 //! fields.
+//! Each form of the page is shared by those who ask at one time ([`Shared`]): a look asks all owners, and who has most
+//! series is counted over all of them.
 //! Invariants: every text from elsewhere is escaped; JSON is answered to `?format=json` and to clients that accept JSON
 //! before HTML.
 
 use super::{Memory, MemoryView, Owner};
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Query;
 use axum::http::{HeaderMap, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
+use metrics::Shared;
 use serde::Deserialize;
 use serde_json::Value;
 use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Instant;
 
 #[derive(Deserialize)]
 struct PageQuery {
@@ -30,22 +36,70 @@ enum Language {
 
 /// The route `/memory`: a page, or JSON.
 pub fn router(memory: Memory) -> Router {
+    let pages: Arc<Pages> = Arc::default();
     let answer = move |Query(asked): Query<PageQuery>, headers: HeaderMap| async move {
+        let form = form(&asked, &headers);
+        let kept = pages.of(form).kept(Instant::now());
         // A look reads /proc and asks owners that have locks.
-        let look = tokio::task::spawn_blocking(move || memory.look()).await;
-        match look {
-            Ok(look) => render(&look, &asked, &headers),
+        let make = move || pages.of(form).get(Instant::now, || render(&memory.look(), form));
+        let page = match kept {
+            Some(page) => Ok(page),
+            None => tokio::task::spawn_blocking(make).await,
+        };
+        match page {
+            Ok(page) => ([(header::CONTENT_TYPE, form.content_type())], page).into_response(),
             Err(error) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
         }
     };
     Router::new().route("/memory", get(answer))
 }
 
-fn render(look: &MemoryView, asked: &PageQuery, headers: &HeaderMap) -> Response {
-    if wants_json(asked.format.as_deref(), text_of(headers, header::ACCEPT)) {
-        return Json(look).into_response();
+/// Form of the page.
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    Html(Language),
+}
+
+impl Form {
+    fn content_type(self) -> &'static str {
+        match self {
+            Form::Json => "application/json",
+            Form::Html(_) => "text/html; charset=utf-8",
+        }
     }
-    Html(html(look, language(asked.lang.as_deref(), text_of(headers, header::ACCEPT_LANGUAGE)))).into_response()
+}
+
+/// The pages that were made last.
+#[derive(Default)]
+struct Pages {
+    json: Shared<Bytes>,
+    english: Shared<Bytes>,
+    chinese: Shared<Bytes>,
+}
+
+impl Pages {
+    fn of(&self, form: Form) -> &Shared<Bytes> {
+        match form {
+            Form::Json => &self.json,
+            Form::Html(Language::English) => &self.english,
+            Form::Html(Language::Chinese) => &self.chinese,
+        }
+    }
+}
+
+fn form(asked: &PageQuery, headers: &HeaderMap) -> Form {
+    if wants_json(asked.format.as_deref(), text_of(headers, header::ACCEPT)) {
+        return Form::Json;
+    }
+    Form::Html(language(asked.lang.as_deref(), text_of(headers, header::ACCEPT_LANGUAGE)))
+}
+
+fn render(look: &MemoryView, form: Form) -> Bytes {
+    match form {
+        Form::Json => serde_json::to_vec(look).expect("figures and texts are JSON").into(),
+        Form::Html(language) => html(look, language).into(),
+    }
 }
 
 fn text_of(headers: &HeaderMap, name: header::HeaderName) -> &str {

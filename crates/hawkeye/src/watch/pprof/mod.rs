@@ -6,7 +6,8 @@
 //! samples when asked (`pprof/heap.rs`); `crate::watch::cpu_samples` samples the processor. Both become a [`Profile`]
 //! with functions and lines, resolved from the binary's own debug information (`pprof/symbols.rs`), so that the reader
 //! needs nothing but the profile.
-//! Invariants: one profile at a time, the next is told to wait; nothing is held afterwards.
+//! Invariants: one profile at a time, or one list of names for a profile; the next is told to wait. Nothing is held
+//! afterwards.
 //! Memory: jemalloc's records of sampled stacks, one or two MB. Resolving reads the binary's debug information: a
 //! hundred MB for as long as the request lasts, in a process of its own.
 
@@ -153,6 +154,7 @@ async fn symbols(body: Bytes, resolver: Resolver) -> Response {
     if text.split('+').count() > SYMBOLS_MAX {
         return (StatusCode::PAYLOAD_TOO_LARGE, format!("more than {SYMBOLS_MAX} addresses\n")).into_response();
     }
+    let Ok(_one) = ONE_AT_A_TIME.try_lock() else { return busy() };
     let named = tokio::task::spawn_blocking(move || name_all(&text, resolver));
     named.await.unwrap_or_default().into_response()
 }
