@@ -4,7 +4,8 @@
 //! the process nor hold up whoever has something to say, a thread that takes points for one.
 //! How: a line goes into a queue of [`LINES_MAX`], which a thread of its own writes. A line that finds the queue full
 //! is left out; how many were is a line itself as soon as there is room. Panics are lines, too. [`flush`] waits for
-//! what is in the queue, for a process that ends.
+//! what is in the queue, for a process that ends. While lines are lost, [`trouble`] says so to whoever asks: the log
+//! itself cannot.
 //! Invariants: what cannot be written is left out; nothing here waits for standard error but that thread, and for a
 //! second [`flush`].
 //! Memory: [`LINES_MAX`] lines of [`LINE_BYTES_MAX`] at most, 2 MiB; none while standard error is written.
@@ -14,11 +15,11 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tracing_subscriber::EnvFilter;
 
 /// Lines that may wait to be written: a burst of a start or of a fault.
@@ -64,6 +65,20 @@ pub fn flush() {
     }
 }
 
+/// What keeps the lines of the log from being read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub why: String,
+    /// Unix seconds when it began.
+    pub since: i64,
+}
+
+/// Says whether lines of the log are lost now: the last one could not be written, or some had no room in the queue and
+/// none was written since.
+pub fn trouble() -> Option<Trouble> {
+    LINES.get()?.state.trouble()
+}
+
 /// Prints a line for who has started the program.
 pub fn say(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
@@ -89,13 +104,56 @@ fn tell_panic(panic: &PanicHookInfo<'_>) {
 /// Writing end of the queue of lines.
 struct Lines {
     sender: SyncSender<Entry>,
-    left_out: &'static AtomicU64,
+    state: &'static State,
 }
 
 /// Reading end of the queue of lines.
 struct Queue {
     entries: Receiver<Entry>,
-    left_out: &'static AtomicU64,
+    state: &'static State,
+}
+
+/// What both ends of the queue know.
+#[derive(Default)]
+struct State {
+    /// Lines without room since the last one that was written.
+    left_out: AtomicU64,
+    /// Unix seconds since when lines are lost; 0 while none are.
+    since: AtomicI64,
+    /// Why the last line could not be written.
+    error: Mutex<Option<String>>,
+}
+
+impl State {
+    fn begin_trouble(&self) {
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_secs().max(1) as i64);
+        let _ = self.since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn leave_out(&self) {
+        self.begin_trouble();
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how the writing of a line has ended.
+    fn note(&self, written: io::Result<()>) {
+        let error = written.err().map(|error| error.to_string());
+        match error {
+            Some(_) => self.begin_trouble(),
+            None => self.since.store(0, Ordering::Relaxed),
+        }
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        let (error, left_out) = (self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(), &self.left_out);
+        let why = match (error, left_out.load(Ordering::Relaxed)) {
+            (Some(error), _) => error,
+            (None, 0) => return None,
+            (None, left_out) => format!("{left_out} lines were left out: standard error is not read"),
+        };
+        Some(Trouble { why, since: self.since.load(Ordering::Relaxed) })
+    }
 }
 
 enum Entry {
@@ -108,8 +166,8 @@ impl Lines {
     fn new() -> (Lines, Queue) {
         let (sender, entries) = sync_channel(LINES_MAX);
         // Leaked on purpose: the log lasts as long as the process, and both ends count.
-        let left_out: &AtomicU64 = Box::leak(Box::default());
-        (Lines { sender, left_out }, Queue { entries, left_out })
+        let state: &State = Box::leak(Box::default());
+        (Lines { sender, state }, Queue { entries, state })
     }
 
     fn flush(&self) {
@@ -128,7 +186,7 @@ impl Write for &Lines {
             kept.push(b'\n');
         }
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(Entry::Line(kept)) {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+            self.state.leave_out();
         }
         Ok(line.len())
     }
@@ -143,11 +201,11 @@ impl Queue {
     fn write_to(self, out: &mut impl Write) {
         for entry in &self.entries {
             match entry {
-                Entry::Line(line) => drop(out.write_all(&line)),
+                Entry::Line(line) => self.state.note(out.write_all(&line)),
                 // Refused when whoever asked waits no more.
                 Entry::Flush(done) => drop(done.try_send(())),
             }
-            let left_out = self.left_out.swap(0, Ordering::Relaxed);
+            let left_out = self.state.left_out.swap(0, Ordering::Relaxed);
             if left_out > 0 {
                 let _ = writeln!(out, "{left_out} lines of the log were left out: standard error was not read");
             }
@@ -193,6 +251,10 @@ mod tests {
         (0..LINES_MAX + 7).for_each(|_| log("line\n"));
         log(&"x".repeat(LINE_BYTES_MAX + 1));
         lines.flush();
+        let trouble = lines.state.trouble().expect("lines are lost");
+        assert_eq!(trouble.why, "8 lines were left out: standard error is not read");
+        assert!(trouble.since > 0);
+        let state = lines.state;
         drop(go);
         drop(lines);
         thread.join().expect("an end with the last sender");
@@ -200,6 +262,40 @@ mod tests {
         let text = String::from_utf8(written).expect("texts");
         assert_eq!(text.matches("line\n").count(), LINES_MAX, "{text}");
         assert!(text.contains("8 lines of the log were left out"), "{text}");
+        assert_eq!(state.trouble(), None, "it is read again");
+    }
+
+    /// A place that refuses lines with this text in them, as a full disk does.
+    struct Full(Vec<u8>);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.starts_with(b"refused") {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_a_trouble_until_one_can() {
+        let trouble_after = |texts: &[&str]| {
+            let (lines, queue) = Lines::new();
+            texts.iter().for_each(|text| (&lines).write_all(text.as_bytes()).expect("never an error"));
+            let state = lines.state;
+            drop(lines);
+            queue.write_to(&mut Full(Vec::new()));
+            state.trouble()
+        };
+        assert_eq!(trouble_after(&["taken\n"]), None);
+        let trouble = trouble_after(&["taken\n", "refused\n"]).expect("a trouble");
+        assert_eq!(trouble.why, io::Error::from(io::ErrorKind::StorageFull).to_string());
+        assert!(trouble.since > 0);
+        assert_eq!(trouble_after(&["refused\n", "taken\n"]), None);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use supervisor::signals::Starting;
 
 /// Runs the graph until a signal.
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
-    let (metrics, health) = (Arc::new(Metrics::new()), Health::default());
+    let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::graph(&config.listen).await?;
     let (store, age) = open_aged_store(&config, &health)?;
@@ -34,7 +34,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     engine.register_memory(metrics.ledger());
 
     let mut parts = Supervisor::default();
-    keep_store(&mut parts, &engine, age, &pressure, &health);
+    keep_store(&mut parts, &config.data_dir, &engine, age, &pressure, &health);
     let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
     wait_for_queries(&mut parts, &engine);
 

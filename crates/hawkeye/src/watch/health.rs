@@ -14,6 +14,7 @@ use serde::Serialize;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use supervisor::log;
 
 /// An attempt that takes longer than this is a reason by itself. A guess: a disk that answers later than this has
 /// stalled.
@@ -55,6 +56,13 @@ impl Reason {
 }
 
 impl Health {
+    /// The health of this process, whose log may be lost: the one thing that the log cannot say.
+    pub fn of_process() -> Health {
+        let health = Health::default();
+        health.source(|reasons| reasons.extend(log::trouble().map(of_log)));
+        health
+    }
+
     /// A kind of work that may fail, told as `text` while it does.
     pub fn outage(&self, text: &'static str) -> Outage {
         let work = Arc::new(Work { text, state: Mutex::default() });
@@ -157,6 +165,10 @@ impl Work {
     }
 }
 
+fn of_log(trouble: log::Trouble) -> Reason {
+    Reason { what: "lines of the log are lost", why: trouble.why, since: trouble.since }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -195,6 +207,9 @@ mod tests {
         assert_eq!((hanging[0].what, hanging[0].since), ("the log cannot be synced", 7));
         assert_eq!(hanging[0].why, "an attempt has not ended for 12 s");
         sync.works();
+        assert_eq!(Health::of_process().reasons(), [], "no log, no trouble with it");
+        let trouble = log::Trouble { why: "No space left on device".to_string(), since: 7 };
+        assert_eq!(of_log(trouble).line(), "lines of the log are lost: No space left on device");
         health.source(|reasons| reasons.push(Reason { what: "events do not move", why: String::new(), since: 1 }));
         assert_eq!(health.reasons()[0].line(), "events do not move");
     }
