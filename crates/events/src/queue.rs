@@ -193,6 +193,7 @@ impl EventQueue {
             }
             // None yet, or the last one's snapshot is damaged: start a new one from what was found.
             last => {
+                found.snapshot_lost = last.is_some();
                 next_seq = next_seq.max(last.map_or(0, |last| last.first_seq + 1));
                 reader.end_of_last_as_damage();
                 found.damaged.append(&mut reader.found.damaged);

@@ -21,6 +21,9 @@ use stdx::{Disk, DiskFile};
 /// Bytes of a segment that are read at once: a few of the longest records.
 const WINDOW: usize = 4 * RECORD_MAX;
 
+/// Bytes that a disk takes at once, or not at all.
+const PAGE: u64 = 4096;
+
 /// Findings of opening the queue.
 #[derive(Debug, Default)]
 pub struct Recovery {
@@ -30,6 +33,12 @@ pub struct Recovery {
     pub torn_bytes_cut: u64,
     /// Damaged places in the middle of a segment; what follows them was read.
     pub damaged: Vec<Damage>,
+    /// Places in the last segment that hold no record but a page of zeros. A power cut leaves that of pages that were
+    /// not synced, and somebody may have done it; the rest was read.
+    pub unwritten: Vec<Damage>,
+    /// Whether the list of open problems in the last segment is not whole. It was on the disk before the segment had
+    /// its name.
+    pub snapshot_lost: bool,
     /// Events that are whole but not understood (written by another version); they stay in the file.
     pub unreadable: u64,
 }
@@ -86,7 +95,10 @@ impl SegmentReader {
             let bytes = window.at(at).map_err(told("cannot read", path))?;
             let Some((record, len)) = parse_record(bytes, 0) else {
                 let Some(found) = window.find_record(at + 1).map_err(told("cannot read", path))? else { break };
-                self.found.damaged.push(Damage { file: path.to_path_buf(), bytes: at..found });
+                let is_last = next_first_seq.is_none();
+                let is_unwritten = is_last && window.has_empty_page(at..found).map_err(told("cannot read", path))?;
+                let list = if is_unwritten { &mut self.found.unwritten } else { &mut self.found.damaged };
+                list.push(Damage { file: path.to_path_buf(), bytes: at..found });
                 at = found;
                 continue;
             };
@@ -161,6 +173,17 @@ impl Window {
             self.file.read_at(&mut self.bytes, at)?;
         }
         Ok(&self.bytes[(at - self.start) as usize..])
+    }
+
+    /// Whether a whole page of the file within `range` has nothing but zeros.
+    fn has_empty_page(&mut self, range: Range<u64>) -> io::Result<bool> {
+        for page in range.start.div_ceil(PAGE)..range.end / PAGE {
+            let bytes = self.at(page * PAGE)?;
+            if bytes.len() as u64 >= PAGE && bytes[..PAGE as usize].iter().all(|byte| *byte == 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The first place from `from` on where a whole record begins.

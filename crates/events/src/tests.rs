@@ -150,6 +150,35 @@ fn a_torn_tail_is_cut_wherever_it_was_torn() {
     }
 }
 
+/// Pages that a power cut kept from the disk are told from damage in the newest segment, and are damage in older ones.
+#[test]
+fn pages_that_were_never_written_are_told_from_damage() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (queue, _) = open(dir.path(), Options::default());
+    for host in 0..60 {
+        queue.append(&[problem(host, i64::from(host))]).expect("append");
+    }
+    drop(queue);
+    let path = only_segment(dir.path());
+    let mut bytes = std::fs::read(&path).expect("readable");
+    assert!(bytes.len() > 3 * 4096, "{}", bytes.len());
+    bytes[4096..8192].fill(0);
+    std::fs::write(&path, &bytes).expect("writable");
+    let found = || {
+        let (_, recovered) = open(dir.path(), Options::default());
+        (recovered.damaged.len(), recovered.unwritten.len(), recovered.snapshot_lost)
+    };
+    let (_, recovered) = open(dir.path(), Options::default());
+    let place = recovered.unwritten[0].bytes.clone();
+    assert!(place.start <= 4096 && place.end >= 8192 && place.end < bytes.len() as u64, "{place:?}");
+    assert_eq!(found(), (0, 1, false));
+    // A segment whose list of open problems is gone, behind which the next opening begins another one.
+    let next = segment_path(dir.path(), first_seq_at(NOW) + 1000);
+    std::fs::write(&next, "").expect("writable");
+    assert_eq!(found(), (1, 0, true));
+    assert_eq!(found(), (1, 0, false));
+}
+
 #[test]
 fn a_damaged_record_is_reported_and_the_rest_is_read() {
     let dir = tempfile::tempdir().expect("temp dir");

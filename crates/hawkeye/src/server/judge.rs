@@ -10,7 +10,7 @@
 use super::admin::admin_router;
 use super::data_dir;
 use super::doors::{Doors, Sockets};
-use super::queue::{judge_options, open_event_queue, tell_lost_events};
+use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::until_stopped;
 use crate::config::{Config, Fsync};
 use crate::engine::age::Age;
@@ -42,13 +42,14 @@ const KEEP_S: u32 = 60;
 
 /// Runs the judge until a signal.
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
-    let (metrics, health) = (Arc::new(Metrics::new()), Health::default());
+    let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
     let is_new = !config.data_dir.join("events").exists();
-    let (queue, recovered) = open_event_queue(&config)?;
-    tell_lost_events(&health, &queue, &recovered, 0);
+    let opened = open_event_queue(&config)?;
+    opened.tell_lost_events(&health, 0);
+    let OpenedQueue { queue, recovered, .. } = opened;
     let redis = redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?;
     queue.register_memory(metrics.ledger());
     let windowed = Arc::new(Windowed::new(options(&config), queue, &metrics));
