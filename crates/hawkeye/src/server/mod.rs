@@ -3,7 +3,7 @@
 //! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`] alone,
 //! [`judge`] alone; `supervisor` stops them in reverse. What the modes share has a page per subject: [`store`],
 //! [`queue`], [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`] (whose files
-//! they are), [`limits`] (of the system).
+//! they are), [`losses`] (what is lost of the store), [`limits`] (of the system).
 //! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a part that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping
@@ -16,6 +16,7 @@ mod gauges;
 mod graph;
 mod judge;
 mod limits;
+mod losses;
 mod queue;
 mod store;
 mod whole;

@@ -1,6 +1,7 @@
 //! Store: opens it, keeps it with its threads and Open-Falcon's index tables, and closes it.
 
 use super::data_dir;
+use super::losses::{self, Losses};
 use crate::clock;
 use crate::config::{Config, Fsync};
 use crate::engine::Engine;
@@ -87,6 +88,7 @@ pub fn open_store(config: &Config, now: i64) -> Result<Store> {
     for file in &recovery.missing {
         tracing::error!(file, "a file of the store is missing; restore it from a backup, or its points stay lost");
     }
+    losses::note(dir, &recovery, clock::now());
     if let Some(why) = recovery.unchecked {
         tracing::warn!(why, "whether files of the store are missing cannot be said; from now on it can");
     }
@@ -125,13 +127,17 @@ fn not_opened(dir: &Path, error: store::Error) -> anyhow::Error {
 /// Starts the threads that keep the store. At the end they are joined, and then the log is synced.
 pub fn keep_store(
     parts: &mut Supervisor,
+    data_dir: &Path,
     engine: &Arc<Engine>,
     age: Arc<Age>,
     pressure: &Arc<Pressure>,
     health: &Health,
 ) {
     let (asked, since) = (engine.clone(), clock::now());
-    health.source(move |reasons| reasons.extend(what_is_lost(&asked, since)));
+    let losses = Losses::tell(data_dir, health, since);
+    let lost = losses.clone();
+    health.source(move |reasons| reasons.extend(what_is_damaged(&asked, &lost, since)));
+    parts.start("the look at losses", |stop| losses.run(stop.signal));
     let (closed, kept, pressure) = (engine.clone(), engine.clone(), pressure.clone());
     parts.at_end_blocking("the log", move || closed.store().close(clock::now()).context("cannot sync the log"));
     parts.start("the store's threads", |stop| Keeper::start(kept, age, pressure, health).run(stop));
@@ -140,19 +146,18 @@ pub fn keep_store(
 /// Files that a reason names; a reason is a line.
 const FILES_NAMED_MAX: usize = 5;
 
-/// What cannot be read any more, and so is missing in answers. What was found at the start is told until the next one.
-fn what_is_lost(engine: &Engine, since: i64) -> impl Iterator<Item = Reason> {
+/// What cannot be read any more, and so is missing in answers; each start finds it again. What no other start finds is
+/// among the losses.
+fn what_is_damaged(engine: &Engine, losses: &Losses, since: i64) -> impl Iterator<Item = Reason> {
     let store = engine.store();
     let why = |what: &[String]| match what.split_at(what.len().min(FILES_NAMED_MAX)) {
         ([], _) => None,
         (named, []) => Some(named.join("; ")),
         (named, more) => Some(format!("{} more, which the log names; {}", more.len(), named.join("; "))),
     };
-    let at_start = why(store.found_at_start()).map(|why| Reason {
-        what: "files of the store were found damaged or missing at the start",
-        why,
-        since,
-    });
+    let found: Vec<String> = store.found_at_start().iter().filter(|found| !losses.name(found)).cloned().collect();
+    let at_start =
+        why(&found).map(|why| Reason { what: "files of the store were found damaged at the start", why, since });
     let met = why(&store.damaged_files()).map(|why| Reason {
         what: "files of the store are damaged, and answers lack what was in them",
         why,

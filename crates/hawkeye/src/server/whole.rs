@@ -11,7 +11,7 @@
 use super::admin::{account, admin_router, health_router};
 use super::doors::{Doors, Sockets};
 use super::gauges::{show_gauges, watch_memory};
-use super::queue::{judge_options, open_event_queue, tell_lost_events};
+use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
 use super::{Anew, until_stopped};
 use crate::api::attempts::Attempts;
@@ -57,7 +57,7 @@ pub async fn serve(
     descriptors: usize,
     starting: Starting,
 ) -> Result<()> {
-    let (metrics, health) = (Arc::new(Metrics::new()), Health::default());
+    let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
     memory::register_made(metrics.ledger(), "time zones", || _ = jiff::tz::db());
     let sockets = Sockets::whole(&config.listen).await?;
@@ -71,10 +71,11 @@ pub async fn serve(
     let (portal, is_whole) = Portal::open_checked(&config.data_dir, may_be_new, &health).await?;
     // Who is not found in a damaged portal may be there.
     let new_password = if is_whole { admin::ensure_root(&portal, &config.data_dir).await? } else { None };
-    let (queue, recovered) = open_event_queue(&config)?;
+    let opened = open_event_queue(&config)?;
     // Tables that are damaged are told by alarm.
     let handled = delivery::cursor(&portal).await.unwrap_or_else(|_| portal.cursors().handled());
-    tell_lost_events(&health, &queue, &recovered, handled);
+    opened.tell_lost_events(&health, handled);
+    let OpenedQueue { queue, recovered, .. } = opened;
     queue.expect(alarm::READER);
     let redis = if config.judge.redis_url.is_none() {
         redis::off(&config.data_dir)?;
@@ -108,7 +109,7 @@ pub async fn serve(
     });
     let believed = age.believed();
     let index_routes = memory::register_made(metrics.ledger(), "parts", || {
-        keep_store(&mut parts, &engine, age, &pressure, &health);
+        keep_store(&mut parts, &config.data_dir, &engine, age, &pressure, &health);
         let (listener, ears) = (Listener::new(&health), engine.clone());
         parts.start("looking for silence", |stop| listening::run(listener, move |look| ears.listen(look), stop.signal));
         let kept = portal.clone();

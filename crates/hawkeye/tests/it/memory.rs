@@ -9,7 +9,7 @@ const HOSTS: usize = 100;
 const METRICS: usize = 400;
 
 /// Owners of memory in a server with all roles, besides the store.
-const OWNERS: [&str; 20] = [
+const OWNERS: [&str; 21] = [
     "start",
     "time zones",
     "routes",
@@ -18,6 +18,7 @@ const OWNERS: [&str; 20] = [
     "rule bindings",
     "alert state",
     "joins",
+    "host clocks",
     "events backlog",
     "recent series",
     "portal cache",

@@ -1,7 +1,7 @@
 //! Starts that cannot work end with one line that names the fix; a stop is orderly, or at once when it is asked for
 //! twice.
 
-use crate::harness::{Server, command, find, output};
+use crate::harness::{Server, command, find, output, until};
 use sqlx::Connection;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -231,6 +231,10 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer, though the log has no room for its line");
     assert!(answer.contains("error"), "{answer}");
+    until("a reason where the log cannot say it", || {
+        let (status, health) = server.http("admin", "GET", "/health", "", "");
+        status == 503 && health.contains("lines of the log are lost: No space left on device")
+    });
     assert!(server.stop().success());
 
     server.restart();
@@ -260,7 +264,37 @@ fn a_log_that_nobody_reads_is_not_waited_for() {
         stream.read_to_string(&mut answer).expect("an answer, though its line cannot be written");
         assert!(answer.contains("error"), "{answer}");
     }
+    let (status, health) = server.http("admin", "GET", "/health", "", "");
+    assert_eq!(status, 503);
+    assert!(health.contains("lines were left out: standard error is not read"), "{health}");
     assert!(server.stop().success());
+}
+
+/// The list of files forgets a file that is gone at the start that misses it; whoever runs the server does not.
+#[test]
+fn a_lost_file_is_told_at_each_start_until_somebody_has_taken_note() {
+    let mut server = Server::start("");
+    let point = serde_json::json!([{"endpoint": "h", "metric": "m", "value": 1, "step": 60, "counterType": "GAUGE",
+        "tags": "", "timestamp": crate::harness::this_minute()}]);
+    assert_eq!(server.update(point)["Invalid"], 0);
+    let (name, store) = ("log/00000001.log", server.data_dir().join("store"));
+    until("a list of files with the log", || {
+        let list = std::fs::read(store.join("manifest")).unwrap_or_default();
+        list.windows(name.len()).any(|window| window == name.as_bytes())
+    });
+    let health = |server: &Server| server.http("admin", "GET", "/health", "", "");
+    assert_eq!(health(&server).0, 200);
+    server.kill();
+    std::fs::remove_file(store.join(name)).expect("the log");
+    for _ in 0..2 {
+        server.restart();
+        let (status, text) = health(&server);
+        assert!(status == 503 && text.contains("points of the store are lost") && text.contains(name), "{text}");
+        server.kill();
+    }
+    server.restart();
+    std::fs::remove_file(server.data_dir().join("losses")).expect("a note");
+    until("a server that is well again", || health(&server).0 == 200);
 }
 
 /// A start may take long; nothing is accepted before its end, so nobody has to wait for it.

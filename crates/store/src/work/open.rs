@@ -42,6 +42,8 @@ pub struct Recovery {
     pub cut_short: Vec<String>,
     /// File, offset and what was wrong; the rest was read.
     pub corrupt: Vec<String>,
+    /// What of both lists is of the log: the log goes with its blocks, and no later start can find that again.
+    pub lost_of_log: Vec<String>,
     /// Names of files that were there when the manifest was written, and are gone.
     pub missing: Vec<String>,
     /// Why nobody can say whether files are missing, where that is so.
@@ -248,10 +250,10 @@ fn replay_log(
     recovery.points_replayed = replay.points;
     recovery.segments = replay.segments;
     recovery.torn_bytes_cut += replay.torn_bytes_cut;
+    let undefined = (lost > 0).then(|| format!("log: {lost} points of series whose definition was lost"));
+    let corrupt: Vec<String> = replay.corrupt.into_iter().chain(undefined).collect();
+    recovery.lost_of_log = replay.cut_short.iter().chain(&corrupt).cloned().collect();
     recovery.cut_short = replay.cut_short;
-    recovery.corrupt.extend(replay.corrupt);
-    if lost > 0 {
-        recovery.corrupt.push(format!("log: {lost} points of series whose definition was lost"));
-    }
+    recovery.corrupt.extend(corrupt);
     Ok((log, next_id))
 }

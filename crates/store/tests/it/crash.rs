@@ -288,6 +288,7 @@ fn a_segment_that_ends_before_later_ones_is_told() {
         let [told] = &*recovery.cut_short else { panic!("{:?}", recovery.cut_short) };
         assert!(told.starts_with("data/log/00000002.log at byte ") && told.ends_with(what), "{told}");
         assert_eq!(recovery.corrupt, Vec::<String>::new(), "a power cut does that as well");
+        assert_eq!(recovery.lost_of_log, recovery.cut_short);
         let a = id_of(&store, "a", "m").expect("a series");
         assert!((20..30).contains(&history(&store, a).len()));
         drop(store);

@@ -360,6 +360,7 @@ const CHINESE: &[(&str, &str)] = &[
     ("rule bindings", "规则绑定"),
     ("alert state", "告警状态"),
     ("joins", "多序列条件"),
+    ("host clocks", "主机时钟"),
     ("events backlog", "待写事件"),
     ("alarm queue", "告警队列"),
     ("alarm deliveries", "告警投递"),
