@@ -7,10 +7,12 @@
 //! minute and in the last one. Who was timely in one of them is timely, whatever else was sent under that name. Counted
 //! are cells, so it does not matter how much anybody sends. Only endpoints count that are known, by a series that was
 //! kept before: of others no silence is counted either, and names that somebody makes up, with times ahead, are never
-//! kept. So a sender can call nobody ahead who reports in time, and to outvote a fleet it must first have as many series
-//! kept as that has hosts, which `/memory` names and `ingest.series_max` ends.
+//! kept. So a sender can call nobody ahead who reports in time. To outvote a fleet it must first have as many series
+//! kept as that has hosts, which `/memory` names and `ingest.series_max` ends. Addresses are not asked: a fleet behind
+//! one address and an agent on this very machine, whose clock is always right here, would be one against one.
 //! Invariants: nothing is allocated, and nobody waits; what is noted already costs a load. Up to [`CELLS`] hosts do not
-//! share a cell; beyond that one that is timely speaks for its neighbours, who hide only while fewer than all are wrong.
+//! share a cell; beyond that one that is timely speaks for its neighbours, which hides no clock that nearly all differ
+//! from.
 //! A note that comes while the minute ends may be lost: the next report makes it again.
 //! Memory: 32 KiB.
 

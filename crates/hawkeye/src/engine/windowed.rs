@@ -332,8 +332,8 @@ fn shard_of(endpoint: &str) -> usize {
     hash_of(endpoint) as usize % SHARDS
 }
 
-/// Number of an endpoint. Two endpoints that somebody makes collide share a lock and a cell of [`HostClocks`], where the
-/// one that is timely speaks for both; no more.
+/// Number of an endpoint. Two endpoints that somebody makes collide share a lock and a cell of [`HostClocks`], where
+/// the one that is timely speaks for both; no more.
 ///
 /// [`HostClocks`]: crate::engine::host_clocks::HostClocks
 fn hash_of(endpoint: &str) -> u32 {

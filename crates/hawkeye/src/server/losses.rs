@@ -3,8 +3,8 @@
 //! Why: a file that is missing is missed at one start only: from then on the list of files is without it. What is lost
 //! of the log is not found again either, for the log goes when its points are in blocks. The points stay lost, and who
 //! did not look at `/health` between two starts would never hear of it.
-//! How: `<data_dir>/losses` has a line per loss with the time at which it was found (docs/format/losses.md). Whoever has
-//! taken note, or has brought back what was missing, deletes the file, which is seen within [`LOOK`]; no start is
+//! How: `<data_dir>/losses` has a line per loss with the time at which it was found (docs/format/losses.md). Whoever
+//! has taken note, or has brought back what was missing, deletes the file, which is seen within [`LOOK`]; no start is
 //! needed. Nobody else does: a file of a missing one's name may be a new one, for names are given again.
 //! Invariants: only a start writes the file, and only when it has something to say; a file that cannot be written is
 //! told in the log, and the loss at this start all the same.

@@ -1,9 +1,9 @@
 //! Queue: opens the durable queue of events, and says how rules are judged into it.
 //!
-//! Why a boot is looked at: events of the last second need not be on the disk when the power goes, though alarm may have
-//! handled them, and the pages of a file reach the disk in any order. A kill loses none of that. So what looks alike is
-//! normal where the machine was started anew since the last start of this process (`<data_dir>/boot` has the kernel's
-//! name of that boot), and else it is a loss.
+//! Why a boot is looked at: events of the last second need not be on the disk when the power goes, though alarm may
+//! have handled them, and the pages of a file reach the disk in any order. A kill loses none of that. So what looks
+//! alike is normal where the machine was started anew since the last start of this process (`<data_dir>/boot` has the
+//! kernel's name of that boot), and else it is a loss.
 //! Why what was told is kept: a damaged place stays in its file until newer events have taken its place, which may be
 //! weeks. It is told until the next start, and `<data_dir>/events-told` has what need not be told again.
 

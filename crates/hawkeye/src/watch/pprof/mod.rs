@@ -268,6 +268,11 @@ mod tests {
         let named =
             name_all(&format!("{:#x}+garbage", a_busy_function as *const () as usize + 1), Resolver { program: None });
         assert!(named.contains("a_busy_function"), "{named}");
+        let asked = || symbols(Bytes::from_static(b"0x1"), Resolver { program: None });
+        let taken = ONE_AT_A_TIME.lock().await;
+        assert_eq!(asked().await.status(), StatusCode::SERVICE_UNAVAILABLE, "names wait for nobody's profile");
+        drop(taken);
+        assert_eq!(asked().await.status(), StatusCode::OK);
         let (_, line) = ask("/debug/pprof/cmdline").await;
         assert!(!line.is_empty());
         let (_, index) = ask("/debug/pprof/").await;
