@@ -60,6 +60,8 @@ pub struct Engine {
     blocking: blocking::Running,
     recent: RankedMutex<Vec<SeriesId>>,
     oddities: Arc<Oddities>,
+    /// Whether starts have found something of the store lost of which nobody has taken note.
+    has_losses: bool,
 }
 
 /// Failure to take a batch or a series.
@@ -112,7 +114,13 @@ impl Engine {
             blocking: blocking::Running::default(),
             recent: RankedMutex::new(locks::RECENT, Vec::new()),
             oddities: Arc::new(Oddities::new()),
+            has_losses: false,
         }
+    }
+
+    /// The engine over a store of which something is lost: a series that it does not know may be one of what is.
+    pub fn with_losses(self, has_losses: bool) -> Engine {
+        Engine { has_losses, ..self }
     }
 
     /// Seconds between the arrival of a batch and the moment when each of its events is in the queue.
@@ -330,7 +338,7 @@ impl Engine {
     }
 
     fn unread(&self, rules_are_whole: bool) -> Unread {
-        Unread { rules: !rules_are_whole, series: !self.store.found_at_start().is_empty() }
+        Unread { rules: !rules_are_whole, series: self.has_losses || !self.store.found_at_start().is_empty() }
     }
 
     /// Judges the newest points again after a start, see [`Judges::catch_up`].

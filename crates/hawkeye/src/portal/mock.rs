@@ -4,6 +4,7 @@
 
 use super::Portal;
 use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
+use crate::clock;
 use serde::Serialize;
 
 /// Length of the column `name`, in characters.
@@ -67,9 +68,10 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Mock>> {
 
 /// Saves a new mock, whose id is ignored; answers it with its id. A name that exists is a unique violation.
 pub async fn create(portal: &Portal, new: Mock) -> sqlx::Result<Mock> {
+    let now = clock::local_text(clock::now());
     let done = query(
-        "INSERT INTO falcon_portal.mockcfg (name, obj, obj_type, metric, tags, dstype, step, mock, creator)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO falcon_portal.mockcfg (name, obj, obj_type, metric, tags, dstype, step, mock, creator, t_create,
+         t_modify) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&new.name)
     .bind(&new.obj)
@@ -80,6 +82,8 @@ pub async fn create(portal: &Portal, new: Mock) -> sqlx::Result<Mock> {
     .bind(new.step)
     .bind(new.mock)
     .bind(&new.creator)
+    .bind(&now)
+    .bind(&now)
     .execute(portal)
     .await?;
     portal.announce();
@@ -89,8 +93,8 @@ pub async fn create(portal: &Portal, new: Mock) -> sqlx::Result<Mock> {
 /// Saves everything but name and creator.
 pub async fn update(portal: &Portal, changed: &Mock) -> sqlx::Result<()> {
     query(
-        "UPDATE falcon_portal.mockcfg SET obj = ?, obj_type = ?, metric = ?, tags = ?, dstype = ?, step = ?, mock = ?
-         WHERE id = ?",
+        "UPDATE falcon_portal.mockcfg SET obj = ?, obj_type = ?, metric = ?, tags = ?, dstype = ?, step = ?, mock = ?,
+         t_modify = ? WHERE id = ?",
     )
     .bind(&changed.obj)
     .bind(&changed.obj_type)
@@ -99,6 +103,7 @@ pub async fn update(portal: &Portal, changed: &Mock) -> sqlx::Result<()> {
     .bind(&changed.dstype)
     .bind(changed.step)
     .bind(changed.mock)
+    .bind(clock::local_text(clock::now()))
     .bind(changed.id)
     .execute(portal)
     .await?;

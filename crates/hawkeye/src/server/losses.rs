@@ -46,6 +46,11 @@ pub fn note(data: &Path, found: &Recovery, now: i64) {
     }
 }
 
+/// Whether anything is lost of which nobody has taken note.
+pub fn are_there(data: &Path) -> bool {
+    read(&path_in(data)).map_or(true, |lines| !lines.is_empty())
+}
+
 fn path_in(data: &Path) -> PathBuf {
     data.join("losses")
 }

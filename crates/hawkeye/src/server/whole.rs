@@ -11,6 +11,7 @@
 use super::admin::{account, admin_router, health_router};
 use super::doors::{Doors, Sockets};
 use super::gauges::{show_gauges, watch_memory};
+use super::losses;
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
 use super::{Anew, until_stopped};
@@ -83,7 +84,8 @@ pub async fn serve(
     } else {
         Some(redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?)
     };
-    let engine = Arc::new(Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone())));
+    let engine = Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone()));
+    let engine = Arc::new(engine.with_losses(losses::are_there(&config.data_dir)));
     let rules = RulesTask::start(portal.clone(), engine.clone(), &health).await.map_err(portal::hint)?;
     engine.register_memory(metrics.ledger());
     queue.register_memory(metrics.ledger());

@@ -83,12 +83,19 @@ fn an_alarm_whose_series_is_lost_stays_open_until_it_reports_again() {
     let mut bytes = std::fs::read(&path).expect("names");
     bytes[8..].fill(0xa5);
     std::fs::write(&path, bytes).expect("garbage");
-    let (queue, open) = reopened(dir.path());
-    let engine = engine(dir.path(), &queue);
-    assert_ne!(engine.store().found_at_start(), [""; 0]);
-    engine.restore(&open, true);
-    engine.catch_up(NOW - 600);
-    assert_eq!((told(&queue), engine.judges.kept()), (vec![m(PROBLEM, 0)], 1));
+    let start = |is_found_now: bool| {
+        let (queue, open) = reopened(dir.path());
+        let engine = engine(dir.path(), &queue).with_losses(!is_found_now);
+        assert_eq!(!engine.store().found_at_start().is_empty(), is_found_now);
+        engine.restore(&open, true);
+        engine.catch_up(NOW - 600);
+        assert_eq!((told(&queue), engine.judges.kept()), (vec![m(PROBLEM, 0)], 1));
+        (queue, engine)
+    };
+    drop(start(true));
+    // A later start finds nothing damaged, and the loss on record.
+    std::fs::remove_dir_all(dir.path().join("store")).expect("a store");
+    let (queue, engine) = start(false);
     push_at(&engine, "other", NOW + 60, 1.0);
     push_at(&engine, "m", NOW + 60, 9.0);
     assert_eq!((told(&queue), engine.judges.kept()), (vec![m(PROBLEM, 0)], 0), "open, and not told again");
