@@ -3,7 +3,7 @@
 //! What the texts of a row mean is read by `rules::aggregate`; here they are texts.
 
 use super::Portal;
-use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Query, Record, Salvaged, Transaction, query, record, salvage, select};
 use serde::Serialize;
 
 /// Length of the columns `numerator` and `denominator`, in characters.
@@ -56,43 +56,30 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Aggregator>>
 
 /// Saves a new aggregator, whose id is ignored; answers it with its id.
 pub async fn create(portal: &Portal, new: Aggregator) -> sqlx::Result<Aggregator> {
-    let done = query(
-        "INSERT INTO falcon_portal.cluster (grp_id, numerator, denominator, endpoint, metric, tags, ds_type, step,
+    let insert = query(
+        "INSERT INTO falcon_portal.cluster (numerator, denominator, endpoint, metric, tags, ds_type, step, grp_id,
          creator) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(new.grp_id)
-    .bind(&new.numerator)
-    .bind(&new.denominator)
-    .bind(&new.endpoint)
-    .bind(&new.metric)
-    .bind(&new.tags)
-    .bind(&new.ds_type)
-    .bind(new.step)
-    .bind(&new.creator)
-    .execute(portal)
-    .await?;
+    );
+    let done = bind(insert, &new).bind(new.grp_id).bind(&new.creator).execute(portal).await?;
     portal.announce();
     Ok(Aggregator { id: done.id, ..new })
 }
 
 /// Saves everything but group and creator.
 pub async fn update(portal: &Portal, changed: &Aggregator) -> sqlx::Result<()> {
-    query(
+    let update = query(
         "UPDATE falcon_portal.cluster SET numerator = ?, denominator = ?, endpoint = ?, metric = ?, tags = ?,
          ds_type = ?, step = ? WHERE id = ?",
-    )
-    .bind(&changed.numerator)
-    .bind(&changed.denominator)
-    .bind(&changed.endpoint)
-    .bind(&changed.metric)
-    .bind(&changed.tags)
-    .bind(&changed.ds_type)
-    .bind(changed.step)
-    .bind(changed.id)
-    .execute(portal)
-    .await?;
+    );
+    bind(update, changed).bind(changed.id).execute(portal).await?;
     portal.announce();
     Ok(())
+}
+
+/// Binds what may change.
+fn bind(query: Query, row: &Aggregator) -> Query {
+    let sides = query.bind(&row.numerator).bind(&row.denominator);
+    sides.bind(&row.endpoint).bind(&row.metric).bind(&row.tags).bind(&row.ds_type).bind(row.step)
 }
 
 /// Deletes an aggregator, if it is there.

@@ -6,7 +6,7 @@
 //! the routes.
 
 use super::Portal;
-use super::db::{query, record, select};
+use super::db::{Query, query, record, select};
 use super::password::md5_hex;
 use serde::Serialize;
 
@@ -131,7 +131,7 @@ pub async fn update_graph(portal: &Portal, graph: &Graph) -> sqlx::Result<()> {
     Ok(())
 }
 
-fn bind_graph(query: super::db::Query, graph: &Graph) -> super::db::Query {
+fn bind_graph(query: Query, graph: &Graph) -> Query {
     query
         .bind(&graph.title)
         .bind(&graph.hosts)

@@ -3,7 +3,7 @@
 //! Open-Falcon calls the module and its routes *nodata*; the table and the row are its *mock configuration*.
 
 use super::Portal;
-use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Query, Record, Salvaged, Transaction, query, record, salvage, select};
 use crate::clock;
 use serde::Serialize;
 
@@ -69,46 +69,30 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Mock>> {
 /// Saves a new mock, whose id is ignored; answers it with its id. A name that exists is a unique violation.
 pub async fn create(portal: &Portal, new: Mock) -> sqlx::Result<Mock> {
     let now = clock::local_text(clock::now());
-    let done = query(
-        "INSERT INTO falcon_portal.mockcfg (name, obj, obj_type, metric, tags, dstype, step, mock, creator, t_create,
-         t_modify) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&new.name)
-    .bind(&new.obj)
-    .bind(&new.obj_type)
-    .bind(&new.metric)
-    .bind(&new.tags)
-    .bind(&new.dstype)
-    .bind(new.step)
-    .bind(new.mock)
-    .bind(&new.creator)
-    .bind(&now)
-    .bind(&now)
-    .execute(portal)
-    .await?;
+    let insert = query(
+        "INSERT INTO falcon_portal.mockcfg (obj, obj_type, metric, tags, dstype, step, mock, t_modify, t_create, name,
+         creator) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    );
+    let done = bind(insert, &new, &now).bind(&now).bind(&new.name).bind(&new.creator).execute(portal).await?;
     portal.announce();
     Ok(Mock { id: done.id, ..new })
 }
 
 /// Saves everything but name and creator.
 pub async fn update(portal: &Portal, changed: &Mock) -> sqlx::Result<()> {
-    query(
+    let update = query(
         "UPDATE falcon_portal.mockcfg SET obj = ?, obj_type = ?, metric = ?, tags = ?, dstype = ?, step = ?, mock = ?,
          t_modify = ? WHERE id = ?",
-    )
-    .bind(&changed.obj)
-    .bind(&changed.obj_type)
-    .bind(&changed.metric)
-    .bind(&changed.tags)
-    .bind(&changed.dstype)
-    .bind(changed.step)
-    .bind(changed.mock)
-    .bind(clock::local_text(clock::now()))
-    .bind(changed.id)
-    .execute(portal)
-    .await?;
+    );
+    bind(update, changed, &clock::local_text(clock::now())).bind(changed.id).execute(portal).await?;
     portal.announce();
     Ok(())
+}
+
+/// Binds what may change.
+fn bind(query: Query, row: &Mock, now: &str) -> Query {
+    let what = query.bind(&row.obj).bind(&row.obj_type).bind(&row.metric).bind(&row.tags);
+    what.bind(&row.dstype).bind(row.step).bind(row.mock).bind(now)
 }
 
 /// Deletes a mock, if it is there.

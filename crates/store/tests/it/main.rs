@@ -127,7 +127,7 @@ fn rows_of_points(
         let after = before.max(end - row_s);
         before = *end;
         let row = values.partition_point(|(time, _)| *time <= after)..values.partition_point(|(time, _)| time <= end);
-        // Of a row in which the series changed, what came after counts.
+        // What came after the last change of the series counts, of the row that has it.
         let row = values[row.start..row.end.max(row.start)].iter().filter(|(time, _)| kind(*time) == kind(*end));
         let row: Vec<f64> = row.map(|(_, value)| *value).collect();
         let best = row.iter().copied();

@@ -145,7 +145,7 @@ fn a_flood_is_counted_and_not_mocked() {
         assert_eq!(mocked.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["a"]);
         assert_eq!(held, if minute < 8 { vec![] } else { vec![(0, 4, 6)] }, "minute {minute}");
     }
-    // It is back for most: the flood ends, and is told to be over once; e is dead.
+    // The switch is back for most: the flood ends, and is told to be over once; e is dead.
     report(&world, &["b", "c", "d", "f"], NOW + 540);
     let (mocked, held) = world.look(NOW + 540);
     assert_eq!(mocked.iter().map(|one| one.0.as_str()).collect::<Vec<_>>(), ["a", "e"]);
