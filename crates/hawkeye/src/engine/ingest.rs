@@ -30,7 +30,7 @@ use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use stdx::ledger::{Account, Held};
 use wire::gob::{GraphItem, JudgeItem};
@@ -107,6 +107,8 @@ pub struct Ingest {
     received: Family<DoorLabel, Counter>,
     refused: Family<RefusedLabel, Counter>,
     failed: Family<DoorLabel, Counter>,
+    /// Items that were kept and judged.
+    taken: AtomicU64,
     /// Items whose time was not in seconds; unit `none`: it counts as now.
     rescaled: Family<UnitLabel, Counter>,
     /// Said while the disk refuses points; with the flag, so that a batch which is kept costs no lock.
@@ -177,6 +179,7 @@ impl Ingest {
             received: Family::default(),
             refused: Family::default(),
             failed: Family::default(),
+            taken: AtomicU64::new(0),
             rescaled: Family::default(),
             unkept: None,
             is_refusing: AtomicBool::new(false),
@@ -232,6 +235,26 @@ impl Ingest {
             fault: None,
             is_kept: false,
         }
+    }
+
+    /// Items that came by a door since the start, valid or not.
+    pub fn received_by(&self, door: Door) -> u64 {
+        self.received.get_or_create(&DoorLabel { door: door.name() }).get()
+    }
+
+    /// Items that were kept and judged since the start.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The smallest step of an item (seconds).
+    pub fn min_step(&self) -> u32 {
+        self.min_step
+    }
+
+    /// The engine behind the door.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
     fn count_refused(&self, door: Door, reason: &'static str) {
@@ -370,6 +393,8 @@ impl Batch<'_> {
                 self.ingest.note(None);
                 let label = DoorLabel { door: self.door.name() };
                 self.ingest.received.get_or_create(&label).inc_by(self.received.total as u64);
+                let taken = self.received.total - self.received.invalid;
+                self.ingest.taken.fetch_add(taken as u64, Ordering::Relaxed);
                 Ok(self.received)
             }
             Err(error) => {

@@ -208,6 +208,7 @@ impl Behind {
             ingest: ingest.clone(),
             message_max: doors.rpc.message_max,
             message_timeout: doors.rpc.message_timeout,
+            counters: Arc::default(),
         };
         doors.open_push("transfer_http", sockets.transfer_http, transfer::http::router(push));
         doors.open_tcp("transfer_telnet", sockets.transfer_telnet, {

@@ -222,3 +222,46 @@ fn counters_are_charted_as_rates() {
     // The reset between the third and the fourth point has no rate.
     assert_eq!(rates, [(start + 60, 10.0), (start + 120, 10.0), (start + 240, 10.0)]);
 }
+
+/// Monitors and people ask the original's transfer these.
+#[test]
+fn old_routes_of_transfer_answer() {
+    let server = Server::start("");
+    let minute = this_minute();
+    let mut tagged = gauge("web-01", "qps", 5.0, minute);
+    tagged["tags"] = json!("b=2,a=1");
+    server
+        .update(json!([gauge("web-01", "cpu.idle", 1.0, minute - 120), gauge("web-01", "cpu.idle", 2.0, minute - 60)]));
+    server.update(json!([gauge("web-01", "cpu.idle", 3.0, minute), tagged]));
+    let ask = |path: &str| {
+        let (status, body) = server.http("transfer_http", "GET", path, "", "");
+        assert_eq!(status, 200, "{path}: {body}");
+        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(answer["msg"], "success", "{path}");
+        answer["data"].clone()
+    };
+    assert_eq!(ask("/proc/step"), json!({ "min_step": 30 }));
+    for path in ["/counter/all", "/statistics/all"] {
+        let all = ask(path);
+        let of = |name: &str| all.as_array().into_iter().flatten().find(|one| one["Name"] == name).cloned();
+        let names: Vec<_> = all.as_array().into_iter().flatten().map(|one| one["Name"].clone()).collect();
+        assert_eq!((names.len(), &names[0], &names[34]), (35, &json!("RecvCnt"), &json!("LastRawRequestItemCnt")));
+        assert_eq!(of("RpcRecvCnt").expect("a counter")["Cnt"], 4);
+        assert_eq!(of("SendToGraphCnt").expect("a counter")["Cnt"], 4);
+        assert!(of("GraphSendCacheCnt").expect("a gauge").get("Qps").is_none());
+    }
+    let values = |path: &str| -> Vec<f64> {
+        ask(path).as_array().into_iter().flatten().filter_map(|item| item["value"].as_f64()).collect()
+    };
+    assert_eq!(values("/trace/web-01/cpu.idle"), [1.0, 2.0, 3.0]);
+    assert_eq!(values("/filter/web-01/cpu.idle/gt/1"), [2.0, 3.0]);
+    assert_eq!(values("/filter/web-01/cpu.idle/eq/2"), [2.0]);
+    assert_eq!(values("/trace/web-01/none"), [0.0; 0]);
+    let traced = ask("/trace/web-01/qps/a=1,b=2");
+    let expected = json!([{ "metric": "qps", "endpoint": "web-01", "timestamp": minute, "step": 60, "value": 5.0,
+                            "counterType": "GAUGE", "tags": { "a": "1", "b": "2" } }]);
+    assert_eq!(traced, expected);
+    for path in ["/trace/web-01", "/filter/web-01/cpu.idle/like/1", "/filter/web-01/cpu.idle/gt/x"] {
+        assert_eq!(server.http("transfer_http", "GET", path, "", "").0, 400, "{path}");
+    }
+}

@@ -1,18 +1,24 @@
 //! `POST /api/push` and the small routes that scripts ask transfer for (docs/open-falcon/wire.md §3,
 //! docs/open-falcon/transfer.md §7).
 //!
-//! Compat: neither method nor content type is looked at. `blank body` and `decode error` are the original's texts; what
-//! is wrong, and where, follows them.
+//! How: the original's transfer keeps the last items of a series that somebody traces; here the store has them anyway.
+//! Compat: neither method nor content type of a push is looked at. `blank body` and `decode error` are the original's
+//! texts; what is wrong, and where, follows them. `/counter/all` has the original's counters in its order; those of
+//! backends that are not there stay 0. `/config`, which shows passwords there, is not served.
 
 use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
+use crate::watch::counters::{Counters, Figure};
 use axum::body::Body;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::{Extension, Router};
+use axum::{Extension, Json, Router};
+use model::Point;
 use net::http::{BodyError, Peer, read_body};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +30,7 @@ pub struct PushContext {
     pub ingest: Arc<Ingest>,
     pub message_max: usize,
     pub message_timeout: Duration,
+    pub counters: Arc<Counters>,
 }
 
 /// Routes of the door for pushes over HTTP.
@@ -32,7 +39,164 @@ pub fn router(context: PushContext) -> Router {
         .route("/api/push", any(push))
         .route("/health", get(|| async { "ok\n" }))
         .route("/version", get(|| async { concat!(env!("CARGO_PKG_VERSION"), "\n") }))
+        .route("/config/reload", get(reload))
+        .route("/counter/all", get(counters))
+        .route("/statistics/all", get(counters))
+        .route("/proc/step", get(min_step))
+        .route("/trace/{*series}", get(trace))
+        .route("/filter/{*series}", get(filter))
         .with_state(context)
+}
+
+/// Answer in the original's envelope.
+fn success(data: impl Into<Value>) -> Json<Value> {
+    Json(json!({ "msg": "success", "data": data.into() }))
+}
+
+async fn reload(Extension(ConnectInfo(address)): Extension<ConnectInfo<SocketAddr>>) -> Json<Value> {
+    match address.ip().to_canonical().is_loopback() {
+        true => success("ok: the configuration is read at the start"),
+        false => success("no privilege"),
+    }
+}
+
+async fn min_step(State(context): State<PushContext>) -> Json<Value> {
+    success(json!({ "min_step": context.ingest.min_step() }))
+}
+
+async fn counters(State(context): State<PushContext>) -> Json<Value> {
+    success(context.counters.read(&figures(&context.ingest), clock::now()))
+}
+
+/// The original's counters. Judge and graph are behind the door, so what is taken was sent to both.
+fn figures(ingest: &Ingest) -> Vec<Figure> {
+    let [rpc, http, socket] = [Door::Rpc, Door::Http, Door::Telnet].map(|door| ingest.received_by(door));
+    let taken = ingest.taken();
+    let mut figures = vec![
+        Figure::Count("RecvCnt", rpc + http + socket),
+        Figure::Count("RpcRecvCnt", rpc),
+        Figure::Count("HttpRecvCnt", http),
+        Figure::Count("SocketRecvCnt", socket),
+        Figure::Count("SendToJudgeCnt", taken),
+        Figure::Count("SendToTsdbCnt", 0),
+        Figure::Count("SendToInfluxdbCnt", 0),
+        Figure::Count("SendToGraphCnt", taken),
+    ];
+    figures.extend(NOTHING_COUNTS.map(|name| Figure::Count(name, 0)));
+    figures.extend(NOTHING_WAITS.map(|name| Figure::Gauge(name, 0)));
+    figures.extend(UNUSED.map(|name| Figure::Count(name, 0)));
+    figures
+}
+
+/// Counters of what cannot happen here: a batch is taken whole or answered with an error, and there is no next hop.
+const NOTHING_COUNTS: [&str; 14] = [
+    "SendToTransferCnt",
+    "SendToP8sRelayCnt",
+    "SendToJudgeDropCnt",
+    "SendToTsdbDropCnt",
+    "SendToGraphDropCnt",
+    "SendToTransferDropCnt",
+    "SendToInfluxdbDropCnt",
+    "SendToP8sRelayDropCnt",
+    "SendToJudgeFailCnt",
+    "SendToTsdbFailCnt",
+    "SendToGraphFailCnt",
+    "SendToTransferFailCnt",
+    "SendToInfluxdbFailCnt",
+    "SendToP8sRelayFailCnt",
+];
+/// Queues that are not there.
+const NOTHING_WAITS: [&str; 5] =
+    ["JudgeSendCacheCnt", "TsdbSendCacheCnt", "GraphSendCacheCnt", "TransferSendCacheCnt", "P8sRelaySendCacheCnt"];
+/// Counters that the original has and never counts.
+const UNUSED: [&str; 8] = [
+    "HistoryRequestCnt",
+    "InfoRequestCnt",
+    "LastRequestCnt",
+    "LastRawRequestCnt",
+    "HistoryResponseCounterCnt",
+    "HistoryResponseItemCnt",
+    "LastRequestItemCnt",
+    "LastRawRequestItemCnt",
+];
+
+/// Items that a trace shows, and a filter.
+const TRACED: usize = 3;
+const FILTERED: usize = 5;
+/// Seconds back that a filter looks.
+const FILTER_S: i64 = 3600;
+/// Difference below which two values are one to a filter.
+const NEAR: f64 = 1e-6;
+
+/// The last items of `endpoint/metric[/tags]`.
+async fn trace(State(context): State<PushContext>, Path(series): Path<String>) -> Response {
+    let mut parts = series.splitn(3, '/');
+    let (Some(endpoint), Some(metric)) = (parts.next(), parts.next()) else {
+        return bad("want /trace/<endpoint>/<metric>[/<k=v,…>]");
+    };
+    let counter = counter(metric, parts.next());
+    last_items(&context, endpoint, &counter, TRACED, |_| true).await
+}
+
+/// The last items of `endpoint/metric/op/threshold[/tags]` whose value compares so.
+async fn filter(State(context): State<PushContext>, Path(series): Path<String>) -> Response {
+    const FORM: &str = "want /filter/<endpoint>/<metric>/<eq|ne|gt|lt>/<threshold>[/<k=v,…>]";
+    let parts: Vec<&str> = series.splitn(5, '/').collect();
+    let &[endpoint, metric, op, threshold, ref tags @ ..] = &parts[..] else { return bad(FORM) };
+    let Ok(threshold) = threshold.parse::<f64>() else { return bad(FORM) };
+    let takes: fn(f64, f64) -> bool = match op {
+        "eq" => |value, threshold| (value - threshold).abs() < NEAR,
+        "ne" => |value, threshold| (value - threshold).abs() >= NEAR,
+        "gt" => |value, threshold| value > threshold + NEAR,
+        "lt" => |value, threshold| value < threshold - NEAR,
+        _ => return bad(FORM),
+    };
+    let counter = counter(metric, tags.first().copied());
+    last_items(&context, endpoint, &counter, FILTERED, move |value| takes(value, threshold)).await
+}
+
+fn bad(text: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{text}\n")).into_response()
+}
+
+fn counter(metric: &str, tags: Option<&str>) -> String {
+    match tags.filter(|tags| !tags.is_empty()) {
+        Some(tags) => format!("{metric}/{tags}"),
+        None => metric.to_string(),
+    }
+}
+
+/// The last items of a series whose values `takes` takes, as the original shows them: the oldest first.
+async fn last_items(
+    context: &PushContext,
+    endpoint: &str,
+    counter: &str,
+    count: usize,
+    takes: impl Fn(f64) -> bool + Send + 'static,
+) -> Response {
+    let (endpoint, counter) = (endpoint.to_string(), counter.to_string());
+    let reading = context.ingest.engine().spawn_blocking(move |engine| {
+        let store = engine.store();
+        let Some(found) = store.find(&endpoint, &counter)? else { return Ok(Vec::new()) };
+        let (now, mut points) = (clock::now(), Vec::new());
+        store.history(found, now - FILTER_S.max(i64::from(found.step) * TRACED as i64), now + FILTER_S, &mut points)?;
+        points.retain(|point| takes(point.value));
+        let last = &points[points.len().saturating_sub(count)..];
+        let (metric, tags) = counter.split_once('/').unwrap_or((&counter, ""));
+        let tags: BTreeMap<&str, &str> = tags.split(',').filter_map(|tag| tag.split_once('=')).collect();
+        let item = |point: &Point| {
+            json!({
+                "metric": metric, "endpoint": endpoint, "timestamp": point.time, "step": found.step,
+                "value": point.value, "counterType": found.counter_type.as_str(), "tags": tags,
+            })
+        };
+        Ok::<_, store::Error>(last.iter().map(item).collect())
+    });
+    match reading.await {
+        Ok(Ok(items)) => success(items).into_response(),
+        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
 }
 
 async fn push(
