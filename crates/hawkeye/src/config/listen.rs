@@ -13,6 +13,8 @@ pub struct Listen {
     pub transfer_http: String,
     pub transfer_telnet: String,
     pub hbs_rpc: String,
+    /// The old hbs' HTTP routes; "" by default.
+    pub hbs_http: String,
     /// Graph's calls by Go gob, for an old transfer and an old api; "" by default.
     pub graph_rpc: String,
     /// Judge's calls by Go gob, for an old transfer; "" by default.
@@ -34,6 +36,7 @@ impl Default for Listen {
             transfer_http: "127.0.0.1:6060".into(),
             transfer_telnet: "127.0.0.1:4444".into(),
             hbs_rpc: "127.0.0.1:6030".into(),
+            hbs_http: String::new(),
             graph_rpc: String::new(),
             judge_rpc: String::new(),
             judge_http: String::new(),
@@ -46,12 +49,13 @@ impl Default for Listen {
 
 impl Listen {
     /// Each key that holds an address, and the address.
-    fn addresses(&self) -> [(&'static str, &str); 9] {
+    fn addresses(&self) -> [(&'static str, &str); 10] {
         [
             ("transfer_rpc", &self.transfer_rpc),
             ("transfer_http", &self.transfer_http),
             ("transfer_telnet", &self.transfer_telnet),
             ("hbs_rpc", &self.hbs_rpc),
+            ("hbs_http", &self.hbs_http),
             ("graph_rpc", &self.graph_rpc),
             ("judge_rpc", &self.judge_rpc),
             ("judge_http", &self.judge_http),

@@ -18,6 +18,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("listen.transfer_http", &["- = \"6060\"", "- = 6060"]),
     ("listen.transfer_telnet", &["- = \"h\""]),
     ("listen.hbs_rpc", &["- = \"h:-1\""]),
+    ("listen.hbs_http", &["- = \"6031\"", "- = \"127.0.0.1:6030\""]),
     ("listen.graph_rpc", &["- = \"http://h:1\"", "- = \"\"\nroles = [\"graph\"]"]),
     (
         "listen.judge_rpc",

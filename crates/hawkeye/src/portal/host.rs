@@ -73,6 +73,11 @@ pub async fn exists(portal: &Portal, id: i64) -> sqlx::Result<bool> {
     Ok(found.is_some())
 }
 
+/// All hosts, oldest first.
+pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Host>> {
+    select::<Host>("FROM falcon_portal.host ORDER BY id").all(portal).await
+}
+
 /// All hosts that can be read, in no order.
 pub async fn maintained(transaction: &mut Transaction) -> sqlx::Result<Salvaged<Maintenance>> {
     salvage(transaction, Maintenance::COLUMNS, "falcon_portal.host").await

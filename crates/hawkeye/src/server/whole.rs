@@ -31,7 +31,7 @@ use crate::role::redis;
 use crate::role::transfer::http::PushContext;
 use crate::role::transfer::rpc::TransferService;
 use crate::role::transfer::telnet::Telnet;
-use crate::role::{alarm, graph, transfer};
+use crate::role::{alarm, graph, hbs, transfer};
 use crate::rules::computed::Lasts;
 use crate::rules::{InEffect, RulesTask, Settling, settle};
 use crate::watch::health::Health;
@@ -203,6 +203,7 @@ impl Behind {
         let admin = admin_router(metrics, health, account(config, engine, pressure, metrics))
             .merge(graph::http::router(&graph, index_routes));
         doors.open_rpc("hbs_rpc", sockets.hbs_rpc, self.hbs());
+        doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(self.hbs()));
         doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
         let push = PushContext {
             ingest: ingest.clone(),

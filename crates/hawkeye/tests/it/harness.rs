@@ -33,13 +33,22 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     find(what, || is_so().then_some(()));
 }
 
-pub const LISTENERS: [&str; 8] =
-    ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "graph_rpc", "judge_rpc", "api", "admin"];
+pub const LISTENERS: [&str; 9] = [
+    "transfer_rpc",
+    "transfer_http",
+    "transfer_telnet",
+    "hbs_rpc",
+    "hbs_http",
+    "graph_rpc",
+    "judge_rpc",
+    "api",
+    "admin",
+];
 
 pub struct Server {
     child: Child,
     pub dir: tempfile::TempDir,
-    ports: [u16; 8],
+    ports: [u16; 9],
     pub stdout: Vec<String>,
     last_page: Mutex<String>,
 }
@@ -311,7 +320,7 @@ pub fn command(dir: &Path) -> Command {
 
 /// The next ports of this process that are free, from a range that the system gives to nobody by itself: a port of the
 /// ephemeral range may be some other test's before the server binds it, or between its end and its restart.
-fn free_ports() -> [u16; 8] {
+fn free_ports() -> [u16; 9] {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

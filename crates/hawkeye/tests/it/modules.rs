@@ -1,6 +1,7 @@
-//! Modules that make points of points: what is saved over REST is computed, stored and judged.
+//! Modules beside the way of a point: aggregators, and the routes of an old hbs.
 
-use crate::harness::{Server, find, now};
+use crate::alarms::make_strategy;
+use crate::harness::{Server, Target, find, now};
 use serde_json::json;
 
 /// The mean of a group over REST: created, computed, charted, explained, and gone with its group.
@@ -35,4 +36,35 @@ fn a_group_has_the_mean_of_its_hosts() {
     // With the group it goes.
     assert_eq!(api.request("DELETE", &format!("/hostgroup/{}", group["id"]), json!(null)).0, 200);
     assert_eq!(api.request("GET", &path, json!(null)).0, 417);
+}
+
+/// Scripts ask the original's hbs what holds.
+#[test]
+fn old_routes_of_hbs_answer() {
+    let target = Target::start();
+    let server = Server::start("");
+    let api = server.admin();
+    let template = make_strategy(&api, "web-01", &target);
+    let ask = |path: &str| {
+        let (status, body) = server.http("hbs_http", "GET", path, "", "");
+        assert_eq!(status, 200, "{path}: {body}");
+        let answer: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(answer["msg"], "success", "{path}");
+        answer["data"].clone()
+    };
+    assert_eq!(server.http("hbs_http", "GET", "/health", "", ""), (200, "ok".to_string()));
+    assert_eq!(ask("/hosts"), json!({ "1": { "Id": 1, "Name": "web-01" } }));
+    assert_eq!(ask("/agents"), json!([]), "it is in a group, and has not reported");
+    let report = json!({ "Hostname": "web-01", "IP": "10.0.0.1", "AgentVersion": "7.0", "PluginVersion": "" });
+    server.call("hbs_rpc", "Agent.ReportStatus", report);
+    assert_eq!(ask("/agents"), json!(["web-01"]));
+    let strategies = ask("/strategies");
+    assert_eq!((&strategies["1"]["metric"], &strategies["1"]["tpl"]["id"]), (&json!("cpu.idle"), &template));
+    let name = "template of web-01";
+    let expected = json!({ "1": { "id": 1, "name": name, "parentId": 0, "actionId": 1, "creator": "root" } });
+    assert_eq!(ask("/templates"), expected);
+    assert_eq!((ask("/expressions"), ask("/plugins/web-01")), (json!([]), json!([])));
+    let window = json!({ "hosts": ["web-01"], "maintain_begin": now() - 60, "maintain_end": now() + 600 });
+    api.post("/host/maintain", window);
+    assert_eq!(ask("/hosts"), json!({}));
 }

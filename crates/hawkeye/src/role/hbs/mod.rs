@@ -4,6 +4,7 @@
 //! to the table of hosts, where a host that reports for the first time appears.
 
 mod agents;
+pub mod http;
 
 use crate::clock;
 use crate::engine::oddities::Oddities;
