@@ -170,12 +170,13 @@ impl Silences {
             let (mut fresh, mut old) = (Vec::new(), Vec::new());
             let series = endpoints.len();
             for endpoint in endpoints {
-                if is_silent(mock, last(endpoint, &counter), heard_since, now) {
-                    let key = (mock.id, endpoint.to_string());
-                    match before.remove(&key) {
-                        Some(time) => old.push((key, time)),
-                        None => fresh.push(key),
-                    }
+                let Some(is_mocked) = silence(mock, last(endpoint, &counter), heard_since, now) else { continue };
+                let key = (mock.id, endpoint.to_string());
+                match before.remove(&key) {
+                    Some(time) => old.push((key, time)),
+                    // Mocked before this process began.
+                    None if is_mocked => old.push((key, i64::MIN)),
+                    None => fresh.push(key),
                 }
             }
             let is_flood = series >= FLOOD_MIN && fresh.len() as f64 > flood_share * series as f64;
@@ -213,11 +214,12 @@ impl Silences {
     }
 }
 
-/// Whether a series whose newest point this is counts as silent.
-fn is_silent(mock: &Mock, newest: Option<Point>, heard_since: i64, now: i64) -> bool {
+/// Whether the silence of a series whose newest point this is was mocked already; None where it is not silent.
+fn silence(mock: &Mock, newest: Option<Point>, heard_since: i64, now: i64) -> Option<bool> {
     let timeout = if mock.step < 60 { SILENT_MIN_S } else { SILENT_STEPS * mock.step };
     let is_mock = newest.is_some_and(|point| (point.value - mock.mock).abs() < NEAR);
-    is_mock || newest.map_or(0, |point| point.time).max(heard_since) < now - timeout
+    let is_silent = newest.map_or(0, |point| point.time).max(heard_since) < now - timeout;
+    (is_mock || is_silent).then_some(is_mock)
 }
 
 /// The series of each row: its place, and the endpoints. Of rows that name one series twice the one of hosts counts,

@@ -152,4 +152,9 @@ fn a_flood_is_counted_and_not_mocked() {
     assert_eq!(held, [(0, 0, 6)]);
     report(&world, &["b", "c", "d", "f"], NOW + 600);
     assert_eq!(world.look(NOW + 600).1, []);
+    // After a restart those that are mocked are no flood, however many they are.
+    world.silences = Silences::default();
+    names.iter().for_each(|name| world.put(name, NOW + 600, -1.0));
+    let (mocked, held) = world.look(NOW + 660);
+    assert_eq!((mocked.len(), held), (6, vec![]));
 }
