@@ -85,6 +85,11 @@ pub enum Door {
 }
 
 impl Door {
+    /// Whether what comes by it has the time of a host's clock, and not of this server's.
+    fn has_times_of_hosts(self) -> bool {
+        !matches!(self, Door::Aggregator | Door::Nodata)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Door::Rpc => "rpc",
@@ -457,7 +462,7 @@ impl Batch<'_> {
         let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
         let found = self.lookup.find(key);
-        if found.is_some() && own_time.is_some() {
+        if found.is_some() && own_time.is_some() && self.door.has_times_of_hosts() {
             self.clocks.note(self.lookup.endpoint, says);
         }
         if let Some(found) =
@@ -658,6 +663,11 @@ mod tests {
         // No time of its own, or none that anybody can read, says nothing; a time in milliseconds does.
         send(&["d"], 0);
         send(&["d"], i64::MAX);
+        assert_eq!(hosts(), [2, 1, 0]);
+        // A value that this server puts in the place of a silent host's is no word of that host.
+        let mut batch = ingest.begin(Door::Nodata, now);
+        batch.push(&Item { endpoint: "d", ..gauge("m", now - 120) });
+        batch.finish().expect("kept");
         assert_eq!(hosts(), [2, 1, 0]);
         send(&["d"], (now - 2 * 86_400) * 1000);
         assert_eq!(hosts(), [2, 1, 1]);
