@@ -1,26 +1,125 @@
-//! Hosts: their groups and templates, and maintenance windows.
+//! Hosts: who there is and who reports, their groups and templates, and maintenance windows.
 //!
-//! Compat: who may set maintenance is in `rights.rs`; in the original anybody.
+//! Compat: who may set maintenance is in `rights.rs`; in the original anybody. `GET /host` and `DELETE /host/:id` are
+//! Hawkeye's own.
 
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message_with};
+use super::graph;
+use super::paging::{Paging, Search};
 use super::rights::{self, HostChange};
 use super::text::named;
+use crate::clock;
+use crate::engine::Engine;
 use crate::portal::group;
-use crate::portal::host::{self, Selection};
+use crate::portal::host::{self, Host, Selection};
 use crate::portal::template;
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
+use serde::Serialize;
+use std::cmp::Ordering;
 
 /// Routes of hosts.
 pub fn routes() -> Router<Context> {
     Router::new()
+        .route("/host", get(list))
+        .route("/host/{id}", delete(remove))
         .route("/host/{id}/hostgroup", get(groups))
         .route("/host/{id}/template", get(templates))
         .route("/host/maintain", post(maintain).delete(end_maintenance))
+}
+
+/// Seconds without a point after which a host counts as silent: most agents report each minute.
+const SILENT_S: i64 = 300;
+
+/// A host as the list shows it.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    host: Host,
+    /// `maintenance`, `silent` or `reporting`.
+    state: &'static str,
+    /// Unix seconds of its newest point in memory; 0 for none.
+    last: i64,
+}
+
+async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
+    let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
+    let (ip, version) = (fields.text("ip", host::IP_MAX)?, fields.text("agent_version", host::AGENT_VERSION_MAX)?);
+    let state = fields.text("state", 20)?;
+    if !["", "maintenance", "silent", "reporting"].contains(&state.as_str()) {
+        return Err(ApiError::bad(format!("state is {state:?}: give maintenance, silent or reporting")));
+    }
+    let sort = Sort::of(&fields.text("sort", 20)?)?;
+    let mut hosts = match fields.int("group")? {
+        0 => host::all(&context.portal).await?,
+        group => host::of_group(&context.portal, group).await?,
+    };
+    let takes = |host: &Host| {
+        search.finds(&host.hostname)
+            && (ip.is_empty() || host.ip.starts_with(&ip))
+            && (version.is_empty() || host.agent_version == version)
+    };
+    hosts.retain(takes);
+    let listed = graph::reading(&context, move |engine| listed(engine, hosts, clock::now())).await?;
+    let mut listed: Vec<Listed> = listed.into_iter().filter(|one| state.is_empty() || one.state == state).collect();
+    sort.sort(&mut listed);
+    json(page.cut(listed.into_iter()))
+}
+
+fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<Listed>, store::Error> {
+    let names: Vec<&str> = hosts.iter().map(|host| host.hostname.as_str()).collect();
+    let ids = engine.store().endpoint_ids(&names)?;
+    let listed = hosts.into_iter().zip(ids).map(|(host, id)| {
+        let last = id.and_then(|id| engine.store().endpoint_last_time(id)).unwrap_or(0);
+        let state = match (host.maintain_begin <= now && now <= host.maintain_end, last < now - SILENT_S) {
+            (true, _) => "maintenance",
+            (_, true) => "silent",
+            _ => "reporting",
+        };
+        Listed { host, state, last }
+    });
+    Ok(listed.collect())
+}
+
+/// An order of the list; `-last` is the reverse of `last`.
+struct Sort {
+    by: fn(&Listed, &Listed) -> Ordering,
+    is_reverse: bool,
+}
+
+impl Sort {
+    fn of(text: &str) -> Result<Sort, ApiError> {
+        let (name, is_reverse) = text.strip_prefix('-').map_or((text, false), |name| (name, true));
+        let by: fn(&Listed, &Listed) -> Ordering = match name {
+            "" | "id" => |a, b| a.host.id.cmp(&b.host.id),
+            "hostname" => |a, b| a.host.hostname.cmp(&b.host.hostname),
+            "ip" => |a, b| a.host.ip.cmp(&b.host.ip),
+            "agent_version" => |a, b| a.host.agent_version.cmp(&b.host.agent_version),
+            "last" => |a, b| a.last.cmp(&b.last),
+            _ => {
+                let text =
+                    format!("sort is {text:?}: give id, hostname, ip, agent_version or last, with - for the reverse");
+                return Err(ApiError::bad(text));
+            }
+        };
+        Ok(Sort { by, is_reverse })
+    }
+
+    fn sort(&self, hosts: &mut [Listed]) {
+        hosts.sort_by(|a, b| if self.is_reverse { (self.by)(b, a) } else { (self.by)(a, b) });
+    }
+}
+
+/// Deletes a host that is no more, with its place in all groups; its history stays. One that still reports comes back.
+async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<String>) -> Answer {
+    let id = find(&context, &id).await?;
+    rights::check_hosts(&context, &caller, &Selection::Ids(vec![id]), HostChange::Maintain).await?;
+    host::delete(&context.portal, id).await?;
+    message_with(format!("host:{id} has been deleted"), None)
 }
 
 async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {

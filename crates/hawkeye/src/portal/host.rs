@@ -117,6 +117,16 @@ pub async fn unknown(portal: &Portal, which: &Selection) -> sqlx::Result<Vec<Str
     Ok(unknown)
 }
 
+/// Deletes a host and its memberships, if it is there.
+pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
+    let mut transaction = portal.write().await?;
+    query("DELETE FROM falcon_portal.grp_host WHERE host_id = ?").bind(id).execute(&mut transaction).await?;
+    query("DELETE FROM falcon_portal.host WHERE id = ?").bind(id).execute(&mut transaction).await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
 /// Sets the window in which nothing is judged (0, 0 ends it); returns how many hosts were meant.
 pub async fn maintain(portal: &Portal, which: &Selection, begin: i64, end: i64) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;

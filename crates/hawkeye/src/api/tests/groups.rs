@@ -262,3 +262,53 @@ async fn what_does_nothing_is_named() -> Result<()> {
     assert_eq!(answer, json!({ "message": "add successful", "warning": "users: there is no user named \"bbo\"" }));
     Ok(())
 }
+
+#[tokio::test]
+async fn hosts_are_listed_sorted_and_deleted() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let portal = &site.context.portal;
+    let group = group::create(portal, "web", "alice").await?.id;
+    let other = group::create(portal, "db", "alice").await?.id;
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    group::replace_hosts(portal, group, &names(&["web-02", "web-01", "web-03"])).await?;
+    group::replace_hosts(portal, other, &names(&["db-01"])).await?;
+    let now = crate::clock::now();
+    for (name, ip) in [("web-01", "10.0.0.1"), ("db-01", "10.1.0.1")] {
+        let (ip, agent_version) = (ip.to_string(), "7.0".to_string());
+        let facts = host::AgentFacts { ip, agent_version, plugin_version: String::new() };
+        host::report(portal, name, &facts, now).await?;
+        let key = model::SeriesKey { endpoint: name, metric: "m", tags: model::Tags::EMPTY };
+        let series = site.context.engine.create(key, model::CounterType::Gauge, 60, now);
+        let series = series.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let sample = model::Sample { series, point: model::Point { time: now, value: 1.0 } };
+        let appended = site.context.engine.append(&[sample], now, std::time::Instant::now());
+        appended.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    }
+    host::maintain(portal, &host::Selection::Names(names(&["web-03"])), now - 60, now + 600).await?;
+    let check = async |query: &str, expected: &[&str]| -> Result<()> {
+        let (status, hosts) = site.ask("bob", &format!("GET /host{query}"), Value::Null).await?;
+        let got: Vec<_> = hosts.as_array().into_iter().flatten().filter_map(|host| host["hostname"].as_str()).collect();
+        assert_eq!((status, got.as_slice()), (200, expected), "{query}");
+        Ok(())
+    };
+    check("", &["web-02", "web-01", "web-03", "db-01"]).await?;
+    check("?sort=hostname", &["db-01", "web-01", "web-02", "web-03"]).await?;
+    check("?sort=-hostname&page=2&limit=3", &["db-01"]).await?;
+    check("?q=^web&sort=hostname", &["web-01", "web-02", "web-03"]).await?;
+    check(&format!("?group={other}"), &["db-01"]).await?;
+    check("?ip=10.0.", &["web-01"]).await?;
+    check("?agent_version=7.0&sort=-ip", &["db-01", "web-01"]).await?;
+    check("?state=reporting", &["web-01", "db-01"]).await?;
+    check("?state=silent", &["web-02"]).await?;
+    check("?state=maintenance", &["web-03"]).await?;
+    site.check("bob", "GET /host?state=up", Value::Null, 400, "state is \"up\": give maintenance, silent or reporting")
+        .await?;
+    let sort = "sort is \"size\": give id, hostname, ip, agent_version or last, with - for the reverse";
+    site.check("bob", "GET /host?sort=size", Value::Null, 400, sort).await?;
+    let id = host::of_group(portal, other).await?[0].id;
+    assert_eq!(site.ask("bob", &format!("DELETE /host/{id}"), Value::Null).await?.0, 400);
+    let line = format!("DELETE /host/{id}");
+    site.check("alice", &line, Value::Null, 200, format!("host:{id} has been deleted").as_str()).await?;
+    check(&format!("?group={other}"), &[]).await?;
+    check("?q=db", &[]).await
+}

@@ -89,6 +89,7 @@ const ROUTES: &[Route] = &[
         |t| json!({ "hosts": [t.host], "maintain_begin": 1, "maintain_end": 2 }),
     ),
     route("DELETE /host/maintain", "oma", "soma", |t| json!({ "ids": [t.host_id] })),
+    route("DELETE /host/{id}", "oma", "soma", |_| Value::Null),
     route("POST /hostgroup", "soma", "soma", |t| json!({ "name": format!("new {}", t.number) })),
     route("PUT /hostgroup", "oma", "soma", |t| json!({ "id": t.group, "grp_name": format!("renamed {}", t.number) })),
     route("DELETE /hostgroup/{id}", "oma", "oa", |_| Value::Null),
