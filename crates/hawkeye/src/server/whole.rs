@@ -138,7 +138,6 @@ pub async fn serve(
             engine: engine.clone(),
             ingest: ingest.clone(),
             flood_share: config.nodata.flood_share,
-            flood: health.outage("more series are silent at once than nodata.flood_share: none of them is mocked"),
             unkept: health.outage("points of nodata are not taken"),
         };
         let rules_of = in_effect.clone();

@@ -4,9 +4,10 @@
 //! How: rows come with the rules in effect. Each minute every key (endpoint, metric, tags) of every row is looked up
 //! in the store ([`Silences::look`]); one whose newest point is older than three steps, or is the mock itself, gets a
 //! point two steps ago.
-//! Invariants: silence is counted only while this server listens ([`Engine::heard_since`]); when more of a row's series
-//! fall silent at once than `nodata.flood_share` says, none of them is mocked, and the series `nodata.flood` of the
-//! endpoint `nodata` says how many, as do log and `/health`: a switch that died is no thousand dead hosts.
+//! Invariants: silence is counted only while this server listens ([`Engine::heard_since`]). When more of a row's series
+//! than `nodata.flood_share` fall silent within two steps (those that are about to included), none of them is mocked
+//! until most of them report again: a switch that died is no thousand dead hosts. The series `nodata.flood` of the
+//! endpoint `nodata` says how many, as does the log. Who falls silent later, or was silent before, is mocked.
 //! Memory: a key per series that is mocked or held back.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §2; the original announces a flood guard and has none.
 
@@ -32,6 +33,8 @@ const SILENT_STEPS: i64 = 3;
 const SILENT_MIN_S: i64 = 180;
 /// A value this near to the mock is the mock.
 const NEAR: f64 = 1e-6;
+/// Characters of a row's name that the tag of that series has.
+const NAME_MAX: usize = 64;
 /// Endpoint and metric of the series that counts what is held back.
 const FLOOD: (&str, &str) = ("nodata", "nodata.flood");
 
@@ -41,8 +44,7 @@ pub struct Nodata {
     pub ingest: Arc<Ingest>,
     /// Share of a row's series that may fall silent at once; 1 for any.
     pub flood_share: f64,
-    /// Said while a flood is held back, and while points are not taken.
-    pub flood: Outage,
+    /// Said while points are not taken.
     pub unkept: Outage,
 }
 
@@ -89,22 +91,30 @@ impl Nodata {
             let Mock { metric, tags, mock: value, step, .. } = &snapshot.mocks[*row];
             batch.push(&gauge(endpoint, metric, tags, *value, *step, *time));
         }
-        for Held { row, silent, .. } in &looked.counts {
-            let name = snapshot.mocks[*row].name.replace([',', '=', ' '], "_");
-            batch.push(&gauge(FLOOD.0, FLOOD.1, &format!("name={name}"), *silent as f64, 60, now));
+        for held in &looked.counts {
+            let mock = &snapshot.mocks[held.row];
+            tell(mock, held);
+            let name: String =
+                mock.name.chars().map(|c| if ",= ".contains(c) { '_' } else { c }).take(NAME_MAX).collect();
+            let tags = format!("id={},name={name}", mock.id);
+            batch.push(&gauge(FLOOD.0, FLOOD.1, &tags, held.silent as f64, 60, now));
         }
-        self.tell(snapshot, &looked.counts);
         batch.finish().map(drop)
     }
+}
 
-    fn tell(&self, snapshot: &Snapshot, counts: &[Held]) {
-        let text =
-            |held: &Held| format!("{} of {} series of {:?}", held.silent, held.series, snapshot.mocks[held.row].name);
-        let held: Vec<String> = counts.iter().filter(|held| held.silent > 0).map(text).collect();
-        match held.is_empty() {
-            true => self.flood.works(),
-            false => self.flood.fails(format!("{}: is a network or a switch down?", held.join("; "))),
-        }
+/// Says when a flood begins, and when it is over.
+fn tell(mock: &Mock, held: &Held) {
+    let Held { silent, series, .. } = held;
+    match (held.is_new, silent) {
+        (true, _) => tracing::warn!(
+            nodata = mock.name,
+            silent,
+            series,
+            "more series fell silent at once than nodata.flood_share: none of them is mocked; is a switch down?"
+        ),
+        (_, 0) => tracing::info!(nodata = mock.name, "most series report again; who is still silent is mocked"),
+        _ => {}
     }
 }
 
@@ -118,12 +128,30 @@ fn gauge<'a>(endpoint: &'a str, metric: &'a str, tags: &'a str, value: f64, step
 struct Silences {
     /// When each key that is mocked got its last mock.
     mocked: HashMap<Key, i64>,
-    /// Rows (by id) of which a flood is held back, to count it to its end.
-    floods: HashSet<i64>,
+    /// Floods that are held back, by the row's id.
+    floods: HashMap<i64, Flood>,
+}
+
+/// Series of a row that fell silent at once.
+struct Flood {
+    since: i64,
+    endpoints: HashSet<String>,
 }
 
 /// A mocked series: the row's id, and the endpoint.
 type Key = (i64, String);
+
+/// How long a series has had no point of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    No,
+    /// Not long enough, and longer than one that reports.
+    Soon,
+    /// Since a moment ago.
+    Fresh,
+    /// For longer, or always.
+    Long,
+}
 
 /// A point to send.
 #[derive(Debug, PartialEq)]
@@ -141,6 +169,7 @@ struct Held {
     row: usize,
     silent: usize,
     series: usize,
+    is_new: bool,
 }
 
 /// What a look has found.
@@ -162,39 +191,36 @@ impl Silences {
         last: impl Fn(&str, &str) -> Option<Point>,
     ) -> Looked {
         let mut looked = Looked::default();
-        let (mut before, mut tags) = (std::mem::take(&mut self.mocked), String::new());
+        let (mut mocked, mut floods) = (std::mem::take(&mut self.mocked), std::mem::take(&mut self.floods));
+        let mut tags = String::new();
         for (row, endpoints) in series_of(snapshot, now) {
             let mock = &snapshot.mocks[row];
             let tags = Tags::canonical(&mock.tags, &mut tags);
             let counter = SeriesKey { endpoint: "", metric: &mock.metric, tags }.counter();
-            let (mut fresh, mut old) = (Vec::new(), Vec::new());
-            let series = endpoints.len();
+            let flood = floods.remove(&mock.id);
+            let mut seen = Seen { series: endpoints.len(), ..Seen::default() };
             for endpoint in endpoints {
-                let Some(is_mocked) = silence(mock, last(endpoint, &counter), heard_since, now) else { continue };
+                let newest = last(endpoint, &counter);
+                let is_mock = newest.is_some_and(|point| (point.value - mock.mock).abs() < NEAR);
+                let silence = silence_of(mock, newest, heard_since, now);
                 let key = (mock.id, endpoint.to_string());
-                match before.remove(&key) {
-                    Some(time) => old.push((key, time)),
-                    // Mocked before this process began.
-                    None if is_mocked => old.push((key, i64::MIN)),
-                    None => fresh.push(key),
+                match (mocked.remove(&key), silence) {
+                    // The mock is the newest point, be it from before this process began.
+                    (time, _) if is_mock => seen.due.push((key, time.unwrap_or(i64::MIN))),
+                    (_, Silence::No) => {}
+                    (_, Silence::Soon) => seen.soon += 1,
+                    (Some(time), _) => seen.due.push((key, time)),
+                    _ if flood.as_ref().is_some_and(|flood| flood.endpoints.contains(endpoint)) => {
+                        seen.held.insert(key.1);
+                    }
+                    (None, Silence::Fresh) => _ = seen.fresh.insert(key.1),
+                    (None, Silence::Long) => seen.due.push((key, i64::MIN)),
                 }
             }
-            let is_flood = series >= FLOOD_MIN && fresh.len() as f64 > flood_share * series as f64;
-            if is_flood || self.floods.contains(&mock.id) {
-                looked.counts.push(Held { row, silent: if is_flood { fresh.len() } else { 0 }, series });
-            }
-            let fresh = match is_flood {
-                true => {
-                    self.floods.insert(mock.id);
-                    Vec::new()
-                }
-                false => {
-                    self.floods.remove(&mock.id);
-                    fresh
-                }
-            };
-            let due = old.into_iter().chain(fresh.into_iter().map(|key| (key, i64::MIN)));
-            for (key, time) in due {
+            let (told, flood) = seen.hold(mock, flood, flood_share, now);
+            looked.counts.extend(told.map(|told| Held { row, ..told }));
+            self.floods.extend(flood.map(|flood| (mock.id, flood)));
+            for (key, time) in seen.due {
                 self.mock(row, mock, key, time, now, &mut looked.mocked);
             }
         }
@@ -214,18 +240,67 @@ impl Silences {
     }
 }
 
-/// Whether the silence of a series whose newest point this is was mocked already; None where it is not silent.
-fn silence(mock: &Mock, newest: Option<Point>, heard_since: i64, now: i64) -> Option<bool> {
+/// The silent series of a row at one look.
+#[derive(Default)]
+struct Seen {
+    series: usize,
+    /// Those that are mocked, each with the time of its last mock.
+    due: Vec<(Key, i64)>,
+    /// Those of a flood that are still silent, those that fell silent a moment ago, and the number that is about to.
+    held: HashSet<String>,
+    fresh: HashSet<String>,
+    soon: usize,
+}
+
+impl Seen {
+    /// Decides who of the silent is held back; the others become due. Answers what is to be told, and the flood.
+    fn hold(&mut self, mock: &Mock, flood: Option<Flood>, share: f64, now: i64) -> (Option<Held>, Option<Flood>) {
+        let most = share * self.series as f64;
+        let was_flood = flood.is_some();
+        let begins = self.series >= FLOOD_MIN && (self.fresh.len() + self.soon) as f64 > most && !self.fresh.is_empty();
+        let since = flood.map_or(now, |flood| flood.since);
+        let is_young = (0..=moment(mock)).contains(&(now - since));
+        if begins || (was_flood && is_young) {
+            self.held.extend(std::mem::take(&mut self.fresh));
+        }
+        let holds = begins || (was_flood && (is_young || self.held.len() as f64 > most)) && !self.held.is_empty();
+        if !holds {
+            self.fresh.extend(std::mem::take(&mut self.held));
+        }
+        self.due.extend(self.fresh.drain().map(|endpoint| ((mock.id, endpoint), i64::MIN)));
+        let told = Held { row: 0, silent: self.held.len(), series: self.series, is_new: !was_flood };
+        let since = if begins { now } else { since };
+        let flood = holds.then(|| Flood { since, endpoints: std::mem::take(&mut self.held) });
+        ((holds || was_flood).then_some(told), flood)
+    }
+}
+
+/// Seconds within which the series of a flood fall silent.
+fn moment(mock: &Mock) -> i64 {
+    (2 * mock.step).max(120)
+}
+
+/// The silence of a series whose newest point this is; it counts from the moment on since which this server listens.
+fn silence_of(mock: &Mock, newest: Option<Point>, heard_since: i64, now: i64) -> Silence {
     let timeout = if mock.step < 60 { SILENT_MIN_S } else { SILENT_STEPS * mock.step };
-    let is_mock = newest.is_some_and(|point| (point.value - mock.mock).abs() < NEAR);
-    let is_silent = newest.map_or(0, |point| point.time).max(heard_since) < now - timeout;
-    (is_mock || is_silent).then_some(is_mock)
+    let silent_for = now.saturating_sub(newest.map_or(0, |point| point.time).max(heard_since));
+    if newest.is_none() {
+        return if silent_for > timeout { Silence::Long } else { Silence::No };
+    }
+    // Hosts of one switch report at different seconds, and fall silent at two looks.
+    let soon = timeout - mock.step.max(60);
+    match silent_for {
+        _ if silent_for <= soon => Silence::No,
+        _ if silent_for <= timeout => Silence::Soon,
+        _ if silent_for <= timeout + moment(mock) => Silence::Fresh,
+        _ => Silence::Long,
+    }
 }
 
 /// The series of each row: its place, and the endpoints. Of rows that name one series twice the one of hosts counts,
 /// then the first.
 fn series_of(snapshot: &Snapshot, now: i64) -> Vec<(usize, Vec<&str>)> {
-    let mut taken: HashSet<(&str, &str, &str)> = HashSet::new();
+    let (mut taken, mut scratch) = (HashSet::new(), String::new());
     let mut rows: Vec<(usize, &Mock)> = snapshot.mocks.iter().enumerate().collect();
     rows.retain(|(_, mock)| !mock.metric.is_empty() && mock.dstype == "GAUGE" && mock.step >= 1);
     rows.sort_by_key(|(_, mock)| mock.obj_type == "group");
@@ -237,7 +312,8 @@ fn series_of(snapshot: &Snapshot, now: i64) -> Vec<(usize, Vec<&str>)> {
                 .collect(),
             _ => mock.names().collect(),
         };
-        endpoints.retain(|endpoint| taken.insert((endpoint, &mock.metric, &mock.tags)));
+        let tags: Arc<str> = Tags::canonical(&mock.tags, &mut scratch).as_str().into();
+        endpoints.retain(|endpoint| taken.insert((*endpoint, mock.metric.as_str(), tags.clone())));
         series.push((row, endpoints));
     }
     series
