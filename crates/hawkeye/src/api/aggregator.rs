@@ -7,18 +7,21 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message};
+use super::expression::check_name;
 use super::paging::Paging;
-use super::rights;
+use super::rights::{self, HostChange};
 use super::strategy::checked_tags;
 use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::group;
+use crate::portal::host::Selection;
 use crate::rules::aggregate;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use serde_json::json as object;
+use wire::item::{COUNTER_BYTES_MAX, ENDPOINT_BYTES_MAX};
 
-/// Longest step of a computed series: a day. A guess; the original has no bound.
+/// Longest step of a series that is made here: a day. A guess; the original has no bound.
 const STEP_MAX: i64 = 86_400;
 
 /// Routes of aggregators.
@@ -53,20 +56,22 @@ async fn last(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let grp_id = fields.required_int("hostgroup_id")?;
-    let new = required_aggregator(&fields)?;
+    let new = required_aggregator(&context, &fields)?;
     let new = Aggregator { grp_id, creator: caller.name.clone(), ..new };
     check_rights(&context, &caller, &new, "").await?;
     check_expressions(&new)?;
+    check_target(&context, &caller, &new).await?;
     json(aggregator::create(&context.portal, new).await?)
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("id")?;
-    let changed = required_aggregator(&fields)?;
+    let changed = required_aggregator(&context, &fields)?;
     let old = aggregator::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::refused("record not found"))?;
     check_rights(&context, &caller, &old, &old.creator).await?;
     let changed = Aggregator { id, grp_id: old.grp_id, creator: old.creator, ..changed };
     check_expressions(&changed)?;
+    check_target(&context, &caller, &changed).await?;
     aggregator::update(&context.portal, &changed).await?;
     json(changed)
 }
@@ -115,27 +120,56 @@ fn check_expressions(aggregator: &Aggregator) -> Result<(), ApiError> {
     sides.map(drop).map_err(ApiError::bad)
 }
 
+/// Refuses a series of a host of others: its points would be made up by a stranger.
+async fn check_target(context: &Context, caller: &Caller, aggregator: &Aggregator) -> Result<(), ApiError> {
+    let host = Selection::Names(vec![aggregator.endpoint.clone()]);
+    rights::check_hosts(context, caller, &host, HostChange::Maintain).await
+}
+
 /// The aggregator that the fields describe, without id, group and creator; its expressions are not read yet.
-fn required_aggregator(fields: &Fields) -> Result<Aggregator, ApiError> {
+fn required_aggregator(context: &Context, fields: &Fields) -> Result<Aggregator, ApiError> {
     let numerator = fields.required_line("numerator", aggregator::EXPRESSION_MAX)?;
     let denominator = fields.required_line("denominator", aggregator::EXPRESSION_MAX)?;
-    Ok(Aggregator {
+    let computed = Aggregator {
         numerator,
         denominator,
         endpoint: fields.required_line("endpoint", aggregator::TEXT_MAX)?,
-        metric: fields.required_line("metric", aggregator::TEXT_MAX)?,
+        metric: required_metric(fields, aggregator::TEXT_MAX)?,
         tags: checked_tags(fields.text("tags", aggregator::TEXT_MAX)?)?,
         ds_type: "GAUGE".to_string(),
-        step: required_step(fields, STEP_MAX)?,
+        step: required_step(context, fields)?,
         ..Aggregator::default()
-    })
+    };
+    check_series(&computed.endpoint, &computed.metric, &computed.tags)?;
+    Ok(computed)
 }
 
-/// The seconds between two points of a computed series.
-pub(super) fn required_step(fields: &Fields, max: i64) -> Result<i64, ApiError> {
-    let step = fields.required_int("step")?;
-    if !(1..=max).contains(&step) {
-        return Err(ApiError::bad(format!("step must be from 1 to {max} seconds")));
+/// Refuses a series that no point can be of.
+pub(super) fn check_series(endpoint: &str, metric: &str, tags: &str) -> Result<(), ApiError> {
+    if endpoint.len() > ENDPOINT_BYTES_MAX {
+        return Err(ApiError::bad(format!("{endpoint:?} is longer than {} bytes", ENDPOINT_BYTES_MAX)));
+    }
+    if metric.len() + tags.len() > COUNTER_BYTES_MAX {
+        return Err(ApiError::bad(format!("metric and tags are longer than {} bytes", COUNTER_BYTES_MAX)));
+    }
+    Ok(())
+}
+
+/// The metric of a series that is made here: one, and no pattern.
+pub(super) fn required_metric(fields: &Fields, max: usize) -> Result<String, ApiError> {
+    let metric = fields.required_line("metric", max)?;
+    if judge::pattern::is_pattern(&metric) {
+        return Err(ApiError::bad(format!("metric {metric:?} has a `*` or `?`, and is no pattern: name one metric")));
+    }
+    check_name("metric", &metric).map_err(ApiError::bad)?;
+    Ok(metric)
+}
+
+/// The seconds between two points of a series that is made here: from the least step that is kept on.
+pub(super) fn required_step(context: &Context, fields: &Fields) -> Result<i64, ApiError> {
+    let (step, min) = (fields.required_int("step")?, i64::from(context.config.ingest.min_step));
+    if !(min..=STEP_MAX).contains(&step) {
+        return Err(ApiError::bad(format!("step must be from {min} (ingest.min_step) to {STEP_MAX} seconds")));
     }
     Ok(step)
 }

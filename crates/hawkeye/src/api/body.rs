@@ -262,12 +262,15 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 fn find_pair<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    let exact = pairs.iter().find(|(key, _)| key == name);
+    // Go's names of fields begin with a capital.
+    let found = exact.or_else(|| pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
+    found.map(|(_, value)| value.as_str())
 }
 
 /// All values of a name or of the PHP-like `name[]`; None when there is no such pair.
 fn collect_pairs<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<impl Iterator<Item = &'a str>> {
-    let is_name = move |key: &str| key.strip_suffix("[]").unwrap_or(key) == name;
+    let is_name = move |key: &str| key.strip_suffix("[]").unwrap_or(key).eq_ignore_ascii_case(name);
     let mut values = pairs.iter().filter(move |(key, _)| is_name(key)).map(|(_, value)| value.as_str()).peekable();
     values.peek()?;
     Some(values)

@@ -16,9 +16,11 @@ use axum::routing::{get, post};
 use serde_json::{Value, json as object};
 
 /// Rows of a list without `limit`, as in the original.
-const ROWS: i64 = 500;
-/// Rows of a list at most.
-const ROWS_MAX: i64 = 10_000;
+const ROWS: usize = 500;
+/// Rows of a list at most; more are no dashboard.
+const ROWS_MAX: usize = 10_000;
+/// Screens within one another; the old dashboard shows two.
+const DEPTH_MAX: usize = 10;
 /// Seconds that a chart shows without `timespan`.
 const TIMESPAN_S: i64 = 3600;
 /// Longest time that a chart shows: ten years.
@@ -63,9 +65,7 @@ async fn update_screen(
     if let Some(old) = dashboard::screen(&context.portal, id).await? {
         let name = if name.is_empty() { old.name } else { name };
         let changed = Screen { id, pid: pid.unwrap_or(old.pid), name };
-        if changed.pid == id {
-            return Err(ApiError::bad("pid: a screen is not in itself"));
-        }
+        check_parents(&context, id, changed.pid).await?;
         let taken = |error| {
             let text = format!("a screen named {:?} exists there already", changed.name);
             ApiError::duplicate(error, StatusCode::EXPECTATION_FAILED, text)
@@ -75,13 +75,28 @@ async fn update_screen(
     message("ok")
 }
 
+/// Refuses a parent that is the screen itself, or within it.
+async fn check_parents(context: &Context, id: i64, pid: i64) -> Result<(), ApiError> {
+    let mut above = pid;
+    for _ in 0..DEPTH_MAX {
+        if above == id {
+            return Err(ApiError::bad("pid: a screen is not in itself"));
+        }
+        match dashboard::screen(&context.portal, above).await? {
+            Some(screen) => above = screen.pid,
+            None => return Ok(()),
+        }
+    }
+    Err(ApiError::bad(format!("pid: screens are at most {DEPTH_MAX} deep")))
+}
+
 async fn remove_screen(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
     dashboard::delete_screen(&context.portal, id_in_path("screen", &id)?).await?;
     message("ok")
 }
 
 async fn screens(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    json(dashboard::screens(&context.portal, None, limit(&fields)?).await?)
+    json(page(dashboard::screens(&context.portal, None, ROWS_MAX).await?, &fields)?)
 }
 
 async fn screens_within(
@@ -91,7 +106,7 @@ async fn screens_within(
     fields: Fields,
 ) -> Answer {
     let pid = pid.parse().map_err(|_| ApiError::bad("invalid screen pid"))?;
-    json(dashboard::screens(&context.portal, Some(pid), limit(&fields)?).await?)
+    json(page(dashboard::screens(&context.portal, Some(pid), ROWS_MAX).await?, &fields)?)
 }
 
 async fn create_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
@@ -138,8 +153,8 @@ async fn graphs(
     Path(screen_id): Path<String>,
     fields: Fields,
 ) -> Answer {
-    let graphs = dashboard::graphs(&context.portal, id_in_path("screen", &screen_id)?, limit(&fields)?).await?;
-    json(graphs.into_iter().map(shown).collect::<Vec<_>>())
+    let graphs = dashboard::graphs(&context.portal, id_in_path("screen", &screen_id)?, ROWS_MAX).await?;
+    json(page(graphs, &fields)?.into_iter().map(shown).collect::<Vec<_>>())
 }
 
 async fn keep_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
@@ -242,12 +257,14 @@ fn id_in_path(of: &str, id: &str) -> Result<i64, ApiError> {
     parse_int("id", id).map_err(|_| ApiError::bad(format!("invalid {of} id")))
 }
 
-fn limit(fields: &Fields) -> Result<usize, ApiError> {
-    match fields.int("limit")? {
-        0 => Ok(ROWS as usize),
-        limit @ 1.. => Ok(limit.min(ROWS_MAX) as usize),
-        _ => Err(ApiError::bad("limit must be a number from 1 on")),
-    }
+/// The part of a list that `limit` and `page` ask for.
+fn page<T>(list: Vec<T>, fields: &Fields) -> Result<Vec<T>, ApiError> {
+    let number = |name: &str, default: usize| match fields.int(name)? {
+        0 => Ok(default),
+        number => usize::try_from(number).map_err(|_| ApiError::bad(format!("{name} must be a number from 1 on"))),
+    };
+    let (limit, page) = (number("limit", ROWS)?, number("page", 1)?);
+    Ok(list.into_iter().skip((page - 1).saturating_mul(limit)).take(limit).collect())
 }
 
 fn not_found() -> ApiError {

@@ -134,7 +134,7 @@ fn check_text(text: &str, endpoint_patterns: bool) -> Result<(), String> {
 }
 
 /// Refuses what was written as a list, an alternative or a quoted text: it is compared as one name.
-fn check_name(key: &str, name: &str) -> Result<(), String> {
+pub(super) fn check_name(key: &str, name: &str) -> Result<(), String> {
     match name.chars().find(|c| ";|'\"`；“”‘’".contains(*c)) {
         Some(c) => Err(format!("{key}={name} has {c:?} in it: name one {key}, without quotes")),
         None => Ok(()),

@@ -3,40 +3,50 @@
 //! How: a text like `{h1,h2}#cpu#idle` names hosts, and then the counter in the segments that its dots make, each a
 //! regular expression. As the plugin sends every dot as `#`, a dot in a host is written `~`. Behind the hosts a last
 //! segment `$` ends the counter there, and `%` stands for everything.
-//! Invariants: an answer has at most [`ITEMS_MAX`] items, a question [`TARGETS_MAX`] targets; a bad regular expression
-//! finds nothing.
+//! Invariants: who asks here may be anybody, so little is done at a time: [`LOOKUPS`] questions are looked up at once,
+//! shared out by address; a question names at most [`HOSTS_MAX`] hosts, finds [`SERIES_MAX`] series, and its regular
+//! expressions are small. A bad one finds nothing. Pages of other sites, which a browser in the site would fetch for
+//! anybody, need a login.
 //! Compat: docs/open-falcon/control-plane.md §4 and dashboard.md §4. The plugin sends no token, so anybody may ask,
 //! unless `api.grafana` says otherwise. `#$` ends counters with dots too, which the original does not find.
 
 use super::Context;
 use super::auth::Caller;
-use super::body::Fields;
+use super::body::{Fields, SmallBodies};
 use super::error::{Answer, ApiError, json};
-use super::graph::{self, Asked, Names, PAIRS_MAX};
+use super::graph::{self, Asked, Names};
 use crate::config::Grafana;
 use crate::engine::Engine;
-use axum::Router;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::get;
-use net::http::Peer;
-use net::turns::Holder;
-use regex::Regex;
+use axum::{Extension, Router};
+use net::http::{Guard, Peer};
+use net::turns::{Holder, Turns};
+use regex::{Regex, RegexBuilder};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use store::{Cf, CounterQuery, EndpointQuery, Query};
+use std::sync::LazyLock;
+use store::{Cf, CounterQuery, EndpointQuery};
 
-/// Items of a list without `limit`, as in the original.
-const ITEMS: i64 = 1000;
-/// Items of a list at most.
-const ITEMS_MAX: i64 = 10_000;
+/// Items of a list at most; the original's default.
+const ITEMS_MAX: i64 = 1000;
 /// Targets of one question; a panel of Grafana has some.
 const TARGETS_MAX: usize = 100;
-/// Hosts that one text may name between `{` and `}`.
+/// Hosts that all texts of a question may name between `{` and `}`.
 const HOSTS_MAX: usize = 1000;
+/// Series that a question may find; a panel of Grafana draws some tens.
+const SERIES_MAX: usize = 2000;
+/// Bytes that a compiled regular expression may take: names with some alternatives need a few thousand.
+const REGEX_BYTES_MAX: usize = 64 << 10;
+/// Questions that are looked up at the same time: each holds a thread.
+const LOOKUPS_AT_ONCE: usize = 4;
+static LOOKUPS: LazyLock<Turns> = LazyLock::new(|| Turns::new(LOOKUPS_AT_ONCE));
 /// Characters of a text that names hosts and a counter.
-const TEXT_MAX: usize = 100_000;
+const TEXT_MAX: usize = 50_000;
+/// Counters that are looked at for segments; those beyond have the same ones, or are too many to choose from.
+const COUNTERS_MAX: usize = 10_000;
 /// Ends a counter.
 const END: &str = "$";
 /// Everything.
@@ -47,7 +57,7 @@ pub fn routes() -> Router<Context> {
     Router::new()
         .route("/grafana", get(find))
         .route("/grafana/metrics/find", get(find))
-        .route("/grafana/render", get(render).post(render))
+        .route("/grafana/render", get(render).post(render).layer(Extension(SmallBodies)))
 }
 
 /// Whoever may ask, as the holder of what an answer takes.
@@ -57,10 +67,10 @@ impl FromRequestParts<Context> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Reader, ApiError> {
-        Ok(Reader(match context.config.api.grafana {
-            Grafana::Open => parts.extensions.get::<Peer>().cloned().unwrap_or_default().holder,
-            Grafana::Login => Holder::user(&Caller::from_request_parts(parts, context).await?.name),
-        }))
+        if context.config.api.grafana == Grafana::Login || Guard::is_foreign(&parts.headers) {
+            return Ok(Reader(Holder::user(&Caller::from_request_parts(parts, context).await?.name)));
+        }
+        Ok(Reader(parts.extensions.get::<Peer>().cloned().unwrap_or_default().holder))
     }
 }
 
@@ -72,32 +82,45 @@ struct Item {
     expandable: bool,
 }
 
-async fn find(State(context): State<Context>, _: Reader, fields: Fields) -> Answer {
+async fn find(State(context): State<Context>, Reader(holder): Reader, fields: Fields) -> Answer {
     let text = fields.text("query", TEXT_MAX)?;
     let limit = match fields.int("limit")? {
-        0 => ITEMS,
+        0 => ITEMS_MAX,
         limit @ 1.. => limit.min(ITEMS_MAX),
         _ => return Err(ApiError::bad("limit must be a number from 1 on")),
     } as usize;
-    let Some((hosts, counter)) = text.split_once('#') else {
-        return json(find_hosts(&context, &text.replace('~', "."), limit).await?);
-    };
-    let (hosts, segments) = (hosts_of(hosts)?, segments_of(counter));
-    let Some(pattern) = pattern_of(&segments) else { return json([(); 0]) };
-    let depth = segments.len() - 1;
-    let found = graph::reading(&context, move |engine| counters_of(engine, &hosts, &pattern, ITEMS_MAX as usize));
-    json(items(found.await?.values().flatten().map(String::as_str), depth, limit))
+    let turn = LOOKUPS.take(&holder, 1).await;
+    let found = graph::blocking(&context, move |engine| {
+        let _turn = turn;
+        match text.split_once('#') {
+            None => find_hosts(engine, &text.replace('~', "."), limit).map_err(graph::unreadable),
+            Some((hosts, counter)) => find_segments(engine, hosts_of(hosts)?, &segments_of(counter), limit),
+        }
+    });
+    json(found.await??)
 }
 
-async fn find_hosts(context: &Context, text: &str, limit: usize) -> Result<Vec<Item>, ApiError> {
-    let pattern = if text.is_empty() { ".+" } else { text };
-    let Some(pattern) = graph::regex(pattern) else { return Ok(Vec::new()) };
-    let found = graph::reading(context, move |engine| {
-        let query = EndpointQuery { patterns: &[pattern], tag_terms: &[], offset: 0, limit };
-        engine.store().endpoints(&query)
-    });
+fn find_hosts(engine: &Engine, text: &str, limit: usize) -> Result<Vec<Item>, store::Error> {
+    let Some(pattern) = regex(if text.is_empty() { ".+" } else { text }) else { return Ok(Vec::new()) };
+    let query = EndpointQuery { patterns: &[pattern], tag_terms: &[], offset: 0, limit };
     let item = |(_, host): (u32, String)| Item { text: host.replace('.', "~"), expandable: true };
-    Ok(found.await?.into_iter().map(item).collect())
+    Ok(engine.store().endpoints(&query)?.into_iter().map(item).collect())
+}
+
+fn find_segments(
+    engine: &Engine,
+    hosts: BTreeSet<String>,
+    segments: &[&str],
+    limit: usize,
+) -> Result<Vec<Item>, ApiError> {
+    let Some(pattern) = pattern_of(segments) else { return Ok(Vec::new()) };
+    let hosts: Vec<String> = hosts.into_iter().collect();
+    let found = counters_of(engine, &hosts, &pattern, COUNTERS_MAX).map_err(graph::unreadable)?;
+    Ok(items(found.values().flatten().map(String::as_str), segments.len() - 1, limit))
+}
+
+fn regex(text: &str) -> Option<Regex> {
+    RegexBuilder::new(text).case_insensitive(true).size_limit(REGEX_BYTES_MAX).build().ok()
 }
 
 /// The different segments that counters have at a depth, and the marks that may stand there.
@@ -119,14 +142,19 @@ fn items<'a>(counters: impl Iterator<Item = &'a str>, depth: usize, limit: usize
 }
 
 /// The hosts of `h1` or `{h1,h2}`.
-fn hosts_of(text: &str) -> Result<Vec<String>, ApiError> {
+fn hosts_of(text: &str) -> Result<BTreeSet<String>, ApiError> {
     let inside = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
     let hosts: BTreeSet<String> =
         inside.split(',').map(|host| host.trim().replace('~', ".")).filter(|host| !host.is_empty()).collect();
-    if hosts.len() > HOSTS_MAX {
-        return Err(ApiError::bad(format!("{} hosts in one text: name at most {HOSTS_MAX}", hosts.len())));
+    check_hosts(hosts.len())?;
+    Ok(hosts)
+}
+
+fn check_hosts(count: usize) -> Result<(), ApiError> {
+    if count > HOSTS_MAX {
+        return Err(ApiError::bad(format!("{count} hosts in one question: name at most {HOSTS_MAX}")));
     }
-    Ok(hosts.into_iter().collect())
+    Ok(())
 }
 
 fn segments_of(counter: &str) -> Vec<&str> {
@@ -136,9 +164,9 @@ fn segments_of(counter: &str) -> Vec<&str> {
 /// The expression that the counters of some segments match; none for one that is no regular expression.
 fn pattern_of(segments: &[&str]) -> Option<Regex> {
     match segments {
-        [parts @ .., END] if !parts.is_empty() => graph::regex(&format!("^{}$", parts.join("\\."))),
-        [parts @ .., ALL] => graph::regex(&[parts, &[".+"]].concat().join("\\.")),
-        parts => graph::regex(&parts.join("\\.")),
+        [parts @ .., END] if !parts.is_empty() => regex(&format!("^{}$", parts.join("\\."))),
+        [parts @ .., ALL] => regex(&[parts, &[".+"]].concat().join("\\.")),
+        parts => regex(&parts.join("\\.")),
     }
 }
 
@@ -179,30 +207,41 @@ async fn render(State(context): State<Context>, Reader(holder): Reader, fields: 
     if texts.len() > TARGETS_MAX {
         return Err(ApiError::bad(format!("{} targets: ask for at most {TARGETS_MAX}", texts.len())));
     }
-    let mut targets = Vec::new();
-    for text in &texts {
-        let (hosts, counter) = text.split_once('#').unwrap_or((text, ALL));
-        let hosts = hosts_of(hosts)?;
-        targets.extend(pattern_of(&segments_of(counter)).map(|pattern| Target { hosts, pattern }));
-    }
     let name = fields.text("consolFun", 20)?;
     let name = if name.is_empty() { "AVERAGE" } else { &name };
     let cf = Cf::parse(name)
         .ok_or_else(|| ApiError::bad(format!("consolFun is {name:?}: give AVERAGE, MAX, MIN or LAST")))?;
-    let (from, to) = (fields.required_int("from")?, fields.required_int("until")?);
-    let query = Query { from, to, cf, now: crate::clock::now() };
-    graph::answer_history(&context, holder, query, move |engine| look_up(engine, &targets)).await
+    let query = graph::query(fields.required_int("from")?, fields.required_int("until")?, cf);
+    let turn = LOOKUPS.take(&holder, 1).await;
+    let look_up = move |engine: &Engine| {
+        let _turn = turn;
+        look_up(engine, targets_of(&texts)?)
+    };
+    graph::answer_history(&context, holder, query, look_up).await
+}
+
+fn targets_of(texts: &[String]) -> Result<Vec<Target>, ApiError> {
+    let (mut targets, mut count) = (Vec::new(), 0);
+    for text in texts {
+        let (hosts, counter) = text.split_once('#').unwrap_or((text, ALL));
+        let hosts = hosts_of(hosts)?;
+        count += hosts.len();
+        check_hosts(count)?;
+        let hosts = hosts.into_iter().collect();
+        targets.extend(pattern_of(&segments_of(counter)).map(|pattern| Target { hosts, pattern }));
+    }
+    Ok(targets)
 }
 
 /// The series of all targets, each once.
-fn look_up(engine: &Engine, targets: &[Target]) -> Result<Asked, ApiError> {
+fn look_up(engine: &Engine, targets: Vec<Target>) -> Result<Asked, ApiError> {
     let mut pairs: BTreeSet<(String, String)> = BTreeSet::new();
     for Target { hosts, pattern } in targets {
-        for (host, counters) in counters_of(engine, hosts, pattern, PAIRS_MAX + 1).map_err(graph::unreadable)? {
+        for (host, counters) in counters_of(engine, &hosts, &pattern, SERIES_MAX + 1).map_err(graph::unreadable)? {
             pairs.extend(counters.into_iter().map(|counter| (host.clone(), counter)));
         }
-        if pairs.len() > PAIRS_MAX {
-            return Err(ApiError::bad(format!("more than {PAIRS_MAX} series: ask for fewer")));
+        if pairs.len() > SERIES_MAX {
+            return Err(ApiError::bad(format!("more than {SERIES_MAX} series: ask for fewer")));
         }
     }
     let pairs: Vec<(String, String)> = pairs.into_iter().collect();
@@ -216,7 +255,7 @@ mod tests {
 
     #[test]
     fn hosts_and_segments_are_read() {
-        let hosts = |text: &str| hosts_of(text).expect("hosts");
+        let hosts = |text: &str| hosts_of(text).expect("hosts").into_iter().collect::<Vec<_>>();
         assert_eq!(hosts("web-01"), ["web-01"]);
         assert_eq!(hosts("{web-02, db~sh-01,}"), ["db.sh-01", "web-02"]);
         assert_eq!(hosts("{}"), [""; 0]);
@@ -233,6 +272,9 @@ mod tests {
         check("%", &["cpu.idle"], &[]);
         check("$", &["cpu.idle"], &[]);
         assert!(pattern_of(&["("]).is_none());
+        assert!(pattern_of(&["\\w{500}"]).is_none(), "too large");
+        let many = |count: usize| targets_of(&vec!["{a,b,c,d,e,f,g,h,i,j}#cpu".to_string(); count]).is_ok();
+        assert!(many(100) && !many(101));
     }
 
     #[test]

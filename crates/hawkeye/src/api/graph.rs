@@ -54,7 +54,7 @@ static HISTORIES: LazyLock<Turns> = LazyLock::new(|| Turns::new(HISTORIES_AT_ONC
 const ANSWERS_AT_ONCE: usize = 64;
 static ANSWERS: LazyLock<Turns> = LazyLock::new(|| Turns::new(ANSWERS_AT_ONCE));
 /// The most (host, counter) pairs of one request for history, last points or deletion.
-pub(super) const PAIRS_MAX: usize = 100_000;
+const PAIRS_MAX: usize = 100_000;
 
 /// Routes of series and their points.
 pub fn routes() -> Router<Context> {
@@ -68,7 +68,7 @@ pub fn routes() -> Router<Context> {
 }
 
 /// Runs `work` on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     context: &Context,
     work: impl FnOnce(&Engine) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -113,7 +113,7 @@ fn page(pairs: &[(String, String)]) -> Result<(usize, usize), ApiError> {
     Ok(((page - 1).saturating_mul(limit), limit))
 }
 
-pub(super) fn regex(text: &str) -> Option<Regex> {
+fn regex(text: &str) -> Option<Regex> {
     RegexBuilder::new(text).case_insensitive(true).size_limit(REGEX_BYTES_MAX).build().ok()
 }
 
@@ -253,9 +253,16 @@ async fn history(
     if request.hostnames.len().saturating_mul(request.counters.len()) > PAIRS_MAX {
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of hostnames and counters: ask for fewer")));
     }
-    let query = Query { from: request.start_time, to: request.end_time, cf, now: crate::clock::now() };
+    let query = query(request.start_time, request.end_time, cf);
     let user = Holder::user(&caller.name);
     answer_history(&context, user, query, move |engine| Ok(look_up(engine, request))).await
+}
+
+/// A question for this time; what no point can have is cut off.
+pub(super) fn query(from: i64, to: i64, cf: Cf) -> Query {
+    let times = 0..=i64::from(u32::MAX) + DAY_S;
+    let within = |time: i64| time.clamp(*times.start() - 1, *times.end());
+    Query { from: within(from), to: within(to), cf, now: crate::clock::now() }
 }
 
 /// Series that an answer is made of.

@@ -6,12 +6,13 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, message, message_with};
 use super::paging::{Paging, Search};
 use super::rights::{self, HostChange};
+use super::text::named;
 use crate::portal::group::{self, Group};
 use crate::portal::host::Selection;
-use crate::portal::{host, plugin, template};
+use crate::portal::{host, mock, plugin, template};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -49,7 +50,8 @@ async fn rename(State(context): State<Context>, caller: Caller, fields: Fields) 
     let name = group_name(&fields, "grp_name")?;
     rights::check_group(&context, &caller, &group).await?;
     group::rename(&context.portal, group.id, &name).await.map_err(|error| taken(error, &name))?;
-    message("hostgroup profile updated")
+    let warning = if name == group.grp_name { None } else { nodata_warning(&context, &group).await? };
+    message_with("hostgroup profile updated", warning)
 }
 
 async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
@@ -64,7 +66,18 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
     let group = find(&context, parse_int("id", &id)?).await?;
     check_owner(&context, &caller, &group).await?;
     group::delete(&context.portal, group.id).await?;
-    message(format!("hostgroup:{} has been deleted", group.id))
+    message_with(format!("hostgroup:{} has been deleted", group.id), nodata_warning(&context, &group).await?)
+}
+
+/// What its user should know of a group that is called so no more.
+async fn nodata_warning(context: &Context, group: &Group) -> Result<Option<String>, ApiError> {
+    let mocks = mock::all(&context.portal).await?;
+    let names = |mock: &&mock::Mock| {
+        mock.obj_type == "group" && mock.names().any(|name| name.eq_ignore_ascii_case(&group.grp_name))
+    };
+    let found: Vec<String> = mocks.iter().filter(names).map(|mock| mock.name.clone()).collect();
+    let text = format!("nodata {} names the group {:?}, and finds no host by it now", named(&found), group.grp_name);
+    Ok((!found.is_empty()).then_some(text))
 }
 
 async fn replace_hosts(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
@@ -222,7 +235,7 @@ async fn check_names(context: &Context, hosts: &[String]) -> Result<(), ApiError
     Ok(())
 }
 
-fn odd_name(host: &str) -> Option<&'static str> {
+pub(super) fn odd_name(host: &str) -> Option<&'static str> {
     if host.len() > host::HOSTNAME_MAX {
         return Some("is longer than 255 bytes");
     }

@@ -4,24 +4,23 @@
 //! than GAUGE, or a group that is not there.
 
 use super::Context;
-use super::aggregator::required_step;
+use super::aggregator::{check_series, required_metric, required_step};
 use super::auth::Caller;
 use super::body::{Fields, check_length, parse_int};
 use super::error::{Answer, ApiError, json, message};
+use super::hostgroup::odd_name;
 use super::paging::Paging;
-use super::rights;
+use super::rights::{self, HostChange};
 use super::strategy::checked_tags;
 use super::text::{line, named};
 use crate::portal::group;
+use crate::portal::host::Selection;
 use crate::portal::mock::{self, Mock};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Redirect;
 use axum::routing::get;
-
-/// Longest step of a mocked series: a day. A guess; the original has no bound.
-const STEP_MAX: i64 = 86_400;
 
 /// Routes of mocks. Two have a slash at the end in the original, which redirects to them.
 pub fn routes() -> Router<Context> {
@@ -48,6 +47,7 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let name = fields.required_line("name", mock::NAME_MAX)?;
     let new = required_mock(&context, &fields).await?;
+    check_rights(&context, &caller, &new).await?;
     let created = mock::create(&context.portal, Mock { name: name.clone(), creator: caller.name, ..new }).await;
     let taken = |error| {
         let text = format!("a nodata named {name:?} exists already");
@@ -61,6 +61,7 @@ async fn update(State(context): State<Context>, caller: Caller, fields: Fields) 
     let changed = required_mock(&context, &fields).await?;
     let old = mock::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::refused("record not found"))?;
     rights::check(&context, &caller, &old.creator, "").await?;
+    check_rights(&context, &caller, &changed).await?;
     let changed = Mock { id, name: old.name, creator: old.creator, ..changed };
     mock::update(&context.portal, &changed).await?;
     json(changed)
@@ -83,23 +84,50 @@ async fn required_mock(context: &Context, fields: &Fields) -> Result<Mock, ApiEr
         return Err(ApiError::bad("obj_type only accpect \"group, host, other\""));
     }
     let names = names(&obj)?;
-    if obj_type == "group" {
-        check_groups(context, &names).await?;
+    match obj_type.as_str() {
+        "group" => check_groups(context, &names).await?,
+        _ => check_hosts(&names)?,
     }
     let dstype = fields.required_line("dstype", mock::NAME_MAX)?;
     if dstype != "GAUGE" {
         return Err(ApiError::bad(format!("dstype is {dstype:?}: only a GAUGE can be mocked")));
     }
-    Ok(Mock {
+    let mock = Mock {
         obj: names.join("\n"),
         obj_type,
-        metric: fields.required_line("metric", mock::METRIC_MAX)?,
+        metric: required_metric(fields, mock::METRIC_MAX)?,
         tags: checked_tags(fields.text("tags", mock::TAGS_MAX)?)?,
         dstype,
-        step: required_step(fields, STEP_MAX)?,
+        step: required_step(context, fields)?,
         mock: fields.float("mock")?,
         ..Mock::default()
-    })
+    };
+    mock.names().try_for_each(|endpoint| check_series(endpoint, &mock.metric, &mock.tags))?;
+    Ok(mock)
+}
+
+/// Refuses to put values into series of others: of a group, or of hosts in groups, that the caller may not change.
+async fn check_rights(context: &Context, caller: &Caller, mock: &Mock) -> Result<(), ApiError> {
+    if mock.obj_type != "group" {
+        let hosts = Selection::Names(mock.names().map(str::to_string).collect());
+        return rights::check_hosts(context, caller, &hosts, HostChange::Maintain).await;
+    }
+    for group in group::all(&context.portal).await? {
+        if mock.names().any(|name| name.eq_ignore_ascii_case(&group.grp_name)) {
+            rights::check_group(context, caller, &group).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what is a list, a pattern or a sentence where a host is meant.
+fn check_hosts(names: &[String]) -> Result<(), ApiError> {
+    match names.iter().find_map(|name| odd_name(name).map(|what| (name, what))) {
+        None => Ok(()),
+        Some((name, what)) => {
+            Err(ApiError::bad(format!("obj: {name:?} {what}: write each endpoint on a line of its own")))
+        }
+    }
 }
 
 /// The names in `obj`, a line each.

@@ -7,8 +7,8 @@ use settings::Faults;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodataConfig {
-    /// Share of the series of one nodata that may fall silent in one minute and be mocked, above 0; where more do, none
-    /// of them is, and a series says so. 1 turns this guard off.
+    /// Share of the series of one nodata that may fall silent at once and be mocked, above 0; where more do, none of
+    /// them is, and a series says so. 1 turns this guard off.
     pub flood_share: f64,
 }
 

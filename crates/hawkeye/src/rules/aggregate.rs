@@ -49,6 +49,8 @@ const COMPARISONS: [(&str, Comparison); 5] = [
     ("=", Comparison::Equal),
 ];
 
+/// Counters of a side. A guess: people add up a handful.
+const TERMS_MAX: usize = 100;
 /// Counters that are named as missing.
 const MISSING_MAX: usize = 10;
 
@@ -184,7 +186,12 @@ fn parse_sum(text: &str) -> Result<(Vec<Term>, &str), String> {
         if end == 0 {
             return Err(format!("$() names no counter: {FORMS}"));
         }
-        terms.push(Term { is_minus, counter: inside[..end].to_string() });
+        if terms.len() == TERMS_MAX {
+            return Err(format!(
+                "more than {TERMS_MAX} counters on one side: compute a part of them by an aggregator first"
+            ));
+        }
+        terms.push(Term { is_minus, counter: canonical(&inside[..end])? });
         rest = &inside[end + 1..];
         is_minus = match rest.as_bytes().first() {
             Some(b'+') => false,
@@ -193,6 +200,18 @@ fn parse_sum(text: &str) -> Result<(Vec<Term>, &str), String> {
         };
         rest = &rest[1..];
     }
+}
+
+/// A counter whose tags are in the order in which points have them.
+fn canonical(counter: &str) -> Result<String, String> {
+    let Some((metric, tags)) = counter.split_once('/').filter(|(_, tags)| tags.contains('=')) else {
+        return Ok(counter.to_string());
+    };
+    if let Some(piece) = tags.split(',').find(|piece| piece.split_once('=').is_none_or(|(key, _)| key.is_empty())) {
+        return Err(format!("$({counter}): {piece:?} is not of the form key=value (joined by commas)"));
+    }
+    let mut scratch = String::new();
+    Ok(format!("{metric}/{}", model::Tags::canonical(tags, &mut scratch).as_str()))
 }
 
 fn parse_comparison(terms: Vec<Term>, text: &str) -> Result<Side, String> {
@@ -228,6 +247,8 @@ mod tests {
         check("$(cpu.idle)", Side::Sum(sum(&["cpu.idle"])));
         check("$(a) + $(b) - $(c/k=v,l=w)", Side::Sum(sum(&["a", "b", "-c/k=v,l=w"])));
         check("$(cpu busy)", Side::Sum(sum(&["cpubusy"])));
+        check("$(qps/b=2,a=1)", Side::Sum(sum(&["qps/a=1,b=2"])));
+        check("$(a/b)", Side::Sum(sum(&["a/b"])));
         check("$(a)>5", Side::Holds(sum(&["a"]), Comparison::Greater, 5.0));
         check("$(a)=0.50", Side::Holds(sum(&["a"]), Comparison::Equal, 0.5));
         check("($(a))<=1", Side::Holds(sum(&["a"]), Comparison::LessOrEqual, 1.0));
@@ -256,6 +277,8 @@ mod tests {
         check("$(a)>1e3", "\"1e3\" is no number");
         check("$(a)==5", "\"=5\" is no number");
         check("$(a)!=5", "\"!=5\" is none of");
+        check("$(a/b=1,c)", "\"c\" is not of the form key=value");
+        check(&["$(a)"; 101].join("+"), "more than 100 counters");
         check("$()", "names no counter");
         check("$(a", "has no `)`");
         check("$(a(b))", "has no `)`");

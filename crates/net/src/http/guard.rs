@@ -56,6 +56,11 @@ impl Guard {
         Guard { checks_host: self.checks_host || is_loopback, ..self }
     }
 
+    /// True for a request that the page of some site made a browser send, be it this server's own page on another port.
+    pub fn is_foreign(headers: &HeaderMap) -> bool {
+        Guard::own_pages_only(&[]).check_origin(headers).is_err()
+    }
+
     /// Refuses a request that is not for this door.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.checks_host {

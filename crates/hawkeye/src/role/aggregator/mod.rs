@@ -124,7 +124,8 @@ fn told(last: Last, computed: Computed, hosts: &[&str]) -> Last {
         Some(_) => "",
         None if hosts.is_empty() => "the group has no host outside maintenance",
         None if computed.valid == 0 => "no host has a value of all counters within two steps",
-        None => "the denominator is 0",
+        None if computed.denominator == 0.0 => "the denominator is 0",
+        None => "the value is too large a number",
     };
     Last {
         value,
