@@ -2,8 +2,8 @@
 //!
 //! Why: a strategy judges points, and a dead host sends none.
 //! How: rows come with the rules in effect. Each minute every key (endpoint, metric, tags) of every row is looked up
-//! in the store ([`Silences::look`]); one whose newest point is older than three steps, or is the mock itself, gets a
-//! point two steps ago.
+//! in the store ([`Silences::look`]); one whose newest point is older than three steps, or is a mock, gets a point two
+//! steps ago.
 //! Invariants: silence is counted only while this server listens ([`Engine::heard_since`]). When more of a row's series
 //! than `nodata.flood_share` fall silent within two steps (those that are about to included), none of them is mocked
 //! until most of them report again: a switch that died is no thousand dead hosts. The series `nodata.flood` of the
@@ -31,7 +31,7 @@ const FLOOD_MIN: usize = 5;
 /// Steps without a point after which a series is silent, and seconds for steps below a minute.
 const SILENT_STEPS: i64 = 3;
 const SILENT_MIN_S: i64 = 180;
-/// A value this near to the mock is the mock.
+/// A value this near to the mock is that.
 const NEAR: f64 = 1e-6;
 /// Characters of a row's name that the tag of that series has.
 const NAME_MAX: usize = 64;
@@ -83,7 +83,7 @@ impl Nodata {
         let last = |endpoint: &str, counter: &str| {
             // A name that cannot be read is as good as none; whoever keeps the store has told of it.
             let found = store.find(endpoint, counter).ok().flatten()?;
-            store.last(found)
+            store.last_raw(found)
         };
         let looked = silences.look(snapshot, self.engine.heard_since(), now, self.flood_share, last);
         let mut batch = self.ingest.begin(Door::Nodata, now);
@@ -201,7 +201,7 @@ impl Silences {
             let mut seen = Seen { series: endpoints.len(), ..Seen::default() };
             for endpoint in endpoints {
                 let newest = last(endpoint, &counter);
-                let is_mock = newest.is_some_and(|point| (point.value - mock.mock).abs() < NEAR);
+                let is_mock = newest.is_some_and(|point| is_mock(mock, point, now));
                 let silence = silence_of(mock, newest, heard_since, now);
                 let key = (mock.id, endpoint.to_string());
                 match (mocked.remove(&key), silence) {
@@ -273,6 +273,11 @@ impl Seen {
         let flood = holds.then(|| Flood { since, endpoints: std::mem::take(&mut self.held) });
         ((holds || was_flood).then_some(told), flood)
     }
+}
+
+/// Whether a series' newest point is a mock: by its value, and as one that reports has a newer one.
+fn is_mock(mock: &Mock, newest: Point, now: i64) -> bool {
+    (newest.value - mock.mock).abs() < NEAR && newest.time <= now - 2 * mock.step
 }
 
 /// Seconds within which the series of a flood fall silent.
