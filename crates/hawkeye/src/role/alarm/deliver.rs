@@ -12,14 +12,15 @@
 //! sent at least once: a crash between an attempt and its transaction repeats it. A callback is received at most once:
 //! tried again is only one that had no connection. A recovery never overtakes its problem at the same target (see
 //! `portal::delivery`). Losing power can lose the last commits, and with them a mark; a crash of the process cannot.
+//! What waited too long is given up, but not for its age alone, since clocks may be wrong (see [`Aging`]).
 //! Memory: [`DeliveryLimits::in_flight_max`] attempts with their bodies, and one [`Target`] per target that has rows.
 
+use super::aging::Aging;
 use super::counters::{AlarmMetrics, Ended};
 use super::message;
 use super::plan::{self, Callback, Channels};
 use super::send::{self, Failure, Sender};
 use crate::clock;
-use crate::engine::age::Believed;
 use crate::portal::Portal;
 use crate::portal::alarm;
 use crate::portal::db::Transaction;
@@ -44,7 +45,7 @@ pub struct DeliveryLimits {
     pub delivery_pause_max: Duration,
     /// The longest pause of a target: one probe a minute costs nothing, and finds it back soon.
     pub target_pause_max: Duration,
-    /// Age in seconds at which a delivery is given up.
+    /// Age in seconds at which a delivery is given up, see [`Aging`].
     pub give_up_after: i64,
     pub deliveries_max: u64,
     /// Longest time that a stop waits for attempts under way: messages need not be repeated, and callbacks end whose
@@ -84,7 +85,7 @@ pub struct Deliverer {
     sender: Arc<Sender>,
     channels: Channels,
     limits: DeliveryLimits,
-    believed: Believed,
+    pub aging: Aging,
     counters: AlarmMetrics,
     targets: HashMap<String, Target>,
     attempts: JoinSet<Result<String, Failure>>,
@@ -151,7 +152,7 @@ impl Deliverer {
             sender,
             channels,
             limits,
-            believed: Believed::default(),
+            aging: Aging::new(limits.give_up_after),
             counters,
             attempts: JoinSet::new(),
             under_way: HashMap::new(),
@@ -195,6 +196,7 @@ impl Deliverer {
 
     /// Writes down what ended, then starts what is due.
     pub async fn step(&mut self) -> Result<()> {
+        self.aging.look();
         while let Some(ended) = self.attempts.try_join_next_with_id() {
             self.note(ended);
         }
@@ -248,21 +250,13 @@ impl Deliverer {
         self.settle().await.context("cannot write down the ends of deliveries")
     }
 
-    /// The time by which rows grow old.
-    pub fn believed_now(&self) -> i64 {
-        self.believed.now()
-    }
-
-    /// Has rows grow old by this time: a clock that jumps must not give up what waits.
-    pub fn believe(&mut self, believed: Believed) {
-        self.believed = believed;
-    }
-
-    /// Gives up what is too old, makes good a clock that was set back, and counts anew.
+    /// Gives up what was too old at the last step, makes good a clock that was set back, and counts anew.
     pub async fn tidy(&mut self) -> Result<()> {
         let mut transaction = self.portal.write().await?;
-        let cutoff = self.believed_now() - self.limits.give_up_after;
-        let dropped = delivery::drop_older(&mut transaction, cutoff, DROP_BATCH).await?;
+        let dropped = match self.aging.cutoff() {
+            Some(cutoff) => delivery::drop_older(&mut transaction, cutoff, DROP_BATCH).await?,
+            None => 0,
+        };
         let latest = now_ms() + 2 * self.limits.delivery_pause_max.as_millis() as i64;
         let pulled_in = delivery::pull_in(&mut transaction, latest, now_ms()).await?;
         transaction.commit().await?;
@@ -359,7 +353,7 @@ impl Deliverer {
             Err(Failure::Received(_)) => Ended::Failed,
             Err(Failure::Denied(_)) => Ended::Denied,
             Err(Failure::Unknown(_)) => Ended::Unknown,
-            Err(_) if self.believed_now() - delivery.created_at >= self.limits.give_up_after => Ended::GivenUp,
+            Err(_) if self.aging.cutoff().is_some_and(|cutoff| delivery.created_at <= cutoff) => Ended::GivenUp,
             Err(_) => Ended::Failed,
         }
     }

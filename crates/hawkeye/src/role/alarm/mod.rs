@@ -13,6 +13,7 @@
 //! Compat: docs/open-falcon/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx
 //! is a failure.
 
+mod aging;
 mod counters;
 mod deliver;
 mod intake;
@@ -155,7 +156,7 @@ impl Alarm {
     /// Gives up and deletes by this time from now on.
     fn believe(&mut self, believed: Believed) {
         self.delivering.believed = believed.clone();
-        self.deliverer.believe(believed);
+        self.deliverer.aging.believe(believed);
     }
 
     async fn run(&mut self, shutdown: &mut watch::Receiver<bool>) {
@@ -224,7 +225,7 @@ impl Alarm {
     }
 
     async fn purge(&self) -> sqlx::Result<()> {
-        let now = self.deliverer.believed_now();
+        let now = self.deliverer.aging.believed_now();
         let cutoffs = Cutoffs { events: now - self.event_retention, cases: now - self.case_retention };
         for _ in 0..PURGE_ROUNDS {
             if !purge::round(&self.portal, cutoffs).await? {
@@ -278,7 +279,7 @@ impl Delivering {
     async fn over(&self, tables: Portal) -> Result<Deliverer> {
         let (sender, counters) = (self.sender.clone(), self.counters.clone());
         let mut deliverer = Deliverer::open(tables, sender, self.channels, self.limits, counters).await?;
-        deliverer.believe(self.believed.clone());
+        deliverer.aging.believe(self.believed.clone());
         Ok(deliverer)
     }
 

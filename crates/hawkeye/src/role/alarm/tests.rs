@@ -628,6 +628,41 @@ async fn deliveries_are_given_up_and_counted() {
     assert_eq!((site.count("events").await, site.count("hawkeye_delivery").await), (4, 0));
 }
 
+/// Has alarm see clocks that went on together by so many seconds since its start.
+fn run_for(alarm: &mut Alarm, seconds: u32) {
+    let now = crate::clock::now() + i64::from(seconds);
+    alarm.deliverer.aging.look_at(now, Duration::from_secs(u64::from(seconds)), now);
+}
+
+/// A run whose clock was two days behind leaves deliveries, and the next one, whose clock is right, finds them old.
+#[tokio::test]
+async fn what_waits_since_a_clock_was_behind_is_tried_for_an_hour() {
+    let site = site().await;
+    let (socket, down) = closed_port();
+    site.action(1, "", &down, "").await;
+    let events: Vec<Event> = (0..3).map(|n| problem(1, &format!("host-{n}"))).collect();
+    site.queue.append(&events).expect("append");
+    site.alarm().await.0.step().await;
+    query("UPDATE alarms.hawkeye_delivery SET created_at = created_at - 172800, begun_at = 0, due_at = 0")
+        .execute(&site.portal)
+        .await
+        .expect("update");
+    let (mut alarm, counters) = site.alarm().await;
+    for seconds in [0, 3599] {
+        run_for(&mut alarm, seconds);
+        alarm.deliverer.tidy().await.expect("tidy");
+    }
+    assert_eq!((site.count("hawkeye_delivery").await, counters.dropped.get()), (3, 0));
+    let mut receiver = Receiver::listen(socket.listen(8).expect("listens"), Arc::new(|_, _| (200, "ok".to_string())));
+    let running = site.start().await;
+    for _ in 0..3 {
+        receiver.next().await;
+    }
+    until("no delivery", async || site.count("hawkeye_delivery").await == 0).await;
+    assert_eq!((running.counters.dropped.get(), running.counters.count(Kind::Callback, Ended::Done)), (0, 3));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn too_many_or_too_old_deliveries_lose_the_oldest() {
     let mut site = site().await;
@@ -645,6 +680,9 @@ async fn too_many_or_too_old_deliveries_lose_the_oldest() {
         .execute(&site.portal)
         .await
         .expect("update");
+    alarm.deliverer.tidy().await.expect("tidy");
+    assert_eq!(counters.dropped.get(), 3, "its age is nothing that this process has seen");
+    run_for(&mut alarm, 3600);
     alarm.deliverer.tidy().await.expect("tidy");
     assert_eq!((site.count("hawkeye_delivery").await, counters.dropped.get()), (4, 4));
     assert_eq!(site.count("event_cases WHERE told LIKE '%longer than alarm.give_up_after'").await, 1);
