@@ -20,6 +20,7 @@ pub mod mysql;
 mod query;
 mod row;
 mod salvage;
+mod schema;
 pub mod sqlite;
 
 pub use query::{Query, Value, query, select};

@@ -1,7 +1,7 @@
 //! SQLite: the portal in one file, `<data_dir>/portal.db`, in WAL mode.
 //!
-//! How: [`open`] checks the file whole, brings it up to date and compares it with its mark; [`super::file`] keeps it
-//! while it is open. docs/format/portal.md names the files.
+//! How: [`open`] checks the file whole, brings it up to date, and compares it with its schema and its mark;
+//! [`super::file`] keeps it while it is open. docs/format/portal.md names the files.
 //! Invariants: a file of an older version is brought up to date in one transaction, and one of a newer version is left
 //! alone. A file that is missing where there should be one is not made anew: that would close all alarms. Nothing
 //! touches its log then, which may be all that is left.
@@ -11,10 +11,11 @@ use super::dialect::Dialect;
 use super::fault::{self, Fault};
 use super::file::{File, Lane, Way};
 use super::mark::{self, Mark};
+use super::schema;
 use super::{CONNECTIONS_MAX, Db};
 use crate::clock;
 use crate::watch::health::{Health, Reason};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
@@ -100,6 +101,10 @@ pub async fn open(path: &Path, may_be_new: bool, health: &Health) -> Result<Open
     let damages = damages.with_context(|| format!("cannot read the portal {}", path.display()))?;
     let prepared = create_tables(&mut first).await.map_err(hint);
     prepared.with_context(|| format!("cannot prepare {}", path.display()))?;
+    let fault = schema::fault(&mut first).await.map_err(hint);
+    if let Some(fault) = fault.with_context(|| format!("cannot read the portal {}", path.display()))? {
+        return Err(damaged(anyhow!(fault))).with_context(|| format!("cannot use the portal {}", path.display()));
+    }
     let mark = identify(&mut first, path, is_new, damages.is_empty(), health).await?;
 
     let durable = pool(CONNECTIONS_MAX).connect_lazy_with(options(path));
@@ -131,18 +136,24 @@ pub async fn in_memory() -> Result<Db> {
 /// Adds to an error what can be done about it where the file is damaged.
 pub fn hint(error: anyhow::Error) -> anyhow::Error {
     match fault::among(&error) {
-        Some(Fault::Damage) => error.context(format!(
-            "the portal is damaged: restore a backup of the data directory, or move portal.db away and {ANEW}"
-        )),
+        Some(Fault::Damage) => damaged(error),
         _ => error,
     }
+}
+
+/// Adds to an error what can be done about a file that is damaged.
+fn damaged(error: anyhow::Error) -> anyhow::Error {
+    error.context(format!(
+        "the portal is damaged: restore a backup of the data directory, or move portal.db away and {ANEW}"
+    ))
 }
 
 /// Reads the whole file, and answers what is wrong with it.
 async fn damages(connection: &mut SqliteConnection) -> sqlx::Result<Vec<String>> {
     let lines: Vec<String> = match sqlx::query_scalar("PRAGMA quick_check(10)").fetch_all(connection).await {
-        // The check gives up at some damages. What is needed is read behind it, and says whether it can be.
-        Err(error) if fault::of(&error) == Some(Fault::Damage) => vec![error.to_string()],
+        // The check gives up at some damages, and some schemas refuse it. What is needed is read behind it, and says
+        // whether it can be.
+        Err(error) if matches!(fault::of(&error), Some(Fault::Damage) | None) => vec![error.to_string()],
         lines => lines?,
     };
     // A line may hold several.
@@ -265,10 +276,10 @@ async fn create_tables(connection: &mut SqliteConnection) -> Result<()> {
     }
     let mut transaction = connection.begin().await?;
     for sql in steps {
-        sqlx::raw_sql(*sql).execute(&mut *transaction).await?;
+        sqlx::raw_sql(*sql).execute(&mut *transaction).await.map_err(unlike_its_version)?;
     }
     if found < SESSIONS_ARE_HASHED {
-        hash_sessions(&mut transaction).await?;
+        hash_sessions(&mut transaction).await.map_err(unlike_its_version)?;
     }
     let version = format!("PRAGMA user_version = {SCHEMA_VERSION}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await?;
@@ -276,11 +287,16 @@ async fn create_tables(connection: &mut SqliteConnection) -> Result<()> {
     Ok(())
 }
 
+/// A step that is refused, though disk and locks are well, does not find the tables of the version that it begins with.
+fn unlike_its_version(error: sqlx::Error) -> anyhow::Error {
+    if fault::of(&error).is_none() { damaged(error.into()) } else { error.into() }
+}
+
 /// The version from which on `session.sig` is the hash of a secret ([`Dialect::kept_secret`]).
 const SESSIONS_ARE_HASHED: i64 = 3;
 
 /// Replaces the secrets of an older file by their hashes, so that whoever is logged in stays so.
-async fn hash_sessions(transaction: &mut SqliteConnection) -> Result<()> {
+async fn hash_sessions(transaction: &mut SqliteConnection) -> sqlx::Result<()> {
     let sessions: Vec<(i64, String)> =
         sqlx::query_as("SELECT id, sig FROM session").fetch_all(&mut *transaction).await?;
     for (id, sig) in sessions {
