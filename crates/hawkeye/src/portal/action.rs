@@ -1,6 +1,8 @@
 //! Actions (`falcon_portal.action`): who is told of an alarm, and which URL is called.
 //!
 //! An action belongs to a template or to an expression; a template that was copied may share the one of another.
+//! Whoever deletes the last owner leaves the row: the recovery of an alarm that ends with its rule is on its way, and
+//! is told to whom the action names. [`super::purge`] deletes what nobody has had for long.
 //! Invariants: a template's second action takes the place and the id of the first, for an event on its way may name it
 //! (the original leaves the first row behind); a shared one is neither changed nor deleted with one of its owners.
 
@@ -93,13 +95,25 @@ pub fn teams(uic: &str) -> impl Iterator<Item = &str> {
     uic.split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 
-/// Deletes an action that no template and no expression has any more.
-pub(super) async fn delete_unused(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> {
-    if owners(&mut *transaction, id).await?.is_empty() {
-        query("DELETE FROM falcon_portal.action WHERE id = ?").bind(id).execute(transaction).await?;
-    }
-    Ok(())
+/// Ids of actions that no template and no expression has, at most `limit`.
+pub(super) async fn unowned(portal: &Portal, limit: usize) -> sqlx::Result<Vec<i64>> {
+    query("SELECT id FROM falcon_portal.action WHERE 1 = 1")
+        .push(UNOWNED)
+        .push(" ORDER BY id LIMIT ?")
+        .bind(limit)
+        .all(portal)
+        .await
 }
+
+/// Deletes those of these actions that no template and no expression has; returns how many.
+pub(super) async fn delete_unowned(portal: &Portal, ids: Vec<i64>) -> sqlx::Result<u64> {
+    let done = query("DELETE FROM falcon_portal.action WHERE id").in_list(ids).push(UNOWNED).execute(portal).await?;
+    Ok(done.rows)
+}
+
+/// Part of a condition that no owner of an action meets.
+const UNOWNED: &str = " AND id NOT IN (SELECT action_id FROM falcon_portal.tpl)
+     AND id NOT IN (SELECT action_id FROM falcon_portal.expression)";
 
 /// Changes the row of the action's id; returns how many there were. Nothing is announced: alarm reads an action when an
 /// event needs it.

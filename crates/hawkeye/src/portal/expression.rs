@@ -188,14 +188,9 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
     Ok(())
 }
 
-/// Deletes an expression, and its action unless a template has it too.
+/// Deletes an expression. Its action is left to [`super::purge`].
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    let mut transaction = portal.write().await?;
-    let sql = "SELECT action_id FROM falcon_portal.expression WHERE id = ?";
-    let action_id: Option<i64> = query(sql).bind(id).optional(&mut transaction).await?;
-    query("DELETE FROM falcon_portal.expression WHERE id = ?").bind(id).execute(&mut transaction).await?;
-    action::delete_unused(&mut transaction, action_id.unwrap_or_default()).await?;
-    transaction.commit().await?;
+    query("DELETE FROM falcon_portal.expression WHERE id = ?").bind(id).execute(portal).await?;
     portal.announce();
     Ok(())
 }
@@ -274,7 +269,8 @@ mod tests {
         let anew = action::by_id(&portal, changed.action_id).await?.expect("made anew");
         assert_eq!(anew.url, "http://x");
         delete(&portal, first.id).await?;
-        assert_eq!((by_id(&portal, first.id).await?, action::by_id(&portal, anew.id).await?), (None, None));
+        assert_eq!(by_id(&portal, first.id).await?, None);
+        assert!(action::by_id(&portal, anew.id).await?.is_some(), "recoveries are told to it");
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! Purge: what goes from the tables by its age, in steps that hold the lock of writers for a moment only.
 //!
-//! Why: the original deletes old events, and lets cases, alert links and temporary graphs grow for ever.
+//! Why: the original deletes old events, and lets cases, alert links, temporary graphs and actions without an owner
+//! grow for ever.
 //! How: each table is asked for the oldest rows by an index on their time. Events and notes go with their case, which
-//! is older than both.
-//! Invariants: an open case stays, however old it is.
+//! is older than both. Actions have no time: one goes that had no owner at two looks in a row ([`UnownedActions`]).
+//! Invariants: an open case stays, however old it is; an action that has an owner stays.
+//! Memory: the ids of one batch of actions.
 
 use super::db::{FromRow, Query, Value, query};
-use super::{Portal, alarm};
+use super::{Portal, action, alarm};
 use crate::clock;
 
 /// Rows of a table that go in one transaction. The original's 100 events a minute do not keep up with a storm; five
@@ -14,6 +16,9 @@ use crate::clock;
 const BATCH: usize = 1000;
 /// Cases of one transaction: their notes go with them.
 const CASES_BATCH: usize = 200;
+/// Actions without an owner that go at one look. Who deletes more of them in that time does it by a script, and the
+/// next looks take the rest.
+const ACTIONS_BATCH: usize = 1000;
 
 /// Times before which rows go (Unix seconds).
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +55,26 @@ pub async fn round(portal: &Portal, cutoffs: Cutoffs) -> sqlx::Result<bool> {
     );
     let full = [events == BATCH as u64, cases.await? == CASES_BATCH, links.await? == BATCH, graphs.await? == BATCH];
     Ok(full.contains(&true))
+}
+
+/// Actions that had no owner at the last look. Alarms end with the owner, and their recoveries need the action until
+/// they are told, which is long over at the next look.
+#[derive(Default)]
+pub struct UnownedActions {
+    ids: Vec<i64>,
+}
+
+impl UnownedActions {
+    /// Deletes what had no owner at the last look and has none now, and notes what has none. After a failure what was
+    /// noted is forgotten, which costs a look.
+    pub async fn look(&mut self, portal: &Portal) -> sqlx::Result<()> {
+        let before = std::mem::take(&mut self.ids);
+        if !before.is_empty() {
+            action::delete_unowned(portal, before).await?;
+        }
+        self.ids = action::unowned(portal, ACTIONS_BATCH).await?;
+        Ok(())
+    }
 }
 
 /// Deletes the rows whose ids `find` answers, in a transaction of its own; returns how many. Nothing waits for a lock
@@ -104,6 +129,36 @@ mod tests {
         check("SELECT event_caseId FROM alarms.event_note", &["open"]).await?;
         check("SELECT path FROM falcon_portal.alert_link", &["b"]).await?;
         check("SELECT ck FROM dashboard.tmp_graph", &[]).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn an_action_goes_that_had_no_owner_at_two_looks() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        run(
+            &portal,
+            "INSERT INTO falcon_portal.action (id, uic, url) VALUES (1, '', ''), (2, '', ''), (3, '', ''), (4, '', ''),
+               (5, '', '');
+             INSERT INTO falcon_portal.tpl (tpl_name, action_id) VALUES ('none', 0), ('t', 1), ('goes', 4);
+             INSERT INTO falcon_portal.expression (expression, func, op, right_value, action_id)
+               VALUES ('', '', '', '', 2)",
+        )
+        .await?;
+        let left = async || query("SELECT id FROM falcon_portal.action ORDER BY id").all::<i64>(&portal).await;
+        let mut unowned = UnownedActions::default();
+        unowned.look(&portal).await?;
+        assert_eq!(left().await?, [1, 2, 3, 4, 5]);
+        run(
+            &portal,
+            "UPDATE falcon_portal.tpl SET action_id = 5 WHERE tpl_name = 'none';
+             DELETE FROM falcon_portal.tpl WHERE tpl_name = 'goes'",
+        )
+        .await?;
+        unowned.look(&portal).await?;
+        assert_eq!(left().await?, [1, 2, 4, 5], "5 found an owner, 4 has lost its own since the last look");
+        unowned.look(&portal).await?;
+        unowned.look(&portal).await?;
+        assert_eq!(left().await?, [1, 2, 5]);
         Ok(())
     }
 }

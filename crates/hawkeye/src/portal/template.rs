@@ -1,10 +1,10 @@
 //! Templates (`falcon_portal.tpl`): named sets of strategies that inherit from a parent and share one action.
 //!
-//! Compat: deleting a template deletes its action, strategies and bindings (an action that it shares stays); its
-//! children keep a parent id that points nowhere, and are roots from then on.
+//! Compat: deleting a template deletes its strategies and bindings, and its action some time later (one that it shares
+//! stays); its children keep a parent id that points nowhere, and are roots from then on.
 
+use super::Portal;
 use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
-use super::{Portal, action};
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -83,12 +83,9 @@ pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) ->
     Ok(())
 }
 
-/// Deletes a template with its strategies and its bindings, and its action unless another template or an expression has
-/// it too.
+/// Deletes a template with its strategies and its bindings. Its action is left to [`super::purge`].
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
-    let sql = "SELECT action_id FROM falcon_portal.tpl WHERE id = ?";
-    let action_id: Option<i64> = query(sql).bind(id).optional(&mut transaction).await?;
     for sql in [
         "DELETE FROM falcon_portal.tpl WHERE id = ?",
         "DELETE FROM falcon_portal.strategy WHERE tpl_id = ?",
@@ -96,7 +93,6 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     ] {
         query(sql).bind(id).execute(&mut transaction).await?;
     }
-    action::delete_unused(&mut transaction, action_id.unwrap_or_default()).await?;
     transaction.commit().await?;
     portal.announce();
     Ok(())
@@ -120,7 +116,8 @@ pub fn chain(parents: &HashMap<i64, i64>, id: i64) -> Option<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::portal::action::Action;
+    use crate::portal::action::{self, Action};
+    use crate::portal::purge::UnownedActions;
     use crate::portal::strategy::{self, Strategy};
     use crate::portal::tests::temporary;
 
@@ -143,7 +140,7 @@ mod tests {
 
     /// A template with all that belongs to it comes back as it was saved, and goes as a whole.
     #[tokio::test]
-    async fn a_template_goes_with_its_strategies_and_its_action() -> anyhow::Result<()> {
+    async fn a_template_goes_with_its_strategies_and_later_its_action() -> anyhow::Result<()> {
         let (_dir, portal) = temporary().await?;
         let parent = create(&portal, "parent", 0, 0, "alice").await?;
         let tpl = create(&portal, "tpl", parent.id, 0, "alice").await?;
@@ -191,7 +188,12 @@ mod tests {
         assert_eq!(strategy::all(&mut portal.read().await?).await?.rows, [row, other.clone()]);
 
         delete(&portal, tpl.id).await?;
-        assert_eq!((all(&portal).await?.len(), action::by_id(&portal, id).await?), (1, None));
+        assert_eq!(all(&portal).await?.len(), 1);
+        assert!(action::by_id(&portal, id).await?.is_some(), "recoveries are told to it");
+        let mut unowned = UnownedActions::default();
+        unowned.look(&portal).await?;
+        unowned.look(&portal).await?;
+        assert_eq!(action::by_id(&portal, id).await?, None);
         assert_eq!(strategy::all(&mut portal.read().await?).await?.rows, std::slice::from_ref(&other));
         strategy::delete(&portal, other.id).await?;
         assert_eq!(strategy::all(&mut portal.read().await?).await?.rows, []);

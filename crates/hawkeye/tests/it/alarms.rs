@@ -63,19 +63,23 @@ fn strategy_fires_recovers_and_survives_a_crash() {
     assert_eq!(target.try_next(), None);
 }
 
-#[test]
-fn expression_fires_by_tags() {
-    let target = Target::start();
-    let server = Server::start("");
-    let api = server.admin();
+/// An expression `qps{module=shop} func > 100`, whose action calls `target`.
+fn make_expression(api: &Api<'_>, target: &Target, func: &str) {
     api.post("/team", json!({"team_name": "ops", "resume": "", "users": []}));
     api.post(
         "/expression",
-        json!({"expression": "each(metric=qps module=shop)", "func": "max(#2)", "op": ">", "right_value": "100",
+        json!({"expression": "each(metric=qps module=shop)", "func": func, "op": ">", "right_value": "100",
                "max_step": 1, "priority": 2, "note": "busy", "pause": 0,
                "action": {"uic": ["ops"], "url": target.url, "callback": 1, "before_callback_sms": 0,
                           "before_callback_mail": 0, "after_callback_sms": 0, "after_callback_mail": 0}}),
     );
+}
+
+#[test]
+fn expression_fires_by_tags() {
+    let target = Target::start();
+    let server = Server::start("");
+    make_expression(&server.admin(), &target, "max(#2)");
     let start = this_minute() - 600;
     let item = |minute: i64, value: f64, module: &str| {
         let mut item = gauge("web-02", "qps", value, start + 60 * minute);
@@ -233,6 +237,46 @@ fn a_strategy_that_goes_closes_its_cases() {
     until("the callback, or that nobody knows of it", || {
         target.try_next().is_some_and(|call| call.contains("status=OK")) || is_unknown()
     });
+}
+
+/// A template is deleted as a whole, with whom its alarms are told to: they learn of the end all the same.
+#[test]
+fn a_template_that_goes_tells_that_its_alarms_ended() {
+    let target = Target::start();
+    let server = Server::start("");
+    let api = server.admin();
+    let template = make_strategy(&api, "web-10", &target);
+    server.update(json!([gauge("web-10", "cpu.idle", 1.0, this_minute() - 600)]));
+    assert!(target.next().contains("status=PROBLEM"));
+    let (status, answer) = api.request("DELETE", &format!("/template/{template}"), Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    assert!(target.next().contains("status=OK"));
+    assert_ended(&server, "web-10", "the strategy was deleted");
+}
+
+#[test]
+fn an_expression_that_goes_tells_that_its_alarms_ended() {
+    let target = Target::start();
+    let server = Server::start("");
+    let api = server.admin();
+    make_expression(&api, &target, "max(#1)");
+    let mut item = gauge("web-11", "qps", 150.0, this_minute() - 600);
+    item["tags"] = json!("module=shop");
+    server.update(json!([item]));
+    assert!(target.next().contains("status=PROBLEM"));
+    let expressions = api.get("/expression");
+    let (status, answer) = api.request("DELETE", &format!("/expression/{}", expressions[0]["id"]), Value::Null);
+    assert_eq!(status, 200, "{answer}");
+    assert!(target.next().contains("status=OK"));
+    assert_ended(&server, "web-11", "the expression was deleted");
+}
+
+/// The only case of `host` is over for this reason, and its rule's action was there to be told to.
+fn assert_ended(server: &Server, host: &str, why: &str) {
+    let cases = server.admin().get(&format!("/alarm/eventcases?endpoints={host}&startTime=0&endTime=4102444800"));
+    assert_eq!((cases.as_array().map(Vec::len), &cases[0]["status"]), (Some(1), &json!("OK")), "{cases}");
+    assert_eq!(cases[0]["closed_note"], why, "{cases}");
+    assert!(!cases[0]["told"].as_str().is_some_and(|told| told.contains("action")), "{cases}");
 }
 
 /// A condition over two metrics, and a host that goes into maintenance while it holds.

@@ -2,6 +2,7 @@
 
 use super::{Site, site};
 use crate::config::Rights;
+use crate::portal::purge::UnownedActions;
 use crate::portal::{action, expression, group, strategy, team, template};
 use crate::rules::snapshot::Snapshot;
 use anyhow::Result;
@@ -172,8 +173,15 @@ async fn a_template_whose_action_is_gone_can_still_be_opened() -> Result<()> {
     Ok(())
 }
 
+/// Looks twice for actions that nobody has, as alarm does.
+async fn purge_actions(site: &Site) -> Result<()> {
+    let mut unowned = UnownedActions::default();
+    unowned.look(&site.context.portal).await?;
+    Ok(unowned.look(&site.context.portal).await?)
+}
+
 #[tokio::test]
-async fn deleting_an_expression_deletes_its_action_whoever_does_it() -> Result<()> {
+async fn deleting_an_expression_leaves_its_action_to_the_purge_whoever_does_it() -> Result<()> {
     let site = with_team(Rights::Strict).await?;
     site.check("alice", "POST /expression", expression(), 200, "expression created").await?;
     let (_, list) = site.ask("alice", "GET /expression", Value::Null).await?;
@@ -181,6 +189,8 @@ async fn deleting_an_expression_deletes_its_action_whoever_does_it() -> Result<(
     assert!(action::by_id(&site.context.portal, action_id).await?.is_some());
     let text = format!("expression:{id} has been deleted");
     site.check("root", &format!("DELETE /expression/{id}"), Value::Null, 200, text).await?;
+    assert!(action::by_id(&site.context.portal, action_id).await?.is_some(), "recoveries are told to it");
+    purge_actions(&site).await?;
     assert_eq!(action::by_id(&site.context.portal, action_id).await?, None);
     Ok(())
 }
@@ -354,8 +364,10 @@ async fn a_second_action_takes_the_place_of_the_first_and_the_answer_shows_it() 
     assert_eq!(action::by_id(portal, id).await?.map(|action| action.url).as_deref(), Some("http://second/"));
     let (_, other) = site.ask("alice", "POST /template", json!({ "name": "other", "action_id": id })).await?;
     assert_eq!(site.ask("alice", &format!("DELETE /template/{}", other["id"]), Value::Null).await?.0, 200);
+    purge_actions(&site).await?;
     assert!(action::by_id(portal, id).await?.is_some());
     assert_eq!(site.ask("alice", &format!("DELETE /template/{tpl_id}"), Value::Null).await?.0, 200);
+    purge_actions(&site).await?;
     assert_eq!(action::by_id(portal, id).await?, None, "nobody has it any more");
     Ok(())
 }

@@ -25,7 +25,7 @@ mod send;
 use crate::config::Config;
 use crate::engine::age::Believed;
 use crate::portal::db::fault::{self, Fault};
-use crate::portal::purge::{self, Cutoffs};
+use crate::portal::purge::{self, Cutoffs, UnownedActions};
 use crate::portal::{Portal, delivery};
 use crate::watch::health::{Health, Outage};
 use crate::watch::memory;
@@ -52,6 +52,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Rounds of deleting what is old, per minute.
 const PURGE_ROUNDS: usize = 5;
+/// Pause between two looks for actions that nobody has. The events of a deletion are here within moments; an old alarm
+/// behind Redis, which asks for the action when it takes the event, gets this long.
+const ACTIONS_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Runs until `shutdown` says so; then finishes what is at hand and leaves the rest to the next start.
 pub async fn run(
@@ -94,6 +97,8 @@ struct Alarm {
     unpurged: Outage,
     event_retention: i64,
     case_retention: i64,
+    unowned: UnownedActions,
+    unowned_at: Instant,
     /// Events may be waiting that no notification will tell of.
     more: bool,
     failed_until: Option<Instant>,
@@ -147,6 +152,8 @@ impl Alarm {
             unpurged: health.outage("old events and cases cannot be deleted"),
             event_retention: config.alarm.event_retention,
             case_retention: config.alarm.case_retention,
+            unowned: UnownedActions::default(),
+            unowned_at: Instant::now(),
             more: true,
             failed_until: None,
             tidy_at: Instant::now(),
@@ -201,7 +208,8 @@ impl Alarm {
         if self.tidy_at <= Instant::now() {
             self.tidy_at = Instant::now() + MINUTE;
             self.deliverer.tidy().await.context("cannot tidy the deliveries")?;
-            self.unpurged.note(self.purge().await);
+            let purged = self.purge().await;
+            self.unpurged.note(purged);
         }
         Ok(())
     }
@@ -224,7 +232,7 @@ impl Alarm {
         }
     }
 
-    async fn purge(&self) -> sqlx::Result<()> {
+    async fn purge(&mut self) -> sqlx::Result<()> {
         let now = self.deliverer.aging.believed_now();
         let cutoffs = Cutoffs { events: now - self.event_retention, cases: now - self.case_retention };
         for _ in 0..PURGE_ROUNDS {
@@ -232,7 +240,16 @@ impl Alarm {
                 break;
             }
         }
-        Ok(())
+        self.purge_actions().await
+    }
+
+    /// Deletes actions that nobody has had for long. Events that still wait may name one, so they come first.
+    async fn purge_actions(&mut self) -> sqlx::Result<()> {
+        if self.more || self.unowned_at > Instant::now() {
+            return Ok(());
+        }
+        self.unowned_at = Instant::now() + ACTIONS_PAUSE;
+        self.unowned.look(&self.portal).await
     }
 }
 

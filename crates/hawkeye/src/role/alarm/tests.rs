@@ -788,6 +788,20 @@ async fn old_events_are_deleted_in_batches() {
     assert_eq!((site.count("events").await, site.count("event_cases").await), (0, 1));
 }
 
+/// What nobody has goes at the second look, and not while events wait that may name it.
+#[tokio::test]
+async fn actions_go_behind_the_events_that_name_them() {
+    let site = site().await;
+    site.action(7, "", "", "").await;
+    let (mut alarm, _) = site.alarm().await;
+    let mut left = async |more: bool| -> i64 {
+        (alarm.more, alarm.unowned_at) = (more, Instant::now());
+        alarm.purge().await.expect("a purge");
+        query("SELECT count(*) FROM falcon_portal.action").one(&site.portal).await.expect("a count")
+    };
+    assert_eq!((left(false).await, left(true).await, left(true).await, left(false).await), (1, 1, 1, 0));
+}
+
 #[tokio::test]
 async fn a_storm_is_stored_in_order_and_its_segments_are_deleted() {
     let mut site = site().await;
