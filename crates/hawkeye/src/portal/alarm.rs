@@ -14,7 +14,7 @@ use model::{Event, Explanation, Status};
 
 /// Stores one event: its case (new, or brought up to date) and its own row. `condition` is the text of the comparison.
 /// One that closes its case although nothing recovered leaves the reason there, and in place of the comparison in its
-/// row.
+/// row; a PROBLEM takes the reason away again, unless somebody has modified the case.
 pub async fn record(transaction: &mut Transaction, event: &Event, condition: &str) -> sqlx::Result<()> {
     let (id, time) = (event.id(), clock::local_text(event.time));
     record_case(transaction, event, &id, &time, condition).await?;
@@ -54,6 +54,7 @@ async fn record_case(
         model::EventRule::Strategy(strategy) => strategy.tpl.creator.as_str(),
         model::EventRule::Expression(_) => "",
     };
+    let is_open = i64::from(event.status == Status::Problem);
     // MySQL assigns from left to right: a column whose old value is needed further right is assigned after that.
     query(
         "INSERT INTO alarms.event_cases (id, endpoint, metric, func, cond, note, max_step, current_step, priority,
@@ -100,6 +101,10 @@ async fn record_case(
     .push(", timestamp = CASE WHEN ? = 1 THEN ? ELSE timestamp END")
     .bind(event.current_step)
     .bind(time)
+    .push(", closed_at = CASE WHEN ? = 1 AND COALESCE(user_modified, 0) = 0 THEN NULL ELSE closed_at END")
+    .bind(is_open)
+    .push(", closed_note = CASE WHEN ? = 1 AND COALESCE(user_modified, 0) = 0 THEN NULL ELSE closed_note END")
+    .bind(is_open)
     .execute(transaction)
     .await?;
     Ok(())

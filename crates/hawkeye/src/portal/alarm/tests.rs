@@ -156,6 +156,31 @@ async fn a_case_that_is_closed_keeps_its_reason_and_its_notes() -> Result<()> {
     Ok(())
 }
 
+/// What was closed by maintenance and alarms again is not closed, nor is what recovers then by itself; a case that
+/// somebody has modified keeps what he wrote.
+#[tokio::test]
+async fn a_case_that_is_open_again_loses_the_reason_of_its_closing() -> Result<()> {
+    let (_dir, portal) = temporary().await?;
+    let problem = |step| event(Status::Problem, step, T + 600);
+    let closing = Event {
+        explanation: Some(Box::new(Explanation { closed: "in maintenance".into(), ..Explanation::default() })),
+        ..event(Status::Ok, 1, T + 60)
+    };
+    let reason = async |later: &Event| -> Result<(Option<String>, String)> {
+        let case = store(&portal, later, "c").await?;
+        Ok((case.closed_at, case.closed_note))
+    };
+    let (closed, open) = ((Some(local_text(T + 60)), "in maintenance".to_string()), (None, String::new()));
+    store(&portal, &event(Status::Problem, 1, T), "c").await?;
+    assert_eq!(reason(&closing).await?, closed);
+    assert_eq!(reason(&problem(1)).await?, open);
+    assert_eq!(reason(&event(Status::Ok, 1, T + 900)).await?, open);
+    assert_eq!(reason(&closing).await?, closed);
+    query("UPDATE alarms.event_cases SET user_modified = 1, timestamp = timestamp").execute(&portal).await?;
+    assert_eq!(reason(&problem(1)).await?, closed);
+    Ok(())
+}
+
 #[tokio::test]
 async fn old_events_go_in_batches_and_the_oldest_first() -> Result<()> {
     let (_dir, portal) = temporary().await?;
