@@ -8,8 +8,8 @@
 //! disk within a second ([`File::keep`]). The log is folded into the file by a connection of its own, that nobody waits
 //! for.
 //! Invariants: what was answered is on the disk; losing power loses at most the last second of what alarm commits. A
-//! connection whose transaction ended in doubt is closed, and not used again. While nothing can be written, a write is
-//! tried each second, so that the end of the trouble is seen without anybody's help.
+//! connection whose transaction ended in doubt is closed, and not used again. While nothing can be written, or no mark,
+//! that is tried each second, so that the end of the trouble is seen without anybody's help.
 //! Memory: two connections besides those of the lanes, which look at few pages.
 
 use super::fault::{self, Fault};
@@ -98,6 +98,8 @@ pub struct File {
     cannot_fold: Outage,
     damaged: Outage,
     failing: AtomicBool,
+    /// The last mark could not be written.
+    unmarked: AtomicBool,
     /// The last sync took longer than [`SLOW`].
     is_slow: AtomicBool,
 }
@@ -128,6 +130,7 @@ impl File {
             cannot_fold: health.outage("the portal's log cannot be folded into its file"),
             damaged: health.outage("the portal is damaged: restore a backup"),
             failing: AtomicBool::new(false),
+            unmarked: AtomicBool::new(false),
             is_slow: AtomicBool::new(false),
         }
     }
@@ -205,7 +208,9 @@ impl File {
         let mark = Mark { commits, cursor, ..place.mark.clone() };
         let path = super::mark::path_beside(&place.path);
         let marked = spawn_blocking(move || mark.save(&path)).await.map_err(io::Error::other);
-        self.cannot_mark.note(marked.flatten());
+        let marked = marked.flatten();
+        self.unmarked.store(marked.is_err(), Ordering::Release);
+        self.cannot_mark.note(marked);
         match counted {
             Err(error) => self.note_error(&error),
             Ok(()) if self.failing.swap(false, Ordering::AcqRel) => self.cannot_write.works(),
@@ -226,7 +231,7 @@ impl File {
             }
             let commits = self.commits.load(Ordering::Acquire);
             let is_behind = commits > self.safe.load(Ordering::Acquire) || self.cursors.handled() > self.cursors.safe();
-            if is_behind || self.failing.load(Ordering::Acquire) {
+            if is_behind || self.failing.load(Ordering::Acquire) || self.unmarked.load(Ordering::Acquire) {
                 // A failure is noted, and the next second tries again.
                 let _ = self.make_safe(u64::MAX).await;
             }

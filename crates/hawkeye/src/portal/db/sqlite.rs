@@ -310,6 +310,7 @@ async fn hash_sessions(transaction: &mut SqliteConnection) -> sqlx::Result<()> {
 mod tests {
     use super::*;
     use crate::portal::db::query;
+    use net::patience::until;
     use sqlx::sqlite::SqlitePool;
 
     async fn pool(path: &Path) -> Result<SqlitePool> {
@@ -409,6 +410,27 @@ mod tests {
         let health = Health::default();
         open(&dir.join("portal.db"), false, &health).await?.db.close().await;
         Ok(health.reasons().iter().map(Reason::line).collect())
+    }
+
+    /// A mark that found no room is written when there is some, also if nobody changes anything.
+    #[tokio::test]
+    async fn a_mark_that_cannot_be_written_is_tried_until_it_can() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let health = Health::default();
+        let db = open(&dir.path().join("portal.db"), true, &health).await?.db;
+        let in_the_way = dir.path().join("portal.mark.tmp");
+        std::fs::create_dir(&in_the_way)?;
+        query("INSERT INTO uic.team (name) VALUES ('a')").execute(&db).await?;
+        assert_eq!(health.reasons()[0].what, "the portal's mark cannot be written");
+        std::fs::remove_dir(&in_the_way)?;
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let kept = db.clone();
+        let keeper = tokio::spawn(async move { kept.keep(stopped).await });
+        until("the end of the trouble", async || health.reasons().is_empty()).await;
+        stop.send(true)?;
+        keeper.await?;
+        db.close().await;
+        Ok(())
     }
 
     #[tokio::test]
