@@ -121,6 +121,16 @@ impl Parts {
         synced.and(ready)
     }
 
+    /// Fails as a batch would that came now: for whoever was refused one, to see whether there is room again.
+    pub fn try_log(&self) -> Result<()> {
+        self.sync_if_due()?;
+        if self.log.sync_failed() {
+            self.sync()?;
+        }
+        self.log.make_room()?;
+        self.log.try_append()
+    }
+
     /// Makes the manifest name the files that there are, if files came or went: for a thread that comes each second.
     /// Whoever is writing it already is not waited for.
     pub fn keep_manifest(&self) -> Result<()> {

@@ -21,7 +21,7 @@ use crate::engine::host_clocks::{Notes, Says};
 use crate::engine::oddities::{Met, Oddity};
 use crate::engine::pressure::Pressure;
 use crate::engine::{Engine, IngestError};
-use crate::watch::health::{Health, Outage};
+use crate::watch::health::Health;
 use metrics::Metrics;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -30,7 +30,7 @@ use prometheus_client::metrics::family::Family;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use stdx::ledger::{Account, Held};
 use wire::gob::{GraphItem, JudgeItem};
@@ -116,9 +116,6 @@ pub struct Ingest {
     taken: AtomicU64,
     /// Items whose time was not in seconds; unit `none`: it counts as now.
     rescaled: Family<UnitLabel, Counter>,
-    /// Said while the disk refuses points; with the flag, so that a batch which is kept costs no lock.
-    unkept: Option<Outage>,
-    is_refusing: AtomicBool,
     /// Ledger's account of the buffers that threads keep for their next batch.
     buffers: Account,
 }
@@ -186,8 +183,6 @@ impl Ingest {
             failed: Family::default(),
             taken: AtomicU64::new(0),
             rescaled: Family::default(),
-            unkept: None,
-            is_refusing: AtomicBool::new(false),
             buffers: metrics.ledger().account("ingest buffers", None),
         };
         metrics.register(|registry| {
@@ -203,24 +198,9 @@ impl Ingest {
     }
 
     /// Has `/health` say while points cannot be kept.
-    pub fn told_to(mut self, health: &Health) -> Ingest {
-        self.unkept = Some(health.outage("points cannot be kept, and senders are told so"));
+    pub fn told_to(self, health: &Health) -> Ingest {
+        self.engine.unkept().tell(health);
         self
-    }
-
-    fn note(&self, refused: Option<&IngestError>) {
-        let Some(unkept) = &self.unkept else { return };
-        match refused {
-            Some(error) => {
-                self.is_refusing.store(true, Ordering::Release);
-                unkept.fails(error.to_string());
-            }
-            None if self.is_refusing.load(Ordering::Acquire) => {
-                self.is_refusing.store(false, Ordering::Release);
-                unkept.works();
-            }
-            None => {}
-        }
     }
 
     /// Begins a batch that came by `door` at `now` (Unix seconds).
@@ -395,7 +375,7 @@ impl Batch<'_> {
         match self.fault.take().map_or(kept, Err) {
             Ok(()) => {
                 self.is_kept = true;
-                self.ingest.note(None);
+                self.ingest.engine.unkept().kept();
                 let label = DoorLabel { door: self.door.name() };
                 self.ingest.received.get_or_create(&label).inc_by(self.received.total as u64);
                 let taken = self.received.total - self.received.invalid;
@@ -404,7 +384,7 @@ impl Batch<'_> {
             }
             Err(error) => {
                 if error.is_of_disk() {
-                    self.ingest.note(Some(&error));
+                    self.ingest.engine.unkept().refused(&error);
                 }
                 Err(error)
             }

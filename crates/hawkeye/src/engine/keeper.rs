@@ -142,6 +142,7 @@ fn sync_work(engine: Arc<Engine>, health: &Health) -> impl FnMut() -> Duration +
         events.note(engine.tick());
         log.begin();
         log.note(engine.store().sync_if_due());
+        engine.look_at_unkept();
         for damage in engine.store().take_untold_damage() {
             tracing::error!(damage, "a file of the store is damaged; answers lack what was in it, and say so");
         }

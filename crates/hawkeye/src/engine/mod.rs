@@ -25,6 +25,7 @@ pub mod locks;
 pub mod oddities;
 pub mod pressure;
 pub mod text;
+pub mod unkept;
 pub mod why;
 pub mod windowed;
 
@@ -43,6 +44,7 @@ use stdx::RankedMutex;
 use stdx::ledger::{Ledger, Report};
 use stdx::ranked::MutexGuard;
 use store::{Parts, ShardView, Store};
+use unkept::Unkept;
 
 /// Series, created or changed, that may wait for the index task: 16 KiB. The task asks each second; what does not fit
 /// is found later, on its walk over all series.
@@ -60,6 +62,7 @@ pub struct Engine {
     blocking: blocking::Running,
     recent: RankedMutex<Vec<SeriesId>>,
     oddities: Arc<Oddities>,
+    unkept: Unkept,
     /// Whether starts have found something of the store lost of which nobody has taken note.
     has_losses: bool,
 }
@@ -114,6 +117,7 @@ impl Engine {
             blocking: blocking::Running::default(),
             recent: RankedMutex::new(locks::RECENT, Vec::new()),
             oddities: Arc::new(Oddities::new()),
+            unkept: Unkept::default(),
             has_losses: false,
         }
     }
@@ -366,6 +370,16 @@ impl Engine {
     /// Writes what the queue refused, and syncs the queue; call this each second.
     pub fn tick(&self) -> std::io::Result<()> {
         self.judges.handover.flush()
+    }
+
+    /// Whether points cannot be kept now.
+    pub fn unkept(&self) -> &Unkept {
+        &self.unkept
+    }
+
+    /// Sees whether the disk takes points again that it refused; call this each second.
+    pub fn look_at_unkept(&self) {
+        self.unkept.look(|| !self.judges.handover.is_waiting() && self.store.try_log().is_ok());
     }
 
     /// Number of events that only memory holds, for the disk takes none.

@@ -27,6 +27,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use stdx::ranked::MutexGuard;
 use stdx::{Disk, RankedMutex};
 
+/// Bytes that are written to see whether the disk takes any; a batch of an agent is a few KiB.
+static TRIED: [u8; 64 << 10] = [0; 64 << 10];
+
 /// The segments of the log; the newest is appended to.
 pub struct Log {
     disk: Arc<dyn Disk>,
@@ -155,6 +158,15 @@ impl Log {
         writer.len += bytes.len() as u64;
         writer.written += 1;
         Ok(writer.written)
+    }
+
+    /// Writes as much as many batches behind the end, and cuts it off again. A kill in between leaves zeros, which the
+    /// next start cuts.
+    pub fn try_append(&self) -> Result<()> {
+        let writer = self.writer();
+        let written = writer.segment.file.write_at(&TRIED, writer.len);
+        let cut = writer.segment.file.set_len(writer.len);
+        written.and(cut).map_err(Error::disk("write", &writer.segment.path))
     }
 
     /// Makes a segment ready where the current one is full, unless somebody is at it: for each sender before it takes a

@@ -50,6 +50,37 @@ fn what_a_full_log_refuses_is_judged_and_kept_when_it_is_sent_again() {
     }
 }
 
+/// Whoever was refused a batch sees that there is room again without sending one, and leaves no trace in the log.
+#[test]
+fn the_log_can_be_tried_without_a_batch() {
+    for fsync in [Fsync::EverySecond, Fsync::Always, Fsync::Never] {
+        let disk = FakeDisk::default();
+        let (store, _) = open_with(&disk, Options { fsync, ..options() });
+        let a = gauge(&store, "a");
+        put(&store, a, NOW - 120, 1.0);
+        disk.set_room(Some(1000));
+        let error = store.try_log().expect_err("no room");
+        assert!(error.to_string().contains("log/00000001.log"), "{error}");
+        disk.set_room(None);
+        store.try_log().expect("room");
+        if fsync == Fsync::Always {
+            disk.set_sync_fails(true);
+            store.append(&[sample(a, NOW - 60, 2.0)], NOW, &mut ()).expect_err("no sync");
+            store.try_log().expect_err("no sync");
+            disk.set_sync_fails(false);
+            store.try_log().expect("a sync");
+        } else {
+            put(&store, a, NOW - 60, 2.0);
+        }
+        put(&store, a, NOW, 3.0);
+        drop(store);
+        disk.restart_after_kill();
+        let (store, recovery) = open_with(&disk, Options { fsync, ..options() });
+        assert_eq!((recovery.torn_bytes_cut, recovery.corrupt), (0, Vec::new()));
+        assert_eq!(history(&store, a), [(NOW - 120, 1.0), (NOW - 60, 2.0), (NOW, 3.0)]);
+    }
+}
+
 #[test]
 fn a_flush_makes_durable_what_the_log_refused() {
     let disk = FakeDisk::default();
