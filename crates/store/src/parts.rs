@@ -10,7 +10,7 @@ use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::hot::Shards;
 use crate::log::{Log, segment_name};
-use crate::manifest::Manifest;
+use crate::manifest::{List, Manifest};
 use crate::options::{Fsync, Options};
 use crate::series::cold::Run;
 use crate::series::{Naming, SERIES_NAME, Table};
@@ -131,29 +131,30 @@ impl Parts {
         self.log.try_append()
     }
 
-    /// Makes the manifest name the files that there are, if files came or went: for a thread that comes each second.
+    /// Makes the manifest say which files there are, if files came or went, or ends of the log: for a thread that comes
+    /// each second.
     /// Whoever is writing it already is not waited for.
     pub fn keep_manifest(&self) -> Result<()> {
         let Some(mut manifest) = self.manifest.try_lock() else { return Ok(()) };
         // Listed under the lock: who removes a file next comes with a newer list.
-        manifest.keep(self.files())
+        manifest.keep(self.list())
     }
 
     /// Must come before a file is removed that is in no list any more.
     pub(crate) fn before_removal(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        manifest.before_removal(self.files())
+        manifest.before_removal(self.list())
     }
 
-    /// Names of the files that the store consists of, relative to its directory.
-    fn files(&self) -> Vec<String> {
+    /// The files that the store consists of, and what is durable of the log.
+    fn list(&self) -> List {
         let mut names = vec![SERIES_NAME.to_string()];
         let in_dir = |dir: &str, path: &Path| format!("{dir}/{}", path.file_name().unwrap_or_default().display());
         names.extend(self.blocks().blocks().iter().map(|block| in_dir("block", &block.path)));
         names.extend(self.runs().iter().map(|run| in_dir("cold", &run.path)));
         names.extend(self.log.numbers().into_iter().map(|number| format!("log/{}", segment_name(number))));
         names.sort_unstable();
-        names
+        List { names, log_ends: self.log.ends() }
     }
 
     /// Removes the files of blocks that nobody reads any more; returns how many.

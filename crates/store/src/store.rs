@@ -62,9 +62,13 @@ impl Store {
         Ok((store, recovery))
     }
 
-    /// Makes everything durable. A flush may be left out, as the log holds everything.
+    /// Makes everything durable, and notes where the log ends. A flush may be left out, as the log holds everything.
     pub fn close(&self, _now: i64) -> Result<()> {
-        self.sync()
+        self.sync()?;
+        self.log.note_end();
+        // Where there is no room for it, nothing is lost but the check at the next start.
+        let _ = self.keep_manifest();
+        Ok(())
     }
 
     /// All that is to be done from time to time, for a caller with one thread: call each second. A caller that must not

@@ -32,7 +32,8 @@ pub struct Replay {
     pub points: u64,
     pub segments: usize,
     pub torn_bytes_cut: u64,
-    /// Segments that end in a torn record or hold nothing, though later ones have records.
+    /// Segments that end in a torn record or hold nothing, though later ones have records; those that are `corrupt` for
+    /// it are not among them.
     pub cut_short: Vec<String>,
     /// File, offset and what was wrong there; the rest was read.
     pub corrupt: Vec<String>,

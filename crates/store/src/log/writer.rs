@@ -10,6 +10,9 @@
 //! before it shuts the gate. Where senders were faster, the next of them makes it ready before it takes any lock, and
 //! what is written meanwhile still goes to the full segment: that grows beyond `segment_bytes` by as much as arrives
 //! while one file is created, and by nothing when it cannot be: then that sender's batch is refused.
+//! How far a segment is on the disk is noted when that was synced: at its first sync, when it is full, and when the
+//! store closes, so that a start which finds it shorter knows that somebody cut it. After a sync that failed nothing is
+//! noted of the segments of then.
 //! Invariants: a write that failed is cut back and leaves the log as it was; a segment's number is never used twice,
 //! but for one that holds nothing; no point is in a removed segment that is not in a block; a batch whose sync failed
 //! is never said to be durable, also when a later sync succeeds: the system forgets what it could not write, and says
@@ -69,6 +72,12 @@ struct Writer {
     unsynced: Vec<Segment>,
     /// Bytes of the segments before the current one.
     full: BTreeMap<u64, u64>,
+    /// Bytes that are on the disk for sure, of segments with batches.
+    ends: BTreeMap<u64, u64>,
+    /// Number and bytes of the current segment at the last sync at which it had batches.
+    last_end: (u64, u64),
+    /// Segments up to this number were written when a sync failed.
+    doubtful_to: u64,
 }
 
 impl Writer {
@@ -85,14 +94,30 @@ impl Writer {
         self.len = EMPTY_BYTES;
         true
     }
+
+    /// Notes that full segments are synced, and the current one of then up to `len`. Of the current one the first
+    /// length stands until it is full: whoever keeps the list of ends writes it when it has changed.
+    fn note_synced(&mut self, full: &[Segment], current: u64, len: u64) {
+        for number in full.iter().map(|segment| segment.number).filter(|number| *number > self.doubtful_to) {
+            if let Some(len) = self.full.get(&number).filter(|len| **len > EMPTY_BYTES) {
+                self.ends.insert(number, *len);
+            }
+        }
+        if len > EMPTY_BYTES && current > self.doubtful_to {
+            self.ends.entry(current).or_insert(len);
+            self.last_end = (current, len);
+        }
+    }
 }
 
 impl Log {
     /// Replays all segments in `dir` through `apply`, then begins a new one, or goes on with the last if it is empty.
+    /// `ends` are those that a log had before, see [`Log::ends`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         segment_bytes: u64,
+        ends: &BTreeMap<u64, u64>,
         mut apply: impl FnMut(Sample),
     ) -> Result<(Log, Replay)> {
         disk.create_dir(dir).map_err(Error::disk("create", dir))?;
@@ -108,7 +133,9 @@ impl Log {
                 replay.cut_short.append(&mut short);
             }
             let shown = segment.path.display();
-            if replay.torn_bytes_cut > torn {
+            if let Some(gone) = ends.get(number).and_then(|end| end.checked_sub(len)).filter(|gone| *gone > 0) {
+                replay.corrupt.push(format!("{shown} at byte {len}: {gone} bytes that were on the disk are gone"));
+            } else if replay.torn_bytes_cut > torn {
                 let bytes = replay.torn_bytes_cut - torn;
                 short.push(format!("{shown} at byte {len}: {bytes} bytes of a record that does not end"));
             } else if len < EMPTY_BYTES {
@@ -127,7 +154,17 @@ impl Log {
         }
         let last = numbers.last().map_or(0, |last| last - u64::from(last_is_empty));
         let segment = Segment::create_at_start(&*disk, dir, last + 1, last_is_empty)?;
-        let writer = Writer { segment, len: EMPTY_BYTES, ready: None, written: 0, unsynced, full };
+        let writer = Writer {
+            segment,
+            len: EMPTY_BYTES,
+            ready: None,
+            written: 0,
+            unsynced,
+            full,
+            ends: BTreeMap::new(),
+            last_end: (0, 0),
+            doubtful_to: 0,
+        };
         let log = Log {
             disk,
             dir: dir.to_path_buf(),
@@ -226,20 +263,25 @@ impl Log {
     }
 
     fn sync_locked(&self, synced: &mut Synced) -> Result<()> {
-        let (current, written, unsynced) = {
+        let (current, len, written, unsynced) = {
             let writer = self.writer();
-            (writer.segment.clone(), writer.written, writer.unsynced.clone())
+            (writer.segment.clone(), writer.len, writer.written, writer.unsynced.clone())
         };
         self.syncs.fetch_add(1, Relaxed);
         for segment in unsynced.iter().chain([&current]) {
             if let Err(cause) = segment.file.sync() {
                 // Nobody knows of batches written during the sync; counting them in costs their senders a repetition.
-                synced.doubtful = self.writer().written;
+                let mut writer = self.writer();
+                synced.doubtful = writer.written;
+                writer.doubtful_to = writer.segment.number;
                 self.sync_failed.store(true, Relaxed);
                 return Err(Error::disk("sync", &segment.path)(cause));
             }
         }
-        self.writer().unsynced.retain(|segment| unsynced.iter().all(|done| done.number != segment.number));
+        let mut writer = self.writer();
+        writer.unsynced.retain(|segment| unsynced.iter().all(|done| done.number != segment.number));
+        writer.note_synced(&unsynced, current.number, len);
+        drop(writer);
         synced.to = written;
         self.sync_failed.store(false, Relaxed);
         Ok(())
@@ -275,6 +317,21 @@ impl Log {
         writer.full.range(from..).map(|(number, _)| *number).chain([writer.segment.number]).chain(ready).collect()
     }
 
+    /// Bytes of segments that are on the disk, by number: whoever finds less knows that it was taken.
+    pub fn ends(&self) -> BTreeMap<u64, u64> {
+        let from = self.let_go_below.load(Relaxed);
+        self.writer().ends.range(from..).map(|(number, end)| (*number, *end)).collect()
+    }
+
+    /// Notes all of the current segment that the last sync made durable.
+    pub fn note_end(&self) {
+        let mut writer = self.writer();
+        let (number, len) = writer.last_end;
+        if let Some(end) = writer.ends.get_mut(&number) {
+            *end = len.max(*end);
+        }
+    }
+
     /// Removes the segments below `number`, which were let go.
     pub fn remove_below(&self, number: u64) -> Result<()> {
         let old: Vec<u64> = self.writer().full.range(..number).map(|(number, _)| *number).collect();
@@ -283,6 +340,7 @@ impl Log {
             self.disk.remove(&path).map_err(Error::disk("remove", &path))?;
             let mut writer = self.writer();
             writer.full.remove(number);
+            writer.ends.remove(number);
             writer.unsynced.retain(|unsynced| unsynced.number != *number);
         }
         if !old.is_empty() {
@@ -296,7 +354,7 @@ impl Log {
     pub fn memory_bytes(&self) -> usize {
         let writer = self.writer();
         // A node of the tree has room for eleven entries and is half full at least.
-        let full = writer.full.len() * 2 * size_of::<(u64, u64)>();
+        let full = (writer.full.len() + writer.ends.len()) * 2 * size_of::<(u64, u64)>();
         let unsynced = writer.unsynced.capacity() * size_of::<Segment>();
         full + unsynced + writer.unsynced.iter().map(|segment| segment.path.capacity()).sum::<usize>()
     }

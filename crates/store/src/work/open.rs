@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::hot::{Hot, Shards, Spans};
 use crate::locks;
 use crate::log::Log;
-use crate::manifest::{Listed, Manifest};
+use crate::manifest::{List, Listed, Manifest};
 use crate::options::Options;
 use crate::parts::{Parts, cold_dir};
 use crate::series::cold::Run;
@@ -19,6 +19,7 @@ use crate::series::{Naming, Table, cold, kind_since};
 use crate::tallies::{Accounts, Tallies};
 use model::Sample;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -103,8 +104,9 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     let known = table.end();
     let used = blocks.blocks().iter().filter_map(|block| block.last_series());
     let next_id = used.map(|last| next_after(last, known)).fold(known, u32::max);
-    let (log, next_id) = replay_log(&disk, &options, now, next_id, &table, &mut shards, &mut recovery)?;
-    naming.next_id = next_id;
+    let ends = log_ends(&listed);
+    let (log, next_of_log) = replay_log(&disk, &options, now, &ends, &table, &mut shards, &mut recovery)?;
+    naming.next_id = next_id.max(next_of_log);
     let is_new = recovery.series + recovery.blocks + recovery.segments + cold.runs.len() == 0;
     recovery.unchecked = unchecked(&listed).filter(|_| !is_new);
     let missing_blocks = recovery.missing.iter().filter_map(|name| name.strip_prefix("block/"));
@@ -156,7 +158,7 @@ fn remove_superseded(parts: &Parts, blocks: Vec<Arc<Block>>, runs: &[Arc<Run>]) 
 
 /// The files that the manifest names and that are not there.
 fn missing(disk: &dyn Disk, dir: &Path, listed: &Listed) -> Result<Vec<String>> {
-    let Listed::Names(names) = listed else { return Ok(Vec::new()) };
+    let Listed::Files(List { names, .. }) = listed else { return Ok(Vec::new()) };
     let mut missing = Vec::new();
     for name in names {
         let path = dir.join(name);
@@ -168,9 +170,17 @@ fn missing(disk: &dyn Disk, dir: &Path, listed: &Listed) -> Result<Vec<String>> 
     Ok(missing)
 }
 
+/// What the manifest says of the log.
+fn log_ends(listed: &Listed) -> BTreeMap<u64, u64> {
+    match listed {
+        Listed::Files(list) => list.log_ends.clone(),
+        Listed::Missing | Listed::Damaged => BTreeMap::new(),
+    }
+}
+
 fn unchecked(listed: &Listed) -> Option<&'static str> {
     match listed {
-        Listed::Names(_) => None,
+        Listed::Files(_) => None,
         Listed::Missing => Some("there is no manifest"),
         Listed::Damaged => Some("the manifest is damaged, or of another version"),
     }
@@ -223,18 +233,18 @@ fn next_after(id: u32, known: u32) -> u32 {
     if id.saturating_sub(known) < LOST_IDS_MAX { id.saturating_add(1) } else { known }
 }
 
-/// Applies the log; returns it and the next id that nothing on disk uses.
+/// Applies the log; returns it and the next id that neither it nor the table uses.
 fn replay_log(
     disk: &Arc<dyn Disk>,
     options: &Options,
     now: i64,
-    mut next_id: u32,
+    ends: &BTreeMap<u64, u64>,
     table: &Table,
     shards: &mut Shards,
     recovery: &mut Recovery,
 ) -> Result<(Log, u32)> {
     let (oldest, latest) = ((now - options.retention_raw_s).max(1), options.latest(now));
-    let mut lost = 0u64;
+    let (mut next_id, mut lost) = (table.end(), 0u64);
     let apply = |sample: Sample| {
         let id = sample.series;
         if id.0 >= table.end() {
@@ -246,7 +256,7 @@ fn replay_log(
             hot.append(slot, sample.point.time as u32, sample.point.value, latest);
         }
     };
-    let (log, replay) = Log::open(disk.clone(), &options.dir.join("log"), options.segment_bytes, apply)?;
+    let (log, replay) = Log::open(disk.clone(), &options.dir.join("log"), options.segment_bytes, ends, apply)?;
     recovery.points_replayed = replay.points;
     recovery.segments = replay.segments;
     recovery.torn_bytes_cut += replay.torn_bytes_cut;

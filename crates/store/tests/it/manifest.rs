@@ -3,7 +3,8 @@
 use crate::*;
 use std::collections::BTreeSet;
 use std::path::Path;
-use stdx::Disk;
+use stdx::{Disk, DiskFile};
+use store::Fsync;
 
 const DAY: i64 = 86_400;
 const HOUR: i64 = 3600;
@@ -146,6 +147,74 @@ fn a_manifest_that_is_gone_damaged_or_old_is_told_and_stops_nothing() {
     disk.open_or_create(path).expect("there").write_at(&old, 0).expect("room");
     let (missing, unchecked) = told(&disk);
     assert!(!unchecked && !missing.is_empty() && missing.iter().all(|name| name.starts_with("log/")), "{missing:?}");
+}
+
+/// A store whose log ends as the disk has it, and the newest segment with points.
+fn logged(fsync: Fsync, end: impl Fn(&Store)) -> (FakeDisk, std::path::PathBuf) {
+    let disk = FakeDisk::default();
+    let (store, _) = open_with(&disk, Options { fsync, ..small() });
+    let a = gauge(&store, "a");
+    for i in 0..400 {
+        put(&store, a, NOW - 30_000 + 60 * i, (i * i) as f64 / 7.0);
+    }
+    end(&store);
+    drop(store);
+    let is_segment = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "log");
+    let with_points = |path: &std::path::PathBuf| is_segment(path) && disk.content(path).len() > 8;
+    let newest = disk.paths().into_iter().filter(with_points).max().expect("a segment");
+    assert!(disk.paths().into_iter().filter(is_segment).count() > 2);
+    (disk, newest)
+}
+
+fn cut(disk: &FakeDisk, path: &Path, len: u64) {
+    disk.open(path).and_then(|file: std::sync::Arc<dyn DiskFile>| file.set_len(len)).expect("a file");
+}
+
+#[test]
+fn what_somebody_cuts_off_the_log_after_a_stop_is_told_once() {
+    let whole = |disk: &FakeDisk| open_with(disk, small()).1;
+    for fsync in [Fsync::Never, Fsync::EverySecond] {
+        let closed = || logged(fsync, |store| store.close(NOW).expect("room"));
+        let recovery = whole(&closed().0);
+        assert_eq!((recovery.lost_of_log, recovery.torn_bytes_cut), (Vec::new(), 0));
+        let (disk, path) = closed();
+        let len = disk.content(&path).len() as u64;
+        for kept in [len - 1, len / 2, 8, 7, 0] {
+            let (disk, path) = closed();
+            cut(&disk, &path, kept);
+            let recovery = whole(&disk);
+            let [told] = &*recovery.lost_of_log else { panic!("{kept}: {:?}", recovery.lost_of_log) };
+            let name = format!("{} at byte ", path.display());
+            assert!(told.starts_with(&name) && told.ends_with("bytes that were on the disk are gone"), "{told}");
+            assert_eq!((recovery.corrupt, recovery.cut_short), (vec![told.clone()], Vec::new()));
+            assert_eq!(whole(&disk).lost_of_log, Vec::<String>::new(), "it was told");
+        }
+    }
+}
+
+#[test]
+fn what_was_synced_of_the_log_is_missed_after_a_kill_and_what_was_not_is_not() {
+    let tick = |store: &Store| {
+        store.tick(NOW).expect("room");
+        let a = gauge(store, "a");
+        put(store, a, NOW, 0.1);
+        store.tick(NOW).expect("room");
+        put(store, a, NOW + 60, 0.1);
+    };
+    let (disk, path) = logged(Fsync::EverySecond, tick);
+    let len = disk.content(&path).len() as u64;
+    for (kept, is_told) in [(len - 1, false), (8, true), (0, true)] {
+        let (disk, path) = logged(Fsync::EverySecond, tick);
+        cut(&disk, &path, kept);
+        let (_, recovery) = open_with(&disk, small());
+        assert_eq!(!recovery.lost_of_log.is_empty(), is_told, "{kept}: {:?}", recovery.lost_of_log);
+    }
+    for seed in 0..32 {
+        let (disk, _) = logged(Fsync::EverySecond, tick);
+        disk.restart_after_power_cut(seed);
+        let (_, recovery) = open_with(&disk, small());
+        assert!(recovery.lost_of_log.iter().all(|told| !told.contains("gone")), "{:?}", recovery.lost_of_log);
+    }
 }
 
 #[test]
