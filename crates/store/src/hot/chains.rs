@@ -9,6 +9,8 @@
 //! leave the chain for the side table (or are in blocks already), so that the newest point of the chain, and the window
 //! of the judge, is again what comes. Else a clock that was ahead for a minute would keep all later points from being
 //! the newest for as long as it was ahead.
+//! Points in blocks that a start takes for ahead stay there. What comes of times before them, when they are ahead no
+//! longer or is ahead itself, is late, as if they were in the chain: it may be a repetition of one of them.
 //! Invariants: times in a chain strictly ascend; between the later of (its oldest point, newest − late window) and its
 //! newest point a chain is complete, that is, no disk need be asked, unless the series came in `with_past`; what is not
 //! yet durable in a block is in a chain after `flushed` or in a side table; nothing is allocated per point in the
@@ -119,7 +121,7 @@ type Side = BTreeMap<(u32, u32), f64>;
 /// A late point in a side table: key, value, and the tree's share per entry.
 const SIDE_ENTRY_BYTES: usize = 32;
 
-/// An entry of `since`, its share of the tree included.
+/// An entry of `since` or `ahead`, its share of the tree included.
 const SINCE_BYTES: usize = 16;
 
 /// The hot chunks of one shard.
@@ -130,6 +132,8 @@ pub struct Hot {
     /// Where the windows of series begin that were a counter and are a gauge now, or the other way round, by slot.
     since: BTreeMap<u32, u32>,
     side: Side,
+    /// Newest time in blocks of series that had points ahead there at the start, by slot, until they have a newer one.
+    ahead: BTreeMap<u32, u32>,
     /// The side table that the flush under way writes.
     side_flushing: Side,
     flushing: bool,
@@ -155,6 +159,7 @@ impl Hot {
             groups: Vec::new(),
             since: BTreeMap::new(),
             side: Side::new(),
+            ahead: BTreeMap::new(),
             side_flushing: Side::new(),
             flushing: false,
             points: 0,
@@ -221,6 +226,7 @@ impl Hot {
             }
         }
         self.since.remove(&slot);
+        self.ahead.remove(&slot);
         *self.head_mut(slot) = NO_HEAD;
         let group = &mut self.groups[(slot / GROUP) as usize];
         group.series -= 1;
@@ -297,14 +303,13 @@ impl Hot {
     #[inline]
     pub fn append(&mut self, slot: u32, time: u32, value: f64, latest: u32) -> Outcome {
         let Some(head) = find_mut(&mut self.groups, slot) else { return Outcome::Unknown };
-        if head.time == 0 {
-            head.time = time;
-            head.value = value;
-            head.last_block = NONE;
-        } else if time > head.time {
-            push(head, &mut self.arena, &mut self.new_bytes, time, value);
+        if time > head.time {
+            if head.set_aside && is_behind_blocks(&mut self.ahead, slot, time, latest) {
+                return self.append_aside(slot, time, value);
+            }
+            put(head, &mut self.arena, &mut self.new_bytes, time, value);
         } else if head.time > latest && time <= latest && self.set_ahead_aside(slot, latest) {
-            return self.append(slot, time, value, u32::MAX);
+            return self.append(slot, time, value, latest);
         } else {
             return self.append_late(slot, time, value);
         }
@@ -357,10 +362,13 @@ impl Hot {
         head.flushed = head.flushed.min(head.time);
     }
 
-    /// Notes that blocks hold points of the series that are further ahead than the chain; only while the store opens.
-    pub fn note_set_aside(&mut self, slot: u32) {
+    /// Notes that blocks hold points of the series that are further ahead than the chain, up to `newest`; only while
+    /// the store opens.
+    pub fn note_set_aside(&mut self, slot: u32, newest: u32) {
         if let Some(head) = find_mut(&mut self.groups, slot) {
             (head.with_past, head.set_aside) = (true, true);
+            let known = self.ahead.entry(slot).or_insert(newest);
+            *known = newest.max(*known);
         }
     }
 
@@ -384,11 +392,11 @@ impl Hot {
                 }
             }
             _ => {
-                if self.append(slot, time, value, u32::MAX) == Outcome::Newest {
-                    let head = self.head_mut(slot);
-                    head.flushed = time;
-                    head.with_past = head.set_aside;
-                }
+                let Some(head) = find_mut(&mut self.groups, slot) else { return };
+                put(head, &mut self.arena, &mut self.new_bytes, time, value);
+                head.flushed = time;
+                head.with_past = head.set_aside;
+                self.points += 1;
             }
         }
     }
@@ -405,10 +413,19 @@ impl Hot {
         }
         // A flush under way may have passed this time already.
         if fit == Fit::No || time <= self.head_mut(slot).flushed || self.flushing {
-            self.side.insert((slot, time), value);
-            self.new_bytes += SIDE_ENTRY_BYTES;
-            self.points += 1;
+            self.append_aside(slot, time, value);
         }
+        Outcome::Late
+    }
+
+    /// Puts a point into the side table, unless one of its time is there.
+    fn append_aside(&mut self, slot: u32, time: u32, value: f64) -> Outcome {
+        if self.side.contains_key(&(slot, time)) || self.side_flushing.contains_key(&(slot, time)) {
+            return Outcome::Duplicate;
+        }
+        self.side.insert((slot, time), value);
+        self.new_bytes += SIDE_ENTRY_BYTES;
+        self.points += 1;
         Outcome::Late
     }
 
@@ -565,7 +582,7 @@ impl Hot {
         let pages = self.groups.iter().filter(|group| group.heads.is_some()).count();
         self.groups.capacity() * size_of::<Group>()
             + pages * size_of::<[Head; GROUP as usize]>()
-            + self.since.len() * SINCE_BYTES
+            + (self.since.len() + self.ahead.len()) * SINCE_BYTES
     }
 
     /// Bytes of the points behind the newest, and of late points.
@@ -685,6 +702,27 @@ impl Head {
 fn find_mut(groups: &mut [Group], slot: u32) -> Option<&mut Head> {
     let heads = groups.get_mut((slot / GROUP) as usize)?.heads.as_deref_mut()?;
     Some(&mut heads[(slot % GROUP) as usize]).filter(|head| head.meta != 0)
+}
+
+/// Whether a point lies before one that blocks have ahead, and does not show by its time that the clock of that was
+/// wrong. One that lies behind them ends the note of them.
+#[cold]
+fn is_behind_blocks(ahead: &mut BTreeMap<u32, u32>, slot: u32, time: u32, latest: u32) -> bool {
+    let Some(newest) = ahead.get(&slot).copied() else { return false };
+    if time > newest {
+        ahead.remove(&slot);
+    }
+    time <= newest && !(time <= latest && latest < newest)
+}
+
+/// Puts a point behind the newest, or as the first.
+#[inline]
+fn put(head: &mut Head, arena: &mut Arena, new_bytes: &mut usize, time: u32, value: f64) {
+    if head.time == 0 {
+        (head.time, head.value, head.last_block) = (time, value, NONE);
+    } else {
+        push(head, arena, new_bytes, time, value);
+    }
 }
 
 #[inline]

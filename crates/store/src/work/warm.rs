@@ -82,7 +82,7 @@ pub fn load(
             reader.points(entry, window_from, latest, &mut points)?;
             let (hot, slot) = shards.of_mut(id);
             if entry.newest > latest {
-                hot.note_set_aside(slot);
+                hot.note_set_aside(slot, entry.newest);
             }
             for (time, value) in &points {
                 hot.load_flushed(slot, *time, *value);

@@ -162,3 +162,45 @@ proptest! {
         }
     }
 }
+
+/// Of equal times the first counts, also where it is in a block that a clock which is behind takes for ahead, and the
+/// second in the log only.
+#[test]
+fn a_clock_that_is_behind_brings_no_value_that_was_not_kept() {
+    for flushed in [false, true] {
+        let disk = FakeDisk::default();
+        let store = open_at(&disk, NOW);
+        let a = gauge(&store, "a");
+        store.append(&[sample(a, NOW, 1.0)], NOW, &mut ()).expect("room");
+        drop(store);
+        let store = open_at(&disk, NOW - 2 * HOUR);
+        if flushed {
+            store.flush(NOW).expect("room");
+        }
+        let again = store.append(&[sample(a, NOW, 500.0)], NOW, &mut ()).expect("room");
+        assert_eq!(again.duplicate, 1);
+        drop(store);
+        for now in [NOW - 2 * HOUR, NOW - 2 * HOUR, NOW] {
+            let store = open_at(&disk, now);
+            assert_eq!(history(&store, a), [(NOW, 1.0)], "{flushed}");
+            let newest = store.newest_in_memory(a);
+            assert!(newest.is_none_or(|point| point.value == 1.0), "{flushed}: {newest:?}");
+            let mut tail = Vec::new();
+            store.with_tail(a, |view| view.tail(a, 3, &mut tail));
+            assert!(tail.iter().all(|point| point.value == 1.0), "{flushed}: {tail:?}");
+            let last = store.last_raw(crate::found(&store, a));
+            assert_eq!(last.map(|point| point.value), Some(1.0), "{flushed}, {now}");
+        }
+        // The clock is set right while the server runs: what is repeated is shown to nobody as the newest.
+        let store = open_at(&disk, NOW - 2 * HOUR);
+        let mut seen = Seen::default();
+        store.append(&[sample(a, NOW, 700.0)], NOW, &mut seen).expect("room");
+        assert_eq!(seen.windows, Vec::<Vec<i64>>::new(), "{flushed}");
+        assert_eq!(put(&store, a, 60, 0).windows[0][0], 60);
+        assert_eq!(put(&store, a, 120, 0).windows[0][..2], [120, 60]);
+        for _ in 0..2 {
+            assert_eq!(history(&store, a), [(NOW, 1.0), (NOW + 60, 60.0), (NOW + 120, 120.0)], "{flushed}");
+            store.flush(NOW + 120).expect("room");
+        }
+    }
+}
