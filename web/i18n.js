@@ -20,7 +20,7 @@ const TEXTS = {
     login_hint:
       "The password of root was printed at the first start and is kept in <data_dir>/admin-password. Each start of the server also prints a link that logs one browser in, within ten minutes.",
     login_needed: "Log in to see this page.",
-    link_spent: "This link has been used, or is older than ten minutes. Log in with name and password, or restart the server for a new link.",
+    link_spent: "This link has been used, is older than ten minutes, or root has another password since. Log in with name and password, or restart the server for a new link.",
     login_wrong: "Name or password is wrong.",
     loading: "Loading …",
     offline: "The server does not answer. Trying again every {n} s.",
@@ -110,7 +110,7 @@ const TEXTS = {
     login_hint:
       "root 的密码在首次启动时打印过,并保存在 <data_dir>/admin-password。服务器每次启动还会打印一个链接,十分钟内可让一个浏览器免密码登录。",
     login_needed: "请先登录再查看。",
-    link_spent: "该链接已被使用,或已超过十分钟。请用用户名和密码登录,或重启服务器以获得新的链接。",
+    link_spent: "该链接已被使用、已超过十分钟,或 root 的密码已更改。请用用户名和密码登录,或重启服务器以获得新的链接。",
     login_wrong: "用户名或密码错误。",
     loading: "加载中…",
     offline: "服务器没有响应,每 {n} 秒重试一次。",

@@ -3,14 +3,15 @@
 //! Why: whoever has just started the server wants to see the page, and whoever can read what a start prints may; but
 //! nobody else on the machine or behind a proxy.
 //! How: a random secret stands behind the `#` of the link, where no proxy, log or preview sees it. The page posts it
-//! here and gets a session, as a login does.
-//! Invariants: a secret works once, for [`LIFE`] by a clock that nobody sets; only memory has it, so no restart knows
-//! an older one.
+//! here and gets a session, as a login does. Who changes root's password ends all sessions of root, and means this link
+//! as well: what the portal had as the password when the link was made must still be there.
+//! Invariants: a secret works once, for [`LIFE`] by a clock that nobody sets, and no longer than root's password of
+//! then; only memory has it, so no restart knows an older one.
 
 use super::Sources;
 use super::error::{PageError, broken, unauthorized};
 use crate::clock;
-use crate::portal::{admin, password, session, user};
+use crate::portal::{Portal, admin, password, session, user};
 use anyhow::Result;
 use axum::Json;
 use axum::body::Body;
@@ -27,8 +28,8 @@ const LIFE: Duration = Duration::from_secs(600);
 const BODY_MAX: usize = 256;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-const SPENT: &str = "this link has been used, or is older than ten minutes: the next start of the server prints a new \
-                     one; or log in with name and password";
+const SPENT: &str = "this link has been used, is older than ten minutes, or root has another password since: the next \
+                     start of the server prints a new one; or log in with name and password";
 
 /// The link of this start; clones share it.
 #[derive(Clone, Default)]
@@ -39,6 +40,8 @@ pub struct EntryLink {
 struct Secret {
     text: String,
     made: Instant,
+    /// Hash of root's password when it was made; none where that could not be read.
+    of_password: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -49,22 +52,23 @@ pub struct Session {
 
 impl EntryLink {
     /// Makes a secret, which replaces the one before.
-    pub fn renew(&self) -> Result<String> {
+    pub async fn renew(&self, portal: &Portal) -> Result<String> {
+        // A damaged portal ends no start; nobody logs in by it either.
+        let root = user::with_password(portal, admin::NAME).await.ok().flatten();
+        self.replace(root.map(|(_, hash)| hash))
+    }
+
+    fn replace(&self, of_password: Option<String>) -> Result<String> {
         let text = password::random_sig()?;
-        *self.lock() = Some(Secret { text: text.clone(), made: Instant::now() });
+        *self.lock() = Some(Secret { text: text.clone(), made: Instant::now(), of_password });
         Ok(text)
     }
 
-    /// True when `text` is the secret; it is used up then.
-    fn open(&self, text: &[u8]) -> bool {
-        let mut secret = self.lock();
-        let opens = secret
-            .as_ref()
-            .is_some_and(|secret| secret.made.elapsed() < LIFE && bool::from(secret.text.as_bytes().ct_eq(text)));
-        if opens {
-            *secret = None;
-        }
-        opens
+    /// Takes the secret when `text` is it: it is used up then.
+    fn open(&self, text: &[u8]) -> Option<Secret> {
+        let opens =
+            |secret: &mut Secret| secret.made.elapsed() < LIFE && bool::from(secret.text.as_bytes().ct_eq(text));
+        self.lock().take_if(opens)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Secret>> {
@@ -76,11 +80,13 @@ impl EntryLink {
 pub async fn enter(State(sources): State<Sources>, peer: Peer, body: Body) -> Result<Json<Session>, PageError> {
     let secret = read_body(&peer, body, BODY_MAX, BODY_TIMEOUT).await;
     let secret = secret.map_err(|error| PageError::new(error.status(), error.text()))?;
-    if !sources.link.open(secret.trim_ascii()) {
+    let secret = sources.link.open(secret.trim_ascii()).ok_or_else(|| unauthorized(SPENT))?;
+    let root = user::with_password(&sources.portal, admin::NAME).await.map_err(broken)?;
+    let root = root.filter(|(root, _)| root.role != user::BLOCKED);
+    let (root, hash) = root.ok_or_else(|| unauthorized("there is no user root"))?;
+    if secret.of_password != Some(hash) {
         return Err(unauthorized(SPENT));
     }
-    let root = user::by_name(&sources.portal, admin::NAME).await.map_err(broken)?;
-    let root = root.filter(|root| root.role != user::BLOCKED).ok_or_else(|| unauthorized("there is no user root"))?;
     let sig = session::create(&sources.portal, root.id, clock::now()).await.map_err(broken)?;
     tracing::info!("the link of this start has logged a browser in as root");
     Ok(Json(Session { name: root.name, sig }))
@@ -93,18 +99,18 @@ mod tests {
     #[test]
     fn a_secret_opens_once_and_in_its_time() -> Result<()> {
         let link = EntryLink::default();
-        assert!(!link.open(b""), "there is none yet");
-        let (first, second) = (link.renew()?, link.renew()?);
+        assert!(link.open(b"").is_none(), "there is none yet");
+        let (first, second) = (link.replace(None)?, link.replace(None)?);
         assert!(first.len() >= 32 && first != second);
-        assert!(!link.open(first.as_bytes()), "another has replaced it");
-        assert!(!link.open(&second.as_bytes()[1..]));
-        assert!(link.open(second.as_bytes()), "wrong guesses take nothing away");
-        assert!(!link.open(second.as_bytes()));
-        let late = link.renew()?;
+        assert!(link.open(first.as_bytes()).is_none(), "another has replaced it");
+        assert!(link.open(&second.as_bytes()[1..]).is_none());
+        assert!(link.open(second.as_bytes()).is_some(), "wrong guesses take nothing away");
+        assert!(link.open(second.as_bytes()).is_none());
+        let late = link.replace(None)?;
         if let Some(secret) = link.lock().as_mut() {
             secret.made = Instant::now().checked_sub(LIFE).expect("a clock that ran");
         }
-        assert!(!link.open(late.as_bytes()));
+        assert!(link.open(late.as_bytes()).is_none());
         Ok(())
     }
 }

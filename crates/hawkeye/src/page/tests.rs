@@ -134,7 +134,7 @@ async fn a_local_peer_needs_no_session() -> Result<()> {
 async fn the_link_of_a_start_logs_in_once() -> Result<()> {
     let site = empty_site(Viewer::None).await?;
     user::create(&site.portal, "root", "", &user::Profile::default(), user::ROOT, 0).await?;
-    let secret = site.link.renew()?;
+    let secret = site.link.renew(&site.portal).await?;
     let enter = async |secret: &str| -> Result<(StatusCode, Value)> {
         let request = HttpRequest::builder().method("POST").uri("/ui/enter").body(Body::from(secret.to_string()))?;
         let response = site.router.clone().oneshot(request).await?;
@@ -153,6 +153,15 @@ async fn the_link_of_a_start_logs_in_once() -> Result<()> {
     let (status, refused) = enter(&secret).await?;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert!(refused["error"].as_str().is_some_and(|text| text.contains("next start")), "{refused}");
+    // Who changes the password means the link as well, which nobody has used yet.
+    let secret = site.link.renew(&site.portal).await?;
+    let root = user::by_name(&site.portal, "root").await?.context("root")?;
+    user::change_password(&site.portal, root.id, "another hash", None).await?;
+    let (status, refused) = enter(&secret).await?;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(refused["error"].as_str().is_some_and(|text| text.contains("another password")), "{refused}");
+    let secret = site.link.renew(&site.portal).await?;
+    assert_eq!(enter(&secret).await?.0, StatusCode::OK);
     Ok(())
 }
 

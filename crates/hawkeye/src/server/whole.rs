@@ -168,7 +168,7 @@ pub async fn serve(
     memory::forget_unused_code();
     announce_password(&behind.config, new_password.as_deref());
     if let Some(address) = page_address {
-        announce_page(&behind.config, address, &link)?;
+        announce_page(&behind.config, address, &link, &behind.portal).await?;
     }
     announce_doors(&behind.config);
     if let Some(agent) = agent {
@@ -271,7 +271,12 @@ fn announce_password(config: &Config, new_password: Option<&str>) {
 }
 
 /// Prints where the page is, and a link that logs in, where the page asks for a login.
-fn announce_page(config: &Config, mut address: SocketAddr, link: &page::EntryLink) -> Result<()> {
+async fn announce_page(
+    config: &Config,
+    mut address: SocketAddr,
+    link: &page::EntryLink,
+    portal: &Portal,
+) -> Result<()> {
     // Listening everywhere is no address to go to; whoever reads this is on the machine.
     match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -280,7 +285,7 @@ fn announce_page(config: &Config, mut address: SocketAddr, link: &page::EntryLin
     }
     say(format_args!("hawkeye: the page is at http://{address}/"));
     if config.api.viewer != Viewer::All {
-        let secret = link.renew()?;
+        let secret = link.renew(portal).await?;
         say(format_args!("hawkeye: logs one browser in, within ten minutes: http://{address}/#login={secret}"));
     }
     Ok(())
