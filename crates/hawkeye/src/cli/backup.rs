@@ -49,7 +49,7 @@ pub struct BackupArgs {
 }
 
 pub fn run(args: &BackupArgs) -> Result<()> {
-    let data = args.server.load()?.data_dir;
+    let data = args.server.data_dir()?;
     data_dir::create_private_files();
     raise_descriptor_limit();
     let (files, bytes) = back_up(&data, &args.dir)?;

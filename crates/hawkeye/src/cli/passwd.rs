@@ -24,18 +24,22 @@ pub struct PasswdArgs {
 }
 
 pub fn run(args: &PasswdArgs) -> Result<()> {
-    let data = args.server.load()?.data_dir;
+    let data = args.server.data_dir()?;
     let read = read_password(&args.name)?;
     let new = if read.is_empty() { password::random_password()? } else { read.clone() };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let ended = runtime.block_on(set(&data, &args.name, &new))?;
-    let name = &args.name;
+    let (name, data, ended) = (&args.name, data.display(), sessions(ended));
     match read.is_empty() {
-        true => say(format_args!("hawkeye: the password of {name} is now {new} ({ended} sessions ended)")),
-        false => say(format_args!("hawkeye: {name} has the new password ({ended} sessions ended)")),
+        true => say(format_args!("hawkeye: the password of {name} in {data} is now {new} ({ended} ended)")),
+        false => say(format_args!("hawkeye: {name} in {data} has the new password ({ended} ended)")),
     }
     Ok(())
+}
+
+fn sessions(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "session" } else { "sessions" })
 }
 
 /// Sets the password of the user `name`; answers how many of his sessions that ended.
@@ -115,6 +119,11 @@ mod tests {
     use super::*;
     use crate::portal::password::Verdict;
     use crate::portal::session;
+
+    #[test]
+    fn sessions_are_counted_in_english() {
+        assert_eq!([0, 1, 2].map(sessions), ["0 sessions", "1 session", "2 sessions"]);
+    }
 
     #[test]
     fn a_line_is_a_password() {

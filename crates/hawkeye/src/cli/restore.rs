@@ -48,7 +48,7 @@ pub struct RestoreArgs {
 }
 
 pub fn run(args: &RestoreArgs) -> Result<()> {
-    let data = args.server.load()?.data_dir;
+    let data = args.server.data_dir()?;
     data_dir::create_private_files();
     let moved = restore(&args.dir, &data, args.replace)?;
     say(format_args!("hawkeye: {} is as {} says; start the server", data.display(), args.dir.display()));

@@ -51,6 +51,13 @@ impl ServerArgs {
         self.config.as_ref()
     }
 
+    /// The data directory's absolute path: where it is meant from the directory that one is in, whoever reads a message
+    /// sees which one that was.
+    pub fn data_dir(&self) -> Result<PathBuf> {
+        let dir = self.load()?.data_dir;
+        std::path::absolute(&dir).with_context(|| format!("cannot say where {} is", dir.display()))
+    }
+
     pub fn load(&self) -> Result<Config> {
         let mut flags: Vec<(&str, String)> = Vec::new();
         for pair in &self.set {
