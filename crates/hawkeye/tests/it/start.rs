@@ -297,6 +297,31 @@ fn a_lost_file_is_told_at_each_start_until_somebody_has_taken_note() {
     until("a server that is well again", || health(&server).0 == 200);
 }
 
+/// After an orderly stop each byte of the log is known; what a kill tears of it is nothing to be told.
+#[test]
+fn a_log_that_was_cut_after_a_stop_is_told() {
+    let mut server = Server::start("");
+    let push = |server: &Server| {
+        let point = serde_json::json!([{"endpoint": "h", "metric": "m", "value": 1, "step": 60, "counterType": "GAUGE",
+            "tags": "", "timestamp": crate::harness::this_minute()}]);
+        assert_eq!(server.update(point)["Invalid"], 0);
+    };
+    let path = server.data_dir().join("store/log/00000001.log");
+    push(&server);
+    assert!(server.stop().success());
+    let log = std::fs::OpenOptions::new().write(true).open(&path).expect("the log");
+    let len = log.metadata().expect("a file").len();
+    log.set_len(len - 1).expect("room");
+    server.restart();
+    let (status, text) = server.http("admin", "GET", "/health", "", "");
+    assert!(status == 503 && text.contains("points of the store are lost"), "{text}");
+    assert!(text.contains("00000001.log at byte "), "{text}");
+    std::fs::remove_file(server.data_dir().join("losses")).expect("a note");
+    server.kill();
+    server.restart();
+    assert_eq!(server.http("admin", "GET", "/health", "", "").0, 200);
+}
+
 /// A start may take long; nothing is accepted before its end, so nobody has to wait for it.
 #[test]
 fn a_signal_ends_a_start_at_once() {
