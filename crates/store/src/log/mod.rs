@@ -9,4 +9,4 @@ mod writer;
 
 pub use batch::encode;
 pub use segment::segment_name;
-pub use writer::Log;
+pub use writer::{Before, Log};

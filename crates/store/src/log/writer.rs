@@ -110,14 +110,23 @@ impl Writer {
     }
 }
 
+/// What is known of a log before it is opened.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// Those that a log had before, see [`Log::ends`].
+    pub ends: BTreeMap<u64, u64>,
+    /// The newest segment that is missing; 0 for none.
+    pub newest: u64,
+}
+
 impl Log {
     /// Replays all segments in `dir` through `apply`, then begins a new one, or goes on with the last if it is empty.
-    /// `ends` are those that a log had before, see [`Log::ends`].
+    /// `before` is what is known of the log that was there before.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         segment_bytes: u64,
-        ends: &BTreeMap<u64, u64>,
+        before: &Before,
         mut apply: impl FnMut(Sample),
     ) -> Result<(Log, Replay)> {
         disk.create_dir(dir).map_err(Error::disk("create", dir))?;
@@ -133,7 +142,7 @@ impl Log {
                 replay.cut_short.append(&mut short);
             }
             let shown = segment.path.display();
-            if let Some(gone) = ends.get(number).and_then(|end| end.checked_sub(len)).filter(|gone| *gone > 0) {
+            if let Some(gone) = before.ends.get(number).and_then(|end| end.checked_sub(len)).filter(|gone| *gone > 0) {
                 replay.corrupt.push(format!("{shown} at byte {len}: {gone} bytes that were on the disk are gone"));
             } else if replay.torn_bytes_cut > torn {
                 let bytes = replay.torn_bytes_cut - torn;
@@ -147,12 +156,14 @@ impl Log {
             unsynced.push(segment);
         }
         replay.segments = numbers.len();
+        // The name of one that is missing stays free: it may be brought back.
+        last_is_empty &= numbers.last().is_some_and(|last| *last > before.newest);
         if last_is_empty {
             // Nothing is lost with it, and starts that fail one after the other leave one file, not one each.
             unsynced.pop();
             full.pop_last();
         }
-        let last = numbers.last().map_or(0, |last| last - u64::from(last_is_empty));
+        let last = numbers.last().map_or(0, |last| last - u64::from(last_is_empty)).max(before.newest);
         let segment = Segment::create_at_start(&*disk, dir, last + 1, last_is_empty)?;
         let writer = Writer {
             segment,

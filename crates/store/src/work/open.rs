@@ -10,7 +10,7 @@ use crate::damage::Damage;
 use crate::error::{Error, Result};
 use crate::hot::{Hot, Shards, Spans};
 use crate::locks;
-use crate::log::Log;
+use crate::log::{Before, Log};
 use crate::manifest::{List, Listed, Manifest};
 use crate::options::Options;
 use crate::parts::{Parts, cold_dir};
@@ -104,8 +104,8 @@ pub fn open(disk: Arc<dyn Disk>, options: Options, now: i64) -> Result<Opened> {
     let known = table.end();
     let used = blocks.blocks().iter().filter_map(|block| block.last_series());
     let next_id = used.map(|last| next_after(last, known)).fold(known, u32::max);
-    let ends = log_ends(&listed);
-    let (log, next_of_log) = replay_log(&disk, &options, now, &ends, &table, &mut shards, &mut recovery)?;
+    let before = Before { ends: log_ends(&listed), newest: newest_missing(&recovery.missing) };
+    let (log, next_of_log) = replay_log(&disk, &options, now, &before, &table, &mut shards, &mut recovery)?;
     naming.next_id = next_id.max(next_of_log);
     let is_new = recovery.series + recovery.blocks + recovery.segments + cold.runs.len() == 0;
     recovery.unchecked = unchecked(&listed).filter(|_| !is_new);
@@ -171,6 +171,12 @@ fn missing(disk: &dyn Disk, dir: &Path, listed: &Listed) -> Result<Vec<String>> 
 }
 
 /// What the manifest says of the log.
+/// Number of the newest segment of the log among the files that are missing; 0 where there is none.
+fn newest_missing(missing: &[String]) -> u64 {
+    let numbers = missing.iter().filter_map(|name| name.strip_prefix("log/")?.strip_suffix(".log")?.parse().ok());
+    numbers.max().unwrap_or(0)
+}
+
 fn log_ends(listed: &Listed) -> BTreeMap<u64, u64> {
     match listed {
         Listed::Files(list) => list.log_ends.clone(),
@@ -238,7 +244,7 @@ fn replay_log(
     disk: &Arc<dyn Disk>,
     options: &Options,
     now: i64,
-    ends: &BTreeMap<u64, u64>,
+    before: &Before,
     table: &Table,
     shards: &mut Shards,
     recovery: &mut Recovery,
@@ -256,7 +262,7 @@ fn replay_log(
             hot.append(slot, sample.point.time as u32, sample.point.value, latest);
         }
     };
-    let (log, replay) = Log::open(disk.clone(), &options.dir.join("log"), options.segment_bytes, ends, apply)?;
+    let (log, replay) = Log::open(disk.clone(), &options.dir.join("log"), options.segment_bytes, before, apply)?;
     recovery.points_replayed = replay.points;
     recovery.segments = replay.segments;
     recovery.torn_bytes_cut += replay.torn_bytes_cut;

@@ -192,6 +192,30 @@ fn what_somebody_cuts_off_the_log_after_a_stop_is_told_once() {
     }
 }
 
+/// What comes while a segment is missing is in one of another name, so that the missing one can be put back.
+#[test]
+fn a_segment_that_is_brought_back_is_in_nobodys_way() {
+    let (disk, path) = logged(Fsync::EverySecond, |store| store.close(NOW).expect("room"));
+    let bytes = disk.content(&path);
+    let points = open_with(&disk, small()).1.points_replayed;
+    for other in disk.paths().into_iter().filter(|other| other.extension().is_some_and(|e| e == "log")) {
+        if other >= path {
+            disk.remove(&other).expect("a file");
+        }
+    }
+    let (store, recovery) = open_again(&disk);
+    assert!(!recovery.missing.is_empty() && recovery.points_replayed < points);
+    put(&store, gauge(&store, "a"), NOW + 60, 0.5);
+    store.close(NOW).expect("room");
+    drop(store);
+    let file = disk.open_or_create(&path).expect("room");
+    assert_eq!(file.len().expect("a length"), 0, "the name was free");
+    file.write_at(&bytes, 0).expect("room");
+    let (store, recovery) = open_with(&disk, small());
+    assert_eq!((recovery.points_replayed, recovery.lost_of_log), (points + 1, Vec::new()));
+    assert_eq!(store.last_raw(found(&store, gauge(&store, "a"))).map(|point| point.value), Some(0.5));
+}
+
 #[test]
 fn what_was_synced_of_the_log_is_missed_after_a_kill_and_what_was_not_is_not() {
     let tick = |store: &Store| {
