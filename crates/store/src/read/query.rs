@@ -5,7 +5,7 @@
 //! lets go, so looking at memory first misses nothing. Counters are stored raw; rates are made here, at the later of
 //! two points, and each point is what its series was at its time (`metas.rs`). For rows of several points a day is read
 //! from its coarsest roll-up that the row's length is a multiple of, if there is a valid one, and nothing of the day is
-//! only in memory; where the points are gone, from the finest there is.
+//! only in memory; where the points are gone, from the finest there is. For a damaged one the day's points answer.
 //! Memory: the answer, bounded by `query_points_max`; up to `READERS_MAX` open files, each with a page and a chunk.
 //! Compat: docs/open-falcon/graph.md §5 and §7. Different on purpose: the newest points are always there, also in long
 //! ranges and before they are flushed; a rate is at the later of its two points everywhere; MAX and MIN have the finest
@@ -247,28 +247,49 @@ impl Parts {
             stretches(&view, row_step, from, to)
         };
         let (mut points, mut buckets) = (Vec::new(), Vec::new());
-        for Stretch { from, to, rollup } in stretches {
-            match rollup {
-                None => {
-                    points.clear();
-                    let before = from.saturating_sub(gap_s);
-                    self.points(readers, &view, before, to, &mut points)?;
-                    add_points(&points, &metas, from, &mut rows);
-                }
-                Some(block) => {
-                    buckets.clear();
-                    let read = readers.of(&*self.disk, block).and_then(|reader| match reader.find(found.id)? {
-                        Some(entry) => reader.buckets(&entry, from, to, &mut buckets).map(drop),
-                        None => Ok(()),
-                    });
-                    self.unless_damaged(read, readers)?;
-                    buckets.drain(..).for_each(|bucket: Bucket| rows.add_bucket(bucket));
-                }
-            }
+        for stretch in stretches {
+            let Some(points_to) = self.add_rollup(readers, &view, stretch, &mut buckets, &mut rows)? else { continue };
+            points.clear();
+            let before = stretch.from.saturating_sub(gap_s);
+            self.points(readers, &view, before, points_to, &mut points)?;
+            add_points(&points, &metas, stretch.from, &mut rows);
         }
         grid.values = rows.finish();
         grid.incomplete = readers.damage.take();
         Ok(grid)
+    }
+
+    /// Adds the stretch's roll-up to the rows. Answers up to where its points are to be added instead: where it has no
+    /// roll-up, or one that is damaged, which is a matter of the answer only where points are gone.
+    fn add_rollup(
+        &self,
+        readers: &mut Readers,
+        view: &View,
+        stretch: Stretch<'_>,
+        buckets: &mut Vec<Bucket>,
+        rows: &mut Rows<'_>,
+    ) -> Result<Option<u32>> {
+        let Stretch { from, to, rollup } = stretch;
+        let Some(block) = rollup else { return Ok(Some(to)) };
+        buckets.clear();
+        let read = readers.of(&*self.disk, block).and_then(|reader| match reader.find(view.id)? {
+            Some(entry) => reader.buckets(&entry, from, to, buckets).map(drop),
+            None => Ok(()),
+        });
+        buckets.drain(..).for_each(|bucket| rows.add_bucket(bucket));
+        match read {
+            Err(error) if error.is_damage() => {
+                // A point at midnight is in the file of the day that it begins.
+                let to = if to > from && to.is_multiple_of(DAY_S) { to - 1 } else { to };
+                let mut days = view.catalog.days_within(from / DAY_S, to / DAY_S).iter();
+                match days.all(|day| !view.catalog.raw(day).is_empty()) {
+                    true => self.note_damage(&error),
+                    false => self.unless_damaged(Err(error), readers)?,
+                }
+                Ok(Some(to))
+            }
+            read => self.unless_damaged(read, readers).map(|()| None),
+        }
     }
 
     /// The newest point of a series, if it is in memory: after a restart, if the series was not silent for the last

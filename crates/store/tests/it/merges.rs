@@ -311,6 +311,32 @@ fn rot_in_an_input_costs_what_it_hit_and_the_file_is_kept_aside() {
     assert_eq!(history(&open(&disk), c), c_before);
 }
 
+/// The points of a day answer where its roll-ups cannot; where they are gone, too, the answer says so.
+#[test]
+fn points_answer_for_a_damaged_roll_up() {
+    let disk = FakeDisk::default();
+    let store = open(&disk);
+    let (a, c) = (gauge(&store, "a"), counter(&store, "a"));
+    let now = TODAY + 10 * 3600;
+    fill(&store, TODAY - 4 * DAY, now, a, c);
+    merge_all(&store, now);
+    let points = (history(&store, a), history(&store, c));
+    let is_rolled_up = |name: &String| name.contains("-5m-") || name.contains("-1h-");
+    // The first chunk of each, and the second.
+    for name in block_files(&disk).into_iter().filter(is_rolled_up) {
+        let path = PathBuf::from("data/block").join(name);
+        [30, disk.content(&path).len() as u64 / 2].into_iter().for_each(|at| disk.corrupt(&path, at));
+    }
+    drop(store);
+    let store = open(&disk);
+    check_rows(&store, found(&store, a), &points.0, now, "gauge");
+    check_rows(&store, found(&store, c), &points.1, now, "counter");
+    assert!(store.stats().corrupt_reads > 0 && !store.damaged_files().is_empty());
+    let query = Query { from: TODAY - 4 * DAY, to: now, cf: Cf::Average, now: now + 60 * DAY };
+    let grid = store.query(found(&store, a), &query).expect("answers");
+    assert_eq!(grid.incomplete, None, "nothing is missing");
+}
+
 /// The power goes at every write of a merge and of what follows: no point is lost, none is there twice, and after the
 /// next start and merge no file is left over.
 #[test]
