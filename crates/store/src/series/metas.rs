@@ -55,6 +55,10 @@ impl Metas {
     /// Since when the series has been the gauge, or the counter, that it is at a time. 0 for always.
     #[inline]
     pub fn kind_since(&self, time: u32) -> u32 {
+        // Nearly all series were always what they are.
+        if self.past.is_empty() {
+            return 0;
+        }
         let before = self.past.partition_point(|past| past.until <= time);
         let meta = self.past.get(before).map_or(self.now, |past| past.meta);
         kind_since(meta, &self.past[..before])
