@@ -58,7 +58,7 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     let grp_id = fields.required_int("hostgroup_id")?;
     let new = required_aggregator(&context, &fields)?;
     let new = Aggregator { grp_id, creator: caller.name.clone(), ..new };
-    check_rights(&context, &caller, &new, "").await?;
+    check_rights(&context, &caller, grp_id, None).await?;
     check_expressions(&new)?;
     check_target(&context, &caller, &new).await?;
     json(aggregator::create(&context.portal, new).await?)
@@ -68,7 +68,7 @@ async fn update(State(context): State<Context>, caller: Caller, fields: Fields) 
     let id = fields.required_int("id")?;
     let changed = required_aggregator(&context, &fields)?;
     let old = aggregator::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::refused("record not found"))?;
-    check_rights(&context, &caller, &old, &old.creator).await?;
+    check_rights(&context, &caller, old.grp_id, Some(&old.creator)).await?;
     let changed = Aggregator { id, grp_id: old.grp_id, creator: old.creator, ..changed };
     check_expressions(&changed)?;
     check_target(&context, &caller, &changed).await?;
@@ -81,7 +81,7 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
         "record not found" => ApiError::refused("find aggregator got error: record not found"),
         _ => error,
     })?;
-    check_rights(&context, &caller, &found, &found.creator).await?;
+    check_rights(&context, &caller, found.grp_id, Some(&found.creator)).await?;
     aggregator::delete(&context.portal, found.id).await?;
     message(format!("aggregator:{} has been deleted", found.id))
 }
@@ -91,25 +91,17 @@ async fn find(context: &Context, id: &str) -> Result<Aggregator, ApiError> {
     found.ok_or_else(|| ApiError::refused("record not found"))
 }
 
-/// Lets those pass who may change the aggregator's group, and `creator`, if it names somebody.
-async fn check_rights(
-    context: &Context,
-    caller: &Caller,
-    aggregator: &Aggregator,
-    creator: &str,
-) -> Result<(), ApiError> {
-    let is_own = !creator.is_empty() && rights::may_change(context, caller, creator, "").await?;
-    let group = group::by_id(&context.portal, aggregator.grp_id).await?;
-    // A new one for a group that is not there; an old one whose group is gone is its creator's.
-    let group = match (group, creator) {
-        (Some(group), _) => Some(group),
-        (None, "") => return Err(ApiError::refused("record not found")),
-        (None, _) => None,
-    };
-    let may = match group {
-        Some(group) if !is_own => rights::may_change_group(context, caller, group.id, &group.create_user).await?,
-        Some(_) => true,
-        None => is_own || caller.is_admin(),
+/// Lets those pass who may change the group, and who made the aggregator, if there is one already.
+async fn check_rights(context: &Context, caller: &Caller, grp_id: i64, creator: Option<&str>) -> Result<(), ApiError> {
+    if let Some(creator) = creator
+        && rights::may_change(context, caller, creator, "").await?
+    {
+        return Ok(());
+    }
+    let may = match (group::by_id(&context.portal, grp_id).await?, creator) {
+        (Some(group), _) => rights::may_change_group(context, caller, group.id, &group.create_user).await?,
+        (None, None) => return Err(ApiError::refused("record not found")),
+        (None, Some(_)) => false,
     };
     if may { Ok(()) } else { Err(ApiError::bad("You don't have permission!")) }
 }

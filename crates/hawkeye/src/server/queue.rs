@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    /// The same files are a loss where the power did not go.
+    /// What a power cut leaves of the files is a loss where the power did not go.
     #[test]
     fn what_a_power_cut_leaves_is_no_damage() {
         type Cut = fn(&[u8]) -> Vec<u8>;

@@ -86,7 +86,7 @@ impl Guard {
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        // Of several, none may be foreign: which one counts is not left to who sends them.
+        // None of several may be foreign: which one counts is not left to who sends them.
         if let Some(origin) = headers.get_all(header::ORIGIN).iter().map(text).find(|one| !self.is_own(one, headers)) {
             return Err(foreign("Origin", origin));
         }
@@ -206,7 +206,7 @@ mod tests {
         foreign(&[own, ("sec-fetch-site", "same-site")]);
         foreign(&[own, ("sec-fetch-site", "something new")]);
         foreign(&[("origin", "http://10.0.0.5:6060")]);
-        // Of two, the foreign one counts, wherever it stands.
+        // The foreign one of two counts, wherever it stands.
         let (own_origin, evil) = (("origin", "http://10.0.0.5:6060"), ("origin", "http://evil.example"));
         taken(&[own, own_origin, own_origin]);
         foreign(&[own, own_origin, evil]);

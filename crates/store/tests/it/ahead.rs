@@ -163,8 +163,8 @@ proptest! {
     }
 }
 
-/// Of equal times the first counts, also where it is in a block that a clock which is behind takes for ahead, and the
-/// second in the log only.
+/// The first of two points of one time counts, also where a clock that is behind takes its block for ahead, and only
+/// the second is in the log.
 #[test]
 fn a_clock_that_is_behind_brings_no_value_that_was_not_kept() {
     for flushed in [false, true] {

@@ -6,8 +6,9 @@
 use super::{HbsService, agents as of_agents};
 use crate::clock;
 use crate::portal::host;
+use crate::watch::envelope::{NO_PRIVILEGE, is_local, success};
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -32,16 +33,10 @@ pub fn router(hbs: HbsService) -> Router {
         .with_state(hbs)
 }
 
-/// Answer in the original's envelope around `data`, which is JSON.
-fn success(data: impl Display) -> Response {
-    let body = format!("{{\"msg\":\"success\",\"data\":{data}}}");
-    ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body).into_response()
-}
-
 async fn reload(Extension(ConnectInfo(address)): Extension<ConnectInfo<SocketAddr>>) -> Response {
-    match address.ip().to_canonical().is_loopback() {
+    match is_local(address) {
         true => success(json!("nothing to reload: the configuration is read at the start, rules by themselves")),
-        false => success(json!("no privilege")),
+        false => success(json!(NO_PRIVILEGE)),
     }
 }
 

@@ -6,9 +6,10 @@
 
 use crate::clock;
 use crate::engine::windowed::Windowed;
+use crate::watch::envelope::{NO_PRIVILEGE, is_local, success};
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::fmt::Write;
@@ -36,22 +37,16 @@ pub fn router(windowed: Arc<Windowed>, data_dir: PathBuf) -> Router {
         .with_state(JudgeContext { windowed, data_dir: Arc::new(data_dir) })
 }
 
-/// Answer in the original's envelope around `data`, which is JSON.
-fn success(data: &str) -> Response {
-    let body = format!("{{\"msg\":\"success\",\"data\":{data}}}");
-    ([(header::CONTENT_TYPE, "application/json; charset=UTF-8")], body).into_response()
-}
-
 async fn workdir(State(context): State<JudgeContext>) -> Response {
-    success(&serde_json::Value::from(context.data_dir.display().to_string()).to_string())
+    success(serde_json::Value::from(context.data_dir.display().to_string()))
 }
 
 async fn reload(peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>) -> Response {
-    if peer.is_some_and(|peer| peer.0.0.ip().to_canonical().is_loopback()) {
+    if peer.is_some_and(|peer| is_local(peer.0.0)) {
         (StatusCode::OK, "nothing to reload: the configuration is read at the start, rules are pulled by themselves\n")
             .into_response()
     } else {
-        "no privilege".into_response()
+        NO_PRIVILEGE.into_response()
     }
 }
 
@@ -100,5 +95,5 @@ fn list<T>(all: Vec<T>, push: impl Fn(&T, &mut String)) -> Response {
         push(one, &mut json);
     }
     json.push(']');
-    success(&json)
+    success(json)
 }

@@ -200,7 +200,7 @@ fn who_was_silent_before_is_no_flood() {
     names[..3].iter().enumerate().for_each(|(day, name)| world.put(name, NOW - 86_400 * (1 + day as i64), 1.0));
     let (mocked, held) = world.look(NOW);
     assert_eq!((mocked.len(), held), (6, vec![]));
-    // Of two rows with the same tags in another order the first has the series.
+    // The first of two rows has the series, in whatever order their tags stand.
     let tagged =
         |id: i64, tags: &str| Mock { tags: tags.to_string(), metric: "m".to_string(), ..mock(id, "x", "host") };
     let snapshot = Snapshot { mocks: vec![tagged(1, "a=1,b=2"), tagged(2, "b=2, a=1")], ..Snapshot::default() };

@@ -9,12 +9,13 @@
 use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
 use crate::watch::counters::{Counters, Figure};
+use crate::watch::envelope::{NO_PRIVILEGE, is_local, success};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Router};
 use model::Point;
 use net::http::{BodyError, Peer, read_body};
 use serde_json::{Value, json};
@@ -48,24 +49,19 @@ pub fn router(context: PushContext) -> Router {
         .with_state(context)
 }
 
-/// Answer in the original's envelope.
-fn success(data: impl Into<Value>) -> Json<Value> {
-    Json(json!({ "msg": "success", "data": data.into() }))
-}
-
-async fn reload(Extension(ConnectInfo(address)): Extension<ConnectInfo<SocketAddr>>) -> Json<Value> {
-    match address.ip().to_canonical().is_loopback() {
-        true => success("ok: the configuration is read at the start"),
-        false => success("no privilege"),
+async fn reload(Extension(ConnectInfo(address)): Extension<ConnectInfo<SocketAddr>>) -> Response {
+    match is_local(address) {
+        true => success(json!("ok: the configuration is read at the start")),
+        false => success(json!(NO_PRIVILEGE)),
     }
 }
 
-async fn min_step(State(context): State<PushContext>) -> Json<Value> {
+async fn min_step(State(context): State<PushContext>) -> Response {
     success(json!({ "min_step": context.ingest.min_step() }))
 }
 
-async fn counters(State(context): State<PushContext>) -> Json<Value> {
-    success(context.counters.read(&figures(&context.ingest), clock::now()))
+async fn counters(State(context): State<PushContext>) -> Response {
+    success(json!(context.counters.read(&figures(&context.ingest), clock::now())))
 }
 
 /// The original's counters. Judge and graph are behind the door, so what is taken was sent to both.
@@ -193,7 +189,7 @@ async fn last_items(
         Ok::<_, store::Error>(last.iter().map(item).collect())
     });
     match reading.await {
-        Ok(Ok(items)) => success(items).into_response(),
+        Ok(Ok(items)) => success(Value::Array(items)),
         Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
