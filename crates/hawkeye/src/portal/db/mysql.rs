@@ -6,7 +6,7 @@
 //! Invariants: whoever waits for another's lock waits as long as on SQLite, then the statement fails.
 //! Memory: statements stay prepared, at most [`STATEMENTS_MAX`] per connection.
 //! Compat: mysql.sql has the tables that the portal needs: Open-Falcon's, with a longer `func`, `events.explanation`,
-//! `event_cases.told`, and two tables of Hawkeye's own beside the alarms.
+//! `event_cases.told`, and tables of Hawkeye's own, `hawkeye_…`.
 
 use super::{CONNECTIONS_MAX, Db};
 use sqlx::Executor;

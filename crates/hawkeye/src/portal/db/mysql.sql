@@ -1,5 +1,5 @@
 -- Open-Falcon's tables as its sites have them, and what Hawkeye's portal adds: a `func` of 512 characters, `events.explanation`,
--- `event_cases.told`, and the two tables hawkeye_…. The databases are utf8 (three bytes a character) with names that ignore case. The graph
+-- `event_cases.told`, and the tables hawkeye_…. The databases are utf8 (three bytes a character) with names that ignore case. The graph
 -- database is not here: the portal does not use it (tests/services/graph_index.sql has its tables).
 
 -- uic
@@ -268,4 +268,43 @@ CREATE TABLE alarms.hawkeye_delivery (
   KEY idx_hawkeye_delivery_priority (target, priority, due_at, id),
   KEY idx_hawkeye_delivery_due (target, due_at, id),
   KEY idx_hawkeye_delivery_lane (target, lane, id)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE uic.hawkeye_token (
+  id         BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  name       VARCHAR(64) NOT NULL,
+  uid        INT UNSIGNED NOT NULL,
+  kept       CHAR(64) NOT NULL UNIQUE,
+  scopes     VARCHAR(64) NOT NULL,
+  created_at BIGINT NOT NULL,
+  created_by VARCHAR(64) NOT NULL,
+  expires_at BIGINT NOT NULL DEFAULT 0,
+  used_at    BIGINT NOT NULL DEFAULT 0,
+  used_from  VARCHAR(64) NOT NULL DEFAULT '',
+  KEY idx_hawkeye_token_uid (uid)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE uic.hawkeye_audit (
+  id      BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  at      BIGINT NOT NULL,
+  who     VARCHAR(64) NOT NULL,
+  token   VARCHAR(64) NOT NULL DEFAULT '',
+  peer    VARCHAR(64) NOT NULL,
+  action  VARCHAR(128) NOT NULL,
+  subject VARCHAR(128) NOT NULL,
+  status  INT NOT NULL DEFAULT 0,
+  was     MEDIUMTEXT NOT NULL,
+  became  MEDIUMTEXT NOT NULL,
+  KEY idx_hawkeye_audit_subject (subject, id)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE falcon_portal.hawkeye_exception (
+  id          BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  strategy_id INT UNSIGNED NOT NULL,
+  kind        VARCHAR(8) NOT NULL,
+  target      VARCHAR(255) NOT NULL,
+  right_value VARCHAR(64) NOT NULL DEFAULT '',
+  max_step    INT NOT NULL DEFAULT 0,
+  pause       INT NOT NULL DEFAULT 0,
+  note        VARCHAR(128) NOT NULL DEFAULT '',
+  create_user VARCHAR(64) NOT NULL DEFAULT '',
+  create_at   BIGINT NOT NULL DEFAULT 0,
+  UNIQUE KEY idx_hawkeye_exception_target (strategy_id, kind, target)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -39,7 +39,8 @@ const LOG_BYTES_KEPT: u32 = 4 << 20;
 const DAMAGES_MAX: usize = 10;
 /// The steps that bring a file from each version to the next, beginning with version 1; sqlite.sql is where they lead
 /// to.
-const MIGRATIONS: [&str; 2] = [include_str!("sqlite_2.sql"), include_str!("sqlite_3.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("sqlite_2.sql"), include_str!("sqlite_3.sql"), include_str!("sqlite_4.sql")];
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// Names in `hawkeye_state` of what a [`Mark`] repeats.
@@ -335,7 +336,8 @@ mod tests {
         sqlx::raw_sql(
             "ALTER TABLE events DROP COLUMN explanation; ALTER TABLE hawkeye_delivery DROP COLUMN begun_at;
              DROP INDEX idx_hawkeye_delivery_priority; ALTER TABLE hawkeye_delivery DROP COLUMN priority;
-             ALTER TABLE event_cases DROP COLUMN told; PRAGMA user_version = 1;
+             ALTER TABLE event_cases DROP COLUMN told; DROP TABLE hawkeye_token; DROP TABLE hawkeye_audit;
+             DROP TABLE hawkeye_exception; PRAGMA user_version = 1;
              INSERT INTO events (step, cond) VALUES (1, 'kept');
              INSERT INTO session (uid, sig, expired) VALUES (1, 'abc', 2000000000);",
         )
@@ -365,7 +367,7 @@ mod tests {
             sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
                 .fetch_one(&again)
                 .await?;
-        assert_eq!(tables, 24);
+        assert_eq!(tables, 27);
         sqlx::raw_sql("PRAGMA user_version = 99").execute(&again).await?;
         again.close().await;
         let error = format!("{:#}", pool(&path).await.err().context("must refuse a newer schema")?);
