@@ -176,7 +176,7 @@ fn window(fields: &Fields, most: usize) -> Result<(usize, usize), ApiError> {
 }
 
 /// A case with the original's fields, and with what of its telling failed, where something did.
-fn case_json(case: Case) -> Value {
+pub(super) fn case_json(case: Case) -> Value {
     let mut json = object!({
         "id": case.id,
         "endpoint": case.endpoint,
@@ -207,7 +207,7 @@ fn case_json(case: Case) -> Value {
 }
 
 /// An event with the original's fields, and with its explanation, which the original's clients pass over.
-fn event_json(event: EventRow) -> Value {
+pub(super) fn event_json(event: EventRow) -> Value {
     let mut json = object!({
         "id": event.id,
         "step": event.step,
@@ -223,7 +223,7 @@ fn event_json(event: EventRow) -> Value {
     json
 }
 
-fn note_json(note: Note) -> Value {
+pub(super) fn note_json(note: Note) -> Value {
     object!({
         "event_caseId": note.event_case_id,
         "note": note.note,

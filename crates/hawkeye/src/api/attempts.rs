@@ -48,11 +48,8 @@ pub struct Origin(Option<IpAddr>);
 impl Origin {
     /// The place that a connection from `peer` with these headers speaks for.
     pub fn of(peer: Option<IpAddr>, headers: &HeaderMap) -> Origin {
-        let Some(peer) = peer.map(|ip| ip.to_canonical()) else { return Origin(None) };
-        let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
-        let last = forwarded.and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
-        let ip = last.filter(|_| peer.is_loopback()).map_or(peer, |ip| ip.to_canonical());
-        Origin(Some(match ip {
+        let Some(peer) = peer else { return Origin(None) };
+        Origin(Some(match address(peer, headers) {
             IpAddr::V6(v6) if !v6.is_loopback() => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
             ip => ip,
         }))
@@ -61,6 +58,14 @@ impl Origin {
     fn is_this_machine(self) -> bool {
         self.0.is_some_and(|ip| ip.is_loopback())
     }
+}
+
+/// The address that a connection from `peer` speaks for.
+pub fn address(peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let peer = peer.to_canonical();
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+    let last = forwarded.and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    last.filter(|_| peer.is_loopback()).map_or(peer, |ip| ip.to_canonical())
 }
 
 impl<S: Sync> FromRequestParts<S> for Origin {

@@ -12,8 +12,10 @@
 //! ([`SmallBodies`]).
 
 use super::error::ApiError;
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::{Method, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
 use net::http::{BodyError, Peer, Received, read_body};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -49,18 +51,12 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Fields, ApiError> {
-        let query = request.uri().query().unwrap_or("").to_string();
         if request.method() == Method::GET || request.method() == Method::HEAD {
-            return Ok(Fields::Form(parse_form(query.as_bytes())));
+            return Ok(Fields::Form(parse_form(request.uri().query().unwrap_or("").as_bytes())));
         }
-        let says_json = says_json(&request);
-        let body = read(request).await?;
-        if says_json || looks_like_json(&body) {
-            return Ok(Fields::Json(parse_json(&body)?));
-        }
-        let mut pairs = parse_form(&body);
-        pairs.extend(parse_form(query.as_bytes()));
-        Ok(Fields::Form(pairs))
+        let (parts, body) = request.into_parts();
+        let body = read(&parts, body).await?;
+        Fields::parse(&parts, &body)
     }
 }
 
@@ -68,12 +64,23 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<JsonBody<T>, ApiError> {
-        let body = read(request).await?;
+        let (parts, body) = request.into_parts();
+        let body = read(&parts, body).await?;
         parse_json(&body).map(JsonBody)
     }
 }
 
 impl Fields {
+    /// Reads the body of a request that has one.
+    pub fn parse(parts: &Parts, body: &[u8]) -> Result<Fields, ApiError> {
+        if says_json(&parts.headers) || looks_like_json(body) {
+            return Ok(Fields::Json(parse_json(body)?));
+        }
+        let mut pairs = parse_form(body);
+        pairs.extend(parse_form(parts.uri.query().unwrap_or("").as_bytes()));
+        Ok(Fields::Form(pairs))
+    }
+
     /// A text of at most `max` characters; "" when absent.
     pub fn text(&self, name: &str, max: usize) -> Result<String, ApiError> {
         let text = match self {
@@ -231,8 +238,8 @@ pub fn parse_form(text: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(text).into_owned().collect()
 }
 
-fn says_json(request: &Request) -> bool {
-    let value = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+fn says_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
@@ -241,10 +248,10 @@ fn looks_like_json(body: &[u8]) -> bool {
 }
 
 /// Reads the body, which stays in the byte budget until it is dropped.
-async fn read(request: Request) -> Result<Received, ApiError> {
-    let max = if request.extensions().get::<SmallBodies>().is_some() { SMALL_BODY_MAX } else { BODY_MAX };
-    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-    read_body(&peer, request.into_body(), max, BODY_TIMEOUT).await.map_err(|error| match error {
+pub async fn read(parts: &Parts, body: Body) -> Result<Received, ApiError> {
+    let max = if parts.extensions.get::<SmallBodies>().is_some() { SMALL_BODY_MAX } else { BODY_MAX };
+    let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
+    read_body(&peer, body, max, BODY_TIMEOUT).await.map_err(|error| match error {
         BodyError::TooLong => too_large(max),
         error => ApiError::new(error.status(), error.text()),
     })
@@ -310,7 +317,6 @@ fn cut(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
 
     async fn fields(method: &str, uri: &str, content_type: &str, body: &str) -> Result<Fields, ApiError> {
         let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, content_type);

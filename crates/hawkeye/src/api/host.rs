@@ -37,11 +37,11 @@ const SILENT_S: i64 = 300;
 
 /// A host as the list shows it.
 #[derive(Serialize)]
-struct Listed {
+pub(super) struct Listed {
     #[serde(flatten)]
-    host: Host,
+    pub host: Host,
     /// `maintenance`, `silent` or `reporting`.
-    state: &'static str,
+    pub state: &'static str,
     /// Unix seconds of its newest point in memory; 0 for none.
     last: i64,
 }
@@ -70,7 +70,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     json(page.cut(listed.into_iter()))
 }
 
-fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<Listed>, store::Error> {
+pub(super) fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<Listed>, store::Error> {
     let names: Vec<&str> = hosts.iter().map(|host| host.hostname.as_str()).collect();
     let ids = engine.store().endpoint_ids(&names)?;
     let listed = hosts.into_iter().zip(ids).map(|(host, id)| {

@@ -8,15 +8,19 @@
 
 mod aggregator;
 mod alarm;
+mod alarm_stream;
 pub mod attempts;
+mod audit;
 pub mod auth;
 pub mod body;
+mod changes;
 mod dashboard;
 pub mod error;
 mod expression;
 mod grafana;
 mod graph;
 mod host;
+mod host_stream;
 mod hostgroup;
 mod metric;
 mod nodata;
@@ -27,9 +31,11 @@ mod rights;
 mod rule;
 mod session;
 mod strategy;
+mod stream;
 mod team;
 mod template;
 mod text;
+mod token;
 mod user;
 
 use crate::config::Config;
@@ -42,9 +48,11 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use error::ApiError;
+use host_stream::HostWatch;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -57,12 +65,18 @@ pub struct Context {
     pub attempts: Arc<Attempts>,
     /// What became of aggregators.
     pub lasts: Lasts,
+    pub hosts: HostWatch,
+    /// Turns true when answers are to end.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl Context {
     /// A context over these parts, in which no aggregator was computed yet.
     pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>, attempts: Arc<Attempts>) -> Context {
-        Context { portal, config, engine, attempts, lasts: Lasts::default() }
+        // Nobody stops it, unless its maker says who does.
+        let stopping = watch::channel(false).1;
+        let (lasts, hosts) = (Lasts::default(), HostWatch::default());
+        Context { portal, config, engine, attempts, lasts, hosts, stopping }
     }
 }
 
@@ -84,7 +98,11 @@ pub fn router(context: Context) -> Router {
         .merge(nodata::routes())
         .merge(dashboard::routes())
         .merge(grafana::routes())
-        .merge(alarm::routes());
+        .merge(alarm::routes())
+        .merge(token::routes())
+        .merge(stream::routes())
+        .merge(audit::routes())
+        .route_layer(axum::middleware::from_fn_with_state(context.clone(), audit::record));
     Router::new()
         .nest("/api/v1", v1)
         .fallback(not_found)
@@ -114,7 +132,12 @@ fn cors() -> CorsLayer {
         .allow_origin(AllowOrigin::mirror_request())
         .allow_credentials(true)
         .allow_methods([Method::POST, Method::GET, Method::OPTIONS, Method::PUT, Method::DELETE, update, Method::PATCH])
-        .allow_headers([header::CONTENT_TYPE, header::CONTENT_LENGTH, HeaderName::from_static("apitoken")])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::CONTENT_LENGTH,
+            header::AUTHORIZATION,
+            HeaderName::from_static("apitoken"),
+        ])
         .expose_headers([header::CONTENT_LENGTH])
         .max_age(Duration::from_secs(86_400))
 }

@@ -5,11 +5,12 @@
 
 use super::Context;
 use super::attempts::Origin;
-use super::auth::{self, Caller};
+use super::auth::Caller;
 use super::body::{Fields, SmallBodies};
 use super::error::{Answer, ApiError, json, message};
 use crate::clock;
 use crate::portal;
+use crate::portal::caller::Credentials;
 use crate::portal::password::{self, Verdict};
 use crate::portal::session;
 use crate::portal::user::{self, User};
@@ -94,9 +95,9 @@ pub async fn check_password(
 }
 
 async fn logout(State(context): State<Context>, headers: HeaderMap) -> Answer {
-    let token =
-        auth::read_token(&headers).map_err(|error| ApiError::from(error).with_status(StatusCode::BAD_REQUEST))?;
-    if session::delete(&context.portal, &token.name, &token.sig).await? == 0 {
+    let credentials =
+        Credentials::of(&headers).map_err(|error| ApiError::from(error).with_status(StatusCode::BAD_REQUEST))?;
+    if session::delete(&context.portal, &credentials.name, &credentials.sig).await? == 0 {
         return Err(ApiError::bad("not found this kind of session in database."));
     }
     message("logout successful")

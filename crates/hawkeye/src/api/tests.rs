@@ -6,6 +6,8 @@ mod history;
 mod rehearsal;
 mod rights;
 mod rules;
+mod stream;
+mod tokens;
 
 use super::*;
 use crate::portal::user::{self, Profile};

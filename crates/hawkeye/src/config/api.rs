@@ -2,6 +2,13 @@
 
 use serde::Deserialize;
 use settings::Faults;
+use settings::units::{seconds, size};
+
+/// Seconds of ten years.
+const AUDIT_KEEP_MAX_S: i64 = 3650 * 86_400;
+/// Bytes of a record of changes: with less a day of a busy site has no room; with more its sum takes seconds.
+const AUDIT_MIN: u64 = 1 << 20;
+const AUDIT_MAX: u64 = 1 << 30;
 
 /// Section `api`: who may do what over REST.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -21,6 +28,12 @@ pub struct ApiConfig {
     /// Who may read series by the routes of Grafana's Falcon plugin, which sends no token: "open" (anybody, as in the
     /// original) or "login".
     pub grafana: Grafana,
+    /// Time for which the record of changes is kept (`GET /api/v1/audit`), in seconds.
+    #[serde(deserialize_with = "seconds")]
+    pub audit_keep: i64,
+    /// Bytes of the record of changes; of more the oldest go.
+    #[serde(deserialize_with = "size")]
+    pub audit_max: u64,
 }
 
 /// Callers of the routes under `/grafana`.
@@ -58,7 +71,8 @@ impl Default for ApiConfig {
     fn default() -> Self {
         let (server_token, salt) = (String::new(), String::new());
         let (rights, viewer, grafana) = (Rights::ByPortal, Viewer::None, Grafana::Open);
-        ApiConfig { signup: false, server_token, salt, rights, viewer, grafana }
+        let (audit_keep, audit_max) = (365 * 86_400, 64 << 20);
+        ApiConfig { signup: false, server_token, salt, rights, viewer, grafana, audit_keep, audit_max }
     }
 }
 
@@ -67,6 +81,13 @@ impl ApiConfig {
         // Secrets stay out of the errors. A token with blanks around is a mistake of copying that nobody would see.
         if self.server_token.trim() != self.server_token {
             faults.add("api.server_token begins or ends with a blank: take it away");
+        }
+        if !(86_400..=AUDIT_KEEP_MAX_S).contains(&self.audit_keep) {
+            faults
+                .add(format!("api.audit_keep is {} s: give a day up to ten years, like \"365days\"", self.audit_keep));
+        }
+        if !(AUDIT_MIN..=AUDIT_MAX).contains(&self.audit_max) {
+            faults.add(format!("api.audit_max is {} bytes: give \"1MiB\" to \"1GiB\"", self.audit_max));
         }
     }
 }

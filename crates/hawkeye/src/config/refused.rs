@@ -76,6 +76,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("api.rights", &["- = \"all\""]),
     ("api.viewer", &["- = \"\""]),
     ("api.grafana", &["- = \"all\"", "- = \"\""]),
+    ("api.audit_keep", &["- = \"23h\"", "- = \"3651days\"", "- = 365"]),
+    ("api.audit_max", &["- = \"1023KiB\"", "- = \"1025MiB\"", "- = \"much\""]),
 ];
 
 /// Words of which each fault has one before it says what to give.

@@ -9,7 +9,7 @@ use super::Sources;
 use super::error::unauthorized;
 use crate::clock;
 use crate::config::Viewer;
-use crate::portal::caller::{Caller, Token, TokenError};
+use crate::portal::caller::{Caller, CallerError, Credentials};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
@@ -25,8 +25,8 @@ pub struct ViewerName(pub Option<String>);
 /// Lets a request pass to the routes when whoever sent the request may look. They find in its extensions the
 /// [`ViewerName`], and the [`Holder`] whose turns the answer takes.
 pub async fn require_viewer(State(sources): State<Sources>, mut request: Request, next: Next) -> Response {
-    let user = user_of(&sources, request.headers().get("apitoken").map(|value| value.as_bytes())).await;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let user = user_of(&sources, request.headers(), peer).await;
     if user.is_none() && !may_look_without_login(sources.api.viewer, peer, request.uri(), request.headers()) {
         let reason = "not allowed: log in (header Apitoken), or set api.viewer = \"all\" in the server's configuration";
         return unauthorized(reason).into_response();
@@ -38,13 +38,14 @@ pub async fn require_viewer(State(sources): State<Sources>, mut request: Request
     next.run(request).await
 }
 
-/// The user whose valid session the header names.
-async fn user_of(sources: &Sources, header: Option<&[u8]>) -> Option<String> {
-    let token = Token::parse(header).ok()?;
-    match Caller::find(&sources.portal, &sources.api.server_token, token, clock::now()).await {
-        Ok(caller) => Some(caller.name),
+/// The user whose valid session, or token that may read, the headers name.
+async fn user_of(sources: &Sources, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<String> {
+    let credentials = Credentials::of(headers).ok()?;
+    let from = peer.map(|ip| ip.to_string()).unwrap_or_default();
+    match Caller::find(&sources.portal, &sources.api.server_token, credentials, &from, clock::now()).await {
+        Ok(caller) => Some(caller.name).filter(|_| caller.scopes.read),
         Err(error) => {
-            if let TokenError::Database(error) = error {
+            if let CallerError::Database(error) = error {
                 tracing::error!(%error, "cannot look up a session in the portal's database; the page asks for a login");
             }
             None

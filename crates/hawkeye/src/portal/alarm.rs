@@ -293,6 +293,54 @@ pub async fn notes(
     page(query, offset, limit).all(portal).await
 }
 
+/// Rows of alarms that somebody has read already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Id of an event.
+    pub event: i64,
+    /// Id of a note.
+    pub note: i64,
+}
+
+/// The newest rows.
+pub async fn newest(portal: &Portal) -> sqlx::Result<Position> {
+    let event: Option<i64> = query("SELECT id FROM alarms.events ORDER BY id DESC LIMIT 1").optional(portal).await?;
+    let note: Option<i64> = query("SELECT id FROM alarms.event_note ORDER BY id DESC LIMIT 1").optional(portal).await?;
+    Ok(Position { event: event.unwrap_or(0), note: note.unwrap_or(0) })
+}
+
+/// Events with a higher id, oldest first, each with its case as it is now.
+pub async fn events_after(portal: &Portal, id: i64, limit: usize) -> sqlx::Result<Vec<(EventRow, Option<Case>)>> {
+    let events: Vec<EventRow> = select::<EventRow>("FROM alarms.events WHERE id > ? ORDER BY id LIMIT ?")
+        .bind(id)
+        .bind(limit)
+        .all(portal)
+        .await?;
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = events.iter().map(|event| &event.case_id);
+    let cases: Vec<Case> = select::<Case>("FROM alarms.event_cases WHERE id").in_list(ids).all(portal).await?;
+    let with_case = |event: EventRow| {
+        let case = cases.iter().find(|case| case.id == event.case_id).cloned();
+        (event, case)
+    };
+    Ok(events.into_iter().map(with_case).collect())
+}
+
+/// Notes with a higher id, oldest first, each with its id.
+pub async fn notes_after(portal: &Portal, id: i64, limit: usize) -> sqlx::Result<Vec<(i64, Note)>> {
+    let ids: Vec<i64> = query("SELECT id FROM alarms.event_note WHERE id > ? ORDER BY id LIMIT ?")
+        .bind(id)
+        .bind(limit)
+        .all(portal)
+        .await?;
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(Vec::new()) };
+    let notes = select::<Note>("FROM alarms.event_note AS n WHERE id >= ? AND id <= ? ORDER BY id");
+    let notes: Vec<Note> = notes.bind(*first).bind(*last).all(portal).await?;
+    Ok(ids.into_iter().zip(notes).collect())
+}
+
 fn page(query: Query, offset: usize, limit: usize) -> Query {
     query.push(" LIMIT ? OFFSET ?").bind(limit).bind(offset)
 }
@@ -341,6 +389,7 @@ pub async fn add_note(portal: &Portal, new: &NewNote, now: i64) -> sqlx::Result<
             .await?;
     }
     transaction.commit().await?;
+    portal.announce_alarms();
     Ok(true)
 }
 

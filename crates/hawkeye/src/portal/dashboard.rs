@@ -34,7 +34,7 @@ record! {
 
 record! {
     /// Row of a chart; lists are joined.
-    #[derive(Clone, Debug, Default, PartialEq)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Graph {
         pub id: i64,
         pub title: String,

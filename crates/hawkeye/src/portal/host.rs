@@ -73,6 +73,25 @@ pub async fn exists(portal: &Portal, id: i64) -> sqlx::Result<bool> {
     Ok(found.is_some())
 }
 
+/// Finds a host by its id.
+pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Host>> {
+    select::<Host>("FROM falcon_portal.host WHERE id = ?").bind(id).optional(portal).await
+}
+
+/// The hosts of a request that are there; it must mean some.
+pub async fn find(portal: &Portal, which: &Selection) -> sqlx::Result<Vec<Host>> {
+    match which {
+        Selection::Names(names) => {
+            let hosts = select::<Host>("FROM falcon_portal.host WHERE hostname").in_list(names);
+            hosts.push(" ORDER BY id").all(portal).await
+        }
+        Selection::Ids(ids) => {
+            let hosts = select::<Host>("FROM falcon_portal.host WHERE id").in_list(ids.iter().copied());
+            hosts.push(" ORDER BY id").all(portal).await
+        }
+    }
+}
+
 /// All hosts, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Host>> {
     select::<Host>("FROM falcon_portal.host ORDER BY id").all(portal).await

@@ -13,6 +13,7 @@ pub mod action;
 pub mod admin;
 pub mod aggregator;
 pub mod alarm;
+pub mod audit;
 pub mod caller;
 pub mod dashboard;
 pub mod db;
@@ -29,6 +30,7 @@ pub mod session;
 pub mod strategy;
 pub mod team;
 pub mod template;
+pub mod token;
 pub mod user;
 
 use crate::clock;
@@ -76,6 +78,7 @@ fn tell_unread_receivers(unread: &[&str], health: &Health) {
 pub struct Portal {
     db: Db,
     version: Arc<watch::Sender<u64>>,
+    alarms: Arc<watch::Sender<u64>>,
 }
 
 impl Portal {
@@ -108,12 +111,12 @@ impl Portal {
     }
 
     fn new(db: Db) -> Portal {
-        Portal { db, version: Arc::new(watch::Sender::new(1)) }
+        Portal { db, version: Arc::new(watch::Sender::new(1)), alarms: Arc::new(watch::Sender::new(1)) }
     }
 
     /// This portal over connections of alarm, whose commits wait for no disk and are on the disk within a second.
     pub fn for_alarm(&self) -> Portal {
-        Portal { db: self.db.for_alarm(), version: self.version.clone() }
+        Portal { db: self.db.for_alarm(), ..self.clone() }
     }
 
     /// How far alarm has come with the event queue, and how much of that is on the disk.
@@ -160,6 +163,16 @@ impl Portal {
     /// Sees a new value after each [`Portal::announce`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Tells who watches alarms that there are new events or notes. Call it after the commit.
+    pub fn announce_alarms(&self) {
+        self.alarms.send_modify(|version| *version += 1);
+    }
+
+    /// Sees a new value after each [`Portal::announce_alarms`].
+    pub fn alarm_changes(&self) -> watch::Receiver<u64> {
+        self.alarms.subscribe()
     }
 
     /// Closes the database; statements after that fail.

@@ -212,13 +212,14 @@ pub async fn set_role(portal: &Portal, id: i64, role: i64) -> sqlx::Result<u64> 
     Ok(query(sql).bind(role).bind(id).execute(portal).await?.rows)
 }
 
-/// Deletes a user with his sessions and memberships. His notes on alarms stay, without an author.
+/// Deletes a user with his sessions, tokens and memberships. His notes on alarms stay, without an author.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
     for sql in [
         "UPDATE alarms.event_note SET user_id = NULL, timestamp = timestamp WHERE user_id = ?",
         "DELETE FROM uic.rel_team_user WHERE uid = ?",
         "DELETE FROM uic.session WHERE uid = ?",
+        "DELETE FROM uic.hawkeye_token WHERE uid = ?",
     ] {
         query(sql).bind(id).execute(&mut transaction).await?;
     }

@@ -197,7 +197,7 @@ impl Behind {
         let Behind { config, metrics, health, engine, pressure, .. } = self;
         let mut doors = Doors::new(config, metrics, descriptors);
         let ingest = self.ingest.clone();
-        let api = self.api();
+        let api = self.api(doors.stopping.clone());
         let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(metrics));
         let admin = admin_router(metrics, health, account(config, engine, pressure, metrics))
             .merge(graph::http::router(&graph, index_routes));
@@ -239,10 +239,10 @@ impl Behind {
     }
 
     /// Routes of the door `api`: REST, and the first page.
-    fn api(&self) -> axum::Router {
+    fn api(&self, stopping: watch::Receiver<bool>) -> axum::Router {
         let (portal, config, engine) = (self.portal.clone(), self.config.clone(), self.engine.clone());
         let context = api::Context::new(portal, config, engine, self.attempts.clone());
-        let context = api::Context { lasts: self.lasts.clone(), ..context };
+        let context = api::Context { lasts: self.lasts.clone(), stopping, ..context };
         context.attempts.register_memory(self.metrics.ledger());
         let settling = Settling { portal: self.portal.clone(), in_effect: self.in_effect.clone() };
         memory::register_made(self.metrics.ledger(), "routes", || {

@@ -1,6 +1,7 @@
 //! Who may change what: each route that changes something, as each kind of caller, under both settings.
 
 use super::{Site, site};
+use crate::api::changes;
 use crate::config::Rights;
 use crate::portal::action::{self, Action};
 use crate::portal::aggregator::{self, Aggregator};
@@ -9,6 +10,7 @@ use crate::portal::expression::{self, Expression};
 use crate::portal::mock::{self, Mock};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::template::{self, Template};
+use crate::portal::token::{self, NewToken, Scopes};
 use crate::portal::user::{self, Profile};
 use crate::portal::{Portal, db, group, host, plugin, team};
 use anyhow::{Context as _, Result};
@@ -43,6 +45,8 @@ struct Things {
     alice: i64,
     /// A user who is nobody else.
     user: i64,
+    /// A token of alice's.
+    token: i64,
     case: String,
 }
 
@@ -78,6 +82,8 @@ const ROUTES: &[Route] = &[
     route("PUT /admin/change_user_passwd", "a", "a", |t| json!({ "user_id": t.user, "password": "p" })),
     route("PUT /admin/change_user_profile", "a", "a", |t| json!({ "user_id": t.user, "cnname": "C", "email": "e@x" })),
     route("DELETE /admin/delete_user", "a", "a", |t| json!({ "user_id": t.user })),
+    route("POST /token", "soma", "soma", |t| json!({ "name": format!("new {}", t.number), "scopes": ["read"] })),
+    route("DELETE /token/{id}", "oa", "oa", |_| Value::Null),
     route("POST /team", "soma", "soma", |t| json!({ "team_name": format!("new {}", t.number) })),
     route("PUT /team", "oma", "oma", |t| json!({ "team_id": t.team, "resume": "r" })),
     route("POST /team/user", "oma", "oma", |t| json!({ "team_id": t.team, "users": ["root"] })),
@@ -244,6 +250,11 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
     let mock = Mock { name: name("nodata"), creator: "alice".to_string(), ..Mock::default() };
     let screen = dashboard::ensure_screen(portal, 0, &name("screen")).await?.id;
     let case = name("case");
+    let (scopes, created_by) = (Scopes::NONE, String::new());
+    for old in token::list(portal, Some(alice)).await? {
+        token::delete(portal, old.id).await?;
+    }
+    let token = NewToken { name: name("token"), uid: alice, scopes, created_by, expires_at: 0 };
     db::query(
         "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp)
          VALUES (?, 'e', 'm', 'c', 0, 'PROBLEM', '2020-01-01 00:00:00')",
@@ -271,6 +282,7 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
         alice,
         user: user::create(portal, &name("user"), "", &Profile::default(), user::NORMAL, 0).await?,
         case,
+        token: token::create(portal, &token, 0).await?.context("room")?.0,
     })
 }
 
@@ -280,7 +292,12 @@ fn line_of(route: &Route, things: &Things) -> String {
     let (method, path, note) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
     let group = if note == Some("his own") { things.own_group } else { things.group };
     let strategy = if note == Some("unknown") { 999_999 } else { things.strategy };
-    let of_kinds = [("/hostgroup/", group), ("/aggregator/", things.aggregator), ("/dashboard/graph/", things.graph)];
+    let of_kinds = [
+        ("/hostgroup/", group),
+        ("/aggregator/", things.aggregator),
+        ("/dashboard/graph/", things.graph),
+        ("/token/", things.token),
+    ];
     let path = of_kinds
         .into_iter()
         .fold(path.to_string(), |path, (kind, id)| path.replace(&format!("{kind}{{id}}"), &format!("{kind}{id}")));
@@ -381,6 +398,9 @@ async fn each_route_that_changes_something_is_here() -> Result<()> {
     let known: BTreeSet<String> = ROUTES.iter().map(|route| route.line.to_string()).collect();
     let unknown: Vec<&String> = routes.difference(&known).collect();
     assert!(unknown.is_empty(), "who may use these? say so in ROUTES, and in docs/compat.md: {unknown:?}");
+    let listed = changes::CHANGES.iter().map(|change| change.line).chain(changes::READS.iter().copied());
+    let listed: BTreeSet<String> = listed.map(str::to_string).collect();
+    assert_eq!(routes, listed, "api/changes.rs says of each what it changes, or that it changes nothing");
     let gone: Vec<&String> = known.difference(&routes).filter(|line| line.matches(' ').count() == 1).collect();
     assert!(gone.is_empty(), "these are no routes: {gone:?}");
     Ok(())

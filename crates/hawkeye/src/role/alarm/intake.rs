@@ -259,6 +259,7 @@ impl Intake {
             delivery::set_cursor(&mut transaction, cursor).await?;
         }
         transaction.commit().await?;
+        self.tables.announce_alarms();
         Ok(dropped)
     }
 

@@ -1,0 +1,349 @@
+//! Audit: each change over REST leaves a row with who, when, from where, old and new.
+//!
+//! How: [`record`] stands around all routes. Of a request that would change something (`changes.rs`) it reads the thing
+//! before and behind, and keeps what differs; of one that makes something, the fields of the request. The row is
+//! written before the change and completed behind it.
+//! Invariants: requests without a valid session or token leave no row, but for a registration; refused ones leave none
+//! either. Fields that hold secrets are left out, as are passwords within addresses. A change that finds no room for
+//! its row is refused: the portal cannot be written.
+//! Memory: a body is read into the byte budget of unfinished messages and held beside what the handler makes of it.
+
+use super::Context;
+use super::auth::{self, Address, Caller};
+use super::body::{self, Fields};
+use super::changes::{self, Change, Key, Kind};
+use super::error::{Answer, ApiError, json};
+use super::paging::Paging;
+use crate::clock;
+use crate::portal::audit::Keep;
+use crate::portal::host::{self, Selection};
+use crate::portal::{
+    Portal, action, aggregator, audit, dashboard, expression, group, mock, plugin, strategy, team, template, token,
+    user,
+};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
+
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use serde_json::{Map, Value, json as object};
+
+/// Routes of the audit.
+pub fn routes() -> Router<Context> {
+    Router::new().route("/audit", get(list))
+}
+
+/// Rows of a page, at most and by default.
+const PAGE_MAX: usize = 1000;
+const PAGE: usize = 100;
+/// Hosts of which a change of maintenance keeps old and new; of more it keeps the request.
+const HOSTS_MAX: usize = 200;
+/// Fields of requests that hold secrets.
+const SECRETS: [&str; 6] = ["password", "old_password", "new_password", "sig", "token", "secret"];
+
+/// A change as the API shows it.
+#[derive(Serialize)]
+struct Shown {
+    id: i64,
+    at: i64,
+    who: String,
+    token: String,
+    peer: String,
+    action: String,
+    subject: String,
+    status: i64,
+    was: Option<Value>,
+    became: Option<Value>,
+}
+
+/// Changes, newest first: all of them for administrators, others see their own.
+async fn list(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let text = |name, max| Ok::<_, ApiError>(Some(fields.text(name, max)?).filter(|text| !text.is_empty()));
+    let time = |name| Ok::<_, ApiError>(Some(fields.int(name)?).filter(|time| *time != 0));
+    let who = text("who", user::NAME_MAX)?;
+    let who = if caller.is_admin() { who } else { Some(caller.name) };
+    let filter = audit::Filter {
+        who,
+        subject: text("subject", 128)?,
+        action: text("action", 128)?,
+        from: time("from")?,
+        until: time("until")?,
+    };
+    let page = Paging::of(&fields)?;
+    let changes = audit::list(&context.portal, &filter, page.offset, page.limit.unwrap_or(PAGE).min(PAGE_MAX)).await?;
+    let value = |text: String| serde_json::from_str(&text).ok();
+    let shown = changes.into_iter().map(|change| {
+        let audit::Change { id, at, who, token, peer, action, subject, status, was, became } = change;
+        Shown { id, at, who, token, peer, action, subject, status, was: value(was), became: value(became) }
+    });
+    json(shown.collect::<Vec<_>>())
+}
+
+/// Runs a request, and keeps what it changes.
+pub async fn record(
+    State(context): State<Context>,
+    path: MatchedPath,
+    parameters: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(change) = changes::find(request.method(), path.as_str()) else { return next.run(request).await };
+    match recorded(&context, change, &parameters, request, next).await {
+        Ok(response) | Err(Stopped::Answered(response)) => response,
+        Err(Stopped::Failed(error)) => error.into_response(),
+    }
+}
+
+/// Reason why there is no row.
+enum Stopped {
+    /// The request was answered without one.
+    Answered(Response),
+    Failed(ApiError),
+}
+
+impl From<ApiError> for Stopped {
+    fn from(error: ApiError) -> Stopped {
+        Stopped::Failed(error)
+    }
+}
+
+impl From<sqlx::Error> for Stopped {
+    fn from(error: sqlx::Error) -> Stopped {
+        Stopped::Failed(error.into())
+    }
+}
+
+async fn recorded(
+    context: &Context,
+    change: &'static Change,
+    parameters: &RawPathParams,
+    request: Request,
+    next: Next,
+) -> Result<Response, Stopped> {
+    let (mut parts, body) = request.into_parts();
+    let caller = auth::caller(&mut parts, context).await;
+    let registers = change.line == "POST /user/create";
+    if caller.is_err() && !registers {
+        // The handler says what is wrong with it.
+        return Err(Stopped::Answered(next.run(Request::from_parts(parts, body)).await));
+    }
+    let peer = Address::of(&parts).text();
+    let received = body::read(&parts, body).await?;
+    let fields = Fields::parse(&parts, &received);
+    let mut request = Request::from_parts(parts, Body::from(received.to_vec()));
+    // A body that is no fields is refused by the handler, or is a list, which has no name.
+    let fields = fields.unwrap_or(Fields::Form(Vec::new()));
+    let caller = caller.ok();
+    let (subject, thing) = subject(change, parameters, &fields, caller.as_ref());
+    let was = match &thing {
+        Some(thing) => snapshot(&context.portal, thing).await?,
+        None => None,
+    };
+    let row = audit::Change {
+        id: 0,
+        at: clock::now(),
+        who: caller.as_ref().map_or_else(|| "(registration)".to_string(), |caller| caller.name.clone()),
+        token: caller.as_ref().and_then(|caller| caller.token.clone()).unwrap_or_default(),
+        peer,
+        action: change.line.to_string(),
+        subject: subject.clone(),
+        status: 0,
+        was: audit::difference(was.clone(), None).0,
+        became: String::new(),
+    };
+    let keep = Keep { seconds: context.config.api.audit_keep, bytes: context.config.api.audit_max.cast_signed() };
+    let id = audit::begin(&context.portal, &row, keep).await?;
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
+    }
+    let response = next.run(request).await;
+    drop(received);
+    let status = response.status();
+    let completed = if status.is_client_error() {
+        audit::take_back(&context.portal, id).await
+    } else {
+        let became = match &thing {
+            Some(thing) => snapshot(&context.portal, thing).await,
+            None => Ok(Some(shown(&fields))),
+        };
+        match became {
+            Ok(became) => {
+                let (was, became) = audit::difference(was, became);
+                audit::end(&context.portal, id, &subject, status.as_u16(), &was, &became).await
+            }
+            Err(error) => Err(error),
+        }
+    };
+    if let Err(error) = completed {
+        // The change is made, and its row says that it began.
+        tracing::warn!(%error, action = change.line, subject, "the record of a change is not complete");
+    }
+    Ok(response)
+}
+
+/// A thing with a row.
+enum Thing {
+    Id(Kind, i64),
+    Hosts(Selection),
+}
+
+/// What a request changes: its name, and where it has rows, which.
+fn subject(
+    change: &Change,
+    parameters: &RawPathParams,
+    fields: &Fields,
+    caller: Option<&Caller>,
+) -> (String, Option<Thing>) {
+    let word = change.kind.word();
+    let id = match change.key {
+        Key::Path(name) => {
+            let text = parameters.iter().find(|(key, _)| *key == name).map(|(_, text)| text);
+            text.and_then(|text| text.parse().ok())
+        }
+        Key::Field(name) => fields.int(name).ok(),
+        Key::Caller => caller.and_then(|caller| caller.user.as_ref()).map(|user| user.id),
+        Key::Named(name) => {
+            let name = fields.text(name, usize::MAX).unwrap_or_default();
+            return (format!("{word}:{name}"), None);
+        }
+        Key::Lists => return hosts(fields),
+    };
+    match id {
+        Some(id) => (format!("{word}:{id}"), Some(Thing::Id(change.kind, id))),
+        None => (format!("{word}:"), None),
+    }
+}
+
+fn hosts(fields: &Fields) -> (String, Option<Thing>) {
+    let names = fields.texts("hosts", usize::MAX).ok().flatten().filter(|names| !names.is_empty());
+    let ids = fields.ints("ids").ok().flatten().filter(|ids| !ids.is_empty());
+    let (first, count, which) = match (names, ids) {
+        (Some(names), _) => (names[0].clone(), names.len(), Selection::Names(names)),
+        (None, Some(ids)) => (ids[0].to_string(), ids.len(), Selection::Ids(ids)),
+        (None, None) => return ("host:".to_string(), None),
+    };
+    let more = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+    (format!("host:{first}{more}"), (count <= HOSTS_MAX).then_some(Thing::Hosts(which)))
+}
+
+/// The rows of a thing; None where it is not there.
+async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Value>> {
+    let (kind, id) = match thing {
+        Thing::Id(kind, id) => (*kind, *id),
+        Thing::Hosts(which) => return windows(portal, which).await.map(Some),
+    };
+    let found = match kind {
+        Kind::Action => action::by_id(portal, id).await?.map(value),
+        Kind::Aggregator => aggregator::by_id(portal, id).await?.map(value),
+        Kind::Expression => match expression::by_id(portal, id).await? {
+            Some(found) => {
+                let action = action::by_id(portal, found.action_id).await?.map(value);
+                Some(with(value(found), [("action", action)]))
+            }
+            None => None,
+        },
+        Kind::Graph => dashboard::graph(portal, id).await?.map(value),
+        Kind::Group => match group::by_id(portal, id).await? {
+            Some(found) => {
+                let hosts = host::of_group(portal, id).await?.into_iter().map(|host| host.hostname).collect::<Vec<_>>();
+                let templates = group::templates(portal, id).await?.into_iter().map(|one| one.tpl_name);
+                let plugins = plugin::of_group(portal, id).await?.into_iter().map(|one| one.dir);
+                let lists = [
+                    ("hosts", Some(value(hosts))),
+                    ("templates", Some(value(templates.collect::<Vec<_>>()))),
+                    ("plugins", Some(value(plugins.collect::<Vec<_>>()))),
+                ];
+                Some(with(value(found), lists))
+            }
+            None => None,
+        },
+        Kind::Host => host::by_id(portal, id).await?.map(value),
+        Kind::Nodata => mock::by_id(portal, id).await?.map(value),
+        Kind::Plugin => plugin::by_id(portal, id).await?.map(value),
+        Kind::Screen => dashboard::screen(portal, id).await?.map(value),
+        Kind::Strategy => strategy::by_id(portal, id).await?.map(value),
+        Kind::Team => match team::by_id(portal, id).await? {
+            Some(found) => {
+                let members = team::members(portal, id).await?.into_iter().map(|user| user.name);
+                Some(with(value(found), [("members", Some(value(members.collect::<Vec<_>>())))]))
+            }
+            None => None,
+        },
+        Kind::Template => match template::by_id(portal, id).await? {
+            Some(found) => {
+                let action = action::by_id(portal, found.action_id).await?.map(value);
+                let strategies = strategy::of_template(portal, id).await?;
+                Some(with(value(found), [("action", action), ("strategies", Some(value(strategies)))]))
+            }
+            None => None,
+        },
+        Kind::Token => token::by_id(portal, id).await?.map(value),
+        Kind::User => user::by_id(portal, id).await?.map(value),
+        Kind::Case | Kind::Hosts | Kind::Series => None,
+    };
+    Ok(found.map(without_secrets))
+}
+
+async fn windows(portal: &Portal, which: &Selection) -> sqlx::Result<Value> {
+    let hosts = host::find(portal, which).await?;
+    let windows = hosts.into_iter().map(|host| (host.hostname, object!([host.maintain_begin, host.maintain_end])));
+    Ok(Value::Object(windows.collect()))
+}
+
+fn value(thing: impl Serialize) -> Value {
+    serde_json::to_value(thing).unwrap_or_default()
+}
+
+fn with<const N: usize>(mut thing: Value, parts: [(&str, Option<Value>); N]) -> Value {
+    for (name, part) in parts {
+        thing[name] = part.unwrap_or_default();
+    }
+    thing
+}
+
+/// The fields of a request without secrets.
+fn shown(fields: &Fields) -> Value {
+    let map: Map<String, Value> = match fields {
+        Fields::Json(map) => map.clone(),
+        Fields::Form(pairs) => pairs.iter().map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect(),
+    };
+    without_secrets(Value::Object(map))
+}
+
+/// Takes secret fields out, and passwords out of addresses, at every depth.
+fn without_secrets(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let is_secret = |key: &str| SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret));
+            let kept = map.into_iter().filter(|(key, _)| !is_secret(key));
+            Value::Object(kept.map(|(key, value)| (key, without_secrets(value))).collect())
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(without_secrets).collect()),
+        Value::String(text) => Value::String(without_password(text)),
+        other => other,
+    }
+}
+
+fn without_password(text: String) -> String {
+    let Ok(mut url) = reqwest::Url::parse(&text) else { return text };
+    if url.password().is_none() || url.set_password(Some("***")).is_err() {
+        return text;
+    }
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_left_out_at_every_depth() {
+        let fields = object!({ "name": "a", "Password": "p", "action": { "url": "http://u:p@h/x", "token": 1 } });
+        let kept = object!({ "name": "a", "action": { "url": "http://u:***@h/x" } });
+        assert_eq!(without_secrets(fields), kept);
+        assert_eq!(without_password("mailto: nobody".into()), "mailto: nobody");
+    }
+}
