@@ -15,6 +15,7 @@ use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::group;
 use crate::portal::host::Selection;
 use crate::rules::aggregate;
+use crate::rules::computed::Last;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
@@ -36,7 +37,7 @@ pub fn routes() -> Router<Context> {
 async fn list(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
     let page = Paging::of(&fields)?;
     let id = parse_int("id", &id)?;
-    let aggregators = page.cut(aggregator::of_group(&context.portal, id).await?.into_iter());
+    let aggregators = page.rows(aggregator::of_group(&context.portal, id).await?.into_iter())?;
     // The name comes with the first aggregator in the original.
     let group = if aggregators.is_empty() { None } else { group::by_id(&context.portal, id).await? };
     let name = group.map_or(String::new(), |group| group.grp_name);
@@ -51,7 +52,8 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 async fn last(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
     let found = find(&context, &id).await?;
     let last = context.lasts.of(found.id);
-    json(last.ok_or_else(|| ApiError::bad("it was not computed yet: a new aggregator is within two steps"))?)
+    let why = "it was not computed yet: a new aggregator is within two steps".to_string();
+    json(last.unwrap_or(Last { why, ..Last::default() }))
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

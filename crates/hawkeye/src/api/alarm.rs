@@ -15,7 +15,8 @@ use crate::clock::rfc3339;
 use crate::engine::why;
 use crate::portal::Portal;
 use crate::portal::alarm::{
-    self, COMMENT, Case, CaseFilter, EventRow, NewNote, Note, OccurrenceFilter, PROCESS_STATUSES,
+    self, CASE_ORDERS, COMMENT, Case, CaseFilter, CaseOrder, EventRow, NewNote, Note, OccurrenceFilter,
+    PROCESS_STATUSES,
 };
 use axum::Router;
 use axum::extract::State;
@@ -71,6 +72,7 @@ fn case_filter(fields: &Fields) -> Result<CaseFilter, ApiError> {
         endpoints: fields.texts("endpoints", 255)?.unwrap_or_default(),
         strategy_id: nonzero("strategy_id")?,
         template_id: nonzero("template_id")?,
+        order: case_order(&fields.text("sort", 20)?)?,
     };
     if filter.endpoints.len() > ENDPOINTS_MAX {
         return Err(ApiError::bad(format!("endpoints holds more than {ENDPOINTS_MAX} names: ask in parts")));
@@ -84,6 +86,15 @@ fn case_filter(fields: &Fields) -> Result<CaseFilter, ApiError> {
         ));
     }
     Ok(filter)
+}
+
+fn case_order(text: &str) -> Result<CaseOrder, ApiError> {
+    if text.is_empty() {
+        return Ok(CaseOrder::default());
+    }
+    let found = CASE_ORDERS.iter().find(|(name, _)| *name == text);
+    let names = CASE_ORDERS.map(|(name, _)| name).join(", ");
+    found.map(|(_, order)| *order).ok_or_else(|| ApiError::bad(format!("sort is {text:?}: give one of {names}")))
 }
 
 async fn search_cases(
@@ -157,7 +168,8 @@ async fn add_note(State(context): State<Context>, caller: Caller, fields: Fields
 fn occurrence_filter(fields: &Fields) -> Result<OccurrenceFilter, ApiError> {
     let nonzero = |name| fields.int(name).map(|value| Some(value).filter(|value| *value != 0));
     let case_id = fields.text("event_id", EVENT_ID_MAX)?;
-    Ok(OccurrenceFilter { case_id, start: nonzero("startTime")?, end: nonzero("endTime")? })
+    let oldest_first = Paging::of(fields)?.oldest_first("timestamp")?;
+    Ok(OccurrenceFilter { case_id, start: nonzero("startTime")?, end: nonzero("endTime")?, oldest_first })
 }
 
 /// Offset and limit of a list. A page has at most [`PAGE_MAX`] rows; without `page`, `limit` is at most `most`.

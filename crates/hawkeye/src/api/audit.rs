@@ -61,6 +61,7 @@ struct Shown {
 
 /// Changes, newest first: all of them for administrators, others see their own.
 async fn list(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    let page = Paging::of(&fields)?;
     let text = |name, max| Ok::<_, ApiError>(Some(fields.text(name, max)?).filter(|text| !text.is_empty()));
     let time = |name| Ok::<_, ApiError>(Some(fields.int(name)?).filter(|time| *time != 0));
     let who = text("who", user::NAME_MAX)?;
@@ -71,8 +72,8 @@ async fn list(State(context): State<Context>, caller: Caller, fields: Fields) ->
         action: text("action", 128)?,
         from: time("from")?,
         until: time("until")?,
+        oldest_first: page.oldest_first("at")?,
     };
-    let page = Paging::of(&fields)?;
     let changes = audit::list(&context.portal, &filter, page.offset, page.limit.unwrap_or(PAGE).min(PAGE_MAX)).await?;
     let value = |text: String| serde_json::from_str(&text).ok();
     let shown = changes.into_iter().map(|change| {
@@ -134,8 +135,7 @@ async fn recorded(
     let received = body::read(&parts, body).await?;
     let fields = Fields::parse(&parts, &received);
     let mut request = Request::from_parts(parts, Body::from(received.to_vec()));
-    // A body that is no fields is refused by the handler, or is a list, which has no name.
-    let fields = fields.unwrap_or(Fields::Form(Vec::new()));
+    let fields = fields.unwrap_or_else(|_| Fields::Json(listed(&received)));
     let caller = caller.ok();
     let (subject, thing) = subject(change, parameters, &fields, caller.as_ref());
     let was = match &thing {
@@ -285,6 +285,14 @@ async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Value>>
         Kind::Case | Kind::Hosts | Kind::Series => None,
     };
     Ok(found.map(without_secrets))
+}
+
+/// A body that is a list; one that is nothing known is refused by its handler.
+fn listed(body: &[u8]) -> Map<String, Value> {
+    match serde_json::from_slice(body) {
+        Ok(list @ Value::Array(_)) => Map::from_iter([("list".to_string(), list)]),
+        _ => Map::new(),
+    }
 }
 
 async fn windows(portal: &Portal, which: &Selection) -> sqlx::Result<Value> {

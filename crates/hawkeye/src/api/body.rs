@@ -269,6 +269,7 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 }
 
 fn find_pair<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    note_asked(name);
     let exact = pairs.iter().find(|(key, _)| key == name);
     // Go's names of fields begin with a capital.
     let found = exact.or_else(|| pairs.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)));
@@ -277,6 +278,7 @@ fn find_pair<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 /// All values of a name or of the PHP-like `name[]`; None when there is no such pair.
 fn collect_pairs<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<impl Iterator<Item = &'a str>> {
+    note_asked(name);
     let is_name = move |key: &str| key.strip_suffix("[]").unwrap_or(key).eq_ignore_ascii_case(name);
     let mut values = pairs.iter().filter(move |(key, _)| is_name(key)).map(|(_, value)| value.as_str()).peekable();
     values.peek()?;
@@ -285,7 +287,27 @@ fn collect_pairs<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<imp
 
 /// The value of a key: first of the exact key, then of one that matches without case, as Go's decoder does.
 fn find_value<'a>(map: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    note_asked(name);
     map.get(name).or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+}
+
+/// Notes that a handler asked for a field, for the test that compares this with what users are told.
+fn note_asked(name: &str) {
+    #[cfg(test)]
+    ASKED.with_borrow_mut(|asked| asked.insert(name.to_string()));
+    #[cfg(not(test))]
+    let _ = name;
+}
+
+#[cfg(test)]
+thread_local! {
+    static ASKED: std::cell::RefCell<std::collections::BTreeSet<String>> = std::cell::RefCell::default();
+}
+
+/// The fields that handlers on this thread asked for since the last call.
+#[cfg(test)]
+pub fn take_asked() -> std::collections::BTreeSet<String> {
+    ASKED.take()
 }
 
 fn list<T>(

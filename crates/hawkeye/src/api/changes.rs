@@ -112,7 +112,7 @@ pub const CHANGES: &[Change] = &[
     of("POST /dashboard/graph", Kind::Graph, Key::Named("title")),
     of("PUT /dashboard/graph/{id}", Kind::Graph, Key::Path("id")),
     of("DELETE /dashboard/graph/{id}", Kind::Graph, Key::Path("id")),
-    of("DELETE /graph/endpoint", Kind::Series, Key::Named("endpoints")),
+    of("DELETE /graph/endpoint", Kind::Series, Key::Named("list")),
     of("DELETE /graph/counter", Kind::Series, Key::Named("endpoints")),
     of("POST /alarm/event_note", Kind::Case, Key::Named("event_id")),
 ];
@@ -144,8 +144,8 @@ pub fn find(method: &Method, path: &str) -> Option<&'static Change> {
 
 /// Whether a token that may only read may ask this. A route that is in no list counts as one that changes something.
 pub fn is_read(method: &Method, path: &str) -> bool {
-    let read = |line: &&str| line.split_once(' ') == Some((method.as_str(), path.strip_prefix(PREFIX).unwrap_or(path)));
-    reads_by_method(method) || READS.iter().any(|line| read(&line))
+    let asked = (method.as_str(), path.strip_prefix(PREFIX).unwrap_or(path));
+    reads_by_method(method) || READS.iter().any(|line| line.split_once(' ') == Some(asked))
 }
 
 fn reads_by_method(method: &Method) -> bool {

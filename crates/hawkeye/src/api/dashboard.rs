@@ -7,12 +7,14 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, check_length, parse_int};
 use super::error::{Answer, ApiError, json, message};
+use super::paging::Sort;
 use crate::clock;
 use crate::portal::dashboard::{self, Graph, SEPARATOR, Screen};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use serde::Serialize;
 use serde_json::{Value, json as object};
 
 /// Rows of a list without `limit`, as in the original.
@@ -154,7 +156,7 @@ async fn graphs(
     fields: Fields,
 ) -> Answer {
     let graphs = dashboard::graphs(&context.portal, id_in_path("screen", &screen_id)?, ROWS_MAX).await?;
-    json(page(graphs, &fields)?.into_iter().map(shown).collect::<Vec<_>>())
+    json(page(graphs.into_iter().map(shown).collect(), &fields)?)
 }
 
 async fn keep_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
@@ -258,7 +260,11 @@ fn id_in_path(of: &str, id: &str) -> Result<i64, ApiError> {
 }
 
 /// The part of a list that `limit` and `page` ask for.
-fn page<T>(list: Vec<T>, fields: &Fields) -> Result<Vec<T>, ApiError> {
+fn page<T: Serialize>(list: Vec<T>, fields: &Fields) -> Result<Vec<T>, ApiError> {
+    let list = match Sort::of(fields)? {
+        Some(sort) => sort.sorted(list.into_iter())?,
+        None => list,
+    };
     let number = |name: &str, default: usize| match fields.int(name)? {
         0 => Ok(default),
         number => usize::try_from(number).map_err(|_| ApiError::bad(format!("{name} must be a number from 1 on"))),

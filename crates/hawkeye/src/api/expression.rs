@@ -28,7 +28,7 @@ const LENGTHS: Lengths =
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
     let page = Paging::of(&fields)?;
-    json(page.cut(expression::all(&context.portal).await?.into_iter()))
+    json(page.rows(expression::all(&context.portal).await?.into_iter())?)
 }
 
 async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {

@@ -13,6 +13,7 @@ use super::rights::{self, HostChange};
 use super::text::named;
 use crate::clock;
 use crate::engine::Engine;
+use crate::engine::oddities::Oddity;
 use crate::portal::group;
 use crate::portal::host::{self, Host, Selection};
 use crate::portal::template;
@@ -20,7 +21,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use serde::Serialize;
-use std::cmp::Ordering;
+use std::collections::HashMap;
 
 /// Routes of hosts.
 pub fn routes() -> Router<Context> {
@@ -44,6 +45,8 @@ pub(super) struct Listed {
     pub state: &'static str,
     /// Unix seconds of its newest point in memory; 0 for none.
     last: i64,
+    /// How far the clock of the host is ahead, where its points were refused for that in the last hour.
+    ahead: Option<String>,
 }
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
@@ -53,7 +56,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     if !["", "maintenance", "silent", "reporting"].contains(&state.as_str()) {
         return Err(ApiError::bad(format!("state is {state:?}: give maintenance, silent or reporting")));
     }
-    let sort = Sort::of(&fields.text("sort", 20)?)?;
+    let is_ahead = fields.flag("ahead")? == 1;
     let mut hosts = match fields.int("group")? {
         0 => host::all(&context.portal).await?,
         group => host::of_group(&context.portal, group).await?,
@@ -65,14 +68,15 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     };
     hosts.retain(takes);
     let listed = graph::reading(&context, move |engine| listed(engine, hosts, clock::now())).await?;
-    let mut listed: Vec<Listed> = listed.into_iter().filter(|one| state.is_empty() || one.state == state).collect();
-    sort.sort(&mut listed);
-    json(page.cut(listed.into_iter()))
+    let takes = |one: &Listed| (state.is_empty() || one.state == state) && (!is_ahead || one.ahead.is_some());
+    json(page.rows(listed.into_iter().filter(takes))?)
 }
 
 pub(super) fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<Listed>, store::Error> {
     let names: Vec<&str> = hosts.iter().map(|host| host.hostname.as_str()).collect();
     let ids = engine.store().endpoint_ids(&names)?;
+    let odd = engine.oddities().report(now).into_iter().filter(|odd| odd.what == Oddity::ClockAhead);
+    let mut ahead: HashMap<String, String> = odd.map(|odd| (odd.endpoint, odd.detail)).collect();
     let listed = hosts.into_iter().zip(ids).map(|(host, id)| {
         let last = id.and_then(|id| engine.store().endpoint_last_time(id)).unwrap_or(0);
         let state = match (host.maintain_begin <= now && now <= host.maintain_end, last < now - SILENT_S) {
@@ -80,38 +84,10 @@ pub(super) fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<
             (_, true) => "silent",
             _ => "reporting",
         };
-        Listed { host, state, last }
+        let ahead = ahead.remove(&host.hostname);
+        Listed { host, state, last, ahead }
     });
     Ok(listed.collect())
-}
-
-/// An order of the list; `-last` is the reverse of `last`.
-struct Sort {
-    by: fn(&Listed, &Listed) -> Ordering,
-    is_reverse: bool,
-}
-
-impl Sort {
-    fn of(text: &str) -> Result<Sort, ApiError> {
-        let (name, is_reverse) = text.strip_prefix('-').map_or((text, false), |name| (name, true));
-        let by: fn(&Listed, &Listed) -> Ordering = match name {
-            "" | "id" => |a, b| a.host.id.cmp(&b.host.id),
-            "hostname" => |a, b| a.host.hostname.cmp(&b.host.hostname),
-            "ip" => |a, b| a.host.ip.cmp(&b.host.ip),
-            "agent_version" => |a, b| a.host.agent_version.cmp(&b.host.agent_version),
-            "last" => |a, b| a.last.cmp(&b.last),
-            _ => {
-                let text =
-                    format!("sort is {text:?}: give id, hostname, ip, agent_version or last, with - for the reverse");
-                return Err(ApiError::bad(text));
-            }
-        };
-        Ok(Sort { by, is_reverse })
-    }
-
-    fn sort(&self, hosts: &mut [Listed]) {
-        hosts.sort_by(|a, b| if self.is_reverse { (self.by)(b, a) } else { (self.by)(a, b) });
-    }
 }
 
 /// Deletes a host that is no more, with its place in all groups; its history stays. One that still reports comes back.
@@ -122,14 +98,14 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
     message_with(format!("host:{id} has been deleted"), None)
 }
 
-async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
-    let id = find(&context, &id).await?;
-    json(group::of_host(&context.portal, id).await?)
+async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
+    let (page, id) = (Paging::of(&fields)?, find(&context, &id).await?);
+    json(page.rows(group::of_host(&context.portal, id).await?.into_iter())?)
 }
 
-async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
-    let id = find(&context, &id).await?;
-    json(template::of_host(&context.portal, id).await?)
+async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
+    let (page, id) = (Paging::of(&fields)?, find(&context, &id).await?);
+    json(page.rows(template::of_host(&context.portal, id).await?.into_iter())?)
 }
 
 /// The last second that the columns hold, in 2106.

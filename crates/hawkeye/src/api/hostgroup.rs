@@ -37,7 +37,7 @@ pub fn routes() -> Router<Context> {
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
     let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let groups = group::all(&context.portal).await?;
-    json(page.cut(groups.into_iter().filter(|group| search.finds(&group.grp_name))))
+    json(page.rows(groups.into_iter().filter(|group| search.finds(&group.grp_name)))?)
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
@@ -55,10 +55,10 @@ async fn rename(State(context): State<Context>, caller: Caller, fields: Fields) 
 }
 
 async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
-    let search = Search::of(&fields)?;
+    let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let group = find(&context, parse_int("id", &id)?).await?;
-    let mut hosts = host::of_group(&context.portal, group.id).await?;
-    hosts.retain(|host| search.finds(&host.hostname));
+    let hosts = host::of_group(&context.portal, group.id).await?.into_iter();
+    let hosts = page.rows(hosts.filter(|host| search.finds(&host.hostname)))?;
     json(object!({ "hostgroup": group, "hosts": hosts }))
 }
 
@@ -122,9 +122,10 @@ async fn change_hosts(
     message(format!("[{added}] bind to hostgroup: {}, [{existing}] have been exist", group.grp_name))
 }
 
-async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
+    let page = Paging::of(&fields)?;
     let group = find(&context, parse_int("id", &id)?).await?;
-    let templates = group::templates(&context.portal, group.id).await?;
+    let templates = page.rows(group::templates(&context.portal, group.id).await?.into_iter())?;
     json(object!({ "hostgroup": group, "templates": templates }))
 }
 
@@ -157,8 +158,9 @@ async fn unbind_template(State(context): State<Context>, caller: Caller, fields:
     message(format!("template: {tpl_id} is unbind of HostGroup: {grp_id}"))
 }
 
-async fn plugins(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
-    json(plugin::of_group(&context.portal, parse_int("id", &id)?).await?)
+async fn plugins(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
+    let page = Paging::of(&fields)?;
+    json(page.rows(plugin::of_group(&context.portal, parse_int("id", &id)?).await?.into_iter())?)
 }
 
 async fn create_plugin(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

@@ -15,6 +15,7 @@ pub mod auth;
 pub mod body;
 mod changes;
 mod dashboard;
+mod docs;
 pub mod error;
 mod expression;
 mod grafana;
@@ -24,6 +25,7 @@ mod host_stream;
 mod hostgroup;
 mod metric;
 mod nodata;
+mod openapi;
 pub mod paging;
 mod pieces;
 pub mod rehearsal;
@@ -101,6 +103,7 @@ pub fn router(context: Context) -> Router {
         .merge(alarm::routes())
         .merge(token::routes())
         .merge(stream::routes())
+        .merge(openapi::routes())
         .merge(audit::routes())
         .route_layer(axum::middleware::from_fn_with_state(context.clone(), audit::record));
     Router::new()

@@ -36,7 +36,7 @@ async fn redirect() -> Redirect {
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
     let page = Paging::of(&fields)?;
-    json(page.cut(mock::all(&context.portal).await?.into_iter()))
+    json(page.rows(mock::all(&context.portal).await?.into_iter())?)
 }
 
 async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {

@@ -1,5 +1,7 @@
-//! Paging and the `q` regular expression of lists.
+//! Paging, the order, and the `q` regular expression of lists.
 //!
+//! How: `sort` names a field of the rows, or of an object within them, as `-tpl_name` does for the reverse; rows that
+//! are alike there stay in their own order. Each row is made JSON for a moment, to find that field.
 //! Compat: `page` without `limit` is refused, `limit` without `page` means nothing, both must be positive. `q` is
 //! searched without case (the collation of the original's columns); a `q` that does not compile finds nothing, with
 //! 200.
@@ -9,15 +11,29 @@
 use super::body::{Fields, parse_int};
 use super::error::ApiError;
 use regex::{Regex, RegexBuilder};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::cmp::Ordering;
 
 /// Bytes of a compiled expression; the crate's default is 10 MiB, and `q` is a few words.
 const REGEX_BYTES: usize = 1 << 20;
 
+/// Characters of the longest name in `sort`, with room.
+const SORT_MAX: usize = 64;
+
 /// A part of a list; the whole list without `limit`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Paging {
     pub offset: usize,
     pub limit: Option<usize>,
+    pub sort: Option<Sort>,
+}
+
+/// An order of a list, by a field of its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sort {
+    pub field: String,
+    pub is_reverse: bool,
 }
 
 /// The names that the field `q` finds.
@@ -38,20 +54,85 @@ impl Paging {
                 text => parse_int(name, &text).map(Some),
             },
         };
+        let sort = Sort::of(fields)?;
         match (number("page")?, number("limit")?) {
-            (None, _) => Ok(Paging { offset: 0, limit: None }),
+            (None, _) => Ok(Paging { offset: 0, limit: None, sort }),
             (Some(_), None) => Err(ApiError::bad("You set page but skip limit params, please check your input")),
             (Some(page), Some(limit)) if page > 0 && limit > 0 => {
                 let (page, limit) = (page as usize, limit as usize);
-                Ok(Paging { offset: (page - 1).saturating_mul(limit), limit: Some(limit) })
+                Ok(Paging { offset: (page - 1).saturating_mul(limit), limit: Some(limit), sort })
             }
             _ => Err(ApiError::bad("limit or page can not set to 0 or less than 0")),
         }
     }
 
-    /// Keeps the part of `list` that is asked for.
-    pub fn cut<T>(self, list: impl Iterator<Item = T>) -> Vec<T> {
+    /// Keeps the part of `list` that is asked for, in the order that it has.
+    pub fn cut<T>(&self, list: impl Iterator<Item = T>) -> Vec<T> {
         list.skip(self.offset).take(self.limit.unwrap_or(usize::MAX)).collect()
+    }
+
+    /// Whether a list that goes by the time in `field`, newest first, is to be the other way round.
+    pub fn oldest_first(&self, field: &str) -> Result<bool, ApiError> {
+        match &self.sort {
+            None => Ok(false),
+            Some(sort) if sort.field == field => Ok(!sort.is_reverse),
+            Some(_) => Err(ApiError::bad(format!("sort: give {field}, or -{field} for the newest first"))),
+        }
+    }
+
+    /// Keeps the part of `list` that is asked for, in the order that is asked for.
+    pub fn rows<T: Serialize>(&self, list: impl Iterator<Item = T>) -> Result<Vec<T>, ApiError> {
+        match &self.sort {
+            None => Ok(self.cut(list)),
+            Some(sort) => Ok(self.cut(sort.sorted(list)?.into_iter())),
+        }
+    }
+}
+
+impl Sort {
+    /// Reads `sort`; None when it is not there.
+    pub fn of(fields: &Fields) -> Result<Option<Sort>, ApiError> {
+        let text = fields.text("sort", SORT_MAX)?;
+        let (field, is_reverse) = text.strip_prefix('-').map_or((text.as_str(), false), |field| (field, true));
+        Ok((!field.is_empty()).then(|| Sort { field: field.to_string(), is_reverse }))
+    }
+
+    /// Puts `list` into this order.
+    pub fn sorted<T: Serialize>(&self, list: impl Iterator<Item = T>) -> Result<Vec<T>, ApiError> {
+        let mut rows = Vec::new();
+        for row in list {
+            rows.push((self.value_in(&row)?, row));
+        }
+        rows.sort_by(|(a, _), (b, _)| if self.is_reverse { compare(b, a) } else { compare(a, b) });
+        Ok(rows.into_iter().map(|(_, row)| row).collect())
+    }
+
+    fn value_in(&self, row: &impl Serialize) -> Result<Value, ApiError> {
+        let Ok(Value::Object(mut row)) = serde_json::to_value(row) else {
+            return Err(ApiError::bad("sort: the rows of this list have no fields: leave it out"));
+        };
+        if let Some(value) = row.remove(&self.field) {
+            return Ok(value);
+        }
+        let within = row.values_mut().find_map(|value| value.as_object_mut()?.remove(&self.field));
+        within.ok_or_else(|| self.unknown(&row))
+    }
+
+    fn unknown(&self, row: &Map<String, Value>) -> ApiError {
+        let within = row.values().filter_map(Value::as_object).flat_map(Map::keys);
+        let plain = row.iter().filter(|(_, value)| !value.is_object() && !value.is_array()).map(|(key, _)| key);
+        let names: Vec<&str> = plain.chain(within).map(String::as_str).collect();
+        ApiError::bad(format!("sort is {:?}: give {}, with - in front for the reverse", self.field, names.join(", ")))
+    }
+}
+
+/// Numbers by their size, texts without case first; what has no order stays where it is.
+fn compare(a: &Value, b: &Value) -> Ordering {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
+        (Value::String(a), Value::String(b)) => a.to_lowercase().cmp(&b.to_lowercase()).then_with(|| a.cmp(b)),
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        _ => Ordering::Equal,
     }
 }
 
@@ -106,6 +187,24 @@ mod tests {
         for wrong in ["page=2", "page=0&limit=1", "page=1&limit=-1", "page=x&limit=1"] {
             assert!(page(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn orders() {
+        let rows = || {
+            let row = |name: &str, id: i64| serde_json::json!({ "id": id, "inner": { "name": name }, "list": [1] });
+            [row("b", 1), row("A", 2), row("c", 10)].into_iter()
+        };
+        let check = |query: &str, expected: &[i64]| {
+            let rows = page(query).and_then(|page| page.rows(rows())).expect(query);
+            assert_eq!(rows.iter().map(|row| row["id"].as_i64().expect("a number")).collect::<Vec<_>>(), expected);
+        };
+        check("", &[1, 2, 10]);
+        check("sort=-id", &[10, 2, 1]);
+        check("sort=name", &[2, 1, 10]);
+        check("sort=-name&page=2&limit=2", &[2]);
+        let error = page("sort=colour").and_then(|page| page.rows(rows())).expect_err("no such field");
+        assert_eq!(error.text(), "sort is \"colour\": give id, name, with - in front for the reverse");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message_with};
+use super::paging::Paging;
 use super::rights;
 use super::rule::{self, Lengths};
 use super::text::check_visible;
@@ -28,11 +29,11 @@ const LENGTHS: Lengths =
     Lengths { func: strategy::FUNC_MAX, op: strategy::OP_MAX, right_value: strategy::RIGHT_VALUE_MAX };
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    let tid = fields.text("tid", 20)?;
+    let (page, tid) = (Paging::of(&fields)?, fields.text("tid", 20)?);
     if tid.is_empty() {
         return Err(ApiError::bad("tid is missing"));
     }
-    json(strategy::of_template(&context.portal, parse_int("tid", &tid)?).await?)
+    json(page.rows(strategy::of_template(&context.portal, parse_int("tid", &tid)?).await?.into_iter())?)
 }
 
 async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {

@@ -64,14 +64,11 @@ pub struct Writer {
 pub struct Ended;
 
 /// Answers with a stream that `write` fills.
-pub fn answer<W: Future<Output = Result<(), Ended>> + Send>(
+pub fn answer<W: Future<Output = Result<(), Ended>> + Send + 'static>(
     context: &Context,
     mut parts: Parts,
     write: impl FnOnce(Writer) -> W + Send + 'static,
-) -> Answer
-where
-    W: 'static,
-{
+) -> Answer {
     let place = PLACES.clone().try_acquire_owned().map_err(|_| {
         let text = format!("{STREAMS_MAX} streams are open, which is all there may be: ask again later");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)

@@ -18,6 +18,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use serde_json::{Value, json as object};
+use std::collections::HashMap;
 
 /// Routes of teams.
 pub fn routes() -> Router<Context> {
@@ -37,17 +38,24 @@ async fn list(State(context): State<Context>, caller: Caller, fields: Fields) ->
     let teams = if caller.is_admin() {
         team::all(&context.portal).await?
     } else {
-        page = Paging { offset: 0, limit: None };
+        (page.offset, page.limit) = (0, None);
         team::of_user_or_creator(&context.portal, caller.user()?.id).await?
     };
-    let mut answer = Vec::new();
-    for team in page.cut(teams.into_iter().filter(|team| search.finds(&team.name))) {
-        let creator = user::by_id(&context.portal, team.creator).await?;
-        let users: Vec<User> = team::members(&context.portal, team.id).await?.into_iter().map(in_short).collect();
-        let creator_name = creator.map_or(String::new(), |creator| creator.name);
-        answer.push(object!({ "team": team, "creator_name": creator_name, "users": users }));
+    let teams = page.rows(teams.into_iter().filter(|team| search.finds(&team.name)))?;
+    let all = user::all(&context.portal).await?;
+    let users: HashMap<i64, User> = all.into_iter().map(|user| (user.id, in_short(user))).collect();
+    let mut members: HashMap<i64, Vec<&User>> = HashMap::new();
+    for (tid, uid) in team::memberships(&context.portal).await? {
+        if let Some(user) = users.get(&uid) {
+            members.entry(tid).or_default().push(user);
+        }
     }
-    json(answer)
+    let shown = teams.iter().map(|team| {
+        let creator_name = users.get(&team.creator).map_or("", |creator| &creator.name);
+        let users = members.get(&team.id).map_or(&[][..], Vec::as_slice);
+        object!({ "team": team, "creator_name": creator_name, "users": users })
+    });
+    json(shown.collect::<Vec<_>>())
 }
 
 async fn by_id(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
@@ -138,8 +146,9 @@ async fn in_teams(State(context): State<Context>, _caller: Caller, Path(uid): Pa
     message(is_in.to_string())
 }
 
-async fn teams_of(State(context): State<Context>, _caller: Caller, Path(uid): Path<String>) -> Answer {
-    let teams = team::of_user(&context.portal, parse_int("uid", &uid)?).await?;
+async fn teams_of(State(context): State<Context>, _caller: Caller, Path(uid): Path<String>, fields: Fields) -> Answer {
+    let page = Paging::of(&fields)?;
+    let teams = page.rows(team::of_user(&context.portal, parse_int("uid", &uid)?).await?.into_iter())?;
     json(object!({ "teams": teams }))
 }
 

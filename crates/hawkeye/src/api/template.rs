@@ -38,17 +38,17 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     let all = template::all(&context.portal).await?;
     let names: HashMap<i64, &str> = all.iter().map(|template| (template.id, template.tpl_name.as_str())).collect();
     let show = |template: &Template| object!({ "template": template, "parent_name": names.get(&template.parent_id).unwrap_or(&"") });
-    let templates: Vec<Value> = page.cut(all.iter().filter(|template| search.finds(&template.tpl_name)).map(show));
+    let templates: Vec<Value> = page.rows(all.iter().filter(|template| search.finds(&template.tpl_name)).map(show))?;
     json(object!({ "templates": templates }))
 }
 
 /// Lists templates with ids and names; the other keys are there and empty.
 async fn list_simple(State(context): State<Context>, fields: Fields) -> Answer {
-    let search = Search::of(&fields)?;
+    let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let all = template::all(&context.portal).await?.into_iter().filter(|template| search.finds(&template.tpl_name));
     let in_short =
         |template: Template| Template { id: template.id, tpl_name: template.tpl_name, ..Template::default() };
-    json(all.map(in_short).collect::<Vec<_>>())
+    json(page.rows(all.map(in_short))?)
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
@@ -103,9 +103,10 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
     message(format!("template {} has been deleted", template.id))
 }
 
-async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
+    let page = Paging::of(&fields)?;
     let template = find(&context, parse_int("tpl_id", &id)?).await?;
-    let groups = group::of_template(&context.portal, template.id).await?;
+    let groups = page.rows(group::of_template(&context.portal, template.id).await?.into_iter())?;
     json(object!({ "template": template, "hostgroups": groups }))
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
 mod dashboard;
+mod docs;
 mod groups;
 mod history;
 mod rehearsal;

@@ -61,7 +61,7 @@ async fn list(State(context): State<Context>, caller: Caller, fields: Fields) ->
         expired: token.expires_at != 0 && token.expires_at <= now,
         token,
     });
-    json(page.cut(listed))
+    json(page.rows(listed)?)
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

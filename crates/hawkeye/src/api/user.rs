@@ -90,7 +90,7 @@ async fn by_name(State(context): State<Context>, _caller: Caller, Path(name): Pa
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
     let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let users = user::all(&context.portal).await?;
-    json(page.cut(users.into_iter().filter(|user| search.finds(&user.name))))
+    json(page.rows(users.into_iter().filter(|user| search.finds(&user.name)))?)
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

@@ -163,6 +163,29 @@ pub struct CaseFilter {
     pub endpoints: Vec<String>,
     pub strategy_id: Option<i64>,
     pub template_id: Option<i64>,
+    pub order: CaseOrder,
+}
+
+/// Orders of a list of cases by their names, which are the fields of the API, each with what SQL says.
+pub const CASE_ORDERS: [(&str, CaseOrder); 8] = [
+    ("-timestamp", CaseOrder("timestamp DESC, id")),
+    ("timestamp", CaseOrder("timestamp, id")),
+    ("-update_at", CaseOrder("update_at DESC, id")),
+    ("update_at", CaseOrder("update_at, id")),
+    ("-priority", CaseOrder("priority DESC, timestamp DESC, id")),
+    ("priority", CaseOrder("priority, timestamp DESC, id")),
+    ("-endpoint", CaseOrder("endpoint DESC, timestamp DESC, id")),
+    ("endpoint", CaseOrder("endpoint, timestamp DESC, id")),
+];
+
+/// An order of cases; by default the newest come first.
+#[derive(Clone, Copy, Debug)]
+pub struct CaseOrder(&'static str);
+
+impl Default for CaseOrder {
+    fn default() -> CaseOrder {
+        CASE_ORDERS[0].1
+    }
 }
 
 record! {
@@ -195,7 +218,7 @@ record! {
     }
 }
 
-/// The cases that match, newest first.
+/// The cases that match, in the filter's order.
 pub async fn cases(portal: &Portal, filter: &CaseFilter, offset: usize, limit: usize) -> sqlx::Result<Vec<Case>> {
     let id = Some(&filter.id).filter(|id| !id.is_empty());
     let mut query = select::<Case>("FROM alarms.event_cases WHERE 1 = 1")
@@ -212,7 +235,7 @@ pub async fn cases(portal: &Portal, filter: &CaseFilter, offset: usize, limit: u
             query = query.push(" AND ").any_case(column).in_list(texts);
         }
     }
-    page(query.push(" ORDER BY timestamp DESC, id"), offset, limit).all(portal).await
+    page(query.push(" ORDER BY ").push(filter.order.0), offset, limit).all(portal).await
 }
 
 record! {
@@ -242,9 +265,10 @@ pub struct OccurrenceFilter {
     pub case_id: String,
     pub start: Option<i64>,
     pub end: Option<i64>,
+    pub oldest_first: bool,
 }
 
-/// The events that match, newest first.
+/// The events that match.
 pub async fn events(
     portal: &Portal,
     filter: &OccurrenceFilter,
@@ -257,7 +281,7 @@ pub async fn events(
         .narrow(" AND timestamp >= ?", filter.start.map(clock::local_text))
         .narrow(" AND timestamp <= ?", filter.end.map(clock::local_text))
         .narrow(" AND status = ?", status)
-        .push(" ORDER BY timestamp DESC, id DESC");
+        .push(if filter.oldest_first { " ORDER BY timestamp, id" } else { " ORDER BY timestamp DESC, id DESC" });
     page(query, offset, limit).all(portal).await
 }
 
@@ -275,7 +299,7 @@ record! {
     }
 }
 
-/// The notes that match, newest first; of one second, in the order they were written (as recorded from the original).
+/// The notes that match; of one second, in the order they were written (as recorded from the original).
 pub async fn notes(
     portal: &Portal,
     filter: &OccurrenceFilter,
@@ -289,7 +313,7 @@ pub async fn notes(
         .narrow(" AND timestamp <= ?", filter.end.map(clock::local_text))
         .narrow(" AND event_caseId = ?", case_id)
         .narrow(" AND status = ?", Some(status).filter(|status| !status.is_empty()))
-        .push(" ORDER BY timestamp DESC, id");
+        .push(if filter.oldest_first { " ORDER BY timestamp, id" } else { " ORDER BY timestamp DESC, id" });
     page(query, offset, limit).all(portal).await
 }
 

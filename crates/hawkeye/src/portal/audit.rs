@@ -9,7 +9,6 @@
 
 use super::Portal;
 use super::db::{query, record, select};
-use anyhow::Result;
 use serde_json::{Value, json};
 
 /// Bytes of each of the two texts of a row: a template with 200 strategies fits.
@@ -63,6 +62,7 @@ pub struct Filter {
     pub from: Option<i64>,
     /// Unix seconds.
     pub until: Option<i64>,
+    pub oldest_first: bool,
 }
 
 /// Writes the row of a change that begins (its id is ignored); answers its id.
@@ -99,7 +99,7 @@ pub async fn take_back(portal: &Portal, id: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// A part of the changes that `filter` takes, newest first.
+/// A part of the changes that `filter` takes.
 pub async fn list(portal: &Portal, filter: &Filter, offset: usize, limit: usize) -> sqlx::Result<Vec<Change>> {
     let changes = select::<Change>("FROM uic.hawkeye_audit WHERE id > 0")
         .narrow(" AND who = ?", filter.who.clone())
@@ -107,7 +107,9 @@ pub async fn list(portal: &Portal, filter: &Filter, offset: usize, limit: usize)
         .narrow(" AND action = ?", filter.action.clone())
         .narrow(" AND at >= ?", filter.from)
         .narrow(" AND at <= ?", filter.until);
-    changes.push(" ORDER BY id DESC LIMIT ? OFFSET ?").bind(limit).bind(offset).all(portal).await
+    let order =
+        if filter.oldest_first { " ORDER BY id LIMIT ? OFFSET ?" } else { " ORDER BY id DESC LIMIT ? OFFSET ?" };
+    changes.push(order).bind(limit).bind(offset).all(portal).await
 }
 
 /// Deletes rows that are too old, and the oldest where all of them have too many bytes.
@@ -176,6 +178,7 @@ fn cut(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::portal::tests::temporary;
+    use anyhow::Result;
 
     const KEEP: Keep = Keep { seconds: 1_000, bytes: 100_000 };
 

@@ -65,6 +65,11 @@ pub async fn members(portal: &Portal, id: i64) -> sqlx::Result<Vec<User>> {
         .await
 }
 
+/// The ids of all teams with those of their members, in the order of these.
+pub async fn memberships(portal: &Portal) -> sqlx::Result<Vec<(i64, i64)>> {
+    query("SELECT tid, uid FROM uic.rel_team_user ORDER BY uid").all(portal).await
+}
+
 /// Whether a user is in a team.
 pub async fn is_member(portal: &Portal, id: i64, uid: i64) -> sqlx::Result<bool> {
     let sql = "SELECT id FROM uic.rel_team_user WHERE tid = ? AND uid = ?";

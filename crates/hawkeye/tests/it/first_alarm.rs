@@ -8,18 +8,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
 /// The lines of a document that readers are to run.
-fn blocks(document: &str) -> Vec<&str> {
+pub fn blocks(document: &str) -> Vec<&str> {
     document.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a first part")).collect()
 }
 
 /// A reader's shell in the directory of the server; it ends with the test.
-struct Shell {
+pub struct Shell {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Shell {
-    fn start(server: &Server) -> Shell {
+    pub fn start(server: &Server) -> Shell {
         let mut command = Command::new("bash");
         command.arg("-e").current_dir(server.dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("bash");
@@ -27,12 +27,12 @@ impl Shell {
         Shell { child, lines }
     }
 
-    fn paste(&mut self, text: &str) {
+    pub fn paste(&mut self, text: &str) {
         self.child.stdin.as_mut().expect("piped").write_all(text.as_bytes()).expect("bash goes on");
     }
 
     /// The next line with `part`; others are passed over.
-    fn line(&self, part: &str) -> String {
+    pub fn line(&self, part: &str) -> String {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no line has {part}: {error}"));
             if line.contains(part) {

@@ -5,6 +5,7 @@
 mod harness;
 
 mod alarms;
+mod api_docs;
 mod backup;
 mod budget;
 mod disk;

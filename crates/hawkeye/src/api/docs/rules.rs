@@ -1,0 +1,121 @@
+//! Templates, their actions and strategies, and expressions.
+
+use super::Kind::{Flag, Int, Object, Text, Texts};
+use super::{Doc, Field, doc, may, need};
+
+/// Fields of an action.
+const ACTION: &[Field] = &[
+    need("tpl_id", Int, ""),
+    may("uic", Text, "teams to tell, joined by commas"),
+    may("url", Text, "callback"),
+    may("callback", Flag, "whether to call `url`"),
+    may("before_callback_sms", Flag, ""),
+    may("before_callback_mail", Flag, ""),
+    may("after_callback_sms", Flag, ""),
+    may("after_callback_mail", Flag, ""),
+];
+
+/// Fields of an action that is changed.
+const CHANGED_ACTION: &[Field] = &[
+    need("id", Int, ""),
+    may("uic", Text, "teams to tell, joined by commas"),
+    may("url", Text, "callback"),
+    may("callback", Flag, "whether to call `url`"),
+    may("before_callback_sms", Flag, ""),
+    may("before_callback_mail", Flag, ""),
+    may("after_callback_sms", Flag, ""),
+    may("after_callback_mail", Flag, ""),
+];
+
+/// Fields of a strategy, behind its id or its template's.
+macro_rules! strategy {
+    ($($first:expr),*) => {
+        &[
+            $($first,)*
+            need("metric", Text, ""),
+            may("tags", Text, "`key=value`, joined by commas; empty fits all"),
+            need("func", Text, "condition, as `all(#3)`: docs/rules.md"),
+            need("op", Text, "one of `== != < <= > >=`"),
+            need("right_value", Text, "a number"),
+            need("max_step", Int, "most messages of one alarm"),
+            may("priority", Int, "0, the highest, to 6"),
+            may("note", Text, "goes into messages"),
+            may("run_begin", Text, "`HH:MM`, or empty for always"),
+            may("run_end", Text, "`HH:MM`, or empty for always"),
+        ]
+    };
+}
+
+/// Fields of an expression, behind its id.
+macro_rules! expression {
+    ($($first:expr),*) => {
+        &[
+            $($first,)*
+            need("expression", Text, "`each(metric=M key=value …)`"),
+            need("func", Text, "condition, as `all(#3)`: docs/rules.md"),
+            need("op", Text, "one of `== != < <= > >=`"),
+            need("right_value", Text, "a number"),
+            need("max_step", Int, "most messages of one alarm"),
+            need("priority", Int, "1 to 6"),
+            may("note", Text, "goes into messages"),
+            may("pause", Flag, "1 switches it off"),
+            need("action", Object, "as an action's fields, with `uic` a list of names"),
+        ]
+    };
+}
+
+pub const DOCS: &[Doc] = &[
+    doc("POST /template", "Makes a template.")
+        .fields(&[
+            need("name", Text, ""),
+            may("parent_id", Int, "template whose strategies it inherits; 0 is none"),
+            may("action_id", Int, "action of another template that it shares; 0 is none"),
+        ])
+        .body(r#"{"name":"linux"}"#)
+        .answer(r#"{"id":2,"tpl_name":"linux","parent_id":0,"action_id":0,"create_user":"root"}"#),
+    doc("GET /template", "Templates.")
+        .list()
+        .fields(&[may("q", Text, "regular expression on the name")])
+        .at("/template?page=1&limit=10&sort=tpl_name")
+        .answer(r#"{"templates":[{"template":{"id":2,"tpl_name":"linux","parent_id":0,"action_id":0,"create_user":"root"},"parent_name":""}]}"#),
+    doc("GET /template_simple", "Names and ids of templates.").open().list().fields(&[may("q", Text, "regular expression on the name")]),
+    doc("PUT /template", "Renames a template, or gives it another parent.")
+        .fields(&[need("tpl_id", Int, ""), need("name", Text, ""), may("parent_id", Int, "0 is none")])
+        .body(r#"{"tpl_id":2,"name":"linux"}"#),
+    doc("POST /template/action", "Says whom a template tells; takes the place of an earlier action.")
+        .fields(ACTION)
+        .body(r#"{"tpl_id":2,"uic":"ops"}"#),
+    doc("PUT /template/action", "Changes an action.").fields(CHANGED_ACTION).body(r#"{"id":2,"uic":"ops"}"#),
+    doc("GET /action/{act_id}", "An action.").open().at("/action/2"),
+    doc("POST /strategy", "Adds a strategy to a template. It judges the next point.")
+        .fields(strategy![need("tpl_id", Int, "")])
+        .body(r#"{"tpl_id":2,"metric":"cpu.idle","func":"all(#1)","op":"<","right_value":"10","max_step":3,"priority":1,"note":"busy"}"#),
+    doc("GET /strategy", "Strategies of a template.").list().fields(&[need("tid", Int, "id of the template")]).at("/strategy?tid=2"),
+    doc("GET /strategy/{sid}", "A strategy.").at("/strategy/2"),
+    doc("PUT /strategy", "Changes a strategy.")
+        .fields(strategy![need("id", Int, "")])
+        .body(r#"{"id":2,"metric":"cpu.idle","func":"all(#1)","op":"<","right_value":"15","max_step":3,"priority":1,"note":"busy"}"#),
+    doc("POST /strategy/replay", "What a rule, saved or not, would have sent over stored history: docs/rules.md.")
+        .fields(&[
+            may("id", Int, "a saved strategy, or the fields of one"),
+            may("tpl_id", Int, "template whose hosts it is played for"),
+            may("hosts", Texts, "endpoints, instead"),
+            may("from", Int, "Unix seconds"),
+            may("until", Int, "Unix seconds"),
+        ])
+        .body(r#"{"id":2,"hosts":["web-01"]}"#),
+    doc("GET /template/{tpl_id}", "A template with its strategies (`stratges`) and its action.").at("/template/2"),
+    doc("GET /template/{tpl_id}/hostgroup", "Groups that a template is bound to.").list().at("/template/2/hostgroup"),
+    doc("GET /metric/default_list", "Names of the agent's own metrics, for forms."),
+    doc("POST /expression", "Makes an expression: a rule over all endpoints that have a metric with tags.")
+        .fields(expression![])
+        .body(r#"{"expression":"each(metric=qps srv=api)","func":"all(#3)","op":">","right_value":"5000","max_step":3,"priority":2,"action":{"uic":["ops"]}}"#),
+    doc("GET /expression", "Expressions.").list(),
+    doc("GET /expression/{eid}", "An expression with its action.").at("/expression/2"),
+    doc("PUT /expression", "Changes an expression and its action.")
+        .fields(expression![need("id", Int, "")])
+        .body(r#"{"id":2,"expression":"each(metric=qps srv=api)","func":"all(#3)","op":">","right_value":"6000","max_step":3,"priority":2,"action":{"uic":["ops"]}}"#),
+    doc("DELETE /strategy/{sid}", "Deletes a strategy; its open alarms end.").at("/strategy/1"),
+    doc("DELETE /template/{tpl_id}", "Deletes a template with its strategies; their open alarms end.").at("/template/1"),
+    doc("DELETE /expression/{eid}", "Deletes an expression; its open alarms end.").at("/expression/1"),
+];
