@@ -169,6 +169,7 @@ impl Agent {
                 connections: metrics.ledger().account("connections", None),
                 http: metrics.ledger().account("http", None),
                 budget: Budget::new(http::BODIES_MAX),
+                tls: None,
             };
             let guard = Guard::own_pages_only(&own_names(&system_hostname(), &self.config.listen.hosts));
             let router = http::router(self.clone(), metrics);

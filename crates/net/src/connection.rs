@@ -12,7 +12,11 @@
 //! it has sent, to the next KiB.
 
 use super::budget::{Budget, Share, UNIT};
+use super::listen::say_that_it_is_plain;
 use super::places::Place;
+use super::seldom::Seldom;
+use super::stream::Stream;
+use super::tls::is_tls;
 use super::turns::Holder;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,10 +24,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use stdx::ledger::Account;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// The first buffer of a busy connection: one collector group of an agent is 2 to 12 kB.
@@ -74,6 +78,7 @@ struct FaultLabel {
 #[derive(Clone, Default)]
 pub struct RpcMetrics {
     faults: Family<FaultLabel, Counter>,
+    tls_told: Arc<Seldom>,
 }
 
 impl RpcMetrics {
@@ -82,6 +87,20 @@ impl RpcMetrics {
         let own = RpcMetrics::default();
         registry.register("rpc_faults", "Connections closed for what came over them", own.faults.clone());
         own
+    }
+
+    /// Connections that were closed so far.
+    #[cfg(test)]
+    pub fn faults(&self, listener: &'static str, reason: &'static str) -> u64 {
+        self.faults.get_or_create(&FaultLabel { listener, reason }).get()
+    }
+
+    /// Counts a connection that was closed because its peer speaks TLS to a door that does not, and says so.
+    pub fn fault_tls(&self, listener: &'static str, peer: SocketAddr) {
+        self.fault(listener, "tls");
+        if self.tls_told.may_say() {
+            say_that_it_is_plain(listener, peer);
+        }
     }
 
     /// Counts a connection that was closed.
@@ -93,7 +112,7 @@ impl RpcMetrics {
 /// Serves one connection until its peer or the process ends it.
 pub async fn connection<P: Protocol>(
     name: &'static str,
-    mut stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
     place: Place,
     mut protocol: P,
@@ -116,6 +135,7 @@ pub async fn connection<P: Protocol>(
                 held.set(protocol.memory_bytes());
             }
             Ok(Next::Closed) => return,
+            Err(fault) if fault.reason == TLS_FAULT => return limits.metrics.fault_tls(name, peer),
             Err(fault) => {
                 limits.metrics.fault(name, fault.reason);
                 tracing::debug!(listener = name, %peer, reason = fault.reason, text = fault.text, "closed");
@@ -125,6 +145,9 @@ pub async fn connection<P: Protocol>(
         }
     }
 }
+
+/// Reason of the fault of a client that speaks TLS to a door that does not.
+const TLS_FAULT: &str = "tls";
 
 enum Next {
     /// Everything that came is answered.
@@ -147,7 +170,7 @@ impl Fault {
 
 /// Reads and answers until nothing is left over in the buffer.
 async fn burst<P: Protocol>(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     place: &Place,
     protocol: &mut P,
     limits: &RpcLimits,
@@ -161,6 +184,8 @@ async fn burst<P: Protocol>(
             Ok(0) if P::is_blank(&buffer) => return Ok(Next::Closed),
             Ok(0) => return Err(Fault::silent("ended_inside_message")),
             Ok(_) => {}
+            // The end of a TLS connection whose peer did not announce it.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof && P::is_blank(&buffer) => return Ok(Next::Closed),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 // Readiness can be a memory of bytes that were read before; then there is nothing to wait for here.
                 if P::is_blank(&buffer) {
@@ -174,6 +199,9 @@ async fn burst<P: Protocol>(
                 continue;
             }
             Err(_) => return Err(Fault::silent("read_error")),
+        }
+        if is_tls(&buffer) {
+            return Err(Fault::silent(TLS_FAULT));
         }
         let answered = answer_messages(&mut buffer, protocol, stream, &mut answers, limits).await?;
         if answered {
@@ -194,7 +222,7 @@ async fn burst<P: Protocol>(
 async fn answer_messages<P: Protocol>(
     buffer: &mut Vec<u8>,
     protocol: &mut P,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     answers: &mut Vec<u8>,
     limits: &RpcLimits,
 ) -> Result<bool, Fault> {
@@ -250,11 +278,16 @@ fn make_room(buffer: &mut Vec<u8>, share: &mut Share, limits: &RpcLimits) -> Res
 }
 
 /// Sends and clears `answers`. A peer that does not read is given up.
-async fn send(stream: &mut TcpStream, answers: &mut Vec<u8>, timeout: Duration) -> Result<(), Fault> {
+async fn send(stream: &mut Stream, answers: &mut Vec<u8>, timeout: Duration) -> Result<(), Fault> {
     if answers.is_empty() {
         return Ok(());
     }
-    let result = tokio::time::timeout(timeout, stream.write_all(answers)).await;
+    let write = async {
+        stream.write_all(answers).await?;
+        // What TLS holds back leaves now.
+        stream.flush().await
+    };
+    let result = tokio::time::timeout(timeout, write).await;
     answers.clear();
     match result {
         Ok(Ok(())) => Ok(()),
@@ -264,7 +297,7 @@ async fn send(stream: &mut TcpStream, answers: &mut Vec<u8>, timeout: Duration) 
 }
 
 /// Tells the peer why, and closes.
-async fn say_goodbye<P: Protocol>(stream: &mut TcpStream, protocol: &mut P, fault: &Fault, timeout: Duration) {
+async fn say_goodbye<P: Protocol>(stream: &mut Stream, protocol: &mut P, fault: &Fault, timeout: Duration) {
     let mut out = Vec::new();
     if !fault.text.is_empty() {
         protocol.say_goodbye(&fault.text, &mut out);
@@ -277,11 +310,10 @@ async fn say_goodbye<P: Protocol>(stream: &mut TcpStream, protocol: &mut P, faul
     }
     // What the peer sent and nobody read would turn the close into a reset that destroys the answer on its way.
     let _ = stream.shutdown().await;
-    let mut sink = [0; 4096];
     let mut left = GOODBYE_BYTES_MAX;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
     while let Ok(Ok(())) = tokio::time::timeout_at(deadline, stream.readable()).await {
-        match stream.try_read(&mut sink) {
+        match stream.try_discard(4096) {
             Ok(n) if n > 0 && n <= left => left -= n,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             _ => return,

@@ -73,6 +73,7 @@ pub mod testing {
     use super::super::budget::Budget;
     use super::super::connection::{RpcLimits, RpcMetrics, connection};
     use super::super::places::{Claim, Places};
+    use super::super::stream::Stream;
     use super::*;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,7 +95,7 @@ pub mod testing {
         let (_run, stopping) = watch::channel(false);
         let gob = Gob::new(service.clone(), message_max);
         let Claim::Free(place) = Places::new(1).claim("gob", peer.ip(), 1) else { panic!("one place is free") };
-        let serving = tokio::spawn(connection("gob", stream, peer, place, gob, limits, stopping));
+        let serving = tokio::spawn(connection("gob", Stream::Plain(stream), peer, place, gob, limits, stopping));
         let (mut reader, mut writer) = client.split();
         let mut answers = Vec::new();
         let write = async {

@@ -19,6 +19,8 @@ pub use guard::{Guard, check_name, own_names};
 
 use super::listen::{Limits, serve};
 use super::places::Place;
+use super::stream::Stream;
+use super::tls::HANDSHAKE;
 use super::turns::Holder;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -36,7 +38,7 @@ use std::task::Poll;
 use std::time::Duration;
 use stdx::ledger::Held;
 use stream::TimedStream;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -87,8 +89,9 @@ impl Door {
     async fn serve(mut self, listener: TcpListener, shutdown: watch::Receiver<bool>) {
         self.guard = self.guard.at(listener.local_addr().ok());
         let door = Arc::new(self);
-        serve(door.name, listener, door.limits.clone(), shutdown.clone(), |stream, peer, place| {
-            connection(stream, peer, place, door.clone(), shutdown.clone())
+        let (name, limits, stopping) = (door.name, door.limits.clone(), shutdown.clone());
+        serve(name, listener, limits, shutdown, move |stream, peer, place| {
+            connection(stream, peer, place, door.clone(), stopping.clone())
         })
         .await;
     }
@@ -123,18 +126,23 @@ impl Talk {
 }
 
 async fn connection(
-    stream: TcpStream,
+    mut stream: Stream,
     peer: SocketAddr,
     place: Place,
     door: Arc<Door>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     // Looked at and not taken; that a socket counts as readable says nothing about a byte.
-    let mut first = [0];
-    tokio::select! {
+    let first = tokio::select! {
         biased;
         _ = shutdown.wait_for(|stop| *stop) => return,
-        seen = tokio::time::timeout(door.times.head, stream.peek(&mut first)) => if !matches!(seen, Ok(Ok(1))) { return },
+        seen = tokio::time::timeout(door.times.head, stream.peek()) => match seen {
+            Ok(Ok(Some(first))) => first,
+            _ => return,
+        },
+    };
+    if first == HANDSHAKE {
+        return door.limits.metrics.refuse_tls(door.name, peer);
     }
     let mut held = door.limits.http.hold();
     let requests = requests(stream, peer, place, door, shutdown);
@@ -145,7 +153,7 @@ async fn connection(
 
 /// Answers the requests of a connection.
 async fn requests(
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     place: Place,
     door: Arc<Door>,

@@ -10,6 +10,9 @@
 
 use super::budget::Budget;
 use super::places::{Claim, Place, Places};
+use super::seldom::Seldom;
+use super::stream::{Stream, TLS_BYTES};
+use super::tls::Tls;
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,6 +21,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use stdx::ledger::Account;
@@ -67,6 +71,7 @@ pub struct ConnectionMetrics {
     requests_refused: Family<RefusedLabel, Counter>,
     pub(crate) open: Family<ListenerLabel, Gauge>,
     cut_off: Family<ListenerLabel, Counter>,
+    tls_told: Arc<Seldom>,
 }
 
 impl ConnectionMetrics {
@@ -94,10 +99,29 @@ impl ConnectionMetrics {
         own
     }
 
+    /// Counts a connection that was closed before it was served.
+    fn refuse(&self, listener: &'static str, reason: &'static str) {
+        self.refused.get_or_create(&RefusedLabel { listener, reason }).inc();
+    }
+
+    /// Connections that were closed before they were served so far.
+    #[cfg(test)]
+    pub fn refused(&self, listener: &'static str, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&RefusedLabel { listener, reason }).get()
+    }
+
     /// Requests over HTTP that were refused so far.
     #[cfg(test)]
     pub fn requests_refused(&self, listener: &'static str, reason: &'static str) -> u64 {
         self.requests_refused.get_or_create(&RefusedLabel { listener, reason }).get()
+    }
+
+    /// Counts a client that speaks TLS to a door that does not, and says so.
+    pub fn refuse_tls(&self, listener: &'static str, peer: SocketAddr) {
+        self.refused.get_or_create(&RefusedLabel { listener, reason: "tls" }).inc();
+        if self.tls_told.may_say() {
+            say_that_it_is_plain(listener, peer);
+        }
     }
 
     /// Counts a request over HTTP that was refused before anybody read it.
@@ -122,6 +146,13 @@ pub struct Limits {
     pub http: Account,
     /// Bytes of unfinished messages.
     pub budget: Budget,
+    /// What the listener speaks TLS with, if it does.
+    pub tls: Option<Tls>,
+}
+
+/// Says in the log that a client speaks TLS where none is spoken.
+pub fn say_that_it_is_plain(listener: &'static str, peer: SocketAddr) {
+    tracing::warn!(listener, %peer, "a client speaks TLS, and this listener does not: add it to tls.listeners");
 }
 
 /// Binds `address`, the value of the configuration key `listen.<key>`.
@@ -176,9 +207,10 @@ pub async fn serve<H, F>(
     mut shutdown: watch::Receiver<bool>,
     handle: H,
 ) where
-    H: Fn(TcpStream, SocketAddr, Place) -> F,
+    H: Fn(Stream, SocketAddr, Place) -> F + Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
+    let handle = Arc::new(handle);
     let mut connections = JoinSet::new();
     let (mut accept_fails, mut is_full) = (false, false);
     let accepted = limits.metrics.accepted.get_or_create_owned(&ListenerLabel { listener: name });
@@ -239,9 +271,21 @@ pub async fn serve<H, F>(
         open.inc();
         let (counted, id) = (Counted(open.clone()), place.id());
         // Boxed, for a task holds a future that it moves and then awaits twice: 2.8 kB per idle connection, not 1.6.
-        let connection = Box::pin(handle(stream, peer, place));
+        let (connection, tls_bytes): (Pin<Box<dyn Future<Output = ()> + Send>>, usize) = match &limits.tls {
+            None => (Box::pin(handle(Stream::Plain(stream), peer, place)), 0),
+            Some(tls) => {
+                let (handle, metrics, tls) = (handle.clone(), limits.metrics.clone(), tls.clone());
+                let secured = async move {
+                    match tls.accept(name, stream, peer).await {
+                        Ok(stream) => handle(stream, peer, place).await,
+                        Err(reason) => metrics.refuse(name, reason),
+                    }
+                };
+                (Box::pin(secured), TLS_BYTES)
+            }
+        };
         let mut held = limits.connections.hold();
-        held.set(size_of_val(&*connection) + CONNECTION_BYTES);
+        held.set(size_of_val(&*connection) + CONNECTION_BYTES + tls_bytes);
         let task = connections.spawn(async move {
             connection.await;
             drop((counted, held));
@@ -292,7 +336,7 @@ impl Limits {
     }
 
     fn refuse(&self, listener: &'static str, reason: &'static str) {
-        self.metrics.refused.get_or_create(&RefusedLabel { listener, reason }).inc();
+        self.metrics.refuse(listener, reason);
     }
 }
 

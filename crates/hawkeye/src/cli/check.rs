@@ -3,7 +3,7 @@
 //! How: each file is read as a start would read it, with the variables of the environment over it. Whether it is a
 //! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: JSON is an agent's, and
 //! TOML is what it has fewer unknown keys as.
-//! Invariants: each fault of each file is a line; nothing is opened but the files.
+//! Invariants: each fault of each file is a line; nothing is opened but the files, and those of `[tls]`.
 
 use super::server::ServerArgs;
 use crate::watch::log::{give_up, say};
@@ -28,7 +28,10 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> Result<()> {
     let mut count = 0;
     if args.files.is_empty() && args.agent.is_empty() && args.server.file().is_none() {
-        count += tell("the configuration", args.server.load().map(|_| "a server"));
+        count += tell(
+            "the configuration",
+            args.server.load().and_then(|config| config.tls.check_files()).map(|()| "a server"),
+        );
     }
     for file in args.server.file().into_iter().chain(&args.files) {
         count += tell(&file.display().to_string(), check(&args.server, file));
@@ -50,7 +53,7 @@ fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
         return load_agent(file).map(|_| "an agent");
     }
     let as_server = match server.with_file(file.to_path_buf()).load() {
-        Ok(_) => return Ok("a server"),
+        Ok(config) => return config.tls.check_files().map(|()| "a server"),
         Err(error) => error,
     };
     match load_agent(file) {

@@ -49,7 +49,7 @@ impl Default for Listen {
 
 impl Listen {
     /// Each key that holds an address, and the address.
-    fn addresses(&self) -> [(&'static str, &str); 10] {
+    pub(super) fn addresses(&self) -> [(&'static str, &str); 10] {
         [
             ("transfer_rpc", &self.transfer_rpc),
             ("transfer_http", &self.transfer_http),
@@ -62,6 +62,17 @@ impl Listen {
             ("api", &self.api),
             ("admin", &self.admin),
         ]
+    }
+
+    /// Keys of the listeners that are open in this mode.
+    pub(super) fn open_in(&self, mode: Mode) -> Vec<&'static str> {
+        let is_of = |key: &str| match mode {
+            Mode::Whole => key != "judge_http",
+            Mode::Graph => matches!(key, "graph_rpc" | "admin"),
+            Mode::Judge => matches!(key, "judge_rpc" | "judge_http" | "admin"),
+        };
+        let on = self.addresses().into_iter().filter(|(key, address)| !address.is_empty() && is_of(key));
+        on.map(|(key, _)| key).collect()
     }
 
     pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {

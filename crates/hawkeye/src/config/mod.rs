@@ -23,6 +23,7 @@ mod redis_url;
 #[cfg(test)]
 mod refused;
 mod role;
+mod tls;
 
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
 pub use api::{ApiConfig, Grafana, Rights, Viewer};
@@ -37,6 +38,7 @@ pub use nodata::NodataConfig;
 pub use portal::PortalConfig;
 pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
+pub use tls::TlsConfig;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -57,6 +59,7 @@ pub struct Config {
     /// The filter of the log, e.g. `info` or `hawkeye=debug,warn`.
     pub log: String,
     pub listen: Listen,
+    pub tls: TlsConfig,
     pub portal: PortalConfig,
     pub ingest: IngestConfig,
     pub judge: JudgeConfig,
@@ -75,6 +78,7 @@ impl Default for Config {
             memory_budget: 256 << 20,
             log: "hawkeye=info,warn".to_string(),
             listen: Listen::default(),
+            tls: TlsConfig::default(),
             portal: PortalConfig::default(),
             ingest: IngestConfig::default(),
             judge: JudgeConfig::default(),
@@ -166,6 +170,7 @@ impl Config {
             faults.add(error.to_string());
         }
         self.listen.check(mode, faults);
+        self.tls.check(mode, &self.listen, faults);
         self.portal.check(faults);
         self.ingest.check(faults);
         self.judge.check(mode, faults);
@@ -250,6 +255,11 @@ mod tests {
         );
         check("roles = [\"judge\", \"graph\"]", "[\"graph\"] or [\"judge\"] alone");
         check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
+        check("[tls]\nlisteners = [\"api\"]", "tls.cert is \"\": give a PEM file");
+        check(
+            "[tls]\ncert = \"a\"\nkey = \"b\"\nlisteners = [\"graph_rpc\"]",
+            "that listener is off: set listen.graph_rpc",
+        );
         check("[judge]\nsilent_after = \"5m\"", "judge.silent_after");
         check("roles = []", "roles is []");
         check("roles = [\"transfer\", \"judge\", \"graph\", \"hbs\", \"api\"]", "judge.redis_url");

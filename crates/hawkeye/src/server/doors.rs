@@ -17,11 +17,13 @@ use net::http::{self, Guard};
 use net::listen::{ConnectionMetrics, Limits, bind, serve};
 use net::places::{Place, Places};
 use net::rpc::{JsonRpc, Service};
+use net::stream::Stream;
+use net::tls::Tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::Stop;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -110,6 +112,8 @@ pub struct Doors {
     /// Most connections of a listener for HTTP.
     http_connections_max: usize,
     names: Vec<String>,
+    /// The certificate, and the names of the listeners that use it.
+    tls: Option<(Tls, Vec<String>)>,
     pub rpc: RpcLimits,
     /// Turns true when connections are to finish.
     pub stopping: watch::Receiver<bool>,
@@ -141,6 +145,7 @@ impl Doors {
             connections: ledger.account("connections", None),
             http: ledger.account("http", None),
             budget: budget.clone(),
+            tls: None,
         };
         let users = Limits { allow: Arc::new([]), places: Places::new(user_places), ..senders.clone() };
         let admin = Limits { places: Places::new(admin_places), ..users.clone() };
@@ -163,7 +168,18 @@ impl Doors {
         };
         let (stop, stopping) = watch::channel(false);
         let open = JoinSet::new();
-        Doors { senders, users, admin, http_connections_max, names, rpc, stopping, stop, open }
+        Doors { senders, users, admin, http_connections_max, names, tls: None, rpc, stopping, stop, open }
+    }
+
+    /// Has the named listeners, of those that are opened from now on, speak TLS.
+    pub fn secure(&mut self, tls: Option<Tls>, listeners: &[String]) {
+        self.tls = tls.map(|tls| (tls, listeners.to_vec()));
+    }
+
+    /// `limits`, with TLS for a listener that speaks it.
+    fn limits_of(&self, name: &str, limits: &Limits) -> Limits {
+        let secured = self.tls.as_ref().filter(|(_, names)| names.iter().any(|one| one == name));
+        Limits { tls: secured.map(|(tls, _)| tls.clone()), ..limits.clone() }
     }
 
     /// Opens a door for JSON-RPC, to those who may send.
@@ -214,14 +230,14 @@ impl Doors {
         self.protocol(name, socket, move |_| Gob::new(service.clone(), message_max))
     }
 
-    fn protocol<P: Protocol, N: Fn(SocketAddr) -> P + Send + 'static>(
+    fn protocol<P: Protocol, N: Fn(SocketAddr) -> P + Send + Sync + 'static>(
         &self,
         name: &'static str,
         socket: TcpListener,
         new: N,
     ) -> impl Future<Output = ()> + Send + use<P, N> {
         let (limits, stopping) = (self.rpc.clone(), self.stopping.clone());
-        serve(name, socket, self.senders.clone(), self.stopping.clone(), move |stream, peer, place| {
+        serve(name, socket, self.limits_of(name, &self.senders), self.stopping.clone(), move |stream, peer, place| {
             connection(name, stream, peer, place, new(peer), limits.clone(), stopping.clone())
         })
     }
@@ -229,11 +245,11 @@ impl Doors {
     /// Opens a door for anything over TCP, to those who may send.
     pub fn open_tcp<H, F>(&mut self, name: &'static str, socket: Option<TcpListener>, handle: H)
     where
-        H: Fn(TcpStream, SocketAddr, Place) -> F + Send + 'static,
+        H: Fn(Stream, SocketAddr, Place) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         if let Some(socket) = socket {
-            self.open.spawn(serve(name, socket, self.senders.clone(), self.stopping.clone(), handle));
+            self.open.spawn(serve(name, socket, self.limits_of(name, &self.senders), self.stopping.clone(), handle));
         }
     }
 
@@ -266,7 +282,7 @@ impl Doors {
         guard: Guard,
         router: axum::Router,
     ) {
-        let limits = Limits { connections_max: self.http_connections_max, ..limits };
+        let limits = Limits { connections_max: self.http_connections_max, ..self.limits_of(name, &limits) };
         if let Some(socket) = socket {
             self.open.spawn(http::serve_router(name, socket, limits, guard, self.stopping.clone(), router));
         }

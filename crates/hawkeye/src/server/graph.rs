@@ -8,7 +8,7 @@ use super::admin::{account, admin_router};
 use super::doors::{Doors, Sockets};
 use super::gauges::{show_gauges, watch_memory};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, wait_for_queries};
-use super::until_stopped;
+use super::{tls, until_stopped};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
@@ -26,6 +26,7 @@ use supervisor::signals::Starting;
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
+    let tls = config.tls.open()?;
     let sockets = Sockets::graph(&config.listen).await?;
     let (store, age) = open_aged_store(&config, &health)?;
     let engine = Arc::new(Engine::new(store, SHARDS, judge::Options::default(), None));
@@ -41,6 +42,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
+    doors.secure(tls.clone(), &config.tls.listeners);
     let Config { ingest: limits, .. } = &*config;
     let ingest =
         Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics).told_to(&health);
@@ -50,6 +52,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         .merge(graph::http::router(&graph, index_routes));
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
     doors.open_admin("admin", sockets.admin, admin);
+    tls::keep(&mut parts, &tls, &metrics, &health);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
     say(format_args!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc));

@@ -11,7 +11,7 @@ use super::admin::admin_router;
 use super::data_dir;
 use super::doors::{Doors, Sockets};
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
-use super::until_stopped;
+use super::{tls, until_stopped};
 use crate::config::{Config, Fsync};
 use crate::engine::age::Age;
 use crate::engine::host_clocks::Hosts;
@@ -44,6 +44,7 @@ const KEEP_S: u32 = 60;
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
+    let tls = config.tls.open()?;
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
     let is_new = !config.data_dir.join("events").exists();
@@ -59,6 +60,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
+    doors.secure(tls.clone(), &config.tls.listeners);
     doors.open_admin("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 
@@ -76,6 +78,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
 
     let age = Age::open(&config.data_dir, is_new, &health);
     let mut parts = Supervisor::default();
+    tls::keep(&mut parts, &tls, &metrics, &health);
     let synced = windowed.clone();
     parts.at_end_blocking("the event queue", move || {
         let ticked = synced.tick();

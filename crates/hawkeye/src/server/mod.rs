@@ -3,7 +3,7 @@
 //! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`] alone,
 //! [`judge`] alone; `supervisor` stops them in reverse. What the modes share has a page per subject: [`store`],
 //! [`queue`], [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`] (whose files
-//! they are), [`losses`] (what is lost of the store), [`limits`] (of the system).
+//! they are), [`tls`] (the certificate), [`losses`] (what is lost of the store), [`limits`] (of the system).
 //! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a part that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping
@@ -19,6 +19,7 @@ mod limits;
 mod losses;
 mod queue;
 mod store;
+mod tls;
 mod whole;
 
 pub use limits::raise_descriptor_limit;
@@ -53,6 +54,11 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
     }
     if mode != Mode::Whole && anew.store {
         bail!("--new-store: a graph or judge alone begins without being asked; leave it out");
+    }
+    if agent.is_some()
+        && let Some(name) = ["transfer_rpc", "hbs_rpc"].into_iter().find(|name| config.tls.is_on(name))
+    {
+        bail!("--with-agent: an agent speaks no TLS; take {name:?} out of tls.listeners, or leave the agent out");
     }
     let descriptors = limits::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -14,7 +14,7 @@ use super::gauges::{show_gauges, watch_memory};
 use super::losses;
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
-use super::{Anew, until_stopped};
+use super::{Anew, tls, until_stopped};
 use crate::api::attempts::Attempts;
 use crate::config::{Config, Viewer};
 use crate::engine::Engine;
@@ -41,6 +41,7 @@ use crate::{api, clock, page};
 use agent::AgentConfig;
 use anyhow::Result;
 use metrics::Metrics;
+use net::tls::Tls;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use supervisor::Supervisor;
@@ -61,6 +62,7 @@ pub async fn serve(
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
     memory::register_made(metrics.ledger(), "time zones", || _ = jiff::tz::db());
+    let tls = config.tls.open()?;
     let sockets = Sockets::whole(&config.listen).await?;
     let page_address = sockets.api.as_ref().and_then(|socket| socket.local_addr().ok());
 
@@ -160,7 +162,9 @@ pub async fn serve(
         in_effect,
         attempts,
         link: link_of_start,
+        tls,
     };
+    tls::keep(&mut parts, &behind.tls, &behind.metrics, &behind.health);
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let doors = behind.open_doors(sockets, descriptors, index_routes);
@@ -190,12 +194,14 @@ struct Behind {
     in_effect: watch::Receiver<Arc<InEffect>>,
     attempts: Arc<Attempts>,
     link: page::EntryLink,
+    tls: Option<Tls>,
 }
 
 impl Behind {
     fn open_doors(&self, sockets: Sockets, descriptors: usize, index_routes: Option<axum::Router>) -> Doors {
         let Behind { config, metrics, health, engine, pressure, .. } = self;
         let mut doors = Doors::new(config, metrics, descriptors);
+        doors.secure(self.tls.clone(), &config.tls.listeners);
         let ingest = self.ingest.clone();
         let api = self.api(doors.stopping.clone());
         let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(metrics));
@@ -283,10 +289,11 @@ async fn announce_page(
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    say(format_args!("hawkeye: the page is at http://{address}/"));
+    let scheme = if config.tls.is_on("api") { "https" } else { "http" };
+    say(format_args!("hawkeye: the page is at {scheme}://{address}/"));
     if config.api.viewer != Viewer::All {
         let secret = link.renew(portal).await?;
-        say(format_args!("hawkeye: logs one browser in, within ten minutes: http://{address}/#login={secret}"));
+        say(format_args!("hawkeye: logs one browser in, within ten minutes: {scheme}://{address}/#login={secret}"));
     }
     Ok(())
 }
@@ -300,6 +307,11 @@ fn announce_doors(config: &Config) {
         say(format_args!("hawkeye: an old transfer reaches the judge at {}", config.listen.judge_rpc));
     }
     let or_off = |address: &str| if address.is_empty() { "nowhere".to_string() } else { address.to_string() };
-    let (points, hbs) = (or_off(&config.listen.transfer_rpc), or_off(&config.listen.hbs_rpc));
+    let told = |key: &str, address: &str| {
+        let over_tls = if config.tls.is_on(key) { " over TLS" } else { "" };
+        or_off(address) + over_tls
+    };
+    let points = told("transfer_rpc", &config.listen.transfer_rpc);
+    let hbs = told("hbs_rpc", &config.listen.hbs_rpc);
     say(format_args!("hawkeye: agents report to {points} (points) and {hbs} (hbs)"));
 }

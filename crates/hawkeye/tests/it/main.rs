@@ -20,3 +20,4 @@ mod points;
 mod portal;
 mod replay;
 mod start;
+mod tls;

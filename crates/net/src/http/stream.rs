@@ -10,13 +10,13 @@
 
 use super::{Talk, Times};
 use crate::budget::Share;
+use crate::stream::Stream;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// Bytes of a head that each connection has anyway, in hyper's first buffer.
@@ -29,7 +29,7 @@ const NO_ROOM: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n
 
 /// A socket that hyper reads and writes.
 pub struct TimedStream {
-    stream: TcpStream,
+    stream: Stream,
     talk: Arc<Talk>,
     times: Times,
     /// The head's bytes beyond [`HEAD_BYTES_FREE`], in the byte budget.
@@ -45,7 +45,7 @@ pub struct TimedStream {
 
 impl TimedStream {
     /// A stream over `stream`; `share` holds nothing yet.
-    pub fn new(stream: TcpStream, share: Share, talk: Arc<Talk>, times: Times) -> TimedStream {
+    pub fn new(stream: Stream, share: Share, talk: Arc<Talk>, times: Times) -> TimedStream {
         TimedStream {
             stream,
             talk,
@@ -82,9 +82,8 @@ impl TimedStream {
     }
 
     /// Says why, if the peer has room for it, and answers the error that ends the connection.
-    fn refuse(&self, answer: &'static str) -> io::Error {
-        // A peer that does not even take this is not worth more.
-        let _ = self.stream.try_write(answer.as_bytes());
+    fn refuse(&mut self, answer: &'static str) -> io::Error {
+        self.stream.try_write(answer.as_bytes());
         io::Error::new(io::ErrorKind::TimedOut, "the head was refused")
     }
 }
@@ -115,7 +114,7 @@ impl AsyncRead for TimedStream {
 
 impl TimedStream {
     /// Passes a write's result on; one that waits has its time, in which the connection keeps the server waiting.
-    fn written(&mut self, context: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             if self.stall_deadline.take().is_some() && !self.talk.in_head.load(Relaxed) {
                 self.talk.place.waits(false);
@@ -150,7 +149,8 @@ impl AsyncWrite for TimedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        self.written(context, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

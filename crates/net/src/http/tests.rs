@@ -10,7 +10,7 @@ use axum::routing::{any, get};
 use std::time::Instant;
 use stdx::ledger::Account;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 struct Served {
     address: SocketAddr,
@@ -38,6 +38,7 @@ async fn serve_routes_within(times: Times, budget: u64, connections_max: usize) 
         connections: Account::new("connections", None),
         http: Account::new("http", None),
         budget: budget.clone(),
+        tls: None,
     };
     let echo = async |peer: Peer, body: Body| match read_body(&peer, body, 1 << 20, Duration::from_secs(60)).await {
         Ok(body) => body.len().to_string(),

@@ -13,12 +13,13 @@ use crate::engine::IngestError;
 use crate::engine::ingest::{Batch, Door, Ingest};
 use net::connection::RpcMetrics;
 use net::places::Place;
+use net::stream::Stream;
+use net::tls::is_tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use stdx::ledger::Account;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use wire::http::is_http;
@@ -61,7 +62,7 @@ impl Telnet {
     /// Serves one connection until its peer or the process ends it.
     pub async fn connection(
         self,
-        mut stream: TcpStream,
+        mut stream: Stream,
         peer: SocketAddr,
         place: Place,
         mut shutdown: watch::Receiver<bool>,
@@ -85,6 +86,9 @@ impl Telnet {
                     }
                 },
             };
+            if is_tls(&pending.bytes) {
+                return self.metrics.fault_tls(LISTENER, peer);
+            }
             if ended && !pending.skipping {
                 pending.bytes.push(b'\n');
             }
