@@ -7,12 +7,15 @@
 //! Memory: while connected, the buffers of the last call, shrunk to [`BUFFER_KEEP`]; an answer has at most
 //! [`ANSWER_MAX`].
 
+use net::gate::AUTH;
+use settings::Secret;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use wire::json::push_string;
 use wire::{Framer, Scratch, jsonrpc};
 
 /// The time that a call may take, as in the original agent.
@@ -44,6 +47,7 @@ impl fmt::Display for CallError {
 pub struct Client {
     address: String,
     connect_timeout: Duration,
+    token: Secret,
     connection: Option<Connection>,
 }
 
@@ -58,7 +62,12 @@ struct Connection {
 impl Client {
     /// A client without a connection; `connect_timeout` is for each attempt to make one.
     pub fn new(address: &str, connect_timeout: Duration) -> Client {
-        Client { address: address.to_string(), connect_timeout, connection: None }
+        Client { address: address.to_string(), connect_timeout, token: Secret::default(), connection: None }
+    }
+
+    /// The client with a token that it shows on each connection before anything else; none shows nothing.
+    pub fn with_token(self, token: &Secret) -> Client {
+        Client { token: token.clone(), ..self }
     }
 
     /// Address that is called.
@@ -99,7 +108,13 @@ impl Client {
             .map_err(|error| broken("cannot connect", error))?;
         // A request is one write; waiting to merge it with the next would only delay it.
         stream.set_nodelay(true).map_err(|error| broken("cannot set TCP_NODELAY", error))?;
-        Ok(Connection { stream, framer: Framer::new(ANSWER_MAX), out: Vec::new(), input: Vec::new(), next_id: 0 })
+        let framer = Framer::new(ANSWER_MAX);
+        let mut connection = Connection { stream, framer, out: Vec::new(), input: Vec::new(), next_id: 0 };
+        if !self.token.is_none() {
+            let shown = tokio::time::timeout(CALL_TIMEOUT, connection.show(&self.token)).await;
+            shown.map_err(|_| CallError::Broken(format!("no answer to the token within {CALL_TIMEOUT:?}")))??;
+        }
+        Ok(connection)
     }
 }
 
@@ -120,6 +135,18 @@ impl Connection {
         match answer.error {
             Some(text) => Err(CallError::Refused(text)),
             None => Ok(answer.result.to_vec()),
+        }
+    }
+
+    /// Shows the token. Who knows of no token (an original transfer, or hbs) is fine without.
+    async fn show(&mut self, token: &Secret) -> Result<(), CallError> {
+        let mut param = b"{\"token\":".to_vec();
+        push_string(&mut param, token.text());
+        param.push(b'}');
+        match self.call(AUTH, &param).await {
+            Err(CallError::Refused(text)) if !text.contains("can't find") => Err(CallError::Broken(text)),
+            Err(CallError::Broken(text)) => Err(CallError::Broken(text)),
+            _ => Ok(()),
         }
     }
 

@@ -12,7 +12,7 @@ use super::original;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use settings::units::{duration, is_host_and_port, seconds, size};
-use settings::{Faults, is_json, not_toml, overlay, overlay_variables, without_mark};
+use settings::{Faults, Secret, is_json, not_toml, overlay, overlay_variables, without_mark};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub struct AgentConfig {
     pub transfer_addrs: Vec<String>,
     /// The hbs; "" sends no heartbeats, and then no probes are asked for.
     pub hbs_addr: String,
+    /// A token that transfers and hbs may ask for (`ingest.token` there); "" shows none.
+    pub token: Secret,
     /// Seconds between two reports, which is also the step of the series.
     #[serde(deserialize_with = "seconds")]
     pub interval: i64,
@@ -108,6 +110,7 @@ impl Default for AgentConfig {
             ip: String::new(),
             transfer_addrs: vec!["127.0.0.1:8433".into()],
             hbs_addr: "127.0.0.1:6030".into(),
+            token: Secret::default(),
             interval: 60,
             heartbeat_interval: 60,
             connect_timeout: Duration::from_secs(1),
@@ -304,6 +307,11 @@ impl AgentConfig {
     fn check_own(&self, faults: &mut Faults) {
         if self.ip.len() > 255 || self.ip.chars().any(char::is_control) {
             faults.add(format!("ip is {:?}: give an address, or \"\" for that of the connection to hbs", self.ip));
+        }
+        if !self.token.is_none()
+            && let Some(fault) = self.token.fault_as_token()
+        {
+            faults.add(format!("token {fault}"));
         }
         if self.buffer_max < 1 << 20 {
             faults.add(format!("buffer_max is {} bytes: give at least \"1MiB\"", self.buffer_max));

@@ -201,12 +201,19 @@ impl Agent {
     fn sender(&self, timing: Timing) -> Sender {
         let counters = self.counters.sender.clone();
         let config = &self.config;
-        Sender::new(self.queue.clone(), &config.transfer_addrs, config.connect_timeout, timing.first_pause, counters)
+        Sender::new(
+            self.queue.clone(),
+            &config.transfer_addrs,
+            config.connect_timeout,
+            &config.token,
+            timing.first_pause,
+            counters,
+        )
     }
 
     fn heartbeat(&self) -> Heartbeat {
         let config = &self.config;
-        let client = Client::new(&config.hbs_addr, config.connect_timeout);
+        let client = Client::new(&config.hbs_addr, config.connect_timeout).with_token(&config.token);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
         Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone())
     }

@@ -13,6 +13,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("ip", &["- = \"a\\nb\"", "- = 1"]),
     ("transfer_addrs", &["- = []", "- = [\"h\"]", "- = [\"\"]"]),
     ("hbs_addr", &["- = \"h\"", "- = \"h:70000\""]),
+    ("token", &["- = \"short\"", "- = \"with a blank in it, and long\""]),
     ("interval", &["- = \"0s\"", "- = \"0.5s\"", "- = \"25h\"", "- = 60"]),
     ("heartbeat_interval", &["- = \"0s\"", "- = \"25h\""]),
     ("connect_timeout", &["- = \"0s\"", "- = \"1us\"", "- = \"2h\""]),

@@ -11,6 +11,7 @@ use super::batch::Batch;
 use super::client::{CallError, Client};
 use super::queue::Queue;
 use rand::seq::SliceRandom;
+use settings::Secret;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -63,10 +64,11 @@ impl Sender {
         queue: Arc<Queue>,
         addresses: &[String],
         connect_timeout: Duration,
+        token: &Secret,
         first_pause: Duration,
         counters: Arc<SenderCounters>,
     ) -> Sender {
-        let clients = addresses.iter().map(|address| Client::new(address, connect_timeout)).collect();
+        let clients = addresses.iter().map(|address| Client::new(address, connect_timeout).with_token(token)).collect();
         Sender { queue, clients, counters, first_pause, pause: first_pause, refusals: 0, is_down: false }
     }
 

@@ -165,7 +165,14 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
 fn sender_for(address: &str) -> (Arc<Queue>, Arc<SenderCounters>, Sender) {
     let (queue, counters) = (Arc::new(Queue::new(1 << 20)), Arc::new(SenderCounters::default()));
     let addresses = [address.to_string()];
-    let sender = Sender::new(queue.clone(), &addresses, Duration::from_secs(5), FAST.first_pause, counters.clone());
+    let sender = Sender::new(
+        queue.clone(),
+        &addresses,
+        Duration::from_secs(5),
+        &settings::Secret::default(),
+        FAST.first_pause,
+        counters.clone(),
+    );
     (queue, counters, sender)
 }
 

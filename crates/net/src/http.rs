@@ -10,10 +10,12 @@
 //! Memory: [`CONNECTION_BYTES`] per connection that has said something; of heads what is beyond, and bodies, count
 //! against the budget.
 
+mod authorization;
 mod body;
 mod guard;
 mod stream;
 
+pub use authorization::shown_secret;
 pub use body::{BodyError, Peer, Received, read_body};
 pub use guard::{Guard, check_name, own_names};
 

@@ -2,13 +2,15 @@
 //!
 //! Invariants: what cannot be framed or is not JSON closes the connection, after an answer without an id that says why;
 //! so does HTTP, of which no byte is taken for a message, for a page in a browser of an allowed machine must not send
-//! points; an unknown method or a wrong parameter is answered and the connection stays.
+//! points; an unknown method or a wrong parameter is answered and the connection stays. A service is called
+//! only on connections that the [`gate`](super::gate) has let in.
 
 use super::connection::{Fault, Protocol};
+use super::gate::{AUTH, Visit};
 use std::net::IpAddr;
 use wire::http::is_http;
 use wire::jsonrpc::{self, Request};
-use wire::{Framer, Scratch};
+use wire::{Framer, Scratch, json};
 
 /// Answers requests of `peer`, each by appending exactly one answer to `out`.
 pub trait Service: Clone + Send + Sync + 'static {
@@ -23,18 +25,45 @@ fn refusal(input: &[u8], reason: &'static str, text: String) -> Fault {
     Fault { reason, text }
 }
 
+/// Answers a call by which a token is shown, or one that came before that. The last refusal is a fault.
+fn admit(visit: &mut Visit, request: &Request<'_, '_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let token = (request.method == AUTH).then(|| token_of(request.param.unwrap_or_default()));
+    match visit.show(token.as_deref().map(str::as_bytes)) {
+        Ok(()) => jsonrpc::write_result(out, request.id, br#"{"code":0}"#),
+        Err(text) => jsonrpc::write_error(out, request.id, text),
+    }
+    if visit.is_over() {
+        Err(Fault { reason: "no_token", text: "closed: too many calls without a valid token".into() })
+    } else {
+        Ok(())
+    }
+}
+
+/// The token in `{"token":"…"}`; empty where there is none, which no gate takes.
+fn token_of(param: &[u8]) -> String {
+    let (mut scratch, mut text) = (Scratch::new(), Scratch::new());
+    let mut token = String::new();
+    let read = json::fields(param, &mut scratch, |name, value| {
+        if json::name_eq(name, "token") {
+            token = json::string(value, &mut text).unwrap_or_default().to_string();
+        }
+    });
+    read.map_or(String::new(), |()| token)
+}
+
 /// One connection's side of the protocol.
 pub struct JsonRpc<S> {
     service: S,
     peer: IpAddr,
+    visit: Visit,
     framer: Framer,
     scratch: Scratch,
 }
 
 impl<S: Service> JsonRpc<S> {
     /// A connection of `peer` to `service`, with requests of at most `message_max` bytes.
-    pub fn new(service: S, peer: IpAddr, message_max: usize) -> JsonRpc<S> {
-        JsonRpc { service, peer, framer: Framer::new(message_max), scratch: Scratch::new() }
+    pub fn new(service: S, peer: IpAddr, visit: Visit, message_max: usize) -> JsonRpc<S> {
+        JsonRpc { service, peer, visit, framer: Framer::new(message_max), scratch: Scratch::new() }
     }
 }
 
@@ -49,6 +78,9 @@ impl<S: Service> Protocol for JsonRpc<S> {
         let request = jsonrpc::request(&input[message], &mut self.scratch);
         let request =
             request.map_err(|error| Fault { reason: "broken_json", text: format!("broken JSON: {error}") })?;
+        if request.method == AUTH || !self.visit.is_in() {
+            return admit(&mut self.visit, &request, out).map(|()| Some(end));
+        }
         self.service.call(self.peer, request, out).await;
         Ok(Some(end))
     }

@@ -13,9 +13,11 @@ mod form;
 #[cfg(test)]
 mod keys;
 mod overlay;
+mod secret;
 pub mod units;
 
 pub use environment::variables;
 pub use faults::{Faults, read};
 pub use form::{is_json, without_mark};
 pub use overlay::{not_toml, overlay, overlay_variables, pair};
+pub use secret::Secret;

@@ -3,9 +3,11 @@
 //! How: each file is read as a start would read it, with the variables of the environment over it. Whether it is a
 //! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: JSON is an agent's, and
 //! TOML is what it has fewer unknown keys as.
-//! Invariants: each fault of each file is a line; nothing is opened but the files, and those of `[tls]`.
+//! Invariants: each fault of each file is a line; nothing is opened but the files, and those that they name
+//! (`tls`, `ingest.token_file`).
 
 use super::server::ServerArgs;
+use crate::config::Config;
 use crate::watch::log::{give_up, say};
 use agent::{AgentArgs, AgentConfig};
 use anyhow::{Error, Result, bail};
@@ -28,10 +30,7 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> Result<()> {
     let mut count = 0;
     if args.files.is_empty() && args.agent.is_empty() && args.server.file().is_none() {
-        count += tell(
-            "the configuration",
-            args.server.load().and_then(|config| config.tls.check_files()).map(|()| "a server"),
-        );
+        count += tell("the configuration", args.server.load().and_then(check_files));
     }
     for file in args.server.file().into_iter().chain(&args.files) {
         count += tell(&file.display().to_string(), check(&args.server, file));
@@ -53,7 +52,7 @@ fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
         return load_agent(file).map(|_| "an agent");
     }
     let as_server = match server.with_file(file.to_path_buf()).load() {
-        Ok(config) => return config.tls.check_files().map(|()| "a server"),
+        Ok(config) => return check_files(config),
         Err(error) => error,
     };
     match load_agent(file) {
@@ -61,6 +60,13 @@ fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
         Err(as_agent) if weight(&as_agent) < weight(&as_server) => Err(as_agent),
         Err(_) => Err(as_server),
     }
+}
+
+/// Looks at the files that a server's configuration names.
+fn check_files(config: Config) -> Result<&'static str> {
+    config.tls.check_files()?;
+    config.ingest.secret()?;
+    Ok("a server")
 }
 
 fn load_agent(file: &Path) -> Result<AgentConfig> {

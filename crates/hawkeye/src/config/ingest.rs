@@ -1,10 +1,12 @@
 //! `[ingest]`: who may send, how much, and how far from the clock.
 
+use anyhow::{Context, Result, ensure};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
-use settings::Faults;
 use settings::units::{networks, seconds, size};
+use settings::{Faults, Secret};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 /// Section `ingest`: who may send, and how much.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -13,6 +15,10 @@ pub struct IngestConfig {
     /// Networks that may send points, heartbeats and telnet lines, e.g. "10.0.0.0/8".
     #[serde(deserialize_with = "networks")]
     pub allow: Vec<IpNet>,
+    /// A token that senders show before anything else; "" is none.
+    pub token: Secret,
+    /// A file that holds the token instead.
+    pub token_file: PathBuf,
     /// Points further ahead of the clock are refused (seconds).
     #[serde(deserialize_with = "seconds")]
     pub future_max: i64,
@@ -37,6 +43,8 @@ impl Default for IngestConfig {
                 Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
                 Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
             ],
+            token: Secret::default(),
+            token_file: PathBuf::new(),
             future_max: 300,
             min_step: 30,
             // The largest message of a real agent is below 100 kB; a gateway sends 200 items, a script perhaps 10,000.
@@ -49,7 +57,32 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
+    /// The token that senders show, if one is configured. The error names the key and the fix.
+    pub fn secret(&self) -> Result<Option<Secret>> {
+        if !self.token.is_none() {
+            return Ok(Some(self.token.clone()));
+        }
+        if self.token_file.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let file = self.token_file.display();
+        let text = std::fs::read_to_string(&self.token_file)
+            .with_context(|| format!("ingest.token_file: cannot read {file}: give a file that this user may read"))?;
+        let secret = Secret::new(text.trim());
+        let fault = secret.fault_as_token();
+        ensure!(fault.is_none(), "ingest.token_file: what {file} holds {}", fault.unwrap_or_default());
+        Ok(Some(secret))
+    }
+
     pub(super) fn check(&self, faults: &mut Faults) {
+        if !self.token.is_none()
+            && let Some(fault) = self.token.fault_as_token()
+        {
+            faults.add(format!("ingest.token {fault}"));
+        }
+        if !self.token.is_none() && !self.token_file.as_os_str().is_empty() {
+            faults.add("ingest.token_file is set beside ingest.token: leave one of them \"\"");
+        }
         if self.min_step == 0 || self.min_step > 86_400 {
             faults.add(format!("ingest.min_step is {}: give seconds from 1 to 86400", self.min_step));
         }

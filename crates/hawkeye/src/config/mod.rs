@@ -354,9 +354,14 @@ mod tests {
         check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
         check("[judge]\nredis_url = \"secret@\"", &[]);
         check("[api]\nserver_token = \"secret \"", &[]);
+        check("[ingest]\ntoken = \"secret\"", &[]);
         check("[alarm]\nsms = \"secret\"", &[]);
         check("", &[("HAWKEYE_JUDGE__REDIS_URL", "redis://:secret@db:secret")]);
-        for text in ["[graph]\nindex_url = \"mysql://falcon:secret@db\"", "[judge]\nredis_url = \"secret@db:6379\""] {
+        for text in [
+            "[graph]\nindex_url = \"mysql://falcon:secret@db\"",
+            "[judge]\nredis_url = \"secret@db:6379\"",
+            "[ingest]\ntoken = \"secret-secret-secret\"",
+        ] {
             let config = load(text, &[], &[]).expect("valid");
             assert!(!format!("{config:?}").contains("secret"));
         }

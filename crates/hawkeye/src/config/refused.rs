@@ -33,6 +33,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("tls.listeners", &["- = [\"apo\"]\ntls.cert = \"c\"\ntls.key = \"k\"", "- = [\"graph_rpc\"]"]),
     ("portal.url", &["- = \"mysql://x\""]),
     ("ingest.allow", &["- = []", "- = [\"10.0.0.0/99\"]", "- = [\"\"]"]),
+    ("ingest.token", &["- = \"short\"", "- = \"a token with blanks in it\"", "- = 1"]),
+    ("ingest.token_file", &["- = \"f\"\ningest.token = \"abcdefghijklmnop\"", "- = 1"]),
     ("ingest.future_max", &["- = \"25h\"", "- = \"soon\"", "- = \"400000000000years\""]),
     ("ingest.min_step", &["- = 0", "- = 86401", "- = -1"]),
     ("ingest.message_max", &["- = \"0\"", "- = \"2GiB\""]),

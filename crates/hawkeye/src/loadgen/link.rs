@@ -9,6 +9,7 @@
 use super::fleet::{Fleet, HostRound};
 use super::peer::{self, Peer};
 use anyhow::{Context, Result, bail};
+use net::gate::AUTH;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -29,6 +30,8 @@ const ROWS_ANSWER_MAX: usize = 16 << 20;
 /// Connection to a server, made when a call needs one.
 pub struct Link {
     target: String,
+    /// What a server with `ingest.token` is shown on each connection.
+    token: Option<String>,
     stream: Option<TcpStream>,
     next_id: u64,
     input: Vec<u8>,
@@ -93,7 +96,20 @@ impl Link {
     }
 
     fn new(target: &str, speech: Speech) -> Link {
-        Link { target: target.to_string(), stream: None, next_id: 0, input: Vec::new(), output: Vec::new(), speech }
+        Link {
+            target: target.to_string(),
+            token: None,
+            stream: None,
+            next_id: 0,
+            input: Vec::new(),
+            output: Vec::new(),
+            speech,
+        }
+    }
+
+    /// The link with a token that it shows on each connection before anything else.
+    pub fn with_token(self, token: Option<&str>) -> Link {
+        Link { token: token.map(str::to_string), ..self }
     }
 
     /// Fails unless the right kind of server listens.
@@ -246,7 +262,7 @@ impl Link {
         write: impl FnOnce(&mut Speech, &mut Vec<u8>),
         mut take: impl FnMut(&mut Speech, &[u8]) -> Result<Option<(usize, Result<T, RefusedCall>)>>,
     ) -> Result<T> {
-        let Link { target, stream, input, output, speech, .. } = self;
+        let Link { target, token, stream, input, output, speech, next_id } = self;
         let stream = match stream {
             Some(stream) => stream,
             None => {
@@ -262,7 +278,11 @@ impl Link {
                 let connected = connected.with_context(|| format!("cannot connect to {target}"))?;
                 // A batch is written whole; waiting for more to send would only delay it.
                 connected.set_nodelay(true)?;
-                stream.insert(connected)
+                let connected = stream.insert(connected);
+                if let Some(token) = token {
+                    show(speech, connected, token, *next_id, input).await.context("the token")?;
+                }
+                connected
             }
         };
         output.clear();
@@ -277,6 +297,41 @@ impl Link {
             if count == 0 {
                 bail!("{target} closed the connection");
             }
+        }
+    }
+}
+
+/// Shows a token, and waits for the answer. Other systems are shown nothing.
+async fn show(speech: &mut Speech, stream: &mut TcpStream, token: &str, id: u64, input: &mut Vec<u8>) -> Result<()> {
+    let mut output = Vec::new();
+    match speech {
+        Speech::Transfer { .. } => {
+            let param = serde_json::json!({ "token": token }).to_string();
+            jsonrpc::write_request(&mut output, AUTH, id, param.as_bytes());
+        }
+        Speech::Graph { requests, .. } => requests.text(&mut output, AUTH, id, token),
+        Speech::Peer(_) => return Ok(()),
+    }
+    stream.write_all(&output).await?;
+    loop {
+        let answered = match speech {
+            Speech::Transfer { framer, scratch } => match framer.scan(input)? {
+                Some(message) => {
+                    framer.reset();
+                    let end = message.end;
+                    Some((end, jsonrpc::response(&input[message], scratch)?.error.unwrap_or_default()))
+                }
+                None => None,
+            },
+            Speech::Graph { replies, .. } => replies.next(input)?.map(|(end, reply)| (end, reply.error.into_owned())),
+            Speech::Peer(_) => return Ok(()),
+        };
+        if let Some((end, error)) = answered {
+            input.drain(..end);
+            return if error.is_empty() { Ok(()) } else { bail!("{error}") };
+        }
+        if stream.read_buf(input).await? == 0 {
+            bail!("the connection was closed");
         }
     }
 }

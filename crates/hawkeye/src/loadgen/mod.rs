@@ -110,6 +110,9 @@ pub struct LoadgenArgs {
     /// The sig that a login of root answered, or NAME:SIG; for --verify.
     #[arg(long, value_name = "SIG", env = "HAWKEYE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// What the server's ingest.token asks for.
+    #[arg(long, value_name = "TOKEN", env = "HAWKEYE_INGEST_TOKEN", hide_env_values = true)]
+    ingest_token: Option<String>,
     /// Print the result as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -153,6 +156,7 @@ pub fn run(args: &LoadgenArgs) -> Result<()> {
 /// The arguments of a run, resolved.
 struct RunPlan {
     target: String,
+    ingest_token: Option<String>,
     /// The role of the target when it speaks gob; a transfer otherwise.
     gob: Option<GobRole>,
     /// The target when it is another system.
@@ -212,7 +216,19 @@ impl RunPlan {
         let answered = reads_back.then(|| Arc::new(AnsweredCalls::new(hosts, args.rounds, fleet.groups())));
         let target = gob.map_or(&args.target, |(target, _)| target).clone();
         let (gob, rounds) = (gob.map(|(_, role)| role), args.rounds);
-        Ok(RunPlan { target, gob, peer, fleet: Arc::new(fleet), rounds, connections, paced, api, answered })
+        let ingest_token = args.ingest_token.clone();
+        Ok(RunPlan {
+            target,
+            ingest_token,
+            gob,
+            peer,
+            fleet: Arc::new(fleet),
+            rounds,
+            connections,
+            paced,
+            api,
+            answered,
+        })
     }
 
     fn encode_only(&self) -> RunReport {
@@ -258,7 +274,10 @@ impl RunPlan {
         if let Some(answered) = &self.answered {
             let mut source = match &self.api {
                 Some(api) => ReadSource::Api(api.clone()),
-                None => ReadSource::Graph(Box::new(Link::graph(&self.target))),
+                None => {
+                    let graph = Link::graph(&self.target).with_token(self.ingest_token.as_deref());
+                    ReadSource::Graph(Box::new(graph))
+                }
             };
             report.verdict = Some(verify(&self.fleet, self.rounds, answered, &mut source).await?);
         }
@@ -280,7 +299,8 @@ impl RunPlan {
         if let Some(peer) = &self.peer {
             return Link::peer(peer);
         }
-        self.gob.map_or_else(|| Link::transfer(&self.target), |role| Link::gob(&self.target, role))
+        let link = self.gob.map_or_else(|| Link::transfer(&self.target), |role| Link::gob(&self.target, role));
+        link.with_token(self.ingest_token.as_deref())
     }
 
     fn connection(&self, index: usize) -> FleetConnection {

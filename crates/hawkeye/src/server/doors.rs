@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow};
 use metrics::Metrics;
 use net::budget::Budget;
 use net::connection::{Protocol, RpcLimits, RpcMetrics, connection};
+use net::gate::{Gate, GateMetrics, Issued};
 use net::gob::{self, Gob};
 use net::http::{self, Guard};
 use net::listen::{ConnectionMetrics, Limits, bind, serve};
@@ -19,6 +20,7 @@ use net::places::{Place, Places};
 use net::rpc::{JsonRpc, Service};
 use net::stream::Stream;
 use net::tls::Tls;
+use settings::Secret;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +116,9 @@ pub struct Doors {
     names: Vec<String>,
     /// The certificate, and the names of the listeners that use it.
     tls: Option<(Tls, Vec<String>)>,
+    /// Who may send.
+    pub gate: Gate,
+    gate_metrics: GateMetrics,
     pub rpc: RpcLimits,
     /// Turns true when connections are to finish.
     pub stopping: watch::Receiver<bool>,
@@ -168,12 +173,34 @@ impl Doors {
         };
         let (stop, stopping) = watch::channel(false);
         let open = JoinSet::new();
-        Doors { senders, users, admin, http_connections_max, names, tls: None, rpc, stopping, stop, open }
+        let gate_metrics = metrics.register(GateMetrics::register);
+        Doors {
+            senders,
+            users,
+            admin,
+            http_connections_max,
+            names,
+            tls: None,
+            gate: Gate::open(),
+            gate_metrics,
+            rpc,
+            stopping,
+            stop,
+            open,
+        }
     }
 
     /// Has the named listeners, of those that are opened from now on, speak TLS.
     pub fn secure(&mut self, tls: Option<Tls>, listeners: &[String]) {
         self.tls = tls.map(|tls| (tls, listeners.to_vec()));
+    }
+
+    /// Has the doors that are opened from now on ask senders for `secret`, if there is one, or for a token that was
+    /// `issued`.
+    pub fn ask_for(&mut self, secret: Option<&Secret>, issued: &Issued) {
+        if let Some(secret) = secret {
+            self.gate = Gate::closed(secret.text().as_bytes(), issued.clone(), self.gate_metrics.clone());
+        }
     }
 
     /// `limits`, with TLS for a listener that speaks it.
@@ -185,7 +212,8 @@ impl Doors {
     /// Opens a door for JSON-RPC, to those who may send.
     pub fn open_rpc<S: Service>(&mut self, name: &'static str, socket: Option<TcpListener>, service: S) {
         let message_max = self.rpc.message_max;
-        let protocol = move |peer: SocketAddr| JsonRpc::new(service.clone(), peer.ip(), message_max);
+        let gate = self.gate.clone();
+        let protocol = move |peer: SocketAddr| JsonRpc::new(service.clone(), peer.ip(), gate.visit(name), message_max);
         if let Some(socket) = socket {
             self.open.spawn(self.protocol(name, socket, protocol));
         }
@@ -227,7 +255,8 @@ impl Doors {
         service: S,
     ) -> impl Future<Output = ()> + use<S> {
         let message_max = self.rpc.message_max;
-        self.protocol(name, socket, move |_| Gob::new(service.clone(), message_max))
+        let gate = self.gate.clone();
+        self.protocol(name, socket, move |_| Gob::new(service.clone(), gate.visit(name), message_max))
     }
 
     fn protocol<P: Protocol, N: Fn(SocketAddr) -> P + Send + Sync + 'static>(

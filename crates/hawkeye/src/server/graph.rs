@@ -18,6 +18,7 @@ use crate::watch::log::say;
 use crate::watch::memory;
 use anyhow::Result;
 use metrics::Metrics;
+use net::gate::Issued;
 use std::sync::Arc;
 use supervisor::Supervisor;
 use supervisor::signals::Starting;
@@ -27,6 +28,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
     let tls = config.tls.open()?;
+    let secret = config.ingest.secret()?;
     let sockets = Sockets::graph(&config.listen).await?;
     let (store, age) = open_aged_store(&config, &health)?;
     let engine = Arc::new(Engine::new(store, SHARDS, judge::Options::default(), None));
@@ -43,6 +45,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
     doors.secure(tls.clone(), &config.tls.listeners);
+    doors.ask_for(secret.as_ref(), &Issued::default());
     let Config { ingest: limits, .. } = &*config;
     let ingest =
         Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics).told_to(&health);

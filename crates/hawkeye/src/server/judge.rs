@@ -26,6 +26,7 @@ use crate::watch::memory::{self, Memory, Size};
 use anyhow::{Context, Result, bail};
 use metrics::{Metrics, resident_bytes};
 use model::{Event, Rules};
+use net::gate::Issued;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
     let tls = config.tls.open()?;
+    let secret = config.ingest.secret()?;
     let sockets = Sockets::judge(&config.listen).await?;
     let _locked = lock(&config.data_dir)?;
     let is_new = !config.data_dir.join("events").exists();
@@ -61,6 +63,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
     doors.secure(tls.clone(), &config.tls.listeners);
+    doors.ask_for(secret.as_ref(), &Issued::default());
     doors.open_admin("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &windowed, &metrics)));
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 

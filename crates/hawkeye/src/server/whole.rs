@@ -41,7 +41,9 @@ use crate::{api, clock, page};
 use agent::AgentConfig;
 use anyhow::Result;
 use metrics::Metrics;
+use net::gate::Issued;
 use net::tls::Tls;
+use settings::Secret;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use supervisor::Supervisor;
@@ -63,6 +65,7 @@ pub async fn serve(
     memory::register_start(metrics.ledger());
     memory::register_made(metrics.ledger(), "time zones", || _ = jiff::tz::db());
     let tls = config.tls.open()?;
+    let secret = config.ingest.secret()?;
     let sockets = Sockets::whole(&config.listen).await?;
     let page_address = sockets.api.as_ref().and_then(|socket| socket.local_addr().ok());
 
@@ -163,6 +166,8 @@ pub async fn serve(
         attempts,
         link: link_of_start,
         tls,
+        secret,
+        issued: Issued::default(),
     };
     tls::keep(&mut parts, &behind.tls, &behind.metrics, &behind.health);
     // From here on something may be accepted, so a signal asks for an orderly end.
@@ -195,6 +200,9 @@ struct Behind {
     attempts: Arc<Attempts>,
     link: page::EntryLink,
     tls: Option<Tls>,
+    /// What senders show (`ingest.token`), and tokens that are as good.
+    secret: Option<Secret>,
+    issued: Issued,
 }
 
 impl Behind {
@@ -202,6 +210,7 @@ impl Behind {
         let Behind { config, metrics, health, engine, pressure, .. } = self;
         let mut doors = Doors::new(config, metrics, descriptors);
         doors.secure(self.tls.clone(), &config.tls.listeners);
+        doors.ask_for(self.secret.as_ref(), &self.issued);
         let ingest = self.ingest.clone();
         let api = self.api(doors.stopping.clone());
         let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(metrics));
@@ -215,11 +224,13 @@ impl Behind {
             message_max: doors.rpc.message_max,
             message_timeout: doors.rpc.message_timeout,
             counters: Arc::default(),
+            gate: doors.gate.clone(),
         };
         doors.open_push("transfer_http", sockets.transfer_http, transfer::http::router(push));
         doors.open_tcp("transfer_telnet", sockets.transfer_telnet, {
             let telnet = Telnet {
                 ingest: ingest.clone(),
+                gate: doors.gate.clone(),
                 metrics: doors.rpc.metrics.clone(),
                 line_timeout: doors.rpc.message_timeout,
                 held: metrics.ledger().account("telnet", None),

@@ -21,3 +21,4 @@ mod portal;
 mod replay;
 mod start;
 mod tls;
+mod token;

@@ -12,12 +12,13 @@ use crate::watch::counters::{Counters, Figure};
 use crate::watch::envelope::{NO_PRIVILEGE, is_local, success};
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Extension, Router};
 use model::Point;
-use net::http::{BodyError, Peer, read_body};
+use net::gate::Gate;
+use net::http::{BodyError, Peer, read_body, shown_secret};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ pub struct PushContext {
     pub message_max: usize,
     pub message_timeout: Duration,
     pub counters: Arc<Counters>,
+    pub gate: Gate,
 }
 
 /// Routes of the door for pushes over HTTP.
@@ -195,13 +197,25 @@ async fn last_items(
     }
 }
 
+/// Answer to a push without a valid token.
+fn no_token() -> Response {
+    let text =
+        "no valid token: send Authorization: Bearer TOKEN, or the token as the password of Basic; ingest.token has it";
+    let headers = [(header::WWW_AUTHENTICATE, "Bearer"), (header::CONTENT_TYPE, "application/json; charset=UTF-8")];
+    (StatusCode::UNAUTHORIZED, headers, json!({ "error": text }).to_string()).into_response()
+}
+
 async fn push(
     State(context): State<PushContext>,
     Extension(ConnectInfo(address)): Extension<ConnectInfo<SocketAddr>>,
     peer: Peer,
+    headers: HeaderMap,
     body: Body,
 ) -> Response {
     let start = Instant::now();
+    if !context.gate.takes("transfer_http", shown_secret(&headers).as_deref()) {
+        return no_token();
+    }
     let body = match read_body(&peer, body, context.message_max, context.message_timeout).await {
         Ok(body) => body,
         Err(error) => {

@@ -1,5 +1,5 @@
 //! The telnet socket: `update <endpoint> <metric> <timestamp> <value> [type] [step]` per line (docs/open-falcon/wire.md
-//! §12).
+//! §12). Where the server asks for a token, the first line is `auth <token>`, and any other ends the connection.
 //!
 //! Differs from the original, which holds all items of a connection until it ends: here the lines of each read are
 //! stored before the next read. Nothing is ever written back, as in the original; bad lines are counted.
@@ -12,6 +12,7 @@ use crate::clock;
 use crate::engine::IngestError;
 use crate::engine::ingest::{Batch, Door, Ingest};
 use net::connection::RpcMetrics;
+use net::gate::{Gate, Visit};
 use net::places::Place;
 use net::stream::Stream;
 use net::tls::is_tls;
@@ -36,6 +37,7 @@ const LISTENER: &str = "transfer_telnet";
 #[derive(Clone)]
 pub struct Telnet {
     pub ingest: Arc<Ingest>,
+    pub gate: Gate,
     pub metrics: RpcMetrics,
     /// The time within which a line that has begun must end.
     pub line_timeout: Duration,
@@ -69,6 +71,7 @@ impl Telnet {
     ) {
         let mut pending = Pending::default();
         let mut held = self.held.hold();
+        let mut visit = self.gate.visit(LISTENER);
         let mut deadline = Instant::now() + IDLE_TIMEOUT;
         loop {
             let was_idle = pending.is_empty();
@@ -92,12 +95,18 @@ impl Telnet {
             if ended && !pending.skipping {
                 pending.bytes.push(b'\n');
             }
+            if !visit.is_in() && pending.shows_token(&mut visit) == Next::Close {
+                return self.metrics.fault(LISTENER, "no_token");
+            }
             let lines_came = pending.bytes.contains(&b'\n');
             let begin = || self.ingest.begin(Door::Telnet, clock::now()).from(peer.ip());
-            let next = pending.take_lines(begin, &self.metrics).unwrap_or_else(|error| {
-                tracing::warn!(%peer, %error, "telnet lines were not stored");
-                Next::Close
-            });
+            let next = match visit.is_in() {
+                true => pending.take_lines(begin, &self.metrics).unwrap_or_else(|error| {
+                    tracing::warn!(%peer, %error, "telnet lines were not stored");
+                    Next::Close
+                }),
+                false => Next::Read,
+            };
             if next == Next::Close || ended {
                 return;
             }
@@ -117,6 +126,16 @@ impl Telnet {
 impl Pending {
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && !self.skipping
+    }
+
+    /// Takes the first line, if it is complete, as the one that shows the token: `auth <token>`.
+    fn shows_token(&mut self, visit: &mut Visit) -> Next {
+        let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') else {
+            return if self.bytes.len() > LINE_MAX { Next::Close } else { Next::Read };
+        };
+        let shown = token_of(&self.bytes[..end]).is_some_and(|token| visit.show(Some(token)).is_ok());
+        self.bytes.drain(..=end);
+        if shown { Next::Read } else { Next::Close }
     }
 
     /// Stores all complete lines and removes them.
@@ -156,6 +175,11 @@ impl Pending {
     }
 }
 
+/// The token of a line that shows one.
+fn token_of(line: &[u8]) -> Option<&[u8]> {
+    line.strip_prefix(b"auth ").map(<[u8]>::trim_ascii)
+}
+
 /// Stores the updates of complete lines up to the first `quit`; true when there was one.
 fn keep_lines(lines: &[u8], mut batch: Batch<'_>) -> Result<bool, IngestError> {
     let mut quit = false;
@@ -163,6 +187,8 @@ fn keep_lines(lines: &[u8], mut batch: Batch<'_>) -> Result<bool, IngestError> {
         match wire::telnet::line(line) {
             Line::Update(item) => batch.push(&item),
             Line::Empty => {}
+            // A token that nobody asks for is no update, and no mistake.
+            Line::Bad(_) if token_of(line).is_some() => {}
             Line::Bad(_) => batch.refuse("bad_line"),
             Line::Quit => {
                 quit = true;
