@@ -36,12 +36,12 @@ impl Figures<'_> {
     }
 
     /// Writes gauges that differ in one label, whose values come from a fixed set.
-    pub fn gauges(
+    pub fn gauges<'v>(
         &mut self,
         name: &str,
         help: &str,
         label: &str,
-        values: impl IntoIterator<Item = (&'static str, u64)>,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
     ) {
         self.write(|encoder| {
             let mut metric = encoder.encode_descriptor(name, &sentence(help), None, MetricType::Gauge)?;

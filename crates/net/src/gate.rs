@@ -4,13 +4,14 @@
 //! needs a word of its own.
 //! How: a connection has a [`Visit`], which is let in by the configured secret or by one of the tokens that were
 //! [`Issued`]; a request over HTTP shows its token each time. Only SHA-256 sums are kept and compared, the configured
-//! one in constant time; of which issued token a sum is told by a table of sums, from whose times nobody learns a token.
+//! one in constant time; of which issued token a sum is told by a table of sums, from whose times nobody learns a
+//! token.
 //! Invariants: an open gate lets everybody in, whatever they show; a visit ends with its [`REFUSALS_MAX`]th refusal; no
 //! token comes into a message, and neither does what was shown instead of one.
 //! Memory: 32 bytes per issued token, some 40 per connection.
 
-use crate::listen::ListenerLabel;
 use crate::seldom::Seldom;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -47,10 +48,16 @@ impl Issued {
     }
 }
 
+/// Label of a figure: the name of a listener.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AskedLabel {
+    listener: &'static str,
+}
+
 /// Counts of refusals, by listener.
 #[derive(Clone, Default)]
 pub struct GateMetrics {
-    refused: Family<ListenerLabel, Counter>,
+    refused: Family<AskedLabel, Counter>,
 }
 
 impl GateMetrics {
@@ -99,7 +106,7 @@ impl Gate {
             bool::from(sum.ct_eq(&closed.secret)) || closed.issued.has(&sum)
         });
         if !takes {
-            closed.metrics.refused.get_or_create(&ListenerLabel { listener }).inc();
+            closed.metrics.refused.get_or_create(&AskedLabel { listener }).inc();
             if closed.told.may_say() {
                 tracing::warn!(listener, "a sender has no valid token, which ingest.token asks for");
             }
@@ -170,7 +177,7 @@ mod tests {
         issued.replace(HashSet::new());
         assert!(visit.is_in(), "who is in stays");
         assert!(!gate.takes("door", Some(b"issued")) && gate.takes("door", Some(SECRET)));
-        assert_eq!(metrics.refused.get_or_create(&ListenerLabel { listener: "door" }).get(), 3);
+        assert_eq!(metrics.refused.get_or_create(&AskedLabel { listener: "door" }).get(), 3);
         let mut other = gate.visit("door");
         assert!((0..3).all(|_| other.show(Some(b"")).is_err()) && other.is_over());
     }

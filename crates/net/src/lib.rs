@@ -3,8 +3,8 @@
 //! `listen` accepts (allow-list, counters, shutdown), `places` says how many connections there are and who gives way,
 //! `connection` carries messages, `rpc` (JSON-RPC 1.0) and `gob` (Go's net/rpc) are what is spoken over it, `http`
 //! serves an axum router over one, and refuses what a foreign page asks; `turns` lets only so much happen at once, with
-//! no peer having all of it, and `budget` counts in turns the bytes that unfinished messages may hold together; `stream`
-//! is a connection's bytes, in plain text or out of [`tls`]; `gate` asks senders for a token.
+//! no peer having all of it, and `budget` counts in turns the bytes that unfinished messages may hold together;
+//! `stream` is a connection's bytes, in plain text or out of [`tls`]; `gate` asks senders for a token.
 
 pub mod budget;
 pub mod connection;

@@ -44,7 +44,8 @@ impl Stream {
         }
     }
 
-    /// Appends what has come to `buffer`, within its capacity if that has room; [`ErrorKind::WouldBlock`] when nothing has.
+    /// Appends what has come to `buffer`, within its capacity if that has room; [`ErrorKind::WouldBlock`] when nothing
+    /// has.
     pub fn try_read_buf(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         match self {
             Stream::Plain(stream) => stream.try_read_buf(buffer),

@@ -5,7 +5,8 @@
 //! to speak, and closed. [`Tls::look`] reads the files again; a pair that is of no use leaves the one in use.
 //! Invariants: a pair is in use only if the key is the certificate's; connections keep the pair they began with;
 //! neither file's content comes into a message.
-//! Memory: one configuration, the library's 256 sessions for resumption, and per connection what [`crate::stream`] says.
+//! Memory: one configuration, the library's 256 sessions for resumption, and per connection what [`crate::stream`]
+//! says.
 
 mod validity;
 

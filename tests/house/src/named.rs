@@ -17,10 +17,11 @@ use std::collections::BTreeSet;
 use words::{Word, words};
 
 /// Words that look like a path of this repository, and what they are instead.
-const NOT_OURS: [(&str, &str); 4] = [
+const NOT_OURS: [(&str, &str); 5] = [
     ("cfg.json", "the configuration of Open-Falcon's programs"),
     ("notify/", "Alertmanager's folder of channels"),
     ("data/", "the server's files, which it makes itself"),
+    ("buffer/", "a folder of these"),
     ("target/", "what builds make"),
 ];
 

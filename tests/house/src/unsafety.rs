@@ -6,7 +6,7 @@
 use proc_macro2::{TokenStream, TokenTree};
 
 /// The cores, in whose sources `unsafe` may stand, as CONTRIBUTING.md and docs/architecture.md list them.
-const CORES: [&str; 6] = ["stdx", "model", "wire", "store", "events", "judge"];
+const CORES: [&str; 7] = ["stdx", "model", "wire", "store", "events", "spool", "judge"];
 
 /// The one room of the server in which `unsafe` may stand.
 const WATCH: &str = "crates/hawkeye/src/watch/";

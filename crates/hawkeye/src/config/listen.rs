@@ -70,6 +70,9 @@ impl Listen {
             Mode::Whole => key != "judge_http",
             Mode::Graph => matches!(key, "graph_rpc" | "admin"),
             Mode::Judge => matches!(key, "judge_rpc" | "judge_http" | "admin"),
+            Mode::Transfer | Mode::Gateway => {
+                matches!(key, "transfer_rpc" | "transfer_http" | "transfer_telnet" | "admin")
+            }
         };
         let on = self.addresses().into_iter().filter(|(key, address)| !address.is_empty() && is_of(key));
         on.map(|(key, _)| key).collect()
@@ -99,6 +102,9 @@ impl Listen {
         }
         if mode == Some(Mode::Judge) && self.judge_rpc.is_empty() {
             faults.add("listen.judge_rpc is \"\": the judge alone takes points by no other door; give an address like \"0.0.0.0:6080\"");
+        }
+        if matches!(mode, Some(Mode::Transfer | Mode::Gateway)) && self.transfer_rpc.is_empty() {
+            faults.add("listen.transfer_rpc is \"\": agents reach a transfer by no other door; give an address like \"0.0.0.0:8433\"");
         }
         if mode == Some(Mode::Whole) && !self.judge_http.is_empty() {
             faults.add(

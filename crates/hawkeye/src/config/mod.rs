@@ -24,6 +24,7 @@ mod redis_url;
 mod refused;
 mod role;
 mod tls;
+mod transfer;
 
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
 pub use api::{ApiConfig, Grafana, Rights, Viewer};
@@ -39,6 +40,7 @@ pub use portal::PortalConfig;
 pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
 pub use tls::TlsConfig;
+pub use transfer::{Precision, RingConfig, TransferConfig};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -62,6 +64,7 @@ pub struct Config {
     pub tls: TlsConfig,
     pub portal: PortalConfig,
     pub ingest: IngestConfig,
+    pub transfer: TransferConfig,
     pub judge: JudgeConfig,
     pub graph: GraphConfig,
     pub hbs: HbsConfig,
@@ -81,6 +84,7 @@ impl Default for Config {
             tls: TlsConfig::default(),
             portal: PortalConfig::default(),
             ingest: IngestConfig::default(),
+            transfer: TransferConfig::default(),
             judge: JudgeConfig::default(),
             graph: GraphConfig::default(),
             hbs: HbsConfig::default(),
@@ -173,6 +177,7 @@ impl Config {
         self.tls.check(mode, &self.listen, faults);
         self.portal.check(faults);
         self.ingest.check(faults);
+        self.transfer.check(mode, faults);
         self.judge.check(mode, faults);
         self.graph.check(faults);
         self.hbs.check(faults);
@@ -266,6 +271,14 @@ mod tests {
         check("roles = [\"transfer\", \"judge\", \"graph\", \"hbs\", \"alarm\"]", "only alarm may be missing");
         check("roles = [\"graph\", \"transfer\"]", "[\"transfer\", \"graph\"]");
         check("roles = [\"graph\"]", "listen.graph_rpc");
+        check("roles = [\"transfer\"]", "transfer has no next hop");
+        check("roles = [\"gateway\"]", "transfer.next.addrs is where a gateway sends");
+        check(
+            "roles = [\"gateway\", \"transfer\", \"graph\", \"hbs\", \"api\"]",
+            "[\"transfer\"] or [\"gateway\"] alone",
+        );
+        check("[transfer.next]\naddrs = [\"h:1\"]", "transfer has next hops, and this process keeps points itself");
+        check("[transfer.influxdb]\naddress = \"http://u:secret@h\"", "transfer.influxdb.address is no URL");
         check("roles = [\"juge\"]", "juge");
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
@@ -356,6 +369,8 @@ mod tests {
         check("[api]\nserver_token = \"secret \"", &[]);
         check("[ingest]\ntoken = \"secret\"", &[]);
         check("[alarm]\nsms = \"secret\"", &[]);
+        check("[transfer.influxdb]\naddress = \"http://u:secret@h\"", &[]);
+        check("[transfer.next]\ntoken = \"secret\"", &[]);
         check("", &[("HAWKEYE_JUDGE__REDIS_URL", "redis://:secret@db:secret")]);
         for text in [
             "[graph]\nindex_url = \"mysql://falcon:secret@db\"",
@@ -379,6 +394,11 @@ mod tests {
         assert_eq!(
             mode(&format!("roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n{judge}")),
             Mode::Judge
+        );
+        assert_eq!(mode("roles = [\"gateway\"]\n[transfer.next]\naddrs = [\"h:8433\"]"), Mode::Gateway);
+        assert_eq!(
+            mode("roles = [\"transfer\"]\n[transfer.graph]\ncluster = { a = \"h:1,i:1\", b = \"j:1\" }"),
+            Mode::Transfer
         );
         assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
     }

@@ -14,7 +14,15 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("data_dir", &["- = \"\"", "- = 1"]),
     ("memory_budget", &["- = \"0\"", "- = \"31MiB\"", "- = 1", "- = \"much\""]),
     ("log", &["- = \"a=b=c\"", "- = 1"]),
-    ("listen.transfer_rpc", &["- = \"8433\"", "- = \"h:70000\"", "- = \"127.0.0.1:8080\""]),
+    (
+        "listen.transfer_rpc",
+        &[
+            "- = \"8433\"",
+            "- = \"h:70000\"",
+            "- = \"127.0.0.1:8080\"",
+            "- = \"\"\nroles = [\"gateway\"]\ntransfer.next.addrs = [\"h:1\"]",
+        ],
+    ),
     ("listen.transfer_http", &["- = \"6060\"", "- = 6060"]),
     ("listen.transfer_telnet", &["- = \"h\""]),
     ("listen.hbs_rpc", &["- = \"h:-1\""]),
@@ -41,6 +49,29 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("ingest.connections_max", &["- = 0", "- = 9223372036854775807"]),
     ("ingest.message_timeout", &["- = \"0s\"", "- = \"2h\""]),
     ("ingest.series_max", &["- = 0", "- = 4294967295", "- = 4294967296"]),
+    (
+        "transfer.buffer_max",
+        &["- = \"0\"", "- = \"1MiB\"\nroles = [\"transfer\"]\ntransfer.graph.cluster.a = \"h:1,i:1\""],
+    ),
+    ("transfer.batch", &["- = 0", "- = 5001"]),
+    ("transfer.graph.replicas", &["- = 0", "- = 10001"]),
+    ("transfer.graph.cluster", &["-.a = \"h\"", "-.a = \"h:1,\"", "-.\"../a\" = \"h:1\""]),
+    ("transfer.judge.replicas", &["- = 0"]),
+    ("transfer.judge.cluster", &["-.a = \"h:1,i:1\"", "-.a = \"\""]),
+    ("transfer.next.addrs", &["- = [\"h\"]", "- = []\nroles = [\"gateway\"]"]),
+    ("transfer.next.token", &["- = \"short\"", "- = \"abcdefghijklmnop\""]),
+    ("transfer.tsdb.address", &["- = \"h\""]),
+    ("transfer.influxdb.address", &["- = \"h:1\"", "- = \"http://u:p@h\"\ntransfer.influxdb.db = \"d\""]),
+    ("transfer.influxdb.db", &["- = \"\"\ntransfer.influxdb.address = \"http://h:1\"", "- = \"d\""]),
+    (
+        "transfer.influxdb.username",
+        &[
+            "- = \"u\"",
+            "- = \"\"\ntransfer.influxdb.address = \"http://h:1\"\ntransfer.influxdb.db = \"d\"\ntransfer.influxdb.password = \"p\"",
+        ],
+    ),
+    ("transfer.influxdb.password", &["- = \"p\"", "- = 1"]),
+    ("transfer.influxdb.precision", &["- = \"\"", "- = \"h\""]),
     ("judge.semantics", &["- = \"\""]),
     ("judge.min_interval", &["- = \"8days\"", "- = 300"]),
     ("judge.endpoint_patterns", &["- = \"yes\""]),
@@ -88,9 +119,9 @@ const REFUSED: &[(&str, &[&str])] = &[
 /// Words of which each fault has one before it says what to give.
 const FIXES: [&str; 9] = ["give ", "want ", "expected ", "like ", "leave ", "set ", "take ", "only ", "add "];
 
-/// Dotted paths of all values of a table.
+/// Dotted paths of all values of a table, and of tables that have none.
 fn paths(table: &toml::Table) -> BTreeSet<String> {
-    let below = |(key, value): (&String, &toml::Value)| match value.as_table() {
+    let below = |(key, value): (&String, &toml::Value)| match value.as_table().filter(|table| !table.is_empty()) {
         Some(table) => paths(table).into_iter().map(|path| format!("{key}.{path}")).collect(),
         None => vec![key.clone()],
     };

@@ -14,6 +14,8 @@ pub enum Role {
     Hbs,
     Alarm,
     Api,
+    /// A transfer in front of other transfers.
+    Gateway,
 }
 
 /// A set of roles that work together in one process.
@@ -26,6 +28,10 @@ pub enum Mode {
     Graph,
     /// The judge alone, behind an old transfer, beside an old hbs and in front of an old alarm.
     Judge,
+    /// Transfer alone: points go on to graphs, judges and others.
+    Transfer,
+    /// Gateway alone: points go on to other transfers.
+    Gateway,
 }
 
 /// The roles of a whole server.
@@ -40,6 +46,7 @@ impl Role {
             Role::Hbs => "hbs",
             Role::Alarm => "alarm",
             Role::Api => "api",
+            Role::Gateway => "gateway",
         }
     }
 }
@@ -51,9 +58,15 @@ impl Mode {
         match roles[..] {
             [Role::Graph] => Ok(Mode::Graph),
             [Role::Judge] => Ok(Mode::Judge),
-            _ if roles.iter().filter(|role| **role != Role::Alarm).count() == ALL_ROLES.len() - 1 => Ok(Mode::Whole),
+            [Role::Transfer] => Ok(Mode::Transfer),
+            [Role::Gateway] => Ok(Mode::Gateway),
+            _ if !roles.contains(&Role::Gateway)
+                && roles.iter().filter(|role| **role != Role::Alarm).count() == ALL_ROLES.len() - 1 =>
+            {
+                Ok(Mode::Whole)
+            }
             _ => bail!(
-                "roles is {:?}: that does not run together in one process; give [\"graph\"] or [\"judge\"] alone, or all six: \
+                "roles is {:?}: that does not run together in one process; give [\"graph\"] or [\"judge\"] alone, [\"transfer\"] or [\"gateway\"] alone, or all six: \
                  {:?} (or leave the key out); of these only alarm may be missing, where judge.redis_url says who tells people",
                 roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
                 ALL_ROLES.map(Role::name),

@@ -90,7 +90,8 @@ impl Door {
         !matches!(self, Door::Aggregator | Door::Nodata)
     }
 
-    fn name(self) -> &'static str {
+    /// Label of the door in counters.
+    pub fn name(self) -> &'static str {
         match self {
             Door::Rpc => "rpc",
             Door::Http => "http",

@@ -82,6 +82,17 @@ impl Sockets {
         })
     }
 
+    /// Binds the sockets of a transfer alone, or of a gateway.
+    pub async fn fanout(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            transfer_rpc: bind_unless_empty("transfer_rpc", &listen.transfer_rpc).await?,
+            transfer_http: bind_unless_empty("transfer_http", &listen.transfer_http).await?,
+            transfer_telnet: bind_unless_empty("transfer_telnet", &listen.transfer_telnet).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+            ..Sockets::default()
+        })
+    }
+
     /// Binds the sockets of the judge alone.
     pub async fn judge(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {

@@ -1,7 +1,7 @@
 //! The certificate while the server runs: read anew when its files change, and told when it is of no use.
 //!
-//! How: the files are read every [`LOOK_EVERY`], which costs two reads of the page cache. What is of no use at two looks
-//! in a row is no change half done, and is told in the log and by `/health` until it is mended.
+//! How: the files are read every [`LOOK_EVERY`], which costs two reads of the page cache. What is of no use at two
+//! looks in a row is no change half done, and is told in the log and by `/health` until it is mended.
 
 use crate::clock;
 use crate::watch::health::{Health, Reason};

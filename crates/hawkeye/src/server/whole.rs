@@ -10,6 +10,7 @@
 
 use super::admin::{account, admin_router, health_router};
 use super::doors::{Doors, Sockets};
+use super::fanout::open_points;
 use super::gauges::{show_gauges, watch_memory};
 use super::losses;
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
@@ -28,10 +29,8 @@ use crate::role::hbs::HbsService;
 use crate::role::judge::JudgeService;
 use crate::role::nodata::Nodata;
 use crate::role::redis;
-use crate::role::transfer::http::PushContext;
-use crate::role::transfer::rpc::TransferService;
-use crate::role::transfer::telnet::Telnet;
-use crate::role::{alarm, graph, hbs, transfer};
+use crate::role::transfer::points::Points;
+use crate::role::{alarm, graph, hbs};
 use crate::rules::computed::Lasts;
 use crate::rules::{InEffect, RulesTask, Settling, settle};
 use crate::watch::health::Health;
@@ -218,26 +217,8 @@ impl Behind {
             .merge(graph::http::router(&graph, index_routes));
         doors.open_rpc("hbs_rpc", sockets.hbs_rpc, self.hbs());
         doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(self.hbs()));
-        doors.open_rpc("transfer_rpc", sockets.transfer_rpc, TransferService { ingest: ingest.clone() });
-        let push = PushContext {
-            ingest: ingest.clone(),
-            message_max: doors.rpc.message_max,
-            message_timeout: doors.rpc.message_timeout,
-            counters: Arc::default(),
-            gate: doors.gate.clone(),
-        };
-        doors.open_push("transfer_http", sockets.transfer_http, transfer::http::router(push));
-        doors.open_tcp("transfer_telnet", sockets.transfer_telnet, {
-            let telnet = Telnet {
-                ingest: ingest.clone(),
-                gate: doors.gate.clone(),
-                metrics: doors.rpc.metrics.clone(),
-                line_timeout: doors.rpc.message_timeout,
-                held: metrics.ledger().account("telnet", None),
-            };
-            let stopping = doors.stopping.clone();
-            move |stream, peer, place| telnet.clone().connection(stream, peer, place, stopping.clone())
-        });
+        let transfer = [sockets.transfer_rpc, sockets.transfer_http, sockets.transfer_telnet];
+        open_points(&mut doors, transfer, Points::Own(ingest.clone()), metrics);
         doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
         doors.open_gob("judge_rpc", sockets.judge_rpc, JudgeService::into_store(ingest));
         doors.open_api(sockets.api, api);

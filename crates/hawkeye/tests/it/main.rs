@@ -11,6 +11,7 @@ mod budget;
 mod disk;
 mod durability;
 mod first_alarm;
+mod gateway;
 mod graph;
 mod hostile;
 mod judge;

@@ -4,8 +4,11 @@
 //! How: the original's transfer keeps the last items of a series that somebody traces; here the store has them anyway.
 //! Compat: neither method nor content type of a push is looked at. `blank body` and `decode error` are the original's
 //! texts; what is wrong, and where, follows them. `/counter/all` has the original's counters in its order; those of
-//! backends that are not there stay 0. `/config`, which shows passwords there, is not served.
+//! backends that are not there stay 0. Without a store, `/trace` and `/filter` say so. `/config`, which shows passwords
+//! there, is not served.
 
+use super::fanout::{Fanout, Figures, Kind};
+use super::points::Points;
 use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
 use crate::watch::counters::{Counters, Figure};
@@ -29,7 +32,7 @@ use wire::transfer::{UpdateAnswer, write_answer};
 /// State of the routes.
 #[derive(Clone)]
 pub struct PushContext {
-    pub ingest: Arc<Ingest>,
+    pub points: Points,
     pub message_max: usize,
     pub message_timeout: Duration,
     pub counters: Arc<Counters>,
@@ -59,53 +62,81 @@ async fn reload(Extension(ConnectInfo(address)): Extension<ConnectInfo<SocketAdd
 }
 
 async fn min_step(State(context): State<PushContext>) -> Response {
-    success(json!({ "min_step": context.ingest.min_step() }))
+    success(json!({ "min_step": context.points.min_step() }))
 }
 
 async fn counters(State(context): State<PushContext>) -> Response {
-    success(json!(context.counters.read(&figures(&context.ingest), clock::now())))
+    success(json!(context.counters.read(&figures(&context.points), clock::now())))
 }
 
-/// The original's counters. Judge and graph are behind the door, so what is taken was sent to both.
-fn figures(ingest: &Ingest) -> Vec<Figure> {
-    let [rpc, http, socket] = [Door::Rpc, Door::Http, Door::Telnet].map(|door| ingest.received_by(door));
-    let taken = ingest.taken();
+/// The original's counters, in its order.
+fn figures(points: &Points) -> Vec<Figure> {
+    let [rpc, http, socket] = [Door::Rpc, Door::Http, Door::Telnet].map(|door| points.received_by(door));
+    let on = match points {
+        Points::Own(ingest) => On::taken(ingest),
+        Points::Next(fanout) => On::sent(fanout),
+    };
     let mut figures = vec![
         Figure::Count("RecvCnt", rpc + http + socket),
         Figure::Count("RpcRecvCnt", rpc),
         Figure::Count("HttpRecvCnt", http),
         Figure::Count("SocketRecvCnt", socket),
-        Figure::Count("SendToJudgeCnt", taken),
-        Figure::Count("SendToTsdbCnt", 0),
-        Figure::Count("SendToInfluxdbCnt", 0),
-        Figure::Count("SendToGraphCnt", taken),
+        Figure::Count("SendToJudgeCnt", on.judge.sent),
+        Figure::Count("SendToTsdbCnt", on.tsdb.sent),
+        Figure::Count("SendToInfluxdbCnt", on.influxdb.sent),
+        Figure::Count("SendToGraphCnt", on.graph.sent),
+        Figure::Count("SendToTransferCnt", on.transfer.sent),
+        Figure::Count("SendToP8sRelayCnt", 0),
+        Figure::Count("SendToJudgeDropCnt", on.judge.dropped),
+        Figure::Count("SendToTsdbDropCnt", on.tsdb.dropped),
+        Figure::Count("SendToGraphDropCnt", on.graph.dropped),
+        Figure::Count("SendToTransferDropCnt", on.transfer.dropped),
+        Figure::Count("SendToInfluxdbDropCnt", on.influxdb.dropped),
+        Figure::Count("SendToP8sRelayDropCnt", 0),
+        Figure::Count("SendToJudgeFailCnt", on.judge.refused),
+        Figure::Count("SendToTsdbFailCnt", on.tsdb.refused),
+        Figure::Count("SendToGraphFailCnt", on.graph.refused),
+        Figure::Count("SendToTransferFailCnt", on.transfer.refused),
+        Figure::Count("SendToInfluxdbFailCnt", on.influxdb.refused),
+        Figure::Count("SendToP8sRelayFailCnt", 0),
+        Figure::Gauge("JudgeSendCacheCnt", on.judge.waiting),
+        Figure::Gauge("TsdbSendCacheCnt", on.tsdb.waiting),
+        Figure::Gauge("GraphSendCacheCnt", on.graph.waiting),
+        Figure::Gauge("TransferSendCacheCnt", on.transfer.waiting),
+        Figure::Gauge("P8sRelaySendCacheCnt", 0),
     ];
-    figures.extend(NOTHING_COUNTS.map(|name| Figure::Count(name, 0)));
-    figures.extend(NOTHING_WAITS.map(|name| Figure::Gauge(name, 0)));
     figures.extend(UNUSED.map(|name| Figure::Count(name, 0)));
     figures
 }
 
-/// Counters of what cannot happen here: a batch is taken whole or answered with an error, and there is no next hop.
-const NOTHING_COUNTS: [&str; 14] = [
-    "SendToTransferCnt",
-    "SendToP8sRelayCnt",
-    "SendToJudgeDropCnt",
-    "SendToTsdbDropCnt",
-    "SendToGraphDropCnt",
-    "SendToTransferDropCnt",
-    "SendToInfluxdbDropCnt",
-    "SendToP8sRelayDropCnt",
-    "SendToJudgeFailCnt",
-    "SendToTsdbFailCnt",
-    "SendToGraphFailCnt",
-    "SendToTransferFailCnt",
-    "SendToInfluxdbFailCnt",
-    "SendToP8sRelayFailCnt",
-];
-/// Queues that are not there.
-const NOTHING_WAITS: [&str; 5] =
-    ["JudgeSendCacheCnt", "TsdbSendCacheCnt", "GraphSendCacheCnt", "TransferSendCacheCnt", "P8sRelaySendCacheCnt"];
+/// Figures of what went on, by the kind of who has it then.
+#[derive(Default)]
+struct On {
+    graph: Figures,
+    judge: Figures,
+    transfer: Figures,
+    tsdb: Figures,
+    influxdb: Figures,
+}
+
+impl On {
+    /// Judge and graph are behind the door, so what is taken was sent to both, and nothing waits.
+    fn taken(ingest: &Ingest) -> On {
+        let taken = Figures { sent: ingest.taken(), ..Figures::default() };
+        On { graph: taken, judge: taken, ..On::default() }
+    }
+
+    fn sent(fanout: &Fanout) -> On {
+        On {
+            graph: fanout.figures(Kind::Graph),
+            judge: fanout.figures(Kind::Judge),
+            transfer: fanout.figures(Kind::Transfer),
+            tsdb: fanout.figures(Kind::Tsdb),
+            influxdb: fanout.figures(Kind::Influxdb),
+        }
+    }
+}
+
 /// Counters that the original has and never counts.
 const UNUSED: [&str; 8] = [
     "HistoryRequestCnt",
@@ -172,8 +203,12 @@ async fn last_items(
     count: usize,
     takes: impl Fn(f64) -> bool + Send + 'static,
 ) -> Response {
+    let Points::Own(ingest) = &context.points else {
+        let text = "this process keeps no points: ask the graph that has the series";
+        return (StatusCode::NOT_FOUND, format!("{text}\n")).into_response();
+    };
     let (endpoint, counter) = (endpoint.to_string(), counter.to_string());
-    let reading = context.ingest.engine().spawn_blocking(move |engine| {
+    let reading = ingest.engine().spawn_blocking(move |engine| {
         let store = engine.store();
         let Some(found) = store.find(&endpoint, &counter)? else { return Ok(Vec::new()) };
         let (now, mut points) = (clock::now(), Vec::new());
@@ -231,7 +266,7 @@ async fn push(
     if body.is_empty() {
         return (StatusCode::BAD_REQUEST, "blank body\n").into_response();
     }
-    let mut batch = context.ingest.begin(Door::Http, clock::now()).from(address.ip());
+    let mut batch = context.points.begin(Door::Http, clock::now(), address.ip());
     if let Err(error) = batch.push_json(&body) {
         return (StatusCode::BAD_REQUEST, format!("decode error: {error}\n")).into_response();
     }

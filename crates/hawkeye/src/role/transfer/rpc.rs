@@ -1,13 +1,13 @@
 //! `Transfer.Update` and `Transfer.Ping` (docs/open-falcon/wire.md §2).
 //!
-//! The answer leaves after the batch is in the log. A batch that is no array, or that the disk refuses, gets an error;
-//! a bad item only counts as `Invalid`.
+//! The answer leaves after the batch is in the log, or in the buffers of its next hops. A batch that is no array, or
+//! that the disk refuses, gets an error; a bad item only counts as `Invalid`.
 
+use super::points::Points;
 use crate::clock;
-use crate::engine::ingest::{Door, Ingest};
+use crate::engine::ingest::Door;
 use net::rpc::Service;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 use wire::jsonrpc::{self, Request};
 use wire::transfer::{UpdateAnswer, write_answer};
@@ -15,7 +15,7 @@ use wire::transfer::{UpdateAnswer, write_answer};
 /// `Transfer.*` over the one door of points; clones share it.
 #[derive(Clone)]
 pub struct TransferService {
-    pub ingest: Arc<Ingest>,
+    pub points: Points,
 }
 
 impl Service for TransferService {
@@ -34,9 +34,9 @@ impl Service for TransferService {
 impl TransferService {
     fn update(&self, peer: IpAddr, id: &[u8], param: &[u8], out: &mut Vec<u8>) {
         let start = Instant::now();
-        let mut batch = self.ingest.begin(Door::Rpc, clock::now()).from(peer);
+        let mut batch = self.points.begin(Door::Rpc, clock::now(), peer);
         let received = match batch.push_json(param) {
-            Ok(()) => batch.finish().map_err(|error| error.to_string()),
+            Ok(()) => batch.finish(),
             Err(error) => Err(error.to_string()),
         };
         match received {

@@ -8,16 +8,15 @@
 //! connection before anything that came with it is stored, for a browser must not send points for a page.
 //! Memory: a line is at most [`LINE_MAX`] bytes; a longer one is skipped to its end and counted.
 
+use super::points::{Batch, Points};
 use crate::clock;
-use crate::engine::IngestError;
-use crate::engine::ingest::{Batch, Door, Ingest};
+use crate::engine::ingest::Door;
 use net::connection::RpcMetrics;
 use net::gate::{Gate, Visit};
 use net::places::Place;
 use net::stream::Stream;
 use net::tls::is_tls;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use stdx::ledger::Account;
 use tokio::io::AsyncReadExt;
@@ -36,7 +35,7 @@ const LISTENER: &str = "transfer_telnet";
 /// What the connections of the door share.
 #[derive(Clone)]
 pub struct Telnet {
-    pub ingest: Arc<Ingest>,
+    pub points: Points,
     pub gate: Gate,
     pub metrics: RpcMetrics,
     /// The time within which a line that has begun must end.
@@ -99,7 +98,7 @@ impl Telnet {
                 return self.metrics.fault(LISTENER, "no_token");
             }
             let lines_came = pending.bytes.contains(&b'\n');
-            let begin = || self.ingest.begin(Door::Telnet, clock::now()).from(peer.ip());
+            let begin = || self.points.begin(Door::Telnet, clock::now(), peer.ip());
             let next = match visit.is_in() {
                 true => pending.take_lines(begin, &self.metrics).unwrap_or_else(|error| {
                     tracing::warn!(%peer, %error, "telnet lines were not stored");
@@ -139,7 +138,7 @@ impl Pending {
     }
 
     /// Stores all complete lines and removes them.
-    fn take_lines<'i>(&mut self, begin: impl FnOnce() -> Batch<'i>, metrics: &RpcMetrics) -> Result<Next, IngestError> {
+    fn take_lines<'i>(&mut self, begin: impl FnOnce() -> Batch<'i>, metrics: &RpcMetrics) -> Result<Next, String> {
         let mut start = 0;
         if self.skipping {
             let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') else {
@@ -181,7 +180,7 @@ fn token_of(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// Stores the updates of complete lines up to the first `quit`; true when there was one.
-fn keep_lines(lines: &[u8], mut batch: Batch<'_>) -> Result<bool, IngestError> {
+fn keep_lines(lines: &[u8], mut batch: Batch<'_>) -> Result<bool, String> {
     let mut quit = false;
     for line in lines.split(|byte| *byte == b'\n') {
         match wire::telnet::line(line) {
