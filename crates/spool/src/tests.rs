@@ -96,7 +96,7 @@ fn losing_power_loses_what_was_not_synced_and_breaks_nothing() {
         disk.restart_after_power_cut(seed);
         let spool = open(&disk, 8 * MIB);
         let kept = rest(&spool);
-        assert!(kept.len() >= 100 && kept.len() % 100 == 0, "{}", kept.len());
+        assert!(kept.len() >= 100 && kept.len().is_multiple_of(100), "{}", kept.len());
         assert_eq!(kept, Vec::from_iter(0..kept.len() as u64));
         append(&spool, 5000..5001).expect("room");
         assert_eq!(rest(&spool).last(), Some(&5000));
