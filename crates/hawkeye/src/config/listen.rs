@@ -21,6 +21,10 @@ pub struct Listen {
     pub judge_rpc: String,
     /// The old judge's HTTP routes, for the judge alone; "" by default.
     pub judge_http: String,
+    /// The HTTP routes of the old alarm, aggregator and nodata; "" by default.
+    pub alarm_http: String,
+    pub aggregator_http: String,
+    pub nodata_http: String,
     pub api: String,
     pub admin: String,
     /// Names of this server, besides addresses, `localhost` and the machine's own: `admin`, and what listens on
@@ -40,6 +44,9 @@ impl Default for Listen {
             graph_rpc: String::new(),
             judge_rpc: String::new(),
             judge_http: String::new(),
+            alarm_http: String::new(),
+            aggregator_http: String::new(),
+            nodata_http: String::new(),
             api: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:6071".into(),
             hosts: Vec::new(),
@@ -49,7 +56,7 @@ impl Default for Listen {
 
 impl Listen {
     /// Each key that holds an address, and the address.
-    pub(super) fn addresses(&self) -> [(&'static str, &str); 10] {
+    pub(super) fn addresses(&self) -> [(&'static str, &str); 13] {
         [
             ("transfer_rpc", &self.transfer_rpc),
             ("transfer_http", &self.transfer_http),
@@ -59,6 +66,9 @@ impl Listen {
             ("graph_rpc", &self.graph_rpc),
             ("judge_rpc", &self.judge_rpc),
             ("judge_http", &self.judge_http),
+            ("alarm_http", &self.alarm_http),
+            ("aggregator_http", &self.aggregator_http),
+            ("nodata_http", &self.nodata_http),
             ("api", &self.api),
             ("admin", &self.admin),
         ]

@@ -52,6 +52,9 @@ pub struct Sockets {
     pub graph_rpc: Option<TcpListener>,
     pub judge_rpc: Option<TcpListener>,
     pub judge_http: Option<TcpListener>,
+    pub alarm_http: Option<TcpListener>,
+    pub aggregator_http: Option<TcpListener>,
+    pub nodata_http: Option<TcpListener>,
     pub api: Option<TcpListener>,
     pub admin: Option<TcpListener>,
 }
@@ -68,6 +71,9 @@ impl Sockets {
             graph_rpc: bind_unless_empty("graph_rpc", &listen.graph_rpc).await?,
             judge_rpc: bind_unless_empty("judge_rpc", &listen.judge_rpc).await?,
             judge_http: None,
+            alarm_http: bind_unless_empty("alarm_http", &listen.alarm_http).await?,
+            aggregator_http: bind_unless_empty("aggregator_http", &listen.aggregator_http).await?,
+            nodata_http: bind_unless_empty("nodata_http", &listen.nodata_http).await?,
             api: bind_unless_empty("api", &listen.api).await?,
             admin: bind_unless_empty("admin", &listen.admin).await?,
         })

@@ -27,10 +27,11 @@ use crate::role::aggregator::Aggregators;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
 use crate::role::judge::JudgeService;
-use crate::role::nodata::Nodata;
+use crate::role::nodata::http::NodataRoutes;
+use crate::role::nodata::{Looks, Nodata};
 use crate::role::redis;
 use crate::role::transfer::points::Points;
-use crate::role::{alarm, graph, hbs};
+use crate::role::{aggregator, alarm, graph, hbs, nodata};
 use crate::rules::computed::Lasts;
 use crate::rules::{InEffect, RulesTask, Settling, settle};
 use crate::watch::health::Health;
@@ -105,7 +106,7 @@ pub async fn serve(
     let ingest =
         Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics).told_to(&health);
     let ingest = Arc::new(ingest);
-    let lasts = Lasts::default();
+    let (lasts, looks) = (Lasts::default(), Looks::default());
 
     let mut parts = Supervisor::default();
     let closed = portal.clone();
@@ -143,6 +144,7 @@ pub async fn serve(
             ingest: ingest.clone(),
             flood_share: config.nodata.flood_share,
             unkept: health.outage("points of nodata are not taken"),
+            looks: looks.clone(),
         };
         let rules_of = in_effect.clone();
         parts.start("looking for nodata", |stop| nodata.run(rules_of, stop.signal));
@@ -161,6 +163,7 @@ pub async fn serve(
         pressure,
         ingest,
         lasts,
+        looks,
         in_effect,
         attempts,
         link: link_of_start,
@@ -195,6 +198,7 @@ struct Behind {
     pressure: Arc<Pressure>,
     ingest: Arc<Ingest>,
     lasts: Lasts,
+    looks: Looks,
     in_effect: watch::Receiver<Arc<InEffect>>,
     attempts: Arc<Attempts>,
     link: page::EntryLink,
@@ -221,6 +225,9 @@ impl Behind {
         open_points(&mut doors, transfer, Points::Own(ingest.clone()), metrics);
         doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
         doors.open_gob("judge_rpc", sockets.judge_rpc, JudgeService::into_store(ingest));
+        doors.open_pages("alarm_http", sockets.alarm_http, alarm::http::router());
+        doors.open_pages("aggregator_http", sockets.aggregator_http, aggregator::http::router(self.in_effect.clone()));
+        doors.open_pages("nodata_http", sockets.nodata_http, nodata::http::router(self.nodata()));
         doors.open_api(sockets.api, api);
         doors.open_admin("admin", sockets.admin, admin);
         doors
@@ -233,6 +240,17 @@ impl Behind {
             rules: self.in_effect.clone(),
             trustable,
             oddities: self.engine.oddities().clone(),
+        }
+    }
+
+    fn nodata(&self) -> NodataRoutes {
+        NodataRoutes {
+            portal: self.portal.clone(),
+            engine: self.engine.clone(),
+            in_effect: self.in_effect.clone(),
+            looks: self.looks.clone(),
+            flood_share: self.config.nodata.flood_share,
+            counters: Arc::default(),
         }
     }
 

@@ -227,6 +227,9 @@ fn old_routes_answer_on_admin() {
     assert_eq!(get("/api/v2/health"), json!({"msg": "ok"}));
     assert_eq!(get("/api/v2/version"), json!({"value": env!("CARGO_PKG_VERSION")}));
     assert_eq!(get("/index/updateAll"), json!({"msg": "ok"}));
+    assert_eq!(get("/api/v2/stats/graph-queue-size"), json!({"0": 2}));
+    assert_eq!(get("/api/v2/counter/migrate")["FetchSuccess"], json!(0));
+    assert_eq!(server.http("admin", "POST", "/api/v2/config/reload", "", "").0, 200);
     let all = get("/counter/all");
     let statistics = get("/statistics/all");
     assert_eq!(

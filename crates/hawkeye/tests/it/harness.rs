@@ -33,7 +33,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     find(what, || is_so().then_some(()));
 }
 
-pub const LISTENERS: [&str; 9] = [
+pub const LISTENERS: [&str; 12] = [
     "transfer_rpc",
     "transfer_http",
     "transfer_telnet",
@@ -41,6 +41,9 @@ pub const LISTENERS: [&str; 9] = [
     "hbs_http",
     "graph_rpc",
     "judge_rpc",
+    "alarm_http",
+    "aggregator_http",
+    "nodata_http",
     "api",
     "admin",
 ];
@@ -48,7 +51,7 @@ pub const LISTENERS: [&str; 9] = [
 pub struct Server {
     child: Child,
     pub dir: tempfile::TempDir,
-    ports: [u16; 9],
+    ports: [u16; 12],
     pub stdout: Vec<String>,
     last_page: Mutex<String>,
 }
@@ -321,7 +324,7 @@ pub fn command(dir: &Path) -> Command {
 
 /// The next ports of this process that are free, from a range that the system gives to nobody by itself: a port of the
 /// ephemeral range may be some other test's before the server binds it, or between its end and its restart.
-fn free_ports() -> [u16; 9] {
+fn free_ports() -> [u16; 12] {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

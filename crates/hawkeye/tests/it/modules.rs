@@ -1,4 +1,4 @@
-//! Modules beside the way of a point: aggregators, and the routes of an old hbs.
+//! Modules beside the way of a point: aggregators, and the routes of old modules and of the old dashboard.
 
 use crate::alarms::make_strategy;
 use crate::harness::{Server, Target, find, now};
@@ -67,4 +67,79 @@ fn old_routes_of_hbs_answer() {
     let window = json!({ "hosts": ["web-01"], "maintain_begin": now() - 60, "maintain_end": now() + 600 });
     api.post("/host/maintain", window);
     assert_eq!(ask("/hosts"), json!({}));
+}
+
+/// Monitors ask the old alarm, aggregator and nodata.
+#[test]
+fn old_routes_of_alarm_aggregator_and_nodata_answer() {
+    let server = Server::start("[ingest]\nmin_step = 1\n");
+    let api = server.admin();
+    let text = |listener: &str, path: &str| {
+        let (status, body) = server.http(listener, "GET", path, "", "");
+        assert_eq!(status, 200, "{listener}{path}: {body}");
+        body
+    };
+    for listener in ["alarm_http", "aggregator_http", "nodata_http"] {
+        assert_eq!(text(listener, "/health").trim_end(), "ok");
+        assert_eq!(text(listener, "/version").trim_end(), env!("CARGO_PKG_VERSION"));
+        for hidden in ["/workdir", "/config"] {
+            assert_eq!(server.http(listener, "GET", hidden, "", "").0, 404, "{listener}{hidden}");
+        }
+    }
+    let group = api.post("/hostgroup", json!({ "name": "web" }));
+    api.post("/hostgroup/host", json!({ "hostgroup_id": group["id"], "hosts": ["web-01", "web-02"] }));
+    api.post(
+        "/aggregator",
+        json!({
+            "hostgroup_id": group["id"], "numerator": "$(qps)", "denominator": "$#", "endpoint": "web",
+            "metric": "qps.mean", "tags": "a=b", "step": 60,
+        }),
+    );
+    let line = "<Id:1, GroupId:1, Numerator:$(qps), Denominator:$#, Endpoint:web, Metric:qps.mean, Tags:a=b, \
+                DsType:GAUGE, Step:60>\n";
+    assert_eq!(text("aggregator_http", "/items"), line);
+    assert!(text("aggregator_http", "/config/reload").starts_with("nothing to reload"));
+    api.post(
+        "/nodata/",
+        json!({
+            "name": "alive", "obj": "web", "obj_type": "group", "metric": "agent.alive", "tags": "b=2,a=1",
+            "dstype": "GAUGE", "step": 60, "mock": -1,
+        }),
+    );
+    let ask = |path: &str| {
+        let answer: serde_json::Value = serde_json::from_str(&text("nodata_http", path)).expect("JSON");
+        assert_eq!(answer["msg"], "success", "{path}");
+        answer["data"].clone()
+    };
+    let series = "web-01/agent.alive/a=1,b=2";
+    let row = json!({
+        "id": 1, "name": "alive", "objType": "group", "endpoint": "web-01", "metric": "agent.alive",
+        "tags": { "a": "1", "b": "2" }, "type": "GAUGE", "step": 60, "mock": -1.0,
+    });
+    assert_eq!(ask(&format!("/proc/config/{series}")), row);
+    let all = ask("/proc/config");
+    assert_eq!((all.as_object().map(serde_json::Map::len), &all[series]), (Some(2), &row));
+    assert_eq!(ask("/proc/config/none/x")["id"], 0);
+    assert_eq!(ask(&format!("/proc/status/{series}"))["Status"], "OK");
+    assert_eq!(ask("/proc/status/none/x")["Key"], "");
+    assert_eq!(ask("/proc/group/web"), json!({ "web-01": 1, "web-02": 2 }));
+    server.update(json!([{ "endpoint": "web-01", "metric": "agent.alive", "value": 1, "step": 60,
+                           "counterType": "GAUGE", "tags": "a=1,b=2", "timestamp": now() }]));
+    let collected = ask(&format!("/proc/collect/{series}"));
+    assert!(collected.as_str().is_some_and(|text| text.contains(", value:1.000000, ") && text.ends_with("fstatus:OK")));
+    let counters = ask("/proc/counters");
+    let names: Vec<_> = counters.as_array().expect("a list").iter().filter_map(|one| one["Name"].as_str()).collect();
+    assert_eq!((names.len(), names[0], names[14]), (15, "ConfigCronCnt", "nodata.blocking"));
+    assert_eq!(ask("/statistics/all").as_array().map(Vec::len), Some(15));
+    // Scripts ask the old dashboard for the hosts of a group, by its name or id.
+    let ask_dashboard = |group: &str, headers: &str| {
+        let (status, body) = server.http("api", "GET", &format!("/api/group/{group}/hosts.json"), headers, "");
+        (status, serde_json::from_str::<serde_json::Value>(&body).expect("JSON"))
+    };
+    assert_eq!(ask_dashboard("web", "").0, 401);
+    let token = format!("Apitoken: {}\r\n", api.token);
+    let hosts = json!({ "msg": "", "data": ["web-01", "web-02"] });
+    assert_eq!(ask_dashboard("web", &token), (200, hosts.clone()));
+    assert_eq!(ask_dashboard("1", &token), (200, hosts));
+    assert_eq!(ask_dashboard("none", &token), (200, json!({ "msg": "no such group none" })));
 }

@@ -9,6 +9,8 @@
 //! Memory: a due time per row.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §1.
 
+pub mod http;
+
 use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
 use crate::engine::{Engine, IngestError};

@@ -16,6 +16,7 @@
 mod aging;
 mod counters;
 mod deliver;
+pub mod http;
 mod intake;
 mod message;
 mod passing;

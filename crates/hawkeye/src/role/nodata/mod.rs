@@ -11,6 +11,9 @@
 //! Memory: a key per series that is mocked or held back.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §2; the original announces a flood guard and has none.
 
+pub mod http;
+mod looks;
+
 use crate::clock;
 use crate::engine::ingest::{Door, Ingest};
 use crate::engine::{Engine, IngestError};
@@ -19,6 +22,7 @@ use crate::rules::InEffect;
 use crate::rules::snapshot::Snapshot;
 use crate::watch::health::Outage;
 use anyhow::{Context, Result};
+pub use looks::Looks;
 use model::{CounterType, Point, SeriesKey, Tags};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -46,6 +50,7 @@ pub struct Nodata {
     pub flood_share: f64,
     /// Said while points are not taken.
     pub unkept: Outage,
+    pub looks: Looks,
 }
 
 impl Nodata {
@@ -55,7 +60,7 @@ impl Nodata {
         in_effect: watch::Receiver<Arc<InEffect>>,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<()> {
-        let (work, mut silences) = (Arc::new(self), Silences::default());
+        let work = Arc::new(self);
         loop {
             let next_minute = Duration::from_secs(60 - clock::now().rem_euclid(60) as u64);
             tokio::select! {
@@ -63,29 +68,23 @@ impl Nodata {
                 () = tokio::time::sleep(next_minute) => {}
             }
             let rules = in_effect.borrow().clone();
-            if rules.snapshot.mocks.is_empty() {
-                silences = Silences::default();
-                continue;
-            }
             let (looking, now) = (work.clone(), clock::now());
-            let look = work.engine.spawn_blocking(move |_| {
-                let sent = looking.look(&rules.snapshot, &mut silences, now);
-                (sent, silences)
-            });
-            let (sent, after) = look.await.context("looking for silent series")?;
-            silences = after;
-            work.unkept.note(sent);
+            let look = work.engine.spawn_blocking(move |_| looking.look(&rules.snapshot, now));
+            work.unkept.note(look.await.context("looking for silent series")?);
         }
     }
 
-    fn look(&self, snapshot: &Snapshot, silences: &mut Silences, now: i64) -> Result<(), IngestError> {
+    fn look(&self, snapshot: &Snapshot, now: i64) -> Result<(), IngestError> {
         let store = self.engine.store();
         let last = |endpoint: &str, counter: &str| {
             // A name that cannot be read is as good as none; whoever keeps the store has told of it.
             let found = store.find(endpoint, counter).ok().flatten()?;
             store.last_raw(found)
         };
-        let looked = silences.look(snapshot, self.engine.heard_since(), now, self.flood_share, last);
+        let looked = self.looks.look(snapshot, self.engine.heard_since(), now, self.flood_share, last);
+        if looked.mocked.is_empty() && looked.counts.is_empty() {
+            return Ok(());
+        }
         let mut batch = self.ingest.begin(Door::Nodata, now);
         for Mocked { row, endpoint, time } in &looked.mocked {
             let Mock { metric, tags, mock: value, step, .. } = &snapshot.mocks[*row];
@@ -99,7 +98,9 @@ impl Nodata {
             let tags = format!("id={},name={name}", mock.id);
             batch.push(&gauge(FLOOD.0, FLOOD.1, &tags, held.silent as f64, 60, now));
         }
-        batch.finish().map(drop)
+        batch.finish()?;
+        self.looks.note_sent(looked.mocked.len(), now);
+        Ok(())
     }
 }
 
@@ -126,8 +127,8 @@ fn gauge<'a>(endpoint: &'a str, metric: &'a str, tags: &'a str, value: f64, step
 /// What is known of silent series from look to look.
 #[derive(Default)]
 struct Silences {
-    /// When each key that is mocked got its last mock.
-    mocked: HashMap<Key, i64>,
+    /// The mocks of each key that is mocked.
+    mocked: HashMap<Key, Mocks>,
     /// Floods that are held back, by the row's id.
     floods: HashMap<i64, Flood>,
 }
@@ -140,6 +141,18 @@ struct Flood {
 
 /// A mocked series: the row's id, and the endpoint.
 type Key = (i64, String);
+
+/// The mocks that a series got since it fell silent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Mocks {
+    count: u64,
+    /// When the last was sent; long ago where none was.
+    last: i64,
+}
+
+impl Mocks {
+    const NONE: Mocks = Mocks { count: 0, last: i64::MIN };
+}
 
 /// How long a series has had no point of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +188,8 @@ struct Held {
 /// What a look has found.
 #[derive(Debug, Default, PartialEq)]
 struct Looked {
+    /// Series that were looked at.
+    series: usize,
     mocked: Vec<Mocked>,
     counts: Vec<Held>,
 }
@@ -192,13 +207,12 @@ impl Silences {
     ) -> Looked {
         let mut looked = Looked::default();
         let (mut mocked, mut floods) = (std::mem::take(&mut self.mocked), std::mem::take(&mut self.floods));
-        let mut tags = String::new();
         for (row, endpoints) in series_of(snapshot, now) {
             let mock = &snapshot.mocks[row];
-            let tags = Tags::canonical(&mock.tags, &mut tags);
-            let counter = SeriesKey { endpoint: "", metric: &mock.metric, tags }.counter();
+            let counter = counter_of(mock);
             let flood = floods.remove(&mock.id);
             let mut seen = Seen { series: endpoints.len(), ..Seen::default() };
+            looked.series += endpoints.len();
             for endpoint in endpoints {
                 let newest = last(endpoint, &counter);
                 let is_mock = newest.is_some_and(|point| is_mock(mock, point, now));
@@ -206,36 +220,37 @@ impl Silences {
                 let key = (mock.id, endpoint.to_string());
                 match (mocked.remove(&key), silence) {
                     // The mock is the newest point, be it from before this process began.
-                    (time, _) if is_mock => seen.due.push((key, time.unwrap_or(i64::MIN))),
+                    (mocks, _) if is_mock => seen.due.push((key, mocks.unwrap_or(Mocks::NONE))),
                     (_, Silence::No) => {}
                     (_, Silence::Soon) => seen.soon += 1,
-                    (Some(time), _) => seen.due.push((key, time)),
+                    (Some(mocks), _) => seen.due.push((key, mocks)),
                     _ if flood.as_ref().is_some_and(|flood| flood.endpoints.contains(endpoint)) => {
                         seen.held.insert(key.1);
                     }
                     (None, Silence::Fresh) => _ = seen.fresh.insert(key.1),
-                    (None, Silence::Long) => seen.due.push((key, i64::MIN)),
+                    (None, Silence::Long) => seen.due.push((key, Mocks::NONE)),
                 }
             }
             let (told, flood) = seen.hold(mock, flood, flood_share, now);
             looked.counts.extend(told.map(|told| Held { row, ..told }));
             self.floods.extend(flood.map(|flood| (mock.id, flood)));
-            for (key, time) in seen.due {
-                self.mock(row, mock, key, time, now, &mut looked.mocked);
+            for (key, mocks) in seen.due {
+                self.mock(row, mock, key, mocks, now, &mut looked.mocked);
             }
         }
         looked
     }
 
     /// Sends a mock where the last one is a step ago.
-    fn mock(&mut self, row: usize, mock: &Mock, key: Key, last: i64, now: i64, out: &mut Vec<Mocked>) {
+    fn mock(&mut self, row: usize, mock: &Mock, key: Key, before: Mocks, now: i64, out: &mut Vec<Mocked>) {
+        let Mocks { count, last } = before;
         // A clock that was set back makes it due, too.
         if last.saturating_add(mock.step) <= now || last > now {
             let time = now - now.rem_euclid(mock.step) - 2 * mock.step;
             out.push(Mocked { row, endpoint: key.1.clone(), time });
-            self.mocked.insert(key, now);
+            self.mocked.insert(key, Mocks { count: count + 1, last: now });
         } else {
-            self.mocked.insert(key, last);
+            self.mocked.insert(key, before);
         }
     }
 }
@@ -244,8 +259,8 @@ impl Silences {
 #[derive(Default)]
 struct Seen {
     series: usize,
-    /// Those that are mocked, each with the time of its last mock.
-    due: Vec<(Key, i64)>,
+    /// Those that are mocked, each with its mocks.
+    due: Vec<(Key, Mocks)>,
     /// Those of a flood that are still silent, those that fell silent a moment ago, and the number that is about to.
     held: HashSet<String>,
     fresh: HashSet<String>,
@@ -267,12 +282,19 @@ impl Seen {
         if !holds {
             self.fresh.extend(std::mem::take(&mut self.held));
         }
-        self.due.extend(self.fresh.drain().map(|endpoint| ((mock.id, endpoint), i64::MIN)));
+        self.due.extend(self.fresh.drain().map(|endpoint| ((mock.id, endpoint), Mocks::NONE)));
         let told = Held { row: 0, silent: self.held.len(), series: self.series, is_new: !was_flood };
         let since = if begins { now } else { since };
         let flood = holds.then(|| Flood { since, endpoints: std::mem::take(&mut self.held) });
         ((holds || was_flood).then_some(told), flood)
     }
+}
+
+/// The counter of a row's series, `metric[/tags]`.
+fn counter_of(mock: &Mock) -> String {
+    let mut tags = String::new();
+    let tags = Tags::canonical(&mock.tags, &mut tags);
+    SeriesKey { endpoint: "", metric: &mock.metric, tags }.counter().to_string()
 }
 
 /// Whether a series' newest point is a mock: by its value, and as one that reports has a newer one.

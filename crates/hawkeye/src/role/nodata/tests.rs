@@ -206,3 +206,23 @@ fn who_was_silent_before_is_no_flood() {
     let snapshot = Snapshot { mocks: vec![tagged(1, "a=1,b=2"), tagged(2, "b=2, a=1")], ..Snapshot::default() };
     assert_eq!(series_of(&snapshot, NOW).iter().map(|(_, series)| series.len()).collect::<Vec<_>>(), [1, 0]);
 }
+
+/// Whoever asks is told of each series that is looked after, and what looks and mocks came to.
+#[test]
+fn looks_are_told() {
+    let (looks, mut row) = (Looks::default(), mock(1, "a\nb", "host"));
+    row.tags = "y=2,x=1".to_string();
+    let snapshot = Snapshot { mocks: vec![row], ..Snapshot::default() };
+    let last = |endpoint: &str, _: &str| (endpoint == "a").then_some(Point { time: NOW + 60, value: 1.0 });
+    for now in [NOW, NOW + 60] {
+        let looked = looks.look(&snapshot, 0, now, 1.0, last);
+        assert_eq!((looked.series, looked.mocked.len()), (2, 1), "b never reported");
+        looks.note_sent(looked.mocked.len(), now);
+    }
+    let watched = looks.watched(&snapshot, NOW + 60);
+    let shown: Vec<_> = watched.iter().map(|(name, watched)| (name.as_str(), watched.mocks)).collect();
+    assert_eq!(shown, [("a/agent.alive/x=1,y=2", None), ("b/agent.alive/x=1,y=2", Some((2, NOW + 60)))]);
+    let counts = looks.counts();
+    assert_eq!((counts.looks, counts.last, counts.series, counts.series_of_all), (2, NOW + 60, 2, 4));
+    assert_eq!((counts.sendings, counts.sent_at, counts.sent, counts.held), (2, NOW + 60, 2, 0));
+}
