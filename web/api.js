@@ -60,6 +60,14 @@ export function counters(endpoint, q) {
   return request("ui/counters" + query({ endpoint, q: q || undefined }));
 }
 
+export function template(id) {
+  return request(`api/v1/template/${encodeURIComponent(id)}`);
+}
+
+export function expression(id) {
+  return request(`api/v1/expression/${encodeURIComponent(id)}`);
+}
+
 function query(parameters) {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {

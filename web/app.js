@@ -1,8 +1,8 @@
 // App: which page is shown, the header, the login, and the refresh every 15 s.
 //
-// The address after `#` says what is shown (`#/`, `#/host/NAME?range=6h&counter=…`, `#/login`), so that a page can be
-// linked and the browser's back works. While the tab is hidden nothing is asked for. A link that the server printed at
-// its start (`#login=SECRET`) logs in first; the secret leaves the address at once.
+// The address after `#` says what is shown (`#/`, `#/host/NAME?range=6h&counter=…`, `#/template/ID`, `#/expression/ID`,
+// `#/login`), so that a page can be linked and the browser's back works. While the tab is hidden nothing is asked for. A
+// link that the server printed at its start (`#login=SECRET`) logs in first; the secret leaves the address at once.
 
 import * as api from "./api.js";
 import { h, setText } from "./dom.js";
@@ -10,6 +10,7 @@ import { formatClock, formatCount } from "./format.js";
 import { Home } from "./home.js";
 import { HostPage, RANGES } from "./host.js";
 import { startLanguage, switchLanguage, t } from "./i18n.js";
+import { RulePage } from "./rule.js";
 
 const REFRESH_S = 15;
 // Until the first host has reported; whoever has just started the server is waiting for it.
@@ -74,6 +75,8 @@ function route() {
       picked: query.getAll("counter"),
     };
   }
+  const rule = path.match(/^\/(template|expression)\/(\d+)$/);
+  if (rule) return { page: "rule", kind: rule[1], id: rule[2], name: `${t(rule[1])} ${rule[2]}` };
   return { page: path === "/login" ? "login" : "home" };
 }
 
@@ -88,13 +91,26 @@ function decode(text) {
 function show() {
   const wanted = route();
   page.view?.close();
-  page.view = wanted.page === "host" ? hostPage(wanted) : wanted.page === "login" ? loginPage() : homePage();
+  page.view = view(wanted);
   document.title = wanted.name ? `${wanted.name} · ${t("title")}` : t("title");
   main.replaceChildren(page.view.element);
   scrollTo(0, 0);
   if (page.overview && page.view.show) page.view.show(page.overview, page.search);
   else if (wanted.page !== "login") main.replaceChildren(h("p", { class: "message", role: "status" }, t("loading")));
   refresh();
+}
+
+function view(wanted) {
+  switch (wanted.page) {
+    case "host":
+      return hostPage(wanted);
+    case "rule":
+      return new RulePage(wanted);
+    case "login":
+      return loginPage();
+    default:
+      return homePage();
+  }
 }
 
 function homePage() {

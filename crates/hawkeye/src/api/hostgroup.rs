@@ -34,6 +34,23 @@ pub fn routes() -> Router<Context> {
         .route("/plugin/{id}", delete(remove_plugin))
 }
 
+/// The old dashboard's list of a group's hosts, for scripts; it lies beside the API.
+pub fn old_routes() -> Router<Context> {
+    Router::new().route("/api/group/{group}/hosts.json", get(host_names))
+}
+
+/// Names of the hosts of a group, which is told by its id or its name.
+async fn host_names(State(context): State<Context>, _caller: Caller, Path(told): Path<String>) -> Answer {
+    let groups = group::all(&context.portal).await?;
+    let id = told.parse::<i64>().ok();
+    let by_id = groups.iter().find(|group| Some(group.id) == id);
+    let found = by_id.or_else(|| groups.iter().find(|group| group.grp_name.eq_ignore_ascii_case(&told)));
+    let Some(found) = found else { return json(object!({ "msg": format!("no such group {told}") })) };
+    let hosts = host::of_group(&context.portal, found.id).await?;
+    let names: Vec<String> = hosts.into_iter().map(|host| host.hostname).collect();
+    json(object!({ "msg": "", "data": names }))
+}
+
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
     let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let groups = group::all(&context.portal).await?;

@@ -108,6 +108,7 @@ pub fn router(context: Context) -> Router {
         .route_layer(axum::middleware::from_fn_with_state(context.clone(), audit::record));
     Router::new()
         .nest("/api/v1", v1)
+        .merge(hostgroup::old_routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .layer(DefaultBodyLimit::max(body::BODY_MAX))

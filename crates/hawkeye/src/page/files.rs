@@ -20,7 +20,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-static FILES: [File; 11] = [
+static FILES: [File; 12] = [
     File { path: "/", content_type: HTML, body: include_str!("../../../../web/index.html") },
     File { path: "/ui/style.css", content_type: CSS, body: include_str!("../../../../web/style.css") },
     File { path: "/ui/icon.svg", content_type: SVG, body: include_str!("../../../../web/icon.svg") },
@@ -32,6 +32,7 @@ static FILES: [File; 11] = [
     File { path: "/ui/home.js", content_type: SCRIPT, body: include_str!("../../../../web/home.js") },
     File { path: "/ui/host.js", content_type: SCRIPT, body: include_str!("../../../../web/host.js") },
     File { path: "/ui/i18n.js", content_type: SCRIPT, body: include_str!("../../../../web/i18n.js") },
+    File { path: "/ui/rule.js", content_type: SCRIPT, body: include_str!("../../../../web/rule.js") },
 ];
 
 /// A route per file.

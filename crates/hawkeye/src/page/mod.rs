@@ -3,11 +3,11 @@
 //! Why: whoever has typed `make run` wants to see hosts, charts and open alarms at once, without a password and without
 //! a build step for the page.
 //! How: a file per subject: `files.rs` sends the page, `viewer.rs` decides who may look, `enter.rs` logs in by the link
-//! of a start, and `overview.rs`, `counters.rs` and `history.rs` answer with JSON. Series and points are read from the
-//! engine's store, open alarms from the portal.
-//! Invariants: nothing here writes, but for the session that `enter.rs` makes; no answer carries CORS headers, so no
-//! other site's script can read one; the page loads nothing from other hosts, and its content security policy forbids
-//! it to.
+//! of a start, and `overview.rs`, `counters.rs` and `history.rs` answer with JSON; `links.rs` has what the old
+//! dashboard's addresses mean. Series and points are read from the engine's store, open alarms from the portal.
+//! Invariants: nothing here writes, but for the session that `enter.rs` makes and the texts that `links.rs` keeps; no
+//! answer carries CORS headers, so no other site's script can read one; the page loads nothing from other hosts, and
+//! its content security policy forbids it to.
 //! Memory: an answer holds at most [`overview::HOSTS_MAX`] hosts, [`overview::ALARMS_MAX`] alarms and
 //! [`history::POINTS_MAX`] points; at most [`READS_MAX`] answers are computed at a time, other requests wait, viewer by
 //! viewer.
@@ -17,6 +17,7 @@ mod enter;
 mod error;
 mod files;
 mod history;
+mod links;
 mod overview;
 mod viewer;
 
@@ -29,6 +30,7 @@ use axum::middleware;
 use axum::routing::{get, post};
 pub use enter::EntryLink;
 use error::{PageError, broken};
+use ipnet::IpNet;
 use net::turns::{Holder, Turns};
 use std::sync::Arc;
 
@@ -40,13 +42,15 @@ const READS_MAX: usize = 4;
 pub fn router(engine: Arc<Engine>, portal: Portal, config: &Config, health: Health, link: EntryLink) -> Router {
     let no_gateway = config.delivers() && !config.alarm.reaches_people();
     let (api, reads) = (Arc::new(config.api.clone()), Turns::new(READS_MAX));
-    let sources = Sources { engine, portal, api, no_gateway, health, link, reads };
+    let allow = config.ingest.allow.clone().into();
+    let sources = Sources { engine, portal, api, allow, no_gateway, health, link, reads };
     Router::new()
         .route("/ui/overview", get(overview::overview))
         .route("/ui/history", get(history::history))
         .route("/ui/counters", get(counters::counters))
         .layer(middleware::from_fn_with_state(sources.clone(), viewer::require_viewer))
         .route("/ui/enter", post(enter::enter))
+        .merge(links::router())
         .with_state(sources)
         .merge(files::router())
         .layer(middleware::map_response(files::harden))
@@ -58,6 +62,8 @@ struct Sources {
     engine: Arc<Engine>,
     portal: Portal,
     api: Arc<ApiConfig>,
+    /// Networks that may store texts under links.
+    allow: Arc<[IpNet]>,
     /// Alarms are handled here, and no way to people is configured.
     no_gateway: bool,
     health: Health,

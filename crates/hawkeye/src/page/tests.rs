@@ -330,3 +330,57 @@ async fn counters_of_a_host_by_part_of_their_text() -> Result<()> {
     assert_eq!(body, json!({"total": 0, "counters": []}));
     Ok(())
 }
+
+/// Texts are kept for who may, and shown to whoever has the path, as text.
+#[tokio::test]
+async fn links_are_stored_and_shown() -> Result<()> {
+    let site = empty_site(Viewer::None).await?;
+    let store = async |peer: &str, headers: &[(&str, &str)], body: &str| -> Result<(StatusCode, String)> {
+        let mut request = HttpRequest::builder().method("POST").uri("/portal/links/store");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Body::from(body.to_string()))?;
+        request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer.parse()?));
+        let response = site.router.clone().oneshot(request).await?;
+        let (status, body) = (response.status(), to_bytes(response.into_body(), 1 << 20).await?);
+        Ok((status, String::from_utf8(body.to_vec())?))
+    };
+    let text = "[P3][PROBLEM][a],,<script>alert(1)</script>,,\u{ff}";
+    let (status, path) = store("127.0.0.1:1", &[], text).await?;
+    assert_eq!((status, path.len()), (StatusCode::OK, 8));
+    let (status, headers, body) = ask(&site.router, &format!("/portal/links/{path}"), &[]).await?;
+    let body = String::from_utf8(body)?;
+    assert_eq!(status, StatusCode::OK);
+    assert!(headers["content-type"].to_str()?.starts_with("text/html"));
+    assert!(body.contains("<p>[P3][PROBLEM][a]</p>\n<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>"), "{body}");
+    assert!(!body.contains("<script"), "{body}");
+    assert_eq!(ask(&site.router, "/portal/links/none", &[]).await?.0, StatusCode::NOT_FOUND);
+    // Who may not, and what is too long.
+    let refused = StatusCode::UNAUTHORIZED;
+    assert_eq!(store("10.0.0.1:1", &[], "x").await?.0, refused);
+    for header in [("x-forwarded-for", "127.0.0.1"), ("origin", "http://evil"), ("sec-fetch-site", "same-origin")] {
+        assert_eq!(store("127.0.0.1:1", &[header], "x").await?.0, refused, "{header:?}");
+    }
+    let uid = user::create(&site.portal, "u", "", &user::Profile::default(), user::NORMAL, 0).await?;
+    let token = json!({ "name": "u", "sig": session::create(&site.portal, uid, clock::now()).await? }).to_string();
+    assert_eq!(store("10.0.0.1:1", &[("apitoken", &token)], "x").await?.0, StatusCode::OK);
+    let long = "x".repeat(crate::portal::link::CONTENT_MAX + 1);
+    assert_eq!(store("127.0.0.1:1", &[], &long).await?.0, StatusCode::PAYLOAD_TOO_LARGE);
+    Ok(())
+}
+
+/// What an alarm's mail links to is a place of the page.
+#[tokio::test]
+async fn addresses_in_mails_lead_to_the_page() -> Result<()> {
+    let site = empty_site(Viewer::None).await?;
+    for (path, place) in [
+        ("/portal/template/view/7", "../../../#/template/7"),
+        ("/portal/expression/view/12", "../../../#/expression/12"),
+    ] {
+        let (status, headers, _) = ask(&site.router, path, &[]).await?;
+        assert_eq!((status, headers["location"].to_str()?), (StatusCode::FOUND, place));
+    }
+    assert_eq!(ask(&site.router, "/portal/template/view/x", &[]).await?.0, StatusCode::NOT_FOUND);
+    Ok(())
+}

@@ -26,7 +26,8 @@ pub struct ViewerName(pub Option<String>);
 /// [`ViewerName`], and the [`Holder`] whose turns the answer takes.
 pub async fn require_viewer(State(sources): State<Sources>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let user = user_of(&sources, request.headers(), peer).await;
+    let caller = caller_of(&sources, request.headers(), peer).await;
+    let user = caller.filter(|caller| caller.scopes.read).map(|caller| caller.name);
     if user.is_none() && !may_look_without_login(sources.api.viewer, peer, request.uri(), request.headers()) {
         let reason = "not allowed: log in (header Apitoken), or set api.viewer = \"all\" in the server's configuration";
         return unauthorized(reason).into_response();
@@ -38,12 +39,12 @@ pub async fn require_viewer(State(sources): State<Sources>, mut request: Request
     next.run(request).await
 }
 
-/// The user whose valid session, or token that may read, the headers name.
-async fn user_of(sources: &Sources, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<String> {
+/// Whom the headers name by a valid session or token.
+pub async fn caller_of(sources: &Sources, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<Caller> {
     let credentials = Credentials::of(headers).ok()?;
     let from = peer.map(|ip| ip.to_string()).unwrap_or_default();
     match Caller::find(&sources.portal, &sources.api.server_token, credentials, &from, clock::now()).await {
-        Ok(caller) => Some(caller.name).filter(|_| caller.scopes.read),
+        Ok(caller) => Some(caller),
         Err(error) => {
             if let CallerError::Database(error) = error {
                 tracing::error!(%error, "cannot look up a session in the portal's database; the page asks for a login");
@@ -65,11 +66,16 @@ fn may_look_without_login(viewer: Viewer, peer: Option<IpAddr>, uri: &Uri, heade
         Viewer::None => false,
         Viewer::Loopback => {
             peer.is_some_and(|ip| ip.to_canonical().is_loopback())
-                && ["forwarded", "x-forwarded-for", "x-real-ip"].iter().all(|name| !headers.contains_key(*name))
+                && !speaks_for_others(headers)
                 && addressed_to_loopback(uri, headers)
                 && started_by_this_page(headers)
         }
     }
+}
+
+/// Whether a proxy says that somebody else asks.
+pub fn speaks_for_others(headers: &HeaderMap) -> bool {
+    ["forwarded", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name))
 }
 
 fn addressed_to_loopback(uri: &Uri, headers: &HeaderMap) -> bool {

@@ -21,6 +21,7 @@ pub mod delivery;
 pub mod expression;
 pub mod group;
 pub mod host;
+pub mod link;
 pub mod mock;
 pub mod origin;
 pub mod password;
