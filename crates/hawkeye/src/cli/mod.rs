@@ -1,8 +1,8 @@
-//! Command line: `hawkeye server | agent | backup | restore | passwd | loadgen | replay | pprof | check | version`, a
-//! file per command.
+//! Command line: `hawkeye server | agent | status | backup | restore | passwd | loadgen | replay | pprof | check |
+//! version`, a file per command.
 //!
 //! Invariants: an error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong
-//! command line.
+//! command line. `status` has codes of its own.
 
 mod agent;
 mod backup;
@@ -13,6 +13,7 @@ mod pprof;
 mod rehearsal;
 mod restore;
 mod server;
+mod status;
 
 use crate::loadgen::{self, LoadgenArgs};
 use crate::watch;
@@ -27,6 +28,7 @@ use pprof::PprofArgs;
 use rehearsal::RehearsalArgs;
 use restore::RestoreArgs;
 use server::RunArgs;
+use status::StatusArgs;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use supervisor::causes::line_of;
@@ -44,6 +46,8 @@ enum Command {
     Server(RunArgs),
     /// Run this host's agent.
     Agent(AgentArgs),
+    /// Say what a running server is and whether all of it works; exit code 0 (it does), 1 (not all), 2 (nobody answers).
+    Status(StatusArgs),
     /// Back a data directory up, also while a server runs on it.
     Backup(BackupArgs),
     /// Make a data directory of a backup.
@@ -82,6 +86,11 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
         Command::Agent(args) => agent::run(&args),
+        Command::Status(args) => {
+            let code = status::run(&args);
+            watch::log::flush();
+            return code;
+        }
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Passwd(args) => passwd::run(&args),

@@ -38,7 +38,8 @@ pub enum Mode {
 pub const ALL_ROLES: [Role; 6] = [Role::Transfer, Role::Judge, Role::Graph, Role::Hbs, Role::Alarm, Role::Api];
 
 impl Role {
-    fn name(self) -> &'static str {
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
         match self {
             Role::Transfer => "transfer",
             Role::Judge => "judge",

@@ -1,10 +1,11 @@
 //! Admin: the routes for those who run the server, the same in every mode: `/health`, `/metrics`, `/memory`, profiles.
 //!
 //! Compat: `/health` is 200 with the body `ok`, as every component of Open-Falcon answers, while all works; else 503
-//! with a line per reason. `/health?json` has the same as JSON, with times.
+//! with a line per reason. `/health?json` has the same as JSON, with times. `/status` is what `hawkeye status` prints.
 //! Bounds: all of these answer without a login, so none may be made anew for each of many requests. Pages are shared
 //! by those who ask at one time ([`Shared`]); of profiles, and of names for them, one is made at a time.
 
+use super::doors::Bound;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::growth;
@@ -22,10 +23,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Routes of the door `admin`.
-pub fn admin_router(metrics: &Arc<Metrics>, health: &Health, memory: Memory) -> axum::Router {
+pub fn admin_router(
+    config: &Config,
+    bound: Bound,
+    metrics: &Arc<Metrics>,
+    health: &Health,
+    memory: Memory,
+) -> axum::Router {
     memory.show();
     let samples = metrics.ledger().account("cpu samples", None);
-    health_router(metrics, health).merge(pprof::router(samples, pprof::THIS_PROGRAM)).merge(memory.router())
+    health_router(metrics, health)
+        .merge(status_router(config, bound, health))
+        .merge(pprof::router(samples, pprof::THIS_PROGRAM))
+        .merge(memory.router())
 }
 
 /// `/health` and `/metrics`, for the doors `api` and `admin`.
@@ -43,11 +53,32 @@ pub fn health_router(metrics: &Arc<Metrics>, health: &Health) -> axum::Router {
     )
 }
 
+/// `/status`: what this process is, and whether all of it works.
+fn status_router(config: &Config, bound: Bound, health: &Health) -> axum::Router {
+    let roles: Vec<&str> = config.roles.iter().map(|role| role.name()).collect();
+    let listeners: serde_json::Map<String, serde_json::Value> =
+        bound.into_iter().map(|(name, address)| (name.to_string(), address.to_string().into())).collect();
+    let (health, start) = (health.clone(), Instant::now());
+    let reasons: Arc<Shared<Arc<[Reason]>>> = Arc::default();
+    let answer = move || async move {
+        let reasons = reasons.get(Instant::now, || health.reasons().into());
+        Json(serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "uptime_s": start.elapsed().as_secs(),
+            "roles": roles, "listeners": listeners, "health": health_json(&reasons),
+        }))
+    };
+    axum::Router::new().route("/status", axum::routing::get(answer))
+}
+
+fn health_json(reasons: &[Reason]) -> serde_json::Value {
+    let word = if reasons.is_empty() { "ok" } else { "failing" };
+    serde_json::json!({ "status": word, "reasons": reasons })
+}
+
 fn health_answer(reasons: &[Reason], query: Option<&str>) -> Response {
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if query.is_some_and(|query| query.split('&').any(|part| part == "json" || part.starts_with("json="))) {
-        let word = if reasons.is_empty() { "ok" } else { "failing" };
-        return (status, Json(serde_json::json!({ "status": word, "reasons": reasons }))).into_response();
+        return (status, Json(health_json(reasons))).into_response();
     }
     let text = match reasons {
         [] => "ok\n".to_string(),

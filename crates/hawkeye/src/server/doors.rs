@@ -110,6 +110,32 @@ impl Sockets {
     }
 }
 
+impl Sockets {
+    /// The addresses of the sockets by their names.
+    pub fn bound(&self) -> Bound {
+        let all = [
+            ("transfer_rpc", &self.transfer_rpc),
+            ("transfer_http", &self.transfer_http),
+            ("transfer_telnet", &self.transfer_telnet),
+            ("hbs_rpc", &self.hbs_rpc),
+            ("hbs_http", &self.hbs_http),
+            ("graph_rpc", &self.graph_rpc),
+            ("judge_rpc", &self.judge_rpc),
+            ("judge_http", &self.judge_http),
+            ("alarm_http", &self.alarm_http),
+            ("aggregator_http", &self.aggregator_http),
+            ("nodata_http", &self.nodata_http),
+            ("api", &self.api),
+            ("admin", &self.admin),
+        ];
+        let open = all.into_iter().filter_map(|(name, socket)| Some((name, socket.as_ref()?.local_addr().ok()?)));
+        open.collect()
+    }
+}
+
+/// Addresses that listen, by the names of their listeners.
+pub type Bound = Vec<(&'static str, SocketAddr)>;
+
 /// How many connections senders, users and admin may have, of so many descriptors: senders cannot lock people out, and
 /// neither can lock out who looks after the server.
 fn places(descriptors: usize) -> [usize; 3] {

@@ -51,7 +51,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         Ingest::new(engine.clone(), pressure.clone(), limits.min_step, limits.future_max, &metrics).told_to(&health);
     let ingest = Arc::new(ingest);
     let graph = GraphService::new(engine.clone(), ingest, GraphMetrics::register(&metrics));
-    let admin = admin_router(&metrics, &health, account(&config, &engine, &pressure, &metrics))
+    let memory = account(&config, &engine, &pressure, &metrics);
+    let admin = admin_router(&config, sockets.bound(), &metrics, &health, memory)
         .merge(graph::http::router(&graph, index_routes));
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
     doors.open_admin("admin", sockets.admin, admin);

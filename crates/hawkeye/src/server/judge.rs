@@ -64,7 +64,9 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let mut doors = Doors::new(&config, &metrics, descriptors);
     doors.secure(tls.clone(), &config.tls.listeners);
     doors.ask_for(secret.as_ref(), &Issued::default());
-    doors.open_admin("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &windowed, &metrics)));
+    let memory = account(&config, &windowed, &metrics);
+    let admin = admin_router(&config, sockets.bound(), &metrics, &health, memory);
+    doors.open_admin("admin", sockets.admin, admin);
     doors.open_pages("judge_http", sockets.judge_http, http::router(windowed.clone(), config.data_dir.clone()));
 
     let (ready, is_ready) = watch::channel(false);

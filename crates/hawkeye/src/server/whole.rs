@@ -217,7 +217,8 @@ impl Behind {
         let ingest = self.ingest.clone();
         let api = self.api(doors.stopping.clone());
         let graph = GraphService::new(engine.clone(), ingest.clone(), GraphMetrics::register(metrics));
-        let admin = admin_router(metrics, health, account(config, engine, pressure, metrics))
+        let memory = account(config, engine, pressure, metrics);
+        let admin = admin_router(config, sockets.bound(), metrics, health, memory)
             .merge(graph::http::router(&graph, index_routes));
         doors.open_rpc("hbs_rpc", sockets.hbs_rpc, self.hbs());
         doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(self.hbs()));

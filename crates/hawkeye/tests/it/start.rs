@@ -361,3 +361,36 @@ fn variables_of_the_surroundings_are_no_keys() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("HAWKEYE_LOG is not UTF-8"), "{text}");
 }
+
+/// What `open-falcon check` was asked for: whether a server runs, what it is, and whether all of it works.
+#[test]
+fn status_says_what_runs() {
+    let mut server = Server::start("");
+    let config = server.dir.path().join("hawkeye.toml");
+    let ask = |arguments: &[&str]| {
+        let output = output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("status").args(arguments));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let of_file = ["--config", config.to_str().expect("a path")];
+    let (code, text) = ask(&of_file);
+    assert_eq!(code, Some(0), "{text}");
+    for part in [": ok\n", "roles      transfer judge graph hbs alarm api\n", "transfer_rpc", env!("CARGO_PKG_VERSION")]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // Without a file, by its address.
+    let address = format!("127.0.0.1:{}", server.port("admin"));
+    let (code, text) = ask(&["--addr", &address, "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((code, &status["health"]["status"]), (Some(0), &serde_json::json!("ok")));
+    assert_eq!(status["listeners"]["admin"], serde_json::json!(address));
+    // Without the door admin, the door api says whether all works.
+    let (code, text) = ask(&[of_file[0], of_file[1], "--set", "listen.admin="]);
+    assert_eq!((code, text.lines().count()), (Some(0), 1), "{text}");
+    server.stop();
+    let (code, text) = ask(&of_file);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("nobody answers at"), "{text}");
+    assert_eq!(ask(&["--config", "/none"]).0, Some(2));
+}
