@@ -8,6 +8,9 @@ use settings::Faults;
 use settings::units::{networks, seconds};
 use std::net::IpAddr;
 
+/// The longest time that messages wait to be merged (seconds).
+const MERGE_MAX: i64 = 3600;
+
 /// Section `alarm`: the ways to people, and bounds of what waits for them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +36,10 @@ pub struct AlarmConfig {
     /// A delivery that keeps failing is given up after this time (seconds).
     #[serde(deserialize_with = "seconds")]
     pub give_up_after: i64,
+    /// Time for which messages of priority P3 and below wait for others, with which they are merged (seconds); 0 is not
+    /// at all.
+    #[serde(deserialize_with = "seconds")]
+    pub merge: i64,
     /// The most deliveries that may wait; past it the oldest are given up, and counted.
     pub deliveries_max: usize,
 }
@@ -71,6 +78,7 @@ impl Default for AlarmConfig {
             event_retention: 7 * 86_400,
             case_retention: 90 * 86_400,
             give_up_after: 86_400,
+            merge: 60,
             deliveries_max: 100_000,
         }
     }
@@ -127,6 +135,12 @@ impl AlarmConfig {
             faults.add(
                 "alarm.case_retention is shorter than alarm.event_retention: events go with their case; give it as long",
             );
+        }
+        if self.merge > MERGE_MAX {
+            faults.add(format!(
+                "alarm.merge is {} s: an alarm would be told too late; give at most \"1h\", or \"0s\" to merge none",
+                self.merge
+            ));
         }
         if self.deliveries_max == 0 {
             faults.add("alarm.deliveries_max is 0: nothing could be delivered; give at least 1");

@@ -102,6 +102,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("alarm.event_retention", &["- = \"0s\"", "- = \"91days\""]),
     ("alarm.case_retention", &["- = \"0s\"", "- = \"6days\""]),
     ("alarm.give_up_after", &["- = \"0s\"", "- = \"0.5s\""]),
+    ("alarm.merge", &["- = \"2h\"", "- = 60"]),
     ("alarm.deliveries_max", &["- = 0", "- = -1"]),
     ("alarm.smtp.host", &["- = \"mail:25\"", "- = \"smtp://mail\"", "- = \" \""]),
     ("alarm.smtp.port", &["- = 0\nalarm.smtp.host = \"mail\"", "- = 65536"]),

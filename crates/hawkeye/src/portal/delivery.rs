@@ -4,10 +4,12 @@
 //! one lane (one alarm) to one target are due strictly one after another, also over retries: a recovery never overtakes
 //! its problem. A callback is marked as begun before it may be received, and a mark that a start finds is a callback of
 //! which nobody knows whether it was.
+//! A lane that begins with [`MERGED`] is of messages about several alarms, whose bodies name their cases.
 //! Memory: none between calls; the table's bound is `alarm.deliveries_max`, kept by the caller with [`drop_oldest`].
 
 use super::Portal;
 use super::db::{FromColumn, Row, Transaction, query, record, select};
+use serde::Deserialize;
 
 /// Channel of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +53,35 @@ record! {
         /// Unix seconds when the callback under way began; 0 when none is.
         pub begun_at: i64,
     }
+}
+
+/// Beginning of the lanes of messages that are about several alarms.
+pub const MERGED: &str = "low:";
+/// Rows whose bodies are read at a time for their cases.
+const BODIES: usize = 1000;
+
+/// What the body of a message about several alarms says of them.
+#[derive(Deserialize)]
+struct About {
+    #[serde(default)]
+    case: String,
+    #[serde(default)]
+    cases: Vec<String>,
+}
+
+impl Delivery {
+    /// The ids of the cases that a message is about.
+    pub fn cases(&self) -> Vec<String> {
+        cases(&self.lane, &self.body)
+    }
+}
+
+fn cases(lane: &str, body: &str) -> Vec<String> {
+    if !lane.starts_with(MERGED) {
+        return vec![lane.to_string()];
+    }
+    let about = serde_json::from_str(body).unwrap_or(About { case: String::new(), cases: Vec::new() });
+    about.cases.into_iter().chain(Some(about.case).filter(|case| !case.is_empty())).collect()
 }
 
 /// The name in `hawkeye_state` of the highest sequence number of the event queue that was handled.
@@ -135,6 +166,12 @@ pub async fn due(portal: &Portal, target: &str, now_ms: i64, limit: usize) -> sq
     .await
 }
 
+/// Up to `limit` rows of `target`, due or not, lane by lane.
+pub async fn of_target(portal: &Portal, target: &str, limit: usize) -> sqlx::Result<Vec<Delivery>> {
+    let sql = "FROM alarms.hawkeye_delivery WHERE target = ? ORDER BY lane, id LIMIT ?";
+    select::<Delivery>(sql).bind(target).bind(limit).all(portal).await
+}
+
 /// Marks deliveries as begun, in one transaction, which is committed when this returns.
 pub async fn begin(portal: &Portal, ids: &[i64], now: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
@@ -175,6 +212,12 @@ pub async fn count(portal: &Portal) -> sqlx::Result<u64> {
 pub async fn delete(transaction: &mut Transaction, id: i64) -> sqlx::Result<bool> {
     let done = query("DELETE FROM alarms.hawkeye_delivery WHERE id = ?").bind(id).execute(transaction).await?;
     Ok(done.rows > 0)
+}
+
+/// Deletes deliveries; there must be one.
+pub async fn delete_all(transaction: &mut Transaction, ids: impl IntoIterator<Item = i64>) -> sqlx::Result<()> {
+    query("DELETE FROM alarms.hawkeye_delivery WHERE id").in_list(ids).execute(transaction).await?;
+    Ok(())
 }
 
 /// Counts a failed attempt, which is no longer under way, and makes the delivery due again later; returns false when
@@ -218,8 +261,30 @@ async fn give_up(transaction: &mut Transaction, cutoff: i64, end: i64, why: &'st
     .bind(end)
     .execute(&mut *transaction)
     .await?;
+    give_up_merged(transaction, cutoff, end, why).await?;
     let sql = "DELETE FROM alarms.hawkeye_delivery WHERE created_at < ? AND id < ?";
     Ok(query(sql).bind(cutoff).bind(end).execute(transaction).await?.rows)
+}
+
+/// Notes with the cases of messages about several alarms that they are given up.
+async fn give_up_merged(transaction: &mut Transaction, cutoff: i64, end: i64, why: &'static str) -> sqlx::Result<()> {
+    let mut behind = 0;
+    loop {
+        let rows = select::<Delivery>(
+            "FROM alarms.hawkeye_delivery WHERE created_at < ? AND id < ? AND id > ? AND lane LIKE 'low:%'
+             ORDER BY id LIMIT ?",
+        );
+        let rows: Vec<Delivery> = rows.bind(cutoff).bind(end).bind(behind).bind(BODIES).all(&mut *transaction).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        behind = last.id;
+        for id in rows.iter().flat_map(Delivery::cases) {
+            query("UPDATE alarms.event_cases SET told = ?, timestamp = timestamp WHERE id = ?")
+                .bind(why)
+                .bind(id)
+                .execute(&mut *transaction)
+                .await?;
+        }
+    }
 }
 
 /// The id behind the `count` oldest deliveries.

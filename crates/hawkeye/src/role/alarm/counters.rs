@@ -64,6 +64,8 @@ pub struct AlarmMetrics {
     untold: Family<UntoldLabels, Counter>,
     /// Messages that had receivers, but the configuration has no gateway for them.
     pub without_channel: Counter,
+    /// Messages of low priority that became one with others.
+    pub merged: Counter,
     /// Events in the queue's files that could not be read.
     pub unreadable: Counter,
     /// Times that the portal's database or the queue's files failed; alarm tries again.
@@ -93,6 +95,11 @@ impl AlarmMetrics {
                 "messages_without_channel",
                 "Messages that have no gateway",
                 self.without_channel.clone(),
+            );
+            registry.register(
+                "messages_merged",
+                "Messages of low priority that became one with others",
+                self.merged.clone(),
             );
             registry.register("events_unreadable", "Events that the queue could not read", self.unreadable.clone());
             registry.register("storage_failures", "Failures of database or queue", self.failures.clone());

@@ -94,6 +94,8 @@ pub struct Deliverer {
     ended: Vec<(Delivery, Result<String, Failure>)>,
     /// Rows in the table.
     waiting: u64,
+    /// Whether links that are stored with deliveries can be read by people.
+    pub keeps_links: bool,
 }
 
 /// A target that has rows, and how it has answered.
@@ -147,7 +149,11 @@ impl Deliverer {
         let now = Instant::now();
         let targets = delivery::targets(&portal).await.context("cannot read the deliveries that wait")?;
         let mut deliverer = Deliverer {
-            targets: targets.into_iter().map(|target| (target, Target::new(now))).collect(),
+            targets: targets
+                .into_iter()
+                .filter(|target| target != plan::MERGE)
+                .map(|target| (target, Target::new(now)))
+                .collect(),
             portal,
             sender,
             channels,
@@ -158,6 +164,7 @@ impl Deliverer {
             under_way: HashMap::new(),
             ended: Vec::new(),
             waiting: 0,
+            keeps_links: true,
         };
         for row in delivery::begun(&deliverer.portal).await.context("cannot read the callbacks that were under way")? {
             let begun = clock::local_text(row.begun_at);
@@ -184,7 +191,7 @@ impl Deliverer {
     /// Notes deliveries that were committed, and how many of the oldest had to go for them.
     pub fn added(&mut self, new: &[NewDelivery], dropped: u64) {
         let now = Instant::now();
-        for new in new {
+        for new in new.iter().filter(|new| new.target != plan::MERGE) {
             self.targets.entry(new.target.clone()).or_insert_with(|| Target::new(now)).wake(now);
         }
         if dropped > 0 {
@@ -192,6 +199,16 @@ impl Deliverer {
             self.counters.dropped.inc_by(dropped);
         }
         self.waiting = (self.waiting + new.len() as u64).saturating_sub(dropped);
+    }
+
+    /// The tables that deliveries are stored in.
+    pub fn tables(&self) -> &Portal {
+        &self.portal
+    }
+
+    /// Notes rows that were deleted in a transaction of their own.
+    pub fn removed(&mut self, rows: u64) {
+        self.waiting = self.waiting.saturating_sub(rows);
     }
 
     /// Writes down what ended, then starts what is due.
@@ -327,7 +344,9 @@ impl Deliverer {
                 gone += 1;
                 if let Err(failure) = result {
                     let text = failed_for_good(delivery, end, failure);
-                    alarm::tell_more(&mut transaction, &delivery.lane, &text).await?;
+                    for case in delivery.cases() {
+                        alarm::tell_more(&mut transaction, &case, &text).await?;
+                    }
                 }
             }
             // People are told of the first attempt, as in the original, and of the end when that comes later.

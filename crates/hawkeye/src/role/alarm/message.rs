@@ -60,6 +60,21 @@ pub fn mail(event: &Event, dashboard: &str) -> String {
     text
 }
 
+/// What many messages of one status and metric say together; the subject of their mail.
+pub fn merged(priority: i64, status: &str, count: usize, metric: &str) -> String {
+    format!("[P{priority}][{status}] {count} {metric}")
+}
+
+/// The instant message for many; `merged` is what they say together, `first` the text of the first of them, `path` leads
+/// to all, where they are kept.
+pub fn merged_text(merged: &str, first: &str, dashboard: &str, path: Option<&str>) -> String {
+    let endpoint = first.split("][").nth(2).unwrap_or_default();
+    match path {
+        Some(path) => format!("{merged} e.g. {endpoint} {}/portal/links/{path} ", dashboard.trim_end_matches('/')),
+        None => format!("{merged}.  e.g. {endpoint}. detail in email"),
+    }
+}
+
 fn closed(event: &Event) -> Option<&str> {
     event.explanation.as_ref().map(|explanation| explanation.closed.as_str()).filter(|reason| !reason.is_empty())
 }
@@ -138,6 +153,17 @@ mod tests {
     use super::*;
     use model::{EventRule, Expression, Status, Strategy, Template};
     use std::sync::Arc;
+
+    #[test]
+    fn many_say_together() {
+        let head = merged(4, "PROBLEM", 12, "cpu.idle");
+        let first = "[P4][PROBLEM][web-01][][busy all(#3) cpu.idle  1<5][O1 2017-03-20 16:53:20]";
+        assert_eq!(head, "[P4][PROBLEM] 12 cpu.idle");
+        let text = |path| merged_text(&head, first, "http://dash", path);
+        assert_eq!(text(Some("aB3")), "[P4][PROBLEM] 12 cpu.idle e.g. web-01 http://dash/portal/links/aB3 ");
+        assert_eq!(text(None), "[P4][PROBLEM] 12 cpu.idle.  e.g. web-01. detail in email");
+        assert_eq!(merged_text(&head, "odd", "d", None), "[P4][PROBLEM] 12 cpu.idle.  e.g. . detail in email");
+    }
 
     fn strategy_event() -> Event {
         let strategy = Strategy {

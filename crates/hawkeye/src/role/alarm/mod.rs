@@ -3,12 +3,11 @@
 //! Why: in the original an alarm is lost when alarm, a gateway or a receiver is down at the wrong moment, and one slow
 //! receiver delays all. Here an event is a row before anything else happens, and a delivery is a row until it is made.
 //! How: one loop with one writer: [`intake`] (queue → cases, events, deliveries, in one transaction), then [`deliver`]
-//! (due deliveries → attempts at their targets, ends → rows). It sleeps until the queue, an attempt or a pause wakes
+//! (due deliveries → attempts at their targets, ends → rows); between them [`merging`] each minute. It sleeps until the queue, an attempt or a pause wakes
 //! it, so an event is on its way some milliseconds after the judge made it. Nothing on this way waits for the disk:
 //! the portal makes alarm's commits safe within a second, and [`passing`] lets the queue's files go behind that.
 //! Invariants: nothing is sent before it is stored; a failure of the database stops sending, not the process, and is
-//! tried again. Damaged tables stop nothing: deliveries are then kept in memory, and `/health` says so. Low priorities
-//! are not merged yet. Where alarm is not among `roles`, events are stored, and an old alarm delivers.
+//! tried again. Damaged tables stop nothing: deliveries are then kept in memory, and `/health` says so. Where alarm is not among `roles`, events are stored, and an old alarm delivers.
 //! Memory: one batch of events, the attempts under way, one small record per failing or busy target.
 //! Compat: docs/open-falcon/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx
 //! is a failure.
@@ -18,6 +17,7 @@ mod counters;
 mod deliver;
 pub mod http;
 mod intake;
+mod merging;
 mod message;
 mod passing;
 mod plan;
@@ -35,6 +35,7 @@ use counters::AlarmMetrics;
 use deliver::{Deliverer, DeliveryLimits};
 use events::EventQueue;
 use intake::Intake;
+use merging::Merging;
 use metrics::Metrics;
 use passing::Passing;
 use plan::Channels;
@@ -91,6 +92,7 @@ struct Alarm {
     queue: Arc<EventQueue>,
     intake: Intake,
     deliverer: Deliverer,
+    merging: Merging,
     delivering: Delivering,
     counters: AlarmMetrics,
     outage: Outage,
@@ -124,6 +126,7 @@ impl Alarm {
         let (sender, bytes) = memory::measured(|| Sender::new(&config.alarm));
         counters.show_clients_bytes(bytes);
         let dashboard = dashboard(config);
+        let merging = Merging::new(config.alarm.merge, dashboard.clone(), counters.clone());
         let (tables, counted, delivers) = (portal.clone(), counters.clone(), config.delivers());
         let mut intake = Intake::open(tables, queue.clone(), channels, dashboard, counted, health, delivers).await?;
         let delivering = Delivering {
@@ -146,6 +149,7 @@ impl Alarm {
             queue,
             intake,
             deliverer,
+            merging,
             delivering,
             counters,
             outage: health.outage("alarm cannot store or send"),
@@ -205,6 +209,7 @@ impl Alarm {
         if self.more {
             self.more = self.intake.step(&mut self.deliverer).await?;
         }
+        self.merging.step(&mut self.deliverer).await?;
         self.deliverer.step().await?;
         if self.tidy_at <= Instant::now() {
             self.tidy_at = Instant::now() + MINUTE;
@@ -229,7 +234,9 @@ impl Alarm {
         match self.failed_until {
             Some(until) => until,
             None if self.more => Instant::now(),
-            None => self.deliverer.look_at().map_or(self.tidy_at, |at| at.min(self.tidy_at)),
+            None => {
+                [self.deliverer.look_at(), self.merging.at()].into_iter().flatten().fold(self.tidy_at, Instant::min)
+            }
         }
     }
 
@@ -305,7 +312,10 @@ impl Delivering {
     async fn in_memory(&self, intake: &mut Intake) -> Result<Deliverer> {
         let tables = Portal::in_memory().await.context("cannot make tables in memory")?;
         intake.write_to(tables.clone());
-        self.over(tables).await
+        // Links in memory are read by nobody.
+        let mut deliverer = self.over(tables).await?;
+        deliverer.keeps_links = false;
+        Ok(deliverer)
     }
 }
 

@@ -8,15 +8,16 @@
 //! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message; an event that
 //! reaches none of the people it is meant for says why ([`Untold`]).
 //! Compat: docs/open-falcon/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any
-//! priority, the normal SMS only below [`LOW_PRIORITY`]. Nothing is merged yet: low priorities are delivered one by
-//! one too.
+//! priority, the normal SMS only below [`LOW_PRIORITY`]. From there on the normal messages wait to be merged with others
+//! (`merging.rs`), one for each receiver.
 
 use super::message;
 use crate::config::AlarmConfig;
 use crate::portal::action::Action;
 use crate::portal::alarm::TOLD_NOBODY;
-use crate::portal::delivery::{Kind, NewDelivery};
+use crate::portal::delivery::{Kind, MERGED, NewDelivery};
 use crate::portal::user::User;
+use md5::{Digest, Md5};
 use model::Event;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -25,12 +26,17 @@ use std::fmt::Display;
 /// The first priority that is low: SMS are for P0 to P2 only, which wait for nobody's scripts but their own.
 pub const LOW_PRIORITY: i32 = 3;
 
+/// Target of messages that wait to be merged: nothing is sent to it.
+pub const MERGE: &str = "merge";
+
 /// The ways to people that the site has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Channels {
     pub sms: bool,
     pub im: bool,
     pub mail: Option<Kind>,
+    /// Messages of low priority are merged.
+    pub merge: bool,
 }
 
 /// The addresses of an event's receivers, none of them empty, each once.
@@ -99,6 +105,35 @@ pub struct Mail {
     pub content: String,
 }
 
+/// The body of a message that waits to be merged.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The one receiver.
+    pub to: String,
+    pub metric: String,
+    pub status: String,
+    /// The case of its event.
+    pub case: String,
+    /// The subject of a mail; "" of an instant message.
+    pub subject: String,
+    pub content: String,
+}
+
+/// The body of a message with the cases that it is about.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Cases<M> {
+    #[serde(flatten)]
+    pub message: M,
+    pub cases: Vec<String>,
+}
+
+impl<M: Serialize> Cases<M> {
+    /// The body as its row holds it.
+    pub fn to_json(&self) -> String {
+        to_json(self)
+    }
+}
+
 impl Missing {
     /// Reason on the metrics page.
     pub fn as_str(self) -> &'static str {
@@ -152,7 +187,7 @@ impl Channels {
             (false, false) => Some(Kind::Smtp),
             (false, true) => None,
         };
-        Channels { sms: is_http(&config.sms), im: is_http(&config.im), mail }
+        Channels { sms: is_http(&config.sms), im: is_http(&config.im), mail, merge: config.merge > 0 }
     }
 }
 
@@ -194,8 +229,14 @@ pub fn plan(event: &Event, action: &Action, contacts: &Contacts, channels: Chann
     if event.priority() < LOW_PRIORITY {
         out.text(Kind::Sms, &contacts.phones, &short);
     }
-    out.text(Kind::Im, &contacts.ims, &short);
-    out.mail(&contacts.mails, &short, &mail);
+    if channels.merge && event.priority() >= LOW_PRIORITY {
+        let im = channels.im.then_some(Kind::Im);
+        contacts.ims.iter().for_each(|to| out.waiting(im, event, to, "", &short));
+        contacts.mails.iter().for_each(|to| out.waiting(channels.mail, event, to, &short, &mail));
+    } else {
+        out.text(Kind::Im, &contacts.ims, &short);
+        out.mail(&contacts.mails, &short, &mail);
+    }
     out.plan.untold = untold(&out.plan.deliveries, event.priority(), action, contacts, channels);
     out.plan
 }
@@ -318,10 +359,39 @@ impl Drafts {
         }
     }
 
+    /// A message of low priority to one receiver.
+    fn waiting(&mut self, kind: Option<Kind>, event: &Event, to: &str, subject: &str, content: &str) {
+        let Some(kind) = kind else {
+            self.plan.without_channel += 1;
+            return;
+        };
+        let waiting = Waiting {
+            to: to.to_string(),
+            metric: event.metric().to_string(),
+            status: event.status.as_str().to_string(),
+            case: self.lane.clone(),
+            subject: subject.to_string(),
+            content: content.to_string(),
+        };
+        let lane = merged_lane(kind, self.priority, to, event.metric());
+        let (body, priority) = (to_json(&waiting), self.priority);
+        self.plan.deliveries.push(NewDelivery { target: MERGE.to_string(), kind, lane, body, priority });
+    }
+
     fn push(&mut self, target: String, kind: Kind, body: &impl Serialize) {
-        let body = serde_json::to_string(body).expect("texts, flags and lists always have a JSON form");
+        let body = to_json(body);
         self.plan.deliveries.push(NewDelivery { target, kind, lane: self.lane.clone(), body, priority: self.priority });
     }
+}
+
+/// The lane of all messages of one receiver, channel, priority and metric: what is merged of them keeps its order.
+fn merged_lane(kind: Kind, priority: i64, to: &str, metric: &str) -> String {
+    let names = format!("{} {priority} {metric} {to}", kind.as_str());
+    format!("{MERGED}{}", hex::encode(Md5::digest(names)))
+}
+
+fn to_json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).expect("texts, flags and lists always have a JSON form")
 }
 
 /// True for a gateway that the original would use: it skips one whose URL begins otherwise.
@@ -354,8 +424,8 @@ mod tests {
         Contacts { phones: list("1", "2"), ims: list("i", "j"), mails: list("a@x", "b@x") }
     }
 
-    const ALL: Channels = Channels { sms: true, im: true, mail: Some(Kind::Mail) };
-    const NONE: Channels = Channels { sms: false, im: false, mail: None };
+    const ALL: Channels = Channels { sms: true, im: true, mail: Some(Kind::Mail), merge: false };
+    const NONE: Channels = Channels { sms: false, im: false, mail: None, merge: false };
 
     /// `expected` is "" where somebody is told, and else the reason and its text.
     #[test]
@@ -426,6 +496,34 @@ mod tests {
         check(5, "cSM", url, ALL, "http://host:81 im mail", 0);
         check(5, "cSM", " ", ALL, "sms im mail im mail", 0);
         check(5, "c", "not a url", ALL, "callback im mail", 0);
+    }
+
+    /// Messages of low priority wait, one for each receiver; those around a callback do not.
+    #[test]
+    fn what_waits_to_be_merged() {
+        let plan_of = |priority: i32, channels: Channels| {
+            let action = Action { callback: 1, url: "http://h/".into(), before_callback_sms: 1, ..Action::default() };
+            plan(&event(priority), &action, &contacts(), channels, "http://d")
+        };
+        let all = Channels { merge: true, ..ALL };
+        let targets = |plan: &Plan| plan.deliveries.iter().map(|one| one.target.clone()).collect::<Vec<_>>().join(" ");
+        assert_eq!(targets(&plan_of(2, all)), "sms im http://h sms im mail");
+        let low = plan_of(3, all);
+        assert_eq!(targets(&low), "sms im http://h merge merge merge merge");
+        let waiting: Vec<Waiting> =
+            low.deliveries[3..].iter().map(|one| serde_json::from_str(&one.body).expect("a message")).collect();
+        assert_eq!(waiting.iter().map(|one| one.to.as_str()).collect::<Vec<_>>(), ["i", "j", "a@x", "b@x"]);
+        assert!(waiting.iter().all(|one| one.case == event(3).id() && one.metric == "m" && one.status == "PROBLEM"));
+        assert_eq!((waiting[0].subject.as_str(), waiting[2].subject.as_str()), ("", waiting[0].content.as_str()));
+        let lanes: Vec<&str> = low.deliveries[3..].iter().map(|one| one.lane.as_str()).collect();
+        let again = plan_of(3, all);
+        assert!(again.deliveries[3..].iter().map(|one| one.lane.as_str()).eq(lanes.iter().copied()));
+        assert!(
+            lanes.iter().all(|lane| lane.starts_with(MERGED) && lanes.iter().filter(|one| *one == lane).count() == 1)
+        );
+        let no_mail = plan_of(3, Channels { mail: None, ..all });
+        assert_eq!((targets(&no_mail).as_str(), no_mail.without_channel), ("sms im http://h merge merge", 2));
+        assert_eq!(no_mail.untold, None);
     }
 
     #[test]

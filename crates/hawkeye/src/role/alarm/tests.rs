@@ -23,23 +23,23 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 /// Users u1 and u2 in team ops, action 1 for them, and a queue: all in a directory of their own.
-struct Site {
+pub(super) struct Site {
     dir: tempfile::TempDir,
-    portal: Portal,
-    queue: Arc<EventQueue>,
-    config: Config,
+    pub(super) portal: Portal,
+    pub(super) queue: Arc<EventQueue>,
+    pub(super) config: Config,
     limits: DeliveryLimits,
     health: Health,
 }
 
 /// An alarm that runs in a task of its own.
-struct Running {
+pub(super) struct Running {
     task: JoinHandle<()>,
     counters: AlarmMetrics,
     stop: watch::Sender<bool>,
 }
 
-async fn site() -> Site {
+pub(super) async fn site() -> Site {
     site_in(crate::portal::tests::temporary().await.expect("a portal")).await
 }
 
@@ -63,6 +63,8 @@ async fn site_in((dir, portal): (tempfile::TempDir, Portal)) -> Site {
     // The events here have times of 2017.
     config.alarm.event_retention = 100 * 365 * 86_400;
     config.alarm.case_retention = config.alarm.event_retention;
+    // What is merged has tests of its own.
+    config.alarm.merge = 0;
     Site { dir, portal, queue, config, limits, health: Health::default() }
 }
 
@@ -73,7 +75,7 @@ fn open_queue(dir: &tempfile::TempDir) -> Arc<EventQueue> {
 
 impl Site {
     /// An action with a callback to `url` ("" is none) and receivers `uic`; `flags` as s, m (before), S, M (after).
-    async fn action(&self, id: i64, uic: &str, url: &str, flags: &str) {
+    pub(super) async fn action(&self, id: i64, uic: &str, url: &str, flags: &str) {
         let has = |flag: char| i64::from(flags.contains(flag));
         query("INSERT INTO falcon_portal.action VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(id)
@@ -89,15 +91,19 @@ impl Site {
             .expect("an action");
     }
 
-    async fn alarm(&self) -> (Alarm, AlarmMetrics) {
+    pub(super) async fn alarm(&self) -> (Alarm, AlarmMetrics) {
         let counters = AlarmMetrics::default();
         let (portal, queue) = (self.portal.for_alarm(), self.queue.clone());
         let alarm = Alarm::open(portal, queue, &self.config, self.limits, counters.clone(), &self.health).await;
         (alarm.expect("alarm opens"), counters)
     }
 
-    async fn start(&self) -> Running {
-        let (mut alarm, counters) = self.alarm().await;
+    pub(super) async fn start(&self) -> Running {
+        let (alarm, counters) = self.alarm().await;
+        self.run(alarm, counters)
+    }
+
+    pub(super) fn run(&self, mut alarm: Alarm, counters: AlarmMetrics) -> Running {
         let (stop, mut shutdown) = watch::channel(false);
         let task = tokio::spawn(async move {
             alarm.run(&mut shutdown).await;
@@ -106,13 +112,13 @@ impl Site {
         Running { task, counters, stop }
     }
 
-    async fn count(&self, table: &'static str) -> i64 {
+    pub(super) async fn count(&self, table: &'static str) -> i64 {
         query("SELECT count(*) FROM alarms.").push(table).one(&self.portal).await.expect("a count")
     }
 }
 
 impl Running {
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.send(true).expect("alarm runs");
         in_time("the end of alarm", self.task).await.expect("alarm does not panic");
     }
@@ -124,7 +130,7 @@ impl Running {
     }
 }
 
-fn event(action_id: i64, host: &str, status: Status, step: i32) -> Event {
+pub(super) fn event(action_id: i64, host: &str, status: Status, step: i32) -> Event {
     let strategy = Strategy {
         id: 1,
         metric: "cpu.idle".into(),
@@ -151,7 +157,7 @@ fn problem(action_id: i64, host: &str) -> Event {
     event(action_id, host, Status::Problem, 1)
 }
 
-fn with_priority(mut event: Event, priority: i32) -> Event {
+pub(super) fn with_priority(mut event: Event, priority: i32) -> Event {
     let EventRule::Strategy(strategy) = &mut event.rule else { panic!("{event:?}") };
     Arc::make_mut(strategy).priority = priority;
     event
@@ -159,13 +165,13 @@ fn with_priority(mut event: Event, priority: i32) -> Event {
 
 /// Request that a receiver got: path, query and form.
 #[derive(Debug)]
-struct Got {
+pub(super) struct Got {
     path: String,
     fields: HashMap<String, String>,
 }
 
 impl Got {
-    fn field(&self, name: &str) -> &str {
+    pub(super) fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("(absent)", String::as_str)
     }
 }
@@ -173,14 +179,14 @@ impl Got {
 /// Decides the status and text of the answer to the n-th request.
 type Answer = Arc<dyn Fn(usize, &Got) -> (u16, String) + Send + Sync>;
 
-struct Receiver {
-    url: String,
+pub(super) struct Receiver {
+    pub(super) url: String,
     got: UnboundedReceiver<Got>,
     _server: JoinHandle<()>,
 }
 
 impl Receiver {
-    async fn start() -> Receiver {
+    pub(super) async fn start() -> Receiver {
         Receiver::answering(Arc::new(|_, _| (200, "ok".to_string()))).await
     }
 
@@ -197,7 +203,7 @@ impl Receiver {
         Receiver { url, got, _server: server }
     }
 
-    async fn next(&mut self) -> Got {
+    pub(super) async fn next(&mut self) -> Got {
         in_time("a delivery", self.got.recv()).await.expect("the receiver lives")
     }
 }

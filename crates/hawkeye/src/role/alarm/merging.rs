@@ -1,0 +1,187 @@
+//! Merging: messages of low priority wait a minute, and those that say the same become one.
+//!
+//! Why: a broken switch makes a hundred P4 alarms, and a hundred messages say less than one.
+//! How: such a message is a row for each receiver under a target of its own ([`MERGE`]), which nothing is sent to. Each
+//! `alarm.merge` the rows of one receiver, channel, priority, status and metric are replaced by one delivery, in one
+//! transaction: a single one says what it said, many are counted, with the texts in the mail, or behind a link in an
+//! instant message.
+//! Invariants: each event reaches each receiver once, over any crash; messages of one receiver, channel, priority and
+//! metric keep their order, also over retries, since they share a lane, and a recovery does not overtake its problem.
+//! Memory: [`BATCH`] rows, in the order of their lanes, so that a lane is cut once at most; a message merges at most
+//! [`MERGED_MAX`] and [`MERGED_BYTES_MAX`].
+//! Compat: docs/open-falcon/alarm.md §4, to the letter.
+
+use super::counters::{AlarmMetrics, Ended};
+use super::deliver::Deliverer;
+use super::message;
+use super::plan::{Cases, MERGE, Mail, Text, Waiting};
+use crate::portal::db::fault::{self, Fault};
+use crate::portal::delivery::{self, Delivery, Kind, NewDelivery};
+use crate::portal::link;
+use anyhow::{Context, Result};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Rows of one transaction.
+const BATCH: usize = 2000;
+/// Messages that one merges; more is read by nobody.
+const MERGED_MAX: usize = 200;
+/// Bytes of the texts that one merges, so that a link has room for them.
+const MERGED_BYTES_MAX: usize = 48 << 10;
+const _: () = assert!(MERGED_BYTES_MAX + MERGED_MAX * SEPARATOR.len() <= link::CONTENT_MAX);
+/// Between the texts behind a link, and in a mail.
+const SEPARATOR: &str = ",,";
+const NEXT_IN_MAIL: &str = "\r\n";
+
+/// When messages are merged next.
+pub struct Merging {
+    /// Zero where new messages are not merged.
+    every: Duration,
+    /// None while nothing can wait.
+    at: Option<Instant>,
+    dashboard: String,
+    counters: AlarmMetrics,
+}
+
+/// Rows that become one delivery.
+struct Group {
+    kind: Kind,
+    priority: i64,
+    lane: String,
+    messages: Vec<Waiting>,
+    bytes: usize,
+}
+
+impl Merging {
+    /// Merges each `every` seconds from now on; with 0 once, for what an earlier run has left.
+    pub fn new(every: i64, dashboard: String, counters: AlarmMetrics) -> Merging {
+        let every = Duration::from_secs(every.max(0).unsigned_abs());
+        Merging { every, at: Some(Instant::now() + every), dashboard, counters }
+    }
+
+    /// Time of the next merge.
+    pub fn at(&self) -> Option<Instant> {
+        self.at
+    }
+
+    /// Merges a batch, if it is time.
+    pub async fn step(&mut self, deliverer: &mut Deliverer) -> Result<()> {
+        if self.at.is_none_or(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        let is_full = self.merge(deliverer).await.context("cannot merge messages")?;
+        self.at = match (is_full, self.every) {
+            (true, _) => Some(Instant::now()),
+            (false, Duration::ZERO) => None,
+            (false, every) => Some(Instant::now() + every),
+        };
+        Ok(())
+    }
+
+    /// Merges a batch of what waits; true when there may be more.
+    async fn merge(&self, deliverer: &mut Deliverer) -> sqlx::Result<bool> {
+        let rows = delivery::of_target(deliverer.tables(), MERGE, BATCH).await?;
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let with_links = deliverer.keeps_links;
+        match self.replace(&rows, deliverer, with_links).await {
+            // Without its table a message has no link, and goes all the same.
+            Err(error) if with_links && fault::of(&error) == Some(Fault::Damage) => {
+                tracing::error!(%error, "links cannot be stored: merged messages go without");
+                self.replace(&rows, deliverer, false).await?;
+            }
+            replaced => replaced?,
+        }
+        Ok(rows.len() == BATCH)
+    }
+
+    /// Puts deliveries in the place of rows.
+    async fn replace(&self, rows: &[Delivery], deliverer: &mut Deliverer, with_links: bool) -> sqlx::Result<()> {
+        let groups = groups(rows);
+        let mut transaction = deliverer.tables().write().await?;
+        delivery::delete_all(&mut transaction, rows.iter().map(|row| row.id)).await?;
+        let (mut new, mut merged) = (Vec::with_capacity(groups.len()), 0);
+        for group in &groups {
+            let mut path = None;
+            if with_links && group.kind == Kind::Im && group.messages.len() > 1 {
+                let contents: Vec<&str> = group.messages.iter().map(|message| message.content.as_str()).collect();
+                let new_path = path.insert(link::new_path());
+                link::store(&mut transaction, new_path, &contents.join(SEPARATOR)).await?;
+            }
+            new.push(self.delivery(group, path.as_deref()));
+            merged += if group.messages.len() > 1 { group.messages.len() as u64 } else { 0 };
+        }
+        let dropped = deliverer.store(&mut transaction, &new).await?;
+        transaction.commit().await?;
+        let unreadable = rows.len() - groups.iter().map(|group| group.messages.len()).sum::<usize>();
+        (0..unreadable).for_each(|_| self.counters.delivery(None, Ended::GivenUp));
+        self.counters.merged.inc_by(merged);
+        deliverer.removed(rows.len() as u64);
+        deliverer.added(&new, dropped);
+        Ok(())
+    }
+
+    /// What a group says; `path` is where its texts are kept.
+    fn delivery(&self, group: &Group, path: Option<&str>) -> NewDelivery {
+        let Group { kind, priority, lane, messages, .. } = group;
+        let first = &messages[0];
+        let cases = messages.iter().map(|message| message.case.clone()).collect();
+        let tos = first.to.clone();
+        let body = match (messages.len(), kind) {
+            (1, Kind::Im) => Cases { message: Text { tos, content: first.content.clone() }, cases }.to_json(),
+            (1, _) => {
+                let (subject, content) = (first.subject.clone(), first.content.clone());
+                Cases { message: Mail { tos, subject, content }, cases }.to_json()
+            }
+            (count, Kind::Im) => {
+                let head = message::merged(*priority, &first.status, count, &first.metric);
+                let content = message::merged_text(&head, &first.content, &self.dashboard, path);
+                Cases { message: Text { tos, content }, cases }.to_json()
+            }
+            (count, _) => {
+                let subject = message::merged(*priority, &first.status, count, &first.metric);
+                let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+                Cases { message: Mail { tos, subject, content: contents.join(NEXT_IN_MAIL) }, cases }.to_json()
+            }
+        };
+        NewDelivery { target: kind.as_str().to_string(), kind: *kind, lane: lane.clone(), body, priority: *priority }
+    }
+}
+
+/// The rows by what they say together, in the order of their first ones. One that cannot be read is left out, and told.
+fn groups(rows: &[Delivery]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    // Rows come in the order of their lanes, so the groups of a lane are the last ones.
+    let mut lane_begins = 0;
+    for row in rows {
+        let (Some(kind), Ok(message)) = (row.kind, serde_json::from_str::<Waiting>(&row.body)) else {
+            tracing::error!(id = row.id, "a message that waits to be merged cannot be read, and is given up");
+            continue;
+        };
+        if groups.last().is_some_and(|last| last.lane != row.lane) {
+            lane_begins = groups.len();
+        }
+        let takes = |group: &&mut Group| {
+            let bytes = group.bytes + message.content.len();
+            group.messages[0].status == message.status && group.messages.len() < MERGED_MAX && bytes <= MERGED_BYTES_MAX
+        };
+        match groups[lane_begins..].iter_mut().find(takes) {
+            Some(group) => {
+                group.bytes += message.content.len();
+                group.messages.push(message);
+            }
+            None => groups.push(Group {
+                kind,
+                priority: row.priority,
+                lane: row.lane.clone(),
+                bytes: message.content.len(),
+                messages: vec![message],
+            }),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests;
