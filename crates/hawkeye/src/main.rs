@@ -8,6 +8,7 @@ mod config;
 mod engine;
 mod loadgen;
 mod page;
+mod plus_api;
 mod portal;
 mod role;
 mod rules;

@@ -46,7 +46,7 @@ enum Command {
     Server(RunArgs),
     /// Run this host's agent.
     Agent(AgentArgs),
-    /// Say what a running server is and whether all of it works; exit code 0 (it does), 1 (not all), 2 (nobody answers).
+    /// Say what a running server is, and whether all works: exit code 0 (all), 1 (not all), 2 (nobody answers).
     Status(StatusArgs),
     /// Back a data directory up, also while a server runs on it.
     Backup(BackupArgs),

@@ -1,6 +1,7 @@
 //! `[alarm]`: the gateways and the mail server that deliver, and how long deliveries are tried.
 
 use super::callback::CallbackTargets;
+use super::{Mode, RedisUrl};
 use ipnet::IpNet;
 use lettre::message::Mailbox;
 use serde::Deserialize;
@@ -20,6 +21,12 @@ pub struct AlarmConfig {
     pub im: String,
     pub mail: String,
     pub smtp: SmtpConfig,
+    /// The Redis whose queues /sms, /im and /mail are sent from here, for other tools; an alarm that runs alone takes
+    /// the events of an old judge from there, too. "" is none.
+    pub redis_url: RedisUrl,
+    /// The old api that an alarm which runs alone asks whom to tell, and that api's server token.
+    pub plus_api: String,
+    pub plus_api_token: String,
     /// Networks that callbacks may go to. Empty is everything but loopback, link-local and metadata addresses;
     /// otherwise these and no others. Gateways and the mail server, which are named here, are not looked at.
     #[serde(deserialize_with = "networks")]
@@ -73,6 +80,9 @@ impl Default for AlarmConfig {
             im: String::new(),
             mail: String::new(),
             smtp: SmtpConfig::default(),
+            redis_url: RedisUrl::default(),
+            plus_api: String::new(),
+            plus_api_token: String::new(),
             callback_allow: Vec::new(),
             dashboard: String::new(),
             event_retention: 7 * 86_400,
@@ -115,9 +125,36 @@ impl AlarmConfig {
         self.missing_channels().len() < 3
     }
 
-    pub(super) fn check(&self, faults: &mut Faults) {
+    /// Checks what depends on what runs in this process; `delivers` is whether alarm does.
+    fn check_mode(&self, mode: Option<Mode>, delivers: bool, faults: &mut Faults) {
+        if mode == Some(Mode::Alarm) {
+            if self.redis_url.is_none() {
+                faults.add("alarm.redis_url is \"\": the alarm alone has its events from there; set it to the old judge's Redis");
+            }
+            if self.plus_api.is_empty() {
+                faults.add("alarm.plus_api is \"\": the alarm alone asks there whom to tell; give the api's address, like \"http://api:8080\"");
+            }
+            if self.plus_api_token.is_empty() {
+                faults.add("alarm.plus_api_token is \"\": the api tells nobody without; give its server token");
+            }
+            return;
+        }
+        if mode.is_some() && !delivers && !self.redis_url.is_none() {
+            faults.add("alarm.redis_url is set, and alarm is not among roles: leave it \"\", or add alarm");
+        }
+        if mode.is_some() && !self.plus_api.is_empty() {
+            faults.add("alarm.plus_api is for an alarm that runs alone (roles = [\"alarm\"]): leave it \"\"");
+        }
+        if mode.is_some() && !self.plus_api_token.is_empty() {
+            faults.add("alarm.plus_api_token is for an alarm that runs alone (roles = [\"alarm\"]): leave it \"\"");
+        }
+    }
+
+    pub(super) fn check(&self, mode: Option<Mode>, delivers: bool, faults: &mut Faults) {
+        self.check_mode(mode, delivers, faults);
         // The texts themselves stay out of the errors: gateways may have a secret in their URL.
-        for (key, url) in [("sms", &self.sms), ("im", &self.im), ("mail", &self.mail), ("dashboard", &self.dashboard)] {
+        let urls = [("sms", &self.sms), ("im", &self.im), ("mail", &self.mail), ("dashboard", &self.dashboard)];
+        for (key, url) in urls.into_iter().chain([("plus_api", &self.plus_api)]) {
             let is_web = |url: reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
             if !url.is_empty() && !url.parse().is_ok_and(is_web) {
                 faults.add(format!("alarm.{key} is no URL with http:// or https://: give one, or \"\" for none"));

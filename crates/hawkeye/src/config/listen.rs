@@ -80,6 +80,7 @@ impl Listen {
             Mode::Whole => key != "judge_http",
             Mode::Graph => matches!(key, "graph_rpc" | "admin"),
             Mode::Judge => matches!(key, "judge_rpc" | "judge_http" | "admin"),
+            Mode::Alarm => matches!(key, "alarm_http" | "admin"),
             Mode::Transfer | Mode::Gateway => {
                 matches!(key, "transfer_rpc" | "transfer_http" | "transfer_telnet" | "admin")
             }

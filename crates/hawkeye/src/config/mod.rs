@@ -182,7 +182,7 @@ impl Config {
         self.graph.check(faults);
         self.hbs.check(faults);
         self.nodata.check(faults);
-        self.alarm.check(faults);
+        self.alarm.check(mode, self.delivers(), faults);
         self.api.check(faults);
     }
 }
@@ -258,7 +258,7 @@ mod tests {
             "roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n[judge]\nhbs_addrs = [\"hbs:6030\"]",
             "judge.redis_url",
         );
-        check("roles = [\"judge\", \"graph\"]", "[\"graph\"] or [\"judge\"] alone");
+        check("roles = [\"judge\", \"graph\"]", "[\"graph\"], [\"judge\"] or [\"alarm\"] alone");
         check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
         check("[tls]\nlisteners = [\"api\"]", "tls.cert is \"\": give a PEM file");
         check(
@@ -279,6 +279,8 @@ mod tests {
         );
         check("[transfer.next]\naddrs = [\"h:1\"]", "transfer has next hops, and this process keeps points itself");
         check("[transfer.influxdb]\naddress = \"http://u:secret@h\"", "transfer.influxdb.address is no URL");
+        check("roles = [\"alarm\"]", "alarm.redis_url");
+        check("roles = [\"alarm\"]\n[alarm]\nredis_url = \"h:1\"", "alarm.plus_api is \"\"");
         check("roles = [\"juge\"]", "juge");
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
@@ -400,6 +402,8 @@ mod tests {
             mode("roles = [\"transfer\"]\n[transfer.graph]\ncluster = { a = \"h:1,i:1\", b = \"j:1\" }"),
             Mode::Transfer
         );
+        let alarm = "[alarm]\nredis_url = \"redis\"\nplus_api = \"http://api:8080\"\nplus_api_token = \"t\"";
+        assert_eq!(mode(&format!("roles = [\"alarm\"]\n{alarm}")), Mode::Alarm);
         assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
     }
 }

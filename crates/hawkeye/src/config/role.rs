@@ -32,6 +32,8 @@ pub enum Mode {
     Transfer,
     /// Gateway alone: points go on to other transfers.
     Gateway,
+    /// The alarm alone, behind the Redis of an old judge, beside an old api.
+    Alarm,
 }
 
 /// The roles of a whole server.
@@ -61,13 +63,14 @@ impl Mode {
             [Role::Judge] => Ok(Mode::Judge),
             [Role::Transfer] => Ok(Mode::Transfer),
             [Role::Gateway] => Ok(Mode::Gateway),
+            [Role::Alarm] => Ok(Mode::Alarm),
             _ if !roles.contains(&Role::Gateway)
                 && roles.iter().filter(|role| **role != Role::Alarm).count() == ALL_ROLES.len() - 1 =>
             {
                 Ok(Mode::Whole)
             }
             _ => bail!(
-                "roles is {:?}: that does not run together in one process; give [\"graph\"] or [\"judge\"] alone, [\"transfer\"] or [\"gateway\"] alone, or all six: \
+                "roles is {:?}: that does not run together in one process; give [\"graph\"], [\"judge\"] or [\"alarm\"] alone, [\"transfer\"] or [\"gateway\"] alone, or all six: \
                  {:?} (or leave the key out); of these only alarm may be missing, where judge.redis_url says who tells people",
                 roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
                 ALL_ROLES.map(Role::name),

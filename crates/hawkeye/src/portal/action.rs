@@ -8,7 +8,7 @@
 
 use super::db::{Record, Target, Transaction, query, record, salvage, select};
 use super::{Portal, user};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Length of the column `uic`, in characters.
 pub const UIC_MAX: usize = 255;
@@ -17,7 +17,8 @@ pub const URL_MAX: usize = 255;
 
 record! {
     /// Action of a template or an expression: teams to tell, and a callback.
-    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
     pub struct Action {
         pub id: i64,
         /// Names of teams, joined by commas.

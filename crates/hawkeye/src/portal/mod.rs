@@ -15,6 +15,7 @@ pub mod aggregator;
 pub mod alarm;
 pub mod audit;
 pub mod caller;
+pub mod copied;
 pub mod dashboard;
 pub mod db;
 pub mod delivery;

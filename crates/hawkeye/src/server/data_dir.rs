@@ -14,6 +14,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use stdx::{Disk, RealDisk};
 
 /// Name of the file that stands in a data directory from the beginning of a restore to its end.
 pub const RESTORING: &str = "restore-unfinished";
@@ -51,6 +52,17 @@ pub fn prepare(dir: &Path) -> Result<()> {
         tracing::warn!(dir = %dir.display(), %error, "cannot take the data directory from other users: they may read it");
     }
     Ok(())
+}
+
+/// Locks `dir` for what runs alone in it as `role`: two of them would mix their events.
+pub fn lock(dir: &Path, role: &str) -> Result<impl Sized> {
+    prepare(dir)?;
+    RealDisk.lock(&dir.join(format!("{role}.lock"))).with_context(|| {
+        format!(
+            "cannot lock {} (is another {role} using it, and may this user write it? data_dir sets the directory)",
+            dir.display()
+        )
+    })
 }
 
 /// What to do about an error of a disk below the data directory.

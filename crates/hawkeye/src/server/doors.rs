@@ -99,6 +99,15 @@ impl Sockets {
         })
     }
 
+    /// Binds the sockets of the alarm alone.
+    pub async fn alarm(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            alarm_http: bind_unless_empty("alarm_http", &listen.alarm_http).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+            ..Sockets::default()
+        })
+    }
+
     /// Binds the sockets of the judge alone.
     pub async fn judge(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {

@@ -52,7 +52,9 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let mut doors = Doors::new(&config, &metrics, descriptors);
     doors.secure(tls.clone(), &config.tls.listeners);
     doors.ask_for(secret.as_ref(), &Issued::default());
-    doors.open_admin("admin", sockets.admin, admin_router(&metrics, &health, account(&config, &metrics)));
+    let memory = account(&config, &metrics);
+    let admin = admin_router(&config, sockets.bound(), &metrics, &health, memory);
+    doors.open_admin("admin", sockets.admin, admin);
     let transfer = [sockets.transfer_rpc, sockets.transfer_http, sockets.transfer_telnet];
     open_points(&mut doors, transfer, Points::Next(fanout.clone()), &metrics);
     let mut parts = Supervisor::default();

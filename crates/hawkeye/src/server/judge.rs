@@ -27,10 +27,8 @@ use anyhow::{Context, Result, bail};
 use metrics::{Metrics, resident_bytes};
 use model::{Event, Rules};
 use net::gate::Issued;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use stdx::{Disk, RealDisk};
 use store::Past;
 use supervisor::Supervisor;
 use supervisor::signals::Starting;
@@ -48,7 +46,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let tls = config.tls.open()?;
     let secret = config.ingest.secret()?;
     let sockets = Sockets::judge(&config.listen).await?;
-    let _locked = lock(&config.data_dir)?;
+    let _locked = data_dir::lock(&config.data_dir, "judge")?;
     let is_new = !config.data_dir.join("events").exists();
     let opened = open_event_queue(&config)?;
     opened.tell_lost_events(&health, 0);
@@ -122,17 +120,6 @@ fn options(config: &Config) -> Options {
         silent_after_s: config.judge.silent_after,
         queue_waits: config.graph.fsync == Fsync::Always,
     }
-}
-
-/// Locks the data directory: two judges in one would mix their events.
-fn lock(dir: &Path) -> Result<impl Sized> {
-    data_dir::prepare(dir)?;
-    RealDisk.lock(&dir.join("judge.lock")).with_context(|| {
-        format!(
-            "cannot lock {} (is another judge using it, and may this user write it? data_dir sets the directory)",
-            dir.display()
-        )
-    })
 }
 
 /// State of the last run that waits for the first rules.

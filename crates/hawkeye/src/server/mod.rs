@@ -1,16 +1,17 @@
 //! `hawkeye server`: one process, whose roles decide what it is.
 //!
-//! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`] alone,
-//! [`judge`] alone, [`fanout`] (a transfer alone, a gateway); `supervisor` stops them in reverse. What the modes share
-//! has a page per subject: [`store`], [`queue`], [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators
-//! see), [`data_dir`] (whose files they are), [`tls`] (the certificate), [`losses`] (what is lost of the store),
-//! [`limits`] (of the system). SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was
-//! answered is lost by that either.
+//! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`],
+//! [`judge`] or [`alarm`] alone, [`fanout`] (a transfer alone, a gateway); `supervisor` stops them in reverse. What the
+//! modes share has a page per subject: [`store`], [`queue`], [`doors`] (the sockets), [`admin`] and [`gauges`] (what
+//! operators see), [`data_dir`] (whose files they are), [`tls`] (the certificate), [`losses`] (what is lost of the
+//! store), [`limits`] (of the system).
+//! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a part that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping
 //! does not keep the other parts from their orderly end.
 
 mod admin;
+mod alarm;
 pub mod data_dir;
 mod doors;
 mod fanout;
@@ -51,8 +52,8 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
             "--with-agent needs transfer and hbs in the same process: leave it out, and run `hawkeye agent` beside it"
         );
     }
-    if mode != Mode::Whole && anew.portal {
-        bail!("--new-portal: a role that runs alone has no portal; leave it out");
+    if !matches!(mode, Mode::Whole | Mode::Alarm) && anew.portal {
+        bail!("--new-portal: only a whole server and the alarm alone have a portal; leave it out");
     }
     if mode != Mode::Whole && anew.store {
         bail!("--new-store: a role that runs alone begins without being asked; leave it out");
@@ -75,6 +76,7 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
         match mode {
             Mode::Whole => whole::serve(config, agent, anew, descriptors, starting).await,
             Mode::Graph => graph::serve(config, descriptors, starting).await,
+            Mode::Alarm => alarm::serve(config, anew, descriptors, starting).await,
             Mode::Judge => judge::serve(config, descriptors, starting).await,
             Mode::Transfer | Mode::Gateway => fanout::serve(config, descriptors, starting).await,
         }

@@ -80,7 +80,7 @@ fn roles_that_do_not_run_together() {
     let error = fails_with(dir.path(), "", &["--roles", "judge"]);
     assert!(error.contains("listen.judge_rpc"), "{error}");
     let error = fails_with(dir.path(), "", &["--roles", "graph,api"]);
-    assert!(error.contains("[\"graph\"] or [\"judge\"] alone") && error.contains("all six"), "{error}");
+    assert!(error.contains("give [\"graph\"], [\"judge\"]") && error.contains("all six"), "{error}");
     let graph = ["--roles", "graph", "--with-agent", "--set", "listen.graph_rpc=127.0.0.1:0"];
     let error = fails_with(dir.path(), "", &graph);
     assert!(error.contains("--with-agent"), "{error}");

@@ -66,6 +66,9 @@ pub struct AlarmMetrics {
     pub without_channel: Counter,
     /// Messages of low priority that became one with others.
     pub merged: Counter,
+    /// Entries that were taken from Redis, and those that could not be read.
+    pub redis_taken: Counter,
+    pub redis_refused: Counter,
     /// Events in the queue's files that could not be read.
     pub unreadable: Counter,
     /// Times that the portal's database or the queue's files failed; alarm tries again.
@@ -100,6 +103,12 @@ impl AlarmMetrics {
                 "messages_merged",
                 "Messages of low priority that became one with others",
                 self.merged.clone(),
+            );
+            registry.register("redis_taken", "Entries that were taken from Redis", self.redis_taken.clone());
+            registry.register(
+                "redis_refused",
+                "Entries of Redis that could not be read, or were too long",
+                self.redis_refused.clone(),
             );
             registry.register("events_unreadable", "Events that the queue could not read", self.unreadable.clone());
             registry.register("storage_failures", "Failures of database or queue", self.failures.clone());

@@ -12,6 +12,7 @@
 use super::READER;
 use super::counters::AlarmMetrics;
 use super::deliver::Deliverer;
+use super::directory::Directory;
 use super::message;
 use super::plan::{self, Channels, Contacts, Plan, Untold};
 use crate::clock;
@@ -52,6 +53,8 @@ pub struct Intake {
     channels: Channels,
     dashboard: String,
     counters: AlarmMetrics,
+    /// Who is asked for actions and teams, where the portal here has only copies of them.
+    directory: Option<Directory>,
     /// False where an old alarm tells people: events are stored, and nothing is delivered.
     delivers: bool,
     /// Events that told nobody since the log last said so, and when it did.
@@ -100,10 +103,16 @@ impl Intake {
             channels,
             dashboard,
             counters,
+            directory: None,
             delivers,
             untold: 0,
             untold_logged: None,
         })
+    }
+
+    /// Asks for receivers from now on.
+    pub fn ask(&mut self, directory: Directory) {
+        self.directory = Some(directory);
     }
 
     /// Writes to `tables` from now on.
@@ -173,6 +182,9 @@ impl Intake {
         actions.dedup();
         if actions.is_empty() {
             return Ok(());
+        }
+        if let Some(directory) = &mut self.directory {
+            directory.copy(&self.portal, &actions).await;
         }
         let (mut transaction, mut readable) = (self.portal.read().await?, Vec::new());
         for action in actions {

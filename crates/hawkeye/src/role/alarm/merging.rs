@@ -5,6 +5,7 @@
 //! `alarm.merge` the rows of one receiver, channel, priority, status and metric are replaced by one delivery, in one
 //! transaction: a single one says what it said, many are counted, with the texts in the mail, or behind a link in an
 //! instant message.
+//! An alarm that runs alone has no page, so an old dashboard keeps the texts, as in the original.
 //! Invariants: each event reaches each receiver once, over any crash; messages of one receiver, channel, priority and
 //! metric keep their order, also over retries, since they share a lane, and a recovery does not overtake its problem.
 //! Memory: [`BATCH`] rows, in the order of their lanes, so that a lane is cut once at most; a message merges at most
@@ -18,10 +19,17 @@ use super::plan::{Cases, MERGE, Mail, Text, Waiting};
 use crate::portal::db::fault::{self, Fault};
 use crate::portal::delivery::{self, Delivery, Kind, NewDelivery};
 use crate::portal::link;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Times for an old dashboard, as in the original.
+const CONNECT: Duration = Duration::from_secs(3);
+const TOTAL: Duration = Duration::from_secs(10);
+/// The longest path that a dashboard answers; its column has 16 characters.
+const PATH_MAX: u64 = 64;
 /// Rows of one transaction.
 const BATCH: usize = 2000;
 /// Messages that one merges; more is read by nobody.
@@ -40,6 +48,8 @@ pub struct Merging {
     /// None while nothing can wait.
     at: Option<Instant>,
     dashboard: String,
+    /// Asks the dashboard to keep texts; none where the portal here does.
+    asking: Option<Client>,
     counters: AlarmMetrics,
 }
 
@@ -56,7 +66,14 @@ impl Merging {
     /// Merges each `every` seconds from now on; with 0 once, for what an earlier run has left.
     pub fn new(every: i64, dashboard: String, counters: AlarmMetrics) -> Merging {
         let every = Duration::from_secs(every.max(0).unsigned_abs());
-        Merging { every, at: Some(Instant::now() + every), dashboard, counters }
+        Merging { every, at: Some(Instant::now() + every), dashboard, asking: None, counters }
+    }
+
+    /// Has the dashboard keep texts from now on. Fails where the client cannot be made.
+    pub fn ask_dashboard(&mut self) -> Result<()> {
+        let client = Client::builder().connect_timeout(CONNECT).timeout(TOTAL).no_proxy().redirect(Policy::none());
+        self.asking = Some(client.build().context("cannot prepare the HTTP client")?);
+        Ok(())
     }
 
     /// Time of the next merge.
@@ -99,15 +116,14 @@ impl Merging {
     /// Puts deliveries in the place of rows.
     async fn replace(&self, rows: &[Delivery], deliverer: &mut Deliverer, with_links: bool) -> sqlx::Result<()> {
         let groups = groups(rows);
+        let asked = self.ask(&groups).await;
         let mut transaction = deliverer.tables().write().await?;
         delivery::delete_all(&mut transaction, rows.iter().map(|row| row.id)).await?;
         let (mut new, mut merged) = (Vec::with_capacity(groups.len()), 0);
-        for group in &groups {
-            let mut path = None;
-            if with_links && group.kind == Kind::Im && group.messages.len() > 1 {
-                let contents: Vec<&str> = group.messages.iter().map(|message| message.content.as_str()).collect();
-                let new_path = path.insert(link::new_path());
-                link::store(&mut transaction, new_path, &contents.join(SEPARATOR)).await?;
+        for (group, asked) in groups.iter().zip(asked) {
+            let mut path = asked;
+            if let Some(texts) = group.linked().filter(|_| with_links && self.asking.is_none()) {
+                link::store(&mut transaction, path.insert(link::new_path()), &texts).await?;
             }
             new.push(self.delivery(group, path.as_deref()));
             merged += if group.messages.len() > 1 { group.messages.len() as u64 } else { 0 };
@@ -120,6 +136,25 @@ impl Merging {
         deliverer.removed(rows.len() as u64);
         deliverer.added(&new, dropped);
         Ok(())
+    }
+
+    /// The paths under which the dashboard keeps the texts of each group, as far as it does.
+    async fn ask(&self, groups: &[Group]) -> Vec<Option<String>> {
+        let mut paths = vec![None; groups.len()];
+        let Some(client) = &self.asking else { return paths };
+        let url = format!("{}/portal/links/store", self.dashboard.trim_end_matches('/'));
+        for (group, path) in groups.iter().zip(&mut paths) {
+            let Some(texts) = group.linked() else { continue };
+            match stored(client.post(&url).body(texts)).await {
+                Ok(stored) => *path = Some(stored),
+                // One that is away would take its time for each.
+                Err(error) => {
+                    tracing::warn!(%error, "the dashboard keeps no texts of merged messages: they go without a link");
+                    break;
+                }
+            }
+        }
+        paths
     }
 
     /// What a group says; `path` is where its texts are kept.
@@ -147,6 +182,29 @@ impl Merging {
         };
         NewDelivery { target: kind.as_str().to_string(), kind: *kind, lane: lane.clone(), body, priority: *priority }
     }
+}
+
+impl Group {
+    /// The texts of a message that has a link to them.
+    fn linked(&self) -> Option<String> {
+        let contents = || self.messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>();
+        (self.kind == Kind::Im && self.messages.len() > 1).then(|| contents().join(SEPARATOR))
+    }
+}
+
+/// The path that a dashboard answers to a text.
+async fn stored(request: RequestBuilder) -> Result<String> {
+    let response = request.send().await.map_err(reqwest::Error::without_url)?;
+    let (status, length) = (response.status(), response.content_length().unwrap_or(0));
+    if !status.is_success() || length > PATH_MAX {
+        bail!("it answers {status} with {length} bytes, want a path");
+    }
+    let path = response.text().await.map_err(reqwest::Error::without_url)?;
+    let path = path.trim();
+    if path.is_empty() || path.len() as u64 > PATH_MAX || !path.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        bail!("it answers {path:?}, want a path");
+    }
+    Ok(path.to_string())
 }
 
 /// The rows by what they say together, in the order of their first ones. One that cannot be read is left out, and told.

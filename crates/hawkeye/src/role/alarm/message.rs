@@ -65,8 +65,8 @@ pub fn merged(priority: i64, status: &str, count: usize, metric: &str) -> String
     format!("[P{priority}][{status}] {count} {metric}")
 }
 
-/// The instant message for many; `merged` is what they say together, `first` the text of the first of them, `path` leads
-/// to all, where they are kept.
+/// The instant message for many; `merged` is what they say together, `first` the text of the first of them, `path`
+/// leads to all, where they are kept.
 pub fn merged_text(merged: &str, first: &str, dashboard: &str, path: Option<&str>) -> String {
     let endpoint = first.split("][").nth(2).unwrap_or_default();
     match path {

@@ -3,11 +3,15 @@
 //! Why: in the original an alarm is lost when alarm, a gateway or a receiver is down at the wrong moment, and one slow
 //! receiver delays all. Here an event is a row before anything else happens, and a delivery is a row until it is made.
 //! How: one loop with one writer: [`intake`] (queue → cases, events, deliveries, in one transaction), then [`deliver`]
-//! (due deliveries → attempts at their targets, ends → rows); between them [`merging`] each minute. It sleeps until the queue, an attempt or a pause wakes
-//! it, so an event is on its way some milliseconds after the judge made it. Nothing on this way waits for the disk:
-//! the portal makes alarm's commits safe within a second, and [`passing`] lets the queue's files go behind that.
+//! (due deliveries → attempts at their targets, ends → rows); between them [`merging`] each minute. It sleeps until the
+//! queue, an attempt or a pause wakes it, so an event is on its way some milliseconds after the judge made it. Nothing
+//! on this way waits for the disk: the portal makes alarm's commits safe within a second, and [`passing`] lets the
+//! queue's files go behind that.
 //! Invariants: nothing is sent before it is stored; a failure of the database stops sending, not the process, and is
-//! tried again. Damaged tables stop nothing: deliveries are then kept in memory, and `/health` says so. Where alarm is not among `roles`, events are stored, and an old alarm delivers.
+//! tried again. Damaged tables stop nothing: deliveries are then kept in memory, and `/health` says so.
+//! Where alarm is not among `roles`, events are stored, and an old alarm delivers.
+//! What others push into Redis comes through [`inbox`]: messages to send, and where alarm runs alone the events, whose
+//! receivers an old api tells ([`directory`]).
 //! Memory: one batch of events, the attempts under way, one small record per failing or busy target.
 //! Compat: docs/open-falcon/alarm.md; differences: retries, no waiting of people for callbacks, a status other than 2xx
 //! is a failure.
@@ -15,7 +19,9 @@
 mod aging;
 mod counters;
 mod deliver;
+mod directory;
 pub mod http;
+mod inbox;
 mod intake;
 mod merging;
 mod message;
@@ -23,7 +29,7 @@ mod passing;
 mod plan;
 mod send;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::engine::age::Believed;
 use crate::portal::db::fault::{self, Fault};
 use crate::portal::purge::{self, Cutoffs, UnownedActions};
@@ -33,7 +39,9 @@ use crate::watch::memory;
 use anyhow::{Context, Result};
 use counters::AlarmMetrics;
 use deliver::{Deliverer, DeliveryLimits};
+use directory::Directory;
 use events::EventQueue;
+use inbox::{Foreign, Inbox};
 use intake::Intake;
 use merging::Merging;
 use metrics::Metrics;
@@ -44,7 +52,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::causes::line_of;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 /// Alarm's name among the readers of the event queue.
@@ -75,9 +83,17 @@ pub async fn run(
     let mut alarm = Alarm::open(portal.clone(), queue.clone(), &config, limits, counters, &health).await?;
     alarm.believe(believed);
     let mut passing = Passing::new(portal.clone(), queue.clone(), &health);
+    let inbox = alarm.read_redis(&config, &health)?;
+    let reading = async {
+        match inbox {
+            Some(inbox) => inbox.run().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = alarm.run(&mut shutdown) => {}
         never = passing.run() => match never {},
+        never = reading => match never {},
     }
     let stopped = alarm.deliverer.stop().await;
     // What cannot be made safe stays in the queue, and is told of by the portal.
@@ -102,6 +118,11 @@ struct Alarm {
     case_retention: i64,
     unowned: UnownedActions,
     unowned_at: Instant,
+    /// Actions here are copies, which nobody owns.
+    has_copies: bool,
+    /// Messages of other tools: those that come, and those that have come and are to be stored.
+    foreign: Option<mpsc::Receiver<Foreign>>,
+    come: Option<Foreign>,
     /// Events may be waiting that no notification will tell of.
     more: bool,
     failed_until: Option<Instant>,
@@ -126,9 +147,15 @@ impl Alarm {
         let (sender, bytes) = memory::measured(|| Sender::new(&config.alarm));
         counters.show_clients_bytes(bytes);
         let dashboard = dashboard(config);
-        let merging = Merging::new(config.alarm.merge, dashboard.clone(), counters.clone());
+        let mut merging = Merging::new(config.alarm.merge, dashboard.clone(), counters.clone());
         let (tables, counted, delivers) = (portal.clone(), counters.clone(), config.delivers());
         let mut intake = Intake::open(tables, queue.clone(), channels, dashboard, counted, health, delivers).await?;
+        let has_copies = config.mode().is_ok_and(|mode| mode == Mode::Alarm);
+        if has_copies {
+            let outage = health.outage("the old api cannot be asked whom to tell; those of before are told");
+            intake.ask(Directory::new(&config.alarm, outage)?);
+            merging.ask_dashboard()?;
+        }
         let delivering = Delivering {
             sender: Arc::new(sender?),
             channels,
@@ -159,6 +186,9 @@ impl Alarm {
             case_retention: config.alarm.case_retention,
             unowned: UnownedActions::default(),
             unowned_at: Instant::now(),
+            has_copies,
+            foreign: None,
+            come: None,
             more: true,
             failed_until: None,
             tidy_at: Instant::now(),
@@ -171,6 +201,36 @@ impl Alarm {
         self.deliverer.aging.believe(believed);
     }
 
+    /// Has messages of other tools come from Redis, and events where no judge is here; none where no Redis is named.
+    fn read_redis(&mut self, config: &Config, health: &Health) -> Result<Option<Inbox>> {
+        let url = &config.alarm.redis_url;
+        if url.is_none() {
+            return Ok(None);
+        }
+        let (messages, foreign) = mpsc::channel(1);
+        let queue = self.has_copies.then(|| self.queue.clone());
+        let outage = health.outage("Redis cannot be read: events or messages wait there");
+        let (channels, counters) = (self.delivering.channels, self.counters.clone());
+        let inbox = Inbox::new(url, queue, self.portal.clone(), messages, channels, counters, outage)?;
+        self.foreign = Some(foreign);
+        Ok(Some(inbox))
+    }
+
+    /// Stores messages of other tools that have come.
+    async fn store_foreign(&mut self) -> sqlx::Result<()> {
+        let Some(come) = &self.come else { return Ok(()) };
+        let mut transaction = self.deliverer.tables().write().await?;
+        let dropped = self.deliverer.store(&mut transaction, &come.deliveries).await?;
+        transaction.commit().await?;
+        self.deliverer.added(&come.deliveries, dropped);
+        self.counters.without_channel.inc_by(come.without_channel);
+        if let Some(come) = self.come.take() {
+            // Whoever waited may have been stopped meanwhile.
+            let _ = come.stored.send(());
+        }
+        Ok(())
+    }
+
     async fn run(&mut self, shutdown: &mut watch::Receiver<bool>) {
         while !*shutdown.borrow() {
             self.step().await;
@@ -180,6 +240,7 @@ impl Alarm {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 () = self.queue.appended(READER) => self.more = true,
                 () = self.deliverer.attempt_ended() => {}
+                come = next(&mut self.foreign), if self.come.is_none() => self.come = Some(come),
                 () = sleep_until(wake_at) => {}
             }
         }
@@ -209,6 +270,7 @@ impl Alarm {
         if self.more {
             self.more = self.intake.step(&mut self.deliverer).await?;
         }
+        self.store_foreign().await.context("cannot store messages of other tools")?;
         self.merging.step(&mut self.deliverer).await?;
         self.deliverer.step().await?;
         if self.tidy_at <= Instant::now() {
@@ -253,11 +315,23 @@ impl Alarm {
 
     /// Deletes actions that nobody has had for long. Events that still wait may name one, so they come first.
     async fn purge_actions(&mut self) -> sqlx::Result<()> {
-        if self.more || self.unowned_at > Instant::now() {
+        if self.more || self.has_copies || self.unowned_at > Instant::now() {
             return Ok(());
         }
         self.unowned_at = Instant::now() + ACTIONS_PAUSE;
         self.unowned.look(&self.portal).await
+    }
+}
+
+/// What comes next from other tools; never where none can.
+async fn next(foreign: &mut Option<mpsc::Receiver<Foreign>>) -> Foreign {
+    let next = match foreign {
+        Some(foreign) => foreign.recv().await,
+        None => None,
+    };
+    match next {
+        Some(next) => next,
+        None => std::future::pending().await,
     }
 }
 

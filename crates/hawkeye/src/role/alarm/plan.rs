@@ -8,8 +8,8 @@
 //! Invariants: no delivery without a receiver or without a gateway; a receiver is named once per message; an event that
 //! reaches none of the people it is meant for says why ([`Untold`]).
 //! Compat: docs/open-falcon/alarm.md §2–4. The flags `before_callback_sms` and `after_callback_sms` send at any
-//! priority, the normal SMS only below [`LOW_PRIORITY`]. From there on the normal messages wait to be merged with others
-//! (`merging.rs`), one for each receiver.
+//! priority, the normal SMS only below [`LOW_PRIORITY`]. From there on the normal messages wait to be merged with
+//! others (`merging.rs`), one for each receiver.
 
 use super::message;
 use crate::config::AlarmConfig;
@@ -28,6 +28,9 @@ pub const LOW_PRIORITY: i32 = 3;
 
 /// Target of messages that wait to be merged: nothing is sent to it.
 pub const MERGE: &str = "merge";
+
+/// Priority of messages of other tools, which name none: the last of the high ones.
+const OTHERS_PRIORITY: i64 = LOW_PRIORITY as i64 - 1;
 
 /// The ways to people that the site has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -285,6 +288,19 @@ fn untold(
     }
     let missing = if without_gateway.is_empty() { Missing::Address } else { Missing::Gateway };
     Some(Untold::new(missing, why.join("; ")))
+}
+
+/// Plans a message that another tool has for people. It waits for none of the others.
+pub fn of_others(kind: Kind, message: Mail, channels: Channels) -> Plan {
+    let lane = format!("others {:016x}", rand::random::<u64>());
+    let mut out = Drafts { lane, priority: OTHERS_PRIORITY, channels, plan: Plan::default() };
+    let tos = message.tos.split(',').map(str::trim).filter(|to| !to.is_empty()).map(str::to_string);
+    let tos: Vec<String> = tos.collect();
+    match kind {
+        Kind::Sms | Kind::Im => out.text(kind, &tos, &message.content),
+        _ => out.mail(&tos, &message.subject, &message.content),
+    }
+    out.plan
 }
 
 /// Plans what people are told when a callback has an end.

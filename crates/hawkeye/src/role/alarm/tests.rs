@@ -29,14 +29,16 @@ pub(super) struct Site {
     pub(super) queue: Arc<EventQueue>,
     pub(super) config: Config,
     limits: DeliveryLimits,
-    health: Health,
+    pub(super) health: Health,
 }
 
 /// An alarm that runs in a task of its own.
 pub(super) struct Running {
     task: JoinHandle<()>,
-    counters: AlarmMetrics,
+    pub(super) counters: AlarmMetrics,
     stop: watch::Sender<bool>,
+    /// What runs beside it, and ends with it.
+    beside: Option<JoinHandle<()>>,
 }
 
 pub(super) async fn site() -> Site {
@@ -109,7 +111,7 @@ impl Site {
             alarm.run(&mut shutdown).await;
             alarm.deliverer.stop().await.expect("a clean stop");
         });
-        Running { task, counters, stop }
+        Running { task, counters, stop, beside: None }
     }
 
     pub(super) async fn count(&self, table: &'static str) -> i64 {
@@ -118,13 +120,19 @@ impl Site {
 }
 
 impl Running {
+    pub(super) fn beside(self, task: JoinHandle<()>) -> Running {
+        Running { beside: Some(task), ..self }
+    }
+
     pub(super) async fn stop(self) {
+        self.beside.iter().for_each(JoinHandle::abort);
         self.stop.send(true).expect("alarm runs");
         in_time("the end of alarm", self.task).await.expect("alarm does not panic");
     }
 
     /// Ends alarm as `kill -9` does, wherever it stands.
-    async fn kill(self) {
+    pub(super) async fn kill(self) {
+        self.beside.iter().for_each(JoinHandle::abort);
         self.task.abort();
         assert!(self.task.await.expect_err("killed").is_cancelled());
     }
@@ -153,7 +161,7 @@ pub(super) fn event(action_id: i64, host: &str, status: Status, step: i32) -> Ev
     }
 }
 
-fn problem(action_id: i64, host: &str) -> Event {
+pub(super) fn problem(action_id: i64, host: &str) -> Event {
     event(action_id, host, Status::Problem, 1)
 }
 
@@ -166,7 +174,7 @@ pub(super) fn with_priority(mut event: Event, priority: i32) -> Event {
 /// Request that a receiver got: path, query and form.
 #[derive(Debug)]
 pub(super) struct Got {
-    path: String,
+    pub(super) path: String,
     fields: HashMap<String, String>,
 }
 
