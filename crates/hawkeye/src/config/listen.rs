@@ -81,6 +81,8 @@ impl Listen {
             Mode::Graph => matches!(key, "graph_rpc" | "admin"),
             Mode::Judge => matches!(key, "judge_rpc" | "judge_http" | "admin"),
             Mode::Alarm => matches!(key, "alarm_http" | "admin"),
+            Mode::Hbs => matches!(key, "hbs_rpc" | "hbs_http" | "admin"),
+            Mode::Modules => matches!(key, "aggregator_http" | "nodata_http" | "admin"),
             Mode::Transfer | Mode::Gateway => {
                 matches!(key, "transfer_rpc" | "transfer_http" | "transfer_telnet" | "admin")
             }
@@ -110,6 +112,11 @@ impl Listen {
         }
         if mode == Some(Mode::Graph) && self.graph_rpc.is_empty() {
             faults.add("listen.graph_rpc is \"\": the graph alone takes points by no other door; give an address like \"0.0.0.0:6070\"");
+        }
+        if mode == Some(Mode::Hbs) && self.hbs_rpc.is_empty() {
+            faults.add(
+                "listen.hbs_rpc is \"\": hbs alone is asked by no other door; give an address like \"0.0.0.0:6030\"",
+            );
         }
         if mode == Some(Mode::Judge) && self.judge_rpc.is_empty() {
             faults.add("listen.judge_rpc is \"\": the judge alone takes points by no other door; give an address like \"0.0.0.0:6080\"");

@@ -8,6 +8,7 @@
 //! the section's file, and `hawkeye.example.toml` repeats them (a test compares the two); what can be checked without
 //! touching disk or network is checked before anything starts.
 
+mod aggregator;
 mod alarm;
 mod api;
 mod callback;
@@ -18,6 +19,7 @@ mod judge;
 mod listen;
 mod mysql_url;
 mod nodata;
+mod old_api;
 mod portal;
 mod redis_url;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod role;
 mod tls;
 mod transfer;
 
+pub use aggregator::AggregatorConfig;
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
 pub use api::{ApiConfig, Grafana, Rights, Viewer};
 pub use callback::{CallbackTargets, TargetFault};
@@ -68,6 +71,7 @@ pub struct Config {
     pub judge: JudgeConfig,
     pub graph: GraphConfig,
     pub hbs: HbsConfig,
+    pub aggregator: AggregatorConfig,
     pub nodata: NodataConfig,
     pub alarm: AlarmConfig,
     pub api: ApiConfig,
@@ -88,6 +92,7 @@ impl Default for Config {
             judge: JudgeConfig::default(),
             graph: GraphConfig::default(),
             hbs: HbsConfig::default(),
+            aggregator: AggregatorConfig::default(),
             nodata: NodataConfig::default(),
             alarm: AlarmConfig::default(),
             api: ApiConfig::default(),
@@ -143,7 +148,7 @@ impl Config {
     /// Whether only owners, their teams and administrators may change things over REST.
     pub fn is_strict(&self) -> bool {
         match self.api.rights {
-            Rights::ByPortal => self.portal.url.is_empty(),
+            Rights::ByPortal => self.portal.url.is_none(),
             Rights::Strict => true,
             Rights::OpenFalcon => false,
         }
@@ -175,13 +180,14 @@ impl Config {
         }
         self.listen.check(mode, faults);
         self.tls.check(mode, &self.listen, faults);
-        self.portal.check(faults);
+        self.portal.check(mode, faults);
         self.ingest.check(faults);
         self.transfer.check(mode, faults);
         self.judge.check(mode, faults);
         self.graph.check(faults);
         self.hbs.check(faults);
-        self.nodata.check(faults);
+        self.aggregator.check(mode, &self.roles, faults);
+        self.nodata.check(mode, &self.roles, faults);
         self.alarm.check(mode, self.delivers(), faults);
         self.api.check(faults);
     }
@@ -258,7 +264,10 @@ mod tests {
             "roles = [\"judge\"]\n[listen]\njudge_rpc = \"127.0.0.1:6080\"\n[judge]\nhbs_addrs = [\"hbs:6030\"]",
             "judge.redis_url",
         );
-        check("roles = [\"judge\", \"graph\"]", "[\"graph\"], [\"judge\"] or [\"alarm\"] alone");
+        check(
+            "roles = [\"judge\", \"graph\"]",
+            "[\"graph\"], [\"judge\"], [\"hbs\"], [\"alarm\"], [\"aggregator\"] or [\"nodata\"] alone",
+        );
         check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
         check("[tls]\nlisteners = [\"api\"]", "tls.cert is \"\": give a PEM file");
         check(
@@ -279,11 +288,16 @@ mod tests {
         );
         check("[transfer.next]\naddrs = [\"h:1\"]", "transfer has next hops, and this process keeps points itself");
         check("[transfer.influxdb]\naddress = \"http://u:secret@h\"", "transfer.influxdb.address is no URL");
+        check("roles = [\"aggregator\"]", "aggregator.plus_api is \"\"");
+        check("roles = [\"nodata\", \"aggregator\"]", "nodata.push_api is \"\"");
+        check("roles = [\"nodata\", \"transfer\", \"judge\", \"graph\", \"hbs\", \"api\"]", "alone");
         check("roles = [\"alarm\"]", "alarm.redis_url");
         check("roles = [\"alarm\"]\n[alarm]\nredis_url = \"h:1\"", "alarm.plus_api is \"\"");
         check("roles = [\"juge\"]", "juge");
         check("[ingest]\nallow = [\"10.0.0.0/99\"]", "10.0.0.0/99");
         check("[portal]\nurl = \"mysql://x\"", "portal.url");
+        check("[portal]\nurl = \"mysql://u:p@x\"", "portal.url");
+        check("roles = [\"hbs\"]", "portal.url is \"\"");
         check("[graph]\nindex_refresh = \"1s\"", "graph.index_refresh");
         check("[judge]\nhbs_addrs = [\"hbs:6030\", \"10.0.0.5\"]", "judge.hbs_addrs has \"10.0.0.5\"");
         check("[judge]\nhbs_addrs = [\":6030\"]", "judge.hbs_addrs has \":6030\"");
@@ -364,6 +378,7 @@ mod tests {
             assert!(!error.contains("secret"), "{text:?} gave {error:?}");
         };
         check("[graph]\nindex_url = \"mysql://falcon:secret@\"", &[]);
+        check("[portal]\nurl = \"mysql://falcon:secret@db\"", &[]);
         check("[graph]\nindex_url = \"mysql://falcon:secret@db", &[]);
         check("[graph]\nindex_url = mysql://falcon:secret@db", &[]);
         check("", &[("HAWKEYE_GRAPH__INDEX_URL", "mysql://falcon:secret/@db")]);
@@ -404,6 +419,7 @@ mod tests {
         );
         let alarm = "[alarm]\nredis_url = \"redis\"\nplus_api = \"http://api:8080\"\nplus_api_token = \"t\"";
         assert_eq!(mode(&format!("roles = [\"alarm\"]\n{alarm}")), Mode::Alarm);
+        assert_eq!(mode("roles = [\"hbs\"]\n[portal]\nurl = \"mysql://falcon@db\""), Mode::Hbs);
         assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
     }
 }

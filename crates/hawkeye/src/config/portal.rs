@@ -1,5 +1,6 @@
 //! `[portal]`: where the control plane's tables are.
 
+use super::{Mode, MysqlUrl};
 use serde::Deserialize;
 use settings::Faults;
 
@@ -7,15 +8,20 @@ use settings::Faults;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PortalConfig {
-    /// The database: "" is SQLite in the data directory, the only one so far.
-    pub url: String,
+    /// The database: "" is SQLite in the data directory. An hbs that runs alone reads the MySQL of an Open-Falcon.
+    pub url: MysqlUrl,
 }
 
 impl PortalConfig {
-    pub(super) fn check(&self, faults: &mut Faults) {
-        if !self.url.is_empty() {
-            // The URL of a database has a password in it.
-            faults.add("portal.url is set: only \"\" (SQLite in data_dir) is known so far");
+    pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {
+        // The URL of a database has a password in it.
+        if mode == Some(Mode::Hbs) && self.url.is_none() {
+            faults.add(
+                "portal.url is \"\": hbs alone reads an Open-Falcon's MySQL; give mysql://user:password@host:3306",
+            );
+        }
+        if mode.is_some_and(|mode| mode != Mode::Hbs) && !self.url.is_none() {
+            faults.add("portal.url is for an hbs that runs alone (roles = [\"hbs\"]) so far: leave it \"\" (SQLite in data_dir)");
         }
     }
 }

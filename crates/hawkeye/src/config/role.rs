@@ -16,6 +16,10 @@ pub enum Role {
     Api,
     /// A transfer in front of other transfers.
     Gateway,
+    /// Series computed over groups; in a whole server without being asked for.
+    Aggregator,
+    /// Values for silent series; in a whole server without being asked for.
+    Nodata,
 }
 
 /// A set of roles that work together in one process.
@@ -34,6 +38,10 @@ pub enum Mode {
     Gateway,
     /// The alarm alone, behind the Redis of an old judge, beside an old api.
     Alarm,
+    /// Hbs alone, over the MySQL of an Open-Falcon.
+    Hbs,
+    /// Aggregator, nodata, or both alone, beside an old api.
+    Modules,
 }
 
 /// The roles of a whole server.
@@ -50,6 +58,8 @@ impl Role {
             Role::Alarm => "alarm",
             Role::Api => "api",
             Role::Gateway => "gateway",
+            Role::Aggregator => "aggregator",
+            Role::Nodata => "nodata",
         }
     }
 }
@@ -63,14 +73,16 @@ impl Mode {
             [Role::Judge] => Ok(Mode::Judge),
             [Role::Transfer] => Ok(Mode::Transfer),
             [Role::Gateway] => Ok(Mode::Gateway),
+            [Role::Hbs] => Ok(Mode::Hbs),
             [Role::Alarm] => Ok(Mode::Alarm),
-            _ if !roles.contains(&Role::Gateway)
-                && roles.iter().filter(|role| **role != Role::Alarm).count() == ALL_ROLES.len() - 1 =>
+            [Role::Aggregator] | [Role::Nodata] | [Role::Aggregator, Role::Nodata] => Ok(Mode::Modules),
+            _ if ALL_ROLES.iter().all(|role| *role == Role::Alarm || roles.contains(role))
+                && roles.iter().all(|role| ALL_ROLES.contains(role)) =>
             {
                 Ok(Mode::Whole)
             }
             _ => bail!(
-                "roles is {:?}: that does not run together in one process; give [\"graph\"], [\"judge\"] or [\"alarm\"] alone, [\"transfer\"] or [\"gateway\"] alone, or all six: \
+                "roles is {:?}: that does not run together in one process; give [\"graph\"], [\"judge\"], [\"hbs\"], [\"alarm\"], [\"aggregator\"] or [\"nodata\"] alone, [\"transfer\"] or [\"gateway\"] alone, or all six: \
                  {:?} (or leave the key out); of these only alarm may be missing, where judge.redis_url says who tells people",
                 roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
                 ALL_ROLES.map(Role::name),

@@ -4,7 +4,7 @@
 
 use super::Portal;
 use super::db::{Query, Record, Salvaged, Transaction, query, record, salvage, select};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Length of the columns `numerator` and `denominator`, in characters.
 pub const EXPRESSION_MAX: usize = 10_240;
@@ -13,7 +13,8 @@ pub const TEXT_MAX: usize = 255;
 
 record! {
     /// Row of an aggregator, as the API shows it.
-    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
     pub struct Aggregator {
         pub id: i64,
         pub grp_id: i64,

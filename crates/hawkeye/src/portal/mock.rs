@@ -5,7 +5,7 @@
 use super::Portal;
 use super::db::{Query, Record, Salvaged, Transaction, query, record, salvage, select};
 use crate::clock;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Length of the column `name`, in characters.
 pub const NAME_MAX: usize = 255;
@@ -18,7 +18,8 @@ pub const TAGS_MAX: usize = 1024;
 
 record! {
     /// Row of a mock, as the API shows it.
-    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
     pub struct Mock {
         pub id: i64,
         pub name: String,

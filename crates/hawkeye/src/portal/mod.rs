@@ -36,6 +36,7 @@ pub mod token;
 pub mod user;
 
 use crate::clock;
+use crate::config::MysqlUrl;
 use crate::watch::health::{Health, Reason};
 use anyhow::{Context, Result};
 pub use db::sqlite::hint;
@@ -100,6 +101,13 @@ impl Portal {
             tell_unread_receivers(&unread, health);
         }
         Ok((portal, opened.is_whole))
+    }
+
+    /// The portal in the databases of an Open-Falcon's MySQL, which are used as they are: tables of our own may be
+    /// missing there.
+    pub async fn over_mysql(url: &MysqlUrl) -> Result<Portal> {
+        let options = url.options("falcon_portal").context("portal.url is empty")?;
+        Ok(Portal::new(db::mysql::open(options, "").await?))
     }
 
     /// An empty portal in memory.

@@ -1,4 +1,6 @@
-//! What the tests of several roles need.
+//! What the tests of several roles need, and tests of roles together.
+
+mod alone;
 
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;

@@ -11,7 +11,9 @@
 
 pub mod aggregate;
 pub mod computed;
+pub mod follow;
 mod gone;
+pub mod pull;
 pub mod rehearsal;
 mod resolve;
 pub mod snapshot;

@@ -108,6 +108,26 @@ impl Sockets {
         })
     }
 
+    /// Binds the sockets of aggregator and nodata alone.
+    pub async fn modules(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            aggregator_http: bind_unless_empty("aggregator_http", &listen.aggregator_http).await?,
+            nodata_http: bind_unless_empty("nodata_http", &listen.nodata_http).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+            ..Sockets::default()
+        })
+    }
+
+    /// Binds the sockets of hbs alone.
+    pub async fn hbs(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            hbs_rpc: bind_unless_empty("hbs_rpc", &listen.hbs_rpc).await?,
+            hbs_http: bind_unless_empty("hbs_http", &listen.hbs_http).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+            ..Sockets::default()
+        })
+    }
+
     /// Binds the sockets of the judge alone.
     pub async fn judge(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {

@@ -1,10 +1,10 @@
 //! `hawkeye server`: one process, whose roles decide what it is.
 //!
 //! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`],
-//! [`judge`] or [`alarm`] alone, [`fanout`] (a transfer alone, a gateway); `supervisor` stops them in reverse. What the
-//! modes share has a page per subject: [`store`], [`queue`], [`doors`] (the sockets), [`admin`] and [`gauges`] (what
-//! operators see), [`data_dir`] (whose files they are), [`tls`] (the certificate), [`losses`] (what is lost of the
-//! store), [`limits`] (of the system).
+//! [`judge`], [`hbs`], [`alarm`] or [`modules`] (aggregator, nodata) alone, [`fanout`] (a transfer alone, a gateway);
+//! `supervisor` stops them in reverse. What the modes share has a page per subject: [`store`], [`queue`], [`doors`] (the
+//! sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`] (whose files they are), [`tls`] (the
+//! certificate), [`losses`] (what is lost of the store), [`limits`] (of the system).
 //! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
 //! Invariants: a part that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping
@@ -17,9 +17,11 @@ mod doors;
 mod fanout;
 mod gauges;
 mod graph;
+mod hbs;
 mod judge;
 mod limits;
 mod losses;
+mod modules;
 mod queue;
 mod store;
 mod tls;
@@ -77,6 +79,8 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
             Mode::Whole => whole::serve(config, agent, anew, descriptors, starting).await,
             Mode::Graph => graph::serve(config, descriptors, starting).await,
             Mode::Alarm => alarm::serve(config, anew, descriptors, starting).await,
+            Mode::Modules => modules::serve(config, descriptors, starting).await,
+            Mode::Hbs => hbs::serve(config, descriptors, starting).await,
             Mode::Judge => judge::serve(config, descriptors, starting).await,
             Mode::Transfer | Mode::Gateway => fanout::serve(config, descriptors, starting).await,
         }

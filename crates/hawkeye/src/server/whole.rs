@@ -27,7 +27,7 @@ use crate::role::aggregator::Aggregators;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
 use crate::role::judge::JudgeService;
-use crate::role::nodata::http::NodataRoutes;
+use crate::role::nodata::http::{Here, NodataRoutes};
 use crate::role::nodata::{Looks, Nodata};
 use crate::role::redis;
 use crate::role::transfer::points::Points;
@@ -246,8 +246,7 @@ impl Behind {
 
     fn nodata(&self) -> NodataRoutes {
         NodataRoutes {
-            portal: self.portal.clone(),
-            engine: self.engine.clone(),
+            here: Some(Here { portal: self.portal.clone(), engine: self.engine.clone() }),
             in_effect: self.in_effect.clone(),
             looks: self.looks.clone(),
             flood_share: self.config.nodata.flood_share,

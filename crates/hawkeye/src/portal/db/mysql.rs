@@ -22,10 +22,6 @@ const SESSION: [&str; 2] =
     ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SET SESSION innodb_lock_wait_timeout = 10"];
 
 /// Connects to the server that `options` name. `prefix` stands before the name of each database.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "portal.url is refused until a MySQL portal can be set up and migrated")
-)]
 pub async fn open(options: MySqlConnectOptions, prefix: &str) -> sqlx::Result<Db> {
     let options = options.timezone(None).statement_cache_capacity(STATEMENTS_MAX);
     let pool = MySqlPoolOptions::new()

@@ -9,6 +9,7 @@
 //! Memory: a due time per row.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §1.
 
+pub mod alone;
 pub mod http;
 
 use crate::clock;
@@ -18,10 +19,11 @@ use crate::portal::aggregator::Aggregator;
 use crate::rules::InEffect;
 use crate::rules::aggregate::{self, Computed};
 use crate::rules::computed::{Last, Lasts, Missing};
+use crate::rules::snapshot::Snapshot;
 use crate::watch::health::Outage;
 use anyhow::{Context, Result};
 use metrics::Metrics;
-use model::CounterType;
+use model::{CounterType, Point};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +80,11 @@ impl Aggregators {
     fn compute(&self, rules: &InEffect, rows: &[usize], now: i64) -> Result<(), IngestError> {
         let mut points = Vec::new();
         for row in rows.iter().map(|row| &rules.snapshot.aggregators[*row]) {
-            let last = self.last_of(rules, row, now);
+            let store = self.engine.store();
+            let last = last_of(&rules.snapshot, row, now, |host, counter| {
+                // A name that cannot be read is as good as none; whoever keeps the store has told of it.
+                store.last(store.find(host, counter).ok().flatten()?)
+            });
             points.extend(last.value.map(|value| (row, value)));
             self.lasts.note(row.id, last);
         }
@@ -96,26 +102,24 @@ impl Aggregators {
         }
         batch.finish().map(drop)
     }
+}
 
-    fn last_of(&self, rules: &InEffect, row: &Aggregator, now: i64) -> Last {
-        let hosts: Vec<&str> = rules.snapshot.hosts_of(row.grp_id, now).map(|host| host.hostname.as_str()).collect();
-        let last = Last { time: now, hosts: hosts.len(), ..Last::default() };
-        if row.step < 1 {
-            return Last { why: format!("step is {}: give at least 1", row.step), ..last };
-        }
-        let sides = match aggregate::parse(&row.numerator, &row.denominator) {
-            Ok(sides) => sides,
-            Err(why) => return Last { why, ..last },
-        };
-        let oldest = now - 2 * row.step;
-        let computed = aggregate::compute(&sides, hosts.len(), |host, counter| {
-            let store = self.engine.store();
-            // A name that cannot be read is as good as none; whoever keeps the store has told of it.
-            let found = store.find(hosts[host], counter).ok().flatten()?;
-            store.last(found).filter(|point| (oldest..=now).contains(&point.time)).map(|point| point.value)
-        });
-        told(last, computed, &hosts)
+/// What becomes of a row at `now`; `newest` gives the newest point of a counter of a host.
+fn last_of(snapshot: &Snapshot, row: &Aggregator, now: i64, newest: impl Fn(&str, &str) -> Option<Point>) -> Last {
+    let hosts: Vec<&str> = snapshot.hosts_of(row.grp_id, now).map(|host| host.hostname.as_str()).collect();
+    let last = Last { time: now, hosts: hosts.len(), ..Last::default() };
+    if row.step < 1 {
+        return Last { why: format!("step is {}: give at least 1", row.step), ..last };
     }
+    let sides = match aggregate::parse(&row.numerator, &row.denominator) {
+        Ok(sides) => sides,
+        Err(why) => return Last { why, ..last },
+    };
+    let oldest = now - 2 * row.step;
+    let computed = aggregate::compute(&sides, hosts.len(), |host, counter| {
+        newest(hosts[host], counter).filter(|point| (oldest..=now).contains(&point.time)).map(|point| point.value)
+    });
+    told(last, computed, &hosts)
 }
 
 /// The computation as it is shown.

@@ -3,7 +3,8 @@
 //! How: a series is asked for as `endpoint/metric[/tags]`, with its tags in the order of their keys.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §2. Counters have the original's names: its three steps
 //! (reading rows, collecting, judging) are one look here, so they count the same. `/proc/collect` shows what the store
-//! has now. Not there: `/workdir`, `/config`, which show paths and passwords, and `/debug/…`, which work.
+//! has now. Not there: `/workdir`, `/config`, which show paths and passwords, and `/debug/…`, which work. Where nodata
+//! runs alone, neither are `/proc/collect` and `/proc/group`.
 
 use super::Looks;
 use super::looks::Watched;
@@ -28,13 +29,20 @@ use tokio::sync::watch;
 /// The parts that the routes ask.
 #[derive(Clone)]
 pub struct NodataRoutes {
-    pub portal: Portal,
-    pub engine: Arc<Engine>,
+    /// The store and the tables, where they are in this process.
+    pub here: Option<Here>,
     pub in_effect: watch::Receiver<Arc<InEffect>>,
     pub looks: Looks,
     /// Share of a row's series that may fall silent at once.
     pub flood_share: f64,
     pub counters: Arc<Counters>,
+}
+
+/// The parts of a whole server that the routes ask.
+#[derive(Clone)]
+pub struct Here {
+    pub portal: Portal,
+    pub engine: Arc<Engine>,
 }
 
 /// Routes of the door `nodata_http`.
@@ -86,9 +94,12 @@ async fn status(State(routes): State<NodataRoutes>, Path(series): Path<String>) 
 
 /// The newest point of a series, in the original's words.
 async fn collected(State(routes): State<NodataRoutes>, Path(series): Path<String>) -> Response {
+    if routes.here.is_none() {
+        return elsewhere();
+    }
     let found = routes.blocking(move |routes| {
         let (endpoint, counter) = series.split_once('/')?;
-        let store = routes.engine.store();
+        let store = routes.here.as_ref()?.engine.store();
         let found = store.find(endpoint, counter).ok().flatten()?;
         store.last_raw(found)
     });
@@ -133,12 +144,13 @@ async fn row(State(routes): State<NodataRoutes>, Path(series): Path<String>) -> 
 
 /// Hosts of a group that are not in maintenance, with their ids.
 async fn hosts(State(routes): State<NodataRoutes>, Path(name): Path<String>) -> Response {
+    let Some(Here { portal, .. }) = &routes.here else { return elsewhere() };
     let read = async {
-        let groups = group::all(&routes.portal).await?;
+        let groups = group::all(portal).await?;
         let Some(found) = groups.into_iter().find(|group| group.grp_name.eq_ignore_ascii_case(&name)) else {
             return Ok(Vec::new());
         };
-        host::of_group(&routes.portal, found.id).await
+        host::of_group(portal, found.id).await
     };
     let now = clock::now();
     match read.await {
@@ -156,7 +168,10 @@ impl NodataRoutes {
         self,
         work: impl FnOnce(&NodataRoutes) -> T + Send + 'static,
     ) -> Result<T, tokio::task::JoinError> {
-        self.engine.clone().spawn_blocking(move |_| work(&self)).await
+        match self.here.clone() {
+            Some(here) => here.engine.spawn_blocking(move |_| work(&self)).await,
+            None => tokio::task::spawn_blocking(move || work(&self)).await,
+        }
     }
 
     /// A series that is looked after, by its name, with its row.
@@ -202,6 +217,11 @@ fn row_json(mock: &Mock, endpoint: &str) -> Value {
         "id": mock.id, "name": mock.name, "objType": mock.obj_type, "endpoint": endpoint, "metric": mock.metric,
         "tags": tags, "type": mock.dstype, "step": mock.step, "mock": mock.mock,
     })
+}
+
+/// Answer of a module that runs alone: the old api has what was asked for.
+fn elsewhere() -> Response {
+    (StatusCode::NOT_FOUND, "nodata runs alone here: ask the api\n").into_response()
 }
 
 fn failed(error: &dyn Display) -> Response {

@@ -11,6 +11,7 @@
 //! Memory: a key per series that is mocked or held back.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §2; the original announces a flood guard and has none.
 
+pub mod alone;
 pub mod http;
 mod looks;
 

@@ -1,0 +1,64 @@
+//! Hbs alone: over the MySQL of an Open-Falcon, in front of its agents and judges.
+//!
+//! Start: the portal in MySQL, which the original's api goes on to write → its rules → the doors. Each step that fails
+//! ends the start with one line that names the fix. Stop: the doors close; nothing else is kept.
+
+use super::admin::admin_router;
+use super::doors::{Doors, Sockets};
+use super::until_stopped;
+use crate::config::Config;
+use crate::engine::oddities::Oddities;
+use crate::portal::Portal;
+use crate::role::hbs::{self, HbsService};
+use crate::rules::follow;
+use crate::watch::health::Health;
+use crate::watch::log::say;
+use crate::watch::memory::{self, Memory, Size};
+use anyhow::{Context, Result};
+use metrics::{Metrics, resident_bytes};
+use std::sync::Arc;
+use supervisor::Supervisor;
+use supervisor::signals::Starting;
+
+/// Runs hbs until a signal.
+pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
+    let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
+    memory::register_start(metrics.ledger());
+    let sockets = Sockets::hbs(&config.listen).await?;
+    let place = config.portal.url.place("falcon_portal");
+    let fix = "is it there, and may the user of portal.url read falcon_portal?";
+    let portal = Portal::over_mysql(&config.portal.url).await;
+    let portal = portal.with_context(|| format!("cannot open the portal in MySQL at {place} ({fix})"))?;
+    let current = follow::first(&portal).await;
+    let current = current.with_context(|| format!("cannot read the rules in MySQL at {place} ({fix})"))?;
+    let service = HbsService {
+        portal: portal.clone(),
+        rules: current.subscribe(),
+        trustable: config.hbs.trustable.join(",").into(),
+        oddities: Arc::new(Oddities::new()),
+    };
+
+    // From here on something may be accepted, so a signal asks for an orderly end.
+    let signals = starting.over().await;
+    let mut doors = Doors::new(&config, &metrics, descriptors);
+    let memory = Memory::new(metrics.clone(), config.memory_budget, || Size { series: 0, points: 0 });
+    let admin = admin_router(&config, sockets.bound(), &metrics, &health, memory);
+    doors.open_admin("admin", sockets.admin, admin);
+    doors.open_rpc("hbs_rpc", sockets.hbs_rpc, service.clone());
+    doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(service));
+    metrics.source(|figures| {
+        figures.gauge("resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
+    });
+
+    let mut parts = Supervisor::default();
+    let (closed, told) =
+        (portal.clone(), health.outage("the tables in MySQL cannot be read; the rules of before stay"));
+    parts.at_end("the portal", async move {
+        closed.close().await;
+        Ok(())
+    });
+    parts.start("following the tables", |stop| follow::run(portal, current, told, stop.signal));
+    parts.start("the doors", |stop| doors.run(stop));
+    say(format_args!("hawkeye: hbs answers agents and judges at {}, from MySQL at {place}", config.listen.hbs_rpc));
+    until_stopped(signals, parts).await
+}
