@@ -44,7 +44,7 @@ mod write;
 
 pub use call::{Call, Decoder, GraphDelete, GraphQuery, GraphSeries};
 pub use encode::{Encoder, QueryHead};
-pub use items::{GobScratch, GraphItem, JudgeItem};
+pub use items::{GobScratch, GraphItem, JudgeItem, P8sItem};
 pub use types::{DEPTH_MAX, FIELDS_MAX, TYPES_MAX};
 
 /// A fault of a message, and its place.

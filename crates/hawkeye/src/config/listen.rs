@@ -25,6 +25,10 @@ pub struct Listen {
     pub alarm_http: String,
     pub aggregator_http: String,
     pub nodata_http: String,
+    /// `P8sRelay` by Go gob, for an old transfer; "" by default.
+    pub p8s_rpc: String,
+    /// A page for a Prometheus; "" by default.
+    pub p8s_http: String,
     pub api: String,
     pub admin: String,
     /// Names of this server, besides addresses, `localhost` and the machine's own: `admin`, and what listens on
@@ -47,6 +51,8 @@ impl Default for Listen {
             alarm_http: String::new(),
             aggregator_http: String::new(),
             nodata_http: String::new(),
+            p8s_rpc: String::new(),
+            p8s_http: String::new(),
             api: "127.0.0.1:8080".into(),
             admin: "127.0.0.1:6071".into(),
             hosts: Vec::new(),
@@ -56,7 +62,7 @@ impl Default for Listen {
 
 impl Listen {
     /// Each key that holds an address, and the address.
-    pub(super) fn addresses(&self) -> [(&'static str, &str); 13] {
+    pub(super) fn addresses(&self) -> [(&'static str, &str); 15] {
         [
             ("transfer_rpc", &self.transfer_rpc),
             ("transfer_http", &self.transfer_http),
@@ -69,6 +75,8 @@ impl Listen {
             ("alarm_http", &self.alarm_http),
             ("aggregator_http", &self.aggregator_http),
             ("nodata_http", &self.nodata_http),
+            ("p8s_rpc", &self.p8s_rpc),
+            ("p8s_http", &self.p8s_http),
             ("api", &self.api),
             ("admin", &self.admin),
         ]
@@ -123,6 +131,11 @@ impl Listen {
         }
         if matches!(mode, Some(Mode::Transfer | Mode::Gateway)) && self.transfer_rpc.is_empty() {
             faults.add("listen.transfer_rpc is \"\": agents reach a transfer by no other door; give an address like \"0.0.0.0:8433\"");
+        }
+        if !self.p8s_rpc.is_empty() && self.p8s_http.is_empty() {
+            faults.add(
+                "listen.p8s_rpc takes what nobody can read: set listen.p8s_http, like \"127.0.0.1:9090\", or leave it \"\"",
+            );
         }
         if mode == Some(Mode::Whole) && !self.judge_http.is_empty() {
             faults.add(

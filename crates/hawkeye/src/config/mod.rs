@@ -20,6 +20,7 @@ mod listen;
 mod mysql_url;
 mod nodata;
 mod old_api;
+mod p8s;
 mod portal;
 mod redis_url;
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use judge::{JudgeConfig, Semantics};
 pub use listen::Listen;
 pub use mysql_url::MysqlUrl;
 pub use nodata::NodataConfig;
+pub use p8s::P8sConfig;
 pub use portal::PortalConfig;
 pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
@@ -73,6 +75,7 @@ pub struct Config {
     pub hbs: HbsConfig,
     pub aggregator: AggregatorConfig,
     pub nodata: NodataConfig,
+    pub p8s: P8sConfig,
     pub alarm: AlarmConfig,
     pub api: ApiConfig,
 }
@@ -94,6 +97,7 @@ impl Default for Config {
             hbs: HbsConfig::default(),
             aggregator: AggregatorConfig::default(),
             nodata: NodataConfig::default(),
+            p8s: P8sConfig::default(),
             alarm: AlarmConfig::default(),
             api: ApiConfig::default(),
         }
@@ -188,6 +192,7 @@ impl Config {
         self.hbs.check(faults);
         self.aggregator.check(mode, &self.roles, faults);
         self.nodata.check(mode, &self.roles, faults);
+        self.p8s.check(&self.listen, faults);
         self.alarm.check(mode, self.delivers(), faults);
         self.api.check(faults);
     }

@@ -31,6 +31,7 @@ pub struct TransferConfig {
     pub graph: RingConfig,
     pub judge: RingConfig,
     pub next: NextConfig,
+    pub p8s: P8sRelayConfig,
     pub tsdb: TsdbConfig,
     pub influxdb: InfluxConfig,
 }
@@ -43,6 +44,23 @@ pub struct RingConfig {
     pub replicas: u32,
     /// Address of each node by its name; a graph's may be several with commas between, which all get its points.
     pub cluster: BTreeMap<String, String>,
+}
+
+/// Several falcon2p8s on a ring.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct P8sRelayConfig {
+    /// Address of each by its name; several with commas between all get its points.
+    pub cluster: BTreeMap<String, String>,
+    /// Beginnings of metrics that they do not get.
+    pub not_sync_metrics: Vec<String>,
+}
+
+impl P8sRelayConfig {
+    /// The ring, with the replicas that the original has.
+    pub fn ring(&self) -> RingConfig {
+        RingConfig { cluster: self.cluster.clone(), ..RingConfig::default() }
+    }
 }
 
 /// Other transfers.
@@ -119,6 +137,7 @@ impl Default for TransferConfig {
             graph: RingConfig::default(),
             judge: RingConfig::default(),
             next: NextConfig::default(),
+            p8s: P8sRelayConfig::default(),
             tsdb: TsdbConfig::default(),
             influxdb: InfluxConfig::default(),
         }
@@ -147,6 +166,7 @@ impl TransferConfig {
         let one = |is_on: bool| usize::from(is_on);
         mirrors(&self.graph)
             + mirrors(&self.judge)
+            + mirrors(&self.p8s.ring())
             + one(!self.next.addrs.is_empty())
             + one(!self.tsdb.address.is_empty())
             + one(!self.influxdb.address.is_empty())
@@ -155,6 +175,12 @@ impl TransferConfig {
     pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {
         self.graph.check("transfer.graph", true, faults);
         self.judge.check("transfer.judge", false, faults);
+        self.p8s.ring().check("transfer.p8s", true, faults);
+        if self.p8s.not_sync_metrics.iter().any(String::is_empty) {
+            faults.add(
+                "transfer.p8s.not_sync_metrics has \"\", which every name begins with: give beginnings like \"cpu.\"",
+            );
+        }
         for address in self.next.addrs.iter().filter(|address| !is_host_and_port(address)) {
             faults.add(format!("transfer.next.addrs has {address:?}: want HOST:PORT, like \"10.0.0.1:8433\""));
         }
@@ -192,7 +218,7 @@ impl TransferConfig {
             ),
             Some(Mode::Transfer) if hops == 0 => faults.add(
                 "transfer has no next hop, and the transfer alone keeps nothing itself: set transfer.graph.cluster, \
-                 transfer.judge.cluster, transfer.next.addrs, transfer.tsdb.address or transfer.influxdb.address",
+                 transfer.judge.cluster, transfer.next.addrs, transfer.p8s.cluster, transfer.tsdb.address or transfer.influxdb.address",
             ),
             Some(Mode::Whole | Mode::Graph | Mode::Judge) if hops > 0 => faults.add(
                 "transfer has next hops, and this process keeps points itself: take them away, or give \

@@ -6,6 +6,7 @@ pub mod graph;
 pub mod hbs;
 pub mod judge;
 pub mod nodata;
+pub mod p8s;
 pub mod redis;
 pub mod transfer;
 

@@ -55,6 +55,8 @@ pub struct Sockets {
     pub alarm_http: Option<TcpListener>,
     pub aggregator_http: Option<TcpListener>,
     pub nodata_http: Option<TcpListener>,
+    pub p8s_rpc: Option<TcpListener>,
+    pub p8s_http: Option<TcpListener>,
     pub api: Option<TcpListener>,
     pub admin: Option<TcpListener>,
 }
@@ -74,6 +76,8 @@ impl Sockets {
             alarm_http: bind_unless_empty("alarm_http", &listen.alarm_http).await?,
             aggregator_http: bind_unless_empty("aggregator_http", &listen.aggregator_http).await?,
             nodata_http: bind_unless_empty("nodata_http", &listen.nodata_http).await?,
+            p8s_rpc: bind_unless_empty("p8s_rpc", &listen.p8s_rpc).await?,
+            p8s_http: bind_unless_empty("p8s_http", &listen.p8s_http).await?,
             api: bind_unless_empty("api", &listen.api).await?,
             admin: bind_unless_empty("admin", &listen.admin).await?,
         })

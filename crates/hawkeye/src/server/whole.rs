@@ -31,7 +31,7 @@ use crate::role::nodata::http::{Here, NodataRoutes};
 use crate::role::nodata::{Looks, Nodata};
 use crate::role::redis;
 use crate::role::transfer::points::Points;
-use crate::role::{aggregator, alarm, graph, hbs, nodata};
+use crate::role::{aggregator, alarm, graph, hbs, nodata, p8s};
 use crate::rules::computed::Lasts;
 use crate::rules::{InEffect, RulesTask, Settling, settle};
 use crate::watch::health::Health;
@@ -229,6 +229,12 @@ impl Behind {
         doors.open_pages("alarm_http", sockets.alarm_http, alarm::http::router());
         doors.open_pages("aggregator_http", sockets.aggregator_http, aggregator::http::router(self.in_effect.clone()));
         doors.open_pages("nodata_http", sockets.nodata_http, nodata::http::router(self.nodata()));
+        if sockets.p8s_http.is_some() {
+            let relay = p8s::Relay::new(config.p8s.series_max, metrics);
+            let source = p8s::Source::new(engine.clone(), relay.clone(), &config.p8s.metrics, config.p8s.series_max);
+            doors.open_gob("p8s_rpc", sockets.p8s_rpc, relay);
+            doors.open_pages("p8s_http", sockets.p8s_http, p8s::router(source));
+        }
         doors.open_api(sockets.api, api);
         doors.open_admin("admin", sockets.admin, admin);
         doors

@@ -33,7 +33,7 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     find(what, || is_so().then_some(()));
 }
 
-pub const LISTENERS: [&str; 12] = [
+pub const LISTENERS: [&str; 14] = [
     "transfer_rpc",
     "transfer_http",
     "transfer_telnet",
@@ -44,6 +44,8 @@ pub const LISTENERS: [&str; 12] = [
     "alarm_http",
     "aggregator_http",
     "nodata_http",
+    "p8s_rpc",
+    "p8s_http",
     "api",
     "admin",
 ];
@@ -51,7 +53,7 @@ pub const LISTENERS: [&str; 12] = [
 pub struct Server {
     child: Child,
     pub dir: tempfile::TempDir,
-    ports: [u16; 12],
+    ports: [u16; 14],
     pub stdout: Vec<String>,
     last_page: Mutex<String>,
 }
@@ -324,7 +326,7 @@ pub fn command(dir: &Path) -> Command {
 
 /// The next ports of this process that are free, from a range that the system gives to nobody by itself: a port of the
 /// ephemeral range may be some other test's before the server binds it, or between its end and its restart.
-fn free_ports() -> [u16; 12] {
+fn free_ports() -> [u16; 14] {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -143,3 +143,32 @@ fn old_routes_of_alarm_aggregator_and_nodata_answer() {
     assert_eq!(ask_dashboard("1", &token), (200, hosts));
     assert_eq!(ask_dashboard("none", &token), (200, json!({ "msg": "no such group none" })));
 }
+
+/// A Prometheus reads what the store has of chosen metrics, and what a transfer sends.
+#[test]
+fn a_prometheus_reads_the_store_and_what_transfers_send() {
+    let server = Server::start("[p8s]\nmetrics = [\"cpu.\"]\n");
+    let point = |metric: &str, kind: &str, value: f64| {
+        json!({ "endpoint": "prom-host", "metric": metric, "value": value, "step": 60, "counterType": kind,
+                "tags": "core=0", "timestamp": now() })
+    };
+    server.update(json!([
+        point("cpu.idle", "GAUGE", 1.5),
+        point("cpu.switches", "COUNTER", 7.0),
+        point("mem", "GAUGE", 1.0)
+    ]));
+    let page = || {
+        let (status, page) = server.http("p8s_http", "GET", "/metrics", "", "");
+        assert_eq!(status, 200, "{page}");
+        page
+    };
+    let expected = "# TYPE cpu_idle gauge\ncpu_idle{hostname=\"prom-host\",core=\"0\"} 1.5\n\
+                    # TYPE cpu_switches counter\ncpu_switches{hostname=\"prom-host\",core=\"0\"} 7\n";
+    assert_eq!(page(), expected);
+    let p8s = format!("127.0.0.1:{}", server.port("p8s_rpc"));
+    let transfer = Server::start(&format!("roles = [\"transfer\"]\n[transfer.p8s]\ncluster = {{ a = {p8s:?} }}\n"));
+    transfer.update(json!([point("2xx.count", "COUNTER", 3.0)]));
+    find("what the transfer sent", || {
+        page().contains("F_2xx_count{hostname=\"prom-host\",core=\"0\"} 3\n").then_some(())
+    });
+}

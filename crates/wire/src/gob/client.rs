@@ -6,7 +6,7 @@ use super::message::{Pairs, Value};
 use super::plan::{FieldKind, Plan};
 use super::types::{Name, Type};
 use super::write::{Fields, push_text, push_uint};
-use super::{GobError, GraphItem, JudgeItem};
+use super::{GobError, GraphItem, JudgeItem, P8sItem};
 use model::tags::Tags;
 use std::borrow::Cow;
 
@@ -51,6 +51,16 @@ impl Requests {
             out.push(0);
             push_uint(out, items.len() as u64);
             items.for_each(|item| push_judge_item(out, &item));
+        });
+    }
+
+    /// `P8sRelay.Send`. Tags must be canonical.
+    pub fn p8s_send<'i>(&mut self, out: &mut Vec<u8>, seq: u64, items: impl ExactSizeIterator<Item = P8sItem<'i>>) {
+        self.header(out, "P8sRelay.Send", seq);
+        self.described.push_value(out, Shape::P8sItemList, |out| {
+            out.push(0);
+            push_uint(out, items.len() as u64);
+            items.for_each(|item| push_p8s_item(out, &item));
         });
     }
 
@@ -114,6 +124,13 @@ fn push_judge_item(out: &mut Vec<u8>, item: &JudgeItem<'_>) {
     fields.text(0, item.endpoint).text(1, item.metric).float(2, item.value).int(3, item.timestamp);
     push_tags(fields.text(4, item.judge_type).begin(5), item.tags);
     fields.end();
+}
+
+fn push_p8s_item(out: &mut Vec<u8>, item: &P8sItem<'_>) {
+    let mut fields = Fields::new(out);
+    fields.text(0, item.endpoint).text(1, item.metric);
+    push_tags(fields.begin(2), item.tags);
+    fields.float(3, item.value).int(4, item.timestamp).text(5, item.metric_type).int(6, item.step).end();
 }
 
 /// Appends tags as a map, as transfer does even when there are none.

@@ -32,6 +32,8 @@ pub(super) enum Shape {
     GraphItemList,
     JudgeItem,
     JudgeItemList,
+    P8sItem,
+    P8sItemList,
     Tags,
 }
 
@@ -140,6 +142,19 @@ impl Shape {
                 ]),
             ),
             Shape::JudgeItemList => ("", Definition::Slice(Shape::JudgeItem)),
+            Shape::P8sItem => (
+                "",
+                Definition::Struct(&[
+                    ("Endpoint", Text),
+                    ("Metric", Text),
+                    ("Tags", FieldShape::Shape(Shape::Tags)),
+                    ("Value", Float),
+                    ("Timestamp", Int),
+                    ("MetricType", Text),
+                    ("Step", Int),
+                ]),
+            ),
+            Shape::P8sItemList => ("", Definition::Slice(Shape::P8sItem)),
             Shape::Tags => ("map[string]string", Definition::Map),
         }
     }

@@ -1,4 +1,5 @@
-//! Items: what transfer sends to graph (`Graph.Send`) and to judge (`Judge.Send`), hundreds per call.
+//! Items: what transfer sends to graph (`Graph.Send`), to judge (`Judge.Send`) and to falcon2p8s (`P8sRelay.Send`),
+//! hundreds per call.
 //!
 //! Why: this is the hot path of a site that keeps its old transfers. Per item the original builds five strings and a
 //! map; here texts are borrowed from the message, and the map is written as canonical text straight away.
@@ -70,6 +71,21 @@ impl<'a> JudgeItem<'a> {
         let value = Ok(self.value);
         item::checked(self.endpoint, self.metric, self.tags, value, i64::from(step), counter_type, self.timestamp)
     }
+}
+
+/// An item of `P8sRelay.Send`. Fields that were not sent are zero or empty, as in Go.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct P8sItem<'a> {
+    pub endpoint: &'a str,
+    pub metric: &'a str,
+    /// Canonical.
+    pub tags: &'a str,
+    /// May be NaN or infinite.
+    pub value: f64,
+    pub timestamp: i64,
+    /// `GAUGE` or `COUNTER`.
+    pub metric_type: &'a str,
+    pub step: i64,
 }
 
 /// Room for what cannot be borrowed from the message. Keep one per connection or thread; it only grows.
@@ -156,6 +172,32 @@ impl Call<'_> {
                 timestamp: draft.timestamp,
                 judge_type: draft.item_type.resolve(&scratch.text),
                 tags: draft.tags.resolve(&scratch.text),
+            });
+        }
+        reader.end()
+    }
+
+    /// Hands out the items of `P8sRelay.Send`, in order; those before an error have been handed out.
+    pub fn p8s_items(
+        &self,
+        decoder: &Decoder,
+        scratch: &mut GobScratch,
+        each: &mut dyn FnMut(P8sItem<'_>),
+    ) -> Result<(), GobError> {
+        let [endpoint, metric, value, timestamp, tags] = COMMON;
+        let (metric_type, step) = ((Name::MetricType, FieldKind::Text), (Name::Step, FieldKind::Int));
+        let (count, plan, mut reader) =
+            self.list(decoder, &[endpoint, metric, tags, value, timestamp, metric_type, step])?;
+        for _ in 0..count {
+            let draft = Draft::read(&plan, decoder.types(), &mut reader, scratch)?;
+            each(P8sItem {
+                endpoint: draft.endpoint.resolve(&scratch.text),
+                metric: draft.metric.resolve(&scratch.text),
+                tags: draft.tags.resolve(&scratch.text),
+                value: draft.value,
+                timestamp: draft.timestamp,
+                metric_type: draft.item_type.resolve(&scratch.text),
+                step: draft.step,
             });
         }
         reader.end()

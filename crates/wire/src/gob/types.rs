@@ -47,6 +47,7 @@ pub(super) enum Name {
     JudgeType,
     Max,
     Metric,
+    MetricType,
     Min,
     Seq,
     ServiceMethod,
@@ -58,7 +59,7 @@ pub(super) enum Name {
     Values,
 }
 
-const NAMES: [(&str, Name); 21] = [
+const NAMES: [(&str, Name); 22] = [
     ("Code", Name::Code),
     ("ConsolFun", Name::ConsolFun),
     ("Counter", Name::Counter),
@@ -71,6 +72,7 @@ const NAMES: [(&str, Name); 21] = [
     ("JudgeType", Name::JudgeType),
     ("Max", Name::Max),
     ("Metric", Name::Metric),
+    ("MetricType", Name::MetricType),
     ("Min", Name::Min),
     ("Seq", Name::Seq),
     ("ServiceMethod", Name::ServiceMethod),

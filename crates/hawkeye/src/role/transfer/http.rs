@@ -86,24 +86,24 @@ fn figures(points: &Points) -> Vec<Figure> {
         Figure::Count("SendToInfluxdbCnt", on.influxdb.sent),
         Figure::Count("SendToGraphCnt", on.graph.sent),
         Figure::Count("SendToTransferCnt", on.transfer.sent),
-        Figure::Count("SendToP8sRelayCnt", 0),
+        Figure::Count("SendToP8sRelayCnt", on.p8s.sent),
         Figure::Count("SendToJudgeDropCnt", on.judge.dropped),
         Figure::Count("SendToTsdbDropCnt", on.tsdb.dropped),
         Figure::Count("SendToGraphDropCnt", on.graph.dropped),
         Figure::Count("SendToTransferDropCnt", on.transfer.dropped),
         Figure::Count("SendToInfluxdbDropCnt", on.influxdb.dropped),
-        Figure::Count("SendToP8sRelayDropCnt", 0),
+        Figure::Count("SendToP8sRelayDropCnt", on.p8s.dropped),
         Figure::Count("SendToJudgeFailCnt", on.judge.refused),
         Figure::Count("SendToTsdbFailCnt", on.tsdb.refused),
         Figure::Count("SendToGraphFailCnt", on.graph.refused),
         Figure::Count("SendToTransferFailCnt", on.transfer.refused),
         Figure::Count("SendToInfluxdbFailCnt", on.influxdb.refused),
-        Figure::Count("SendToP8sRelayFailCnt", 0),
+        Figure::Count("SendToP8sRelayFailCnt", on.p8s.refused),
         Figure::Gauge("JudgeSendCacheCnt", on.judge.waiting),
         Figure::Gauge("TsdbSendCacheCnt", on.tsdb.waiting),
         Figure::Gauge("GraphSendCacheCnt", on.graph.waiting),
         Figure::Gauge("TransferSendCacheCnt", on.transfer.waiting),
-        Figure::Gauge("P8sRelaySendCacheCnt", 0),
+        Figure::Gauge("P8sRelaySendCacheCnt", on.p8s.waiting),
     ];
     figures.extend(UNUSED.map(|name| Figure::Count(name, 0)));
     figures
@@ -117,6 +117,7 @@ struct On {
     transfer: Figures,
     tsdb: Figures,
     influxdb: Figures,
+    p8s: Figures,
 }
 
 impl On {
@@ -133,6 +134,7 @@ impl On {
             transfer: fanout.figures(Kind::Transfer),
             tsdb: fanout.figures(Kind::Tsdb),
             influxdb: fanout.figures(Kind::Influxdb),
+            p8s: fanout.figures(Kind::P8sRelay),
         }
     }
 }

@@ -38,6 +38,7 @@ pub enum Kind {
     Transfer,
     Tsdb,
     Influxdb,
+    P8sRelay,
 }
 
 /// A next hop.

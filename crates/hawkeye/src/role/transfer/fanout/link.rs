@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::gob::client::{Replies, Requests};
-use wire::gob::{GraphItem, JudgeItem};
+use wire::gob::{GraphItem, JudgeItem, P8sItem};
 use wire::item::{OutItem, write_item};
 use wire::{Framer, Scratch, jsonrpc};
 
@@ -41,6 +41,10 @@ pub enum Target {
         min_step: u32,
     },
     Judge {
+        address: String,
+        min_step: u32,
+    },
+    P8s {
         address: String,
         min_step: u32,
     },
@@ -116,9 +120,10 @@ impl Link {
 
     async fn connect(&self) -> Result<Connection, String> {
         match &self.target {
-            Target::Graph { address, .. } | Target::Judge { address, .. } | Target::Tsdb { address } => {
-                dial(address).await
-            }
+            Target::Graph { address, .. }
+            | Target::Judge { address, .. }
+            | Target::P8s { address, .. }
+            | Target::Tsdb { address } => dial(address).await,
             Target::Transfer { addresses, token } => {
                 let mut why = "there is no address".to_string();
                 // From one of them on, by chance, as in the original: not all gateways are to ask the first.
@@ -200,6 +205,12 @@ impl Connection {
                 for batch in records.chunks(batch) {
                     let items = batch.iter().map(|record| judge_item(record, *min_step));
                     self.gob(|requests, out, seq| requests.judge_send(out, seq, items)).await?;
+                }
+            }
+            Target::P8s { min_step, .. } => {
+                for batch in records.chunks(batch) {
+                    let items = batch.iter().map(|record| p8s_item(record, *min_step));
+                    self.gob(|requests, out, seq| requests.p8s_send(out, seq, items)).await?;
                 }
             }
             Target::Transfer { .. } => {
@@ -397,4 +408,24 @@ fn judge_item<'a>(record: &Record<'a>, min_step: u32) -> JudgeItem<'a> {
         judge_type: record.counter_type.as_str(),
         tags: record.key.tags.as_str(),
     }
+}
+
+/// A point as the original sends it to falcon2p8s: three digits behind the point.
+fn p8s_item<'a>(record: &Record<'a>, min_step: u32) -> P8sItem<'a> {
+    let (timestamp, step) = record.aligned(min_step);
+    P8sItem {
+        endpoint: record.key.endpoint,
+        metric: record.key.metric,
+        tags: record.key.tags.as_str(),
+        value: rounded(record.value),
+        timestamp,
+        metric_type: record.counter_type.as_str(),
+        step,
+    }
+}
+
+/// Three digits behind the point, of what is small enough to have some.
+fn rounded(value: f64) -> f64 {
+    let thousands = (value * 1000.0).round() / 1000.0;
+    if thousands.is_finite() { thousands } else { value }
 }

@@ -23,7 +23,7 @@ use hop::Hop;
 pub use hop::{Figures, Kind};
 use link::{InfluxTarget, Link, Target};
 use metrics::Metrics;
-use model::{Ring, SeriesKey, Tags};
+use model::{CounterType, Ring, SeriesKey, Tags};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -73,6 +73,9 @@ struct Routes {
     /// By the node of the ring: a hop for each of its mirrors.
     graph: Option<(Ring, Vec<Vec<usize>>)>,
     judge: Option<(Ring, Vec<Vec<usize>>)>,
+    p8s: Option<(Ring, Vec<Vec<usize>>)>,
+    /// Beginnings of metrics that falcon2p8s does not get.
+    not_p8s: Vec<String>,
     /// Hops that get every point.
     all: Vec<usize>,
     /// Hops that get every point but those of the telnet door, as in the original.
@@ -97,6 +100,7 @@ fn targets(config: &TransferConfig, min_step: u32) -> (Vec<(Kind, String, String
                 let address = address.to_string();
                 let (word, target) = match kind {
                     Kind::Graph => ("graph", Target::Graph { address: address.clone(), min_step }),
+                    Kind::P8sRelay => ("p8s", Target::P8s { address: address.clone(), min_step }),
                     _ => ("judge", Target::Judge { address: address.clone(), min_step }),
                 };
                 targets.push((kind, format!("{word}-{node}-{i}"), format!("{word} {node} {address}"), target));
@@ -110,6 +114,8 @@ fn targets(config: &TransferConfig, min_step: u32) -> (Vec<(Kind, String, String
     };
     routes.graph = cluster(Kind::Graph, &config.graph);
     routes.judge = cluster(Kind::Judge, &config.judge);
+    routes.p8s = cluster(Kind::P8sRelay, &config.p8s.ring());
+    routes.not_p8s = config.p8s.not_sync_metrics.clone();
     if !config.next.addrs.is_empty() {
         let target =
             Target::Transfer { addresses: config.next.addrs.clone(), token: config.next.token.text().to_string() };
@@ -294,8 +300,17 @@ impl Batch<'_> {
         record.clear();
         Record { key, value: item.value, time, step: item.step, counter_type: item.counter_type }.write(record);
         let mut keep = |hop: usize| _ = frames[hop].push(|out| out.extend_from_slice(record));
-        let Routes { graph, judge, all, not_by_telnet } = &self.fanout.routes;
+        let Routes { graph, judge, p8s, not_p8s, all, not_by_telnet } = &self.fanout.routes;
         for (ring, nodes) in [graph, judge].into_iter().flatten() {
+            nodes[ring.node_of(&key)].iter().copied().for_each(&mut keep);
+        }
+        let is_for_p8s = || {
+            item.counter_type != CounterType::Derive
+                && !not_p8s.iter().any(|prefix| item.metric.starts_with(prefix.as_str()))
+        };
+        if let Some((ring, nodes)) = p8s
+            && is_for_p8s()
+        {
             nodes[ring.node_of(&key)].iter().copied().for_each(&mut keep);
         }
         all.iter().copied().for_each(&mut keep);

@@ -86,7 +86,10 @@ async fn gob(mut stream: TcpStream, notes: Arc<Mutex<Vec<String>>>, refusing: Ar
         while let Some((end, call)) = decoder.next(&input).expect("gob") {
             let (method, seq, mut out) = (call.method.to_string(), call.seq, Vec::new());
             let mut got = Vec::new();
-            if method == "Graph.Send" {
+            if method == "P8sRelay.Send" {
+                let read = call.p8s_items(&decoder, &mut scratch, &mut |item| got.push(format!("{item:?}")));
+                read.expect("items");
+            } else if method == "Graph.Send" {
                 let read = call.graph_items(&decoder, &mut scratch, &mut |item| got.push(format!("{item:?}")));
                 read.expect("items");
             } else {
@@ -470,5 +473,30 @@ async fn a_full_buffer_drops_the_oldest_and_still_answers() {
     until("the end of the buffer", async || running.waiting() == 0).await;
     let got = values(&back.got());
     assert_eq!((got.first(), got.last()), (Some(&(dropped as u32)), Some(&49_999)));
+    running.stop().await;
+}
+
+/// Rules of docs/open-falcon/transfer.md §4.
+#[tokio::test]
+async fn falcon2p8s_gets_rounded_values_and_neither_derives_nor_what_is_not_synced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let peer = Peer::start(Speaks::Gob).await;
+    let mut transfer = TransferConfig::default();
+    transfer.p8s.cluster = ring(&[("p8s-00", &peer.address)]).cluster;
+    transfer.p8s.not_sync_metrics = vec!["secret.".to_string()];
+    let running = start(dir.path(), transfer);
+    let derive = json!({"endpoint": "h", "metric": "d", "value": 1, "step": 60, "counterType": "DERIVE", "tags": "", "timestamp": NOW});
+    running.push(Door::Telnet, &json!([item("secret.one", 1.0), derive, item("m", 1.23456), item("big", 1e300)]));
+    let got = peer.has(2).await;
+    let expected = |metric, value| wire::gob::P8sItem {
+        endpoint: "host01",
+        metric,
+        tags: "a=1,b=2",
+        value,
+        timestamp: NOW - NOW % 60,
+        metric_type: "GAUGE",
+        step: 60,
+    };
+    assert_eq!(got, [expected("m", 1.235), expected("big", 1e300)].map(|item| format!("{item:?}")));
     running.stop().await;
 }
