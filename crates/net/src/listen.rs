@@ -110,6 +110,12 @@ impl ConnectionMetrics {
         self.refused.get_or_create(&RefusedLabel { listener, reason }).get()
     }
 
+    /// Connections that were cut off at the stop.
+    #[cfg(test)]
+    pub fn cut_off(&self, listener: &'static str) -> u64 {
+        self.cut_off.get_or_create(&ListenerLabel { listener }).get()
+    }
+
     /// Requests over HTTP that were refused so far.
     #[cfg(test)]
     pub fn requests_refused(&self, listener: &'static str, reason: &'static str) -> u64 {
@@ -275,8 +281,15 @@ pub async fn serve<H, F>(
             None => (Box::pin(handle(Stream::Plain(stream), peer, place)), 0),
             Some(tls) => {
                 let (handle, metrics, tls) = (handle.clone(), limits.metrics.clone(), tls.clone());
+                let mut stopping = shutdown.clone();
                 let secured = async move {
-                    match tls.accept(name, stream, peer).await {
+                    let accepted = tokio::select! {
+                        biased;
+                        // Who has not said hello is not waited for.
+                        _ = stopping.wait_for(|stop| *stop) => return,
+                        accepted = tls.accept(name, stream, peer) => accepted,
+                    };
+                    match accepted {
                         Ok(stream) => handle(stream, peer, place).await,
                         Err(reason) => metrics.refuse(name, reason),
                     }

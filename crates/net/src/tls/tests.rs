@@ -54,7 +54,8 @@ struct Served {
     address: SocketAddr,
     metrics: ConnectionMetrics,
     rpc: RpcMetrics,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
 }
 
 async fn serve_echo(tls: Option<Tls>) -> Served {
@@ -80,10 +81,10 @@ async fn serve_echo(tls: Option<Tls>) -> Served {
     };
     let (stop, stopping) = watch::channel(false);
     let until = stopping.clone();
-    tokio::spawn(serve("echo", listener, limits, stopping, move |stream, peer, place| {
+    let serving = tokio::spawn(serve("echo", listener, limits, stopping, move |stream, peer, place| {
         connection("echo", stream, peer, place, Echo, of_messages.clone(), until.clone())
     }));
-    Served { address, metrics, rpc, _stop: stop }
+    Served { address, metrics, rpc, stop, serving }
 }
 
 /// A connection of a client that trusts one of the pairs.
@@ -191,4 +192,15 @@ fn pairs_that_are_none_are_told_with_key_and_fix() {
     let expired = Pair::read(&file("expired.crt"), &file("one.key")).expect("a pair all the same");
     assert_eq!(expired.not_after, 1_577_836_800);
     assert!(Pair::read(&file("one.crt"), &file("one.key")).expect("a pair").not_after > NOW);
+}
+
+#[tokio::test]
+async fn who_has_not_said_hello_holds_up_no_stop() {
+    let served = serve_echo(Some(Tls::open(&file("one.crt"), &file("one.key")).expect("a pair"))).await;
+    let _silent = TcpStream::connect(served.address).await.expect("it listens");
+    let open = served.metrics.open.get_or_create_owned(&crate::listen::ListenerLabel { listener: "echo" });
+    crate::patience::until("the connection", async || open.get() == 1).await;
+    served.stop.send_replace(true);
+    in_time("the end of the listener", served.serving).await.expect("no panic");
+    assert_eq!(served.metrics.cut_off("echo"), 0);
 }
