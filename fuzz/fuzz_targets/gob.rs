@@ -53,9 +53,10 @@ fn read(call: &Call<'_>, decoder: &Decoder) -> String {
         found.push_str(&text(&item));
     });
     let judge = call.judge_items(decoder, &mut scratch, &mut |item| found.push_str(&format!("{item:?}")));
+    let p8s = call.p8s_items(decoder, &mut scratch, &mut |item| found.push_str(&format!("{item:?}")));
     let delete = call.graph_delete(decoder, &mut |delete| found.push_str(&format!("{delete:?}")));
     let (query, series, text) = (call.graph_query(decoder), call.graph_series(decoder), call.text());
-    format!("{found} {graph:?} {judge:?} {delete:?} {query:?} {series:?} {text:?}")
+    format!("{found} {graph:?} {judge:?} {p8s:?} {delete:?} {query:?} {series:?} {text:?}")
 }
 
 fn replies(stream: &[u8]) {

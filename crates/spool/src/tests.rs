@@ -4,7 +4,7 @@ use crate::frame::{FRAME_BYTES, RECORD_BYTES_MAX};
 use crate::{Frames, Options, Position, Spool, Stats};
 use std::path::Path;
 use std::sync::Arc;
-use stdx::FakeDisk;
+use stdx::{Disk, FakeDisk};
 
 const MIB: u64 = 1 << 20;
 
@@ -192,4 +192,43 @@ fn a_record_that_is_too_long_is_left_out() {
     frames.clear(0);
     spool.append(&mut frames).expect("nothing to do");
     assert_eq!(spool.stats().waiting, 1);
+}
+
+/// Files that somebody else wrote, or the disk spoilt: they open, and what comes after them is kept.
+#[test]
+fn any_bytes_open() {
+    let mut state = 7_u64;
+    let mut random = move || {
+        // Knuth's generator, whose upper bits are good enough for this.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    for round in 0..300 {
+        let disk = Arc::new(FakeDisk::default());
+        let spool = open(&disk, MIB);
+        append(&spool, 0..random() % 5000 + 1).expect("room");
+        consume(&spool, (random() % 3) as usize);
+        spool.keep_cursor().expect("room");
+        drop(spool);
+        for path in disk.paths() {
+            let length = disk.content(&path).len() as u64;
+            let file = disk.open_or_create(&path).expect("it is there");
+            for _ in 0..random() % 4 {
+                let bytes = Vec::from_iter((0..random() % 40).map(|_| random() as u8));
+                file.write_at(&bytes, random() % (length + 20)).expect("room");
+            }
+            if random() % 5 == 0 {
+                file.set_len(random() % (length + 1)).expect("room");
+            }
+        }
+        let spool = open(&disk, MIB);
+        append(&spool, 900_000..900_010).expect("room");
+        let (mut last, mut payload, mut from) = (Vec::new(), Vec::new(), spool.cursor());
+        while let Some(read) = spool.read(from, &mut payload).expect("it reads") {
+            assert!(read.next > from, "round {round}");
+            from = read.next;
+            last.clone_from(&payload);
+        }
+        assert!(last.ends_with(&900_009_u64.to_le_bytes()), "round {round}");
+    }
 }
