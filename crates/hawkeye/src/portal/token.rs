@@ -159,6 +159,24 @@ pub async fn list(portal: &Portal, uid: Option<i64>) -> sqlx::Result<Vec<Token>>
     tokens.push(" ORDER BY id").all(portal).await
 }
 
+/// SHA-256 of each token that may send points at `now`.
+pub async fn ingest_sums(portal: &Portal, now: i64) -> sqlx::Result<Vec<[u8; 32]>> {
+    let rows: Vec<(String, String)> = query(
+        "SELECT t.kept, t.scopes FROM uic.hawkeye_token AS t JOIN uic.user AS u ON u.id = t.uid
+         WHERE (t.expires_at = 0 OR t.expires_at > ?) AND u.role <> ?",
+    )
+    .bind(now)
+    .bind(user::BLOCKED)
+    .all(portal)
+    .await?;
+    let may_send = |scopes: &str| Scopes::parse(scopes).is_ok_and(|scopes| scopes.ingest);
+    let sums = rows.into_iter().filter(|(_, scopes)| may_send(scopes)).filter_map(|(kept, _)| {
+        let mut sum = [0; 32];
+        hex::decode_to_slice(kept, &mut sum).ok().map(|()| sum)
+    });
+    Ok(sums.collect())
+}
+
 /// Finds a token by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Token>> {
     select::<Token>("FROM uic.hawkeye_token WHERE id = ?").bind(id).optional(portal).await
@@ -225,6 +243,23 @@ mod tests {
         }
         assert!(create(&portal, &new(uid, 0), NOW).await?.is_none());
         assert_eq!(list(&portal, Some(uid + 1)).await?.len(), 0);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn those_that_may_send_are_found() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let uid = user(&portal).await?;
+        let sums = async || ingest_sums(&portal, NOW).await;
+        create(&portal, &new(uid, 0), NOW).await?.expect("room");
+        assert_eq!(sums().await?.len(), 0, "it only reads");
+        let scopes = Scopes::parse("ingest").expect("a scope");
+        let (_, secret) = create(&portal, &NewToken { scopes, ..new(uid, NOW + 1) }, NOW).await?.expect("room");
+        assert_eq!(sums().await?, [<[u8; 32]>::from(Sha256::digest(&secret))]);
+        create(&portal, &NewToken { scopes, ..new(uid, NOW) }, NOW - 1).await?.expect("room");
+        assert_eq!(sums().await?.len(), 1, "one has expired");
+        user::set_role(&portal, uid, user::BLOCKED).await?;
+        assert_eq!(sums().await?.len(), 0);
         Ok(())
     }
 

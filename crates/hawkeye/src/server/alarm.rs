@@ -9,7 +9,7 @@ use super::admin::admin_router;
 use super::data_dir;
 use super::doors::{Doors, Sockets};
 use super::queue::{OpenedQueue, open_event_queue};
-use super::{Anew, until_stopped};
+use super::{Anew, tls, until_stopped};
 use crate::config::Config;
 use crate::engine::age::Age;
 use crate::engine::host_clocks::Hosts;
@@ -34,6 +34,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub async fn serve(config: Arc<Config>, anew: Anew, descriptors: usize, starting: Starting) -> Result<()> {
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
+    let tls = config.tls.open()?;
     let sockets = Sockets::alarm(&config.listen).await?;
     let _locked = data_dir::lock(&config.data_dir, "alarm")?;
     let is_new = !config.data_dir.join("events").exists();
@@ -52,6 +53,7 @@ pub async fn serve(config: Arc<Config>, anew: Anew, descriptors: usize, starting
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
+    doors.secure(tls.clone(), &config.tls.listeners);
     let memory = Memory::new(metrics.clone(), config.memory_budget, || Size { series: 0, points: 0 });
     let admin = admin_router(&config, sockets.bound(), &metrics, &health, memory);
     doors.open_admin("admin", sockets.admin, admin);
@@ -61,6 +63,7 @@ pub async fn serve(config: Arc<Config>, anew: Anew, descriptors: usize, starting
     });
 
     let mut parts = Supervisor::default();
+    tls::keep(&mut parts, &tls, &metrics, &health);
     let closed = portal.clone();
     parts.at_end("the portal", async move {
         closed.close().await;

@@ -5,7 +5,7 @@
 
 use super::admin::admin_router;
 use super::doors::{Doors, Sockets};
-use super::until_stopped;
+use super::{tls, until_stopped};
 use crate::config::Config;
 use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
@@ -16,6 +16,7 @@ use crate::watch::log::say;
 use crate::watch::memory::{self, Memory, Size};
 use anyhow::{Context, Result};
 use metrics::{Metrics, resident_bytes};
+use net::gate::Issued;
 use std::sync::Arc;
 use supervisor::Supervisor;
 use supervisor::signals::Starting;
@@ -24,6 +25,8 @@ use supervisor::signals::Starting;
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
+    let tls = config.tls.open()?;
+    let secret = config.ingest.secret()?;
     let sockets = Sockets::hbs(&config.listen).await?;
     let place = config.portal.url.place("falcon_portal");
     let fix = "is it there, and may the user of portal.url read falcon_portal?";
@@ -41,6 +44,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
+    doors.secure(tls.clone(), &config.tls.listeners);
+    doors.ask_for(secret.as_ref(), &Issued::default());
     let memory = Memory::new(metrics.clone(), config.memory_budget, || Size { series: 0, points: 0 });
     let admin = admin_router(&config, sockets.bound(), &metrics, &health, memory);
     doors.open_admin("admin", sockets.admin, admin);
@@ -51,6 +56,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     });
 
     let mut parts = Supervisor::default();
+    tls::keep(&mut parts, &tls, &metrics, &health);
     let (closed, told) =
         (portal.clone(), health.outage("the tables in MySQL cannot be read; the rules of before stay"));
     parts.at_end("the portal", async move {

@@ -18,6 +18,7 @@ mod fanout;
 mod gauges;
 mod graph;
 mod hbs;
+mod issued;
 mod judge;
 mod limits;
 mod losses;

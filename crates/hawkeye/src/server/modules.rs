@@ -6,7 +6,7 @@
 
 use super::admin::admin_router;
 use super::doors::{Doors, Sockets};
-use super::until_stopped;
+use super::{tls, until_stopped};
 use crate::config::{Config, Role};
 use crate::plus_api::PlusApi;
 use crate::role::aggregator::{self, alone as aggregator_alone};
@@ -30,9 +30,11 @@ use tokio::sync::watch;
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
     let (metrics, health) = (Arc::new(Metrics::new()), Health::of_process());
     memory::register_start(metrics.ledger());
+    let tls = config.tls.open()?;
     let sockets = Sockets::modules(&config.listen).await?;
     let signals = starting.over().await;
     let mut doors = Doors::new(&config, &metrics, descriptors);
+    doors.secure(tls.clone(), &config.tls.listeners);
     let memory = Memory::new(metrics.clone(), config.memory_budget, || Size { series: 0, points: 0 });
     let admin = admin_router(&config, sockets.bound(), &metrics, &health, memory);
     doors.open_admin("admin", sockets.admin, admin);
@@ -40,6 +42,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         figures.gauge("resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
     });
     let mut parts = Supervisor::default();
+    tls::keep(&mut parts, &tls, &metrics, &health);
     if config.roles.contains(&Role::Aggregator) {
         let rows = start_aggregator(&mut parts, &config, &metrics, &health)?;
         doors.open_pages("aggregator_http", sockets.aggregator_http, aggregator::http::router(rows));

@@ -15,7 +15,7 @@ use super::gauges::{show_gauges, watch_memory};
 use super::losses;
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
-use super::{Anew, tls, until_stopped};
+use super::{Anew, issued, tls, until_stopped};
 use crate::api::attempts::Attempts;
 use crate::config::{Config, Viewer};
 use crate::engine::Engine;
@@ -172,6 +172,9 @@ pub async fn serve(
         issued: Issued::default(),
     };
     tls::keep(&mut parts, &behind.tls, &behind.metrics, &behind.health);
+    if behind.secret.is_some() {
+        issued::keep(&mut parts, behind.issued.clone(), behind.portal.clone(), &behind.health);
+    }
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let doors = behind.open_doors(sockets, descriptors, index_routes);
