@@ -32,6 +32,8 @@ pub const SEATS_MAX: usize = 1024;
 
 pub(crate) struct Join {
     pub id: RuleId,
+    /// The part of a strategy, see `model::rule::TagScope`; "" for what has none.
+    pub part: Box<str>,
     pub endpoint: Box<str>,
     /// Bound: one message has one series of this join say its at most [`TERMS_MAX`] parts and has each carrier decided
     /// once, from at most [`SEATS_MAX`] members. An event is made under it and put into the outbox; no input or output.
@@ -76,14 +78,14 @@ struct Testimony {
 }
 
 impl Join {
-    pub fn new(id: RuleId, endpoint: &str, program: Arc<Program>) -> Join {
+    pub fn new(id: RuleId, part: &str, endpoint: &str, program: Arc<Program>) -> Join {
         let members = Members { rule: None, program, carriers: Vec::new(), others: Vec::new() };
-        Join { id, endpoint: endpoint.into(), members: RankedMutex::new(locks::JOIN, members) }
+        Join { id, part: part.into(), endpoint: endpoint.into(), members: RankedMutex::new(locks::JOIN, members) }
     }
 
     pub fn memory_bytes(&self, members: &Members) -> usize {
         // What an `Arc` holds stands behind two counts.
-        2 * size_of::<usize>() + size_of::<Join>() + self.endpoint.len() + members.memory_bytes()
+        2 * size_of::<usize>() + size_of::<Join>() + self.part.len() + self.endpoint.len() + members.memory_bytes()
     }
 }
 

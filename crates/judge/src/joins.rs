@@ -2,7 +2,7 @@
 //!
 //! Why: the series of one endpoint live in several shards, and a judge sees its own only. So each series says its part
 //! when it has a point, here, and whoever speaks last has the whole answer worked out.
-//! How: a [`Join`] per rule and endpoint; in it stand the series that carry the alarm and those that terms ask. A
+//! How: a [`Join`] per rule (of a strategy in parts: per part) and endpoint; in it stand the series that carry the alarm and those that terms ask. A
 //! series holds a [`Seat`] in each join that it belongs to. A seat points at its join, so a point never looks into the
 //! table.
 //!
@@ -28,7 +28,7 @@ use crate::join::{Join, Members};
 use crate::locks;
 use crate::occasion::{Cause, Occasion};
 use crate::program::{Program, Subject};
-use crate::rule_set::RuleSet;
+use crate::rule_set::{Rule, RuleSet};
 use crate::state::{OpenProblem, RuleId};
 use crate::touched::Touched;
 use foldhash::fast::RandomState;
@@ -82,7 +82,7 @@ pub struct JoinStats {
 struct Table {
     /// The rule set in force. Each join has its rule from this set, or none.
     rules: Arc<RuleSet>,
-    /// Found by rule and endpoint.
+    /// Found by rule, part of it, and endpoint.
     joins: HashTable<Arc<Join>>,
     hasher: RandomState,
 }
@@ -104,6 +104,16 @@ impl Seat {
     /// Rule of the join.
     pub fn rule(&self) -> RuleId {
         self.join.id
+    }
+
+    /// Rule of the join, and which part of it.
+    pub fn place(&self) -> (RuleId, &str) {
+        (self.join.id, &self.join.part)
+    }
+
+    /// Whether the join is that of a rule; parts of one strategy have joins of their own.
+    pub fn is_of(&self, rule: &Rule) -> bool {
+        self.join.id == rule.id() && rule.is_part(&self.join.part)
     }
 }
 
@@ -132,7 +142,7 @@ impl Joins {
     pub fn settle(&self, now: i64, options: &Options) {
         // One order, so that the same start gives the same row of events.
         let mut joins: Vec<Arc<Join>> = self.table.lock().joins.iter().cloned().collect();
-        joins.sort_unstable_by(|a, b| (a.id, &a.endpoint).cmp(&(b.id, &b.endpoint)));
+        joins.sort_unstable_by(|a, b| (a.id, &a.endpoint, &a.part).cmp(&(b.id, &b.endpoint, &b.part)));
         let occasion = Occasion::new(Cause::CatchUp, now, options);
         for join in joins {
             let mut members = join.members.lock();
@@ -196,7 +206,7 @@ impl Joins {
         } else {
             table.find(&rules.rules[place as usize].source)
         };
-        let join = table.join(id, key.endpoint, program);
+        let join = table.join(id, &found.part(), key.endpoint, program);
         let mut members = join.members.lock();
         if let Some(rule) = in_force {
             members.set_rule(&table.rules, rule);
@@ -280,13 +290,13 @@ impl Table {
         found.map(|number| number as u32)
     }
 
-    /// The join of a rule at an endpoint, which is made if there is none.
-    fn join(&mut self, id: RuleId, endpoint: &str, program: &Arc<Program>) -> Arc<Join> {
+    /// The join of a rule, or of a part of it, at an endpoint, which is made if there is none.
+    fn join(&mut self, id: RuleId, part: &str, endpoint: &str, program: &Arc<Program>) -> Arc<Join> {
         let Table { joins, hasher, .. } = self;
         let hash = |join: &Arc<Join>| hasher.hash_one((join.id, &*join.endpoint));
-        let is_same = |join: &Arc<Join>| join.id == id && *join.endpoint == *endpoint;
+        let is_same = |join: &Arc<Join>| join.id == id && *join.part == *part && *join.endpoint == *endpoint;
         let entry = joins.entry(hasher.hash_one((id, endpoint)), is_same, hash);
-        entry.or_insert_with(|| Arc::new(Join::new(id, endpoint, program.clone()))).get().clone()
+        entry.or_insert_with(|| Arc::new(Join::new(id, part, endpoint, program.clone()))).get().clone()
     }
 
     fn remove(&mut self, join: &Arc<Join>) {

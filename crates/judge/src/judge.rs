@@ -151,7 +151,7 @@ impl Judge {
 
     /// Takes the seats of the rules that a series has now, and leaves those that it had.
     fn take_seats(&mut self, series: SeriesId, key: SeriesKey<'_>, closed: &mut Vec<OpenProblem>) {
-        let mut seats: Vec<Seat> = Vec::new();
+        let (mut seats, mut refused): (Vec<Seat>, Vec<RuleId>) = (Vec::new(), Vec::new());
         for number in &self.matched {
             let rule = &self.rules.rules[*number as usize];
             if !self.rules.program(rule).is_some_and(|program| program.is_joined()) {
@@ -160,26 +160,17 @@ impl Judge {
             match self.joins.seat(&self.rules, *number, series, key) {
                 Some(seat) if seats.contains(&seat) => {}
                 Some(seat) => seats.push(seat),
-                // Nobody would end the alarm of a series that has no seat.
-                None if rule.carries_alarm() && !self.decides_here(&self.matched, rule.id()) => {
-                    closed.extend(self.states.take(series, rule.id()));
-                }
+                None if rule.carries_alarm() && !self.decides_here(&self.matched, rule.id()) => refused.push(rule.id()),
                 None => {}
             }
         }
-        // The seats of a rule stand together, in their order.
-        seats.sort_by_key(Seat::rule);
-        if seats.is_empty() && self.seats.is_empty() {
-            return;
-        }
-        let before =
-            if seats.is_empty() { self.seats.remove(&series) } else { self.seats.insert(series, seats.clone()) };
-        // A rule that was changed from a condition about one series to one about several keeps its alarm, and back.
-        for seat in seats.iter().filter(|seat| seat.subject == Subject::Own) {
-            if let Some(open) = self.states.take(series, seat.rule()) {
-                self.joins.restore(seat, series, Some(open));
-            }
-        }
+        // The seats of a rule, or of a part of it, stand together, in their order.
+        seats.sort_by(|a, b| a.place().cmp(&b.place()));
+        let before = match seats.is_empty() {
+            true if self.seats.is_empty() => None,
+            true => self.seats.remove(&series),
+            false => self.seats.insert(series, seats.clone()),
+        };
         for seat in before.into_iter().flatten().filter(|seat| !seats.contains(seat)) {
             let Some(open) = self.joins.leave(&seat, series) else { continue };
             let mut matched = self.matched.iter().map(|number| &self.rules.rules[*number as usize]);
@@ -190,6 +181,15 @@ impl Judge {
                 closed.push(open);
             }
         }
+        // A rule that was changed from a condition about one series to one about several keeps its alarm, and back; so
+        // does one whose series has come into another part of it.
+        for seat in seats.iter().filter(|seat| seat.subject == Subject::Own) {
+            if let Some(open) = self.states.take(series, seat.rule()) {
+                self.joins.restore(seat, series, Some(open));
+            }
+        }
+        // Nobody would end the alarm of a series that has no seat.
+        closed.extend(refused.into_iter().filter_map(|rule| self.states.take(series, rule)));
     }
 
     /// Forgets a series that is gone, and returns the PROBLEMs that were open on it.

@@ -154,9 +154,9 @@ impl Programs<'_> {
     /// joins.
     fn hear(&self, rule: &Rule, program: &Program, series: SeriesId) {
         // The seats of a rule stand together: see `Judge::take_seats`.
-        let Some(first) = self.seats.iter().position(|seat| seat.rule() == rule.id()) else { return };
+        let Some(first) = self.seats.iter().position(|seat| seat.is_of(rule)) else { return };
         let seats = &self.seats[first..];
-        let count = seats.iter().take_while(|seat| seat.rule() == rule.id()).count();
+        let count = seats.iter().take_while(|seat| seat.is_of(rule)).count();
         let seats = &seats[..count];
         let is_asked =
             self.occasion.cause != Cause::Tick || seats.iter().any(|seat| program.asks_for_silence(seat.subject));

@@ -6,7 +6,8 @@
 //! An expression is filed under the rarest of its tags (a series that matches has all of them), so a series looks at
 //! few candidates, and at each once. An expression of which only a pattern of endpoints is known (`endpoint=web-*`) is
 //! filed under its metric. A condition about other series (`of`) is a rule and, behind it, an operand for
-//! each of them, by which those series are bound to the rule, so that they can say their part.
+//! each of them, by which those series are bound to the rule, so that they can say their part. A strategy of which a tag excepts some series comes in parts of one id (`model::rule::TagScope`): rules of
+//! their own, of which a series has one.
 //! Invariants: a rule set never changes after `compile`; no text panics. A refused rule is reported, and otherwise not
 //! there.
 //! Memory: 64 bytes per distinct rule and operand plus its texts (shared with the portal's `Arc`), a name and 4 bytes
@@ -25,7 +26,7 @@ use crate::program::{Program, Subject};
 use crate::rule_text::{FunctionText, parse};
 use crate::state::RuleId;
 use crate::{Options, Semantics};
-use model::rule::RuleTags;
+use model::rule::{RuleTags, TagScope};
 use model::{EventRule, Expression, Rules, SeriesKey, Strategy};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -124,6 +125,32 @@ impl Rule {
         }
     }
 
+    /// The series that the rule is for, where it is a part of a strategy.
+    fn scope(&self) -> Option<&TagScope> {
+        match &self.source {
+            EventRule::Strategy(strategy) => strategy.scope.as_deref(),
+            EventRule::Expression(_) => None,
+        }
+    }
+
+    /// The text that tells the parts of a strategy apart; "" for what has none.
+    pub fn part(&self) -> String {
+        match &self.source {
+            EventRule::Strategy(strategy) => strategy.part(),
+            EventRule::Expression(_) => String::new(),
+        }
+    }
+
+    /// Whether `part` is the text that [`Rule::part`] answers; nothing is allocated to say so.
+    pub fn is_part(&self, part: &str) -> bool {
+        match self.scope().and_then(|scope| scope.only.as_ref()) {
+            None => part.is_empty(),
+            Some((key, value)) => {
+                part.strip_prefix(&**key).and_then(|rest| rest.strip_prefix('=')).is_some_and(|rest| rest == value)
+            }
+        }
+    }
+
     pub fn max_step(&self) -> i32 {
         match &self.source {
             EventRule::Strategy(strategy) => strategy.max_step,
@@ -142,6 +169,8 @@ pub(crate) struct Reach<'a> {
     program: Option<(&'a str, &'a str, u64, Option<u8>)>,
     /// The only endpoint that the expression of an operand is about.
     endpoint: Option<&'a str>,
+    /// The part of a strategy's series.
+    scope: Option<&'a TagScope>,
 }
 
 /// (metric, rule) sorted by metric; the rules of a metric in the portal's order.
@@ -285,17 +314,18 @@ impl RuleSet {
             EventRule::Expression(e) => (&*e.metric, &e.tags, (&*e.func, &*e.operator, e.right_value.to_bits())),
         };
         let (func, operator, right) = text;
+        let scope = rule.scope();
         match rule.body {
-            RuleBody::Plain(_) => Reach { id: rule.id(), metric, tags, program: None, endpoint: None },
+            RuleBody::Plain(_) => Reach { id: rule.id(), metric, tags, program: None, endpoint: None, scope },
             RuleBody::Program(_) => {
                 let program = Some((func, operator, right, None));
-                Reach { id: rule.id(), metric, tags, program, endpoint: None }
+                Reach { id: rule.id(), metric, tags, program, endpoint: None, scope }
             }
             RuleBody::Operand { program, operand } => {
                 let other = &self.programs[program as usize].operands[operand as usize];
                 let program = Some((func, operator, right, Some(operand)));
                 let endpoint = rule.only_endpoint();
-                Reach { id: rule.id(), metric: &other.metric, tags: &other.tags, program, endpoint }
+                Reach { id: rule.id(), metric: &other.metric, tags: &other.tags, program, endpoint, scope }
             }
         }
     }
@@ -307,7 +337,9 @@ impl RuleSet {
                 && rule.only_endpoint().is_none_or(|endpoint| self.is_endpoint(endpoint, key.endpoint));
         }
         match &rule.source {
-            EventRule::Strategy(strategy) => key.tags.have(&strategy.tags),
+            EventRule::Strategy(strategy) => {
+                key.tags.have(&strategy.tags) && strategy.scope.as_ref().is_none_or(|scope| scope.takes(key.tags))
+            }
             EventRule::Expression(expression) => expression.tags.iter().all(|(tag, value)| {
                 let own = key.tags.find(tag);
                 if tag != ENDPOINT {

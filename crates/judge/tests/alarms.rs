@@ -151,3 +151,31 @@ fn a_window_without_points_makes_nothing() {
     world.judge.catch_up(SERIES, CounterType::Counter, 60, &world.table, 60, &mut events);
     assert_eq!(events, []);
 }
+
+/// An exception that pauses a strategy for a tag ends the alarm of the series that has the tag, and no other.
+#[test]
+fn a_tag_that_is_paused_ends_its_alarm() {
+    let mut world = World::new(Options::default());
+    world.load(&of_host(&[strategy(1, 7)]));
+    for tags in ["mount=/", "mount=/data"] {
+        world.add(Series::new("h", "m", tags, CounterType::Gauge, 60));
+    }
+    for series in 0..2 {
+        assert_eq!(world.push(SeriesId(series), Point { time: 60, value: 9.0 }, 60).len(), 1);
+    }
+    let except = vec![("mount".to_string(), "/data".to_string())];
+    let scope = Some(Box::new(model::rule::TagScope { only: None, except }));
+    let (set, _) =
+        RuleSet::compile(&of_host(&[Arc::new(Strategy { scope, ..Strategy::clone(&strategy(1, 7)) })]), &world.options);
+    let touched = world.judge.load(set);
+    assert_eq!(touched.closed(), []);
+    let closed: Vec<_> = (0..2)
+        .map(|id| {
+            let series = &world.table.0[id];
+            assert!(touched.covers(series.key()));
+            world.judge.bind(SeriesId(id as u32), series.key(), series.counter_type)
+        })
+        .collect();
+    assert_eq!(closed, [vec![], vec![OpenProblem { series: SeriesId(1), ..PROBLEM }]]);
+    assert!(world.judge.is_bound(SERIES) && !world.judge.is_bound(SeriesId(1)));
+}

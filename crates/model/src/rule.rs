@@ -5,6 +5,7 @@
 //! version. The JSON forms are those of `Hbs.GetStrategies` and of events (docs/open-falcon/wire.md §5, §9).
 
 use crate::number::push_go_json;
+use crate::tags::Tags;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
@@ -24,6 +25,31 @@ pub struct Template {
     pub creator: String,
 }
 
+/// The series of a strategy that one part of it is for, where some of its series are excepted by a tag.
+///
+/// Parts of one strategy never share a series, so an alarm is that of the strategy, whichever part made it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct TagScope {
+    /// Tag, as key and value, that a series has besides the strategy's; `None` in the part for all that is left.
+    pub only: Option<(String, String)>,
+    /// Tags of which a series has none.
+    pub except: Vec<(String, String)>,
+}
+
+impl TagScope {
+    /// Whether a series with these tags is one of the part's.
+    pub fn takes(&self, tags: Tags<'_>) -> bool {
+        let has = |tag: &(String, String)| tags.find(&tag.0) == Some(&*tag.1);
+        self.only.as_ref().is_none_or(has) && !self.except.iter().any(has)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let pair = size_of::<(String, String)>();
+        let texts = self.only.iter().chain(&self.except).map(|(key, value)| key.capacity() + value.capacity());
+        size_of::<TagScope>() + self.except.capacity() * pair + texts.sum::<usize>()
+    }
+}
+
 /// A strategy in effect for some hosts, inheritance resolved.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -39,6 +65,9 @@ pub struct Strategy {
     pub priority: i32,
     pub note: String,
     pub tpl: Template,
+    /// Series that this part of the strategy is for; `None` where it has no parts. Nobody outside is told of it.
+    #[serde(skip)]
+    pub scope: Option<Box<TagScope>>,
 }
 
 /// A rule for every series, of any host, that has a metric and tags. The tag `endpoint` means the series' endpoint.
@@ -108,10 +137,22 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ru
 }
 
 impl Strategy {
+    /// The excepted tag as `key=value`, in a part for the series that have it; "" in every other strategy.
+    pub fn part(&self) -> String {
+        let only = self.scope.as_ref().and_then(|scope| scope.only.as_ref());
+        only.map_or(String::new(), |(key, value)| format!("{key}={value}"))
+    }
+
+    /// Whether this is a part for series that a tag excepts, of a strategy that has another part for the rest.
+    pub fn is_excepted_part(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.only.is_some())
+    }
+
     /// Bytes of memory.
     pub fn memory_bytes(&self) -> usize {
         let texts = [&self.metric, &self.func, &self.operator, &self.note].map(String::capacity);
-        size_of::<Strategy>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags) + self.tpl.memory_bytes()
+        let scope = self.scope.as_ref().map_or(0, |scope| scope.memory_bytes());
+        size_of::<Strategy>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags) + self.tpl.memory_bytes() + scope
     }
 
     /// Appends the rule's JSON, byte for byte as the original writes it.
@@ -250,6 +291,7 @@ mod tests {
             priority: 0,
             note: "a\nb".into(),
             tpl: Template { id: 7, name: "t".into(), parent_id: 0, action_id: 2, creator: "root".into() },
+            scope: None,
         };
         let mut json = String::new();
         strategy.push_json(&mut json);

@@ -20,9 +20,10 @@ pub use known::{KnownRules, Omissions};
 pub use limits::AnswerLimits;
 
 use crate::json::{self, JsonError, Scratch, name_eq, push_integer, push_string};
-use model::Rules;
 use model::rule::HostStrategies;
+use model::{Rules, Strategy};
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest string in a parameter. Hostnames end at 255 bytes; the longest text seen is a plug-in's error message.
 pub const STRING_BYTES_MAX: usize = 1024;
@@ -177,7 +178,10 @@ pub fn write_trustable_ips(out: &mut Vec<u8>, addresses: &str) {
 
 /// Appends the answer to `Hbs.GetStrategies`.
 pub fn write_strategies(out: &mut Vec<u8>, rules: &Rules) {
-    let mut hosts: Vec<(&String, &HostStrategies)> = rules.hosts.iter().filter(|host| !host.1.is_empty()).collect();
+    // A part of a strategy cannot be told: who reads this knows no tag that a series must not have.
+    let is_told = |strategy: &&Arc<Strategy>| !strategy.is_excepted_part();
+    let mut hosts: Vec<(&String, &HostStrategies)> =
+        rules.hosts.iter().filter(|host| host.1.iter().any(|strategy| is_told(&strategy))).collect();
     hosts.sort_unstable_by_key(|host| host.0);
     let mut strategy_json = String::new();
     out.extend_from_slice(b"{\"hostStrategies\":");
@@ -185,7 +189,8 @@ pub fn write_strategies(out: &mut Vec<u8>, rules: &Rules) {
         out.extend_from_slice(b"{\"hostname\":");
         push_string(out, hostname);
         out.extend_from_slice(b",\"strategies\":");
-        push_list(out, Some(strategies), |out, strategy| {
+        let told: Vec<&Arc<Strategy>> = strategies.iter().filter(is_told).collect();
+        push_list(out, Some(&told), |out, strategy| {
             strategy_json.clear();
             strategy.push_json(&mut strategy_json);
             out.extend_from_slice(strategy_json.as_bytes());

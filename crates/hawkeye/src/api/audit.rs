@@ -18,8 +18,8 @@ use crate::clock;
 use crate::portal::audit::Keep;
 use crate::portal::host::{self, Selection};
 use crate::portal::{
-    Portal, action, aggregator, audit, dashboard, expression, group, mock, plugin, strategy, team, template, token,
-    user,
+    Portal, action, aggregator, audit, dashboard, exception, expression, group, mock, plugin, strategy, team, template,
+    token, user,
 };
 use axum::Router;
 use axum::body::Body;
@@ -238,6 +238,7 @@ async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Value>>
     let found = match kind {
         Kind::Action => action::by_id(portal, id).await?.map(value),
         Kind::Aggregator => aggregator::by_id(portal, id).await?.map(value),
+        Kind::Exception => exception::by_id(portal, id).await?.map(value),
         Kind::Expression => match expression::by_id(portal, id).await? {
             Some(found) => {
                 let action = action::by_id(portal, found.action_id).await?.map(value);

@@ -9,6 +9,7 @@ use super::error::{Answer, ApiError, json, message_with};
 use super::paging::Paging;
 use super::rights;
 use super::rule::{self, CheckedAction, Lengths};
+use crate::config::Config;
 use crate::portal::action;
 use crate::portal::expression::{self, Expression};
 use axum::Router;
@@ -78,14 +79,14 @@ async fn required_expression(context: &Context, fields: &Fields) -> Result<(Expr
     fields.required_line("expression", expression::EXPRESSION_MAX)?;
     fields.required_int("priority")?;
     let action = required_action(context, fields).await?;
-    Ok((required_rule(context, fields)?, action))
+    Ok((required_rule(&context.config, fields)?, action))
 }
 
 /// The judged part of an expression: without id, creator and action.
-pub(super) fn required_rule(context: &Context, fields: &Fields) -> Result<Expression, ApiError> {
+pub(super) fn required_rule(config: &Config, fields: &Fields) -> Result<Expression, ApiError> {
     let text = fields.required_line("expression", expression::EXPRESSION_MAX)?;
-    let condition = rule::required_condition(context, fields, &LENGTHS)?;
-    let patterns = context.config.judge.endpoint_patterns;
+    let condition = rule::required_condition(config, fields, &LENGTHS)?;
+    let patterns = config.judge.endpoint_patterns;
     check_text(&text, patterns).map_err(|error| ApiError::bad(format!("expression: {error}")))?;
     Ok(Expression {
         expression: text,

@@ -1,7 +1,7 @@
 //! Hosts: who there is and who reports, their groups and templates, and maintenance windows.
 //!
-//! Compat: who may set maintenance is in `rights.rs`; in the original anybody. `GET /host` and `DELETE /host/:id` are
-//! Hawkeye's own.
+//! Compat: who may set maintenance is in `rights.rs`; in the original anybody. `GET /host`, `DELETE /host/:id` and
+//! `GET /host/:id/rule` are Hawkeye's own.
 
 use super::Context;
 use super::auth::Caller;
@@ -14,9 +14,11 @@ use super::text::named;
 use crate::clock;
 use crate::engine::Engine;
 use crate::engine::oddities::Oddity;
+use crate::portal::expression;
 use crate::portal::group;
 use crate::portal::host::{self, Host, Selection};
 use crate::portal::template;
+use crate::rules::snapshot::Snapshot;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
@@ -30,6 +32,7 @@ pub fn routes() -> Router<Context> {
         .route("/host/{id}", delete(remove))
         .route("/host/{id}/hostgroup", get(groups))
         .route("/host/{id}/template", get(templates))
+        .route("/host/{id}/rule", get(rules))
         .route("/host/maintain", post(maintain).delete(end_maintenance))
 }
 
@@ -106,6 +109,17 @@ async fn groups(State(context): State<Context>, _caller: Caller, Path(id): Path<
 async fn templates(State(context): State<Context>, _caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {
     let (page, id) = (Paging::of(&fields)?, find(&context, &id).await?);
     json(page.rows(template::of_host(&context.portal, id).await?.into_iter())?)
+}
+
+/// What holds on a host, and why the rest does not.
+async fn rules(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
+    let host = host::by_id(&context.portal, parse_int("id", &id)?).await?;
+    let name = host.ok_or_else(|| ApiError::refused("record not found"))?.hostname;
+    let snapshot = Snapshot::load(&context.portal).await?;
+    let expressions = expression::all(&context.portal).await?;
+    let patterns = context.config.judge.endpoint_patterns;
+    let holding = snapshot.holding(&name, expressions, patterns, &jiff::Zoned::now());
+    json(holding.ok_or_else(|| ApiError::refused("record not found"))?)
 }
 
 /// The last second that the columns hold, in 2106.

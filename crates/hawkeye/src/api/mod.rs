@@ -17,6 +17,7 @@ mod changes;
 mod dashboard;
 mod docs;
 pub mod error;
+mod exception;
 mod expression;
 mod grafana;
 mod graph;
@@ -93,6 +94,7 @@ pub fn router(context: Context) -> Router {
         .merge(hostgroup::routes())
         .merge(template::routes())
         .merge(strategy::routes())
+        .merge(exception::routes())
         .merge(rehearsal::routes())
         .merge(metric::routes())
         .merge(expression::routes())

@@ -2,7 +2,8 @@
 //!
 //! Body: a strategy with the names of `POST /strategy`, or an expression with the names of `POST /expression`; fields
 //! left out are taken from the saved rule that `id` or `expression_id` names. A strategy is rehearsed on the hosts that
-//! its template (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric). `from` and `to` are
+//! its template (`tpl_id`) watches, or on those of `hosts` (`["*"]`: all that have the metric), with the exceptions
+//! that are saved for its `id`. `from` and `to` are
 //! Unix seconds or texts like `-7d` and `now`. The answer is a [`RehearsalReport`], as JSON, or as text for
 //! `?format=text` and for clients that accept text only.
 //! How: a rehearsal reads files and judges for seconds, so it runs on threads that may wait, [`AT_ONCE`] at a time;
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::portal::{expression, strategy};
 use crate::rules::rehearsal::report::RehearsalReport;
-use crate::rules::rehearsal::unsaved;
+use crate::rules::rehearsal::unsaved::{self, Anywhere};
 use crate::rules::rehearsal::{Order, RehearsalError, RuleScope, rehearse};
 use crate::rules::snapshot::Snapshot;
 use anyhow::Context as _;
@@ -26,7 +27,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::routing::post;
-use model::{EventRule, Rules};
+use model::Rules;
 use net::turns::{Holder, Turns};
 use serde::Serialize;
 use serde_json::{Map, Value, json as object};
@@ -178,9 +179,9 @@ async fn strategy_rules(
     let saved = if id == 0 { None } else { strategy::by_id(&context.portal, id).await? };
     let fields = changed(saved_fields("id", "strategy", id, saved)?, asked);
     let tpl_id = fields.int("tpl_id")?;
-    let row = strategy::Strategy { id, tpl_id, ..strategies::required_strategy(context, &fields)? };
+    let row = strategy::Strategy { id, tpl_id, ..strategies::required_strategy(&context.config, &fields)? };
     let scope = match fields.texts("hosts", crate::portal::host::HOSTNAME_MAX)? {
-        Some(hosts) => named_hosts(&row, hosts)?,
+        Some(hosts) => named_hosts(context, &row, hosts).await?,
         None => template_hosts(context, &row).await?,
     };
     Ok((row, scope))
@@ -200,22 +201,21 @@ async fn template_hosts(context: &Context, row: &strategy::Strategy) -> Result<R
 }
 
 /// The strategy on hosts that the request names; `["*"]` is every host that has the metric.
-fn named_hosts(row: &strategy::Strategy, hosts: Vec<String>) -> Result<RuleScope, ApiError> {
-    let rule = unsaved::strategy_of(row).map_err(ApiError::bad)?;
-    let EventRule::Strategy(one) = &rule else { return Err(ApiError::bad("not a strategy")) };
+async fn named_hosts(context: &Context, row: &strategy::Strategy, hosts: Vec<String>) -> Result<RuleScope, ApiError> {
+    // One that is not saved has no exceptions.
+    let snapshot = if row.id == 0 { Snapshot::default() } else { Snapshot::load(&context.portal).await? };
+    let strategy = Anywhere::new(row, snapshot).map_err(ApiError::bad)?;
     if hosts == ["*"] {
-        return Ok(RuleScope::Everywhere(rule));
+        return Ok(RuleScope::Everywhere(strategy));
     }
-    let list: model::rule::HostStrategies = [one.clone()].into();
-    let hosts = hosts.into_iter().map(|host| (host, list.clone())).collect();
-    Ok(RuleScope::Rules(Rules { hosts, ..Rules::default() }))
+    Ok(RuleScope::Rules(strategy.rules(hosts)))
 }
 
 async fn expression_rules(context: &Context, asked: Map<String, Value>) -> Result<Rules, ApiError> {
     let id = Fields::Json(asked.clone()).int("expression_id")?;
     let saved = if id == 0 { None } else { expression::by_id(&context.portal, id).await? };
     let fields = changed(saved_fields("expression_id", "expression", id, saved)?, asked);
-    let row = expressions::required_rule(context, &fields)?;
+    let row = expressions::required_rule(&context.config, &fields)?;
     unsaved::expression_of(&expression::Expression { id, ..row }).map_err(ApiError::bad)
 }
 

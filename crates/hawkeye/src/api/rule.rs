@@ -7,6 +7,7 @@
 use super::Context;
 use super::body::{Fields, check_length};
 use super::error::ApiError;
+use crate::config::Config;
 use crate::portal::action::{self, Action};
 use crate::portal::team;
 use reqwest::Url;
@@ -30,10 +31,10 @@ pub struct Lengths {
 /// The largest priority: an old alarm reads the queues `event:p0` to `event:p6`, and pages know no other.
 const PRIORITY_MAX: i64 = 6;
 /// PROBLEMs that one alarm may send; more is a mistake. A guess, far above what anybody sets.
-const MAX_STEP_MAX: i64 = 1_000_000;
+pub const MAX_STEP_MAX: i64 = 1_000_000;
 
 /// Reads and checks the condition of a rule, whose fields must all be there.
-pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths) -> Result<Condition, ApiError> {
+pub fn required_condition(config: &Config, fields: &Fields, lengths: &Lengths) -> Result<Condition, ApiError> {
     let condition = Condition {
         max_step: fields.required_int("max_step")?,
         priority: fields.int("priority")?,
@@ -53,7 +54,7 @@ pub fn required_condition(context: &Context, fields: &Fields, lengths: &Lengths)
     if !(0..=PRIORITY_MAX).contains(&condition.priority) {
         return Err(ApiError::bad(format!("priority must be from 0 to {PRIORITY_MAX}")));
     }
-    check_function(context, &condition)?;
+    check_function(config, &condition)?;
     Ok(condition)
 }
 
@@ -79,6 +80,23 @@ pub async fn checked_action(
     within: &str,
     teams: &[&str],
 ) -> Result<CheckedAction, ApiError> {
+    let action = required_action(fields, within, teams)?;
+    let mut unknown = Vec::new();
+    for name in teams {
+        if team::by_name(&context.portal, name).await?.is_none() {
+            unknown.push(name.to_string());
+        }
+    }
+    let text = faults_of(&context.config, &action, within, &unknown).join("; ");
+    if !text.is_empty() && context.config.is_strict() {
+        return Err(ApiError::bad(text));
+    }
+    // Scripts of an old installation may create the team afterwards, and its callbacks were allowed there.
+    Ok(CheckedAction { action, warning: Some(text).filter(|text| !text.is_empty()) })
+}
+
+/// The action that the fields describe, with the teams `teams`; see [`checked_action`].
+pub fn required_action(fields: &Fields, within: &str, teams: &[&str]) -> Result<Action, ApiError> {
     let uic = teams.join(",");
     check_length(&format!("{within}uic"), &uic, action::UIC_MAX)?;
     let action = Action {
@@ -92,26 +110,22 @@ pub async fn checked_action(
         after_callback_mail: fields.flag("after_callback_mail")?,
     };
     check_url(&action).map_err(|error| ApiError::bad(format!("{within}{error}")))?;
+    Ok(action)
+}
+
+/// What is wrong with an action that an old installation may have: a callback that is not allowed, teams that are
+/// `unknown`.
+pub fn faults_of(config: &Config, action: &Action, within: &str, unknown: &[String]) -> Vec<String> {
     let mut faults = Vec::new();
     if action.callback == 1 {
-        let checked = context.config.alarm.callback_targets().check_url(&action.url);
+        let checked = config.alarm.callback_targets().check_url(&action.url);
         faults.extend(checked.err().map(|fault| format!("{within}url: {fault}")));
     }
-    let mut unknown = Vec::new();
-    for name in teams {
-        if team::by_name(&context.portal, name).await?.is_none() {
-            unknown.push(format!("{name:?}"));
-        }
-    }
     if !unknown.is_empty() {
+        let unknown: Vec<String> = unknown.iter().map(|name| format!("{name:?}")).collect();
         faults.push(format!("{within}uic: there is no team {}: make it, or name another", unknown.join(", ")));
     }
-    let text = faults.join("; ");
-    if !text.is_empty() && context.config.is_strict() {
-        return Err(ApiError::bad(text));
-    }
-    // Scripts of an old installation may create the team afterwards, and its callbacks were allowed there.
-    Ok(CheckedAction { action, warning: Some(text).filter(|text| !text.is_empty()) })
+    faults
 }
 
 /// Refuses a URL that no callback can call.
@@ -142,11 +156,15 @@ fn is_host(host: &str) -> bool {
     host.len() <= 253 && host.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
-fn check_function(context: &Context, condition: &Condition) -> Result<(), ApiError> {
+fn check_function(config: &Config, condition: &Condition) -> Result<(), ApiError> {
+    check_judged(config, &condition.func, &condition.op, &condition.right_value)
+}
+
+/// Refuses a condition that cannot be judged.
+pub fn check_judged(config: &Config, func: &str, op: &str, right_value: &str) -> Result<(), ApiError> {
     // The text is decimal digits: `is_decimal` was asked before.
-    let right_value = condition.right_value.parse().unwrap_or(f64::INFINITY);
-    judge::check(&condition.func, &condition.op, right_value, context.config.rule_points_max())
-        .map_err(|error| ApiError::bad(error.to_string()))
+    let right_value = right_value.parse().unwrap_or(f64::INFINITY);
+    judge::check(func, op, right_value, config.rule_points_max()).map_err(|error| ApiError::bad(error.to_string()))
 }
 
 /// True for what the original's pattern `^(>|=|<|!)(=)?$` takes.
@@ -155,7 +173,7 @@ fn is_operator(op: &str) -> bool {
 }
 
 /// True for what the original's pattern `^-?\d+(\.\d+)?$` takes.
-fn is_decimal(text: &str) -> bool {
+pub fn is_decimal(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let text = text.strip_prefix('-').unwrap_or(text);
     match text.split_once('.') {

@@ -8,10 +8,13 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::error::{Answer, ApiError, json, message_with};
+use super::exception::check_against;
 use super::paging::Paging;
 use super::rights;
 use super::rule::{self, Lengths};
 use super::text::check_visible;
+use crate::config::Config;
+use crate::portal::exception::{self, Exception};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::template;
 use axum::Router;
@@ -42,7 +45,7 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 }
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let strategy = required_strategy(&context, &fields)?;
+    let strategy = required_strategy(&context.config, &fields)?;
     let tpl_id = fields.required_int("tpl_id")?;
     let template = template::by_id(&context.portal, tpl_id).await?;
     let template = template.ok_or_else(|| ApiError::bad(format!("tpl_id: there is no template {tpl_id}")))?;
@@ -56,11 +59,17 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let strategy = required_strategy(&context, &fields)?;
+    let strategy = required_strategy(&context.config, &fields)?;
     let id = fields.required_int("id")?;
     let found = strategy::by_id(&context.portal, id).await?;
     let found = found.ok_or_else(|| ApiError::refused("find strategy got error:record not found"))?;
     check_rights(&context, &caller, &found).await?;
+    for exception in exception::of_strategy(&context.portal, id).await? {
+        check_against(&context.config, &strategy, &exception).map_err(|error| {
+            let Exception { id, kind, target, .. } = &exception;
+            ApiError::bad(format!("exception {id} ({kind} {target}): {}; change or delete it first", error.text()))
+        })?;
+    }
     let warning = warning_of(&strategy);
     strategy::update(&context.portal, &Strategy { id, ..strategy }).await?;
     message_with(format!("stragtegy:{id} has been updated"), warning)
@@ -101,16 +110,16 @@ fn tag_keys(tags: &str) -> impl Iterator<Item = String> {
 }
 
 /// Lets those pass who may change the strategy's template; a strategy whose template is gone is the administrators'.
-async fn check_rights(context: &Context, caller: &Caller, strategy: &Strategy) -> Result<(), ApiError> {
+pub(super) async fn check_rights(context: &Context, caller: &Caller, strategy: &Strategy) -> Result<(), ApiError> {
     let template = template::by_id(&context.portal, strategy.tpl_id).await?.unwrap_or_default();
     rights::check_template(context, caller, &template).await
 }
 
 /// The strategy that the fields describe, without ids.
-pub(super) fn required_strategy(context: &Context, fields: &Fields) -> Result<Strategy, ApiError> {
+pub(super) fn required_strategy(config: &Config, fields: &Fields) -> Result<Strategy, ApiError> {
     let metric = fields.required_line("metric", strategy::METRIC_MAX)?;
     let tags = checked_tags(fields.text("tags", strategy::TAGS_MAX)?)?;
-    let condition = rule::required_condition(context, fields, &LENGTHS)?;
+    let condition = rule::required_condition(config, fields, &LENGTHS)?;
     Ok(Strategy {
         id: 0,
         metric,

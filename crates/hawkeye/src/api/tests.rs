@@ -2,6 +2,7 @@
 
 mod dashboard;
 mod docs;
+mod exceptions;
 mod groups;
 mod history;
 mod rehearsal;

@@ -79,7 +79,7 @@ impl Kept {
 }
 
 /// Says why a rule applies to an endpoint no longer.
-pub type WhyGone<'w> = dyn Fn(RuleId, &str) -> String + 'w;
+pub type WhyGone<'w> = dyn Fn(RuleId, SeriesKey<'_>) -> String + 'w;
 
 /// Keeper of the series and their points, under one lock per shard.
 pub trait Home {
@@ -196,7 +196,7 @@ impl Judges {
     }
 
     /// Puts new rules into effect, re-binds the series that they touch, and closes the open alarms whose rule no longer
-    /// applies; `why` gives the reason for an endpoint. Answers the rules that cannot be compiled.
+    /// applies; `why` gives the reason for a series. Answers the rules that cannot be compiled.
     pub fn load(&self, home: &impl Home, rules: &Rules, why: &WhyGone<'_>) -> Vec<judge::RefusedRule> {
         debug_assert!(self.handover.has_queue(), "rules make events");
         let (rule_set, refused) = RuleSet::compile(rules, &self.options);
@@ -221,7 +221,7 @@ impl Judges {
         for problem in touched.iter().flat_map(|touched| touched.closed()) {
             let before = closings.len();
             home.with_keys(&[problem.series], &mut |_, key, _| {
-                closings.push(Closing::new(problem.rule, key, why(problem.rule, key.endpoint)));
+                closings.push(Closing::new(problem.rule, key, why(problem.rule, key)));
             });
             if closings.len() == before {
                 self.orphans.lock().push(*problem);
@@ -242,7 +242,7 @@ impl Judges {
             for (id, [endpoint, metric, tags], counter_type) in &slice {
                 let key = SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) };
                 let closed = self.judge(home.shard_of(*id)).bind(*id, key, *counter_type);
-                closings.extend(closed.iter().map(|open| Closing::new(open.rule, key, why(open.rule, endpoint))));
+                closings.extend(closed.iter().map(|open| Closing::new(open.rule, key, why(open.rule, key))));
             }
         }
         closings

@@ -180,7 +180,7 @@ impl Windowed {
             // Its next item says its type.
             if windows.add(&mut judge, key, CounterType::Gauge).is_none() {
                 let rule = judge::RuleId::of(&event.rule);
-                let reason = if judge.wants(key) { NO_ROOM.to_string() } else { why(rule, key.endpoint) };
+                let reason = if judge.wants(key) { NO_ROOM.to_string() } else { why(rule, key) };
                 closings.push((event.id(), reason));
             }
         }

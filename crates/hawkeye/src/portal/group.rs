@@ -7,7 +7,7 @@
 use super::db::{Salvaged, Transaction, query, record, salvage, select};
 use super::host::Selection;
 use super::template::Template;
-use super::{Portal, host};
+use super::{Portal, exception, host};
 use serde::Serialize;
 
 /// The column's length, in characters.
@@ -83,13 +83,41 @@ pub async fn create(portal: &Portal, grp_name: &str, create_user: &str) -> sqlx:
 
 /// Renames a group; returns how many there were of the id. A name that exists is a unique violation.
 pub async fn rename(portal: &Portal, id: i64, grp_name: &str) -> sqlx::Result<u64> {
-    let sql = "UPDATE falcon_portal.grp SET grp_name = ? WHERE id = ?";
-    Ok(query(sql).bind(grp_name).bind(id).execute(portal).await?.rows)
+    let mut transaction = portal.write().await?;
+    let count = rename_within(&mut transaction, id, grp_name).await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(count)
 }
 
-/// Deletes a group with its memberships, bindings, plugin directories and aggregators.
+/// As [`rename`], inside a transaction; the caller announces it. Exceptions of strategies go along.
+pub async fn rename_within(transaction: &mut Transaction, id: i64, grp_name: &str) -> sqlx::Result<u64> {
+    if let Some(old) = name_of(transaction, id).await? {
+        exception::rename_group(transaction, &old, grp_name).await?;
+    }
+    let sql = "UPDATE falcon_portal.grp SET grp_name = ? WHERE id = ?";
+    Ok(query(sql).bind(grp_name).bind(id).execute(transaction).await?.rows)
+}
+
+async fn name_of(transaction: &mut Transaction, id: i64) -> sqlx::Result<Option<String>> {
+    query("SELECT grp_name FROM falcon_portal.grp WHERE id = ?").bind(id).optional(transaction).await
+}
+
+/// Deletes a group with its memberships, bindings, plugin directories, aggregators, and the exceptions of strategies
+/// that are about it.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
+    remove(&mut transaction, id).await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+/// As [`delete`], inside a transaction; the caller announces it.
+pub async fn remove(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> {
+    if let Some(name) = name_of(transaction, id).await? {
+        exception::remove_of_group(transaction, &name).await?;
+    }
     for sql in [
         "DELETE FROM falcon_portal.grp WHERE id = ?",
         "DELETE FROM falcon_portal.grp_host WHERE grp_id = ?",
@@ -97,10 +125,8 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
         "DELETE FROM falcon_portal.plugin_dir WHERE grp_id = ?",
         "DELETE FROM falcon_portal.cluster WHERE grp_id = ?",
     ] {
-        query(sql).bind(id).execute(&mut transaction).await?;
+        query(sql).bind(id).execute(&mut *transaction).await?;
     }
-    transaction.commit().await?;
-    portal.announce();
     Ok(())
 }
 

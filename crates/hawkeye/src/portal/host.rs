@@ -92,6 +92,11 @@ pub async fn find(portal: &Portal, which: &Selection) -> sqlx::Result<Vec<Host>>
     }
 }
 
+/// Finds a host by its name.
+pub async fn by_name(portal: &Portal, name: &str) -> sqlx::Result<Option<Host>> {
+    select::<Host>("FROM falcon_portal.host WHERE hostname = ?").bind(name).optional(portal).await
+}
+
 /// All hosts, oldest first.
 pub async fn all(portal: &Portal) -> sqlx::Result<Vec<Host>> {
     select::<Host>("FROM falcon_portal.host ORDER BY id").all(portal).await

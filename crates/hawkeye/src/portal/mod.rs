@@ -19,6 +19,7 @@ pub mod copied;
 pub mod dashboard;
 pub mod db;
 pub mod delivery;
+pub mod exception;
 pub mod expression;
 pub mod group;
 pub mod host;

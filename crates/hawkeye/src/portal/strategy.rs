@@ -3,8 +3,8 @@
 //! Rows are texts, as the original keeps them: the API checks them before they are saved, and `rules/resolve.rs` makes
 //! rules of them.
 
-use super::Portal;
-use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Record, Salvaged, Target, Transaction, query, record, salvage, select};
+use super::{Portal, exception};
 use serde::Serialize;
 
 /// Length of the column `metric`, in characters.
@@ -67,6 +67,13 @@ pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Strat
 
 /// Saves a new strategy (its id is ignored) and returns its id.
 pub async fn create(portal: &Portal, strategy: &Strategy) -> sqlx::Result<i64> {
+    let id = insert(portal, strategy).await?;
+    portal.announce();
+    Ok(id)
+}
+
+/// As [`create`], inside a transaction; the caller announces it.
+pub async fn insert(on: impl Into<Target<'_>>, strategy: &Strategy) -> sqlx::Result<i64> {
     let done = query(
         "INSERT INTO falcon_portal.strategy (metric, tags, max_step, priority, func, op, right_value, note, run_begin,
          run_end, tpl_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -82,14 +89,20 @@ pub async fn create(portal: &Portal, strategy: &Strategy) -> sqlx::Result<i64> {
     .bind(&strategy.run_begin)
     .bind(&strategy.run_end)
     .bind(strategy.tpl_id)
-    .execute(portal)
+    .execute(on)
     .await?;
-    portal.announce();
     Ok(done.id)
 }
 
 /// Saves everything but the template that it belongs to.
 pub async fn update(portal: &Portal, strategy: &Strategy) -> sqlx::Result<()> {
+    change(portal, strategy).await?;
+    portal.announce();
+    Ok(())
+}
+
+/// As [`update`], inside a transaction; the caller announces it.
+pub async fn change(on: impl Into<Target<'_>>, strategy: &Strategy) -> sqlx::Result<()> {
     query(
         "UPDATE falcon_portal.strategy SET metric = ?, tags = ?, max_step = ?, priority = ?, func = ?, op = ?,
          right_value = ?, note = ?, run_begin = ?, run_end = ? WHERE id = ?",
@@ -105,15 +118,23 @@ pub async fn update(portal: &Portal, strategy: &Strategy) -> sqlx::Result<()> {
     .bind(&strategy.run_begin)
     .bind(&strategy.run_end)
     .bind(strategy.id)
-    .execute(portal)
+    .execute(on)
     .await?;
+    Ok(())
+}
+
+/// Deletes a strategy with its exceptions, if it is there.
+pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
+    let mut transaction = portal.write().await?;
+    remove(&mut transaction, id).await?;
+    transaction.commit().await?;
     portal.announce();
     Ok(())
 }
 
-/// Deletes a strategy, if it is there.
-pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    query("DELETE FROM falcon_portal.strategy WHERE id = ?").bind(id).execute(portal).await?;
-    portal.announce();
+/// As [`delete`], inside a transaction; the caller announces it.
+pub async fn remove(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> {
+    exception::remove_of_strategy(transaction, id).await?;
+    query("DELETE FROM falcon_portal.strategy WHERE id = ?").bind(id).execute(transaction).await?;
     Ok(())
 }

@@ -3,8 +3,8 @@
 //! Compat: deleting a template deletes its strategies and bindings, and its action some time later (one that it shares
 //! stays); its children keep a parent id that points nowhere, and are roots from then on.
 
-use super::Portal;
 use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
+use super::{Portal, exception};
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -86,15 +86,22 @@ pub async fn update(portal: &Portal, id: i64, tpl_name: &str, parent_id: i64) ->
 /// Deletes a template with its strategies and its bindings. Its action is left to [`super::purge`].
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
+    remove(&mut transaction, id).await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+/// As [`delete`], inside a transaction; the caller announces it.
+pub async fn remove(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> {
+    exception::remove_of_template(transaction, id).await?;
     for sql in [
         "DELETE FROM falcon_portal.tpl WHERE id = ?",
         "DELETE FROM falcon_portal.strategy WHERE tpl_id = ?",
         "DELETE FROM falcon_portal.grp_tpl WHERE tpl_id = ?",
     ] {
-        query(sql).bind(id).execute(&mut transaction).await?;
+        query(sql).bind(id).execute(&mut *transaction).await?;
     }
-    transaction.commit().await?;
-    portal.announce();
     Ok(())
 }
 

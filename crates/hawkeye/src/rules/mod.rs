@@ -11,8 +11,10 @@
 
 pub mod aggregate;
 pub mod computed;
+pub mod except;
 pub mod follow;
 mod gone;
+pub mod holding;
 pub mod pull;
 pub mod rehearsal;
 mod resolve;
@@ -224,7 +226,7 @@ fn compute(snapshot: &Snapshot, version: u64, tell: bool) -> Rules {
 async fn load(engine: &Arc<Engine>, snapshot: &Arc<Snapshot>, rules: Rules) {
     let (engine, snapshot) = (engine.clone(), snapshot.clone());
     let now = jiff::Zoned::now();
-    let why = move |rule, endpoint: &str| snapshot.why_gone(rule, endpoint, &now);
+    let why = move |rule, key: model::SeriesKey<'_>| snapshot.why_gone(rule, key, &now);
     let refused = match tokio::task::spawn_blocking(move || engine.load(&rules, &why)).await {
         Ok(refused) => refused,
         Err(error) => return tracing::error!(%error, "loading the rules failed; the rules in effect stay"),

@@ -1,7 +1,8 @@
 //! Rules in effect: what the tables say, at a given time, for each host.
 //!
 //! Why: hbs works this out per host and per call, and repeats every strategy for every host. Here a strategy under a
-//! leaf template exists once behind an `Arc`, and hosts with equal lists share one list.
+//! leaf template exists once behind an `Arc`, and hosts with equal lists share one list; exceptions of strategies come
+//! last (`except.rs`).
 //! How: strategies whose run window is open are read from their rows; for each set of templates that some host is bound
 //! to, inheritance is resolved once.
 //! Invariants: pure (time is an argument) and total: a row that cannot be read is left out and named in the second
@@ -9,6 +10,7 @@
 //! Compat: docs/open-falcon/control-plane.md §1. Of two chains with the same strategy, the one with the smaller leaf id
 //! wins (the original leaves this to the database's row order); a template bound through two groups counts once.
 
+use super::except::{Excepting, Exceptions};
 use super::snapshot::HostRow;
 use super::snapshot::Snapshot;
 use crate::portal::{expression, strategy, template};
@@ -21,14 +23,14 @@ use std::sync::Arc;
 impl Snapshot {
     /// The rules in effect at `now`, and why rows were left out.
     pub fn rules(&self, now: &Zoned, version: u64) -> (Rules, Vec<String>) {
-        let now =
-            Moment { minute: format!("{:02}:{:02}", now.hour(), now.minute()), unix: now.timestamp().as_second() };
+        let now = Moment::of(now);
         let mut skipped = Vec::new();
         let expressions = self.expressions.iter().filter_map(|row| keep(read_expression(row), &mut skipped)).collect();
         let mut inheritance = Inheritance::new(self, &now, &mut skipped);
+        let mut excepting = Excepting::new(Exceptions::new(self, None, &mut skipped));
         let mut hosts = HashMap::with_capacity(self.hosts.len());
         for host in self.hosts.iter().filter(|host| is_monitored(host, now.unix)) {
-            let strategies = inheritance.strategies_of(&host.templates);
+            let strategies = excepting.apply(host, inheritance.strategies_of(&host.templates));
             if !strategies.is_empty() {
                 hosts.insert(host.hostname.clone(), strategies);
             }
@@ -37,10 +39,28 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Strategies that a set of templates has at `now`, by their ids, before any exception.
+    pub(super) fn resolved(&self, templates: &[i64], now: &Zoned) -> BTreeMap<i64, Arc<Strategy>> {
+        Inheritance::new(self, &Moment::of(now), &mut Vec::new()).resolve(templates)
+    }
+}
+
 /// A moment as rows compare with it: the local time of day as "HH:MM" for run windows, Unix seconds for maintenance.
 struct Moment {
     minute: String,
     unix: i64,
+}
+
+impl Moment {
+    fn of(now: &Zoned) -> Moment {
+        Moment { minute: minute_of(now), unix: now.timestamp().as_second() }
+    }
+}
+
+/// The time of day as run windows have it, "HH:MM".
+pub(super) fn minute_of(now: &Zoned) -> String {
+    format!("{:02}:{:02}", now.hour(), now.minute())
 }
 
 /// True while a host is not in maintenance.
@@ -167,6 +187,7 @@ pub(super) fn read_strategy(row: &strategy::Strategy) -> Result<Strategy, String
             priority: read_int("priority", row.priority)?,
             note: row.note.clone(),
             tpl: model::Template::default(),
+            scope: None,
         })
     };
     read().map_err(|error: String| format!("strategy {}: {error}", row.id))
@@ -191,14 +212,14 @@ pub(super) fn read_expression(row: &expression::Expression) -> Result<Arc<Expres
     read().map_err(|error: String| format!("expression {}: {error}", row.id))
 }
 
-fn read_right_value(text: &str) -> Result<f64, String> {
+pub(super) fn read_right_value(text: &str) -> Result<f64, String> {
     text.parse::<f64>()
         .ok()
         .filter(|value| value.is_finite())
         .ok_or_else(|| format!("right_value {text:?} is not a finite number"))
 }
 
-fn read_int(field: &str, value: i64) -> Result<i32, String> {
+pub(super) fn read_int(field: &str, value: i64) -> Result<i32, String> {
     i32::try_from(value).map_err(|_| format!("{field} {value} is out of range"))
 }
 

@@ -13,6 +13,7 @@
 use super::resolve::is_monitored;
 use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::db::{Salvaged, Transaction};
+use crate::portal::exception::{self, Exception};
 use crate::portal::expression::{self, Expression};
 use crate::portal::mock::{self, Mock};
 use crate::portal::strategy::{self, Strategy};
@@ -31,6 +32,9 @@ pub struct Snapshot {
     pub strategies: Vec<Strategy>,
     /// Places in `strategies`, by template.
     pub by_template: HashMap<i64, Vec<usize>>,
+    /// Exceptions of strategies, oldest first. Where they are unread, strategies hold as if there were none: an alarm
+    /// too many is the lesser evil.
+    pub exceptions: Vec<Exception>,
     pub expressions: Vec<Expression>,
     /// Ids of expressions that are switched off.
     pub paused: Vec<i64>,
@@ -55,7 +59,8 @@ const PLUGINS: &str = "plugin_dir";
 const AGGREGATORS: &str = "cluster";
 const MOCKS: &str = "mockcfg";
 const GROUPS: &str = "grp";
-const TABLES: usize = 10;
+const EXCEPTIONS: &str = "hawkeye_exception";
+const TABLES: usize = 11;
 
 /// Host with what decides its rules.
 #[derive(Clone, Debug, Default)]
@@ -116,6 +121,8 @@ impl Snapshot {
             + self.strategies.iter().map(Strategy::text_bytes).sum::<usize>()
             + places(&self.by_template)
             + self.by_template.values().map(|list| list.capacity() * size_of::<usize>()).sum::<usize>()
+            + self.exceptions.capacity() * size_of::<Exception>()
+            + self.exceptions.iter().map(Exception::text_bytes).sum::<usize>()
             + self.expressions.capacity() * size_of::<Expression>()
             + self.expressions.iter().map(Expression::text_bytes).sum::<usize>()
             + self.paused.capacity() * ids
@@ -180,6 +187,8 @@ async fn load(transaction: &mut Transaction, gaps: &mut Gaps) -> sqlx::Result<Sn
     let mut strategies = gaps.note(STRATEGIES, strategy::all(transaction).await?);
     strategies.sort_unstable_by_key(|strategy| strategy.id);
     snapshot.set_strategies(strategies);
+    snapshot.exceptions = gaps.note(EXCEPTIONS, exception::that_read(transaction).await?);
+    snapshot.exceptions.sort_unstable_by_key(|exception| exception.id);
     let mut expressions = gaps.note(EXPRESSIONS, expression::that_read(transaction).await?);
     expressions.sort_unstable_by_key(|expression| expression.id);
     snapshot.paused = expressions.iter().filter(|row| row.is_paused()).map(|row| row.id).collect();

@@ -132,7 +132,7 @@ struct Start {
 fn loader(windowed: Arc<Windowed>, config: Arc<Config>, start: Start) -> impl Fn(Arc<Rules>) + Send + Sync + 'static {
     move |rules| {
         let gone = Gone::new(&rules);
-        let why = |rule, endpoint: &str| gone.why(rule, endpoint);
+        let why = |rule, key: model::SeriesKey<'_>| gone.why(rule, key.endpoint);
         for rule in windowed.load(rules.clone(), &why) {
             tracing::warn!(rule = rule.name, error = %rule.error, "a rule cannot be judged");
         }

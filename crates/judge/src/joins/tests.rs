@@ -150,3 +150,57 @@ fn a_member_of_a_term_that_went_says_nothing_until_it_is_bound_anew() {
     let events = point(&mut judge, 1, 9.0);
     assert_eq!(events.iter().map(|event| event.status).collect::<Vec<_>>(), [Status::Problem]);
 }
+
+/// A series that comes into another part of its strategy keeps its alarm, and each part decides with its own values.
+#[test]
+fn parts_of_a_strategy_have_joins_of_their_own() {
+    let tag = ("k".to_string(), "1".to_string());
+    let set = |parts: &[(Option<(String, String)>, Vec<(String, String)>, f64)]| {
+        let part = |(only, except, right_value): &(_, Vec<_>, _)| {
+            let scope = model::rule::TagScope { only: Option::clone(only), except: except.clone() };
+            let scope = (scope != model::rule::TagScope::default()).then(|| Box::new(scope));
+            let (func, operator) = ("all(#1) and all(#1) of b > 5".to_string(), ">".to_string());
+            let metric = "a".to_string();
+            Arc::new(Strategy {
+                id: 1,
+                metric,
+                func,
+                operator,
+                right_value: *right_value,
+                max_step: 3,
+                scope,
+                ..Strategy::default()
+            })
+        };
+        let list: Arc<[Arc<Strategy>]> = parts.iter().map(part).collect();
+        let hosts = [("h".to_string(), list)].into();
+        RuleSet::compile(&Rules { version: 1, hosts, expressions: Vec::new() }, &Options::default()).0
+    };
+    let mut judge = Judge::new(Options::default());
+    let bind_all = |judge: &mut Judge| {
+        let closed = ["k=1", "k=2"].map(|tags| bind(judge, u32::from(tags == "k=2"), "h", "a", tags));
+        assert_eq!((closed, bind(judge, 2, "h", "b", "")), ([vec![], vec![]], vec![]));
+    };
+    judge.load(set(&[(None, vec![], 5.0)]));
+    bind_all(&mut judge);
+    assert_eq!(point(&mut judge, 2, 9.0).len(), 0);
+    assert_eq!((point(&mut judge, 0, 7.0).len(), point(&mut judge, 1, 7.0).len()), (1, 1));
+    let parts = [(None, vec![tag.clone()], 5.0), (Some(tag), vec![], 8.0)];
+    judge.load(set(&parts));
+    bind_all(&mut judge);
+    assert_eq!(judge.open_problems().count(), 2, "both series keep their alarm");
+    assert_eq!((judge.joins().stats().count, judge.joins().stats().carriers), (2, 2));
+    for series in 0..3 {
+        judge.refill(SeriesId(series), CounterType::Gauge, 60, &Newest(if series == 2 { 9.0 } else { 7.0 }), NOW);
+    }
+    let ended = point(&mut judge, 0, 7.0);
+    assert_eq!(
+        ended.iter().map(|event| (event.status, event.tags.as_str())).collect::<Vec<_>>(),
+        [(Status::Ok, "k=1")]
+    );
+    assert_eq!(judge.open_problems().count(), 1);
+    judge.load(set(&[(None, vec![], 5.0)]));
+    bind_all(&mut judge);
+    assert_eq!((judge.joins().stats().count, judge.open_problems().count()), (1, 1));
+    assert_eq!(judge.unbind(SeriesId(1)).len(), 1);
+}

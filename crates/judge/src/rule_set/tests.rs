@@ -240,3 +240,42 @@ fn other_tags_and_expressions_touch_their_metric() {
     assert!(covered(&old, &expressions, key("x", "e", "a=2")));
     assert!(!covered(&old, &expressions, key("h", "m", "")));
 }
+
+/// The parts of a strategy with the tag `mount=/data` excepted: the rest, and the series with the tag above 9.
+fn in_parts() -> [Arc<Strategy>; 2] {
+    let tag = ("mount".to_string(), "/data".to_string());
+    let whole = strategy(1, "m", "", "all(#1)");
+    let part = |only: Option<(String, String)>, except, right_value| {
+        let scope = Some(Box::new(model::rule::TagScope { only, except }));
+        Arc::new(Strategy { right_value, scope, ..Strategy::clone(&whole) })
+    };
+    [part(None, vec![tag.clone()], 5.0), part(Some(tag), Vec::new(), 9.0)]
+}
+
+#[test]
+fn parts_of_a_strategy_share_no_series() {
+    let set = compile_clean(&rules(&[("h", &in_parts())], &[]));
+    let right = |tags: &str| {
+        let mut numbers = Vec::new();
+        set.rules_of(key("h", "m", tags), &mut String::new(), &mut numbers);
+        let rules = numbers.iter().map(|number| &set.rules[*number as usize].source);
+        rules.map(|rule| if let EventRule::Strategy(one) = rule { one.right_value } else { 0.0 }).collect::<Vec<_>>()
+    };
+    assert_eq!((right("mount=/data"), right("a=b,mount=/data")), (vec![9.0], vec![9.0]));
+    assert_eq!((right(""), right("mount=/data2"), right("mount=/")), (vec![5.0], vec![5.0], vec![5.0]));
+}
+
+#[test]
+fn an_exception_of_a_tag_touches_the_series_of_its_strategy() {
+    let other = strategy(2, "n", "", "all(#1)");
+    let whole = [strategy(1, "m", "", "all(#1)"), other.clone()];
+    let [rest, part] = in_parts();
+    let parts = [rest.clone(), part.clone(), other.clone()];
+    let (before, after) = (rules(&[("h", &whole), ("g", &whole)], &[]), rules(&[("h", &parts), ("g", &whole)], &[]));
+    assert!(covered(&before, &after, key("h", "m", "mount=/data")));
+    assert!(!covered(&before, &after, key("h", "n", "")) && !covered(&before, &after, key("g", "m", "")));
+    // Another threshold of a part is a successor, as another threshold of a strategy is.
+    let higher = Arc::new(Strategy { right_value: 10.0, ..Strategy::clone(&part) });
+    let changed = rules(&[("h", &[rest, higher, other]), ("g", &whole)], &[]);
+    assert!(!covered(&after, &changed, key("h", "m", "mount=/data")));
+}

@@ -66,7 +66,7 @@ impl RuleText for Strategy {
             }
         })?;
         let Common { id, metric, tags, func, operator, right_value, max_step, priority, note } = common;
-        Ok(Strategy { id, metric, tags, func, operator, right_value, max_step, priority, note, tpl })
+        Ok(Strategy { id, metric, tags, func, operator, right_value, max_step, priority, note, tpl, scope: None })
     }
 
     fn push_json(&self, out: &mut String) {

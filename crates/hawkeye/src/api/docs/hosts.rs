@@ -68,6 +68,7 @@ pub const DOCS: &[Doc] = &[
     doc("GET /host/stream", "Changes of hosts as server-sent events: `host` with a row as of `GET /host`, `gone` with an id, `lost` where the list is to be read anew.").stream(),
     doc("GET /host/{id}/hostgroup", "Groups of a host.").list().at("/host/3/hostgroup"),
     doc("GET /host/{id}/template", "Templates of a host.").list().at("/host/3/template"),
+    doc("GET /host/{id}/rule", "What holds on a host: strategies and expressions, with exceptions, and why the rest does not.").at("/host/3/rule"),
     doc("POST /host/maintain", "Sets a maintenance: nothing is judged, open alarms end.")
         .fields(&[
             may("hosts", Texts, "names"),

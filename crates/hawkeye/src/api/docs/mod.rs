@@ -95,6 +95,7 @@ pub const SETUP: &[(&str, &str)] = &[
         "POST /strategy",
         r#"{"tpl_id":1,"metric":"old","func":"all(#3)","op":">","right_value":"1","max_step":3,"priority":4}"#,
     ),
+    ("POST /exception", r#"{"strategy_id":1,"kind":"host","target":"old-01","pause":1}"#),
     (
         "POST /expression",
         r#"{"expression":"each(metric=old srv=x)","func":"all(#3)","op":">","right_value":"1","max_step":3,"priority":4,"action":{"uic":["old"]}}"#,

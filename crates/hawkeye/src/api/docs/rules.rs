@@ -104,6 +104,32 @@ pub const DOCS: &[Doc] = &[
             may("until", Int, "Unix seconds"),
         ])
         .body(r#"{"id":2,"hosts":["web-01"]}"#),
+    doc("POST /exception", "Makes an exception: another threshold or number of messages, or a pause, for one host, group or tag.")
+        .fields(&[
+            need("strategy_id", Int, ""),
+            need("kind", Text, "`host`, `group` or `tag`"),
+            need("target", Text, "endpoint, name of a group, or `key=value`"),
+            may("right_value", Text, "a number; empty is the strategy's"),
+            may("max_step", Int, "0 is the strategy's"),
+            may("pause", Flag, "1: the strategy does not hold there"),
+            may("note", Text, ""),
+        ])
+        .body(r#"{"strategy_id":2,"kind":"host","target":"web-02","right_value":"5"}"#),
+    doc("GET /exception", "Exceptions of a strategy, or all.").list().fields(&[may("strategy_id", Int, "")]).at("/exception?strategy_id=2"),
+    doc("GET /exception/{id}", "An exception.").at("/exception/2"),
+    doc("PUT /exception/{id}", "Changes an exception; what it is for stays.")
+        .fields(&[
+            may("strategy_id", Int, "as it is"),
+            may("kind", Text, "as it is"),
+            may("target", Text, "as it is"),
+            may("right_value", Text, "a number; empty is the strategy's"),
+            may("max_step", Int, "0 is the strategy's"),
+            may("pause", Flag, "1: the strategy does not hold there"),
+            may("note", Text, ""),
+        ])
+        .at("/exception/2")
+        .body(r#"{"right_value":"7"}"#),
+    doc("DELETE /exception/{id}", "Deletes an exception.").at("/exception/1"),
     doc("GET /template/{tpl_id}", "A template with its strategies (`stratges`) and its action.").at("/template/2"),
     doc("GET /template/{tpl_id}/hostgroup", "Groups that a template is bound to.").list().at("/template/2/hostgroup"),
     doc("GET /metric/default_list", "Names of the agent's own metrics, for forms."),

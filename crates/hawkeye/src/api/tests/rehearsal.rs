@@ -269,3 +269,31 @@ async fn what_is_refused() -> Result<()> {
     assert_eq!((status, &answer["error"]), (401, &json!("token key is not set")));
     Ok(())
 }
+
+/// Exceptions that are saved for a strategy are played as well, also with another threshold.
+#[tokio::test]
+async fn exceptions_of_a_saved_rule_are_played() -> Result<()> {
+    let past = past().await?;
+    let mut saved = low(json!({ "tpl_id": past.tpl_id, "priority": 0 }));
+    saved["right_value"] = "1".into();
+    let (status, saved) = past.site.ask("alice", "POST /strategy", saved).await?;
+    assert_eq!(status, 200, "{saved}");
+    let id = saved["id"].as_i64().unwrap_or_default();
+    let except = async |target: &str, change: Value| -> Result<()> {
+        let mut body = json!({ "strategy_id": id, "kind": "host", "target": target });
+        for (name, value) in change.as_object().into_iter().flatten() {
+            body[name] = value.clone();
+        }
+        let (status, answer) = past.site.ask("alice", "POST /exception", body).await?;
+        assert_eq!(status, 200, "{answer}");
+        Ok(())
+    };
+    except("a", json!({ "right_value": "10" })).await?;
+    past.check(json!({ "id": id }), &OF_A).await?;
+    past.check(json!({ "id": id, "hosts": ["a", "b"] }), &OF_A).await?;
+    past.check(json!({ "id": id, "hosts": ["*"] }), &OF_A).await?;
+    except("b", json!({ "pause": 1 })).await?;
+    past.check(json!({ "id": id, "right_value": "100", "hosts": ["b"] }), &[]).await?;
+    past.check(json!({ "id": id, "right_value": "10" }), &OF_A).await?;
+    Ok(())
+}

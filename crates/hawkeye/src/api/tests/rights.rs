@@ -6,6 +6,7 @@ use crate::config::Rights;
 use crate::portal::action::{self, Action};
 use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::dashboard::{self, Graph};
+use crate::portal::exception::{self, Exception};
 use crate::portal::expression::{self, Expression};
 use crate::portal::mock::{self, Mock};
 use crate::portal::strategy::{self, Strategy};
@@ -36,6 +37,7 @@ struct Things {
     plugin: i64,
     template: Template,
     strategy: i64,
+    exception: i64,
     expression: i64,
     aggregator: i64,
     nodata: i64,
@@ -119,6 +121,14 @@ const ROUTES: &[Route] = &[
     route("POST /strategy", "oma", "soma", |t| with(rule(), json!({ "tpl_id": t.template.id }))),
     route("PUT /strategy", "oma", "soma", |t| with(rule(), json!({ "id": t.strategy }))),
     route("DELETE /strategy/{sid}", "oma", "soma", |_| Value::Null),
+    route(
+        "POST /exception",
+        "oma",
+        "soma",
+        |t| json!({ "strategy_id": t.strategy, "kind": "host", "target": format!("h {}", t.number).replace(' ', "-"), "pause": 1 }),
+    ),
+    route("PUT /exception/{id}", "oma", "soma", |_| json!({ "pause": 1 })),
+    route("DELETE /exception/{id}", "oma", "soma", |_| Value::Null),
     route("POST /strategy/replay", "soma", "soma", |_| with(rule(), json!({ "hosts": ["*"] }))),
     route("POST /expression", "soma", "soma", |_| of_expression(json!({}))),
     route("PUT /expression", "oma", "oa", |t| of_expression(json!({ "id": t.expression }))),
@@ -241,6 +251,9 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
     action::save_for_template(portal, &Action::default(), template.id).await?;
     let template = template::by_id(portal, template.id).await?.context("just made")?;
     let strategy = strategy::create(portal, &Strategy { tpl_id: template.id, ..Strategy::default() }).await?;
+    let of_a_host =
+        Exception { strategy_id: strategy, kind: "host".into(), target: "h".into(), ..Exception::default() };
+    let exception = exception::create(portal, of_a_host).await?.id;
     let expression = Expression { create_user: "alice".to_string(), ..Expression::default() };
     expression::create(portal, &expression, &Action::default()).await?;
     let expression = expression::all(portal).await?.last().context("just made")?.id;
@@ -273,6 +286,7 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
         plugin: plugin::create(portal, group, "sys/ntp", "alice").await?.id,
         template,
         strategy,
+        exception,
         expression,
         aggregator: aggregator::create(portal, of_alice).await?.id,
         nodata: mock::create(portal, mock).await?.id,
@@ -294,6 +308,7 @@ fn line_of(route: &Route, things: &Things) -> String {
     let strategy = if note == Some("unknown") { 999_999 } else { things.strategy };
     let of_kinds = [
         ("/hostgroup/", group),
+        ("/exception/", things.exception),
         ("/aggregator/", things.aggregator),
         ("/dashboard/graph/", things.graph),
         ("/token/", things.token),

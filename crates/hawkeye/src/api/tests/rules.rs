@@ -224,6 +224,12 @@ async fn whatever_changes_rules_is_announced() -> Result<()> {
         ("PUT /hostgroup/template".to_string(), binding),
         ("PUT /expression".to_string(), with(&expression(), json!({ "id": eid, "pause": 1 }))),
         (format!("DELETE /expression/{eid}"), Value::Null),
+        (
+            "POST /exception".to_string(),
+            json!({ "strategy_id": saved["id"], "kind": "group", "target": "web", "max_step": 1 }),
+        ),
+        ("PUT /exception/1".to_string(), json!({ "pause": 1 })),
+        ("DELETE /exception/1".to_string(), Value::Null),
         (format!("DELETE /strategy/{}", saved["id"]), Value::Null),
         (format!("DELETE /template/{tpl_id}"), Value::Null),
         (format!("DELETE {}", group_path("")), Value::Null),

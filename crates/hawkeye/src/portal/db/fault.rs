@@ -51,6 +51,14 @@ pub fn among(error: &anyhow::Error) -> Option<Fault> {
     error.chain().find_map(|cause| cause.downcast_ref::<Error>()).and_then(of)
 }
 
+/// SQLSTATE by which MySQL says that there is no such table.
+const NO_SUCH_TABLE: &str = "42S02";
+
+/// Whether MySQL has no table of that name. SQLite says this in its text alone, and its tables are made by us.
+pub fn is_missing_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == NO_SUCH_TABLE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

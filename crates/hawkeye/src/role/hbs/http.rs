@@ -71,7 +71,8 @@ async fn strategies(State(hbs): State<HbsService>) -> Response {
     for (id, strategy) in by_id {
         all.push_str(if all.len() > 1 { "," } else { "" });
         all.push_str(&format!("\"{id}\":"));
-        strategy.push_json(&mut all);
+        // As it was saved, without the exceptions of some host.
+        rules.snapshot.without_exceptions(strategy).push_json(&mut all);
     }
     all.push('}');
     success(all)

@@ -42,7 +42,7 @@ fn start(dir: tempfile::TempDir, rules: &Rules, judge: judge::Options, series_ma
     World { dir, queue, windowed }
 }
 
-fn gone(_: judge::RuleId, _: &str) -> String {
+fn gone(_: judge::RuleId, _: model::SeriesKey<'_>) -> String {
     "gone".to_string()
 }
 

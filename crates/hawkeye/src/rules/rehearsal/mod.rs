@@ -19,8 +19,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use judge::{Before, History, Involvement, Rehearsal, Schedule};
-use model::rule::HostStrategies;
-use model::{CounterType, EventRule, Point, Rules, SeriesKey, Tags};
+use model::{CounterType, Point, Rules, SeriesKey, Tags};
 use report::{EventTally, RehearsalReport};
 use std::collections::{HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
@@ -30,6 +29,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 use store::{Found, Histories, Store, Stretch};
+use unsaved::Anywhere;
 
 /// Series of one rehearsal: ten thousand hosts with one each. Their names are held, and the noisiest are counted.
 const SERIES_MAX: usize = 10_000;
@@ -69,7 +69,7 @@ pub enum RuleScope {
     /// Rules with their hosts, or expressions.
     Rules(Rules),
     /// A strategy of every endpoint that has its metric.
-    Everywhere(EventRule),
+    Everywhere(Anywhere),
 }
 
 /// Reasons why a rehearsal gives no report.
@@ -132,7 +132,7 @@ pub fn rehearse(
     let started = Instant::now();
     let rules = match &order.rule {
         RuleScope::Rules(rules) => rules.clone(),
-        RuleScope::Everywhere(rule) => everywhere(store, rule)?,
+        RuleScope::Everywhere(strategy) => everywhere(store, strategy)?,
     };
     let hosts: Vec<String> = rules.hosts.keys().cloned().collect();
     let (script, refused) = Rehearsal::new(rules, options);
@@ -164,22 +164,20 @@ pub fn rehearse(
 }
 
 /// The rule for each endpoint that has its metric.
-fn everywhere(store: &Store, rule: &EventRule) -> Result<Rules, RehearsalError> {
-    let EventRule::Strategy(strategy) = rule else { return Ok(Rules::default()) };
-    let list: HostStrategies = [strategy.clone()].into();
-    let mut hosts: HashMap<String, HostStrategies> = HashMap::new();
+fn everywhere(store: &Store, strategy: &Anywhere) -> Result<Rules, RehearsalError> {
+    let mut hosts: HashSet<String> = HashSet::new();
     let mut is_full = false;
     let mut add = |key: SeriesKey<'_>| {
-        if key.metric == strategy.metric && !hosts.contains_key(key.endpoint) {
+        if key.metric == strategy.metric() && !hosts.contains(key.endpoint) {
             is_full |= hosts.len() == SERIES_MAX;
             if !is_full {
-                hosts.insert(key.endpoint.to_string(), list.clone());
+                hosts.insert(key.endpoint.to_string());
             }
         }
     };
     for_each_awake(store, &mut |_, key, _, _| add(key));
     store.for_each_sleeping_series(None, &mut |_, key| add(key))?;
-    if is_full { Err(too_many_series()) } else { Ok(Rules { hosts, ..Rules::default() }) }
+    if is_full { Err(too_many_series()) } else { Ok(strategy.rules(hosts)) }
 }
 
 fn for_each_awake(store: &Store, each: &mut dyn FnMut(model::SeriesId, SeriesKey<'_>, CounterType, u32)) {

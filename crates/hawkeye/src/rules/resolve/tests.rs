@@ -1,6 +1,7 @@
 //! Tests of the rules: inheritance, windows, maintenance, and rows that cannot be read.
 
 use super::*;
+use crate::portal::exception::Exception;
 use crate::rules::snapshot::HostRow;
 use std::time::Instant;
 
@@ -270,4 +271,153 @@ fn a_thousand_hosts_with_eighty_strategies() {
     let (rules, _) = distinct.rules(&at(NOON), 1);
     println!("1,000 hosts x 80 strategies, a template per host: {:?}", started.elapsed());
     assert!(rules.hosts.values().all(|list| list.len() == 80));
+}
+
+/// Exceptions from short texts: `strategy kind target right_value/max_step`, with `-` for a pause.
+fn except(snapshot: &mut Snapshot, texts: &str) {
+    let row = |(at, text): (usize, &str)| {
+        let [strategy, kind, target, change] = text.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{text}: strategy kind target change")
+        };
+        let (right_value, max_step) = change.split_once('/').unwrap_or((change, "0"));
+        Exception {
+            id: at as i64 + 1,
+            strategy_id: strategy.parse().expect("an id"),
+            kind: kind.to_string(),
+            target: target.to_string(),
+            right_value: if change == "-" { String::new() } else { right_value.to_string() },
+            max_step: max_step.parse().expect("a number"),
+            pause: i64::from(change == "-"),
+            ..Exception::default()
+        }
+    };
+    snapshot.exceptions = texts.split(';').filter(|text| !text.trim().is_empty()).enumerate().map(row).collect();
+}
+
+/// Rules of a host as `right_value/max_step`, those of a tag as `key=value:…`, joined by blanks.
+fn held(snapshot: &Snapshot, host: &str) -> String {
+    let (rules, skipped) = snapshot.rules(&at(NOON), 1);
+    assert_eq!(skipped, Vec::<String>::new());
+    let of_host = rules.hosts.get(host).map_or(&[][..], |list| &list[..]);
+    let one = |strategy: &Arc<Strategy>| {
+        let part = strategy.part();
+        let part = if part.is_empty() { part } else { format!("{part}:") };
+        format!("{part}{}/{}", strategy.right_value, strategy.max_step)
+    };
+    of_host.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn exceptions_count_by_host_then_tag_then_group() {
+    let check = |exceptions: &str, expected: &str| {
+        let mut snapshot = snapshot("1", "1@1 df", "a: 1; b: 1");
+        for host in &mut snapshot.hosts {
+            host.groups = vec![10, 20];
+        }
+        snapshot.groups = [(10, "Web".to_string()), (20, "db".to_string())].into();
+        except(&mut snapshot, exceptions);
+        assert_eq!(held(&snapshot, "a"), expected, "{exceptions}");
+    };
+    check("", "90/3");
+    check("1 host a 95", "95/3");
+    check("1 host a 95/1", "95/1");
+    check("1 host b 95", "90/3");
+    check("1 host a -", "");
+    check("1 group web 95", "95/3");
+    check("1 group web 95; 1 host a 80", "80/3");
+    // Of several groups the older exception, but one that pauses last.
+    check("1 group db 95; 1 group web 97", "95/3");
+    check("1 group db -; 1 group web 97", "97/3");
+    check("1 group db -", "");
+    // A tag takes its series out of the rest; the group is for the others.
+    check("1 tag mount=/data 99", "90/3 mount=/data:99/3");
+    check("1 tag mount=/data -", "90/3");
+    check("1 group web 95; 1 tag mount=/data 99/1", "95/3 mount=/data:99/1");
+    check("1 group web -; 1 tag mount=/data 99", "mount=/data:99/3");
+    check("1 host a 80; 1 tag mount=/data 99", "80/3");
+    // What an exception leaves out is the strategy's, not that of another exception.
+    check("1 group web 95; 1 host a /1", "90/1");
+    check("2 host a 95", "90/3");
+}
+
+#[test]
+fn tags_count_in_their_order() {
+    let mut snapshot = snapshot("1", "1@1 df", "a: 1");
+    except(&mut snapshot, "1 tag fstype=nfs -; 1 tag mount=/data 95; 1 tag disk=ssd 97");
+    let (rules, _) = snapshot.rules(&at(NOON), 1);
+    let right = |tags: &str| {
+        let tags = model::Tags::assume_canonical(tags);
+        let of_series = rules.hosts["a"].iter().filter(|one| one.scope.as_ref().is_none_or(|scope| scope.takes(tags)));
+        let values: Vec<f64> = of_series.map(|one| one.right_value).collect();
+        assert!(values.len() < 2, "{tags:?} has {values:?}");
+        values.first().copied()
+    };
+    assert_eq!((right(""), right("mount=/")), (Some(90.0), Some(90.0)));
+    assert_eq!((right("mount=/data"), right("disk=ssd"), right("fstype=nfs")), (Some(95.0), Some(97.0), None));
+    assert_eq!(right("disk=ssd,mount=/data"), Some(95.0), "the older one");
+    assert_eq!(right("fstype=nfs,mount=/data"), Some(95.0), "one that pauses counts last");
+}
+
+#[test]
+fn hosts_without_exceptions_go_on_sharing() {
+    let mut snapshot = snapshot("1", "1@1 df; 2@1 mem", "a: 1; b: 1; c: 1; d: 1; e: 1");
+    except(&mut snapshot, "1 host c 95; 1 host d 95; 2 host e -; 9 host a 1");
+    let (rules, _) = snapshot.rules(&at(NOON), 1);
+    assert!(Arc::ptr_eq(&rules.hosts["a"], &rules.hosts["b"]));
+    for changed in ["c", "d", "e"] {
+        assert!(!Arc::ptr_eq(&rules.hosts["a"], &rules.hosts[changed]));
+    }
+    let of = |host: &str, id: i64| rules.hosts[host].iter().find(|one| one.id == id).cloned().expect("there");
+    assert!(Arc::ptr_eq(&of("a", 2), &of("c", 2)) && Arc::ptr_eq(&of("a", 1), &of("e", 1)), "what is not excepted");
+    assert_eq!(rules.hosts["e"].len(), 1);
+    // Equal exceptions of a group make one list.
+    snapshot.groups = [(10, "web".to_string())].into();
+    for host in snapshot.hosts.iter_mut().filter(|host| host.hostname < "c".to_string()) {
+        host.groups = vec![10];
+    }
+    except(&mut snapshot, "1 group web 95; 1 tag mount=/data -");
+    let (rules, _) = snapshot.rules(&at(NOON), 1);
+    assert!(Arc::ptr_eq(&rules.hosts["a"], &rules.hosts["b"]) && Arc::ptr_eq(&rules.hosts["c"], &rules.hosts["d"]));
+}
+
+#[test]
+fn exceptions_that_cannot_be_read_are_named() {
+    let mut snapshot = snapshot("1", "1@1 df", "a: 1");
+    except(&mut snapshot, "1 host a many; 1 group none 5; 1 tag mount 5; 1 other a 5");
+    let (rules, skipped) = snapshot.rules(&at(NOON), 1);
+    assert_eq!(rules.hosts["a"][0].right_value, 90.0);
+    let parts = [
+        "exception 1 of strategy 1: right_value \"many\" is not a finite number",
+        "exception 2 of strategy 1: there is no group \"none\"",
+        "exception 3 of strategy 1: tag \"mount\" is no host, group or tag like key=value",
+        "exception 4 of strategy 1: other \"a\" is no host",
+    ];
+    assert_eq!(skipped.len(), parts.len(), "{skipped:?}");
+    for (reason, part) in skipped.iter().zip(parts) {
+        assert!(reason.starts_with(part), "{reason:?}, want {part:?}");
+    }
+}
+
+/// An old judge gets the strategy of a host as its exception changes it, and nothing of tags.
+#[test]
+fn an_old_judge_is_told_of_hosts_and_groups_only() {
+    let mut snapshot = snapshot("1", "1@1 df", "a: 1; b: 1; c: 1");
+    let told = |snapshot: &Snapshot| {
+        let mut out = Vec::new();
+        wire::hbs::write_strategies(&mut out, &snapshot.rules(&at(NOON), 1).0);
+        let answer: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+        let hosts = answer["hostStrategies"].as_array().cloned().unwrap_or_default();
+        let one = |host: &serde_json::Value| {
+            let rights = host["strategies"].as_array().into_iter().flatten().map(|one| one["rightValue"].to_string());
+            format!("{}:{}", host["hostname"].as_str().unwrap_or_default(), rights.collect::<Vec<_>>().join(","))
+        };
+        hosts.iter().map(one).collect::<Vec<_>>().join(" ")
+    };
+    except(&mut snapshot, "1 host a 95; 1 host b -; 1 tag mount=/data 99");
+    assert_eq!(told(&snapshot), "a:95 c:90");
+    // Where only a tag holds, nothing can be told.
+    snapshot.groups = [(10, "web".to_string())].into();
+    snapshot.hosts[2].groups = vec![10];
+    except(&mut snapshot, "1 group web -; 1 tag mount=/data 99");
+    assert_eq!(told(&snapshot), "a:90 b:90");
 }
