@@ -15,7 +15,7 @@ use anyhow::Result;
 use spool::{Frames, Read, Spool};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -29,6 +29,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 const FAILURES_TOLD: u32 = 2;
 /// What `/health` says of a hop.
 const AWAY: &str = "a next hop takes no points, which wait in its buffer";
+const UNKEPT: &str = "the buffer of a next hop cannot be written; senders are told so";
 
 /// Kind of a hop, under the original's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +50,14 @@ pub struct Hop {
     spool: Spool,
     wake: Notify,
     counts: Counts,
-    failing: Mutex<Option<(String, i64)>>,
+    /// Why nothing can be sent, and why nothing can be kept, each since when.
+    failing: Trouble,
+    unkept: Trouble,
 }
+
+/// Something that does not work, with its reason and its beginning, until it works again.
+#[derive(Default)]
+struct Trouble(Mutex<Option<(String, i64)>>);
 
 #[derive(Default)]
 struct Counts {
@@ -88,13 +95,19 @@ impl Figures {
 impl Hop {
     /// A hop with this buffer.
     pub fn new(kind: Kind, name: String, spool: Spool) -> Hop {
-        let (wake, counts, failing) = (Notify::new(), Counts::default(), Mutex::default());
-        Hop { kind, name, spool, wake, counts, failing }
+        let (wake, counts) = (Notify::new(), Counts::default());
+        Hop { kind, name, spool, wake, counts, failing: Trouble::default(), unkept: Trouble::default() }
     }
 
     /// Keeps points for the hop.
     pub fn append(&self, frames: &mut Frames) -> io::Result<()> {
-        self.spool.append(frames)?;
+        match self.spool.append(frames) {
+            Ok(()) => self.unkept.ends(UNKEPT, &self.name),
+            Err(error) => {
+                self.unkept.is(UNKEPT, &self.name, error.to_string());
+                return Err(error);
+            }
+        }
         self.wake.notify_one();
         Ok(())
     }
@@ -113,11 +126,16 @@ impl Hop {
         }
     }
 
-    /// Why the hop takes nothing now, if it does not.
-    pub fn trouble(&self) -> Option<Reason> {
-        let (why, since) = self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let waiting = self.spool.stats().waiting;
-        Some(Reason { what: AWAY, why: format!("{}: {why}; {waiting} points wait", self.name), since })
+    /// What does not work now.
+    pub fn troubles(&self) -> impl Iterator<Item = Reason> {
+        let name = &self.name;
+        let away = self.failing.now().map(|(why, since)| {
+            let waiting = self.spool.stats().waiting;
+            Reason { what: AWAY, why: format!("{name}: {why}; {waiting} points wait"), since }
+        });
+        let unkept = self.unkept.now();
+        let unkept = unkept.map(|(why, since)| Reason { what: UNKEPT, why: format!("{name}: {why}"), since });
+        [away, unkept].into_iter().flatten()
     }
 
     /// Sends what waits until `stopping` turns true.
@@ -142,7 +160,7 @@ impl Hop {
             match step {
                 Ok(true) => {
                     (failures, pause) = (0, PAUSE);
-                    self.works();
+                    self.failing.ends(AWAY, &self.name);
                 }
                 Ok(false) => tokio::select! {
                     _ = stopping.wait_for(|stop| *stop) => return,
@@ -152,7 +170,7 @@ impl Hop {
                     failures += 1;
                     self.counts.failures.fetch_add(1, Relaxed);
                     if failures >= FAILURES_TOLD {
-                        self.fails(why);
+                        self.failing.is(AWAY, &self.name, why);
                     }
                     tokio::select! {
                         _ = stopping.wait_for(|stop| *stop) => return,
@@ -224,23 +242,32 @@ impl Hop {
         let hop = self.clone();
         tokio::task::spawn_blocking(move || work(&hop)).await.map_err(io::Error::other)?
     }
+}
 
-    fn works(&self) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        if failing.take().is_some() {
-            tracing::info!(hop = self.name, "the next hop takes points again");
-        }
+impl Trouble {
+    fn lock(&self) -> MutexGuard<'_, Option<(String, i64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fails(&self, why: String) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = failing.take().map_or_else(
-            || {
-                tracing::error!(hop = self.name, why, "{AWAY}");
+    fn now(&self) -> Option<(String, i64)> {
+        self.lock().clone()
+    }
+
+    fn is(&self, what: &str, hop: &str, why: String) {
+        let mut state = self.lock();
+        let since = match state.take() {
+            Some((_, since)) => since,
+            None => {
+                tracing::error!(hop, why, "{what}");
                 clock::now()
-            },
-            |(_, since)| since,
-        );
-        *failing = Some((why, since));
+            }
+        };
+        *state = Some((why, since));
+    }
+
+    fn ends(&self, what: &str, hop: &str) {
+        if self.lock().take().is_some() {
+            tracing::info!(hop, "over: {what}");
+        }
     }
 }

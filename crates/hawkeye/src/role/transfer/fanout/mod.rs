@@ -178,7 +178,7 @@ impl Fanout {
         });
         show(metrics, &hops);
         let told = hops.clone();
-        health.source(move |reasons| reasons.extend(told.iter().filter_map(|hop| hop.trouble())));
+        health.source(move |reasons| reasons.extend(told.iter().flat_map(|hop| hop.troubles())));
         Ok((Arc::new(fanout), Sending { hops, links }))
     }
 

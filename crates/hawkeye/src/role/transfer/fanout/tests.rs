@@ -500,3 +500,22 @@ async fn falcon2p8s_gets_rounded_values_and_neither_derives_nor_what_is_not_sync
     assert_eq!(got, [expected("m", 1.235), expected("big", 1e300)].map(|item| format!("{item:?}")));
     running.stop().await;
 }
+
+#[test]
+fn a_disk_that_takes_nothing_is_told_until_it_does() {
+    let disk = stdx::FakeDisk::default();
+    let spool = Spool::open(Arc::new(disk.clone()), Path::new("/buffer"), Options { bytes_max: 1 << 20 });
+    let hop = Hop::new(Kind::Tsdb, "tsdb h:1".to_string(), spool.expect("room"));
+    let append = || {
+        let mut frames = Frames::default();
+        frames.push(|out| out.push(1));
+        hop.append(&mut frames)
+    };
+    disk.set_room(Some(5));
+    assert!(append().is_err());
+    let lines: Vec<String> = hop.troubles().map(|reason| reason.line()).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("the buffer of a next hop cannot be written"), "{lines:?}");
+    disk.set_room(None);
+    append().expect("room");
+    assert_eq!(hop.troubles().count(), 0);
+}
