@@ -103,8 +103,8 @@ impl Merging {
         }
         let with_links = deliverer.keeps_links;
         match self.replace(&rows, deliverer, with_links).await {
-            // Without its table a message has no link, and goes all the same.
-            Err(error) if with_links && fault::of(&error) == Some(Fault::Damage) => {
+            // Without its table, or where that takes no such text, a message has no link, and goes all the same.
+            Err(error) if with_links && !matches!(fault::of(&error), Some(Fault::Busy | Fault::Disk)) => {
                 tracing::error!(%error, "links cannot be stored: merged messages go without");
                 self.replace(&rows, deliverer, false).await?;
             }
