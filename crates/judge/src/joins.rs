@@ -2,9 +2,9 @@
 //!
 //! Why: the series of one endpoint live in several shards, and a judge sees its own only. So each series says its part
 //! when it has a point, here, and whoever speaks last has the whole answer worked out.
-//! How: a [`Join`] per rule (of a strategy in parts: per part) and endpoint; in it stand the series that carry the alarm and those that terms ask. A
-//! series holds a [`Seat`] in each join that it belongs to. A seat points at its join, so a point never looks into the
-//! table.
+//! How: a [`Join`] per rule (of a strategy in parts: per part) and endpoint; in it stand the series that carry the
+//! alarm and those that terms ask. A series holds a [`Seat`] in each join that it belongs to. A seat points at its
+//! join, so a point never looks into the table.
 //!
 //! Locks, always in this order: judge of a shard → table → join → outbox. Each has its bound beside it.
 //! - A point takes the locks of the joins in which its series has a seat, one after another; two endpoints never wait

@@ -6,8 +6,9 @@
 //! An expression is filed under the rarest of its tags (a series that matches has all of them), so a series looks at
 //! few candidates, and at each once. An expression of which only a pattern of endpoints is known (`endpoint=web-*`) is
 //! filed under its metric. A condition about other series (`of`) is a rule and, behind it, an operand for
-//! each of them, by which those series are bound to the rule, so that they can say their part. A strategy of which a tag excepts some series comes in parts of one id (`model::rule::TagScope`): rules of
-//! their own, of which a series has one.
+//! each of them, by which those series are bound to the rule, so that they can say their part. A strategy of which a
+//! tag excepts some series comes in parts of one id (`model::rule::TagScope`): rules of their own, of which a series
+//! has one.
 //! Invariants: a rule set never changes after `compile`; no text panics. A refused rule is reported, and otherwise not
 //! there.
 //! Memory: 64 bytes per distinct rule and operand plus its texts (shared with the portal's `Arc`), a name and 4 bytes

@@ -11,6 +11,7 @@ use super::expression::check_name;
 use super::paging::Paging;
 use super::rights::{self, HostChange};
 use super::strategy::checked_tags;
+use crate::config::Config;
 use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::group;
 use crate::portal::host::Selection;
@@ -58,7 +59,7 @@ async fn last(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let grp_id = fields.required_int("hostgroup_id")?;
-    let new = required_aggregator(&context, &fields)?;
+    let new = required_aggregator(&context.config, &fields)?;
     let new = Aggregator { grp_id, creator: caller.name.clone(), ..new };
     check_rights(&context, &caller, grp_id, None).await?;
     check_expressions(&new)?;
@@ -68,7 +69,7 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("id")?;
-    let changed = required_aggregator(&context, &fields)?;
+    let changed = required_aggregator(&context.config, &fields)?;
     let old = aggregator::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::refused("record not found"))?;
     check_rights(&context, &caller, old.grp_id, Some(&old.creator)).await?;
     let changed = Aggregator { id, grp_id: old.grp_id, creator: old.creator, ..changed };
@@ -109,7 +110,7 @@ async fn check_rights(context: &Context, caller: &Caller, grp_id: i64, creator: 
 }
 
 /// Refuses what cannot be computed. Whose it is comes before, as in the original.
-fn check_expressions(aggregator: &Aggregator) -> Result<(), ApiError> {
+pub(super) fn check_expressions(aggregator: &Aggregator) -> Result<(), ApiError> {
     let sides = aggregate::parse(&aggregator.numerator, &aggregator.denominator);
     sides.map(drop).map_err(ApiError::bad)
 }
@@ -121,7 +122,7 @@ async fn check_target(context: &Context, caller: &Caller, aggregator: &Aggregato
 }
 
 /// The aggregator that the fields describe, without id, group and creator; its expressions are not read yet.
-fn required_aggregator(context: &Context, fields: &Fields) -> Result<Aggregator, ApiError> {
+pub(super) fn required_aggregator(config: &Config, fields: &Fields) -> Result<Aggregator, ApiError> {
     let numerator = fields.required_line("numerator", aggregator::EXPRESSION_MAX)?;
     let denominator = fields.required_line("denominator", aggregator::EXPRESSION_MAX)?;
     let computed = Aggregator {
@@ -131,7 +132,7 @@ fn required_aggregator(context: &Context, fields: &Fields) -> Result<Aggregator,
         metric: required_metric(fields, aggregator::TEXT_MAX)?,
         tags: checked_tags(fields.text("tags", aggregator::TEXT_MAX)?)?,
         ds_type: "GAUGE".to_string(),
-        step: required_step(context, fields)?,
+        step: required_step(config, fields)?,
         ..Aggregator::default()
     };
     check_series(&computed.endpoint, &computed.metric, &computed.tags)?;
@@ -160,8 +161,8 @@ pub(super) fn required_metric(fields: &Fields, max: usize) -> Result<String, Api
 }
 
 /// The seconds between two points of a series that is made here: from the least step that is kept on.
-pub(super) fn required_step(context: &Context, fields: &Fields) -> Result<i64, ApiError> {
-    let (step, min) = (fields.required_int("step")?, i64::from(context.config.ingest.min_step));
+pub(super) fn required_step(config: &Config, fields: &Fields) -> Result<i64, ApiError> {
+    let (step, min) = (fields.required_int("step")?, i64::from(config.ingest.min_step));
     if !(min..=STEP_MAX).contains(&step) {
         return Err(ApiError::bad(format!("step must be from {min} (ingest.min_step) to {STEP_MAX} seconds")));
     }

@@ -22,7 +22,7 @@ use crate::portal::{
     token, user,
 };
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
 
 use axum::middleware::Next;
@@ -41,6 +41,8 @@ const PAGE_MAX: usize = 1000;
 const PAGE: usize = 100;
 /// Hosts of which a change of maintenance keeps old and new; of more it keeps the request.
 const HOSTS_MAX: usize = 200;
+/// Bytes of an answer that says what was changed, at most: twice the longest request's.
+const ANSWER_MAX: usize = 2 * body::LARGE_BODY_MAX;
 /// Fields of requests that hold secrets.
 const SECRETS: [&str; 6] = ["password", "old_password", "new_password", "sig", "token", "secret"];
 
@@ -132,10 +134,13 @@ async fn recorded(
         return Err(Stopped::Answered(next.run(Request::from_parts(parts, body)).await));
     }
     let peer = Address::of(&parts).text();
-    let received = body::read(&parts, body).await?;
-    let fields = Fields::parse(&parts, &received);
-    let mut request = Request::from_parts(parts, Body::from(received.to_vec()));
-    let fields = fields.unwrap_or_else(|_| Fields::Json(listed(&received)));
+    let (fields, mut request, received) = if change.key == Key::Answer {
+        (Fields::Json(Map::new()), Request::from_parts(parts, body), None)
+    } else {
+        let received = body::read(&parts, body).await?;
+        let fields = Fields::parse(&parts, &received).unwrap_or_else(|_| Fields::Json(listed(&received)));
+        (fields, Request::from_parts(parts, Body::from(received.to_vec())), Some(received))
+    };
     let caller = caller.ok();
     let (subject, thing) = subject(change, parameters, &fields, caller.as_ref());
     let was = match &thing {
@@ -161,13 +166,18 @@ async fn recorded(
     }
     let response = next.run(request).await;
     drop(received);
+    let (response, told) = match change.key {
+        Key::Answer => told_by(response).await?,
+        _ => (response, None),
+    };
     let status = response.status();
-    let completed = if status.is_client_error() {
+    let completed = if status.is_client_error() || (change.key == Key::Answer && told.is_none()) {
         audit::take_back(&context.portal, id).await
     } else {
-        let became = match &thing {
-            Some(thing) => snapshot(&context.portal, thing).await,
-            None => Ok(Some(shown(&fields))),
+        let became = match (&thing, told) {
+            (Some(thing), _) => snapshot(&context.portal, thing).await,
+            (None, Some(told)) => Ok(Some(told)),
+            (None, None) => Ok(Some(shown(&fields))),
         };
         match became {
             Ok(became) => {
@@ -182,6 +192,15 @@ async fn recorded(
         tracing::warn!(%error, action = change.line, subject, "the record of a change is not complete");
     }
     Ok(response)
+}
+
+/// What an answer says was changed; None where nothing was.
+async fn told_by(response: Response) -> Result<(Response, Option<Value>), ApiError> {
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, ANSWER_MAX).await.map_err(anyhow::Error::new)?;
+    let told: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let changes = (told["applied"] == true).then(|| object!({ "changes": told["changes"] }));
+    Ok((Response::from_parts(parts, Body::from(body)), changes.map(without_secrets)))
 }
 
 /// A thing with a row.
@@ -210,6 +229,7 @@ fn subject(
             return (format!("{word}:{name}"), None);
         }
         Key::Lists => return hosts(fields),
+        Key::Answer => return (format!("{word}:"), None),
     };
     match id {
         Some(id) => (format!("{word}:{id}"), Some(Thing::Id(change.kind, id))),
@@ -283,7 +303,7 @@ async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Value>>
         },
         Kind::Token => token::by_id(portal, id).await?.map(value),
         Kind::User => user::by_id(portal, id).await?.map(value),
-        Kind::Case | Kind::Hosts | Kind::Series => None,
+        Kind::Case | Kind::Hosts | Kind::Portal | Kind::Series => None,
     };
     Ok(found.map(without_secrets))
 }

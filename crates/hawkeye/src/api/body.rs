@@ -25,6 +25,9 @@ use std::time::Duration;
 pub const BODY_MAX: usize = 1 << 20;
 /// Bytes of a small body: anything but a long list fits.
 pub const SMALL_BODY_MAX: usize = 64 << 10;
+/// Bytes of a large body: all rules of a site, as files. One of 1,000 hosts with 80 templates of 40 strategies has
+/// 1 MB.
+pub const LARGE_BODY_MAX: usize = 16 << 20;
 /// The time within which a body must arrive; a guess: the slowest useful link sends 300 kB in half of this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -42,6 +45,10 @@ pub enum Fields {
 /// An extension of routes that anybody may call: their bodies have at most [`SMALL_BODY_MAX`] bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct SmallBodies;
+
+/// An extension of the route that takes all rules of a site: its bodies have at most [`LARGE_BODY_MAX`] bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct LargeBodies;
 
 /// A JSON body of a given shape, for the few routes whose body is no object of plain fields.
 #[derive(Debug)]
@@ -249,7 +256,11 @@ fn looks_like_json(body: &[u8]) -> bool {
 
 /// Reads the body, which stays in the byte budget until it is dropped.
 pub async fn read(parts: &Parts, body: Body) -> Result<Received, ApiError> {
-    let max = if parts.extensions.get::<SmallBodies>().is_some() { SMALL_BODY_MAX } else { BODY_MAX };
+    let max = match &parts.extensions {
+        small if small.get::<SmallBodies>().is_some() => SMALL_BODY_MAX,
+        large if large.get::<LargeBodies>().is_some() => LARGE_BODY_MAX,
+        _ => BODY_MAX,
+    };
     let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
     read_body(&peer, body, max, BODY_TIMEOUT).await.map_err(|error| match error {
         BodyError::TooLong => too_large(max),

@@ -24,6 +24,7 @@ pub enum Kind {
     Hosts,
     Nodata,
     Plugin,
+    Portal,
     Screen,
     Series,
     Strategy,
@@ -46,6 +47,8 @@ pub enum Key {
     Caller,
     /// Names or ids in lists of the body.
     Lists,
+    /// The answer says what was changed, if anything was; the body is not read twice.
+    Answer,
 }
 
 /// A route that changes something.
@@ -116,6 +119,7 @@ pub const CHANGES: &[Change] = &[
     of("POST /dashboard/graph", Kind::Graph, Key::Named("title")),
     of("PUT /dashboard/graph/{id}", Kind::Graph, Key::Path("id")),
     of("DELETE /dashboard/graph/{id}", Kind::Graph, Key::Path("id")),
+    of("POST /apply", Kind::Portal, Key::Answer),
     of("DELETE /graph/endpoint", Kind::Series, Key::Named("list")),
     of("DELETE /graph/counter", Kind::Series, Key::Named("endpoints")),
     of("POST /alarm/event_note", Kind::Case, Key::Named("event_id")),
@@ -170,6 +174,7 @@ impl Kind {
             Kind::Host | Kind::Hosts => "host",
             Kind::Nodata => "nodata",
             Kind::Plugin => "plugin",
+            Kind::Portal => "portal",
             Kind::Screen => "screen",
             Kind::Series => "series",
             Kind::Strategy => "strategy",

@@ -58,8 +58,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     check_number(&new.kind, others.iter())?;
     let what = new.clone();
     let created = exception::create(&context.portal, new).await;
-    let refused = |error| ApiError::duplicate(error, StatusCode::BAD_REQUEST, taken(&what, ":id").text());
-    json(created.map_err(refused)?)
+    let text = taken(&what, ":id").text().to_string();
+    json(created.map_err(|error| ApiError::duplicate(error, StatusCode::BAD_REQUEST, text))?)
 }
 
 async fn update(State(context): State<Context>, caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {

@@ -206,7 +206,7 @@ async fn find(context: &Context, id: i64) -> Result<Group, ApiError> {
     group::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::refused("record not found"))
 }
 
-fn group_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
+pub(super) fn group_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
     let name = fields.required_line(field, group::NAME_MAX)?;
     if super::has_dangerous_characters(&name) {
         return Err(ApiError::bad(format!("{field} is invalid")));
@@ -214,7 +214,7 @@ fn group_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
     Ok(name)
 }
 
-fn required_hosts(fields: &Fields) -> Result<Vec<String>, ApiError> {
+pub(super) fn required_hosts(fields: &Fields) -> Result<Vec<String>, ApiError> {
     let hosts = fields.lines("hosts", host::HOSTNAME_MAX)?;
     let mut hosts = hosts.ok_or_else(|| ApiError::bad("hosts is required: a list of host names"))?;
     let mut seen = HashSet::new();

@@ -14,6 +14,13 @@ mod audit;
 pub mod auth;
 pub mod body;
 mod changes;
+pub mod code;
+pub mod code_diff;
+mod code_file;
+mod code_model;
+mod code_plan;
+mod code_secret;
+mod code_write;
 mod dashboard;
 mod docs;
 pub mod error;
@@ -107,6 +114,7 @@ pub fn router(context: Context) -> Router {
         .merge(stream::routes())
         .merge(openapi::routes())
         .merge(audit::routes())
+        .merge(code::routes())
         .route_layer(axum::middleware::from_fn_with_state(context.clone(), audit::record));
     Router::new()
         .nest("/api/v1", v1)

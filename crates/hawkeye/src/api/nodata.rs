@@ -13,6 +13,7 @@ use super::paging::Paging;
 use super::rights::{self, HostChange};
 use super::strategy::checked_tags;
 use super::text::{line, named};
+use crate::config::Config;
 use crate::portal::group;
 use crate::portal::host::Selection;
 use crate::portal::mock::{self, Mock};
@@ -46,7 +47,8 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let name = fields.required_line("name", mock::NAME_MAX)?;
-    let new = required_mock(&context, &fields).await?;
+    let new = required_mock(&context.config, &fields)?;
+    check_groups(&context, &new).await?;
     check_rights(&context, &caller, &new).await?;
     let created = mock::create(&context.portal, Mock { name: name.clone(), creator: caller.name, ..new }).await;
     let taken = |error| {
@@ -58,7 +60,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let id = fields.required_int("id")?;
-    let changed = required_mock(&context, &fields).await?;
+    let changed = required_mock(&context.config, &fields)?;
+    check_groups(&context, &changed).await?;
     let old = mock::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::refused("record not found"))?;
     rights::check(&context, &caller, &old.creator, "").await?;
     check_rights(&context, &caller, &changed).await?;
@@ -76,17 +79,16 @@ async fn remove(State(context): State<Context>, caller: Caller, Path(id): Path<S
     message(format!("mockcfg:{id} is deleted"))
 }
 
-/// The mock that the fields describe, without id, name and creator.
-async fn required_mock(context: &Context, fields: &Fields) -> Result<Mock, ApiError> {
+/// The mock that the fields describe, without id, name and creator; whether there are such groups is not asked yet.
+pub(super) fn required_mock(config: &Config, fields: &Fields) -> Result<Mock, ApiError> {
     let obj = fields.required_text("obj", usize::MAX)?;
     let obj_type = fields.required_line("obj_type", mock::NAME_MAX)?;
     if !["group", "host", "other"].contains(&obj_type.as_str()) {
         return Err(ApiError::bad("obj_type only accpect \"group, host, other\""));
     }
     let names = names(&obj)?;
-    match obj_type.as_str() {
-        "group" => check_groups(context, &names).await?,
-        _ => check_hosts(&names)?,
+    if obj_type != "group" {
+        check_hosts(&names)?;
     }
     let dstype = fields.required_line("dstype", mock::NAME_MAX)?;
     if dstype != "GAUGE" {
@@ -98,7 +100,7 @@ async fn required_mock(context: &Context, fields: &Fields) -> Result<Mock, ApiEr
         metric: required_metric(fields, mock::METRIC_MAX)?,
         tags: checked_tags(fields.text("tags", mock::TAGS_MAX)?)?,
         dstype,
-        step: required_step(context, fields)?,
+        step: required_step(config, fields)?,
         mock: fields.float("mock")?,
         ..Mock::default()
     };
@@ -143,11 +145,18 @@ fn names(obj: &str) -> Result<Vec<String>, ApiError> {
     if names.is_empty() { Err(ApiError::bad("obj is required: a name in each line")) } else { Ok(names) }
 }
 
-async fn check_groups(context: &Context, names: &[String]) -> Result<(), ApiError> {
+async fn check_groups(context: &Context, mock: &Mock) -> Result<(), ApiError> {
+    if mock.obj_type != "group" || !context.config.is_strict() {
+        return Ok(());
+    }
     let groups = group::all(&context.portal).await?;
-    let is_known = |name: &&String| groups.iter().any(|group| group.grp_name.eq_ignore_ascii_case(name));
-    let unknown: Vec<String> = names.iter().filter(|name| !is_known(name)).cloned().collect();
-    if unknown.is_empty() || !context.config.is_strict() {
+    check_known(mock, |name| groups.iter().any(|group| group.grp_name.eq_ignore_ascii_case(name)))
+}
+
+/// Refuses names of groups that are not there.
+pub(super) fn check_known(mock: &Mock, is_group: impl Fn(&str) -> bool) -> Result<(), ApiError> {
+    let unknown: Vec<String> = mock.names().filter(|name| !is_group(name)).map(str::to_string).collect();
+    if unknown.is_empty() {
         return Ok(());
     }
     Err(ApiError::bad(format!("obj: there is no host group {}: make it, or name another", named(&unknown))))

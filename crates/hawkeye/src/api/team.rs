@@ -194,7 +194,7 @@ fn in_short(user: User) -> User {
 }
 
 /// A team's name without a comma, since actions join team names by commas.
-fn team_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
+pub(super) fn team_name(fields: &Fields, field: &str) -> Result<String, ApiError> {
     let name = fields.line(field, team::NAME_MAX)?;
     if name.contains(',') {
         return Err(ApiError::bad(format!("{field} must not contain a comma: actions join team names by commas")));

@@ -1,5 +1,7 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
+mod apply;
+mod code;
 mod dashboard;
 mod docs;
 mod exceptions;

@@ -12,6 +12,7 @@ use super::error::{Answer, ApiError, json, message};
 use super::paging::{Paging, Search};
 use super::session::{PasswordError, check_password};
 use crate::clock;
+use crate::config::Config;
 use crate::portal::user::{self, Profile, User};
 use crate::portal::{password, session};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
@@ -55,7 +56,7 @@ async fn create(State(context): State<Context>, request: Request) -> Answer {
     let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
     let name = fields.required_line("name", user::NAME_MAX)?;
     let password = required_password(&fields, "password")?;
-    let profile = required_profile(&context, &fields)?;
+    let profile = required_profile(&context.config, &fields)?;
     // What somebody made who is gone is the administrators', not of the next one who takes his name.
     let is_heir = !by_admin
         && user::by_name(&context.portal, &name).await?.is_none()
@@ -94,7 +95,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
-    let profile = required_profile(&context, &fields)?;
+    let profile = required_profile(&context.config, &fields)?;
     user::update_profile(&context.portal, caller.user()?.id, &profile).await?;
     message("user info updated")
 }
@@ -106,7 +107,7 @@ async fn update_by_id(
     fields: Fields,
 ) -> Answer {
     let uid = parse_int("uid", &uid)?;
-    let profile = required_profile(&context, &fields)?;
+    let profile = required_profile(&context.config, &fields)?;
     let user = user::by_id(&context.portal, uid).await?.ok_or_else(|| ApiError::bad("user does not exist"))?;
     if caller.user()?.id != user.id {
         check_rank(&caller, &user)?;
@@ -156,7 +157,7 @@ async fn change_password(State(context): State<Context>, caller: Caller, fields:
 
 async fn change_profile(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let user = find_lesser(&context, &caller, &fields).await?;
-    user::update_profile(&context.portal, user.id, &required_profile(&context, &fields)?).await?;
+    user::update_profile(&context.portal, user.id, &required_profile(&context.config, &fields)?).await?;
     message("user profile updated")
 }
 
@@ -201,9 +202,9 @@ fn required_password(fields: &Fields, name: &str) -> Result<String, ApiError> {
     Ok(password)
 }
 
-fn required_profile(context: &Context, fields: &Fields) -> Result<Profile, ApiError> {
+pub(super) fn required_profile(config: &Config, fields: &Fields) -> Result<Profile, ApiError> {
     // A gateway of the site knows what it takes for a receiver; by SMTP it must be an address.
-    let to_gateway = !context.config.alarm.mail.is_empty();
+    let to_gateway = !config.alarm.mail.is_empty();
     let is_mail = |one: &str| to_gateway || one.parse::<Mailbox>().is_ok();
     let profile = Profile {
         cnname: fields.required_line("cnname", user::CNNAME_MAX)?,

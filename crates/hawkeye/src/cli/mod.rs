@@ -1,5 +1,5 @@
-//! Command line: `hawkeye server | agent | status | backup | restore | passwd | loadgen | replay | pprof | check |
-//! version`, a file per command.
+//! Command line: `hawkeye server | agent | status | backup | restore | passwd | export | apply | loadgen | replay | pprof |
+//! check | version`, a file per command.
 //!
 //! Invariants: an error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong
 //! command line. `status` has codes of its own.
@@ -7,6 +7,8 @@
 mod agent;
 mod backup;
 mod check;
+mod client;
+mod code;
 mod manifest;
 mod passwd;
 mod pprof;
@@ -23,6 +25,7 @@ use anyhow::Result;
 use backup::BackupArgs;
 use check::CheckArgs;
 use clap::{CommandFactory, Parser, Subcommand};
+use code::{ApplyArgs, ExportArgs};
 use passwd::PasswdArgs;
 use pprof::PprofArgs;
 use rehearsal::RehearsalArgs;
@@ -54,6 +57,10 @@ enum Command {
     Restore(RestoreArgs),
     /// Set a user's password, also while a server runs.
     Passwd(PasswdArgs),
+    /// Write users, teams, groups, templates and rules as TOML files.
+    Export(Box<ExportArgs>),
+    /// Make users, teams, groups, templates and rules what TOML files say.
+    Apply(Box<ApplyArgs>),
     /// Simulate a fleet over the agent's protocol.
     Loadgen(LoadgenArgs),
     /// Rehearse a rule: which events it would have sent over stored history.
@@ -83,6 +90,7 @@ fn variables_of(command: &clap::Command) -> BTreeSet<String> {
 }
 
 pub fn run() -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
     let result = match Cli::parse().command {
         Command::Server(args) => server::run(&args),
         Command::Agent(args) => agent::run(&args),
@@ -94,6 +102,8 @@ pub fn run() -> ExitCode {
         Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Passwd(args) => passwd::run(&args),
+        Command::Export(args) => code::run_export(&args),
+        Command::Apply(args) => code::run_apply(&args).map(|exit| code = exit),
         Command::Loadgen(args) => loadgen::run(&args),
         Command::Replay(args) => rehearsal::run(&args),
         Command::Pprof(args) => pprof::fetch(&args),
@@ -106,7 +116,7 @@ pub fn run() -> ExitCode {
     };
     watch::log::flush();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => code,
         Err(error) => {
             give_up(format_args!("hawkeye: {}", line_of(&*error)));
             ExitCode::FAILURE

@@ -3,6 +3,7 @@
 //! How: flags and file become the body of `POST /api/v1/strategy/replay`, so both ways mean the same and refuse the
 //! same.
 
+use super::client::LoginArgs;
 use crate::api::{Context as ApiContext, rehearsal::report_on};
 use crate::clock;
 use crate::config::Config;
@@ -27,18 +28,8 @@ pub struct RehearsalArgs {
     /// The address of the server's API.
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     api: String,
-    /// The user who asks.
-    #[arg(long, default_value = "root", value_name = "NAME")]
-    user: String,
-    /// The password of that user.
-    #[arg(long, value_name = "TEXT", env = "HAWKEYE_PASSWORD", hide_env_values = true)]
-    password: Option<String>,
-    /// The sig that a login answered, or NAME:SIG, in place of a password.
-    #[arg(long, value_name = "SIG", env = "HAWKEYE_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// A file that holds what --token takes.
-    #[arg(long, value_name = "FILE", conflicts_with = "token")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    login: LoginArgs,
     /// Rehearse without a server, on the data directory of one that does not run.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -169,57 +160,9 @@ async fn offline(args: &RehearsalArgs, dir: &Path, fields: Map<String, Value>) -
 }
 
 async fn ask(args: &RehearsalArgs, fields: Map<String, Value>) -> Result<String> {
-    // The client wants a provider although no TLS may be spoken. An error says that one was set before, which is as
-    // good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
-    let url = format!("{}/api/v1", args.api.trim_end_matches('/'));
-    let (name, sig) = token(args, &client, &url).await?;
+    let client = args.login.client(&args.api, "--api", PATIENCE).await?;
     let format = if args.json { "json" } else { "text" };
-    let request = client
-        .post(format!("{url}/strategy/replay?format={format}"))
-        .header("Apitoken", json!({ "name": name, "sig": sig }).to_string())
-        .header("Content-Type", "application/json")
-        .body(Value::Object(fields).to_string());
-    send(request, &args.api).await
-}
-
-/// Name and sig of who asks: from a token, or from a login with the password.
-async fn token(args: &RehearsalArgs, client: &reqwest::Client, url: &str) -> Result<(String, String)> {
-    let from_file = args.token_file.as_deref().map(|path| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read --token-file {}", path.display()))
-    });
-    if let Some(token) = from_file.transpose()?.or_else(|| args.token.clone()) {
-        let token = token.trim();
-        let (name, sig) = token.split_once(':').unwrap_or((&args.user, token));
-        return Ok((name.to_string(), sig.to_string()));
-    }
-    let Some(password) = &args.password else {
-        bail!("give --password, or --token or --token-file (also as HAWKEYE_PASSWORD or HAWKEYE_TOKEN)");
-    };
-    let login = json!({ "name": args.user, "password": password }).to_string();
-    let request = client.post(format!("{url}/user/login")).header("Content-Type", "application/json").body(login);
-    let answer: Value = serde_json::from_str(&send(request, &args.api).await?)
-        .context("the answer to the login is no JSON (is --api the API of a Hawkeye server?)")?;
-    let sig =
-        answer["sig"].as_str().context("the answer to the login has no sig (is --api the API of a Hawkeye server?)")?;
-    Ok((args.user.clone(), sig.to_string()))
-}
-
-/// Sends a request; the text of the answer, or the error that the answer names.
-async fn send(request: reqwest::RequestBuilder, api: &str) -> Result<String> {
-    let response = request
-        .send()
-        .await
-        .with_context(|| format!("cannot ask {api} (does the server run, and is --api its API?)"))?;
-    let status = response.status();
-    let text = response.text().await?;
-    if !status.is_success() {
-        let error =
-            serde_json::from_str::<Value>(&text).ok().and_then(|answer| Some(answer["error"].as_str()?.to_string()));
-        bail!("{}", error.unwrap_or_else(|| format!("{api} answers {status}: {}", text.trim())));
-    }
-    Ok(text)
+    client.post(&format!("/strategy/replay?format={format}"), Value::Object(fields).to_string()).await
 }
 
 #[cfg(test)]

@@ -136,7 +136,8 @@ pub async fn update(on: impl Into<Target<'_>>, action: &Action) -> sqlx::Result<
     Ok(done.rows)
 }
 
-pub(super) async fn insert(transaction: &mut Transaction, action: &Action) -> sqlx::Result<i64> {
+/// Saves an action, whose id is ignored, and returns its id.
+pub async fn insert(transaction: &mut Transaction, action: &Action) -> sqlx::Result<i64> {
     let done = query(
         "INSERT INTO falcon_portal.action (uic, url, callback, before_callback_sms, before_callback_mail,
          after_callback_sms, after_callback_mail) VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -3,7 +3,7 @@
 //! What the texts of a row mean is read by `rules::aggregate`; here they are texts.
 
 use super::Portal;
-use super::db::{Query, Record, Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Query, Record, Salvaged, Target, Transaction, query, record, salvage, select};
 use serde::{Deserialize, Serialize};
 
 /// Length of the columns `numerator` and `denominator`, in characters.
@@ -57,13 +57,28 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Aggregator>>
 
 /// Saves a new aggregator, whose id is ignored; answers it with its id.
 pub async fn create(portal: &Portal, new: Aggregator) -> sqlx::Result<Aggregator> {
+    let id = insert(portal, &new).await?;
+    portal.announce();
+    Ok(Aggregator { id, ..new })
+}
+
+/// As [`create`], inside a transaction; the caller announces it.
+pub async fn insert(on: impl Into<Target<'_>>, new: &Aggregator) -> sqlx::Result<i64> {
     let insert = query(
         "INSERT INTO falcon_portal.cluster (numerator, denominator, endpoint, metric, tags, ds_type, step, grp_id,
          creator) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     );
-    let done = bind(insert, &new).bind(new.grp_id).bind(&new.creator).execute(portal).await?;
-    portal.announce();
-    Ok(Aggregator { id: done.id, ..new })
+    Ok(bind(insert, new).bind(new.grp_id).bind(&new.creator).execute(on).await?.id)
+}
+
+/// Saves the whole row inside a transaction; the caller announces it.
+pub async fn change(on: impl Into<Target<'_>>, row: &Aggregator) -> sqlx::Result<()> {
+    let update = query(
+        "UPDATE falcon_portal.cluster SET numerator = ?, denominator = ?, endpoint = ?, metric = ?, tags = ?,
+         ds_type = ?, step = ?, grp_id = ?, creator = ? WHERE id = ?",
+    );
+    bind(update, row).bind(row.grp_id).bind(&row.creator).bind(row.id).execute(on).await?;
+    Ok(())
 }
 
 /// Saves everything but group and creator.
@@ -85,8 +100,14 @@ fn bind(query: Query, row: &Aggregator) -> Query {
 
 /// Deletes an aggregator, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    query("DELETE FROM falcon_portal.cluster WHERE id = ?").bind(id).execute(portal).await?;
+    remove(portal, id).await?;
     portal.announce();
+    Ok(())
+}
+
+/// As [`delete`], inside a transaction; the caller announces it.
+pub async fn remove(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM falcon_portal.cluster WHERE id = ?").bind(id).execute(on).await?;
     Ok(())
 }
 

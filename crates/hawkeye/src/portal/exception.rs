@@ -1,5 +1,5 @@
-//! Exceptions (`falcon_portal.hawkeye_exception`): where a strategy has another threshold or number of messages, or does
-//! not hold, as rows.
+//! Exceptions (`falcon_portal.hawkeye_exception`): where a strategy has another threshold or number of messages, or
+//! does not hold, as rows.
 //!
 //! Why: one noisy host, or one disk that is full on purpose, needs no copy of its template
 //! (open-falcon/falcon-plus#498).
@@ -7,8 +7,8 @@
 //! several rows counts is in `rules/except.rs`.
 //! Invariants: a strategy has at most one row per kind and target; rows go with their strategy, and those of a group
 //! with the group.
-//! Compat: the table is Hawkeye's own. An old api or dashboard shows the strategy unchanged, and leaves rows behind that
-//! nobody reads when it deletes one.
+//! Compat: the table is Hawkeye's own. An old api or dashboard shows the strategy unchanged, and leaves rows behind
+//! that nobody reads when it deletes one.
 
 use super::Portal;
 use super::db::fault;

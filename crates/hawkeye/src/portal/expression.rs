@@ -5,7 +5,7 @@
 
 use super::Portal;
 use super::action::{self, Action};
-use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Record, Salvaged, Target, Transaction, query, record, salvage, select};
 use model::rule::RuleTags;
 use serde::Serialize;
 
@@ -137,7 +137,15 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Expression>>
 /// Saves a new expression with its action (both ids are ignored).
 pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
-    let action_id = action::insert(&mut transaction, action).await?;
+    insert(&mut transaction, expression, action).await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+/// As [`create`], inside a transaction; the caller announces it.
+pub async fn insert(transaction: &mut Transaction, expression: &Expression, action: &Action) -> sqlx::Result<()> {
+    let action_id = action::insert(transaction, action).await?;
     query(
         "INSERT INTO falcon_portal.expression (expression, func, op, right_value, max_step, priority, note, action_id,
          create_user, pause) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -152,20 +160,26 @@ pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -
     .bind(action_id)
     .bind(&expression.create_user)
     .bind(expression.pause)
-    .execute(&mut transaction)
+    .execute(transaction)
     .await?;
-    transaction.commit().await?;
-    portal.announce();
     Ok(())
 }
 
 /// Saves everything but the creator. An action that is gone is made anew.
 pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
+    change(&mut transaction, expression, action).await?;
+    transaction.commit().await?;
+    portal.announce();
+    Ok(())
+}
+
+/// As [`update`], inside a transaction; the caller announces it.
+pub async fn change(transaction: &mut Transaction, expression: &Expression, action: &Action) -> sqlx::Result<()> {
     let mut action_id = expression.action_id;
     let action = Action { id: action_id, ..action.clone() };
-    if action::update(&mut transaction, &action).await? == 0 {
-        action_id = action::insert(&mut transaction, &action).await?;
+    if action::update(&mut *transaction, &action).await? == 0 {
+        action_id = action::insert(transaction, &action).await?;
     }
     query(
         "UPDATE falcon_portal.expression SET expression = ?, func = ?, op = ?, right_value = ?, max_step = ?,
@@ -181,17 +195,28 @@ pub async fn update(portal: &Portal, expression: &Expression, action: &Action) -
     .bind(action_id)
     .bind(expression.pause)
     .bind(expression.id)
-    .execute(&mut transaction)
+    .execute(transaction)
     .await?;
-    transaction.commit().await?;
-    portal.announce();
+    Ok(())
+}
+
+/// Sets who made an expression, inside a transaction; the caller announces it.
+pub async fn set_owner(transaction: &mut Transaction, id: i64, create_user: &str) -> sqlx::Result<()> {
+    let sql = "UPDATE falcon_portal.expression SET create_user = ? WHERE id = ?";
+    query(sql).bind(create_user).bind(id).execute(transaction).await?;
     Ok(())
 }
 
 /// Deletes an expression. Its action is left to [`super::purge`].
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    query("DELETE FROM falcon_portal.expression WHERE id = ?").bind(id).execute(portal).await?;
+    remove(portal, id).await?;
     portal.announce();
+    Ok(())
+}
+
+/// As [`delete`], inside a transaction; the caller announces it.
+pub async fn remove(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM falcon_portal.expression WHERE id = ?").bind(id).execute(on).await?;
     Ok(())
 }
 

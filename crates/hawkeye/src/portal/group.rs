@@ -4,7 +4,7 @@
 //! twice).
 //! Compat: deleting a group also deletes its template bindings, which the original leaves behind.
 
-use super::db::{Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Salvaged, Target, Transaction, query, record, salvage, select};
 use super::host::Selection;
 use super::template::Template;
 use super::{Portal, exception, host};
@@ -71,12 +71,12 @@ pub async fn bindings(transaction: &mut Transaction) -> sqlx::Result<Salvaged<(i
 }
 
 /// Creates a group; a name that exists is a unique violation.
-pub async fn create(portal: &Portal, grp_name: &str, create_user: &str) -> sqlx::Result<Group> {
+pub async fn create(on: impl Into<Target<'_>>, grp_name: &str, create_user: &str) -> sqlx::Result<Group> {
     // come_from 1: made by hand, not synchronised from elsewhere.
     let done = query("INSERT INTO falcon_portal.grp (grp_name, create_user, come_from) VALUES (?, ?, 1)")
         .bind(grp_name)
         .bind(create_user)
-        .execute(portal)
+        .execute(on)
         .await?;
     Ok(Group { id: done.id, grp_name: grp_name.to_string(), create_user: create_user.to_string() })
 }
@@ -134,17 +134,30 @@ pub async fn remove(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> 
 /// hosts is full; then nothing has changed.
 pub async fn replace_hosts(portal: &Portal, id: i64, hostnames: &[String]) -> sqlx::Result<Option<Vec<i64>>> {
     let mut transaction = portal.write().await?;
-    query("DELETE FROM falcon_portal.grp_host WHERE grp_id = ?").bind(id).execute(&mut transaction).await?;
-    let mut ids = Vec::with_capacity(hostnames.len());
-    for hostname in hostnames {
-        let Some(host_id) = host::ensure(&mut transaction, hostname).await? else { return Ok(None) };
-        if bind_host(&mut transaction, id, host_id).await? {
-            ids.push(host_id);
-        }
-    }
+    let Some(ids) = set_hosts(&mut transaction, id, hostnames).await? else { return Ok(None) };
     transaction.commit().await?;
     portal.announce();
     Ok(Some(ids))
+}
+
+/// As [`replace_hosts`], inside a transaction, which the caller drops where the answer is None.
+pub async fn set_hosts(transaction: &mut Transaction, id: i64, hostnames: &[String]) -> sqlx::Result<Option<Vec<i64>>> {
+    query("DELETE FROM falcon_portal.grp_host WHERE grp_id = ?").bind(id).execute(&mut *transaction).await?;
+    let mut ids = Vec::with_capacity(hostnames.len());
+    for hostname in hostnames {
+        let Some(host_id) = host::ensure(transaction, hostname).await? else { return Ok(None) };
+        if bind_host(transaction, id, host_id).await? {
+            ids.push(host_id);
+        }
+    }
+    Ok(Some(ids))
+}
+
+/// Sets who made a group, inside a transaction.
+pub async fn set_owner(transaction: &mut Transaction, id: i64, create_user: &str) -> sqlx::Result<()> {
+    let sql = "UPDATE falcon_portal.grp SET create_user = ? WHERE id = ?";
+    query(sql).bind(create_user).bind(id).execute(transaction).await?;
+    Ok(())
 }
 
 /// The names of an addition to a group: those that were added, and those that were there already.
@@ -247,6 +260,13 @@ pub async fn bind_user(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Result<Op
 
 /// Binds a template; returns false when that was done already.
 pub async fn bind_template(portal: &Portal, id: i64, tpl_id: i64, bind_user: &str) -> sqlx::Result<bool> {
+    let is_new = bind_within(portal, id, tpl_id, bind_user).await?;
+    portal.announce();
+    Ok(is_new)
+}
+
+/// As [`bind_template`], inside a transaction; the caller announces it.
+pub async fn bind_within(on: impl Into<Target<'_>>, id: i64, tpl_id: i64, bind_user: &str) -> sqlx::Result<bool> {
     let done = query(
         "INSERT INTO falcon_portal.grp_tpl (grp_id, tpl_id, bind_user)
          SELECT ?, ?, ? FROM (SELECT 1 AS one) AS one_row
@@ -257,17 +277,22 @@ pub async fn bind_template(portal: &Portal, id: i64, tpl_id: i64, bind_user: &st
     .bind(bind_user)
     .bind(id)
     .bind(tpl_id)
-    .execute(portal)
+    .execute(on)
     .await?;
-    portal.announce();
     Ok(done.rows == 1)
 }
 
 /// Unbinds a template from a group, if it is bound.
 pub async fn unbind_template(portal: &Portal, id: i64, tpl_id: i64) -> sqlx::Result<()> {
-    let sql = "DELETE FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?";
-    query(sql).bind(id).bind(tpl_id).execute(portal).await?;
+    unbind_within(portal, id, tpl_id).await?;
     portal.announce();
+    Ok(())
+}
+
+/// As [`unbind_template`], inside a transaction; the caller announces it.
+pub async fn unbind_within(on: impl Into<Target<'_>>, id: i64, tpl_id: i64) -> sqlx::Result<()> {
+    let sql = "DELETE FROM falcon_portal.grp_tpl WHERE grp_id = ? AND tpl_id = ?";
+    query(sql).bind(id).bind(tpl_id).execute(on).await?;
     Ok(())
 }
 

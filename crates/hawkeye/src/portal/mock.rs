@@ -3,7 +3,7 @@
 //! Open-Falcon calls the module and its routes *nodata*; the table and the row are its *mock configuration*.
 
 use super::Portal;
-use super::db::{Query, Record, Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Query, Record, Salvaged, Target, Transaction, query, record, salvage, select};
 use crate::clock;
 use serde::{Deserialize, Serialize};
 
@@ -69,14 +69,30 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Mock>> {
 
 /// Saves a new mock, whose id is ignored; answers it with its id. A name that exists is a unique violation.
 pub async fn create(portal: &Portal, new: Mock) -> sqlx::Result<Mock> {
+    let id = insert(portal, &new).await?;
+    portal.announce();
+    Ok(Mock { id, ..new })
+}
+
+/// As [`create`], inside a transaction; the caller announces it.
+pub async fn insert(on: impl Into<Target<'_>>, new: &Mock) -> sqlx::Result<i64> {
     let now = clock::local_text(clock::now());
     let insert = query(
         "INSERT INTO falcon_portal.mockcfg (obj, obj_type, metric, tags, dstype, step, mock, t_modify, t_create, name,
          creator) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     );
-    let done = bind(insert, &new, &now).bind(&now).bind(&new.name).bind(&new.creator).execute(portal).await?;
-    portal.announce();
-    Ok(Mock { id: done.id, ..new })
+    Ok(bind(insert, new, &now).bind(&now).bind(&new.name).bind(&new.creator).execute(on).await?.id)
+}
+
+/// Saves the whole row inside a transaction; the caller announces it.
+pub async fn change(on: impl Into<Target<'_>>, row: &Mock) -> sqlx::Result<()> {
+    let update = query(
+        "UPDATE falcon_portal.mockcfg SET obj = ?, obj_type = ?, metric = ?, tags = ?, dstype = ?, step = ?, mock = ?,
+         t_modify = ?, name = ?, creator = ? WHERE id = ?",
+    );
+    let now = clock::local_text(clock::now());
+    bind(update, row, &now).bind(&row.name).bind(&row.creator).bind(row.id).execute(on).await?;
+    Ok(())
 }
 
 /// Saves everything but name and creator.
@@ -98,8 +114,14 @@ fn bind(query: Query, row: &Mock, now: &str) -> Query {
 
 /// Deletes a mock, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    query("DELETE FROM falcon_portal.mockcfg WHERE id = ?").bind(id).execute(portal).await?;
+    remove(portal, id).await?;
     portal.announce();
+    Ok(())
+}
+
+/// As [`delete`], inside a transaction; the caller announces it.
+pub async fn remove(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM falcon_portal.mockcfg WHERE id = ?").bind(id).execute(on).await?;
     Ok(())
 }
 

@@ -30,6 +30,7 @@ pub mod password;
 pub mod plugin;
 pub mod purge;
 pub mod session;
+pub mod site;
 pub mod strategy;
 pub mod team;
 pub mod template;

@@ -3,7 +3,7 @@
 //! Invariants: a saved directory stays inside the agent's plugin directory ([`check_dir`]); the original takes `../`.
 
 use super::Portal;
-use super::db::{Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Salvaged, Target, Transaction, query, record, salvage, select};
 use serde::Serialize;
 
 /// The column's length, in characters.
@@ -37,20 +37,27 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Plugin>> {
 
 /// Adds a plugin directory to a group.
 pub async fn create(portal: &Portal, grp_id: i64, dir: &str, create_user: &str) -> sqlx::Result<Plugin> {
-    let done = query("INSERT INTO falcon_portal.plugin_dir (grp_id, dir, create_user) VALUES (?, ?, ?)")
-        .bind(grp_id)
-        .bind(dir)
-        .bind(create_user)
-        .execute(portal)
-        .await?;
+    let id = insert(portal, grp_id, dir, create_user).await?;
     portal.announce();
-    Ok(Plugin { id: done.id, grp_id, dir: dir.to_string(), create_user: create_user.to_string() })
+    Ok(Plugin { id, grp_id, dir: dir.to_string(), create_user: create_user.to_string() })
+}
+
+/// As [`create`], inside a transaction; the caller announces it.
+pub async fn insert(on: impl Into<Target<'_>>, grp_id: i64, dir: &str, create_user: &str) -> sqlx::Result<i64> {
+    let insert = query("INSERT INTO falcon_portal.plugin_dir (grp_id, dir, create_user) VALUES (?, ?, ?)");
+    Ok(insert.bind(grp_id).bind(dir).bind(create_user).execute(on).await?.id)
 }
 
 /// Deletes a plugin directory, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    query("DELETE FROM falcon_portal.plugin_dir WHERE id = ?").bind(id).execute(portal).await?;
+    remove(portal, id).await?;
     portal.announce();
+    Ok(())
+}
+
+/// As [`delete`], inside a transaction; the caller announces it.
+pub async fn remove(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM falcon_portal.plugin_dir WHERE id = ?").bind(id).execute(on).await?;
     Ok(())
 }
 

@@ -80,15 +80,30 @@ pub async fn is_member(portal: &Portal, id: i64, uid: i64) -> sqlx::Result<bool>
 /// Creates a team and returns how many members it has; a name that exists is a unique violation.
 pub async fn create(portal: &Portal, name: &str, resume: &str, creator: i64, uids: &[i64]) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
-    let team = query("INSERT INTO uic.team (name, resume, creator) VALUES (?, ?, ?)")
-        .bind(name)
-        .bind(resume)
-        .bind(creator)
-        .execute(&mut transaction)
-        .await?;
-    let count = add(&mut transaction, team.id, uids).await?;
+    let id = insert(&mut transaction, name, resume, creator).await?;
+    let count = add(&mut transaction, id, uids).await?;
     transaction.commit().await?;
     Ok(count)
+}
+
+/// Saves a team without members inside a transaction, and returns its id.
+pub async fn insert(transaction: &mut Transaction, name: &str, resume: &str, creator: i64) -> sqlx::Result<i64> {
+    let insert = query("INSERT INTO uic.team (name, resume, creator) VALUES (?, ?, ?)");
+    Ok(insert.bind(name).bind(resume).bind(creator).execute(transaction).await?.id)
+}
+
+/// Changes the row of a team inside a transaction.
+pub async fn change(transaction: &mut Transaction, team: &Team) -> sqlx::Result<()> {
+    let update = query("UPDATE uic.team SET name = ?, resume = ?, creator = ? WHERE id = ?");
+    update.bind(&team.name).bind(&team.resume).bind(team.creator).bind(team.id).execute(transaction).await?;
+    Ok(())
+}
+
+/// Makes users the only members of a team, inside a transaction.
+pub async fn set_members(transaction: &mut Transaction, id: i64, uids: &[i64]) -> sqlx::Result<()> {
+    query("DELETE FROM uic.rel_team_user WHERE tid = ?").bind(id).execute(&mut *transaction).await?;
+    add(transaction, id, uids).await?;
+    Ok(())
 }
 
 /// Changes what is not empty: the name, the resume, and the whole list of members.
@@ -118,9 +133,15 @@ pub async fn add_members(portal: &Portal, id: i64, uids: &[i64]) -> sqlx::Result
 /// Deletes a team; returns how many teams and memberships there were.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<(u64, u64)> {
     let mut transaction = portal.write().await?;
-    let teams = query("DELETE FROM uic.team WHERE id = ?").bind(id).execute(&mut transaction).await?;
-    let members = query("DELETE FROM uic.rel_team_user WHERE tid = ?").bind(id).execute(&mut transaction).await?;
+    let counts = remove(&mut transaction, id).await?;
     transaction.commit().await?;
+    Ok(counts)
+}
+
+/// As [`delete`], inside a transaction.
+pub async fn remove(transaction: &mut Transaction, id: i64) -> sqlx::Result<(u64, u64)> {
+    let teams = query("DELETE FROM uic.team WHERE id = ?").bind(id).execute(&mut *transaction).await?;
+    let members = query("DELETE FROM uic.rel_team_user WHERE tid = ?").bind(id).execute(transaction).await?;
     Ok((teams.rows, members.rows))
 }
 

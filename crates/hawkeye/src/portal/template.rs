@@ -3,7 +3,7 @@
 //! Compat: deleting a template deletes its strategies and bindings, and its action some time later (one that it shares
 //! stays); its children keep a parent id that points nowhere, and are roots from then on.
 
-use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
+use super::db::{Query, Record, Salvaged, Target, Transaction, query, record, salvage, select};
 use super::{Portal, exception};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -59,16 +59,28 @@ pub async fn create(
     action_id: i64,
     create_user: &str,
 ) -> sqlx::Result<Template> {
-    let done = query("INSERT INTO falcon_portal.tpl (tpl_name, parent_id, action_id, create_user) VALUES (?, ?, ?, ?)")
-        .bind(tpl_name)
-        .bind(parent_id)
-        .bind(action_id)
-        .bind(create_user)
-        .execute(portal)
-        .await?;
-    portal.announce();
     let (tpl_name, create_user) = (tpl_name.to_string(), create_user.to_string());
-    Ok(Template { id: done.id, tpl_name, parent_id, action_id, create_user })
+    let new = Template { id: 0, tpl_name, parent_id, action_id, create_user };
+    let id = insert(portal, &new).await?;
+    portal.announce();
+    Ok(Template { id, ..new })
+}
+
+/// As [`create`], inside a transaction; the caller announces it.
+pub async fn insert(on: impl Into<Target<'_>>, new: &Template) -> sqlx::Result<i64> {
+    let sql = "INSERT INTO falcon_portal.tpl (tpl_name, parent_id, action_id, create_user) VALUES (?, ?, ?, ?)";
+    Ok(bind(query(sql), new).execute(on).await?.id)
+}
+
+/// Changes a row inside a transaction; the caller announces it.
+pub async fn change(on: impl Into<Target<'_>>, row: &Template) -> sqlx::Result<()> {
+    let sql = "UPDATE falcon_portal.tpl SET tpl_name = ?, parent_id = ?, action_id = ?, create_user = ? WHERE id = ?";
+    bind(query(sql), row).bind(row.id).execute(on).await?;
+    Ok(())
+}
+
+fn bind(query: Query, row: &Template) -> Query {
+    query.bind(&row.tpl_name).bind(row.parent_id).bind(row.action_id).bind(&row.create_user)
 }
 
 /// Changes name and parent of a template. A name that exists is a unique violation.

@@ -3,7 +3,7 @@
 //! Invariants: names compare without case, as the original's collation does; a password column is never read except to
 //! check a login.
 
-use super::db::{Record, Transaction, query, record, salvage, select};
+use super::db::{Record, Target, Transaction, query, record, salvage, select};
 use super::{Portal, action, origin, session};
 use serde::Serialize;
 
@@ -151,7 +151,7 @@ pub async fn owns_something(portal: &Portal, name: &str) -> sqlx::Result<bool> {
 
 /// Creates a user and returns his id; a name that exists is a unique violation.
 pub async fn create(
-    portal: &Portal,
+    on: impl Into<Target<'_>>,
     name: &str,
     passwd: &str,
     profile: &Profile,
@@ -171,13 +171,13 @@ pub async fn create(
     .bind(&profile.qq)
     .bind(role)
     .bind(creator)
-    .execute(portal)
+    .execute(on)
     .await?;
     Ok(done.id)
 }
 
 /// Changes a user's profile; returns how many rows there were to change.
-pub async fn update_profile(portal: &Portal, id: i64, profile: &Profile) -> sqlx::Result<u64> {
+pub async fn update_profile(on: impl Into<Target<'_>>, id: i64, profile: &Profile) -> sqlx::Result<u64> {
     let done = query("UPDATE uic.user SET cnname = ?, email = ?, phone = ?, im = ?, qq = ? WHERE id = ?")
         .bind(&profile.cnname)
         .bind(&profile.email)
@@ -185,7 +185,7 @@ pub async fn update_profile(portal: &Portal, id: i64, profile: &Profile) -> sqlx
         .bind(&profile.im)
         .bind(&profile.qq)
         .bind(id)
-        .execute(portal)
+        .execute(on)
         .await?;
     Ok(done.rows)
 }
@@ -206,27 +206,38 @@ pub async fn change_password(portal: &Portal, id: i64, passwd: &str, keep: Optio
     Ok(ended)
 }
 
+/// Spells a user's name anew; it differs in case at most.
+pub async fn rename(on: impl Into<Target<'_>>, id: i64, name: &str) -> sqlx::Result<()> {
+    query("UPDATE uic.user SET name = ? WHERE id = ?").bind(name).bind(id).execute(on).await?;
+    Ok(())
+}
+
 /// Stores a role; returns how many users there were of the id.
-pub async fn set_role(portal: &Portal, id: i64, role: i64) -> sqlx::Result<u64> {
+pub async fn set_role(on: impl Into<Target<'_>>, id: i64, role: i64) -> sqlx::Result<u64> {
     let sql = "UPDATE uic.user SET role = ? WHERE id = ?";
-    Ok(query(sql).bind(role).bind(id).execute(portal).await?.rows)
+    Ok(query(sql).bind(role).bind(id).execute(on).await?.rows)
 }
 
 /// Deletes a user with his sessions, tokens and memberships. His notes on alarms stay, without an author.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<u64> {
     let mut transaction = portal.write().await?;
+    let count = remove(&mut transaction, id).await?;
+    transaction.commit().await?;
+    Ok(count)
+}
+
+/// As [`delete`], inside a transaction.
+pub async fn remove(transaction: &mut Transaction, id: i64) -> sqlx::Result<u64> {
     for sql in [
         "UPDATE alarms.event_note SET user_id = NULL, timestamp = timestamp WHERE user_id = ?",
         "DELETE FROM uic.rel_team_user WHERE uid = ?",
         "DELETE FROM uic.session WHERE uid = ?",
         "DELETE FROM uic.hawkeye_token WHERE uid = ?",
     ] {
-        query(sql).bind(id).execute(&mut transaction).await?;
+        query(sql).bind(id).execute(&mut *transaction).await?;
     }
-    origin::delete(&mut transaction, id).await?;
-    let done = query("DELETE FROM uic.user WHERE id = ?").bind(id).execute(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(done.rows)
+    origin::delete(transaction, id).await?;
+    Ok(query("DELETE FROM uic.user WHERE id = ?").bind(id).execute(transaction).await?.rows)
 }
 
 #[cfg(test)]

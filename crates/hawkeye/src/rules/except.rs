@@ -173,7 +173,7 @@ impl<'a> Choice<'a> {
     }
 
     /// The ids of the exceptions, which tell choices for one strategy apart: tags are the same wherever they count.
-    fn key(&self) -> (i64, bool) {
+    fn key(&self) -> Chosen {
         (self.whole().map_or(0, |row| row.id), !self.tags.is_empty())
     }
 }
@@ -187,15 +187,21 @@ impl Snapshot {
     }
 }
 
+/// The id of the exception of host or group, 0 for none, and whether tags count.
+type Chosen = (i64, bool);
+
+/// Parts of strategies, by the strategy and what was chosen for it.
+type Parts = HashMap<(*const Strategy, Chosen), Vec<Arc<Strategy>>>;
+
 /// Lists of strategies with their exceptions, each made once.
 pub struct Excepting<'a> {
     exceptions: Exceptions<'a>,
     /// Places of strategies with exceptions in a list, by the list.
     concerned: HashMap<*const Arc<Strategy>, Vec<usize>>,
     /// Parts of a strategy, by the strategy and what was chosen for it.
-    parts: HashMap<(*const Strategy, (i64, bool)), Vec<Arc<Strategy>>>,
+    parts: Parts,
     /// Lists that were made, by the list without exceptions and what was chosen for those concerned.
-    lists: HashMap<(*const Arc<Strategy>, Vec<(i64, bool)>), HostStrategies>,
+    lists: HashMap<(*const Arc<Strategy>, Vec<Chosen>), HostStrategies>,
     /// Lists whose addresses are keys above.
     held: Vec<HostStrategies>,
 }
@@ -228,11 +234,7 @@ impl<'a> Excepting<'a> {
     }
 }
 
-fn changed(
-    list: &HostStrategies,
-    choices: &[(usize, Choice<'_>)],
-    parts: &mut HashMap<(*const Strategy, (i64, bool)), Vec<Arc<Strategy>>>,
-) -> HostStrategies {
+fn changed(list: &HostStrategies, choices: &[(usize, Choice<'_>)], parts: &mut Parts) -> HostStrategies {
     let mut changed = Vec::with_capacity(list.len());
     let mut choices = choices.iter().peekable();
     for (at, strategy) in list.iter().enumerate() {

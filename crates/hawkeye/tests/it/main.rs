@@ -8,6 +8,7 @@ mod alarms;
 mod api_docs;
 mod backup;
 mod budget;
+mod code;
 mod disk;
 mod durability;
 mod first_alarm;

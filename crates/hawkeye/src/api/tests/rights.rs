@@ -164,6 +164,7 @@ const ROUTES: &[Route] = &[
         |_| json!({ "hostnames": ["none"], "counters": ["none"], "consol_fun": "AVERAGE", "start_time": 1, "end_time": 2 }),
     ),
     route("POST /graph/lastpoint", "soma", "soma", |_| json!([])),
+    route("POST /apply", "a", "a", |_| json!({ "files": {}, "kinds": [] })),
     route("POST /alarm/eventcases", "soma", "soma", |t| json!({ "event_id": t.case })),
     route("POST /alarm/events", "soma", "soma", |t| json!({ "event_id": t.case })),
     route(

@@ -1,8 +1,9 @@
 //! Unsaved rules: rows as the judge would get them if they were saved, to be rehearsed.
 //!
 //! How: the row is put among the rows of a snapshot, and the rules in effect are computed from the snapshot as always:
-//! so inheritance, replaced ancestors, the exceptions that are saved for its id, and the template that an event names are right. Hours and maintenance are left
-//! out: a rehearsal has its own hours, and a host that is in maintenance now was not always.
+//! so inheritance, replaced ancestors, the exceptions that are saved for its id, and the template that an event names
+//! are right. Hours and maintenance are left out: a rehearsal has its own hours, and a host that is in maintenance now
+//! was not always.
 
 use super::super::except::{Excepting, Exceptions};
 use super::super::resolve::{read_expression, read_strategy};

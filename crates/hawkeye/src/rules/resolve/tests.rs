@@ -372,7 +372,7 @@ fn hosts_without_exceptions_go_on_sharing() {
     assert_eq!(rules.hosts["e"].len(), 1);
     // Equal exceptions of a group make one list.
     snapshot.groups = [(10, "web".to_string())].into();
-    for host in snapshot.hosts.iter_mut().filter(|host| host.hostname < "c".to_string()) {
+    for host in snapshot.hosts.iter_mut().filter(|host| host.hostname.as_str() < "c") {
         host.groups = vec![10];
     }
     except(&mut snapshot, "1 group web 95; 1 tag mount=/data -");

@@ -1,0 +1,502 @@
+//! The portal as code: what is written is read, ids stay, mistakes are told at once, and nothing is half done.
+
+use crate::api::code::*;
+use crate::api::code_diff as diff;
+use crate::api::code_model::Kind;
+use crate::config::Config;
+use crate::portal::Portal;
+use crate::portal::action::Action;
+use crate::portal::aggregator::{self, Aggregator};
+use crate::portal::exception::{self, Exception};
+use crate::portal::expression::{self, Expression};
+use crate::portal::mock::{self, Mock};
+use crate::portal::strategy::{self, Strategy};
+use crate::portal::user::{self, Profile};
+use crate::portal::{action, group, plugin, team, template};
+use anyhow::Result;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Numbers that depend on a seed only.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+
+    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.next(of.len() as u64) as usize]
+    }
+
+    /// Some of a list, in its order.
+    fn some<'a>(&mut self, of: &[&'a str]) -> Vec<&'a str> {
+        of.iter().copied().filter(|_| self.next(2) == 0).collect()
+    }
+}
+
+const NAMES: [&str; 9] =
+    ["linux", "Linux base", "基础监控", "a/b", "a~b", "con", "x%y", ".é.", "100% 'quoted' \"text\" \\"];
+const GROUPS: [&str; 6] = ["web", "Web 2", "数据库", "a/b", "a~b", "COM1"];
+const HOSTS: [&str; 5] = ["web-01", "web-02", "DB-01", "10.0.0.5", "主机"];
+const USERS: [&str; 4] = ["alice", "bob", "王小明", "Carol.X"];
+const METRICS: [&str; 4] = ["cpu.idle", "df.bytes.used.percent", "net.port.listen", "m"];
+
+async fn random(seed: u64) -> Result<Portal> {
+    let portal = Portal::in_memory().await?;
+    let dice = &mut Dice(seed);
+    let profile =
+        |name: &str| Profile { cnname: format!("C {name}"), email: "a@x.com,b@x.com".into(), ..Profile::default() };
+    let root = user::create(&portal, "root", "$2secret", &profile("root"), user::ROOT, 0).await?;
+    let mut uids = vec![root];
+    let users = dice.some(&USERS);
+    for name in &users {
+        let role = [user::NORMAL, user::ADMIN, user::BLOCKED][dice.next(3) as usize];
+        uids.push(user::create(&portal, name, "$2secret", &profile(name), role, 0).await?);
+    }
+    let teams = dice.some(&["ops", "Db team", "值班"]);
+    for name in &teams {
+        let members: Vec<i64> = uids.iter().copied().filter(|_| dice.next(2) == 0).collect();
+        team::create(&portal, name, dice.one(&["", "on call"]), uids[0], &members).await?;
+    }
+    let mut tpl_ids = Vec::new();
+    for name in dice.some(&NAMES) {
+        let parent = if dice.next(3) == 0 { tpl_ids.last().copied().unwrap_or(0) } else { 0 };
+        let id = template::create(&portal, name, parent, 0, "alice").await?.id;
+        tpl_ids.push(id);
+        if dice.next(2) == 0 {
+            let url = if dice.next(2) == 0 { "http://10.0.0.5:8000/x?a=1" } else { "" };
+            let action = Action {
+                uic: dice.some(&teams).join(","),
+                url: url.into(),
+                after_callback_sms: 1,
+                ..Action::default()
+            };
+            action::save_for_template(&portal, &action, id).await?;
+        }
+    }
+    let groups = dice.some(&GROUPS);
+    for name in &groups {
+        let id = group::create(&portal, name, "bob").await?.id;
+        let hosts: Vec<String> = dice.some(&HOSTS).into_iter().map(str::to_string).collect();
+        group::replace_hosts(&portal, id, &hosts).await?;
+        for tpl_id in tpl_ids.iter().filter(|_| dice.next(2) == 0) {
+            group::bind_template(&portal, id, *tpl_id, "root").await?;
+        }
+        for dir in dice.some(&["sys/ntp", "web/60_check.sh(a, \"b c\")"]) {
+            plugin::create(&portal, id, dir, "root").await?;
+        }
+        for metric in dice.some(&METRICS) {
+            let row = Aggregator {
+                grp_id: id,
+                numerator: "$(cpu.idle)".into(),
+                denominator: dice.one(&["$#", "100"]).into(),
+                endpoint: name.to_string(),
+                metric: metric.to_string(),
+                tags: dice.one(&["", "a=b"]).into(),
+                ds_type: "GAUGE".into(),
+                step: 60,
+                creator: "root".into(),
+                id: 0,
+            };
+            aggregator::create(&portal, row).await?;
+        }
+    }
+    for tpl_id in &tpl_ids {
+        for _ in 0..dice.next(4) {
+            random_strategy(&portal, dice, *tpl_id, &groups).await?;
+        }
+    }
+    for metric in dice.some(&METRICS) {
+        let row = Expression {
+            expression: format!("each(metric={metric} endpoint=web-01)"),
+            func: dice.one(&["all(#3)", "max(#2)"]).into(),
+            op: ">".into(),
+            right_value: dice.next(100).to_string(),
+            max_step: 3,
+            priority: 1 + dice.next(5) as i64,
+            note: dice.one(&["", "it's \"so\""]).into(),
+            pause: dice.next(2) as i64,
+            create_user: "alice".into(),
+            ..Expression::default()
+        };
+        let action = Action { uic: dice.some(&teams).join(","), ..Action::default() };
+        expression::create(&portal, &row, &action).await?;
+    }
+    for name in dice.some(&NAMES) {
+        let (obj_type, obj) = match groups.first() {
+            Some(group) if dice.next(2) == 0 => ("group", group.to_string()),
+            _ => ("host", "web-01\nweb-02".to_string()),
+        };
+        let row = Mock {
+            name: name.into(),
+            obj,
+            obj_type: obj_type.into(),
+            metric: dice.one(&METRICS).into(),
+            dstype: "GAUGE".into(),
+            step: 60,
+            mock: [-1.0, 0.0, 0.25, 1e12][dice.next(4) as usize],
+            creator: "root".into(),
+            ..Mock::default()
+        };
+        mock::create(&portal, row).await?;
+    }
+    Ok(portal)
+}
+
+async fn random_strategy(portal: &Portal, dice: &mut Dice, tpl_id: i64, groups: &[&str]) -> Result<()> {
+    let row = Strategy {
+        metric: dice.one(&METRICS).into(),
+        tags: dice.one(&["", "port=80", " module=x , fstype=ext4"]).into(),
+        max_step: 1 + dice.next(9) as i64,
+        priority: dice.next(6) as i64,
+        func: dice.one(&["all(#3)", "avg(#5)", "all(#2) and all(#1) of load.1min > 5"]).into(),
+        op: dice.one(&["<", ">=", "!="]).into(),
+        right_value: dice.one(&["0", "90", "-0.5"]).into(),
+        note: dice.one(&["", "磁盘满了", "a = \"b\" # c"]).into(),
+        run_begin: dice.one(&["", "08:00"]).into(),
+        run_end: dice.one(&["", "24:00"]).into(),
+        tpl_id,
+        id: 0,
+    };
+    let strategy_id = strategy::create(portal, &row).await?;
+    let targets = [
+        (exception::HOST, "web-01"),
+        (exception::TAG, "mount=/data"),
+        (exception::GROUP, groups.first().copied().unwrap_or_default()),
+    ];
+    for (kind, target) in targets.into_iter().filter(|(_, target)| !target.is_empty()) {
+        let pause = dice.next(3) as i64;
+        if pause < 2 {
+            let right_value = if pause == 1 { String::new() } else { "7.5".to_string() };
+            let (kind, target) = (kind.to_string(), target.to_string());
+            let row = Exception { strategy_id, kind, target, right_value, pause, ..Exception::default() };
+            exception::create(portal, row).await?;
+        }
+    }
+    Ok(())
+}
+
+fn bundle_of(sent: Sent) -> Bundle {
+    sent.bundle().expect("own folders")
+}
+
+async fn applied(portal: &Portal, actor: &Actor, bundle: &Bundle, dry_run: bool) -> Result<Outcome> {
+    apply(portal, &Config::default(), actor, bundle, dry_run).await.map_err(|error| match error {
+        ApplyError::Faults(faults) => anyhow::anyhow!("{faults:#?}"),
+        ApplyError::Other(error) => error,
+    })
+}
+
+fn run(test: impl Future<Output = Result<()>>) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(test).map_err(|error| TestCaseError::fail(format!("{error:#}")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    #[test]
+    fn what_is_written_is_read(seed: u64) {
+        run(async {
+            let portal = random(seed).await?;
+            let sent = export(&portal).await?;
+            let (files, bundle) = (sent.files.clone(), bundle_of(sent));
+            let lower: std::collections::BTreeSet<String> = files.keys().map(|path| path.to_lowercase()).collect();
+            assert_eq!(lower.len(), files.len(), "two files are one on some disks");
+            assert!(files.values().all(|text| !text.contains("$2secret")));
+            let again = applied(&portal, &Actor::machine(), &bundle, true).await?;
+            assert_eq!(again.changes, []);
+            let empty = Portal::in_memory().await?;
+            assert!(applied(&empty, &Actor::machine(), &bundle, false).await?.applied || files.is_empty());
+            assert_eq!(export(&empty).await?.files, files);
+            Ok(())
+        })?;
+    }
+
+    /// Whatever was there, the files hold behind; and what differs keeps the ids of what stays.
+    #[test]
+    fn files_hold_over_whatever_was_there(before: u64, after: u64) {
+        run(async {
+            let (portal, wanted) = (random(before).await?, random(after).await?);
+            let bundle = bundle_of(export(&wanted).await?);
+            let ids = async || -> Result<BTreeMap<String, i64>> {
+                Ok(template::all(&portal).await?.into_iter().map(|row| (row.tpl_name, row.id)).collect())
+            };
+            let old = ids().await?;
+            let planned = applied(&portal, &Actor::machine(), &bundle, true).await?.changes;
+            assert_eq!(applied(&portal, &Actor::machine(), &bundle, false).await?.changes, planned);
+            let left = applied(&portal, &Actor::machine(), &bundle, true).await?.changes;
+            assert_eq!(left, [], "{}", diff::lines(&left));
+            let exported = export(&portal).await?;
+            assert_eq!(exported.files.keys().collect::<Vec<_>>(), bundle.files.keys().collect::<Vec<_>>());
+            assert!(ids().await?.iter().all(|(name, id)| old.get(name).is_none_or(|old| old == id)), "an id changed");
+            Ok(())
+        })?;
+    }
+}
+
+const TEMPLATE: &str = r#"name = "linux"
+owner = "root"
+
+[action]
+uic = ["ops"]
+url = "http://u:***@10.0.0.5:80/x?token=***"
+
+[[strategy]]
+metric = "cpu.idle"
+func = "all(#3)"
+op = "<"
+right_value = "10"
+max_step = 3
+
+[[strategy]]
+metric = "df.bytes.used.percent"
+func = "all(#3)"
+op = ">"
+right_value = "90"
+max_step = 3
+priority = 1
+
+[[strategy.exception]]
+kind = "host"
+target = "db-01"
+right_value = "95"
+note = "big disk"
+"#;
+
+/// A portal with root, the team ops and the template above.
+async fn linux() -> Result<Portal> {
+    let portal = Portal::in_memory().await?;
+    user::create(
+        &portal,
+        "root",
+        "",
+        &Profile { cnname: "R".into(), email: "r@x.com".into(), ..Profile::default() },
+        user::ROOT,
+        0,
+    )
+    .await?;
+    team::create(&portal, "ops", "", 1, &[1]).await?;
+    let tpl_id = template::create(&portal, "linux", 0, 0, "root").await?.id;
+    let url = "http://u:pass@10.0.0.5:80/x?token=abc".to_string();
+    action::save_for_template(&portal, &Action { uic: "ops".into(), url, ..Action::default() }, tpl_id).await?;
+    let row = |metric: &str, op: &str, right_value: &str, priority| Strategy {
+        metric: metric.into(),
+        func: "all(#3)".into(),
+        op: op.into(),
+        right_value: right_value.into(),
+        max_step: 3,
+        priority,
+        tpl_id,
+        ..Strategy::default()
+    };
+    strategy::create(&portal, &row("cpu.idle", "<", "10", 0)).await?;
+    let strategy_id = strategy::create(&portal, &row("df.bytes.used.percent", ">", "90", 1)).await?;
+    let (kind, target) = ("host".to_string(), "db-01".to_string());
+    let new = Exception {
+        strategy_id,
+        kind,
+        target,
+        right_value: "95".into(),
+        note: "big disk".into(),
+        ..Exception::default()
+    };
+    exception::create(&portal, new).await?;
+    Ok(portal)
+}
+
+fn templates_only(files: &[(&str, &str)]) -> Bundle {
+    let files = files.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect();
+    Bundle { files, kinds: vec![Kind::Templates], keep: false }
+}
+
+#[tokio::test]
+async fn a_threshold_is_edited_and_the_strategy_keeps_its_id() -> Result<()> {
+    let portal = linux().await?;
+    assert_eq!(export(&portal).await?.files["templates/linux.toml"], TEMPLATE);
+    let text = TEMPLATE.replace("\"10\"", "5").replace("\"95\"", "\"97.5\"").replace("big disk", "bigger");
+    let bundle = templates_only(&[("templates/by-hand.toml", &text)]);
+    let outcome = applied(&portal, &Actor::machine(), &bundle, false).await?;
+    let expected = "~ templates linux\n    \
+                    strategy(1 cpu.idle).right_value: \"10\" → \"5\"\n    \
+                    strategy(2 df.bytes.used.percent).exception(host db-01).note: \"big disk\" → \"bigger\"\n    \
+                    strategy(2 df.bytes.used.percent).exception(host db-01).right_value: \"95\" → \"97.5\"\n";
+    assert_eq!(diff::lines(&outcome.changes), expected);
+    let rows = strategy::of_template(&portal, 1).await?;
+    assert_eq!(rows.iter().map(|row| (row.id, row.right_value.as_str())).collect::<Vec<_>>(), [(1, "5"), (2, "90")]);
+    assert_eq!(exception::all(&portal).await?[0].id, 1);
+    let action = action::by_id(&portal, 1).await?.expect("its own");
+    assert_eq!(action.url, "http://u:pass@10.0.0.5:80/x?token=abc", "a secret that is masked is the one that is there");
+    // A strategy that is named by its id may change its metric.
+    let text = TEMPLATE.replace("metric = \"cpu.idle\"", "id = 1\nmetric = \"cpu.busy\"");
+    applied(&portal, &Actor::machine(), &templates_only(&[("templates/a.toml", &text)]), false).await?;
+    assert_eq!(strategy::by_id(&portal, 1).await?.expect("kept").metric, "cpu.busy");
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_mistakes_are_told_at_once_and_nothing_is_written() -> Result<()> {
+    let portal = linux().await?;
+    let before = (export(&portal).await?.files, portal.version());
+    let bad = TEMPLATE
+        .replace("\"10\"", "\"ten\"")
+        .replace("uic = [\"ops\"]", "uic = [\"nobody\"]")
+        .replace("db-01", "db-*")
+        .replace("priority = 1", "priority = 1\nprio = 2")
+        .replace("owner = \"root\"", "parent = \"none\"");
+    let files = [
+        ("templates/bad.toml", bad.as_str()),
+        ("templates/cycle.toml", "name = \"c\"\nparent = \"C\"\n"),
+        ("templates/no.toml", "name = \n"),
+        ("templates/twice.toml", "name = \"LINUX\"\n"),
+        ("templates/secret.toml", "name = \"s\"\n[action]\nuic = []\nurl = \"http://u:***@h/\"\n"),
+    ];
+    let Err(ApplyError::Faults(faults)) =
+        apply(&portal, &Config::default(), &Actor::machine(), &templates_only(&files), false).await
+    else {
+        panic!("there are mistakes")
+    };
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let expected = [
+        "templates/bad.toml:2: parent: there is no template \"none\"",
+        "templates/bad.toml:5: uic: there is no team \"nobody\"",
+        "templates/bad.toml:12: right_value's formating is not vaild",
+        "templates/bad.toml:22: prio is no key here: give some of metric",
+        "templates/bad.toml:26: target: \"db-*\" has a comma, a semicolon, a `*` or a blank",
+        "templates/cycle.toml:2: parent: the parents form a cycle",
+        "templates/no.toml:1: this is no TOML",
+        "templates/secret.toml:4: url: *** stands for a secret that is not known here",
+        "templates/twice.toml:1: name: \"LINUX\" is in templates/bad.toml too",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, part) in told.iter().zip(expected) {
+        assert!(told.starts_with(part), "{told:?}, want {part:?}");
+    }
+    assert_eq!((export(&portal).await?.files, portal.version()), before);
+    Ok(())
+}
+
+/// What goes is not named by what stays, also by files that are as they were.
+#[tokio::test]
+async fn names_of_what_goes_are_mistakes() -> Result<()> {
+    let portal = linux().await?;
+    let group = group::create(&portal, "Web", "root").await?.id;
+    group::bind_template(&portal, group, 1, "root").await?;
+    let (kind, target) = (exception::GROUP.to_string(), "Web".to_string());
+    exception::create(&portal, Exception { strategy_id: 1, kind, target, pause: 1, ..Exception::default() }).await?;
+    let check = async |gone: &str, faults: &[&str]| -> Result<()> {
+        let mut sent = export(&portal).await?;
+        sent.files.remove(gone).expect("a file");
+        let error = applied(&portal, &Actor::machine(), &bundle_of(sent), true).await.expect_err(gone);
+        let text = format!("{error:#}");
+        assert_eq!(text.matches("file: ").count(), faults.len(), "{text}");
+        assert!(faults.iter().all(|part| text.contains(part)), "{text}");
+        Ok(())
+    };
+    check("groups/Web.toml", &["target: there is no host group \\\"Web\\\""]).await?;
+    check("templates/linux.toml", &["templates: there is no template \\\"linux\\\""]).await?;
+    check("teams/ops.toml", &["uic: there is no team \\\"ops\\\""]).await?;
+    Ok(())
+}
+
+/// What is wrong for the database in the middle leaves nothing of what came before it.
+#[tokio::test]
+async fn a_conflict_in_the_middle_leaves_nothing() -> Result<()> {
+    let portal = linux().await?;
+    let mut sent = export(&portal).await?;
+    let before = sent.files.clone();
+    sent.files.insert("templates/a.toml".into(), "name = \"a new one\"\n".into());
+    sent.files.insert(
+        "aggregators/a.toml".into(),
+        "group = \"g\"\nnumerator = \"$(a)\"\ndenominator = \"$#\"\nendpoint = \"e\"\nmetric = \"m\"\nstep = 60\n"
+            .into(),
+    );
+    sent.files.insert("groups/g.toml".into(), "name = \"g\"\n".into());
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON cluster BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    crate::portal::db::query(refuse).execute(&portal).await?;
+    let version = portal.version();
+    let bundle = bundle_of(sent);
+    let error = applied(&portal, &Actor::machine(), &bundle, false).await.expect_err("refused");
+    assert!(format!("{error:#}").starts_with("nothing was changed"), "{error:#}");
+    assert_eq!((export(&portal).await?.files, portal.version()), (before, version));
+    Ok(())
+}
+
+#[tokio::test]
+async fn users_come_without_a_password_and_nobody_cuts_himself_off() -> Result<()> {
+    let portal = linux().await?;
+    let boss = user::create(
+        &portal,
+        "boss",
+        "$2x",
+        &Profile { cnname: "B".into(), email: "b@x.com".into(), ..Profile::default() },
+        user::ADMIN,
+        0,
+    )
+    .await?;
+    let sent = export(&portal).await?;
+    let users = |change: &dyn Fn(&mut BTreeMap<String, String>)| {
+        let mut files: BTreeMap<String, String> = sent
+            .files
+            .iter()
+            .filter(|(path, _)| path.starts_with("users/"))
+            .map(|(a, b)| (a.clone(), b.clone()))
+            .collect();
+        change(&mut files);
+        Bundle { files, kinds: vec![Kind::Users], keep: false }
+    };
+    let actor = Actor { name: "boss".into(), uid: boss, role: user::ADMIN };
+    let check = async |bundle: Bundle, part: &str| {
+        let error = applied(&portal, &actor, &bundle, false).await.expect_err(part);
+        assert!(format!("{error:#}").contains(part), "{error:#}");
+    };
+    check(users(&|files| drop(files.remove("users/root.toml"))), "root is root, who stays").await;
+    check(users(&|files| drop(files.remove("users/boss.toml"))), "can neither delete himself").await;
+    let other = |path: &'static str, from: &'static str, to: &'static str| {
+        users(&move |files| {
+            let text = files[path].replace(from, to);
+            files.insert(path.into(), text);
+        })
+    };
+    check(other("users/root.toml", "r@x.com", "mine@x.com"), "root is above boss").await;
+    check(other("users/boss.toml", "\"admin\"", "\"root\""), "nor change his role").await;
+    let new = "name = \"eve\"\ncnname = \"E\"\nemail = \"e@x.com\"\nrole = \"admin\"\n";
+    let outcome =
+        applied(&portal, &actor, &users(&|files| drop(files.insert("users/e.toml".into(), new.into()))), false).await?;
+    assert_eq!(outcome.changes.len(), 1);
+    let (eve, stored) = user::with_password(&portal, "eve").await?.expect("made");
+    assert_eq!((eve.role, stored.as_str()), (user::ADMIN, ""));
+    let verdict = crate::portal::password::verify("", &stored, "").await?;
+    assert_eq!(verdict, crate::portal::password::Verdict::Wrong, "no password is none");
+    applied(&portal, &actor, &users(&|_| {}), false).await?;
+    assert!(user::by_name(&portal, "eve").await?.is_none(), "a file that is away is a deletion");
+    Ok(())
+}
+
+/// A site of 1,000 hosts, and 80 templates of 40 strategies, fits a body with room to spare.
+#[tokio::test]
+async fn a_large_site_fits() -> Result<()> {
+    let portal = linux().await?;
+    let mut sent = Sent { kinds: vec!["groups".into(), "templates".into()], ..Sent::default() };
+    let strategies: String = (0..40)
+        .map(|at| format!("\n[[strategy]]\nmetric = \"some.long.metric.{at}\"\ntags = \"mount=/data/{at}\"\nfunc = \"all(#3)\"\nop = \">\"\nright_value = \"90\"\nmax_step = 3\nnote = \"what to do when this is full\"\n"))
+        .collect();
+    for at in 0..80 {
+        sent.files.insert(format!("templates/{at}.toml"), format!("name = \"template {at}\"\n{strategies}"));
+        let hosts: Vec<String> = (0..1000 / 50).map(|host| format!("\"host-{at}-{host}.example.com\"")).collect();
+        if at < 50 {
+            let text =
+                format!("name = \"group {at}\"\ntemplates = [\"template {at}\"]\nhosts = [{}]\n", hosts.join(", "));
+            sent.files.insert(format!("groups/{at}.toml"), text);
+        }
+    }
+    let bytes = serde_json::to_string(&sent)?.len();
+    assert!(bytes < crate::api::body::LARGE_BODY_MAX / 8, "{bytes}");
+    let outcome = applied(&portal, &Actor::machine(), &bundle_of(sent), false).await?;
+    // The template that was there went.
+    assert_eq!(outcome.changes.len(), 80 + 50 + 1);
+    assert_eq!(crate::portal::host::all(&portal).await?.len(), 1000);
+    Ok(())
+}
