@@ -151,13 +151,16 @@ fn a_member_of_a_term_that_went_says_nothing_until_it_is_bound_anew() {
     assert_eq!(events.iter().map(|event| event.status).collect::<Vec<_>>(), [Status::Problem]);
 }
 
+/// Tag of a part, the tags that it has not, and its right value.
+type Part = (Option<(String, String)>, Vec<(String, String)>, f64);
+
 /// A series that comes into another part of its strategy keeps its alarm, and each part decides with its own values.
 #[test]
 fn parts_of_a_strategy_have_joins_of_their_own() {
     let tag = ("k".to_string(), "1".to_string());
-    let set = |parts: &[(Option<(String, String)>, Vec<(String, String)>, f64)]| {
-        let part = |(only, except, right_value): &(_, Vec<_>, _)| {
-            let scope = model::rule::TagScope { only: Option::clone(only), except: except.clone() };
+    let set = |parts: &[Part]| {
+        let part = |(only, except, right_value): &Part| {
+            let scope = model::rule::TagScope { only: only.clone(), except: except.clone() };
             let scope = (scope != model::rule::TagScope::default()).then(|| Box::new(scope));
             let (func, operator) = ("all(#1) and all(#1) of b > 5".to_string(), ">".to_string());
             let metric = "a".to_string();
