@@ -2,6 +2,7 @@
 //!
 //! Invariants: an answer that is no success is an error with the text that the server gave.
 
+use crate::portal::token;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ pub struct LoginArgs {
     /// The password of that user.
     #[arg(long, value_name = "TEXT", env = "HAWKEYE_PASSWORD", hide_env_values = true)]
     password: Option<String>,
-    /// The sig that a login answered, or NAME:SIG, in place of a password.
+    /// A token (hk_…), the sig that a login answered, or NAME:SIG, in place of a password.
     #[arg(long, value_name = "SIG", env = "HAWKEYE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A file that holds what --token takes.
@@ -29,7 +30,8 @@ pub struct LoginArgs {
 pub struct Client {
     client: reqwest::Client,
     api: String,
-    token: String,
+    /// The header that says who asks.
+    authority: (&'static str, String),
 }
 
 impl LoginArgs {
@@ -39,9 +41,15 @@ impl LoginArgs {
         // good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(patience).build()?;
-        let mut client = Client { client, api: api.trim_end_matches('/').to_string(), token: String::new() };
+        let nobody = ("Apitoken", String::new());
+        let mut client = Client { client, api: api.trim_end_matches('/').to_string(), authority: nobody };
         let (name, sig) = self.token(&client, flag).await?;
-        client.token = json!({ "name": name, "sig": sig }).to_string();
+        client.authority = if sig.starts_with(token::PREFIX) {
+            // A token is its user's, whoever that is.
+            ("Authorization", format!("Bearer {sig}"))
+        } else {
+            ("Apitoken", json!({ "name": name, "sig": sig }).to_string())
+        };
         Ok(client)
     }
 
@@ -110,7 +118,8 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(reqwest::StatusCode, String)> {
-        let request = if self.token.is_empty() { request } else { request.header("Apitoken", &self.token) };
+        let (name, value) = &self.authority;
+        let request = if value.is_empty() { request } else { request.header(*name, value) };
         let response = request
             .send()
             .await

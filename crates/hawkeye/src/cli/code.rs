@@ -10,7 +10,10 @@ use super::client::LoginArgs;
 use super::server::ServerArgs;
 use crate::api::code::{Actor, ApplyError, Outcome, Sent, apply, export, folders};
 use crate::api::code_diff as diff;
+use crate::clock;
+use crate::config::Config;
 use crate::portal::Portal;
+use crate::portal::audit::{self, Keep};
 use crate::watch::log::say;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -124,6 +127,11 @@ async fn send(place: &PlaceArgs, sent: Sent) -> Result<Outcome> {
     let dry_run = sent.dry_run;
     let bundle = sent.bundle().map_err(anyhow::Error::msg)?;
     let applied = apply(&portal, &config, &Actor::machine(), &bundle, dry_run).await;
+    if let Ok(outcome) = &applied
+        && outcome.applied
+    {
+        record(&portal, &config, outcome).await?;
+    }
     portal.close().await;
     applied.map_err(|error| match error {
         ApplyError::Faults(faults) => {
@@ -131,6 +139,26 @@ async fn send(place: &PlaceArgs, sent: Sent) -> Result<Outcome> {
         }
         ApplyError::Other(error) => error,
     })
+}
+
+/// Keeps what was changed where the server keeps what is changed over REST.
+async fn record(portal: &Portal, config: &Config, outcome: &Outcome) -> Result<()> {
+    let became = audit::difference(None, Some(serde_json::json!({ "changes": outcome.changes }))).1;
+    let change = audit::Change {
+        id: 0,
+        at: clock::now(),
+        who: "(this machine)".to_string(),
+        token: String::new(),
+        peer: String::new(),
+        action: "hawkeye apply".to_string(),
+        subject: "portal:".to_string(),
+        status: 200,
+        was: String::new(),
+        became,
+    };
+    let keep = Keep { seconds: config.api.audit_keep, bytes: config.api.audit_max.cast_signed() };
+    let recorded = audit::begin(portal, &change, keep).await;
+    recorded.map(drop).context("the changes were made, and who made them cannot be kept")
 }
 
 fn line(fault: &Value) -> String {

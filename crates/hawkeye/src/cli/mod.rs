@@ -1,5 +1,5 @@
-//! Command line: `hawkeye server | agent | status | backup | restore | passwd | export | apply | loadgen | replay | pprof |
-//! check | version`, a file per command.
+//! Command line: `hawkeye server | agent | status | backup | restore | passwd | export | apply | loadgen | replay |
+//! pprof | check | version`, a file per command.
 //!
 //! Invariants: an error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong
 //! command line. `status` has codes of its own.

@@ -5,7 +5,7 @@
 //! compare the fields that the handler asked for with those that are told; another one runs the lines of docs/api.md
 //! with curl against a server.
 //! Invariants: each route under `/api/v1` has one row; the rows of a subject stand in the order in which their examples
-//! work, behind those of [`SETUP`].
+//! work, behind those of `SETUP`.
 
 mod alarms;
 mod hosts;
@@ -61,7 +61,7 @@ pub enum Kind {
     Object,
 }
 
-/// A request that works on the site of [`SETUP`].
+/// A request that works on the site of `SETUP`.
 #[derive(Clone, Copy, Debug)]
 pub struct Example {
     /// Path and query; "" is the path of the route.

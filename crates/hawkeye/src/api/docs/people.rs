@@ -1,6 +1,6 @@
 //! Users, sessions, tokens, teams, and the record of changes.
 
-use super::Kind::{Int, Text, Texts};
+use super::Kind::{Flag, Int, Object, Text, Texts};
 use super::{Doc, Field, Kind, doc, may, need};
 
 /// Fields of a profile.
@@ -113,6 +113,19 @@ pub const TOKENS: &[Doc] = &[
         ])
         .at("/audit?subject=token:1")
         .answer(r#"[{"id":3,"at":1790000000,"who":"root","token":"","peer":"127.0.0.1","action":"DELETE /token/{id}","subject":"token:1","status":200,"was":{"name":"old"},"became":null}]"#),
+    doc("GET /export", "The portal as TOML files (docs/as-code.md), without secrets.")
+        .admin()
+        .answer(r#"{"files":{"teams/old.toml":"…"},"kinds":["teams"],"keep":false,"dry_run":false}"#),
+    doc("POST /apply", "Makes the portal what files say, in one transaction, or says what would become different.")
+        .admin()
+        .fields(&[
+            need("files", Object, "texts by their paths"),
+            need("kinds", Texts, "folders in scope: what has no file there is deleted"),
+            may("keep", Flag, "true: what has no file stays"),
+            may("dry_run", Flag, "true: nothing is written"),
+        ])
+        .body(r#"{"files":{},"kinds":["teams"],"keep":true,"dry_run":true}"#)
+        .answer(r#"{"changes":[],"applied":false}"#),
 ];
 
 pub const TEAMS: &[Doc] = &[

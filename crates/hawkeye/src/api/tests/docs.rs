@@ -30,7 +30,8 @@ const WITHIN_ACTION: [&str; 7] = [
 ];
 
 /// Routes that read their query or body by themselves.
-const OWN_FIELDS: [&str; 8] = [
+const OWN_FIELDS: [&str; 9] = [
+    "POST /apply",
     "DELETE /graph/endpoint",
     "GET /graph/endpoint",
     "GET /graph/endpointobj",

@@ -303,7 +303,8 @@ async fn hosts_are_listed_sorted_and_deleted() -> Result<()> {
     check("?state=maintenance", &["web-03"]).await?;
     site.check("bob", "GET /host?state=up", Value::Null, 400, "state is \"up\": give maintenance, silent or reporting")
         .await?;
-    let sort = "sort is \"size\": give id, hostname, ip, agent_version or last, with - for the reverse";
+    let sort = "sort is \"size\": give agent_version, ahead, hostname, id, ip, last, maintain_begin, maintain_end, \
+                plugin_version, state, with - in front for the reverse";
     site.check("bob", "GET /host?sort=size", Value::Null, 400, sort).await?;
     let id = host::of_group(portal, other).await?[0].id;
     assert_eq!(site.ask("bob", &format!("DELETE /host/{id}"), Value::Null).await?.0, 400);
