@@ -3,15 +3,17 @@
 //! How: [`record`] stands around all routes. Of a request that would change something (`changes.rs`) it reads the thing
 //! before and behind, and keeps what differs; of one that makes something, the fields of the request. The row is
 //! written before the change and completed behind it.
-//! Invariants: requests without a valid session or token leave no row, but for a registration; refused ones leave none
-//! either. Fields that hold secrets are left out, as are passwords within addresses. A change that finds no room for
-//! its row is refused: the portal cannot be written.
+//! Invariants: requests without a valid session or token write nothing, but for a registration that was made; refused
+//! ones leave no row either. Fields that hold secrets are left out, as are secrets within URLs, and what the route does
+//! not read. A change that finds no room for its row is refused: the portal cannot be written.
 //! Memory: a body is read into the byte budget of unfinished messages and held beside what the handler makes of it.
 
 use super::Context;
 use super::auth::{self, Address, Caller};
 use super::body::{self, Fields};
 use super::changes::{self, Change, Key, Kind};
+use super::code_secret::masked;
+use super::docs;
 use super::error::{Answer, ApiError, json};
 use super::paging::Paging;
 use crate::clock;
@@ -43,6 +45,8 @@ const PAGE: usize = 100;
 const HOSTS_MAX: usize = 200;
 /// Bytes of an answer that says what was changed, at most: twice the longest request's.
 const ANSWER_MAX: usize = 2 * body::LARGE_BODY_MAX;
+/// Name of what is no fields, but a list.
+const LIST: &str = "list";
 /// Fields of requests that hold secrets.
 const SECRETS: [&str; 6] = ["password", "old_password", "new_password", "sig", "token", "secret"];
 
@@ -61,15 +65,16 @@ struct Shown {
     became: Option<Value>,
 }
 
-/// Changes, newest first: all of them for administrators, others see their own.
+/// Changes, newest first, for administrators: old names may be those of others, and who registered is nobody's matter.
 async fn list(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
+    if !caller.is_admin() {
+        return Err(ApiError::bad("You don't have permission! Only an administrator sees who changed what."));
+    }
     let page = Paging::of(&fields)?;
     let text = |name, max| Ok::<_, ApiError>(Some(fields.text(name, max)?).filter(|text| !text.is_empty()));
     let time = |name| Ok::<_, ApiError>(Some(fields.int(name)?).filter(|time| *time != 0));
-    let who = text("who", user::NAME_MAX)?;
-    let who = if caller.is_admin() { who } else { Some(caller.name) };
     let filter = audit::Filter {
-        who,
+        who: text("who", user::NAME_MAX)?,
         subject: text("subject", 128)?,
         action: text("action", 128)?,
         from: time("from")?,
@@ -127,13 +132,12 @@ async fn recorded(
     next: Next,
 ) -> Result<Response, Stopped> {
     let (mut parts, body) = request.into_parts();
-    let caller = auth::caller(&mut parts, context).await;
-    let registers = change.line == "POST /user/create";
-    if caller.is_err() && !registers {
-        // The handler says what is wrong with it.
-        return Err(Stopped::Answered(next.run(Request::from_parts(parts, body)).await));
-    }
     let peer = Address::of(&parts).text();
+    let Ok(caller) = auth::caller(&mut parts, context).await else {
+        // The handler says what is wrong, or lets somebody register, of whom nothing is written before that.
+        let response = next.run(Request::from_parts(parts, body)).await;
+        return Err(Stopped::Answered(registered(context, change, response, peer).await));
+    };
     let (fields, mut request, received) = if change.key == Key::Answer {
         (Fields::Json(Map::new()), Request::from_parts(parts, body), None)
     } else {
@@ -141,8 +145,7 @@ async fn recorded(
         let fields = Fields::parse(&parts, &received).unwrap_or_else(|_| Fields::Json(listed(&received)));
         (fields, Request::from_parts(parts, Body::from(received.to_vec())), Some(received))
     };
-    let caller = caller.ok();
-    let (subject, thing) = subject(change, parameters, &fields, caller.as_ref());
+    let (subject, thing) = subject(change, parameters, &fields, &caller);
     let was = match &thing {
         Some(thing) => snapshot(&context.portal, thing).await?,
         None => None,
@@ -150,8 +153,8 @@ async fn recorded(
     let row = audit::Change {
         id: 0,
         at: clock::now(),
-        who: caller.as_ref().map_or_else(|| "(registration)".to_string(), |caller| caller.name.clone()),
-        token: caller.as_ref().and_then(|caller| caller.token.clone()).unwrap_or_default(),
+        who: caller.name.clone(),
+        token: caller.token.clone().unwrap_or_default(),
         peer,
         action: change.line.to_string(),
         subject: subject.clone(),
@@ -159,11 +162,8 @@ async fn recorded(
         was: audit::difference(was.clone(), None).0,
         became: String::new(),
     };
-    let keep = Keep { seconds: context.config.api.audit_keep, bytes: context.config.api.audit_max.cast_signed() };
-    let id = audit::begin(&context.portal, &row, keep).await?;
-    if let Some(caller) = caller {
-        request.extensions_mut().insert(caller);
-    }
+    let id = audit::begin(&context.portal, &row, keep(context)).await?;
+    request.extensions_mut().insert(caller);
     let response = next.run(request).await;
     drop(received);
     let (response, told) = match change.key {
@@ -177,7 +177,7 @@ async fn recorded(
         let became = match (&thing, told) {
             (Some(thing), _) => snapshot(&context.portal, thing).await,
             (None, Some(told)) => Ok(Some(told)),
-            (None, None) => Ok(Some(shown(&fields))),
+            (None, None) => Ok(Some(shown(change.line, &fields))),
         };
         match became {
             Ok(became) => {
@@ -192,6 +192,36 @@ async fn recorded(
         tracing::warn!(%error, action = change.line, subject, "the record of a change is not complete");
     }
     Ok(response)
+}
+
+fn keep(context: &Context) -> Keep {
+    Keep { seconds: context.config.api.audit_keep, bytes: context.config.api.audit_max.cast_signed() }
+}
+
+/// Keeps that somebody registered, if this is what was answered.
+async fn registered(context: &Context, change: &Change, response: Response, peer: String) -> Response {
+    if change.line != "POST /user/create" || !response.status().is_success() {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, body::SMALL_BODY_MAX).await.unwrap_or_default();
+    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let row = audit::Change {
+        id: 0,
+        at: clock::now(),
+        who: "(registration)".to_string(),
+        token: String::new(),
+        peer,
+        action: change.line.to_string(),
+        subject: format!("user:{}", answer["name"].as_str().unwrap_or_default()),
+        status: i64::from(parts.status.as_u16()),
+        was: String::new(),
+        became: audit::difference(None, Some(without_secrets(answer))).1,
+    };
+    if let Err(error) = audit::begin(&context.portal, &row, keep(context)).await {
+        tracing::warn!(%error, subject = row.subject, "the record of a registration is not kept");
+    }
+    Response::from_parts(parts, Body::from(body))
 }
 
 /// What an answer says was changed; None where nothing was.
@@ -210,12 +240,7 @@ enum Thing {
 }
 
 /// What a request changes: its name, and where it has rows, which.
-fn subject(
-    change: &Change,
-    parameters: &RawPathParams,
-    fields: &Fields,
-    caller: Option<&Caller>,
-) -> (String, Option<Thing>) {
+fn subject(change: &Change, parameters: &RawPathParams, fields: &Fields, caller: &Caller) -> (String, Option<Thing>) {
     let word = change.kind.word();
     let id = match change.key {
         Key::Path(name) => {
@@ -223,7 +248,7 @@ fn subject(
             text.and_then(|text| text.parse().ok())
         }
         Key::Field(name) => fields.int(name).ok(),
-        Key::Caller => caller.and_then(|caller| caller.user.as_ref()).map(|user| user.id),
+        Key::Caller => caller.user.as_ref().map(|user| user.id),
         Key::Named(name) => {
             let name = fields.text(name, usize::MAX).unwrap_or_default();
             return (format!("{word}:{name}"), None);
@@ -311,7 +336,7 @@ async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Value>>
 /// A body that is a list; one that is nothing known is refused by its handler.
 fn listed(body: &[u8]) -> Map<String, Value> {
     match serde_json::from_slice(body) {
-        Ok(list @ Value::Array(_)) => Map::from_iter([("list".to_string(), list)]),
+        Ok(list @ Value::Array(_)) => Map::from_iter([(LIST.to_string(), list)]),
         _ => Map::new(),
     }
 }
@@ -333,16 +358,17 @@ fn with<const N: usize>(mut thing: Value, parts: [(&str, Option<Value>); N]) -> 
     thing
 }
 
-/// The fields of a request without secrets.
-fn shown(fields: &Fields) -> Value {
+/// The fields of a request that the route reads, without secrets; a body that is a list is shown as it is.
+fn shown(line: &str, fields: &Fields) -> Value {
     let map: Map<String, Value> = match fields {
         Fields::Json(map) => map.clone(),
         Fields::Form(pairs) => pairs.iter().map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect(),
     };
-    without_secrets(Value::Object(map))
+    let is_known = |name: &String| name == LIST || docs::reads(line, name);
+    without_secrets(Value::Object(map.into_iter().filter(|(name, _)| is_known(name)).collect()))
 }
 
-/// Takes secret fields out, and passwords out of addresses, at every depth.
+/// Takes secret fields out, and secrets out of URLs, at every depth.
 fn without_secrets(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -351,17 +377,9 @@ fn without_secrets(value: Value) -> Value {
             Value::Object(kept.map(|(key, value)| (key, without_secrets(value))).collect())
         }
         Value::Array(list) => Value::Array(list.into_iter().map(without_secrets).collect()),
-        Value::String(text) => Value::String(without_password(text)),
+        Value::String(text) if text.contains("://") => Value::String(masked(&text)),
         other => other,
     }
-}
-
-fn without_password(text: String) -> String {
-    let Ok(mut url) = reqwest::Url::parse(&text) else { return text };
-    if url.password().is_none() || url.set_password(Some("***")).is_err() {
-        return text;
-    }
-    url.to_string()
 }
 
 #[cfg(test)]
@@ -373,6 +391,7 @@ mod tests {
         let fields = object!({ "name": "a", "Password": "p", "action": { "url": "http://u:p@h/x", "token": 1 } });
         let kept = object!({ "name": "a", "action": { "url": "http://u:***@h/x" } });
         assert_eq!(without_secrets(fields), kept);
-        assert_eq!(without_password("mailto: nobody".into()), "mailto: nobody");
+        let url = object!({ "url": "http://h/cb?token=SECRET&a=1" });
+        assert_eq!(without_secrets(url), object!({ "url": "http://h/cb?token=***&a=1" }));
     }
 }

@@ -67,6 +67,7 @@ const fn of(line: &'static str, kind: Kind, key: Key) -> Change {
 /// All routes that change something.
 pub const CHANGES: &[Change] = &[
     of("POST /user/create", Kind::User, Key::Named("name")),
+    of("POST /admin/login", Kind::User, Key::Named("name")),
     of("PUT /user/update", Kind::User, Key::Caller),
     of("PUT /user/u/{uid}", Kind::User, Key::Path("uid")),
     of("PUT /user/cgpasswd", Kind::User, Key::Caller),
@@ -129,7 +130,6 @@ pub const CHANGES: &[Change] = &[
 /// keep what a link needs.
 pub const READS: &[&str] = &[
     "POST /user/login",
-    "POST /admin/login",
     "POST /strategy/replay",
     "POST /nodata",
     "PUT /nodata",

@@ -101,7 +101,7 @@ fn said(value: Option<&Value>) -> Option<&Value> {
 
 fn field(key: String, old: Option<&Value>, new: Option<&Value>) -> Field {
     let (old, new) = match (said(old), said(new)) {
-        // Of lists what goes, and what comes.
+        // Lists are told by what goes, and what comes.
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             let without =
                 |list: &[Value], other: &[Value]| list.iter().filter(|one| !other.contains(one)).cloned().collect();

@@ -673,7 +673,7 @@ mod tests {
         check(&["a f 1", "b f 1"], &["b f 1", "a f 1"], &[2, 1]);
         check(&["a f 1"], &["a f 2"], &[1]);
         check(&["a f 1"], &["a g 2"], &[1]);
-        // Of two alike, what is equal goes first.
+        // What is equal goes first, before what is alike.
         check(&["a f 1", "a f 2"], &["a f 2", "a f 3"], &[2, 1]);
         check(&["a f 1", "a g 2"], &["a g 3"], &[2]);
         check(&["a f 1"], &["b f 1", "a f 1", "a f 1"], &[0, 1, 0]);

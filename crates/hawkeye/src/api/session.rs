@@ -110,6 +110,10 @@ async fn auth_session(_caller: Caller) -> Answer {
 /// Gives an administrator a session of a lesser user; LDAP front ends log their users in with this route.
 async fn login_as(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let denied = || ApiError::bad("API_USER not admin, no permissions can do this");
+    if caller.token.is_some() {
+        // A session would outlive the token, and have more than its scopes.
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "a token gives no sessions: log in"));
+    }
     if !caller.is_admin() {
         return Err(denied());
     }

@@ -4,8 +4,9 @@
 //! How: a task per stream writes what its source tells into a channel, from which hyper sends. A comment each
 //! [`ALIVE_EACH`] keeps proxies from closing, and shows the task a reader who is gone. The caller is looked up again
 //! each minute, so a stream ends with its session, its token or its user.
-//! Invariants: at most [`STREAMS_MAX`] streams; a reader who takes nothing for [`WRITE_TIMEOUT`] is given up, as is one
-//! when the server stops. `id` of a message is where a new stream goes on (`Last-Event-ID`, or `since=`).
+//! Invariants: at most [`STREAMS_MAX`] streams, and [`STREAMS_PER_USER`] of one user; a reader who takes nothing for
+//! [`WRITE_TIMEOUT`] is given up, as is one when the server stops. `id` of a message is where a new stream goes on
+//! (`Last-Event-ID`, or `since=`).
 //! Memory: a task, and at most [`AHEAD`] messages per stream.
 //! Compat: Hawkeye's own. The format is the HTML standard's, "Server-sent events".
 
@@ -21,9 +22,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::body::Frame;
 use serde::Serialize;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -50,6 +52,39 @@ pub fn routes() -> Router<Context> {
     Router::new().route("/alarm/stream", get(alarm_stream::stream)).route("/host/stream", get(host_stream::stream))
 }
 
+/// Streams of one user: his tabs, and a wall of screens.
+const STREAMS_PER_USER: usize = 32;
+
+/// Streams that each user has.
+static OF_USERS: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
+
+/// A user's place for a stream, until it is dropped.
+struct UsersPlace(String);
+
+impl UsersPlace {
+    fn take(name: &str) -> Option<UsersPlace> {
+        let mut of_users = OF_USERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = of_users.entry(name.to_string()).or_default();
+        (*count < STREAMS_PER_USER).then(|| {
+            *count += 1;
+            UsersPlace(name.to_string())
+        })
+    }
+}
+
+impl Drop for UsersPlace {
+    fn drop(&mut self) {
+        let mut of_users = OF_USERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = of_users.get_mut(&self.0).map_or(0, |count| {
+            *count = count.saturating_sub(1);
+            *count
+        });
+        if left == 0 {
+            of_users.remove(&self.0);
+        }
+    }
+}
+
 /// The writer's side of a stream.
 pub struct Writer {
     sender: Sender<Bytes>,
@@ -57,7 +92,7 @@ pub struct Writer {
     /// The head of the request, without the caller who was found by it.
     parts: Parts,
     looked: Instant,
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, UsersPlace),
 }
 
 /// Reason why a stream ends; the reader asks again.
@@ -73,9 +108,13 @@ pub fn answer<W: Future<Output = Result<(), Ended>> + Send + 'static>(
         let text = format!("{STREAMS_MAX} streams are open, which is all there may be: ask again later");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
-    parts.extensions.remove::<Caller>();
+    let name = parts.extensions.remove::<Caller>().map(|caller| caller.name).unwrap_or_default();
+    let users = UsersPlace::take(&name).ok_or_else(|| {
+        let text = format!("{name} has {STREAMS_PER_USER} streams open: close some");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
     let (sender, messages) = channel(AHEAD);
-    let writer = Writer { sender, context: context.clone(), parts, looked: Instant::now(), _place: place };
+    let writer = Writer { sender, context: context.clone(), parts, looked: Instant::now(), _places: (place, users) };
     let mut stopping = context.stopping.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -102,6 +141,7 @@ impl Writer {
 
     /// Sends a message. JSON has no line break, so it is one line.
     pub async fn message(&mut self, id: &str, event: &str, data: &impl Serialize) -> Result<(), Ended> {
+        self.check_caller().await?;
         let data = serde_json::to_string(data).map_err(|_| Ended)?;
         self.send(format!("id: {id}\nevent: {event}\ndata: {data}\n\n")).await
     }

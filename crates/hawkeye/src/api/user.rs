@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::portal::user::{self, Profile, User};
 use crate::portal::{password, session};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use lettre::message::Mailbox;
@@ -43,7 +43,8 @@ const NO_PERMISSION: &str = "you don't have permission!";
 async fn create(State(context): State<Context>, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let signup = context.config.api.signup;
-    let by_admin = parts.headers.contains_key("apitoken")
+    let says_who = parts.headers.contains_key("apitoken") || parts.headers.contains_key(header::AUTHORIZATION);
+    let by_admin = says_who
         && match Caller::from_request_parts(&mut parts, &context).await {
             Ok(caller) => caller.is_admin(),
             // An old token stops nobody where none is needed.

@@ -214,7 +214,9 @@ fn read(dir: &Path) -> Result<Sent> {
         kinds.push(folder.to_string());
         for name in toml_files(&path)? {
             let path = path.join(&name);
-            let size = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
+            let found = fs::symlink_metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            ensure!(found.is_file(), "{} is no file, but a link or the like: put a file there", path.display());
+            let size = found.len();
             ensure!(size <= FILE_BYTES_MAX, "{} has {size} bytes, more than {FILE_BYTES_MAX}", path.display());
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.insert(format!("{folder}/{name}"), text);

@@ -99,6 +99,15 @@ impl Listen {
         on.map(|(key, _)| key).collect()
     }
 
+    /// Keys of listeners that are set, off by default, and not opened in this mode.
+    pub fn unopened(&self, mode: Mode) -> Vec<&'static str> {
+        let (open, by_default) = (self.open_in(mode), Listen::default());
+        let off = by_default.addresses().into_iter().filter(|(_, address)| address.is_empty()).map(|(key, _)| key);
+        let set = self.addresses();
+        let is_set = |key: &&str| set.iter().any(|(other, address)| other == key && !address.is_empty());
+        off.filter(is_set).filter(|key| !open.contains(key)).collect()
+    }
+
     pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {
         for name in &self.hosts {
             if let Err(error) = net::http::check_name(name) {

@@ -186,7 +186,7 @@ impl Config {
         self.tls.check(mode, &self.listen, faults);
         self.portal.check(mode, faults);
         self.ingest.check(faults);
-        self.transfer.check(mode, faults);
+        self.transfer.check(mode, &self.listen, faults);
         self.judge.check(mode, faults);
         self.graph.check(faults);
         self.hbs.check(faults);
@@ -286,6 +286,8 @@ mod tests {
         check("roles = [\"graph\", \"transfer\"]", "[\"transfer\", \"graph\"]");
         check("roles = [\"graph\"]", "listen.graph_rpc");
         check("roles = [\"transfer\"]", "transfer has no next hop");
+        let own = "roles = [\"gateway\"]\n[transfer.next]\naddrs = [\"localhost:8433\"]";
+        check(own, "where this process listens itself");
         check("roles = [\"gateway\"]", "transfer.next.addrs is where a gateway sends");
         check(
             "roles = [\"gateway\", \"transfer\", \"graph\", \"hbs\", \"api\"]",

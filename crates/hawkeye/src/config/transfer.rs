@@ -3,7 +3,7 @@
 //! Compat: the keys say what those of the original's cfg.json say (docs/open-falcon/transfer.md §1). A section without
 //! an address is off; connections and retries are not set: there is one of the former, and no end of the latter.
 
-use super::Mode;
+use super::{Listen, Mode};
 use model::ring::REPLICAS_DEFAULT;
 use serde::Deserialize;
 use settings::units::{is_host_and_port, size};
@@ -172,7 +172,13 @@ impl TransferConfig {
             + one(!self.influxdb.address.is_empty())
     }
 
-    pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {
+    pub(super) fn check(&self, mode: Option<Mode>, listen: &Listen, faults: &mut Faults) {
+        for address in self.next.addrs.iter().filter(|address| is_own(&listen.transfer_rpc, address)) {
+            faults.add(format!(
+                "transfer.next.addrs has {address:?}, where this process listens itself (listen.transfer_rpc): points would go \
+                 round without end; give the address of another transfer"
+            ));
+        }
         self.graph.check("transfer.graph", true, faults);
         self.judge.check("transfer.judge", false, faults);
         self.p8s.ring().check("transfer.p8s", true, faults);
@@ -220,13 +226,23 @@ impl TransferConfig {
                 "transfer has no next hop, and the transfer alone keeps nothing itself: set transfer.graph.cluster, \
                  transfer.judge.cluster, transfer.next.addrs, transfer.p8s.cluster, transfer.tsdb.address or transfer.influxdb.address",
             ),
-            Some(Mode::Whole | Mode::Graph | Mode::Judge) if hops > 0 => faults.add(
+            Some(mode) if !matches!(mode, Mode::Transfer | Mode::Gateway) && hops > 0 => faults.add(
                 "transfer has next hops, and this process keeps points itself: take them away, or give \
                  roles = [\"transfer\"] or [\"gateway\"] alone",
             ),
             _ => {}
         }
     }
+}
+
+/// Whether `address` surely leads back to a process that listens at `listener`: on this machine, by its port.
+fn is_own(listener: &str, address: &str) -> bool {
+    let (Some((host, port)), Some((to, to_port))) = (listener.rsplit_once(':'), address.rsplit_once(':')) else {
+        return false;
+    };
+    let is_all = |host: &str| matches!(host, "" | "0.0.0.0" | "[::]");
+    let is_local = |host: &str| is_all(host) || host == "localhost" || host == "[::1]" || host.starts_with("127.");
+    port == to_port && port != "0" && (host == to || (is_local(to) && is_local(host)))
 }
 
 impl RingConfig {

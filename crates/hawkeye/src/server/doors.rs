@@ -158,6 +158,8 @@ impl Sockets {
             ("alarm_http", &self.alarm_http),
             ("aggregator_http", &self.aggregator_http),
             ("nodata_http", &self.nodata_http),
+            ("p8s_rpc", &self.p8s_rpc),
+            ("p8s_http", &self.p8s_http),
             ("api", &self.api),
             ("admin", &self.admin),
         ];

@@ -66,6 +66,9 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
     {
         bail!("--with-agent: an agent speaks no TLS; take {name:?} out of tls.listeners, or leave the agent out");
     }
+    for key in config.listen.unopened(mode) {
+        tracing::warn!("listen.{key} is set, and not opened by these roles: leave it \"\"");
+    }
     let descriptors = limits::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

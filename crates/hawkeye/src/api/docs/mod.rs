@@ -122,6 +122,13 @@ pub const LIST_FIELDS: [Field; 3] = [
     may("sort", Kind::Text, "a field of the rows, `-` in front for the reverse"),
 ];
 
+/// Whether the route `line` reads a field of this name, whose case does not matter.
+pub fn reads(line: &str, name: &str) -> bool {
+    let doc = SUBJECTS.iter().flat_map(|(_, docs)| docs.iter()).find(|doc| doc.line == line);
+    let name = name.strip_suffix("[]").unwrap_or(name);
+    doc.is_some_and(|doc| doc.all_fields().any(|field| field.name.eq_ignore_ascii_case(name)))
+}
+
 /// All rows.
 #[cfg(test)]
 pub fn all() -> impl Iterator<Item = &'static Doc> {

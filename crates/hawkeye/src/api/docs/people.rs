@@ -1,16 +1,28 @@
 //! Users, sessions, tokens, teams, and the record of changes.
 
-use super::Kind::{Flag, Int, Object, Text, Texts};
-use super::{Doc, Field, Kind, doc, may, need};
+use super::Kind::{Flag, Int, Ints, Object, Text, Texts};
+use super::{Doc, doc, may, need};
 
-/// Fields of a profile.
-const PROFILE: &[Field] = &[
-    need("cnname", Text, "name that is shown"),
-    need("email", Text, "addresses, joined by commas"),
-    may("phone", Text, "numbers, joined by commas"),
-    may("im", Text, "accounts, joined by commas"),
-    may("qq", Text, ""),
-];
+/// Fields of a profile, behind those that say whose it is.
+macro_rules! profile {
+    ($($first:expr),*) => {
+        &[
+            $($first,)*
+            need("cnname", Text, "name that is shown"),
+            need("email", Text, "addresses, joined by commas"),
+            may("phone", Text, "numbers, joined by commas"),
+            may("im", Text, "accounts, joined by commas"),
+            may("qq", Text, ""),
+        ]
+    };
+}
+
+/// Fields of a team, behind those that name it.
+macro_rules! team {
+    ($($first:expr),*) => {
+        &[$($first,)* may("resume", Text, "what it is for"), may("users", Ints, "ids of its members")]
+    };
+}
 
 pub const USERS: &[Doc] = &[
     doc("POST /user/login", "Logs in. The answer's `sig` goes into the header `Apitoken`.")
@@ -22,15 +34,7 @@ pub const USERS: &[Doc] = &[
         .answer(r#"{"message":"session is valid!"}"#),
     doc("POST /user/create", "Makes a user; by anybody where `api.signup` is set.")
         .admin()
-        .fields(&[
-            need("name", Text, ""),
-            need("password", Text, "at most 72 bytes"),
-            need("cnname", Text, "name that is shown"),
-            need("email", Text, "addresses, joined by commas"),
-            may("phone", Text, "numbers, joined by commas"),
-            may("im", Text, "accounts, joined by commas"),
-            may("qq", Text, ""),
-        ])
+        .fields(profile!(need("name", Text, ""), need("password", Text, "at most 72 bytes")))
         .body(r#"{"name":"carol","password":"carol-secret","cnname":"Carol","email":"carol@example.com"}"#)
         .answer(r#"{"sig":"…","name":"carol"}"#),
     doc("GET /user/current", "The caller.")
@@ -42,12 +46,12 @@ pub const USERS: &[Doc] = &[
     doc("GET /user/u/{uid}", "A user.").at("/user/u/2"),
     doc("GET /user/name/{name}", "A user, by name.").at("/user/name/bob"),
     doc("PUT /user/u/{uid}", "Changes a profile: the own one, or an administrator any.")
-        .fields(PROFILE)
+        .fields(profile!())
         .at("/user/u/2")
         .body(r#"{"cnname":"Bob","email":"bob@example.com"}"#)
         .answer(r#"{"message":"user info updated"}"#),
     doc("PUT /user/update", "Changes the caller's profile.")
-        .fields(PROFILE)
+        .fields(profile!())
         .body(r#"{"cnname":"Root","email":"root@example.com"}"#),
     doc("PUT /user/cgpasswd", "Changes the caller's password, which ends his other sessions.")
         .fields(&[need("old_password", Text, ""), need("new_password", Text, "at most 72 bytes")])
@@ -63,14 +67,7 @@ pub const USERS: &[Doc] = &[
         .body(r#"{"user_id":2,"password":"bob-secret"}"#),
     doc("PUT /admin/change_user_profile", "Changes a user's profile.")
         .admin()
-        .fields(&[
-            need("user_id", Int, ""),
-            need("cnname", Text, "name that is shown"),
-            need("email", Text, "addresses, joined by commas"),
-            may("phone", Text, "numbers, joined by commas"),
-            may("im", Text, "accounts, joined by commas"),
-            may("qq", Text, ""),
-        ])
+        .fields(profile!(need("user_id", Int, "")))
         .body(r#"{"user_id":2,"cnname":"Bob","email":"bob@example.com"}"#),
     doc(
         "POST /admin/login",
@@ -89,7 +86,7 @@ pub const TOKENS: &[Doc] = &[
     doc("POST /token", "Makes a token, for a script or a service. The secret is in this answer only. A token makes no tokens.")
         .fields(&[
             need("name", Text, "what it is for"),
-            need("scopes", Texts, "of `read`, `write` (and reading), `ingest` (sending points), `admin`"),
+            need("scopes", Texts, "of `read`, `write` (and reading), `ingest` (sending points where `ingest.token` is set), `admin`"),
             may("expires_at", Int, "Unix seconds; 0 is never"),
             may("user", Text, "whom it is for; by default the caller, others by administrators"),
         ])
@@ -100,7 +97,8 @@ pub const TOKENS: &[Doc] = &[
         .fields(&[may("q", Text, "regular expression on the name")])
         .answer(r#"[{"id":2,"name":"ci","uid":1,"scopes":"read,write","created_at":1790000000,"created_by":"root","expires_at":0,"used_at":0,"used_from":"","user":"root","expired":false}]"#),
     doc("DELETE /token/{id}", "Deletes a token, which opens nothing from then on.").at("/token/1"),
-    doc("GET /audit", "Who changed what, when and from where, newest first; administrators see all, others their own.")
+    doc("GET /audit", "Who changed what, when and from where, newest first.")
+        .admin()
         .fields(&[
             may("who", Text, "name of a user"),
             may("subject", Text, "as `template:5`"),
@@ -130,11 +128,7 @@ pub const TOKENS: &[Doc] = &[
 
 pub const TEAMS: &[Doc] = &[
     doc("POST /team", "Makes a team.")
-        .fields(&[
-            need("team_name", Text, "has no comma"),
-            may("resume", Text, "what it is for"),
-            may("users", Kind::Ints, "ids of its members"),
-        ])
+        .fields(team!(need("team_name", Text, "has no comma")))
         .body(r#"{"team_name":"ops","users":[1,3]}"#),
     doc("GET /team", "Teams of the caller and those that he made; all of them for administrators.")
         .list()
@@ -143,12 +137,7 @@ pub const TEAMS: &[Doc] = &[
     doc("GET /team/t/{team_id}", "A team with its members.").at("/team/t/2"),
     doc("GET /team/name/{team_name}", "A team, by name.").at("/team/name/ops"),
     doc("PUT /team", "Changes a team; a list of users replaces its members.")
-        .fields(&[
-            need("team_id", Int, ""),
-            may("name", Text, "has no comma"),
-            may("resume", Text, "what it is for"),
-            may("users", Kind::Ints, "ids of its members"),
-        ])
+        .fields(team!(need("team_id", Int, ""), may("name", Text, "has no comma")))
         .body(r#"{"team_id":2,"name":"ops","resume":"who is called"}"#),
     doc("POST /team/user", "Adds members.")
         .fields(&[need("team_id", Int, ""), need("users", Texts, "names")])

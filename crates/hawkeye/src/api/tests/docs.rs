@@ -126,7 +126,7 @@ fn answer_fault(doc: &Doc, answer: &str) -> Result<Option<String>> {
         }
     }
     let (shown, got): (Value, Value) = (serde_json::from_str(doc.answer)?, serde_json::from_str(answer)?);
-    // There are no points on this site.
+    // The site has no points.
     let is_empty = got.as_array().is_some_and(Vec::is_empty);
     let (shown, got) = (keys(&shown), keys(&got));
     Ok((!is_empty && shown != got).then(|| format!("{}: shows {shown:?}, answers {got:?}", doc.line)))

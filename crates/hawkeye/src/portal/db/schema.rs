@@ -2,19 +2,17 @@
 //!
 //! Why: SQLite takes what stands in its schema for true. Of one flipped bit in a column's name its check says nothing;
 //! the statement that asks for the column fails, mostly at the first event.
-//! How: the tables and columns are those of sqlite.sql, made in memory. Then a row without values is compiled, and not
-//! inserted, into each table: that names its defaults, its collations, and the tables that it refers to.
+//! How: the tables and columns are those of a new portal, made in memory. Then a row without values is compiled, and
+//! not inserted, into each table: that names its defaults, its collations, and the tables that it refers to.
 //! Invariants: the file is only read. Tables and columns of a site's own are no fault, and so is no case of a name.
 //! Memory: some two hundred names, for the milliseconds that it takes.
 
 use super::fault;
+use super::sqlite::TABLES;
 use anyhow::{Context, Result};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use std::collections::BTreeSet;
-
-/// Tables and columns of a new portal.
-const TABLES: &str = include_str!("sqlite.sql");
 
 /// A table and a column of it, in small letters.
 type Column = (String, String);
@@ -28,7 +26,7 @@ pub async fn fault(connection: &mut SqliteConnection) -> Result<Option<String>> 
     }
     let tables: BTreeSet<&String> = wanted.iter().map(|(table, _)| table).collect();
     for table in tables {
-        // The names are those of sqlite.sql.
+        // The names are those of a new portal.
         let sql = AssertSqlSafe(format!("EXPLAIN INSERT INTO {table} DEFAULT VALUES"));
         match sqlx::raw_sql(sql).execute(&mut *connection).await {
             Err(error) if fault::of(&error).is_none() => return Ok(Some(format!("its table {table}: {error}"))),
@@ -40,7 +38,9 @@ pub async fn fault(connection: &mut SqliteConnection) -> Result<Option<String>> 
 
 async fn wanted() -> sqlx::Result<BTreeSet<Column>> {
     let mut memory = SqliteConnectOptions::new().in_memory(true).connect().await?;
-    sqlx::raw_sql(TABLES).execute(&mut memory).await?;
+    for sql in TABLES {
+        sqlx::raw_sql(sql).execute(&mut memory).await?;
+    }
     let wanted = columns(&mut memory).await?;
     memory.close().await?;
     Ok(wanted)

@@ -23,7 +23,7 @@ use crate::portal::db::fault::{self, Fault};
 use crate::portal::delivery::{self, NewDelivery};
 use crate::portal::{alarm, user};
 use crate::watch::health::{Health, Outage};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use events::{Consumer, Entry, EventQueue, Record};
 use model::Event;
 use std::collections::HashMap;
@@ -183,8 +183,10 @@ impl Intake {
         if actions.is_empty() {
             return Ok(());
         }
-        if let Some(directory) = &mut self.directory {
-            directory.copy(&self.portal, &actions).await;
+        if let Some(directory) = &mut self.directory
+            && !directory.copy(&self.portal, &actions).await
+        {
+            bail!("the old api was never asked for an action of theirs, and does not answer");
         }
         let (mut transaction, mut readable) = (self.portal.read().await?, Vec::new());
         for action in actions {

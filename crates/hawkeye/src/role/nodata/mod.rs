@@ -260,7 +260,7 @@ impl Silences {
 #[derive(Default)]
 struct Seen {
     series: usize,
-    /// Those that are mocked, each with its mocks.
+    /// The mocked ones, each with its mocks.
     due: Vec<(Key, Mocks)>,
     /// Those of a flood that are still silent, those that fell silent a moment ago, and the number that is about to.
     held: HashSet<String>,

@@ -325,7 +325,7 @@ fn exceptions_count_by_host_then_tag_then_group() {
     check("1 host a -", "");
     check("1 group web 95", "95/3");
     check("1 group web 95; 1 host a 80", "80/3");
-    // Of several groups the older exception, but one that pauses last.
+    // Among several groups the older exception counts, but one that pauses last.
     check("1 group db 95; 1 group web 97", "95/3");
     check("1 group db -; 1 group web 97", "97/3");
     check("1 group db -", "");

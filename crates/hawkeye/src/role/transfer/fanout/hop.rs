@@ -12,6 +12,7 @@ use super::record::records;
 use crate::clock;
 use crate::watch::health::Reason;
 use anyhow::Result;
+use net::seldom::Seldom;
 use spool::{Frames, Read, Spool};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -53,6 +54,9 @@ pub struct Hop {
     /// Why nothing can be sent, and why nothing can be kept, each since when.
     failing: Trouble,
     unkept: Trouble,
+    /// Points that were dropped when the log was told last.
+    told_dropped: AtomicU64,
+    seldom: Seldom,
 }
 
 /// Something that does not work, with its reason and its beginning, until it works again.
@@ -96,7 +100,9 @@ impl Hop {
     /// A hop with this buffer.
     pub fn new(kind: Kind, name: String, spool: Spool) -> Hop {
         let (wake, counts) = (Notify::new(), Counts::default());
-        Hop { kind, name, spool, wake, counts, failing: Trouble::default(), unkept: Trouble::default() }
+        let (failing, unkept) = (Trouble::default(), Trouble::default());
+        let (told_dropped, seldom) = (AtomicU64::new(0), Seldom::default());
+        Hop { kind, name, spool, wake, counts, failing, unkept, told_dropped, seldom }
     }
 
     /// Keeps points for the hop.
@@ -109,7 +115,21 @@ impl Hop {
             }
         }
         self.wake.notify_one();
+        self.tell_dropped();
         Ok(())
+    }
+
+    /// Says in the log, now and then, that the buffer is full and what that has cost since the start.
+    fn tell_dropped(&self) {
+        let dropped = self.spool.stats().dropped;
+        if dropped > self.told_dropped.load(Relaxed) && self.seldom.may_say() {
+            self.told_dropped.store(dropped, Relaxed);
+            tracing::error!(
+                hop = self.name,
+                dropped,
+                "a full buffer lost its oldest points: raise transfer.buffer_max"
+            );
+        }
     }
 
     /// Figures of now.
@@ -130,8 +150,12 @@ impl Hop {
     pub fn troubles(&self) -> impl Iterator<Item = Reason> {
         let name = &self.name;
         let away = self.failing.now().map(|(why, since)| {
-            let waiting = self.spool.stats().waiting;
-            Reason { what: AWAY, why: format!("{name}: {why}; {waiting} points wait"), since }
+            let stats = self.spool.stats();
+            let lost = match stats.dropped {
+                0 => String::new(),
+                dropped => format!(", {dropped} were lost, for the buffer is full"),
+            };
+            Reason { what: AWAY, why: format!("{name}: {why}; {} points wait{lost}", stats.waiting), since }
         });
         let unkept = self.unkept.now();
         let unkept = unkept.map(|(why, since)| Reason { what: UNKEPT, why: format!("{name}: {why}"), since });
