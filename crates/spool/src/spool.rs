@@ -71,7 +71,7 @@ pub struct Spool {
 }
 
 struct State {
-    /// Never empty; the last is written to.
+    /// Segments, oldest first: there is always one, and the last is written to.
     segments: VecDeque<Segment>,
     cursor: Position,
     /// Records before the cursor in its segment.
