@@ -23,6 +23,7 @@ const HOSTS: [&str; 2] = ["h", "g"];
 const TICK_S: i64 = 5;
 /// Older points than this make no PROBLEM after a restart.
 const CATCH_UP_S: i64 = 3600;
+const AFTER_RESTART: &str = "after a restart";
 
 #[derive(Clone, Debug)]
 struct RuleAction {
@@ -94,6 +95,25 @@ proptest! {
     ) {
         play(&actions, min_interval_s)?;
     }
+}
+
+/// A text that is changed while the judge is down leaves the alarm that the old text opened; older points do not end
+/// it, and the next one does.
+#[test]
+fn an_alarm_of_a_changed_text_ends_with_the_next_point() {
+    let values = |right, of| Condition::Values { func: "all(#1)".into(), operator: ">", right, recover: None, of };
+    let rule = |condition, max_step| RuleAction { id: 4, condition, max_step, hosts: [true, true], in_fields: false };
+    let silence = Condition::Silence { steps: 1, of: None };
+    let old = rule(Condition::Or(silence.into(), values(-1, Some("p/t=1")).into()), 1);
+    let new = rule(Condition::And(values(-1, None).into(), values(0, Some("n")).into()), 0);
+    let quiet: Vec<_> = [0, 0, 0, 0, 0].into_iter().enumerate().collect();
+    let actions = [
+        Action::Set(old),
+        Action::Minute([vec![(0, 0), (1, -2), (2, 0), (3, -1), (4, -1)], quiet.clone()]),
+        Action::Minute([vec![(0, 0), (2, 0), (3, 0), (4, 0)], quiet]),
+        Action::Restart { lost: 0, change: Some(new) },
+    ];
+    play(&actions, 0).expect("a sound story");
 }
 
 /// Fills holes: the naive judge does not know them.
@@ -192,7 +212,7 @@ impl Play {
         }
         let lost = lost.min(std::mem::take(&mut self.just_made));
         self.world.restart(&self.in_force(), lost, self.now);
-        self.agrees(|_, condition| !has_silence(condition), "after a restart")
+        self.agrees(|_, condition| !has_silence(condition), AFTER_RESTART)
     }
 
     fn load(&mut self) {
@@ -241,10 +261,13 @@ impl Play {
 
     /// The alarms `of` (host, condition) are open or not as a naive look has it, where that knows.
     fn agrees(&self, of: impl Fn(usize, &Condition) -> bool, when: &str) -> Result<(), TestCaseError> {
+        let is_restarted = when == AFTER_RESTART;
         for rule in self.rules.values() {
             for host in (0..HOSTS.len()).filter(|host| rule.hosts[*host] && of(*host, &rule.condition)) {
                 let alarm = (SeriesId((host * NAMES.len()) as u32), RuleId::Strategy(rule.id));
-                let is_open = self.world.judge.open_problems().any(|problem| (problem.series, problem.rule) == alarm);
+                let mut problems = self.world.judge.open_problems();
+                let open = problems.find(|problem| (problem.series, problem.rule) == alarm);
+                let is_open = open.is_some();
                 // One that has no point carries no alarm.
                 if self.histories[host][OWN].points.is_empty() {
                     continue;
@@ -255,7 +278,10 @@ impl Play {
                     Some(Decision { holds: true, newest, .. }) => {
                         is_open || rule.max_step == 0 || newest < self.now - CATCH_UP_S
                     }
-                    Some(Decision { holds: false, .. }) => !is_open,
+                    // Points that are older than the alarm, which a text of before opened, say nothing of its end.
+                    Some(Decision { holds: false, newest, .. }) => {
+                        open.is_none_or(|problem| is_restarted && newest < problem.time)
+                    }
                 };
                 prop_assert!(
                     agrees,
