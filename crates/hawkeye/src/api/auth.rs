@@ -16,6 +16,7 @@ use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 
 impl Caller {
     /// The user behind the token; the server token may come with a name that no user has.
@@ -46,8 +47,16 @@ impl FromRequestParts<Context> for Caller {
     }
 }
 
-/// The caller of a request; once looked up, an extension of it.
-pub async fn caller(parts: &mut Parts, context: &Context) -> Result<Caller, ApiError> {
+/// The caller of a request; once looked up, an extension of it. Boxed, as each handler waits for it: see
+/// [`crate::portal::db::Running`].
+pub fn caller<'r>(
+    parts: &'r mut Parts,
+    context: &'r Context,
+) -> Pin<Box<dyn Future<Output = Result<Caller, ApiError>> + Send + 'r>> {
+    Box::pin(look_up(parts, context))
+}
+
+async fn look_up(parts: &mut Parts, context: &Context) -> Result<Caller, ApiError> {
     if let Some(caller) = parts.extensions.get::<Caller>() {
         return Ok(caller.clone());
     }

@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, Method, header};
 use net::http::{BodyError, Peer, Received, read_body};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::pin::Pin;
 use std::time::Duration;
 
 /// Bytes of the longest body; a list of [`LIST_MAX`] host names has about 800 kB.
@@ -254,8 +255,13 @@ fn looks_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
-/// Reads the body, which stays in the byte budget until it is dropped.
-pub async fn read(parts: &Parts, body: Body) -> Result<Received, ApiError> {
+/// Reads the body, which stays in the byte budget until it is dropped. Boxed, as most handlers wait for it: see
+/// [`crate::portal::db::Running`].
+pub fn read(parts: &Parts, body: Body) -> Pin<Box<dyn Future<Output = Result<Received, ApiError>> + Send + '_>> {
+    Box::pin(read_within(parts, body))
+}
+
+async fn read_within(parts: &Parts, body: Body) -> Result<Received, ApiError> {
     let max = match &parts.extensions {
         small if small.get::<SmallBodies>().is_some() => SMALL_BODY_MAX,
         large if large.get::<LargeBodies>().is_some() => LARGE_BODY_MAX,

@@ -35,6 +35,7 @@ pub use mark::FILE as MARK;
 use sqlx::mysql::MySqlPool;
 use sqlx::pool::PoolConnection;
 use sqlx::{MySql, MySqlConnection, Sqlite, SqliteConnection};
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -42,6 +43,10 @@ use tokio::time::timeout;
 /// SQLite's readers do not block each other in WAL mode; its writers take turns anyway. Four covers the rules, hbs and
 /// two requests of the API.
 const CONNECTIONS_MAX: u32 = 4;
+
+/// A statement on its way. Boxed: the compiler looks into each future that a handler waits for, all the way down into
+/// the driver, at each handler anew; a box ends that, and takes minutes off a build.
+pub type Running<'d, T> = Pin<Box<dyn Future<Output = sqlx::Result<T>> + Send + 'd>>;
 
 /// The connections to the portal's database.
 #[derive(Clone)]
@@ -54,13 +59,13 @@ pub enum Db {
 impl Db {
     /// Begins a transaction that may write. On SQLite it takes the write lock at once: a transaction that reads first
     /// and writes later would fail, not wait, when somebody else wrote in between.
-    pub async fn write(&self) -> sqlx::Result<Transaction> {
-        Ok(Transaction { writes: true, ..self.begin(self.dialect().begin_write()).await? })
+    pub fn write(&self) -> Running<'_, Transaction> {
+        self.begin(self.dialect().begin_write(), true)
     }
 
     /// Begins a transaction whose reads all see the same moment.
-    pub async fn read(&self) -> sqlx::Result<Transaction> {
-        self.begin(self.dialect().begin_read()).await
+    pub fn read(&self) -> Running<'_, Transaction> {
+        self.begin(self.dialect().begin_read(), false)
     }
 
     /// This database over connections of alarm's own, whose commits wait for no disk.
@@ -109,13 +114,15 @@ impl Db {
         }
     }
 
-    async fn begin(&self, sql: &'static str) -> sqlx::Result<Transaction> {
-        let begun = match self {
-            Db::Sqlite(way) => way.pool().begin_with(sql).await.map(OpenTransaction::Sqlite),
-            Db::MySql(pool, ..) => pool.begin_with(sql).await.map(OpenTransaction::MySql),
-        };
-        let inner = self.noted(begun)?;
-        Ok(Transaction { inner, db: self.clone(), writes: false })
+    fn begin(&self, sql: &'static str, writes: bool) -> Running<'_, Transaction> {
+        Box::pin(async move {
+            let begun = match self {
+                Db::Sqlite(way) => way.pool().begin_with(sql).await.map(OpenTransaction::Sqlite),
+                Db::MySql(pool, ..) => pool.begin_with(sql).await.map(OpenTransaction::MySql),
+            };
+            let inner = self.noted(begun)?;
+            Ok(Transaction { inner, db: self.clone(), writes })
+        })
     }
 
     async fn acquire(&self) -> sqlx::Result<Pooled> {
@@ -164,13 +171,15 @@ enum OpenTransaction {
 impl Transaction {
     /// Makes the transaction's changes durable; dropping it instead undoes them. What [`Db::for_alarm`] commits is
     /// durable within a second.
-    pub async fn commit(self) -> sqlx::Result<()> {
-        let committed = match self.inner {
-            OpenTransaction::Sqlite(transaction) => transaction.commit().await,
-            OpenTransaction::MySql(transaction) => transaction.commit().await,
-        };
-        self.db.noted(committed)?;
-        if self.writes { self.db.committed().await } else { Ok(()) }
+    pub fn commit(self) -> Running<'static, ()> {
+        Box::pin(async move {
+            let committed = match self.inner {
+                OpenTransaction::Sqlite(transaction) => transaction.commit().await,
+                OpenTransaction::MySql(transaction) => transaction.commit().await,
+            };
+            self.db.noted(committed)?;
+            if self.writes { self.db.committed().await } else { Ok(()) }
+        })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::dialect::Dialect;
 use super::row::{FromRow, Record, Row};
-use super::{Connection, Db, Target};
+use super::{Connection, Db, Running, Target};
 use sqlx::{AssertSqlSafe, Database, Encode, Executor, IntoArguments, Type};
 
 /// A statement that is being put together.
@@ -108,12 +108,12 @@ impl Query {
 
     /// Reads all rows.
     pub async fn all<T: FromRow>(self, on: impl Into<Target<'_>>) -> sqlx::Result<Vec<T>> {
-        self.fetch(on.into()).await?.iter().map(T::read).collect()
+        self.rows(on).await?.iter().map(T::read).collect()
     }
 
     /// Reads the first row, if there is one.
     pub async fn optional<T: FromRow>(self, on: impl Into<Target<'_>>) -> sqlx::Result<Option<T>> {
-        self.fetch(on.into()).await?.first().map(T::read).transpose()
+        self.rows(on).await?.first().map(T::read).transpose()
     }
 
     /// Reads the first row; that there is none is an error.
@@ -122,13 +122,17 @@ impl Query {
     }
 
     /// Reads all rows as the database has them.
-    pub async fn rows(self, on: impl Into<Target<'_>>) -> sqlx::Result<Vec<Row>> {
-        self.fetch(on.into()).await
+    pub fn rows<'d>(self, on: impl Into<Target<'d>>) -> Running<'d, Vec<Row>> {
+        Box::pin(self.fetch(on.into()))
     }
 
     /// Runs the statement; answers what it changed.
-    pub async fn execute(self, on: impl Into<Target<'_>>) -> sqlx::Result<Effect> {
-        match on.into() {
+    pub fn execute<'d>(self, on: impl Into<Target<'d>>) -> Running<'d, Effect> {
+        Box::pin(self.change(on.into()))
+    }
+
+    async fn change(self, on: Target<'_>) -> sqlx::Result<Effect> {
+        match on {
             Target::Db(db) => {
                 let effect = db.noted(self.execute_alone(db).await)?;
                 db.committed().await?;
