@@ -103,7 +103,8 @@ pub fn find(bytes: &[u8]) -> Found<'_> {
     let Some((head_bytes, rest)) = bytes.split_at_checked(HEAD_BYTES) else { return Found::Cut };
     let number = |from: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| head_bytes[from + i]));
     let (length, records) = (number(0), number(4));
-    if length == 0 || records == 0 || length as usize > PAYLOAD_BYTES_MAX {
+    // A record has a byte at least.
+    if records == 0 || records > length || length as usize > PAYLOAD_BYTES_MAX {
         return Found::Damaged;
     }
     let Some(payload) = rest.get(..length as usize) else { return Found::Cut };

@@ -24,6 +24,16 @@ pub struct Segment {
     pub records: u64,
 }
 
+/// What stands in a segment's file behind its frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    /// So many bytes that are no frame, or not a whole one.
+    Bytes(u64),
+    /// The whole file is of another kind.
+    Foreign,
+}
+
 /// Path of a segment.
 pub fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:016x}.spool"))
@@ -44,14 +54,19 @@ impl Segment {
         Ok(Segment { number, file: Some(file), length: MAGIC.len() as u64, records: 0 })
     }
 
-    /// Reads a segment through; answers it, and whether it is whole.
-    pub fn open(disk: &dyn Disk, dir: &Path, number: u64) -> io::Result<(Segment, bool)> {
+    /// Reads a segment through; answers it, and what is behind its frames.
+    pub fn open(disk: &dyn Disk, dir: &Path, number: u64) -> io::Result<(Segment, Left)> {
         let file = disk.open(&path(dir, number))?;
         let end = file.len()?;
         let mut segment = Segment { number, file: None, length: 0, records: 0 };
         let mut magic = [0; MAGIC.len()];
-        if end < MAGIC.len() as u64 || file.read_at(&mut magic, 0).is_err() || &magic != MAGIC {
-            return Ok((segment, end == 0));
+        if end < MAGIC.len() as u64 {
+            return Ok((segment, if end == 0 { Left::Nothing } else { Left::Bytes(end) }));
+        }
+        file.read_at(&mut magic, 0)?;
+        if &magic != MAGIC {
+            // A file whose length was kept, and whose content was not, is torn.
+            return Ok((segment, if magic == [0; MAGIC.len()] { Left::Bytes(end) } else { Left::Foreign }));
         }
         segment.length = MAGIC.len() as u64;
         let mut buffer = Vec::new();
@@ -68,10 +83,11 @@ impl Segment {
             }
             // Nothing was found in as many bytes as the longest frame has.
             if is_stuck {
-                return Ok((segment, false));
+                let left = end - segment.length;
+                return Ok((segment, Left::Bytes(left)));
             }
         }
-        Ok((segment, true))
+        Ok((segment, Left::Nothing))
     }
 }
 

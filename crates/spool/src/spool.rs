@@ -1,7 +1,7 @@
 //! The spool: a row of segments, written at one end and read at the other.
 
 use crate::frame::{Found, Frames, HEAD_BYTES, find};
-use crate::segment::{self, Segment, fill};
+use crate::segment::{self, Left, Segment, fill};
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use stdx::{Disk, DiskFile, checked_line};
 const CURSOR: &str = "cursor";
 /// File beside it that becomes it, so that it is never half written.
 const CURSOR_NEW: &str = "cursor.new";
-/// First words of that file.
-const CURSOR_HEAD: &str = "hawkeye spool cursor 1 ";
+/// First words of that file, and of one that says nothing of what was dropped.
+const CURSOR_HEAD: &str = "hawkeye spool cursor 2 ";
+const CURSOR_HEAD_1: &str = "hawkeye spool cursor 1 ";
 /// Segments that the bytes of a spool are spread over: a full one drops that part of what it has.
 const SEGMENTS: u64 = 16;
 /// The smallest segment; more small files would only be more to open.
@@ -56,10 +57,13 @@ pub struct Stats {
     pub waiting: u64,
     /// Bytes of all files, what is consumed included.
     pub bytes: u64,
-    /// Records that went unread, because there were too many, since the start.
+    /// Records that went unread, because there were too many, since the spool was made.
     pub dropped: u64,
     /// Places at which bytes were no records any more, since the start.
     pub damaged: u64,
+    /// Bytes behind the last whole record that the start found, and cut off: a write that a crash cut short, or what
+    /// was lost with the power behind the last sync.
+    pub torn_bytes: u64,
 }
 
 /// Records that wait in a directory.
@@ -76,43 +80,52 @@ struct State {
     cursor: Position,
     /// Records before the cursor in its segment.
     consumed: u64,
-    /// The cursor that is in the file.
-    kept: Option<Position>,
+    /// What is in the file of the cursor.
+    kept: Option<Kept>,
     dropped: u64,
     damaged: u64,
+    torn_bytes: u64,
+}
+
+/// What the file of the cursor says: how far the reader has come, and how many records went unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kept {
+    cursor: Position,
+    dropped: u64,
 }
 
 impl Spool {
     /// Opens the spool in `dir`, which is made if need be.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> io::Result<Spool> {
         disk.create_dir(dir)?;
-        let mut numbers: Vec<u64> = disk.list(dir)?.iter().filter_map(|name| segment::number(name)).collect();
-        numbers.sort_unstable();
+        let numbers = numbers(&*disk, dir)?;
         let kept = read_cursor(&*disk, dir);
-        let (mut segments, mut damaged) = (VecDeque::new(), 0);
-        for number in numbers.iter().copied() {
-            if kept.is_some_and(|kept| number < kept.segment) {
-                disk.remove(&segment::path(dir, number))?;
-                continue;
-            }
-            let (segment, is_whole) = Segment::open(&*disk, dir, number)?;
-            // What stands behind the last frame of the last segment was never answered for.
-            damaged += u64::from(!is_whole && Some(&number) != numbers.last());
-            segments.push_back(segment);
+        let first = kept.map_or(0, |kept| kept.cursor.segment);
+        for number in numbers.iter().copied().filter(|number| *number < first) {
+            disk.remove(&segment::path(dir, number))?;
         }
+        let mut state = State::read(&*disk, dir, &numbers, kept)?;
         // A last segment with a head of another kind, or none, cannot be written to.
-        if let Some(last) = segments.back_mut().filter(|last: &&mut Segment| last.length > 0) {
+        if let Some(last) = state.segments.back_mut().filter(|last: &&mut Segment| last.length > 0) {
             let file = disk.open_or_create(&segment::path(dir, last.number))?;
             file.set_len(last.length)?;
             last.file = Some(file);
         } else {
-            let after = numbers.last().map_or(0, |last| last + 1).max(kept.map_or(0, |kept| kept.segment));
-            segments.push_back(Segment::create(&*disk, dir, after)?);
+            let after = numbers.last().map_or(0, |last| last.saturating_add(1)).max(first);
+            state.segments.push_back(Segment::create(&*disk, dir, after)?);
             disk.sync_dir(dir)?;
         }
-        let mut state = State { segments, cursor: kept.unwrap_or(START), consumed: 0, kept, dropped: 0, damaged };
         state.settle(&*disk, dir)?;
         Ok(Spool { disk, dir: dir.to_path_buf(), options, state: Mutex::new(state) })
+    }
+
+    /// Figures of the spool in `dir`, which nobody has open; nothing is changed there.
+    pub fn look(disk: &dyn Disk, dir: &Path) -> io::Result<Stats> {
+        let mut state = State::read(disk, dir, &numbers(disk, dir)?, read_cursor(disk, dir))?;
+        if !state.segments.is_empty() {
+            state.settle(disk, dir)?;
+        }
+        Ok(state.stats())
     }
 
     /// Writes `frames`. On an error none of them counts.
@@ -145,7 +158,8 @@ impl Spool {
 
     fn drop_oldest(&self, state: &mut State) -> io::Result<()> {
         let Some(oldest) = state.segments.front() else { return Ok(()) };
-        let unread = oldest.records - if oldest.number == state.cursor.segment { state.consumed } else { 0 };
+        let consumed = if oldest.number == state.cursor.segment { state.consumed } else { 0 };
+        let unread = oldest.records.saturating_sub(consumed);
         self.disk.remove(&segment::path(&self.dir, oldest.number))?;
         state.dropped += unread;
         state.segments.pop_front();
@@ -212,21 +226,23 @@ impl Spool {
 
     /// Writes down how far the reader has come, if that has changed.
     pub fn keep_cursor(&self) -> io::Result<()> {
-        let cursor = {
+        let now = {
             let state = self.lock();
-            if state.kept == Some(state.cursor) {
+            let now = Kept { cursor: state.cursor, dropped: state.dropped };
+            if state.kept == Some(now) {
                 return Ok(());
             }
-            state.cursor
+            now
         };
-        let line = checked_line::write(CURSOR_HEAD, format_args!("{:016x} {:016x}", cursor.segment, cursor.offset));
+        let Kept { cursor: Position { segment, offset }, dropped } = now;
+        let line = checked_line::write(CURSOR_HEAD, format_args!("{segment:016x} {offset:016x} {dropped:016x}"));
         let new = self.dir.join(CURSOR_NEW);
         let file = self.disk.open_or_create(&new)?;
         file.set_len(0)?;
         file.write_at(line.as_bytes(), 0)?;
         file.sync()?;
         self.disk.rename(&new, &self.dir.join(CURSOR))?;
-        self.lock().kept = Some(cursor);
+        self.lock().kept = Some(now);
         Ok(())
     }
 
@@ -239,10 +255,7 @@ impl Spool {
 
     /// Figures of now.
     pub fn stats(&self) -> Stats {
-        let state = self.lock();
-        let records: u64 = state.segments.iter().map(|segment| segment.records).sum();
-        let (bytes, dropped, damaged) = (state.bytes(), state.dropped, state.damaged);
-        Stats { waiting: records.saturating_sub(state.consumed), bytes, dropped, damaged }
+        self.lock().stats()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -261,7 +274,39 @@ struct Behind {
 /// Place before everything.
 const START: Position = Position { segment: 0, offset: 0 };
 
+/// Numbers of the segments in `dir`, ascending.
+fn numbers(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers: Vec<u64> = disk.list(dir)?.iter().filter_map(|name| segment::number(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 impl State {
+    /// What is in the files from the cursor on; there may be no segment.
+    fn read(disk: &dyn Disk, dir: &Path, numbers: &[u64], kept: Option<Kept>) -> io::Result<State> {
+        let cursor = kept.map_or(START, |kept| kept.cursor);
+        let (mut segments, mut damaged, mut torn_bytes) = (VecDeque::new(), 0, 0);
+        for number in numbers.iter().copied().filter(|number| *number >= cursor.segment) {
+            let (segment, left) = Segment::open(disk, dir, number)?;
+            match left {
+                Left::Nothing => {}
+                // What stands behind the last frame of the last segment was never answered for, or not synced.
+                Left::Bytes(bytes) if Some(&number) == numbers.last() => torn_bytes += bytes,
+                Left::Bytes(_) | Left::Foreign => damaged += 1,
+            }
+            segments.push_back(segment);
+        }
+        let dropped = kept.map_or(0, |kept| kept.dropped);
+        Ok(State { segments, cursor, consumed: 0, kept, dropped, damaged, torn_bytes })
+    }
+
+    fn stats(&self) -> Stats {
+        let records: u64 = self.segments.iter().map(|segment| segment.records).sum();
+        let State { dropped, damaged, torn_bytes, .. } = *self;
+        let waiting = records.saturating_sub(self.consumed);
+        Stats { waiting, bytes: self.bytes(), dropped, damaged, torn_bytes }
+    }
+
     fn last(&self) -> &Segment {
         self.segments.back().expect("a spool has a segment")
     }
@@ -294,9 +339,15 @@ impl State {
         while at < self.cursor.offset {
             fill(&*file, &mut buffer, at, first.length)?;
             let Found::Frame { records, payload } = find(&buffer) else { break };
-            at += (HEAD_BYTES + payload.len()) as u64;
+            let next = at + (HEAD_BYTES + payload.len()) as u64;
+            if next > self.cursor.offset {
+                break;
+            }
+            at = next;
             consumed += u64::from(records);
         }
+        // A place within a frame is none of ours: the frame is read again rather than lost.
+        self.cursor.offset = at;
         self.consumed = consumed;
         Ok(())
     }
@@ -312,11 +363,14 @@ impl State {
     }
 }
 
-fn read_cursor(disk: &dyn Disk, dir: &Path) -> Option<Position> {
+fn read_cursor(disk: &dyn Disk, dir: &Path) -> Option<Kept> {
     let file = disk.open(&dir.join(CURSOR)).ok()?;
     let mut bytes = vec![0; file.len().ok()?.min(256) as usize];
     file.read_at(&mut bytes, 0).ok()?;
-    let (segment, offset) = checked_line::read(CURSOR_HEAD, &bytes)?.split_once(' ')?;
     let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    Some(Position { segment: number(segment)?, offset: number(offset)? })
+    let words = checked_line::read(CURSOR_HEAD, &bytes).or_else(|| checked_line::read(CURSOR_HEAD_1, &bytes))?;
+    let mut words = words.split(' ');
+    let cursor = Position { segment: number(words.next()?)?, offset: number(words.next()?)? };
+    let dropped = words.next().map_or(Some(0), number)?;
+    words.next().is_none().then_some(Kept { cursor, dropped })
 }

@@ -2,6 +2,7 @@
 
 use crate::frame::{FRAME_BYTES, RECORD_BYTES_MAX};
 use crate::{Frames, Options, Position, Spool, Stats};
+use proptest::prelude::{Just, ProptestConfig, Strategy, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::path::Path;
 use std::sync::Arc;
 use stdx::{Disk, FakeDisk};
@@ -230,5 +231,143 @@ fn any_bytes_open() {
             last.clone_from(&payload);
         }
         assert!(last.ends_with(&900_009_u64.to_le_bytes()), "round {round}");
+    }
+}
+
+#[test]
+fn what_was_dropped_is_known_after_a_start() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, MIB);
+    for number in 0..400 {
+        append(&spool, number * 1000..number * 1000 + 1000).expect("room");
+    }
+    let before = spool.stats();
+    assert!(before.dropped > 0);
+    spool.keep_cursor().expect("room");
+    drop(spool);
+    disk.restart_after_kill();
+    assert_eq!(Spool::look(&*disk, dir()).expect("it reads"), before);
+    let spool = open(&disk, MIB);
+    assert_eq!(spool.stats(), before);
+    assert_eq!(rest(&spool).first(), Some(&before.dropped));
+}
+
+/// Files of before the count of what was dropped.
+#[test]
+fn a_cursor_of_the_first_kind_is_read() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, 8 * MIB);
+    append(&spool, 0..20_000).expect("room");
+    let first = consume(&spool, 1);
+    spool.keep_cursor().expect("room");
+    let path = dir().join("cursor");
+    let line = String::from_utf8(disk.content(&path)).expect("text");
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!(words[..4], ["hawkeye", "spool", "cursor", "2"]);
+    let old = stdx::checked_line::write("hawkeye spool cursor 1 ", format_args!("{} {}", words[4], words[5]));
+    let file = disk.open_or_create(&path).expect("it is there");
+    file.set_len(0).and_then(|()| file.write_at(old.as_bytes(), 0)).expect("room");
+    assert_eq!(rest(&open(&disk, 8 * MIB)).first(), Some(&first));
+}
+
+#[test]
+fn a_place_within_a_frame_reads_the_frame_again() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, MIB);
+    for batch in 0..3 {
+        append(&spool, batch * 10..batch * 10 + 10).expect("room");
+    }
+    // Frames of 92 bytes behind a head of eight: the place is in the second.
+    let line = stdx::checked_line::write("hawkeye spool cursor 2 ", format_args!("{:016x} {:016x} {:016x}", 0, 150, 7));
+    let file = disk.open_or_create(&dir().join("cursor")).expect("room");
+    file.write_at(line.as_bytes(), 0).expect("room");
+    let spool = open(&disk, MIB);
+    assert_eq!(rest(&spool), Vec::from_iter(10..30));
+    let Stats { waiting, dropped, damaged, .. } = spool.stats();
+    assert_eq!((waiting, dropped, damaged), (20, 7, 0));
+}
+
+#[test]
+fn a_file_of_another_kind_and_a_torn_end_are_told() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, MIB);
+    append(&spool, 0..10).expect("room");
+    drop(spool);
+    let path = dir().join("0000000000000000.spool");
+    let length = disk.content(&path).len() as u64;
+    disk.open_or_create(&path).and_then(|file| file.write_at(&[1, 2, 3], length)).expect("room");
+    let spool = open(&disk, MIB);
+    assert_eq!((spool.stats().torn_bytes, spool.stats().damaged, rest(&spool)), (3, 0, Vec::from_iter(0..10)));
+    drop(spool);
+    disk.open_or_create(&path).and_then(|file| file.write_at(b"HKSPOOL9", 0)).expect("room");
+    let spool = open(&disk, MIB);
+    assert_eq!((spool.stats().damaged, rest(&spool)), (1, vec![]));
+}
+
+/// What can happen to a spool.
+#[derive(Clone, Debug)]
+enum Step {
+    Append(u64),
+    Consume(usize),
+    Keep,
+    Room(Option<u64>),
+    Restart,
+    Kill,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1..20_000_u64).prop_map(Step::Append),
+        4 => (1..6_usize).prop_map(Step::Consume),
+        2 => Just(Step::Keep),
+        1 => prop_oneof![Just(None), (0..200_000_u64).prop_map(Some)].prop_map(Step::Room),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Kill),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any order of appends, reads, full disks, restarts and kills: what waits are the newest records that were
+    /// answered for, in order and without a gap; none is missing that was neither read nor counted as dropped.
+    #[test]
+    fn behaves_like_a_queue(steps in steps()) {
+        let disk = Arc::new(FakeDisk::default());
+        let mut spool = open(&disk, MIB);
+        // Records that were answered for, those before the reader, and those before it when that was last written.
+        let (mut answered, mut read, mut kept) = (0, 0, 0);
+        for step in steps {
+            match step {
+                Step::Append(count) => answered += append(&spool, answered..answered + count).map_or(0, |()| count),
+                Step::Consume(reads) => _ = consume(&spool, reads),
+                Step::Keep => {
+                    disk.set_room(None);
+                    spool.keep_cursor().expect("room");
+                    kept = answered - rest(&spool).len() as u64;
+                }
+                Step::Room(room) => disk.set_room(room),
+                Step::Restart | Step::Kill => {
+                    disk.set_room(None);
+                    if matches!(step, Step::Restart) {
+                        spool.keep_cursor().expect("room");
+                        kept = answered - rest(&spool).len() as u64;
+                    }
+                    drop(spool);
+                    disk.restart_after_kill();
+                    spool = open(&disk, MIB);
+                    read = kept.min(read);
+                }
+            }
+            let waits = rest(&spool);
+            let first = answered - waits.len() as u64;
+            prop_assert_eq!(&waits, &Vec::from_iter(first..answered));
+            prop_assert!(first >= read, "{first} after {read}");
+            read = first;
+            let Stats { waiting, bytes, damaged, torn_bytes, .. } = spool.stats();
+            prop_assert_eq!((waiting, damaged, torn_bytes), (waits.len() as u64, 0, 0));
+            prop_assert!(bytes <= MIB + (256 << 10), "{bytes}");
+        }
     }
 }
