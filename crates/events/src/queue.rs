@@ -122,6 +122,8 @@ pub(crate) struct State {
     pub(crate) readers: Readers,
     pub(crate) runs: Runs,
     appended: u64,
+    /// Whether a record was written since the queue was opened.
+    written: bool,
     pub(crate) open: HashMap<AlarmKey, Place>,
     /// Reused for each append.
     buffer: Vec<u8>,
@@ -212,6 +214,7 @@ impl EventQueue {
             readers: Readers::default(),
             runs: std::mem::take(&mut reader.runs),
             appended: 0,
+            written: false,
             open,
             buffer: Vec::new(),
             tail_dirty: false,
@@ -302,6 +305,20 @@ impl EventQueue {
     /// The highest sequence number that the files held when the queue was opened; 0 in a new one.
     pub fn end_when_opened(&self) -> u64 {
         self.end_when_opened
+    }
+
+    /// The number that the next record gets. Between two of these a process may have started, and then numbers are
+    /// left out.
+    pub fn next_seq(&self) -> u64 {
+        self.lock().next_seq
+    }
+
+    /// How many records there are from `seq` on, where `seq` was [`EventQueue::next_seq`] in this process or the one
+    /// before: so a writer that was killed learns how much of its last batch is in the files.
+    pub fn records_from(&self, seq: u64) -> u64 {
+        let state = self.lock();
+        let end = if state.written { state.next_seq - 1 } else { self.end_when_opened };
+        (end + 1).saturating_sub(seq)
     }
 
     /// Returns when something was appended since this reader's last call.
@@ -401,6 +418,7 @@ impl EventQueue {
         let given = state.next_seq..seq;
         state.runs.add(given);
         state.next_seq = seq;
+        state.written = true;
         for (entry, key, place, is_event) in written {
             state.appended += u64::from(is_event);
             match entry {

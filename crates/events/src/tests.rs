@@ -474,6 +474,28 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
+/// Whoever was killed between an append and its note learns what was appended.
+#[test]
+fn a_writer_learns_how_much_of_its_last_batch_is_there() {
+    let disk = FakeDisk::default();
+    let open =
+        |now| Arc::new(EventQueue::open_on(Arc::new(disk.clone()), Path::new("events"), SMALL, now).expect("opens").0);
+    let queue = open(NOW);
+    let first = queue.next_seq();
+    assert_eq!(queue.records_from(first), 0);
+    queue.append(&[event(1, Status::Problem, 1), event(2, Status::Problem, 1)]).expect("room");
+    assert_eq!(queue.records_from(first), 2);
+    drop(queue);
+    disk.restart_after_kill();
+    // Numbers begin anew with the time of a start.
+    let queue = open(NOW + 1000);
+    assert_eq!(queue.records_from(first), 2);
+    let second = queue.next_seq();
+    assert_eq!(queue.records_from(second), 0);
+    queue.append(&[event(3, Status::Problem, 1)]).expect("room");
+    assert_eq!(queue.records_from(second), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -76,7 +76,7 @@ pub struct Gate {
 }
 
 struct Closed {
-    secret: Sum,
+    secret: RwLock<Sum>,
     issued: Issued,
     metrics: GateMetrics,
     told: Seldom,
@@ -90,7 +90,21 @@ impl Gate {
 
     /// A gate that lets in who shows `secret`, or a token that was issued.
     pub fn closed(secret: &[u8], issued: Issued, metrics: GateMetrics) -> Gate {
-        Gate { closed: Some(Arc::new(Closed { secret: sum_of(secret), issued, metrics, told: Seldom::default() })) }
+        Gate {
+            closed: Some(Arc::new(Closed {
+                secret: RwLock::new(sum_of(secret)),
+                issued,
+                metrics,
+                told: Seldom::default(),
+            })),
+        }
+    }
+
+    /// Makes this the configured secret from now on; connections that are in stay so. An open gate stays open.
+    pub fn change(&self, secret: &[u8]) {
+        if let Some(closed) = &self.closed {
+            *closed.secret.write().unwrap_or_else(PoisonError::into_inner) = sum_of(secret);
+        }
     }
 
     /// A visit that begins.
@@ -103,7 +117,8 @@ impl Gate {
         let Some(closed) = &self.closed else { return true };
         let takes = token.is_some_and(|token| {
             let sum = sum_of(token);
-            bool::from(sum.ct_eq(&closed.secret)) || closed.issued.has(&sum)
+            let secret = *closed.secret.read().unwrap_or_else(PoisonError::into_inner);
+            bool::from(sum.ct_eq(&secret)) || closed.issued.has(&sum)
         });
         if !takes {
             closed.metrics.refused.get_or_create(&AskedLabel { listener }).inc();
@@ -178,6 +193,10 @@ mod tests {
         assert!(visit.is_in(), "who is in stays");
         assert!(!gate.takes("door", Some(b"issued")) && gate.takes("door", Some(SECRET)));
         assert_eq!(metrics.refused.get_or_create(&AskedLabel { listener: "door" }).get(), 3);
+        gate.change(b"another of sixteen and more");
+        assert!(visit.is_in() && !gate.takes("door", Some(SECRET)));
+        assert!(gate.takes("door", Some(b"another of sixteen and more")));
+        gate.change(SECRET);
         let mut other = gate.visit("door");
         assert!((0..3).all(|_| other.show(Some(b"")).is_err()) && other.is_over());
     }

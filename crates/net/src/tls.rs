@@ -8,6 +8,7 @@
 //! Memory: one configuration, the library's 256 sessions for resumption, and per connection what [`crate::stream`]
 //! says.
 
+pub mod client;
 mod validity;
 
 use crate::seldom::Seldom;

@@ -3,7 +3,8 @@
 //! Why: who mends one line, starts, and is told of the next, does so for each line.
 //! How: [`read`] takes a table apart where it does not fit as a whole, and tries each key alone; what a program checks
 //! itself it adds.
-//! Invariants: a fault names its key; no text stands twice; a value that should have been a text is not repeated.
+//! Invariants: a fault names its key; no text stands twice; a value that should have been a text is not repeated; a key
+//! that cannot be read has no second fault, for its default stands in its place and says nothing.
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -12,35 +13,39 @@ use toml::{Table, Value};
 
 /// The faults found so far.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<String>);
+pub struct Faults {
+    texts: Vec<String>,
+    /// Keys that could not be read.
+    unread: Vec<String>,
+}
 
 impl Faults {
-    /// Adds what is wrong with a key, and the fix.
+    /// Adds what is wrong with a key, and the fix; nothing that speaks of a key which could not be read.
     pub fn add(&mut self, text: impl Into<String>) {
         let text = text.into();
-        if !self.0.contains(&text) {
-            self.0.push(text);
+        if !self.texts.contains(&text) && !self.unread.iter().any(|key| names(&text, key)) {
+            self.texts.push(text);
         }
     }
 
     /// Each fault, in the order in which they were found.
     pub fn texts(&self) -> &[String] {
-        &self.0
+        &self.texts
     }
 
     /// Ok when there is none; else the error that tells all.
     pub fn none(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(self.into()) }
+        if self.texts.is_empty() { Ok(()) } else { Err(self.into()) }
     }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [one] = &self.0[..] {
+        if let [one] = &self.texts[..] {
             return f.write_str(one);
         }
-        write!(f, "{} faults: ", self.0.len())?;
-        f.write_str(&self.0.join("; "))
+        write!(f, "{} faults: ", self.texts.len())?;
+        f.write_str(&self.texts.join("; "))
     }
 }
 
@@ -52,7 +57,7 @@ pub fn read<T: DeserializeOwned>(mut table: Table, faults: &mut Faults) -> Resul
     if let Ok(config) = table.clone().try_into() {
         return Ok(config);
     }
-    let mut unknown = Vec::new();
+    let (mut unknown, mut unread) = (Vec::new(), Vec::new());
     for path in leaves(&table) {
         let Err(error) = keep_only(&table, &path).try_into::<T>() else { continue };
         remove(&mut table, &path);
@@ -63,12 +68,25 @@ pub fn read<T: DeserializeOwned>(mut table: Table, faults: &mut Faults) -> Resul
         let is_unknown = text.starts_with("unknown field");
         if !is_unknown || !unknown.contains(&text) {
             faults.add(format!("{}: {text}", path.join(".")));
+            unread.push(path.join("."));
         }
         if is_unknown {
             unknown.push(text);
         }
     }
+    faults.unread.append(&mut unread);
     table.try_into().context("these keys do not go together")
+}
+
+/// Whether a text has `key` as a word of its own; one that may be a word of the language too (`log`) must come first, or
+/// before a `=`.
+fn names(text: &str, key: &str) -> bool {
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(key).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + key.len()..]);
+        let is_word = !before.ends_with(|c| is_of_key(c) || c == '.') && !after.starts_with(is_of_key);
+        is_word && (key.contains('.') || before.is_empty() || after.starts_with(" ="))
+    })
 }
 
 /// The path of each value that is no table, and of each empty one.

@@ -20,9 +20,13 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
     Ok(time)
 }
 
-/// Reads a duration like "90s", "5m" or "30d" as seconds; a part of a second is cut off.
+/// Reads a duration like "90s", "5m" or "30d" as whole seconds.
 pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    Ok(duration(deserializer)?.as_secs() as i64)
+    let time = duration(deserializer)?;
+    if time.subsec_nanos() > 0 {
+        return Err(serde::de::Error::custom("it has a part of a second: give whole seconds, like \"1s\""));
+    }
+    Ok(time.as_secs() as i64)
 }
 
 /// Reads a size like "256MiB" or "64kB" as bytes.
@@ -56,6 +60,11 @@ pub fn is_host_and_port(text: &str) -> bool {
         }
     };
     is_host && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+/// True for what [`is_host_and_port`] takes, and for that with `tls://` before it: where a connection goes.
+pub fn is_place(text: &str) -> bool {
+    is_host_and_port(text.strip_prefix("tls://").unwrap_or(text))
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
@@ -101,6 +110,12 @@ mod tests {
         ] {
             assert!(!is_host_and_port(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_place_may_speak_tls() {
+        assert!(is_place("h:1") && is_place("tls://h:1"));
+        assert!(!is_place("tls://h") && !is_place("https://h:1") && !is_place("tls://tls://h:1"));
     }
 
     #[test]

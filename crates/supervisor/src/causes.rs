@@ -21,6 +21,13 @@ pub fn line_of(error: &dyn Error) -> String {
     line
 }
 
+/// A line of causes, joined as `{error:#}` does, without those that only repeat the one before.
+pub fn said_once(line: &str) -> String {
+    let mut parts: Vec<&str> = line.split(": ").collect();
+    parts.dedup();
+    parts.join(": ")
+}
+
 /// Folds the lines of a text into one.
 pub fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
@@ -47,6 +54,15 @@ mod tests {
         fn source(&self) -> Option<&(dyn Error + 'static)> {
             Some(&self.0)
         }
+    }
+
+    #[test]
+    fn a_line_says_nothing_twice_in_a_row() {
+        assert_eq!(
+            said_once("no Redis: Connection refused (111): Connection refused (111)"),
+            "no Redis: Connection refused (111)"
+        );
+        assert_eq!(said_once("a: b: a"), "a: b: a");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! TLS over real sockets, with the pairs in `testdata/tls`: handshakes, other words, and files that change.
 
+use super::client::{Outgoing, Trust};
 use super::*;
 use crate::budget::Budget;
 use crate::connection::{Fault, Protocol, RpcLimits, RpcMetrics, connection};
@@ -192,6 +193,52 @@ fn pairs_that_are_none_are_told_with_key_and_fix() {
     let expired = Pair::read(&file("expired.crt"), &file("one.key")).expect("a pair all the same");
     assert_eq!(expired.not_after, 1_577_836_800);
     assert!(Pair::read(&file("one.crt"), &file("one.key")).expect("a pair").not_after > NOW);
+}
+
+#[tokio::test]
+async fn a_client_believes_what_it_was_told_to_and_names_what_is_wrong() {
+    let served = serve_echo(Some(Tls::open(&file("one.crt"), &file("one.key")).expect("a pair"))).await;
+    let port = served.address.port();
+    let trust = |name: &str| Trust::of_file("tls.ca", &file(name)).expect("a file");
+    let dial = async |place: &str, trust: &Trust| {
+        in_time("a connection", Outgoing::connect(&format!("tls://{place}:{port}"), Some(trust))).await
+    };
+    let mut client = dial("localhost", &trust("one.crt")).await.expect("a handshake");
+    client.write_all(b"first\n").await.expect("it reads");
+    client.flush().await.expect("it reads");
+    let mut answer = [0; 6];
+    in_time("an answer", client.read_exact(&mut answer)).await.expect("an answer");
+    assert_eq!(&answer, b"first\n");
+    let refused = async |place: &str, trust: &Trust, part: &str| {
+        let error = dial(place, trust).await.err().expect("it is refused");
+        assert!(error.contains(part) && error.contains(&port.to_string()), "{error}");
+    };
+    refused("localhost", &trust("two.crt"), "neither it nor who signed it").await;
+    let no_trust = Outgoing::connect(&format!("tls://localhost:{port}"), None).await.err().expect("nobody is believed");
+    assert!(no_trust.contains("no file of certificates"), "{no_trust}");
+    // A server's own certificate is believed from any address; another's is not.
+    let own = |name: &str| Trust::own("tls.cert", &file(name)).expect("a file");
+    dial("127.0.0.1", &own("one.crt")).await.expect("a handshake");
+    refused("127.0.0.1", &own("two.crt"), "neither it nor who signed it").await;
+
+    let plain = serve_echo(None).await;
+    let place = format!("tls://localhost:{}", plain.address.port());
+    let error = Outgoing::connect(&place, Some(&trust("one.crt"))).await.err().expect("no TLS");
+    assert!(error.contains("TLS"), "{error}");
+    let expired = serve_echo(Some(Tls::open(&file("expired.crt"), &file("one.key")).expect("a pair"))).await;
+    let place = format!("tls://localhost:{}", expired.address.port());
+    let error = Outgoing::connect(&place, Some(&trust("expired.crt"))).await.err().expect("it has expired");
+    assert!(error.contains("it has expired"), "{error}");
+}
+
+#[test]
+fn a_file_of_nobody_is_told_with_key_and_fix() {
+    let check = |name: &str, part: &str| {
+        let error = Trust::of_file("tls.ca", &file(name)).err().map(|error| format!("{error:#}")).expect(name);
+        assert!(error.contains("tls.ca: ") && error.contains(part), "{error}");
+    };
+    check("none.crt", "cannot read");
+    check("one.key", "CERTIFICATE blocks");
 }
 
 #[tokio::test]
