@@ -8,13 +8,13 @@
 //! [`ANSWER_MAX`].
 
 use net::gate::AUTH;
+use net::tls::client::{Outgoing, SCHEME, Trust};
 use settings::Secret;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use wire::json::push_string;
 use wire::{Framer, Scratch, jsonrpc};
 
@@ -48,11 +48,13 @@ pub struct Client {
     address: String,
     connect_timeout: Duration,
     token: Secret,
+    /// Whom addresses that begin with `tls://` are believed by.
+    trust: Option<Trust>,
     connection: Option<Connection>,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Outgoing,
     framer: Framer,
     out: Vec<u8>,
     input: Vec<u8>,
@@ -62,7 +64,13 @@ struct Connection {
 impl Client {
     /// A client without a connection; `connect_timeout` is for each attempt to make one.
     pub fn new(address: &str, connect_timeout: Duration) -> Client {
-        Client { address: address.to_string(), connect_timeout, token: Secret::default(), connection: None }
+        let (address, token) = (address.to_string(), Secret::default());
+        Client { address, connect_timeout, token, trust: None, connection: None }
+    }
+
+    /// The client with those whom it believes over TLS.
+    pub fn with_trust(self, trust: &Option<Trust>) -> Client {
+        Client { trust: trust.clone(), ..self }
     }
 
     /// The client with a token that it shows on each connection before anything else; none shows nothing.
@@ -102,12 +110,12 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Connection, CallError> {
-        let stream = tokio::time::timeout(self.connect_timeout, TcpStream::connect(&self.address)).await;
+        // A handshake is two more ways there and back.
+        let limit = if self.address.starts_with(SCHEME) { CALL_TIMEOUT } else { self.connect_timeout };
+        let stream = tokio::time::timeout(limit, Outgoing::connect(&self.address, self.trust.as_ref())).await;
         let stream = stream
-            .map_err(|_| CallError::Broken(format!("no connection within {:?}", self.connect_timeout)))?
-            .map_err(|error| broken("cannot connect", error))?;
-        // A request is one write; waiting to merge it with the next would only delay it.
-        stream.set_nodelay(true).map_err(|error| broken("cannot set TCP_NODELAY", error))?;
+            .map_err(|_| CallError::Broken(format!("no connection within {limit:?}")))?
+            .map_err(CallError::Broken)?;
         let framer = Framer::new(ANSWER_MAX);
         let mut connection = Connection { stream, framer, out: Vec::new(), input: Vec::new(), next_id: 0 };
         if !self.token.is_none() {
@@ -125,12 +133,17 @@ impl Connection {
         self.out.clear();
         jsonrpc::write_request(&mut self.out, method, id, param);
         self.stream.write_all(&self.out).await.map_err(|error| broken("cannot send", error))?;
+        self.stream.flush().await.map_err(|error| broken("cannot send", error))?;
         let message = self.read_message().await?;
         let mut scratch = Scratch::new();
         let answer = jsonrpc::response(&message, &mut scratch)
             .map_err(|error| CallError::Broken(format!("the answer is no JSON-RPC: {error}")))?;
-        if answer.id != id {
-            return Err(CallError::Broken(format!("the answer has id {}, want {id}", answer.id)));
+        match (answer.id, answer.error.as_deref()) {
+            (None, Some(text)) => return Err(CallError::Broken(format!("the call was not understood: {text}"))),
+            (told, _) if told != Some(id) => {
+                return Err(CallError::Broken(format!("the answer has id {}, want {id}", told.unwrap_or_default())));
+            }
+            _ => {}
         }
         match answer.error {
             Some(text) => Err(CallError::Refused(text)),

@@ -10,8 +10,9 @@
 
 use super::original;
 use anyhow::{Context, Result, ensure};
+use net::tls::client::SCHEME;
 use serde::Deserialize;
-use settings::units::{duration, is_host_and_port, seconds, size};
+use settings::units::{duration, is_host_and_port, is_place, seconds, size};
 use settings::{Faults, Secret, is_json, not_toml, overlay, overlay_variables, without_mark};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub struct AgentConfig {
     pub transfer_addrs: Vec<String>,
     /// The hbs; "" sends no heartbeats, and then no probes are asked for.
     pub hbs_addr: String,
+    /// Certificates of transfers and hbs at `tls://HOST:PORT`, or of who signed them (PEM); "" is for others.
+    pub ca: PathBuf,
     /// A token that transfers and hbs may ask for (`ingest.token` there); "" shows none.
     pub token: Secret,
     /// Seconds between two reports, which is also the step of the series.
@@ -110,6 +113,7 @@ impl Default for AgentConfig {
             ip: String::new(),
             transfer_addrs: vec!["127.0.0.1:8433".into()],
             hbs_addr: "127.0.0.1:6030".into(),
+            ca: PathBuf::new(),
             token: Secret::default(),
             interval: 60,
             heartbeat_interval: 60,
@@ -279,13 +283,23 @@ impl AgentConfig {
         if self.transfer_addrs.is_empty() {
             faults.add(format!("{} is empty: {}", keys.transfer_addrs, keys.no_transfer));
         }
-        for address in self.transfer_addrs.iter().filter(|address| !is_host_and_port(address)) {
-            faults.add(format!("{} has {address:?}: want HOST:PORT", keys.transfer_addrs));
+        for address in self.transfer_addrs.iter().filter(|address| !is_place(address)) {
+            faults.add(format!("{} has {address:?}: want HOST:PORT, or tls://HOST:PORT", keys.transfer_addrs));
+        }
+        let mut over_tls = self.transfer_addrs.iter().chain([&self.hbs_addr]).filter(|place| place.starts_with(SCHEME));
+        match (over_tls.next(), self.ca.as_os_str().is_empty()) {
+            (Some(place), true) => faults.add(format!(
+                "ca is \"\", and {place:?} is asked over TLS: give a PEM file with that server's certificate, or with that of who \
+                 signed it"
+            )),
+            (None, false) => faults.add("ca is set, and nobody is asked over TLS: give addresses like \"tls://10.0.0.1:8433\""),
+            _ => {}
         }
         for (key, address, none) in
             [(keys.hbs_addr, &self.hbs_addr, keys.no_hbs), (keys.agent_http, &self.listen.agent_http, keys.no_door)]
         {
-            if !address.is_empty() && !is_host_and_port(address) {
+            let is_fine = if key == keys.hbs_addr { is_place(address) } else { is_host_and_port(address) };
+            if !address.is_empty() && !is_fine {
                 faults.add(format!("{key} is {address:?}: want HOST:PORT, or {none}"));
             }
         }

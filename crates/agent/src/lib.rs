@@ -39,6 +39,7 @@ use net::budget::Budget;
 use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind_as};
 use net::places::Places;
+use net::tls::client::Trust;
 use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler, Scope};
 use queue::Queue;
 use schedule::Schedule;
@@ -87,6 +88,8 @@ struct Agent {
     queue: Arc<Queue>,
     default_tags: DefaultTags,
     counters: AgentCounters,
+    /// Whom addresses that begin with `tls://` are believed by.
+    trust: Option<Trust>,
 }
 
 #[derive(Default)]
@@ -112,7 +115,9 @@ async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiv
     if !config.ignored_keys.is_empty() {
         tracing::info!(keys = config.ignored_keys.join(", "), "keys of the cfg.json that have no meaning here");
     }
-    let agent = Arc::new(Agent::new(config));
+    let ca = &config.ca;
+    let trust = if ca.as_os_str().is_empty() { None } else { Some(Trust::of_file("ca", ca)?) };
+    let agent = Arc::new(Agent { trust, ..Agent::new(config) });
     let metrics = Arc::new(Metrics::new());
     show(&agent, &metrics);
     let address = &agent.config.listen.agent_http;
@@ -147,6 +152,7 @@ impl Agent {
             queue: Arc::new(Queue::new(config.buffer_max as usize)),
             default_tags: DefaultTags::new(&config.default_tags),
             counters: AgentCounters::default(),
+            trust: None,
             config,
         }
     }
@@ -206,6 +212,7 @@ impl Agent {
             &config.transfer_addrs,
             config.connect_timeout,
             &config.token,
+            &self.trust,
             timing.first_pause,
             counters,
         )
@@ -213,7 +220,8 @@ impl Agent {
 
     fn heartbeat(&self) -> Heartbeat {
         let config = &self.config;
-        let client = Client::new(&config.hbs_addr, config.connect_timeout).with_token(&config.token);
+        let client = Client::new(&config.hbs_addr, config.connect_timeout);
+        let client = client.with_token(&config.token).with_trust(&self.trust);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
         Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone())
     }

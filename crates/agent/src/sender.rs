@@ -10,6 +10,7 @@
 use super::batch::Batch;
 use super::client::{CallError, Client};
 use super::queue::Queue;
+use net::tls::client::Trust;
 use rand::seq::SliceRandom;
 use settings::Secret;
 use std::sync::Arc;
@@ -65,10 +66,12 @@ impl Sender {
         addresses: &[String],
         connect_timeout: Duration,
         token: &Secret,
+        trust: &Option<Trust>,
         first_pause: Duration,
         counters: Arc<SenderCounters>,
     ) -> Sender {
-        let clients = addresses.iter().map(|address| Client::new(address, connect_timeout).with_token(token)).collect();
+        let client = |address: &String| Client::new(address, connect_timeout).with_token(token).with_trust(trust);
+        let clients = addresses.iter().map(client).collect();
         Sender { queue, clients, counters, first_pause, pause: first_pause, refusals: 0, is_down: false }
     }
 

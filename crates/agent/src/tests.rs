@@ -170,6 +170,7 @@ fn sender_for(address: &str) -> (Arc<Queue>, Arc<SenderCounters>, Sender) {
         &addresses,
         Duration::from_secs(5),
         &settings::Secret::default(),
+        &None,
         FAST.first_pause,
         counters.clone(),
     );

@@ -6,6 +6,7 @@
 //! Memory: an answer while it is read.
 
 use anyhow::{Context, Result, bail};
+use net::tls::client::Trust;
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response};
 use serde::Serialize;
@@ -27,11 +28,16 @@ pub struct PlusApi {
 }
 
 impl PlusApi {
-    /// An api at `url`, which is asked by the module `name`. Fails where the client cannot be made.
-    pub fn new(url: &str, name: &str, sig: &str) -> Result<PlusApi> {
+    /// An api at `url`, which is asked by the module `name`; over TLS it is believed by `trust`, or as the system says.
+    /// Fails where the client cannot be made.
+    pub fn new(url: &str, name: &str, sig: &str, trust: Option<&Trust>) -> Result<PlusApi> {
         // An error says that another part of the process has set one, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().connect_timeout(CONNECT).timeout(TOTAL).no_proxy().redirect(Policy::none());
+        let client = match trust {
+            Some(trust) => client.tls_backend_preconfigured(trust.config()),
+            None => client,
+        };
         Ok(PlusApi {
             client: client.build().context("cannot prepare the HTTP client")?,
             url: url.trim_end_matches('/').to_string(),

@@ -141,7 +141,8 @@ pub fn write_request(out: &mut Vec<u8>, method: &str, id: u64, param_json: &[u8]
 /// An answer, as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response<'m> {
-    pub id: u64,
+    /// The call that is answered; none where a server could not read the call, and says so in `error`.
+    pub id: Option<u64>,
     /// The result as raw JSON; `null` when `error` is set, or when a server broke the rules.
     pub result: &'m [u8],
     pub error: Option<String>,
@@ -160,7 +161,9 @@ pub fn response<'m>(message: &'m [u8], scratch: &mut Scratch) -> Result<Response
         }
     })?;
     let id = id.and_then(json::integer).and_then(|id| u64::try_from(id).ok());
-    let id = id.ok_or(JsonError { at: 0, what: "id must be an unsigned integer" })?;
+    if id.is_none() && error == b"null" {
+        return Err(JsonError { at: 0, what: "id must be an unsigned integer" });
+    }
     let error = (error != b"null").then(|| match json::string(error, scratch) {
         Some(text) => text.to_string(),
         None => String::from_utf8_lossy(error).into_owned(),

@@ -3,8 +3,8 @@
 //! How: each file is read as a start would read it, with the variables of the environment over it. Whether it is a
 //! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: JSON is an agent's, and
 //! TOML is what it has fewer unknown keys as.
-//! Invariants: each fault of each file is a line; nothing is opened but the files, and those that they name
-//! (`tls`, `ingest.token_file`).
+//! Invariants: each fault of each file is a line, and so is each listener that is set in vain, which is no fault; nothing
+//! is opened but the files, and those that they name (`tls`, `ingest.token_file`).
 
 use super::server::ServerArgs;
 use crate::config::Config;
@@ -30,7 +30,8 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> Result<()> {
     let mut count = 0;
     if args.files.is_empty() && args.agent.is_empty() && args.server.file().is_none() {
-        count += tell("the configuration", args.server.load().and_then(check_files));
+        count +=
+            tell("the configuration", args.server.load().and_then(|config| check_files("the configuration", &config)));
     }
     for file in args.server.file().into_iter().chain(&args.files) {
         count += tell(&file.display().to_string(), check(&args.server, file));
@@ -52,7 +53,7 @@ fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
         return load_agent(file).map(|_| "an agent");
     }
     let as_server = match server.with_file(file.to_path_buf()).load() {
-        Ok(config) => return check_files(config),
+        Ok(config) => return check_files(&file.display().to_string(), &config),
         Err(error) => error,
     };
     match load_agent(file) {
@@ -62,10 +63,13 @@ fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
     }
 }
 
-/// Looks at the files that a server's configuration names.
-fn check_files(config: Config) -> Result<&'static str> {
+/// Looks at the files that a server's configuration names, and says what a start would warn of.
+fn check_files(what: &str, config: &Config) -> Result<&'static str> {
     config.tls.check_files()?;
     config.ingest.secret()?;
+    for text in config.in_vain() {
+        say(format_args!("{what}: {text}"));
+    }
     Ok("a server")
 }
 

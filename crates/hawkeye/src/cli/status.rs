@@ -3,15 +3,19 @@
 //! Why: it takes `open-falcon check`'s place, which says whether a process is there; a process that is there may do
 //! nothing.
 //! How: the configuration says where the server listens, as for a start; its door `admin` answers `/status`. Where that
-//! is off, the door `api` says whether all works, and no more.
+//! is off, or `--addr` names another, the door `api` says whether all works, and no more, which is said. A door that
+//! speaks TLS is believed by the certificate of the configuration, by `--ca`, or by what the system trusts.
 //! Invariants: the exit code is 0 where all works, 1 where something does not, 2 where nobody answers or nobody can be
 //! asked. Nothing is opened but a file of the configuration and one connection.
 
 use super::server::ServerArgs;
 use crate::watch::log::{give_up, say};
 use anyhow::{Context, Result, bail};
+use net::tls::client::Trust;
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use supervisor::causes::line_of;
@@ -23,9 +27,12 @@ const NOBODY: u8 = 2;
 
 #[derive(clap::Args)]
 pub struct StatusArgs {
-    /// The server's admin address, in place of the configuration's listen.admin.
+    /// The server's admin address, in place of the configuration's listen.admin; with https:// before it over TLS.
     #[arg(long, value_name = "ADDRESS")]
     addr: Option<String>,
+    /// A PEM file with the server's certificate, or with that of who signed it.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Print the answer as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -53,18 +60,86 @@ pub fn run(args: &StatusArgs) -> ExitCode {
 
 fn ask(args: &StatusArgs) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ca = args.ca.as_deref().map(|file| Trust::of_file("--ca", file)).transpose()?;
     if let Some(address) = &args.addr {
-        return runtime.block_on(get(&own(address), "/status"));
+        let (is_tls, address) = match (address.strip_prefix("https://"), address.strip_prefix("http://")) {
+            (Some(address), _) => (true, address),
+            (None, Some(address)) => (false, address),
+            (None, None) => (ca.is_some(), address.as_str()),
+        };
+        let door = Door { address: own(address.trim_end_matches('/')), is_tls, trust: ca };
+        return runtime.block_on(door.any());
     }
-    let listen = args.server.load()?.listen;
-    if !listen.admin.is_empty() {
-        return runtime.block_on(get(&own(&listen.admin), "/status"));
+    let config = args.server.load()?;
+    let listen = &config.listen;
+    let door = |name: &str, address: &str| -> Result<Door> {
+        let is_tls = config.tls.is_on(name);
+        // The server here is this configuration's, so its own certificate is believed from any address.
+        let own_certificate = || if is_tls { Trust::own("tls.cert", &config.tls.cert).map(Some) } else { Ok(None) };
+        let trust = ca.clone().map_or_else(own_certificate, |ca| Ok(Some(ca)))?;
+        Ok(Door { address: own(address), is_tls, trust })
+    };
+    match (listen.admin.as_str(), listen.api.as_str()) {
+        ("", "") => bail!("listen.admin and listen.api are \"\": there is nobody to ask; give --addr"),
+        ("", api) => runtime.block_on(door("api", api)?.health()),
+        (admin, _) => runtime.block_on(door("admin", admin)?.any()),
     }
-    if listen.api.is_empty() {
-        bail!("listen.admin and listen.api are \"\": there is nobody to ask; give --addr");
+}
+
+/// A door that is asked.
+struct Door {
+    address: String,
+    is_tls: bool,
+    trust: Option<Trust>,
+}
+
+impl Door {
+    /// What the door `admin` says, or else the door `api`.
+    async fn any(mut self) -> Result<Value> {
+        let (status, mut text) = self.get("/status").await?;
+        if !self.is_tls && status == 400 && text.contains("speaks TLS") {
+            self.is_tls = true;
+            (_, text) = self.get("/status").await?;
+        }
+        match serde_json::from_str::<Value>(&text) {
+            Ok(mut answer) if answer["health"].is_object() => {
+                answer["address"] = json!(self.address);
+                Ok(answer)
+            }
+            _ => self.health().await,
+        }
     }
-    let health = runtime.block_on(get(&own(&listen.api), "/health?json"))?;
-    Ok(json!({ "address": listen.api, "health": health }))
+
+    /// What a door says that has no more than `/health`.
+    async fn health(self) -> Result<Value> {
+        let (status, text) = self.get("/health?json").await?;
+        let health = serde_json::from_str::<Value>(&text).ok().filter(|health| health["status"].is_string());
+        let health = health.with_context(|| {
+            format!("{} answers {status}, and not as a Hawkeye server's listen.admin or listen.api does", self.address)
+        })?;
+        Ok(json!({ "address": self.address, "health": health, "note": NO_MORE }))
+    }
+
+    async fn get(&self, path: &str) -> Result<(u16, String)> {
+        // The client wants a provider although no TLS may be spoken. An error says that one was set before, which is
+        // as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE);
+        let client = match &self.trust {
+            Some(trust) => client.tls_backend_preconfigured(trust.config()),
+            None => client,
+        };
+        let address = &self.address;
+        let url = format!("{}://{address}{path}", if self.is_tls { "https" } else { "http" });
+        let fix =
+            if self.is_tls { "does the server run, and is --ca its certificate's?" } else { "does the server run?" };
+        let response = client.build()?.get(&url).send().await;
+        let response = response.with_context(|| format!("nobody answers at {address} ({fix})"))?;
+        // With reasons the answer is a 503.
+        let status = response.status().as_u16();
+        let text = response.text().await.with_context(|| format!("the answer of {url} breaks off"))?;
+        Ok((status, text))
+    }
 }
 
 /// The address by which this machine reaches what listens on `address`.
@@ -76,24 +151,8 @@ fn own(address: &str) -> String {
     }
 }
 
-async fn get(address: &str, path: &str) -> Result<Value> {
-    // The client wants a provider although no TLS is spoken here. An error says that one was set before, which is as
-    // good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    let url = format!("http://{address}{path}");
-    let response =
-        client.get(&url).send().await.with_context(|| format!("nobody answers at {address} (does the server run?)"))?;
-    let status = response.status();
-    // With reasons the answer is a 503.
-    let text = response.text().await.with_context(|| format!("the answer of {url} breaks off"))?;
-    let mut answer: Value = serde_json::from_str(&text)
-        .with_context(|| format!("{url} answers {status}, and no JSON (is it a Hawkeye server's listen.admin?)"))?;
-    if let Some(fields) = answer.as_object_mut() {
-        fields.insert("address".to_string(), json!(address));
-    }
-    Ok(answer)
-}
+/// What the door `api` does not say.
+const NO_MORE: &str = "version, roles and listeners are told by listen.admin only, and this is another door";
 
 /// The answer for people.
 fn text(status: &Value) -> String {
@@ -109,6 +168,9 @@ fn text(status: &Value) -> String {
             let _ = writeln!(out, "{title:<10} {name:<16} {}", said(address));
             title = "";
         }
+    }
+    if let Some(note) = status["note"].as_str() {
+        let _ = writeln!(out, "note       {note}");
     }
     let mut title = "failing";
     for reason in status["health"]["reasons"].as_array().into_iter().flatten() {

@@ -2,8 +2,8 @@
 
 use super::{Mode, RedisUrl};
 use serde::Deserialize;
-use settings::Faults;
-use settings::units::seconds;
+use settings::units::{is_place, seconds};
+use settings::{Faults, Secret};
 
 /// Section `judge`: how rules are judged, and the neighbours of a judge that runs alone.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -18,6 +18,8 @@ pub struct JudgeConfig {
     pub endpoint_patterns: bool,
     /// Rules come from one of these (original) hbs, for the judge alone; they are tried in turn.
     pub hbs_addrs: Vec<String>,
+    /// The `ingest.token` of a Hawkeye's hbs; "" shows none.
+    pub hbs_token: Secret,
     /// The time between two pulls of all rules from an hbs (seconds).
     #[serde(deserialize_with = "seconds")]
     pub hbs_interval: i64,
@@ -43,6 +45,7 @@ impl Default for JudgeConfig {
             min_interval: 300,
             endpoint_patterns: true,
             hbs_addrs: Vec::new(),
+            hbs_token: Secret::default(),
             hbs_interval: 60,
             // A week, as in the original.
             silent_after: 7 * 86_400,
@@ -64,9 +67,18 @@ impl JudgeConfig {
             faults.add(format!("judge.min_interval is {} s: give \"0s\" to \"7days\"", self.min_interval));
         }
         for address in &self.hbs_addrs {
-            let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-            if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-                faults.add(format!("judge.hbs_addrs has {address:?}: give addresses like \"10.0.0.5:6030\""));
+            if !is_place(address) || address.ends_with(":0") {
+                faults.add(format!(
+                    "judge.hbs_addrs has {address:?}: give addresses like \"10.0.0.5:6030\", or \"tls://10.0.0.5:6030\""
+                ));
+            }
+        }
+        if !self.hbs_token.is_none() {
+            if let Some(fault) = self.hbs_token.fault_as_token() {
+                faults.add(format!("judge.hbs_token {fault}"));
+            }
+            if self.hbs_addrs.is_empty() {
+                faults.add("judge.hbs_token is set, and nobody is shown it: set judge.hbs_addrs, or leave it \"\"");
             }
         }
         // Two judges that each follow another portal would be one too many in a process.

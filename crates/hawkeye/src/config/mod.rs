@@ -144,6 +144,13 @@ impl Config {
         self.roles.contains(&Role::Alarm)
     }
 
+    /// What is set and has no effect, for people; nothing of it keeps the process from working.
+    pub fn in_vain(&self) -> Vec<String> {
+        let unopened = self.mode().map(|mode| self.listen.unopened(mode)).unwrap_or_default();
+        let text = |key| format!("listen.{key} is set, and not opened by these roles: leave it \"\"");
+        unopened.into_iter().map(text).collect()
+    }
+
     /// The most points a rule may look back on: what the hot window holds at an agent's usual step of 60 s.
     pub fn rule_points_max(&self) -> u32 {
         (self.graph.hot_window / 60).clamp(1, i64::from(u32::MAX)) as u32
@@ -184,6 +191,8 @@ impl Config {
         }
         self.listen.check(mode, faults);
         self.tls.check(mode, &self.listen, faults);
+        let hbs = self.judge.hbs_addrs.iter().map(|place| ("judge.hbs_addrs", place));
+        self.tls.check_places(self.transfer.places().chain(hbs), faults);
         self.portal.check(mode, faults);
         self.ingest.check(faults);
         self.transfer.check(mode, &self.listen, faults);
@@ -192,7 +201,7 @@ impl Config {
         self.hbs.check(faults);
         self.aggregator.check(mode, &self.roles, faults);
         self.nodata.check(mode, &self.roles, faults);
-        self.p8s.check(&self.listen, faults);
+        self.p8s.check(mode, &self.listen, faults);
         self.alarm.check(mode, self.delivers(), faults);
         self.api.check(faults);
     }

@@ -7,11 +7,13 @@ use settings::Faults;
 /// none elsewhere. The texts themselves stay out of the errors.
 pub(super) fn check(section: &str, mode: Option<Mode>, runs: bool, keys: [&str; 3], faults: &mut Faults) {
     let [plus_api, token, push_api] = keys;
-    for (key, url) in [("plus_api", plus_api), ("push_api", push_api)] {
+    let api = "http://api:8080";
+    // An agent's route for pushes, or a transfer's.
+    let push = "http://127.0.0.1:1988/v1/push\" of an agent, or \"http://transfer:6060/api/push";
+    for (key, url, like) in [("plus_api", plus_api, api), ("push_api", push_api, push)] {
         let is_web = |url: reqwest::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
         if !url.is_empty() && !url.parse().is_ok_and(is_web) {
-            faults
-                .add(format!("{section}.{key} is no URL with http:// or https://: give one, like \"http://api:8080\""));
+            faults.add(format!("{section}.{key} is no URL with http:// or https://: give one, like \"{like}\""));
         }
     }
     for (key, text) in [("plus_api", plus_api), ("plus_api_token", token), ("push_api", push_api)] {

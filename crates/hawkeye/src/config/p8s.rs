@@ -1,6 +1,6 @@
 //! `[p8s]`: which series a Prometheus is shown, and how many.
 
-use super::Listen;
+use super::{Listen, Mode};
 use serde::Deserialize;
 use settings::Faults;
 
@@ -24,12 +24,22 @@ impl Default for P8sConfig {
 }
 
 impl P8sConfig {
-    pub(super) fn check(&self, listen: &Listen, faults: &mut Faults) {
+    pub(super) fn check(&self, mode: Option<Mode>, listen: &Listen, faults: &mut Faults) {
         if self.metrics.iter().any(String::is_empty) {
             faults.add("p8s.metrics has \"\", which every name begins with: give beginnings like \"cpu.\"");
         }
         if !self.metrics.is_empty() && listen.p8s_http.is_empty() {
             faults.add("p8s.metrics is set, and nobody can read them: set listen.p8s_http, like \"127.0.0.1:9090\"");
+        }
+        if mode == Some(Mode::Whole)
+            && !listen.p8s_http.is_empty()
+            && self.metrics.is_empty()
+            && listen.p8s_rpc.is_empty()
+        {
+            faults.add(
+                "listen.p8s_http would show nothing: set p8s.metrics to beginnings like [\"cpu.\"], or listen.p8s_rpc for \
+                 transfers that send, or leave it \"\"",
+            );
         }
         if !(1..=SERIES_MAX).contains(&self.series_max) {
             faults.add(format!("p8s.series_max is {}: give a number from 1 to {SERIES_MAX}", self.series_max));

@@ -37,12 +37,13 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("listen.aggregator_http", &["- = \"h:x\""]),
     ("listen.nodata_http", &["- = \"127.0.0.1:6030\""]),
     ("listen.p8s_rpc", &["- = \"h\"", "- = \"127.0.0.1:9091\""]),
-    ("listen.p8s_http", &["- = \"9090\"", "- = 9090"]),
+    ("listen.p8s_http", &["- = \"9090\"", "- = 9090", "- = \"127.0.0.1:9090\""]),
     ("listen.api", &["- = \"api\""]),
     ("listen.admin", &["- = \"127.0.0.1:6030\""]),
     ("listen.hosts", &["- = [\"\"]", "- = [\"http://h\"]", "- = \"h\""]),
     ("tls.cert", &["- = \"c\"", "- = \"\"\ntls.key = \"k\"\ntls.listeners = [\"api\"]"]),
     ("tls.key", &["- = \"k\"", "- = \"\"\ntls.cert = \"c\"\ntls.listeners = [\"api\"]"]),
+    ("tls.ca", &["- = 1", "- = \"\"\nroles = [\"gateway\"]\ntransfer.next.addrs = [\"tls://h:1\"]"]),
     ("tls.listeners", &["- = [\"apo\"]\ntls.cert = \"c\"\ntls.key = \"k\"", "- = [\"graph_rpc\"]"]),
     ("portal.url", &["- = \"mysql://x\"", "- = \"mysql://u:p@h\"", "- = \"\"\nroles = [\"hbs\"]"]),
     ("ingest.allow", &["- = []", "- = [\"10.0.0.0/99\"]", "- = [\"\"]"]),
@@ -60,10 +61,13 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     ("transfer.batch", &["- = 0", "- = 5001"]),
     ("transfer.graph.replicas", &["- = 0", "- = 10001"]),
-    ("transfer.graph.cluster", &["-.a = \"h\"", "-.a = \"h:1,\"", "-.\"../a\" = \"h:1\""]),
+    ("transfer.graph.cluster", &["-.a = \"h\"", "-.a = \"h:1,\"", "-.\"../a\" = \"h:1\"", "-.a = \"h:1, h:1\""]),
     ("transfer.judge.replicas", &["- = 0"]),
-    ("transfer.judge.cluster", &["-.a = \"h:1,i:1\"", "-.a = \"\""]),
-    ("transfer.next.addrs", &["- = [\"h\"]", "- = []\nroles = [\"gateway\"]"]),
+    (
+        "transfer.judge.cluster",
+        &["-.a = \"h:1,i:1\"", "-.a = \"\"", "-.a = \"h:1\"\ntransfer.judge.cluster.b = \"h:1\""],
+    ),
+    ("transfer.next.addrs", &["- = [\"h\"]", "- = []\nroles = [\"gateway\"]", "- = [\"h:1\", \"H:1\"]"]),
     ("transfer.next.token", &["- = \"short\"", "- = \"abcdefghijklmnop\""]),
     ("transfer.p8s.cluster", &["-.a = \"h\""]),
     ("transfer.p8s.not_sync_metrics", &["- = [\"\"]"]),
@@ -84,6 +88,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("judge.endpoint_patterns", &["- = \"yes\""]),
     ("judge.silent_after", &["- = \"0s\"", "- = \"59m\""]),
     ("judge.hbs_addrs", &["- = [\"\"]", "- = [\"h\"]", "- = [\"h:1\"]"]),
+    ("judge.hbs_token", &["- = \"short\"", "- = \"abcdefghijklmnop\""]),
     ("judge.hbs_interval", &["- = \"0s\"", "- = \"2h\""]),
     ("judge.redis_url", &["- = \"redis://\"", "- = \"h:0\""]),
     ("graph.retention.raw", &["- = \"0s\"", "- = \"59m\"", "- = \"1001days\""]),
@@ -117,7 +122,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("alarm.event_retention", &["- = \"0s\"", "- = \"91days\""]),
     ("alarm.case_retention", &["- = \"0s\"", "- = \"6days\""]),
     ("alarm.give_up_after", &["- = \"0s\"", "- = \"0.5s\""]),
-    ("alarm.merge", &["- = \"2h\"", "- = 60"]),
+    ("alarm.merge", &["- = \"2h\"", "- = 60", "- = \"1ms\""]),
     ("alarm.deliveries_max", &["- = 0", "- = -1"]),
     ("alarm.smtp.host", &["- = \"mail:25\"", "- = \"smtp://mail\"", "- = \" \""]),
     ("alarm.smtp.port", &["- = 0\nalarm.smtp.host = \"mail\"", "- = 65536"]),
@@ -161,6 +166,19 @@ fn every_key_has_a_row() {
     let example = include_str!("../../../../hawkeye.example.toml").parse().expect("TOML");
     let rows: BTreeSet<String> = REFUSED.iter().map(|(key, _)| key.to_string()).collect();
     assert_eq!(rows, paths(&example));
+}
+
+/// A value that cannot be read has its default's place, of which no other check may speak.
+#[test]
+fn a_value_that_cannot_be_read_has_one_fault() {
+    for text in [
+        "roles = [\"alarm\"]\nalarm.redis_url = \"h:0\"\nalarm.plus_api = \"http://h\"\nalarm.plus_api_token = \"t\"",
+        "roles = [\"hbs\"]\nportal.url = \"mysql://x\"",
+        "roles = [\"transfer\", \"graph\", \"judge\", \"hbs\", \"api\", \"nodata\", \"aggregator\"]\njudge.redis_url = \"h:0\"",
+    ] {
+        let found = faults(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
 }
 
 #[test]

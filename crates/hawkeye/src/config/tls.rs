@@ -1,7 +1,8 @@
-//! `[tls]`: the certificate, and the listeners that speak TLS with it.
+//! `[tls]`: the certificate, the listeners that speak TLS with it, and whom this process trusts where it asks over TLS.
 
 use super::{Listen, Mode};
 use anyhow::Result;
+use net::tls::client::{SCHEME, Trust};
 use net::tls::{Pair, Tls};
 use serde::Deserialize;
 use settings::Faults;
@@ -17,6 +18,9 @@ pub struct TlsConfig {
     pub key: PathBuf,
     /// Names of keys of `[listen]`.
     pub listeners: Vec<String>,
+    /// Certificates that are trusted where this process asks others over TLS, or those of who signed them (PEM); "" is
+    /// what the system trusts for https://, and nobody for tls://.
+    pub ca: PathBuf,
 }
 
 impl TlsConfig {
@@ -57,8 +61,30 @@ impl TlsConfig {
         if self.listeners.is_empty() { Ok(None) } else { Tls::open(&self.cert, &self.key).map(Some) }
     }
 
-    /// Looks whether the pair can be used, if listeners use one.
+    /// Checks that addresses of others, each with its key, can be asked.
+    pub(super) fn check_places<'a>(
+        &self,
+        places: impl Iterator<Item = (&'static str, &'a String)>,
+        faults: &mut Faults,
+    ) {
+        if !self.ca.as_os_str().is_empty() {
+            return;
+        }
+        for (key, place) in places.filter(|(_, place)| place.contains(SCHEME)) {
+            faults.add(format!(
+                "tls.ca is \"\", and {key} has {place:?}: set it to a PEM file with that server's certificate, or with that of who signed it"
+            ));
+        }
+    }
+
+    /// Reads whom this process trusts, if that is said. The error names the key and the fix.
+    pub fn trust(&self) -> Result<Option<Trust>> {
+        if self.ca.as_os_str().is_empty() { Ok(None) } else { Trust::of_file("tls.ca", &self.ca).map(Some) }
+    }
+
+    /// Looks whether the files can be used, if something uses them.
     pub fn check_files(&self) -> Result<()> {
+        self.trust()?;
         if self.listeners.is_empty() { Ok(()) } else { Pair::read(&self.cert, &self.key).map(drop) }
     }
 

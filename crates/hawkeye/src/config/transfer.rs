@@ -6,9 +6,9 @@
 use super::{Listen, Mode};
 use model::ring::REPLICAS_DEFAULT;
 use serde::Deserialize;
-use settings::units::{is_host_and_port, size};
+use settings::units::{is_host_and_port, is_place, size};
 use settings::{Faults, Secret};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The smallest share of `buffer_max` that a next hop can work with.
 const BUFFER_SHARE_MIN: u64 = 1 << 20;
@@ -172,12 +172,23 @@ impl TransferConfig {
             + one(!self.influxdb.address.is_empty())
     }
 
+    /// Addresses of next hops that may speak TLS, each with its key; those of a node with commas between.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let next = self.next.addrs.iter().map(|place| ("transfer.next.addrs", place));
+        next.chain(places_of("transfer.graph.cluster", &self.graph.cluster))
+            .chain(places_of("transfer.judge.cluster", &self.judge.cluster))
+            .chain(places_of("transfer.p8s.cluster", &self.p8s.cluster))
+    }
+
     pub(super) fn check(&self, mode: Option<Mode>, listen: &Listen, faults: &mut Faults) {
         for address in self.next.addrs.iter().filter(|address| is_own(&listen.transfer_rpc, address)) {
             faults.add(format!(
                 "transfer.next.addrs has {address:?}, where this process listens itself (listen.transfer_rpc): points would go \
                  round without end; give the address of another transfer"
             ));
+        }
+        for address in twice(self.next.addrs.iter().map(String::as_str)) {
+            faults.add(format!("transfer.next.addrs has {address:?} twice: give each transfer once"));
         }
         self.graph.check("transfer.graph", true, faults);
         self.judge.check("transfer.judge", false, faults);
@@ -187,8 +198,10 @@ impl TransferConfig {
                 "transfer.p8s.not_sync_metrics has \"\", which every name begins with: give beginnings like \"cpu.\"",
             );
         }
-        for address in self.next.addrs.iter().filter(|address| !is_host_and_port(address)) {
-            faults.add(format!("transfer.next.addrs has {address:?}: want HOST:PORT, like \"10.0.0.1:8433\""));
+        for address in self.next.addrs.iter().filter(|address| !is_place(address)) {
+            faults.add(format!(
+                "transfer.next.addrs has {address:?}: want HOST:PORT, like \"10.0.0.1:8433\", or \"tls://10.0.0.1:8433\""
+            ));
         }
         if !self.next.token.is_none()
             && let Some(fault) = self.next.token.fault_as_token()
@@ -235,8 +248,24 @@ impl TransferConfig {
     }
 }
 
+fn places_of<'a>(
+    key: &'static str,
+    cluster: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (&'static str, &'a String)> {
+    cluster.values().map(move |places| (key, places))
+}
+
+/// The addresses that are named more than once, whatever their case and the blanks around them.
+fn twice<'a>(addresses: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let plain = |address: &'a str| address.trim().trim_start_matches("tls://").to_ascii_lowercase();
+    let addresses = addresses.map(plain);
+    addresses.filter(|address| !address.is_empty()).filter(|address| !seen.insert(address.clone())).collect()
+}
+
 /// Whether `address` surely leads back to a process that listens at `listener`: on this machine, by its port.
 fn is_own(listener: &str, address: &str) -> bool {
+    let address = address.trim_start_matches("tls://");
     let (Some((host, port)), Some((to, to_port))) = (listener.rsplit_once(':'), address.rsplit_once(':')) else {
         return false;
     };
@@ -254,6 +283,13 @@ impl RingConfig {
         if self.cluster.len() > NODES_MAX {
             faults.add(format!("{key}.cluster has {} nodes: give at most {NODES_MAX}", self.cluster.len()));
         }
+        let addresses = self.cluster.values().flat_map(|addresses| addresses.split(','));
+        for address in twice(addresses) {
+            faults.add(format!(
+                "{key}.cluster has {address:?} twice, which would get its points twice: give each address once, as a node or as one \
+                 of a node's mirrors"
+            ));
+        }
         for (node, addresses) in &self.cluster {
             let is_name = (1..=64).contains(&node.len())
                 && node.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
@@ -267,8 +303,10 @@ impl RingConfig {
                 faults.add(format!(
                     "{key}.cluster.{node} is {addresses:?}: give one address, for a judge has no mirrors"
                 ));
-            } else if !addresses.split(',').all(|address| is_host_and_port(address.trim())) {
-                faults.add(format!("{key}.cluster.{node} is {addresses:?}: want HOST:PORT, like \"10.0.0.1:6070\""));
+            } else if !addresses.split(',').all(|address| is_place(address.trim())) {
+                faults.add(format!(
+                    "{key}.cluster.{node} is {addresses:?}: want HOST:PORT, like \"10.0.0.1:6070\", or \"tls://10.0.0.1:6070\""
+                ));
             }
         }
     }

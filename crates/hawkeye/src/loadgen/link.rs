@@ -180,8 +180,10 @@ impl Link {
             framer.reset();
             let end = message.end;
             let response = jsonrpc::response(&input[message], scratch)?;
-            if response.id != id {
-                bail!("answer has id {}, want {id}", response.id);
+            match (response.id, &response.error) {
+                (None, Some(text)) => bail!("answered with an error to no call: {text}"),
+                (told, _) if told != Some(id) => bail!("answer has id {}, want {id}", told.unwrap_or_default()),
+                _ => {}
             }
             let result = match response.error {
                 None => Ok(read.take().expect("one answer")(response.result, scratch)),

@@ -124,13 +124,32 @@ pub async fn cursor(portal: &Portal) -> anyhow::Result<u64> {
 
 /// Notes that the event queue was handled up to `seq`.
 pub async fn set_cursor(transaction: &mut Transaction, seq: u64) -> sqlx::Result<()> {
+    set_mark(transaction, CURSOR, seq).await
+}
+
+/// A number that was kept with deliveries under `name`; none where there is none.
+pub async fn mark(portal: &Portal, name: &str) -> sqlx::Result<Option<u64>> {
+    let text: Option<String> =
+        query("SELECT value FROM alarms.hawkeye_state WHERE name = ?").bind(name).optional(portal).await?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+/// Keeps a number under `name`, in the transaction of the deliveries that it is about.
+pub async fn set_mark(transaction: &mut Transaction, name: &str, mark: u64) -> sqlx::Result<()> {
     query("INSERT INTO alarms.hawkeye_state (name, value) VALUES (?, ?)")
-        .bind(CURSOR)
-        .bind(seq.to_string())
+        .bind(name)
+        .bind(mark.to_string())
         .or_update("name", &["value"])
         .execute(transaction)
         .await?;
     Ok(())
+}
+
+/// Number of deliveries to targets that begin with these letters and digits.
+pub async fn count_to(portal: &Portal, beginning: &str) -> sqlx::Result<u64> {
+    let sql = "SELECT count(*) FROM alarms.hawkeye_delivery WHERE target LIKE ?";
+    let count: i64 = query(sql).bind(format!("{beginning}%")).one(portal).await?;
+    Ok(count.unsigned_abs())
 }
 
 /// Adds a delivery that is due at once; `now_ms` is the wall clock in Unix milliseconds.

@@ -109,6 +109,7 @@ impl Portal {
     /// missing there.
     pub async fn over_mysql(url: &MysqlUrl) -> Result<Portal> {
         let options = url.options("falcon_portal").context("portal.url is empty")?;
+        db::mysql::reach(&options).await?;
         Ok(Portal::new(db::mysql::open(options, "").await?))
     }
 

@@ -1,5 +1,6 @@
 //! Computed: what became of each aggregator when it was computed last, for whoever asks why there is no value.
 //!
+//! An entry keeps since when there is no value, too.
 //! Invariants: one entry per aggregator that exists; the list of what is missing has a bound (`aggregate.rs`).
 
 use serde::Serialize;
@@ -33,17 +34,47 @@ pub struct Missing {
 
 /// Last computations by the aggregators' ids; clones share them.
 #[derive(Clone, Default)]
-pub struct Lasts(Arc<Mutex<HashMap<i64, Last>>>);
+pub struct Lasts(Arc<Mutex<HashMap<i64, Noted>>>);
+
+struct Noted {
+    last: Last,
+    /// Unix seconds since which there is no value, while there is none.
+    since: Option<i64>,
+}
+
+/// Aggregators without a value.
+pub struct Failed {
+    pub count: usize,
+    /// Unix seconds when the first of them lost its value.
+    pub since: i64,
+    /// The first of them by their ids, and why.
+    pub first: Vec<(i64, String)>,
+}
 
 impl Lasts {
     /// The last computation of an aggregator; none before the first.
     pub fn of(&self, id: i64) -> Option<Last> {
-        self.lock().get(&id).cloned()
+        self.lock().get(&id).map(|noted| noted.last.clone())
     }
 
-    /// Notes a computation.
-    pub fn note(&self, id: i64, last: Last) {
-        self.lock().insert(id, last);
+    /// Notes a computation; true when there is no value now, and was one before.
+    pub fn note(&self, id: i64, last: Last) -> bool {
+        let mut lasts = self.lock();
+        let before = lasts.get(&id).and_then(|noted| noted.since);
+        let since = last.value.is_none().then(|| before.unwrap_or(last.time));
+        lasts.insert(id, Noted { last, since });
+        since.is_some() && before.is_none()
+    }
+
+    /// Those that have no value, if any; `most` of them are named.
+    pub fn without_value(&self, most: usize) -> Option<Failed> {
+        let lasts = self.lock();
+        let failed = lasts.iter().filter_map(|(id, noted)| Some((*id, noted.since?, &noted.last.why)));
+        let mut failed: Vec<(i64, i64, &String)> = failed.collect();
+        failed.sort_unstable();
+        let since = failed.iter().map(|(_, since, _)| *since).min()?;
+        let first = failed.iter().take(most).map(|(id, _, why)| (*id, (*why).clone())).collect();
+        Some(Failed { count: failed.len(), since, first })
     }
 
     /// Forgets the aggregators that are no more.
@@ -53,10 +84,10 @@ impl Lasts {
 
     /// Number of aggregators whose last computation had no value.
     pub fn failed(&self) -> usize {
-        self.lock().values().filter(|last| last.value.is_none()).count()
+        self.lock().values().filter(|noted| noted.since.is_some()).count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Last>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Noted>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

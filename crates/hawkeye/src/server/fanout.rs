@@ -8,7 +8,7 @@
 use super::admin::admin_router;
 use super::data_dir;
 use super::doors::{Doors, Sockets};
-use super::{tls, until_stopped};
+use super::{tls, token, until_stopped};
 use crate::config::Config;
 use crate::role::transfer;
 use crate::role::transfer::fanout::Fanout;
@@ -59,6 +59,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     open_points(&mut doors, transfer, Points::Next(fanout.clone()), &metrics);
     let mut parts = Supervisor::default();
     tls::keep(&mut parts, &tls, &metrics, &health);
+    token::keep(&mut parts, &config.ingest, secret.as_ref(), &doors.gate, &health);
     parts.start("sending to next hops", |stop| sending.run(stop.signal));
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();

@@ -8,7 +8,7 @@ use super::admin::{account, admin_router};
 use super::doors::{Doors, Sockets};
 use super::gauges::{show_gauges, watch_memory};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, wait_for_queries};
-use super::{tls, until_stopped};
+use super::{tls, token, until_stopped};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
@@ -57,6 +57,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
     doors.open_admin("admin", sockets.admin, admin);
     tls::keep(&mut parts, &tls, &metrics, &health);
+    token::keep(&mut parts, &config.ingest, secret.as_ref(), &doors.gate, &health);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
     say(format_args!("hawkeye: the graph takes points and queries at {} (Go gob)", config.listen.graph_rpc));

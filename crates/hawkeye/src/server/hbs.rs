@@ -5,8 +5,8 @@
 
 use super::admin::admin_router;
 use super::doors::{Doors, Sockets};
-use super::{tls, until_stopped};
-use crate::config::Config;
+use super::{tls, token, until_stopped};
+use crate::config::{Config, MysqlUrl};
 use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
 use crate::role::hbs::{self, HbsService};
@@ -18,8 +18,36 @@ use anyhow::{Context, Result};
 use metrics::{Metrics, resident_bytes};
 use net::gate::Issued;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use supervisor::Supervisor;
+use supervisor::causes::line_of;
 use supervisor::signals::Starting;
+
+/// Pauses between two attempts to reach MySQL at a start: the first, and the longest; each is twice the one before.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// Time after which a start gives MySQL up: both may have begun with the machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Opens the portal. A server that is not there yet is waited for, and told of at each attempt; one that lets this user
+/// not in is not.
+async fn open(url: &MysqlUrl, place: &str) -> Result<Portal> {
+    let (begin, mut pause) = (Instant::now(), PAUSE);
+    loop {
+        let error = match Portal::over_mysql(url).await {
+            Ok(portal) => return Ok(portal),
+            Err(error) => error,
+        };
+        let is_answer = matches!(error.downcast_ref::<sqlx::Error>(), Some(sqlx::Error::Database(_)) | None);
+        if is_answer || begin.elapsed() + pause > PATIENCE {
+            return Err(error);
+        }
+        let error = line_of(&*error);
+        tracing::error!(place, error, "cannot open the portal in the MySQL of portal.url; trying again in {pause:?}");
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(PAUSE_MAX);
+    }
+}
 
 /// Runs hbs until a signal.
 pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) -> Result<()> {
@@ -30,7 +58,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let sockets = Sockets::hbs(&config.listen).await?;
     let place = config.portal.url.place("falcon_portal");
     let fix = "is it there, and may the user of portal.url read falcon_portal?";
-    let portal = Portal::over_mysql(&config.portal.url).await;
+    let portal = open(&config.portal.url, &place).await;
     let portal = portal.with_context(|| format!("cannot open the portal in MySQL at {place} ({fix})"))?;
     let current = follow::first(&portal).await;
     let current = current.with_context(|| format!("cannot read the rules in MySQL at {place} ({fix})"))?;
@@ -57,6 +85,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
 
     let mut parts = Supervisor::default();
     tls::keep(&mut parts, &tls, &metrics, &health);
+    token::keep(&mut parts, &config.ingest, secret.as_ref(), &doors.gate, &health);
     let (closed, told) =
         (portal.clone(), health.outage("the tables in MySQL cannot be read; the rules of before stay"));
     parts.at_end("the portal", async move {

@@ -11,13 +11,13 @@ use super::admin::admin_router;
 use super::data_dir;
 use super::doors::{Doors, Sockets};
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
-use super::{tls, until_stopped};
+use super::{tls, token, until_stopped};
 use crate::config::{Config, Fsync};
 use crate::engine::age::Age;
 use crate::engine::host_clocks::Hosts;
 use crate::engine::listening::{self, Listener};
 use crate::engine::windowed::{Options, Windowed};
-use crate::role::judge::pull::{self, Gone, PullCounts, Puller, Timeouts};
+use crate::role::judge::pull::{self, Access, Gone, PullCounts, Puller, Timeouts};
 use crate::role::judge::{JudgeService, http, kept};
 use crate::role::redis;
 use crate::watch::health::Health;
@@ -70,7 +70,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let (ready, is_ready) = watch::channel(false);
     let start = Start { open_problems: Mutex::new(Some(recovered.open_problems)), ready };
     let load = loader(windowed.clone(), config.clone(), start);
-    let puller = puller(&config, &metrics);
+    let puller = puller(&config, &metrics)?;
     let interval = Duration::from_secs(config.judge.hbs_interval as u64);
     let judge = JudgeService::new(windowed.clone());
     let address = config.listen.judge_rpc.clone();
@@ -82,6 +82,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let age = Age::open(&config.data_dir, is_new, &health);
     let mut parts = Supervisor::default();
     tls::keep(&mut parts, &tls, &metrics, &health);
+    token::keep(&mut parts, &config.ingest, secret.as_ref(), &doors.gate, &health);
     let synced = windowed.clone();
     parts.at_end_blocking("the event queue", move || {
         let ticked = synced.tick();
@@ -104,11 +105,13 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
 }
 
 /// Asks hbs for the rules, and shows what that costs.
-fn puller(config: &Config, metrics: &Metrics) -> Puller {
+fn puller(config: &Config, metrics: &Metrics) -> Result<Puller> {
     let counts = PullCounts::register(metrics);
     let told = counts.clone();
     metrics.ledger().source(move |report| report.line("rule texts", told.memory_bytes(), None, None));
-    Puller::new(config.judge.hbs_addrs.clone(), Timeouts::default(), wire::hbs::AnswerLimits::default(), counts)
+    let access = Access { token: config.judge.hbs_token.clone(), trust: config.tls.trust()? };
+    let limits = wire::hbs::AnswerLimits::default();
+    Ok(Puller::new(config.judge.hbs_addrs.clone(), access, Timeouts::default(), limits, counts))
 }
 
 /// Options of windows that are judged without a store.

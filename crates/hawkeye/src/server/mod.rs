@@ -26,6 +26,7 @@ mod modules;
 mod queue;
 mod store;
 mod tls;
+mod token;
 mod whole;
 
 pub use limits::raise_descriptor_limit;
@@ -66,8 +67,8 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
     {
         bail!("--with-agent: an agent speaks no TLS; take {name:?} out of tls.listeners, or leave the agent out");
     }
-    for key in config.listen.unopened(mode) {
-        tracing::warn!("listen.{key} is set, and not opened by these roles: leave it \"\"");
+    for text in config.in_vain() {
+        tracing::warn!("{text}");
     }
     let descriptors = limits::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()

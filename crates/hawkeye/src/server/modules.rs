@@ -21,6 +21,7 @@ use crate::watch::memory::{self, Memory, Size};
 use anyhow::Result;
 use metrics::{Metrics, resident_bytes};
 use model::Rules;
+use net::seldom::Seldom;
 use std::sync::Arc;
 use supervisor::Supervisor;
 use supervisor::signals::Starting;
@@ -44,8 +45,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let mut parts = Supervisor::default();
     tls::keep(&mut parts, &tls, &metrics, &health);
     if config.roles.contains(&Role::Aggregator) {
-        let rows = start_aggregator(&mut parts, &config, &metrics, &health)?;
-        doors.open_pages("aggregator_http", sockets.aggregator_http, aggregator::http::router(rows));
+        let (rows, lasts) = start_aggregator(&mut parts, &config, &metrics, &health)?;
+        doors.open_pages("aggregator_http", sockets.aggregator_http, aggregator::http::router(rows, lasts));
     }
     if config.roles.contains(&Role::Nodata) {
         let routes = start_nodata(&mut parts, &config, &health)?;
@@ -60,9 +61,10 @@ fn start_aggregator(
     config: &Config,
     metrics: &Metrics,
     health: &Health,
-) -> Result<watch::Receiver<Arc<InEffect>>> {
+) -> Result<(watch::Receiver<Arc<InEffect>>, Lasts)> {
     let settings = &config.aggregator;
-    let api = PlusApi::new(&settings.plus_api, "falcon-aggregator", &settings.plus_api_token)?;
+    let api =
+        PlusApi::new(&settings.plus_api, "falcon-aggregator", &settings.plus_api_token, config.tls.trust()?.as_ref())?;
     let outage = health.outage("the old api does not tell the aggregators; those of before are computed");
     let rows = follow(parts, "pulling aggregators", &api, Wanted { aggregators: true, mocks: false }, outage);
     let lasts = Lasts::default();
@@ -71,17 +73,21 @@ fn start_aggregator(
         let help = "Aggregators that had no value when they were computed last";
         figures.gauge("aggregators_without_value", help, shown.failed() as f64);
     });
+    let told = lasts.clone();
+    health.source(move |reasons| reasons.extend(aggregator_alone::trouble(&told)));
+    let (push_api, kept) = (settings.push_api.clone(), lasts.clone());
     let outage = health.outage("aggregators cannot be computed, or their points are not taken");
-    let alone = aggregator_alone::Alone { api, push_api: settings.push_api.clone(), lasts, outage };
+    let alone = aggregator_alone::Alone { api, push_api, lasts, outage, told: Seldom::default() };
     let seen = rows.clone();
     parts.start("computing aggregators", |stop| alone.run(seen, stop.signal));
     say(format_args!("hawkeye: the aggregator asks {} and pushes to {}", settings.plus_api, settings.push_api));
-    Ok(rows)
+    Ok((rows, kept))
 }
 
 fn start_nodata(parts: &mut Supervisor, config: &Config, health: &Health) -> Result<NodataRoutes> {
     let settings = &config.nodata;
-    let api = PlusApi::new(&settings.plus_api, "falcon-nodata", &settings.plus_api_token)?;
+    let api =
+        PlusApi::new(&settings.plus_api, "falcon-nodata", &settings.plus_api_token, config.tls.trust()?.as_ref())?;
     let outage = health.outage("the old api does not tell the nodata; those of before are looked after");
     let rows = follow(parts, "pulling nodata", &api, Wanted { aggregators: false, mocks: true }, outage);
     let looks = Looks::default();

@@ -15,7 +15,7 @@ use super::gauges::{show_gauges, watch_memory};
 use super::losses;
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
-use super::{Anew, issued, tls, until_stopped};
+use super::{Anew, issued, tls, token, until_stopped};
 use crate::api::attempts::Attempts;
 use crate::config::{Config, Viewer};
 use crate::engine::Engine;
@@ -178,6 +178,7 @@ pub async fn serve(
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;
     let doors = behind.open_doors(sockets, descriptors, index_routes);
+    token::keep(&mut parts, &behind.config.ingest, behind.secret.as_ref(), &doors.gate, &behind.health);
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();
     announce_password(&behind.config, new_password.as_deref());
@@ -230,7 +231,11 @@ impl Behind {
         doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
         doors.open_gob("judge_rpc", sockets.judge_rpc, JudgeService::into_store(ingest));
         doors.open_pages("alarm_http", sockets.alarm_http, alarm::http::router());
-        doors.open_pages("aggregator_http", sockets.aggregator_http, aggregator::http::router(self.in_effect.clone()));
+        doors.open_pages(
+            "aggregator_http",
+            sockets.aggregator_http,
+            aggregator::http::router(self.in_effect.clone(), self.lasts.clone()),
+        );
         doors.open_pages("nodata_http", sockets.nodata_http, nodata::http::router(self.nodata()));
         if sockets.p8s_http.is_some() {
             let relay = p8s::Relay::new(config.p8s.series_max, metrics);

@@ -14,6 +14,7 @@ use serde::Serialize;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use supervisor::causes::said_once;
 use supervisor::log;
 
 /// An attempt that takes longer than this is a reason by itself. A guess: a disk that answers later than this has
@@ -123,7 +124,7 @@ impl Outage {
     pub fn note<T>(&self, result: Result<T, impl Display>) {
         match result {
             // With `#`, an error of several layers is shown whole.
-            Err(error) => self.fails(format!("{error:#}")),
+            Err(error) => self.fails(said_once(&format!("{error:#}"))),
             Ok(_) => self.works(),
         }
     }

@@ -362,6 +362,36 @@ fn variables_of_the_surroundings_are_no_keys() {
     assert!(!output.status.success() && text.contains("HAWKEYE_LOG is not UTF-8"), "{text}");
 }
 
+/// A listener that is set in vain is told before a start, as at one.
+#[test]
+fn a_check_says_which_listeners_stay_closed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("hawkeye.toml");
+    let text = "roles = [\"hbs\"]\nportal.url = \"mysql://u:p@h:1\"\nlisten.graph_rpc = \"127.0.0.1:6070\"\n";
+    std::fs::write(&file, text).expect("room");
+    let output = output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("check").arg(&file));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.contains("listen.graph_rpc is set, and not opened by these roles"),
+        "{text}"
+    );
+}
+
+/// A MySQL that is not there is told of at once, and asked again.
+#[test]
+fn hbs_alone_says_at_once_that_mysql_is_away() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
+    program.args(["server", "--roles", "hbs", "--set", "portal.url=mysql://u:p@127.0.0.1:1", "--set", "listen.admin="]);
+    program.args(["--set", "listen.hbs_rpc=127.0.0.1:0", "--data-dir"]).arg(dir.path());
+    let mut hbs = program.stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    let lines = BufReader::new(hbs.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let is_told = |line: &String| ["portal.url", "trying again in", "refused"].iter().all(|part| line.contains(part));
+    assert_eq!(lines.filter(is_told).take(2).count(), 2);
+    hbs.kill().expect("kill");
+    hbs.wait().expect("wait");
+}
+
 /// What `open-falcon check` was asked for: whether a server runs, what it is, and whether all of it works.
 #[test]
 fn status_says_what_runs() {
@@ -387,7 +417,12 @@ fn status_says_what_runs() {
     assert_eq!(status["listeners"]["admin"], serde_json::json!(address));
     // Without the door admin, the door api says whether all works.
     let (code, text) = ask(&[of_file[0], of_file[1], "--set", "listen.admin="]);
-    assert_eq!((code, text.lines().count()), (Some(0), 1), "{text}");
+    assert_eq!((code, text.lines().count()), (Some(0), 2), "{text}");
+    assert!(text.contains("note       version, roles and listeners are told by listen.admin only"), "{text}");
+    let api = format!("127.0.0.1:{}", server.port("api"));
+    assert_eq!(ask(&["--addr", &api]), (code, text), "the same by its address");
+    let (code, text) = ask(&["--addr", &format!("127.0.0.1:{}", server.port("transfer_http"))]);
+    assert!(code == Some(2) && text.contains("not as a Hawkeye server's listen.admin or listen.api does"), "{text}");
     server.stop();
     let (code, text) = ask(&of_file);
     assert_eq!(code, Some(2), "{text}");

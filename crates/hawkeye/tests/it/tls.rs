@@ -96,6 +96,78 @@ fn everything_passes_over_tls() {
     refused("admin", "tls");
 }
 
+/// `hawkeye status` over TLS: by the certificate of the configuration, by `--ca`, and not by another.
+#[test]
+fn status_is_asked_over_tls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    put("one.crt", &dir.path().join("cert.pem"));
+    put("one.key", &dir.path().join("key.pem"));
+    let server = Server::start(&section(dir.path(), &["admin", "api"]));
+    let config = server.dir.path().join("hawkeye.toml");
+    let ask = |arguments: &[&str]| {
+        let output = output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("status").args(arguments));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let config = config.to_str().expect("a path");
+    let (code, text) = ask(&["--config", config]);
+    assert!(code == Some(0) && text.contains("roles      transfer"), "{text}");
+    let (code, text) = ask(&["--config", config, "--set", "listen.admin=", "--set", "tls.listeners=[\"api\"]"]);
+    assert!(code == Some(0) && text.contains(": ok\n"), "{text}");
+    let address = format!("localhost:{}", server.port("admin"));
+    let (one, two) = (recorded("one.crt"), recorded("two.crt"));
+    let (code, text) = ask(&["--addr", &address, "--ca", one.to_str().expect("a path")]);
+    assert!(code == Some(0) && text.contains("roles      transfer"), "{text}");
+    let (code, text) = ask(&["--addr", &format!("https://{address}"), "--ca", two.to_str().expect("a path")]);
+    assert!(code == Some(2) && text.contains("is --ca its certificate's?"), "{text}");
+}
+
+/// A gateway, an agent and a judge that ask over TLS, and what they say of a certificate that is another's.
+#[test]
+fn next_hops_agents_and_judges_speak_tls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    put("one.crt", &dir.path().join("cert.pem"));
+    put("one.key", &dir.path().join("key.pem"));
+    let token = "0123456789abcdef";
+    let more = format!("[ingest]\ntoken = {token:?}\n");
+    let server = Server::start(&(section(dir.path(), &["transfer_rpc", "hbs_rpc"]) + &more));
+    let place = |listener: &str| format!("tls://localhost:{}", server.port(listener));
+    let trace =
+        |host: &str, metric: &str| server.http("transfer_http", "GET", &format!("/trace/{host}/{metric}"), "", "").1;
+
+    let gateway = |ca: &str| {
+        let (next, ca) = (place("transfer_rpc"), recorded(ca));
+        let top = format!("roles = [\"gateway\"]\n[tls]\nca = {ca:?}\n");
+        Server::start(&format!("{top}[transfer.next]\naddrs = [{next:?}]\ntoken = {token:?}\n"))
+    };
+    let believing = gateway("one.crt");
+    believing.update(json!([gauge("tls-far", "m", 4.5, now() / 60 * 60)]));
+    until("the point", || trace("tls-far", "m").contains("4.5"));
+    let doubting = gateway("two.crt");
+    doubting.update(json!([gauge("tls-far", "n", 4.5, now() / 60 * 60)]));
+    find("a reason", || {
+        let (_, text) = doubting.http("admin", "GET", "/health", "", "");
+        text.contains("neither it nor who signed it is in the file").then_some(())
+    });
+
+    let mut program = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
+    program.args(["agent", "--set", "interval=1s", "--set", "hostname=tls-agent", "--set", "listen.agent_http="]);
+    program.args(["--set", &format!("transfer_addrs=[{:?}]", place("transfer_rpc"))]);
+    program.args(["--set", &format!("hbs_addr={}", place("hbs_rpc")), "--set", &format!("token={token}")]);
+    program.args(["--set", &format!("ca={}", recorded("one.crt").display())]);
+    let mut agent = program.spawn().expect("it starts");
+    until("a point of the agent", || trace("tls-agent", "agent.alive").contains("tls-agent"));
+    agent.kill().expect("kill");
+    agent.wait().expect("wait");
+
+    let hbs = place("hbs_rpc");
+    let judge = Server::start(&format!(
+        "roles = [\"judge\"]\n[tls]\nca = {:?}\n[judge]\nhbs_addrs = [{hbs:?}]\nhbs_token = {token:?}\nredis_url = \"127.0.0.1:1\"\n",
+        recorded("one.crt")
+    ));
+    until("rules", || judge.metric("hawkeye_hbs_pulls_total") >= 1.0);
+}
+
 #[test]
 fn a_pair_changes_without_a_restart_and_a_broken_one_is_told() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -132,7 +132,15 @@ fn a_file_may_hold_it() {
     std::fs::write(&file, format!("{TOKEN}\n")).expect("room");
     let server = Server::start(&format!("[ingest]\ntoken_file = {file:?}\n"));
     assert_eq!(calls(&server, "transfer_rpc", &[show(TOKEN)])[0]["result"], json!({"code": 0}));
+    // Another takes its place without a restart, and what is none does not.
+    let other = "another-of-sixteen";
+    std::fs::write(&file, other).expect("room");
+    until("the new token", || calls(&server, "transfer_rpc", &[show(other)])[0]["result"] == json!({"code": 0}));
+    assert_ne!(calls(&server, "transfer_rpc", &[show(TOKEN)])[0]["error"], Value::Null);
     std::fs::write(&file, "short\n").expect("room");
+    let health = || server.http("admin", "GET", "/health", "", "").1;
+    until("a reason", || health().contains("ingest.token_file is of no use; the token before it stays valid"));
+    assert_eq!(calls(&server, "transfer_rpc", &[show(other)])[0]["result"], json!({"code": 0}));
     let config = dir.path().join("hawkeye.toml");
     std::fs::write(&config, format!("[ingest]\ntoken_file = {file:?}\n")).expect("room");
     let checked = output(Command::new(env!("CARGO_BIN_EXE_hawkeye")).arg("check").arg(&config));

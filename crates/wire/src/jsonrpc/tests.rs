@@ -80,12 +80,14 @@ fn exact_texts() {
 #[test]
 fn responses() {
     let read = |text: &'static str| response(text.as_bytes(), &mut Scratch::new());
-    let ok = Response { id: 7, result: b"{\"code\":0}".as_slice(), error: None };
+    let ok = Response { id: Some(7), result: b"{\"code\":0}".as_slice(), error: None };
     assert_eq!(read(r#"{"id":7,"result":{"code":0},"error":null}"#), Ok(ok));
-    let failed = Response { id: 0, result: b"null".as_slice(), error: Some("no <such>".to_string()) };
+    let failed = Response { id: Some(0), result: b"null".as_slice(), error: Some("no <such>".to_string()) };
     assert_eq!(read(r#"{"error":"no \u003csuch\u003e","ID":0}"#), Ok(failed));
-    let odd = Response { id: 0, result: b"null".as_slice(), error: Some("{\"a\":1}".to_string()) };
+    let odd = Response { id: Some(0), result: b"null".as_slice(), error: Some("{\"a\":1}".to_string()) };
     assert_eq!(read(r#"{"error":{"a":1},"id":0,"result":null}"#), Ok(odd));
+    let none = Response { id: None, result: b"null".as_slice(), error: Some("not a call".to_string()) };
+    assert_eq!(read(r#"{"id":null,"result":null,"error":"not a call"}"#), Ok(none));
     assert!(read(r#"{"id":null,"result":1}"#).is_err());
     assert!(read(r#"{"id":-1,"result":1}"#).is_err());
     assert!(read(r#"{"id":1,"result":}"#).is_err());

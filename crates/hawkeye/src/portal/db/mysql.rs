@@ -9,9 +9,10 @@
 //! `event_cases.told`, and tables of Hawkeye's own, `hawkeye_…`.
 
 use super::{CONNECTIONS_MAX, Db};
-use sqlx::Executor;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
+use sqlx::{Connection, Executor};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Prepared statements of a connection: all of the portal, with room for lists of several lengths. One that is not kept
 /// costs 40 ms when it is closed.
@@ -20,6 +21,17 @@ const STATEMENTS_MAX: usize = 256;
 /// `busy_timeout` on SQLite.
 const SESSION: [&str; 2] =
     ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SET SESSION innodb_lock_wait_timeout = 10"];
+
+/// Time that a server has to let somebody in; one that takes longer hangs, or its network does.
+const REACH: Duration = Duration::from_secs(5);
+
+/// Looks whether the server lets us in. A pool says only that it has waited, and for half a minute.
+pub async fn reach(options: &MySqlConnectOptions) -> sqlx::Result<()> {
+    let connected = tokio::time::timeout(REACH, MySqlConnection::connect_with(options)).await;
+    let hangs =
+        || sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {REACH:?}")));
+    connected.unwrap_or_else(|_| Err(hangs()))?.close().await
+}
 
 /// Connects to the server that `options` name. `prefix` stands before the name of each database.
 pub async fn open(options: MySqlConnectOptions, prefix: &str) -> sqlx::Result<Db> {

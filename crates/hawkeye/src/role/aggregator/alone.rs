@@ -3,7 +3,7 @@
 //! How: as in a whole server each row is due once a step; of what is due together the last points are asked for in one
 //! go, so that a group is seen at one moment.
 //! Invariants: what the api does not answer is computed at the next step, and told; a row that cannot be computed costs
-//! no other.
+//! no other. Why a row has no value is in the log when it loses it, in `/health`, and at `/aggregator/<id>/last`.
 //! Memory: the last points of the rows that are due.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §1; rows are due by their id, not after a random pause.
 
@@ -13,11 +13,12 @@ use crate::plus_api::PlusApi;
 use crate::portal::aggregator::Aggregator;
 use crate::rules::InEffect;
 use crate::rules::aggregate;
-use crate::rules::computed::Lasts;
+use crate::rules::computed::{Failed, Lasts};
 use crate::rules::pull::{Pair, Pushed, last_points, push};
 use crate::rules::snapshot::Snapshot;
-use crate::watch::health::Outage;
+use crate::watch::health::{Outage, Reason};
 use anyhow::{Context, Result};
+use net::seldom::Seldom;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,19 @@ pub struct Alone {
     pub lasts: Lasts,
     /// Said while the api gives no values, or points are not taken.
     pub outage: Outage,
+    pub told: Seldom,
+}
+
+/// Rows that `/health` names.
+const NAMED_MAX: usize = 3;
+
+/// The rows that have no value, for `/health`.
+pub fn trouble(lasts: &Lasts) -> Option<Reason> {
+    let Failed { count, since, first } = lasts.without_value(NAMED_MAX)?;
+    let named: Vec<String> = first.iter().map(|(id, why)| format!("{id} ({why})")).collect();
+    let more = if count > first.len() { format!(", and {} more", count - first.len()) } else { String::new() };
+    let why = format!("{}{more}; listen.aggregator_http says all at /aggregator/<id>/last", named.join(", "));
+    Some(Reason { what: "aggregators have no value", why, since })
 }
 
 impl Alone {
@@ -77,7 +91,10 @@ impl Alone {
                 step: row.step,
                 timestamp: now,
             }));
-            self.lasts.note(row.id, last);
+            let why = last.why.clone();
+            if self.lasts.note(row.id, last) && self.told.may_say() {
+                tracing::warn!(aggregator = row.id, why, "an aggregator has no value, maybe not this one alone");
+            }
         }
         push(&self.api, &self.push_api, &pushed).await.context("aggregator.push_api takes no points")
     }

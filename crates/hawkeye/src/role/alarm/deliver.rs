@@ -151,7 +151,7 @@ impl Deliverer {
         let mut deliverer = Deliverer {
             targets: targets
                 .into_iter()
-                .filter(|target| target != plan::MERGE)
+                .filter(|target| plan::is_sent(target))
                 .map(|target| (target, Target::new(now)))
                 .collect(),
             portal,
@@ -191,7 +191,7 @@ impl Deliverer {
     /// Notes deliveries that were committed, and how many of the oldest had to go for them.
     pub fn added(&mut self, new: &[NewDelivery], dropped: u64) {
         let now = Instant::now();
-        for new in new.iter().filter(|new| new.target != plan::MERGE) {
+        for new in new.iter().filter(|new| plan::is_sent(&new.target)) {
             self.targets.entry(new.target.clone()).or_insert_with(|| Target::new(now)).wake(now);
         }
         if dropped > 0 {

@@ -6,25 +6,32 @@
 //! them; when they are on our disk (events in the event queue, messages in the table of deliveries) they leave that
 //! list. What a crash leaves in it is taken first. A list and not reading without popping, since an old alarm may
 //! still pop from the same queues; a script, since one round trip moves a batch, on any Redis from 2.6 on.
-//! Invariants: each entry is handled at least once, and twice only behind a crash or a lost answer; one that cannot be
-//! read, or is longer than [`ENTRY_MAX`], is counted and told, and keeps no other. Nothing else waits for Redis.
+//! A number beside each list ([`LEFT`]) counts what has left it, so an entry has a number of its own. How far we have
+//! handled them is kept with what they became: in the transaction of the deliveries, and for events in a file that says
+//! where in the event queue their batch begins ([`super::taken`]).
+//! Invariants: each entry is handled once, over any kill or lost answer, and again only where power was lost or Redis
+//! forgot; one that cannot be read, or is longer than [`ENTRY_MAX`], is counted and told, and keeps no other. Nothing
+//! else waits for Redis.
 //! Memory: a batch of [`BATCH`] entries.
 //! Compat: docs/open-falcon/wire.md §9.
 
 use super::counters::AlarmMetrics;
 use super::plan::{self, Channels, Mail, Plan};
+use super::taken::Taken;
 use crate::config::RedisUrl;
 use crate::portal::Portal;
-use crate::portal::delivery::{Kind, NewDelivery};
+use crate::portal::delivery::{self, Kind, NewDelivery};
 use crate::watch::health::Outage;
 use anyhow::{Context, Result, anyhow};
 use events::EventQueue;
 use model::Event;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use supervisor::causes::line_of;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -35,6 +42,10 @@ const EVENTS: [&str; 7] = ["event:p0", "event:p1", "event:p2", "event:p3", "even
 const MESSAGES: [(&str, Kind); 3] = [("/sms", Kind::Sms), ("/im", Kind::Im), ("/mail", Kind::Mail)];
 /// Beginning of the names of our lists; the queue's follows, or `event`.
 const TAKEN: &str = "hawkeye:taken:";
+/// End of the name of the number beside each list of ours.
+const LEFT: &str = ":left";
+/// Beginning of the names under which the portal keeps how far the messages of a queue are handled.
+const MARK: &str = "alarm.inbox.";
 /// Entries of one turn, as many as alarm stores in one transaction.
 const BATCH: usize = 64;
 /// The longest entry: events and messages have some hundred bytes, mails some thousand.
@@ -45,10 +56,16 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The original's five seconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fills our list (`KEYS[1]`) up to a number of entries from the queues behind it, and shows it, with the number of
-/// those that were too long.
+/// Fills our list (`KEYS[1]`) up to a number of entries from the queues behind it and its number, and shows it, with
+/// the number of those that were too long, and of those that have left before. That number begins at one that no other
+/// beginning has had, so a Redis that forgot everything is not taken for the one of before.
 const TAKE: &str = "local have, long = redis.call('LLEN', KEYS[1]), 0
-for i = 2, #KEYS do
+local left = redis.call('GET', KEYS[2])
+if not left then
+  left = ARGV[3]
+  redis.call('SET', KEYS[2], left)
+end
+for i = 3, #KEYS do
   while have < tonumber(ARGV[1]) do
     local entry = redis.call('RPOPLPUSH', KEYS[i], KEYS[1])
     if not entry then break end
@@ -60,12 +77,25 @@ for i = 2, #KEYS do
     end
   end
 end
-return {long, redis.call('LRANGE', KEYS[1], 0, -1)}";
+return {long, left, redis.call('LRANGE', KEYS[1], 0, -1)}";
+
+/// Takes a number of the oldest entries out of our list, and counts them.
+const LEAVE: &str = "redis.call('LTRIM', KEYS[1], 0, -1 - tonumber(ARGV[1]))
+return redis.call('INCRBY', KEYS[2], ARGV[1])";
+
+/// Entries of a list of ours.
+struct Entries {
+    /// Number of the first.
+    left: u64,
+    texts: Vec<String>,
+}
 
 /// Deliveries of other tools' messages, on their way to the table.
 pub struct Foreign {
     pub deliveries: Vec<NewDelivery>,
     pub without_channel: u64,
+    /// How far their queue is handled with them: a name and a number that are stored with the deliveries.
+    pub mark: (String, u64),
     /// Told when they are on the disk.
     pub stored: oneshot::Sender<()>,
 }
@@ -75,8 +105,10 @@ pub struct Inbox {
     url: RedisUrl,
     client: Client,
     connection: Option<MultiplexedConnection>,
-    /// Where events go; none where the judge is in this process.
-    queue: Option<Arc<EventQueue>>,
+    /// Where events go, and which have gone there; none where the judge is in this process.
+    events: Option<(Arc<EventQueue>, Taken)>,
+    /// How far messages are handled, by the name of their queue; read when it is needed first.
+    marks: HashMap<&'static str, u64>,
     portal: Portal,
     messages: mpsc::Sender<Foreign>,
     channels: Channels,
@@ -85,11 +117,11 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// A reader that has not connected yet. `queue` takes the events, if they are wanted; `messages` what other tools
-    /// have to say, which is stored in `portal`. Fails without a URL.
+    /// A reader that has not connected yet. `events` is where events go, if they are wanted; `messages` takes what other
+    /// tools have to say, which is stored in `portal`. Fails without a URL.
     pub fn new(
         url: &RedisUrl,
-        queue: Option<Arc<EventQueue>>,
+        events: Option<(Arc<EventQueue>, Taken)>,
         portal: Portal,
         messages: mpsc::Sender<Foreign>,
         channels: Channels,
@@ -97,7 +129,8 @@ impl Inbox {
         outage: Outage,
     ) -> Result<Inbox> {
         let client = url.info().context("alarm.redis_url is empty").and_then(|info| Ok(Client::open(info)?))?;
-        Ok(Inbox { url: url.clone(), client, connection: None, queue, portal, messages, channels, counters, outage })
+        let (connection, marks) = (None, HashMap::new());
+        Ok(Inbox { url: url.clone(), client, connection, events, marks, portal, messages, channels, counters, outage })
     }
 
     /// Takes what comes, for ever.
@@ -112,7 +145,7 @@ impl Inbox {
                     RETRY
                 }
             };
-            let told = turn.map_err(|error| anyhow!(self.url.without_password(&format!("{error:#}"))));
+            let told = turn.map_err(|error| anyhow!(self.url.without_password(&line_of(&*error))));
             self.outage.note(told);
             sleep(pause).await;
         }
@@ -121,8 +154,8 @@ impl Inbox {
     /// Takes a batch from each kind of queue; true when there may be more.
     async fn turn(&mut self) -> Result<bool> {
         let mut full = false;
-        if let Some(queue) = self.queue.clone() {
-            full |= self.take_events(queue).await?;
+        if let Some((queue, taken)) = self.events.clone() {
+            full |= self.take_events(queue, taken).await?;
         }
         for (name, kind) in MESSAGES {
             full |= self.take_messages(name, kind).await?;
@@ -130,35 +163,65 @@ impl Inbox {
         Ok(full)
     }
 
-    async fn take_events(&mut self, queue: Arc<EventQueue>) -> Result<bool> {
+    async fn take_events(&mut self, queue: Arc<EventQueue>, mut taken: Taken) -> Result<bool> {
         let list = format!("{TAKEN}event");
-        let entries = self.take(&list, &EVENTS).await?;
-        if entries.is_empty() {
+        let Entries { left, texts } = self.take(&list, &EVENTS).await?;
+        if texts.is_empty() {
             return Ok(false);
         }
-        let mut events = Vec::with_capacity(entries.len());
-        for entry in &entries {
+        let mut events = Vec::with_capacity(texts.len());
+        for entry in &texts {
             match Event::from_json(entry) {
                 Ok(event) => events.push(event),
                 Err(error) => self.refuse("an event", &error, entry),
             }
         }
-        if !events.is_empty() {
-            let kept = spawn_blocking(move || queue.append(&events).and_then(|_| queue.sync()));
-            kept.await?.context("cannot keep events of Redis in the event queue")?;
+        let kept = spawn_blocking(move || {
+            let kept = taken.append(&queue, left, &events);
+            (kept, taken)
+        });
+        let (kept, taken) = kept.await?;
+        if let Some(events) = &mut self.events {
+            events.1 = taken;
         }
-        self.leave(&list, entries.len()).await?;
-        Ok(entries.len() == BATCH)
+        kept.context("cannot keep events of Redis in the event queue")?;
+        self.leave(&list, texts.len()).await?;
+        Ok(texts.len() == BATCH)
     }
 
-    async fn take_messages(&mut self, name: &str, kind: Kind) -> Result<bool> {
+    async fn take_messages(&mut self, name: &'static str, kind: Kind) -> Result<bool> {
         let list = format!("{TAKEN}{name}");
-        let entries = self.take(&list, &[name]).await?;
-        if entries.is_empty() {
+        let Entries { left, texts } = self.take(&list, &[name]).await?;
+        if texts.is_empty() {
             return Ok(false);
         }
+        let handled = self.handled(name).await?.saturating_sub(left);
+        // A number that is none of these entries is of another Redis, or of one that forgot.
+        let handled = usize::try_from(handled).ok().filter(|handled| *handled <= texts.len()).unwrap_or(0);
+        let end = left + texts.len() as u64;
+        if handled < texts.len() {
+            self.store_messages(name, kind, &texts[handled..], end).await?;
+            self.marks.insert(name, end);
+        }
+        self.leave(&list, texts.len()).await?;
+        Ok(texts.len() == BATCH)
+    }
+
+    /// The number behind the last message of a queue that is handled.
+    async fn handled(&mut self, name: &'static str) -> Result<u64> {
+        if let Some(mark) = self.marks.get(name) {
+            return Ok(*mark);
+        }
+        let mark = delivery::mark(&self.portal, &format!("{MARK}{name}")).await;
+        // Tables that are damaged are told by alarm; without them messages may come twice.
+        let mark = mark.map_or(0, |mark| mark.unwrap_or(0));
+        self.marks.insert(name, mark);
+        Ok(mark)
+    }
+
+    async fn store_messages(&self, name: &str, kind: Kind, texts: &[String], end: u64) -> Result<()> {
         let mut all = Plan::default();
-        for entry in &entries {
+        for entry in texts {
             match serde_json::from_str::<Message>(entry) {
                 Ok(Message { tos, subject, content }) => {
                     let plan = plan::of_others(kind, Mail { tos, subject, content }, self.channels);
@@ -169,12 +232,11 @@ impl Inbox {
             }
         }
         let (stored, is_stored) = oneshot::channel();
-        let foreign = Foreign { deliveries: all.deliveries, without_channel: all.without_channel, stored };
+        let (deliveries, without_channel) = (all.deliveries, all.without_channel);
+        let foreign = Foreign { deliveries, without_channel, mark: (format!("{MARK}{name}"), end), stored };
         self.messages.send(foreign).await.context("alarm has ended")?;
         is_stored.await.context("messages of Redis cannot be stored")?;
-        self.portal.make_safe().await.context("messages of Redis are not on the disk")?;
-        self.leave(&list, entries.len()).await?;
-        Ok(entries.len() == BATCH)
+        self.portal.make_safe().await.context("messages of Redis are not on the disk")
     }
 
     fn refuse(&self, what: &str, error: &str, entry: &str) {
@@ -184,24 +246,26 @@ impl Inbox {
     }
 
     /// The entries of our list, the oldest first, filled up from the queues.
-    async fn take(&mut self, list: &str, queues: &[&str]) -> Result<Vec<String>> {
+    async fn take(&mut self, list: &str, queues: &[&str]) -> Result<Entries> {
         let mut connection = self.connect().await?;
         let mut take = redis::cmd("EVAL");
-        take.arg(TAKE).arg(1 + queues.len()).arg(list).arg(queues).arg(BATCH).arg(ENTRY_MAX);
-        let (long, entries): (u64, Vec<Vec<u8>>) = take.query_async(&mut connection).await?;
+        take.arg(TAKE).arg(2 + queues.len()).arg(list).arg(format!("{list}{LEFT}")).arg(queues);
+        take.arg(BATCH).arg(ENTRY_MAX).arg(beginning());
+        let (long, left, entries): (u64, u64, Vec<Vec<u8>>) = take.query_async(&mut connection).await?;
         if long > 0 {
             self.counters.redis_refused.inc_by(long);
             tracing::warn!(list, long, "entries of Redis are longer than {ENTRY_MAX} bytes, and are left out");
         }
-        Ok(entries.into_iter().rev().map(|entry| String::from_utf8_lossy(&entry).into_owned()).collect())
+        let texts = entries.into_iter().rev().map(|entry| String::from_utf8_lossy(&entry).into_owned()).collect();
+        Ok(Entries { left, texts })
     }
 
     /// Takes the oldest entries out of our list: they are on our disk.
     async fn leave(&mut self, list: &str, count: usize) -> Result<()> {
         let mut connection = self.connect().await?;
-        let mut leave = redis::cmd("LTRIM");
-        leave.arg(list).arg(0).arg(-1 - count as i64);
-        let () = leave.query_async(&mut connection).await?;
+        let mut leave = redis::cmd("EVAL");
+        leave.arg(LEAVE).arg(2).arg(list).arg(format!("{list}{LEFT}")).arg(count);
+        let _: u64 = leave.query_async(&mut connection).await?;
         self.counters.redis_taken.inc_by(count as u64);
         Ok(())
     }
@@ -215,6 +279,12 @@ impl Inbox {
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(self.connection.insert(connection).clone())
     }
+}
+
+/// A number at which the entries of a list may begin: microseconds, of which no list has as many entries.
+fn beginning() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(0))
 }
 
 /// A message as other tools push it; an SMS or an instant message has no subject.

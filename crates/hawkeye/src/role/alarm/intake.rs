@@ -4,9 +4,12 @@
 //! How: a batch is one transaction: cases, event rows, deliveries, and the cursor in the queue. Its commit decides
 //! whether the batch was handled, so each event and each closing is handled exactly once, over any crash. Where the
 //! tables of cases and events are damaged, a batch goes without them; where those of receivers are, it goes to whom
-//! they named before, else to those of them who can be read.
+//! they named before, else to those of them who can be read. Where an old api is asked whom to tell and does not
+//! answer, an event whose action it never told becomes a row under the target of that action, and is planned when it
+//! answers, before younger events of the action are.
 //! Invariants: a batch whose transaction failed is kept and tried again, and nothing is read beyond it; a case is
-//! closed behind the events of its alarm, so none of them opens it again.
+//! closed behind the events of its alarm, so none of them opens it again. An event that waits for its action is bounded
+//! as all deliveries are, by `alarm.give_up_after` and `alarm.deliveries_max`.
 //! Memory: one batch of [`BATCH`] records; the receivers of each action that was needed.
 
 use super::READER;
@@ -14,7 +17,7 @@ use super::counters::AlarmMetrics;
 use super::deliver::Deliverer;
 use super::directory::Directory;
 use super::message;
-use super::plan::{self, Channels, Contacts, Plan, Untold};
+use super::plan::{self, ACTION, Channels, Contacts, Plan, Untold};
 use crate::clock;
 use crate::portal::Portal;
 use crate::portal::action::{self, Action};
@@ -23,10 +26,10 @@ use crate::portal::db::fault::{self, Fault};
 use crate::portal::delivery::{self, NewDelivery};
 use crate::portal::{alarm, user};
 use crate::watch::health::{Health, Outage};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use events::{Consumer, Entry, EventQueue, Record};
 use model::Event;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
@@ -36,6 +39,10 @@ use tokio::time::Instant;
 const UNTOLD_LOGGED: Duration = Duration::from_secs(60);
 /// Records of one transaction, whose beginning and commit they share; the last waits some milliseconds only.
 const BATCH: usize = 64;
+/// Pause between two looks whether an old api tells an action that events wait for.
+const LOOK: Duration = Duration::from_secs(1);
+/// Events of one action that are planned in one transaction once it is told.
+const WAITING_BATCH: usize = 500;
 
 /// Reader of the event queue that writes to the portal's tables.
 pub struct Intake {
@@ -55,6 +62,10 @@ pub struct Intake {
     counters: AlarmMetrics,
     /// Who is asked for actions and teams, where the portal here has only copies of them.
     directory: Option<Directory>,
+    /// Actions that events wait for, none of which the api has told; None until the tables were looked at.
+    waiting: Option<BTreeSet<i64>>,
+    wait_until: Instant,
+    unasked: Outage,
     /// False where an old alarm tells people: events are stored, and nothing is delivered.
     delivers: bool,
     /// Events that told nobody since the log last said so, and when it did.
@@ -104,6 +115,9 @@ impl Intake {
             dashboard,
             counters,
             directory: None,
+            waiting: None,
+            wait_until: Instant::now(),
+            unasked: health.outage("events wait for alarm.plus_api to say whom to tell"),
             delivers,
             untold: 0,
             untold_logged: None,
@@ -118,6 +132,95 @@ impl Intake {
     /// Writes to `tables` from now on.
     pub fn write_to(&mut self, tables: Portal) {
         self.tables = tables;
+        self.waiting = None;
+    }
+
+    /// The time to look again for actions that events wait for; none where none do.
+    pub fn look_at(&self) -> Option<Instant> {
+        let waits = self.directory.is_some() && self.waiting.as_ref().is_none_or(|waiting| !waiting.is_empty());
+        waits.then_some(self.wait_until)
+    }
+
+    /// Plans events whose action is told meanwhile.
+    pub async fn look(&mut self, deliverer: &mut Deliverer) -> Result<()> {
+        if self.look_at().is_none_or(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        self.wait_until = Instant::now() + LOOK;
+        let waiting: Vec<i64> = self.waiting().await?.iter().copied().collect();
+        self.ask_for(&waiting, deliverer).await?;
+        Ok(())
+    }
+
+    /// The actions that events wait for.
+    async fn waiting(&mut self) -> Result<&mut BTreeSet<i64>> {
+        if self.waiting.is_none() {
+            let targets = delivery::targets(&self.tables).await.context("cannot read which events wait")?;
+            let ids = targets.iter().filter_map(|target| target.strip_prefix(ACTION)?.parse().ok());
+            self.waiting = Some(ids.collect());
+        }
+        Ok(self.waiting.get_or_insert_default())
+    }
+
+    /// Asks for actions, and plans what has waited for those that are told; answers the others.
+    async fn ask_for(&mut self, actions: &[i64], deliverer: &mut Deliverer) -> Result<Vec<i64>> {
+        let Some(directory) = &mut self.directory else { return Ok(Vec::new()) };
+        let missing = directory.copy(&self.portal, actions).await;
+        for action in actions.iter().filter(|action| !missing.contains(action)) {
+            if self.waiting().await?.contains(action) {
+                self.release(*action, deliverer).await.context("cannot plan events that waited")?;
+                self.waiting().await?.remove(action);
+            }
+        }
+        let count = match self.waiting().await?.is_empty() {
+            true => 0,
+            false => delivery::count_to(&self.tables, ACTION).await?,
+        };
+        match count {
+            0 => self.unasked.works(),
+            _ => self.unasked.fails(format!("{count} wait, for at most alarm.give_up_after")),
+        }
+        Ok(missing)
+    }
+
+    /// Puts deliveries in the place of events that waited for an action.
+    async fn release(&mut self, action: i64, deliverer: &mut Deliverer) -> Result<()> {
+        let mut reading = self.portal.read().await?;
+        let receivers = receivers(&mut reading, action).await?;
+        drop(reading);
+        loop {
+            let rows = delivery::of_target(&self.tables, &format!("{ACTION}{action}"), WAITING_BATCH).await?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let (mut deliveries, mut untold, mut without_channel) = (Vec::new(), Vec::new(), 0);
+            let mut transaction = self.tables.write().await?;
+            for row in &rows {
+                let plan = match (Event::from_json(&row.body), &receivers) {
+                    (Ok(event), Some((action, contacts))) => {
+                        plan::plan(&event, action, contacts, self.channels, &self.dashboard)
+                    }
+                    (Ok(_), None) => Plan::untold(Untold::without_action(action)),
+                    (Err(error), _) => {
+                        tracing::error!(id = row.id, error, "an event that waited cannot be read, and is given up");
+                        Plan::untold(Untold::unread(action))
+                    }
+                };
+                let told = plan.untold.as_ref().map_or("", |untold| untold.text.as_str());
+                alarm::tell(&mut transaction, &row.lane, told).await?;
+                deliveries.extend(plan.deliveries);
+                untold.extend(plan.untold);
+                without_channel += plan.without_channel;
+            }
+            delivery::delete_all(&mut transaction, rows.iter().map(|row| row.id)).await?;
+            let dropped = deliverer.store(&mut transaction, &deliveries).await?;
+            transaction.commit().await?;
+            deliverer.removed(rows.len() as u64);
+            deliverer.added(&deliveries, dropped);
+            self.note_untold(&untold);
+            self.counters.without_channel.inc_by(without_channel);
+            tracing::info!(action, events = rows.len(), "events that waited for their action are told");
+        }
     }
 
     /// Handles up to a batch of records; true when there may be more.
@@ -127,11 +230,15 @@ impl Intake {
         }
         let Some(last) = self.batch.last() else { return Ok(false) };
         let (cursor, full) = (last.seq, self.batch.len() == BATCH);
-        self.read_receivers().await.context("cannot read the receivers of events")?;
-        let counts = self.plan();
+        let missing = self.read_receivers(deliverer).await.context("cannot read the receivers of events")?;
+        let counts = self.plan(&missing);
         let dropped = self.store(cursor, &counts, deliverer).await.context("cannot store events")?;
         self.portal.cursors().note_handled(cursor);
         deliverer.added(&counts.deliveries, dropped);
+        if !missing.is_empty() {
+            self.waiting().await?.extend(missing);
+            self.wait_until = Instant::now() + LOOK;
+        }
         self.note_untold(&counts.untold);
         self.counters.without_channel.inc_by(counts.without_channel);
         for queued in self.batch.drain(..) {
@@ -175,19 +282,16 @@ impl Intake {
         result.context("cannot read the event queue")
     }
 
-    /// Reads the receivers of the batch's actions. Where they are damaged, those of before stay.
-    async fn read_receivers(&mut self) -> Result<()> {
+    /// Reads the receivers of the batch's actions. Where they are damaged, those of before stay. Answers the actions that
+    /// an old api was to tell, and did not.
+    async fn read_receivers(&mut self, deliverer: &mut Deliverer) -> Result<Vec<i64>> {
         let mut actions: Vec<i64> = self.events().map(|event| event.action_id()).filter(|id| *id > 0).collect();
         actions.sort_unstable();
         actions.dedup();
         if actions.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        if let Some(directory) = &mut self.directory
-            && !directory.copy(&self.portal, &actions).await
-        {
-            bail!("the old api was never asked for an action of theirs, and does not answer");
-        }
+        let missing = self.ask_for(&actions, deliverer).await?;
         let (mut transaction, mut readable) = (self.portal.read().await?, Vec::new());
         for action in actions {
             match receivers(&mut transaction, action).await {
@@ -211,7 +315,7 @@ impl Intake {
         }
         // One that met damage cannot be committed, and there is nothing to commit.
         drop(transaction);
-        Ok(())
+        Ok(missing)
     }
 
     fn events(&self) -> impl Iterator<Item = &Event> {
@@ -221,16 +325,22 @@ impl Intake {
         })
     }
 
-    fn plan(&self) -> BatchCounts {
+    /// What the batch causes; events of these actions wait.
+    fn plan(&self, missing: &[i64]) -> BatchCounts {
         let mut counts = BatchCounts::default();
         for event in self.events() {
+            let waits = missing.contains(&event.action_id());
             let plan = match self.receivers.get(&event.action_id()) {
                 _ if !self.delivers => Plan::default(),
+                _ if waits => Plan::waiting(event),
                 Some(Some((action, contacts))) => plan::plan(event, action, contacts, self.channels, &self.dashboard),
                 None if event.action_id() > 0 => Plan::untold(Untold::unread(event.action_id())),
                 _ => Plan::untold(Untold::without_action(event.action_id())),
             };
-            counts.told.push(plan.untold.as_ref().map_or(String::new(), |untold| untold.text.clone()));
+            let why = plan.untold.as_ref().map(|untold| untold.text.clone());
+            counts
+                .told
+                .push(why.unwrap_or_else(|| if waits { Untold::unasked(event.action_id()) } else { String::new() }));
             counts.untold.extend(plan.untold);
             counts.deliveries.extend(plan.deliveries);
             counts.without_channel += plan.without_channel;

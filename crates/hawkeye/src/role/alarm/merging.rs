@@ -28,6 +28,8 @@ use tokio::time::Instant;
 /// Times for an old dashboard, as in the original.
 const CONNECT: Duration = Duration::from_secs(3);
 const TOTAL: Duration = Duration::from_secs(10);
+/// Time for which a dashboard that did not answer is not asked: all that alarm does waits for its answer.
+const AWAY: Duration = Duration::from_secs(300);
 /// The longest path that a dashboard answers; its column has 16 characters.
 const PATH_MAX: u64 = 64;
 /// Rows of one transaction.
@@ -50,6 +52,8 @@ pub struct Merging {
     dashboard: String,
     /// Asks the dashboard to keep texts; none where the portal here does.
     asking: Option<Client>,
+    /// Until when a dashboard that did not answer is left alone.
+    away_until: Option<Instant>,
     counters: AlarmMetrics,
 }
 
@@ -66,7 +70,7 @@ impl Merging {
     /// Merges each `every` seconds from now on; with 0 once, for what an earlier run has left.
     pub fn new(every: i64, dashboard: String, counters: AlarmMetrics) -> Merging {
         let every = Duration::from_secs(every.max(0).unsigned_abs());
-        Merging { every, at: Some(Instant::now() + every), dashboard, asking: None, counters }
+        Merging { every, at: Some(Instant::now() + every), dashboard, asking: None, away_until: None, counters }
     }
 
     /// Has the dashboard keep texts from now on. Fails where the client cannot be made.
@@ -96,7 +100,7 @@ impl Merging {
     }
 
     /// Merges a batch of what waits; true when there may be more.
-    async fn merge(&self, deliverer: &mut Deliverer) -> sqlx::Result<bool> {
+    async fn merge(&mut self, deliverer: &mut Deliverer) -> sqlx::Result<bool> {
         let rows = delivery::of_target(deliverer.tables(), MERGE, BATCH).await?;
         if rows.is_empty() {
             return Ok(false);
@@ -114,7 +118,7 @@ impl Merging {
     }
 
     /// Puts deliveries in the place of rows.
-    async fn replace(&self, rows: &[Delivery], deliverer: &mut Deliverer, with_links: bool) -> sqlx::Result<()> {
+    async fn replace(&mut self, rows: &[Delivery], deliverer: &mut Deliverer, with_links: bool) -> sqlx::Result<()> {
         let groups = groups(rows);
         let asked = self.ask(&groups).await;
         let mut transaction = deliverer.tables().write().await?;
@@ -139,9 +143,12 @@ impl Merging {
     }
 
     /// The paths under which the dashboard keeps the texts of each group, as far as it does.
-    async fn ask(&self, groups: &[Group]) -> Vec<Option<String>> {
+    async fn ask(&mut self, groups: &[Group]) -> Vec<Option<String>> {
         let mut paths = vec![None; groups.len()];
-        let Some(client) = &self.asking else { return paths };
+        let Some(client) = self.asking.as_ref().filter(|_| self.away_until.is_none_or(|until| until <= Instant::now()))
+        else {
+            return paths;
+        };
         let url = format!("{}/portal/links/store", self.dashboard.trim_end_matches('/'));
         for (group, path) in groups.iter().zip(&mut paths) {
             let Some(texts) = group.linked() else { continue };
@@ -150,6 +157,7 @@ impl Merging {
                 // One that is away would take its time for each.
                 Err(error) => {
                     tracing::warn!(%error, "the dashboard keeps no texts of merged messages: they go without a link");
+                    self.away_until = Some(Instant::now() + AWAY);
                     break;
                 }
             }

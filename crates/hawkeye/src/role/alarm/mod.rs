@@ -28,6 +28,7 @@ mod message;
 mod passing;
 mod plan;
 mod send;
+mod taken;
 
 use crate::config::{Config, Mode};
 use crate::engine::age::Believed;
@@ -52,6 +53,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::causes::line_of;
+use taken::Taken;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -153,7 +155,7 @@ impl Alarm {
         let has_copies = config.mode().is_ok_and(|mode| mode == Mode::Alarm);
         if has_copies {
             let outage = health.outage("the old api cannot be asked whom to tell; those of before are told");
-            intake.ask(Directory::new(&config.alarm, outage)?);
+            intake.ask(Directory::new(&config.alarm, config.tls.trust()?.as_ref(), outage)?);
             merging.ask_dashboard()?;
         }
         let delivering = Delivering {
@@ -208,10 +210,13 @@ impl Alarm {
             return Ok(None);
         }
         let (messages, foreign) = mpsc::channel(1);
-        let queue = self.has_copies.then(|| self.queue.clone());
+        let events = self.has_copies.then(|| {
+            let taken = Taken::open(&config.data_dir, &self.queue);
+            (self.queue.clone(), taken)
+        });
         let outage = health.outage("Redis cannot be read: events or messages wait there");
         let (channels, counters) = (self.delivering.channels, self.counters.clone());
-        let inbox = Inbox::new(url, queue, self.portal.clone(), messages, channels, counters, outage)?;
+        let inbox = Inbox::new(url, events, self.portal.clone(), messages, channels, counters, outage)?;
         self.foreign = Some(foreign);
         Ok(Some(inbox))
     }
@@ -221,6 +226,7 @@ impl Alarm {
         let Some(come) = &self.come else { return Ok(()) };
         let mut transaction = self.deliverer.tables().write().await?;
         let dropped = self.deliverer.store(&mut transaction, &come.deliveries).await?;
+        delivery::set_mark(&mut transaction, &come.mark.0, come.mark.1).await?;
         transaction.commit().await?;
         self.deliverer.added(&come.deliveries, dropped);
         self.counters.without_channel.inc_by(come.without_channel);
@@ -270,6 +276,7 @@ impl Alarm {
         if self.more {
             self.more = self.intake.step(&mut self.deliverer).await?;
         }
+        self.intake.look(&mut self.deliverer).await?;
         self.store_foreign().await.context("cannot store messages of other tools")?;
         self.merging.step(&mut self.deliverer).await?;
         self.deliverer.step().await?;
@@ -297,7 +304,8 @@ impl Alarm {
             Some(until) => until,
             None if self.more => Instant::now(),
             None => {
-                [self.deliverer.look_at(), self.merging.at()].into_iter().flatten().fold(self.tidy_at, Instant::min)
+                let times = [self.deliverer.look_at(), self.merging.at(), self.intake.look_at()];
+                times.into_iter().flatten().fold(self.tidy_at, Instant::min)
             }
         }
     }

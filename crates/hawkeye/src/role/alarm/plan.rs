@@ -29,6 +29,15 @@ pub const LOW_PRIORITY: i32 = 3;
 /// Target of messages that wait to be merged: nothing is sent to it.
 pub const MERGE: &str = "merge";
 
+/// Beginning of the targets of events that wait for an old api to say whom their action tells; its id follows. Nothing
+/// is sent there.
+pub const ACTION: &str = "action:";
+
+/// Whether deliveries to a target are sent.
+pub fn is_sent(target: &str) -> bool {
+    target != MERGE && !target.starts_with(ACTION)
+}
+
 /// Priority of messages of other tools, which name none: the last of the high ones.
 const OTHERS_PRIORITY: i64 = LOW_PRIORITY as i64 - 1;
 
@@ -154,6 +163,11 @@ impl Untold {
         Untold { missing, text: format!("{TOLD_NOBODY}: {why}") }
     }
 
+    /// Reason for an event whose action `id` an old api has not told yet.
+    pub fn unasked(id: i64) -> String {
+        format!("{TOLD_NOBODY} yet: alarm.plus_api does not say whom action {id} tells; it is told when that answers")
+    }
+
     /// Reason for an event whose rule names the action `id`, which cannot be read.
     pub fn unread(id: i64) -> Untold {
         Untold::new(Missing::Action, format_args!("action {id} of the rule cannot be read, for the portal is damaged"))
@@ -169,6 +183,15 @@ impl Untold {
 }
 
 impl Plan {
+    /// Plan for an event that waits, as it is, for an old api to say whom it tells.
+    pub fn waiting(event: &Event) -> Plan {
+        let target = format!("{ACTION}{}", event.action_id());
+        // A row has some kind.
+        let (kind, priority) = (Kind::Callback, i64::from(event.priority()));
+        let new = NewDelivery { target, kind, lane: event.id(), body: event.to_json(), priority };
+        Plan { deliveries: vec![new], ..Plan::default() }
+    }
+
     /// Plan for an event that tells nobody.
     pub fn untold(untold: Untold) -> Plan {
         Plan { untold: Some(untold), ..Plan::default() }

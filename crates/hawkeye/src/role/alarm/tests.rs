@@ -76,6 +76,15 @@ fn open_queue(dir: &tempfile::TempDir) -> Arc<EventQueue> {
 }
 
 impl Site {
+    pub(super) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The queue as a start after a kill finds it.
+    pub(super) fn reopen_queue(&mut self) {
+        self.queue = open_queue(&self.dir);
+    }
+
     /// An action with a callback to `url` ("" is none) and receivers `uic`; `flags` as s, m (before), S, M (after).
     pub(super) async fn action(&self, id: i64, uic: &str, url: &str, flags: &str) {
         let has = |flag: char| i64::from(flags.contains(flag));
@@ -213,6 +222,11 @@ impl Receiver {
 
     pub(super) async fn next(&mut self) -> Got {
         in_time("a delivery", self.got.recv()).await.expect("the receiver lives")
+    }
+
+    /// Whether nothing more has come.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.got.try_recv().is_err()
     }
 }
 

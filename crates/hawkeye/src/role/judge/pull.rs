@@ -16,7 +16,9 @@ use anyhow::{Result, anyhow};
 use judge::RuleId;
 use metrics::{Figures, Metrics};
 use model::Rules;
+use net::tls::client::{Outgoing, SCHEME, Trust};
 use prometheus_client::metrics::counter::Counter;
+use settings::Secret;
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fmt;
@@ -25,11 +27,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use wire::hbs::{AnswerError, AnswerLimits, AnswerReader, Call, KnownRules, Omissions, Progress};
-use wire::jsonrpc;
+use wire::{Framer, Scratch, jsonrpc};
 
 /// Bytes that are read from the socket at a time: some 200 strategies.
 const READ_BYTES: usize = 64 << 10;
@@ -141,10 +142,21 @@ impl PullCounts {
     }
 }
 
+/// What a Hawkeye's hbs may want to see, and by what it is believed.
+#[derive(Clone, Default)]
+pub struct Access {
+    pub token: Secret,
+    pub trust: Option<Trust>,
+}
+
+/// Bytes of the answer to a token; an error is a text.
+const SHOWN_MAX: usize = 64 << 10;
+
 /// Rules of an original hbs, and the connection to it.
 pub struct Puller {
     /// Addresses of hbs, at least one.
     addresses: Vec<String>,
+    access: Access,
     timeouts: Timeouts,
     counts: Arc<PullCounts>,
     known: KnownRules,
@@ -160,7 +172,7 @@ pub struct Puller {
 }
 
 struct Link {
-    stream: TcpStream,
+    stream: Outgoing,
     next_id: u64,
 }
 
@@ -182,10 +194,17 @@ impl fmt::Display for Failure {
 
 impl Puller {
     /// `addresses` are tried in this order at first.
-    pub fn new(addresses: Vec<String>, timeouts: Timeouts, limits: AnswerLimits, counts: Arc<PullCounts>) -> Puller {
+    pub fn new(
+        addresses: Vec<String>,
+        access: Access,
+        timeouts: Timeouts,
+        limits: AnswerLimits,
+        counts: Arc<PullCounts>,
+    ) -> Puller {
         assert!(!addresses.is_empty(), "the configuration was checked");
         Puller {
             addresses,
+            access,
             timeouts,
             counts,
             known: KnownRules::new(limits),
@@ -234,8 +253,22 @@ impl Puller {
                 result => return result,
             }
         }
-        let link = connect(&self.addresses[index], self.timeouts.connect).await?;
+        let link = self.connect(&self.addresses[index]).await?;
         self.exchange(link).await
+    }
+
+    async fn connect(&self, address: &str) -> Result<Link, Failure> {
+        // A handshake is two more ways there and back.
+        let limit = if address.starts_with(SCHEME) { self.timeouts.silence } else { self.timeouts.connect };
+        let stream = timeout(limit, Outgoing::connect(address, self.access.trust.as_ref())).await;
+        let stream = stream.map_err(|_| Failure::Link(format!("no connection within {limit:?}")))?;
+        let mut link = Link { stream: stream.map_err(Failure::Link)?, next_id: 0 };
+        if !self.access.token.is_none() {
+            let shown = timeout(self.timeouts.silence, show(&mut link, &self.access.token)).await;
+            let why = |why| Failure::Link(format!("judge.hbs_token is to be its ingest.token: {why}"));
+            shown.map_err(|_| why("no answer to it".to_string()))?.map_err(why)?;
+        }
+        Ok(link)
     }
 
     async fn exchange(&mut self, mut link: Link) -> Result<Link, Failure> {
@@ -254,7 +287,9 @@ impl Puller {
         jsonrpc::write_request(&mut request, call.method(), link.next_id, b"{}");
         self.reader.begin(call, link.next_id);
         link.next_id += 1;
-        let sent = timeout(silence, link.stream.write_all(&request)).await.map_err(silent)?;
+        let stream = &mut link.stream;
+        let written = async { stream.write_all(&request).await.and(stream.flush().await) };
+        let sent = timeout(silence, written).await.map_err(silent)?;
         sent.map_err(|error| broken("cannot send", error))?;
         loop {
             let read = timeout(silence, link.stream.read(input)).await.map_err(silent)?;
@@ -320,13 +355,25 @@ impl Puller {
     }
 }
 
-async fn connect(address: &str, limit: Duration) -> Result<Link, Failure> {
-    let stream = timeout(limit, TcpStream::connect(address)).await;
-    let stream = stream.map_err(|_| Failure::Link(format!("no connection within {limit:?}")))?;
-    let stream = stream.map_err(|error| broken("cannot connect", error))?;
-    // A request is one write; waiting to merge it with the next would only delay it.
-    stream.set_nodelay(true).map_err(|error| broken("cannot set TCP_NODELAY", error))?;
-    Ok(Link { stream, next_id: 0 })
+/// Shows a token. Who knows of none (an original hbs) is fine without.
+async fn show(link: &mut Link, token: &Secret) -> Result<(), String> {
+    let mut out = Vec::new();
+    let param = serde_json::json!({ "token": token.text() }).to_string();
+    jsonrpc::write_request(&mut out, net::gate::AUTH, link.next_id, param.as_bytes());
+    link.next_id += 1;
+    let io = |error: io::Error| error.to_string();
+    link.stream.write_all(&out).await.map_err(io)?;
+    link.stream.flush().await.map_err(io)?;
+    let (mut framer, mut input) = (Framer::new(SHOWN_MAX), Vec::new());
+    loop {
+        if let Some(range) = framer.scan(&input).map_err(|error| error.to_string())? {
+            let answer = jsonrpc::response(&input[range], &mut Scratch::new()).map_err(|error| error.to_string())?;
+            return answer.error.filter(|error| !error.contains("can't find")).map_or(Ok(()), Err);
+        }
+        if link.stream.read_buf(&mut input).await.map_err(io)? == 0 {
+            return Err("it closed the connection".to_string());
+        }
+    }
 }
 
 fn broken(what: &str, error: io::Error) -> Failure {

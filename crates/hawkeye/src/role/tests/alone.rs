@@ -1,7 +1,7 @@
 //! Aggregator and nodata alone, beside an api and a transfer of this test.
 
 use crate::plus_api::PlusApi;
-use crate::role::aggregator::alone::Alone as Aggregators;
+use crate::role::aggregator::alone::{Alone as Aggregators, trouble};
 use crate::role::nodata::Looks;
 use crate::role::nodata::alone::Alone as Nodata;
 use crate::rules::computed::Lasts;
@@ -11,6 +11,7 @@ use anyhow::Result;
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::StatusCode;
+use net::seldom::Seldom;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 
@@ -90,19 +91,23 @@ fn old_api(path: &str, body: &[u8]) -> (u16, Value) {
 #[tokio::test]
 async fn aggregators_and_nodata_work_beside_an_old_api() -> Result<()> {
     let (url, pushed) = neighbours().await?;
-    let (api, health) = (PlusApi::new(&url, "falcon-test", "secret")?, Health::default());
+    let (api, health) = (PlusApi::new(&url, "falcon-test", "secret", None)?, Health::default());
     let push_api = format!("{url}/api/push");
     let rows = pull(&api, Wanted { aggregators: true, mocks: true }).await?;
     assert_eq!(rows.hosts.iter().map(|host| host.hostname.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     let lasts = Lasts::default();
     let outage = || health.outage("a part fails");
-    let alone = Aggregators { api: api.clone(), push_api: push_api.clone(), lasts: lasts.clone(), outage: outage() };
+    let (lasts, told) = (lasts.clone(), Seldom::default());
+    let alone =
+        Aggregators { api: api.clone(), push_api: push_api.clone(), lasts: lasts.clone(), outage: outage(), told };
     alone.compute(&rows, &[0, 1], NOW).await?;
     let mean = json!({ "endpoint": "web", "metric": "mean", "tags": "", "value": 15.0, "counterType": "GAUGE", "step": 60,
                        "timestamp": NOW });
     assert_eq!(std::mem::take(&mut *pushed.lock().expect("unbroken")), [mean]);
     assert_eq!(lasts.of(1).map(|last| (last.valid, last.hosts)), Some((2, 2)));
     assert!(lasts.of(2).is_some_and(|last| last.why.contains("numerator")));
+    let trouble = trouble(&lasts).expect("one has none");
+    assert!(trouble.since == NOW && trouble.why.starts_with("2 (") && trouble.why.contains("numerator"), "{trouble:?}");
 
     let looks = Looks::default();
     let alone = Nodata { api: api.clone(), push_api, flood_share: 1.0, looks: looks.clone(), outage: outage() };
@@ -121,7 +126,7 @@ async fn aggregators_and_nodata_work_beside_an_old_api() -> Result<()> {
     let away = Nodata { push_api: "http://127.0.0.1:1/".to_string(), looks: Looks::default(), ..alone };
     let error = away.look(&rows, 0, NOW).await.expect_err("nobody takes it");
     assert!(format!("{error:#}").starts_with("nodata.push_api takes no points: "), "{error:#}");
-    let wrong = PlusApi::new("http://127.0.0.1:1", "falcon-test", "secret")?;
+    let wrong = PlusApi::new("http://127.0.0.1:1", "falcon-test", "secret", None)?;
     let error = pull(&wrong, Wanted { aggregators: true, mocks: false }).await.err();
     assert!(error.is_some_and(|error| !format!("{error:#}").contains("secret")));
     Ok(())

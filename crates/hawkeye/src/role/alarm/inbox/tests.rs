@@ -10,6 +10,8 @@ use net::patience::until;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::SeqCst;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -18,6 +20,8 @@ type Lists = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
 struct Redis {
     lists: Lists,
+    /// Whether the answer to what takes entries out of a list is lost, which it may still do.
+    loses: Arc<AtomicU8>,
     url: RedisUrl,
     task: tokio::task::JoinHandle<()>,
 }
@@ -27,14 +31,16 @@ impl Redis {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let url = RedisUrl::parse(&listener.local_addr().expect("bound").to_string()).expect("valid");
         let lists = Lists::default();
-        let shared = lists.clone();
+        let loses: Arc<AtomicU8> = Arc::default();
+        let shared = (lists.clone(), loses.clone());
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
-                tokio::spawn(serve(stream, shared.clone()));
+                let (lists, loses) = shared.clone();
+                tokio::spawn(serve(stream, lists, loses));
             }
         });
-        Redis { lists, url, task }
+        Redis { lists, loses, url, task }
     }
 
     fn push(&self, key: &str, entry: impl Into<String>) {
@@ -46,7 +52,8 @@ impl Redis {
     }
 
     fn is_empty(&self) -> bool {
-        self.lists.lock().expect("unbroken").values().all(Vec::is_empty)
+        let lists = self.lists.lock().expect("unbroken");
+        lists.iter().all(|(name, list)| list.is_empty() || name.ends_with(LEFT))
     }
 }
 
@@ -56,7 +63,11 @@ impl Drop for Redis {
     }
 }
 
-async fn serve(mut stream: TcpStream, lists: Lists) {
+/// Leaving is not done, or is done, and not answered.
+const FORGETS: u8 = 1;
+const KEEPS_SILENT: u8 = 2;
+
+async fn serve(mut stream: TcpStream, lists: Lists, loses: Arc<AtomicU8>) {
     let mut bytes = Vec::new();
     loop {
         let Some((command, used)) = parse(&bytes) else {
@@ -66,8 +77,12 @@ async fn serve(mut stream: TcpStream, lists: Lists) {
             continue;
         };
         bytes.drain(..used);
+        let lost = if command[1..].first().is_some_and(|text| text == LEAVE) { loses.load(SeqCst) } else { 0 };
+        if lost == FORGETS {
+            return;
+        }
         let answer = answer(&command, &lists);
-        if stream.write_all(answer.as_bytes()).await.is_err() {
+        if lost == KEEPS_SILENT || stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }
     }
@@ -93,11 +108,21 @@ fn parse(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
 fn answer(command: &[String], lists: &Lists) -> String {
     let mut lists = lists.lock().expect("unbroken");
     match command[0].as_str() {
+        "EVAL" if command[1] == LEAVE => {
+            let (list, left) = (&command[3], &command[4]);
+            let count: usize = command[5].parse().expect("a number");
+            lists.get_mut(list).expect("a list").drain(..count);
+            let left = lists.get_mut(left).expect("a number");
+            left[0] = (left[0].parse::<usize>().expect("a number") + count).to_string();
+            format!(":{}\r\n", left[0])
+        }
         "EVAL" => {
             assert_eq!(command[1], TAKE);
             let keys: usize = command[2].parse().expect("a number");
-            let (taken, queues) = (&command[3], &command[4..3 + keys]);
+            let (taken, left, queues) = (&command[3], &command[4], &command[5..3 + keys]);
             let max: usize = command[3 + keys].parse().expect("a number");
+            lists.entry(left.clone()).or_insert_with(|| vec![command[5 + keys].clone()]);
+            let left = lists[left][0].clone();
             let mut long = 0;
             for queue in queues {
                 while lists.get(taken).map_or(0, Vec::len) < max {
@@ -112,13 +137,7 @@ fn answer(command: &[String], lists: &Lists) -> String {
             }
             let shown = lists.get(taken).cloned().unwrap_or_default();
             let entries: String = shown.iter().rev().map(|entry| format!("${}\r\n{entry}\r\n", entry.len())).collect();
-            format!("*2\r\n:{long}\r\n*{}\r\n{entries}", shown.len())
-        }
-        "LTRIM" => {
-            let end: i64 = command[3].parse().expect("a number");
-            let count = usize::try_from(-1 - end).expect("from the tail");
-            lists.entry(command[1].clone()).or_default().drain(..count);
-            "+OK\r\n".to_string()
+            format!("*3\r\n:{long}\r\n${}\r\n{left}\r\n*{}\r\n{entries}", left.len(), shown.len())
         }
         "SELECT" => "+OK\r\n".to_string(),
         _ => "-ERR unknown command\r\n".to_string(),
@@ -129,9 +148,10 @@ fn answer(command: &[String], lists: &Lists) -> String {
 async fn start(site: &Site, redis: &Redis, with_events: bool) -> Running {
     let (mut alarm, counters) = site.alarm().await;
     let (messages, foreign) = mpsc::channel(1);
-    let queue = with_events.then(|| site.queue.clone());
+    let events = with_events.then(|| (site.queue.clone(), Taken::open(site.dir(), &site.queue)));
     let (channels, outage) = (Channels::of(&site.config.alarm), site.health.outage("Redis cannot be read"));
-    let inbox = Inbox::new(&redis.url, queue, site.portal.for_alarm(), messages, channels, counters.clone(), outage);
+    let portal = site.portal.for_alarm();
+    let inbox = Inbox::new(&redis.url, events, portal, messages, channels, counters.clone(), outage);
     alarm.foreign = Some(foreign);
     site.run(alarm, counters).beside(tokio::spawn(async move { match inbox.expect("a URL").run().await {} }))
 }
@@ -233,6 +253,74 @@ async fn events_of_an_old_judge_are_told() {
     assert_eq!(cases, ["before", "high", "low"]);
 }
 
+/// A batch whose end Redis does not hear of, or does not answer, is shown again after a kill, and told once.
+#[tokio::test]
+async fn a_batch_is_told_once_over_lost_answers_and_kills() {
+    for (lost, queue) in [(FORGETS, "/sms"), (FORGETS, "event:p1"), (KEEPS_SILENT, "/sms"), (KEEPS_SILENT, "event:p1")]
+    {
+        let (mut site, redis, mut receiver) = (site().await, Redis::start().await, Receiver::start().await);
+        site.config.roles = [Role::Alarm].into();
+        site.config.alarm.sms = format!("{}/sms", receiver.url);
+        site.config.alarm.plus_api_token = "secret".to_string();
+        site.config.alarm.plus_api = api(Arc::default()).await;
+        // Messages that say the same are two messages all the same.
+        let entry = |host: &str| match queue {
+            "/sms" => json!({ "tos": "1", "content": "again" }).to_string(),
+            _ => with_priority(problem(7, host), 1).to_json(),
+        };
+        redis.loses.store(lost, SeqCst);
+        redis.push(queue, entry("first"));
+        let running = start(&site, &redis, true).await;
+        let mut got = vec![receiver.next().await.field("content").to_string()];
+        until("the end of the message", async || site.count("hawkeye_delivery").await == 0).await;
+        running.kill().await;
+        site.reopen_queue();
+        redis.loses.store(0, SeqCst);
+        redis.push(queue, entry("second"));
+        let running = start(&site, &redis, true).await;
+        got.push(receiver.next().await.field("content").to_string());
+        until("all is taken", async || redis.is_empty()).await;
+        until("the end of the message", async || site.count("hawkeye_delivery").await == 0).await;
+        running.stop().await;
+        assert!(receiver.is_quiet(), "{lost} {queue}: {got:?}");
+        let is_right = |text: &String, host| text == "again" || text.contains(host);
+        assert!(is_right(&got[0], "first") && is_right(&got[1], "second"), "{lost} {queue}: {got:?}");
+    }
+}
+
+/// Events of an action that the old api never told wait for it, in order, and hold up no others.
+#[tokio::test]
+async fn events_wait_for_an_api_that_is_away() {
+    let (mut site, redis, mut receiver) = (site().await, Redis::start().await, Receiver::start().await);
+    site.config.roles = [Role::Alarm].into();
+    site.config.alarm.sms = format!("{}/sms", receiver.url);
+    site.config.alarm.plus_api_token = "secret".to_string();
+    let away = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    site.config.alarm.plus_api = api(away.clone()).await;
+    redis.push("event:p1", with_priority(problem(7, "a"), 1).to_json());
+    redis.push("event:p1", with_priority(event(7, "a", Status::Ok, 1), 1).to_json());
+    let running = start(&site, &redis, true).await;
+    until("events that wait", async || site.count("hawkeye_delivery").await == 2).await;
+    let waits = |why: &str| why == "2 wait, for at most alarm.give_up_after";
+    until("a reason", async || site.health.reasons().iter().any(|reason| waits(&reason.why))).await;
+    let told: Vec<String> = query("SELECT told FROM alarms.event_cases").all(&site.portal).await.expect("a case");
+    assert!(told[0].contains("alarm.plus_api does not say whom action 7 tells"), "{told:?}");
+    // Over a kill, too.
+    running.kill().await;
+    site.reopen_queue();
+    let running = start(&site, &redis, true).await;
+    away.store(false, SeqCst);
+    for status in ["PROBLEM", "OK"] {
+        let got = receiver.next().await;
+        assert!(got.field("content").starts_with(&format!("[P1][{status}][a][]")), "{got:?}");
+    }
+    until("the ends of the messages", async || site.count("hawkeye_delivery").await == 0).await;
+    until("no reason", async || site.health.reasons().is_empty()).await;
+    running.stop().await;
+    let told: Vec<String> = query("SELECT told FROM alarms.event_cases").all(&site.portal).await.expect("a case");
+    assert_eq!(told, [""]);
+}
+
 /// A Redis that is away is told, and read when it is back.
 #[tokio::test]
 async fn redis_may_be_away() {
@@ -242,7 +330,8 @@ async fn redis_may_be_away() {
     let (messages, _foreign) = mpsc::channel(1);
     let (channels, outage) = (Channels::of(&config.alarm), site.health.outage("Redis cannot be read"));
     let portal = site.portal.clone();
-    let inbox = Inbox::new(&away, None, portal, messages, channels, AlarmMetrics::default(), outage).expect("a URL");
+    let counters = AlarmMetrics::default();
+    let inbox = Inbox::new(&away, None, portal, messages, channels, counters, outage).expect("a URL");
     let reading = tokio::spawn(inbox.run());
     until("the outage is told", async || site.health.reasons().iter().any(|reason| reason.what.contains("Redis")))
         .await;

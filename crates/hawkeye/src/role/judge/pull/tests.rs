@@ -10,7 +10,7 @@ use net::rpc::Service;
 use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use wire::{Framer, Scratch};
 
 /// Behaviour of a fake hbs towards one request.
@@ -118,7 +118,7 @@ const SILENCE: Duration = Duration::from_millis(50);
 fn puller(addresses: &[&str]) -> Puller {
     let timeouts = Timeouts { connect: Duration::from_secs(10), ..Timeouts::default() };
     let addresses = addresses.iter().map(|address| address.to_string()).collect();
-    Puller::new(addresses, timeouts, AnswerLimits::default(), Arc::default())
+    Puller::new(addresses, Access::default(), timeouts, AnswerLimits::default(), Arc::default())
 }
 
 async fn changed(puller: &mut Puller) -> Arc<Rules> {

@@ -2,18 +2,21 @@
 //!
 //! How: the task reads what waits, sends it, and only then notes that it is consumed; what fails is sent again after a
 //! pause that grows to [`PAUSE_MAX`]. Each second the buffer is synced, and the place to which it is consumed written.
+//! What is answered with an error [`REFUSALS_MAX`] times is sent in parts, and those that are refused alone are put
+//! aside ([`super::aside`]), if the hop has taken others meanwhile: one that refuses everything is out of order.
 //! Invariants: a hop that is away fills its own buffer and no other; its points leave in the order in which they came;
-//! a point is sent at least once, and again by a crash between its sending and the note; while a hop takes nothing,
-//! `/health` says so.
-//! Memory: one read of the buffer, and what is made of it ([`super::link`]).
+//! a point is sent at least once, and again by a crash between its sending and the note, or where a part of its batch
+//! was refused; while a hop takes nothing, or has refused points, `/health` says so.
+//! Memory: two reads of the buffer, and what is made of them ([`super::link`]).
 
-use super::link::Link;
-use super::record::records;
+use super::aside::Aside;
+use super::link::{Fault, Link};
+use super::record::{Record, records};
 use crate::clock;
 use crate::watch::health::Reason;
 use anyhow::Result;
 use net::seldom::Seldom;
-use spool::{Frames, Read, Spool};
+use spool::{Frames, Position, Read, Spool};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +31,13 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Failures in a row after which a hop is said to take nothing: a connection that was closed while it was idle is no
 /// trouble.
 const FAILURES_TOLD: u32 = 2;
+/// Answers with an error to the same points after which they are looked at in parts.
+const REFUSALS_MAX: u32 = 5;
+/// Calls by which the refused parts of a batch are looked for; what is then left is put aside as it is. A dozen points
+/// among thousands are found by so many.
+const SPLITS_MAX: u32 = 256;
+/// Calls that may be refused without one that is taken: then the hop seems to refuse everything.
+const SPLITS_REFUSED_MAX: u32 = 16;
 /// What `/health` says of a hop.
 const AWAY: &str = "a next hop takes no points, which wait in its buffer";
 const UNKEPT: &str = "the buffer of a next hop cannot be written; senders are told so";
@@ -49,6 +59,7 @@ pub struct Hop {
     /// Text by which figures and messages name it, `graph graph-00 10.0.0.1:6070`.
     pub name: String,
     spool: Spool,
+    aside: Aside,
     wake: Notify,
     counts: Counts,
     /// Why nothing can be sent, and why nothing can be kept, each since when.
@@ -80,6 +91,8 @@ pub struct Figures {
     pub dropped: u64,
     pub waiting: u64,
     pub bytes: u64,
+    /// Refused points that are kept in a folder of their own.
+    pub aside: u64,
 }
 
 impl Figures {
@@ -92,17 +105,28 @@ impl Figures {
             dropped: self.dropped + other.dropped,
             waiting: self.waiting + other.waiting,
             bytes: self.bytes + other.bytes,
+            aside: self.aside + other.aside,
         }
     }
 }
 
 impl Hop {
-    /// A hop with this buffer.
-    pub fn new(kind: Kind, name: String, spool: Spool) -> Hop {
+    /// A hop with this buffer, and this place for what it refuses.
+    pub fn new(kind: Kind, name: String, spool: Spool, aside: Aside) -> Hop {
+        let stats = spool.stats();
+        if stats.torn_bytes > 0 || stats.damaged > 0 {
+            let (bytes, places) = (stats.torn_bytes, stats.damaged);
+            tracing::error!(
+                hop = name,
+                bytes,
+                places,
+                "the end of a buffer was not whole, or places in it: points of the last second before a loss of power, or more, are lost"
+            );
+        }
         let (wake, counts) = (Notify::new(), Counts::default());
         let (failing, unkept) = (Trouble::default(), Trouble::default());
-        let (told_dropped, seldom) = (AtomicU64::new(0), Seldom::default());
-        Hop { kind, name, spool, wake, counts, failing, unkept, told_dropped, seldom }
+        let (told_dropped, seldom) = (AtomicU64::new(stats.dropped), Seldom::default());
+        Hop { kind, name, spool, aside, wake, counts, failing, unkept, told_dropped, seldom }
     }
 
     /// Keeps points for the hop.
@@ -119,7 +143,7 @@ impl Hop {
         Ok(())
     }
 
-    /// Says in the log, now and then, that the buffer is full and what that has cost since the start.
+    /// Says in the log, now and then, that the buffer is full and what that has cost since it was made.
     fn tell_dropped(&self) {
         let dropped = self.spool.stats().dropped;
         if dropped > self.told_dropped.load(Relaxed) && self.seldom.may_say() {
@@ -143,6 +167,7 @@ impl Hop {
             dropped: stats.dropped,
             waiting: stats.waiting,
             bytes: stats.bytes,
+            aside: self.aside.points(),
         }
     }
 
@@ -153,13 +178,13 @@ impl Hop {
             let stats = self.spool.stats();
             let lost = match stats.dropped {
                 0 => String::new(),
-                dropped => format!(", {dropped} were lost, for the buffer is full"),
+                dropped => format!(", {dropped} were lost since the buffer was made, for it was full"),
             };
             Reason { what: AWAY, why: format!("{name}: {why}; {} points wait{lost}", stats.waiting), since }
         });
         let unkept = self.unkept.now();
         let unkept = unkept.map(|(why, since)| Reason { what: UNKEPT, why: format!("{name}: {why}"), since });
-        [away, unkept].into_iter().flatten()
+        [away, unkept, self.aside.trouble(name)].into_iter().flatten()
     }
 
     /// Sends what waits until `stopping` turns true.
@@ -172,14 +197,14 @@ impl Hop {
     }
 
     async fn send_all(self: &Arc<Self>, link: &mut Link, mut stopping: watch::Receiver<bool>) {
-        let (mut failures, mut pause) = (0, PAUSE);
+        let (mut failures, mut pause, mut refusals) = (0, PAUSE, Refusals::default());
         loop {
             // Asked for before the look, so that what comes after it wakes.
             let woken = self.wake.notified();
             let step = tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stop| *stop) => return,
-                step = self.send_next(link) => step,
+                step = self.send_next(link, &mut refusals) => step,
             };
             match step {
                 Ok(true) => {
@@ -207,36 +232,126 @@ impl Hop {
     }
 
     /// Sends what a read of the buffer finds; false when nothing waits.
-    async fn send_next(self: &Arc<Self>, link: &mut Link) -> Result<bool, String> {
-        let found = self.on_disk(|hop| {
-            let mut payload = Vec::new();
-            let read = hop.spool.read(hop.spool.cursor(), &mut payload)?;
-            Ok(read.map(|read| (read, payload)))
-        });
-        let Some((read, payload)) = found.await.map_err(|error| format!("its buffer cannot be read: {error}"))? else {
-            return Ok(false);
+    async fn send_next(self: &Arc<Self>, link: &mut Link, refusals: &mut Refusals) -> Result<bool, String> {
+        let at = self.spool.cursor();
+        let Some((read, payload)) = self.read(at).await? else { return Ok(false) };
+        // Written by another version, or none of ours: it would be in the way for ever.
+        let Some(records) = records(&payload, read.records) else {
+            let points = u64::from(read.records);
+            self.counts.refused.fetch_add(points, Relaxed);
+            tracing::error!(hop = self.name, points, "points in the buffer cannot be read, and are lost");
+            return self.consumed(read).await.map(|()| true);
         };
-        let mut sent = u64::from(read.records);
-        match records(&payload, read.records) {
-            Some(records) => {
-                let refused = link.send(&records).await?.refused;
-                sent -= refused.min(sent);
-                self.counts.refused.fetch_add(refused, Relaxed);
+        match link.send(&records).await {
+            Ok(sent) => self.count(records.len(), sent.refused),
+            Err(Fault::Refused { is_final, why }) if refusals.are_many(at, is_final) => {
+                self.send_parts(link, &records, read, is_final, why).await?;
             }
-            // Written by another version, or none of ours: it would be in the way for ever.
-            None => {
-                self.counts.refused.fetch_add(sent, Relaxed);
-                tracing::error!(hop = self.name, points = sent, "points in the buffer cannot be read, and are lost");
-                sent = 0;
-            }
+            Err(fault) => return Err(fault.why()),
         }
-        self.counts.sent.fetch_add(sent, Relaxed);
-        self.consumed(read).await.map_err(|error| format!("its buffer cannot be emptied: {error}"))?;
+        self.consumed(read).await?;
         Ok(true)
     }
 
-    async fn consumed(self: &Arc<Self>, read: Read) -> io::Result<()> {
-        self.on_disk(move |hop| hop.spool.consumed(read.next, read.records)).await
+    /// What waits behind `from`.
+    async fn read(self: &Arc<Self>, from: Position) -> Result<Option<(Read, Vec<u8>)>, String> {
+        let found = self.on_disk(move |hop| {
+            let mut payload = Vec::new();
+            let read = hop.spool.read(from, &mut payload)?;
+            Ok(read.map(|read| (read, payload)))
+        });
+        found.await.map_err(|error| format!("its buffer cannot be read: {error}"))
+    }
+
+    /// Counts points that the hop has, of which it calls some wrong.
+    fn count(&self, sent: usize, refused: u64) {
+        self.counts.sent.fetch_add((sent as u64).saturating_sub(refused), Relaxed);
+        self.counts.refused.fetch_add(refused, Relaxed);
+        if refused > 0 && self.seldom.may_say() {
+            tracing::warn!(
+                hop = self.name,
+                points = refused,
+                "a next hop calls points invalid, which it does not name"
+            );
+        }
+    }
+
+    /// Sends points that were refused together in parts, and puts aside what is refused by itself. An error if it looks
+    /// as if the hop refused anything: then all of them stay.
+    async fn send_parts(
+        self: &Arc<Self>,
+        link: &mut Link,
+        records: &[Record<'_>],
+        read: Read,
+        is_final: bool,
+        mut why: String,
+    ) -> Result<(), String> {
+        let (mut parts, mut refused) = (vec![records], Vec::new());
+        let (mut calls, mut taken) = (0, false);
+        while let Some(part) = parts.pop() {
+            let is_enough = calls >= if taken || is_final { SPLITS_MAX } else { SPLITS_REFUSED_MAX };
+            // The whole has been refused just now.
+            if is_enough || (part.len() == 1 && part.len() == records.len()) {
+                refused.push(part);
+                continue;
+            }
+            if part.len() < records.len() {
+                calls += 1;
+                match link.send(part).await {
+                    Ok(sent) => {
+                        taken = true;
+                        self.count(part.len(), sent.refused);
+                        continue;
+                    }
+                    Err(Fault::Away(why)) => return Err(why),
+                    Err(Fault::Refused { why: told, .. }) => why = told,
+                }
+            }
+            match part.len() {
+                1 => refused.push(part),
+                length => {
+                    let (first, second) = part.split_at(length / 2);
+                    parts.extend([second, first]);
+                }
+            }
+        }
+        if !taken && !is_final && !self.takes_what_follows(link, read).await? {
+            return Err(why);
+        }
+        self.put_aside(refused.concat(), why).await
+    }
+
+    /// Whether the hop takes the points behind a read; they are sent again in their turn.
+    async fn takes_what_follows(self: &Arc<Self>, link: &mut Link, read: Read) -> Result<bool, String> {
+        let Some((next, payload)) = self.read(read.next).await? else { return Ok(false) };
+        let Some(records) = records(&payload, next.records) else { return Ok(false) };
+        // One call is enough to tell.
+        Ok(link.send(&records[..records.len().min(1)]).await.is_ok())
+    }
+
+    async fn put_aside(self: &Arc<Self>, records: Vec<Record<'_>>, why: String) -> Result<(), String> {
+        let Some(first) = records.first() else { return Ok(()) };
+        let (points, key) = (records.len() as u64, first.key);
+        self.counts.refused.fetch_add(points, Relaxed);
+        tracing::error!(
+            hop = self.name,
+            points,
+            why,
+            first = format!("{}/{}", key.endpoint, key.counter()),
+            "points that a next hop refuses are put aside"
+        );
+        let mut frames = Frames::default();
+        for record in &records {
+            frames.push(|out| record.write(out));
+        }
+        let told = why.clone();
+        let put = self.on_disk(move |hop| hop.aside.put(frames, &told)).await;
+        put.map_err(|error| format!("{why}; and what it refuses cannot be put aside: {error}"))
+    }
+
+    async fn consumed(self: &Arc<Self>, read: Read) -> Result<(), String> {
+        let consumed = self.on_disk(move |hop| hop.spool.consumed(read.next, read.records)).await;
+        consumed.map_err(|error| format!("its buffer cannot be emptied: {error}"))
     }
 
     /// Has the disk keep, each second, what was appended and consumed.
@@ -247,7 +362,11 @@ impl Hop {
                 _ = stopping.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(SYNC_EVERY) => {}
             }
-            let kept = self.on_disk(|hop| hop.spool.keep_cursor().and_then(|()| hop.spool.sync())).await;
+            let kept = self.on_disk(|hop| {
+                hop.aside.look();
+                hop.spool.keep_cursor().and_then(|()| hop.spool.sync())
+            });
+            let kept = kept.await;
             let fails = kept.is_err();
             if let Err(error) = kept
                 && !is_told
@@ -265,6 +384,29 @@ impl Hop {
     ) -> io::Result<T> {
         let hop = self.clone();
         tokio::task::spawn_blocking(move || work(&hop)).await.map_err(io::Error::other)?
+    }
+}
+
+/// How often the points at one place of the buffer were refused in a row.
+#[derive(Default)]
+struct Refusals {
+    at: Option<Position>,
+    times: u32,
+}
+
+impl Refusals {
+    /// Counts a refusal of the points at `at`; true when they are to be looked at in parts.
+    fn are_many(&mut self, at: Position, is_final: bool) -> bool {
+        if self.at != Some(at) {
+            *self = Refusals { at: Some(at), times: 0 };
+        }
+        self.times += 1;
+        let are_many = is_final || self.times >= REFUSALS_MAX;
+        if are_many {
+            // Where that has no result, as many attempts come before the next.
+            self.times = 0;
+        }
+        are_many
     }
 }
 

@@ -3,6 +3,7 @@
 //! How: to a graph and to a judge calls of gob, one at a time, so that points keep their order; to a transfer calls of
 //! JSON-RPC, all of a read at once ([`CALLS_AT_ONCE`]), whose answers are read after them; to OpenTSDB lines, to
 //! InfluxDB a POST per batch.
+//! A failure says whether the points were refused by an answer, or nobody answered ([`Fault`]).
 //! Invariants: a link that failed has no connection, the next batch makes one; an answer counts only if it is that of
 //! its call. A batch is sent when it was answered, to OpenTSDB when the system took it: it answers nothing.
 //! Memory: the calls of one read, less than a megabyte, while they are on their way.
@@ -10,9 +11,9 @@
 use super::lines::{push_influx, push_put};
 use super::record::Record;
 use crate::config::Precision;
+use net::tls::client::{Outgoing, SCHEME, Trust};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use wire::gob::client::{Replies, Requests};
 use wire::gob::{GraphItem, JudgeItem, P8sItem};
 use wire::item::{OutItem, write_item};
@@ -25,12 +26,53 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const CALLS_AT_ONCE: usize = 8;
 /// Bytes of an answer; errors are texts.
 const ANSWER_MAX: usize = 64 << 10;
+/// Bytes of an answer over HTTP that a message quotes.
+const TEXT_MAX: usize = 200;
 
 /// What came of a batch that the other side has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Points that the other side refused, and will each time.
     pub refused: u64,
+}
+
+/// Why points are not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nobody is there, or answers, or lets us in: the points have nothing to do with it.
+    Away(String),
+    /// An answer that refuses the points.
+    Refused {
+        why: String,
+        /// Whether the other side says that it will each time.
+        is_final: bool,
+    },
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Fault {
+        Fault::Away(why)
+    }
+}
+
+impl Fault {
+    /// The reason of either kind.
+    pub fn why(self) -> String {
+        match self {
+            Fault::Away(why) | Fault::Refused { why, .. } => why,
+        }
+    }
+
+    /// The fault of an error that a call was answered with.
+    fn answered(error: &str) -> Fault {
+        if error.contains(net::gate::AUTH) {
+            return Fault::Away(
+                "it asks for a token: set transfer.next.token to its ingest.token (graphs, judges and falcon2p8s are shown none)"
+                    .to_string(),
+            );
+        }
+        Fault::Refused { why: format!("it answers with the error: {error}"), is_final: false }
+    }
 }
 
 /// A next hop's protocol and address.
@@ -80,11 +122,13 @@ pub struct Link {
     /// Points of a call.
     batch: usize,
     connection: Option<Connection>,
+    /// Whom addresses that begin with `tls://` are believed by.
+    trust: Option<Trust>,
     http: Option<reqwest::Client>,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Outgoing,
     requests: Requests,
     replies: Replies,
     next_id: u64,
@@ -93,21 +137,25 @@ struct Connection {
 
 impl Link {
     /// A link that is not connected; `batch` points make a call.
-    pub fn new(target: Target, batch: usize) -> Result<Link, reqwest::Error> {
+    pub fn new(target: Target, batch: usize, trust: Option<Trust>) -> Result<Link, reqwest::Error> {
         let http = match &target {
             Target::Influx(_) => {
                 // Fails only when another part of the process has installed it, which is as good.
                 let _ = rustls::crypto::ring::default_provider().install_default();
                 let client = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
+                let client = match &trust {
+                    Some(trust) => client.tls_backend_preconfigured(trust.config()),
+                    None => client,
+                };
                 Some(client.redirect(reqwest::redirect::Policy::none()).build()?)
             }
             _ => None,
         };
-        Ok(Link { target, batch, connection: None, http })
+        Ok(Link { target, batch, connection: None, trust, http })
     }
 
-    /// Sends points; an error says why they are to be sent again.
-    pub async fn send(&mut self, records: &[Record<'_>]) -> Result<Sent, String> {
+    /// Sends points; what an error speaks of may have been taken in part.
+    pub async fn send(&mut self, records: &[Record<'_>]) -> Result<Sent, Fault> {
         let mut connection = match (&self.target, self.connection.take()) {
             (Target::Influx(target), _) => return self.post(target, records).await,
             (_, Some(connection)) => connection,
@@ -123,13 +171,14 @@ impl Link {
             Target::Graph { address, .. }
             | Target::Judge { address, .. }
             | Target::P8s { address, .. }
-            | Target::Tsdb { address } => dial(address).await,
+            | Target::Tsdb { address } => dial(address, self.trust.as_ref()).await,
             Target::Transfer { addresses, token } => {
                 let mut why = "there is no address".to_string();
                 // From one of them on, by chance, as in the original: not all gateways are to ask the first.
                 let first = rand::random_range(0..addresses.len().max(1));
                 for i in 0..addresses.len() {
-                    match dial_transfer(&addresses[(first + i) % addresses.len()], token).await {
+                    let address = &addresses[(first + i) % addresses.len()];
+                    match dial_transfer(address, token, self.trust.as_ref()).await {
                         Ok(connection) => return Ok(connection),
                         Err(error) => why = error,
                     }
@@ -140,10 +189,9 @@ impl Link {
         }
     }
 
-    /// Posts lines; what InfluxDB says cannot be right (a 4xx) is given up, as it would be the next time.
-    async fn post(&self, target: &InfluxTarget, records: &[Record<'_>]) -> Result<Sent, String> {
-        let Some(http) = &self.http else { return Err("no HTTP client".to_string()) };
-        let mut refused = 0;
+    /// Posts lines; what InfluxDB says cannot be right (a 4xx) would be refused the next time, too.
+    async fn post(&self, target: &InfluxTarget, records: &[Record<'_>]) -> Result<Sent, Fault> {
+        let Some(http) = &self.http else { return Err("no HTTP client".to_string().into()) };
         for batch in records.chunks(self.batch) {
             let mut body = Vec::new();
             batch.iter().for_each(|record| push_influx(&mut body, record, target.precision));
@@ -157,23 +205,32 @@ impl Link {
                 status if status.is_success() => {}
                 // Who may not write is told, and may be let in; so is who comes too often.
                 status if status.is_client_error() && ![401, 403, 404, 408, 429].contains(&status.as_u16()) => {
-                    tracing::debug!(%status, "InfluxDB refuses points");
-                    refused += batch.len() as u64;
+                    let text = start_of(answer).await;
+                    return Err(Fault::Refused { why: format!("it answers {status}: {text}"), is_final: true });
                 }
-                status => return Err(format!("it answers {status}")),
+                status => return Err(Fault::Away(format!("it answers {status}"))),
             }
         }
-        Ok(Sent { refused })
+        Ok(Sent::default())
     }
 }
 
-async fn dial(address: &str) -> Result<Connection, String> {
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    let stream = stream
-        .map_err(|_| format!("no connection to {address} within {CONNECT_TIMEOUT:?}"))?
-        .map_err(|error| format!("cannot connect to {address}: {error}"))?;
-    // A call is one write; waiting to merge it with the next would only delay it.
-    let _ = stream.set_nodelay(true);
+/// The beginning of an answer's text, on one line.
+async fn start_of(mut answer: reqwest::Response) -> String {
+    let mut bytes = Vec::new();
+    while bytes.len() < TEXT_MAX
+        && let Ok(Some(chunk)) = answer.chunk().await
+    {
+        bytes.extend_from_slice(&chunk[..chunk.len().min(TEXT_MAX - bytes.len())]);
+    }
+    String::from_utf8_lossy(&bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+async fn dial(address: &str, trust: Option<&Trust>) -> Result<Connection, String> {
+    // A handshake is two more ways there and back.
+    let limit = if address.starts_with(SCHEME) { CALL_TIMEOUT } else { CONNECT_TIMEOUT };
+    let stream = tokio::time::timeout(limit, Outgoing::connect(address, trust)).await;
+    let stream = stream.map_err(|_| format!("no connection to {address} within {limit:?}"))??;
     Ok(Connection {
         stream,
         requests: Requests::new(),
@@ -183,16 +240,19 @@ async fn dial(address: &str) -> Result<Connection, String> {
     })
 }
 
-async fn dial_transfer(address: &str, token: &str) -> Result<Connection, String> {
-    let mut connection = dial(address).await?;
+async fn dial_transfer(address: &str, token: &str, trust: Option<&Trust>) -> Result<Connection, String> {
+    let mut connection = dial(address, trust).await?;
     if !token.is_empty() {
-        connection.show(token).await.map_err(|error| format!("{address}: {error}"))?;
+        let shown = connection.show(token).await;
+        shown.map_err(|error| {
+            format!("{address} refuses transfer.next.token, which is to be its ingest.token: {error}")
+        })?;
     }
     Ok(connection)
 }
 
 impl Connection {
-    async fn send(&mut self, target: &Target, batch: usize, records: &[Record<'_>]) -> Result<Sent, String> {
+    async fn send(&mut self, target: &Target, batch: usize, records: &[Record<'_>]) -> Result<Sent, Fault> {
         let mut sent = Sent::default();
         match target {
             Target::Graph { min_step, .. } => {
@@ -219,13 +279,13 @@ impl Connection {
                 }
             }
             Target::Tsdb { .. } => self.put(records).await?,
-            Target::Influx(_) => return Err("it is asked over HTTP".to_string()),
+            Target::Influx(_) => return Err("it is asked over HTTP".to_string().into()),
         }
         Ok(sent)
     }
 
     /// One call of gob, answered without an error.
-    async fn gob(&mut self, write: impl FnOnce(&mut Requests, &mut Vec<u8>, u64)) -> Result<(), String> {
+    async fn gob(&mut self, write: impl FnOnce(&mut Requests, &mut Vec<u8>, u64)) -> Result<(), Fault> {
         let (mut out, seq) = (Vec::new(), self.next_id);
         self.next_id += 1;
         write(&mut self.requests, &mut out, seq);
@@ -235,8 +295,8 @@ impl Connection {
             let found = self.replies.next(&self.input).map_err(|error| format!("its answer is no gob: {error}"))?;
             if let Some((end, reply)) = found {
                 let answered = match (reply.seq == seq, reply.error.is_empty()) {
-                    (false, _) => Err(format!("it answers call {}, and {seq} was asked", reply.seq)),
-                    (true, false) => Err(format!("it answers with the error: {}", reply.error)),
+                    (false, _) => Err(format!("it answers call {}, and {seq} was asked", reply.seq).into()),
+                    (true, false) => Err(Fault::answered(&reply.error)),
                     (true, true) => Ok(()),
                 };
                 self.input.drain(..end);
@@ -247,7 +307,7 @@ impl Connection {
     }
 
     /// Calls of `Transfer.Update`, all sent before the first answer is read; the number of refused points.
-    async fn updates<'r>(&mut self, batches: impl Iterator<Item = &'r [Record<'r>]>) -> Result<u64, String> {
+    async fn updates<'r>(&mut self, batches: impl Iterator<Item = &'r [Record<'r>]>) -> Result<u64, Fault> {
         let (mut out, first) = (Vec::new(), self.next_id);
         for batch in batches {
             jsonrpc::begin_request(&mut out, "Transfer.Update");
@@ -257,9 +317,12 @@ impl Connection {
         }
         let ids = first..self.next_id;
         let Connection { stream, input, .. } = self;
-        let (mut reader, mut writer) = stream.split();
+        let (mut reader, mut writer) = tokio::io::split(stream);
         // Written and read at once: a transfer that answers what it has read may wait for us to read that.
-        let write = async { writer.write_all(&out).await.map_err(|error| error.to_string()) };
+        let write = async {
+            let written = async { writer.write_all(&out).await.and(writer.flush().await) };
+            written.await.map_err(|error| Fault::Away(error.to_string()))
+        };
         let read = async {
             let (mut refused, mut framer) = (0, Framer::new(ANSWER_MAX));
             for _ in ids.clone() {
@@ -270,7 +333,7 @@ impl Connection {
                     }
                     let read = reader.read_buf(input).await.map_err(|error| error.to_string())?;
                     if read == 0 {
-                        return Err("it closed the connection".to_string());
+                        return Err(Fault::Away("it closed the connection".to_string()));
                     }
                 };
                 refused += refused_of(&input[answer.clone()], &ids)?;
@@ -280,7 +343,8 @@ impl Connection {
         };
         let both = async { tokio::try_join!(write, read) };
         let answered = tokio::time::timeout(CALL_TIMEOUT, both).await;
-        answered.map_err(|_| format!("no answer within {CALL_TIMEOUT:?}"))?.map(|((), refused)| refused)
+        let ((), refused) = answered.map_err(|_| format!("no answer within {CALL_TIMEOUT:?}"))??;
+        Ok(refused)
     }
 
     /// Shows the token that the other side may ask for; one that knows of none is fine with it.
@@ -324,7 +388,9 @@ impl Connection {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        match tokio::time::timeout(CALL_TIMEOUT, self.stream.write_all(bytes)).await {
+        let stream = &mut self.stream;
+        let written = async { stream.write_all(bytes).await.and(stream.flush().await) };
+        match tokio::time::timeout(CALL_TIMEOUT, written).await {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => Err(format!("it takes nothing for {CALL_TIMEOUT:?}")),
         }
@@ -345,15 +411,18 @@ fn broken(error: wire::FrameError) -> String {
 }
 
 /// Points that an answer to `Transfer.Update` calls invalid; an error if it is none to a call with these ids.
-fn refused_of(answer: &[u8], ids: &std::ops::Range<u64>) -> Result<u64, String> {
+fn refused_of(answer: &[u8], ids: &std::ops::Range<u64>) -> Result<u64, Fault> {
     let mut scratch = Scratch::new();
     let answer = jsonrpc::response(answer, &mut scratch);
     let answer = answer.map_err(|error| format!("its answer is no JSON-RPC: {error}"))?;
-    if let Some(error) = answer.error {
-        return Err(format!("it answers with the error: {error}"));
-    }
-    if !ids.contains(&answer.id) {
-        return Err(format!("it answers call {}, which was not asked", answer.id));
+    match (answer.id, answer.error) {
+        // Said of the connection, not of the points of a call.
+        (None, error) => return Err(Fault::Away(format!("it answers: {}", error.unwrap_or_default()))),
+        (Some(id), _) if !ids.contains(&id) => {
+            return Err(Fault::Away(format!("it answers call {id}, which was not asked")));
+        }
+        (Some(_), Some(error)) => return Err(Fault::answered(&error)),
+        (Some(_), None) => {}
     }
     Ok(wire::transfer::read_answer(answer.result, &mut scratch).map_or(0, |told| told.invalid as u64))
 }

@@ -10,7 +10,9 @@
 //! Compat: placement, alignment, names and formats are the original's. It drops what waits when 102,400 points do, or
 //! when it ends; here the oldest go when `transfer.buffer_max` is full, and a restart loses nothing.
 
+mod aside;
 mod hop;
+mod left;
 mod lines;
 mod link;
 mod record;
@@ -19,8 +21,10 @@ use crate::config::{Config, RingConfig, TransferConfig};
 use crate::engine::ingest::{Door, Received};
 use crate::watch::health::Health;
 use anyhow::{Context, Result};
+use aside::Aside;
 use hop::Hop;
 pub use hop::{Figures, Kind};
+use left::{Left, folder_of};
 use link::{InfluxTarget, Link, Target};
 use metrics::Metrics;
 use model::{CounterType, Ring, SeriesKey, Tags};
@@ -29,7 +33,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use record::Record;
 use spool::{Frames, Options, Spool};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use stdx::RealDisk;
@@ -39,6 +42,8 @@ use wire::{Item, JsonError, Scratch};
 
 /// Sets of frames that are kept for the next batch; as many batches are at hand at once as there are threads.
 const SETS_KEPT: usize = 8;
+/// What the name of a folder ends with that has what the hop of the buffer beside it refused.
+const REFUSED: &str = ".refused";
 /// Bytes of a frame's room that is kept for the next batch.
 const FRAMES_KEPT: usize = 16 << 10;
 /// Bytes of the texts of a JSON message that are kept for the next batch.
@@ -96,14 +101,19 @@ fn targets(config: &TransferConfig, min_step: u32) -> (Vec<(Kind, String, String
     let (mut targets, mut routes) = (Vec::new(), Routes::default());
     let mut cluster = |kind: Kind, ring: &RingConfig| {
         let nodes = ring.cluster.iter().map(|(node, addresses)| {
-            let mirrors = addresses.split(',').map(str::trim).enumerate().map(|(i, address)| {
+            let mirrors = addresses.split(',').map(str::trim).map(|address| {
                 let address = address.to_string();
                 let (word, target) = match kind {
                     Kind::Graph => ("graph", Target::Graph { address: address.clone(), min_step }),
                     Kind::P8sRelay => ("p8s", Target::P8s { address: address.clone(), min_step }),
                     _ => ("judge", Target::Judge { address: address.clone(), min_step }),
                 };
-                targets.push((kind, format!("{word}-{node}-{i}"), format!("{word} {node} {address}"), target));
+                targets.push((
+                    kind,
+                    folder_of(word, &format!("{node}@{address}")),
+                    format!("{word} {node} {address}"),
+                    target,
+                ));
                 targets.len() - 1
             });
             mirrors.collect()
@@ -126,7 +136,7 @@ fn targets(config: &TransferConfig, min_step: u32) -> (Vec<(Kind, String, String
     if !config.tsdb.address.is_empty() {
         let address = config.tsdb.address.clone();
         routes.not_by_telnet.push(targets.len());
-        targets.push((Kind::Tsdb, "tsdb".to_string(), format!("tsdb {address}"), Target::Tsdb { address }));
+        targets.push((Kind::Tsdb, folder_of("tsdb", &address), format!("tsdb {address}"), Target::Tsdb { address }));
     }
     if !config.influxdb.address.is_empty() {
         let influx = &config.influxdb;
@@ -138,7 +148,8 @@ fn targets(config: &TransferConfig, min_step: u32) -> (Vec<(Kind, String, String
         });
         routes.not_by_telnet.push(targets.len());
         let name = format!("influxdb {}", influx.address);
-        targets.push((Kind::Influxdb, "influxdb".to_string(), name, target));
+        let folder = folder_of("influxdb", &format!("{}@{}", influx.db, influx.address));
+        targets.push((Kind::Influxdb, folder, name, target));
     }
     (targets, routes)
 }
@@ -150,16 +161,19 @@ impl Fanout {
         let (targets, routes) = targets(&config.transfer, min_step);
         let dir = config.data_dir.join("buffer");
         let bytes_max = config.transfer.buffer_max / targets.len().max(1) as u64;
-        let (mut hops, mut links) = (Vec::new(), Vec::new());
-        let folders: Vec<String> = targets.iter().map(|(_, folder, ..)| folder.clone()).collect();
+        let (mut hops, mut links, trust) = (Vec::new(), Vec::new(), config.tls.trust()?);
+        let mut known = Vec::new();
         for (kind, folder, name, target) in targets {
+            let refused = format!("{folder}{REFUSED}");
+            let aside = Aside::open(Arc::new(RealDisk), dir.join(&refused));
+            known.extend([folder.clone(), refused]);
             let folder = dir.join(folder);
             let spool = Spool::open(Arc::new(RealDisk), &folder, Options { bytes_max });
             let spool = spool.with_context(|| format!("cannot open the buffer {} of {name}", folder.display()))?;
-            hops.push(Arc::new(Hop::new(kind, name, spool)));
-            links.push(Link::new(target, config.transfer.batch).context("cannot make an HTTP client")?);
+            hops.push(Arc::new(Hop::new(kind, name, spool, aside)));
+            links.push(Link::new(target, config.transfer.batch, trust.clone()).context("cannot make an HTTP client")?);
         }
-        tell_of_others(&dir, &folders);
+        let left = Left::tell(&dir, &known, health);
         let held: Arc<AtomicU64> = Arc::default();
         let told = held.clone();
         metrics.ledger().source(move |report| report.line("fan-out frames", told.load(Relaxed), None, None));
@@ -176,10 +190,10 @@ impl Fanout {
             registry.register("items_received", "Items that came in, valid or not", fanout.received.clone());
             registry.register("items_refused", "Items counted as Invalid", fanout.refused.clone());
         });
-        show(metrics, &hops);
+        show(metrics, &hops, &left);
         let told = hops.clone();
         health.source(move |reasons| reasons.extend(told.iter().flat_map(|hop| hop.troubles())));
-        Ok((Arc::new(fanout), Sending { hops, links }))
+        Ok((Arc::new(fanout), Sending { hops, links, left }))
     }
 
     /// Begins a batch that came by `door` at `now` (Unix seconds).
@@ -212,36 +226,26 @@ impl Fanout {
     }
 }
 
-/// Says which buffers belong to hops that the configuration has no more.
-fn tell_of_others(dir: &Path, folders: &[String]) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    for name in names.filter(|name| !folders.contains(name)) {
-        let folder = dir.join(name);
-        tracing::warn!(
-            folder = %folder.display(),
-            "points may wait here for a next hop that the configuration does not have: name it again, or delete the folder"
-        );
-    }
-}
-
 /// Shows the figures of all hops.
-fn show(metrics: &Metrics, hops: &[Arc<Hop>]) {
+fn show(metrics: &Metrics, hops: &[Arc<Hop>], left: &Arc<Left>) {
     type Of = fn(&Figures) -> u64;
-    let shown: [(&str, &str, Of); 6] = [
+    let shown: [(&str, &str, Of); 7] = [
         ("hop_points_sent", "Points that a next hop has taken since the start", |figures| figures.sent),
         ("hop_points_refused", "Points that a next hop refused for good", |figures| figures.refused),
         ("hop_failures", "Attempts to send that failed, and are made again", |figures| figures.failures),
-        ("hop_points_dropped", "Points that a full buffer lost", |figures| figures.dropped),
+        ("hop_points_dropped", "Points that a full buffer lost since it was made", |figures| figures.dropped),
         ("hop_points_waiting", "Points in the buffer of a next hop", |figures| figures.waiting),
+        ("hop_points_aside", "Refused points that are kept in a folder of their own", |figures| figures.aside),
         ("hop_buffer_bytes", "Bytes of the buffer of a next hop", |figures| figures.bytes),
     ];
-    let hops = hops.to_vec();
+    let (hops, left) = (hops.to_vec(), left.clone());
     metrics.source(move |out| {
         let figures: Vec<(&str, Figures)> = hops.iter().map(|hop| (hop.name.as_str(), hop.figures())).collect();
         for (name, help, of) in shown {
             out.gauges(name, help, "hop", figures.iter().map(|(hop, figures)| (*hop, of(figures))));
         }
+        let help = "Points of buffers whose next hop the configuration does not have";
+        out.gauge("points_without_hop", help, left.points() as f64);
     });
 }
 
@@ -249,12 +253,18 @@ fn show(metrics: &Metrics, hops: &[Arc<Hop>]) {
 pub struct Sending {
     hops: Vec<Arc<Hop>>,
     links: Vec<Link>,
+    left: Arc<Left>,
 }
 
 impl Sending {
     /// Sends until `stopping` turns true.
     pub async fn run(self, stopping: watch::Receiver<bool>) -> Result<()> {
         let mut tasks = JoinSet::new();
+        let left = self.left.run(stopping.clone());
+        tasks.spawn(async move {
+            left.await;
+            Ok(())
+        });
         for (hop, link) in self.hops.into_iter().zip(self.links) {
             tasks.spawn(hop.run(link, stopping.clone()));
         }

@@ -3,6 +3,7 @@
 use super::*;
 use net::patience::{in_time, until};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +21,8 @@ enum Speaks {
     Rpc,
     Lines,
     Http,
+    /// Whatever it hears, it says this.
+    Says(&'static str),
 }
 
 /// A next hop, and what it got, a line each.
@@ -52,6 +55,7 @@ impl Peer {
                         Speaks::Rpc => rpc(stream, notes, refusing).await,
                         Speaks::Lines => lines(stream, notes).await,
                         Speaks::Http => http(stream, notes, refusing).await,
+                        Speaks::Says(line) => says(stream, line).await,
                     }
                 });
             }
@@ -77,6 +81,15 @@ impl Peer {
 
 fn refuses(refusing: &AtomicU32) -> bool {
     refusing.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
+async fn says(mut stream: TcpStream, line: &str) {
+    let mut input = [0; 1024];
+    while stream.read(&mut input).await.is_ok_and(|read| read > 0) {
+        if stream.write_all(line.as_bytes()).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn gob(mut stream: TcpStream, notes: Arc<Mutex<Vec<String>>>, refusing: Arc<AtomicU32>) {
@@ -121,6 +134,15 @@ async fn rpc(mut stream: TcpStream, notes: Arc<Mutex<Vec<String>>>, refusing: Ar
                 jsonrpc::write_error(&mut out, id.as_bytes(), "not now");
             } else if call["method"] == "Transfer.Update" {
                 let items = call["params"][0].as_array().expect("items");
+                if items.iter().any(|item| item["metric"] == "poison") {
+                    jsonrpc::write_error(&mut out, id.as_bytes(), "a poisoned point");
+                    framer.reset();
+                    input.drain(..range.end);
+                    if stream.write_all(&out).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 notes.lock().expect("no panic").extend(items.iter().map(Value::to_string));
                 let invalid = items.iter().filter(|item| item["metric"] == "refused").count();
                 let result = json!({"Message": "ok", "Total": items.len(), "Invalid": invalid, "Latency": 0});
@@ -410,6 +432,131 @@ async fn what_is_answered_with_an_error_is_sent_again() {
     running.stop().await;
 }
 
+fn lines_of(running: &Running) -> Vec<String> {
+    running.health.reasons().iter().map(|reason| reason.line()).collect()
+}
+
+#[tokio::test]
+async fn points_that_are_always_refused_are_put_aside_and_hold_up_none() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let peer = Peer::start(Speaks::Rpc).await;
+    let running = start(dir.path(), next(&[&peer.address]));
+    let mut batch: Vec<Value> = items(0..100).as_array().expect("items").clone();
+    batch.insert(30, item("poison", 1.0));
+    batch.insert(77, item("poison", 2.0));
+    running.push(Door::Rpc, &Value::from(batch));
+    running.push(Door::Rpc, &items(100..150));
+    until("the others", async || running.waiting() == 0).await;
+    let mut got = values(&peer.got());
+    assert_eq!(got.iter().rev().take(50).rev().copied().collect::<Vec<_>>(), Vec::from_iter(100..150), "at last");
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!(got, Vec::from_iter(0..150));
+    let figures = running.fanout.figures(Kind::Transfer);
+    assert_eq!((figures.sent, figures.refused, figures.aside), (150, 2, 2));
+    let lines = lines_of(&running);
+    let folder = dir.path().join("buffer/next.refused");
+    assert!(lines.len() == 1 && lines[0].contains("2 points, the last because it answers with the error: a poisoned"));
+    assert!(lines[0].contains(&folder.display().to_string()), "{lines:?}");
+    running.stop().await;
+    // Over a start, until somebody has taken note.
+    let running = start(dir.path(), next(&[&peer.address]));
+    assert_eq!(running.fanout.figures(Kind::Transfer).aside, 2);
+    let spool = Spool::open(Arc::new(RealDisk), &folder, Options { bytes_max: 1 << 20 }).expect("it opens");
+    let mut payload = Vec::new();
+    let read = spool.read(spool.cursor(), &mut payload).expect("it reads").expect("points");
+    let kept = record::records(&payload, read.records).expect("as they were");
+    assert!(kept.len() == 2 && kept.iter().all(|record| record.key.metric == "poison"), "{kept:?}");
+    std::fs::remove_dir_all(&folder).expect("it goes");
+    until("an end of the reason", async || running.health.reasons().is_empty()).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_hop_that_refuses_everything_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let peer = Peer::start(Speaks::Rpc).await;
+    peer.refuses.store(u32::MAX, Relaxed);
+    let running = start(dir.path(), next(&[&peer.address]));
+    running.push(Door::Rpc, &items(0..50));
+    // More attempts than a batch has before its parts are tried.
+    until("many refusals", async || u32::MAX - peer.refuses.load(Relaxed) > 20).await;
+    let figures = running.fanout.figures(Kind::Transfer);
+    assert_eq!((figures.waiting, figures.aside, figures.refused), (50, 0, 0));
+    peer.refuses.store(0, Relaxed);
+    assert_eq!(values(&peer.has(50).await), Vec::from_iter(0..50));
+    until("an end of the reason", async || running.health.reasons().is_empty()).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn mirrors_that_change_places_keep_their_points() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (first, second) = (Peer::start(Speaks::Gob).await, Peer::start(Speaks::Gob).await);
+    let (away, here) = (first.end().await, second.address.clone());
+    let mirrors = |addresses: &str| TransferConfig { graph: ring(&[("g", addresses)]), ..TransferConfig::default() };
+    let running = start(dir.path(), mirrors(&format!("{away},{here}")));
+    running.push(Door::Rpc, &items(0..10));
+    assert_eq!(second.has(10).await.len(), 10);
+    until("the note that it has them", async || running.waiting() == 10).await;
+    running.stop().await;
+    let running = start(dir.path(), mirrors(&format!("{here}, {away}")));
+    let back = Peer::start_at(&away, Speaks::Gob).await;
+    assert_eq!(back.has(10).await.len(), 10);
+    until("an empty buffer", async || running.waiting() == 0).await;
+    assert_eq!(second.got().len(), 10, "none comes twice");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn points_of_a_hop_that_was_taken_away_are_told_and_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (away, peer) = (Peer::start(Speaks::Gob).await.end().await, Peer::start(Speaks::Gob).await);
+    let graph = |address: &str| TransferConfig { graph: ring(&[("g", address)]), ..TransferConfig::default() };
+    let running = start(dir.path(), graph(&away));
+    running.push(Door::Rpc, &items(0..10));
+    running.stop().await;
+    let running = start(dir.path(), graph(&peer.address));
+    let lines = lines_of(&running);
+    let folder = dir.path().join("buffer").join(format!("graph-g@{away}"));
+    let told = format!("bytes) in {}", folder.display());
+    assert!(lines.len() == 1 && lines[0].contains(&told) && lines[0].contains(": 10 ("), "{lines:?}");
+    assert!(running.metrics.text().contains("points_without_hop 10"), "{}", running.metrics.text());
+    running.stop().await;
+    // The folder, renamed, is that of the other.
+    let other = dir.path().join("buffer").join(format!("graph-g@{}", peer.address));
+    std::fs::remove_dir_all(&other).and_then(|()| std::fs::rename(&folder, &other)).expect("room");
+    let running = start(dir.path(), graph(&peer.address));
+    assert_eq!(peer.has(10).await.len(), 10);
+    assert_eq!(running.health.reasons(), []);
+    running.stop().await;
+}
+
+#[test]
+fn no_two_hops_share_a_folder() {
+    assert_eq!(folder_of("graph", "g-1@[::1]:6070"), "graph-g-1@[::1]:6070");
+    assert_eq!(folder_of("graph", "g@Host:1"), folder_of("graph", "g@host:1"));
+    assert_eq!(folder_of("influxdb", "d/../é@http://h"), "influxdb-d%2f..%2f%c3%a9@http:%2f%2fh");
+    let long = |end: &str| folder_of("graph", &format!("g@{}{end}", "a".repeat(250)));
+    assert!(long("b:1").len() <= 200 && long("b:1") != long("c:1"));
+}
+
+#[tokio::test]
+async fn what_an_answer_to_no_call_says_is_told() {
+    let tls = "{\"id\":null,\"result\":null,\"error\":\"this port speaks TLS\"}\n";
+    let token = "{\"id\":0,\"result\":null,\"error\":\"call Hawkeye.Auth with …\"}\n";
+    for (line, told) in [(tls, "this port speaks TLS"), (token, "set transfer.next.token")] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let peer = Peer::start(Speaks::Says(line)).await;
+        let running = start(dir.path(), next(&[&peer.address]));
+        running.push(Door::Rpc, &items(0..1));
+        until("a reason", async || !running.health.reasons().is_empty()).await;
+        let lines = lines_of(&running);
+        assert!(lines[0].contains(told), "{lines:?}");
+        running.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn one_of_several_transfers_is_enough_and_is_shown_the_token() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -505,7 +652,8 @@ async fn falcon2p8s_gets_rounded_values_and_neither_derives_nor_what_is_not_sync
 fn a_disk_that_takes_nothing_is_told_until_it_does() {
     let disk = stdx::FakeDisk::default();
     let spool = Spool::open(Arc::new(disk.clone()), Path::new("/buffer"), Options { bytes_max: 1 << 20 });
-    let hop = Hop::new(Kind::Tsdb, "tsdb h:1".to_string(), spool.expect("room"));
+    let aside = Aside::open(Arc::new(disk.clone()), "/refused".into());
+    let hop = Hop::new(Kind::Tsdb, "tsdb h:1".to_string(), spool.expect("room"), aside);
     let append = || {
         let mut frames = Frames::default();
         frames.push(|out| out.push(1));
