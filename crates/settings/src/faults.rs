@@ -78,8 +78,8 @@ pub fn read<T: DeserializeOwned>(mut table: Table, faults: &mut Faults) -> Resul
     table.try_into().context("these keys do not go together")
 }
 
-/// Whether a text has `key` as a word of its own; one that may be a word of the language too (`log`) must come first, or
-/// before a `=`.
+/// Whether a text has `key` as a word of its own; one that may be a word of the language too (`log`) must come first,
+/// or before a `=`.
 fn names(text: &str, key: &str) -> bool {
     let is_of_key = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(key).any(|(at, _)| {

@@ -1,8 +1,8 @@
 //! The token of `ingest.token_file` while the process runs: read anew when its file changes, and told when it is of no
 //! use.
 //!
-//! How: the file is read every [`LOOK_EVERY`]. What is of no use at two looks in a row is no change half done, and is told
-//! in the log and by `/health` until it is mended.
+//! How: the file is read every [`LOOK_EVERY`]. What is of no use at two looks in a row is no change half done, and is
+//! told in the log and by `/health` until it is mended.
 //! Invariants: the token before stays valid until there is another; who is connected stays so.
 
 use crate::config::IngestConfig;

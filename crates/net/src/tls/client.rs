@@ -1,10 +1,10 @@
 //! Client: TLS of connections that this process makes, to listeners like its own.
 //!
-//! How: an address is `HOST:PORT`, or `tls://HOST:PORT`. A [`Trust`] is made of a PEM file: who shows a certificate that
-//! is in it, or that an authority in it has signed, is believed. That a certificate may stand there itself makes one
-//! signed by itself usable, of whatever kind; the library takes such a one only if it is no authority.
-//! Invariants: the server's name is checked, but for a server's own certificate ([`Trust::own`]), which is believed from
-//! whatever address; an error names what is wrong with the certificate.
+//! How: an address is `HOST:PORT`, or `tls://HOST:PORT`. A [`Trust`] is made of a PEM file: who shows a certificate
+//! that is in it, or that an authority in it has signed, is believed. That a certificate may stand there itself makes
+//! one signed by itself usable, of whatever kind; the library takes such a one only if it is no authority.
+//! Invariants: the server's name is checked, but for a server's own certificate ([`Trust::own`]), which is believed
+//! from whatever address; an error names what is wrong with the certificate.
 //! Memory: one configuration with its roots; per connection the state of the session, some 20 KiB.
 
 use super::{bytes_of, validity};

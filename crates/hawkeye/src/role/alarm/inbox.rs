@@ -117,8 +117,8 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// A reader that has not connected yet. `events` is where events go, if they are wanted; `messages` takes what other
-    /// tools have to say, which is stored in `portal`. Fails without a URL.
+    /// A reader that has not connected yet. `events` is where events go, if they are wanted; `messages` takes what
+    /// other tools have to say, which is stored in `portal`. Fails without a URL.
     pub fn new(
         url: &RedisUrl,
         events: Option<(Arc<EventQueue>, Taken)>,

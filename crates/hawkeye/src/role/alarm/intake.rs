@@ -282,8 +282,8 @@ impl Intake {
         result.context("cannot read the event queue")
     }
 
-    /// Reads the receivers of the batch's actions. Where they are damaged, those of before stay. Answers the actions that
-    /// an old api was to tell, and did not.
+    /// Reads the receivers of the batch's actions. Where they are damaged, those of before stay. Answers the actions
+    /// that an old api was to tell, and did not.
     async fn read_receivers(&mut self, deliverer: &mut Deliverer) -> Result<Vec<i64>> {
         let mut actions: Vec<i64> = self.events().map(|event| event.action_id()).filter(|id| *id > 0).collect();
         actions.sort_unstable();
