@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 /// A pair of `crates/net/testdata/tls`.
@@ -160,12 +160,17 @@ fn next_hops_agents_and_judges_speak_tls() {
     agent.kill().expect("kill");
     agent.wait().expect("wait");
 
-    let hbs = place("hbs_rpc");
-    let judge = Server::start(&format!(
-        "roles = [\"judge\"]\n[tls]\nca = {:?}\n[judge]\nhbs_addrs = [{hbs:?}]\nhbs_token = {token:?}\nredis_url = \"127.0.0.1:1\"\n",
-        recorded("one.crt")
-    ));
-    until("rules", || judge.metric("hawkeye_hbs_pulls_total") >= 1.0);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
+    program.args(["server", "--roles", "judge", "--set", "listen.judge_rpc=127.0.0.1:0", "--set", "listen.admin="]);
+    program.args(["--set", &format!("judge.hbs_addrs=[{:?}]", place("hbs_rpc"))]);
+    program.args(["--set", &format!("judge.hbs_token={token}"), "--set", "judge.redis_url=127.0.0.1:1"]);
+    program.args(["--set", &format!("tls.ca={}", recorded("one.crt").display()), "--data-dir"]).arg(dir.path());
+    let mut judge = program.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(judge.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    // An answer of this hbs, which has no rules, and is not believed at once.
+    assert!(lines.any(|line| line.contains("hbs has no strategies")), "the log ends with an answer");
+    judge.kill().expect("kill");
+    judge.wait().expect("wait");
 }
 
 #[test]
