@@ -13,7 +13,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("ip", &["- = \"a\\nb\"", "- = 1"]),
     ("transfer_addrs", &["- = []", "- = [\"h\"]", "- = [\"\"]"]),
     ("hbs_addr", &["- = \"h\"", "- = \"h:70000\""]),
-    ("ca", &["- = 1", "- = \"\"\nhbs_addr = \"tls://h:1\"", "- = \"ca.pem\""]),
+    ("ca", &["- = \"\"\nhbs_addr = \"tls://h:1\"", "- = \"ca.pem\""]),
     ("token", &["- = \"short\"", "- = \"with a blank in it, and long\""]),
     ("interval", &["- = \"0s\"", "- = \"0.5s\"", "- = \"25h\"", "- = 60"]),
     ("heartbeat_interval", &["- = \"0s\"", "- = \"25h\""]),
