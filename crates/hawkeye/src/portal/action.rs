@@ -6,7 +6,7 @@
 //! Invariants: a template's second action takes the place and the id of the first, for an event on its way may name it
 //! (the original leaves the first row behind); a shared one is neither changed nor deleted with one of its owners.
 
-use super::db::{Record, Target, Transaction, query, record, salvage, select};
+use super::db::{Query, Record, Target, Transaction, query, record, salvage, select};
 use super::{Portal, user};
 use serde::{Deserialize, Serialize};
 
@@ -119,37 +119,49 @@ const UNOWNED: &str = " AND id NOT IN (SELECT action_id FROM falcon_portal.tpl)
 /// Changes the row of the action's id; returns how many there were. Nothing is announced: alarm reads an action when an
 /// event needs it.
 pub async fn update(on: impl Into<Target<'_>>, action: &Action) -> sqlx::Result<u64> {
-    let done = query(
+    let update = query(
         "UPDATE falcon_portal.action SET uic = ?, url = ?, callback = ?, before_callback_sms = ?,
          before_callback_mail = ?, after_callback_sms = ?, after_callback_mail = ? WHERE id = ?",
-    )
-    .bind(&action.uic)
-    .bind(&action.url)
-    .bind(action.callback)
-    .bind(action.before_callback_sms)
-    .bind(action.before_callback_mail)
-    .bind(action.after_callback_sms)
-    .bind(action.after_callback_mail)
-    .bind(action.id)
-    .execute(on)
-    .await?;
-    Ok(done.rows)
+    );
+    Ok(bind(update, action).bind(action.id).execute(on).await?.rows)
 }
 
 /// Saves an action, whose id is ignored, and returns its id.
 pub async fn insert(transaction: &mut Transaction, action: &Action) -> sqlx::Result<i64> {
-    let done = query(
+    let insert = query(
         "INSERT INTO falcon_portal.action (uic, url, callback, before_callback_sms, before_callback_mail,
          after_callback_sms, after_callback_mail) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&action.uic)
-    .bind(&action.url)
-    .bind(action.callback)
-    .bind(action.before_callback_sms)
-    .bind(action.before_callback_mail)
-    .bind(action.after_callback_sms)
-    .bind(action.after_callback_mail)
-    .execute(transaction)
-    .await?;
-    Ok(done.id)
+    );
+    Ok(bind(insert, action).execute(transaction).await?.id)
+}
+
+/// Saves an action under its id, over the one that is there.
+pub async fn keep(portal: &Portal, action: &Action) -> sqlx::Result<()> {
+    let insert = query(
+        "INSERT INTO falcon_portal.action (uic, url, callback, before_callback_sms, before_callback_mail,
+         after_callback_sms, after_callback_mail, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    );
+    let columns: &[&str] = &[
+        "uic",
+        "url",
+        "callback",
+        "before_callback_sms",
+        "before_callback_mail",
+        "after_callback_sms",
+        "after_callback_mail",
+    ];
+    bind(insert, action).bind(action.id).or_update("id", columns).execute(portal).await?;
+    Ok(())
+}
+
+/// Binds everything but the id.
+fn bind(query: Query, action: &Action) -> Query {
+    query
+        .bind(&action.uic)
+        .bind(&action.url)
+        .bind(action.callback)
+        .bind(action.before_callback_sms)
+        .bind(action.before_callback_mail)
+        .bind(action.after_callback_sms)
+        .bind(action.after_callback_mail)
 }

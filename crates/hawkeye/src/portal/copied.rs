@@ -1,11 +1,10 @@
-//! Copied: actions, and the teams that they tell, as another portal last told them.
+//! Copied: teams that actions tell, as another portal last told them (the actions themselves: `action::keep`).
 //!
 //! Why: an alarm that runs alone beside an old api has no rules of its own, but it must know whom to tell when that api
 //! is away, also after a restart. The copies lie where a portal's own rows do, so they are read as those.
 //! Invariants: ids are the other portal's; a name is there once, by its newest id.
 
 use super::Portal;
-use super::action::Action;
 use super::db::{Transaction, query};
 use serde::Deserialize;
 
@@ -35,37 +34,6 @@ impl Default for Member {
         let text = String::new;
         Member { id: 0, name: text(), email: text(), phone: text(), im: text() }
     }
-}
-
-/// Keeps an action.
-pub async fn keep_action(portal: &Portal, action: &Action) -> sqlx::Result<()> {
-    query(
-        "INSERT INTO falcon_portal.action (id, uic, url, callback, before_callback_sms, before_callback_mail,
-         after_callback_sms, after_callback_mail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(action.id)
-    .bind(&action.uic)
-    .bind(&action.url)
-    .bind(action.callback)
-    .bind(action.before_callback_sms)
-    .bind(action.before_callback_mail)
-    .bind(action.after_callback_sms)
-    .bind(action.after_callback_mail)
-    .or_update(
-        "id",
-        &[
-            "uic",
-            "url",
-            "callback",
-            "before_callback_sms",
-            "before_callback_mail",
-            "after_callback_sms",
-            "after_callback_mail",
-        ],
-    )
-    .execute(portal)
-    .await?;
-    Ok(())
 }
 
 /// Keeps a team and its members.
@@ -115,15 +83,16 @@ async fn keep_member(transaction: &mut Transaction, team: i64, member: &Member) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::action::{self, Action};
     use crate::portal::tests::temporary;
-    use crate::portal::{action, user};
+    use crate::portal::user;
 
     #[tokio::test]
     async fn copies_are_read_as_rows_and_follow_changes() -> anyhow::Result<()> {
         let (_dir, portal) = temporary().await?;
         let of = |uic: &str| Action { id: 7, uic: uic.to_string(), callback: 1, ..Action::default() };
         for uic in ["ops", "ops,db"] {
-            keep_action(&portal, &of(uic)).await?;
+            action::keep(&portal, &of(uic)).await?;
             assert_eq!(action::by_id(&portal, 7).await?, Some(of(uic)));
         }
         let member = |id: i64, name: &str, phone: &str| Member {

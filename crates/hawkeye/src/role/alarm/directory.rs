@@ -114,7 +114,7 @@ impl Directory {
                 copied::keep_team(portal, &team).await.context("cannot keep a team")?;
             }
         }
-        copied::keep_action(portal, &action).await.context("cannot keep an action")
+        action::keep(portal, &action).await.context("cannot keep an action")
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(directory.copy(&portal, &[7]).await, [7], "it was never told");
         assert_eq!(health.reasons().len(), 1);
         assert!(directory.away_until.is_some_and(|until| until > Instant::now()));
-        copied::keep_action(&portal, &Action { id: 8, ..Action::default() }).await?;
+        action::keep(&portal, &Action { id: 8, ..Action::default() }).await?;
         assert_eq!(directory.copy(&portal, &[7, 8]).await, [7], "there is a copy");
         let mut last = Duration::ZERO;
         while directory.pause > last {
