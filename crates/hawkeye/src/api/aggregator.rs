@@ -6,7 +6,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, made, message};
 use super::expression::check_name;
 use super::paging::Paging;
 use super::rights::{self, HostChange};
@@ -64,7 +64,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     check_rights(&context, &caller, grp_id, None).await?;
     check_expressions(&new)?;
     check_target(&context, &caller, &new).await?;
-    json(aggregator::create(&context.portal, new).await?)
+    let created = aggregator::create(&context.portal, new).await?;
+    made(created.id, json(created))
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

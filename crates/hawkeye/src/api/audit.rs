@@ -1,32 +1,30 @@
 //! Audit: each change over REST leaves a row with who, when, from where, old and new.
 //!
 //! How: [`record`] stands around all routes. Of a request that would change something (`changes.rs`) it reads the thing
-//! before and behind, and keeps what differs; of one that makes something, the fields of the request. The row is
-//! written before the change and completed behind it.
+//! before and behind (`snapshot.rs`: with what goes when it goes), and keeps what differs; of one that makes something,
+//! what was made, under its id ([`Made`]), or the fields of the request where there is no row. The row is written
+//! before the change and completed behind it.
 //! Invariants: requests without a valid session or token write nothing, but for a registration that was made; refused
-//! ones leave no row either. Fields that hold secrets are left out, as are secrets within URLs, and what the route does
+//! ones leave no row either, nor do those that found nothing to change: the deletion of what is not there. Fields that hold secrets are left out, as are secrets within URLs, and what the route does
 //! not read. A change that finds no room for its row is refused: the portal cannot be written.
 //! Memory: a body is read into the byte budget of unfinished messages and held beside what the handler makes of it.
 
 use super::Context;
 use super::auth::{self, Address, Caller};
 use super::body::{self, Fields};
-use super::changes::{self, Change, Key, Kind};
+use super::changes::{self, Change, Key};
 use super::code_secret::masked;
 use super::docs;
-use super::error::{Answer, ApiError, json};
+use super::error::{Answer, ApiError, Made, json};
 use super::paging::Paging;
+use super::snapshot::{Thing, snapshot};
 use crate::clock;
 use crate::portal::audit::Keep;
-use crate::portal::host::{self, Selection};
-use crate::portal::{
-    Portal, action, aggregator, audit, dashboard, exception, expression, group, mock, plugin, strategy, team, template,
-    token, user,
-};
+use crate::portal::host::Selection;
+use crate::portal::{audit, audit_text, user};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
-
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -159,7 +157,7 @@ async fn recorded(
         action: change.line.to_string(),
         subject: subject.clone(),
         status: 0,
-        was: audit::difference(was.clone(), None).0,
+        was: audit_text::difference(was.clone(), None).0,
         became: String::new(),
     };
     let id = audit::begin(&context.portal, &row, keep(context)).await?;
@@ -171,7 +169,13 @@ async fn recorded(
         _ => (response, None),
     };
     let status = response.status();
-    let completed = if status.is_client_error() || (change.key == Key::Answer && told.is_none()) {
+    let made = response.extensions().get::<Made>().copied();
+    let (subject, thing) = match made {
+        Some(Made(Some(made))) => (format!("{}:{made}", change.kind.word()), Some(Thing::Id(change.kind, made))),
+        _ => (subject, thing),
+    };
+    let is_refused = status.is_client_error() || made == Some(Made(None));
+    let completed = if is_refused || (change.key == Key::Answer && told.is_none()) {
         audit::take_back(&context.portal, id).await
     } else {
         let became = match (&thing, told) {
@@ -180,8 +184,10 @@ async fn recorded(
             (None, None) => Ok(Some(shown(change.line, &fields))),
         };
         match became {
+            // There was no such thing, and there is none.
+            Ok(None) if was.is_none() => audit::take_back(&context.portal, id).await,
             Ok(became) => {
-                let (was, became) = audit::difference(was, became);
+                let (was, became) = audit_text::difference(was, became);
                 audit::end(&context.portal, id, &subject, status.as_u16(), &was, &became).await
             }
             Err(error) => Err(error),
@@ -206,6 +212,10 @@ async fn registered(context: &Context, change: &Change, response: Response, peer
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, body::SMALL_BODY_MAX).await.unwrap_or_default();
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let subject = match parts.extensions.get::<Made>() {
+        Some(Made(Some(id))) => format!("user:{id}"),
+        _ => format!("user:{}", answer["name"].as_str().unwrap_or_default()),
+    };
     let row = audit::Change {
         id: 0,
         at: clock::now(),
@@ -213,10 +223,10 @@ async fn registered(context: &Context, change: &Change, response: Response, peer
         token: String::new(),
         peer,
         action: change.line.to_string(),
-        subject: format!("user:{}", answer["name"].as_str().unwrap_or_default()),
+        subject,
         status: i64::from(parts.status.as_u16()),
         was: String::new(),
-        became: audit::difference(None, Some(without_secrets(answer))).1,
+        became: audit_text::difference(None, Some(without_secrets(answer))).1,
     };
     if let Err(error) = audit::begin(&context.portal, &row, keep(context)).await {
         tracing::warn!(%error, subject = row.subject, "the record of a registration is not kept");
@@ -231,12 +241,6 @@ async fn told_by(response: Response) -> Result<(Response, Option<Value>), ApiErr
     let told: Value = serde_json::from_slice(&body).unwrap_or_default();
     let changes = (told["applied"] == true).then(|| object!({ "changes": told["changes"] }));
     Ok((Response::from_parts(parts, Body::from(body)), changes.map(without_secrets)))
-}
-
-/// A thing with a row.
-enum Thing {
-    Id(Kind, i64),
-    Hosts(Selection),
 }
 
 /// What a request changes: its name, and where it has rows, which.
@@ -274,88 +278,12 @@ fn hosts(fields: &Fields) -> (String, Option<Thing>) {
     (format!("host:{first}{more}"), (count <= HOSTS_MAX).then_some(Thing::Hosts(which)))
 }
 
-/// The rows of a thing; None where it is not there.
-async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Value>> {
-    let (kind, id) = match thing {
-        Thing::Id(kind, id) => (*kind, *id),
-        Thing::Hosts(which) => return windows(portal, which).await.map(Some),
-    };
-    let found = match kind {
-        Kind::Action => action::by_id(portal, id).await?.map(value),
-        Kind::Aggregator => aggregator::by_id(portal, id).await?.map(value),
-        Kind::Exception => exception::by_id(portal, id).await?.map(value),
-        Kind::Expression => match expression::by_id(portal, id).await? {
-            Some(found) => {
-                let action = action::by_id(portal, found.action_id).await?.map(value);
-                Some(with(value(found), [("action", action)]))
-            }
-            None => None,
-        },
-        Kind::Graph => dashboard::graph(portal, id).await?.map(value),
-        Kind::Group => match group::by_id(portal, id).await? {
-            Some(found) => {
-                let hosts = host::of_group(portal, id).await?.into_iter().map(|host| host.hostname).collect::<Vec<_>>();
-                let templates = group::templates(portal, id).await?.into_iter().map(|one| one.tpl_name);
-                let plugins = plugin::of_group(portal, id).await?.into_iter().map(|one| one.dir);
-                let lists = [
-                    ("hosts", Some(value(hosts))),
-                    ("templates", Some(value(templates.collect::<Vec<_>>()))),
-                    ("plugins", Some(value(plugins.collect::<Vec<_>>()))),
-                ];
-                Some(with(value(found), lists))
-            }
-            None => None,
-        },
-        Kind::Host => host::by_id(portal, id).await?.map(value),
-        Kind::Nodata => mock::by_id(portal, id).await?.map(value),
-        Kind::Plugin => plugin::by_id(portal, id).await?.map(value),
-        Kind::Screen => dashboard::screen(portal, id).await?.map(value),
-        Kind::Strategy => strategy::by_id(portal, id).await?.map(value),
-        Kind::Team => match team::by_id(portal, id).await? {
-            Some(found) => {
-                let members = team::members(portal, id).await?.into_iter().map(|user| user.name);
-                Some(with(value(found), [("members", Some(value(members.collect::<Vec<_>>())))]))
-            }
-            None => None,
-        },
-        Kind::Template => match template::by_id(portal, id).await? {
-            Some(found) => {
-                let action = action::by_id(portal, found.action_id).await?.map(value);
-                let strategies = strategy::of_template(portal, id).await?;
-                Some(with(value(found), [("action", action), ("strategies", Some(value(strategies)))]))
-            }
-            None => None,
-        },
-        Kind::Token => token::by_id(portal, id).await?.map(value),
-        Kind::User => user::by_id(portal, id).await?.map(value),
-        Kind::Case | Kind::Hosts | Kind::Portal | Kind::Series => None,
-    };
-    Ok(found.map(without_secrets))
-}
-
 /// A body that is a list; one that is nothing known is refused by its handler.
 fn listed(body: &[u8]) -> Map<String, Value> {
     match serde_json::from_slice(body) {
         Ok(list @ Value::Array(_)) => Map::from_iter([(LIST.to_string(), list)]),
         _ => Map::new(),
     }
-}
-
-async fn windows(portal: &Portal, which: &Selection) -> sqlx::Result<Value> {
-    let hosts = host::find(portal, which).await?;
-    let windows = hosts.into_iter().map(|host| (host.hostname, object!([host.maintain_begin, host.maintain_end])));
-    Ok(Value::Object(windows.collect()))
-}
-
-fn value(thing: impl Serialize) -> Value {
-    serde_json::to_value(thing).unwrap_or_default()
-}
-
-fn with<const N: usize>(mut thing: Value, parts: [(&str, Option<Value>); N]) -> Value {
-    for (name, part) in parts {
-        thing[name] = part.unwrap_or_default();
-    }
-    thing
 }
 
 /// The fields of a request that the route reads, without secrets; a body that is a list is shown as it is.
@@ -369,7 +297,7 @@ fn shown(line: &str, fields: &Fields) -> Value {
 }
 
 /// Takes secret fields out, and secrets out of URLs, at every depth.
-fn without_secrets(value: Value) -> Value {
+pub(super) fn without_secrets(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let is_secret = |key: &str| SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret));

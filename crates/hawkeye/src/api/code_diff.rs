@@ -18,7 +18,7 @@ pub struct Change {
     /// The folder of its kind.
     pub kind: String,
     pub name: String,
-    /// What becomes different; empty where it is deleted.
+    /// What becomes different; of what is deleted, what it was.
     pub fields: Vec<Field>,
 }
 
@@ -70,8 +70,11 @@ fn add<T: Thing>(changes: &mut Vec<Change>, kind: Kind, old: &[T], new: &[T]) {
         }
     }
     let stays: BTreeSet<i64> = new.iter().map(Thing::id).collect();
-    changes
-        .extend(old.iter().filter(|thing| !stays.contains(&thing.id())).map(|thing| change("delete", thing, vec![])));
+    for thing in old.iter().filter(|thing| !stays.contains(&thing.id())) {
+        let mut fields = Vec::new();
+        compare("", &thing.view(), &View::new(), &mut fields);
+        changes.push(change("delete", thing, fields));
+    }
 }
 
 /// Appends the keys in which two views differ. Ids are compared by nobody: a new thing has none.
@@ -183,6 +186,8 @@ pub fn lines(changes: &[Change]) -> String {
                 (Value::Null, new) => format!("    {key}: {new}\n"),
                 (old, Value::Null) => format!("    {key}: {old} → nothing\n"),
                 (Value::Array(gone), Value::Array(come)) => {
+        // The name says what goes; what it was is in the record.
+        let fields = if what == "delete" { &[][..] } else { fields };
                     let names =
                         |list: &[Value], sign| list.iter().map(|one| format!(" {sign}{one}")).collect::<String>();
                     format!("    {key}:{}{}\n", names(gone, '-'), names(come, '+'))

@@ -276,7 +276,8 @@ async fn save_group(
 async fn save_expression(t: &mut Transaction, thing: &ExpressionThing) -> Result<()> {
     let ExpressionThing { row, action } = thing;
     if row.id == 0 {
-        return Ok(expression::insert(t, row, action).await?);
+        expression::insert(t, row, action).await?;
+        return Ok(());
     }
     expression::change(t, row, action).await?;
     Ok(expression::set_owner(t, row.id, &row.create_user).await?)

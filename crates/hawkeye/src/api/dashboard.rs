@@ -6,7 +6,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, check_length, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, made, message, unchanged};
 use super::paging::Sort;
 use crate::clock;
 use crate::portal::dashboard::{self, Graph, SEPARATOR, Screen};
@@ -47,7 +47,8 @@ async fn create_screen(State(context): State<Context>, _caller: Caller, fields: 
     if name.is_empty() {
         return Err(ApiError::bad("empty name"));
     }
-    json(dashboard::ensure_screen(&context.portal, pid(&fields)?, &name).await?)
+    let (screen, is_new) = dashboard::ensure_screen(&context.portal, pid(&fields)?, &name).await?;
+    if is_new { made(screen.id, json(screen)) } else { unchanged(json(screen)) }
 }
 
 async fn show_screen(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
@@ -121,7 +122,8 @@ async fn create_graph(State(context): State<Context>, _caller: Caller, fields: F
     let graph = changed_graph(&context, &fields, new).await?;
     // The original reads them only where a chart is changed.
     let graph = Graph { falcon_tags: String::new(), ..graph };
-    json(object!({ "id": dashboard::create_graph(&context.portal, &graph).await? }))
+    let id = dashboard::create_graph(&context.portal, &graph).await?;
+    made(id, json(object!({ "id": id })))
 }
 
 async fn show_graph(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {

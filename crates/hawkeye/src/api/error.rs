@@ -95,6 +95,26 @@ fn reason(fault: Fault) -> &'static str {
     }
 }
 
+/// The id of what a request has made, told to the audit beside an answer; None where nothing was to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made(pub Option<i64>);
+
+/// An answer about what was made under `id`.
+pub fn made(id: i64, answer: Answer) -> Answer {
+    told(Made(Some(id)), answer)
+}
+
+/// An answer to a request that found nothing to change.
+pub fn unchanged(answer: Answer) -> Answer {
+    told(Made(None), answer)
+}
+
+fn told(made: Made, answer: Answer) -> Answer {
+    let mut answer = answer?;
+    answer.extensions_mut().insert(made);
+    Ok(answer)
+}
+
 /// An answer with status 200 and `value` as its JSON.
 pub fn json(value: impl Serialize) -> Answer {
     let body =

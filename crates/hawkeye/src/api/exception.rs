@@ -6,7 +6,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, made, message};
 use super::hostgroup::odd_name;
 use super::paging::Paging;
 use super::rule::{self, MAX_STEP_MAX};
@@ -59,7 +59,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     let what = new.clone();
     let created = exception::create(&context.portal, new).await;
     let text = taken(&what, ":id").text().to_string();
-    json(created.map_err(|error| ApiError::duplicate(error, StatusCode::BAD_REQUEST, text))?)
+    let created = created.map_err(|error| ApiError::duplicate(error, StatusCode::BAD_REQUEST, text))?;
+    made(created.id, json(created))
 }
 
 async fn update(State(context): State<Context>, caller: Caller, Path(id): Path<String>, fields: Fields) -> Answer {

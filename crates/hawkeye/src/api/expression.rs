@@ -5,7 +5,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message_with};
+use super::error::{Answer, ApiError, json, made, message_with};
 use super::paging::Paging;
 use super::rights;
 use super::rule::{self, CheckedAction, Lengths};
@@ -42,8 +42,8 @@ async fn show(State(context): State<Context>, _caller: Caller, Path(id): Path<St
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let (expression, CheckedAction { action, warning }) = required_expression(&context, &fields).await?;
     let expression = Expression { create_user: caller.name, ..expression };
-    expression::create(&context.portal, &expression, &action).await?;
-    message_with("expression created", warning)
+    let id = expression::create(&context.portal, &expression, &action).await?;
+    made(id, message_with("expression created", warning))
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

@@ -13,7 +13,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{JsonBody, parse_form};
-use super::error::ApiError;
+use super::error::{self, Answer, ApiError, unchanged};
 use super::pieces::Pieces;
 use super::rights;
 use crate::engine::Engine;
@@ -723,10 +723,11 @@ async fn delete_endpoints(
     State(context): State<Context>,
     caller: Caller,
     JsonBody(names): JsonBody<Vec<String>>,
-) -> Result<Json<Value>, ApiError> {
+) -> Answer {
     rights::check_admin(&context, &caller)?;
     let (endpoints, counters) = deleting(&context, move |engine| engine.remove_endpoints(&names)).await?;
-    Ok(Json(json!({"affected_endpoint": endpoints, "affected_counter": counters})))
+    let answer = error::json(json!({"affected_endpoint": endpoints, "affected_counter": counters}));
+    if endpoints == 0 { unchanged(answer) } else { answer }
 }
 
 #[derive(Deserialize)]
@@ -739,7 +740,7 @@ async fn delete_counters(
     State(context): State<Context>,
     caller: Caller,
     JsonBody(asked): JsonBody<DeleteCounters>,
-) -> Result<Json<Value>, ApiError> {
+) -> Answer {
     rights::check_admin(&context, &caller)?;
     if asked.endpoints.len().saturating_mul(asked.counters.len()) > PAIRS_MAX {
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of endpoints and counters: name fewer")));
@@ -757,7 +758,8 @@ async fn delete_counters(
         Ok(affected)
     })
     .await?;
-    Ok(Json(json!({"affected_counter": affected})))
+    let answer = error::json(json!({"affected_counter": affected}));
+    if affected == 0 { unchanged(answer) } else { answer }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message, message_with};
+use super::error::{Answer, ApiError, json, made, message, message_with};
 use super::paging::{Paging, Search};
 use super::rights::{self, HostChange};
 use super::text::named;
@@ -59,7 +59,8 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
 
 async fn create(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let name = group_name(&fields, "name")?;
-    json(group::create(&context.portal, &name, &caller.name).await.map_err(|error| taken(error, &name))?)
+    let created = group::create(&context.portal, &name, &caller.name).await.map_err(|error| taken(error, &name))?;
+    made(created.id, json(created))
 }
 
 async fn rename(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

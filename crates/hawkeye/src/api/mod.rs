@@ -40,6 +40,7 @@ pub mod rehearsal;
 mod rights;
 mod rule;
 mod session;
+mod snapshot;
 mod strategy;
 mod stream;
 mod team;

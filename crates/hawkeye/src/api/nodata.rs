@@ -7,7 +7,7 @@ use super::Context;
 use super::aggregator::{check_series, required_metric, required_step};
 use super::auth::Caller;
 use super::body::{Fields, check_length, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, made, message};
 use super::hostgroup::odd_name;
 use super::paging::Paging;
 use super::rights::{self, HostChange};
@@ -55,7 +55,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
         let text = format!("a nodata named {name:?} exists already");
         ApiError::duplicate(error, StatusCode::EXPECTATION_FAILED, text)
     };
-    json(created.map_err(taken)?)
+    let created = created.map_err(taken)?;
+    made(created.id, json(created))
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

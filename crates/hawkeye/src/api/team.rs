@@ -6,7 +6,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message, message_with};
+use super::error::{Answer, ApiError, json, made, message, message_with};
 use super::paging::{Paging, Search};
 use super::rights;
 use super::text::named;
@@ -76,10 +76,10 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     check_name_is_free(&context, &caller, "team_name", &name).await?;
     let resume = fields.line("resume", team::RESUME_MAX)?;
     let uids = fields.ints("users")?.unwrap_or_default();
-    let count = team::create(&context.portal, &name, &resume, caller.user()?.id, &uids).await;
-    let count = count.map_err(|error| taken(error, &name))?;
+    let created = team::create(&context.portal, &name, &resume, caller.user()?.id, &uids).await;
+    let (id, count) = created.map_err(|error| taken(error, &name))?;
     let text = format!("team created! Afftect row: 1, Affect refer: {count}");
-    message_with(text, unknown_users(&context, &uids).await?)
+    made(id, message_with(text, unknown_users(&context, &uids).await?))
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

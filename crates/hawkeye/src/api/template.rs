@@ -7,7 +7,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message, message_with};
+use super::error::{Answer, ApiError, json, made, message, message_with};
 use super::paging::{Paging, Search};
 use super::rights;
 use super::rule::{self, CheckedAction};
@@ -64,7 +64,8 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
     // -1 stands for the template that has no id yet; 0 would be everybody's missing parent.
     check_parent(&context, -1, parent_id).await?;
     let template = template::create(&context.portal, &name, parent_id, action_id, create_user).await;
-    json(template.map_err(|error| taken(error, &name))?)
+    let template = template.map_err(|error| taken(error, &name))?;
+    made(template.id, json(template))
 }
 
 async fn update(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {

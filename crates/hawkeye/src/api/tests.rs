@@ -1,6 +1,7 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
 mod apply;
+mod audit;
 mod code;
 mod dashboard;
 mod docs;

@@ -8,7 +8,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, made, message};
 use super::paging::{Paging, Search};
 use crate::clock;
 use crate::portal::token::{self, NewToken, Scopes, TOKENS_PER_USER_MAX, Token};
@@ -29,7 +29,7 @@ pub fn routes() -> Router<Context> {
 const LIFE_MAX_S: i64 = 3650 * 86_400;
 
 /// A token in the list.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Listed {
     #[serde(flatten)]
     token: Token,
@@ -95,7 +95,7 @@ async fn create(State(context): State<Context>, caller: Caller, fields: Fields) 
         return Err(ApiError::refused(text));
     };
     let (name, scopes) = (new.name, scopes.to_string());
-    json(Made { id, token: secret, name, user: user.name, scopes, expires_at })
+    made(id, json(Made { id, token: secret, name, user: user.name, scopes, expires_at }))
 }
 
 /// The user whom a new token is for: the caller, or whom an administrator names.

@@ -8,7 +8,7 @@ use super::Context;
 use super::attempts::Origin;
 use super::auth::Caller;
 use super::body::{Fields, SmallBodies, parse_int};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, made, message};
 use super::paging::{Paging, Search};
 use super::session::{PasswordError, check_password};
 use crate::clock;
@@ -72,7 +72,7 @@ async fn create(State(context): State<Context>, request: Request) -> Answer {
     let id = user::create(&context.portal, &name, &hash, &profile, user::NORMAL, 0).await;
     let id = id.map_err(|error| ApiError::duplicate(error, StatusCode::BAD_REQUEST, "name is already existing"))?;
     let sig = session::create(&context.portal, id, clock::now()).await?;
-    json(object!({ "name": name, "sig": sig }))
+    made(id, json(object!({ "name": name, "sig": sig })))
 }
 
 async fn current(caller: Caller) -> Answer {

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::portal::Portal;
 use crate::portal::audit::{self, Keep};
 use crate::watch::log::say;
+use crate::portal::audit_text;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
@@ -143,7 +144,7 @@ async fn send(place: &PlaceArgs, sent: Sent) -> Result<Outcome> {
 
 /// Keeps what was changed where the server keeps what is changed over REST.
 async fn record(portal: &Portal, config: &Config, outcome: &Outcome) -> Result<()> {
-    let became = audit::difference(None, Some(serde_json::json!({ "changes": outcome.changes }))).1;
+    let became = audit_text::difference(None, Some(serde_json::json!({ "changes": outcome.changes }))).1;
     let change = audit::Change {
         id: 0,
         at: clock::now(),

@@ -4,15 +4,12 @@
 //! How: a row is written before a change begins and completed behind it, so no change is without a row: where a crash
 //! came between, its status stays 0.
 //! Invariants: no text holds a secret; whoever writes a row sees to that.
-//! Memory: a text has at most [`TEXT_MAX`] bytes; rows go by their age and by the bytes of all texts ([`Keep`]), looked
+//! Memory: a text has at most `audit_text::TEXT_MAX` bytes; rows go by their age and by the bytes of all texts ([`Keep`]), looked
 //! at each [`LOOK_EACH`] rows.
 
 use super::Portal;
 use super::db::{query, record, select};
-use serde_json::{Value, json};
 
-/// Bytes of each of the two texts of a row: a template with 200 strategies fits.
-pub const TEXT_MAX: usize = 64 << 10;
 /// Rows between two looks at what is to go.
 const LOOK_EACH: i64 = 64;
 /// Bytes that a row takes beside its two texts; a guess.
@@ -130,46 +127,6 @@ async fn drop_old(portal: &Portal, keep: Keep, now: i64) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// The texts of two states of a thing: of objects what differs, of lists within them what is in one alone.
-pub fn difference(was: Option<Value>, became: Option<Value>) -> (String, String) {
-    let (was, became) = match (was, became) {
-        (Some(Value::Object(mut was)), Some(Value::Object(mut became))) => {
-            let keys: Vec<String> = was.keys().chain(became.keys()).cloned().collect();
-            for key in keys {
-                match (was.get_mut(&key), became.get_mut(&key)) {
-                    (Some(old), Some(new)) if old == new => {
-                        was.remove(&key);
-                        became.remove(&key);
-                    }
-                    (Some(Value::Array(old)), Some(Value::Array(new))) => keep_different(old, new),
-                    _ => {}
-                }
-            }
-            (Some(Value::Object(was)), Some(Value::Object(became)))
-        }
-        other => other,
-    };
-    (text(was), text(became))
-}
-
-fn keep_different(old: &mut Vec<Value>, new: &mut Vec<Value>) {
-    let texts = |list: &[Value]| list.iter().map(Value::to_string).collect::<std::collections::HashSet<String>>();
-    let (had, has) = (texts(old), texts(new));
-    old.retain(|value| !has.contains(&value.to_string()));
-    new.retain(|value| !had.contains(&value.to_string()));
-}
-
-fn text(value: Option<Value>) -> String {
-    let Some(value) = value else { return String::new() };
-    let text = value.to_string();
-    if text.len() <= TEXT_MAX {
-        return text;
-    }
-    // Half of it, for quotes in a text of JSON take two bytes.
-    let end = text.floor_char_boundary(TEXT_MAX / 2 - 100);
-    json!({ "bytes": text.len(), "begins": text[..end] }).to_string()
-}
-
 fn cut(text: &str) -> String {
     text.chars().take(COLUMN_MAX).collect()
 }
@@ -233,21 +190,5 @@ mod tests {
         let left = rows().await?;
         assert!((1..=bound).contains(&(left.len() as i64)), "{}", left.len());
         Ok(())
-    }
-
-    #[test]
-    fn differences() {
-        let check = |was: Value, became: Value, expected: (&str, &str)| {
-            let some = |value: Value| (!value.is_null()).then_some(value);
-            let (got_was, got_became) = difference(some(was), some(became));
-            assert_eq!((got_was.as_str(), got_became.as_str()), expected);
-        };
-        check(json!({ "a": 1, "b": 2 }), json!({ "a": 1, "b": 3 }), (r#"{"b":2}"#, r#"{"b":3}"#));
-        check(json!({ "l": [1, 2] }), json!({ "l": [2, 3] }), (r#"{"l":[1]}"#, r#"{"l":[3]}"#));
-        check(json!({ "a": 1 }), Value::Null, (r#"{"a":1}"#, ""));
-        check(json!({ "a": 1 }), json!({ "a": 1 }), ("{}", "{}"));
-        check(json!({ "a": null }), json!({ "b": 1 }), (r#"{"a":null}"#, r#"{"b":1}"#));
-        let long = difference(None, Some(json!("\"".repeat(TEXT_MAX)))).1;
-        assert!(long.len() <= TEXT_MAX && long.contains("\"bytes\":131074"), "{}", long.len());
     }
 }

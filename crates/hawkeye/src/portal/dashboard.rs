@@ -73,17 +73,17 @@ pub async fn screen(portal: &Portal, id: i64) -> sqlx::Result<Option<Screen>> {
     select::<Screen>("FROM dashboard.dashboard_screen WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// The screen of this name in `pid`; made where there is none.
-pub async fn ensure_screen(portal: &Portal, pid: i64, name: &str) -> sqlx::Result<Screen> {
+/// The screen of this name in `pid`, and whether it was made, for there was none.
+pub async fn ensure_screen(portal: &Portal, pid: i64, name: &str) -> sqlx::Result<(Screen, bool)> {
     let mut transaction = portal.write().await?;
     let known = select::<Screen>("FROM dashboard.dashboard_screen WHERE pid = ? AND name = ?").bind(pid).bind(name);
     if let Some(screen) = known.optional(&mut transaction).await? {
-        return Ok(screen);
+        return Ok((screen, false));
     }
     let insert = query("INSERT INTO dashboard.dashboard_screen (pid, name) VALUES (?, ?)").bind(pid).bind(name);
     let id = insert.execute(&mut transaction).await?.id;
     transaction.commit().await?;
-    Ok(Screen { id, pid, name: name.to_string() })
+    Ok((Screen { id, pid, name: name.to_string() }, true))
 }
 
 /// Renames and moves a screen. A name that `pid` has already is a unique violation.
@@ -184,9 +184,11 @@ mod tests {
     #[tokio::test]
     async fn screens_are_there_once_and_take_their_charts_with_them() -> anyhow::Result<()> {
         let (_dir, portal) = temporary().await?;
-        let top = ensure_screen(&portal, 0, "top").await?;
-        let child = ensure_screen(&portal, top.id, "child").await?;
-        assert_eq!(ensure_screen(&portal, top.id, "Child").await?.id, child.id, "names compare without case");
+        let top = ensure_screen(&portal, 0, "top").await?.0;
+        let (child, is_new) = ensure_screen(&portal, top.id, "child").await?;
+        assert!(is_new);
+        let again = ensure_screen(&portal, top.id, "Child").await?;
+        assert_eq!(again, (child.clone(), false), "names compare without case");
         assert_eq!(screens(&portal, None, 9).await?, [top.clone(), child.clone()]);
         assert_eq!(screens(&portal, None, 1).await?, std::slice::from_ref(&top));
         assert_eq!(screens(&portal, Some(top.id), 9).await?, std::slice::from_ref(&child));

@@ -93,6 +93,26 @@ pub async fn of_strategy(portal: &Portal, strategy_id: i64) -> sqlx::Result<Vec<
         .await
 }
 
+/// Exceptions of the strategies of a template, oldest first.
+pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Exception>> {
+    select::<Exception>(
+        "FROM falcon_portal.hawkeye_exception
+         WHERE strategy_id IN (SELECT id FROM falcon_portal.strategy WHERE tpl_id = ?) ORDER BY id",
+    )
+    .bind(tpl_id)
+    .all(portal)
+    .await
+}
+
+/// Exceptions for a group, oldest first.
+pub async fn of_group(portal: &Portal, name: &str) -> sqlx::Result<Vec<Exception>> {
+    select::<Exception>("FROM falcon_portal.hawkeye_exception WHERE kind = ? AND target = ? ORDER BY id")
+        .bind(GROUP)
+        .bind(name)
+        .all(portal)
+        .await
+}
+
 /// Finds an exception by its id.
 pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Exception>> {
     select::<Exception>("FROM falcon_portal.hawkeye_exception WHERE id = ?").bind(id).optional(portal).await

@@ -134,19 +134,19 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Expression>>
     select::<Expression>("FROM falcon_portal.expression WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// Saves a new expression with its action (both ids are ignored).
-pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<()> {
+/// Saves a new expression with its action (both ids are ignored); answers its id.
+pub async fn create(portal: &Portal, expression: &Expression, action: &Action) -> sqlx::Result<i64> {
     let mut transaction = portal.write().await?;
-    insert(&mut transaction, expression, action).await?;
+    let id = insert(&mut transaction, expression, action).await?;
     transaction.commit().await?;
     portal.announce();
-    Ok(())
+    Ok(id)
 }
 
 /// As [`create`], inside a transaction; the caller announces it.
-pub async fn insert(transaction: &mut Transaction, expression: &Expression, action: &Action) -> sqlx::Result<()> {
+pub async fn insert(transaction: &mut Transaction, expression: &Expression, action: &Action) -> sqlx::Result<i64> {
     let action_id = action::insert(transaction, action).await?;
-    query(
+    let done = query(
         "INSERT INTO falcon_portal.expression (expression, func, op, right_value, max_step, priority, note, action_id,
          create_user, pause) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -162,7 +162,7 @@ pub async fn insert(transaction: &mut Transaction, expression: &Expression, acti
     .bind(expression.pause)
     .execute(transaction)
     .await?;
-    Ok(())
+    Ok(done.id)
 }
 
 /// Saves everything but the creator. An action that is gone is made anew.

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod aggregator;
 pub mod alarm;
 pub mod audit;
+pub mod audit_text;
 pub mod caller;
 pub mod copied;
 pub mod dashboard;

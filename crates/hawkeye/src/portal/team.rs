@@ -14,7 +14,7 @@ pub const RESUME_MAX: usize = 255;
 
 record! {
     /// Row of a team, as the API shows it.
-    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Team {
         pub id: i64,
         pub name: String,
@@ -77,13 +77,13 @@ pub async fn is_member(portal: &Portal, id: i64, uid: i64) -> sqlx::Result<bool>
     Ok(found.is_some())
 }
 
-/// Creates a team and returns how many members it has; a name that exists is a unique violation.
-pub async fn create(portal: &Portal, name: &str, resume: &str, creator: i64, uids: &[i64]) -> sqlx::Result<u64> {
+/// Creates a team and returns its id, and how many members it has; a name that exists is a unique violation.
+pub async fn create(portal: &Portal, name: &str, resume: &str, creator: i64, uids: &[i64]) -> sqlx::Result<(i64, u64)> {
     let mut transaction = portal.write().await?;
     let id = insert(&mut transaction, name, resume, creator).await?;
     let count = add(&mut transaction, id, uids).await?;
     transaction.commit().await?;
-    Ok(count)
+    Ok((id, count))
 }
 
 /// Saves a team without members inside a transaction, and returns its id.
@@ -183,8 +183,8 @@ mod tests {
     async fn teams_have_a_user_once_and_change_what_is_not_empty() -> Result<()> {
         let (_dir, portal) = temporary().await?;
         let (a, b) = (user(&portal, "a").await?, user(&portal, "b").await?);
-        assert_eq!(create(&portal, "ops", "r", b, &[a, a, 999]).await?, 1);
-        assert_eq!(create(&portal, "db", "", a, &[]).await?, 0);
+        assert_eq!(create(&portal, "ops", "r", b, &[a, a, 999]).await?.1, 1);
+        assert_eq!(create(&portal, "db", "", a, &[]).await?.1, 0);
         let taken = create(&portal, "OPS", "", a, &[]).await.expect_err("names compare without case");
         assert!(taken.as_database_error().is_some_and(|error| error.is_unique_violation()), "{taken}");
         let ops = by_name(&portal, "Ops").await?.expect("created");

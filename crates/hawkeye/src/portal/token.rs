@@ -26,7 +26,7 @@ const USE_NOTED_S: i64 = 60;
 
 record! {
     /// A token as the API shows it.
-    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Token {
         pub id: i64,
         /// The purpose.

@@ -17,7 +17,7 @@ fn chart(change: Value) -> Value {
 #[tokio::test]
 async fn charts_that_cannot_be_shown_are_refused() -> Result<()> {
     let site = site(|_| {}).await?;
-    let screen = dashboard::ensure_screen(&site.context.portal, 0, "top").await?;
+    let screen = dashboard::ensure_screen(&site.context.portal, 0, "top").await?.0;
     let refused =
         async |change: Value, text: &str| site.check("alice", "POST /dashboard/graph", chart(change), 400, text).await;
     refused(json!({ "screen_id": 99 }), "screen_id: there is no screen 99").await?;
@@ -40,14 +40,14 @@ async fn charts_that_cannot_be_shown_are_refused() -> Result<()> {
     );
     let line = format!("PUT /dashboard/screen/{}", screen.id);
     site.check("bob", &line, json!({ "pid": screen.id }), 400, "pid: a screen is not in itself").await?;
-    let child = dashboard::ensure_screen(&site.context.portal, screen.id, "child").await?;
+    let child = dashboard::ensure_screen(&site.context.portal, screen.id, "child").await?.0;
     site.check("bob", &line, json!({ "pid": child.id }), 400, "pid: a screen is not in itself").await?;
     site.check("bob", "GET /dashboard/screens?limit=1&page=2", Value::Null, 200, json!([child])).await?;
     let form = [("apitoken", site.token("bob").await?)];
     let kept = site.send("POST /dashboard/tmpgraph", &form, "Endpoints=a&Endpoints=b&Counters=c".to_string()).await?;
     assert_eq!(kept.0, 200, "names of Go's fields");
     site.check("bob", "PUT /dashboard/screen/99", json!({ "name": "x" }), 200, "ok").await?;
-    let other = dashboard::ensure_screen(&site.context.portal, 0, "other").await?;
+    let other = dashboard::ensure_screen(&site.context.portal, 0, "other").await?.0;
     let line = format!("PUT /dashboard/screen/{}", other.id);
     let taken = "a screen named \"Top\" exists there already";
     site.check("bob", &line, json!({ "name": "Top" }), 417, taken).await

@@ -262,7 +262,7 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
     let team = team::by_name(portal, &name("team")).await?.context("just made")?.id;
     let of_alice = Aggregator { grp_id: group, creator: "alice".to_string(), ..Aggregator::default() };
     let mock = Mock { name: name("nodata"), creator: "alice".to_string(), ..Mock::default() };
-    let screen = dashboard::ensure_screen(portal, 0, &name("screen")).await?.id;
+    let screen = dashboard::ensure_screen(portal, 0, &name("screen")).await?.0.id;
     let case = name("case");
     let (scopes, created_by) = (Scopes::NONE, String::new());
     for old in token::list(portal, Some(alice)).await? {
