@@ -42,6 +42,7 @@ pub fn changes(old: &Model, new: &Model) -> Vec<Change> {
     add(&mut changes, Kind::Expressions, &old.expressions, &new.expressions);
     add(&mut changes, Kind::Nodata, &old.nodata, &new.nodata);
     add(&mut changes, Kind::Aggregators, &old.aggregators, &new.aggregators);
+    add(&mut changes, Kind::Dashboards, &old.dashboards, &new.dashboards);
     changes
 }
 
@@ -83,7 +84,7 @@ fn compare(within: &str, old: &View, new: &View, fields: &mut Vec<Field>) {
     for key in keys.into_iter().filter(|key| *key != "id") {
         let path = format!("{within}{key}");
         match (key.as_str(), old.get(key), new.get(key)) {
-            ("strategy" | "exception", _, _) => compare_lists(within, key, old, new, fields),
+            ("strategy" | "exception" | "graph", _, _) => compare_lists(within, key, old, new, fields),
             (_, Some(Value::Object(a)), Some(Value::Object(b))) => compare(&format!("{path}."), a, b, fields),
             (_, a, b) if said(a) == said(b) => {}
             (_, a, b) => fields.push(field(path, a, b)),
@@ -138,10 +139,10 @@ fn masked_url(url: &str) -> String {
     masked(url)
 }
 
-/// Compares strategies, or the exceptions of one.
+/// Compares strategies, the exceptions of one, or charts.
 fn compare_lists(within: &str, key: &str, old: &View, new: &View, fields: &mut Vec<Field>) {
     let is_same = |a: &View, b: &View| match key {
-        "strategy" => a["id"] != 0 && a["id"] == b["id"],
+        "strategy" | "graph" => a["id"] != 0 && a["id"] == b["id"],
         _ => a["kind"] == b["kind"] && a["target"] == b["target"],
     };
     for after in objects(new, key) {
@@ -157,15 +158,19 @@ fn compare_lists(within: &str, key: &str, old: &View, new: &View, fields: &mut V
     }
 }
 
-/// The name of a strategy or an exception.
+/// The name of a strategy, an exception or a chart.
 fn label(key: &str, view: &View) -> String {
     let text = |key: &str| view.get(key).and_then(Value::as_str).unwrap_or_default();
     if key == "exception" {
         return format!("exception({} {})", text("kind"), text("target"));
     }
+    let id = view.get("id").and_then(Value::as_i64).filter(|id| *id != 0);
+    if key == "graph" {
+        return id.map_or(format!("graph({})", text("title")), |id| format!("graph({id} {})", text("title")));
+    }
     let tags = text("tags");
     let slash = if tags.is_empty() { "" } else { "/" };
-    match view.get("id").and_then(Value::as_i64).filter(|id| *id != 0) {
+    match id {
         Some(id) => format!("strategy({id} {}{slash}{tags})", text("metric")),
         None => format!("strategy({}{slash}{tags})", text("metric")),
     }
@@ -181,13 +186,13 @@ pub fn lines(changes: &[Change]) -> String {
             _ => '~',
         };
         out.push_str(&format!("{sign} {kind} {name}\n"));
+        // The name says what goes; what it was is in the record.
+        let fields = if what == "delete" { &[][..] } else { fields };
         for Field { key, old, new } in fields {
             let line = match (old, new) {
                 (Value::Null, new) => format!("    {key}: {new}\n"),
                 (old, Value::Null) => format!("    {key}: {old} → nothing\n"),
                 (Value::Array(gone), Value::Array(come)) => {
-        // The name says what goes; what it was is in the record.
-        let fields = if what == "delete" { &[][..] } else { fields };
                     let names =
                         |list: &[Value], sign| list.iter().map(|one| format!(" {sign}{one}")).collect::<String>();
                     format!("    {key}:{}{}\n", names(gone, '-'), names(come, '+'))

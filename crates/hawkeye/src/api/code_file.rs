@@ -14,7 +14,11 @@ use std::fmt;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Bytes of a file's name; disks take 255, and an ending and a number come behind.
+/// Ending of the files that are ours.
+pub const ENDING: &str = ".toml";
+/// Bytes of a file's name that disks take.
+const FILE_NAME_MAX: usize = 255;
+/// Bytes of the name of a file that is written; an ending and a number come behind.
 const NAME_BYTES_MAX: usize = 200;
 /// Bytes of a long name that stay before its hash.
 const NAME_BYTES_KEPT: usize = 160;
@@ -87,6 +91,22 @@ impl Table {
         let known: Vec<&str> = keys.iter().chain(tables).copied().collect();
         unknown.map(|(line, key)| (line, format!("{key} is no key here: give some of {}", known.join(", ")))).collect()
     }
+}
+
+/// What is odd about the path of a file, as what it does; None for `templates/linux.toml`.
+pub fn odd_path(path: &str) -> Option<&'static str> {
+    let Some((folder, name)) = path.split_once('/') else { return Some("is in no folder") };
+    let is_letter = |c: char| !c.is_control() && c != '\\' && c != '\u{7f}';
+    if !path.chars().all(is_letter) {
+        return Some("has a control character or a `\\`");
+    }
+    if folder.is_empty() || name.contains('/') {
+        return Some("is not in a folder of its kind alone");
+    }
+    if name.starts_with('.') || name.len() <= ENDING.len() || !name.ends_with(ENDING) {
+        return Some("does not end with .toml, or is hidden");
+    }
+    (name.len() > FILE_NAME_MAX).then_some("is longer than a disk takes")
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -224,6 +244,32 @@ mod tests {
         check(&["..", "*"], "%2E%2E~%2A");
         let (a, b) = (name(&["x".repeat(300)]), name(&[format!("{}y", "x".repeat(299))]));
         assert!(a != b && a.len() <= NAME_BYTES_MAX && b.starts_with("xxx"), "{a} {b}");
+    }
+
+    #[test]
+    fn odd_paths_are_none() {
+        for path in ["groups/web.toml", "groups/基础监控.toml", "groups/%43ON.toml", "x/a b.toml"] {
+            assert_eq!(odd_path(path), None, "{path}");
+        }
+        let long = format!("groups/{}.toml", "x".repeat(260));
+        for path in [
+            "",
+            "x.toml",
+            "/etc/x.toml",
+            "groups/../../x.toml",
+            "groups/a/b.toml",
+            "groups/a\\b.toml",
+            "groups/a\n.toml",
+            "groups/a\u{85}.toml",
+            "groups/.toml",
+            "groups/.a.toml",
+            "groups/a.sh",
+            "groups/a.TOML",
+            "groups/",
+            &long,
+        ] {
+            assert!(odd_path(path).is_some(), "{path:?}");
+        }
     }
 
     #[test]

@@ -7,8 +7,10 @@
 
 use super::code_file as file;
 use super::code_secret::masked;
+use super::dashboard::parts as joined_parts;
 use crate::portal::action::Action;
 use crate::portal::aggregator::Aggregator;
+use crate::portal::dashboard::{Graph, Screen};
 use crate::portal::exception::Exception;
 use crate::portal::expression::{self, Expression};
 use crate::portal::group::Group;
@@ -34,12 +36,21 @@ pub enum Kind {
     Expressions,
     Nodata,
     Aggregators,
+    Dashboards,
 }
 
 impl Kind {
     /// All kinds, each behind those that it names.
-    pub const ALL: [Kind; 7] =
-        [Kind::Users, Kind::Teams, Kind::Templates, Kind::Groups, Kind::Expressions, Kind::Nodata, Kind::Aggregators];
+    pub const ALL: [Kind; 8] = [
+        Kind::Users,
+        Kind::Teams,
+        Kind::Templates,
+        Kind::Groups,
+        Kind::Expressions,
+        Kind::Nodata,
+        Kind::Aggregators,
+        Kind::Dashboards,
+    ];
 
     /// The folder that has the files.
     pub fn folder(self) -> &'static str {
@@ -51,6 +62,7 @@ impl Kind {
             Kind::Expressions => "expressions",
             Kind::Nodata => "nodata",
             Kind::Aggregators => "aggregators",
+            Kind::Dashboards => "dashboards",
         }
     }
 
@@ -66,6 +78,7 @@ impl Kind {
             }
             Kind::Nodata => &["name", "obj_type", "obj", "metric", "tags", "step", "mock", "owner"],
             Kind::Aggregators => &["group", "numerator", "denominator", "endpoint", "metric", "tags", "step", "owner"],
+            Kind::Dashboards => &["name", "parent"],
         }
     }
 }
@@ -85,6 +98,10 @@ pub const STRATEGY: [&str; 10] =
     ["metric", "tags", "func", "op", "right_value", "max_step", "priority", "note", "run_begin", "run_end"];
 /// Keys of `[[strategy.exception]]`.
 pub const EXCEPTION: [&str; 6] = ["kind", "target", "right_value", "max_step", "pause", "note"];
+
+/// Keys of `[[graph]]`.
+pub const GRAPH: [&str; 8] =
+    ["title", "endpoints", "counters", "timespan", "graph_type", "method", "position", "falcon_tags"];
 
 #[derive(Clone, Debug)]
 pub struct TeamThing {
@@ -130,6 +147,15 @@ pub struct AggregatorThing {
     pub group: String,
 }
 
+#[derive(Clone, Debug)]
+pub struct ScreenThing {
+    pub row: Screen,
+    /// Names of the screens that it is in, from the top.
+    pub parent: Vec<String>,
+    /// Charts, by their positions.
+    pub graphs: Vec<Graph>,
+}
+
 /// The things of a portal.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -140,6 +166,7 @@ pub struct Model {
     pub expressions: Vec<ExpressionThing>,
     pub nodata: Vec<Mock>,
     pub aggregators: Vec<AggregatorThing>,
+    pub dashboards: Vec<ScreenThing>,
 }
 
 /// A thing that has a file.
@@ -325,6 +352,34 @@ impl Thing for AggregatorThing {
     }
 }
 
+impl Thing for ScreenThing {
+    fn id(&self) -> i64 {
+        self.row.id
+    }
+
+    fn parts(&self) -> Vec<String> {
+        self.parent.iter().chain([&self.row.name]).cloned().collect()
+    }
+
+    fn view(&self) -> View {
+        let graphs: Vec<Value> = self.graphs.iter().map(graph_view).collect();
+        view(json!({ "name": self.row.name, "parent": self.parent, "graph": graphs }))
+    }
+}
+
+fn graph_view(graph: &Graph) -> Value {
+    let Graph { id, title, hosts, counters, timespan, graph_type, method, position, falcon_tags, .. } = graph;
+    // In the order in which they are saved, whatever an old row has.
+    let list = |joined: &str| {
+        let mut names: Vec<String> = joined_parts(joined).into_iter().map(str::to_string).collect();
+        names.sort();
+        names
+    };
+    json!({ "id": id, "title": title, "endpoints": list(hosts), "counters": list(counters),
+            "timespan": timespan, "graph_type": graph_type, "method": method, "position": position,
+            "falcon_tags": falcon_tags })
+}
+
 impl Model {
     /// The things in the tables. What names nothing that is there is left out, as the API leaves it out.
     pub fn of(site: &Site) -> Model {
@@ -336,6 +391,7 @@ impl Model {
             expressions: expressions(site),
             nodata: site.mocks.clone(),
             aggregators: aggregators(site),
+            dashboards: dashboards(site),
         }
     }
 
@@ -351,6 +407,7 @@ impl Model {
                 Kind::Expressions => push(&mut files, *kind, &self.expressions),
                 Kind::Nodata => push(&mut files, *kind, &self.nodata),
                 Kind::Aggregators => push(&mut files, *kind, &self.aggregators),
+                Kind::Dashboards => push(&mut files, *kind, &self.dashboards),
             }
         }
         files
@@ -396,6 +453,10 @@ pub(super) fn text(kind: Kind, view: &View) -> String {
             out.push_str("\n[[strategy.exception]]\n");
             file::push_values(&mut out, exception, &EXCEPTION);
         }
+    }
+    for graph in objects(view, "graph") {
+        out.push_str("\n[[graph]]\n");
+        file::push_values(&mut out, graph, &GRAPH);
     }
     out
 }
@@ -485,4 +546,29 @@ fn aggregators(site: &Site) -> Vec<AggregatorThing> {
     let thing =
         |row: &Aggregator| Some(AggregatorThing { group: names.get(&row.grp_id)?.to_string(), row: row.clone() });
     site.aggregators.iter().filter_map(thing).collect()
+}
+
+fn dashboards(site: &Site) -> Vec<ScreenThing> {
+    let screens: HashMap<i64, &Screen> = site.screens.iter().map(|row| (row.id, row)).collect();
+    let mut graphs: HashMap<i64, Vec<Graph>> = HashMap::new();
+    site.charts.iter().for_each(|row| graphs.entry(row.screen_id).or_default().push(row.clone()));
+    let mut thing = |row: &Screen| {
+        let parent = path_above(&screens, row)?;
+        Some(ScreenThing { parent, graphs: graphs.remove(&row.id).unwrap_or_default(), row: row.clone() })
+    };
+    site.screens.iter().filter_map(&mut thing).collect()
+}
+
+/// The names above a screen, from the top. None where one of these screens is gone, or they are in one another: nobody
+/// comes to such a screen by the tree.
+fn path_above(screens: &HashMap<i64, &Screen>, row: &Screen) -> Option<Vec<String>> {
+    let mut path = Vec::new();
+    let mut above = row.pid;
+    while above != 0 {
+        let screen = screens.get(&above).filter(|_| path.len() < screens.len())?;
+        path.push(screen.name.clone());
+        above = screen.pid;
+    }
+    path.reverse();
+    Some(path)
 }

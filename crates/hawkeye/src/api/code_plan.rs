@@ -11,17 +11,19 @@
 use super::code::{Actor, Bundle};
 use super::code_file::{self as file, Fault, Table};
 use super::code_model::{
-    ACTION, AggregatorThing, EXCEPTION, ExpressionThing, GroupThing, Kind, Model, STRATEGY, StrategyThing, TeamThing,
-    TemplateThing, Thing, paths, sorted,
+    ACTION, AggregatorThing, EXCEPTION, ExpressionThing, GRAPH, GroupThing, Kind, Model, STRATEGY, ScreenThing,
+    StrategyThing, TeamThing, TemplateThing, Thing, paths, sorted,
 };
 use super::code_secret as secret;
 use crate::api::body::Fields;
+use crate::api::dashboard::{self as screens, DEPTH_MAX};
 use crate::api::error::ApiError;
 use crate::api::text::named;
 use crate::api::{aggregator, exception, expression, hostgroup, nodata, rule, strategy, team, user as users};
 use crate::config::Config;
 use crate::portal::action::{self, Action};
-use crate::portal::aggregator::{Aggregator, TEXT_MAX};
+use crate::portal::aggregator::Aggregator;
+use crate::portal::dashboard::{self, Graph, Screen};
 use crate::portal::exception::Exception;
 use crate::portal::expression::Expression;
 use crate::portal::group::{self, Group};
@@ -67,7 +69,7 @@ struct Source<'a> {
 pub fn plan(site: &Site, bundle: &Bundle, config: &Config, actor: &Actor) -> Planned {
     let old = Model::of(site);
     let mut sources: HashMap<Kind, Vec<Source<'_>>> = HashMap::new();
-    let mut faults = Vec::new();
+    let mut faults = odd_paths(bundle);
     for (path, text) in &bundle.files {
         let Some(kind) = Kind::ALL.into_iter().find(|kind| path.split('/').next() == Some(kind.folder())) else {
             let text = "its folder is none of users, teams, …: see docs/as-code.md".to_string();
@@ -90,6 +92,22 @@ pub fn plan(site: &Site, bundle: &Bundle, config: &Config, actor: &Actor) -> Pla
     let mut faults = reader.faults;
     faults.sort();
     Planned { wanted, faults }
+}
+
+/// Files whose paths no disk would have beside one another, where they are to be.
+fn odd_paths(bundle: &Bundle) -> Vec<Fault> {
+    let mut lower: HashMap<String, &str> = HashMap::new();
+    let mut faults = Vec::new();
+    for path in bundle.files.keys() {
+        let text = match (file::odd_path(path), lower.insert(path.to_lowercase(), path)) {
+            (Some(odd), _) => format!("files: {path:?} {odd}: name it as folder/name{}", file::ENDING),
+            (None, Some(other)) => format!("files: {other:?} is one with {path:?} on some disks: rename one of them"),
+            (None, None) => continue,
+        };
+        // The name may hold what a terminal obeys.
+        faults.push(Fault { file: path.escape_debug().to_string(), line: 1, text });
+    }
+    faults
 }
 
 fn own_names<T: Thing>(things: &[T]) -> Names {
@@ -124,6 +142,7 @@ impl Reader<'_> {
             Kind::Groups => own_names(&old.groups),
             Kind::Templates => own_names(&old.templates),
             Kind::Nodata => own_names(&old.nodata),
+            Kind::Dashboards => return self.collect_paths(sources, &old.dashboards, bundle),
             Kind::Expressions | Kind::Aggregators => return,
         };
         let stays = !bundle.kinds.contains(&kind) || bundle.keep;
@@ -142,6 +161,31 @@ impl Reader<'_> {
         self.names.insert(kind, names);
     }
 
+    /// Notes the screens as they will be, by their paths.
+    fn collect_paths(&mut self, sources: &[Source<'_>], old: &[ScreenThing], bundle: &Bundle) {
+        let kind = Kind::Dashboards;
+        let own = old.iter().map(|thing| (thing.parts(), thing.row.name.clone()));
+        let old: BTreeMap<String, (Vec<String>, String)> = own.map(|one| (path_key(&one.0), one)).collect();
+        let stays = !bundle.kinds.contains(&kind) || bundle.keep;
+        let mut names = Names::new();
+        if stays {
+            names.extend(old.iter().map(|(key, (_, name))| (key.clone(), name.clone())));
+        }
+        let mut seen: HashMap<String, &str> = HashMap::new();
+        for source in sources {
+            let Some(path) = path_of(&source.table) else { continue };
+            let (key, name) = (path_key(&path), path.last().cloned().unwrap_or_default());
+            if let Some(other) = seen.insert(key.clone(), source.path) {
+                let line = source.table.line_of_error("name");
+                self.fault(source, line, format!("name: {name:?} with this parent is in {other} too: take one out"));
+            }
+            names.insert(key, name);
+        }
+        let gone = old.iter().filter(|(key, _)| !names.contains_key(*key));
+        self.lost.extend(gone.map(|(_, (_, name))| file::quoted(name).to_lowercase()));
+        self.names.insert(kind, names);
+    }
+
     /// The name of a kind as it is spelled there.
     fn known(&self, kind: Kind, name: &str) -> Option<&String> {
         self.names.get(&kind)?.get(&name.to_ascii_lowercase())
@@ -157,10 +201,18 @@ impl Reader<'_> {
         Ok(sorted(list.iter().filter_map(|name| self.known(kind, name)).cloned().collect()))
     }
 
-    /// Who is to have made a thing: whom the file names, else who made it, else who applies.
+    /// Who is to have made a thing: whom the file names, else who made it, else who applies. Somebody who is gone may
+    /// have made what is there, and makes nothing else.
     fn owner(&self, fields: &Fields, old: Option<&str>) -> Result<String, ApiError> {
         let owner = fields.line("owner", user::NAME_MAX)?;
-        Ok(if owner.is_empty() { old.unwrap_or(&self.actor.name).to_string() } else { owner })
+        if owner.is_empty() {
+            return Ok(old.unwrap_or(&self.actor.name).to_string());
+        }
+        if old.is_some_and(|old| old.eq_ignore_ascii_case(&owner)) {
+            return Ok(owner);
+        }
+        let known = self.known(Kind::Users, &owner).cloned();
+        known.ok_or_else(|| ApiError::bad(format!("owner: there is no user {owner:?}: make him, or name another")))
     }
 
     fn wanted(&mut self, sources: &HashMap<Kind, Vec<Source<'_>>>, old: &Model, bundle: &Bundle) -> Model {
@@ -177,6 +229,7 @@ impl Reader<'_> {
             expressions: of(Kind::Expressions).read(self, &old.expressions, Reader::expression),
             nodata: of(Kind::Nodata).read(self, &old.nodata, Reader::nodata),
             aggregators: of(Kind::Aggregators).read(self, &old.aggregators, Reader::aggregator),
+            dashboards: of(Kind::Dashboards).read(self, &old.dashboards, Reader::screen),
         };
         self.check_users(old, &wanted, of(Kind::Users).sources);
         self.check_hosts(&wanted);
@@ -492,6 +545,66 @@ impl Reader<'_> {
         self.check(source, table, read)
     }
 
+    fn screen(&mut self, source: &Source<'_>, old: Option<&ScreenThing>) -> Option<ScreenThing> {
+        let (table, fields) = (&source.table, source.table.fields());
+        let keys: Vec<&str> = Kind::Dashboards.keys().iter().copied().chain(["id"]).collect();
+        self.check_keys(source, table, &keys, &["graph"]);
+        let read = || {
+            let name = fields.required_line("name", dashboard::NAME_MAX)?;
+            let parent = fields.lines("parent", dashboard::NAME_MAX)?.unwrap_or_default();
+            if parent.len() >= DEPTH_MAX {
+                return Err(ApiError::bad(format!("parent: screens are at most {DEPTH_MAX} deep: name a higher one")));
+            }
+            let parent = self.known_path(&parent)?;
+            Ok((Screen { id: old.map_or(0, |old| old.row.id), pid: old.map_or(0, |old| old.row.pid), name }, parent))
+        };
+        let read = read();
+        let own = self.check(source, table, read);
+        let graphs = self.graphs(source, table, old.map_or(&[][..], |old| &old.graphs));
+        let (row, parent) = own?;
+        Some(ScreenThing { row, parent, graphs })
+    }
+
+    /// The names of a path of screens, as they are spelled there.
+    fn known_path(&self, path: &[String]) -> Result<Vec<String>, ApiError> {
+        let known = |end: usize| {
+            let name = self.names.get(&Kind::Dashboards).and_then(|names| names.get(&path_key(&path[..end])));
+            let text = || format!("parent: there is no screen {:?}: make it, or name another", path[..end].join(" / "));
+            name.cloned().ok_or_else(|| ApiError::bad(text()))
+        };
+        (1..=path.len()).map(known).collect()
+    }
+
+    fn graphs(&mut self, source: &Source<'_>, table: &Table, old: &[Graph]) -> Vec<Graph> {
+        let keys: Vec<&str> = GRAPH.into_iter().chain(["id"]).collect();
+        let mut found: Vec<Graph> = Vec::new();
+        for table in table.named("graph") {
+            self.check_keys(source, table, &keys, &[]);
+            let fields = table.fields();
+            let read = || {
+                screens::check_required(&fields, &["title", "endpoints", "counters"])?;
+                let id = fields.int("id")?;
+                if id != 0 && found.iter().any(|other| other.id == id) {
+                    return Err(ApiError::bad(format!("id: {id} is there twice: take one out")));
+                }
+                if id != 0 && !old.iter().any(|old| old.id == id) {
+                    return Err(ApiError::bad(format!("id: this screen has no chart {id}: take the line out")));
+                }
+                screens::said_of_graph(&fields, Graph { id, ..screens::new_graph() })
+            };
+            let read = read();
+            found.extend(self.check(source, table, read));
+        }
+        let ids = pair(old, &found, |one| one.id, &GRAPH_LIKENESS);
+        for (graph, id) in found.iter_mut().zip(ids) {
+            graph.id = id;
+            graph.screen_id = old.iter().find(|old| old.id == id).map_or(0, |old| old.screen_id);
+        }
+        // As they are read from the table.
+        found.sort_by_key(|graph| graph.position);
+        found
+    }
+
     fn aggregator(&mut self, source: &Source<'_>, old: Option<&AggregatorThing>) -> Option<AggregatorThing> {
         let (table, fields) = (&source.table, source.table.fields());
         let keys: Vec<&str> = Kind::Aggregators.keys().iter().copied().chain(["id"]).collect();
@@ -501,15 +614,25 @@ impl Reader<'_> {
             let group = self.known_list("group", "host group", Kind::Groups, vec![group])?.remove(0);
             let row = aggregator::required_aggregator(self.config, &fields)?;
             aggregator::check_expressions(&row)?;
-            let creator = fields.line("owner", TEXT_MAX)?;
-            let by = old.map_or(&self.actor.name, |old| &old.row.creator);
-            let creator = if creator.is_empty() { by.clone() } else { creator };
+            let creator = self.owner(&fields, old.map(|old| old.row.creator.as_str()))?;
             let row = Aggregator { id: old.map_or(0, |old| old.row.id), creator, ..row };
             Ok(AggregatorThing { row, group })
         };
         let read = read();
         self.check(source, table, read)
     }
+}
+
+/// Names of screens from the top to the one that a table describes, if it has a name.
+fn path_of(table: &Table) -> Option<Vec<String>> {
+    let name = table.text("name").filter(|name| !name.is_empty())?;
+    let parent = table.fields().lines("parent", dashboard::NAME_MAX).ok()?.unwrap_or_default();
+    Some(parent.into_iter().chain([name.to_string()]).collect())
+}
+
+/// A path of screens as a key; case does not matter, and no name has a zero byte.
+fn path_key(path: &[String]) -> String {
+    path.join("\0").to_ascii_lowercase()
 }
 
 /// The fields of a table, in which a number of this key is a text, as the API wants it.
@@ -569,6 +692,27 @@ impl Files<'_, '_> {
         things
     }
 
+    /// The id of the screen that is there, for each file: by an `id`, else by its path. A screen that moves by its `id`
+    /// takes those in it along: they are found by where it was.
+    fn pair_screens<T: Thing>(&self, reader: &mut Reader<'_>, old: &[&T], changed: &[&Source<'_>]) -> Vec<i64> {
+        let explicit = explicit_ids(reader, old, changed);
+        let was: HashMap<i64, Vec<String>> = old.iter().map(|thing| (thing.id(), thing.parts())).collect();
+        let ids: HashMap<String, i64> = was.iter().map(|(id, path)| (path_key(path), *id)).collect();
+        let new: Vec<Vec<String>> = changed.iter().map(|source| path_of(&source.table).unwrap_or_default()).collect();
+        let moved: HashMap<String, &Vec<String>> =
+            explicit.iter().zip(&new).filter_map(|(id, path)| Some((path_key(path), was.get(id)?))).collect();
+        let mut taken: BTreeSet<i64> = explicit.iter().copied().collect();
+        let mut find = |(explicit, path): (&i64, &Vec<String>)| {
+            if *explicit != 0 || path.is_empty() {
+                return *explicit;
+            }
+            let above = (1..path.len()).rev().find_map(|end| Some((end, moved.get(&path_key(&path[..end]))?)));
+            let before = above.map_or(path.clone(), |(end, was)| was.iter().chain(&path[end..]).cloned().collect());
+            ids.get(&path_key(&before)).copied().filter(|id| taken.insert(*id)).unwrap_or(0)
+        };
+        explicit.iter().zip(&new).map(&mut find).collect()
+    }
+
     /// The id of what is there, for each file: by name, or where things have none by what they say.
     fn pair<T: Thing>(&self, reader: &mut Reader<'_>, old: &[&T], changed: &[&Source<'_>]) -> Vec<i64> {
         let keys: &[&[&str]] = match self.kind {
@@ -576,6 +720,9 @@ impl Files<'_, '_> {
             Kind::Aggregators => &[&["group", "endpoint", "metric", "tags"], &["endpoint", "metric", "tags"]],
             _ => &[],
         };
+        if self.kind == Kind::Dashboards {
+            return self.pair_screens(reader, old, changed);
+        }
         if keys.is_empty() {
             let name = |thing: &&T| (thing.parts().concat().to_ascii_lowercase(), thing.id());
             let ids: HashMap<String, i64> = old.iter().map(name).collect();
@@ -585,16 +732,7 @@ impl Files<'_, '_> {
             };
             return changed.iter().map(id).collect();
         }
-        let mut explicit = Vec::new();
-        for source in changed {
-            let id = source.table.fields().int("id").unwrap_or(0);
-            let is_there = id == 0 || (old.iter().any(|thing| thing.id() == id) && !explicit.contains(&id));
-            if !is_there {
-                let text = format!("id: there is none with the id {id}, or another file has it: take the line out");
-                reader.fault(source, source.table.line_of_error("id"), text);
-            }
-            explicit.push(if is_there { id } else { 0 });
-        }
+        let explicit = explicit_ids(reader, old, changed);
         let says = |view: &super::code_model::View, keys: &[&str]| {
             keys.iter()
                 .map(|key| view.get(*key).cloned().unwrap_or_else(|| json!("")).to_string())
@@ -618,6 +756,21 @@ impl Files<'_, '_> {
     }
 }
 
+/// The ids that files name; 0 where they name none.
+fn explicit_ids<T: Thing>(reader: &mut Reader<'_>, old: &[&T], changed: &[&Source<'_>]) -> Vec<i64> {
+    let mut explicit = Vec::new();
+    for source in changed {
+        let id = source.table.fields().int("id").unwrap_or(0);
+        let is_there = id == 0 || (old.iter().any(|thing| thing.id() == id) && !explicit.contains(&id));
+        if !is_there {
+            let text = format!("id: there is none with the id {id}, or another file has it: take the line out");
+            reader.fault(source, source.table.line_of_error("id"), text);
+        }
+        explicit.push(if is_there { id } else { 0 });
+    }
+    explicit
+}
+
 /// A text that things have in common which are alike.
 type Likeness<T> = Box<dyn Fn(&T) -> String>;
 
@@ -625,6 +778,14 @@ type Likeness<T> = Box<dyn Fn(&T) -> String>;
 /// when its threshold is edited, and also when its function is.
 const STRATEGY_LIKENESS: [fn(&StrategyThing) -> String; 4] =
     [|one| likeness(one, 8), |one| likeness(one, 7), |one| likeness(one, 3), |one| likeness(one, 2)];
+
+/// What charts of a screen have in common which are the same, from much to little.
+const GRAPH_LIKENESS: [fn(&Graph) -> String; 4] = [
+    |one| format!("{}\0{}\0{}\0{}", one.title, one.hosts, one.counters, one.position),
+    |one| format!("{}\0{}\0{}", one.title, one.hosts, one.counters),
+    |one| format!("{}\0{}", one.title, one.counters),
+    |one| one.title.clone(),
+];
 
 /// The first texts of a strategy, from what names its series to its threshold.
 fn likeness(one: &StrategyThing, count: usize) -> String {

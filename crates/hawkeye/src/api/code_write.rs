@@ -7,10 +7,13 @@
 
 use super::code::Actor;
 use super::code_diff::differs;
-use super::code_model::{AggregatorThing, ExpressionThing, GroupThing, Model, TeamThing, TemplateThing, Thing};
+use super::code_model::{
+    AggregatorThing, ExpressionThing, GroupThing, Model, ScreenThing, TeamThing, TemplateThing, Thing,
+};
 use crate::clock;
 use crate::portal::action::{self, Action};
 use crate::portal::aggregator::{self, Aggregator};
+use crate::portal::dashboard::{Graph, Screen};
 use crate::portal::db::Transaction;
 use crate::portal::exception::{self, Exception};
 use crate::portal::mock::{self, Mock};
@@ -19,7 +22,7 @@ use crate::portal::strategy::{self, Strategy};
 use crate::portal::team::{self, Team};
 use crate::portal::template::{self, Template};
 use crate::portal::user::{self, Profile, User};
-use crate::portal::{expression, group, plugin};
+use crate::portal::{dashboard, expression, group, plugin};
 use anyhow::{Context, Result};
 use std::collections::{BTreeSet, HashMap};
 
@@ -44,7 +47,7 @@ pub async fn write(t: &mut Transaction, site: &Site, old: &Model, new: &Model, a
     for thing in changed(&old.aggregators, &new.aggregators) {
         save_aggregator(t, thing, &groups).await?;
     }
-    Ok(())
+    dashboards(t, old, new).await
 }
 
 /// Things that are new, or say something else than before.
@@ -63,6 +66,9 @@ fn gone<T: Thing>(old: &[T], new: &[T]) -> Vec<i64> {
 }
 
 async fn delete(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
+    for id in gone(&old.dashboards, &new.dashboards) {
+        dashboard::remove_screen(t, id).await?;
+    }
     for id in gone(&old.aggregators, &new.aggregators) {
         aggregator::remove(&mut *t, id).await?;
     }
@@ -298,6 +304,51 @@ async fn save_aggregator(t: &mut Transaction, thing: &AggregatorThing, groups: &
         aggregator::insert(&mut *t, &row).await?;
     } else {
         aggregator::change(&mut *t, &row).await?;
+    }
+    Ok(())
+}
+
+/// Saves screens, each behind the one that it is in.
+async fn dashboards(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
+    let mut changed: Vec<&ScreenThing> = changed(&old.dashboards, &new.dashboards).collect();
+    changed.sort_by_key(|thing| thing.parent.len());
+    let path = |parts: &[String]| key(&parts.join("\0"));
+    let mut ids: Ids = new.dashboards.iter().map(|thing| (path(&thing.parts()), thing.row.id)).collect();
+    let before =
+        |thing: &ScreenThing| old.dashboards.iter().find(|old| thing.row.id != 0 && old.row.id == thing.row.id);
+    // Two screens may take each other's place, and no name is there twice in between.
+    for old in changed.iter().filter_map(|thing| before(thing).filter(|old| old.parts() != thing.parts())) {
+        let name = format!("\u{1}{}", old.row.id);
+        dashboard::update_screen(&mut *t, &Screen { name, ..old.row.clone() }).await?;
+    }
+    for thing in changed {
+        let pid = if thing.parent.is_empty() { 0 } else { id_of(&ids, &thing.parent.join("\0"))? };
+        let name = &thing.row.name;
+        let id = match thing.row.id {
+            0 => dashboard::insert_screen(&mut *t, pid, name).await?,
+            id => {
+                dashboard::update_screen(&mut *t, &Screen { id, pid, name: name.clone() }).await?;
+                id
+            }
+        };
+        ids.insert(path(&thing.parts()), id);
+        save_graphs(t, before(thing).map_or(&[][..], |old| &old.graphs), &thing.graphs, id).await?;
+    }
+    Ok(())
+}
+
+async fn save_graphs(t: &mut Transaction, old: &[Graph], new: &[Graph], screen_id: i64) -> Result<()> {
+    let stays: BTreeSet<i64> = new.iter().map(|row| row.id).collect();
+    for gone in old.iter().filter(|old| !stays.contains(&old.id)) {
+        dashboard::delete_graph(&mut *t, gone.id).await?;
+    }
+    for row in new {
+        let row = Graph { screen_id, ..row.clone() };
+        match old.iter().find(|old| row.id != 0 && old.id == row.id) {
+            None => drop(dashboard::create_graph(&mut *t, &row).await?),
+            Some(before) if *before != row => dashboard::update_graph(&mut *t, &row).await?,
+            Some(_) => {}
+        }
     }
     Ok(())
 }

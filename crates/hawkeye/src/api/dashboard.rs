@@ -22,7 +22,7 @@ const ROWS: usize = 500;
 /// Rows of a list at most; more are no dashboard.
 const ROWS_MAX: usize = 10_000;
 /// Screens within one another; the old dashboard shows two.
-const DEPTH_MAX: usize = 10;
+pub(super) const DEPTH_MAX: usize = 10;
 /// Seconds that a chart shows without `timespan`.
 const TIMESPAN_S: i64 = 3600;
 /// Longest time that a chart shows: ten years.
@@ -113,17 +113,20 @@ async fn screens_within(
 }
 
 async fn create_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    let new = Graph { timespan: TIMESPAN_S, graph_type: "h".to_string(), ..Graph::default() };
-    for required in ["screen_id", "title", "endpoints", "counters"] {
-        if !fields.has(required) {
-            return Err(ApiError::bad(format!("{required} is required")));
-        }
-    }
-    let graph = changed_graph(&context, &fields, new).await?;
+    check_required(&fields, &["screen_id", "title", "endpoints", "counters"])?;
+    let graph = changed_graph(&context, &fields, new_graph()).await?;
     // The original reads them only where a chart is changed.
     let graph = Graph { falcon_tags: String::new(), ..graph };
     let id = dashboard::create_graph(&context.portal, &graph).await?;
     made(id, json(object!({ "id": id })))
+}
+
+/// Refuses fields that lack one of these.
+pub(super) fn check_required(fields: &Fields, names: &[&str]) -> Result<(), ApiError> {
+    match names.iter().find(|name| !fields.has(name)) {
+        Some(name) => Err(ApiError::bad(format!("{name} is required"))),
+        None => Ok(()),
+    }
 }
 
 async fn show_graph(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {
@@ -185,6 +188,17 @@ async fn changed_graph(context: &Context, fields: &Fields, old: Graph) -> Result
             return Err(ApiError::bad(format!("screen_id: there is no screen {}", graph.screen_id)));
         }
     }
+    said_of_graph(fields, graph)
+}
+
+/// A chart as it is without any field.
+pub(super) fn new_graph() -> Graph {
+    Graph { timespan: TIMESPAN_S, graph_type: "h".to_string(), ..Graph::default() }
+}
+
+/// The chart with what the fields change, but for its screen.
+pub(super) fn said_of_graph(fields: &Fields, old: Graph) -> Result<Graph, ApiError> {
+    let mut graph = old;
     if fields.has("title") {
         graph.title = fields.required_line("title", dashboard::NAME_MAX)?;
     }
@@ -233,7 +247,8 @@ fn list(fields: &Fields, name: &str, max: usize) -> Result<Option<String>, ApiEr
     Ok(Some(joined))
 }
 
-fn parts(joined: &str) -> Vec<&str> {
+/// The names of a joined list.
+pub(super) fn parts(joined: &str) -> Vec<&str> {
     joined.split(SEPARATOR).filter(|part| !part.is_empty()).collect()
 }
 

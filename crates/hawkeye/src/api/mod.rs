@@ -16,7 +16,7 @@ pub mod body;
 mod changes;
 pub mod code;
 pub mod code_diff;
-mod code_file;
+pub mod code_file;
 mod code_model;
 mod code_plan;
 mod code_secret;

@@ -10,12 +10,13 @@ use super::client::LoginArgs;
 use super::server::ServerArgs;
 use crate::api::code::{Actor, ApplyError, Outcome, Sent, apply, export, folders};
 use crate::api::code_diff as diff;
+use crate::api::code_file::{ENDING, odd_path};
 use crate::clock;
 use crate::config::Config;
 use crate::portal::Portal;
 use crate::portal::audit::{self, Keep};
-use crate::watch::log::say;
 use crate::portal::audit_text;
+use crate::watch::log::say;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
@@ -233,7 +234,7 @@ fn toml_files(folder: &Path) -> Result<Vec<String>> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let name = entry?.file_name().into_string();
         let name = name.map_err(|name| anyhow::anyhow!("{}/{name:?} is no UTF-8: rename it", folder.display()))?;
-        if name.ends_with(".toml") && !name.starts_with('.') {
+        if name.ends_with(ENDING) && !name.starts_with('.') {
             names.push(name);
         }
     }
@@ -245,13 +246,10 @@ fn toml_files(folder: &Path) -> Result<Vec<String>> {
 fn write(dir: &Path, sent: &Sent) -> Result<(usize, usize)> {
     let (mut written, mut removed) = (0, 0);
     // A server says what the files are called, and may be anybody's.
-    let is_ours = |path: &str| match path.split_once('/') {
-        Some((folder, name)) => {
-            folders().contains(&folder) && name.ends_with(".toml") && !name.contains(['/', '\\', '\0'])
-        }
-        None => folders().contains(&path),
-    };
-    if let Some(odd) = sent.kinds.iter().chain(sent.files.keys()).find(|path| !is_ours(path)) {
+    let is_in_folder = |path: &str| folders().contains(&path.split('/').next().unwrap_or_default());
+    let is_ours = |path: &&String| is_in_folder(path) && odd_path(path).is_none();
+    let odd = sent.kinds.iter().find(|kind| !folders().contains(&kind.as_str()));
+    if let Some(odd) = odd.or_else(|| sent.files.keys().find(|path| !is_ours(path))) {
         bail!("the server has a file {odd:?}, which is none of the folders {}", folders().join(", "));
     }
     for kind in &sent.kinds {
@@ -356,7 +354,8 @@ mod tests {
     #[test]
     fn a_server_names_no_file_elsewhere() {
         let dir = tempfile::tempdir().expect("a directory");
-        for path in ["users/../../x.toml", "/etc/x.toml", "other/x.toml", "users/x.sh", "x.toml"] {
+        for path in ["users/../../x.toml", "/etc/x.toml", "other/x.toml", "users/x.sh", "users/a\u{1b}.toml", "x.toml"]
+        {
             let files = [(path.to_string(), String::new())].into();
             let sent = Sent { files, kinds: vec!["users".to_string()], ..Sent::default() };
             assert!(write(dir.path(), &sent).is_err(), "{path}");

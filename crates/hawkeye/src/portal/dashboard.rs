@@ -6,7 +6,7 @@
 //! the routes.
 
 use super::Portal;
-use super::db::{Query, query, record, select};
+use super::db::{Query, Target, Transaction, query, record, select};
 use super::password::md5_hex;
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub const SEPARATOR: char = '|';
 
 record! {
     /// Row of a screen, as the API shows it.
-    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Screen {
         pub id: i64,
         /// The screen that it is in; 0 at the top.
@@ -80,25 +80,36 @@ pub async fn ensure_screen(portal: &Portal, pid: i64, name: &str) -> sqlx::Resul
     if let Some(screen) = known.optional(&mut transaction).await? {
         return Ok((screen, false));
     }
-    let insert = query("INSERT INTO dashboard.dashboard_screen (pid, name) VALUES (?, ?)").bind(pid).bind(name);
-    let id = insert.execute(&mut transaction).await?.id;
+    let id = insert_screen(&mut transaction, pid, name).await?;
     transaction.commit().await?;
     Ok((Screen { id, pid, name: name.to_string() }, true))
 }
 
+/// Saves a new screen; answers its id. A name that `pid` has already is a unique violation.
+pub async fn insert_screen(on: impl Into<Target<'_>>, pid: i64, name: &str) -> sqlx::Result<i64> {
+    let insert = query("INSERT INTO dashboard.dashboard_screen (pid, name) VALUES (?, ?)").bind(pid).bind(name);
+    Ok(insert.execute(on).await?.id)
+}
+
 /// Renames and moves a screen. A name that `pid` has already is a unique violation.
-pub async fn update_screen(portal: &Portal, screen: &Screen) -> sqlx::Result<()> {
+pub async fn update_screen(on: impl Into<Target<'_>>, screen: &Screen) -> sqlx::Result<()> {
     let update = query("UPDATE dashboard.dashboard_screen SET pid = ?, name = ? WHERE id = ?");
-    update.bind(screen.pid).bind(&screen.name).bind(screen.id).execute(portal).await?;
+    update.bind(screen.pid).bind(&screen.name).bind(screen.id).execute(on).await?;
     Ok(())
 }
 
 /// Deletes a screen with its charts, if it is there.
 pub async fn delete_screen(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
-    query("DELETE FROM dashboard.dashboard_screen WHERE id = ?").bind(id).execute(&mut transaction).await?;
-    query("DELETE FROM dashboard.dashboard_graph WHERE screen_id = ?").bind(id).execute(&mut transaction).await?;
+    remove_screen(&mut transaction, id).await?;
     transaction.commit().await
+}
+
+/// As [`delete_screen`], inside a transaction.
+pub async fn remove_screen(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM dashboard.dashboard_screen WHERE id = ?").bind(id).execute(&mut *transaction).await?;
+    query("DELETE FROM dashboard.dashboard_graph WHERE screen_id = ?").bind(id).execute(transaction).await?;
+    Ok(())
 }
 
 /// The first charts of a screen, by their position.
@@ -113,21 +124,21 @@ pub async fn graph(portal: &Portal, id: i64) -> sqlx::Result<Option<Graph>> {
 }
 
 /// Saves a new chart, whose own id is ignored; answers its id.
-pub async fn create_graph(portal: &Portal, graph: &Graph) -> sqlx::Result<i64> {
+pub async fn create_graph(on: impl Into<Target<'_>>, graph: &Graph) -> sqlx::Result<i64> {
     let insert = query(
         "INSERT INTO dashboard.dashboard_graph (title, hosts, counters, screen_id, timespan, graph_type, method,
          position, falcon_tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     );
-    Ok(bind_graph(insert, graph).execute(portal).await?.id)
+    Ok(bind_graph(insert, graph).execute(on).await?.id)
 }
 
 /// Saves a chart.
-pub async fn update_graph(portal: &Portal, graph: &Graph) -> sqlx::Result<()> {
+pub async fn update_graph(on: impl Into<Target<'_>>, graph: &Graph) -> sqlx::Result<()> {
     let update = query(
         "UPDATE dashboard.dashboard_graph SET title = ?, hosts = ?, counters = ?, screen_id = ?, timespan = ?,
          graph_type = ?, method = ?, position = ?, falcon_tags = ? WHERE id = ?",
     );
-    bind_graph(update, graph).bind(graph.id).execute(portal).await?;
+    bind_graph(update, graph).bind(graph.id).execute(on).await?;
     Ok(())
 }
 
@@ -145,8 +156,8 @@ fn bind_graph(query: Query, graph: &Graph) -> Query {
 }
 
 /// Deletes a chart, if it is there.
-pub async fn delete_graph(portal: &Portal, id: i64) -> sqlx::Result<()> {
-    query("DELETE FROM dashboard.dashboard_graph WHERE id = ?").bind(id).execute(portal).await?;
+pub async fn delete_graph(on: impl Into<Target<'_>>, id: i64) -> sqlx::Result<()> {
+    query("DELETE FROM dashboard.dashboard_graph WHERE id = ?").bind(id).execute(on).await?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 use super::action::Action;
 use super::aggregator::Aggregator;
+use super::dashboard::{Graph, Screen};
 use super::db::{Transaction, query, select};
 use super::exception::{self, Exception};
 use super::expression::Expression;
@@ -38,6 +39,9 @@ pub struct Site {
     pub expressions: Vec<Expression>,
     pub mocks: Vec<Mock>,
     pub aggregators: Vec<Aggregator>,
+    pub screens: Vec<Screen>,
+    /// Charts by their positions.
+    pub charts: Vec<Graph>,
 }
 
 impl Site {
@@ -58,7 +62,9 @@ impl Site {
             exceptions: exception::all(&mut *t).await?,
             expressions: select::<Expression>("FROM falcon_portal.expression ORDER BY id").all(&mut *t).await?,
             mocks: select::<Mock>("FROM falcon_portal.mockcfg ORDER BY id").all(&mut *t).await?,
-            aggregators: select::<Aggregator>("FROM falcon_portal.cluster ORDER BY id").all(t).await?,
+            aggregators: select::<Aggregator>("FROM falcon_portal.cluster ORDER BY id").all(&mut *t).await?,
+            screens: select::<Screen>("FROM dashboard.dashboard_screen ORDER BY id").all(&mut *t).await?,
+            charts: select::<Graph>("FROM dashboard.dashboard_graph ORDER BY position, id").all(t).await?,
         })
     }
 }

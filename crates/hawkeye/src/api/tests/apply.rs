@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::portal::Portal;
 use crate::portal::action::Action;
 use crate::portal::aggregator::{self, Aggregator};
+use crate::portal::dashboard::{self, Graph, Screen};
 use crate::portal::exception::{self, Exception};
 use crate::portal::expression::{self, Expression};
 use crate::portal::mock::{self, Mock};
@@ -51,6 +52,7 @@ async fn random(seed: u64) -> Result<Portal> {
     let root = user::create(&portal, "root", "$2secret", &profile("root"), user::ROOT, 0).await?;
     let mut uids = vec![root];
     let users = dice.some(&USERS);
+    let owner = |dice: &mut Dice| users.first().filter(|_| dice.next(2) == 0).copied().unwrap_or("root").to_string();
     for name in &users {
         let role = [user::NORMAL, user::ADMIN, user::BLOCKED][dice.next(3) as usize];
         uids.push(user::create(&portal, name, "$2secret", &profile(name), role, 0).await?);
@@ -63,7 +65,7 @@ async fn random(seed: u64) -> Result<Portal> {
     let mut tpl_ids = Vec::new();
     for name in dice.some(&NAMES) {
         let parent = if dice.next(3) == 0 { tpl_ids.last().copied().unwrap_or(0) } else { 0 };
-        let id = template::create(&portal, name, parent, 0, "alice").await?.id;
+        let id = template::create(&portal, name, parent, 0, &owner(dice)).await?.id;
         tpl_ids.push(id);
         if dice.next(2) == 0 {
             let url = if dice.next(2) == 0 { "http://10.0.0.5:8000/x?a=1" } else { "" };
@@ -78,7 +80,7 @@ async fn random(seed: u64) -> Result<Portal> {
     }
     let groups = dice.some(&GROUPS);
     for name in &groups {
-        let id = group::create(&portal, name, "bob").await?.id;
+        let id = group::create(&portal, name, &owner(dice)).await?.id;
         let hosts: Vec<String> = dice.some(&HOSTS).into_iter().map(str::to_string).collect();
         group::replace_hosts(&portal, id, &hosts).await?;
         for tpl_id in tpl_ids.iter().filter(|_| dice.next(2) == 0) {
@@ -118,7 +120,7 @@ async fn random(seed: u64) -> Result<Portal> {
             priority: 1 + dice.next(5) as i64,
             note: dice.one(&["", "it's \"so\""]).into(),
             pause: dice.next(2) as i64,
-            create_user: "alice".into(),
+            create_user: owner(dice),
             ..Expression::default()
         };
         let action = Action { uic: dice.some(&teams).join(","), ..Action::default() };
@@ -141,6 +143,31 @@ async fn random(seed: u64) -> Result<Portal> {
             ..Mock::default()
         };
         mock::create(&portal, row).await?;
+    }
+    let mut screens = vec![0];
+    for name in dice.some(&NAMES) {
+        let pid = screens[dice.next(screens.len() as u64) as usize];
+        let (screen, _) = dashboard::ensure_screen(&portal, pid, name).await?;
+        screens.push(screen.id);
+        // The same name stands below.
+        screens.push(dashboard::ensure_screen(&portal, screen.id, name).await?.0.id);
+        for title in dice.some(&["cpu", "cpu", "磁盘 \"满\""]) {
+            let row = Graph {
+                title: title.into(),
+                hosts: dice.some(&HOSTS).join("|"),
+                counters: dice.one(&["cpu.idle", "cpu.idle|df.bytes.used.percent/mount=/"]).into(),
+                screen_id: screen.id,
+                timespan: [3600, 86_400][dice.next(2) as usize],
+                graph_type: dice.one(&["h", "k", "a"]).into(),
+                method: dice.one(&["", "SUM"]).into(),
+                position: dice.next(3) as i64 - 1,
+                falcon_tags: dice.one(&["", "k=v"]).into(),
+                ..Graph::default()
+            };
+            // Who saves a chart names an endpoint.
+            let hosts = if row.hosts.is_empty() { "web-01".to_string() } else { row.hosts };
+            dashboard::create_graph(&portal, &Graph { hosts, ..row }).await?;
+        }
     }
     Ok(portal)
 }
@@ -222,7 +249,9 @@ proptest! {
             let (portal, wanted) = (random(before).await?, random(after).await?);
             let bundle = bundle_of(export(&wanted).await?);
             let ids = async || -> Result<BTreeMap<String, i64>> {
-                Ok(template::all(&portal).await?.into_iter().map(|row| (row.tpl_name, row.id)).collect())
+                let templates = template::all(&portal).await?.into_iter().map(|row| (row.tpl_name, row.id));
+                let screens = dashboard::screens(&portal, Some(0), 99).await?.into_iter();
+                Ok(templates.chain(screens.map(|row| (format!("screen {}", row.name), row.id))).collect())
             };
             let old = ids().await?;
             let planned = applied(&portal, &Actor::machine(), &bundle, true).await?.changes;
@@ -336,6 +365,93 @@ async fn a_threshold_is_edited_and_the_strategy_keeps_its_id() -> Result<()> {
     Ok(())
 }
 
+/// Who made what is there may be gone; nobody else who is no user gets anything.
+#[tokio::test]
+async fn an_owner_is_a_user() -> Result<()> {
+    let portal = linux().await?;
+    group::create(&portal, "web", "gone").await?;
+    let kinds = vec![Kind::Groups, Kind::Templates, Kind::Expressions, Kind::Nodata, Kind::Aggregators];
+    let bundle = |web: &str, other: &str| {
+        let rule = "func = \"all(#1)\"\nop = \">\"\nright_value = 1\nmax_step = 1\npriority = 1\n";
+        let mut files = [
+            ("groups/web.toml", format!("name = \"web\"\nowner = \"{web}\"\nhosts = [\"h\"]\n")),
+            ("groups/db.toml", format!("name = \"db\"\n\nowner = \"{other}\"\n")),
+            ("templates/t.toml", format!("name = \"t\"\nowner = \"{other}\"\n")),
+            ("expressions/e.toml", format!("expression = \"each(metric=m a=b)\"\n{rule}owner = \"{other}\"\n")),
+            (
+                "nodata/n.toml",
+                format!("name = \"n\"\nobj_type = \"host\"\nobj = [\"h\"]\nmetric = \"m\"\nstep = 60\nowner = \"{other}\"\n"),
+            ),
+            (
+                "aggregators/a.toml",
+                format!(
+                    "group = \"web\"\nnumerator = \"$(m)\"\ndenominator = \"$#\"\nendpoint = \"e\"\nmetric = \"m\"\nstep = 60\nowner = \"{other}\"\n"
+                ),
+            ),
+        ]
+        .map(|(path, text)| (path.to_string(), text));
+        files.sort();
+        Bundle { files: files.into_iter().collect(), kinds: kinds.clone(), keep: true }
+    };
+    let refused = bundle("Nobody", "Nobody");
+    let Err(ApplyError::Faults(faults)) = apply(&portal, &Config::default(), &Actor::machine(), &refused, false).await
+    else {
+        panic!("there is no such user")
+    };
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let lines = [
+        "aggregators/a.toml:7",
+        "expressions/e.toml:7",
+        "groups/db.toml:3",
+        "groups/web.toml:2",
+        "nodata/n.toml:6",
+        "templates/t.toml:2",
+    ];
+    let expected = lines.map(|at| format!("{at}: owner: there is no user \"Nobody\": make him, or name another"));
+    assert_eq!(told, expected);
+    applied(&portal, &Actor::machine(), &bundle("gone", "ROOT"), false).await?;
+    let owners: Vec<String> = group::all(&portal).await?.into_iter().map(|row| row.create_user).collect();
+    assert_eq!(owners, ["gone", "root"], "as the user's name is spelled");
+    Ok(())
+}
+
+#[tokio::test]
+async fn odd_paths_are_mistakes() -> Result<()> {
+    let portal = linux().await?;
+    let group = |at: usize| format!("name = \"group {at}\"\n");
+    let paths = ["groups/../../x.toml", "groups/A.toml", "groups/a\u{1b}[2J.toml", "groups/a.toml", "groups/b.txt"];
+    let files = paths.iter().enumerate().map(|(at, path)| (path.to_string(), group(at))).collect();
+    let bundle = Bundle { files, kinds: vec![Kind::Groups], keep: false };
+    let Err(ApplyError::Faults(faults)) = apply(&portal, &Config::default(), &Actor::machine(), &bundle, true).await
+    else {
+        panic!("odd paths")
+    };
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let fix = "name it as folder/name.toml";
+    let expected = [
+        format!("groups/../../x.toml:1: files: \"groups/../../x.toml\" is not in a folder of its kind alone: {fix}"),
+        "groups/a.toml:1: files: \"groups/A.toml\" is one with \"groups/a.toml\" on some disks: rename one of them"
+            .to_string(),
+        format!(
+            "groups/a\\u{{1b}}[2J.toml:1: files: \"groups/a\\u{{1b}}[2J.toml\" has a control character or a `\\`: {fix}"
+        ),
+        format!("groups/b.txt:1: files: \"groups/b.txt\" does not end with .toml, or is hidden: {fix}"),
+    ];
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(told.len(), 4, "{told:#?}");
+    let mut told = told;
+    told.sort();
+    assert_eq!(told, expected);
+    let sent = Sent {
+        files: [("/etc/x.toml".to_string(), String::new())].into(),
+        kinds: vec!["groups".into()],
+        ..Sent::default()
+    };
+    assert!(sent.bundle().is_err_and(|error| error.contains("\"/etc/x.toml\" is in no folder of kinds")));
+    Ok(())
+}
+
 #[tokio::test]
 async fn all_mistakes_are_told_at_once_and_nothing_is_written() -> Result<()> {
     let portal = linux().await?;
@@ -398,6 +514,155 @@ async fn names_of_what_goes_are_mistakes() -> Result<()> {
     check("groups/Web.toml", &["target: there is no host group \\\"Web\\\""]).await?;
     check("templates/linux.toml", &["templates: there is no template \\\"linux\\\""]).await?;
     check("teams/ops.toml", &["uic: there is no team \\\"ops\\\""]).await?;
+    Ok(())
+}
+
+/// Two screens named cpu, each with charts.
+async fn screens() -> Result<Portal> {
+    let portal = linux().await?;
+    let top = dashboard::ensure_screen(&portal, 0, "web").await?.0.id;
+    let chart = |screen_id: i64, title: &str, position: i64| Graph {
+        title: title.into(),
+        hosts: "web-01|web-02".into(),
+        counters: "cpu.idle".into(),
+        screen_id,
+        timespan: 3600,
+        graph_type: "h".into(),
+        position,
+        ..Graph::default()
+    };
+    for pid in [top, 0] {
+        let id = dashboard::ensure_screen(&portal, pid, "cpu").await?.0.id;
+        dashboard::create_graph(&portal, &chart(id, "idle", 1)).await?;
+        dashboard::create_graph(&portal, &chart(id, "busy", 0)).await?;
+    }
+    Ok(portal)
+}
+
+const CPU: &str = r#"name = "cpu"
+parent = ["web"]
+
+[[graph]]
+title = "busy"
+endpoints = ["web-01", "web-02"]
+counters = ["cpu.idle"]
+timespan = 3600
+graph_type = "h"
+
+[[graph]]
+title = "idle"
+endpoints = ["web-01", "web-02"]
+counters = ["cpu.idle"]
+timespan = 3600
+graph_type = "h"
+position = 1
+"#;
+
+/// The dashboards of a portal, after `change`.
+async fn dashboards(portal: &Portal, change: impl FnOnce(&mut BTreeMap<String, String>)) -> Result<Bundle> {
+    let mut files = export(portal).await?.files;
+    files.retain(|path, _| path.starts_with("dashboards/"));
+    change(&mut files);
+    Ok(Bundle { files, kinds: vec![Kind::Dashboards], keep: false })
+}
+
+#[tokio::test]
+async fn screens_are_known_by_their_paths() -> Result<()> {
+    let portal = screens().await?;
+    let files = dashboards(&portal, |_| {}).await?.files;
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        ["dashboards/cpu.toml", "dashboards/web.toml", "dashboards/web~cpu.toml"]
+    );
+    assert_eq!(files["dashboards/web~cpu.toml"], CPU);
+    let edit = dashboards(&portal, |files| {
+        let text = CPU.replacen("cpu.idle", "cpu.busy", 1).replace("position = 1", "position = 7");
+        files.insert("dashboards/web~cpu.toml".into(), text);
+        files.insert("dashboards/new.toml".into(), "name = \"disks\"\nparent = [\"WEB\", \"CPU\"]\n".into());
+    })
+    .await?;
+    let outcome = applied(&portal, &Actor::machine(), &edit, false).await?;
+    let expected = "+ dashboards web cpu disks\n    \
+                    name: \"disks\"\n    \
+                    parent: [\"web\",\"cpu\"]\n\
+                    ~ dashboards web cpu\n    \
+                    graph(2 busy).counters: -\"cpu.idle\" +\"cpu.busy\"\n    \
+                    graph(1 idle).position: 1 → 7\n";
+    assert_eq!(diff::lines(&outcome.changes), expected);
+    let disks = Screen { id: 4, pid: 2, name: "disks".into() };
+    assert_eq!(dashboard::screen(&portal, 4).await?, Some(disks));
+    assert_eq!(dashboard::graph(&portal, 2).await?.map(|row| row.counters), Some("cpu.busy".into()));
+
+    // By its id a screen moves with what is in it, and two may take each other's place.
+    let rename = |text: &str, from: &str, to: &str, id: i64| text.replacen(from, to, 1) + &format!("id = {id}\n");
+    let moved = dashboards(&portal, |files| {
+        let cpu = files["dashboards/cpu.toml"].replacen("name", "id = 3\nname", 1).replacen("\"cpu\"", "\"web\"", 1);
+        let web = rename(&files["dashboards/web.toml"], "\"web\"", "\"cpu\"", 1);
+        files.insert("dashboards/cpu.toml".into(), cpu);
+        files.insert("dashboards/web.toml".into(), web);
+        for text in files.iter_mut().filter(|(path, _)| path.contains("web~cpu")).map(|(_, text)| text) {
+            *text = text.replacen("parent = [\"web\"", "parent = [\"cpu\"", 1);
+        }
+    })
+    .await?;
+    applied(&portal, &Actor::machine(), &moved, false).await?;
+    let rows = dashboard::screens(&portal, None, 9).await?;
+    let rows: Vec<_> = rows.iter().map(|row| (row.id, row.pid, row.name.as_str())).collect();
+    assert_eq!(rows, [(1, 0, "cpu"), (2, 1, "cpu"), (3, 0, "web"), (4, 2, "disks")]);
+    assert_eq!(dashboard::graphs(&portal, 2, 9).await?.iter().map(|row| row.id).collect::<Vec<_>>(), [2, 1]);
+
+    // What goes takes its charts along; a screen that nobody comes to is left alone.
+    dashboard::ensure_screen(&portal, 99, "lost").await?;
+    let less = dashboards(&portal, |files| files.retain(|path, _| path == "dashboards/web.toml")).await?;
+    let outcome = applied(&portal, &Actor::machine(), &less, false).await?;
+    assert!(outcome.changes.iter().all(|change| change.what == "delete" && !change.fields.is_empty()));
+    let names: Vec<String> = dashboard::screens(&portal, None, 9).await?.into_iter().map(|row| row.name).collect();
+    assert_eq!((names, dashboard::graph(&portal, 1).await?), (vec!["web".to_string(), "lost".into()], None));
+    Ok(())
+}
+
+#[tokio::test]
+async fn mistakes_of_dashboards_are_told() -> Result<()> {
+    let portal = screens().await?;
+    let deep = (0..10).map(|at| format!("\"s{at}\"")).collect::<Vec<_>>().join(", ");
+    let bundle = dashboards(&portal, |files| {
+        let graph = "[[graph]]\ntitle = \"t\"\n";
+        let rest = "endpoints = [\"a|b\"]\ncounters = [\"c\"]\ngraph_type = \"x\"\n";
+        for (name, text) in [
+            ("a", "name = \"a\"\nparent = [\"web\", \"none\"]\n".to_string()),
+            ("b", format!("name = \"b\"\nparent = [{deep}]\n")),
+            ("c", format!("name = \"c\"\n{graph}counters = [\"c\"]\n")),
+            ("d", format!("name = \"d\"\n{graph}{rest}")),
+            ("e", format!("name = \"e\"\n{graph}id = 1\n{}", rest.replace("a|b", "a"))),
+            ("f", "name = \"F\"\nowner = \"root\"\n".to_string()),
+            ("g", "name = \"f\"\nid = 77\n".to_string()),
+        ] {
+            files.insert(format!("dashboards/{name}.toml"), text);
+        }
+        // What goes is named by a file that is as it was.
+        files.remove("dashboards/web.toml");
+    })
+    .await?;
+    let Err(ApplyError::Faults(faults)) = apply(&portal, &Config::default(), &Actor::machine(), &bundle, false).await
+    else {
+        panic!("there are mistakes")
+    };
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let expected = [
+        "dashboards/a.toml:2: parent: there is no screen \"web\"",
+        "dashboards/b.toml:2: parent: screens are at most 10 deep",
+        "dashboards/c.toml:2: endpoints is required",
+        "dashboards/d.toml:4: endpoints: \"a|b\" has a `|`",
+        "dashboards/e.toml:4: id: this screen has no chart 1",
+        "dashboards/f.toml:2: owner is no key here",
+        "dashboards/g.toml:1: name: \"f\" with this parent is in dashboards/f.toml too",
+        "dashboards/g.toml:2: id: there is none with the id 77",
+        "dashboards/web~cpu.toml:2: parent: there is no screen \"web\"",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, part) in told.iter().zip(expected) {
+        assert!(told.starts_with(part), "{told:?}, want {part:?}");
+    }
     Ok(())
 }
 
