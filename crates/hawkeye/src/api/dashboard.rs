@@ -7,7 +7,7 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, check_length, parse_int};
 use super::error::{Answer, ApiError, json, made, message, unchanged};
-use super::paging::Sort;
+use super::paging::{Paging, Sort};
 use crate::clock;
 use crate::portal::dashboard::{self, Graph, SEPARATOR, Screen};
 use axum::Router;
@@ -99,7 +99,7 @@ async fn remove_screen(State(context): State<Context>, _caller: Caller, Path(id)
 }
 
 async fn screens(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
-    json(page(dashboard::screens(&context.portal, None, ROWS_MAX).await?, &fields)?)
+    json(page(&Screen::default(), dashboard::screens(&context.portal, None, ROWS_MAX).await?, &fields)?)
 }
 
 async fn screens_within(
@@ -109,7 +109,7 @@ async fn screens_within(
     fields: Fields,
 ) -> Answer {
     let pid = pid.parse().map_err(|_| ApiError::bad("invalid screen pid"))?;
-    json(page(dashboard::screens(&context.portal, Some(pid), ROWS_MAX).await?, &fields)?)
+    json(page(&Screen::default(), dashboard::screens(&context.portal, Some(pid), ROWS_MAX).await?, &fields)?)
 }
 
 async fn create_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
@@ -161,7 +161,7 @@ async fn graphs(
     fields: Fields,
 ) -> Answer {
     let graphs = dashboard::graphs(&context.portal, id_in_path("screen", &screen_id)?, ROWS_MAX).await?;
-    json(page(graphs.into_iter().map(shown).collect(), &fields)?)
+    json(page(&shown(Graph::default()), graphs.into_iter().map(shown).collect(), &fields)?)
 }
 
 async fn keep_graph(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
@@ -277,17 +277,19 @@ fn id_in_path(of: &str, id: &str) -> Result<i64, ApiError> {
 }
 
 /// The part of a list that `limit` and `page` ask for.
-fn page<T: Serialize>(list: Vec<T>, fields: &Fields) -> Result<Vec<T>, ApiError> {
-    let list = match Sort::of(fields)? {
-        Some(sort) => sort.sorted(list.into_iter())?,
-        None => list,
-    };
-    let number = |name: &str, default: usize| match fields.int(name)? {
-        0 => Ok(default),
-        number => usize::try_from(number).map_err(|_| ApiError::bad(format!("{name} must be a number from 1 on"))),
-    };
-    let (limit, page) = (number("limit", ROWS)?, number("page", 1)?);
-    Ok(list.into_iter().skip((page - 1).saturating_mul(limit)).take(limit).collect())
+fn page<T: Serialize>(sample: &T, list: Vec<T>, fields: &Fields) -> Result<Vec<T>, ApiError> {
+    // In the original each of the two has a default.
+    let (limit, page) = (number(fields, "limit", ROWS)?, number(fields, "page", 1)?);
+    let offset = (page - 1).saturating_mul(limit);
+    Paging { offset, limit: Some(limit), sort: Sort::of(fields)? }.rows_like(sample, list.into_iter())
+}
+
+fn number(fields: &Fields, name: &str, default: usize) -> Result<usize, ApiError> {
+    if fields.text(name, 20).is_ok_and(|text| text.is_empty()) {
+        return Ok(default);
+    }
+    let number = usize::try_from(fields.int(name)?).ok().filter(|number| *number > 0);
+    number.ok_or_else(|| ApiError::bad(format!("{name} must be a number from 1 on")))
 }
 
 fn not_found() -> ApiError {

@@ -12,8 +12,9 @@
 
 use super::Context;
 use super::auth::Caller;
-use super::body::{JsonBody, parse_form};
+use super::body::{Fields, JsonBody, parse_form};
 use super::error::{self, Answer, ApiError, unchanged};
+use super::paging::{Paging, Sort};
 use super::pieces::Pieces;
 use super::rights;
 use crate::engine::Engine;
@@ -38,6 +39,8 @@ use tokio::sync::oneshot;
 const PAGE_ROWS: usize = 500;
 /// Rows of one page; paging is for more.
 const PAGE_ROWS_MAX: usize = 10_000;
+/// Rows that are sorted for one page: of a million endpoints each page would cost a copy of all names.
+const SORTED_MAX: usize = 100_000;
 /// Bytes a compiled regular expression of a user may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
 /// Terms of one search; each costs a compiled expression, or a look at every text of the table. People type two or
@@ -98,8 +101,8 @@ fn parameter<'q>(pairs: &'q [(String, String)], name: &str) -> &'q str {
     pairs.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
 }
 
-/// `limit` (500) and `page` (1) as offset and limit.
-fn page(pairs: &[(String, String)]) -> Result<(usize, usize), ApiError> {
+/// The part of a list that `limit` (500) and `page` (1) ask for, in the order of `sort`.
+fn page(pairs: &[(String, String)]) -> Result<Paging, ApiError> {
     let number = |name: &str, default: usize| match parameter(pairs, name) {
         "" => Ok(default),
         text => text
@@ -110,7 +113,28 @@ fn page(pairs: &[(String, String)]) -> Result<(usize, usize), ApiError> {
     };
     let limit = number("limit", PAGE_ROWS)?.min(PAGE_ROWS_MAX);
     let page = number("page", 1)?;
-    Ok(((page - 1).saturating_mul(limit), limit))
+    let sort = Sort::of(&Fields::Form(pairs.to_vec()))?;
+    Ok(Paging { offset: (page - 1).saturating_mul(limit), limit: Some(limit), sort })
+}
+
+/// Offset and limit of the rows that the store is asked for: of a list that is sorted here all that fit, and one more
+/// than there may be.
+fn asked(page: &Paging) -> (usize, usize) {
+    match page.sort {
+        Some(_) => (0, SORTED_MAX + 1),
+        None => (page.offset, page.limit.unwrap_or(PAGE_ROWS)),
+    }
+}
+
+/// The rows that the store has answered, cut where they were sorted here.
+fn paged(page: &Paging, sample: &Value, rows: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+    match page.sort {
+        None => Ok(rows),
+        Some(_) if rows.len() > SORTED_MAX => {
+            Err(ApiError::bad(format!("sort: more than {SORTED_MAX} rows fit: ask for fewer, or leave it out")))
+        }
+        Some(_) => page.rows_like(sample, rows.into_iter()),
+    }
 }
 
 fn regex(text: &str) -> Option<Regex> {
@@ -132,9 +156,11 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
     }
     check_terms("q", q.split_whitespace().count())?;
     check_terms("tags", tags.split(',').count())?;
-    let (offset, limit) = page(&pairs)?;
+    let page = page(&pairs)?;
+    let (offset, limit) = asked(&page);
+    let sample = json!({ "endpoint": "", "id": 0 });
     let Some(patterns) = q.split_whitespace().map(regex).collect::<Option<Vec<_>>>() else {
-        return Ok(Json(json!([])).into_response());
+        return Ok(Json(paged(&page, &sample, Vec::new())?).into_response());
     };
     let (rows, damage) = reading(&context, move |engine| {
         let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
@@ -148,7 +174,7 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
     })
     .await?;
     let rows: Vec<Value> = rows.into_iter().map(|(id, endpoint)| json!({"endpoint": endpoint, "id": id})).collect();
-    Ok(with_incomplete(Json(rows).into_response(), damage))
+    Ok(with_incomplete(Json(paged(&page, &sample, rows)?).into_response(), damage))
 }
 
 async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQuery) -> Result<Json<Value>, ApiError> {
@@ -190,13 +216,15 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
     let mut seen = HashSet::new();
     endpoint_ids.retain(|id| seen.insert(*id));
     check_terms("metricQuery", parameter(&pairs, "metricQuery").split_whitespace().count())?;
-    let (offset, limit) = page(&pairs)?;
+    let page = page(&pairs)?;
+    let (offset, limit) = asked(&page);
+    let sample = json!({ "endpoint_id": 0, "counter": "", "step": 0, "type": "" });
     let terms = parameter(&pairs, "metricQuery").split_whitespace().map(|term| {
         let (negated, text) = term.strip_prefix('!').map_or((false, term), |rest| (true, rest));
         regex(text).map(|regex| (negated, regex))
     });
     let Some(patterns) = terms.collect::<Option<Vec<_>>>() else {
-        return Ok(Json(json!([])).into_response());
+        return Ok(Json(paged(&page, &sample, Vec::new())?).into_response());
     };
     let (rows, damage) = reading(&context, move |engine| {
         let store = engine.store();
@@ -211,7 +239,7 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
         })
     };
     let rows: Vec<Value> = rows.into_iter().map(row).collect();
-    Ok(with_incomplete(Json(rows).into_response(), damage))
+    Ok(with_incomplete(Json(paged(&page, &sample, rows)?).into_response(), damage))
 }
 
 /// What is known of a damaged file with names of series that sleep: some may be missing in a search.
@@ -781,8 +809,16 @@ mod tests {
     #[test]
     fn pages() {
         let pairs = |text: &str| parse_form(text.as_bytes());
-        assert_eq!(page(&pairs("")).ok(), Some((0, 500)));
-        assert_eq!(page(&pairs("limit=3&page=2")).ok(), Some((3, 3)));
+        let part = |text: &str| page(&pairs(text)).map(|page| (page.offset, page.limit)).ok();
+        assert_eq!(part(""), Some((0, Some(500))));
+        assert_eq!(part("limit=3&page=2"), Some((3, Some(3))));
+        let sorted = page(&pairs("limit=3&page=2&sort=-id")).expect("an order");
+        assert_eq!(asked(&sorted), (0, SORTED_MAX + 1));
+        let rows = |count: usize| (0..count).map(|id| json!({ "id": id })).collect::<Vec<_>>();
+        let part = paged(&sorted, &json!({ "id": 0 }), rows(5)).expect("few");
+        assert_eq!(part, [json!({ "id": 1 }), json!({ "id": 0 })]);
+        assert!(paged(&sorted, &json!({ "id": 0 }), rows(SORTED_MAX + 1)).is_err());
+        assert!(paged(&sorted, &json!({ "endpoint": "" }), Vec::new()).is_err(), "no such field");
         assert!(page(&pairs("page=0")).is_err());
         assert!(page(&pairs("limit=x")).is_err());
     }

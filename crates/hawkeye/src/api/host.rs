@@ -40,7 +40,7 @@ pub fn routes() -> Router<Context> {
 const SILENT_S: i64 = 300;
 
 /// A host as the list shows it.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Listed {
     #[serde(flatten)]
     pub host: Host,

@@ -1,6 +1,6 @@
 //! Paging, the order, and the `q` regular expression of lists.
 //!
-//! How: `sort` names a field of the rows, or of an object within them, as `-tpl_name` does for the reverse; rows that
+//! How: `sort` names a field of the rows (of a sample of them, so that it is refused in an empty list, too), or of an object within them, as `-tpl_name` does for the reverse; rows that
 //! are alike there stay in their own order. Each row is made JSON for a moment, to find that field.
 //! Compat: `page` without `limit` is refused, `limit` without `page` means nothing, both must be positive. `q` is
 //! searched without case (the collation of the original's columns); a `q` that does not compile finds nothing, with
@@ -81,10 +81,20 @@ impl Paging {
     }
 
     /// Keeps the part of `list` that is asked for, in the order that is asked for.
-    pub fn rows<T: Serialize>(&self, list: impl Iterator<Item = T>) -> Result<Vec<T>, ApiError> {
+    pub fn rows<T: Serialize + Default>(&self, list: impl Iterator<Item = T>) -> Result<Vec<T>, ApiError> {
+        self.rows_like(&T::default(), list)
+    }
+
+    /// As [`Paging::rows`], of rows that have the fields of `sample`, by which an order is refused that they do not have,
+    /// also where the list is empty.
+    pub fn rows_like<T: Serialize>(
+        &self,
+        sample: &impl Serialize,
+        list: impl Iterator<Item = T>,
+    ) -> Result<Vec<T>, ApiError> {
         match &self.sort {
             None => Ok(self.cut(list)),
-            Some(sort) => Ok(self.cut(sort.sorted(list)?.into_iter())),
+            Some(sort) => Ok(self.cut(sort.sorted_like(sample, list)?.into_iter())),
         }
     }
 }
@@ -97,8 +107,13 @@ impl Sort {
         Ok((!field.is_empty()).then(|| Sort { field: field.to_string(), is_reverse }))
     }
 
-    /// Puts `list` into this order.
-    pub fn sorted<T: Serialize>(&self, list: impl Iterator<Item = T>) -> Result<Vec<T>, ApiError> {
+    /// Puts `list` into this order, if rows like `sample` have it.
+    pub fn sorted_like<T: Serialize>(
+        &self,
+        sample: &impl Serialize,
+        list: impl Iterator<Item = T>,
+    ) -> Result<Vec<T>, ApiError> {
+        self.value_in(sample)?;
         let mut rows = Vec::new();
         for row in list {
             rows.push((self.value_in(&row)?, row));
@@ -126,13 +141,21 @@ impl Sort {
     }
 }
 
-/// Numbers by their size, texts without case first; what has no order stays where it is.
+/// Numbers by their size, texts without case first. What has no value comes before all that has one; lists and objects
+/// stay where they are.
 fn compare(a: &Value, b: &Value) -> Ordering {
+    let kind = |value: &Value| match value {
+        Value::Null => 0,
+        Value::Bool(_) => 1,
+        Value::Number(_) => 2,
+        Value::String(_) => 3,
+        Value::Array(_) | Value::Object(_) => 4,
+    };
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
         (Value::String(a), Value::String(b)) => a.to_lowercase().cmp(&b.to_lowercase()).then_with(|| a.cmp(b)),
         (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        _ => Ordering::Equal,
+        _ => kind(a).cmp(&kind(b)),
     }
 }
 
@@ -195,16 +218,31 @@ mod tests {
             let row = |name: &str, id: i64| serde_json::json!({ "id": id, "inner": { "name": name }, "list": [1] });
             [row("b", 1), row("A", 2), row("c", 10)].into_iter()
         };
+        let sample = rows().next().expect("a row");
         let check = |query: &str, expected: &[i64]| {
-            let rows = page(query).and_then(|page| page.rows(rows())).expect(query);
+            let rows = page(query).and_then(|page| page.rows_like(&sample, rows())).expect(query);
             assert_eq!(rows.iter().map(|row| row["id"].as_i64().expect("a number")).collect::<Vec<_>>(), expected);
         };
         check("", &[1, 2, 10]);
         check("sort=-id", &[10, 2, 1]);
         check("sort=name", &[2, 1, 10]);
         check("sort=-name&page=2&limit=2", &[2]);
-        let error = page("sort=colour").and_then(|page| page.rows(rows())).expect_err("no such field");
-        assert_eq!(error.text(), "sort is \"colour\": give id, name, with - in front for the reverse");
+        for list in [rows().collect(), Vec::new()] {
+            let error = page("sort=colour").and_then(|page| page.rows_like(&sample, list.into_iter()));
+            let error = error.expect_err("no such field");
+            assert_eq!(error.text(), "sort is \"colour\": give id, name, with - in front for the reverse");
+        }
+    }
+
+    #[test]
+    fn what_has_no_value_comes_first() {
+        let row = |id: i64, at: serde_json::Value| serde_json::json!({ "id": id, "at": at });
+        let rows = || [row(1, 5.into()), row(2, ().into()), row(3, 3.into()), row(4, ().into())].into_iter();
+        let ids = |query: &str| {
+            let rows = page(query).and_then(|page| page.rows_like(&row(0, 0.into()), rows())).expect(query);
+            rows.iter().map(|row| row["id"].as_i64().expect("a number")).collect::<Vec<_>>()
+        };
+        assert_eq!((ids("sort=at"), ids("sort=-at")), (vec![2, 4, 3, 1], vec![1, 3, 2, 4]));
     }
 
     #[test]

@@ -38,7 +38,8 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     let all = template::all(&context.portal).await?;
     let names: HashMap<i64, &str> = all.iter().map(|template| (template.id, template.tpl_name.as_str())).collect();
     let show = |template: &Template| object!({ "template": template, "parent_name": names.get(&template.parent_id).unwrap_or(&"") });
-    let templates: Vec<Value> = page.rows(all.iter().filter(|template| search.finds(&template.tpl_name)).map(show))?;
+    let found = all.iter().filter(|template| search.finds(&template.tpl_name)).map(show);
+    let templates: Vec<Value> = page.rows_like(&show(&Template::default()), found)?;
     json(object!({ "templates": templates }))
 }
 

@@ -17,7 +17,7 @@ const LIST_ROWS: usize = 512;
 
 record! {
     /// Row of a host group, as the API shows it.
-    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Group {
         pub id: i64,
         pub grp_name: String,

@@ -23,7 +23,7 @@ pub const PLUGIN_VERSION_MAX: usize = 128;
 
 record! {
     /// A host as the API shows it.
-    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Host {
         pub id: i64,
         pub hostname: String,

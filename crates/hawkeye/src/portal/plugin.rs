@@ -11,7 +11,7 @@ pub const DIR_MAX: usize = 255;
 
 record! {
     /// Row of a plugin directory of a group, as the API shows it.
-    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Plugin {
         pub id: i64,
         pub grp_id: i64,

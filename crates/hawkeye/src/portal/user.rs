@@ -31,7 +31,7 @@ pub const QQ_MAX: usize = 16;
 
 record! {
     /// A user as the API shows him.
-    #[derive(Clone, Debug, PartialEq, Serialize)]
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct User {
         pub id: i64,
         pub name: String,

@@ -35,6 +35,7 @@ pub const DOCS: &[Doc] = &[
             may("tags", Text, "parts of counters, joined by commas"),
             may("limit", Int, "500 by default"),
             may("page", Int, "from 1 on"),
+            may("sort", Text, "`endpoint` or `id` (default), `-` in front for the reverse"),
         ])
         .at("/graph/endpoint?q=web"),
     doc("GET /graph/endpointobj", "Endpoints by their names, with the time of their newest point.")
@@ -46,6 +47,7 @@ pub const DOCS: &[Doc] = &[
             may("metricQuery", Text, "regular expressions with blanks between; `!` in front of one that must not fit"),
             may("limit", Int, "500 by default"),
             may("page", Int, "from 1 on"),
+            may("sort", Text, "`counter`, `endpoint_id`, `step` or `type`, `-` in front for the reverse"),
         ])
         .at("/graph/endpoint_counter?eid=1&metricQuery=cpu"),
     doc("POST /graph/history", "Points of series, in rows that widen with their age.")

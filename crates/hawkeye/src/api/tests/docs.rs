@@ -43,14 +43,14 @@ const OWN_FIELDS: [&str; 9] = [
 ];
 
 /// A site as after its first start.
-struct Fresh {
+pub(super) struct Fresh {
     _dir: tempfile::TempDir,
     router: Router,
-    context: Context,
+    pub context: Context,
     token: String,
 }
 
-async fn fresh() -> Result<Fresh> {
+pub(super) async fn fresh() -> Result<Fresh> {
     let (dir, portal) = crate::portal::tests::temporary().await?;
     let attempts = Attempts::with_known(&portal).await;
     let context = Context::new(portal, Arc::new(Config::default()), engine(dir.path())?, attempts);
@@ -62,7 +62,7 @@ async fn fresh() -> Result<Fresh> {
 }
 
 impl Fresh {
-    async fn ask(&self, line: &str, body: &str) -> Result<(u16, String)> {
+    pub async fn ask(&self, line: &str, body: &str) -> Result<(u16, String)> {
         let (method, path) = line.split_once(' ').context("a method and a path")?;
         let request = Request::builder().method(method).uri(format!("/api/v1{path}")).header("apitoken", &self.token);
         let request = request.header("content-type", "application/json").body(Body::from(body.to_string()))?;
@@ -76,8 +76,8 @@ impl Fresh {
     }
 }
 
-#[tokio::test]
-async fn each_example_works_and_tells_the_fields_that_are_read() -> Result<()> {
+/// A site on which the examples work.
+pub(super) async fn filled() -> Result<Fresh> {
     let site = fresh().await?;
     for (line, body) in SETUP {
         let (status, answer) = site.ask(line, body).await?;
@@ -89,6 +89,12 @@ async fn each_example_works_and_tells_the_fields_that_are_read() -> Result<()> {
     )
     .execute(&site.context.portal)
     .await?;
+    Ok(site)
+}
+
+#[tokio::test]
+async fn each_example_works_and_tells_the_fields_that_are_read() -> Result<()> {
+    let site = filled().await?;
     let mut wrong = Vec::new();
     for doc in docs::all() {
         body::take_asked();

@@ -23,6 +23,8 @@ mod salvage;
 mod schema;
 pub mod sqlite;
 
+#[cfg(test)]
+pub use query::take_statements;
 pub use query::{Query, Value, query, select};
 pub(super) use row::record;
 pub use row::{FromColumn, FromRow, Record, Row};

@@ -132,6 +132,7 @@ impl Query {
     }
 
     async fn change(self, on: Target<'_>) -> sqlx::Result<Effect> {
+        self.count();
         match on {
             Target::Db(db) => {
                 let effect = db.noted(self.execute_alone(db).await)?;
@@ -146,12 +147,19 @@ impl Query {
         }
     }
 
+    /// Counts the statement, for a test that compares how many an answer takes.
+    fn count(&self) {
+        #[cfg(test)]
+        STATEMENTS.set(STATEMENTS.get() + 1);
+    }
+
     async fn execute_alone(self, db: &Db) -> sqlx::Result<Effect> {
         let text = self.text(&db.dialect());
         db.acquire().await?.connection().execute(text, self.values).await
     }
 
     async fn fetch(self, on: Target<'_>) -> sqlx::Result<Vec<Row>> {
+        self.count();
         match on {
             Target::Db(db) => db.noted(self.fetch_alone(db).await),
             Target::Transaction(transaction) => {
@@ -179,6 +187,17 @@ impl Query {
         }
         dialect.tables(&text)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static STATEMENTS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Statements that ran on this thread since the last call.
+#[cfg(test)]
+pub fn take_statements() -> u64 {
+    STATEMENTS.take()
 }
 
 impl Connection<'_> {
