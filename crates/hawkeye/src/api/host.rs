@@ -50,6 +50,8 @@ pub(super) struct Listed {
     last: i64,
     /// How far the clock of the host is ahead, where its points were refused for that in the last hour.
     ahead: Option<String>,
+    /// Seconds that the freshest point of the last two minutes was ahead of this server's clock, behind is negative.
+    clock_offset: Option<i64>,
 }
 
 async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -> Answer {
@@ -60,6 +62,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
         return Err(ApiError::bad(format!("state is {state:?}: give maintenance, silent or reporting")));
     }
     let is_ahead = fields.flag("ahead")? == 1;
+    let offset_min = offset_min(&fields)?;
     let mut hosts = match fields.int("group")? {
         0 => host::all(&context.portal).await?,
         group => host::of_group(&context.portal, group).await?,
@@ -71,15 +74,46 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     };
     hosts.retain(takes);
     let listed = graph::reading(&context, move |engine| listed(engine, hosts, clock::now())).await?;
-    let takes = |one: &Listed| (state.is_empty() || one.state == state) && (!is_ahead || one.ahead.is_some());
-    json(page.rows(listed.into_iter().filter(takes))?)
+    let takes = |one: &Listed| {
+        (state.is_empty() || one.state == state)
+            && (!is_ahead || one.ahead.is_some())
+            && offset_min.is_none_or(|min| one.clock_offset.is_some_and(|offset| offset.abs() >= min))
+    };
+    let listed = listed.into_iter().filter(takes);
+    match &page.sort {
+        Some(sort) if sort.field == "clock_offset" => json(page.cut(by_offset(listed, sort.is_reverse).into_iter())),
+        _ => json(page.rows(listed)?),
+    }
+}
+
+/// The least offset that is asked for, in seconds, of whichever sign.
+fn offset_min(fields: &Fields) -> Result<Option<i64>, ApiError> {
+    if !fields.has("clock_offset_min") {
+        return Ok(None);
+    }
+    match fields.int("clock_offset_min")? {
+        min @ 0.. => Ok(Some(min)),
+        min => {
+            Err(ApiError::bad(format!("clock_offset_min is {min}: give seconds from 0 on, which stand for both signs")))
+        }
+    }
+}
+
+/// Hosts by the size of their offsets; those of which nothing is known come first, as what has no value does elsewhere.
+fn by_offset(listed: impl Iterator<Item = Listed>, is_reverse: bool) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = listed.collect();
+    let size = |one: &Listed| one.clock_offset.map(i64::abs);
+    listed.sort_by(|a, b| if is_reverse { size(b).cmp(&size(a)) } else { size(a).cmp(&size(b)) });
+    listed
 }
 
 pub(super) fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<Listed>, store::Error> {
     let names: Vec<&str> = hosts.iter().map(|host| host.hostname.as_str()).collect();
     let ids = engine.store().endpoint_ids(&names)?;
     let odd = engine.oddities().report(now).into_iter().filter(|odd| odd.what == Oddity::ClockAhead);
-    let mut ahead: HashMap<String, String> = odd.map(|odd| (odd.endpoint, odd.detail)).collect();
+    let mut ahead: HashMap<String, (String, Option<i64>)> =
+        odd.map(|odd| (odd.endpoint, (odd.detail, odd.offset))).collect();
+    let clocks = &engine.intake().clocks;
     let listed = hosts.into_iter().zip(ids).map(|(host, id)| {
         let last = id.and_then(|id| engine.store().endpoint_last_time(id)).unwrap_or(0);
         let state = match (host.maintain_begin <= now && now <= host.maintain_end, last < now - SILENT_S) {
@@ -87,8 +121,10 @@ pub(super) fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<
             (_, true) => "silent",
             _ => "reporting",
         };
-        let ahead = ahead.remove(&host.hostname);
-        Listed { host, state, last, ahead }
+        // Of a host that never had a point in time the refused ones are all that is known.
+        let (ahead, refused) = ahead.remove(&host.hostname).unzip();
+        let fresh = engine.store().endpoint_place(&host.hostname).and_then(|place| clocks.offset(place));
+        Listed { host, state, last, ahead, clock_offset: fresh.or(refused.flatten()) }
     });
     Ok(listed.collect())
 }

@@ -1,4 +1,4 @@
-//! Host clocks: what the times of the hosts' points say about this server's clock, host by host.
+//! Host clocks: what the times of the hosts' points say about this server's clock, host by host, and about theirs.
 //!
 //! Why: points that are ahead of this server's clock are refused. Where most hosts are ahead it is this clock that is
 //! wrong, and nobody may be called silent by it; where one host is, its own clock is. Points do not tell the two apart:
@@ -10,12 +10,15 @@
 //! kept. So a sender can call nobody ahead who reports in time. To outvote a fleet it must first have as many series
 //! kept as that has hosts, which `/memory` names and `ingest.series_max` ends. Addresses are not asked: a fleet behind
 //! one address and an agent on this very machine, whose clock is always right here, would be one against one.
-//! Invariants: nothing is allocated, and nobody waits; what is noted already costs a load. Up to [`CELLS`] hosts do not
+//! Invariants: nothing is allocated after the first point, and nobody waits; what is noted already costs a load. Up to [`CELLS`] hosts do not
 //! share a cell; beyond that one that is timely speaks for its neighbours, which hides no clock that nearly all differ
 //! from.
 //! A note that comes while the minute ends may be lost: the next report makes it again.
-//! Memory: 32 KiB.
+//! How far a host is off is what the freshest of its points says, in this minute and the last one ([`HostClocks::offset`]):
+//! of two hosts that share a cell, of the one that is further off.
+//! Memory: 32 KiB, and 256 KiB once there is a point.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Cells, a byte each.
@@ -62,15 +65,58 @@ pub struct Hosts {
     pub behind: u32,
 }
 
+/// How far one host is off, in seconds ahead, as its cell has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Offset {
+    /// The endpoint's number without what the place of the cell says.
+    tag: u32,
+    this_minute: Option<i64>,
+    last_minute: Option<i64>,
+}
+
+impl Offset {
+    /// Bits of one figure: 48 days, and what is further off counts as that.
+    const BITS: u32 = 23;
+    const MASK: u64 = (1 << Self::BITS) - 1;
+    /// The figure that stands for 0 seconds; 0 stands for none.
+    const ZERO: i64 = 1 << (Self::BITS - 1);
+
+    fn unpack(cell: u64) -> Offset {
+        let seconds = |shift: u32| match cell >> shift & Self::MASK {
+            0 => None,
+            figure => Some(figure.cast_signed() - Self::ZERO),
+        };
+        Offset { tag: (cell >> (2 * Self::BITS)) as u32, this_minute: seconds(0), last_minute: seconds(Self::BITS) }
+    }
+
+    fn pack(self) -> u64 {
+        let figure = |seconds: Option<i64>| {
+            let clamped = seconds.map(|seconds| seconds.clamp(1 - Self::ZERO, Self::ZERO - 1) + Self::ZERO);
+            clamped.map_or(0, i64::cast_unsigned)
+        };
+        u64::from(self.tag) << (2 * Self::BITS) | figure(self.last_minute) << Self::BITS | figure(self.this_minute)
+    }
+
+    fn seconds(self) -> Option<i64> {
+        self.this_minute.max(self.last_minute)
+    }
+}
+
 /// The clocks of the hosts of one process.
 pub struct HostClocks {
     words: Box<[AtomicU64]>,
+    /// Made by the first point: an empty server does without.
+    offsets: OnceLock<Box<[AtomicU64]>>,
 }
 
 impl Default for HostClocks {
     fn default() -> HostClocks {
-        HostClocks { words: (0..CELLS / CELLS_IN_WORD).map(|_| AtomicU64::new(0)).collect() }
+        HostClocks { words: zeros(CELLS / CELLS_IN_WORD), offsets: OnceLock::new() }
     }
+}
+
+fn zeros(count: u32) -> Box<[AtomicU64]> {
+    (0..count).map(|_| AtomicU64::new(0)).collect()
 }
 
 impl HostClocks {
@@ -82,6 +128,32 @@ impl HostClocks {
         if word.load(Relaxed) & bit == 0 {
             word.fetch_or(bit, Relaxed);
         }
+    }
+
+    /// Notes how far ahead a point of the endpoint with this number is, in seconds.
+    pub fn note_offset(&self, endpoint: u32, seconds: i64) {
+        let offsets = self.offsets.get_or_init(|| zeros(CELLS));
+        let (cell, tag) = (&offsets[(endpoint % CELLS) as usize], endpoint / CELLS);
+        let packed = cell.load(Relaxed);
+        let old = Offset::unpack(packed);
+        let is_own = old.tag == tag || packed == 0;
+        let is_known = match is_own {
+            true => old.this_minute.is_some_and(|known| known >= seconds),
+            false => old.seconds().is_some_and(|other| other.abs() >= seconds.abs()),
+        };
+        if !is_known {
+            let last_minute = old.last_minute.filter(|_| is_own);
+            let new = Offset { tag, this_minute: Some(seconds), last_minute };
+            // Whoever came in between has noted a point as fresh.
+            let _ = cell.compare_exchange(packed, new.pack(), Relaxed, Relaxed);
+        }
+    }
+
+    /// How far ahead of this server's clock that of the endpoint with this number is, in seconds, behind is negative; None
+    /// where nothing was said lately.
+    pub fn offset(&self, endpoint: u32) -> Option<i64> {
+        let offset = Offset::unpack(self.offsets.get()?[(endpoint % CELLS) as usize].load(Relaxed));
+        offset.seconds().filter(|_| offset.tag == endpoint / CELLS)
     }
 
     /// What was said in this minute and the last one.
@@ -103,23 +175,29 @@ impl HostClocks {
         for word in self.words.iter().filter(|word| word.load(Relaxed) != 0) {
             word.store((word.load(Relaxed) & THIS_MINUTE) << KINDS, Relaxed);
         }
+        for cell in self.offsets.get().into_iter().flatten().filter(|cell| cell.load(Relaxed) != 0) {
+            let Offset { tag, this_minute, .. } = Offset::unpack(cell.load(Relaxed));
+            let is_over = this_minute.is_none();
+            let next = Offset { tag, this_minute: None, last_minute: this_minute };
+            cell.store(if is_over { 0 } else { next.pack() }, Relaxed);
+        }
     }
 
     /// Forgets everything: the clock was set, and what was said of it before is no longer of it.
     pub fn forget(&self) {
-        self.words.iter().for_each(|word| word.store(0, Relaxed));
+        self.words.iter().chain(self.offsets.get().into_iter().flatten()).for_each(|word| word.store(0, Relaxed));
     }
 
     /// Bytes of the cells.
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.words)
+        size_of_val(&*self.words) + self.offsets.get().map_or(0, |offsets| size_of_val(&**offsets))
     }
 }
 
 /// The notes of one batch: a host that says the same as before costs a comparison.
 pub struct Notes<'c> {
     clocks: &'c HostClocks,
-    last: Option<(u32, Says)>,
+    last: Option<(u32, Says, i64)>,
 }
 
 impl<'c> Notes<'c> {
@@ -127,12 +205,13 @@ impl<'c> Notes<'c> {
         Notes { clocks, last: None }
     }
 
-    /// Notes what a point says, see [`HostClocks::note`].
+    /// Notes what a point says whose time is `offset` seconds ahead, see [`HostClocks::note`].
     #[inline]
-    pub fn note(&mut self, endpoint: u32, says: Says) {
-        if self.last != Some((endpoint, says)) {
-            self.last = Some((endpoint, says));
+    pub fn note(&mut self, endpoint: u32, says: Says, offset: i64) {
+        if self.last != Some((endpoint, says, offset)) {
+            self.last = Some((endpoint, says, offset));
             self.clocks.note(endpoint, says);
+            self.clocks.note_offset(endpoint, offset);
         }
     }
 }
@@ -190,6 +269,46 @@ mod tests {
         clocks.note(3, Says::Behind);
         clocks.forget();
         assert_eq!(counts(&clocks), [0, 0, 0]);
+    }
+
+    #[test]
+    fn the_freshest_point_says_how_far_a_host_is_off() {
+        let clocks = HostClocks::default();
+        assert_eq!(clocks.offset(7), None);
+        for offset in [-70, -5, -60] {
+            clocks.note_offset(7, offset);
+        }
+        clocks.note_offset(8, 0);
+        assert_eq!([7, 8, 9].map(|host| clocks.offset(host)), [Some(-5), Some(0), None]);
+        clocks.end_minute();
+        clocks.note_offset(7, -40);
+        assert_eq!(clocks.offset(7), Some(-5));
+        clocks.end_minute();
+        assert_eq!([7, 8].map(|host| clocks.offset(host)), [Some(-40), None]);
+        for (offset, told) in [(i64::MIN, -4_194_303), (600, 600), (i64::MAX, 4_194_303)] {
+            clocks.note_offset(9, offset);
+            assert_eq!(clocks.offset(9), Some(told));
+        }
+        clocks.forget();
+        assert_eq!(clocks.offset(9), None);
+    }
+
+    #[test]
+    fn of_two_hosts_in_a_cell_the_one_that_is_further_off_is_known() {
+        let (near, far) = (3, 3 + 2 * CELLS);
+        let clocks = HostClocks::default();
+        for _ in 0..2 {
+            clocks.note_offset(near, -1);
+            clocks.note_offset(far, -90);
+            clocks.note_offset(near, -1);
+            assert_eq!([near, far, 3 + CELLS].map(|host| clocks.offset(host)), [None, Some(-90), None]);
+            clocks.end_minute();
+        }
+        clocks.end_minute();
+        clocks.note_offset(near, -1);
+        assert_eq!([near, far].map(|host| clocks.offset(host)), [Some(-1), None]);
+        clocks.note_offset(u32::MAX, 90);
+        assert_eq!(clocks.offset(u32::MAX), Some(90));
     }
 
     /// Fleets that share cells and such that do not: the few that are wrong are never most, and all that are, are.

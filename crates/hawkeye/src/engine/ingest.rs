@@ -412,12 +412,12 @@ impl Batch<'_> {
     }
 
     /// Refuses an item for its time, and notes what its host's clock says if the series is known.
-    fn refuse_time(&mut self, item: &Item<'_>, says: Says, reason: &'static str) {
+    fn refuse_time(&mut self, item: &Item<'_>, time: i64, says: Says, reason: &'static str) {
         self.leave_out(reason);
         let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
         if says != Says::Timely && self.lookup.find(key).is_some() {
-            self.clocks.note(self.lookup.endpoint, says);
+            self.clocks.note(self.lookup.endpoint, says, time.saturating_sub(self.now));
         }
     }
 
@@ -432,19 +432,18 @@ impl Batch<'_> {
         let time = own_time.unwrap_or(self.now);
         let says = Says::of(time, self.now, self.ingest.future_max_s);
         if says == Says::Ahead {
-            let detail = || format!("{} s ahead of this server", time - self.now);
-            self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
-            return self.refuse_time(item, says, "future");
+            self.odd.add_ahead(item.endpoint, time.saturating_sub(self.now));
+            return self.refuse_time(item, time, says, "future");
         }
         let point = Point { time: model::point::align(time, step), value: item.value };
         if point.time < self.oldest {
-            return self.refuse_time(item, says, "too_old");
+            return self.refuse_time(item, time, says, "too_old");
         }
         let tags = Tags::canonical(item.tags, &mut self.buffers.tags);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags };
         let found = self.lookup.find(key);
         if found.is_some() && own_time.is_some() && self.door.has_times_of_hosts() {
-            self.clocks.note(self.lookup.endpoint, says);
+            self.clocks.note(self.lookup.endpoint, says, time.saturating_sub(self.now));
         }
         if let Some(found) =
             found.filter(|found| found.step == step && is_type(self.door, found.counter_type, item.counter_type))

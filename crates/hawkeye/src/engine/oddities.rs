@@ -53,6 +53,9 @@ pub struct OddSender {
     pub what: Oddity,
     /// Figures of what was met last.
     pub detail: String,
+    /// Seconds that the time was ahead that was met last; None for what is no matter of clocks.
+    #[serde(skip)]
+    pub offset: Option<i64>,
     /// Address that sent it last; of two senders both are in `detail`.
     pub address: Option<IpAddr>,
     /// Times of the first and the last (Unix seconds), and how many there were.
@@ -72,6 +75,7 @@ struct MetOne {
     what: Oddity,
     endpoint: String,
     detail: String,
+    offset: Option<i64>,
     count: u64,
 }
 
@@ -85,7 +89,16 @@ impl Met {
         if let Some(met) = known {
             met.count += 1;
         } else if self.0.len() < MET_MAX {
-            self.0.push(MetOne { what, endpoint: endpoint.to_string(), detail: detail(), count: 1 });
+            self.0.push(MetOne { what, endpoint: endpoint.to_string(), detail: detail(), offset: None, count: 1 });
+        }
+    }
+
+    /// Adds a clock that is `seconds` ahead.
+    pub fn add_ahead(&mut self, endpoint: &str, seconds: i64) {
+        self.add(Oddity::ClockAhead, endpoint, || format!("{seconds} s ahead of this server"));
+        let met = self.0.iter_mut().find(|met| met.what == Oddity::ClockAhead && met.endpoint == endpoint);
+        if let Some(met) = met {
+            met.offset = Some(seconds);
         }
     }
 }
@@ -151,7 +164,8 @@ impl Oddities {
         let two = self.state.lock().seen(cut(endpoint), address, now);
         if let Some([one, other]) = two {
             let detail = format!("{one} and {other} take turns");
-            let met = MetOne { what: Oddity::TwoSenders, endpoint: endpoint.to_string(), detail, count: 1 };
+            let endpoint = endpoint.to_string();
+            let met = MetOne { what: Oddity::TwoSenders, endpoint, detail, offset: None, count: 1 };
             self.note(met, Some(address), now);
         }
     }
@@ -180,7 +194,7 @@ impl Oddities {
 impl State {
     /// Answers the oddity when it is to be told in the log: once an hour each, and one a second of all.
     fn note(&mut self, met: MetOne, address: Option<IpAddr>, now: i64) -> Option<OddSender> {
-        let MetOne { what, mut endpoint, detail, count } = met;
+        let MetOne { what, mut endpoint, detail, offset, count } = met;
         endpoint.truncate(cut(&endpoint).len());
         let known = self.odd.iter().position(|sender| sender.what == what && sender.endpoint == endpoint);
         let is_first = known.is_none_or(|at| !(0..FORGET_S).contains(&(now - self.odd[at].last)));
@@ -189,6 +203,7 @@ impl State {
                 endpoint,
                 what,
                 detail: String::new(),
+                offset: None,
                 address,
                 since: now,
                 last: now,
@@ -201,7 +216,7 @@ impl State {
         if is_first {
             (sender.since, sender.count, sender.told) = (now, 0, false);
         }
-        (sender.last, sender.address, sender.detail) = (now, address, detail);
+        (sender.last, sender.address, sender.detail, sender.offset) = (now, address, detail, offset);
         sender.count += count;
         if sender.told || now == self.told_at {
             return None;
@@ -320,8 +335,8 @@ mod tests {
     fn each_is_told_once_an_hour() {
         let odd = Oddities::new();
         let note = |endpoint: &str, after: i64| {
-            let MetOne { what, endpoint, detail, count } = met(Oddity::ClockAhead, endpoint, "").0.remove(0);
-            odd.state.lock().note(MetOne { what, endpoint, detail, count }, None, NOW + after).is_some()
+            let met = met(Oddity::ClockAhead, endpoint, "").0.remove(0);
+            odd.state.lock().note(met, None, NOW + after).is_some()
         };
         assert_eq!([note("a", 0), note("b", 0), note("a", 1), note("b", 1)], [true, false, false, true]);
         assert_eq!([note("a", 2), note("b", 3), note("a", 2 + FORGET_S)], [false, false, true]);

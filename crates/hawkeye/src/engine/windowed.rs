@@ -15,7 +15,7 @@ use crate::engine::handover::LATENCY_HELP;
 use crate::engine::host_clocks::{Notes, Says};
 use crate::engine::judges::{Closing, Home, Judges, Unread, WhyGone};
 use crate::engine::listening::{Heard, Seen, Taking};
-use crate::engine::oddities::{Met, Oddities, Oddity};
+use crate::engine::oddities::{Met, Oddities};
 use crate::engine::pressure::{REFUSE_PERCENT, SLACK_PERCENT};
 use crate::engine::{EVENTS_WAIT, locks};
 use crate::watch::memory::forget_unused_code;
@@ -430,21 +430,20 @@ impl Batch<'_> {
             Fate::Full => self.windowed.count_refused("series_max"),
         }
         if matches!(taken, Fate::Judged | Fate::NotNewer) {
-            self.clocks.note(endpoint, says);
+            self.clocks.note(endpoint, says, item.timestamp.saturating_sub(self.now));
         }
         // Under the lock of the shard: events of an alarm are in the order of its points.
         self.made_events |= self.windowed.judges.handover.send_arrived(&mut self.events, self.arrived) > 0;
     }
 
     fn refuse_ahead(&mut self, item: &JudgeItem<'_>) {
-        let detail = || format!("{} s ahead of this server", item.timestamp - self.now);
-        self.odd.add(Oddity::ClockAhead, item.endpoint, detail);
+        self.odd.add_ahead(item.endpoint, item.timestamp.saturating_sub(self.now));
         self.windowed.count_refused("future");
         let endpoint = hash_of(item.endpoint);
         let key = SeriesKey { endpoint: item.endpoint, metric: item.metric, tags: Tags::assume_canonical(item.tags) };
         let held = hold(self.windowed, &mut self.held, endpoint as usize % SHARDS);
         if held.windows.find(key).is_some() {
-            self.clocks.note(endpoint, Says::Ahead);
+            self.clocks.note(endpoint, Says::Ahead, item.timestamp.saturating_sub(self.now));
         }
     }
 

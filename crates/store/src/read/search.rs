@@ -204,6 +204,11 @@ impl Parts {
         names.iter().map(id).collect()
     }
 
+    /// The place of an endpoint that is awake, as [`crate::Finder::endpoint`] tells it to who writes.
+    pub fn endpoint_place(&self, name: &str) -> Option<u32> {
+        self.table().place_of(name)
+    }
+
     fn awake_number(&self, name: &str) -> Option<u32> {
         let table = self.table();
         let number = table.endpoint_number(table.place_of(name)?);

@@ -62,9 +62,10 @@ pub const DOCS: &[Doc] = &[
             may("agent_version", Text, ""),
             may("state", Text, "`reporting`, `silent` (no point for 5 minutes) or `maintenance`"),
             may("ahead", Flag, "1: hosts whose points were refused in the last hour, for their clock is ahead"),
+            may("clock_offset_min", Int, "hosts whose clock is off by at least so many seconds, ahead or behind; `sort=-clock_offset` has the furthest first"),
         ])
         .at("/host?state=silent&sort=-last")
-        .answer(r#"[{"id":3,"hostname":"web-01","ip":"","agent_version":"","plugin_version":"","maintain_begin":0,"maintain_end":0,"state":"silent","last":0,"ahead":null}]"#),
+        .answer(r#"[{"id":3,"hostname":"web-01","ip":"","agent_version":"","plugin_version":"","maintain_begin":0,"maintain_end":0,"state":"silent","last":0,"ahead":null,"clock_offset":null}]"#),
     doc("GET /host/stream", "Changes of hosts as server-sent events: `host` with a row as of `GET /host`, `gone` with an id, `lost` where the list is to be read anew.").stream(),
     doc("GET /host/{id}/hostgroup", "Groups of a host.").list().at("/host/3/hostgroup"),
     doc("GET /host/{id}/template", "Templates of a host.").list().at("/host/3/template"),

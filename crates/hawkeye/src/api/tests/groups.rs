@@ -298,12 +298,27 @@ async fn hosts_are_listed_sorted_and_deleted() -> Result<()> {
     check(&format!("?group={other}"), &["db-01"]).await?;
     check("?ip=10.0.", &["web-01"]).await?;
     check("?agent_version=7.0&sort=-ip", &["db-01", "web-01"]).await?;
+    let clocks = &site.context.engine.intake().clocks;
+    for (name, offset) in [("web-01", -90), ("db-01", 40)] {
+        clocks.note_offset(site.context.engine.store().endpoint_place(name).expect("awake"), offset);
+    }
+    // All its points were refused, so it has no series.
+    let mut odd = crate::engine::oddities::Met::default();
+    odd.add_ahead("web-02", 3600);
+    site.context.engine.oddities().note_all(odd, None, now);
+    check("?clock_offset_min=30&sort=-clock_offset", &["web-02", "web-01", "db-01"]).await?;
+    check("?clock_offset_min=41&sort=clock_offset", &["web-01", "web-02"]).await?;
+    check("?sort=-clock_offset&page=2&limit=2", &["db-01", "web-03"]).await?;
+    let (_, hosts) = site.ask("bob", "GET /host?q=web-01", Value::Null).await?;
+    assert_eq!((&hosts[0]["clock_offset"], &hosts[0]["ahead"]), (&json!(-90), &Value::Null));
+    let text = "clock_offset_min is -1: give seconds from 0 on, which stand for both signs";
+    site.check("bob", "GET /host?clock_offset_min=-1", Value::Null, 400, text).await?;
     check("?state=reporting", &["web-01", "db-01"]).await?;
     check("?state=silent", &["web-02"]).await?;
     check("?state=maintenance", &["web-03"]).await?;
     site.check("bob", "GET /host?state=up", Value::Null, 400, "state is \"up\": give maintenance, silent or reporting")
         .await?;
-    let sort = "sort is \"size\": give agent_version, ahead, hostname, id, ip, last, maintain_begin, maintain_end, \
+    let sort = "sort is \"size\": give agent_version, ahead, clock_offset, hostname, id, ip, last, maintain_begin, maintain_end, \
                 plugin_version, state, with - in front for the reverse";
     site.check("bob", "GET /host?sort=size", Value::Null, 400, sort).await?;
     let id = host::of_group(portal, other).await?[0].id;
