@@ -16,6 +16,12 @@ use std::sync::Arc;
 
 /// The change from one rule set to the next: each known series that it covers must be bound anew.
 pub struct Touched {
+    /// The same for all judges that go from the one rule set to the other.
+    difference: Arc<Difference>,
+    pub(crate) closed: Vec<OpenProblem>,
+}
+
+struct Difference {
     old: Arc<RuleSet>,
     new: Arc<RuleSet>,
     /// Number of the new rule, by number of the old one.
@@ -24,7 +30,6 @@ pub struct Touched {
     expression_metrics: HashSet<Box<str>>,
     /// Metrics of which some host has other strategies than before; most series are known to be untouched by these two.
     strategy_metrics: HashSet<Box<str>>,
-    pub(crate) closed: Vec<OpenProblem>,
 }
 
 impl Touched {
@@ -32,21 +37,36 @@ impl Touched {
         let successors = successors(&old, &new);
         let expression_metrics = changed_expressions(&old, &new, &successors);
         let strategy_metrics = changed_strategies(&old, &new, &successors);
-        Touched { old, new, successors, expression_metrics, strategy_metrics, closed: Vec::new() }
+        let difference = Arc::new(Difference { old, new, successors, expression_metrics, strategy_metrics });
+        Touched { difference, closed: Vec::new() }
+    }
+
+    /// What [`Touched::between`] says of `old` and the new rule set of `other`, without comparing again where `other` is
+    /// about the same two.
+    pub(crate) fn like(other: &Touched, old: Arc<RuleSet>) -> Touched {
+        if !Arc::ptr_eq(&other.difference.old, &old) {
+            return Touched::between(old, other.new_rules().clone());
+        }
+        Touched { difference: other.difference.clone(), closed: Vec::new() }
+    }
+
+    pub(crate) fn new_rules(&self) -> &Arc<RuleSet> {
+        &self.difference.new
     }
 
     /// Whether the series must be bound anew.
     pub fn covers(&self, key: SeriesKey<'_>) -> bool {
-        if !self.expression_metrics.is_empty() && self.expression_metrics.contains(key.metric) {
+        let Difference { old, new, successors, expression_metrics, strategy_metrics } = &*self.difference;
+        if !expression_metrics.is_empty() && expression_metrics.contains(key.metric) {
             return true;
         }
-        if self.strategy_metrics.is_empty() || !self.strategy_metrics.contains(key.metric) {
+        if strategy_metrics.is_empty() || !strategy_metrics.contains(key.metric) {
             return false;
         }
-        let (old_metric, new_metric) = (self.old.metric(key.metric), self.new.metric(key.metric));
-        let old = old_metric.map_or(&[][..], |metric| self.old.strategies_of(key.endpoint, metric));
-        let new = new_metric.map_or(&[][..], |metric| self.new.strategies_of(key.endpoint, metric));
-        !same(old, new, &self.successors)
+        let (old_metric, new_metric) = (old.metric(key.metric), new.metric(key.metric));
+        let before = old_metric.map_or(&[][..], |metric| old.strategies_of(key.endpoint, metric));
+        let after = new_metric.map_or(&[][..], |metric| new.strategies_of(key.endpoint, metric));
+        !same(before, after, successors)
     }
 
     /// The PROBLEMs that are forgotten because their rule is gone; [`crate::Judge::bind`] returns those of touched
@@ -56,7 +76,7 @@ impl Touched {
     }
 
     pub(crate) fn successor(&self, old: u32) -> Option<u32> {
-        self.successors[old as usize]
+        self.difference.successors[old as usize]
     }
 }
 

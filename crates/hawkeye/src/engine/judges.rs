@@ -17,7 +17,7 @@ use crate::engine::handover::{Handover, alarm_id};
 use crate::engine::listening::{GAP_S, Heard, Intake};
 use crate::engine::locks;
 use events::EventQueue;
-use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet};
+use judge::{Joins, Judge, OpenProblem, RuleId, RuleSet, Touched};
 use metrics::Figures;
 use model::{CounterType, Event, Point, Rules, SeriesId, SeriesKey, Tags};
 use std::collections::HashMap;
@@ -216,7 +216,17 @@ impl Judges {
     /// Gives all judges a rule set, and binds the series that it touches; answers the alarms that are to be closed.
     fn bind_anew(&self, home: &impl Home, rule_set: &Arc<RuleSet>, why: &WhyGone<'_>) -> Vec<Closing> {
         let _loading = self.hold_loading();
-        let touched: Vec<_> = (0..self.judges.len()).map(|shard| self.judge(shard).load(rule_set.clone())).collect();
+        // What changed is the same for all judges: only the first looks for it.
+        let mut touched: Vec<Touched> = Vec::with_capacity(self.judges.len());
+        for shard in 0..self.judges.len() {
+            let mut judge = self.judge(shard);
+            let next = match touched.first() {
+                None => judge.load(rule_set.clone()),
+                Some(first) => judge.load_like(first),
+            };
+            drop(judge);
+            touched.push(next);
+        }
         let mut closings = Vec::new();
         for problem in touched.iter().flat_map(|touched| touched.closed()) {
             let before = closings.len();
