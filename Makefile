@@ -3,7 +3,7 @@
 # the recorded REST answers is written, curl, with which docs/first-alarm.md is followed, and node for the page's own tests, which are left out where it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build agent test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion
+.PHONY: help run build agent test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion bench-lists
 
 ## Lists these commands.
 help:
@@ -64,6 +64,10 @@ bench-judge: build
 	./bench/judge.sh
 	./bench/judge_alone.sh
 	./bench/replay.sh
+
+## The API's lists on a site of 1,000 hosts with 3,200 strategies, and a changed strategy until its first event.
+bench-lists: build
+	./bench/lists.sh
 
 ## 600,000 new series against a memory_budget of 64 MiB: ten minutes.
 bench-explosion: build

@@ -23,14 +23,23 @@ class Server:
         listen = "\n".join(f'{name} = "127.0.0.1:{port}"' for name, port in self.ports.items())
         config = self.dir / "hawkeye.toml"
         config.write_text(f'data_dir = "{self.dir}/data"\nmemory_budget = "{budget_mib}MiB"\n[listen]\n{listen}\n')
+        self.command = [binary, "server", "--config", config]
         self.log = open(self.dir / "log", "w")
-        self.process = subprocess.Popen([binary, "server", "--config", config], stdout=subprocess.PIPE, stderr=self.log)
-        while b"agents report to" not in (line := self.process.stdout.readline()):
-            if not line:
-                sys.exit(f"the server did not start: see {self.dir}/log")
+        self.start()
         password = (self.dir / "data/admin-password").read_text().strip()
         login = self.api("POST", "/user/login", {"name": "root", "password": password}, token=None)
         self.token = json.dumps({"name": login["name"], "sig": login["sig"]})
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self.log)
+        while b"agents report to" not in (line := self.process.stdout.readline()):
+            if not line:
+                sys.exit(f"the server did not start: see {self.dir}/log")
+
+    def restart(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        self.start()
 
     def api(self, method, path, body=None, token=""):
         headers = {"Content-Type": "application/json"}
@@ -182,4 +191,5 @@ def explode(server, options):
     print("ok")
 
 
-main()
+if __name__ == "__main__":
+    main()

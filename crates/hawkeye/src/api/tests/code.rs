@@ -1,7 +1,7 @@
 //! `GET /export` and `POST /apply`: for administrators, live at once, and answered with what is wrong.
 
 use super::site;
-use crate::portal::{group, template};
+use crate::portal::{dashboard, group, template};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -43,5 +43,48 @@ async fn a_portal_is_exported_and_applied() -> Result<()> {
     sent["kinds"] = json!(["groups", "other"]);
     let (status, answer) = site.ask("root", "POST /apply", sent).await?;
     assert!(status == 400 && answer["error"].to_string().contains("\\\"other\\\" is none of users"), "{answer}");
+    Ok(())
+}
+
+/// Over whichever database the portal is in: two screens take each other's place by their ids, with what is in them.
+#[tokio::test]
+async fn screens_are_applied() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let portal = &site.context.portal;
+    let chart = "[[graph]]\ntitle = \"idle\"\nendpoints = [\"b\", \"a\"]\ncounters = [\"cpu.idle\"]\nposition = 2\n";
+    let apply = async |files: Value, changes: usize| -> Result<()> {
+        let (status, done) =
+            site.ask("root", "POST /apply", json!({ "files": files, "kinds": ["dashboards"] })).await?;
+        assert_eq!((status, done["changes"].as_array().map(Vec::len)), (200, Some(changes)), "{done}");
+        Ok(())
+    };
+    let files = json!({
+        "dashboards/a.toml": "name = \"网络\"\n",
+        "dashboards/b.toml": format!("name = \"cpu\"\nparent = [\"网络\"]\n{chart}"),
+        "dashboards/c.toml": format!("name = \"cpu\"\n{chart}"),
+    });
+    apply(files, 3).await?;
+    let rows = async || -> Result<Vec<(i64, i64, String)>> {
+        let rows = dashboard::screens(portal, None, 9).await?;
+        Ok(rows.into_iter().map(|row| (row.id, row.pid, row.name)).collect())
+    };
+    let before = rows().await?;
+    let (network, cpu) = (before[0].0, before.iter().find(|row| row.1 == 0 && row.2 == "cpu").expect("at the top").0);
+    let inner = before.iter().find(|row| row.1 == network).expect("in it").0;
+    let charts = dashboard::graphs(portal, inner, 9).await?;
+    assert_eq!((charts.len(), charts[0].hosts.as_str(), charts[0].position), (1, "a|b", 2));
+    let files = json!({
+        "dashboards/a.toml": format!("id = {network}\nname = \"CPU\"\n"),
+        "dashboards/b.toml": format!("name = \"cpu\"\nparent = [\"CPU\"]\n{chart}"),
+        "dashboards/c.toml": format!("id = {cpu}\nname = \"网络\"\n{chart}"),
+    });
+    apply(files.clone(), 3).await?;
+    let mut expected = vec![(network, 0, "CPU".to_string()), (cpu, 0, "网络".into()), (inner, network, "cpu".into())];
+    expected.sort();
+    assert_eq!(rows().await?, expected);
+    assert_eq!(dashboard::graphs(portal, inner, 9).await?, charts);
+    apply(files, 0).await?;
+    apply(json!({}), 3).await?;
+    assert_eq!((rows().await?.len(), dashboard::graph(portal, charts[0].id).await?), (0, None));
     Ok(())
 }
