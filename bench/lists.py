@@ -91,7 +91,7 @@ class Watch:
 
 
 def measure_changes(server, connection, changes):
-    """Seconds until a PUT is answered, and until the event is there that a point makes by the strategy as it is then."""
+    """Seconds until a PUT is answered, and until the event is there that a point makes by the changed strategy."""
     metric = "changed.live"
     template = json.loads(connection.ask("POST", "/template", {"name": "changed live"}))["id"]
     connection.ask("POST", "/hostgroup/template", {"tpl_id": template, "grp_id": 1})

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The control plane of a site of 1,000 hosts in 50 groups with 80 templates of 40 strategies: how long each list of the API
-# takes on one connection, how long a changed strategy takes until the first event by it, and what the server holds more
-# than an empty one.
+# The control plane of a site of 1,000 hosts in 50 groups with 80 templates of 40 strategies: how long each list of the
+# API takes on one connection, how long a changed strategy takes until the first event by it, and what the server holds
+# more than an empty one.
 #
 #   bench/lists.sh [--calls N] [--changes N] [BINARY]
 #

@@ -117,8 +117,8 @@ impl Judge {
         self.follow(Touched::between(self.rules.clone(), rules))
     }
 
-    /// As [`Judge::load`] of the rule set that another judge was given. Where this one had the same before, what changed
-    /// is not looked for again: with thousands of strategies that is most of the work.
+    /// As [`Judge::load`] of the rule set that another judge was given. Where this one had the same before, what
+    /// changed is not looked for again: with thousands of strategies that is most of the work.
     pub fn load_like(&mut self, other: &Touched) -> Touched {
         self.follow(Touched::like(other, self.rules.clone()))
     }

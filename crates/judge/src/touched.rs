@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// The change from one rule set to the next: each known series that it covers must be bound anew.
 pub struct Touched {
-    /// The same for all judges that go from the one rule set to the other.
+    /// Findings that all judges share which go from the one rule set to the other.
     difference: Arc<Difference>,
     pub(crate) closed: Vec<OpenProblem>,
 }
@@ -41,8 +41,8 @@ impl Touched {
         Touched { difference, closed: Vec::new() }
     }
 
-    /// What [`Touched::between`] says of `old` and the new rule set of `other`, without comparing again where `other` is
-    /// about the same two.
+    /// What [`Touched::between`] says of `old` and the new rule set of `other`, without comparing again where `other`
+    /// is about the same two.
     pub(crate) fn like(other: &Touched, old: Arc<RuleSet>) -> Touched {
         if !Arc::ptr_eq(&other.difference.old, &old) {
             return Touched::between(old, other.new_rules().clone());

@@ -5,8 +5,9 @@
 //! what was made, under its id ([`Made`]), or the fields of the request where there is no row. The row is written
 //! before the change and completed behind it.
 //! Invariants: requests without a valid session or token write nothing, but for a registration that was made; refused
-//! ones leave no row either, nor do those that found nothing to change: the deletion of what is not there. Fields that hold secrets are left out, as are secrets within URLs, and what the route does
-//! not read. A change that finds no room for its row is refused: the portal cannot be written.
+//! ones leave no row either, nor do those that found nothing to change: the deletion of what is not there. Fields that
+//! hold secrets are left out, as are secrets within URLs, and what the route does not read. A change that finds no room
+//! for its row is refused: the portal cannot be written.
 //! Memory: a body is read into the byte budget of unfinished messages and held beside what the handler makes of it.
 
 use super::Context;

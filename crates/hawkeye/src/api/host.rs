@@ -121,7 +121,7 @@ pub(super) fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<
             (_, true) => "silent",
             _ => "reporting",
         };
-        // Of a host that never had a point in time the refused ones are all that is known.
+        // Refused points are all that is known of a host that never had one in time.
         let (ahead, refused) = ahead.remove(&host.hostname).unzip();
         let fresh = engine.store().endpoint_place(&host.hostname).and_then(|place| clocks.offset(place));
         Listed { host, state, last, ahead, clock_offset: fresh.or(refused.flatten()) }

@@ -1,7 +1,8 @@
 //! Paging, the order, and the `q` regular expression of lists.
 //!
-//! How: `sort` names a field of the rows (of a sample of them, so that it is refused in an empty list, too), or of an object within them, as `-tpl_name` does for the reverse; rows that
-//! are alike there stay in their own order. Each row is made JSON for a moment, to find that field.
+//! How: `sort` names a field of the rows (of a sample of them, so that it is refused in an empty list, too), or of an
+//! object within them, as `-tpl_name` does for the reverse; rows that are alike there stay in their own order. Each row
+//! is made JSON for a moment, to find that field.
 //! Compat: `page` without `limit` is refused, `limit` without `page` means nothing, both must be positive. `q` is
 //! searched without case (the collation of the original's columns); a `q` that does not compile finds nothing, with
 //! 200.
@@ -85,8 +86,8 @@ impl Paging {
         self.rows_like(&T::default(), list)
     }
 
-    /// As [`Paging::rows`], of rows that have the fields of `sample`, by which an order is refused that they do not have,
-    /// also where the list is empty.
+    /// As [`Paging::rows`], of rows that have the fields of `sample`, by which an order is refused that they do not
+    /// have, also where the list is empty.
     pub fn rows_like<T: Serialize>(
         &self,
         sample: &impl Serialize,

@@ -10,12 +10,12 @@
 //! kept. So a sender can call nobody ahead who reports in time. To outvote a fleet it must first have as many series
 //! kept as that has hosts, which `/memory` names and `ingest.series_max` ends. Addresses are not asked: a fleet behind
 //! one address and an agent on this very machine, whose clock is always right here, would be one against one.
-//! Invariants: nothing is allocated after the first point, and nobody waits; what is noted already costs a load. Up to [`CELLS`] hosts do not
-//! share a cell; beyond that one that is timely speaks for its neighbours, which hides no clock that nearly all differ
-//! from.
+//! Invariants: nothing is allocated after the first point, and nobody waits; what is noted already costs a load. Up to
+//! [`CELLS`] hosts do not share a cell; beyond that one that is timely speaks for its neighbours, which hides no clock
+//! that nearly all differ from.
 //! A note that comes while the minute ends may be lost: the next report makes it again.
-//! How far a host is off is what the freshest of its points says, in this minute and the last one ([`HostClocks::offset`]):
-//! of two hosts that share a cell, of the one that is further off.
+//! How far a host is off is what the freshest of its points says, in this minute and the last one
+//! ([`HostClocks::offset`]): of two hosts that share a cell, of the one that is further off.
 //! Memory: 32 KiB, and 256 KiB once there is a point.
 
 use std::sync::OnceLock;
@@ -149,8 +149,8 @@ impl HostClocks {
         }
     }
 
-    /// How far ahead of this server's clock that of the endpoint with this number is, in seconds, behind is negative; None
-    /// where nothing was said lately.
+    /// How far ahead of this server's clock that of the endpoint with this number is, in seconds, behind is negative;
+    /// None where nothing was said lately.
     pub fn offset(&self, endpoint: u32) -> Option<i64> {
         let offset = Offset::unpack(self.offsets.get()?[(endpoint % CELLS) as usize].load(Relaxed));
         offset.seconds().filter(|_| offset.tag == endpoint / CELLS)

@@ -4,8 +4,8 @@
 //! How: a row is written before a change begins and completed behind it, so no change is without a row: where a crash
 //! came between, its status stays 0.
 //! Invariants: no text holds a secret; whoever writes a row sees to that.
-//! Memory: a text has at most `audit_text::TEXT_MAX` bytes; rows go by their age and by the bytes of all texts ([`Keep`]), looked
-//! at each [`LOOK_EACH`] rows.
+//! Memory: a text has at most `audit_text::TEXT_MAX` bytes; rows go by their age and by the bytes of all texts
+//! ([`Keep`]), looked at each [`LOOK_EACH`] rows.
 
 use super::Portal;
 use super::db::{query, record, select};

@@ -149,7 +149,7 @@ async fn random(seed: u64) -> Result<Portal> {
         let pid = screens[dice.next(screens.len() as u64) as usize];
         let (screen, _) = dashboard::ensure_screen(&portal, pid, name).await?;
         screens.push(screen.id);
-        // The same name stands below.
+        // One name stands on two levels.
         screens.push(dashboard::ensure_screen(&portal, screen.id, name).await?.0.id);
         for title in dice.some(&["cpu", "cpu", "磁盘 \"满\""]) {
             let row = Graph {
