@@ -59,11 +59,12 @@ bench-micro:
 bench-instructions:
 	./bench/instructions.sh check
 
-## From a point to its event, from a save to its effect; the judge alone; a rehearsal of seven days.
+## From a point to its event, from a save to its effect; the judge alone; a rehearsal of seven days; a fleet at hbs.
 bench-judge: build
 	./bench/judge.sh
 	./bench/judge_alone.sh
 	./bench/replay.sh
+	./bench/hbs.sh
 
 ## The API's lists on a site of 1,000 hosts with 3,200 strategies, and a changed strategy until its first event.
 bench-lists: build

@@ -62,12 +62,9 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let portal = portal.with_context(|| format!("cannot open the portal in MySQL at {place} ({fix})"))?;
     let current = follow::first(&portal).await;
     let current = current.with_context(|| format!("cannot read the rules in MySQL at {place} ({fix})"))?;
-    let service = HbsService {
-        portal: portal.clone(),
-        rules: current.subscribe(),
-        trustable: config.hbs.trustable.join(",").into(),
-        oddities: Arc::new(Oddities::new()),
-    };
+    let (rules, trustable) = (current.subscribe(), &config.hbs.trustable);
+    let service = HbsService::new(portal.clone(), rules, trustable, Arc::new(Oddities::new()));
+    service.register_memory(&metrics);
 
     // From here on something may be accepted, so a signal asks for an orderly end.
     let signals = starting.over().await;

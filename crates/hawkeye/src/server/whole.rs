@@ -224,7 +224,9 @@ impl Behind {
         let memory = account(config, engine, pressure, metrics);
         let admin = admin_router(config, sockets.bound(), metrics, health, memory)
             .merge(graph::http::router(&graph, index_routes));
-        doors.open_rpc("hbs_rpc", sockets.hbs_rpc, self.hbs());
+        let agents = self.hbs();
+        agents.register_memory(metrics);
+        doors.open_rpc("hbs_rpc", sockets.hbs_rpc, agents);
         doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(self.hbs()));
         let transfer = [sockets.transfer_rpc, sockets.transfer_http, sockets.transfer_telnet];
         open_points(&mut doors, transfer, Points::Own(ingest.clone()), metrics);
@@ -249,13 +251,8 @@ impl Behind {
     }
 
     fn hbs(&self) -> HbsService {
-        let trustable = self.config.hbs.trustable.join(",").into();
-        HbsService {
-            portal: self.portal.clone(),
-            rules: self.in_effect.clone(),
-            trustable,
-            oddities: self.engine.oddities().clone(),
-        }
+        let (portal, oddities) = (self.portal.clone(), self.engine.oddities().clone());
+        HbsService::new(portal, self.in_effect.clone(), &self.config.hbs.trustable, oddities)
     }
 
     fn nodata(&self) -> NodataRoutes {

@@ -10,27 +10,27 @@ use crate::rules::snapshot::Snapshot;
 use anyhow::{Result, bail};
 use md5::{Digest, Md5};
 use std::collections::BTreeSet;
-use wire::hbs::AgentReport;
+use wire::hbs::{AgentReport, BuiltinMetric};
 
 /// Metrics that an agent measures only when a strategy asks for them, with the strategy's tags as arguments.
 const BUILTIN: [&str; 4] = ["net.port.listen", "proc.num", "du.bs", "url.check.health"];
 
-/// The distinct (metric, tags) that a host's strategies want measured, sorted, and their checksum ("" for none).
-pub fn builtin_metrics(snapshot: &Snapshot, hostname: &str) -> (Vec<(String, String)>, String) {
-    let Some(host) = snapshot.host(hostname) else { return (Vec::new(), String::new()) };
-    let chains = host.templates.iter().filter_map(|id| template::chain(&snapshot.parents, *id));
+/// The distinct (metric, tags) that the strategies of a host's templates want measured, sorted, and their checksum (""
+/// for none).
+pub fn builtin_metrics(snapshot: &Snapshot, templates: &[i64]) -> (Vec<BuiltinMetric>, String) {
+    let chains = templates.iter().filter_map(|id| template::chain(&snapshot.parents, *id));
     let templates: BTreeSet<i64> = chains.flatten().collect();
     let rows = templates.iter().filter_map(|id| snapshot.by_template.get(id)).flatten();
     let rows = rows.map(|at| &snapshot.strategies[*at]).filter(|row| BUILTIN.contains(&row.metric.as_str()));
     let metrics: BTreeSet<(&str, &str)> = rows.map(|row| (row.metric.as_str(), row.tags.as_str())).collect();
     let checksum = checksum(metrics.iter().map(|(metric, tags)| format!("{metric}/{tags}")).collect());
-    (metrics.into_iter().map(|(metric, tags)| (metric.to_string(), tags.to_string())).collect(), checksum)
+    let told = |(metric, tags): (&str, &str)| BuiltinMetric { metric: metric.to_string(), tags: tags.to_string() };
+    (metrics.into_iter().map(told).collect(), checksum)
 }
 
 /// The plugin directories of a host's groups, each once, sorted.
-pub fn plugins(snapshot: &Snapshot, hostname: &str) -> Vec<String> {
-    let Some(host) = snapshot.host(hostname) else { return Vec::new() };
-    let dirs = host.groups.iter().filter_map(|group| snapshot.plugin_dirs.get(group)).flatten();
+pub fn plugins(snapshot: &Snapshot, groups: &[i64]) -> Vec<String> {
+    let dirs = groups.iter().filter_map(|group| snapshot.plugin_dirs.get(group)).flatten();
     dirs.cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
@@ -154,17 +154,18 @@ mod tests {
             plugin::create(&portal, group, dir, "root").await?;
         }
         let snapshot = Snapshot::load(&portal).await?;
-        let (metrics, checksum) = builtin_metrics(&snapshot, "web-01");
-        let pair = |metric: &str, tags: &str| (metric.to_string(), tags.to_string());
+        let host = snapshot.host("web-01").expect("a host");
+        let (metrics, checksum) = builtin_metrics(&snapshot, &host.templates);
+        let pair = |metric: &str, tags: &str| BuiltinMetric { metric: metric.to_string(), tags: tags.to_string() };
         assert_eq!(
             metrics,
             [pair("du.bs", "path=/home"), pair("net.port.listen", "port=22"), pair("proc.num", "name=crond")]
         );
         // The vector of docs/open-falcon/transfer.md §9.
         assert_eq!(checksum, "010cd840a105a536aadbca6cc271e3c2");
-        assert_eq!(plugins(&snapshot, "web-01"), ["a", "sys/ntp"]);
-        assert_eq!(builtin_metrics(&snapshot, "unknown"), (Vec::new(), String::new()));
-        assert!(plugins(&snapshot, "unknown").is_empty());
+        assert_eq!(plugins(&snapshot, &host.groups), ["a", "sys/ntp"]);
+        assert_eq!(builtin_metrics(&snapshot, &[]), (Vec::new(), String::new()));
+        assert!(plugins(&snapshot, &[]).is_empty());
         Ok(())
     }
 }

@@ -101,7 +101,9 @@ async fn templates(State(hbs): State<HbsService>) -> Response {
 }
 
 async fn plugins(State(hbs): State<HbsService>, Path(hostname): Path<String>) -> Response {
-    success(json!(of_agents::plugins(&hbs.in_effect().snapshot, &hostname)))
+    let snapshot = &hbs.in_effect().snapshot;
+    let groups = snapshot.host(&hostname).map_or(&[][..], |host| &host.groups);
+    success(json!(of_agents::plugins(snapshot, groups)))
 }
 
 fn failed(error: &dyn Display) -> Response {

@@ -1,23 +1,30 @@
 //! Hbs: the questions of agents and of original judges over JSON-RPC (docs/open-falcon/wire.md §4–5).
 //!
-//! Answers come from the rules in effect ([`crate::rules::InEffect`]); only a report that is new or differs is written
-//! to the table of hosts, where a host that reports for the first time appears.
+//! Answers come from the rules in effect ([`crate::rules::InEffect`]), each encoded once ([`answers`]); only a report
+//! that is new or differs ([`reported`]) is written to the table of hosts, where a host that reports for the first time
+//! appears.
+//! Invariants: an agent that says nothing new asks no database, with any of its calls.
 
 mod agents;
+mod answers;
 pub mod http;
+mod reported;
 
 use crate::clock;
 use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
 use crate::portal::host::ReportEffect;
 use crate::rules::InEffect;
+use answers::Answers;
+use metrics::Metrics;
 use net::rpc::Service;
+use reported::Reported;
 use std::net::IpAddr;
 use std::sync::Arc;
 use supervisor::causes::line_of;
 use tokio::sync::watch;
 use wire::Scratch;
-use wire::hbs::{self, BuiltinMetric};
+use wire::hbs;
 use wire::jsonrpc::{self, Request};
 
 /// `Agent.*` and `Hbs.*` over the rules in effect; clones share them.
@@ -29,6 +36,8 @@ pub struct HbsService {
     pub trustable: Arc<str>,
     /// Told of hosts whose agents report from alternating addresses.
     pub oddities: Arc<Oddities>,
+    answers: Answers,
+    reported: Reported,
 }
 
 impl Service for HbsService {
@@ -67,6 +76,25 @@ impl Service for HbsService {
 const UNREAD: &str = "the portal's tables are damaged: go on with what you have";
 
 impl HbsService {
+    /// A service over these parts, to which no agent has said anything yet. `trustable` are the addresses of
+    /// `Agent.TrustableIps`.
+    pub fn new(
+        portal: Portal,
+        rules: watch::Receiver<Arc<InEffect>>,
+        trustable: &[String],
+        oddities: Arc<Oddities>,
+    ) -> HbsService {
+        let trustable = trustable.join(",").into();
+        HbsService { portal, rules, trustable, oddities, answers: Answers::default(), reported: Reported::default() }
+    }
+
+    /// Names what is kept for agents in the ledger.
+    pub fn register_memory(&self, metrics: &Metrics) {
+        let (answers, reported) = (self.answers.clone(), self.reported.clone());
+        let bytes = move || (answers.memory_bytes() + reported.memory_bytes()) as u64;
+        metrics.ledger().source(move |report| report.line("hbs answers", bytes(), None, None));
+    }
+
     fn in_effect(&self) -> Arc<InEffect> {
         self.rules.borrow().clone()
     }
@@ -77,11 +105,17 @@ impl HbsService {
             hbs::write_code(out, 1);
             return Ok(());
         }
+        let is_there = self.in_effect().snapshot.host(&report.hostname).is_some();
+        if is_there && self.reported.is_known(&report) {
+            hbs::write_code(out, 0);
+            return Ok(());
+        }
         let reported = agents::report_status(&self.portal, &report).await.map_err(|error| {
             let error = line_of(&*error);
             tracing::error!(hostname = report.hostname, error, "cannot write the host table");
             format!("cannot write the host table: {error}")
         })?;
+        self.reported.note(&report);
         // Two agents under one name show by the addresses that they give, also behind a proxy.
         if reported == ReportEffect::Changed
             && let Ok(address) = report.ip.parse()
@@ -103,8 +137,7 @@ impl HbsService {
             if !in_effect.snapshot.has_all_plugins() {
                 return Err(UNREAD.to_string());
             }
-            let plugins = agents::plugins(&in_effect.snapshot, &heartbeat.hostname);
-            hbs::write_plugins(out, Some(&plugins), clock::now());
+            self.answers.plugins(&in_effect.snapshot, &heartbeat.hostname, clock::now(), out);
         }
         Ok(())
     }
@@ -115,14 +148,81 @@ impl HbsService {
             hbs::write_builtin_metrics(out, None, "", 0);
             return Ok(());
         }
-        let (metrics, checksum) = agents::builtin_metrics(&self.in_effect().snapshot, &heartbeat.hostname);
-        if checksum == heartbeat.checksum {
-            hbs::write_builtin_metrics(out, Some(&[]), &checksum, clock::now());
-            return Ok(());
+        let snapshot = &self.in_effect().snapshot;
+        self.answers.builtin_metrics(snapshot, &heartbeat.hostname, &heartbeat.checksum, clock::now(), out);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::portal::tests::temporary;
+    use crate::portal::{group, plugin, strategy, template};
+    use crate::rules::follow;
+    use anyhow::Result;
+    use serde_json::{Value, json};
+    use std::net::Ipv4Addr;
+
+    async fn call(service: &HbsService, method: &str, param: Value) -> Value {
+        let message = json!({ "method": method, "params": [param], "id": 1 }).to_string();
+        let (mut scratch, mut out) = (Scratch::new(), Vec::new());
+        let request = jsonrpc::request(message.as_bytes(), &mut scratch).expect("a request");
+        service.call(Ipv4Addr::LOCALHOST.into(), request, &mut out).await;
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
+    /// All calls of an agent that says nothing new are answered while the database is closed.
+    #[tokio::test]
+    async fn a_known_agent_asks_no_database() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let report = |ip: &str| json!({ "Hostname": "web-01", "IP": ip, "AgentVersion": "7.0", "PluginVersion": "p" });
+        let fresh =
+            HbsService::new(portal.clone(), follow::first(&portal).await?.subscribe(), &[], Arc::new(Oddities::new()));
+        assert_eq!(call(&fresh, "Agent.ReportStatus", report("10.0.0.1")).await["result"], json!({ "code": 0 }));
+        let grp = group::create(&portal, "g", "root").await?.id;
+        group::replace_hosts(&portal, grp, &["web-01".to_string()]).await?;
+        let tpl = template::create(&portal, "t", 0, 0, "root").await?.id;
+        group::bind_template(&portal, grp, tpl, "root").await?;
+        let row = strategy::Strategy {
+            metric: "proc.num".into(),
+            tags: "name=crond".into(),
+            tpl_id: tpl,
+            ..Default::default()
+        };
+        strategy::create(&portal, &row).await?;
+        plugin::create(&portal, grp, "sys/ntp", "root").await?;
+        let rules = follow::first(&portal).await?.subscribe();
+        let trustable = ["10.1.2.3".to_string(), "10.1.2.4".to_string()];
+        let service = HbsService::new(portal.clone(), rules, &trustable, Arc::new(Oddities::new()));
+        assert_eq!(call(&service, "Agent.ReportStatus", report("10.0.0.1")).await["result"]["code"], 0);
+        portal.close().await;
+        assert_eq!(call(&service, "Agent.ReportStatus", report("10.0.0.1")).await["result"]["code"], 0);
+        let heartbeat = json!({ "Hostname": "web-01", "Checksum": "nil" });
+        let plugins = call(&service, "Agent.MinePlugins", heartbeat.clone()).await;
+        assert_eq!(plugins["result"]["Plugins"], json!(["sys/ntp"]));
+        let probes = call(&service, "Agent.BuiltinMetrics", heartbeat).await;
+        assert_eq!(probes["result"]["Metrics"], json!([{ "Metric": "proc.num", "Tags": "name=crond" }]));
+        assert_eq!(call(&service, "Agent.TrustableIps", json!({})).await["result"], "10.1.2.3,10.1.2.4");
+        // What is new wants the table.
+        let refused = call(&service, "Agent.ReportStatus", report("10.0.0.2")).await;
+        assert!(refused["error"].as_str().is_some_and(|why| why.contains("host table")), "{refused}");
+        Ok(())
+    }
+
+    /// A host that the tables have lost comes back with its next report.
+    #[tokio::test]
+    async fn a_host_that_was_deleted_comes_back() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let report = json!({ "Hostname": "web-01", "IP": "10.0.0.1", "AgentVersion": "7.0", "PluginVersion": "p" });
+        let rules = follow::first(&portal).await?;
+        let service = HbsService::new(portal.clone(), rules.subscribe(), &[], Arc::new(Oddities::new()));
+        for _ in 0..2 {
+            call(&service, "Agent.ReportStatus", report.clone()).await;
+            let hosts = crate::portal::host::all(&portal).await?;
+            assert_eq!(hosts.len(), 1);
+            crate::portal::host::delete(&portal, hosts[0].id).await?;
         }
-        let metrics: Vec<BuiltinMetric> =
-            metrics.into_iter().map(|(metric, tags)| BuiltinMetric { metric, tags }).collect();
-        hbs::write_builtin_metrics(out, Some(&metrics), &checksum, clock::now());
         Ok(())
     }
 }

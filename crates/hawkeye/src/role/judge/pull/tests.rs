@@ -381,7 +381,7 @@ async fn our_own_hbs() {
     let expected = rules(5.0, &["a", "b"]);
     let in_effect = Arc::new(InEffect::new(Arc::new(Snapshot::default()), expected.clone()));
     let (_keep, receiver) = watch::channel(in_effect);
-    let service = HbsService { portal, rules: receiver, trustable: "".into(), oddities: Arc::new(Oddities::new()) };
+    let service = HbsService::new(portal, receiver, &[], Arc::new(Oddities::new()));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     tokio::spawn(async move {
