@@ -9,6 +9,7 @@ mod engine;
 mod loadgen;
 mod page;
 mod plus_api;
+mod plus_graph;
 mod portal;
 mod role;
 mod rules;

@@ -15,8 +15,10 @@ use super::auth::Caller;
 use super::body::{Fields, SmallBodies};
 use super::error::{Answer, ApiError, json};
 use super::graph::{self, Asked, Names};
+use super::old_graph;
 use crate::config::Grafana;
 use crate::engine::Engine;
+use crate::plus_graph::PlusGraphs;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -90,6 +92,14 @@ async fn find(State(context): State<Context>, Reader(holder): Reader, fields: Fi
         _ => return Err(ApiError::bad("limit must be a number from 1 on")),
     } as usize;
     let turn = LOOKUPS.take(&holder, 1).await;
+    if let Some(graphs) = &context.graphs {
+        let found = match text.split_once('#') {
+            None => find_old_hosts(graphs, &text.replace('~', "."), limit).await?,
+            Some((hosts, counter)) => find_old_segments(graphs, hosts_of(hosts)?, &segments_of(counter), limit).await?,
+        };
+        drop(turn);
+        return json(found);
+    }
     let found = graph::blocking(&context, move |engine| {
         let _turn = turn;
         match text.split_once('#') {
@@ -117,6 +127,23 @@ fn find_segments(
     let hosts: Vec<String> = hosts.into_iter().collect();
     let found = counters_of(engine, &hosts, &pattern, COUNTERS_MAX).map_err(graph::unreadable)?;
     Ok(items(found.values().flatten().map(String::as_str), segments.len() - 1, limit))
+}
+
+async fn find_old_hosts(graphs: &PlusGraphs, text: &str, limit: usize) -> Result<Vec<Item>, ApiError> {
+    let Some(pattern) = regex(if text.is_empty() { ".+" } else { text }) else { return Ok(Vec::new()) };
+    let rows = old_graph::endpoints(graphs, vec![pattern], "", (0, limit)).await?;
+    Ok(rows.into_iter().map(|row| Item { text: row.endpoint.replace('.', "~"), expandable: true }).collect())
+}
+
+async fn find_old_segments(
+    graphs: &PlusGraphs,
+    hosts: BTreeSet<String>,
+    segments: &[&str],
+    limit: usize,
+) -> Result<Vec<Item>, ApiError> {
+    let Some(pattern) = pattern_of(segments) else { return Ok(Vec::new()) };
+    let found = old_graph::counters_of(graphs, hosts.into_iter().collect(), &pattern, COUNTERS_MAX).await?;
+    Ok(items(found.iter().map(|(_, counter)| counter.as_str()), segments.len() - 1, limit))
 }
 
 fn regex(text: &str) -> Option<Regex> {
@@ -213,6 +240,12 @@ async fn render(State(context): State<Context>, Reader(holder): Reader, fields: 
         .ok_or_else(|| ApiError::bad(format!("consolFun is {name:?}: give AVERAGE, MAX, MIN or LAST")))?;
     let query = graph::query(fields.required_int("from")?, fields.required_int("until")?, cf);
     let turn = LOOKUPS.take(&holder, 1).await;
+    if let Some(graphs) = &context.graphs {
+        let pairs = look_up_old(graphs, targets_of(&texts)?).await?;
+        drop(turn);
+        let (names, asked) = (Names::Pairs(pairs), graph::asked_of_graphs(&query));
+        return old_graph::answer_history(&context, graphs, holder, names, asked).await;
+    }
     let look_up = move |engine: &Engine| {
         let _turn = turn;
         look_up(engine, targets_of(&texts)?)
@@ -240,13 +273,28 @@ fn look_up(engine: &Engine, targets: Vec<Target>) -> Result<Asked, ApiError> {
         for (host, counters) in counters_of(engine, &hosts, &pattern, SERIES_MAX + 1).map_err(graph::unreadable)? {
             pairs.extend(counters.into_iter().map(|counter| (host.clone(), counter)));
         }
-        if pairs.len() > SERIES_MAX {
-            return Err(ApiError::bad(format!("more than {SERIES_MAX} series: ask for fewer")));
-        }
+        check_series(pairs.len())?;
     }
     let pairs: Vec<(String, String)> = pairs.into_iter().collect();
     let found = pairs.iter().map(|(host, counter)| graph::find(engine.store(), host, counter)).collect();
     Ok(Asked { names: Names::Pairs(pairs), found, is_raw: false, shows_unknown: false })
+}
+
+/// Names of the series of all targets, each once, as the index of old graphs has them.
+async fn look_up_old(graphs: &PlusGraphs, targets: Vec<Target>) -> Result<Vec<(String, String)>, ApiError> {
+    let mut pairs = BTreeSet::new();
+    for Target { hosts, pattern } in targets {
+        pairs.extend(old_graph::counters_of(graphs, hosts, &pattern, SERIES_MAX + 1).await?);
+        check_series(pairs.len())?;
+    }
+    Ok(pairs.into_iter().collect())
+}
+
+fn check_series(count: usize) -> Result<(), ApiError> {
+    if count > SERIES_MAX {
+        return Err(ApiError::bad(format!("more than {SERIES_MAX} series: ask for fewer")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Graph data over REST: endpoints, counters, history and last points of the store, and deleting series.
+//! Graph data over REST: endpoints, counters, history and last points of the store, and deleting series. Where points
+//! are in old graphs, each handler hands what was asked on to [`super::old_graph`].
 //!
 //! How: the store's calls are synchronous and may read files, so they run on blocking threads. A history answer is
 //! written one series at a time and sent in pieces as it is made, so that a large one costs one series and a few pieces
@@ -14,10 +15,12 @@ use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, JsonBody, parse_form};
 use super::error::{self, Answer, ApiError, unchanged};
+use super::old_graph;
 use super::paging::{Paging, Sort};
 use super::pieces::Pieces;
 use super::rights;
 use crate::engine::Engine;
+use crate::plus_graph::index::CounterRow;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -55,7 +58,7 @@ const DAY_S: i64 = 86_400;
 static HISTORIES: LazyLock<Turns> = LazyLock::new(|| Turns::new(HISTORIES_AT_ONCE));
 /// History answers that have begun and are not read to their end, each with up to four pieces of 64 KiB.
 const ANSWERS_AT_ONCE: usize = 64;
-static ANSWERS: LazyLock<Turns> = LazyLock::new(|| Turns::new(ANSWERS_AT_ONCE));
+pub(super) static ANSWERS: LazyLock<Turns> = LazyLock::new(|| Turns::new(ANSWERS_AT_ONCE));
 /// The most (host, counter) pairs of one request for history, last points or deletion.
 const PAIRS_MAX: usize = 100_000;
 
@@ -162,6 +165,11 @@ async fn endpoints(State(context): State<Context>, _: Caller, query: RawQuery) -
     let Some(patterns) = q.split_whitespace().map(regex).collect::<Option<Vec<_>>>() else {
         return Ok(Json(paged(&page, &sample, Vec::new())?).into_response());
     };
+    if let Some(graphs) = &context.graphs {
+        let rows = old_graph::endpoints(graphs, patterns, &tags, (offset, limit)).await?;
+        let rows: Vec<Value> = rows.into_iter().map(|row| json!({"endpoint": row.endpoint, "id": row.id})).collect();
+        return Ok(Json(paged(&page, &sample, rows)?).into_response());
+    }
     let (rows, damage) = reading(&context, move |engine| {
         let tag_terms: Vec<&str> = tags.split(',').map(str::trim).filter(|term| !term.is_empty()).collect();
         let mut rows =
@@ -185,6 +193,11 @@ async fn endpoint_objects(State(context): State<Context>, _: Caller, query: RawQ
         return Err(ApiError::bad("endpoints missing"));
     }
     let deadline: i64 = parameter(&pairs, "deadline").parse().unwrap_or(0);
+    if let Some(graphs) = &context.graphs {
+        let rows = old_graph::named(graphs, names.into_iter().take(PAGE_ROWS_MAX).collect()).await?.into_iter();
+        let rows = rows.filter(|row| row.ts >= deadline);
+        return Ok(Json(rows.map(|row| json!({"id": row.id, "endpoint": row.endpoint, "ts": row.ts})).collect()));
+    }
     let rows = reading(&context, move |engine| {
         let store = engine.store();
         let mut rows = Vec::new();
@@ -226,6 +239,13 @@ async fn counters(State(context): State<Context>, _: Caller, query: RawQuery) ->
     let Some(patterns) = terms.collect::<Option<Vec<_>>>() else {
         return Ok(Json(paged(&page, &sample, Vec::new())?).into_response());
     };
+    if let Some(graphs) = &context.graphs {
+        let ids: Vec<u64> = endpoint_ids.into_iter().map(u64::from).collect();
+        let row = |row: CounterRow| json!({"endpoint_id": row.endpoint_id, "counter": row.counter, "step": row.step, "type": row.ds_type});
+        let rows = old_graph::counters(graphs, &ids, &patterns, (offset, limit)).await?;
+        let rows: Vec<Value> = rows.into_iter().map(row).collect();
+        return Ok(Json(paged(&page, &sample, rows)?).into_response());
+    }
     let (rows, damage) = reading(&context, move |engine| {
         let store = engine.store();
         let query = CounterQuery { endpoint_ids: &endpoint_ids, patterns: &patterns, offset, limit };
@@ -283,6 +303,14 @@ async fn history(
     }
     let query = query(request.start_time, request.end_time, cf);
     let user = Holder::user(&caller.name);
+    if let Some(graphs) = &context.graphs {
+        if request.raw {
+            return Err(old_graph::refused("raw is true"));
+        }
+        let asked = old_graph::Asked { shows_unknown: request.step.is_some(), ..asked_of_graphs(&query) };
+        let names = Names::Product { hosts: request.hostnames, counters: request.counters };
+        return old_graph::answer_history(&context, graphs, user, names, asked).await;
+    }
     answer_history(&context, user, query, move |engine| Ok(look_up(engine, request))).await
 }
 
@@ -291,6 +319,17 @@ pub(super) fn query(from: i64, to: i64, cf: Cf) -> Query {
     let times = 0..=i64::from(u32::MAX) + DAY_S;
     let within = |time: i64| time.clamp(*times.start() - 1, *times.end());
     Query { from: within(from), to: within(to), cf, now: crate::clock::now() }
+}
+
+/// The question as an old graph is asked.
+pub(super) fn asked_of_graphs(query: &Query) -> old_graph::Asked {
+    let consol_fun = match query.cf {
+        Cf::Average => "AVERAGE",
+        Cf::Max => "MAX",
+        Cf::Min => "MIN",
+        Cf::Last => "LAST",
+    };
+    old_graph::Asked { from: query.from, to: query.to, consol_fun, shows_unknown: false }
 }
 
 /// Series that an answer is made of.
@@ -315,7 +354,15 @@ pub(super) enum Names {
 }
 
 impl Names {
-    fn at(&self, pair: usize) -> (&str, &str) {
+    /// How many series there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Names::Product { hosts, counters } => hosts.len() * counters.len(),
+            Names::Pairs(pairs) => pairs.len(),
+        }
+    }
+
+    pub(super) fn at(&self, pair: usize) -> (&str, &str) {
         match self {
             Names::Product { hosts, counters } => (&hosts[pair / counters.len()], &counters[pair % counters.len()]),
             Names::Pairs(pairs) => (&pairs[pair].0, &pairs[pair].1),
@@ -342,10 +389,7 @@ pub(super) async fn answer_history(
     });
     let (asked, points) = checked.await??;
     if points > points_max {
-        return Err(ApiError::bad(format!(
-            "the answer would hold {points} points, more than graph.query_points_max = {points_max}: \
-             ask for a shorter time or fewer counters"
-        )));
+        return Err(too_many_points(points, points_max));
     }
     let begun = ANSWERS.take(&user, 1).await;
     let (pieces, body) = Pieces::new();
@@ -362,8 +406,15 @@ pub(super) async fn answer_history(
     Ok(with_incomplete(response, incomplete))
 }
 
+pub(super) fn too_many_points(points: u64, points_max: u64) -> ApiError {
+    ApiError::bad(format!(
+        "the answer would hold {points} points, more than graph.query_points_max = {points_max}: \
+         ask for a shorter time or fewer counters"
+    ))
+}
+
 /// The response with a header that says what is missing in it, if something is.
-fn with_incomplete(mut response: Response, incomplete: Option<String>) -> Response {
+pub(super) fn with_incomplete(mut response: Response, incomplete: Option<String>) -> Response {
     if let Some(text) = incomplete {
         let value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("a file is damaged"));
         response.headers_mut().insert(INCOMPLETE, value);
@@ -696,7 +747,7 @@ fn days(store: &Store, from: i64, to: i64, now: i64) -> Vec<(i64, i64)> {
 }
 
 /// Appends a value with six decimals, or null.
-fn push_value(value: Option<f64>, out: &mut String) {
+pub(super) fn push_value(value: Option<f64>, out: &mut String) {
     match value.filter(|value| value.is_finite()) {
         Some(value) => write!(out, "{value:.6}").expect("String"),
         None => out.push_str("null"),
@@ -717,25 +768,33 @@ async fn last_points(
     if asked.len() > PAIRS_MAX {
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} counters: ask for fewer")));
     }
+    if let Some(graphs) = &context.graphs {
+        let pairs = asked.into_iter().map(|pair| (pair.endpoint, pair.counter)).collect();
+        return Ok(old_graph::last_points(graphs, pairs).await);
+    }
     let text = blocking(&context, move |engine| {
         let mut text = "[".to_string();
         for (i, pair) in asked.iter().enumerate() {
             let store = engine.store();
             let last = find(store, &pair.endpoint, &pair.counter).and_then(|found| store.last(found));
-            let head = json!({"endpoint": pair.endpoint, "counter": pair.counter}).to_string();
             let comma = if i == 0 { "" } else { "," };
             // An unknown series has time 0 and value 0, as in the original.
             let (time, value) = last.map_or((0, 0.0), |point| (point.time, point.value));
-            write!(text, "{comma}{},\"value\":{{\"timestamp\":{time},\"value\":", head.trim_end_matches('}'))
-                .expect("String");
-            push_value(Some(value), &mut text);
-            text.push_str("}}");
+            push_last(comma, &pair.endpoint, &pair.counter, time, value, &mut text);
         }
         text.push(']');
         text
     })
     .await?;
     Ok(([(header::CONTENT_TYPE, "application/json; charset=utf-8")], text).into_response())
+}
+
+/// Appends the newest point of a series.
+pub(super) fn push_last(comma: &str, endpoint: &str, counter: &str, time: i64, value: f64, out: &mut String) {
+    let head = json!({"endpoint": endpoint, "counter": counter}).to_string();
+    write!(out, "{comma}{},\"value\":{{\"timestamp\":{time},\"value\":", head.trim_end_matches('}')).expect("String");
+    push_value(Some(value), out);
+    out.push_str("}}");
 }
 
 /// Runs `work`, which deletes series.
@@ -753,6 +812,9 @@ async fn delete_endpoints(
     JsonBody(names): JsonBody<Vec<String>>,
 ) -> Answer {
     rights::check_admin(&context, &caller)?;
+    if let Some(graphs) = &context.graphs {
+        return old_graph::delete_endpoints(graphs, names).await;
+    }
     let (endpoints, counters) = deleting(&context, move |engine| engine.remove_endpoints(&names)).await?;
     let answer = error::json(json!({"affected_endpoint": endpoints, "affected_counter": counters}));
     if endpoints == 0 { unchanged(answer) } else { answer }
@@ -772,6 +834,9 @@ async fn delete_counters(
     rights::check_admin(&context, &caller)?;
     if asked.endpoints.len().saturating_mul(asked.counters.len()) > PAIRS_MAX {
         return Err(ApiError::bad(format!("more than {PAIRS_MAX} pairs of endpoints and counters: name fewer")));
+    }
+    if let Some(graphs) = &context.graphs {
+        return old_graph::delete_counters(graphs, asked.endpoints, asked.counters).await;
     }
     let affected = deleting(&context, move |engine| {
         let mut affected = 0;

@@ -44,7 +44,7 @@ const SILENT_S: i64 = 300;
 pub(super) struct Listed {
     #[serde(flatten)]
     pub host: Host,
-    /// `maintenance`, `silent` or `reporting`.
+    /// `maintenance`, `silent`, `reporting`, or `unknown` where the points are in old graphs.
     pub state: &'static str,
     /// Unix seconds of its newest point in memory; 0 for none.
     last: i64,
@@ -58,8 +58,8 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
     let (page, search) = (Paging::of(&fields)?, Search::of(&fields)?);
     let (ip, version) = (fields.text("ip", host::IP_MAX)?, fields.text("agent_version", host::AGENT_VERSION_MAX)?);
     let state = fields.text("state", 20)?;
-    if !["", "maintenance", "silent", "reporting"].contains(&state.as_str()) {
-        return Err(ApiError::bad(format!("state is {state:?}: give maintenance, silent or reporting")));
+    if !["", "maintenance", "silent", "reporting", "unknown"].contains(&state.as_str()) {
+        return Err(ApiError::bad(format!("state is {state:?}: give maintenance, silent, reporting or unknown")));
     }
     let is_ahead = fields.flag("ahead")? == 1;
     let offset_min = offset_min(&fields)?;
@@ -73,7 +73,7 @@ async fn list(State(context): State<Context>, _caller: Caller, fields: Fields) -
             && (version.is_empty() || host.agent_version == version)
     };
     hosts.retain(takes);
-    let listed = graph::reading(&context, move |engine| listed(engine, hosts, clock::now())).await?;
+    let listed = all_listed(&context, hosts).await?;
     let takes = |one: &Listed| {
         (state.is_empty() || one.state == state)
             && (!is_ahead || one.ahead.is_some())
@@ -107,7 +107,18 @@ fn by_offset(listed: impl Iterator<Item = Listed>, is_reverse: bool) -> Vec<List
     listed
 }
 
-pub(super) fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<Listed>, store::Error> {
+/// These hosts with their states; those of hosts whose points are in old graphs are unknown, for the index there does
+/// not follow what reports.
+pub(super) async fn all_listed(context: &Context, hosts: Vec<Host>) -> Result<Vec<Listed>, ApiError> {
+    let is_heard = context.graphs.is_none();
+    let mut listed = graph::reading(context, move |engine| listed(engine, hosts, clock::now())).await?;
+    if !is_heard {
+        listed.iter_mut().filter(|one| one.state == "silent").for_each(|one| one.state = "unknown");
+    }
+    Ok(listed)
+}
+
+fn listed(engine: &Engine, hosts: Vec<Host>, now: i64) -> Result<Vec<Listed>, store::Error> {
     let names: Vec<&str> = hosts.iter().map(|host| host.hostname.as_str()).collect();
     let ids = engine.store().endpoint_ids(&names)?;
     let odd = engine.oddities().report(now).into_iter().filter(|odd| odd.what == Oddity::ClockAhead);

@@ -9,10 +9,8 @@
 use super::Context;
 use super::auth::Caller;
 use super::error::Answer;
-use super::graph;
-use super::host::{Listed, listed};
+use super::host::{Listed, all_listed};
 use super::stream::{Ended, Writer, answer};
-use crate::clock;
 use crate::portal::host;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
@@ -102,7 +100,7 @@ async fn look(watch: HostWatch, context: Context, sender: Sender<Told>, first: w
 
 async fn all(context: &Context) -> Result<Vec<Listed>, super::error::ApiError> {
     let hosts = host::all(&context.portal).await?;
-    graph::reading(context, move |engine| listed(engine, hosts, clock::now())).await
+    all_listed(context, hosts).await
 }
 
 /// A number that differs when what is told of a host differs; the time of its last point alone is no change.

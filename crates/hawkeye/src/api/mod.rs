@@ -33,6 +33,7 @@ mod host_stream;
 mod hostgroup;
 mod metric;
 mod nodata;
+mod old_graph;
 mod openapi;
 pub mod paging;
 mod pieces;
@@ -51,6 +52,7 @@ mod user;
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::plus_graph::PlusGraphs;
 use crate::portal::Portal;
 use crate::rules::computed::Lasts;
 use attempts::Attempts;
@@ -73,6 +75,8 @@ pub struct Context {
     pub portal: Portal,
     pub config: Arc<Config>,
     pub engine: Arc<Engine>,
+    /// The old graphs that have the points, for an api that stands alone; the engine's store is empty then.
+    pub graphs: Option<PlusGraphs>,
     pub attempts: Arc<Attempts>,
     /// What became of aggregators.
     pub lasts: Lasts,
@@ -87,7 +91,7 @@ impl Context {
         // Nobody stops it, unless its maker says who does.
         let stopping = watch::channel(false).1;
         let (lasts, hosts) = (Lasts::default(), HostWatch::default());
-        Context { portal, config, engine, attempts, lasts, hosts, stopping }
+        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, stopping }
     }
 }
 

@@ -1,9 +1,12 @@
-//! `[graph]`: how long points are kept, in memory and on disk, and the index of an old api.
+//! `[graph]`: how long points are kept, in memory and on disk, the index of an old api, and the old graphs behind an
+//! api that stands alone.
 
-use super::MysqlUrl;
+use super::{Mode, MysqlUrl, RingConfig};
+use model::ring::REPLICAS_DEFAULT;
 use serde::Deserialize;
 use settings::Faults;
 use settings::units::seconds;
+use std::collections::BTreeMap;
 
 /// Section `graph`: the store, and what is asked of it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -23,11 +26,15 @@ pub struct GraphConfig {
     pub silent_after: i64,
     /// The most points in the answer to one query.
     pub query_points_max: usize,
-    /// Open-Falcon's index database, kept for an old api beside this server; "" is none.
+    /// Open-Falcon's index database, kept for an old api beside this server; an api alone searches it. "" is none.
     pub index_url: MysqlUrl,
     /// Time between two writes of the `ts` of every live series to the index (seconds).
     #[serde(deserialize_with = "seconds")]
     pub index_refresh: i64,
+    /// Address of each old graph by its name, for an api that runs alone.
+    pub cluster: BTreeMap<String, String>,
+    /// Points of a graph on the ring; the same everywhere in a site.
+    pub replicas: u32,
 }
 
 /// Section `graph.retention`: times for which points and roll-ups are kept.
@@ -66,6 +73,8 @@ impl Default for GraphConfig {
             index_url: MysqlUrl::default(),
             // Four times a day: programs that clean the index count in days.
             index_refresh: 6 * 3600,
+            cluster: BTreeMap::new(),
+            replicas: REPLICAS_DEFAULT,
         }
     }
 }
@@ -81,7 +90,8 @@ const DAY: i64 = 86_400;
 
 impl GraphConfig {
     /// The limits of the store (`store::Options`), by the names of the keys.
-    pub(super) fn check(&self, faults: &mut Faults) {
+    pub(super) fn check(&self, mode: Option<Mode>, faults: &mut Faults) {
+        self.check_cluster(mode, faults);
         if !(600..=30 * DAY).contains(&self.hot_window) {
             faults.add(format!("graph.hot_window is {} s: give \"10m\" to \"30days\"", self.hot_window));
         }
@@ -102,6 +112,23 @@ impl GraphConfig {
             faults.add(format!("graph.index_refresh is {} s: give \"10s\" to \"1day\"", self.index_refresh));
         }
         self.retention.check(faults);
+    }
+
+    fn check_cluster(&self, mode: Option<Mode>, faults: &mut Faults) {
+        let ring = RingConfig { replicas: self.replicas, cluster: self.cluster.clone() };
+        ring.check("graph", false, faults);
+        if mode == Some(Mode::Api) && self.cluster.is_empty() {
+            faults.add(
+                "graph.cluster is {}: an api alone reads the points of old graphs; give their names and addresses as in the \
+                 old api's cfg.json, like { graph-00 = \"10.0.0.1:6070\" }, or take all six roles",
+            );
+        }
+        if mode.is_some_and(|mode| mode != Mode::Api) && !self.cluster.is_empty() {
+            faults.add(
+                "graph.cluster is for an api that runs alone (roles = [\"api\"]): leave it {}; a transfer sends to \
+                 transfer.graph.cluster",
+            );
+        }
     }
 }
 

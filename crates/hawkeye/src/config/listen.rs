@@ -90,6 +90,7 @@ impl Listen {
             Mode::Judge => matches!(key, "judge_rpc" | "judge_http" | "admin"),
             Mode::Alarm => matches!(key, "alarm_http" | "admin"),
             Mode::Hbs => matches!(key, "hbs_rpc" | "hbs_http" | "admin"),
+            Mode::Api => matches!(key, "api" | "admin"),
             Mode::Modules => matches!(key, "aggregator_http" | "nodata_http" | "admin"),
             Mode::Transfer | Mode::Gateway => {
                 matches!(key, "transfer_rpc" | "transfer_http" | "transfer_telnet" | "admin")
@@ -133,6 +134,11 @@ impl Listen {
         if mode == Some(Mode::Hbs) && self.hbs_rpc.is_empty() {
             faults.add(
                 "listen.hbs_rpc is \"\": hbs alone is asked by no other door; give an address like \"0.0.0.0:6030\"",
+            );
+        }
+        if mode == Some(Mode::Api) && self.api.is_empty() {
+            faults.add(
+                "listen.api is \"\": the api alone is asked by no other door; give an address like \"0.0.0.0:8080\"",
             );
         }
         if mode == Some(Mode::Judge) && self.judge_rpc.is_empty() {

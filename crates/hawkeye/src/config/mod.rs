@@ -197,7 +197,7 @@ impl Config {
         self.ingest.check(faults);
         self.transfer.check(mode, &self.listen, faults);
         self.judge.check(mode, faults);
-        self.graph.check(faults);
+        self.graph.check(mode, faults);
         self.hbs.check(faults);
         self.aggregator.check(mode, &self.roles, faults);
         self.nodata.check(mode, &self.roles, faults);
@@ -280,7 +280,7 @@ mod tests {
         );
         check(
             "roles = [\"judge\", \"graph\"]",
-            "[\"graph\"], [\"judge\"], [\"hbs\"], [\"alarm\"], [\"aggregator\"] or [\"nodata\"] alone",
+            "[\"graph\"], [\"judge\"], [\"hbs\"], [\"alarm\"], [\"api\"], [\"aggregator\"] or [\"nodata\"] alone",
         );
         check("[listen]\njudge_http = \"127.0.0.1:6081\"", "listen.judge_http");
         check("[tls]\nlisteners = [\"api\"]", "tls.cert is \"\": give a PEM file");
@@ -436,6 +436,7 @@ mod tests {
         let alarm = "[alarm]\nredis_url = \"redis\"\nplus_api = \"http://api:8080\"\nplus_api_token = \"t\"";
         assert_eq!(mode(&format!("roles = [\"alarm\"]\n{alarm}")), Mode::Alarm);
         assert_eq!(mode("roles = [\"hbs\"]\n[portal]\nurl = \"mysql://falcon@db\""), Mode::Hbs);
+        assert_eq!(mode("roles = [\"api\"]\n[graph]\ncluster = { graph-00 = \"h:1\" }"), Mode::Api);
         assert_eq!(mode("roles = [\"graph\"]\n[listen]\ngraph_rpc = \"127.0.0.1:6070\""), Mode::Graph);
     }
 }

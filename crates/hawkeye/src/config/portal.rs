@@ -8,7 +8,8 @@ use settings::Faults;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PortalConfig {
-    /// The database: "" is SQLite in the data directory. An hbs that runs alone reads the MySQL of an Open-Falcon.
+    /// The database: "" is SQLite in the data directory. An hbs or api that runs alone uses the MySQL of an
+    /// Open-Falcon.
     pub url: MysqlUrl,
 }
 
@@ -20,8 +21,11 @@ impl PortalConfig {
                 "portal.url is \"\": hbs alone reads an Open-Falcon's MySQL; give mysql://user:password@host:3306",
             );
         }
-        if mode.is_some_and(|mode| mode != Mode::Hbs) && !self.url.is_none() {
-            faults.add("portal.url is for an hbs that runs alone (roles = [\"hbs\"]) so far: leave it \"\" (SQLite in data_dir)");
+        if mode.is_some_and(|mode| !matches!(mode, Mode::Hbs | Mode::Api)) && !self.url.is_none() {
+            faults.add(
+                "portal.url is for an hbs or api that runs alone (roles = [\"hbs\"] or [\"api\"]) so far: leave it \"\" (SQLite in \
+                 data_dir)",
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 /// Lines of TOML that make each key useless, and what goes with them; the first `-` stands for the key.
 const REFUSED: &[(&str, &[&str])] = &[
-    ("roles", &["- = []", "- = [\"x\"]", "- = [\"api\"]"]),
+    ("roles", &["- = []", "- = [\"x\"]", "- = [\"api\", \"hbs\"]"]),
     ("data_dir", &["- = \"\"", "- = 1"]),
     ("memory_budget", &["- = \"0\"", "- = \"31MiB\"", "- = 1", "- = \"much\""]),
     ("log", &["- = \"a=b=c\"", "- = 1"]),
@@ -38,7 +38,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("listen.nodata_http", &["- = \"127.0.0.1:6030\""]),
     ("listen.p8s_rpc", &["- = \"h\"", "- = \"127.0.0.1:9091\""]),
     ("listen.p8s_http", &["- = \"9090\"", "- = 9090", "- = \"127.0.0.1:9090\""]),
-    ("listen.api", &["- = \"api\""]),
+    ("listen.api", &["- = \"api\"", "- = \"\"\nroles = [\"api\"]\ngraph.cluster.a = \"h:1\""]),
     ("listen.admin", &["- = \"127.0.0.1:6030\""]),
     ("listen.hosts", &["- = [\"\"]", "- = [\"http://h\"]", "- = \"h\""]),
     ("tls.cert", &["- = \"c\"", "- = \"\"\ntls.key = \"k\"\ntls.listeners = [\"api\"]"]),
@@ -101,6 +101,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("graph.query_points_max", &["- = 0", "- = -1"]),
     ("graph.index_url", &["- = \"mysql://db\"", "- = \"x\""]),
     ("graph.index_refresh", &["- = \"0s\"", "- = \"2days\""]),
+    (
+        "graph.cluster",
+        &["-.a = \"h\"", "-.a = \"h:1\"", "- = {}\nroles = [\"api\"]", "-.a = \"h:1,i:1\"\nroles = [\"api\"]"],
+    ),
+    ("graph.replicas", &["- = 0", "- = 10001"]),
     ("hbs.trustable", &["- = [\"\"]", "- = [\"a,b\"]"]),
     ("aggregator.plus_api", &["- = \"h\"", "- = \"http://h\"", "- = \"\"\nroles = [\"aggregator\"]"]),
     ("aggregator.plus_api_token", &["- = \"t\"", "- = \"\"\nroles = [\"aggregator\"]"]),

@@ -42,6 +42,8 @@ pub enum Mode {
     Hbs,
     /// Aggregator, nodata, or both alone, beside an old api.
     Modules,
+    /// The api alone, in front of old graphs.
+    Api,
 }
 
 /// The roles of a whole server.
@@ -75,6 +77,7 @@ impl Mode {
             [Role::Gateway] => Ok(Mode::Gateway),
             [Role::Hbs] => Ok(Mode::Hbs),
             [Role::Alarm] => Ok(Mode::Alarm),
+            [Role::Api] => Ok(Mode::Api),
             [Role::Aggregator] | [Role::Nodata] | [Role::Aggregator, Role::Nodata] => Ok(Mode::Modules),
             _ if ALL_ROLES.iter().all(|role| *role == Role::Alarm || roles.contains(role))
                 && roles.iter().all(|role| ALL_ROLES.contains(role)) =>
@@ -82,7 +85,7 @@ impl Mode {
                 Ok(Mode::Whole)
             }
             _ => bail!(
-                "roles is {:?}: that does not run together in one process; give [\"graph\"], [\"judge\"], [\"hbs\"], [\"alarm\"], [\"aggregator\"] or [\"nodata\"] alone, [\"transfer\"] or [\"gateway\"] alone, or all six: \
+                "roles is {:?}: that does not run together in one process; give [\"graph\"], [\"judge\"], [\"hbs\"], [\"alarm\"], [\"api\"], [\"aggregator\"] or [\"nodata\"] alone, [\"transfer\"] or [\"gateway\"] alone, or all six: \
                  {:?} (or leave the key out); of these only alarm may be missing, where judge.redis_url says who tells people",
                 roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
                 ALL_ROLES.map(Role::name),

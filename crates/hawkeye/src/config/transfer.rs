@@ -275,7 +275,7 @@ fn is_own(listener: &str, address: &str) -> bool {
 }
 
 impl RingConfig {
-    fn check(&self, key: &str, may_mirror: bool, faults: &mut Faults) {
+    pub(super) fn check(&self, key: &str, may_mirror: bool, faults: &mut Faults) {
         if !(1..=REPLICAS_MAX).contains(&self.replicas) {
             faults
                 .add(format!("{key}.replicas is {}: give a number from 1 to {REPLICAS_MAX}, like 500", self.replicas));
@@ -301,7 +301,7 @@ impl RingConfig {
             }
             if !may_mirror && addresses.contains(',') {
                 faults.add(format!(
-                    "{key}.cluster.{node} is {addresses:?}: give one address, for a judge has no mirrors"
+                    "{key}.cluster.{node} is {addresses:?}: give one address, for only graphs that a transfer sends to have mirrors"
                 ));
             } else if !addresses.split(',').all(|address| is_place(address.trim())) {
                 faults.add(format!(

@@ -2,6 +2,7 @@
 
 use super::Sources;
 use super::error::{PageError, bad};
+use super::old_graph;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use net::turns::Holder;
@@ -34,13 +35,21 @@ pub async fn counters(
         }
     }
     let endpoint = endpoint.ok_or_else(|| bad("endpoint is missing: name the host"))?;
+    if let Some(graphs) = &sources.graphs {
+        let _turn = sources.reads.take(&viewer, 1).await;
+        let takes = |text: &str| text.to_lowercase().contains(&pattern);
+        return Ok(Json(listed(old_graph::counters(graphs, &endpoint, &takes).await?)));
+    }
     let found = sources.read(&viewer, move |engine| {
-        let mut counters = find_counters(engine.store(), &endpoint, |text| text.to_lowercase().contains(&pattern));
-        let total = counters.len();
-        counters.truncate(COUNTERS_MAX);
-        Ok(CounterList { total, counters })
+        Ok(listed(find_counters(engine.store(), &endpoint, |text| text.to_lowercase().contains(&pattern))))
     });
     Ok(Json(found.await?))
+}
+
+fn listed(mut counters: Vec<String>) -> CounterList {
+    let total = counters.len();
+    counters.truncate(COUNTERS_MAX);
+    CounterList { total, counters }
 }
 
 /// The counters of `host` that match, in byte order. Names of sleeping series that cannot be read are logged and

@@ -4,6 +4,7 @@
 use super::Sources;
 use super::counters::find_counters;
 use super::error::{PageError, bad, broken};
+use super::old_graph;
 use crate::clock;
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -24,25 +25,25 @@ const RANGE_MAX_S: i64 = 366 * 86_400;
 const RANGE_DEFAULT_S: i64 = 3600;
 
 #[derive(Debug, PartialEq)]
-struct HistoryQuery {
-    endpoint: String,
+pub struct HistoryQuery {
+    pub endpoint: String,
     /// Each a counter text, or `metric/*` for all tag sets of a metric.
-    counters: Vec<String>,
-    start: i64,
-    end: i64,
+    pub counters: Vec<String>,
+    pub start: i64,
+    pub end: i64,
 }
 
 /// Rows of one series.
 #[derive(Serialize)]
 pub struct SeriesRows {
-    counter: String,
+    pub counter: String,
     /// Seconds from row to row.
-    step: u32,
+    pub step: u32,
     /// Ascending; null where nothing is known.
-    values: Vec<(i64, Option<f64>)>,
+    pub values: Vec<(i64, Option<f64>)>,
     /// Name of a damaged file, whose points are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    incomplete: Option<String>,
+    pub incomplete: Option<String>,
 }
 
 /// A series that does not exist is left out of the answer.
@@ -52,6 +53,10 @@ pub async fn history(
     axum::extract::Query(query): axum::extract::Query<Vec<(String, String)>>,
 ) -> Result<Json<Vec<SeriesRows>>, PageError> {
     let query = HistoryQuery::parse(query, clock::now()).map_err(bad)?;
+    if let Some(graphs) = &sources.graphs {
+        let _turn = sources.reads.take(&viewer, 1).await;
+        return Ok(Json(old_graph::history(graphs, query).await?));
+    }
     Ok(Json(sources.read(&viewer, move |engine| read_history(engine.store(), &query)).await?))
 }
 

@@ -4,7 +4,8 @@
 //! a build step for the page.
 //! How: a file per subject: `files.rs` sends the page, `viewer.rs` decides who may look, `enter.rs` logs in by the link
 //! of a start, and `overview.rs`, `counters.rs` and `history.rs` answer with JSON; `links.rs` has what the old
-//! dashboard's addresses mean. Series and points are read from the engine's store, open alarms from the portal.
+//! dashboard's addresses mean. Series and points are read from the engine's store, or from old graphs (`old_graph.rs`);
+//! open alarms from the portal.
 //! Invariants: nothing here writes, but for the session that `enter.rs` makes and the texts that `links.rs` keeps; no
 //! answer carries CORS headers, so no other site's script can read one; the page loads nothing from other hosts, and
 //! its content security policy forbids it to.
@@ -18,11 +19,13 @@ mod error;
 mod files;
 mod history;
 mod links;
+mod old_graph;
 mod overview;
 mod viewer;
 
 use crate::config::{ApiConfig, Config};
 use crate::engine::Engine;
+use crate::plus_graph::PlusGraphs;
 use crate::portal::Portal;
 use crate::watch::health::Health;
 use axum::Router;
@@ -37,13 +40,22 @@ use std::sync::Arc;
 /// Answers computed at a time. Each holds at most a few MB, and the machine has agents to listen to.
 const READS_MAX: usize = 4;
 
+/// Where series and points are.
+#[derive(Clone)]
+pub struct Points {
+    pub engine: Arc<Engine>,
+    /// The old graphs that have them; the engine's store has none then.
+    pub graphs: Option<PlusGraphs>,
+}
+
 /// `/` and `/ui/*`. Serve this router with connect info, for without the peer's address nobody counts as local, and
 /// keep it outside any CORS layer, see the invariants above.
-pub fn router(engine: Arc<Engine>, portal: Portal, config: &Config, health: Health, link: EntryLink) -> Router {
+pub fn router(points: Points, portal: Portal, config: &Config, health: Health, link: EntryLink) -> Router {
     let no_gateway = config.delivers() && !config.alarm.reaches_people();
     let (api, reads) = (Arc::new(config.api.clone()), Turns::new(READS_MAX));
     let allow = config.ingest.allow.clone().into();
-    let sources = Sources { engine, portal, api, allow, no_gateway, health, link, reads };
+    let Points { engine, graphs } = points;
+    let sources = Sources { engine, graphs, portal, api, allow, no_gateway, health, link, reads };
     Router::new()
         .route("/ui/overview", get(overview::overview))
         .route("/ui/history", get(history::history))
@@ -60,6 +72,7 @@ pub fn router(engine: Arc<Engine>, portal: Portal, config: &Config, health: Heal
 #[derive(Clone)]
 struct Sources {
     engine: Arc<Engine>,
+    graphs: Option<PlusGraphs>,
     portal: Portal,
     api: Arc<ApiConfig>,
     /// Networks that may store texts under links.

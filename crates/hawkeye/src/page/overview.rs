@@ -2,6 +2,7 @@
 
 use super::Sources;
 use super::error::{PageError, broken};
+use super::old_graph;
 use super::viewer::ViewerName;
 use crate::clock;
 use crate::engine::Engine;
@@ -17,7 +18,7 @@ use store::Store;
 
 /// A host that has reported nothing for this long is marked: three of the default steps of 60 s, so that one lost
 /// report marks nobody.
-const SILENT_AFTER_S: i64 = 180;
+pub const SILENT_AFTER_S: i64 = 180;
 /// Hosts in one overview, about 200 kB of JSON; with more of them the page asks for a search text.
 pub const HOSTS_MAX: usize = 2000;
 /// Alarms in one overview; nobody reads more, and the total is told.
@@ -46,24 +47,24 @@ pub struct Overview {
     alarms: Vec<OpenAlarm>,
 }
 
-#[derive(Serialize)]
-struct HostList {
-    hosts_total: usize,
+#[derive(Serialize, Default)]
+pub struct HostList {
+    pub hosts_total: usize,
     /// Hosts that are not silent, whatever their name.
-    hosts_reporting: usize,
+    pub hosts_reporting: usize,
     /// Hosts whose name contains `q`, silent or not.
-    hosts_matched: usize,
+    pub hosts_matched: usize,
     /// The first [`HOSTS_MAX`] of the matching ones, by name.
-    hosts: Vec<HostSummary>,
+    pub hosts: Vec<HostSummary>,
 }
 
 #[derive(Serialize)]
-struct HostSummary {
-    name: String,
-    last_report_s: i64,
-    cpu_busy: Option<f64>,
-    mem_used_percent: Option<f64>,
-    load_1min: Option<f64>,
+pub struct HostSummary {
+    pub name: String,
+    pub last_report_s: i64,
+    pub cpu_busy: Option<f64>,
+    pub mem_used_percent: Option<f64>,
+    pub load_1min: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -92,11 +93,16 @@ pub async fn overview(
 ) -> Result<Json<Overview>, PageError> {
     let pattern = query.into_iter().find(|(key, _)| key == "q").map_or(String::new(), |(_, text)| text);
     let now = clock::now();
+    let old_pattern = pattern.to_lowercase();
     let read = move |engine: &Engine| {
         let store = engine.store();
         Ok((find_hosts(store, &pattern.to_lowercase(), now), store.stats().series as u64))
     };
-    let (hosts, series) = sources.read(&viewer, read).await?;
+    let (mut hosts, series) = sources.read(&viewer, read).await?;
+    if let Some(graphs) = &sources.graphs {
+        let _turn = sources.reads.take(&viewer, 1).await;
+        hosts = old_graph::hosts(graphs, &old_pattern, now).await?;
+    }
     let (cases, alarms_total) = open::newest(&sources.portal, ALARMS_MAX).await.map_err(broken)?;
     let alarms_untold = open::untold(&sources.portal).await.map_err(broken)?;
     Ok(Json(Overview {
@@ -134,20 +140,34 @@ fn find_hosts(store: &Store, pattern: &str, now: i64) -> HostList {
     HostList { hosts_total: total, hosts_reporting: reporting, hosts_matched: matched, hosts }
 }
 
-/// The used share is taken from the free share when a host does not send it: Open-Falcon's agent as shipped does not.
 fn describe_host(store: &Store, name: String, last_report_s: i64) -> HostSummary {
-    // An older value would stand beside newer ones as if it were the host's state.
-    let fresh = |counter: &str| {
+    let last = |counter: &str| {
         let point = store.last(store.find(&name, counter).ok()??)?;
-        (last_report_s - point.time <= SILENT_AFTER_S).then_some(point.value)
+        Some((point.time, point.value))
     };
-    let rest = |counter: &str| fresh(counter).map(|percent| 100.0 - percent);
-    HostSummary {
-        last_report_s,
-        cpu_busy: fresh("cpu.busy").or_else(|| rest("cpu.idle")),
-        mem_used_percent: fresh("mem.memused.percent").or_else(|| rest("mem.memfree.percent")),
-        load_1min: fresh("load.1min"),
-        name,
+    HostSummary::of(name.clone(), last_report_s, last)
+}
+
+/// The counters that a host is described by.
+pub const DESCRIBING: [&str; 5] = ["cpu.busy", "cpu.idle", "mem.memused.percent", "mem.memfree.percent", "load.1min"];
+
+impl HostSummary {
+    /// A host by the newest points of some of its counters, of which `last` knows time and value. The used share is
+    /// taken from the free share when a host does not send it: Open-Falcon's agent as shipped does not.
+    pub fn of(name: String, last_report_s: i64, last: impl Fn(&str) -> Option<(i64, f64)>) -> HostSummary {
+        // An older value would stand beside newer ones as if it were the host's state.
+        let fresh = |counter: &str| {
+            let (time, value) = last(counter)?;
+            (last_report_s - time <= SILENT_AFTER_S).then_some(value)
+        };
+        let rest = |counter: &str| fresh(counter).map(|percent| 100.0 - percent);
+        HostSummary {
+            last_report_s,
+            cpu_busy: fresh("cpu.busy").or_else(|| rest("cpu.idle")),
+            mem_used_percent: fresh("mem.memused.percent").or_else(|| rest("mem.memfree.percent")),
+            load_1min: fresh("load.1min"),
+            name,
+        }
     }
 }
 

@@ -77,7 +77,13 @@ pub async fn empty_site(viewer: Viewer) -> Result<Site> {
     let engine = Arc::new(engine(dir.path())?);
     let config = Config { api: ApiConfig { viewer, ..ApiConfig::default() }, ..Config::default() };
     let link = EntryLink::default();
-    let router = router(engine.clone(), portal.clone(), &config, Health::default(), link.clone());
+    let router = router(
+        Points { engine: engine.clone(), graphs: None },
+        portal.clone(),
+        &config,
+        Health::default(),
+        link.clone(),
+    );
     Ok(Site { router, link, engine, portal, dir })
 }
 

@@ -114,6 +114,13 @@ impl Portal {
         Ok(Portal::new(db::mysql::open(options, "").await?))
     }
 
+    /// The portal in the databases of an Open-Falcon's MySQL, to which tables and columns of our own are added where
+    /// they are missing.
+    pub async fn with_own_tables(url: &MysqlUrl) -> Result<Portal> {
+        let options = url.options("falcon_portal").context("portal.url is empty")?;
+        Ok(Portal::new(db::mysql::open_with_own(options).await?))
+    }
+
     /// An empty portal in memory.
     pub async fn in_memory() -> Result<Portal> {
         Ok(Portal::new(db::sqlite::in_memory().await?))

@@ -132,6 +132,15 @@ impl Sockets {
         })
     }
 
+    /// Binds the sockets of the api alone.
+    pub async fn api(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets {
+            api: bind_unless_empty("api", &listen.api).await?,
+            admin: bind_unless_empty("admin", &listen.admin).await?,
+            ..Sockets::default()
+        })
+    }
+
     /// Binds the sockets of the judge alone.
     pub async fn judge(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {

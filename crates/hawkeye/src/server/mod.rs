@@ -1,17 +1,19 @@
 //! `hawkeye server`: one process, whose roles decide what it is.
 //!
 //! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`],
-//! [`judge`], [`hbs`], [`alarm`] or [`modules`] (aggregator, nodata) alone, [`fanout`] (a transfer alone, a gateway);
-//! `supervisor` stops them in reverse. What the modes share has a page per subject: [`store`], [`queue`], [`doors`]
-//! (the sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`] (whose files they are), [`tls`] (the
-//! certificate), [`issued`] (tokens that send), [`losses`] (what is lost of the store), [`limits`] (of the system).
-//! SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by that either.
+//! [`judge`], [`hbs`], [`alarm`], [`api`] or [`modules`] (aggregator, nodata) alone, [`fanout`] (a transfer alone, a
+//! gateway); `supervisor` stops them in reverse. What the modes share has a page per subject: [`store`], [`queue`],
+//! [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`] (whose files they are), [`tls`]
+//! (the certificate), [`issued`] (tokens that send), [`losses`] (what is lost of the store), [`limits`] (of the
+//! system). SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by
+//! that either.
 //! Invariants: a part that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping
 //! does not keep the other parts from their orderly end.
 
 mod admin;
 mod alarm;
+mod api;
 pub mod data_dir;
 mod doors;
 mod fanout;
@@ -56,8 +58,8 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
             "--with-agent needs transfer and hbs in the same process: leave it out, and run `hawkeye agent` beside it"
         );
     }
-    if !matches!(mode, Mode::Whole | Mode::Alarm) && anew.portal {
-        bail!("--new-portal: only a whole server and the alarm alone have a portal; leave it out");
+    if !matches!(mode, Mode::Whole | Mode::Alarm | Mode::Api) && anew.portal {
+        bail!("--new-portal: only a whole server, and alarm or api alone, have a portal; leave it out");
     }
     if mode != Mode::Whole && anew.store {
         bail!("--new-store: a role that runs alone begins without being asked; leave it out");
@@ -83,6 +85,7 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
         match mode {
             Mode::Whole => whole::serve(config, agent, anew, descriptors, starting).await,
             Mode::Graph => graph::serve(config, descriptors, starting).await,
+            Mode::Api => api::serve(config, anew, descriptors, starting).await,
             Mode::Alarm => alarm::serve(config, anew, descriptors, starting).await,
             Mode::Modules => modules::serve(config, descriptors, starting).await,
             Mode::Hbs => hbs::serve(config, descriptors, starting).await,

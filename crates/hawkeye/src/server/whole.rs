@@ -276,7 +276,7 @@ impl Behind {
             api::router(context.clone())
                 .layer(axum::middleware::from_fn_with_state(settling, settle))
                 .merge(page::router(
-                    self.engine.clone(),
+                    page::Points { engine: self.engine.clone(), graphs: None },
                     self.portal.clone(),
                     &self.config,
                     self.health.clone(),
@@ -288,7 +288,7 @@ impl Behind {
 }
 
 /// Prints the password of a first start, this once; the file keeps it.
-fn announce_password(config: &Config, new_password: Option<&str>) {
+pub fn announce_password(config: &Config, new_password: Option<&str>) {
     if let Some(password) = new_password {
         say(format_args!(
             "hawkeye: first start: log in as root with the password {password} (kept in {})",
@@ -298,7 +298,7 @@ fn announce_password(config: &Config, new_password: Option<&str>) {
 }
 
 /// Prints where the page is, and a link that logs in, where the page asks for a login.
-async fn announce_page(
+pub async fn announce_page(
     config: &Config,
     mut address: SocketAddr,
     link: &page::EntryLink,

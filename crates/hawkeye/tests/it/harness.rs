@@ -279,9 +279,15 @@ fn spawn(command: &mut Command) -> (Child, Vec<String>) {
     }
 }
 
-/// Parts of the last line that a start prints: of the whole server, the graph alone, the judge alone, a transfer alone.
-const LAST_LINES: [&str; 4] =
-    ["agents report to", "the graph takes points", "the judge takes points", "points come in at"];
+/// Parts of the last line that a start prints: of the whole server, the graph alone, the judge alone, a transfer alone,
+/// the api alone.
+const LAST_LINES: [&str; 5] = [
+    "agents report to",
+    "the graph takes points",
+    "the judge takes points",
+    "points come in at",
+    "the api reads the graphs",
+];
 
 /// Lines as they are printed. All are read, also when nobody wants them any more: no program waits for the test.
 pub fn lines_of(stdout: ChildStdout) -> Receiver<String> {

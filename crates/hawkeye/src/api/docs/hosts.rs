@@ -60,7 +60,7 @@ pub const DOCS: &[Doc] = &[
             may("group", Int, "id of a group"),
             may("ip", Text, "begin of the address"),
             may("agent_version", Text, ""),
-            may("state", Text, "`reporting`, `silent` (no point for 5 minutes) or `maintenance`"),
+            may("state", Text, "`reporting`, `silent` (no point for 5 minutes), `maintenance`, or `unknown` (over old graphs)"),
             may("ahead", Flag, "1: hosts whose points were refused in the last hour, for their clock is ahead"),
             may("clock_offset_min", Int, "hosts whose clock is off by at least so many seconds, ahead or behind; `sort=-clock_offset` has the furthest first"),
         ])

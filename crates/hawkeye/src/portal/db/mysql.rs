@@ -10,7 +10,7 @@
 
 use super::{CONNECTIONS_MAX, Db};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
-use sqlx::{Connection, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,10 +51,61 @@ pub async fn open(options: MySqlConnectOptions, prefix: &str) -> sqlx::Result<Db
     Ok(Db::MySql(pool, prefix.into(), Arc::default()))
 }
 
+/// The tables of a site, and ours.
+const SCHEMA: &str = include_str!("mysql.sql");
+/// Columns that the portal adds to tables of Open-Falcon: database, table, column, type.
+const COLUMNS: [(&str, &str, &str, &str); 2] = [
+    ("alarms", "event_cases", "told", "VARCHAR(500) CHARACTER SET utf8mb4"),
+    ("alarms", "events", "explanation", "TEXT CHARACTER SET utf8mb4"),
+];
+
+/// Does what [`open`] does for the databases of an Open-Falcon, and adds what is missing there of our own. Other
+/// programs go on to work with the tables, for no column of theirs changes.
+pub async fn open_with_own(options: MySqlConnectOptions) -> sqlx::Result<Db> {
+    let db = open(options, "").await?;
+    if let Db::MySql(pool, ..) = &db {
+        for statement in own_tables() {
+            pool.execute(AssertSqlSafe(statement)).await?;
+        }
+        for (database, table, column, kind) in COLUMNS {
+            let sql = "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = ? AND table_name = ? AND column_name = ?";
+            let count = sqlx::query_scalar(sql).bind(database).bind(table).bind(column);
+            if count.fetch_one(pool).await.map(|count: i64| count == 0)? {
+                pool.execute(AssertSqlSafe(format!("ALTER TABLE {database}.{table} ADD COLUMN {column} {kind}")))
+                    .await?;
+            }
+        }
+    }
+    Ok(db)
+}
+
+/// Statements that make our own tables where they are missing.
+fn own_tables() -> Vec<String> {
+    let statements = SCHEMA.split(";\n").filter_map(|text| Some(&text[text.find("CREATE TABLE ")?..]));
+    let own = statements.filter(|text| text.lines().next().is_some_and(|first| first.contains(".hawkeye_")));
+    own.map(|text| text.replacen("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ", 1)).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::{COLUMNS, SCHEMA, own_tables};
     use crate::portal::db::query;
     use crate::portal::tests::{run, temporary};
+
+    /// What is added to a site's databases is what the schema has beside Open-Falcon's tables.
+    #[test]
+    fn own_tables_and_columns_are_those_of_the_schema() {
+        let own = own_tables();
+        assert_eq!(own.len(), SCHEMA.matches(".hawkeye_").count());
+        assert!(own.iter().all(|text| text.starts_with("CREATE TABLE IF NOT EXISTS ") && text.contains(".hawkeye_")));
+        for (_, _, column, kind) in COLUMNS {
+            let is_there = SCHEMA.lines().any(|line| {
+                line.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches(',')
+                    == format!("{column} {kind}")
+            });
+            assert!(is_there, "{column} {kind}");
+        }
+    }
 
     /// Sites have changed the types of their columns.
     #[tokio::test]
