@@ -18,6 +18,7 @@ mod hostile;
 mod judge;
 mod memory;
 mod modules;
+mod old_clients;
 mod old_graphs;
 mod points;
 mod portal;
