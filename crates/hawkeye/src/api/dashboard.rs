@@ -220,13 +220,13 @@ pub(super) fn said_of_graph(fields: &Fields, old: Graph) -> Result<Graph, ApiErr
     Ok(graph)
 }
 
-/// One of some texts; None for an empty one.
+/// One of some texts, as it was sent: the old dashboard's forms say `sum` for `SUM`. None for an empty one.
 fn choice(fields: &Fields, name: &str, choices: &[&str]) -> Result<Option<String>, ApiError> {
     let text = fields.line(name, dashboard::NAME_MAX)?;
     if text.is_empty() {
         return Ok(None);
     }
-    if choices.contains(&text.as_str()) {
+    if choices.iter().any(|choice| choice.eq_ignore_ascii_case(&text)) {
         return Ok(Some(text));
     }
     Err(ApiError::bad(format!("{name} is {text:?}: give one of {}", choices.join(", "))))

@@ -76,7 +76,7 @@ async fn a_recorded_graph_is_asked_and_understood() -> Result<()> {
                 assert_eq!(values.len(), rows.len());
                 for ((time, value), row) in values.iter().zip(&rows) {
                     assert_eq!(row["Timestamp"], *time);
-                    assert_eq!(row["Value"].as_f64(), Some(*value).filter(|value| !value.is_nan()));
+                    assert_eq!(row["Value"].as_f64(), Some(*value).filter(|value| value.is_finite()));
                 }
             }
             "Graph.Info" => {
@@ -89,13 +89,9 @@ async fn a_recorded_graph_is_asked_and_understood() -> Result<()> {
             }
             "Graph.Last" => {
                 let (time, value) = graphs.last(endpoint, counter).await.map_err(anyhow::Error::msg)?;
-                assert_eq!(
-                    (time, value),
-                    (
-                        reply["Value"]["Timestamp"].as_i64().expect("a time"),
-                        reply["Value"]["Value"].as_f64().expect("a value")
-                    )
-                );
+                assert_eq!(reply["Value"]["Timestamp"], time);
+                // What JSON cannot say is a text.
+                assert_eq!(reply["Value"]["Value"].as_f64(), Some(value).filter(|value| value.is_finite()));
             }
             other => panic!("{other} was recorded before the first LastRaw"),
         }

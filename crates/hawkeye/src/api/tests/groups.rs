@@ -316,8 +316,14 @@ async fn hosts_are_listed_sorted_and_deleted() -> Result<()> {
     check("?state=reporting", &["web-01", "db-01"]).await?;
     check("?state=silent", &["web-02"]).await?;
     check("?state=maintenance", &["web-03"]).await?;
-    site.check("bob", "GET /host?state=up", Value::Null, 400, "state is \"up\": give maintenance, silent or reporting")
-        .await?;
+    site.check(
+        "bob",
+        "GET /host?state=up",
+        Value::Null,
+        400,
+        "state is \"up\": give maintenance, silent, reporting or unknown",
+    )
+    .await?;
     let sort = "sort is \"size\": give agent_version, ahead, clock_offset, hostname, id, ip, last, maintain_begin, maintain_end, \
                 plugin_version, state, with - in front for the reverse";
     site.check("bob", "GET /host?sort=size", Value::Null, 400, sort).await?;
