@@ -10,12 +10,11 @@
 //! null.
 
 use super::Context;
-use super::error::ApiError;
+use super::error::{self, Answer, ApiError, unchanged};
 use super::graph::{self, ANSWERS, Names};
 use super::pieces::Pieces;
 use crate::plus_graph::index::{CounterRow, EndpointRow, Index, Page};
 use crate::plus_graph::{History, PlusGraphs};
-use axum::Json;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use net::turns::Holder;
@@ -264,7 +263,7 @@ pub(super) async fn last_points(graphs: &PlusGraphs, pairs: Vec<(String, String)
 }
 
 /// Deletes endpoints: their series in the graphs, then what the index has of them.
-pub(super) async fn delete_endpoints(graphs: &PlusGraphs, names: Vec<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn delete_endpoints(graphs: &PlusGraphs, names: Vec<String>) -> Answer {
     let index = index(graphs)?;
     let known = named(graphs, names).await?;
     let names: HashMap<u64, &str> = known.iter().map(|row| (row.id, row.endpoint.as_str())).collect();
@@ -276,15 +275,12 @@ pub(super) async fn delete_endpoints(graphs: &PlusGraphs, names: Vec<String>) ->
     });
     graphs.delete(&series.collect::<Vec<_>>()).await.map_err(unanswered)?;
     let (endpoints, counters) = index.remove_endpoints(&ids).await.map_err(unanswered)?;
-    Ok(Json(json!({ "affected_endpoint": endpoints, "affected_counter": counters })))
+    let answer = error::json(json!({ "affected_endpoint": endpoints, "affected_counter": counters }));
+    if endpoints == 0 { unchanged(answer) } else { answer }
 }
 
 /// Deletes these series in the graphs, and in the index where there is one.
-pub(super) async fn delete_counters(
-    graphs: &PlusGraphs,
-    endpoints: Vec<String>,
-    counters: Vec<String>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn delete_counters(graphs: &PlusGraphs, endpoints: Vec<String>, counters: Vec<String>) -> Answer {
     let mut series = Vec::new();
     for endpoint in &endpoints {
         for counter in &counters {
@@ -299,7 +295,8 @@ pub(super) async fn delete_counters(
             }
         }
     }
-    Ok(Json(json!({ "affected_counter": series.len() })))
+    let answer = error::json(json!({ "affected_counter": series.len() }));
+    if series.is_empty() { unchanged(answer) } else { answer }
 }
 
 #[cfg(test)]
