@@ -62,6 +62,8 @@ pub struct CounterRow {
 
 /// The most ids that one page of a walk looks at, live or not: a tenth of a millisecond under the table's lock.
 const PAGE_IDS_MAX: u32 = 16_384;
+/// Endpoints that are looked up under one hold of the table's lock.
+const ENDPOINTS_AT_ONCE: usize = 256;
 
 impl EndpointQuery<'_> {
     pub(crate) fn takes_name(&self, name: &str) -> bool {
@@ -92,6 +94,35 @@ impl Parts {
         match awake {
             Some(found) => Ok(Some(found)),
             None => self.find_asleep(endpoint, counter),
+        }
+    }
+
+    /// Finds each of some counters at each of some endpoints, as [`Parts::find`] finds one: the counters of the first
+    /// endpoint, then those of the next. The names of the counters are looked up once for many endpoints. One that is
+    /// in a damaged file is as good as unknown.
+    pub fn find_each(&self, endpoints: &[&str], counters: &[&str]) -> Vec<Option<Found>> {
+        let mut found = Vec::with_capacity(endpoints.len() * counters.len());
+        for endpoints in endpoints.chunks(ENDPOINTS_AT_ONCE) {
+            let first = found.len();
+            self.find_each_awake(endpoints, counters, &mut found);
+            for (place, one) in found[first..].iter_mut().enumerate().filter(|(_, one)| one.is_none()) {
+                let (endpoint, counter) = (endpoints[place / counters.len()], counters[place % counters.len()]);
+                *one = self.find_asleep(endpoint, counter).ok().flatten();
+            }
+        }
+        found
+    }
+
+    fn find_each_awake(&self, endpoints: &[&str], counters: &[&str], found: &mut Vec<Option<Found>>) {
+        let table = self.table();
+        let counters: Vec<_> = counters.iter().map(|counter| table.readings_of(counter)).collect();
+        for endpoint in endpoints {
+            let place = table.place_of(endpoint);
+            let of_counter = |readings: &Vec<_>| {
+                let place = place?;
+                readings.iter().find_map(|parts| table.find_drowsy_by(place, *parts))
+            };
+            found.extend(counters.iter().map(of_counter));
         }
     }
 

@@ -16,7 +16,7 @@
 //! Compat: endpoint ids as the API shows them are the durable endpoint numbers, from 1 on, in order of first
 //! appearance.
 
-use super::counters::{Counters, full};
+use super::counters::{Counters, find_counter, full};
 use super::meta::{Found, Meta, NONE};
 use super::metas::{self, Past};
 use crate::error::Result;
@@ -192,9 +192,29 @@ impl Table {
         Some(Found::new(SeriesId(id), record.meta()?))
     }
 
+    /// Finds a series as [`Table::find_drowsy_of`] does, by the numbers of its metric and tags.
+    pub fn find_drowsy_by(&self, place: u32, parts: (u32, u32)) -> Option<Found> {
+        let (id, record) = self.find_parts(place, parts)?;
+        Some(Found::new(SeriesId(id), record.meta()?))
+    }
+
+    /// Numbers of metric and tags for each way in which the text of a counter can be read; what nobody has is left out.
+    pub fn readings_of(&self, counter: &str) -> Vec<(u32, u32)> {
+        let mut readings = Vec::new();
+        find_counter(counter, |metric, tags| -> Option<()> {
+            readings.extend(self.counters.parts_of(metric, tags));
+            None
+        });
+        readings
+    }
+
     #[inline]
     fn find_record(&self, place: u32, metric: &str, tags: &str) -> Option<(u32, &Record)> {
-        let (metric, tags) = self.counters.parts_of(metric, tags)?;
+        self.find_parts(place, self.counters.parts_of(metric, tags)?)
+    }
+
+    #[inline]
+    fn find_parts(&self, place: u32, (metric, tags): (u32, u32)) -> Option<(u32, &Record)> {
         let is_it = |id: &u32| {
             self.record(*id)
                 .is_some_and(|record| record.endpoint == place && self.counters.parts(record.counter) == (metric, tags))

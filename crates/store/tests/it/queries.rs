@@ -25,6 +25,24 @@ fn a_short_range_has_every_step_and_nulls() {
 }
 
 #[test]
+fn many_series_are_found_as_each_of_them_is() {
+    let store = open(&FakeDisk::default());
+    let names: Vec<String> = (0..600).map(|number| format!("h{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        for (_, (metric, tags)) in (0..number % 4).zip([("m", ""), ("m", "a=1,b=2"), ("m/x", "c=3")]) {
+            store.create(key(name, metric, tags), CounterType::Gauge, 60).expect("room");
+        }
+    }
+    let endpoints: Vec<&str> = names.iter().map(String::as_str).chain(["unknown"]).collect();
+    let counters = ["m/b=2,a=1", "m", "m/x/c=3", "m/", "x"];
+    let each = endpoints.iter().flat_map(|endpoint| counters.iter().map(|counter| id_of(&store, endpoint, counter)));
+    let found: Vec<_> = store.find_each(&endpoints, &counters).into_iter().map(|one| one.map(|one| one.id)).collect();
+    assert_eq!(found, each.collect::<Vec<_>>());
+    assert!(found.iter().flatten().count() >= 900);
+    assert_eq!(store.find_each(&endpoints, &[]), []);
+}
+
+#[test]
 fn counters_become_rates_at_the_later_time() {
     let store = open(&FakeDisk::default());
     let c = store.create(key("c", "m", ""), CounterType::Counter, 60).expect("room");

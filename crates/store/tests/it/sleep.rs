@@ -75,6 +75,7 @@ fn who_sleeps_is_found_read_and_wakes_under_the_old_id() {
         assert_eq!((store.stats().series, store.stats().series_asleep), (1, 2));
         for (name, id) in ["a", "b"].iter().zip(&ids) {
             assert_eq!(id_of(&store, name, "m"), Some(*id));
+            assert_eq!(store.find_each(&[name], &["m"])[0].map(|found| found.id), Some(*id));
             assert_eq!(store.finder().find(key(name, "m", "")), None);
             assert_eq!(history(&store, *id), [(NOW, 1.0)]);
         }

@@ -79,8 +79,9 @@ impl Alone {
         let points = last_points(&self.api, &pairs).await.context("the api gives no last points")?;
         let mut pushed = Vec::new();
         for row in rows {
-            let last = last_of(snapshot, row, now, |host, counter| {
-                points.get(&(host.to_string(), counter.to_string())).copied()
+            let last = last_of(snapshot, row, now, |hosts, counters| {
+                let pairs = hosts.iter().flat_map(|host| counters.iter().map(move |counter| (host, counter)));
+                pairs.map(|(host, counter)| points.get(&(host.to_string(), counter.to_string())).copied()).collect()
             });
             pushed.extend(last.value.map(|value| Pushed {
                 endpoint: row.endpoint.clone(),

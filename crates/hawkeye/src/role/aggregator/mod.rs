@@ -6,7 +6,7 @@
 //! go the way of all points: they are stored, judged and refused as those of agents.
 //! Invariants: a value older than two steps, or ahead of now, does not count; a row that cannot be computed costs no
 //! other, and says why (`rules/computed.rs`).
-//! Memory: a due time per row.
+//! Memory: a due time per row; while one is computed, the newest points of its counters.
 //! Compat: docs/open-falcon/aggregator-nodata-gateway.md §1.
 
 pub mod alone;
@@ -17,7 +17,7 @@ use crate::engine::ingest::{Door, Ingest};
 use crate::engine::{Engine, IngestError};
 use crate::portal::aggregator::Aggregator;
 use crate::rules::InEffect;
-use crate::rules::aggregate::{self, Computed};
+use crate::rules::aggregate::{self, Computed, Side};
 use crate::rules::computed::{Last, Lasts, Missing};
 use crate::rules::snapshot::Snapshot;
 use crate::watch::health::Outage;
@@ -81,9 +81,9 @@ impl Aggregators {
         let mut points = Vec::new();
         for row in rows.iter().map(|row| &rules.snapshot.aggregators[*row]) {
             let store = self.engine.store();
-            let last = last_of(&rules.snapshot, row, now, |host, counter| {
-                // A name that cannot be read is as good as none; whoever keeps the store has told of it.
-                store.last(store.find(host, counter).ok().flatten()?)
+            let last = last_of(&rules.snapshot, row, now, |hosts, counters| {
+                let found = store.find_each(hosts, counters);
+                found.into_iter().map(|found| store.last(found?)).collect()
             });
             points.extend(last.value.map(|value| (row, value)));
             self.lasts.note(row.id, last);
@@ -104,8 +104,13 @@ impl Aggregators {
     }
 }
 
-/// What becomes of a row at `now`; `newest` gives the newest point of a counter of a host.
-fn last_of(snapshot: &Snapshot, row: &Aggregator, now: i64, newest: impl Fn(&str, &str) -> Option<Point>) -> Last {
+/// What becomes of a row at `now`; `newest` gives the newest points of some counters of some hosts, host by host.
+fn last_of(
+    snapshot: &Snapshot,
+    row: &Aggregator,
+    now: i64,
+    newest: impl FnOnce(&[&str], &[&str]) -> Vec<Option<Point>>,
+) -> Last {
     let hosts: Vec<&str> = snapshot.hosts_of(row.grp_id, now).map(|host| host.hostname.as_str()).collect();
     let last = Last { time: now, hosts: hosts.len(), ..Last::default() };
     if row.step < 1 {
@@ -115,9 +120,13 @@ fn last_of(snapshot: &Snapshot, row: &Aggregator, now: i64, newest: impl Fn(&str
         Ok(sides) => sides,
         Err(why) => return Last { why, ..last },
     };
-    let oldest = now - 2 * row.step;
+    let mut counters: Vec<&str> = sides.iter().flat_map(Side::terms).map(|term| term.counter.as_str()).collect();
+    counters.sort_unstable();
+    counters.dedup();
+    let (points, oldest) = (newest(&hosts, &counters), now - 2 * row.step);
     let computed = aggregate::compute(&sides, hosts.len(), |host, counter| {
-        newest(hosts[host], counter).filter(|point| (oldest..=now).contains(&point.time)).map(|point| point.value)
+        let point = points[host * counters.len() + counters.binary_search(&counter).ok()?]?;
+        (oldest..=now).contains(&point.time).then_some(point.value)
     });
     told(last, computed, &hosts)
 }
