@@ -5,7 +5,7 @@ use crate::harness::{Server, Target, this_minute};
 use serde_json::{Value, json};
 use std::io::{BufReader, Write};
 
-const HOSTS: usize = 100;
+const HOSTS: usize = 150;
 const METRICS: usize = 400;
 
 /// Owners of memory in a server with all roles, besides the store.
