@@ -21,7 +21,7 @@ command -v valgrind >/dev/null ||
     { echo "instructions: valgrind is missing (Debian: apt-get install valgrind)"; exit 2; }
 
 settings="$(rustc --version | cut -d' ' -f1,2), $(uname -m), $(sed -n '/^\[profile.release\]/,/^$/p' Cargo.toml |
-    grep -v '^\[' | paste -sd, -)"
+    grep -v '^\[' | paste -sd, -) hawkeye $(sed -n '/^\[profile.release.package.hawkeye\]/{n;p}' Cargo.toml)"
 recorded_settings=$(head -1 "$recorded" | sed 's/^# //')
 if [ "$mode" = check ] && [ "$settings" != "$recorded_settings" ]; then
     echo "instructions: recorded with $recorded_settings"
