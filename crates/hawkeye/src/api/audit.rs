@@ -185,7 +185,7 @@ async fn recorded(
             (None, None) => Ok(Some(shown(change.line, &fields))),
         };
         match became {
-            // There was no such thing, and there is none.
+            // A thing that was not there before, and is not there now.
             Ok(None) if was.is_none() => audit::take_back(&context.portal, id).await,
             Ok(became) => {
                 let (was, became) = audit_text::difference(was, became);

@@ -107,7 +107,7 @@ fn by_offset(listed: impl Iterator<Item = Listed>, is_reverse: bool) -> Vec<List
     listed
 }
 
-/// These hosts with their states; those of hosts whose points are in old graphs are unknown, for the index there does
+/// Hosts with their states; those of hosts whose points are in old graphs are unknown, for the index there does
 /// not follow what reports.
 pub(super) async fn all_listed(context: &Context, hosts: Vec<Host>) -> Result<Vec<Listed>, ApiError> {
     let is_heard = context.graphs.is_none();

@@ -56,11 +56,11 @@ struct Connection {
 
 /// What keeps a call from its answer.
 enum Fault {
-    /// It was answered with an error.
+    /// An answer that is an error.
     Answered(String),
-    /// The connection ended before the first byte of an answer.
+    /// A connection that ended before the first byte of an answer.
     Closed(String),
-    /// There was no answer in time, or none that can be read.
+    /// No answer in time, or none that can be read.
     Broken(String),
 }
 

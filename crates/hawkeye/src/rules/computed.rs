@@ -66,7 +66,7 @@ impl Lasts {
         since.is_some() && before.is_none()
     }
 
-    /// Those that have no value, if any; `most` of them are named.
+    /// Rows that have no value, if any; `most` of them are named.
     pub fn without_value(&self, most: usize) -> Option<Failed> {
         let lasts = self.lock();
         let failed = lasts.iter().filter_map(|(id, noted)| Some((*id, noted.since?, &noted.last.why)));
