@@ -64,16 +64,7 @@ pub async fn serve(config: Arc<Config>, anew: Anew, descriptors: usize, starting
 
     let mut parts = Supervisor::default();
     tls::keep(&mut parts, &tls, &metrics, &health);
-    let closed = portal.clone();
-    parts.at_end("the portal", async move {
-        closed.close().await;
-        Ok(())
-    });
-    let kept = portal.clone();
-    parts.start("the portal's keeper", |stop| async move {
-        kept.keep(stop.signal).await;
-        Ok(())
-    });
+    super::keep_portal(&mut parts, &portal);
     let believed = age.believed();
     let (ticked, outage) = (queue.clone(), health.outage("the event queue cannot be written"));
     parts.start("the event queue's keeper", |stop| keep(ticked, age, outage, stop.signal));

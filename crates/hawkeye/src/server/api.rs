@@ -69,16 +69,7 @@ pub async fn serve(config: Arc<Config>, anew: Anew, descriptors: usize, starting
 
     let mut parts = Supervisor::default();
     tls::keep(&mut parts, &tls, &metrics, &health);
-    let closed = portal.clone();
-    parts.at_end("the portal", async move {
-        closed.close().await;
-        Ok(())
-    });
-    let kept = portal.clone();
-    parts.start("the portal's keeper", |stop| async move {
-        kept.keep(stop.signal).await;
-        Ok(())
-    });
+    super::keep_portal(&mut parts, &portal);
     wait_for_queries(&mut parts, &engine);
     parts.start("watching the old graphs", |stop| graphs.watch(stop.signal));
     parts.start("the doors", |stop| doors.run(stop));

@@ -36,6 +36,7 @@ pub use queue::judge_options;
 pub use store::{SHARDS, open_store};
 
 use crate::config::{Config, Mode};
+use crate::portal::Portal;
 use agent::AgentConfig;
 use anyhow::{Context, Result, bail};
 use std::sync::Arc;
@@ -47,6 +48,19 @@ use supervisor::signals::Signals;
 pub struct Anew {
     pub portal: bool,
     pub store: bool,
+}
+
+/// Keeps the portal of a role that runs alone, and closes it when all else has ended.
+fn keep_portal(parts: &mut Supervisor, portal: &Portal) {
+    let (closed, kept) = (portal.clone(), portal.clone());
+    parts.at_end("the portal", async move {
+        closed.close().await;
+        Ok(())
+    });
+    parts.start("the portal's keeper", |stop| async move {
+        kept.keep(stop.signal).await;
+        Ok(())
+    });
 }
 
 /// Runs until a signal; with an agent for this host in the same process, if one is given. What is lost is replaced by
