@@ -5,6 +5,7 @@
 use crate::portal::token;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use net::tls::client::Trust;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub struct LoginArgs {
     /// A file that holds what --token takes.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
+    /// A PEM file with the server's certificate, or with that of who signed it, for an https:// address.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 /// A server's API, asked as one user.
@@ -40,7 +44,11 @@ impl LoginArgs {
         // The client wants a provider although no TLS may be spoken. An error says that one was set before, which is as
         // good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(patience).build()?;
+        let mut client = reqwest::Client::builder().timeout(patience);
+        if let Some(file) = &self.ca {
+            client = client.tls_backend_preconfigured(Trust::of_file("--ca", file)?.config());
+        }
+        let client = client.build()?;
         let nobody = ("Apitoken", String::new());
         let mut client = Client { client, api: api.trim_end_matches('/').to_string(), authority: nobody };
         let (name, sig) = self.token(&client, flag).await?;
@@ -117,13 +125,18 @@ impl Client {
         error.unwrap_or_else(|| format!("{} answers {status}: {}", self.api, text.trim()))
     }
 
+    /// What may be wrong besides where TLS is spoken.
+    fn hint(&self) -> &'static str {
+        if self.api.starts_with("https://") { " A certificate of your own wants --ca." } else { "" }
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(reqwest::StatusCode, String)> {
         let (name, value) = &self.authority;
         let request = if value.is_empty() { request } else { request.header(*name, value) };
         let response = request
             .send()
             .await
-            .with_context(|| format!("cannot ask {} (does the server run, and is this its API?)", self.api))?;
+            .with_context(|| format!("cannot ask {} (does the server run, and is this its API?{})", self.api, self.hint()))?;
         Ok((response.status(), response.text().await?))
     }
 }

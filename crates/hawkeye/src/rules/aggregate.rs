@@ -80,11 +80,12 @@ impl Side {
         }
     }
 
-    /// What a host adds; the first counter without a value where it does not count.
-    fn of_host(&self, mut last: impl FnMut(&str) -> Option<f64>) -> Result<f64, &str> {
+    /// What a host adds; the first counter without a value where it does not count. `last` gives the value of a term
+    /// by its place.
+    fn of_host(&self, mut last: impl FnMut(usize) -> Option<f64>) -> Result<f64, &str> {
         let mut sum = 0.0;
-        for Term { is_minus, counter } in self.terms() {
-            let value = last(counter).ok_or(counter.as_str())?;
+        for (place, Term { is_minus, counter }) in self.terms().iter().enumerate() {
+            let value = last(place).ok_or(counter.as_str())?;
             sum += if *is_minus { -value } else { value };
         }
         match self {
@@ -125,13 +126,15 @@ impl Computed {
     }
 }
 
-/// Computes both sides over `hosts` hosts; `last` gives the value of a counter of one of them, by its place.
-pub fn compute(sides: &[Side; 2], hosts: usize, mut last: impl FnMut(usize, &str) -> Option<f64>) -> Computed {
+/// Computes both sides over `hosts` hosts; `last` gives the value of a term of one of them, each by its place: first
+/// the terms of the numerator, then those of the denominator.
+pub fn compute(sides: &[Side; 2], hosts: usize, mut last: impl FnMut(usize, usize) -> Option<f64>) -> Computed {
     let mut computed = Computed::default();
     let mut sums = [0.0; 2];
+    let places = [(&sides[0], 0), (&sides[1], sides[0].terms().len())];
     for host in 0..hosts {
-        let values = sides.each_ref().map(|side| {
-            let value = side.of_host(|counter| last(host, counter));
+        let values = places.map(|(side, first)| {
+            let value = side.of_host(|place| last(host, first + place));
             value.map_err(|counter| {
                 if computed.missing.len() < MISSING_MAX {
                     computed.missing.push((host, counter.to_string()));
@@ -306,7 +309,8 @@ mod tests {
         };
         let check = |numerator: &str, denominator: &str, valid: usize, value: Option<f64>| {
             let sides = parse(numerator, denominator).expect("sides");
-            let computed = compute(&sides, 4, last);
+            let terms: Vec<&str> = sides.iter().flat_map(Side::terms).map(|term| term.counter.as_str()).collect();
+            let computed = compute(&sides, 4, |host, term| last(host, terms[term]));
             assert_eq!((computed.valid, computed.value()), (valid, value), "{numerator} / {denominator}: {computed:?}");
             computed
         };
@@ -325,6 +329,6 @@ mod tests {
         let none = check("$(c)", "$#", 0, None);
         assert_eq!(none.missing, [0, 1, 2, 3].map(|host| (host, "c".to_string())));
         let sides = parse("$(c)", "1").expect("sides");
-        assert_eq!(compute(&sides, 1000, last).missing.len(), MISSING_MAX);
+        assert_eq!(compute(&sides, 1000, |_, _| None).missing.len(), MISSING_MAX);
     }
 }

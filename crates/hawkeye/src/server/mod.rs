@@ -81,7 +81,10 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
     if agent.is_some()
         && let Some(name) = ["transfer_rpc", "hbs_rpc"].into_iter().find(|name| config.tls.is_on(name))
     {
-        bail!("--with-agent: an agent speaks no TLS; take {name:?} out of tls.listeners, or leave the agent out");
+        bail!(
+            "--with-agent: the agent in the process speaks plainly to it; take {name:?} out of tls.listeners, or run \
+             `hawkeye agent` beside the server, with tls:// addresses and ca"
+        );
     }
     for text in config.in_vain() {
         tracing::warn!("{text}");

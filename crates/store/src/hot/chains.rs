@@ -520,6 +520,12 @@ impl Hot {
         (head.time != 0).then_some((head.time, head.value))
     }
 
+    /// The newest point of the chain, where no disk can have a newer one of the series, nor one is set aside.
+    pub fn known_newest(&self, slot: u32) -> Option<(u32, f64)> {
+        let head = self.head(slot)?;
+        (head.time != 0 && !head.with_past).then_some((head.time, head.value))
+    }
+
     /// Late points of a series that are not in its chain, or not only there, ascending.
     pub fn side_points(&self, slot: u32, from: u32, to: u32) -> impl Iterator<Item = (u32, f64)> {
         let of = move |side: &'_ Side| {

@@ -120,12 +120,15 @@ fn last_of(
         Ok(sides) => sides,
         Err(why) => return Last { why, ..last },
     };
-    let mut counters: Vec<&str> = sides.iter().flat_map(Side::terms).map(|term| term.counter.as_str()).collect();
+    let terms: Vec<&str> = sides.iter().flat_map(Side::terms).map(|term| term.counter.as_str()).collect();
+    let mut counters = terms.clone();
     counters.sort_unstable();
     counters.dedup();
+    let place_of = |term: &&str| counters.binary_search(term).expect("a counter of a term");
+    let places: Vec<usize> = terms.iter().map(place_of).collect();
     let (points, oldest) = (newest(&hosts, &counters), now - 2 * row.step);
-    let computed = aggregate::compute(&sides, hosts.len(), |host, counter| {
-        let point = points[host * counters.len() + counters.binary_search(&counter).ok()?]?;
+    let computed = aggregate::compute(&sides, hosts.len(), |host, term| {
+        let point = points[host * counters.len() + places[term]]?;
         (oldest..=now).contains(&point.time).then_some(point.value)
     });
     told(last, computed, &hosts)
