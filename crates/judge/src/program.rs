@@ -10,8 +10,8 @@
 //! Memory: beside the rules, which stay within a cache line each; some 100 bytes per term, once per rule.
 
 use crate::function::Comparison;
+use model::RuleTags;
 use model::SeriesKey;
-use model::rule::RuleTags;
 
 /// Conditions that people can still read. A guess, and a set of terms fits a byte.
 pub(crate) const TERMS_MAX: usize = 8;

@@ -27,7 +27,8 @@ use crate::program::{Program, Subject};
 use crate::rule_text::{FunctionText, parse};
 use crate::state::RuleId;
 use crate::{Options, Semantics};
-use model::rule::{RuleTags, TagScope};
+use model::RuleTags;
+use model::rule::TagScope;
 use model::{EventRule, Expression, Rules, SeriesKey, Strategy};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -122,7 +123,7 @@ impl Rule {
     fn only_endpoint(&self) -> Option<&str> {
         match &self.source {
             EventRule::Strategy(_) => None,
-            EventRule::Expression(expression) => expression.tags.get(ENDPOINT).map(String::as_str),
+            EventRule::Expression(expression) => expression.tags.get(ENDPOINT),
         }
     }
 
@@ -435,8 +436,7 @@ impl<'a> Compiler<'a> {
             }
         }
         for expression in expressions {
-            let uses_of =
-                |(tag, value): &(&String, &String)| uses[&(expression.metric.as_str(), tag.as_str(), value.as_str())];
+            let uses_of = |(tag, value): &(&str, &str)| uses[&(expression.metric.as_str(), *tag, *value)];
             if expression.tags.is_empty() {
                 self.refused.push((RuleId::Expression(expression.id), RuleError::NoTags));
                 continue;
@@ -444,7 +444,7 @@ impl<'a> Compiler<'a> {
             let Some(rule) = self.add(EventRule::Expression(expression.clone())) else { continue };
             let metric = self.set.rules[rule as usize].metric;
             let patterns = self.options.endpoint_patterns;
-            let is_exact = |(tag, value): &(&String, &String)| !(patterns && *tag == ENDPOINT && is_pattern(value));
+            let is_exact = |(tag, value): &(&str, &str)| !(patterns && *tag == ENDPOINT && is_pattern(value));
             let filed = match expression.tags.iter().filter(is_exact).min_by_key(uses_of) {
                 Some((tag, value)) => {
                     let by_tag = self.set.expressions.entry(metric).or_default();

@@ -23,7 +23,7 @@
 mod support;
 
 use judge::{Options, RuleId, Semantics};
-use model::{CounterType, Event, Expression, Point, Rules, SeriesId, Strategy};
+use model::{CounterType, Event, Expression, Point, RuleTags, Rules, SeriesId, Strategy};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -348,7 +348,7 @@ fn expression_of(s: Strategy) -> Expression {
     }
 }
 
-fn tag_map(tags: &str) -> BTreeMap<String, String> {
+fn tag_map(tags: &str) -> RuleTags {
     let pairs = tags.split(',').filter_map(|pair| pair.split_once('='));
     pairs.map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }

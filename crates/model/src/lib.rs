@@ -9,6 +9,7 @@ pub mod number;
 pub mod point;
 pub mod ring;
 pub mod rule;
+mod rule_tags;
 pub mod series;
 pub mod tags;
 
@@ -16,6 +17,7 @@ pub use event::{Event, EventRule, Status};
 pub use explanation::{Explanation, TermExplanation};
 pub use point::{Point, Sample};
 pub use ring::Ring;
-pub use rule::{Expression, RuleTags, Rules, Strategy, Template};
+pub use rule::{Expression, Rules, Strategy, Template};
+pub use rule_tags::RuleTags;
 pub use series::{CounterType, SeriesId, SeriesKey};
 pub use tags::Tags;

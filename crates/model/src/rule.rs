@@ -5,14 +5,12 @@
 //! version. The JSON forms are those of `Hbs.GetStrategies` and of events (docs/open-falcon/wire.md §5, §9).
 
 use crate::number::push_go_json;
+use crate::rule_tags::RuleTags;
 use crate::tags::Tags;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
-
-/// Tags that a rule asks for: each must be present with an equal value. There is one such map per rule, not per series.
-pub type RuleTags = BTreeMap<String, String>;
 
 /// The template a strategy came from: the leaf of its chain, whose action is used.
 #[derive(Clone, Debug, PartialEq, Default, Deserialize)]
@@ -102,13 +100,6 @@ pub struct Rules {
 /// Size of the two counts that stand before the value of an `Arc`.
 const ARC_BYTES: usize = 2 * size_of::<usize>();
 
-/// Bytes of a tree of tags. A node has room for eleven entries; most rules ask for one to three, all in one node.
-fn tags_bytes(tags: &RuleTags) -> usize {
-    const NODE: usize = 11 * size_of::<(String, String)>() + 16;
-    let texts: usize = tags.iter().map(|(key, value)| key.capacity() + value.capacity()).sum();
-    tags.len().div_ceil(11) * NODE + texts
-}
-
 impl Template {
     fn memory_bytes(&self) -> usize {
         self.name.capacity() + self.creator.capacity()
@@ -152,7 +143,7 @@ impl Strategy {
     pub fn memory_bytes(&self) -> usize {
         let texts = [&self.metric, &self.func, &self.operator, &self.note].map(String::capacity);
         let scope = self.scope.as_ref().map_or(0, |scope| scope.memory_bytes());
-        size_of::<Strategy>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags) + self.tpl.memory_bytes() + scope
+        size_of::<Strategy>() + texts.iter().sum::<usize>() + self.tags.memory_bytes() + self.tpl.memory_bytes() + scope
     }
 
     /// Appends the rule's JSON, byte for byte as the original writes it.
@@ -182,7 +173,7 @@ impl Expression {
     /// Bytes of the rule and its texts.
     pub fn memory_bytes(&self) -> usize {
         let texts = [&self.metric, &self.func, &self.operator, &self.note].map(String::capacity);
-        size_of::<Expression>() + texts.iter().sum::<usize>() + tags_bytes(&self.tags)
+        size_of::<Expression>() + texts.iter().sum::<usize>() + self.tags.memory_bytes()
     }
 
     /// Appends the rule's JSON, byte for byte as the original writes it.
@@ -215,7 +206,7 @@ fn push_common_json(
     out: &mut String,
 ) {
     out.push_str(",\"tags\":");
-    push_json_map(tags.iter().map(|(k, v)| (k.as_str(), v.as_str())), out);
+    push_json_map(tags.iter(), out);
     out.push_str(",\"func\":");
     push_json_string(func, out);
     out.push_str(",\"operator\":");

@@ -7,7 +7,7 @@
 //! with any text matches a point that was pushed with this text. (The original's hbs leaves the spaces in: such a rule
 //! never fired.)
 
-use crate::rule::RuleTags;
+use crate::rule_tags::RuleTags;
 
 /// A canonical tag string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -178,13 +178,8 @@ mod tests {
     /// The tags of a text by Open-Falcon's rules, written down a second time.
     fn by_the_rules(raw: &str) -> RuleTags {
         let without_spaces = raw.replace(' ', "");
-        let mut tags = RuleTags::new();
-        for piece in without_spaces.split(',') {
-            if let Some(at) = piece.find('=') {
-                tags.insert(piece[..at].to_string(), piece[at + 1..].to_string());
-            }
-        }
-        tags
+        let pairs = without_spaces.split(',').filter_map(|piece| piece.split_once('='));
+        pairs.map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
 
     #[test]

@@ -111,9 +111,9 @@ fn check_text(text: &str, endpoint_patterns: bool) -> Result<(), String> {
         return Err(format!("metric={metric} has a `*` or `?`, and a metric is no pattern: name one metric"));
     }
     check_name("metric", &metric)?;
-    for key in tags.keys() {
+    for (key, _) in &tags {
         if let Some(name) =
-            ["metric", "endpoint"].into_iter().find(|name| key != name && key.eq_ignore_ascii_case(name))
+            ["metric", "endpoint"].into_iter().find(|name| key != *name && key.eq_ignore_ascii_case(name))
         {
             return Err(format!("{key}= would be a tag of that name: write {name}="));
         }
@@ -122,7 +122,7 @@ fn check_text(text: &str, endpoint_patterns: bool) -> Result<(), String> {
     if !tail.is_empty() {
         return Err(format!("{tail:?} behind `)` is not read: take it out"));
     }
-    tags.keys().try_for_each(|key| rule::check_key(key))?;
+    tags.iter().try_for_each(|(key, _)| rule::check_key(key))?;
     match tags.get("endpoint") {
         Some(endpoint) if endpoint.is_empty() => Err("endpoint= has no name behind it".to_string()),
         Some(endpoint) if !endpoint_patterns && judge::pattern::is_pattern(endpoint) => Err(format!(

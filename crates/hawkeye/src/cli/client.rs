@@ -133,10 +133,9 @@ impl Client {
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(reqwest::StatusCode, String)> {
         let (name, value) = &self.authority;
         let request = if value.is_empty() { request } else { request.header(*name, value) };
-        let response = request
-            .send()
-            .await
-            .with_context(|| format!("cannot ask {} (does the server run, and is this its API?{})", self.api, self.hint()))?;
+        let response = request.send().await.with_context(|| {
+            format!("cannot ask {} (does the server run, and is this its API?{})", self.api, self.hint())
+        })?;
         Ok((response.status(), response.text().await?))
     }
 }

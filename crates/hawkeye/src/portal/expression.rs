@@ -6,7 +6,7 @@
 use super::Portal;
 use super::action::{self, Action};
 use super::db::{Record, Salvaged, Target, Transaction, query, record, salvage, select};
-use model::rule::RuleTags;
+use model::RuleTags;
 use serde::Serialize;
 
 /// Length of the column `expression`, in characters.
@@ -64,15 +64,13 @@ pub fn parse_text(text: &str) -> Result<(String, RuleTags), String> {
     if items.len() < 2 {
         return Err(format!("a metric and at least one tag are needed: {example}"));
     }
-    let mut tags = RuleTags::new();
-    for item in items {
-        match item.split_once('=') {
-            Some((key, value)) if !value.contains('=') && (key == METRIC || !value.contains(',')) => {
-                tags.insert(key.to_string(), value.to_string())
-            }
-            _ => return Err(format!("{item:?} is not of the form key=value: {example}")),
-        };
-    }
+    let pair = |item: &str| match item.split_once('=') {
+        Some((key, value)) if !value.contains('=') && (key == METRIC || !value.contains(',')) => {
+            Ok((key.to_string(), value.to_string()))
+        }
+        _ => Err(format!("{item:?} is not of the form key=value: {example}")),
+    };
+    let mut tags = items.into_iter().map(pair).collect::<Result<RuleTags, String>>()?;
     match tags.remove(METRIC) {
         Some(metric) if !metric.is_empty() => Ok((metric, tags)),
         _ => Err(format!("{METRIC}=… is missing: {example}")),

@@ -44,8 +44,9 @@ use crate::watch::health::{Health, Reason};
 use anyhow::{Context, Result};
 pub use db::sqlite::hint;
 use db::{Cursors, Db, Target, Transaction};
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Name of the file in the data directory.
@@ -84,6 +85,7 @@ fn tell_unread_receivers(unread: &[&str], health: &Health) {
 pub struct Portal {
     db: Db,
     version: Arc<watch::Sender<u64>>,
+    announced: Arc<Mutex<Announced>>,
     alarms: Arc<watch::Sender<u64>>,
 }
 
@@ -132,7 +134,8 @@ impl Portal {
     }
 
     fn new(db: Db) -> Portal {
-        Portal { db, version: Arc::new(watch::Sender::new(1)), alarms: Arc::new(watch::Sender::new(1)) }
+        let (version, alarms) = (Arc::new(watch::Sender::new(1)), Arc::new(watch::Sender::new(1)));
+        Portal { db, version, announced: Arc::default(), alarms }
     }
 
     /// This portal over connections of alarm, whose commits wait for no disk and are on the disk within a second.
@@ -173,7 +176,29 @@ impl Portal {
 
     /// Tells hbs and judge that rules, hosts, groups or plugins may have changed. Call it after the commit.
     pub fn announce(&self) {
+        self.announce_that(Announced::Anything);
+    }
+
+    /// Tells hbs and judge that of all that they depend on only one strategy is new or changed. Call it after the
+    /// commit.
+    pub fn announce_strategy(&self, id: i64) {
+        self.announce_that(Announced::Strategies(BTreeSet::from([id])));
+    }
+
+    fn announce_that(&self, what: Announced) {
+        self.announce_anew(what);
         self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Announces once more what was taken and could not be read; nobody is woken by it.
+    pub fn announce_anew(&self, what: Announced) {
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        *announced = std::mem::take(&mut *announced).and(what);
+    }
+
+    /// What was announced since the last call; there is one caller, who keeps what follows from the tables.
+    pub fn take_announced(&self) -> Announced {
+        std::mem::take(&mut *self.announced.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The number of announcements so far, plus one.
@@ -199,6 +224,35 @@ impl Portal {
     /// Closes the database; statements after that fail.
     pub async fn close(&self) {
         self.db.close().await;
+    }
+}
+
+/// What may have changed of the tables that rules depend on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Announced {
+    Anything,
+    /// Strategies by their ids, and nothing else.
+    Strategies(BTreeSet<i64>),
+}
+
+/// Strategies that are told apart; with more of them everything is read, which is hardly more then.
+const ANNOUNCED_MAX: usize = 256;
+
+impl Default for Announced {
+    fn default() -> Announced {
+        Announced::Strategies(BTreeSet::new())
+    }
+}
+
+impl Announced {
+    fn and(self, other: Announced) -> Announced {
+        match (self, other) {
+            (Announced::Strategies(mut ids), Announced::Strategies(more)) => {
+                ids.extend(more);
+                if ids.len() > ANNOUNCED_MAX { Announced::Anything } else { Announced::Strategies(ids) }
+            }
+            _ => Announced::Anything,
+        }
     }
 }
 

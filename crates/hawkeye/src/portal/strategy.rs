@@ -60,6 +60,11 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy WHERE id = ?").bind(id).optional(portal).await
 }
 
+/// Those of these strategies that are there.
+pub async fn of_ids(portal: &Portal, ids: impl IntoIterator<Item = i64>) -> sqlx::Result<Vec<Strategy>> {
+    select::<Strategy>("FROM falcon_portal.strategy WHERE id").in_list(ids).all(portal).await
+}
+
 /// Strategies of a template, oldest first.
 pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy WHERE tpl_id = ? ORDER BY id").bind(tpl_id).all(portal).await
@@ -68,7 +73,7 @@ pub async fn of_template(portal: &Portal, tpl_id: i64) -> sqlx::Result<Vec<Strat
 /// Saves a new strategy (its id is ignored) and returns its id.
 pub async fn create(portal: &Portal, strategy: &Strategy) -> sqlx::Result<i64> {
     let id = insert(portal, strategy).await?;
-    portal.announce();
+    portal.announce_strategy(id);
     Ok(id)
 }
 
@@ -97,7 +102,7 @@ pub async fn insert(on: impl Into<Target<'_>>, strategy: &Strategy) -> sqlx::Res
 /// Saves everything but the template that it belongs to.
 pub async fn update(portal: &Portal, strategy: &Strategy) -> sqlx::Result<()> {
     change(portal, strategy).await?;
-    portal.announce();
+    portal.announce_strategy(strategy.id);
     Ok(())
 }
 

@@ -75,3 +75,26 @@ pub(crate) async fn fill(portal: &Portal, insert: &'static str, count: i64) -> R
     assert_eq!(filled.bind(count).execute(portal).await?.rows, count.unsigned_abs());
     Ok(())
 }
+
+/// A change of one strategy is told as such until something else changes, or too many do.
+#[tokio::test]
+async fn what_is_announced_adds_up() -> Result<()> {
+    let (_dir, portal) = temporary().await?;
+    let strategies = |ids: &[i64]| Announced::Strategies(ids.iter().copied().collect());
+    portal.take_announced();
+    assert_eq!(portal.take_announced(), strategies(&[]));
+    let version = portal.version();
+    portal.announce_strategy(2);
+    portal.announce_strategy(1);
+    assert_eq!((portal.version(), portal.take_announced()), (version + 2, strategies(&[1, 2])));
+    portal.announce_strategy(3);
+    portal.announce_anew(strategies(&[1]));
+    assert_eq!((portal.version(), portal.take_announced()), (version + 3, strategies(&[1, 3])), "nobody is woken");
+    portal.announce_strategy(1);
+    portal.announce();
+    portal.announce_strategy(2);
+    assert_eq!(portal.take_announced(), Announced::Anything);
+    (0..=ANNOUNCED_MAX as i64).for_each(|id| portal.announce_strategy(id));
+    assert_eq!(portal.take_announced(), Announced::Anything);
+    Ok(())
+}

@@ -160,7 +160,7 @@ fn applied(row: &Strategy, exception: Option<&Exception>) -> Applied {
 fn held(row: Expression, hostname: &str, patterns: bool) -> Option<HeldExpression> {
     let why_not = match read_expression(&row) {
         Ok(read) => {
-            let names = |wanted: &String| wanted == hostname || (patterns && judge::pattern::matches(wanted, hostname));
+            let names = |wanted: &str| wanted == hostname || (patterns && judge::pattern::matches(wanted, hostname));
             if !read.tags.get("endpoint").is_none_or(names) {
                 return None;
             }

@@ -1,7 +1,8 @@
 //! Rules in effect: from the portal's tables to judges and to hbs's answers, as soon as something changes.
 //!
 //! Why: every original judge pulls all strategies of all hosts each minute. Here a change is announced by whoever made
-//! it; the tables that rules depend on are read once, the rules computed once, the judges get what is new.
+//! it; the tables that rules depend on are read once (of a change that is one strategy's only its row), the rules
+//! computed once, the judges get what is new.
 //! How: one task waits for the portal's announcements and for the next minute (run windows and maintenance begin and
 //! end on the clock); what a minute does not change is not loaded again.
 //! A start takes what can be read of tables that are damaged, for a rule that is not judged calls nobody; from then on
@@ -22,7 +23,7 @@ pub mod snapshot;
 
 use crate::clock;
 use crate::engine::Engine;
-use crate::portal::Portal;
+use crate::portal::{Announced, Portal};
 use crate::watch::health::{Health, Outage, Reason};
 use anyhow::Result;
 use axum::extract::{Request, State};
@@ -107,8 +108,9 @@ impl RulesTask {
     /// Reads and loads the rules once, so that the first point is already judged by them, and says in `health` while
     /// some of them are not read.
     pub async fn start(portal: Portal, engine: Arc<Engine>, health: &Health) -> Result<RulesTask> {
-        let changes = portal.changes();
-        let version = portal.version();
+        let (changes, version) = (portal.changes(), portal.version());
+        // All is read now.
+        portal.take_announced();
         let (snapshot, gap) = Snapshot::load_readable(&portal).await?;
         if let Some(error) = gap {
             tracing::error!(%error, tables = snapshot.unread.join(", "), "{IN_PART}");
@@ -158,15 +160,27 @@ impl RulesTask {
         }
     }
 
+    /// The tables as they are now, of which only what was announced is read. After a failure all that is read the next
+    /// time.
+    async fn read(&self, before: &InEffect) -> Result<Arc<Snapshot>> {
+        let announced = self.portal.take_announced();
+        let read = match &announced {
+            Announced::Strategies(ids) if before.is_whole() => before.snapshot.with_strategies(&self.portal, ids).await,
+            _ => Snapshot::load(&self.portal).await,
+        };
+        if read.is_err() {
+            self.portal.announce_anew(announced);
+        }
+        read.map(Arc::new)
+    }
+
     /// Computes the rules anew, from the tables when `reread`, and loads them if they differ.
     async fn refresh(&self, reread: bool) -> Result<()> {
         let before = self.current.borrow().clone();
-        let (snapshot, version) = if reread {
+        let (version, snapshot) = match reread {
             // The version is taken first: what is announced while we read is read again.
-            let version = self.portal.version();
-            (Arc::new(Snapshot::load(&self.portal).await?), version)
-        } else {
-            (before.snapshot.clone(), before.rules.version)
+            true => (self.portal.version(), self.read(&before).await?),
+            false => (before.rules.version, before.snapshot.clone()),
         };
         let rules = compute(&snapshot, version, reread);
         let same = rules.hosts == before.rules.hosts && rules.expressions == before.rules.expressions;

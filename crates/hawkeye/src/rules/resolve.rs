@@ -15,8 +15,8 @@ use super::snapshot::HostRow;
 use super::snapshot::Snapshot;
 use crate::portal::{expression, strategy, template};
 use jiff::Zoned;
-use model::rule::{HostStrategies, RuleTags};
-use model::{Expression, Rules, Strategy};
+use model::rule::HostStrategies;
+use model::{Expression, RuleTags, Rules, Strategy};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

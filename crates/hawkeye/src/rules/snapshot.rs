@@ -19,10 +19,10 @@ use crate::portal::mock::{self, Mock};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::{Portal, group, host, plugin, template};
 use anyhow::{Context, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Rows of the portal's tables that rules depend on, all of one version.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Sorted by name.
     pub hosts: Vec<HostRow>,
@@ -96,6 +96,21 @@ impl Snapshot {
             gaps.first.take().map_or(Ok(()), Err).context("cannot read any table of rules from the portal")?;
         }
         Ok((Snapshot { unread: gaps.tables, ..snapshot }, gaps.first))
+    }
+
+    /// These tables with some strategies as the portal has them now. Whoever asks for it knows that nothing else changed.
+    pub async fn with_strategies(&self, portal: &Portal, ids: &BTreeSet<i64>) -> Result<Snapshot> {
+        if ids.is_empty() {
+            return Ok(self.clone());
+        }
+        let read = strategy::of_ids(portal, ids.iter().copied()).await.context("cannot read strategies")?;
+        let mut snapshot = self.clone();
+        let mut strategies = std::mem::take(&mut snapshot.strategies);
+        strategies.retain(|strategy| !ids.contains(&strategy.id));
+        strategies.extend(read);
+        strategies.sort_unstable_by_key(|strategy| strategy.id);
+        snapshot.set_strategies(strategies);
+        Ok(snapshot)
     }
 
     /// Whether all of what agents are to run of plugins was read.
@@ -231,7 +246,7 @@ async fn load_hosts(transaction: &mut Transaction, gaps: &mut Gaps) -> sqlx::Res
 }
 
 impl Snapshot {
-    /// Replaces the rows of strategies, for a rehearsal of rows that are not saved.
+    /// Replaces the rows of strategies.
     pub fn set_strategies(&mut self, strategies: Vec<Strategy>) {
         self.by_template.clear();
         for (at, strategy) in strategies.iter().enumerate() {
@@ -244,6 +259,36 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::portal::Announced;
+    use crate::portal::tests::temporary;
+
+    /// What is read of some strategies makes of a snapshot what reading everything would make.
+    #[tokio::test]
+    async fn some_strategies_are_read_anew() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let tpl_id = template::create(&portal, "t", 0, 0, "root").await?.id;
+        let row = |metric: &str| Strategy { metric: metric.into(), tpl_id, ..Strategy::default() };
+        let mut ids = Vec::new();
+        for metric in ["a", "b", "c"] {
+            ids.push(strategy::create(&portal, &row(metric)).await?);
+        }
+        let before = Snapshot::load(&portal).await?;
+        portal.take_announced();
+        strategy::update(&portal, &Strategy { id: ids[0], ..row("changed") }).await?;
+        strategy::create(&portal, &row("new")).await?;
+        let Announced::Strategies(mut told) = portal.take_announced() else { panic!("nothing else was changed") };
+        assert_eq!(told.len(), 2);
+        let mut transaction = portal.write().await?;
+        strategy::remove(&mut transaction, ids[1]).await?;
+        transaction.commit().await?;
+        told.insert(ids[1]);
+        let (read, whole) = (before.with_strategies(&portal, &told).await?, Snapshot::load(&portal).await?);
+        assert_eq!((&read.strategies, &read.by_template), (&whole.strategies, &whole.by_template));
+        let metrics: Vec<&str> = read.strategies.iter().map(|row| row.metric.as_str()).collect();
+        assert_eq!(metrics, ["changed", "c", "new"]);
+        assert_eq!(before.with_strategies(&portal, &BTreeSet::new()).await?.strategies, before.strategies);
+        Ok(())
+    }
 
     /// Agents go on with their plugins while it cannot be said which they are to run, and only then.
     #[test]

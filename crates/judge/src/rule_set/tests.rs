@@ -29,7 +29,7 @@ fn expression(id: i64, metric: &str, tags: &str) -> Arc<Expression> {
     })
 }
 
-fn tag_map(tags: &str) -> model::rule::RuleTags {
+fn tag_map(tags: &str) -> model::RuleTags {
     tags.split(',').filter_map(|tag| tag.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
 }
 

@@ -48,13 +48,9 @@ pub(super) trait RuleText: Sized {
     fn memory_bytes(&self) -> usize;
 }
 
-/// A node of a `BTreeMap<String, String>`: 11 pairs, their number and a pointer upwards.
-const TAGS_NODE_BYTES: usize = 11 * 2 * size_of::<String>() + 16;
-
 fn text_bytes(texts: [&String; 4], tags: &RuleTags) -> usize {
     let texts: usize = texts.iter().map(|text| text.capacity()).sum();
-    let pairs: usize = tags.iter().map(|(key, value)| key.capacity() + value.capacity()).sum();
-    texts + pairs + tags.len().div_ceil(11) * TAGS_NODE_BYTES
+    texts + tags.memory_bytes()
 }
 
 impl RuleText for Strategy {
@@ -193,13 +189,15 @@ impl Fields {
         if !is_object_or_null(value) {
             return self.refuse("tags", "an object of texts");
         }
+        let mut pairs = Vec::new();
         let read = json::fields(value, &mut names, |name, value| {
             let mut text = String::new();
             self.text("tags", value, &mut text);
             // An original hbs leaves the spaces in, and transfer takes them out of a point's tags.
             text.retain(|c| c != ' ');
-            target.insert(name.replace(' ', ""), text);
+            pairs.push((name.replace(' ', ""), text));
         });
+        *target = pairs.into_iter().collect();
         debug_assert!(read.is_ok(), "the text around it was read");
     }
 

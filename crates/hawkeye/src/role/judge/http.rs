@@ -76,9 +76,8 @@ async fn expressions(State(context): State<JudgeContext>, Path(key): Path<String
     let rules = context.windowed.rules();
     let asked = key.split_once('/').and_then(|(metric, tag)| Some((metric, tag.split_once('=')?)));
     let found = asked.map(|(metric, (tag, value))| {
-        let is_it = |text: Option<&String>| text.is_some_and(|text| text == value);
         let mut found = rules.expressions.iter().collect::<Vec<_>>();
-        found.retain(|expression| expression.metric == metric && is_it(expression.tags.get(tag)));
+        found.retain(|expression| expression.metric == metric && expression.tags.get(tag) == Some(value));
         found
     });
     list(found.unwrap_or_default(), |expression, out| expression.push_json(out))

@@ -180,7 +180,7 @@ fn a_strategy_is_read_from_its_row() {
     snapshot.set_strategies(rows);
     let (rules, _) = snapshot.rules(&at(NOON), 1);
     let strategy = &rules.hosts["a"][0];
-    let tags: Vec<(&str, &str)> = strategy.tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let tags: Vec<(&str, &str)> = strategy.tags.iter().collect();
     assert_eq!(tags, [("k", "w"), ("x", "y=z")], "as a point's tags are read");
     assert_eq!((strategy.right_value, strategy.max_step, strategy.priority), (-5.5, 4, 2));
     assert_eq!((strategy.tpl.id, strategy.tpl.parent_id, strategy.tpl.action_id), (2, 1, 20));
