@@ -1,71 +1,9 @@
 """See explosion.sh. A fleet reports each minute and toggles alarms; beside it one sender makes series without end."""
 
-import argparse, json, os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.request
+import argparse, json, os, socket, sys, time
+from server import Server
 
 HOSTS, METRICS, MESSAGE = 100, 40, 1000
-LISTENERS = ["transfer_rpc", "transfer_http", "transfer_telnet", "hbs_rpc", "api", "admin"]
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-class Server:
-    def __init__(self, binary, budget_mib):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="hawkeye-explosion-"))
-        self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS))))
-        listen = "\n".join(f'{name} = "127.0.0.1:{port}"' for name, port in self.ports.items())
-        config = self.dir / "hawkeye.toml"
-        config.write_text(f'data_dir = "{self.dir}/data"\nmemory_budget = "{budget_mib}MiB"\n[listen]\n{listen}\n')
-        self.command = [binary, "server", "--config", config]
-        self.log = open(self.dir / "log", "w")
-        self.start()
-        password = (self.dir / "data/admin-password").read_text().strip()
-        login = self.api("POST", "/user/login", {"name": "root", "password": password}, token=None)
-        self.token = json.dumps({"name": login["name"], "sig": login["sig"]})
-
-    def start(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self.log)
-        while b"agents report to" not in (line := self.process.stdout.readline()):
-            if not line:
-                sys.exit(f"the server did not start: see {self.dir}/log")
-
-    def restart(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        self.start()
-
-    def api(self, method, path, body=None, token=""):
-        headers = {"Content-Type": "application/json"}
-        if token is not None:
-            headers["Apitoken"] = self.token
-        url = f"http://127.0.0.1:{self.ports['api']}/api/v1{path}"
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method)) as answer:
-            return json.loads(answer.read())
-
-    def page(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['admin']}{path}") as answer:
-            return answer.read().decode()
-
-    def metrics(self):
-        return {name: float(value) for name, value in re.findall(r"^(hawkeye_\S+) (\S+)$", self.page("/metrics"), re.M)}
-
-    def memory(self):
-        """Resident bytes, anonymous bytes, and the most that was ever resident."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return [int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 for name in ("VmRSS", "RssAnon", "VmHWM")]
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        shutil.rmtree(self.dir)
 
 
 class Sender:

@@ -1,8 +1,8 @@
 """See lists.sh. The site is applied as files; the lists are those that the server's openapi.json tells of."""
 
 import argparse, http.client, json, os, socket, sys, threading, time, urllib.parse
-
-from explosion import Sender, Server, item
+from explosion import Sender, item
+from server import Server
 
 HOSTS, GROUPS, TEMPLATES, STRATEGIES = 1000, 50, 80, 40
 # The allocator gives pages back within ten seconds, and the code of the start goes by then.
