@@ -72,6 +72,7 @@ pub struct ConnectionMetrics {
     pub(crate) open: Family<ListenerLabel, Gauge>,
     cut_off: Family<ListenerLabel, Counter>,
     tls_told: Arc<Seldom>,
+    strangers_told: Arc<Seldom>,
 }
 
 impl ConnectionMetrics {
@@ -127,6 +128,18 @@ impl ConnectionMetrics {
         self.refused.get_or_create(&RefusedLabel { listener, reason: "tls" }).inc();
         if self.tls_told.may_say() {
             say_that_it_is_plain(listener, peer);
+        }
+    }
+
+    /// Counts a connection from outside the networks that may connect, and says so.
+    fn refuse_stranger(&self, listener: &'static str, peer: SocketAddr) {
+        self.refuse(listener, "not_allowed");
+        if self.strangers_told.may_say() {
+            tracing::warn!(
+                listener,
+                %peer,
+                "a connection is refused, for ingest.allow does not have its address; maybe not this one alone"
+            );
         }
     }
 
@@ -245,8 +258,7 @@ pub async fn serve<H, F>(
             },
         };
         if !limits.allows(peer.ip()) {
-            limits.refuse(name, "not_allowed");
-            tracing::debug!(listener = name, %peer, "refused: not in ingest.allow");
+            limits.metrics.refuse_stranger(name, peer);
             continue;
         }
         let claim = limits.places.claim(name, peer.ip(), limits.connections_max);

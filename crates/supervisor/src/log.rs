@@ -54,8 +54,15 @@ pub fn to_stderr(filter: &str) -> Result<()> {
 
 /// Reads a filter; the error names `key`, where the text stands.
 pub fn parse_filter(key: &str, text: &str) -> Result<EnvFilter> {
-    EnvFilter::try_new(text)
-        .map_err(|error| anyhow!("{key} is {text:?}: {error}; give a filter like \"info\" or \"hawkeye=debug,warn\""))
+    let wanted = "give a filter like \"info\" or \"hawkeye=debug,warn\"";
+    // A word that is no level is taken for the name of a part of the program, which then is all that may speak.
+    let words = || text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    if words().next().is_some()
+        && !words().any(|word| word.contains(['=', '[']) || word.parse::<tracing::level_filters::LevelFilter>().is_ok())
+    {
+        return Err(anyhow!("{key} is {text:?}, which has no level: {wanted}"));
+    }
+    EnvFilter::try_new(text).map_err(|error| anyhow!("{key} is {text:?}: {error}; {wanted}"))
 }
 
 /// Waits until the lines so far are written, or [`FLUSH_MAX`].

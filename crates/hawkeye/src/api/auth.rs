@@ -31,11 +31,20 @@ impl Caller {
             true => (self.scopes.read, "read"),
             false => (self.scopes.write, "write"),
         };
-        if allowed {
-            return Ok(());
+        if allowed { Ok(()) } else { Err(self.needs(token, wanted)) }
+    }
+
+    /// The answer to what the caller may not do: `text`, or what the token in use lacks where its user may do it.
+    pub fn denied(&self, text: &str) -> ApiError {
+        match (&self.token, &self.user) {
+            (Some(token), Some(user)) if user.is_admin() && !self.scopes.admin => self.needs(token, "admin"),
+            _ => ApiError::bad(text),
         }
-        let text = format!("the token {token:?} has the scopes {:?}: this needs {wanted}", self.scopes.to_string());
-        Err(ApiError::new(StatusCode::FORBIDDEN, text))
+    }
+
+    fn needs(&self, token: &str, scope: &str) -> ApiError {
+        let text = format!("the token {token:?} has the scopes {:?}: this needs {scope}", self.scopes.to_string());
+        ApiError::new(StatusCode::FORBIDDEN, text)
     }
 }
 

@@ -17,7 +17,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use net::http::{BodyError, Peer, Received, read_body};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
 use std::pin::Pin;
 use std::time::Duration;
@@ -75,6 +75,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let (parts, body) = request.into_parts();
         let body = read(&parts, body).await?;
         parse_json(&body).map(JsonBody)
+    }
+}
+
+/// Reads a flag of a body as [`Fields::flag`] does.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match <Value as serde::Deserialize>::deserialize(deserializer)? {
+        Value::Bool(is_set) => Ok(is_set),
+        Value::Null => Ok(false),
+        Value::Number(number) if number.as_u64().is_some_and(|number| number <= 1) => Ok(number.as_u64() == Some(1)),
+        other => Err(D::Error::custom(format!("{other} is no flag: give true or false"))),
     }
 }
 
@@ -151,8 +161,14 @@ impl Fields {
         number.ok_or_else(|| ApiError::bad(format!("{name} must be a number")))
     }
 
-    /// A flag, 0 or 1; 0 when absent.
+    /// A flag, as 0 or 1, or as false or true; 0 when absent.
     pub fn flag(&self, name: &str) -> Result<i64, ApiError> {
+        match self {
+            Fields::Form(pairs) if find_pair(pairs, name) == Some("true") => return Ok(1),
+            Fields::Form(pairs) if find_pair(pairs, name) == Some("false") => return Ok(0),
+            Fields::Json(map) if let Some(Value::Bool(is_set)) = find_value(map, name) => return Ok((*is_set).into()),
+            _ => {}
+        }
         match self.int(name)? {
             value @ (0 | 1) => Ok(value),
             other => Err(ApiError::bad(format!("{name} must be 0 or 1, got {other}"))),

@@ -14,7 +14,7 @@
 
 use super::Context;
 use super::auth::Caller;
-use super::body::{JsonBody, LargeBodies};
+use super::body::{JsonBody, LargeBodies, flag};
 use super::code_diff::{self as diff, Change};
 use super::code_file::Fault;
 use super::code_model::{Kind, Model};
@@ -71,9 +71,9 @@ pub struct Sent {
     pub files: BTreeMap<String, String>,
     /// Folders in scope.
     pub kinds: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     pub keep: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     pub dry_run: bool,
 }
 
@@ -160,7 +160,7 @@ fn check_admin(caller: &Caller) -> Result<(), ApiError> {
     if caller.is_admin() {
         return Ok(());
     }
-    Err(ApiError::bad("You don't have permission! Only an administrator may do this."))
+    Err(caller.denied("You don't have permission! Only an administrator may do this."))
 }
 
 async fn show(State(context): State<Context>, caller: Caller) -> Answer {

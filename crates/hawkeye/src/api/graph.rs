@@ -13,7 +13,7 @@
 
 use super::Context;
 use super::auth::Caller;
-use super::body::{Fields, JsonBody, parse_form};
+use super::body::{Fields, JsonBody, flag, parse_form};
 use super::error::{self, Answer, ApiError, unchanged};
 use super::old_graph;
 use super::paging::{Paging, Sort};
@@ -276,7 +276,7 @@ struct HistoryRequest {
     end_time: i64,
     step: Option<i64>,
     /// True for the points as they are stored, and not for rows; the original does not know it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     raw: bool,
 }
 

@@ -134,7 +134,7 @@ pub fn router(context: Context) -> Router {
 }
 
 async fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "no such route: see docs/compat.md for the list")
+    ApiError::new(StatusCode::NOT_FOUND, "no such route: docs/api.md and /api/v1/openapi.json have all of them")
 }
 
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {

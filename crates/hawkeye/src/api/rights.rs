@@ -36,7 +36,7 @@ pub async fn check(context: &Context, caller: &Caller, create_user: &str, uic: &
     if !context.config.is_strict() || may_change(context, caller, create_user, uic).await? {
         return Ok(());
     }
-    Err(denied())
+    Err(denied(caller))
 }
 
 /// As [`may_change`], of a group.
@@ -67,7 +67,7 @@ pub async fn check_group(context: &Context, caller: &Caller, group: &group::Grou
     if !context.config.is_strict() || may_change_group(context, caller, group.id, &group.create_user).await? {
         return Ok(());
     }
-    Err(denied())
+    Err(denied(caller))
 }
 
 /// Refuses a change of a template, or of what belongs to it, that the original lets anybody make.
@@ -88,7 +88,7 @@ pub async fn check_action(context: &Context, caller: &Caller, id: i64) -> Result
     let uic = action::by_id(&context.portal, id).await?.unwrap_or_default().uic;
     let owners = action::owners(&context.portal, id).await?;
     if owners.is_empty() {
-        return Err(denied());
+        return Err(denied(caller));
     }
     for owner in owners {
         check(context, caller, &owner, &uic).await?;
@@ -140,8 +140,8 @@ pub async fn check_hosts(
         return Ok(());
     }
     Err(match change {
-        HostChange::Join => denied(),
-        HostChange::Maintain => ApiError::bad(
+        HostChange::Join => denied(caller),
+        HostChange::Maintain => caller.denied(
             "You don't have permission! Who may change all groups that a host is in, or an administrator, may do this \
              (api.rights = \"strict\").",
         ),
@@ -153,7 +153,7 @@ pub fn check_admin(context: &Context, caller: &Caller) -> Result<(), ApiError> {
     if may_all(context, caller) {
         return Ok(());
     }
-    Err(ApiError::bad("You don't have permission! Only an administrator may do this (api.rights = \"strict\")."))
+    Err(caller.denied("You don't have permission! Only an administrator may do this (api.rights = \"strict\")."))
 }
 
 /// Whether nothing is to be asked: everybody, or administrators.
@@ -161,8 +161,8 @@ pub fn may_all(context: &Context, caller: &Caller) -> bool {
     !context.config.is_strict() || caller.is_admin()
 }
 
-fn denied() -> ApiError {
-    ApiError::bad(
+fn denied(caller: &Caller) -> ApiError {
+    caller.denied(
         "You don't have permission! Its owner, a member of the owning team, or an administrator may do this \
          (api.rights = \"strict\").",
     )

@@ -67,7 +67,7 @@ fn check(server: &ServerArgs, file: &Path) -> Result<&'static str> {
 fn check_files(what: &str, config: &Config) -> Result<&'static str> {
     config.tls.check_files()?;
     config.ingest.secret()?;
-    for text in config.in_vain() {
+    for text in config.remarks() {
         say(format_args!("{what}: {text}"));
     }
     Ok("a server")

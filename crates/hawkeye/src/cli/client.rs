@@ -50,7 +50,7 @@ impl LoginArgs {
         }
         let client = client.build()?;
         let nobody = ("Apitoken", String::new());
-        let mut client = Client { client, api: api.trim_end_matches('/').to_string(), authority: nobody };
+        let mut client = Client { client, api: base_of(api, flag)?, authority: nobody };
         let (name, sig) = self.token(&client, flag).await?;
         client.authority = if sig.starts_with(token::PREFIX) {
             // A token is its user's, whoever that is.
@@ -82,6 +82,16 @@ impl LoginArgs {
             .with_context(|| format!("the answer to the login has no sig (is {flag} the API of a Hawkeye server?)"))?;
         Ok((self.user.clone(), sig.to_string()))
     }
+}
+
+/// The address of a server, of what may name its API as well.
+fn base_of(url: &str, flag: &str) -> Result<String> {
+    let base = url.trim_end_matches('/');
+    let base = base.strip_suffix("/api/v1").unwrap_or(base);
+    if !["http://", "https://"].iter().any(|scheme| base.starts_with(scheme)) {
+        bail!("{flag} is {url:?}: give an address like http://127.0.0.1:8080");
+    }
+    Ok(base.to_string())
 }
 
 impl Client {
@@ -137,5 +147,21 @@ impl Client {
             format!("cannot ask {} (does the server run, and is this its API?{})", self.api, self.hint())
         })?;
         Ok((response.status(), response.text().await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_servers_or_its_apis() {
+        let check = |url: &str, base: &str| assert_eq!(base_of(url, "--url").expect(url), base);
+        check("http://127.0.0.1:8080", "http://127.0.0.1:8080");
+        check("https://falcon.example.com/api/v1/", "https://falcon.example.com");
+        for url in ["127.0.0.1:8080", "", "ftp://h"] {
+            let error = base_of(url, "--url").expect_err(url).to_string();
+            assert!(error.contains("--url") && error.contains("http://"), "{error}");
+        }
     }
 }

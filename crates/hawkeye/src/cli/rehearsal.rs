@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 #[derive(Debug, Args)]
 pub struct RehearsalArgs {
     /// The address of the server's API.
-    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, visible_alias = "url", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     api: String,
     #[command(flatten)]
     login: LoginArgs,

@@ -76,7 +76,20 @@ impl Default for ApiConfig {
     }
 }
 
+/// Characters of a server token that nobody guesses, as of `ingest.token`.
+const SERVER_TOKEN_SAFE: usize = 16;
+
 impl ApiConfig {
+    /// What people should know of the settings.
+    pub(super) fn remark(&self) -> Option<String> {
+        let is_short = (1..SERVER_TOKEN_SAFE).contains(&self.server_token.chars().count());
+        is_short.then(|| {
+            format!(
+                "api.server_token opens everything, and is easily guessed: give {SERVER_TOKEN_SAFE} characters or more"
+            )
+        })
+    }
+
     pub(super) fn check(&self, faults: &mut Faults) {
         // Secrets stay out of the errors. A token with blanks around is a mistake of copying that nobody would see.
         if self.server_token.trim() != self.server_token {

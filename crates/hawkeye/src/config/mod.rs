@@ -124,8 +124,14 @@ impl Config {
             // An unknown key may come from any of these.
             let ours = variables.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("HAWKEYE_"));
             let file = file.map(|path| path.display().to_string());
-            let sources: Vec<&str> = file.as_deref().into_iter().chain(ours).collect();
-            format!("configuration {}", sources.join(", ")).trim_end().to_string()
+            let ours: Vec<&str> = ours.collect();
+            let variables = if ours.is_empty() {
+                String::new()
+            } else {
+                format!("the environment's {} (two underscores stand for a dot)", ours.join(", "))
+            };
+            let sources: Vec<String> = file.into_iter().chain([variables]).filter(|text| !text.is_empty()).collect();
+            format!("configuration {}", sources.join(", and ")).trim_end().to_string()
         };
         let mut faults = Faults::default();
         let config: Config = settings::read(table, &mut faults).with_context(sources)?;
@@ -144,11 +150,11 @@ impl Config {
         self.roles.contains(&Role::Alarm)
     }
 
-    /// What is set and has no effect, for people; nothing of it keeps the process from working.
-    pub fn in_vain(&self) -> Vec<String> {
+    /// What people are told of the settings; nothing of it keeps the process from working.
+    pub fn remarks(&self) -> Vec<String> {
         let unopened = self.mode().map(|mode| self.listen.unopened(mode)).unwrap_or_default();
         let text = |key| format!("listen.{key} is set, and not opened by these roles: leave it \"\"");
-        unopened.into_iter().map(text).collect()
+        unopened.into_iter().map(text).chain(self.api.remark()).collect()
     }
 
     /// The most points a rule may look back on: what the hot window holds at an agent's usual step of 60 s.

@@ -3,8 +3,8 @@
 //! Why: every original judge pulls all strategies of all hosts each minute. Here a change is announced by whoever made
 //! it; the tables that rules depend on are read once (of a change that is one strategy's only its row), the rules
 //! computed once, the judges get what is new.
-//! How: one task waits for the portal's announcements and for the next minute (run windows and maintenance begin and
-//! end on the clock); what a minute does not change is not loaded again.
+//! How: one task waits for the portal's announcements, for the next minute (run windows begin and end with one) and for
+//! the second at which a maintenance begins or is over; what the clock does not change is not loaded again.
 //! A start takes what can be read of tables that are damaged, for a rule that is not judged calls nobody; from then on
 //! they are read whole or not at all, and the rules in effect stay.
 //! Invariants: [`InEffect`] is immutable and always whole; the full answers for old judges are encoded once per
@@ -24,6 +24,7 @@ pub mod snapshot;
 use crate::clock;
 use crate::engine::Engine;
 use crate::portal::{Announced, Portal};
+use crate::watch::c_heap;
 use crate::watch::health::{Health, Outage, Reason};
 use anyhow::Result;
 use axum::extract::{Request, State};
@@ -112,6 +113,7 @@ impl RulesTask {
         // All is read now.
         portal.take_announced();
         let (snapshot, gap) = Snapshot::load_readable(&portal).await?;
+        c_heap::give_back();
         if let Some(error) = gap {
             tracing::error!(%error, tables = snapshot.unread.join(", "), "{IN_PART}");
         }
@@ -143,12 +145,12 @@ impl RulesTask {
     /// Keeps the rules up to date until `shutdown` turns true; `outage` says while they cannot be read.
     pub async fn run(mut self, outage: Outage, mut shutdown: watch::Receiver<bool>) {
         loop {
-            let next_minute = Duration::from_secs(60 - clock::now().rem_euclid(60) as u64);
+            let next = self.current.borrow().snapshot.next_moment(clock::now());
             let reread = tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 changed = self.changes.changed() => changed.is_ok(),
-                () = tokio::time::sleep(next_minute) => false,
+                () = tokio::time::sleep(next) => false,
             };
             let refreshed = self.refresh(reread).await;
             let failed = refreshed.is_err();
@@ -166,7 +168,11 @@ impl RulesTask {
         let announced = self.portal.take_announced();
         let read = match &announced {
             Announced::Strategies(ids) if before.is_whole() => before.snapshot.with_strategies(&self.portal, ids).await,
-            _ => Snapshot::load(&self.portal).await,
+            _ => {
+                let read = Snapshot::load(&self.portal).await;
+                c_heap::give_back();
+                read
+            }
         };
         if read.is_err() {
             self.portal.announce_anew(announced);

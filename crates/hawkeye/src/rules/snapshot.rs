@@ -20,6 +20,7 @@ use crate::portal::strategy::{self, Strategy};
 use crate::portal::{Portal, group, host, plugin, template};
 use anyhow::{Context, Result};
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 /// Rows of the portal's tables that rules depend on, all of one version.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +150,15 @@ impl Snapshot {
             + self.mocks.iter().map(Mock::text_bytes).sum::<usize>()
             + places(&self.groups)
             + self.groups.values().map(String::capacity).sum::<usize>()
+    }
+
+    /// How long after `now` (Unix seconds) the rules may be others by the clock alone: until the next full minute, or
+    /// until a maintenance begins or is over before that.
+    pub fn next_moment(&self, now: i64) -> Duration {
+        let changes = self.hosts.iter().flat_map(|host| [host.maintain_begin, host.maintain_end.saturating_add(1)]);
+        let next_minute = now - now.rem_euclid(60) + 60;
+        let next = changes.filter(|time| *time > now).chain([next_minute]).min().unwrap_or(next_minute);
+        Duration::from_secs(next.abs_diff(now))
     }
 
     /// Whether there is a template of this id.
@@ -288,6 +298,26 @@ mod tests {
         assert_eq!(metrics, ["changed", "c", "new"]);
         assert_eq!(before.with_strategies(&portal, &BTreeSet::new()).await?.strategies, before.strategies);
         Ok(())
+    }
+
+    /// A maintenance holds from the second that it names, and through its last one.
+    #[test]
+    fn rules_are_computed_when_a_maintenance_begins_and_when_it_is_over() {
+        let check = |windows: &[(i64, i64)], now: i64, seconds: u64| {
+            let host = |window: &(i64, i64)| HostRow {
+                maintain_begin: window.0,
+                maintain_end: window.1,
+                ..HostRow::default()
+            };
+            let snapshot = Snapshot { hosts: windows.iter().map(host).collect(), ..Snapshot::default() };
+            assert_eq!(snapshot.next_moment(now), Duration::from_secs(seconds), "{windows:?} at {now}");
+        };
+        check(&[], 600, 60);
+        check(&[(0, 0)], 601, 59);
+        check(&[(610, 630), (700, 800)], 605, 5);
+        check(&[(610, 630), (0, 0)], 610, 21);
+        check(&[(610, 630)], 631, 29);
+        check(&[(1, i64::MAX)], 605, 55);
     }
 
     /// Agents go on with their plugins while it cannot be said which they are to run, and only then.

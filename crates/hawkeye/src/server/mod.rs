@@ -86,7 +86,7 @@ pub fn run(config: Config, agent: Option<AgentConfig>, anew: Anew) -> Result<()>
              `hawkeye agent` beside the server, with tls:// addresses and ca"
         );
     }
-    for text in config.in_vain() {
+    for text in config.remarks() {
         tracing::warn!("{text}");
     }
     let descriptors = limits::raise_descriptor_limit();

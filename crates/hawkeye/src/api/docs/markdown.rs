@@ -11,8 +11,9 @@ All routes of `listen.api` under `/api/v1`: Open-Falcon's 104, and Hawkeye's own
 `GET /api/v1/openapi.json`. What differs from the original is in [compat.md](compat.md#different-on-purpose), who may change what in
 [Who may change what](compat.md#who-may-change-what).
 
-**Who asks** is said by one of: `Apitoken: {"name":"root","sig":"…"}` with the `sig` of a login or a [token](#tokens-and-the-record-of-changes);
-`Authorization: Bearer hk_…`; or a token as the password of `Authorization: Basic`. **Fields** come from the query (GET), or from the body: JSON, or a
+**Who asks** is said by one of: `Apitoken: {"name":"root","sig":"…"}`, which is what a login answers, or with a
+[token](#tokens-and-the-record-of-changes) as the `sig`; `Authorization: Bearer hk_…`; or a token as the password of `Authorization: Basic`, with the name of
+its user. A flag is 0 or 1, or false or true. **Fields** come from the query (GET), or from the body: JSON, or a
 form. **Lists** take `page` with `limit`, and `sort`: a field of the rows, with `-` in front for the reverse. **Bodies** have at most 1 MiB.
 
 **Answers** are JSON. Errors are `{"error":"…"}`, with the field and what to give:
@@ -31,12 +32,13 @@ form. **Lists** take `page` with `limit`, and `sort`: a field of the rows, with 
 
 ## A site to try it on
 
-A server that was started once and nothing else. `api` asks with a session of root's, whose password here is `root-secret` (`hawkeye passwd root`):
+A server that was started once and nothing else: the lines make and delete what has small ids, so do not run them against a site in use.
+Series and alarms are there once something reports. `api` asks with a session of root's, whose password here is `root-secret` (`hawkeye passwd root`):
 
 ```sh
 url=${url:-http://127.0.0.1:8080/api/v1}
-sig=$(curl -sf -d 'name=root&password=root-secret' $url/user/login)
-api() { curl -sSf -w '\n' -X "$1" -H "Apitoken: $sig" "$url$2" "${@:3}"; }
+login=$(curl -sf -d 'name=root&password=root-secret' $url/user/login)
+api() { curl -sSf -w '\n' -X "$1" -H "Apitoken: $login" "$url$2" "${@:3}"; }
 ```
 
 "#;

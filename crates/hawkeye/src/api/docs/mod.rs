@@ -54,7 +54,7 @@ pub enum Kind {
     Text,
     Int,
     Number,
-    /// 0 or 1.
+    /// 0 or 1, false or true.
     Flag,
     Texts,
     Ints,

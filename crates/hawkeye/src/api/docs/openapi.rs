@@ -5,7 +5,7 @@
 use super::{Access, Doc, Field, Kind, SUBJECTS};
 use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -119,7 +119,11 @@ fn schema(kind: Kind) -> RefOr<Schema> {
     let of = |kind: Type| ObjectBuilder::new().schema_type(SchemaType::new(kind)).build();
     match kind {
         Kind::Text => of(Type::String).into(),
-        Kind::Int | Kind::Flag => of(Type::Integer).into(),
+        Kind::Int => of(Type::Integer).into(),
+        Kind::Flag => {
+            let number = ObjectBuilder::new().schema_type(SchemaType::new(Type::Integer)).enum_values(Some([0, 1]));
+            Schema::OneOf(OneOfBuilder::new().item(number.build()).item(of(Type::Boolean)).build()).into()
+        }
         Kind::Number => of(Type::Number).into(),
         Kind::Object => of(Type::Object).into(),
         Kind::Texts => ArrayBuilder::new().items(of(Type::String)).build().into(),

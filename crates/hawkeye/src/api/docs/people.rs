@@ -25,7 +25,7 @@ macro_rules! team {
 }
 
 pub const USERS: &[Doc] = &[
-    doc("POST /user/login", "Logs in. The answer's `sig` goes into the header `Apitoken`.")
+    doc("POST /user/login", "Logs in. The whole answer goes into the header `Apitoken`.")
         .open()
         .fields(&[need("name", Text, ""), need("password", Text, "ten wrong ones: 429 for a while")])
         .body(r#"{"name":"bob","password":"bob-secret"}"#)
@@ -34,7 +34,7 @@ pub const USERS: &[Doc] = &[
         .answer(r#"{"message":"session is valid!"}"#),
     doc("POST /user/create", "Makes a user; by anybody where `api.signup` is set.")
         .admin()
-        .fields(profile!(need("name", Text, ""), need("password", Text, "at most 72 bytes")))
+        .fields(profile!(need("name", Text, ""), need("password", Text, "at most 71 bytes")))
         .body(r#"{"name":"carol","password":"carol-secret","cnname":"Carol","email":"carol@example.com"}"#)
         .answer(r#"{"sig":"…","name":"carol"}"#),
     doc("GET /user/current", "The caller.")
@@ -54,7 +54,7 @@ pub const USERS: &[Doc] = &[
         .fields(profile!())
         .body(r#"{"cnname":"Root","email":"root@example.com"}"#),
     doc("PUT /user/cgpasswd", "Changes the caller's password, which ends his other sessions.")
-        .fields(&[need("old_password", Text, ""), need("new_password", Text, "at most 72 bytes")])
+        .fields(&[need("old_password", Text, ""), need("new_password", Text, "at most 71 bytes")])
         .body(r#"{"old_password":"root-secret","new_password":"root-secret"}"#)
         .answer(r#"{"message":"password updated!"}"#),
     doc("PUT /admin/change_user_role", "Makes a user an administrator, or no more.")
@@ -63,7 +63,7 @@ pub const USERS: &[Doc] = &[
         .body(r#"{"user_id":2,"admin":"no"}"#),
     doc("PUT /admin/change_user_passwd", "Sets a user's password, which ends his sessions.")
         .admin()
-        .fields(&[need("user_id", Int, ""), need("password", Text, "at most 72 bytes")])
+        .fields(&[need("user_id", Int, ""), need("password", Text, "at most 71 bytes")])
         .body(r#"{"user_id":2,"password":"bob-secret"}"#),
     doc("PUT /admin/change_user_profile", "Changes a user's profile.")
         .admin()

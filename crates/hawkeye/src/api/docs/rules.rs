@@ -40,7 +40,7 @@ macro_rules! strategy {
         rule!(
             [$first, need("metric", Text, ""), may("tags", Text, "`key=value`, joined by commas; empty fits all")],
             [
-                may("priority", Int, "0, the highest, to 6"),
+                may("priority", Int, "0, the highest, to 6; 0 when left out, as in the original"),
                 may("run_begin", Text, "`HH:MM`, or empty for always"),
                 may("run_end", Text, "`HH:MM`, or empty for always")
             ]
@@ -108,11 +108,25 @@ pub const DOCS: &[Doc] = &[
         .body(r#"{"id":2,"metric":"cpu.idle","func":"all(#1)","op":"<","right_value":"15","max_step":3,"priority":1,"note":"busy"}"#),
     doc("POST /strategy/replay", "What a rule, saved or not, would have sent over stored history: docs/rules.md.")
         .fields(&[
-            may("id", Int, "a saved strategy, or the fields of one"),
-            may("tpl_id", Int, "template whose hosts it is played for"),
-            may("hosts", Texts, "endpoints, instead"),
-            may("from", Int, "Unix seconds"),
-            may("until", Int, "Unix seconds"),
+            may("id", Int, "a saved strategy, whose fields count where they are left out here"),
+            may("expression_id", Int, "a saved expression, instead"),
+            may("tpl_id", Int, "template whose hosts a strategy is played for"),
+            may("hosts", Texts, "endpoints, instead; `*` is all that have the metric"),
+            may("metric", Text, "of a strategy"),
+            may("tags", Text, "of a strategy"),
+            may("expression", Text, "of an expression"),
+            may("func", Text, ""),
+            may("op", Text, ""),
+            may("right_value", Text, "a number"),
+            may("max_step", Int, ""),
+            may("priority", Int, ""),
+            may("note", Text, ""),
+            may("run_begin", Text, "of a strategy"),
+            may("run_end", Text, "of a strategy"),
+            may("pause", Flag, "of an expression"),
+            may("action", Object, "of an expression"),
+            may("from", Text, "Unix seconds, or like `-7d`, which it is when left out"),
+            may("to", Text, "Unix seconds, or like `-1h` or `now`, which it is when left out"),
         ])
         .body(r#"{"id":2,"hosts":["web-01"]}"#),
     doc("POST /exception", "Makes an exception: another threshold or number of messages, or a pause, for one host, group or tag.")
