@@ -247,6 +247,17 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_has_a_level() {
+        for text in ["info", "hawkeye=debug,warn", "", "off", "WARN", "[span]=trace", "hawkeye=info"] {
+            assert!(parse_filter("log", text).is_ok(), "{text:?}");
+        }
+        for text in ["verbose", "hawkeye", "hawkeye,store", "hawkeye=loud"] {
+            let error = parse_filter("log", text).expect_err(text).to_string();
+            assert!(error.contains(&format!("log is {text:?}")) && error.contains("give a filter like"), "{error}");
+        }
+    }
+
+    #[test]
     fn whoever_logs_does_not_wait_and_what_was_left_out_is_told() {
         let (lines, queue) = Lines::new();
         let ((stands, is_standing), (go, go_on)) = (channel(), channel());

@@ -415,6 +415,11 @@ mod tests {
         assert!(error(json.required_text("none", 9)).contains("none is required"));
         assert!(error(json.required_int("none")).contains("none is required"));
         assert!(error(json.flag("flag")).contains("flag must be 0 or 1, got 2"));
+        for (text, is_set) in [("1", 1), ("0", 0), ("true", 1), ("false", 0)] {
+            let in_json: Map<String, Value> = serde_json::from_str(&format!("{{\"f\":{text}}}")).expect("JSON");
+            let in_form = Fields::Form(parse_form(format!("f={text}").as_bytes()));
+            assert_eq!([Fields::Json(in_json), in_form].map(|fields| fields.flag("f").expect(text)), [is_set; 2]);
+        }
         assert!(error(json.ints("l")).contains("l must be a list of whole numbers"));
         assert!(error(json.texts("e", 9)).contains("e[0] is empty"));
         assert!(error(json.object("o")).contains("o must be an object"));

@@ -7,6 +7,7 @@
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
+use super::code_secret;
 use super::error::{Answer, ApiError, json, made, message, message_with};
 use super::paging::{Paging, Search};
 use super::rights;
@@ -145,11 +146,19 @@ async fn required_action(context: &Context, fields: &Fields) -> Result<CheckedAc
     rule::checked_action(context, fields, "", &action::teams(&uic).collect::<Vec<_>>()).await
 }
 
-/// Shows an action to anybody, as in the original, whose alarm asks without a token.
-async fn show_action(State(context): State<Context>, Path(id): Path<String>) -> Answer {
+/// Shows an action to anybody, as in the original; secrets in its URL only to who shows a login or a token, as an alarm
+/// does.
+async fn show_action(
+    State(context): State<Context>,
+    caller: Result<Caller, ApiError>,
+    Path(id): Path<String>,
+) -> Answer {
     let id = id.parse().map_err(|_| ApiError::bad("invalid action id"))?;
-    let action = action::by_id(&context.portal, id).await?;
-    json(action.ok_or_else(|| ApiError::bad("record not found"))?)
+    let mut action = action::by_id(&context.portal, id).await?.ok_or_else(|| ApiError::bad("record not found"))?;
+    if caller.is_err() {
+        action.url = code_secret::masked(&action.url);
+    }
+    json(action)
 }
 
 async fn find(context: &Context, id: i64) -> Result<Template, ApiError> {

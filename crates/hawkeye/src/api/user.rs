@@ -44,15 +44,18 @@ async fn create(State(context): State<Context>, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let signup = context.config.api.signup;
     let says_who = parts.headers.contains_key("apitoken") || parts.headers.contains_key(header::AUTHORIZATION);
+    let disabled = "sign up is disabled: ask an administrator to create the user";
     let by_admin = says_who
         && match Caller::from_request_parts(&mut parts, &context).await {
-            Ok(caller) => caller.is_admin(),
+            Ok(caller) if caller.is_admin() => true,
+            Ok(caller) if !signup => return Err(caller.denied(disabled)),
+            Ok(_) => false,
             // An old token stops nobody where none is needed.
             Err(_) if signup => false,
             Err(error) => return Err(error),
         };
     if !signup && !by_admin {
-        return Err(ApiError::bad("sign up is disabled: ask an administrator to create the user"));
+        return Err(ApiError::bad(disabled));
     }
     let fields = Fields::from_request(Request::from_parts(parts, body), &()).await?;
     let name = fields.required_line("name", user::NAME_MAX)?;

@@ -394,6 +394,16 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_nothing_from_working_is_told() {
+        let remarks = |text: &str| load(text, &[], &[]).expect(text).remarks();
+        assert_eq!(remarks(""), Vec::<String>::new());
+        assert!(remarks("[api]\nserver_token = \"fifteen letters\"")[0].contains("api.server_token opens everything"));
+        assert_eq!(remarks("[api]\nserver_token = \"sixteen letters.\""), Vec::<String>::new());
+        let error = format!("{:#}", load("", &[("HAWKEYE_URL", "1")], &[]).expect_err("no such key"));
+        assert!(error.contains("the environment's HAWKEYE_URL") && error.contains("`url`"), "{error}");
+    }
+
+    #[test]
     fn no_error_repeats_a_password() {
         let check = |text: &str, variables: &[(&str, &str)]| {
             let error = format!("{:#}", load(text, variables, &[]).expect_err(text));

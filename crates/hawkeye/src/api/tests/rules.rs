@@ -181,6 +181,22 @@ async fn purge_actions(site: &Site) -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_open_action_keeps_its_secrets() -> Result<()> {
+    let (site, tpl_id) = with_template().await?;
+    let url = "http://robot:hidden@hooks.example.com/fix?token=hidden&host=a";
+    let action = json!({ "tpl_id": tpl_id, "url": url, "callback": 1 });
+    let (status, made) = site.ask("root", "POST /template/action", action).await?;
+    assert_eq!(status, 200, "{made}");
+    let template = template::by_id(&site.context.portal, tpl_id).await?.expect("the template");
+    let line = format!("GET /action/{}", template.action_id);
+    for (user, shown) in [("", "http://robot:***@hooks.example.com/fix?token=***&host=a"), ("root", url)] {
+        let (status, answer) = site.ask(user, &line, Value::Null).await?;
+        assert_eq!((status, &answer["url"]), (200, &json!(shown)), "{user}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn deleting_an_expression_leaves_its_action_to_the_purge_whoever_does_it() -> Result<()> {
     let site = with_team(Rights::Strict).await?;
     site.check("alice", "POST /expression", expression(), 200, "expression created").await?;

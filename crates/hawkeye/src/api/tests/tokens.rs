@@ -24,6 +24,22 @@ pub(super) async fn changes(site: &Site, query: &str) -> Result<Vec<Value>> {
     Ok(answer.as_array().context("a list")?.clone())
 }
 
+/// An administrator whose token has not the scope for it is told so, and nobody else is.
+#[tokio::test]
+async fn what_a_token_lacks_is_told() -> Result<()> {
+    let site = site(|_| {}).await?;
+    for line in ["GET /audit", "GET /export", "POST /user/create", "PUT /admin/change_user_role"] {
+        for (user, is_admin) in [("root", true), ("alice", false)] {
+            let fields = json!({ "name": line, "scopes": ["read", "write"] });
+            let secret = make(&site, user, fields).await?;
+            let (status, answer) = with(&site, &format!("Bearer {secret}"), line, json!({})).await?;
+            let error = answer["error"].as_str().unwrap_or_default();
+            assert_eq!((status == 403, error.ends_with("this needs admin")), (is_admin, is_admin), "{line}: {answer}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_token_opens_what_its_scopes_are_for_in_each_of_three_ways() -> Result<()> {
     let site = site(|_| {}).await?;
