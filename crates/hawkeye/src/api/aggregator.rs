@@ -107,7 +107,7 @@ async fn check_rights(context: &Context, caller: &Caller, grp_id: i64, creator: 
         (None, None) => return Err(ApiError::refused("record not found")),
         (None, Some(_)) => false,
     };
-    if may { Ok(()) } else { Err(ApiError::bad("You don't have permission!")) }
+    if may { Ok(()) } else { Err(caller.denied(ApiError::bad("You don't have permission!"))) }
 }
 
 /// Refuses what cannot be computed. Whose it is comes before, as in the original.

@@ -67,7 +67,9 @@ struct Shown {
 /// Changes, newest first, for administrators: old names may be those of others, and who registered is nobody's matter.
 async fn list(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     if !caller.is_admin() {
-        return Err(caller.denied("You don't have permission! Only an administrator sees who changed what."));
+        return Err(
+            caller.denied(ApiError::bad("You don't have permission! Only an administrator sees who changed what."))
+        );
     }
     let page = Paging::of(&fields)?;
     let text = |name, max| Ok::<_, ApiError>(Some(fields.text(name, max)?).filter(|text| !text.is_empty()));

@@ -34,11 +34,11 @@ impl Caller {
         if allowed { Ok(()) } else { Err(self.needs(token, wanted)) }
     }
 
-    /// The answer to what the caller may not do: `text`, or what the token in use lacks where its user may do it.
-    pub fn denied(&self, text: &str) -> ApiError {
+    /// The answer to what the caller may not do: what the token in use lacks, where its user may do it, else `answer`.
+    pub fn denied(&self, answer: ApiError) -> ApiError {
         match (&self.token, &self.user) {
             (Some(token), Some(user)) if user.is_admin() && !self.scopes.admin => self.needs(token, "admin"),
-            _ => ApiError::bad(text),
+            _ => answer,
         }
     }
 

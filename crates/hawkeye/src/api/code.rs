@@ -160,7 +160,7 @@ fn check_admin(caller: &Caller) -> Result<(), ApiError> {
     if caller.is_admin() {
         return Ok(());
     }
-    Err(caller.denied("You don't have permission! Only an administrator may do this."))
+    Err(caller.denied(ApiError::bad("You don't have permission! Only an administrator may do this.")))
 }
 
 async fn show(State(context): State<Context>, caller: Caller) -> Answer {

@@ -70,7 +70,7 @@ async fn find_own(context: &Context, caller: &Caller, id: i64) -> Result<Express
     if rights::may_change(context, caller, &expression.create_user, &action.uic).await? {
         return Ok(expression);
     }
-    Err(ApiError::bad("You don't have permission!"))
+    Err(caller.denied(ApiError::bad("You don't have permission!")))
 }
 
 /// The expression and action of a form, without ids and creator.

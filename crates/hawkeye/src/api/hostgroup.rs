@@ -170,7 +170,7 @@ async fn unbind_template(State(context): State<Context>, caller: Caller, fields:
         None => false,
     };
     if !may_change_group && !caller.owns(&bind_user) {
-        return Err(ApiError::bad("You don't have permission can do this."));
+        return Err(caller.denied(ApiError::bad("You don't have permission can do this.")));
     }
     group::unbind_template(&context.portal, grp_id, tpl_id).await?;
     message(format!("template: {tpl_id} is unbind of HostGroup: {grp_id}"))
@@ -197,7 +197,7 @@ async fn remove_plugin(State(context): State<Context>, caller: Caller, Path(id):
     let owner = group.map_or(String::new(), |group| group.create_user);
     let may_change_group = rights::may_change_group(&context, &caller, plugin.grp_id, &owner).await?;
     if !may_change_group && !caller.owns(&plugin.create_user) {
-        return Err(ApiError::bad("You don't have permission!"));
+        return Err(caller.denied(ApiError::bad("You don't have permission!")));
     }
     plugin::delete(&context.portal, plugin.id).await?;
     message(format!("plugin:{} has been deleted", plugin.id))
@@ -225,13 +225,13 @@ pub(super) fn required_hosts(fields: &Fields) -> Result<Vec<String>, ApiError> {
 
 async fn check_owner(context: &Context, caller: &Caller, group: &Group) -> Result<(), ApiError> {
     let may = rights::may_change_group(context, caller, group.id, &group.create_user).await?;
-    if may { Ok(()) } else { Err(ApiError::bad("You don't have permission!")) }
+    if may { Ok(()) } else { Err(caller.denied(ApiError::bad("You don't have permission!"))) }
 }
 
 /// Lets those pass who may change a group, with the status and text of the routes that change a group's hosts.
 async fn check_member_owner(context: &Context, caller: &Caller, group: &Group) -> Result<(), ApiError> {
     let may = rights::may_change_group(context, caller, group.id, &group.create_user).await?;
-    if may { Ok(()) } else { Err(ApiError::refused("You don't have permission.")) }
+    if may { Ok(()) } else { Err(caller.denied(ApiError::refused("You don't have permission."))) }
 }
 
 /// Refuses to put hosts of others into a group; those that it has already may stay.

@@ -141,10 +141,10 @@ pub async fn check_hosts(
     }
     Err(match change {
         HostChange::Join => denied(caller),
-        HostChange::Maintain => caller.denied(
+        HostChange::Maintain => caller.denied(ApiError::bad(
             "You don't have permission! Who may change all groups that a host is in, or an administrator, may do this \
              (api.rights = \"strict\").",
-        ),
+        )),
     })
 }
 
@@ -153,7 +153,9 @@ pub fn check_admin(context: &Context, caller: &Caller) -> Result<(), ApiError> {
     if may_all(context, caller) {
         return Ok(());
     }
-    Err(caller.denied("You don't have permission! Only an administrator may do this (api.rights = \"strict\")."))
+    Err(caller.denied(ApiError::bad(
+        "You don't have permission! Only an administrator may do this (api.rights = \"strict\").",
+    )))
 }
 
 /// Whether nothing is to be asked: everybody, or administrators.
@@ -162,10 +164,10 @@ pub fn may_all(context: &Context, caller: &Caller) -> bool {
 }
 
 fn denied(caller: &Caller) -> ApiError {
-    caller.denied(
+    caller.denied(ApiError::bad(
         "You don't have permission! Its owner, a member of the owning team, or an administrator may do this \
          (api.rights = \"strict\").",
-    )
+    ))
 }
 
 async fn is_admin(context: &Context, name: &str) -> Result<bool, ApiError> {

@@ -77,7 +77,7 @@ async fn update(State(context): State<Context>, caller: Caller, fields: Fields) 
     let template = find(&context, id).await?;
     let uic = rights::uic_of(&context, &template).await?;
     if !rights::may_change(&context, &caller, &template.create_user, &uic).await? {
-        return Err(ApiError::bad("You don't have permission!"));
+        return Err(caller.denied(ApiError::bad("You don't have permission!")));
     }
     if parent_id != template.parent_id {
         check_parent(&context, id, parent_id).await?;

@@ -48,7 +48,7 @@ async fn create(State(context): State<Context>, request: Request) -> Answer {
     let by_admin = says_who
         && match Caller::from_request_parts(&mut parts, &context).await {
             Ok(caller) if caller.is_admin() => true,
-            Ok(caller) if !signup => return Err(caller.denied(disabled)),
+            Ok(caller) if !signup => return Err(caller.denied(ApiError::bad(disabled))),
             Ok(_) => false,
             // An old token stops nobody where none is needed.
             Err(_) if signup => false,
@@ -143,7 +143,7 @@ async fn change_role(State(context): State<Context>, caller: Caller, fields: Fie
         other => return Err(ApiError::bad(format!("admin must be \"yes\" or \"no\", got {other:?}"))),
     };
     if user.role == user::ROOT {
-        return Err(ApiError::bad(NO_PERMISSION));
+        return Err(caller.denied(ApiError::bad(NO_PERMISSION)));
     }
     let count = user::set_role(&context.portal, user.id, role).await?;
     message(format!("user role update sccuessful, affect row: {count}"))
@@ -168,7 +168,7 @@ async fn change_profile(State(context): State<Context>, caller: Caller, fields: 
 async fn remove(State(context): State<Context>, caller: Caller, fields: Fields) -> Answer {
     let refused = || ApiError::refused("you have no such permission or sth goes wrong");
     if !caller.is_admin() {
-        return Err(ApiError::bad(NO_PERMISSION));
+        return Err(caller.denied(ApiError::bad(NO_PERMISSION)));
     }
     let uid = fields.required_int("user_id")?;
     let user = user::by_id(&context.portal, uid).await?.ok_or_else(refused)?;
@@ -183,7 +183,7 @@ async fn remove(State(context): State<Context>, caller: Caller, fields: Fields) 
 /// The user that an administrator wants to change, who must be of a lesser role.
 async fn find_lesser(context: &Context, caller: &Caller, fields: &Fields) -> Result<User, ApiError> {
     if !caller.is_admin() {
-        return Err(ApiError::bad(NO_PERMISSION));
+        return Err(caller.denied(ApiError::bad(NO_PERMISSION)));
     }
     let user = user::by_id(&context.portal, fields.required_int("user_id")?).await?;
     let user = user.ok_or_else(|| ApiError::refused("record not found"))?;
@@ -195,7 +195,7 @@ fn check_rank(caller: &Caller, user: &User) -> Result<(), ApiError> {
     if caller.is_admin() && caller.user()?.role >= user.role {
         return Ok(());
     }
-    Err(ApiError::bad(NO_PERMISSION))
+    Err(caller.denied(ApiError::bad(NO_PERMISSION)))
 }
 
 fn required_password(fields: &Fields, name: &str) -> Result<String, ApiError> {

@@ -74,7 +74,7 @@ async fn an_administrators_token_has_his_rights_only_with_that_scope() -> Result
     let role = json!({ "user_id": uid, "admin": "no" });
     let writes = make(&site, "root", json!({ "name": "w", "scopes": ["write"] })).await?;
     let (status, _) = with(&site, &format!("Bearer {writes}"), "PUT /admin/change_user_role", role.clone()).await?;
-    assert_eq!(status, 400);
+    assert_eq!(status, 403);
     let admin = make(&site, "root", json!({ "name": "a", "scopes": ["admin"] })).await?;
     let (status, _) = with(&site, &format!("Bearer {admin}"), "PUT /admin/change_user_role", role).await?;
     assert_eq!(status, 200);
