@@ -60,7 +60,7 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// Those of these strategies that are there.
+/// Strategies of these ids, as far as they are there.
 pub async fn of_ids(portal: &Portal, ids: impl IntoIterator<Item = i64>) -> sqlx::Result<Vec<Strategy>> {
     select::<Strategy>("FROM falcon_portal.strategy WHERE id").in_list(ids).all(portal).await
 }
