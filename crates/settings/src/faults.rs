@@ -63,8 +63,12 @@ pub fn read<T: DeserializeOwned>(mut table: Table, faults: &mut Faults) -> Resul
         remove(&mut table, &path);
         // A section that nobody knows is told of once, not for each of its keys.
         // The library repeats a value of another type, and digits without quotes may be a password.
-        let wants_text = error.message().ends_with("expected a string");
-        let text = if wants_text { "want a text in quotes" } else { error.message() }.to_string();
+        let text = match error.message() {
+            text if text.ends_with("expected a string") => "want a text in quotes",
+            text if text.ends_with("expected a sequence") => "want a list in brackets, like [\"one\", \"two\"]",
+            text => text,
+        };
+        let text = text.to_string();
         let is_unknown = text.starts_with("unknown field");
         if !is_unknown || !unknown.contains(&text) {
             faults.add(format!("{}: {text}", path.join(".")));

@@ -335,6 +335,7 @@ mod tests {
         check("[nodata]\nflood_share = 1.5", "nodata.flood_share is 1.5");
         check("[nodata]\nflood_share = nan", "nodata.flood_share is NaN");
         check("[hbs]\ntrustable = [\"10.0.0.5,10.0.0.6\"]", "hbs.trustable");
+        check("[ingest]\nallow = \"10.0.0.0/8\"", "ingest.allow: want a list in brackets");
         check("[api]\nserver_token = \" secret\"", "api.server_token");
         check("[graph]\nindex_url = \"mysql://db\"", "graph.index_url");
         check("[judge]\nredis_url = \"redis://\"", "judge.redis_url");
