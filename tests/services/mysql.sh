@@ -77,7 +77,7 @@ def start(index_url):
         command += ["--set", f"listen.{name}=127.0.0.1:{port}"]
     log = open(f"{dir}/log", "a")
     server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HAWKEYE_GRAPH__INDEX_URL": index_url})
-    wait("the server listens", lambda: get("/health"))
+    wait("the server listens", lambda: get("/metrics"))
 
 def stop():
     began = time.time()
@@ -145,9 +145,11 @@ try:
     push(["web3"], 0)
     wait("it is told", lambda: "cannot write Open-Falcon's index" in log())
     assert "start MySQL" in log() and metric("index_up") == 0 and metric("index_waiting_series") == 2
+    assert get("/health") == "", "a server that lacks something answers 503"
     subprocess.run([f"{dir}/start", f"--ssl-cert={dir}/cert.pem", f"--ssl-key={dir}/key.pem"], check=True)
     wait("what came meanwhile is there", lambda: counts() == [3, 6, 6])
     wait("it is told", lambda: "MySQL takes the index again" in log())
+    assert get("/health") == "ok\n"
     assert log().count("cannot write Open-Falcon's index") == 1
     assert sql("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'falcon'") == ["1"], "one connection"
 

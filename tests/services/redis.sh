@@ -49,7 +49,13 @@ def start(redis_url=url):
         command += ["--set", f"listen.{name}=127.0.0.1:{port}"]
     log = open(f"{dir}/log", "a")
     server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "HAWKEYE_JUDGE__REDIS_URL": redis_url})
-    wait("the server listens", lambda: request(ports[5], "/health"))
+    wait("the server listens", lambda: request(ports[5], "/metrics"))
+
+def health():
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{ports[5]}/health", timeout=5).read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
 
 def kill():
     server.kill()
@@ -141,6 +147,7 @@ try:
     change(10)
     wait("it is told", lambda: "cannot push events to Redis" in log())
     assert "start Redis, or correct judge.redis_url" in log()
+    assert "events wait for Redis" in health()
     wait("it shows", lambda: metric("redis_connected") == 0 and metric("redis_lag_events") == 10)
     assert metric("redis_lag_bytes") > 1000 and metric("redis_errors_total") > 0
     kill()
@@ -153,6 +160,7 @@ try:
     all_there()
     wait("it is told", lambda: "Redis takes events again" in log())
     assert metric("redis_lag_events") == 0 and metric("redis_dropped_total") == 0
+    assert health() == "ok\n"
 
     # Redis answers, and takes nothing.
     errors = metric("redis_errors_total")

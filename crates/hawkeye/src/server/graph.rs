@@ -38,7 +38,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
 
     let mut parts = Supervisor::default();
     keep_store(&mut parts, &config.data_dir, &engine, age, &pressure, &health);
-    let index_routes = keep_index(&mut parts, &config, &engine, &metrics);
+    let index_routes = keep_index(&mut parts, &config, &engine, &metrics, &health);
     wait_for_queries(&mut parts, &engine);
 
     // From here on something may be accepted, so a signal asks for an orderly end.

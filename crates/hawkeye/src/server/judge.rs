@@ -51,7 +51,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let opened = open_event_queue(&config)?;
     opened.tell_lost_events(&health, 0);
     let OpenedQueue { queue, recovered, .. } = opened;
-    let redis = redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?;
+    let waits = health.outage_logged_elsewhere("events wait for Redis (judge.redis_url); nobody is told");
+    let redis = redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics, waits)?;
     queue.register_memory(metrics.ledger());
     let windowed = Arc::new(Windowed::new(options(&config), queue, &metrics));
     windowed.register_memory(metrics.ledger());
@@ -94,9 +95,11 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     parts.start("pushing to Redis", |stop| redis.run(stop.signal));
     let (listener, ears) = (Listener::new(&health), windowed.clone());
     parts.start("looking for silence", |stop| listening::run(listener, move |look| ears.listen(look), stop.signal));
+    let told =
+        health.outage_logged_elsewhere("the rules cannot be read from hbs (judge.hbs_addrs); those of before stay");
     parts.start("keeping the windows", |stop| keep(windowed, config.clone(), age, is_ready, health, stop.signal));
     parts.start("pulling the rules", |stop| async move {
-        pull::run(puller, interval, load, stop.signal).await;
+        pull::run(puller, interval, load, told, stop.signal).await;
         Ok(())
     });
     parts.start("the doors", |stop| doors.run(stop));

@@ -173,6 +173,7 @@ pub fn keep_index(
     config: &Config,
     engine: &Arc<Engine>,
     metrics: &Metrics,
+    health: &Health,
 ) -> Option<axum::Router> {
     if config.graph.index_url.is_none() {
         return None;
@@ -180,7 +181,9 @@ pub fn keep_index(
     let index = Index::register(metrics);
     let routes = index.routes();
     let (engine, graph, data_dir) = (engine.clone(), config.graph.clone(), config.data_dir.clone());
-    parts.start("the index", |stop| index.run(engine, graph, data_dir, stop.signal));
+    let text = "Open-Falcon's index (graph.index_url) cannot be written; new series are not found by an old api";
+    let told = health.outage_logged_elsewhere(text);
+    parts.start("the index", |stop| index.run(engine, graph, data_dir, told, stop.signal));
     Some(routes)
 }
 

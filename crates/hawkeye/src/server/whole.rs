@@ -87,7 +87,9 @@ pub async fn serve(
         redis::off(&config.data_dir)?;
         None
     } else {
-        Some(redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics)?)
+        let text = "events wait for Redis (judge.redis_url); who takes them there is not told";
+        let waits = health.outage_logged_elsewhere(text);
+        Some(redis::open(&queue, &config.judge.redis_url, &config.data_dir, &metrics, waits)?)
     };
     let engine = Engine::new(store, SHARDS, judge_options(&config), Some(queue.clone()));
     let engine = Arc::new(engine.with_losses(losses::are_there(&config.data_dir)));
@@ -148,7 +150,7 @@ pub async fn serve(
         };
         let rules_of = in_effect.clone();
         parts.start("looking for nodata", |stop| nodata.run(rules_of, stop.signal));
-        keep_index(&mut parts, &config, &engine, &metrics)
+        keep_index(&mut parts, &config, &engine, &metrics, &health)
     });
     wait_for_queries(&mut parts, &engine);
     let link = page::EntryLink::default();

@@ -66,7 +66,16 @@ impl Health {
 
     /// A kind of work that may fail, told as `text` while it does.
     pub fn outage(&self, text: &'static str) -> Outage {
-        let work = Arc::new(Work { text, state: Mutex::default() });
+        self.work(text, true)
+    }
+
+    /// A kind of work that may fail, whose owner logs more of it than its text.
+    pub fn outage_logged_elsewhere(&self, text: &'static str) -> Outage {
+        self.work(text, false)
+    }
+
+    fn work(&self, text: &'static str, is_logged: bool) -> Outage {
+        let work = Arc::new(Work { text, is_logged, state: Mutex::default() });
         let mut works = lock(&self.shared.works);
         works.retain(|work| work.strong_count() > 0);
         works.push(Arc::downgrade(&work));
@@ -92,13 +101,16 @@ impl Health {
     }
 }
 
-/// A kind of work that is tried again and again.
+/// A kind of work that is tried again and again; clones share it.
+#[derive(Clone)]
 pub struct Outage {
     work: Arc<Work>,
 }
 
 struct Work {
     text: &'static str,
+    /// Whether begin and end of a fault are logged from here.
+    is_logged: bool,
     state: Mutex<State>,
 }
 
@@ -136,7 +148,9 @@ impl Outage {
         let since = match state.failing.take() {
             Some(failing) => failing.since,
             None => {
-                tracing::error!(error = why, "{}; tried again until it works", self.work.text);
+                if self.work.is_logged {
+                    tracing::error!(error = why, "{}; tried again until it works", self.work.text);
+                }
                 clock::now()
             }
         };
@@ -147,7 +161,7 @@ impl Outage {
     pub fn works(&self) {
         let mut state = lock(&self.work.state);
         state.begun = None;
-        if state.failing.take().is_some() {
+        if state.failing.take().is_some() && self.work.is_logged {
             tracing::info!("over: {}", self.work.text);
         }
     }
@@ -213,5 +227,8 @@ mod tests {
         assert_eq!(of_log(trouble).line(), "lines of the log are lost: No space left on device");
         health.source(|reasons| reasons.push(Reason { what: "events do not move", why: String::new(), since: 1 }));
         assert_eq!(health.reasons()[0].line(), "events do not move");
+        let quiet = health.outage_logged_elsewhere("Redis takes no events");
+        quiet.fails("refused".to_string());
+        assert_eq!(health.reasons()[0].line(), "Redis takes no events: refused");
     }
 }

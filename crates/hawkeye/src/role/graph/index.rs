@@ -23,6 +23,7 @@ mod tests;
 use crate::clock;
 use crate::config::GraphConfig;
 use crate::engine::Engine;
+use crate::watch::health::Outage;
 use anyhow::{Context, Result};
 use axum::{Json, Router, routing::get};
 use metrics::{Figures, Metrics};
@@ -122,24 +123,27 @@ impl Index {
         figures.counter("index_failures", "Attempts that MySQL refused or did not answer", load(&shared.failures));
     }
 
-    /// Runs until `stopping`; ends at once then, whatever MySQL does. `config` has an `index_url`.
+    /// Runs until `stopping`; ends at once then, whatever MySQL does. `config` has an `index_url`. `outage` says while
+    /// MySQL takes nothing.
     pub async fn run(
         self,
         engine: Arc<Engine>,
         config: GraphConfig,
         data_dir: PathBuf,
+        outage: Outage,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<()> {
         let options = config.index_url.options(DATABASE).context("graph.index_url is empty")?;
         let (place, file) = (config.index_url.place(DATABASE), data_dir.join("index-progress.json"));
         loop {
             let plan = Plan::new(Progress::load(&file, &place, clock::now()), config.index_refresh);
-            let task = Task::new(self.clone(), engine.clone(), options.clone(), file.clone(), plan);
+            let task = Task::new(self.clone(), engine.clone(), options.clone(), file.clone(), plan, outage.clone());
             // A task of its own: the client library decodes what comes from outside, and a panic in it must stop no
             // server.
             let Err(fault) = tokio::spawn(task.run(stopping.clone())).await else { return Ok(()) };
             self.0.failures.fetch_add(1, Relaxed);
             self.0.up.store(false, Relaxed);
+            outage.fails(format!("the index task failed: {fault}"));
             tracing::error!(at = place, %fault, "the index task failed, and begins again in a minute where it was");
             tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => return Ok(()),
@@ -177,6 +181,7 @@ struct Task {
     options: MySqlConnectOptions,
     file: PathBuf,
     plan: Plan,
+    outage: Outage,
     /// Ids from here on were given after the start.
     born: SeriesId,
     tables: Option<Tables>,
@@ -194,7 +199,14 @@ struct Task {
 }
 
 impl Task {
-    fn new(index: Index, engine: Arc<Engine>, options: MySqlConnectOptions, file: PathBuf, plan: Plan) -> Task {
+    fn new(
+        index: Index,
+        engine: Arc<Engine>,
+        options: MySqlConnectOptions,
+        file: PathBuf,
+        plan: Plan,
+        outage: Outage,
+    ) -> Task {
         let (born, saved, now) = (engine.store().series_end(), plan.progress.clone(), Instant::now());
         Task {
             index,
@@ -202,6 +214,7 @@ impl Task {
             options,
             file,
             plan,
+            outage,
             born,
             tables: None,
             used: now,
@@ -226,6 +239,7 @@ impl Task {
 
     async fn keep(&mut self) {
         // An address or a password that is wrong is told now, not when the first series comes.
+        self.outage.begin();
         let mut outcome = self.connect().await;
         loop {
             let pause = match &outcome {
@@ -233,6 +247,7 @@ impl Task {
                 Err(error) => self.note_failure(error),
             };
             tokio::time::sleep(pause).await;
+            self.outage.begin();
             outcome = self.turn().await;
             self.save().await;
         }
@@ -383,6 +398,7 @@ impl Task {
     fn note_success(&mut self) {
         self.index.0.up.store(true, Relaxed);
         self.failed = 0;
+        self.outage.works();
         if self.told.take().is_some() {
             tracing::info!(at = self.saved.0.place, "MySQL takes the index again; what came meanwhile is written now");
         }
@@ -398,6 +414,9 @@ impl Task {
             self.index.0.up.store(false, Relaxed);
         }
         let fix = tables::fix(error);
+        if self.failed > 1 {
+            self.outage.fails(format!("{error} ({fix})"));
+        }
         if self.failed > 1 && self.told.replace(fix) != Some(fix) {
             let at = &self.saved.0.place;
             tracing::error!(

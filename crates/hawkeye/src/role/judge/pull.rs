@@ -12,6 +12,7 @@
 //! Compat: docs/open-falcon/judge.md §7, wire.md §5. The original gives a whole answer 3 s; here only silence counts.
 
 use crate::clock;
+use crate::watch::health::Outage;
 use anyhow::{Result, anyhow};
 use judge::RuleId;
 use metrics::{Figures, Metrics};
@@ -381,16 +382,19 @@ fn broken(what: &str, error: io::Error) -> Failure {
 }
 
 /// Pulls at once and then each `interval`, until told to stop. `load` puts rules into effect; it runs on a blocking
-/// thread, one call at a time, in order of versions.
+/// thread, one call at a time, in order of versions. `outage` says that no rules come, from the start on.
 pub async fn run(
     mut puller: Puller,
     interval: Duration,
     load: impl Fn(Arc<Rules>) + Send + Sync + 'static,
+    outage: Outage,
     mut stopping: watch::Receiver<bool>,
 ) {
     let load = Arc::new(load);
     let mut failed_for = Duration::ZERO;
+    outage.fails("none has answered yet; no points are taken before".to_string());
     loop {
+        outage.begin();
         let pulled = tokio::select! {
             biased;
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -404,12 +408,14 @@ pub async fn run(
                 if let Pulled::Changed(rules) = pulled {
                     load_one(load.clone(), rules).await;
                 }
+                outage.works();
                 interval
             }
             Err(error) => {
                 if failed_for == Duration::ZERO {
                     tracing::error!(%error, "no hbs gives rules; the rules in effect stay, and hbs is asked again");
                 }
+                outage.note(Err::<(), _>(error));
                 failed_for = (failed_for * 2).clamp(RETRY_AFTER.min(interval), interval);
                 failed_for
             }

@@ -15,6 +15,7 @@
 mod cursor;
 
 use crate::config::RedisUrl;
+use crate::watch::health::Outage;
 use anyhow::{Context, Result};
 use cursor::CursorFile;
 use events::{Consumer, Entry, EventQueue, Record};
@@ -66,9 +67,15 @@ struct Shared {
 }
 
 /// Opens what pushes events to Redis, and shows its figures. The reader is registered, and its place in the queue noted
-/// on the disk: no event that comes later is missed.
-pub fn open(queue: &Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, metrics: &Metrics) -> Result<Pusher> {
-    let pusher = Pusher::open(queue.clone(), url, data_dir, PAUSES)?;
+/// on the disk: no event that comes later is missed. `outage` says while Redis takes none.
+pub fn open(
+    queue: &Arc<EventQueue>,
+    url: &RedisUrl,
+    data_dir: &Path,
+    metrics: &Metrics,
+    outage: Outage,
+) -> Result<Pusher> {
+    let pusher = Pusher::open(queue.clone(), url, data_dir, PAUSES, outage)?;
     pusher.show_on(metrics);
     Ok(pusher)
 }
@@ -103,6 +110,7 @@ pub struct Pusher {
     /// Advice that was last given in the log: what is to be done against the fault.
     told: Option<&'static str>,
     unsaved_told: bool,
+    outage: Outage,
 }
 
 /// Events that were read and are not pushed yet.
@@ -152,7 +160,7 @@ impl Batch {
 }
 
 impl Pusher {
-    fn open(queue: Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, pauses: Pauses) -> Result<Pusher> {
+    fn open(queue: Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, pauses: Pauses, outage: Outage) -> Result<Pusher> {
         let client = url.info().context("judge.redis_url is empty").and_then(|info| Ok(Client::open(info)?))?;
         let cursor = CursorFile::new(data_dir);
         let handled = match cursor.load()? {
@@ -180,6 +188,7 @@ impl Pusher {
             failed: 0,
             told: None,
             unsaved_told: false,
+            outage,
         })
     }
 
@@ -314,6 +323,7 @@ impl Pusher {
     fn note_success(&mut self) {
         self.shared.connected.store(true, Relaxed);
         self.failed = 0;
+        self.outage.works();
         if self.told.take().is_some() {
             tracing::info!(at = self.url.place(), "Redis takes events again; what waited is pushed");
         }
@@ -329,6 +339,7 @@ impl Pusher {
             PushError::Redis(error) => (self.url.without_password(&error.to_string()), fix(error)),
             PushError::Queue(error) => (line_of(&**error), "see why data_dir cannot be read and written"),
         };
+        self.outage.fails(format!("{error} ({fix})"));
         if self.told.replace(fix) != Some(fix) {
             let at = self.url.place();
             tracing::error!(

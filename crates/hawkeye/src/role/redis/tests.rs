@@ -1,6 +1,7 @@
 //! Against a server in this process that speaks as much RESP as is needed, and breaks where it is told to.
 
 use super::*;
+use crate::watch::health::Health;
 use events::Fsync;
 use events::{AlarmEnd, Options};
 use model::{Event, EventRule, Expression, Status, Strategy};
@@ -205,8 +206,16 @@ struct Running {
     shared: Arc<Shared>,
 }
 
+fn outage() -> Outage {
+    Health::default().outage_logged_elsewhere("events wait")
+}
+
 fn start(queue: &Arc<EventQueue>, url: &RedisUrl, dir: &Path) -> Running {
-    let pusher = Pusher::open(queue.clone(), url, dir, FAST).expect("it opens");
+    start_told(queue, url, dir, outage())
+}
+
+fn start_told(queue: &Arc<EventQueue>, url: &RedisUrl, dir: &Path, outage: Outage) -> Running {
+    let pusher = Pusher::open(queue.clone(), url, dir, FAST, outage).expect("it opens");
     let (stop, stopping) = watch::channel(false);
     let shared = pusher.shared.clone();
     Running { stop, shared, task: tokio::spawn(pusher.run(stopping)) }
@@ -321,6 +330,36 @@ async fn a_connection_may_break_at_each_byte() {
 }
 
 #[tokio::test]
+async fn health_says_that_events_wait() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let refusal = Manner::Refuse("-NOAUTH Authentication required.");
+    let told = Told { manners: Mutex::new([refusal].into()), ..Told::default() };
+    let (queue, server, health) = (open_queue(dir.path()), Server::start(told).await, Health::default());
+    let nobody = TcpListener::bind("127.0.0.1:0").await.expect("loopback").local_addr().expect("bound");
+    let away = RedisUrl::parse(&nobody.to_string()).expect("valid");
+    let text = "events wait for Redis";
+    let running = start_told(&queue, &away, dir.path(), health.outage_logged_elsewhere(text));
+    let says = async |part: &str| {
+        until(part, async || health.reasons().iter().any(|reason| reason.line().contains(part))).await;
+    };
+    says("start Redis, or correct judge.redis_url").await;
+    assert_eq!(health.reasons()[0].what, text);
+    running.stop().await;
+    assert_eq!(health.reasons(), [], "who has ended tells nothing");
+
+    queue.append(&[ok(0, 1)]).expect("append");
+    let slow = Pauses { pause: Duration::from_millis(500), ..FAST };
+    let outage = health.outage_logged_elsewhere(text);
+    let pusher = Pusher::open(queue.clone(), &server.url(), dir.path(), slow, outage).expect("it opens");
+    let (_stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(pusher.run(stopping));
+    says("correct the password in judge.redis_url").await;
+    until("no reason", async || health.reasons().is_empty()).await;
+    assert_eq!(server.list("event:p0").len(), 1);
+    task.abort();
+}
+
+#[tokio::test]
 async fn babble_is_no_answer() {
     let dir = tempfile::tempdir().expect("temp dir");
     let babble: [&[u8]; 7] = [
@@ -349,7 +388,7 @@ async fn logs_in_and_chooses_the_database() {
     queue.append(&[ok(0, 1)]).expect("append");
     for wrong in ["", "wrong@"] {
         let url = RedisUrl::parse(&format!("{wrong}{}", server.address)).expect("valid");
-        let mut pusher = Pusher::open(queue.clone(), &url, dir.path(), FAST).expect("it opens");
+        let mut pusher = Pusher::open(queue.clone(), &url, dir.path(), FAST, outage()).expect("it opens");
         let Err(PushError::Redis(error)) = pusher.step().await else { panic!("{wrong:?} let it in") };
         assert_eq!(fix(&error), "correct the password in judge.redis_url", "{error}");
     }
@@ -369,7 +408,7 @@ async fn begins_at_the_end_of_an_old_queue_and_then_where_it_was() {
     let server = Server::start(Told::default()).await;
     let queue = open_queue(dir.path());
     queue.append(&[ok(0, 3)]).expect("between the opening and the first start");
-    drop(Pusher::open(queue.clone(), &server.url(), dir.path(), FAST).expect("it opens"));
+    drop(Pusher::open(queue.clone(), &server.url(), dir.path(), FAST, outage()).expect("it opens"));
     drop(queue);
     // It was ended before it pushed anything.
     let queue = open_queue(dir.path());
@@ -396,7 +435,7 @@ fn a_damaged_cursor_ends_the_start() {
     let dir = tempfile::tempdir().expect("temp dir");
     std::fs::write(dir.path().join("redis-cursor"), "7\n").expect("writable");
     let url = RedisUrl::parse("127.0.0.1:1").expect("valid");
-    let opened = open(&open_queue(dir.path()), &url, dir.path(), &Metrics::new());
+    let opened = open(&open_queue(dir.path()), &url, dir.path(), &Metrics::new(), outage());
     let error = format!("{:#}", opened.err().expect("damaged"));
     assert!(error.contains("redis-cursor") && error.contains("delete it"), "{error}");
 }
@@ -408,7 +447,7 @@ async fn a_backlog_drops_its_oldest_and_says_so() {
     let queue = open_queue(dir.path());
     let server = Server::start(Told::default()).await;
     let metrics = Arc::new(Metrics::new());
-    let pusher = Pusher::open(queue.clone(), &server.url(), dir.path(), FAST).expect("it opens");
+    let pusher = Pusher::open(queue.clone(), &server.url(), dir.path(), FAST, outage()).expect("it opens");
     pusher.show_on(&metrics);
     for number in 0..3000 {
         queue.append(&[ok(0, number)]).expect("the judge goes on");
@@ -456,7 +495,7 @@ async fn a_stop_pushes_a_batch_whole_of_which_redis_has_a_part() {
     queue.append(&[ok(1, 1), ok(0, 2)]).expect("append");
     let manners = [Manner::Babble(b":1\r\n"), Manner::Refuse("-LOADING Redis is loading the dataset in memory")];
     server.told.manners.lock().expect("unbroken").extend(manners);
-    let pusher = Pusher::open(queue.clone(), &server.url(), dir.path(), FAST).expect("it opens");
+    let pusher = Pusher::open(queue.clone(), &server.url(), dir.path(), FAST, outage()).expect("it opens");
     let (_stop, stopping) = watch::channel(true);
     in_time("the end of the role", pusher.run(stopping)).await.expect("no error");
     assert_eq!((numbers(&server.list("event:p1")), numbers(&server.list("event:p0"))), (vec![1], vec![2]));
@@ -467,7 +506,7 @@ async fn a_stop_pushes_a_batch_whole_of_which_redis_has_a_part() {
 fn pauses_grow_to_their_bound() {
     let dir = tempfile::tempdir().expect("temp dir");
     let url = RedisUrl::parse("127.0.0.1:1").expect("valid");
-    let mut pusher = Pusher::open(open_queue(dir.path()), &url, dir.path(), PAUSES).expect("it opens");
+    let mut pusher = Pusher::open(open_queue(dir.path()), &url, dir.path(), PAUSES, outage()).expect("it opens");
     let refused = RedisError::from((ErrorKind::Io, "refused"));
     for seconds in [1, 2, 4, 8, 16, 30, 30] {
         let pause = pusher.note_failure(&PushError::Redis(refused.clone())).as_secs_f64();

@@ -4,6 +4,7 @@
 use super::tables::{Freshness, Series, Tables, Written};
 use super::*;
 use crate::config::MysqlUrl;
+use crate::watch::health::Health;
 use events::EventQueue;
 use model::{CounterType, Point, Sample, SeriesKey, Tags};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, MySqlConnection, Row};
@@ -258,7 +259,8 @@ impl Bench {
         let file = self.dir.path().join("index-progress.json");
         let plan = Plan::new(Progress::load(&file, &self.url.place(DATABASE), clock::now()), refresh_s);
         let options = self.url.options(DATABASE).expect("a URL");
-        Task::new(self.index.clone(), self.engine.clone(), options, file, plan)
+        let outage = Health::default().outage_logged_elsewhere("the index");
+        Task::new(self.index.clone(), self.engine.clone(), options, file, plan, outage)
     }
 
     fn push(&self, endpoint: &str, metric: &str, counter_type: CounterType, time: i64) -> SeriesId {
@@ -380,6 +382,24 @@ async fn a_series_whose_name_does_not_fit_is_left_out_and_counted() {
     task.turn().await.expect("MySQL is not needed for nothing");
     assert_eq!(bench.index.0.left_out.load(Relaxed), 1);
     assert_eq!(task.plan.progress.new_from, 1, "it does not stand in the way");
+}
+
+/// One connection that is cut is no reason; MySQL that is away is, until it is back.
+#[tokio::test]
+async fn health_says_that_mysql_is_away() {
+    let bench = Bench::new(MysqlUrl::parse("mysql://falcon:secret@127.0.0.1:1/graph").expect("a URL"));
+    let (mut task, health) = (bench.task(3600), Health::default());
+    task.outage = health.outage_logged_elsewhere("the index cannot be written");
+    bench.push("web", "m", CounterType::Gauge, clock::now());
+    for is_told in [false, true, true] {
+        let error = task.turn().await.expect_err("nobody listens there");
+        task.note_failure(&error);
+        assert_eq!(!health.reasons().is_empty(), is_told);
+    }
+    let line = health.reasons()[0].line();
+    assert!(line.contains("refused") && line.contains("address") && !line.contains("secret"), "{line}");
+    task.note_success();
+    assert_eq!(health.reasons(), []);
 }
 
 #[tokio::test]

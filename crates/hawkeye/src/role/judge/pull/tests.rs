@@ -4,6 +4,7 @@ use crate::portal::Portal;
 use crate::role::hbs::HbsService;
 use crate::rules::InEffect;
 use crate::rules::snapshot::Snapshot;
+use crate::watch::health::Health;
 use model::{Expression, Strategy};
 use net::patience::in_time;
 use net::rpc::Service;
@@ -417,12 +418,50 @@ async fn run_loads_changes_and_stops() {
     let (stop, stopping) = watch::channel(false);
     let (loaded, mut loads) = tokio::sync::mpsc::unbounded_channel();
     let load = move |rules: Arc<Rules>| loaded.send(rules.version).expect("the test reads");
-    let running = tokio::spawn(run(puller(&[&address]), Duration::from_millis(1), load, stopping));
+    let health = Health::default();
+    let outage = health.outage("no rules");
+    let running = tokio::spawn(run(puller(&[&address]), Duration::from_millis(1), load, outage, stopping));
     for version in 1..=3 {
         assert_eq!(in_time("the next rules", loads.recv()).await, Some(version));
     }
     stop.send(true).expect("it runs");
     in_time("the end of the pulling", running).await.expect("an orderly end");
+}
+
+/// A reason is there before the first answer, whatever comes instead of one, and ends with it.
+#[tokio::test]
+async fn health_says_that_there_are_no_rules() {
+    let (bad, mut is_asked) = (Arc::new(Mutex::new(true)), false);
+    let (is_bad, hangs) = (bad.clone(), TcpListener::bind("127.0.0.1:0").await.expect("a free port"));
+    let address = fake(move |method, id, _| match *is_bad.lock().expect("no panic") {
+        true if method == "Hbs.GetStrategies" => Act::Say(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
+        _ => Act::Say(answer(&rules(5.0, &["a"]), method, id)),
+    })
+    .await;
+    let silent = hangs.local_addr().expect("bound").to_string();
+    let mut puller = puller(&[&silent, &address]);
+    puller.timeouts.silence = SILENCE;
+    let health = Health::default();
+    let outage = health.outage("the rules cannot be read from hbs");
+    let (_stop, stopping) = watch::channel(false);
+    let ask = run(puller, Duration::from_millis(1), |_| (), outage, stopping);
+    tokio::pin!(ask);
+    net::patience::until("both addresses are told", async || {
+        // The first look is right behind the start of the first pull.
+        let _ = timeout(Duration::ZERO, &mut ask).await;
+        let reasons = health.reasons();
+        if !std::mem::replace(&mut is_asked, true) {
+            assert!(reasons[0].line().contains("none has answered yet"), "{reasons:?}");
+        }
+        reasons.iter().any(|reason| reason.why.contains("no byte of") && reason.why.contains("is broken"))
+    })
+    .await;
+    *bad.lock().expect("no panic") = false;
+    net::patience::until("no reason", async || {
+        let _ = timeout(Duration::ZERO, &mut ask).await;
+        health.reasons().is_empty()
+    })
+    .await;
 }
 
 #[test]
