@@ -16,7 +16,7 @@ trap 'if [ -f "$dir/pid" ]; then kill -KILL "$(cat "$dir/pid")" 2> /dev/null || 
 mariadb-install-db --no-defaults --user="$(id -un)" --datadir="$dir/db" --skip-test-db \
     --auth-root-authentication-method=normal > "$dir/install" 2>&1 || { cat "$dir/install"; exit 1; }
 python3 - "${TEST_BINARY:-target/release/hawkeye}" "$dir" "$(id -un)" <<'SCENE'
-import json, os, re, signal, socket, subprocess, sys, time, urllib.request
+import errno, json, os, re, signal, socket, subprocess, sys, time, urllib.request
 
 binary, dir, user = sys.argv[1:]
 held = [socket.socket() for _ in range(4)]
@@ -65,6 +65,12 @@ def call(method, param):
     assert answer["error"] is None, answer
     return answer["result"]
 
+def report(host):
+    with socket.create_connection(("127.0.0.1", hbs), 60) as peer:
+        param = {"Hostname": host, "IP": "10.0.0.2", "AgentVersion": "5.1", "PluginVersion": "p"}
+        peer.sendall(json.dumps({"method": "Agent.ReportStatus", "params": [param], "id": 1}).encode())
+        return json.loads(peer.makefile().readline())
+
 def wait(what, condition):
     deadline = time.time() + 90
     while time.time() < deadline:
@@ -110,14 +116,43 @@ try:
     # MariaDB is killed: judges keep their rules, and it is told; then it is back.
     mariadb.kill()
     mariadb.wait()
+    began = time.time()
+    wait("MySQL is missed", lambda: "(portal.url) does not answer" in get(admin, "/health"))
+    assert time.time() - began < 10, "who is away is told soon"
+    assert report("web-02")["error"] and time.time() - began < 20, "no report waits for long"
     wait("it is told", lambda: "the tables in MySQL cannot be read" in get(admin, "/health"))
     assert len(strategies()) == 1
     start_mariadb()
     wait("all works", lambda: get(admin, "/health") == "ok\n")
+    # MariaDB hangs, and goes on.
+    mariadb.send_signal(signal.SIGSTOP)
+    began = time.time()
+    wait("MySQL is missed", lambda: "(portal.url) does not answer" in get(admin, "/health"))
+    assert time.time() - began < 12, "who hangs is told soon"
+    assert report("web-02")["error"] and time.time() - began < 35, "no report waits for long"
+    assert len(strategies()) == 1
+    mariadb.send_signal(signal.SIGCONT)
+    wait("all works", lambda: get(admin, "/health") == "ok\n")
+    assert report("web-02")["error"] is None
     sql("UPDATE falcon_portal.host SET maintain_begin = 1, maintain_end = 4000000000")
     wait("maintenance is seen", lambda: strategies() == [])
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 0
+
+    # A start before MariaDB: admin says what is waited for, nobody else is accepted, and then all works.
+    mariadb.kill()
+    mariadb.wait()
+    server = subprocess.Popen(command(), stdout=open(f"{dir}/log", "a"), stderr=subprocess.STDOUT,
+                              env={**os.environ, "HAWKEYE_PORTAL__URL": url})
+    wait("MySQL is missed", lambda: "(portal.url) does not answer" in get(admin, "/health"))
+    with socket.socket() as peer:
+        assert peer.connect_ex(("127.0.0.1", hbs)) == errno.ECONNREFUSED
+    start_mariadb()
+    wait("hbs listens", lambda: get(hbs_http, "/health") == "ok")
+    assert get(admin, "/health") == "ok\n" and "hbs_rpc" in get(admin, "/status")
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
+    server = None
 
     # A start that cannot work ends with one line.
     wrong = subprocess.run(command(), capture_output=True, text=True, timeout=60,

@@ -40,7 +40,7 @@ pub mod user;
 
 use crate::clock;
 use crate::config::MysqlUrl;
-use crate::watch::health::{Health, Reason};
+use crate::watch::health::{Health, Outage, Reason};
 use anyhow::{Context, Result};
 pub use db::sqlite::hint;
 use db::{Cursors, Db, Target, Transaction};
@@ -120,7 +120,15 @@ impl Portal {
     /// they are missing.
     pub async fn with_own_tables(url: &MysqlUrl) -> Result<Portal> {
         let options = url.options("falcon_portal").context("portal.url is empty")?;
+        db::mysql::reach(&options).await?;
         Ok(Portal::new(db::mysql::open_with_own(options).await?))
+    }
+
+    /// Has `outage` say while the MySQL at `url` does not answer, until the stop.
+    pub async fn watch_mysql(url: &MysqlUrl, outage: Outage, stop: watch::Receiver<bool>) {
+        if let Some(options) = url.options("falcon_portal") {
+            db::mysql::watch(&options, db::mysql::LOOKS, outage, stop).await;
+        }
     }
 
     /// An empty portal in memory.

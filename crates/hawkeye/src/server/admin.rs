@@ -56,12 +56,12 @@ pub fn health_router(metrics: &Arc<Metrics>, health: &Health) -> axum::Router {
 /// `/status`: what this process is, and whether all of it works.
 fn status_router(config: &Config, bound: Bound, health: &Health) -> axum::Router {
     let roles: Vec<&str> = config.roles.iter().map(|role| role.name()).collect();
-    let listeners: serde_json::Map<String, serde_json::Value> =
-        bound.into_iter().map(|(name, address)| (name.to_string(), address.to_string().into())).collect();
     let (health, start) = (health.clone(), Instant::now());
     let reasons: Arc<Shared<Arc<[Reason]>>> = Arc::default();
     let answer = move || async move {
         let reasons = reasons.get(Instant::now, || health.reasons().into());
+        let listeners: serde_json::Map<String, serde_json::Value> =
+            bound.all().into_iter().map(|(name, address)| (name.to_string(), address.to_string().into())).collect();
         Json(serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "uptime_s": start.elapsed().as_secs(),
             "roles": roles, "listeners": listeners, "health": health_json(&reasons),

@@ -1,8 +1,8 @@
 //! Doors: the listening sockets, and what a connection through any of them needs.
 //!
-//! Sockets are bound before anything is opened, for a busy port is the commonest reason for a start to fail; doors open
-//! when all behind them runs. They are one part of the server: told to stop, they close together and answer what they
-//! have begun.
+//! Sockets are bound before anything is opened, for a busy port is the commonest reason for a start to fail (those of
+//! hbs and api alone when their MySQL is there, which may be long); doors open when all behind them runs. They are one
+//! part of the server: told to stop, they close together and answer what they have begun.
 //! Invariants: senders, users and admin have places of their own, so none of them can shut out the others;
 //! when [`Doors::run`] returns, no connection runs any more. What a connection has left to a thread of its
 //! own is the engine's to wait for ([`crate::engine::Engine::blocking_ended`]).
@@ -22,7 +22,7 @@ use net::stream::Stream;
 use net::tls::Tls;
 use settings::Secret;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use supervisor::Stop;
 use tokio::net::TcpListener;
@@ -122,23 +122,23 @@ impl Sockets {
         })
     }
 
-    /// Binds the sockets of hbs alone.
+    /// Binds the socket of admin, which is open while the others wait for what is behind them.
+    pub async fn admin(listen: &Listen) -> Result<Sockets> {
+        Ok(Sockets { admin: bind_unless_empty("admin", &listen.admin).await?, ..Sockets::default() })
+    }
+
+    /// Binds the sockets of hbs alone, but admin's.
     pub async fn hbs(listen: &Listen) -> Result<Sockets> {
         Ok(Sockets {
             hbs_rpc: bind_unless_empty("hbs_rpc", &listen.hbs_rpc).await?,
             hbs_http: bind_unless_empty("hbs_http", &listen.hbs_http).await?,
-            admin: bind_unless_empty("admin", &listen.admin).await?,
             ..Sockets::default()
         })
     }
 
-    /// Binds the sockets of the api alone.
+    /// Binds the socket of the api alone, but admin's.
     pub async fn api(listen: &Listen) -> Result<Sockets> {
-        Ok(Sockets {
-            api: bind_unless_empty("api", &listen.api).await?,
-            admin: bind_unless_empty("admin", &listen.admin).await?,
-            ..Sockets::default()
-        })
+        Ok(Sockets { api: bind_unless_empty("api", &listen.api).await?, ..Sockets::default() })
     }
 
     /// Binds the sockets of the judge alone.
@@ -155,6 +155,12 @@ impl Sockets {
 impl Sockets {
     /// The addresses of the sockets by their names.
     pub fn bound(&self) -> Bound {
+        let bound = Bound::default();
+        bound.add(self);
+        bound
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         let all = [
             ("transfer_rpc", &self.transfer_rpc),
             ("transfer_http", &self.transfer_http),
@@ -172,13 +178,25 @@ impl Sockets {
             ("api", &self.api),
             ("admin", &self.admin),
         ];
-        let open = all.into_iter().filter_map(|(name, socket)| Some((name, socket.as_ref()?.local_addr().ok()?)));
-        open.collect()
+        all.into_iter().filter_map(|(name, socket)| Some((name, socket.as_ref()?.local_addr().ok()?)))
     }
 }
 
-/// Addresses that listen, by the names of their listeners.
-pub type Bound = Vec<(&'static str, SocketAddr)>;
+/// Addresses that listen, by the names of their listeners; clones share them.
+#[derive(Clone, Default)]
+pub struct Bound(Arc<Mutex<Vec<(&'static str, SocketAddr)>>>);
+
+impl Bound {
+    /// Adds sockets that are bound later than others.
+    pub fn add(&self, sockets: &Sockets) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(sockets.addresses());
+    }
+
+    /// The addresses that listen now.
+    pub fn all(&self) -> Vec<(&'static str, SocketAddr)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// How many connections senders, users and admin may have, of so many descriptors: senders cannot lock people out, and
 /// neither can lock out who looks after the server.

@@ -3,10 +3,10 @@
 //! Each mode has a page that lists its parts in the order of their start: [`whole`] (all six roles), [`graph`],
 //! [`judge`], [`hbs`], [`alarm`], [`api`] or [`modules`] (aggregator, nodata) alone, [`fanout`] (a transfer alone, a
 //! gateway); `supervisor` stops them in reverse. What the modes share has a page per subject: [`store`], [`queue`],
-//! [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`] (whose files they are), [`tls`]
-//! (the certificate), [`issued`] (tokens that send), [`losses`] (what is lost of the store), [`limits`] (of the
-//! system). SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that was answered is lost by
-//! that either.
+//! [`reach`] (the portal's MySQL), [`doors`] (the sockets), [`admin`] and [`gauges`] (what operators see), [`data_dir`]
+//! (whose files they are), [`tls`] (the certificate), [`issued`] (tokens that send), [`losses`] (what is lost of the
+//! store), [`limits`] (of the system). SIGINT and SIGTERM stop; a second signal ends the process at once; nothing that
+//! was answered is lost by that either.
 //! Invariants: a part that ends by itself (a panic, a start that failed) stops the process with an error, for a server
 //! that takes points and judges or delivers nothing is worse than one that is seen to be down; a fault while stopping
 //! does not keep the other parts from their orderly end.
@@ -26,6 +26,7 @@ mod limits;
 mod losses;
 mod modules;
 mod queue;
+mod reach;
 mod store;
 mod tls;
 mod token;

@@ -332,7 +332,7 @@ pub fn command(dir: &Path) -> Command {
 
 /// The next ports of this process that are free, from a range that the system gives to nobody by itself: a port of the
 /// ephemeral range may be some other test's before the server binds it, or between its end and its restart.
-fn free_ports() -> [u16; 14] {
+pub fn free_ports() -> [u16; 14] {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

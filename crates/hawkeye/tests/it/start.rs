@@ -1,9 +1,10 @@
 //! Starts that cannot work end with one line that names the fix; a stop is orderly, or at once when it is asked for
 //! twice.
 
-use crate::harness::{Server, command, find, output, until};
+use crate::harness::{Server, command, find, free_ports, output, until};
 use sqlx::Connection;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
@@ -377,19 +378,46 @@ fn a_check_says_which_listeners_stay_closed() {
     );
 }
 
-/// A MySQL that is not there is told of at once, and asked again.
+/// A MySQL that is not there is told of at once, and asked again; meanwhile admin answers with the reason, and no other
+/// port takes a connection.
 #[test]
 fn hbs_alone_says_at_once_that_mysql_is_away() {
+    says_that_mysql_is_away("hbs", "hbs_rpc", &[]);
+}
+
+/// An api alone waits for its MySQL as hbs does.
+#[test]
+fn api_alone_says_at_once_that_mysql_is_away() {
+    says_that_mysql_is_away("api", "api", &["--set", "graph.cluster={ graph-00 = \"127.0.0.1:1\" }"]);
+}
+
+fn says_that_mysql_is_away(role: &str, listener: &str, more: &[&str]) {
     let dir = tempfile::tempdir().expect("a directory");
+    let [admin, port, ..] = free_ports();
     let mut program = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
-    program.args(["server", "--roles", "hbs", "--set", "portal.url=mysql://u:p@127.0.0.1:1", "--set", "listen.admin="]);
-    program.args(["--set", "listen.hbs_rpc=127.0.0.1:0", "--data-dir"]).arg(dir.path());
-    let mut hbs = program.stderr(std::process::Stdio::piped()).spawn().expect("it starts");
-    let lines = BufReader::new(hbs.stderr.take().expect("piped")).lines().map_while(Result::ok);
-    let is_told = |line: &String| ["portal.url", "trying again in", "refused"].iter().all(|part| line.contains(part));
-    assert_eq!(lines.filter(is_told).take(2).count(), 2);
-    hbs.kill().expect("kill");
-    hbs.wait().expect("wait");
+    program.args(["server", "--roles", role, "--set", "portal.url=mysql://u:p@127.0.0.1:1"]).args(more);
+    program.args(["--set", &format!("listen.admin=127.0.0.1:{admin}")]);
+    program.args(["--set", &format!("listen.{listener}=127.0.0.1:{port}"), "--data-dir"]).arg(dir.path());
+    let mut server = program.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(server.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let is_told = |line: &String| ["portal.url", "tried again", "refused"].iter().all(|part| line.contains(part));
+    assert!(lines.any(|line| is_told(&line)), "{role} says nothing");
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", admin)).expect("admin listens");
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").as_bytes()).expect("write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let health = ask("/health");
+    assert!(health.starts_with("HTTP/1.0 503") && health.contains("the MySQL of the portal (portal.url)"), "{health}");
+    let status = ask("/status");
+    assert!(status.contains("\"admin\"") && !status.contains(&format!("\"{listener}\":")), "{status}");
+    let refused = TcpStream::connect(("127.0.0.1", port)).expect_err("nobody is there to answer");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert!(server.try_wait().expect("a process").is_none(), "it goes on to ask");
+    server.kill().expect("kill");
+    server.wait().expect("wait");
 }
 
 /// What `open-falcon check` was asked for: whether a server runs, what it is, and whether all of it works.

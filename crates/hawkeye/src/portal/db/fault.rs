@@ -51,6 +51,20 @@ pub fn among(error: &anyhow::Error) -> Option<Fault> {
     error.chain().find_map(|cause| cause.downcast_ref::<Error>()).and_then(of)
 }
 
+/// Whether asking once more is of no use: a database has answered, and said no, or it is not known whom to ask.
+pub fn is_refusal(error: &anyhow::Error) -> bool {
+    match error.chain().find_map(|cause| cause.downcast_ref::<Error>()) {
+        Some(Error::Database(error)) => !error.code().is_some_and(|code| is_of_connections(&code)),
+        Some(Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::PoolTimedOut | Error::WorkerCrashed) => false,
+        _ => true,
+    }
+}
+
+/// Whether this SQLSTATE is of a server that has no room for a connection, begins, or ends.
+fn is_of_connections(code: &str) -> bool {
+    code.starts_with("08")
+}
+
 /// SQLSTATE by which MySQL says that there is no such table.
 const NO_SUCH_TABLE: &str = "42S02";
 
@@ -77,6 +91,17 @@ mod tests {
         check(26, Some(Fault::Damage));
         check(19 | 8 << 8, None);
         check(1, None);
+    }
+
+    #[test]
+    fn who_says_no_is_not_asked_again() {
+        let is_refusal = |error: Error| super::is_refusal(&anyhow::Error::new(error).context("cannot open"));
+        assert!(!is_refusal(Error::Io(std::io::Error::other("refused"))));
+        assert!(!is_refusal(Error::PoolTimedOut));
+        assert!(is_refusal(Error::RowNotFound));
+        assert!(super::is_refusal(&anyhow::anyhow!("portal.url is empty")));
+        // Access denied, no such table, too many connections, shutdown in progress.
+        assert_eq!(["28000", "42S02", "08004", "08S01"].map(is_of_connections), [false, false, true, true]);
     }
 
     #[tokio::test]

@@ -116,11 +116,19 @@ impl Db {
         }
     }
 
+    /// Waits for what the database is asked. A server may hang, and is not waited for for ever.
+    async fn answered<T>(&self, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        match self {
+            Db::Sqlite(_) => asked.await,
+            Db::MySql(..) => mysql::within(mysql::ANSWER_WITHIN, asked).await,
+        }
+    }
+
     fn begin(&self, sql: &'static str, writes: bool) -> Running<'_, Transaction> {
         Box::pin(async move {
             let begun = match self {
                 Db::Sqlite(way) => way.pool().begin_with(sql).await.map(OpenTransaction::Sqlite),
-                Db::MySql(pool, ..) => pool.begin_with(sql).await.map(OpenTransaction::MySql),
+                Db::MySql(pool, ..) => self.answered(pool.begin_with(sql)).await.map(OpenTransaction::MySql),
             };
             let inner = self.noted(begun)?;
             Ok(Transaction { inner, db: self.clone(), writes })
@@ -177,7 +185,7 @@ impl Transaction {
         Box::pin(async move {
             let committed = match self.inner {
                 OpenTransaction::Sqlite(transaction) => transaction.commit().await,
-                OpenTransaction::MySql(transaction) => transaction.commit().await,
+                OpenTransaction::MySql(transaction) => self.db.answered(transaction.commit()).await,
             };
             self.db.noted(committed)?;
             if self.writes { self.db.committed().await } else { Ok(()) }

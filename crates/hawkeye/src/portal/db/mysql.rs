@@ -3,16 +3,22 @@
 //! How: statements name each table with its database, so a connection needs no default one; a transaction may span
 //! them, for they are on one server. The session is in the server's time zone, as the original's, and keeps the
 //! isolation that reads of one moment need, whatever the server's default is.
-//! Invariants: whoever waits for another's lock waits as long as on SQLite, then the statement fails.
+//! Invariants: whoever waits for another's lock waits as long as on SQLite, then the statement fails. A server that
+//! hangs or is away holds up whoever asks for [`ANSWER_WITHIN`] at most, and a connection that it does not answer on is
+//! closed.
 //! Memory: statements stay prepared, at most [`STATEMENTS_MAX`] per connection.
 //! Compat: mysql.sql has the tables that the portal needs: Open-Falcon's, with a longer `func`, `events.explanation`,
 //! `event_cases.told`, and tables of Hawkeye's own, `hawkeye_…`.
 
 use super::{CONNECTIONS_MAX, Db};
+use crate::watch::health::Outage;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// Prepared statements of a connection: all of the portal, with room for lists of several lengths. One that is not kept
 /// costs 40 ms when it is closed.
@@ -24,13 +30,57 @@ const SESSION: [&str; 2] =
 
 /// Time that a server has to let somebody in; one that takes longer hangs, or its network does.
 const REACH: Duration = Duration::from_secs(5);
+/// Time that a statement may take: a wait for a lock, and some.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// Looks whether the server lets us in. A pool says only that it has waited, and for half a minute.
 pub async fn reach(options: &MySqlConnectOptions) -> sqlx::Result<()> {
-    let connected = tokio::time::timeout(REACH, MySqlConnection::connect_with(options)).await;
-    let hangs =
-        || sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {REACH:?}")));
-    connected.unwrap_or_else(|_| Err(hangs()))?.close().await
+    within(REACH, MySqlConnection::connect_with(options)).await?.close().await
+}
+
+/// Waits for what MySQL is asked, as long as `limit`.
+pub(super) async fn within<T>(limit: Duration, asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let hangs = || sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}")));
+    timeout(limit, asked).await.unwrap_or_else(|_| Err(hangs()))
+}
+
+/// Times of looking whether MySQL is there.
+#[derive(Clone, Copy)]
+pub struct Looks {
+    /// Pause between two looks.
+    pub every: Duration,
+    /// Time that a look may take.
+    pub within: Duration,
+}
+
+/// Both together let a fault be told within ten seconds.
+pub const LOOKS: Looks = Looks { every: Duration::from_secs(3), within: Duration::from_secs(5) };
+
+/// Looks whether the server answers, over a connection of its own, until the stop.
+pub async fn watch(options: &MySqlConnectOptions, looks: Looks, outage: Outage, mut stop: watch::Receiver<bool>) {
+    let asking = async {
+        let mut connection = None;
+        loop {
+            outage.note(within(looks.within, look(options, &mut connection)).await);
+            tokio::time::sleep(looks.every).await;
+        }
+    };
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = asking => {}
+    }
+}
+
+/// Asks over the connection of before, or else over a new one.
+async fn look(options: &MySqlConnectOptions, connection: &mut Option<MySqlConnection>) -> sqlx::Result<()> {
+    if let Some(mut kept) = connection.take()
+        && kept.ping().await.is_ok()
+    {
+        *connection = Some(kept);
+        return Ok(());
+    }
+    *connection = Some(MySqlConnection::connect_with(options).await?);
+    Ok(())
 }
 
 /// Connects to the server that `options` name. `prefix` stands before the name of each database.
@@ -38,6 +88,9 @@ pub async fn open(options: MySqlConnectOptions, prefix: &str) -> sqlx::Result<Db
     let options = options.timezone(None).statement_cache_capacity(STATEMENTS_MAX);
     let pool = MySqlPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
+        .acquire_timeout(REACH)
+        // The pool pings what comes back as well, and waits for the answer for ever.
+        .after_release(|connection, _| Box::pin(async { within(REACH, connection.ping()).await.map(|()| true) }))
         .after_connect(|connection, _| {
             Box::pin(async move {
                 for statement in SESSION {
@@ -88,9 +141,10 @@ fn own_tables() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{COLUMNS, SCHEMA, own_tables};
-    use crate::portal::db::query;
+    use super::*;
+    use crate::portal::db::{fault, query};
     use crate::portal::tests::{run, temporary};
+    use crate::watch::health::Health;
 
     /// What is added to a site's databases is what the schema has beside Open-Falcon's tables.
     #[test]
@@ -105,6 +159,27 @@ mod tests {
             });
             assert!(is_there, "{column} {kind}");
         }
+    }
+
+    /// A server that refuses, and one that takes the connection and says nothing, are told, and why.
+    #[tokio::test]
+    async fn a_server_that_is_away_is_told() {
+        let health = Health::default();
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = silent.local_addr().expect("bound").port();
+        let looks = Looks { every: Duration::from_millis(1), within: Duration::from_millis(50) };
+        let (stop, stopping) = watch::channel(false);
+        for (port, part) in [(1, "refused"), (port, "no answer within 50ms")] {
+            let options = MySqlConnectOptions::new().host("127.0.0.1").port(port).username("falcon");
+            let (outage, stopping) = (health.outage("MySQL is away"), stopping.clone());
+            let looking = tokio::spawn(async move { watch(&options, looks, outage, stopping).await });
+            let is_told = || health.reasons().iter().any(|reason| reason.line().contains(part));
+            net::patience::until(part, async || is_told()).await;
+            looking.abort();
+        }
+        stop.send_replace(true);
+        let late = within(Duration::from_millis(1), std::future::pending::<sqlx::Result<()>>()).await;
+        assert_eq!(fault::of(&late.expect_err("nobody answers")), Some(fault::Fault::Disk));
     }
 
     /// Sites have changed the types of their columns.

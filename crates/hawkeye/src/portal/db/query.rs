@@ -141,7 +141,8 @@ impl Query {
             }
             Target::Transaction(transaction) => {
                 let text = self.text(&transaction.db.dialect());
-                let result = transaction.inner.connection().execute(text, self.values).await;
+                let asked = transaction.inner.connection().execute(text, self.values);
+                let result = transaction.db.answered(asked).await;
                 transaction.db.noted(result)
             }
         }
@@ -155,7 +156,7 @@ impl Query {
 
     async fn execute_alone(self, db: &Db) -> sqlx::Result<Effect> {
         let text = self.text(&db.dialect());
-        db.acquire().await?.connection().execute(text, self.values).await
+        db.answered(db.acquire().await?.connection().execute(text, self.values)).await
     }
 
     async fn fetch(self, on: Target<'_>) -> sqlx::Result<Vec<Row>> {
@@ -164,7 +165,8 @@ impl Query {
             Target::Db(db) => db.noted(self.fetch_alone(db).await),
             Target::Transaction(transaction) => {
                 let text = self.text(&transaction.db.dialect());
-                let result = transaction.inner.connection().fetch(text, self.values).await;
+                let asked = transaction.inner.connection().fetch(text, self.values);
+                let result = transaction.db.answered(asked).await;
                 transaction.db.noted(result)
             }
         }
@@ -172,7 +174,7 @@ impl Query {
 
     async fn fetch_alone(self, db: &Db) -> sqlx::Result<Vec<Row>> {
         let text = self.text(&db.dialect());
-        db.acquire().await?.connection().fetch(text, self.values).await
+        db.answered(db.acquire().await?.connection().fetch(text, self.values)).await
     }
 
     /// The statement as `dialect` writes it.
