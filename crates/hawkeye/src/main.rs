@@ -10,6 +10,7 @@ mod loadgen;
 mod page;
 mod plus_api;
 mod plus_graph;
+mod plus_redis;
 mod portal;
 mod role;
 mod rules;

@@ -61,7 +61,8 @@ impl PlusApi {
         let response = sent.context("it does not answer")?;
         let status = response.status();
         if !status.is_success() {
-            let text = String::from_utf8_lossy(&read(response).await?).chars().take(200).collect::<String>();
+            let text =
+                String::from_utf8_lossy(&read(response, ANSWER_MAX).await?).chars().take(200).collect::<String>();
             bail!("it answers {status}: {}", text.trim());
         }
         Ok(())
@@ -70,7 +71,7 @@ impl PlusApi {
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder, path: &str) -> Result<Option<T>> {
         let sent = request.header("Apitoken", &self.token).send().await.map_err(reqwest::Error::without_url);
         let response = sent.context("it does not answer")?;
-        let (status, text) = (response.status(), read(response).await?);
+        let (status, text) = (response.status(), read(response, ANSWER_MAX).await?);
         let answer: Value = serde_json::from_slice(&text)
             .with_context(|| format!("{path}: it answers {status}, and no JSON (is it an Open-Falcon api?)"))?;
         if !status.is_success() {
@@ -89,11 +90,12 @@ fn with_json(request: RequestBuilder, body: &impl Serialize) -> Result<RequestBu
     Ok(request.header("Content-Type", "application/json").body(body))
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>> {
+/// The body of an answer, which has at most so many bytes.
+pub async fn read(mut response: Response, most: usize) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.context("the answer breaks off")? {
-        if body.len() + chunk.len() > ANSWER_MAX {
-            bail!("the answer has more than {ANSWER_MAX} bytes");
+        if body.len() + chunk.len() > most {
+            bail!("the answer has more than {most} bytes");
         }
         body.extend_from_slice(&chunk);
     }

@@ -2,6 +2,7 @@
 //!
 //! Invariants: an answer that is no success is an error with the text that the server gave.
 
+use crate::plus_api;
 use crate::portal::token;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -29,6 +30,9 @@ pub struct LoginArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 }
+
+/// Bytes of an answer: a site of a thousand templates has some megabytes, and an answer of history more.
+const ANSWER_MAX: usize = 256 << 20;
 
 /// A server's API, asked as one user.
 pub struct Client {
@@ -146,7 +150,8 @@ impl Client {
         let response = request.send().await.with_context(|| {
             format!("cannot ask {} (does the server run, and is this its API?{})", self.api, self.hint())
         })?;
-        Ok((response.status(), response.text().await?))
+        let (status, body) = (response.status(), plus_api::read(response, ANSWER_MAX).await?);
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 

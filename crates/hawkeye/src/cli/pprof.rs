@@ -1,5 +1,6 @@
 //! `hawkeye pprof`: fetches a profile of a running server into a file.
 
+use crate::plus_api;
 use crate::watch::log::say;
 use crate::watch::pprof::{SECONDS_DEFAULT, SECONDS_MAX};
 use anyhow::{Context, Result, bail};
@@ -46,6 +47,8 @@ impl ProfileKind {
 
 /// The time that a server may take beyond the sampling itself, to read its own debug information.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of a profile: one of a large server has some hundred thousand.
+const PROFILE_MAX: usize = 64 << 20;
 
 pub fn fetch(args: &PprofArgs) -> Result<()> {
     let file = args.output.clone().unwrap_or_else(|| format!("{}.pb.gz", args.kind.name()).into());
@@ -71,9 +74,9 @@ async fn get(url: &str, patience: Duration) -> Result<Vec<u8>> {
         .await
         .with_context(|| format!("cannot ask {url} (is the server running, and --addr its listen.admin?)"))?;
     let status = response.status();
-    let bytes = response.bytes().await?;
+    let bytes = plus_api::read(response, PROFILE_MAX).await?;
     if !status.is_success() {
         bail!("{url} answers {status}: {}", String::from_utf8_lossy(&bytes).trim());
     }
-    Ok(bytes.to_vec())
+    Ok(bytes)
 }

@@ -9,6 +9,7 @@
 //! asked. Nothing is opened but a file of the configuration and one connection.
 
 use super::server::ServerArgs;
+use crate::plus_api;
 use crate::watch::log::{give_up, say};
 use anyhow::{Context, Result, bail};
 use net::tls::client::Trust;
@@ -22,6 +23,8 @@ use supervisor::causes::line_of;
 
 /// The time that a server has for its answer: one that takes longer does not work.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Reasons of each kind of work have some ten thousand bytes; who answers more is no server of ours.
+const ANSWER_MAX: usize = 1 << 20;
 /// Exit code where nobody answers.
 const NOBODY: u8 = 2;
 
@@ -137,8 +140,8 @@ impl Door {
         let response = response.with_context(|| format!("nobody answers at {address} ({fix})"))?;
         // With reasons the answer is a 503.
         let status = response.status().as_u16();
-        let text = response.text().await.with_context(|| format!("the answer of {url} breaks off"))?;
-        Ok((status, text))
+        let body = plus_api::read(response, ANSWER_MAX).await.with_context(|| format!("{url} is not understood"))?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 
@@ -197,6 +200,7 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[test]
     fn one_screen() {
@@ -212,6 +216,25 @@ mod tests {
         assert_eq!(lines[2], "roles      graph api");
         assert!(lines[3].starts_with("listeners  a") && lines[4].starts_with("           a"), "{text}");
         assert!(lines[5].starts_with("failing    the log: full (since "), "{text}");
+    }
+
+    /// Who answers without an end is no server, and takes no memory.
+    #[tokio::test]
+    async fn an_endless_answer_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let lies = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            assert!(stream.read(&mut [0; 512]).await.expect("a request") > 0);
+            let mut wrote = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            while wrote.is_ok() {
+                wrote = stream.write_all(&[b' '; 8192]).await;
+            }
+        });
+        let door = Door { address, is_tls: false, trust: None };
+        let error = line_of(&*door.any().await.expect_err("no end"));
+        assert!(error.contains("more than 1048576 bytes"), "{error}");
+        net::patience::in_time("the end of the connection", lies).await.expect("no panic");
     }
 
     #[test]

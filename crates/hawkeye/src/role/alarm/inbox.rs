@@ -19,14 +19,14 @@ use super::counters::AlarmMetrics;
 use super::plan::{self, Channels, Mail, Plan};
 use super::taken::Taken;
 use crate::config::RedisUrl;
+use crate::plus_redis::Link;
 use crate::portal::Portal;
 use crate::portal::delivery::{self, Kind, NewDelivery};
 use crate::watch::health::Outage;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use events::EventQueue;
 use model::Event;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -53,8 +53,6 @@ const ENTRY_MAX: usize = 64 << 10;
 /// Pause while all queues are empty; the original's senders look five times a second.
 const PAUSE: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
-/// The original's five seconds.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Fills our list (`KEYS[1]`) up to a number of entries from the queues behind it and its number, and shows it, with
 /// the number of those that were too long, and of those that have left before. That number begins at one that no other
@@ -103,8 +101,7 @@ pub struct Foreign {
 /// Reader of the queues.
 pub struct Inbox {
     url: RedisUrl,
-    client: Client,
-    connection: Option<MultiplexedConnection>,
+    link: Option<Link>,
     /// Where events go, and which have gone there; none where the judge is in this process.
     events: Option<(Arc<EventQueue>, Taken)>,
     /// How far messages are handled, by the name of their queue; read when it is needed first.
@@ -128,9 +125,11 @@ impl Inbox {
         counters: AlarmMetrics,
         outage: Outage,
     ) -> Result<Inbox> {
-        let client = url.info().context("alarm.redis_url is empty").and_then(|info| Ok(Client::open(info)?))?;
-        let (connection, marks) = (None, HashMap::new());
-        Ok(Inbox { url: url.clone(), client, connection, events, marks, portal, messages, channels, counters, outage })
+        if url.is_none() {
+            bail!("alarm.redis_url is empty");
+        }
+        let (link, marks) = (None, HashMap::new());
+        Ok(Inbox { url: url.clone(), link, events, marks, portal, messages, channels, counters, outage })
     }
 
     /// Takes what comes, for ever.
@@ -141,7 +140,7 @@ impl Inbox {
                 Ok(true) => Duration::ZERO,
                 Ok(false) => PAUSE,
                 Err(_) => {
-                    self.connection = None;
+                    self.link = None;
                     RETRY
                 }
             };
@@ -271,13 +270,10 @@ impl Inbox {
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.clone());
+        if let Some(link) = &self.link {
+            return Ok(link.connection());
         }
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(self.connection.insert(connection).clone())
+        Ok(self.link.insert(Link::connect(&self.url).await?).connection())
     }
 }
 

@@ -16,6 +16,7 @@ use super::counters::{AlarmMetrics, Ended};
 use super::deliver::Deliverer;
 use super::message;
 use super::plan::{Cases, MERGE, Mail, Text, Waiting};
+use crate::plus_api;
 use crate::portal::db::fault::{self, Fault};
 use crate::portal::delivery::{self, Delivery, Kind, NewDelivery};
 use crate::portal::link;
@@ -31,7 +32,7 @@ const TOTAL: Duration = Duration::from_secs(10);
 /// Time for which a dashboard that did not answer is not asked: all that alarm does waits for its answer.
 const AWAY: Duration = Duration::from_secs(300);
 /// The longest path that a dashboard answers; its column has 16 characters.
-const PATH_MAX: u64 = 64;
+const PATH_MAX: usize = 64;
 /// Rows of one transaction.
 const BATCH: usize = 2000;
 /// Messages that one merges; more is read by nobody.
@@ -203,13 +204,13 @@ impl Group {
 /// The path that a dashboard answers to a text.
 async fn stored(request: RequestBuilder) -> Result<String> {
     let response = request.send().await.map_err(reqwest::Error::without_url)?;
-    let (status, length) = (response.status(), response.content_length().unwrap_or(0));
-    if !status.is_success() || length > PATH_MAX {
-        bail!("it answers {status} with {length} bytes, want a path");
+    let status = response.status();
+    if !status.is_success() {
+        bail!("it answers {status}, want a path");
     }
-    let path = response.text().await.map_err(reqwest::Error::without_url)?;
+    let path = String::from_utf8_lossy(&plus_api::read(response, PATH_MAX).await?).into_owned();
     let path = path.trim();
-    if path.is_empty() || path.len() as u64 > PATH_MAX || !path.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+    if path.is_empty() || !path.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         bail!("it answers {path:?}, want a path");
     }
     Ok(path.to_string())

@@ -15,13 +15,14 @@
 mod cursor;
 
 use crate::config::RedisUrl;
+use crate::plus_redis::Link;
 use crate::watch::health::Outage;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cursor::CursorFile;
 use events::{Consumer, Entry, EventQueue, Record};
 use metrics::Metrics;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,8 +42,6 @@ const BATCH: usize = 256;
 /// The most bytes of the event queue that are kept for Redis alone: about 850,000 events. Half of what the queue may
 /// hold.
 const LAG_BYTES_MAX: u64 = 512 << 20;
-/// The original's five seconds for connecting, reading and writing.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that a stop pushes what is still in the queue.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -97,8 +96,7 @@ pub struct Pusher {
     /// None only while a blocking thread reads with it.
     consumer: Option<Consumer>,
     url: RedisUrl,
-    client: Client,
-    connection: Option<MultiplexedConnection>,
+    link: Option<Link>,
     cursor: CursorFile,
     /// Cursor in the file, as far as it could be written.
     handled: u64,
@@ -161,7 +159,9 @@ impl Batch {
 
 impl Pusher {
     fn open(queue: Arc<EventQueue>, url: &RedisUrl, data_dir: &Path, pauses: Pauses, outage: Outage) -> Result<Pusher> {
-        let client = url.info().context("judge.redis_url is empty").and_then(|info| Ok(Client::open(info)?))?;
+        if url.is_none() {
+            bail!("judge.redis_url is empty");
+        }
         let cursor = CursorFile::new(data_dir);
         let handled = match cursor.load()? {
             Some(handled) => handled,
@@ -178,8 +178,7 @@ impl Pusher {
             queue,
             consumer,
             url: url.clone(),
-            client,
-            connection: None,
+            link: None,
             cursor,
             handled,
             batch,
@@ -272,13 +271,10 @@ impl Pusher {
     }
 
     async fn connect(&mut self) -> Result<MultiplexedConnection, RedisError> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.clone());
+        if let Some(link) = &self.link {
+            return Ok(link.connection());
         }
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(self.connection.insert(connection).clone())
+        Ok(self.link.insert(Link::connect(&self.url).await?).connection())
     }
 
     async fn read(&mut self) -> Result<()> {
@@ -332,7 +328,7 @@ impl Pusher {
     /// Notes a failure, and answers how long to wait. A fault is told when it begins, or when what is to be done
     /// against it changes.
     fn note_failure(&mut self, fault: &PushError) -> Duration {
-        self.connection = None;
+        self.link = None;
         self.shared.connected.store(false, Relaxed);
         self.shared.errors.fetch_add(1, Relaxed);
         let (error, fix) = match fault {

@@ -362,13 +362,15 @@ async fn health_says_that_events_wait() {
 #[tokio::test]
 async fn babble_is_no_answer() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let babble: [&[u8]; 7] = [
+    let babble: [&[u8]; 9] = [
         b"\0\0\0\0\r\n",
         b"+OK\r\n",
         b"$5\r\nhello\r\n",
         b":x\r\n",
         b"$-9\r\n",
         b"*1000000000\r\n$-1\r\nx\r\n",
+        b"$3000000000\r\n",
+        b"*2147483647\r\n",
         b"\xff\xff\r\n",
     ];
     let told = Told { manners: Mutex::new(babble.map(Manner::Babble).into()), ..Told::default() };
