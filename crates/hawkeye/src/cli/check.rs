@@ -2,7 +2,8 @@
 //!
 //! How: each file is read as a start would read it, with the variables of the environment over it. Whether it is a
 //! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: JSON is an agent's, and
-//! TOML is what it has fewer unknown keys as.
+//! TOML is what it has fewer unknown keys as. Who gives a server's flags means a server, and so does who names the file by
+//! `--config`, as `hawkeye server` does, and has set variables of a server: the check is then of what would start.
 //! Invariants: each fault of each file is a line, and so is each listener that is set in vain, which is no fault;
 //! nothing is opened but the files, and those that they name (`tls`, `ingest.token_file`).
 
@@ -17,7 +18,8 @@ use supervisor::causes::{line_of, one_line};
 
 #[derive(clap::Args)]
 pub struct CheckArgs {
-    /// Files to check: a server's, an agent's, or an Open-Falcon agent's cfg.json.
+    /// Files to check: a server's, an agent's, or an Open-Falcon agent's cfg.json; with a server's flags each is a
+    /// server's.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// An agent's file, or an Open-Falcon agent's cfg.json, whatever is in it; may be repeated.
@@ -33,8 +35,11 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         count +=
             tell("the configuration", args.server.load().and_then(|config| check_files("the configuration", &config)));
     }
-    for file in args.server.file().into_iter().chain(&args.files) {
-        count += tell(&file.display().to_string(), check(&args.server, file));
+    let by_flags = args.server.has_flags();
+    let configured = args.server.file().map(|file| (file, by_flags || has_variables_of_a_server()));
+    for (file, is_servers) in configured.into_iter().chain(args.files.iter().map(|file| (file, by_flags))) {
+        let checked = if is_servers { check_server(&args.server, file) } else { check(&args.server, file) };
+        count += tell(&file.display().to_string(), checked);
     }
     for file in &args.agent {
         count += tell(&file.display().to_string(), load_agent(file).map(|_| "an agent"));
@@ -44,6 +49,19 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         1 => bail!("1 fault in all"),
         count => bail!("{count} faults in all"),
     }
+}
+
+/// Whether the environment has keys of a server; an agent's, and arguments of other commands, are none.
+fn has_variables_of_a_server() -> bool {
+    let is_servers = |name: &str| name.starts_with("HAWKEYE_") && !name.starts_with("HAWKEYE_AGENT__");
+    // A variable that is no text is told where the configuration is read.
+    super::variables().is_ok_and(|mut variables| variables.any(|(name, _)| is_servers(&name)))
+}
+
+/// Reads `file` as a server does, with flags and variables over it.
+fn check_server(server: &ServerArgs, file: &Path) -> Result<&'static str> {
+    let config = server.with_file(file.to_path_buf()).load()?;
+    check_files(&file.display().to_string(), &config)
 }
 
 /// Reads `file` as what it seems to be, and answers that.

@@ -46,6 +46,11 @@ impl ServerArgs {
         ServerArgs { config: Some(file), ..self.clone() }
     }
 
+    /// Whether any flag says what a server is to be, besides its file.
+    pub fn has_flags(&self) -> bool {
+        self.data_dir.is_some() || !self.roles.is_empty() || !self.set.is_empty()
+    }
+
     /// The configuration's file, if one is named.
     pub fn file(&self) -> Option<&PathBuf> {
         self.config.as_ref()

@@ -346,6 +346,34 @@ fn a_signal_ends_a_start_at_once() {
     assert_eq!(status.code(), Some(130));
 }
 
+/// A file of keys that an agent has too is a server's where flags or variables say so, and is checked with them.
+#[test]
+fn a_check_with_flags_or_variables_is_of_a_server() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("neutral.toml");
+    std::fs::write(&file, "log = \"info\"\n").expect("room");
+    let check = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_hawkeye"));
+        let output = output(program.arg("check").args(arguments).arg(&file).envs(variables.iter().copied()));
+        let text = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
+        text.into_owned()
+    };
+    let says = |arguments: &[&str], variables: &[(&str, &str)], part: &str| {
+        let text = check(arguments, variables);
+        assert!(text.contains(part), "{arguments:?} {variables:?}: {text}");
+    };
+    for arguments in [&["--roles", "judge", "--config"][..], &["--roles", "judge"], &["--set", "roles=[\"judge\"]"]] {
+        says(arguments, &[], "listen.judge_rpc");
+    }
+    says(&["--config"], &[("HAWKEYE_ROLES", "[\"judge\"]")], "listen.judge_rpc");
+    says(&["--config"], &[("HAWKEYE_AGENT__IP", "10.0.0.1"), ("HAWKEYE_TOKEN", "x")], "fine, for a server");
+    std::fs::write(&file, "transfer_addrs = [\"10.0.0.1:8433\"]").expect("room");
+    says(&["--config"], &[("HAWKEYE_AGENT__IP", "10.0.0.1")], "fine, for an agent");
+    says(&[], &[("HAWKEYE_LOG", "info")], "fine, for an agent");
+    says(&["--config"], &[("HAWKEYE_LOG", "info")], "transfer_addrs");
+    says(&["--data-dir", "d", "--config"], &[], "transfer_addrs");
+}
+
 /// Kubernetes adds variables for a Service called like the program, and other programs leave bytes that are no text.
 #[test]
 fn variables_of_the_surroundings_are_no_keys() {
