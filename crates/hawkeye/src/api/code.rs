@@ -65,7 +65,7 @@ impl Actor {
     }
 }
 
-/// A bundle as it is sent and answered.
+/// A bundle as it is sent and answered. A field that is not known is refused, for a mistyped `dry_run` would apply.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Sent {
     pub files: BTreeMap<String, String>,
@@ -96,6 +96,7 @@ pub enum ApplyError {
 impl From<anyhow::Error> for ApplyError {
     fn from(error: anyhow::Error) -> ApplyError {
         ApplyError::Other(error)
+#[serde(deny_unknown_fields)]
     }
 }
 

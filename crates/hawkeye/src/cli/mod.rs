@@ -1,8 +1,8 @@
 //! Command line: `hawkeye server | agent | status | backup | restore | passwd | export | apply | loadgen | replay |
 //! pprof | check | version`, a file per command.
 //!
-//! Invariants: an error is printed once, here, as one line with its causes; the exit code is 1, or 2 for a wrong
-//! command line. `status` has codes of its own.
+//! Invariants: an error is printed once, here, as one line with its causes (mistakes in files are a line each); the exit
+//! code is 1, or 2 for a wrong command line. `status` has codes of its own.
 
 mod agent;
 mod backup;
@@ -25,7 +25,7 @@ use anyhow::Result;
 use backup::BackupArgs;
 use check::CheckArgs;
 use clap::{CommandFactory, Parser, Subcommand};
-use code::{ApplyArgs, ExportArgs};
+use code::{ApplyArgs, ExportArgs, Mistakes};
 use passwd::PasswdArgs;
 use pprof::PprofArgs;
 use rehearsal::RehearsalArgs;
@@ -118,7 +118,10 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => code,
         Err(error) => {
-            give_up(format_args!("hawkeye: {}", line_of(&*error)));
+            match error.downcast_ref::<Mistakes>() {
+                Some(mistakes) => give_up(format_args!("hawkeye: {mistakes}")),
+                None => give_up(format_args!("hawkeye: {}", line_of(&*error))),
+            }
             ExitCode::FAILURE
         }
     }

@@ -46,6 +46,21 @@ async fn a_portal_is_exported_and_applied() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_mistyped_dry_run_does_not_apply() -> Result<()> {
+    let site = site(|_| {}).await?;
+    for name in ["dryrun", "dry-run", "Keep"] {
+        let files = json!({ "groups/web.toml": "name = \"web\"\n" });
+        let mut sent = json!({ "files": files, "kinds": ["groups"] });
+        sent[name] = true.into();
+        let (status, answer) = site.ask("root", "POST /apply", sent).await?;
+        let text = format!("unknown field `{name}`, expected one of `files`, `kinds`, `keep`, `dry_run`");
+        assert!(status == 400 && answer["error"].as_str().is_some_and(|error| error.contains(&text)), "{answer}");
+    }
+    assert_eq!(group::all(&site.context.portal).await?.len(), 0);
+    Ok(())
+}
+
 /// Over whichever database the portal is in: two screens take each other's place by their ids, with what is in them.
 #[tokio::test]
 async fn screens_are_applied() -> Result<()> {
