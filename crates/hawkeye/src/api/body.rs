@@ -37,7 +37,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const LIST_MAX: usize = 20_000;
 
 /// Fields of a request, from JSON or a form.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Fields {
     Json(Map<String, Value>),
     Form(Vec<(String, String)>),

@@ -78,8 +78,7 @@ impl Table {
 
     /// The line of the key with which the text of an error begins, or that of the table.
     pub fn line_of_error(&self, text: &str) -> usize {
-        let key = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
-        self.lines.get(key).copied().unwrap_or(self.line)
+        self.lines.get(key_of_error(text)).copied().unwrap_or(self.line)
     }
 
     /// Keys and tables that are not among these, with their lines.
@@ -91,6 +90,11 @@ impl Table {
         let known: Vec<&str> = keys.iter().chain(tables).copied().collect();
         unknown.map(|(line, key)| (line, format!("{key} is no key here: give some of {}", known.join(", ")))).collect()
     }
+}
+
+/// The word with which the text of an error begins, which is its key where it has one.
+pub fn key_of_error(text: &str) -> &str {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default()
 }
 
 /// What is odd about the path of a file, as what it does; None for `templates/linux.toml`.
@@ -185,13 +189,14 @@ fn encoded(part: &str) -> String {
     if name.is_empty() { "%".to_string() } else { name }
 }
 
-/// Appends those of `keys` that say something: a text that is not empty, a number that is not 0, a list with elements.
+/// Appends those of `keys` that say something: a text that is not empty, a number that is not 0, a list with elements;
+/// and the priority, whose 0 is the highest.
 pub fn push_values(out: &mut String, view: &Map<String, Value>, keys: &[&str]) {
     for key in keys {
         let text = match view.get(*key) {
             Some(Value::String(text)) if !text.is_empty() => quoted(text),
             Some(Value::Number(number)) => match number.as_i64() {
-                Some(0) => continue,
+                Some(0) if *key != "priority" => continue,
                 Some(number) => number.to_string(),
                 None if number.as_f64() == Some(0.0) => continue,
                 None => toml::Value::Float(number.as_f64().unwrap_or_default()).to_string(),

@@ -123,9 +123,10 @@ impl Reader<'_> {
         self.faults.push(Fault { file: source.path.to_string(), line, text: text.into() });
     }
 
-    /// What a table means; its mistake is noted.
-    fn check<T>(&mut self, source: &Source<'_>, table: &Table, read: Result<T, ApiError>) -> Option<T> {
-        read.map_err(|error| self.fault(source, table.line_of_error(error.text()), error.text())).ok()
+    /// What a table means; its mistakes are noted.
+    fn check<T>(&mut self, source: &Source<'_>, table: &Table, read: Result<T, Vec<ApiError>>) -> Option<T> {
+        let mut note = |error: ApiError| self.fault(source, table.line_of_error(error.text()), error.text());
+        read.map_err(|errors| errors.into_iter().for_each(&mut note)).ok()
     }
 
     fn check_keys(&mut self, source: &Source<'_>, table: &Table, keys: &[&str], tables: &[&str]) {
@@ -242,9 +243,9 @@ impl Reader<'_> {
     fn user(&mut self, source: &Source<'_>, old: Option<&User>) -> Option<User> {
         let (table, fields) = (&source.table, source.table.fields());
         self.check_keys(source, table, Kind::Users.keys(), &[]);
-        let read = || {
+        let read = |fields: &Fields| {
             let name = fields.required_line("name", user::NAME_MAX)?;
-            let profile = users::required_profile(self.config, &fields)?;
+            let profile = users::required_profile(self.config, fields)?;
             let role = match fields.line("role", user::NAME_MAX)?.as_str() {
                 "" | "user" => user::NORMAL,
                 "admin" => user::ADMIN,
@@ -255,7 +256,7 @@ impl Reader<'_> {
             let user::Profile { cnname, email, phone, im, qq } = profile;
             Ok(User { id: old.map_or(0, |old| old.id), name, cnname, email, phone, im, qq, role })
         };
-        let read = read();
+        let read = every(&fields, read);
         self.check(source, table, read)
     }
 
@@ -302,11 +303,11 @@ impl Reader<'_> {
     fn team(&mut self, source: &Source<'_>, old: Option<&TeamThing>) -> Option<TeamThing> {
         let (table, fields) = (&source.table, source.table.fields());
         self.check_keys(source, table, Kind::Teams.keys(), &[]);
-        let read = || {
+        let read = |fields: &Fields| {
             fields.required_line("name", crate::portal::team::NAME_MAX)?;
-            let name = team::team_name(&fields, "name")?;
+            let name = team::team_name(fields, "name")?;
             let resume = fields.line("resume", crate::portal::team::RESUME_MAX)?;
-            let owner = self.owner(&fields, old.map(|old| old.owner.as_str()))?;
+            let owner = self.owner(fields, old.map(|old| old.owner.as_str()))?;
             if !owner.is_empty() && self.known(Kind::Users, &owner).is_none() {
                 return Err(ApiError::bad(format!("owner: there is no user {owner:?}: make him, or name another")));
             }
@@ -315,28 +316,28 @@ impl Reader<'_> {
             let row = Team { id: old.map_or(0, |old| old.row.id), name, resume, creator: 0 };
             Ok(TeamThing { row, owner, members })
         };
-        let read = read();
+        let read = every(&fields, read);
         self.check(source, table, read)
     }
 
     fn group(&mut self, source: &Source<'_>, old: Option<&GroupThing>) -> Option<GroupThing> {
         let (table, fields) = (&source.table, source.table.fields());
         self.check_keys(source, table, Kind::Groups.keys(), &[]);
-        let read = || {
-            let grp_name = hostgroup::group_name(&fields, "name")?;
-            let create_user = self.owner(&fields, old.map(|old| old.row.create_user.as_str()))?;
+        let read = |fields: &Fields| {
+            let grp_name = hostgroup::group_name(fields, "name")?;
+            let create_user = self.owner(fields, old.map(|old| old.row.create_user.as_str()))?;
             let templates = fields.lines("templates", template::NAME_MAX)?.unwrap_or_default();
             let templates = self.known_list("templates", "template", Kind::Templates, templates)?;
             let plugins = fields.lines("plugins", plugin::DIR_MAX)?.unwrap_or_default();
             for dir in &plugins {
                 plugin::check_dir(dir).map_err(|error| ApiError::bad(format!("plugins: {error}")))?;
             }
-            let hosts = if fields.has("hosts") { hostgroup::required_hosts(&fields)? } else { Vec::new() };
+            let hosts = if fields.has("hosts") { hostgroup::required_hosts(fields)? } else { Vec::new() };
             let hosts = hosts.into_iter().map(|host| self.host(host)).collect::<Result<_, _>>()?;
             let row = Group { id: old.map_or(0, |old| old.row.id), grp_name, create_user };
             Ok(GroupThing { row, templates, plugins: sorted(plugins), hosts: sorted(hosts) })
         };
-        let read = read();
+        let read = every(&fields, read);
         self.check(source, table, read)
     }
 
@@ -356,9 +357,9 @@ impl Reader<'_> {
     fn template(&mut self, source: &Source<'_>, old: Option<&TemplateThing>) -> Option<TemplateThing> {
         let (table, fields) = (&source.table, source.table.fields());
         self.check_keys(source, table, Kind::Templates.keys(), &["action", "strategy"]);
-        let read = || {
+        let read = |fields: &Fields| {
             let tpl_name = fields.required_line("name", template::NAME_MAX)?;
-            let create_user = self.owner(&fields, old.map(|old| old.row.create_user.as_str()))?;
+            let create_user = self.owner(fields, old.map(|old| old.row.create_user.as_str()))?;
             let parent = fields.line("parent", template::NAME_MAX)?;
             let parent = match parent.is_empty() {
                 true => parent,
@@ -367,7 +368,7 @@ impl Reader<'_> {
             let (id, action_id) = old.map_or((0, 0), |old| (old.row.id, old.row.action_id));
             Ok((Template { id, tpl_name, parent_id: 0, action_id, create_user }, parent))
         };
-        let read = read();
+        let read = every(&fields, read);
         let own = self.check(source, table, read);
         let action = self.action(source, table, old.and_then(|old| old.action.as_ref()));
         let strategies = self.strategies(source, table, old.map_or(&[][..], |old| &old.strategies));
@@ -379,10 +380,11 @@ impl Reader<'_> {
     fn action(&mut self, source: &Source<'_>, table: &Table, old: Option<&Action>) -> Option<Action> {
         let table = table.named("action").next()?;
         self.check_keys(source, table, &ACTION, &[]);
-        let read = || {
-            let written = table.text("url").unwrap_or_default();
-            let url = secret::meant(written, old.map_or("", |old| &old.url)).map_err(ApiError::bad)?;
-            let mut fields = table.fields();
+        let fields = table.fields();
+        let read = |fields: &Fields| {
+            let written = fields.line("url", usize::MAX)?;
+            let url = secret::meant(&written, old.map_or("", |old| &old.url)).map_err(ApiError::bad)?;
+            let mut fields = fields.clone();
             if let Fields::Json(values) = &mut fields {
                 values.insert("url".to_string(), url.into());
             }
@@ -399,7 +401,7 @@ impl Reader<'_> {
                 _ => Ok(Action { id: old.map_or(0, |old| old.id), ..action }),
             }
         };
-        let read = read();
+        let read = every(&fields, read);
         self.check(source, table, read)
     }
 
@@ -409,7 +411,8 @@ impl Reader<'_> {
         for table in table.named("strategy") {
             self.check_keys(source, table, &keys, &["exception"]);
             let fields = as_text(table, "right_value");
-            let read = strategy::required_strategy(self.config, &fields).and_then(|row| {
+            let read = |fields: &Fields| {
+                let row = strategy::required_strategy(self.config, fields)?;
                 let id = fields.int("id")?;
                 if id != 0 && found.iter().any(|other: &StrategyThing| other.row.id == id) {
                     return Err(ApiError::bad(format!("id: {id} is there twice: take one out")));
@@ -418,7 +421,8 @@ impl Reader<'_> {
                     return Err(ApiError::bad(format!("id: this template has no strategy {id}: take the line out")));
                 }
                 Ok(StrategyThing { row: crate::portal::strategy::Strategy { id, ..row }, exceptions: Vec::new() })
-            });
+            };
+            let read = every(&fields, read);
             let Some(mut thing) = self.check(source, table, read) else { continue };
             thing.exceptions = self.exceptions(source, table, &thing.row);
             found.push(thing);
@@ -446,8 +450,8 @@ impl Reader<'_> {
         for table in table.named("exception") {
             self.check_keys(source, table, &EXCEPTION, &[]);
             let fields = as_text(table, "right_value");
-            let read = || {
-                let (kind, target) = exception::required_target(&fields)?;
+            let read = |fields: &Fields| {
+                let (kind, target) = exception::required_target(fields)?;
                 let target = match kind.as_str() {
                     crate::portal::exception::GROUP => {
                         self.known_list("target", "host group", Kind::Groups, vec![target])?.remove(0)
@@ -457,7 +461,7 @@ impl Reader<'_> {
                     }
                     _ => target,
                 };
-                let new = Exception { kind, target, ..exception::required_changes(&fields)? };
+                let new = Exception { kind, target, ..exception::required_changes(fields)? };
                 exception::check_against(self.config, strategy, &new)?;
                 if found.iter().any(|other| (&other.kind, &other.target) == (&new.kind, &new.target)) {
                     let Exception { kind, target, .. } = &new;
@@ -466,7 +470,7 @@ impl Reader<'_> {
                 exception::check_number(&new.kind, found.iter())?;
                 Ok(new)
             };
-            let read = read();
+            let read = every(&fields, read);
             found.extend(self.check(source, table, read));
         }
         found
@@ -508,29 +512,28 @@ impl Reader<'_> {
         let keys: Vec<&str> = Kind::Expressions.keys().iter().copied().chain(["id"]).collect();
         self.check_keys(source, table, &keys, &["action"]);
         let fields = as_text(table, "right_value");
-        let read = || {
+        let read = |fields: &Fields| {
             // As in the route, which takes 0 for missing.
             fields.required_int("priority")?;
-            let row = expression::required_rule(self.config, &fields)?;
-            let create_user = self.owner(&fields, old.map(|old| old.row.create_user.as_str()))?;
+            let row = expression::required_rule(self.config, fields)?;
+            let create_user = self.owner(fields, old.map(|old| old.row.create_user.as_str()))?;
             let (id, action_id) = old.map_or((0, 0), |old| (old.row.id, old.row.action_id));
             Ok(Expression { id, action_id, create_user, ..row })
         };
-        let read = read();
+        let read = every(&fields, read);
         let own = self.check(source, table, read);
         let action = self.action(source, table, old.map(|old| &old.action));
         Some(ExpressionThing { row: own?, action: action.unwrap_or_default() })
     }
 
     fn nodata(&mut self, source: &Source<'_>, old: Option<&Mock>) -> Option<Mock> {
-        let table = &source.table;
+        let (table, fields) = (&source.table, source.table.fields());
         self.check_keys(source, table, Kind::Nodata.keys(), &[]);
-        let read = || {
-            let fields = table.fields();
+        let read = |fields: &Fields| {
             let name = fields.required_line("name", mock::NAME_MAX)?;
-            let creator = self.owner(&fields, old.map(|old| old.creator.as_str()))?;
+            let creator = self.owner(fields, old.map(|old| old.creator.as_str()))?;
             let obj = fields.lines("obj", mock::OBJ_MAX)?.unwrap_or_default().join("\n");
-            let mut fields = fields;
+            let mut fields = fields.clone();
             if let Fields::Json(values) = &mut fields {
                 values.insert("obj".to_string(), obj.into());
                 values.insert("dstype".to_string(), "GAUGE".into());
@@ -541,7 +544,7 @@ impl Reader<'_> {
             }
             Ok(Mock { id: old.map_or(0, |old| old.id), name, creator, ..row })
         };
-        let read = read();
+        let read = every(&fields, read);
         self.check(source, table, read)
     }
 
@@ -549,7 +552,7 @@ impl Reader<'_> {
         let (table, fields) = (&source.table, source.table.fields());
         let keys: Vec<&str> = Kind::Dashboards.keys().iter().copied().chain(["id"]).collect();
         self.check_keys(source, table, &keys, &["graph"]);
-        let read = || {
+        let read = |fields: &Fields| {
             let name = fields.required_line("name", dashboard::NAME_MAX)?;
             let parent = fields.lines("parent", dashboard::NAME_MAX)?.unwrap_or_default();
             if parent.len() >= DEPTH_MAX {
@@ -558,7 +561,7 @@ impl Reader<'_> {
             let parent = self.known_path(&parent)?;
             Ok((Screen { id: old.map_or(0, |old| old.row.id), pid: old.map_or(0, |old| old.row.pid), name }, parent))
         };
-        let read = read();
+        let read = every(&fields, read);
         let own = self.check(source, table, read);
         let graphs = self.graphs(source, table, old.map_or(&[][..], |old| &old.graphs));
         let (row, parent) = own?;
@@ -581,8 +584,8 @@ impl Reader<'_> {
         for table in table.named("graph") {
             self.check_keys(source, table, &keys, &[]);
             let fields = table.fields();
-            let read = || {
-                screens::check_required(&fields, &["title", "endpoints", "counters"])?;
+            let read = |fields: &Fields| {
+                screens::check_required(fields, &["title", "endpoints", "counters"])?;
                 let id = fields.int("id")?;
                 if id != 0 && found.iter().any(|other| other.id == id) {
                     return Err(ApiError::bad(format!("id: {id} is there twice: take one out")));
@@ -590,9 +593,9 @@ impl Reader<'_> {
                 if id != 0 && !old.iter().any(|old| old.id == id) {
                     return Err(ApiError::bad(format!("id: this screen has no chart {id}: take the line out")));
                 }
-                screens::said_of_graph(&fields, Graph { id, ..screens::new_graph() })
+                screens::said_of_graph(fields, Graph { id, ..screens::new_graph() })
             };
-            let read = read();
+            let read = every(&fields, read);
             found.extend(self.check(source, table, read));
         }
         let ids = pair(old, &found, |one| one.id, &GRAPH_LIKENESS);
@@ -609,17 +612,60 @@ impl Reader<'_> {
         let (table, fields) = (&source.table, source.table.fields());
         let keys: Vec<&str> = Kind::Aggregators.keys().iter().copied().chain(["id"]).collect();
         self.check_keys(source, table, &keys, &[]);
-        let read = || {
+        let read = |fields: &Fields| {
+            let row = aggregator::required_aggregator(self.config, fields)?;
+            aggregator::check_expressions(&row)?;
+            let creator = self.owner(fields, old.map(|old| old.row.creator.as_str()))?;
+            // Last, for there is no value that is right for sure.
             let group = fields.required_line("group", group::NAME_MAX)?;
             let group = self.known_list("group", "host group", Kind::Groups, vec![group])?.remove(0);
-            let row = aggregator::required_aggregator(self.config, &fields)?;
-            aggregator::check_expressions(&row)?;
-            let creator = self.owner(&fields, old.map(|old| old.row.creator.as_str()))?;
             let row = Aggregator { id: old.map_or(0, |old| old.row.id), creator, ..row };
             Ok(AggregatorThing { row, group })
         };
-        let read = read();
+        let read = every(&fields, read);
         self.check(source, table, read)
+    }
+}
+
+/// What fields say, or all that is wrong with them: a value that is refused gives way to one that is right, until
+/// nothing is left, or nothing is known that would be.
+fn every<T>(fields: &Fields, read: impl Fn(&Fields) -> Result<T, ApiError>) -> Result<T, Vec<ApiError>> {
+    let mut next = match (read(fields), fields) {
+        (Ok(read), _) => return Ok(read),
+        (Err(error), Fields::Json(values)) => (error, values.clone()),
+        (Err(error), Fields::Form(_)) => return Err(vec![error]),
+    };
+    let (mut errors, mut mended) = (Vec::new(), BTreeSet::new());
+    loop {
+        let (error, mut values) = next;
+        let key = file::key_of_error(error.text()).to_string();
+        values.insert(key.clone(), right_value_of(&key));
+        if !mended.insert(key) {
+            return Err(errors);
+        }
+        errors.push(error);
+        let fields = Fields::Json(values.clone());
+        let Err(error) = read(&fields) else { return Err(errors) };
+        next = (error, values);
+    }
+}
+
+/// A value that a key may have whatever the others are; absence, where only what is there can be wrong.
+fn right_value_of(key: &str) -> Value {
+    match key {
+        "name" | "cnname" | "metric" | "endpoint" | "title" => "x".into(),
+        "email" => "x@x.com".into(),
+        "expression" => "each(metric=x endpoint=x)".into(),
+        "func" => "all(#1)".into(),
+        "op" => ">".into(),
+        "right_value" => "0".into(),
+        "max_step" | "priority" => 1.into(),
+        "step" => 60.into(),
+        "obj_type" => "host".into(),
+        "obj" | "endpoints" | "counters" => json!(["x"]),
+        "numerator" => "$(x)".into(),
+        "denominator" => "$#".into(),
+        _ => Value::Null,
     }
 }
 

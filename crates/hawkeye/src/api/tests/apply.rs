@@ -279,6 +279,7 @@ func = "all(#3)"
 op = "<"
 right_value = "10"
 max_step = 3
+priority = 0
 
 [[strategy]]
 metric = "df.bytes.used.percent"
@@ -415,6 +416,58 @@ async fn an_owner_is_a_user() -> Result<()> {
     Ok(())
 }
 
+/// A value that is refused hides no mistake behind it.
+#[tokio::test]
+async fn all_mistakes_of_a_table_are_told_at_once() -> Result<()> {
+    let portal = linux().await?;
+    let strategy = "metric = \"m\"\nfunc = \"al(#3)\"\nop = \"=>\"\nright_value = \"ten\"\nmax_step = 0\npriority = 9\n\
+                    run_begin = \"8\"\ntags = \"a\"\n";
+    let files = [
+        (
+            "templates/a.toml",
+            format!("name = \"a\"\nparent = \"none\"\nowner = \"nobody\"\n\n[[strategy]]\n{strategy}"),
+        ),
+        (
+            "templates/b.toml",
+            "name = \"b\"\n\n[action]\nuic = [\"none\"]\nurl = 5\ncallback = 2\n\n[[strategy]]\n".into(),
+        ),
+        ("users/c.toml", "name = \"c\"\ncnname = \"C\"\nemail = 5\nrole = \"king\"\n".into()),
+    ];
+    let files = files.into_iter().map(|(path, text)| (path.to_string(), text)).collect();
+    let bundle = Bundle { files, kinds: vec![Kind::Templates, Kind::Users], keep: true };
+    let Err(ApplyError::Faults(faults)) = apply(&portal, &Config::default(), &Actor::machine(), &bundle, true).await
+    else {
+        panic!("there are mistakes")
+    };
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let expected = [
+        "templates/a.toml:2: parent: there is no template",
+        "templates/a.toml:3: owner: there is no user",
+        "templates/a.toml:7: func `al(#3)`, column 1: unknown function",
+        "templates/a.toml:8: op's formating is not vaild",
+        "templates/a.toml:9: right_value's formating is not vaild",
+        "templates/a.toml:10: max_step is required",
+        "templates/a.toml:11: priority must be from 0 to 6",
+        "templates/a.toml:12: run_begin's formating is not vaild",
+        "templates/a.toml:13: tags: \"a\" is not of the form key=value",
+        "templates/b.toml:4: uic: there is no team",
+        "templates/b.toml:5: url must be a text",
+        "templates/b.toml:6: callback must be 0 or 1",
+        "templates/b.toml:8: func is required",
+        "templates/b.toml:8: max_step is required",
+        "templates/b.toml:8: metric is required",
+        "templates/b.toml:8: op is required",
+        "templates/b.toml:8: right_value is required",
+        "users/c.toml:3: email must be a text",
+        "users/c.toml:4: role is \"king\"",
+    ];
+    for (told, part) in told.iter().zip(expected) {
+        assert!(told.starts_with(part), "{told:?}, want {part:?} of {told:#?}");
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn odd_paths_are_mistakes() -> Result<()> {
     let portal = linux().await?;
@@ -479,8 +532,8 @@ async fn all_mistakes_are_told_at_once_and_nothing_is_written() -> Result<()> {
         "templates/bad.toml:2: parent: there is no template \"none\"",
         "templates/bad.toml:5: uic: there is no team \"nobody\"",
         "templates/bad.toml:12: right_value's formating is not vaild",
-        "templates/bad.toml:22: prio is no key here: give some of metric",
-        "templates/bad.toml:26: target: \"db-*\" has a comma, a semicolon, a `*` or a blank",
+        "templates/bad.toml:23: prio is no key here: give some of metric",
+        "templates/bad.toml:27: target: \"db-*\" has a comma, a semicolon, a `*` or a blank",
         "templates/cycle.toml:2: parent: the parents form a cycle",
         "templates/no.toml:1: this is no TOML",
         "templates/secret.toml:4: url: *** stands for a secret that is not known here",
@@ -653,7 +706,9 @@ async fn mistakes_of_dashboards_are_told() -> Result<()> {
         "dashboards/b.toml:2: parent: screens are at most 10 deep",
         "dashboards/c.toml:2: endpoints is required",
         "dashboards/d.toml:4: endpoints: \"a|b\" has a `|`",
+        "dashboards/d.toml:6: graph_type is \"x\"",
         "dashboards/e.toml:4: id: this screen has no chart 1",
+        "dashboards/e.toml:7: graph_type is \"x\"",
         "dashboards/f.toml:2: owner is no key here",
         "dashboards/g.toml:1: name: \"f\" with this parent is in dashboards/f.toml too",
         "dashboards/g.toml:2: id: there is none with the id 77",
