@@ -1,10 +1,10 @@
 //! Sessions over REST: logging in and out.
 //!
 //! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are
-//! limited by address (429), each login has its own session, and logging out ends that session only.
+//! limited by address (429), and so are passwords that are checked at once (503); each login has its own session, and logging out ends that session only.
 
 use super::Context;
-use super::attempts::Origin;
+use super::attempts::{Origin, Refused};
 use super::auth::Caller;
 use super::body::{Fields, SmallBodies};
 use super::error::{Answer, ApiError, json, message};
@@ -70,10 +70,7 @@ pub async fn check_password(
     stored: &str,
 ) -> Result<(), PasswordError> {
     let other = |error: anyhow::Error| PasswordError::Other(ApiError::from(error));
-    if let Err(seconds) = context.attempts.take(origin, &user.name, Instant::now()) {
-        let text = format!("too many wrong passwords for this name from your address: try again in {seconds} s");
-        return Err(PasswordError::Other(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)));
-    }
+    let attempt = context.attempts.take(origin, &user.name, Instant::now()).await.map_err(refused)?;
     match password::verify(password, stored, &context.config.api.salt).await.map_err(other)? {
         Verdict::Wrong => return Err(PasswordError::Wrong),
         Verdict::Right => {}
@@ -85,13 +82,26 @@ pub async fn check_password(
             updated.map_err(|error| PasswordError::Other(ApiError::from(error)))?;
         }
     }
-    if let Some(addresses) = context.attempts.succeeded(origin, &user.name) {
+    if let Some(addresses) = attempt.succeeded() {
         // The right password counts, whether this is kept or not.
         if let Err(error) = portal::origin::save(&context.portal, user.id, &addresses).await {
             tracing::warn!(user = user.name, %error, "where a user has logged in from cannot be kept over a restart");
         }
     }
     Ok(())
+}
+
+fn refused(why: Refused) -> PasswordError {
+    PasswordError::Other(match why {
+        Refused::Wrong(seconds) => {
+            let text = format!("too many wrong passwords for this name from your address: try again in {seconds} s");
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, text)
+        }
+        Refused::Busy => {
+            let text = "busy: many passwords are being checked, and this one was not: try again";
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    })
 }
 
 async fn logout(State(context): State<Context>, headers: HeaderMap) -> Answer {

@@ -171,6 +171,31 @@ async fn passwords_of_an_old_installation_are_renewed_by_login() -> Result<()> {
     assert_eq!(site.ask("", "POST /user/login", login.clone()).await?.0, 200);
     user::set_role(portal, id, user::BLOCKED).await?;
     site.check("", "POST /user/login", login, 400, "this user is blocked: ask an administrator").await?;
+/// Only wrong passwords count, also while others are being checked.
+#[tokio::test]
+async fn parallel_logins_with_the_right_password_all_pass() -> Result<()> {
+    let site = Arc::new(site(|_| {}).await?);
+    let ask = async |site: &Site, password: &str| -> Result<u16> {
+        let login = json!({ "name": "alice", "password": password });
+        Ok(site.ask("", "POST /user/login", login).await?.0)
+    };
+    let at_once = async |password: &'static str| {
+        let asked = (0..30).map(|_| {
+            let site = site.clone();
+            async move { ask(&site, password).await.expect("an answer") }
+        });
+        asked.collect::<tokio::task::JoinSet<u16>>().join_all().await
+    };
+    for _ in 0..9 {
+        assert_eq!(ask(&site, "guess").await?, 400);
+    }
+    assert_eq!(at_once("alice-pw").await, [200; 30]);
+    let statuses = at_once("guess").await;
+    let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
+    assert_eq!((count(400), count(429)), (10, 20), "parallel guesses are as many as others");
+    Ok(())
+}
+
     Ok(())
 }
 
