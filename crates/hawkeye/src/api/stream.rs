@@ -1,9 +1,10 @@
 //! Streams: live changes as server-sent events, `/alarm/stream` and `/host/stream`.
 //!
 //! Why: who asks every few seconds loads the server when nothing happens, and learns late when something does.
-//! How: a task per stream writes what its source tells into a channel, from which hyper sends. A comment each
-//! [`ALIVE_EACH`] keeps proxies from closing, and shows the task a reader who is gone. The caller is looked up again
-//! each minute, so a stream ends with its session, its token or its user.
+//! How: a task per stream writes what its source tells into a channel, from which hyper sends. When the connection
+//! closes, hyper drops the other end, which ends the task. A comment each [`ALIVE_EACH`] keeps proxies from closing. The
+//! caller is looked up again before each message and comment, unless that was within [`CALLER_EACH`], so a stream ends
+//! with its session, its token or its user.
 //! Invariants: at most [`STREAMS_MAX`] streams, and [`STREAMS_PER_USER`] of one user; a reader who takes nothing for
 //! [`WRITE_TIMEOUT`] is given up, as is one when the server stops. `id` of a message is where a new stream goes on
 //! (`Last-Event-ID`, or `since=`).
@@ -40,8 +41,8 @@ const AHEAD: usize = 16;
 const ALIVE_EACH: Duration = Duration::from_secs(15);
 /// The time after which a reader who takes nothing is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time between two looks at who reads.
-const CALLER_EACH: Duration = Duration::from_secs(60);
+/// The time for which a look at who reads is believed: a storm of messages costs a look a second. Tests look each time.
+const CALLER_EACH: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 1_000 });
 /// Milliseconds after which a browser that lost its stream asks again.
 const RETRY_MS: u32 = 3_000;
 
@@ -114,11 +115,14 @@ pub fn answer<W: Future<Output = Result<(), Ended>> + Send + 'static>(
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
     let (sender, messages) = channel(AHEAD);
+    let reader = sender.clone();
     let writer = Writer { sender, context: context.clone(), parts, looked: Instant::now(), _places: (place, users) };
     let mut stopping = context.stopping.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = write(writer) => {}
+            // Whoever closes gives his place back, although there is nothing to tell him.
+            () = reader.closed() => {}
             // A server that never says so has none who stops it.
             () = async { if stopping.wait_for(|stop| *stop).await.is_err() { std::future::pending().await } } => {}
         }

@@ -1,9 +1,10 @@
 //! Streams: what their readers are told, and when they end.
 
+use super::tokens::make;
 use super::{Site, router, site};
 use crate::portal::db::query;
-use crate::portal::{alarm, group, host};
-use anyhow::{Context as _, Result, bail};
+use crate::portal::{alarm, group, host, user};
+use anyhow::{Context as _, Result, bail, ensure};
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
@@ -20,9 +21,13 @@ struct Reader {
 
 impl Reader {
     async fn open(site: &Site, path: &str) -> Result<Reader> {
-        let request = Request::builder().uri(format!("/api/v1{path}")).header("apitoken", site.token("alice").await?);
+        Reader::open_with(site, path, ("apitoken", site.token("alice").await?)).await
+    }
+
+    async fn open_with(site: &Site, path: &str, header: (&str, String)) -> Result<Reader> {
+        let request = Request::builder().uri(format!("/api/v1{path}")).header(header.0, header.1);
         let response = site.router.clone().oneshot(request.body(Body::empty())?).await?;
-        assert_eq!(response.status(), 200);
+        ensure!(response.status() == 200, "{}", response.status());
         assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         let mut reader = Reader { body: response.into_body(), text: String::new() };
         assert_eq!(reader.next().await?.1, "open");
@@ -126,5 +131,58 @@ async fn a_server_that_stops_ends_its_streams() -> Result<()> {
     let mut reader = Reader::open(&site, "/alarm/stream").await?;
     stop.send(true)?;
     assert!(reader.next().await.is_err_and(|error| error.to_string() == "the stream has ended"));
+    Ok(())
+}
+
+/// What happens after a logout, or after a token or its user is gone, is told to nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_with_its_session_its_token_and_its_user() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let session = site.token("bob").await?;
+    let secret = make(&site, "alice", json!({ "name": "page", "scopes": ["read"] })).await?;
+    let mut by_session = Reader::open_with(&site, "/alarm/stream", ("apitoken", session.clone())).await?;
+    let mut by_token = Reader::open_with(&site, "/alarm/stream", ("authorization", format!("Bearer {secret}"))).await?;
+    let mut of_user = Reader::open(&site, "/host/stream").await?;
+    event(&site, "before").await?;
+    assert_eq!((by_session.next().await?.1, by_token.next().await?.1), ("alarm".into(), "alarm".into()));
+    assert_eq!(site.send("GET /user/logout", &[("apitoken", session)], String::new()).await?.0, 200);
+    assert_eq!(site.ask("alice", "DELETE /token/1", Value::Null).await?.0, 200);
+    let uid = user::by_name(&site.context.portal, "alice").await?.context("a user")?.id;
+    assert_eq!(site.ask("root", "DELETE /admin/delete_user", json!({ "user_id": uid })).await?.0, 200);
+    event(&site, "secret").await?;
+    let group = group::create(&site.context.portal, "g", "root").await?;
+    group::replace_hosts(&site.context.portal, group.id, &["a".into()]).await?.context("room")?;
+    for reader in [&mut by_session, &mut by_token, &mut of_user] {
+        let told = reader.next().await;
+        assert!(told.as_ref().is_err_and(|error| error.to_string() == "the stream has ended"), "{told:?}");
+    }
+    Ok(())
+}
+
+/// A browser that reloads a page with all the streams a user may have gets them again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_its_reader_closes_gives_its_place_back_at_once() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let header = ("apitoken", site.token("root").await?);
+    let open = async || Reader::open_with(&site, "/alarm/stream", header.clone()).await;
+    let mut readers = Vec::new();
+    let refused = loop {
+        match open().await {
+            Ok(reader) => readers.push(reader),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((readers.len(), refused.to_string().as_str()), (32, "503 Service Unavailable"));
+    readers.clear();
+    // Far less than until the next comment.
+    let again = timeout(Duration::from_secs(5), async {
+        loop {
+            if let Ok(reader) = open().await {
+                return reader;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    again.await.context("a place")?;
     Ok(())
 }
