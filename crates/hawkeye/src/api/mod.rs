@@ -57,8 +57,9 @@ use crate::portal::Portal;
 use crate::rules::computed::Lasts;
 use attempts::Attempts;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use error::ApiError;
 use host_stream::HostWatch;
@@ -127,6 +128,7 @@ pub fn router(context: Context) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .layer(DefaultBodyLimit::max(body::BODY_MAX))
+        .layer(axum::middleware::from_fn(check_path))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(cors())
         .layer(axum::middleware::map_response(complete_preflight))
@@ -135,6 +137,33 @@ pub fn router(context: Context) -> Router {
 
 async fn not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no such route: docs/api.md and /api/v1/openapi.json have all of them")
+}
+
+/// Refuses a path whose escapes are no UTF-8, which axum would refuse with a plain text.
+async fn check_path(request: Request, next: Next) -> Response {
+    if is_utf8(request.uri().path()) {
+        return next.run(request).await;
+    }
+    ApiError::bad("the path has escapes that are no UTF-8, like %ff: encode the name as UTF-8").into_response()
+}
+
+/// Whether a path is UTF-8 once its escapes are read; a `%` that begins none stays as it is.
+fn is_utf8(path: &str) -> bool {
+    let (mut read, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let Some((byte, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| *byte == b'%');
+        match digits.and_then(|digits| hex::decode(digits).ok()) {
+            Some(escaped) => {
+                read.extend(escaped);
+                rest = &behind[2..];
+            }
+            None => {
+                read.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+    std::str::from_utf8(&read).is_ok()
 }
 
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {

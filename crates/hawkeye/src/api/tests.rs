@@ -118,6 +118,20 @@ impl Site {
 }
 
 #[tokio::test]
+async fn a_path_that_is_no_text_is_refused_as_all_else() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let error = "the path has escapes that are no UTF-8, like %ff: encode the name as UTF-8";
+    for line in ["GET /user/u/%ff", "PUT /user/u/%E7%8E", "DELETE /hostgroup/%C3/x", "GET /user/name/a%Ff"] {
+        site.check("root", line, Value::Null, 400, error).await?;
+    }
+    for line in ["GET /user/name/%E7%8E%8B", "GET /user/name/100%", "GET /user/name/%zz"] {
+        let (status, answer) = site.ask("root", line, Value::Null).await?;
+        assert!(status != 500 && answer["error"] != *error, "{line}: {status} {answer}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn login_and_logout() -> Result<()> {
     let site = site(|_| {}).await?;
     let login = json!({ "name": "alice", "password": "alice-pw" });
@@ -157,20 +171,6 @@ async fn wrong_logins() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn passwords_of_an_old_installation_are_renewed_by_login() -> Result<()> {
-    let site = site(|config| config.api.salt = "salt".into()).await?;
-    let portal = &site.context.portal;
-    // md5hex("salt" + "secret")
-    let old = "d42a0f742ffc1be4e1cc0845c2429c97";
-    let id = user::create(portal, "old", old, &Profile::default(), user::NORMAL, 0).await?;
-    let login = json!({ "name": "old", "password": "secret" });
-    assert_eq!(site.ask("", "POST /user/login", login.clone()).await?.0, 200);
-    let (_, stored) = user::with_password(portal, "old").await?.expect("created above");
-    assert!(stored.starts_with("$2"), "{stored}");
-    assert_eq!(site.ask("", "POST /user/login", login.clone()).await?.0, 200);
-    user::set_role(portal, id, user::BLOCKED).await?;
-    site.check("", "POST /user/login", login, 400, "this user is blocked: ask an administrator").await?;
 /// Only wrong passwords count, also while others are being checked.
 #[tokio::test]
 async fn parallel_logins_with_the_right_password_all_pass() -> Result<()> {
@@ -196,6 +196,20 @@ async fn parallel_logins_with_the_right_password_all_pass() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn passwords_of_an_old_installation_are_renewed_by_login() -> Result<()> {
+    let site = site(|config| config.api.salt = "salt".into()).await?;
+    let portal = &site.context.portal;
+    // md5hex("salt" + "secret")
+    let old = "d42a0f742ffc1be4e1cc0845c2429c97";
+    let id = user::create(portal, "old", old, &Profile::default(), user::NORMAL, 0).await?;
+    let login = json!({ "name": "old", "password": "secret" });
+    assert_eq!(site.ask("", "POST /user/login", login.clone()).await?.0, 200);
+    let (_, stored) = user::with_password(portal, "old").await?.expect("created above");
+    assert!(stored.starts_with("$2"), "{stored}");
+    assert_eq!(site.ask("", "POST /user/login", login.clone()).await?.0, 200);
+    user::set_role(portal, id, user::BLOCKED).await?;
+    site.check("", "POST /user/login", login, 400, "this user is blocked: ask an administrator").await?;
     Ok(())
 }
 
