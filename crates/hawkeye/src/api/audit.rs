@@ -5,9 +5,10 @@
 //! what was made, under its id ([`Made`]), or the fields of the request where there is no row. The row is written
 //! before the change and completed behind it.
 //! Invariants: requests without a valid session or token write nothing, but for a registration that was made; refused
-//! ones leave no row either, nor do those that found nothing to change: the deletion of what is not there. Fields that
-//! hold secrets are left out, as are secrets within URLs, and what the route does not read. A change that finds no room
-//! for its row is refused: the portal cannot be written.
+//! ones leave no row either, nor do those that found nothing to change: the deletion of what is not there, or what
+//! leaves a thing as it was. Fields that hold secrets are left out, as are secrets within URLs, and what the route does
+//! not read. A change that finds no room for its row is refused: the portal cannot be written. What is applied from
+//! files completes its row itself, with the change ([`Row`]).
 //! Memory: a body is read into the byte budget of unfinished messages and held beside what the handler makes of it.
 
 use super::Context;
@@ -16,7 +17,7 @@ use super::body::{self, Fields};
 use super::changes::{self, Change, Key};
 use super::code_secret::masked;
 use super::docs;
-use super::error::{Answer, ApiError, Made, json};
+use super::error::{Answer, ApiError, Made, Meant, json};
 use super::paging::Paging;
 use super::snapshot::{Thing, snapshot};
 use crate::clock;
@@ -30,7 +31,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
-use serde_json::{Map, Value, json as object};
+use serde_json::{Map, Value};
 
 /// Routes of the audit.
 pub fn routes() -> Router<Context> {
@@ -48,6 +49,13 @@ const ANSWER_MAX: usize = 2 * body::LARGE_BODY_MAX;
 const LIST: &str = "list";
 /// Fields of requests that hold secrets.
 const SECRETS: [&str; 6] = ["password", "old_password", "new_password", "sig", "token", "secret"];
+
+/// Routes that change what no snapshot has.
+const UNSEEN: [&str; 2] = ["PUT /user/cgpasswd", "PUT /admin/change_user_passwd"];
+
+/// The id of the row of a request, for a handler that completes it with its change.
+#[derive(Clone, Copy, Debug)]
+pub struct Row(pub i64);
 
 /// A change as the API shows it.
 #[derive(Serialize)]
@@ -71,7 +79,7 @@ async fn list(State(context): State<Context>, caller: Caller, fields: Fields) ->
             caller.denied(ApiError::bad("You don't have permission! Only an administrator sees who changed what."))
         );
     }
-    let page = Paging::of(&fields)?;
+    let page = Paging::from_first(&fields)?;
     let text = |name, max| Ok::<_, ApiError>(Some(fields.text(name, max)?).filter(|text| !text.is_empty()));
     let time = |name| Ok::<_, ApiError>(Some(fields.int(name)?).filter(|time| *time != 0));
     let filter = audit::Filter {
@@ -160,36 +168,43 @@ async fn recorded(
         action: change.line.to_string(),
         subject: subject.clone(),
         status: 0,
-        was: audit_text::difference(was.clone(), None).0,
+        was: audit_text::difference(was.clone().map(without_secrets), None).0,
         became: String::new(),
     };
     let id = audit::begin(&context.portal, &row, keep(context)).await?;
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(Row(id));
     let response = next.run(request).await;
     drop(received);
-    let (response, told) = match change.key {
+    let (response, is_applied) = match change.key {
         Key::Answer => told_by(response).await?,
-        _ => (response, None),
+        _ => (response, false),
     };
     let status = response.status();
     let made = response.extensions().get::<Made>().copied();
-    let (subject, thing) = match made {
-        Some(Made(Some(made))) => (format!("{}:{made}", change.kind.word()), Some(Thing::Id(change.kind, made))),
+    let (subject, thing) = match (made, response.extensions().get::<Meant>()) {
+        (Some(Made(Some(made))), _) => (format!("{}:{made}", change.kind.word()), Some(Thing::Id(change.kind, made))),
+        (_, Some(Meant(id))) => (format!("{}:{id}", change.kind.word()), thing),
         _ => (subject, thing),
     };
     let is_refused = status.is_client_error() || made == Some(Made(None));
-    let completed = if is_refused || (change.key == Key::Answer && told.is_none()) {
+    let completed = if is_refused || (change.key == Key::Answer && !is_applied && status.is_success()) {
         audit::take_back(&context.portal, id).await
+    } else if change.key == Key::Answer {
+        // The row was completed with the change; where that failed, nobody knows.
+        Ok(())
     } else {
-        let became = match (&thing, told) {
-            (Some(thing), _) => snapshot(&context.portal, thing).await,
-            (None, Some(told)) => Ok(Some(told)),
-            (None, None) => Ok(Some(shown(change.line, &fields))),
+        let became = match &thing {
+            Some(thing) => snapshot(&context.portal, thing).await,
+            None => Ok(Some(shown(change.line, &fields))),
         };
         match became {
-            // A thing that was not there before, and is not there now.
-            Ok(None) if was.is_none() => audit::take_back(&context.portal, id).await,
+            // A thing that was not there before and is not there now, or that is as it was.
+            Ok(became) if became == was && !UNSEEN.contains(&change.line) => {
+                audit::take_back(&context.portal, id).await
+            }
             Ok(became) => {
+                let (was, became) = (was.map(without_secrets), became.map(without_secrets));
                 let (was, became) = audit_text::difference(was, became);
                 audit::end(&context.portal, id, &subject, status.as_u16(), &was, &became).await
             }
@@ -237,13 +252,12 @@ async fn registered(context: &Context, change: &Change, response: Response, peer
     Response::from_parts(parts, Body::from(body))
 }
 
-/// What an answer says was changed; None where nothing was.
-async fn told_by(response: Response) -> Result<(Response, Option<Value>), ApiError> {
+/// Whether an answer says that anything was changed.
+async fn told_by(response: Response) -> Result<(Response, bool), ApiError> {
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, ANSWER_MAX).await.map_err(anyhow::Error::new)?;
     let told: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let changes = (told["applied"] == true).then(|| object!({ "changes": told["changes"] }));
-    Ok((Response::from_parts(parts, Body::from(body)), changes.map(without_secrets)))
+    Ok((Response::from_parts(parts, Body::from(body)), told["applied"] == true))
 }
 
 /// What a request changes: its name, and where it has rows, which.
@@ -316,6 +330,7 @@ pub(super) fn without_secrets(value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json as object;
 
     #[test]
     fn secrets_are_left_out_at_every_depth() {

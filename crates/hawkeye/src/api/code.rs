@@ -6,13 +6,14 @@
 //! Why: a Git repository of rules has reviews, a history, and one place for all sites.
 //! How: `code_model.rs` has things by their names, `code_file.rs` their files, `code_plan.rs` reads files and checks
 //! them as the routes check requests, `code_diff.rs` says what becomes different, `code_write.rs` writes it.
-//! Invariants: one transaction reads, checks and writes, so nothing is written when one file is wrong, and nothing
+//! Invariants: one transaction reads, checks, writes and keeps who did it, so nothing is written when one file is wrong, and nothing
 //! changes in between; ids survive. A kind that is out of scope is not touched. Passwords, sessions and tokens are
 //! neither read nor written.
 //! Memory: the files, and twice the tables that they are about; bodies have at most `LARGE_BODY_MAX` bytes, of
 //! administrators only.
 
 use super::Context;
+use super::audit::{Row, without_secrets};
 use super::auth::Caller;
 use super::body::{JsonBody, LargeBodies, flag};
 use super::code_diff::{self as diff, Change};
@@ -22,8 +23,9 @@ use super::error::{Answer, ApiError, json};
 use super::{code_plan as plan, code_write as write};
 use crate::config::Config;
 use crate::portal::Portal;
+use crate::portal::db::Transaction;
 use crate::portal::site::Site;
-use crate::portal::user;
+use crate::portal::{audit, audit_text, user};
 use anyhow::{Context as _, Result};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
@@ -37,6 +39,9 @@ use std::collections::BTreeMap;
 pub fn routes() -> Router<Context> {
     Router::new().route("/export", get(show)).route("/apply", post(change).layer(Extension(LargeBodies)))
 }
+
+/// Name in the audit of what is applied.
+pub const SUBJECT: &str = "portal:";
 
 /// Files, and the kinds that they are all of.
 #[derive(Debug, Default)]
@@ -56,17 +61,42 @@ pub struct Actor {
     pub name: String,
     pub uid: i64,
     pub role: i64,
+    pub trace: Trace,
+}
+
+/// Place where the audit has what is applied, in the same transaction.
+#[derive(Clone, Debug, Default)]
+pub enum Trace {
+    #[default]
+    Nowhere,
+    /// The row with this id, which began before.
+    Begun(i64),
+    /// A row like this one, which is complete but for what became.
+    Whole(audit::Change),
+}
+
+impl Trace {
+    async fn keep(&self, transaction: &mut Transaction, changes: &[Change]) -> sqlx::Result<()> {
+        let told = without_secrets(serde_json::json!({ "changes": changes }));
+        let became = audit_text::difference(None, Some(told)).1;
+        match self {
+            Trace::Nowhere => Ok(()),
+            Trace::Begun(id) => audit::end(transaction, *id, SUBJECT, StatusCode::OK.as_u16(), "", &became).await,
+            Trace::Whole(row) => audit::insert(transaction, &audit::Change { became, ..row.clone() }).await.map(drop),
+        }
+    }
 }
 
 impl Actor {
     /// Whoever owns the machine, and so its server.
     pub fn machine() -> Actor {
-        Actor { name: String::new(), uid: 0, role: user::ROOT }
+        Actor { name: String::new(), uid: 0, role: user::ROOT, trace: Trace::Nowhere }
     }
 }
 
 /// A bundle as it is sent and answered. A field that is not known is refused, for a mistyped `dry_run` would apply.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Sent {
     pub files: BTreeMap<String, String>,
     /// Folders in scope.
@@ -96,7 +126,6 @@ pub enum ApplyError {
 impl From<anyhow::Error> for ApplyError {
     fn from(error: anyhow::Error) -> ApplyError {
         ApplyError::Other(error)
-#[serde(deny_unknown_fields)]
     }
 }
 
@@ -151,6 +180,7 @@ pub async fn apply(
         return Ok(Outcome { changes, applied: false });
     }
     write::write(&mut transaction, &site, &old, &planned.wanted, actor).await.context("nothing was changed")?;
+    actor.trace.keep(&mut transaction, &changes).await.context("nothing was changed")?;
     transaction.commit().await.context("cannot change the portal")?;
     portal.announce();
     Ok(Outcome { changes, applied: true })
@@ -172,11 +202,12 @@ async fn show(State(context): State<Context>, caller: Caller) -> Answer {
 async fn change(State(context): State<Context>, caller: Caller, request: Request) -> Answer {
     // Nobody else has a body of this size read.
     check_admin(&caller)?;
+    let trace = request.extensions().get::<Row>().map_or(Trace::Nowhere, |row| Trace::Begun(row.0));
     let JsonBody(sent) = JsonBody::<Sent>::from_request(request, &()).await?;
     let dry_run = sent.dry_run;
     let bundle = sent.bundle().map_err(ApiError::bad)?;
     let user = caller.user()?;
-    let actor = Actor { name: user.name.clone(), uid: user.id, role: user.role };
+    let actor = Actor { name: user.name.clone(), uid: user.id, role: user.role, trace };
     match apply(&context.portal, &context.config, &actor, &bundle, dry_run).await {
         Ok(outcome) => json(outcome),
         Err(ApplyError::Faults(faults)) => {

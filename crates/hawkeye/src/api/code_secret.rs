@@ -8,7 +8,9 @@
 /// Text that stands for a secret.
 const MASK: &str = "***";
 /// Parts of the names of parameters that are secrets.
-const NAMES: [&str; 6] = ["token", "secret", "passw", "pwd", "key", "sig"];
+const NAMES: [&str; 8] = ["token", "secret", "passw", "pwd", "key", "sig", "authorization", "credential"];
+/// Words of such names, which are parts of others (`author`, `bypass`).
+const WORDS: [&str; 3] = ["auth", "pass", "pw"];
 
 /// The URL as files show it.
 pub fn masked(url: &str) -> String {
@@ -35,6 +37,13 @@ fn masked_user(base: &str) -> String {
 }
 
 fn is_secret(name: &str) -> bool {
+    let is_word = |word: &str| WORDS.iter().any(|own| word.eq_ignore_ascii_case(own));
+    // `user_pass`, `x-auth`, and `basicAuth`.
+    let ends = |word: &str| WORDS.iter().any(|own| word.ends_with(&(own[..1].to_ascii_uppercase() + &own[1..])));
+    let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    if words.any(|word| is_word(word) || ends(word)) {
+        return true;
+    }
     let name = name.to_ascii_lowercase();
     NAMES.iter().any(|part| name.contains(part))
 }
@@ -61,6 +70,13 @@ mod tests {
         check("http://u:p@h/x", "http://u:***@h/x");
         check("http://u@h/x", "http://u@h/x");
         check("http://h/x?access_token=abc&a=1&Sig=2", "http://h/x?access_token=***&a=1&Sig=***");
+        for name in
+            ["authorization", "auth", "Auth", "pass", "pw", "pwd", "credential", "credentials", "db_pass", "x-auth"]
+        {
+            check(&format!("http://h/x?{name}=abc&a=1"), &format!("http://h/x?{name}=***&a=1"));
+        }
+        check("http://h/x?basicAuth=abc&auth_code=1", "http://h/x?basicAuth=***&auth_code=***");
+        check("http://h/x?author=wang&bypass=1&passive=2", "http://h/x?author=wang&bypass=1&passive=2");
         check("", "");
         check("http://h/a@b:c", "http://h/a@b:c");
     }

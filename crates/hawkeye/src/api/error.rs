@@ -99,6 +99,15 @@ fn reason(fault: Fault) -> &'static str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Made(pub Option<i64>);
 
+/// The id of the thing that a request has named, told to the audit beside an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Meant(pub i64);
+
+/// An answer about what has the id `id`.
+pub fn meant(id: i64, answer: Answer) -> Answer {
+    told(Meant(id), answer)
+}
+
 /// An answer about what was made under `id`.
 pub fn made(id: i64, answer: Answer) -> Answer {
     told(Made(Some(id)), answer)
@@ -109,9 +118,9 @@ pub fn unchanged(answer: Answer) -> Answer {
     told(Made(None), answer)
 }
 
-fn told(made: Made, answer: Answer) -> Answer {
+fn told(what: impl Clone + Send + Sync + 'static, answer: Answer) -> Answer {
     let mut answer = answer?;
-    answer.extensions_mut().insert(made);
+    answer.extensions_mut().insert(what);
     Ok(answer)
 }
 

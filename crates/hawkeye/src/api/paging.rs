@@ -67,6 +67,17 @@ impl Paging {
         }
     }
 
+    /// As [`Paging::of`] for lists that are Hawkeye's own: `limit` without `page` is the first page.
+    pub fn from_first(fields: &Fields) -> Result<Paging, ApiError> {
+        let Fields::Form(pairs) = fields else { return Paging::of(fields) };
+        let mut pairs = pairs.clone();
+        // In front, where the first of a name counts.
+        if fields.has("limit") && fields.text("page", usize::MAX)?.is_empty() {
+            pairs.insert(0, ("page".to_string(), "1".to_string()));
+        }
+        Paging::of(&Fields::Form(pairs))
+    }
+
     /// Keeps the part of `list` that is asked for, in the order that it has.
     pub fn cut<T>(&self, list: impl Iterator<Item = T>) -> Vec<T> {
         list.skip(self.offset).take(self.limit.unwrap_or(usize::MAX)).collect()

@@ -7,7 +7,7 @@ use super::Context;
 use super::attempts::{Origin, Refused};
 use super::auth::Caller;
 use super::body::{Fields, SmallBodies};
-use super::error::{Answer, ApiError, json, message};
+use super::error::{Answer, ApiError, json, meant, message};
 use crate::clock;
 use crate::portal;
 use crate::portal::caller::Credentials;
@@ -135,7 +135,7 @@ async fn login_as(State(context): State<Context>, caller: Caller, fields: Fields
     if user.role >= caller.user()?.role || user.role == user::BLOCKED {
         return Err(denied());
     }
-    logged_in(&context, user).await
+    meant(user.id, logged_in(&context, user).await)
 }
 
 async fn logged_in(context: &Context, user: User) -> Answer {

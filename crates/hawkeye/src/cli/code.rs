@@ -10,14 +10,12 @@
 
 use super::client::LoginArgs;
 use super::server::ServerArgs;
-use crate::api::code::{Actor, ApplyError, Outcome, Sent, apply, export, folders};
+use crate::api::code::{Actor, ApplyError, Outcome, SUBJECT, Sent, Trace, apply, export, folders};
 use crate::api::code_diff as diff;
 use crate::api::code_file::{ENDING, odd_path};
 use crate::clock;
-use crate::config::Config;
 use crate::portal::Portal;
-use crate::portal::audit::{self, Keep};
-use crate::portal::audit_text;
+use crate::portal::audit;
 use crate::watch::log::say;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -137,12 +135,8 @@ async fn send(place: &PlaceArgs, sent: Sent) -> Result<Outcome> {
     let portal = open(&data).await?;
     let dry_run = sent.dry_run;
     let bundle = sent.bundle().map_err(anyhow::Error::msg)?;
-    let applied = apply(&portal, &config, &Actor::machine(), &bundle, dry_run).await;
-    if let Ok(outcome) = &applied
-        && outcome.applied
-    {
-        record(&portal, &config, outcome).await?;
-    }
+    let actor = Actor { trace: Trace::Whole(row()), ..Actor::machine() };
+    let applied = apply(&portal, &config, &actor, &bundle, dry_run).await;
     portal.close().await;
     applied.map_err(|error| match error {
         ApplyError::Faults(faults) => Mistakes(faults.iter().map(ToString::to_string).collect()).into(),
@@ -150,24 +144,20 @@ async fn send(place: &PlaceArgs, sent: Sent) -> Result<Outcome> {
     })
 }
 
-/// Keeps what was changed where the server keeps what is changed over REST.
-async fn record(portal: &Portal, config: &Config, outcome: &Outcome) -> Result<()> {
-    let became = audit_text::difference(None, Some(serde_json::json!({ "changes": outcome.changes }))).1;
-    let change = audit::Change {
+/// The row of the audit, where the server keeps what is changed over REST.
+fn row() -> audit::Change {
+    audit::Change {
         id: 0,
         at: clock::now(),
         who: "(this machine)".to_string(),
         token: String::new(),
         peer: String::new(),
         action: "hawkeye apply".to_string(),
-        subject: "portal:".to_string(),
+        subject: SUBJECT.to_string(),
         status: 200,
         was: String::new(),
-        became,
-    };
-    let keep = Keep { seconds: config.api.audit_keep, bytes: config.api.audit_max.cast_signed() };
-    let recorded = audit::begin(portal, &change, keep).await;
-    recorded.map(drop).context("the changes were made, and who made them cannot be kept")
+        became: String::new(),
+    }
 }
 
 fn line(fault: &Value) -> String {

@@ -2,13 +2,13 @@
 //!
 //! Why: the original keeps no trace; who deleted a template is asked around.
 //! How: a row is written before a change begins and completed behind it, so no change is without a row: where a crash
-//! came between, its status stays 0.
+//! came between, its status stays 0. What is applied from files completes its row in the transaction of the change.
 //! Invariants: no text holds a secret; whoever writes a row sees to that.
 //! Memory: a text has at most `audit_text::TEXT_MAX` bytes; rows go by their age and by the bytes of all texts
 //! ([`Keep`]), looked at each [`LOOK_EACH`] rows.
 
 use super::Portal;
-use super::db::{query, record, select};
+use super::db::{Target, query, record, select};
 
 /// Rows between two looks at what is to go.
 const LOOK_EACH: i64 = 64;
@@ -64,28 +64,40 @@ pub struct Filter {
 
 /// Writes the row of a change that begins (its id is ignored); answers its id.
 pub async fn begin(portal: &Portal, change: &Change, keep: Keep) -> sqlx::Result<i64> {
-    let row = query(
-        "INSERT INTO uic.hawkeye_audit (at, who, token, peer, action, subject, status, was, became)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    );
-    let row = row.bind(change.at).bind(cut(&change.who)).bind(&change.token).bind(&change.peer);
-    let row = row.bind(cut(&change.action)).bind(cut(&change.subject)).bind(change.status);
-    let id = row.bind(&change.was).bind(&change.became).execute(portal).await?.id;
+    let id = insert(portal, change).await?;
     if id % LOOK_EACH == 0 {
         drop_old(portal, keep, change.at).await?;
     }
     Ok(id)
 }
 
+/// Writes a row, whoever looks at what is old (its id is ignored); answers its id.
+pub async fn insert<'d>(target: impl Into<Target<'d>>, change: &Change) -> sqlx::Result<i64> {
+    let row = query(
+        "INSERT INTO uic.hawkeye_audit (at, who, token, peer, action, subject, status, was, became)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    );
+    let row = row.bind(change.at).bind(cut(&change.who)).bind(&change.token).bind(&change.peer);
+    let row = row.bind(cut(&change.action)).bind(cut(&change.subject)).bind(change.status);
+    Ok(row.bind(&change.was).bind(&change.became).execute(target).await?.id)
+}
+
 /// Completes a row.
-pub async fn end(portal: &Portal, id: i64, subject: &str, status: u16, was: &str, became: &str) -> sqlx::Result<()> {
+pub async fn end<'d>(
+    target: impl Into<Target<'d>>,
+    id: i64,
+    subject: &str,
+    status: u16,
+    was: &str,
+    became: &str,
+) -> sqlx::Result<()> {
     query("UPDATE uic.hawkeye_audit SET subject = ?, status = ?, was = ?, became = ? WHERE id = ?")
         .bind(cut(subject))
         .bind(i64::from(status))
         .bind(was)
         .bind(became)
         .bind(id)
-        .execute(portal)
+        .execute(target)
         .await?;
     Ok(())
 }

@@ -105,7 +105,7 @@ pub const TOKENS: &[Doc] = &[
             may("action", Text, "as `PUT /template`"),
             may("from", Int, "Unix seconds"),
             may("until", Int, "Unix seconds"),
-            may("page", Int, "page from 1 on; needs `limit`"),
+            may("page", Int, "page from 1 on (default); needs `limit`"),
             may("limit", Int, "rows of a page, 100 by default, at most 1000"),
             may("sort", Text, "`at`, or `-at` (default)"),
         ])

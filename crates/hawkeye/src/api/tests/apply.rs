@@ -767,7 +767,7 @@ async fn users_come_without_a_password_and_nobody_cuts_himself_off() -> Result<(
         change(&mut files);
         Bundle { files, kinds: vec![Kind::Users], keep: false }
     };
-    let actor = Actor { name: "boss".into(), uid: boss, role: user::ADMIN };
+    let actor = Actor { name: "boss".into(), uid: boss, role: user::ADMIN, trace: Trace::Nowhere };
     let check = async |bundle: Bundle, part: &str| {
         let error = applied(&portal, &actor, &bundle, false).await.expect_err(part);
         assert!(format!("{error:#}").contains(part), "{error:#}");

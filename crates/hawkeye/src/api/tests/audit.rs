@@ -2,7 +2,8 @@
 
 use super::tokens::{changes, make};
 use super::{Site, site};
-use crate::portal::user;
+use crate::portal::db::query;
+use crate::portal::{group, user};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -149,5 +150,84 @@ async fn what_was_not_there_leaves_no_row() -> Result<()> {
         assert!(status >= 400, "{line}: {answer}");
     }
     assert_eq!(changes(&site, "").await?.len(), before);
+    Ok(())
+}
+
+/// What a request leaves as it was has no row; what no row can show has one all the same.
+#[tokio::test]
+async fn what_changes_nothing_leaves_no_row() -> Result<()> {
+    let site = filled().await?;
+    let url = |secret: &str| json!({ "tpl_id": 1, "url": format!("http://u:{secret}@127.0.0.1/x"), "callback": 0 });
+    done(&site, "POST /template/action", url("one")).await?;
+    done(&site, "POST /dashboard/screen", json!({ "name": "s" })).await?;
+    let before = changes(&site, "").await?.len();
+    let strategy = json!({ "id": 1, "metric": "m", "func": "all(#1)", "op": ">", "right_value": "1", "max_step": 1 });
+    for (line, body) in [
+        ("PUT /strategy", strategy),
+        ("PUT /hostgroup", json!({ "id": 1, "grp_name": "web" })),
+        ("POST /hostgroup/host", json!({ "hostgroup_id": 1, "hosts": ["h"] })),
+        ("PUT /dashboard/screen/1", json!({ "name": "s", "pid": 0 })),
+        ("DELETE /host/maintain", json!({ "hosts": ["h"] })),
+    ] {
+        done(&site, line, body).await?;
+        assert_eq!(changes(&site, "").await?.len(), before, "{line}");
+    }
+    let alice = user::by_name(&site.context.portal, "alice").await?.context("a user")?.id;
+    done(&site, "PUT /admin/change_user_passwd", json!({ "user_id": alice, "password": "other-pw" })).await?;
+    assert_eq!(newest(&site, "PUT /admin/change_user_passwd").await?["subject"], format!("user:{alice}"));
+    let action = json!({ "id": 1, "url": "http://u:two@127.0.0.1/x", "callback": 0 });
+    done(&site, "PUT /template/action", action).await?;
+    let row = newest(&site, "PUT /template/action").await?;
+    assert!(row["subject"] == "action:1" && !row.to_string().contains("two"), "{row}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_that_is_given_is_told_with_the_id_of_its_user() -> Result<()> {
+    let site = site(|_| {}).await?;
+    done(&site, "POST /admin/login", json!({ "name": "Alice" })).await?;
+    let alice = user::by_name(&site.context.portal, "alice").await?.context("a user")?.id;
+    let row = newest(&site, "POST /admin/login").await?;
+    assert_eq!((&row["subject"], &row["became"]), (&json!(format!("user:{alice}")), &json!({ "name": "Alice" })));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_limit_without_a_page_is_the_first_page() -> Result<()> {
+    let site = filled().await?;
+    let ids = async |query: &str| -> Result<Vec<i64>> {
+        Ok(changes(&site, query).await?.iter().filter_map(|row| row["id"].as_i64()).collect())
+    };
+    let all = ids("").await?;
+    for (query, expected) in [
+        ("limit=3", &all[..3]),
+        ("limit=3&page=", &all[..3]),
+        ("limit=3&page=1", &all[..3]),
+        ("limit=3&page=2", &all[3..6]),
+    ] {
+        assert_eq!(ids(query).await?, expected, "{query}");
+    }
+    assert_eq!(site.ask("root", "GET /audit?limit=0", Value::Null).await?.0, 400);
+    Ok(())
+}
+
+/// Who applies is kept with what is applied, or neither is.
+#[tokio::test]
+async fn what_is_applied_is_in_its_row_or_not_done() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let portal = &site.context.portal;
+    let files = json!({ "groups/web.toml": "name = \"web\"\n" });
+    let apply = json!({ "files": files, "kinds": ["groups"] });
+    let refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON hawkeye_audit BEGIN SELECT RAISE(ABORT, 'no room'); END";
+    query(refuse).execute(portal).await?;
+    assert_eq!(site.ask("root", "POST /apply", apply.clone()).await?.0, 500);
+    assert_eq!(group::all(portal).await?.len(), 0);
+    let row = newest(&site, "POST /apply").await?;
+    assert_eq!((&row["status"], &row["became"]), (&json!(0), &Value::Null), "it began, and was cut off");
+    query("DROP TRIGGER refuse").execute(portal).await?;
+    done(&site, "POST /apply", apply).await?;
+    let row = newest(&site, "POST /apply").await?;
+    assert_eq!((&row["status"], &row["subject"]), (&json!(200), &json!("portal:")));
+    assert_eq!(row["became"]["changes"][0]["name"], "web");
     Ok(())
 }
