@@ -3,7 +3,7 @@
 use crate::frame::{FRAME_BYTES, RECORD_BYTES_MAX};
 use crate::{Frames, Options, Position, Spool, Stats};
 use proptest::prelude::{Just, ProptestConfig, Strategy, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use stdx::{Disk, FakeDisk};
 
@@ -252,6 +252,19 @@ fn what_was_dropped_is_known_after_a_start() {
     assert_eq!(rest(&spool).first(), Some(&before.dropped));
 }
 
+/// Puts a cursor of an earlier kind into place, which is one line.
+fn put_old_cursor(disk: &FakeDisk, head: &str, numbers: &[u64]) {
+    let words: Vec<String> = numbers.iter().map(|number| format!("{number:016x}")).collect();
+    let line = stdx::checked_line::write(head, words.join(" "));
+    let file = disk.open_or_create(&dir().join("cursor")).expect("room");
+    file.set_len(0).and_then(|()| file.write_at(line.as_bytes(), 0)).expect("room");
+}
+
+/// What the cursor's file says.
+fn kept(disk: &FakeDisk) -> crate::cursor::Kept {
+    crate::cursor::read(disk, dir()).and_then(|(_, kept, _)| kept).expect("a cursor")
+}
+
 /// Files of before the count of what was dropped.
 #[test]
 fn a_cursor_of_the_first_kind_is_read() {
@@ -260,13 +273,8 @@ fn a_cursor_of_the_first_kind_is_read() {
     append(&spool, 0..20_000).expect("room");
     let first = consume(&spool, 1);
     spool.keep_cursor().expect("room");
-    let path = dir().join("cursor");
-    let line = String::from_utf8(disk.content(&path)).expect("text");
-    let words: Vec<&str> = line.split(' ').collect();
-    assert_eq!(words[..4], ["hawkeye", "spool", "cursor", "2"]);
-    let old = stdx::checked_line::write("hawkeye spool cursor 1 ", format_args!("{} {}", words[4], words[5]));
-    let file = disk.open_or_create(&path).expect("it is there");
-    file.set_len(0).and_then(|()| file.write_at(old.as_bytes(), 0)).expect("room");
+    let Position { segment, offset } = kept(&disk).place;
+    put_old_cursor(&disk, "hawkeye spool cursor 1 ", &[segment, offset]);
     assert_eq!(rest(&open(&disk, 8 * MIB)).first(), Some(&first));
 }
 
@@ -277,14 +285,258 @@ fn a_place_within_a_frame_reads_the_frame_again() {
     for batch in 0..3 {
         append(&spool, batch * 10..batch * 10 + 10).expect("room");
     }
-    // Frames of 92 bytes behind a head of eight: the place is in the second.
-    let line = stdx::checked_line::write("hawkeye spool cursor 2 ", format_args!("{:016x} {:016x} {:016x}", 0, 150, 7));
-    let file = disk.open_or_create(&dir().join("cursor")).expect("room");
-    file.write_at(line.as_bytes(), 0).expect("room");
+    // Frames of 92 bytes behind a head of twenty: the place is in the second.
+    put_old_cursor(&disk, "hawkeye spool cursor 2 ", &[0, 150, 7]);
     let spool = open(&disk, MIB);
     assert_eq!(rest(&spool), Vec::from_iter(10..30));
-    let Stats { waiting, dropped, damaged, .. } = spool.stats();
-    assert_eq!((waiting, dropped, damaged), (20, 7, 0));
+    let Stats { waiting, dropped, damaged, missing, .. } = spool.stats();
+    assert_eq!((waiting, dropped, damaged, missing), (20, 7, 0, 0));
+}
+
+/// Makes the head of a segment one of the first kind, which says nothing of the records before.
+fn make_old(disk: &FakeDisk, path: &Path) {
+    let content = disk.content(path);
+    let file = disk.open_or_create(path).expect("it is there");
+    let old = [b"HKSPOOL1", &content[20..]].concat();
+    file.set_len(0).and_then(|()| file.write_at(&old, 0)).expect("room");
+}
+
+/// What a version before the numbers of records has left: the place is by the bytes of its files.
+#[test]
+fn segments_of_the_first_kind_are_read_and_not_written_to() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, 8 * MIB);
+    for batch in 0..20 {
+        append(&spool, batch * 10_000..batch * 10_000 + 10_000).expect("room");
+    }
+    let read = consume(&spool, 2);
+    spool.keep_cursor().expect("room");
+    let Position { segment, offset } = kept(&disk).place;
+    drop(spool);
+    let segments = segments(&disk);
+    assert!(segments.len() > 3);
+    segments.iter().for_each(|path| make_old(&disk, path));
+    put_old_cursor(&disk, "hawkeye spool cursor 2 ", &[segment, offset - 12, 0]);
+    for end in [200_010, 200_020, 200_030] {
+        let spool = open(&disk, 8 * MIB);
+        append(&spool, end - 10..end).expect("room");
+        assert_eq!(rest(&spool), Vec::from_iter(read..end));
+        assert_eq!((spool.stats().missing, spool.take_found()), (0, vec![]));
+    }
+    assert!(disk.content(&self::segments(&disk)[segments.len()]).starts_with(b"HKSPOOL2"), "a new one");
+    // What is missing of them has no number, and is told all the same.
+    disk.remove(&segments[1]).expect("it is there");
+    let found = open(&disk, 8 * MIB).take_found();
+    assert!(found.len() == 1 && found[0].contains("0000000000000001.spool missing, with points"), "{found:?}");
+}
+
+/// Files of the segments, oldest first.
+fn segments(disk: &FakeDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "spool")).collect()
+}
+
+/// Ten batches, each a segment but for the last three, which share one. They have been read so often, and then harmed.
+fn harmed(reads: usize, harm: impl FnOnce(&FakeDisk, &[PathBuf])) -> (Arc<FakeDisk>, Vec<u64>, Stats, Vec<String>) {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, 8 * MIB);
+    for batch in 0..10 {
+        append(&spool, batch * 40_000..batch * 40_000 + if batch < 8 { 40_000 } else { 1000 }).expect("room");
+    }
+    spool.sync().expect("room");
+    consume(&spool, reads);
+    spool.keep_cursor().expect("room");
+    drop(spool);
+    harm(&disk, &segments(&disk));
+    let spool = open(&disk, 8 * MIB);
+    (disk.clone(), rest(&spool), spool.stats(), spool.take_found())
+}
+
+fn cut(disk: &FakeDisk, path: &Path, length: u64) {
+    disk.open_or_create(path).and_then(|file| file.set_len(length)).expect("it is there");
+}
+
+#[test]
+fn segments_that_somebody_removed_emptied_or_cut_are_told_and_counted_once() {
+    type Harm = fn(&FakeDisk, &[PathBuf]);
+    // Frames have 64 KiB, of 8,192 records; the last of a batch has less.
+    let harms: [(Harm, u64, &str); 8] = [
+        (|disk, files| disk.remove(&files[2]).expect("it is there"), 40_000, "2.spool missing, with 40000 points"),
+        (|disk, files| cut(disk, &files[2], 0), 40_000, "2.spool was cut, and lacks 40000 points"),
+        (|disk, files| cut(disk, &files[3], 20 + 2 * 65_548), 40_000 - 16_384, "3.spool was cut, and lacks 23616"),
+        (
+            |disk, files| cut(disk, &files[3], 20 + 2 * 65_548 + 5),
+            40_000 - 16_384,
+            "3.spool is damaged, and lacks 23616",
+        ),
+        (
+            |disk, files| disk.corrupt(&files[1], 20 + 65_548 + 100),
+            40_000 - 8192,
+            "1.spool is damaged, and lacks 31808",
+        ),
+        (|disk, files| disk.remove(&files[7]).expect("there"), 42_000, "7.spool is missing, with 42000 points"),
+        (|disk, files| cut(disk, &files[7], 20 + 320_060 + 8012), 1000, "7.spool was cut, and lacks 1000 points"),
+        (|disk, files| disk.corrupt(&files[7], 20 + 320_060 + 8050), 1000, "7.spool is damaged, and lacks 1000 points"),
+    ];
+    for (harm, lacks, text) in harms {
+        let (disk, left, stats, found) = harmed(1, harm);
+        assert!(found.len() == 1 && found[0].contains(text), "{found:?}, not {text}");
+        let all = 8 * 40_000 + 2000 - 8192;
+        assert_eq!((stats.missing, left.len() as u64, stats.waiting), (lacks, all - lacks, all - lacks), "{text}");
+        // Told once, counted for ever, while the reader and a sender go on.
+        let mut left = left;
+        for _ in 0..3 {
+            let spool = open(&disk, 8 * MIB);
+            assert_eq!((spool.take_found(), spool.stats().missing), (vec![], lacks), "{text}");
+            assert!(rest(&spool) == left, "{text}");
+            append(&spool, 7..8).expect("room");
+            consume(&spool, 12);
+            spool.sync().and_then(|()| spool.keep_cursor()).expect("room");
+            left = rest(&spool);
+            assert_eq!(spool.stats().waiting, left.len() as u64);
+        }
+        assert!(left.len() < 100_000, "past the place: {}", left.len());
+    }
+}
+
+#[test]
+fn what_had_been_read_is_not_missed() {
+    // Three frames of the last segment, of which two go, with what is behind them.
+    let (_, left, stats, found) = harmed(38, |disk, files| cut(disk, &files[0], 20 + 65_548));
+    assert_eq!((left, stats.waiting, stats.missing), (vec![], 0, 42_000 - 3 * 8192), "{found:?}");
+    // Everything: nothing is left but the place.
+    let (disk, left, stats, found) = harmed(1000, |disk, files| {
+        files.iter().for_each(|file| _ = disk.remove(file));
+    });
+    assert_eq!((left, stats.missing, found), (vec![], 0, vec![]));
+    let spool = open(&disk, 8 * MIB);
+    append(&spool, 1..2).expect("room");
+    drop(spool);
+    assert_eq!(rest(&open(&disk, 8 * MIB)), [1]);
+}
+
+#[test]
+fn damage_that_the_reader_meets_is_told_and_counted() {
+    for at in [0, 4] {
+        let disk = Arc::new(FakeDisk::default());
+        let spool = open(&disk, 8 * MIB);
+        let batches = at as u64 + 1;
+        for batch in 0..batches {
+            append(&spool, batch * 40_000..batch * 40_000 + 40_000).expect("room");
+        }
+        disk.corrupt(&segments(&disk)[at], 20 + 65_548 + 100);
+        consume(&spool, 5 * at + 1);
+        assert_eq!(rest(&spool), []);
+        append(&spool, 7..8).expect("room");
+        assert_eq!(rest(&spool), [7]);
+        consume(&spool, 1);
+        append(&spool, 8..9).expect("room");
+        assert_eq!(rest(&spool), [7, 8]);
+        let Stats { missing, damaged, waiting, .. } = spool.stats();
+        let found = spool.take_found();
+        assert!(found.len() == 1 && found[0].contains(".spool is damaged, and lacks"), "{found:?}");
+        assert_eq!((damaged, waiting, missing), (1, 2, 31_808));
+        spool.sync().and_then(|()| spool.keep_cursor()).expect("room");
+        drop(spool);
+        let spool = open(&disk, 8 * MIB);
+        assert_eq!((rest(&spool), spool.stats().missing, spool.take_found()), (vec![7, 8], missing, vec![]));
+    }
+}
+
+#[test]
+fn a_cursor_that_says_nothing_is_told() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, MIB);
+    append(&spool, 0..10).expect("room");
+    consume(&spool, 1);
+    spool.keep_cursor().expect("room");
+    drop(spool);
+    cut(&disk, &dir().join("cursor"), 0);
+    let spool = open(&disk, MIB);
+    assert_eq!(rest(&spool), Vec::from_iter(0..10));
+    assert_eq!(spool.take_found(), ["/spool/cursor: it is damaged, so points are sent again"]);
+    drop(spool);
+    assert_eq!(open(&disk, MIB).take_found(), [""; 0]);
+}
+
+/// A slot that a crash has torn: what the other says counts.
+#[test]
+fn a_torn_note_leaves_the_one_before() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, MIB);
+    append(&spool, 0..30_000).expect("room");
+    let mut places = Vec::new();
+    for _ in 0..2 {
+        consume(&spool, 1);
+        spool.keep_cursor().expect("room");
+        places.push(kept(&disk).place);
+    }
+    let newest = if disk.content(&dir().join("cursor"))[4096..].starts_with(b"hawkeye spool cursor 3 0000000000000003")
+    {
+        4096
+    } else {
+        0
+    };
+    disk.corrupt(&dir().join("cursor"), newest + 60);
+    assert_eq!(kept(&disk).place, places[0]);
+    assert_eq!(open(&disk, MIB).cursor(), places[0]);
+}
+
+#[test]
+fn a_disk_that_is_full_of_what_was_read_takes_more() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, 64 * MIB);
+    append(&spool, 0..100_000).expect("room");
+    assert_eq!(segments(&disk).len(), 1);
+    disk.set_room(Some(10));
+    assert_eq!(consume(&spool, 1000), 100_000);
+    // The place is written where it was, and the file goes.
+    spool.keep_cursor().expect("no more room than there was");
+    assert_eq!((spool.stats().bytes, segments(&disk)), (0, vec![]));
+    drop(spool);
+    disk.restart_after_kill();
+    let spool = open(&disk, 64 * MIB);
+    assert_eq!((rest(&spool), spool.take_found()), (vec![], vec![]), "nothing comes again");
+    append(&spool, 5..6).expect("room");
+    assert_eq!(rest(&spool), [5]);
+    // Less than is freed each second goes when it is in the way.
+    consume(&spool, 1);
+    spool.keep_cursor().expect("room");
+    assert_eq!(segments(&disk).len(), 1);
+    disk.set_room(Some(10));
+    let error = append(&spool, 6..9).expect_err("the disk of the test has no more room for what was removed");
+    assert!(error.to_string().contains(".spool: "), "{error}");
+    assert_eq!(segments(&disk).len(), 1, "the new one");
+    disk.set_room(None);
+    append(&spool, 6..9).expect("room");
+    assert_eq!(rest(&spool), [6, 7, 8]);
+}
+
+#[test]
+fn neither_power_nor_kills_make_anything_missing() {
+    for seed in 0..60 {
+        let disk = Arc::new(FakeDisk::default());
+        let mut next = 0;
+        for round in 0..4_u64 {
+            let spool = open(&disk, MIB);
+            for batch in 0..12 {
+                let count = (seed * 7 + round * 13 + batch * 31) % 17 * 1000 + 1;
+                append(&spool, next..next + count).expect("room");
+                next += count;
+                if (seed + batch) % 3 == 0 {
+                    spool.sync().and_then(|()| spool.keep_cursor()).expect("room");
+                }
+                consume(&spool, ((seed + batch) % 5) as usize * 2);
+            }
+            drop(spool);
+            if round % 2 == 0 {
+                disk.restart_after_kill()
+            } else {
+                disk.restart_after_power_cut(seed)
+            }
+            let spool = open(&disk, MIB);
+            assert_eq!((spool.stats().missing, spool.take_found()), (0, vec![]), "{seed}, {round}");
+        }
+    }
 }
 
 #[test]
@@ -343,7 +595,6 @@ proptest! {
                 Step::Append(count) => answered += append(&spool, answered..answered + count).map_or(0, |()| count),
                 Step::Consume(reads) => _ = consume(&spool, reads),
                 Step::Keep => {
-                    disk.set_room(None);
                     spool.keep_cursor().expect("room");
                     kept = answered - rest(&spool).len() as u64;
                 }
@@ -367,6 +618,7 @@ proptest! {
             read = first;
             let Stats { waiting, bytes, damaged, torn_bytes, .. } = spool.stats();
             prop_assert_eq!((waiting, damaged, torn_bytes), (waits.len() as u64, 0, 0));
+            prop_assert_eq!((spool.stats().missing, spool.take_found()), (0, vec![]));
             prop_assert!(bytes <= MIB + (256 << 10), "{bytes}");
         }
     }

@@ -8,7 +8,9 @@
 use super::admin::admin_router;
 use super::data_dir;
 use super::doors::{Doors, Sockets};
+use super::losses::Losses;
 use super::{tls, token, until_stopped};
+use crate::clock;
 use crate::config::Config;
 use crate::role::transfer;
 use crate::role::transfer::fanout::Fanout;
@@ -43,6 +45,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         )
     })?;
     let (fanout, sending) = Fanout::open(&config, &metrics, &health)?;
+    let losses = Losses::tell_of_buffers(&config.data_dir, fanout.take_lost(), &health, clock::now());
+    let asked = fanout.clone();
     metrics.source(|figures| {
         figures.gauge("resident_bytes", "Resident memory of this process", resident_bytes().unwrap_or(0) as f64);
     });
@@ -60,6 +64,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let mut parts = Supervisor::default();
     tls::keep(&mut parts, &tls, &metrics, &health);
     token::keep(&mut parts, &config.ingest, secret.as_ref(), &doors.gate, &health);
+    parts.start("the look at losses", |stop| losses.run_asking(move || asked.take_lost(), stop.signal));
     parts.start("sending to next hops", |stop| sending.run(stop.signal));
     parts.start("the doors", |stop| doors.run(stop));
     memory::forget_unused_code();

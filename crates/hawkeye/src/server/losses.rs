@@ -1,4 +1,5 @@
-//! Losses: what starts have found lost of the store, told until somebody has taken note of it.
+//! Losses: what starts have found lost of the store, or of the buffers of next hops, told until somebody has taken note
+//! of it.
 //!
 //! Why: a file that is missing is missed at one start only: from then on the list of files is without it. What is lost
 //! of the log is not found again either, for the log goes when its points are in blocks. The points stay lost, and who
@@ -6,8 +7,9 @@
 //! How: `<data_dir>/losses` has a line per loss with the time at which it was found (docs/format/losses.md). Whoever
 //! has taken note, or has brought back what was missing, deletes the file, which is seen within [`LOOK`]; no start is
 //! needed. Nobody else does: a file of a missing one's name may be a new one, for names are given again.
-//! Invariants: only a start writes the file, and only when it has something to say; a file that cannot be written is
-//! told in the log, and the loss at this start all the same.
+//! Buffers have a file of their own, `<data_dir>/buffer/losses`; damage that is met while they are sent comes to it.
+//! Invariants: the file is written only when there is something to say; a file that cannot be written is told in the
+//! log, and the loss at this start all the same.
 //! Memory: [`LINES_MAX`] lines of [`LINE_MAX`] characters.
 
 use crate::watch::health::{Health, Reason};
@@ -16,10 +18,15 @@ use jiff::Timestamp;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::Recovery;
 use tokio::sync::watch;
+
+/// What `/health` says is lost.
+const OF_STORE: &str = "points of the store are lost";
+const OF_BUFFERS: &str = "points that waited for next hops are lost";
 
 /// Lines that are kept. Whoever loses more has one trouble, not a thousand.
 const LINES_MAX: usize = 200;
@@ -99,23 +106,65 @@ fn write(path: &Path, lines: &[String]) -> Result<()> {
 
 /// What is lost, for `/health`.
 pub struct Losses {
+    what: &'static str,
     path: PathBuf,
     lines: Mutex<Vec<String>>,
+    /// Whether the file lacks lines that it could not take.
+    is_unwritten: AtomicBool,
     since: i64,
 }
 
 impl Losses {
     /// Reads what is lost, and makes it a reason of `health`.
     pub fn tell(data: &Path, health: &Health, since: i64) -> Arc<Losses> {
-        let path = path_in(data);
+        Losses::tell_of(OF_STORE, path_in(data), health, since)
+    }
+
+    /// Reads what is lost of the buffers of next hops, adds what was `found`, and makes it a reason of `health`.
+    pub fn tell_of_buffers(data: &Path, found: Vec<String>, health: &Health, since: i64) -> Arc<Losses> {
+        let losses = Losses::tell_of(OF_BUFFERS, path_in(&data.join("buffer")), health, since);
+        losses.add(found, since);
+        losses
+    }
+
+    fn tell_of(what: &'static str, path: PathBuf, health: &Health, since: i64) -> Arc<Losses> {
         let lines = read(&path).unwrap_or_else(|error| vec![format!("- the file cannot be read: {error:#}")]);
         for line in &lines {
             tracing::error!(line, file = %path.display(), "lost; told at each start until the file is deleted");
         }
-        let losses = Arc::new(Losses { path, lines: Mutex::new(lines), since });
+        let losses =
+            Arc::new(Losses { what, path, lines: Mutex::new(lines), is_unwritten: AtomicBool::default(), since });
         let asked = losses.clone();
         health.source(move |reasons| reasons.extend(asked.reason()));
         losses
+    }
+
+    /// Adds what was found to what is told, and to the file.
+    fn add(&self, found: Vec<String>, now: i64) {
+        for loss in &found {
+            tracing::error!(loss, file = %self.path.display(), "lost; told until the file is deleted");
+        }
+        {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let after = merged(&lines, &found, now);
+            if *lines == after {
+                return;
+            }
+            *lines = after;
+        }
+        if let Err(error) = self.keep() {
+            let error = format!("{error:#}");
+            tracing::error!(file = %self.path.display(), error, "what is lost cannot be written; tried until it can");
+        }
+    }
+
+    /// Writes the file. A disk may take its time, so nobody who asks waits for it.
+    fn keep(&self) -> Result<()> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.is_unwritten.store(true, Relaxed);
+        write(&self.path, &lines)?;
+        self.is_unwritten.store(false, Relaxed);
+        Ok(())
     }
 
     fn reason(&self) -> Option<Reason> {
@@ -126,7 +175,7 @@ impl Losses {
         }
         let more = if more.is_empty() { String::new() } else { format!("; {} more", more.len()) };
         let why = format!("told until {} is deleted: {}{more}", self.path.display(), named.join("; "));
-        Some(Reason { what: "points of the store are lost", why, since: self.since })
+        Some(Reason { what: self.what, why, since: self.since })
     }
 
     /// Whether the texts of the file name this loss.
@@ -136,6 +185,9 @@ impl Losses {
 
     /// Forgets what is lost once the file is gone; answers whether there is anything to be told.
     fn look(&self) -> bool {
+        if self.is_unwritten.load(Relaxed) && self.keep().is_err() {
+            return true;
+        }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let is_deleted = || fs::metadata(&self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
         if !lines.is_empty() && is_deleted() {
@@ -143,6 +195,26 @@ impl Losses {
             lines.clear();
         }
         !lines.is_empty()
+    }
+
+    /// Asks `take` now and then what else was found, and looks whether somebody has taken note, until the stop.
+    pub async fn run_asking(
+        self: Arc<Self>,
+        take: impl Fn() -> Vec<String> + Clone + Send + 'static,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<()> {
+        loop {
+            let (losses, take) = (self.clone(), take.clone());
+            let look = move || {
+                losses.look();
+                losses.add(take(), crate::clock::now());
+            };
+            tokio::task::spawn_blocking(look).await.context("looking for losses")?;
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
     }
 
     /// Looks now and then whether somebody has taken note, until the stop.
@@ -199,6 +271,34 @@ mod tests {
         fs::remove_file(data.join("losses")).expect("a file");
         assert!(!losses.look() && losses.reason().is_none());
         assert_eq!(start(data, &[], &[], NOW).1, []);
+    }
+
+    #[test]
+    fn what_is_lost_of_buffers_is_told_beside_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("buffer")).expect("room");
+        let health = Health::default();
+        let unmade = dir.path().join("unmade");
+        let losses = Losses::tell_of_buffers(&unmade, vec!["1.spool".to_string()], &Health::default(), NOW);
+        assert!(losses.look() && losses.reason().is_some(), "a file that could not be written was not deleted");
+        fs::create_dir_all(unmade.join("buffer")).expect("room");
+        assert!(losses.look() && unmade.join("buffer/losses").exists());
+        let tell = |found: &[&str]| {
+            let found = found.iter().map(|text| text.to_string()).collect();
+            Losses::tell_of_buffers(dir.path(), found, &health, NOW)
+        };
+        let losses = tell(&[]);
+        assert_eq!(losses.reason(), None);
+        losses.add(vec!["next/1.spool missing, with 7 points".to_string()], NOW);
+        let [reason] = &health.reasons()[..] else { panic!("{:?}", health.reasons()) };
+        assert_eq!(reason.what, "points that waited for next hops are lost");
+        let end = "buffer/losses is deleted: 2023-11-14T22:13:20Z next/1.spool missing, with 7 points";
+        assert!(reason.why.ends_with(end), "{reason:?}");
+        drop(losses);
+        let losses = tell(&["next/2.spool was cut, and lacks 8 points"]);
+        assert_eq!(losses.lines.lock().expect("no panic").len(), 2, "over a start");
+        fs::remove_file(dir.path().join("buffer/losses")).expect("a file");
+        assert!(!losses.look() && losses.reason().is_none());
     }
 
     #[test]

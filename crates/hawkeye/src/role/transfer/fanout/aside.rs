@@ -50,9 +50,12 @@ impl Aside {
     /// Puts points into the folder, which were refused for this reason.
     pub fn put(&self, mut points: Frames, why: &str) -> io::Result<()> {
         let spool = Spool::open(self.disk.clone(), &self.dir, Options { bytes_max: BYTES_MAX })?;
+        for loss in spool.take_found() {
+            tracing::error!(loss, "points that were put aside are lost");
+        }
         spool.append(&mut points)?;
-        spool.keep_cursor()?;
         spool.sync()?;
+        spool.keep_cursor()?;
         let stats = spool.stats();
         let mut state = self.lock();
         if state.points == 0 {

@@ -14,7 +14,7 @@ use super::link::{Fault, Link};
 use super::record::{Record, records};
 use crate::clock;
 use crate::watch::health::Reason;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use net::seldom::Seldom;
 use spool::{Frames, Position, Read, Spool};
 use std::io;
@@ -41,6 +41,7 @@ const SPLITS_REFUSED_MAX: u32 = 16;
 /// What `/health` says of a hop.
 const AWAY: &str = "a next hop takes no points, which wait in its buffer";
 const UNKEPT: &str = "the buffer of a next hop cannot be written; senders are told so";
+const UNSYNCED: &str = "the buffer of a next hop cannot be synced, or how far it is sent not written";
 
 /// Kind of a hop, under the original's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +63,10 @@ pub struct Hop {
     aside: Aside,
     wake: Notify,
     counts: Counts,
-    /// Why nothing can be sent, and why nothing can be kept, each since when.
+    /// Why nothing can be sent, why nothing can be kept, and why nothing can be made durable, each since when.
     failing: Trouble,
     unkept: Trouble,
+    unsynced: Trouble,
     /// Points that were dropped when the log was told last.
     told_dropped: AtomicU64,
     seldom: Seldom,
@@ -88,7 +90,10 @@ pub struct Figures {
     /// Points that the other side refused for good, and those of damaged places.
     pub refused: u64,
     pub failures: u64,
+    /// Points that a full buffer had no room for.
     pub dropped: u64,
+    /// Points that were gone, or damaged, before they were sent.
+    pub missing: u64,
     pub waiting: u64,
     pub bytes: u64,
     /// Refused points that are kept in a folder of their own.
@@ -103,6 +108,7 @@ impl Figures {
             refused: self.refused + other.refused,
             failures: self.failures + other.failures,
             dropped: self.dropped + other.dropped,
+            missing: self.missing + other.missing,
             waiting: self.waiting + other.waiting,
             bytes: self.bytes + other.bytes,
             aside: self.aside + other.aside,
@@ -114,19 +120,18 @@ impl Hop {
     /// A hop with this buffer, and this place for what it refuses.
     pub fn new(kind: Kind, name: String, spool: Spool, aside: Aside) -> Hop {
         let stats = spool.stats();
-        if stats.torn_bytes > 0 || stats.damaged > 0 {
-            let (bytes, places) = (stats.torn_bytes, stats.damaged);
-            tracing::error!(
+        if stats.torn_bytes > 0 {
+            tracing::warn!(
                 hop = name,
-                bytes,
-                places,
-                "the end of a buffer was not whole, or places in it: points of the last second before a loss of power, or more, are lost"
+                bytes = stats.torn_bytes,
+                "the end of a buffer was not whole, and was cut off: a batch that was not answered, or points of the \
+                 last second before a loss of power; what more is lost is told beside this"
             );
         }
         let (wake, counts) = (Notify::new(), Counts::default());
-        let (failing, unkept) = (Trouble::default(), Trouble::default());
+        let (failing, unkept, unsynced) = (Trouble::default(), Trouble::default(), Trouble::default());
         let (told_dropped, seldom) = (AtomicU64::new(stats.dropped), Seldom::default());
-        Hop { kind, name, spool, aside, wake, counts, failing, unkept, told_dropped, seldom }
+        Hop { kind, name, spool, aside, wake, counts, failing, unkept, unsynced, told_dropped, seldom }
     }
 
     /// Keeps points for the hop.
@@ -165,6 +170,7 @@ impl Hop {
             refused: refused.load(Relaxed) + stats.damaged,
             failures: failures.load(Relaxed),
             dropped: stats.dropped,
+            missing: stats.missing,
             waiting: stats.waiting,
             bytes: stats.bytes,
             aside: self.aside.points(),
@@ -184,7 +190,14 @@ impl Hop {
         });
         let unkept = self.unkept.now();
         let unkept = unkept.map(|(why, since)| Reason { what: UNKEPT, why: format!("{name}: {why}"), since });
-        [away, unkept, self.aside.trouble(name)].into_iter().flatten()
+        let unsynced = self.unsynced.now();
+        let unsynced = unsynced.map(|(why, since)| Reason { what: UNSYNCED, why: format!("{name}: {why}"), since });
+        [away, unkept, unsynced, self.aside.trouble(name)].into_iter().flatten()
+    }
+
+    /// What was found lost of the buffer and not taken yet, each with its file.
+    pub fn take_lost(&self) -> Vec<String> {
+        self.spool.take_found()
     }
 
     /// Sends what waits until `stopping` turns true.
@@ -192,8 +205,7 @@ impl Hop {
         let syncing = self.clone().keep(stopping.clone());
         let sending = self.send_all(&mut link, stopping);
         let ((), ()) = tokio::join!(syncing, sending);
-        self.on_disk(|hop| hop.spool.keep_cursor().and_then(|()| hop.spool.sync())).await?;
-        Ok(())
+        self.on_disk(Hop::make_durable).await.with_context(|| format!("cannot keep the buffer of {}", self.name))
     }
 
     async fn send_all(self: &Arc<Self>, link: &mut Link, mut stopping: watch::Receiver<bool>) {
@@ -235,6 +247,10 @@ impl Hop {
     async fn send_next(self: &Arc<Self>, link: &mut Link, refusals: &mut Refusals) -> Result<bool, String> {
         let at = self.spool.cursor();
         let Some((read, payload)) = self.read(at).await? else { return Ok(false) };
+        // Damage, which the buffer tells.
+        if read.records == 0 {
+            return self.consumed(read).await.map(|()| true);
+        }
         // Written by another version, or none of ours: it would be in the way for ever.
         let Some(records) = records(&payload, read.records) else {
             let points = u64::from(read.records);
@@ -356,7 +372,6 @@ impl Hop {
 
     /// Has the disk keep, each second, what was appended and consumed.
     async fn keep(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
-        let mut is_told = false;
         loop {
             tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => return,
@@ -364,17 +379,20 @@ impl Hop {
             }
             let kept = self.on_disk(|hop| {
                 hop.aside.look();
-                hop.spool.keep_cursor().and_then(|()| hop.spool.sync())
+                hop.make_durable()
             });
-            let kept = kept.await;
-            let fails = kept.is_err();
-            if let Err(error) = kept
-                && !is_told
-            {
-                tracing::error!(hop = self.name, %error, "the buffer cannot be synced; tried again until it can");
+            match kept.await {
+                Ok(()) => self.unsynced.ends(UNSYNCED, &self.name),
+                Err(error) => self.unsynced.is(UNSYNCED, &self.name, error.to_string()),
             }
-            is_told = fails;
         }
+    }
+
+    /// Has the disk keep what was appended, and then how far it is sent: a start misses what was synced and is gone.
+    fn make_durable(&self) -> io::Result<()> {
+        let synced = self.spool.sync();
+        // A place that is not written would have more sent again.
+        self.spool.keep_cursor().and(synced)
     }
 
     /// Runs `work` on a thread that may wait for the disk.

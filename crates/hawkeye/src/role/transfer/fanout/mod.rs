@@ -162,7 +162,8 @@ impl Fanout {
         let dir = config.data_dir.join("buffer");
         let bytes_max = config.transfer.buffer_max / targets.len().max(1) as u64;
         let (mut hops, mut links, trust) = (Vec::new(), Vec::new(), config.tls.trust()?);
-        let mut known = Vec::new();
+        // What is lost is written there, too.
+        let mut known = ["losses", "losses.tmp"].map(str::to_string).to_vec();
         for (kind, folder, name, target) in targets {
             let refused = format!("{folder}{REFUSED}");
             let aside = Aside::open(Arc::new(RealDisk), dir.join(&refused));
@@ -220,6 +221,11 @@ impl Fanout {
         hops.map(|hop| hop.figures()).fold(Figures::default(), Figures::with)
     }
 
+    /// What was found lost of the buffers and not taken yet.
+    pub fn take_lost(&self) -> Vec<String> {
+        self.hops.iter().flat_map(|hop| hop.take_lost()).collect()
+    }
+
     /// Names of all hops.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.hops.iter().map(|hop| hop.name.as_str())
@@ -229,11 +235,16 @@ impl Fanout {
 /// Shows the figures of all hops.
 fn show(metrics: &Metrics, hops: &[Arc<Hop>], left: &Arc<Left>) {
     type Of = fn(&Figures) -> u64;
-    let shown: [(&str, &str, Of); 7] = [
+    let shown: [(&str, &str, Of); 8] = [
         ("hop_points_sent", "Points that a next hop has taken since the start", |figures| figures.sent),
         ("hop_points_refused", "Points that a next hop refused for good", |figures| figures.refused),
         ("hop_failures", "Attempts to send that failed, and are made again", |figures| figures.failures),
         ("hop_points_dropped", "Points that a full buffer lost since it was made", |figures| figures.dropped),
+        (
+            "hop_points_missing",
+            "Points that were gone or damaged in a buffer before they were sent, since it was made",
+            |figures| figures.missing,
+        ),
         ("hop_points_waiting", "Points in the buffer of a next hop", |figures| figures.waiting),
         ("hop_points_aside", "Refused points that are kept in a folder of their own", |figures| figures.aside),
         ("hop_buffer_bytes", "Bytes of the buffer of a next hop", |figures| figures.bytes),

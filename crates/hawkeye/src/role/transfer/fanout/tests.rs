@@ -490,6 +490,24 @@ async fn a_hop_that_refuses_everything_loses_nothing() {
 }
 
 #[tokio::test]
+async fn what_vanishes_from_a_buffer_is_told_and_counted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let away = Peer::start(Speaks::Rpc).await.end().await;
+    let running = start(dir.path(), next(&[&away]));
+    running.push(Door::Rpc, &items(0..500));
+    running.stop().await;
+    let segment = dir.path().join("buffer/next/0000000000000000.spool");
+    std::fs::remove_file(&segment).expect("a segment");
+    let running = start(dir.path(), next(&[&away]));
+    let told = format!("{} is missing, with 500 points", segment.display());
+    assert_eq!(running.fanout.take_lost(), [told]);
+    assert_eq!(running.fanout.figures(Kind::Transfer).missing, 500);
+    let page = running.metrics.text();
+    assert!(page.contains(&format!("hop_points_missing{{hop=\"transfer {away}\"}} 500")), "{page}");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn mirrors_that_change_places_keep_their_points() {
     let dir = tempfile::tempdir().expect("a directory");
     let (first, second) = (Peer::start(Speaks::Gob).await, Peer::start(Speaks::Gob).await);
@@ -663,6 +681,7 @@ fn a_disk_that_takes_nothing_is_told_until_it_does() {
     assert!(append().is_err());
     let lines: Vec<String> = hop.troubles().map(|reason| reason.line()).collect();
     assert!(lines.len() == 1 && lines[0].starts_with("the buffer of a next hop cannot be written"), "{lines:?}");
+    assert!(lines[0].contains("/buffer/0000000000000000.spool: "), "{lines:?}");
     disk.set_room(None);
     append().expect("room");
     assert_eq!(hop.troubles().count(), 0);
