@@ -70,6 +70,11 @@ impl Aside {
         self.lock().points
     }
 
+    /// Points that the folder had no room for.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
     /// Forgets the points once somebody has taken their folder away.
     pub fn look(&self) {
         if self.points() > 0 && self.disk.list(&self.dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {

@@ -2,7 +2,7 @@
 //!
 //! How: the task reads what waits, sends it, and only then notes that it is consumed; what fails is sent again after a
 //! pause that grows to [`PAUSE_MAX`]. Each second the buffer is synced, and the place to which it is consumed written.
-//! What is answered with an error [`REFUSALS_MAX`] times is sent in parts, and those that are refused alone are put
+//! What is answered with an error [`REFUSALS_MAX`] times (once, if the answer is final) is sent in parts, and those that are refused alone are put
 //! aside ([`super::aside`]), if the hop has taken others meanwhile: one that refuses everything is out of order.
 //! Invariants: a hop that is away fills its own buffer and no other; its points leave in the order in which they came;
 //! a point is sent at least once, and again by a crash between its sending and the note, or where a part of its batch
@@ -90,7 +90,7 @@ pub struct Figures {
     /// Points that the other side refused for good, and those of damaged places.
     pub refused: u64,
     pub failures: u64,
-    /// Points that a full buffer had no room for.
+    /// Points that a full buffer, or a full folder of refused ones, had no room for.
     pub dropped: u64,
     /// Points that were gone, or damaged, before they were sent.
     pub missing: u64,
@@ -169,7 +169,7 @@ impl Hop {
             sent: sent.load(Relaxed),
             refused: refused.load(Relaxed) + stats.damaged,
             failures: failures.load(Relaxed),
-            dropped: stats.dropped,
+            dropped: stats.dropped + self.aside.dropped(),
             missing: stats.missing,
             waiting: stats.waiting,
             bytes: stats.bytes,
@@ -261,7 +261,7 @@ impl Hop {
         match link.send(&records).await {
             Ok(sent) => self.count(records.len(), sent.refused),
             Err(Fault::Refused { is_final, why }) if refusals.are_many(at, is_final) => {
-                self.send_parts(link, &records, read, is_final, why).await?;
+                self.send_parts(link, &records, read, why).await?;
             }
             Err(fault) => return Err(fault.why()),
         }
@@ -293,19 +293,18 @@ impl Hop {
     }
 
     /// Sends points that were refused together in parts, and puts aside what is refused by itself. An error if it looks
-    /// as if the hop refused anything: then all of them stay.
+    /// as if the hop refused anything, whatever it says: then all of them stay.
     async fn send_parts(
         self: &Arc<Self>,
         link: &mut Link,
         records: &[Record<'_>],
         read: Read,
-        is_final: bool,
         mut why: String,
     ) -> Result<(), String> {
         let (mut parts, mut refused) = (vec![records], Vec::new());
         let (mut calls, mut taken) = (0, false);
         while let Some(part) = parts.pop() {
-            let is_enough = calls >= if taken || is_final { SPLITS_MAX } else { SPLITS_REFUSED_MAX };
+            let is_enough = calls >= if taken { SPLITS_MAX } else { SPLITS_REFUSED_MAX };
             // The whole has been refused just now.
             if is_enough || (part.len() == 1 && part.len() == records.len()) {
                 refused.push(part);
@@ -315,7 +314,10 @@ impl Hop {
                 calls += 1;
                 match link.send(part).await {
                     Ok(sent) => {
-                        taken = true;
+                        // What was refused before may have been because everything was.
+                        if !std::mem::replace(&mut taken, true) {
+                            parts.append(&mut refused);
+                        }
                         self.count(part.len(), sent.refused);
                         continue;
                     }
@@ -331,7 +333,7 @@ impl Hop {
                 }
             }
         }
-        if !taken && !is_final && !self.takes_what_follows(link, read).await? {
+        if !taken && !self.takes_what_follows(link, read).await? {
             return Err(why);
         }
         self.put_aside(refused.concat(), why).await

@@ -239,7 +239,11 @@ fn show(metrics: &Metrics, hops: &[Arc<Hop>], left: &Arc<Left>) {
         ("hop_points_sent", "Points that a next hop has taken since the start", |figures| figures.sent),
         ("hop_points_refused", "Points that a next hop refused for good", |figures| figures.refused),
         ("hop_failures", "Attempts to send that failed, and are made again", |figures| figures.failures),
-        ("hop_points_dropped", "Points that a full buffer lost since it was made", |figures| figures.dropped),
+        (
+            "hop_points_dropped",
+            "Points that a full buffer, or a full folder of refused ones, lost since it was made",
+            |figures| figures.dropped,
+        ),
         (
             "hop_points_missing",
             "Points that were gone or damaged in a buffer before they were sent, since it was made",
