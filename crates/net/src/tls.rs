@@ -13,7 +13,7 @@ mod validity;
 
 use crate::seldom::Seldom;
 use crate::stream::{Stream, peek};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,9 +21,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use stdx::small_file;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use validity::Validity;
 
 /// Time from the connection to the end of the handshake: two round trips, and many lost packets.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,8 +46,8 @@ pub fn is_tls(input: &[u8]) -> bool {
 /// A certificate and its key, as they were read.
 pub struct Pair {
     config: Arc<ServerConfig>,
-    /// Unix seconds after which the certificate is no longer valid.
-    pub not_after: i64,
+    /// When the certificate is valid.
+    validity: Validity,
     print: u64,
 }
 
@@ -61,7 +63,7 @@ impl Pair {
         let Some(first) = chain.first() else {
             bail!("tls.cert: {} has no certificate: give a PEM file with CERTIFICATE blocks", cert.display());
         };
-        let not_after = validity::not_after(first)
+        let validity = validity::of(first)
             .with_context(|| format!("tls.cert: {} has a certificate without a time: give another", cert.display()))?;
         let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|_| {
             anyhow::anyhow!("tls.key: {} has no private key: give a PEM file with a PRIVATE KEY block", key.display())
@@ -75,27 +77,25 @@ impl Pair {
                 let (cert, key) = (cert.display(), key.display());
                 anyhow::anyhow!("tls.key: {key} does not go with the certificate in {cert} ({error}): give the key that it was made for")
             })?;
-        Ok(Pair { config: Arc::new(config), not_after, print })
+        Ok(Pair { config: Arc::new(config), validity, print })
+    }
+
+    /// Reads a pair that somebody else is to use, and refuses one that nobody would believe at `time`.
+    pub fn check(cert: &Path, key: &Path, time: i64) -> Result<()> {
+        match Pair::read(cert, key)?.validity.fault_at(time) {
+            Some(fault) => bail!("{}", told(cert, fault)),
+            None => Ok(()),
+        }
     }
 }
 
+fn told(cert: &Path, fault: &str) -> String {
+    format!("tls.cert: the certificate in {} {fault}: give one that is valid now", cert.display())
+}
+
 fn bytes_of(key: &str, path: &Path) -> Result<Vec<u8>> {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(
-            &mut std::io::Read::take(std::fs::File::open(path)?, FILE_BYTES_MAX + 1),
-            &mut bytes,
-        )?;
-        Ok(bytes)
-    };
-    let bytes = read()
-        .with_context(|| format!("{key}: cannot read {}: give a PEM file that this user may read", path.display()))?;
-    ensure!(
-        bytes.len() as u64 <= FILE_BYTES_MAX,
-        "{key}: {} has more than {FILE_BYTES_MAX} bytes: give a PEM file",
-        path.display()
-    );
-    Ok(bytes)
+    small_file::read(path, FILE_BYTES_MAX)
+        .with_context(|| format!("{key}: cannot read {}: give a PEM file that this user may read", path.display()))
 }
 
 /// Number by which two contents are told apart; no secret is kept beside the library's.
@@ -148,7 +148,12 @@ impl Tls {
 
     /// Unix seconds after which the certificate in use is no longer valid.
     pub fn not_after(&self) -> i64 {
-        self.lock().pair.not_after
+        self.lock().pair.validity.not_after
+    }
+
+    /// Unix seconds before which the certificate in use is not valid.
+    pub fn not_before(&self) -> i64 {
+        self.lock().pair.validity.not_before
     }
 
     /// Reads the files, and uses what is new and of use. `time` is now, in unix seconds.
@@ -160,17 +165,14 @@ impl Tls {
                 now.refused = None;
                 return Look::Same;
             }
-            // A pair that nobody would trust is no better than the one in use, unless that has ended as well.
-            Ok(pair) if pair.not_after < time && now.pair.not_after >= time => {
-                format!(
-                    "tls.cert: the certificate in {} has expired: give one that is valid",
-                    self.shared.cert.display()
-                )
-            }
-            Ok(pair) => {
-                *now = Now { pair: Arc::new(pair), refused: None };
-                return Look::Changed;
-            }
+            Ok(pair) => match pair.validity.fault_at(time) {
+                // A pair that nobody would trust is no better than the one in use, unless nobody trusts that as well.
+                Some(fault) if now.pair.validity.fault_at(time).is_none() => told(&self.shared.cert, fault),
+                _ => {
+                    *now = Now { pair: Arc::new(pair), refused: None };
+                    return Look::Changed;
+                }
+            },
             Err(error) => format!("{error:#}"),
         };
         let is_known = now.refused.replace(refusal.clone()).is_some_and(|before| before == refusal);

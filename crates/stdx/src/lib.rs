@@ -10,6 +10,7 @@ pub mod fake_disk;
 pub mod interner;
 pub mod ledger;
 pub mod ranked;
+pub mod small_file;
 pub mod varint;
 
 pub use crc::crc32;

@@ -7,6 +7,10 @@ use settings::units::{networks, seconds, size};
 use settings::{Faults, Secret};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use stdx::small_file;
+
+/// Bytes of the token's file at most; a token has some dozen.
+const TOKEN_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Section `ingest`: who may send, and how much.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -66,8 +70,11 @@ impl IngestConfig {
             return Ok(None);
         }
         let file = self.token_file.display();
-        let text = std::fs::read_to_string(&self.token_file)
+        let bytes = small_file::read(&self.token_file, TOKEN_FILE_BYTES_MAX)
             .with_context(|| format!("ingest.token_file: cannot read {file}: give a file that this user may read"))?;
+        let text = std::str::from_utf8(&bytes).ok();
+        let text =
+            text.with_context(|| format!("ingest.token_file: {file} is no UTF-8: give a file with the token"))?;
         let secret = Secret::new(text.trim());
         let fault = secret.fault_as_token();
         ensure!(fault.is_none(), "ingest.token_file: what {file} holds {}", fault.unwrap_or_default());
@@ -108,5 +115,30 @@ impl IngestConfig {
         if !(1..=1 << 30).contains(&self.connections_max) {
             faults.add(format!("ingest.connections_max is {}: give a number from 1 to 2^30", self.connections_max));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_kind_holds_no_token() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("token");
+        let secret = |token_file: PathBuf| IngestConfig { token_file, ..IngestConfig::default() }.secret();
+        std::fs::write(&file, "\u{feff}0123456789abcdef\r\n").expect("room");
+        assert_eq!(secret(file.clone()).expect("a token").expect("one").text(), "0123456789abcdef");
+        let refused = |path: PathBuf, part: &str| {
+            let error = format!("{:#}", secret(path).expect_err("of no use"));
+            assert!(error.starts_with("ingest.token_file: ") && error.contains(part), "{error}");
+        };
+        for path in ["/dev/null", "/dev/zero", "/"] {
+            refused(path.into(), "give a file that this user may read: it is no regular file");
+        }
+        std::fs::write(&file, vec![b'a'; TOKEN_FILE_BYTES_MAX as usize + 1]).expect("room");
+        refused(file.clone(), "it has more than 1048576 bytes");
+        std::fs::write(&file, [0xff; 20]).expect("room");
+        refused(file, "is no UTF-8");
     }
 }

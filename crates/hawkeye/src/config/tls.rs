@@ -1,6 +1,7 @@
 //! `[tls]`: the certificate, the listeners that speak TLS with it, and whom this process trusts where it asks over TLS.
 
 use super::{Listen, Mode};
+use crate::clock;
 use anyhow::Result;
 use net::tls::client::{SCHEME, Trust};
 use net::tls::{Pair, Tls};
@@ -56,8 +57,10 @@ impl TlsConfig {
         }
     }
 
-    /// Reads the pair, if listeners use one. The error names the key and the fix.
+    /// Reads the pair, if listeners use one, and looks whether who is trusted can be read, so that no start goes
+    /// without, whoever asks over TLS in it. The error names the key and the fix.
     pub fn open(&self) -> Result<Option<Tls>> {
+        self.trust()?;
         if self.listeners.is_empty() { Ok(None) } else { Tls::open(&self.cert, &self.key).map(Some) }
     }
 
@@ -82,10 +85,10 @@ impl TlsConfig {
         if self.ca.as_os_str().is_empty() { Ok(None) } else { Trust::of_file("tls.ca", &self.ca).map(Some) }
     }
 
-    /// Looks whether the files can be used, if something uses them.
+    /// Looks whether the files can be used now, if something uses them.
     pub fn check_files(&self) -> Result<()> {
         self.trust()?;
-        if self.listeners.is_empty() { Ok(()) } else { Pair::read(&self.cert, &self.key).map(drop) }
+        if self.listeners.is_empty() { Ok(()) } else { Pair::check(&self.cert, &self.key, clock::now()) }
     }
 
     /// Whether this listener speaks TLS.

@@ -23,12 +23,17 @@ pub fn keep(parts: &mut Supervisor, tls: &Option<Tls>, metrics: &Metrics, health
         let text = "Unix time at which the certificate of [tls] expires";
         figures.gauge("tls_certificate_expires", text, told.not_after() as f64);
     });
-    let told = tls.clone();
+    let (told, begin) = (tls.clone(), clock::now());
     health.source(move |reasons| {
         let since = told.not_after();
         if since < clock::now() {
             let why = "give tls.cert and tls.key a new pair; it is read without a restart".to_string();
             reasons.push(Reason { what: "the certificate of [tls] has expired", why, since });
+        }
+        if told.not_before() > clock::now() {
+            let why = "give tls.cert and tls.key another pair, which is read without a restart, or set the clock right";
+            let what = "the certificate of [tls] is not valid yet";
+            reasons.push(Reason { what, why: why.to_string(), since: begin });
         }
     });
     let outage = health.outage("the files of [tls] are of no use; the certificate before them stays in use");
@@ -39,7 +44,13 @@ pub fn keep(parts: &mut Supervisor, tls: &Option<Tls>, metrics: &Metrics, health
                 _ = stopping.wait_for(|stop| *stop) => return Ok(()),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            match look(tls.clone()).await? {
+            outage.begin();
+            // A file system that hangs is told, and must not hold up the stop.
+            let found = tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+                found = look(tls.clone()) => found?,
+            };
+            match found {
                 Look::Same => outage.works(),
                 Look::Changed => {
                     outage.works();

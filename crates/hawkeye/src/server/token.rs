@@ -30,7 +30,12 @@ pub fn keep(parts: &mut Supervisor, config: &IngestConfig, secret: Option<&Secre
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let read = config.clone();
-            let read = tokio::task::spawn_blocking(move || read.secret()).await.context("looking at the token")?;
+            outage.begin();
+            // A file system that hangs is told, and must not hold up the stop.
+            let read = tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+                read = tokio::task::spawn_blocking(move || read.secret()) => read.context("looking at the token")?,
+            };
             match read {
                 Ok(secret) => {
                     if let Some(secret) = secret.filter(|secret| secret.text() != now.text()) {

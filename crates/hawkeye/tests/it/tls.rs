@@ -217,8 +217,8 @@ fn a_pair_that_is_none_ends_the_start_and_the_check() {
     let dir = tempfile::tempdir().expect("a directory");
     put("one.crt", &dir.path().join("cert.pem"));
     let file = dir.path().join("hawkeye.toml");
-    let refused = |part: &str| {
-        std::fs::write(&file, section(dir.path(), &["api"])).expect("configuration");
+    let refused_as = |text: &str, part: &str| {
+        std::fs::write(&file, text).expect("configuration");
         for mut program in [command(dir.path()), Command::new(env!("CARGO_BIN_EXE_hawkeye"))] {
             let is_check = program.get_args().next().is_none();
             if is_check {
@@ -229,7 +229,25 @@ fn a_pair_that_is_none_ends_the_start_and_the_check() {
             assert!(!output.status.success() && text.contains(part), "{text}");
         }
     };
+    let refused = |part: &str| refused_as(&section(dir.path(), &["api"]), part);
     refused("tls.key: cannot read");
     put("two.key", &dir.path().join("key.pem"));
     refused("give the key that it was made for");
+    put("one.key", &dir.path().join("key.pem"));
+    for key in ["cert", "key", "ca"] {
+        let pair = section(dir.path(), &["api"]);
+        let other = dir.path().join(format!("{key}.pem"));
+        let text = match key {
+            "ca" => pair + "ca = \"/dev/null\"\n",
+            _ => pair.replace(&format!("{other:?}"), "\"/dev/null\""),
+        };
+        refused_as(
+            &text,
+            &format!(
+                "tls.{key}: cannot read /dev/null: give a PEM file that this user may read: it is no regular file"
+            ),
+        );
+    }
+    // Who asks nobody over TLS has no use for it, and says so all the same.
+    refused_as("[tls]\nca = \"/dev/null\"\n", "tls.ca: cannot read /dev/null");
 }

@@ -154,9 +154,13 @@ impl ServerCertVerifier for Known {
             };
         }
         if self.checks_name {
-            let not_after = validity::not_after(end_entity).map_err(|_| CertificateError::BadEncoding)?;
-            if u64::try_from(not_after).unwrap_or(0) < now.as_secs() {
+            let validity = validity::of(end_entity).map_err(|_| CertificateError::BadEncoding)?;
+            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            if now > validity.not_after {
                 return Err(CertificateError::Expired.into());
+            }
+            if now < validity.not_before {
+                return Err(CertificateError::NotValidYet.into());
             }
             verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
         }

@@ -19,6 +19,9 @@ use tokio_rustls::client::TlsStream;
 /// Begin of 2030, when all pairs but the expired one are valid.
 const NOW: i64 = 1_893_456_000;
 
+/// A time at which the expired pair was valid, and the others were not yet.
+const IN_2019: i64 = 1_560_000_000;
+
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tls").join(name)
 }
@@ -180,6 +183,36 @@ async fn a_new_pair_is_for_new_connections_and_a_broken_one_for_none() {
 }
 
 #[test]
+fn a_pair_that_is_not_valid_yet_takes_no_valid_ones_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let put = |from: &str, to: &Path| _ = std::fs::copy(file(from), to).expect("room");
+    put("expired.crt", &cert);
+    put("one.key", &key);
+    let tls = Tls::open(&cert, &key).expect("a pair");
+    put("one.crt", &cert);
+    assert_eq!(tls.look(IN_2019), Look::Unsettled);
+    assert!(
+        matches!(tls.look(IN_2019), Look::Refused(why) if why.contains("tls.cert: ") && why.contains("not valid yet"))
+    );
+    assert_eq!(tls.not_after(), 1_577_836_800, "the pair before it");
+    assert_eq!(tls.look(NOW), Look::Changed, "when its time has come");
+    assert!(tls.not_before() > IN_2019);
+}
+
+/// A pipe would hold up who reads it until somebody writes, and a device may have no end.
+#[test]
+fn files_of_other_kinds_are_refused_at_once() {
+    for path in ["/dev/null", "/dev/zero", "/"].map(Path::new) {
+        let pair = Pair::read(path, &file("one.key")).err().map(|error| format!("{error:#}")).expect("no pair");
+        let trust = Trust::of_file("tls.ca", path).err().map(|error| format!("{error:#}")).expect("no certificates");
+        let told =
+            format!("cannot read {}: give a PEM file that this user may read: it is no regular file", path.display());
+        assert_eq!((pair, trust), (format!("tls.cert: {told}"), format!("tls.ca: {told}")));
+    }
+}
+
+#[test]
 fn pairs_that_are_none_are_told_with_key_and_fix() {
     let check = |cert: &str, key: &str, parts: [&str; 2]| {
         let error = Pair::read(&file(cert), &file(key)).err().map(|error| format!("{error:#}")).expect(cert);
@@ -191,8 +224,15 @@ fn pairs_that_are_none_are_told_with_key_and_fix() {
     check("one.crt", "one.crt", ["tls.key: ", "give a PEM file with a PRIVATE KEY block"]);
     check("one.crt", "two.key", ["tls.key: ", "give the key that it was made for"]);
     let expired = Pair::read(&file("expired.crt"), &file("one.key")).expect("a pair all the same");
-    assert_eq!(expired.not_after, 1_577_836_800);
-    assert!(Pair::read(&file("one.crt"), &file("one.key")).expect("a pair").not_after > NOW);
+    assert_eq!(expired.validity, Validity { not_before: 1_546_300_800, not_after: 1_577_836_800 });
+    let check = |cert: &str, time| Pair::check(&file(cert), &file("one.key"), time).map_err(|error| error.to_string());
+    assert_eq!(check("one.crt", NOW), Ok(()));
+    assert!(
+        check("expired.crt", NOW).is_err_and(|error| error.contains("tls.cert: ") && error.contains("has expired"))
+    );
+    assert!(
+        check("one.crt", IN_2019).is_err_and(|error| error.contains("is not valid yet: give one that is valid now"))
+    );
 }
 
 #[tokio::test]

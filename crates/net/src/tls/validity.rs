@@ -1,4 +1,4 @@
-//! Validity: until when a certificate is valid, read out of its DER (RFC 5280 §4.1).
+//! Validity: from when until when a certificate is valid, read out of its DER (RFC 5280 §4.1).
 //!
 //! Why: a server with an expired certificate works for nobody, and nobody sees why; the TLS library reads only the
 //! certificates of others.
@@ -13,8 +13,26 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// Unix seconds after which the certificate is no longer valid.
-pub fn not_after(der: &[u8]) -> Result<i64> {
+/// Unix seconds from which, and after which no longer, a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// What is wrong with the certificate at `time`.
+    pub fn fault_at(self, time: i64) -> Option<&'static str> {
+        match time {
+            time if time > self.not_after => Some("has expired"),
+            time if time < self.not_before => Some("is not valid yet"),
+            _ => None,
+        }
+    }
+}
+
+/// When the certificate is valid.
+pub fn of(der: &[u8]) -> Result<Validity> {
     let (_, certificate, _) = element(der)?;
     let (_, signed, _) = element(certificate)?;
     let mut rest = signed;
@@ -27,9 +45,10 @@ pub fn not_after(der: &[u8]) -> Result<i64> {
     }
     let (tag, validity, _) = element(rest)?;
     ensure!(tag == SEQUENCE, "no validity");
-    let (_, _, rest) = element(validity)?;
+    let (tag, text, rest) = element(validity)?;
+    let not_before = time(tag, text)?;
     let (tag, text, _) = element(rest)?;
-    time(tag, text)
+    Ok(Validity { not_before, not_after: time(tag, text)? })
 }
 
 /// Tag and content of the first element, and what follows it.
@@ -93,7 +112,7 @@ mod tests {
     #[test]
     fn no_bytes_end_it() {
         for bytes in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0x84, 255, 255, 255, 255], &[0x30, 2, 0x30, 9]] {
-            assert!(not_after(bytes).is_err(), "{bytes:?}");
+            assert!(of(bytes).is_err(), "{bytes:?}");
         }
     }
 }
