@@ -1,8 +1,8 @@
 //! Plus Redis: connections to a Redis of others, whose answers have bounds.
 //!
-//! Why: the client library reads whatever an answer says it has, and makes room for it; who took a Redis' place, or what
-//! stands between, could take all memory with one line. How: the library reads through a stream that reads along: it
-//! knows where an answer begins and ends, and fails before the library makes room for one that is too long.
+//! Why: the client library reads whatever an answer says it has, and makes room for it; who took a Redis' place, or
+//! what stands between, could take all memory with one line. How: the library reads through a stream that reads along:
+//! it knows where an answer begins and ends, and fails before the library makes room for one that is too long.
 //! Invariants: an answer has at most [`ANSWER_MAX`] bytes, [`VALUES_MAX`] values and lines of [`LINE_MAX`] bytes, and
 //! only what RESP2 has; whoever answers otherwise loses the connection. Nothing waits longer than [`TIMEOUT`].
 //! Memory: an answer, and the library's copy of it.

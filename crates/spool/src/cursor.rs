@@ -81,11 +81,6 @@ impl Cursor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).kept
     }
 
-    /// Whether a file is there that says nothing.
-    pub fn is_damaged(&self) -> bool {
-        self.kept().is_none() && self.disk.open(&self.path()).is_ok()
-    }
-
     /// Path of the file.
     pub fn path(&self) -> PathBuf {
         self.dir.join(CURSOR)

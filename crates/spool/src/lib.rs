@@ -6,8 +6,8 @@
 //! [`Spool::read`] hands out those behind a [`Position`], and [`Spool::consumed`] removes the segments that are read.
 //! Invariants: what `append` has returned for is read after a kill, and after a loss of power up to the last
 //! [`Spool::sync`]; records come in the order in which they were appended, those since the last [`Spool::keep_cursor`]
-//! again after a start; what is found missing between two starts is counted and told ([`Spool::take_found`]); files have
-//! at most the bytes of [`Options`], and what is dropped for that is counted. No clock, no thread, no network.
+//! again after a start; what is found missing between two starts is counted and told ([`Spool::take_found`]); files
+//! have at most the bytes of [`Options`], and what is dropped for that is counted. No clock, no thread, no network.
 //! Memory: one frame at a time, by whoever reads; per segment some 100 bytes.
 //! The bytes are in docs/format/spool.md.
 

@@ -110,8 +110,9 @@ impl Spool {
             remove(&*disk, dir, number)?;
         }
         let (mut state, lefts) = State::read(&*disk, dir, &numbers, kept)?;
-        if cursor.is_damaged() && !state.segments.is_empty() {
-            state.tell(format!("{}: it is damaged, so points are sent again", cursor.path().display()));
+        if kept.is_none() && !state.segments.is_empty() {
+            let file = cursor.path();
+            state.tell(format!("{} is gone or damaged, so points are sent again", file.display()));
         }
         state.begin_writing(&*disk, dir, kept, lefts.last())?;
         let spool = Spool { disk, dir: dir.to_path_buf(), options, cursor, state: Mutex::new(state) };

@@ -450,12 +450,19 @@ fn a_cursor_that_says_nothing_is_told() {
     consume(&spool, 1);
     spool.keep_cursor().expect("room");
     drop(spool);
-    cut(&disk, &dir().join("cursor"), 0);
-    let spool = open(&disk, MIB);
-    assert_eq!(rest(&spool), Vec::from_iter(0..10));
-    assert_eq!(spool.take_found(), ["/spool/cursor: it is damaged, so points are sent again"]);
-    drop(spool);
-    assert_eq!(open(&disk, MIB).take_found(), [""; 0]);
+    let harms: [fn(&FakeDisk, &Path); 3] = [
+        |disk, path| cut(disk, path, 0),
+        |disk, path| disk.remove(path).expect("it is there"),
+        |disk, path| [50, 4096 + 50].into_iter().for_each(|offset| disk.corrupt(path, offset)),
+    ];
+    for harm in harms {
+        harm(&disk, &dir().join("cursor"));
+        let spool = open(&disk, MIB);
+        assert_eq!(rest(&spool), Vec::from_iter(0..10));
+        assert_eq!(spool.take_found(), ["/spool/cursor is gone or damaged, so points are sent again"]);
+        drop(spool);
+        assert_eq!(open(&disk, MIB).take_found(), [""; 0]);
+    }
 }
 
 /// A slot that a crash has torn: what the other says counts.

@@ -124,7 +124,7 @@ fn check_text(text: &str, endpoint_patterns: bool) -> Result<(), String> {
     }
     tags.iter().try_for_each(|(key, _)| rule::check_key(key))?;
     match tags.get("endpoint") {
-        Some(endpoint) if endpoint.is_empty() => Err("endpoint= has no name behind it".to_string()),
+        Some("") => Err("endpoint= has no name behind it".to_string()),
         Some(endpoint) if !endpoint_patterns && judge::pattern::is_pattern(endpoint) => Err(format!(
             "endpoint={endpoint} has a `*` or `?`, which is a pattern with judge.endpoint_patterns = true only: name one \
              endpoint, or none"

@@ -2,8 +2,8 @@
 //!
 //! How: each file is read as a start would read it, with the variables of the environment over it. Whether it is a
 //! server's, an agent's, or the cfg.json of an Open-Falcon agent is seen from what is in it: JSON is an agent's, and
-//! TOML is what it has fewer unknown keys as. Who gives a server's flags means a server, and so does who names the file by
-//! `--config`, as `hawkeye server` does, and has set variables of a server: the check is then of what would start.
+//! TOML is what it has fewer unknown keys as. Who gives a server's flags means a server, and so does who names the file
+//! by `--config`, as `hawkeye server` does, and has set variables of a server: the check is then of what would start.
 //! Invariants: each fault of each file is a line, and so is each listener that is set in vain, which is no fault;
 //! nothing is opened but the files, and those that they name (`tls`, `ingest.token_file`).
 

@@ -2,8 +2,9 @@
 //!
 //! How: the task reads what waits, sends it, and only then notes that it is consumed; what fails is sent again after a
 //! pause that grows to [`PAUSE_MAX`]. Each second the buffer is synced, and the place to which it is consumed written.
-//! What is answered with an error [`REFUSALS_MAX`] times (once, if the answer is final) is sent in parts, and those that are refused alone are put
-//! aside ([`super::aside`]), if the hop has taken others meanwhile: one that refuses everything is out of order.
+//! What is answered with an error [`REFUSALS_MAX`] times (once, if the answer is final) is sent in parts, and those
+//! that are refused alone are put aside ([`super::aside`]), if the hop has taken others meanwhile: one that refuses
+//! everything is out of order.
 //! Invariants: a hop that is away fills its own buffer and no other; its points leave in the order in which they came;
 //! a point is sent at least once, and again by a crash between its sending and the note, or where a part of its batch
 //! was refused; while a hop takes nothing, or has refused points, `/health` says so.
