@@ -3,13 +3,14 @@
 //! Why: the original lets anybody try as fast as the network allows. A count per name alone would let ten wrong
 //! passwords from anywhere keep the owner of the name out.
 //! How: each address has [`BURST`] attempts at each name, and gets one back every [`REFILL`]; a right password gives
-//! all of them back. Where all that are left are being looked at, the next one waits for what becomes of them. Guessers with many addresses share [`NAME_BURST`] attempts at a name; addresses from which that
-//! name has logged in before do not count there, nor does this machine. Only names that exist are counted, so guesses
-//! at random names take no memory. Where a name has logged in from is kept in the portal, over restarts.
-//! Invariants: time is an argument, of a clock that nobody sets. An attempt is held while the password is looked at, and
-//! only a wrong one stays taken: so parallel guesses are bounded, and parallel logins with the right password are not
-//! refused for each other. What others guess never keeps out an address that has logged in, and never this machine. At
-//! most [`CHECKS_MAX`] are looked at or wait, [`CHECKS_PER_ORIGIN`] of one address.
+//! all of them back. Where all that are left are being looked at, the next one waits for what becomes of them. Guessers
+//! with many addresses share [`NAME_BURST`] attempts at a name; addresses from which that name has logged in before do
+//! not count there, nor does this machine. Only names that exist are counted, so guesses at random names take no
+//! memory. Where a name has logged in from is kept in the portal, over restarts.
+//! Invariants: time is an argument, of a clock that nobody sets. An attempt is held while the password is looked at,
+//! and only a wrong one stays taken: so parallel guesses are bounded, and parallel logins with the right password are
+//! not refused for each other. What others guess never keeps out an address that has logged in, and never this machine.
+//! At most [`CHECKS_MAX`] are looked at or wait, [`CHECKS_PER_ORIGIN`] of one address.
 //! Memory: at most [`ENTRIES_MAX`] pairs of address and name, names, and addresses that have logged in; of pairs and
 //! names, past the bound those without a failure go, then all do; of addresses the oldest.
 
@@ -193,8 +194,8 @@ impl Drop for Attempt<'_> {
 }
 
 impl Attempt<'_> {
-    /// Gives all attempts of the pair back, and remembers that the right password came from there. Answers all addresses
-    /// of the name where this one is new, to be kept.
+    /// Gives all attempts of the pair back, and remembers that the right password came from there. Answers all
+    /// addresses of the name where this one is new, to be kept.
     pub fn succeeded(self) -> Option<String> {
         let Counts { by_pair, by_name, known, .. } = &mut *self.place.attempts.lock();
         if let Some(left) = by_pair.get_mut(&self.pair) {

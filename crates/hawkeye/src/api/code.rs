@@ -6,9 +6,9 @@
 //! Why: a Git repository of rules has reviews, a history, and one place for all sites.
 //! How: `code_model.rs` has things by their names, `code_file.rs` their files, `code_plan.rs` reads files and checks
 //! them as the routes check requests, `code_diff.rs` says what becomes different, `code_write.rs` writes it.
-//! Invariants: one transaction reads, checks, writes and keeps who did it, so nothing is written when one file is wrong, and nothing
-//! changes in between; ids survive. A kind that is out of scope is not touched. Passwords, sessions and tokens are
-//! neither read nor written.
+//! Invariants: one transaction reads, checks, writes and keeps who did it, so nothing is written when one file is
+//! wrong, and nothing changes in between; ids survive. A kind that is out of scope is not touched. Passwords, sessions
+//! and tokens are neither read nor written.
 //! Memory: the files, and twice the tables that they are about; bodies have at most `LARGE_BODY_MAX` bytes, of
 //! administrators only.
 

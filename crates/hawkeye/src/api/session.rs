@@ -1,7 +1,8 @@
 //! Sessions over REST: logging in and out.
 //!
 //! Compat: login takes JSON, a form or the query; texts and statuses are the original's. Attempts at one name are
-//! limited by address (429), and so are passwords that are checked at once (503); each login has its own session, and logging out ends that session only.
+//! limited by address (429), and so are passwords that are checked at once (503); each login has its own session, and
+//! logging out ends that session only.
 
 use super::Context;
 use super::attempts::{Origin, Refused};

@@ -2,9 +2,9 @@
 //!
 //! Why: who asks every few seconds loads the server when nothing happens, and learns late when something does.
 //! How: a task per stream writes what its source tells into a channel, from which hyper sends. When the connection
-//! closes, hyper drops the other end, which ends the task. A comment each [`ALIVE_EACH`] keeps proxies from closing. The
-//! caller is looked up again before each message and comment, unless that was within [`CALLER_EACH`], so a stream ends
-//! with its session, its token or its user.
+//! closes, hyper drops the other end, which ends the task. A comment each [`ALIVE_EACH`] keeps proxies from closing.
+//! The caller is looked up again before each message and comment, unless that was within [`CALLER_EACH`], so a stream
+//! ends with its session, its token or its user.
 //! Invariants: at most [`STREAMS_MAX`] streams, and [`STREAMS_PER_USER`] of one user; a reader who takes nothing for
 //! [`WRITE_TIMEOUT`] is given up, as is one when the server stops. `id` of a message is where a new stream goes on
 //! (`Last-Event-ID`, or `since=`).

@@ -1,8 +1,8 @@
 //! Command line: `hawkeye server | agent | status | backup | restore | passwd | export | apply | loadgen | replay |
 //! pprof | check | version`, a file per command.
 //!
-//! Invariants: an error is printed once, here, as one line with its causes (mistakes in files are a line each); the exit
-//! code is 1, or 2 for a wrong command line. `status` has codes of its own.
+//! Invariants: an error is printed once, here, as one line with its causes (mistakes in files are a line each); the
+//! exit code is 1, or 2 for a wrong command line. `status` has codes of its own.
 
 mod agent;
 mod backup;

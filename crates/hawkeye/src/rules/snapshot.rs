@@ -99,7 +99,8 @@ impl Snapshot {
         Ok((Snapshot { unread: gaps.tables, ..snapshot }, gaps.first))
     }
 
-    /// A snapshot with some strategies as the portal has them now, where nothing else has changed.
+    /// These tables with some strategies as the portal has them now. Whoever asks for it knows that nothing else has
+    /// changed.
     pub async fn with_strategies(&self, portal: &Portal, ids: &BTreeSet<i64>) -> Result<Snapshot> {
         if ids.is_empty() {
             return Ok(self.clone());
