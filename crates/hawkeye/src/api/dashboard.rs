@@ -47,7 +47,9 @@ async fn create_screen(State(context): State<Context>, _caller: Caller, fields: 
     if name.is_empty() {
         return Err(ApiError::bad("empty name"));
     }
-    let (screen, is_new) = dashboard::ensure_screen(&context.portal, pid(&fields)?, &name).await?;
+    let pid = pid(&fields)?;
+    check_parents(&context, None, pid).await?;
+    let (screen, is_new) = dashboard::ensure_screen(&context.portal, pid, &name).await?;
     if is_new { made(screen.id, json(screen)) } else { unchanged(json(screen)) }
 }
 
@@ -68,7 +70,9 @@ async fn update_screen(
     if let Some(old) = dashboard::screen(&context.portal, id).await? {
         let name = if name.is_empty() { old.name } else { name };
         let changed = Screen { id, pid: pid.unwrap_or(old.pid), name };
-        check_parents(&context, id, changed.pid).await?;
+        if changed.pid != old.pid {
+            check_parents(&context, Some(id), changed.pid).await?;
+        }
         let taken = |error| {
             let text = format!("a screen named {:?} exists there already", changed.name);
             ApiError::duplicate(error, StatusCode::EXPECTATION_FAILED, text)
@@ -78,19 +82,29 @@ async fn update_screen(
     message("ok")
 }
 
-/// Refuses a parent that is the screen itself, or within it.
-async fn check_parents(context: &Context, id: i64, pid: i64) -> Result<(), ApiError> {
-    let mut above = pid;
-    for _ in 0..DEPTH_MAX {
-        if above == id {
+/// Refuses a parent that is the screen itself or within it, and one in which the screen, or what is in it, would be too
+/// deep; a new screen has no `id` yet.
+async fn check_parents(context: &Context, id: Option<i64>, pid: i64) -> Result<(), ApiError> {
+    let (mut above, mut depth) = (pid, 1);
+    while let Some(screen) = dashboard::screen(&context.portal, above).await? {
+        if Some(above) == id {
             return Err(ApiError::bad("pid: a screen is not in itself"));
         }
-        match dashboard::screen(&context.portal, above).await? {
-            Some(screen) => above = screen.pid,
-            None => return Ok(()),
-        }
+        (above, depth) = (screen.pid, deeper(depth)?);
     }
-    Err(ApiError::bad(format!("pid: screens are at most {DEPTH_MAX} deep")))
+    let mut level = Vec::from_iter(id);
+    while !level.is_empty() {
+        level = dashboard::within(&context.portal, level).await?;
+        depth = if level.is_empty() { depth } else { deeper(depth)? };
+    }
+    Ok(())
+}
+
+fn deeper(depth: usize) -> Result<usize, ApiError> {
+    if depth == DEPTH_MAX {
+        return Err(ApiError::bad(format!("pid: screens are at most {DEPTH_MAX} deep: name a higher one")));
+    }
+    Ok(depth + 1)
 }
 
 async fn remove_screen(State(context): State<Context>, _caller: Caller, Path(id): Path<String>) -> Answer {

@@ -68,6 +68,13 @@ pub async fn screens(portal: &Portal, pid: Option<i64>, limit: usize) -> sqlx::R
     all.narrow(" WHERE pid = ?", pid).push(" ORDER BY id LIMIT ?").bind(limit).all(portal).await
 }
 
+/// Ids of the screens that are in one of these.
+pub async fn within(portal: &Portal, pids: Vec<i64>) -> sqlx::Result<Vec<i64>> {
+    let screens: Vec<Screen> =
+        select::<Screen>("FROM dashboard.dashboard_screen WHERE pid").in_list(pids).all(portal).await?;
+    Ok(screens.into_iter().map(|screen| screen.id).collect())
+}
+
 /// Finds a screen by its id.
 pub async fn screen(portal: &Portal, id: i64) -> sqlx::Result<Option<Screen>> {
     select::<Screen>("FROM dashboard.dashboard_screen WHERE id = ?").bind(id).optional(portal).await

@@ -74,12 +74,12 @@ pub const DOCS: &[Doc] = &[
     doc("GET /grafana/metrics/find", "As `GET /grafana`.").open().fields(FIND).at("/grafana/metrics/find?query=web"),
     doc("GET /grafana/render", "Points for Grafana's Falcon plug-in.").open().fields(RENDER).at("/grafana/render?target=web-01%23cpu%23idle&from=1790000000&until=1790003600"),
     doc("POST /grafana/render", "As `GET /grafana/render`.").open().fields(RENDER).body(r#"{"target":["web-01#cpu#idle"],"from":1790000000,"until":1790003600}"#),
-    doc("POST /dashboard/screen", "Makes a screen.").fields(&[need("name", Text, ""), may("pid", Int, "screen that it is in; 0 is the top")]).body(r#"{"name":"web"}"#),
+    doc("POST /dashboard/screen", "Makes a screen.").fields(&[need("name", Text, ""), may("pid", Int, "screen that it is in, at most 9 of them; 0 is the top")]).body(r#"{"name":"web"}"#),
     doc("GET /dashboard/screens", "Screens.").list(),
     doc("GET /dashboard/screens/pid/{pid}", "Screens within a screen.").list().at("/dashboard/screens/pid/0"),
     doc("GET /dashboard/screen/{screen_id}", "A screen.").at("/dashboard/screen/2"),
     doc("PUT /dashboard/screen/{screen_id}", "Renames a screen, or moves it.")
-        .fields(&[may("name", Text, ""), may("pid", Int, "")])
+        .fields(&[may("name", Text, ""), may("pid", Int, "screen that it moves to")])
         .at("/dashboard/screen/2")
         .body(r#"{"name":"web servers"}"#),
     doc("POST /dashboard/graph", "Makes a chart.")

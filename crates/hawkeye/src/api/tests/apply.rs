@@ -3,6 +3,7 @@
 use crate::api::code::*;
 use crate::api::code_diff as diff;
 use crate::api::code_model::Kind;
+use crate::api::dashboard::DEPTH_MAX;
 use crate::config::Config;
 use crate::portal::Portal;
 use crate::portal::action::Action;
@@ -144,13 +145,15 @@ async fn random(seed: u64) -> Result<Portal> {
         };
         mock::create(&portal, row).await?;
     }
-    let mut screens = vec![0];
+    // Screens, and how deep they are.
+    let mut screens = vec![(0, 0)];
     for name in dice.some(&NAMES) {
-        let pid = screens[dice.next(screens.len() as u64) as usize];
+        let (pid, depth) = screens[dice.next(screens.len() as u64) as usize];
         let (screen, _) = dashboard::ensure_screen(&portal, pid, name).await?;
-        screens.push(screen.id);
         // One name stands on two levels.
-        screens.push(dashboard::ensure_screen(&portal, screen.id, name).await?.0.id);
+        let (within, _) = dashboard::ensure_screen(&portal, screen.id, name).await?;
+        let has_room = |(_, depth): &(i64, usize)| depth + 2 <= DEPTH_MAX;
+        screens.extend([(screen.id, depth + 1), (within.id, depth + 2)].into_iter().filter(has_room));
         for title in dice.some(&["cpu", "cpu", "磁盘 \"满\""]) {
             let row = Graph {
                 title: title.into(),

@@ -53,6 +53,36 @@ async fn charts_that_cannot_be_shown_are_refused() -> Result<()> {
     site.check("bob", &line, json!({ "name": "Top" }), 417, taken).await
 }
 
+/// What is saved can be exported, and applied elsewhere: no screen is deeper than a file may say.
+#[tokio::test]
+async fn screens_are_no_deeper_than_files_say() -> Result<()> {
+    let site = site(|_| {}).await?;
+    let deep = "pid: screens are at most 10 deep: name a higher one";
+    let within = async |pid: i64, name: &str| {
+        site.ask("bob", "POST /dashboard/screen", json!({ "pid": pid, "name": name })).await
+    };
+    let mut chain = vec![0];
+    for depth in 1..=10 {
+        let (status, made) = within(chain[depth - 1], "s").await?;
+        assert_eq!(status, 200, "{depth}: {made}");
+        chain.push(made["id"].as_i64().expect("an id"));
+    }
+    assert_eq!(within(chain[10], "s").await?, (400, json!({ "error": deep })));
+    // Moved, a screen takes along what is in it.
+    let (_, other) = within(0, "other").await?;
+    let (_, lower) = within(other["id"].as_i64().expect("an id"), "lower").await?;
+    let line = format!("PUT /dashboard/screen/{}", other["id"]);
+    site.check("bob", &line, json!({ "pid": chain[9] }), 400, deep).await?;
+    site.check("bob", &line, json!({ "pid": chain[8] }), 200, "ok").await?;
+    let line = format!("PUT /dashboard/screen/{}", lower["id"]);
+    site.check("bob", &line, json!({ "name": "renamed" }), 200, "ok").await?;
+    // A screen that another program has put too deep keeps its place, and may have another name.
+    let lost = dashboard::ensure_screen(&site.context.portal, chain[10], "lost").await?.0;
+    let line = format!("PUT /dashboard/screen/{}", lost.id);
+    site.check("bob", &line, json!({ "name": "found", "pid": chain[10] }), 200, "ok").await?;
+    site.check("bob", &line, json!({ "pid": chain[9] }), 200, "ok").await
+}
+
 #[tokio::test]
 async fn what_cannot_be_computed_or_mocked_is_refused() -> Result<()> {
     let site = site(|_| {}).await?;
