@@ -3,7 +3,7 @@
 # the recorded REST answers is written, curl, with which docs/first-alarm.md is followed, and node for the page's own tests, which are left out where it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build agent package test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion bench-lists
+.PHONY: help run build agent package test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion bench-lists bench-agent
 
 ## Lists these commands.
 help:
@@ -77,3 +77,7 @@ bench-lists: build
 ## 600,000 new series against a memory_budget of 64 MiB: ten minutes.
 bench-explosion: build
 	./bench/explosion.sh
+
+## The agent's memory, size and processor time beside those of Debian's node exporter and collectd: five minutes, as root.
+bench-agent: agent
+	./bench/agent.sh
