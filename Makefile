@@ -3,7 +3,7 @@
 # the recorded REST answers is written, curl, with which docs/first-alarm.md is followed, and node for the page's own tests, which are left out where it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build agent test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion bench-lists
+.PHONY: help run build agent package test test-services lint doc fuzz bench bench-micro bench-instructions bench-judge bench-explosion bench-lists bench-agent
 
 ## Lists these commands.
 help:
@@ -22,6 +22,10 @@ build:
 agent:
 	cargo build --release --locked -p agent
 
+## Tarballs and Debian packages of server and agent, with their systemd units: target/package.
+package: build agent
+	./packaging/build.sh
+
 ## Every test that needs no outside service; says what it leaves out.
 test:
 	cargo test --workspace --locked
@@ -29,7 +33,7 @@ test:
 	@command -v node >/dev/null || echo "left out, for node is not installed: the page's own tests (web/tests.mjs)"
 
 ## Tests against real servers, which the scripts install and start on loopback.
-test-services: build
+test-services: build agent
 	./tests/services/run.sh
 
 ## Formatting and clippy, without a warning.
@@ -73,3 +77,7 @@ bench-lists: build
 ## 600,000 new series against a memory_budget of 64 MiB: ten minutes.
 bench-explosion: build
 	./bench/explosion.sh
+
+## The agent's memory, size and processor time beside those of Debian's node exporter and collectd: five minutes, as root.
+bench-agent: agent
+	./bench/agent.sh
