@@ -45,10 +45,16 @@ pub struct AgentConfig {
     /// Bytes of points that are kept while no transfer answers; past them the oldest are dropped.
     #[serde(deserialize_with = "size")]
     pub buffer_max: u64,
-    /// Prefixes of the names of interfaces that are reported; empty means all interfaces.
+    /// Time that the rates of `cpu.*` and `disk.io.*` are taken over.
+    pub rates: Rates,
+    /// Prefixes of the names of interfaces that are reported; empty leaves it to `virtual_ifaces`.
     pub iface_prefixes: Vec<String>,
-    /// Mount points that are reported; empty means all.
+    /// Whether interfaces without hardware under them are reported, as those of containers.
+    pub virtual_ifaces: bool,
+    /// Mount points that are reported; empty leaves it to `container_mounts`.
     pub mount_points: Vec<String>,
+    /// Whether mounts of containers are reported, and those that show a file system a second time.
+    pub container_mounts: bool,
     /// Collected metrics that are not sent.
     pub ignore: BTreeSet<String>,
     /// Tags that are added to every item, pushed ones included.
@@ -64,6 +70,29 @@ pub struct AgentConfig {
     /// The key that `listen.agent_http` came from, and how to give it another value, for whoever finds the port taken.
     #[serde(skip)]
     pub agent_http_key: (&'static str, &'static str),
+}
+
+/// Time that the rates of `cpu.*` and `disk.io.*` are taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Rates {
+    /// From the report before to this one.
+    #[default]
+    Interval,
+    /// The second before the report, as the original has it.
+    LastSecond,
+}
+
+impl TryFrom<String> for Rates {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Rates, &'static str> {
+        match text.as_str() {
+            "interval" => Ok(Rates::Interval),
+            "last-second" => Ok(Rates::LastSecond),
+            _ => Err("want \"interval\" or \"last-second\""),
+        }
+    }
 }
 
 /// Section `listen`: the agent's own door.
@@ -120,8 +149,11 @@ impl Default for AgentConfig {
             connect_timeout: Duration::from_secs(1),
             // A host with 200 series sends about 30 kB a minute: nine hours of it.
             buffer_max: 16 << 20,
+            rates: Rates::default(),
             iface_prefixes: Vec::new(),
+            virtual_ifaces: false,
             mount_points: Vec::new(),
+            container_mounts: false,
             ignore: BTreeSet::new(),
             default_tags: BTreeMap::new(),
             rootfs: PathBuf::from("/"),
@@ -334,10 +366,14 @@ impl AgentConfig {
             faults.add(format!("rootfs is {:?}: give a path that begins with /", self.rootfs));
         }
         if let Some(path) = self.mount_points.iter().find(|path| !path.starts_with('/')) {
-            faults.add(format!("mount_points has {path:?}: give paths that begin with /, or [] for all"));
+            faults.add(format!(
+                "mount_points has {path:?}: give paths that begin with /, or [] for what container_mounts says"
+            ));
         }
         if self.iface_prefixes.iter().any(String::is_empty) {
-            faults.add("iface_prefixes has \"\", which every name begins with: give [] for all");
+            faults.add(
+                "iface_prefixes has \"\", which every name begins with: give [] and virtual_ifaces = true for all",
+            );
         }
         if self.ignore.contains("") {
             faults.add("ignore has \"\": give names of metrics, like \"cpu.busy\"");
@@ -404,7 +440,10 @@ mod tests {
             hbs_addr: "10.0.0.1:6030".into(),
             interval: 30,
             connect_timeout: Duration::from_secs(2),
+            rates: Rates::LastSecond,
             iface_prefixes: vec!["eth".into(), "em".into()],
+            virtual_ifaces: true,
+            container_mounts: true,
             ignore: ["cpu.busy".to_string()].into(),
             default_tags: [("idc".to_string(), "bj".to_string())].into(),
             log: "hawkeye=debug,info".into(),

@@ -27,7 +27,7 @@ mod schedule;
 mod sender;
 mod url;
 
-pub use config::{AgentArgs, AgentConfig, system_hostname};
+pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
 pub use process::run_process;
 
 use anyhow::{Result, ensure};
@@ -71,7 +71,7 @@ pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result
 /// Durations that a test does not want to wait for.
 #[derive(Clone, Copy)]
 struct Timing {
-    /// Time between two samples of what is a rate "over the last second".
+    /// Time between two samples of what is a rate "over the last second", and before the first report of any.
     sample: Duration,
     /// Pause after the first send that failed.
     first_pause: Duration,
@@ -82,7 +82,9 @@ struct Agent {
     config: AgentConfig,
     scope: Scope,
     sampler: Mutex<Sampler>,
-    /// Turns true when two samples have been tried.
+    /// The beginning of the sampler's time.
+    started: Instant,
+    /// Turns true when a report may have rates.
     sampled: watch::Sender<bool>,
     orders: Arc<Orders>,
     queue: Arc<Queue>,
@@ -142,11 +144,14 @@ impl Agent {
         let scope = Scope {
             roots: Roots::new(&config.rootfs),
             iface_prefixes: config.iface_prefixes.clone(),
+            virtual_ifaces: config.virtual_ifaces,
             mount_points: config.mount_points.clone(),
+            container_mounts: config.container_mounts,
         };
         Agent {
             scope,
             sampler: Mutex::new(Sampler::new()),
+            started: Instant::now(),
             sampled: watch::Sender::new(false),
             orders: Arc::default(),
             queue: Arc::new(Queue::new(config.buffer_max as usize)),
@@ -226,25 +231,32 @@ impl Agent {
         Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone())
     }
 
-    /// Samples for ever. On the runtime's own thread: the two files are made by the kernel in memory.
+    /// Takes the sample that the first report looks back on; then, for rates of the last second, one each second for
+    /// ever. On the runtime's own thread: the two files are made by the kernel in memory.
     async fn sample(self: Arc<Self>, every: Duration, mut shutdown: watch::Receiver<bool>) {
-        let started = Instant::now();
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut count = 0_u64;
         loop {
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                _ = ticks.tick() => {}
+                _ = ticks.tick(), if count < 2 || self.config.rates == Rates::LastSecond => {}
             }
-            let mut failures = Vec::new();
-            self.lock_sampler().sample(&self.scope.roots, started.elapsed().as_millis() as u64, &mut failures);
-            self.count_failures(failures);
+            if count == 0 || self.config.rates == Rates::LastSecond {
+                self.take_sample(Sampler::sample);
+            }
             count += 1;
             if count == 2 {
                 self.sampled.send_replace(true);
             }
         }
+    }
+
+    fn take_sample(&self, sample: fn(&mut Sampler, &Roots, u64, &mut Vec<ProbeError>)) {
+        let mut failures = Vec::new();
+        let monotonic_ms = self.started.elapsed().as_millis() as u64;
+        sample(&mut self.lock_sampler(), &self.scope.roots, monotonic_ms, &mut failures);
+        self.count_failures(failures);
     }
 
     /// Collects and queues once per interval.
@@ -279,6 +291,9 @@ impl Agent {
         let collected = tokio::task::spawn_blocking(move || {
             let (mut readings, mut failures) = (Vec::new(), Vec::new());
             let driven: Arc<Driven> = self.orders.driven();
+            if group == Group::Host && self.config.rates == Rates::Interval {
+                self.take_sample(Sampler::sample_for_report);
+            }
             let sampler = self.lock_sampler().clone();
             self.scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
             self.count_failures(failures);

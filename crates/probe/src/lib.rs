@@ -15,6 +15,8 @@ mod roots;
 mod text;
 
 mod diskstats;
+mod iface;
+mod mount;
 mod sampler;
 
 mod cpu;

@@ -42,11 +42,11 @@ impl Roots {
         TextFile::read(self.net(name))
     }
 
-    /// The list of mounts, and where their mount points begin.
-    pub(crate) fn mounts(&self) -> (PathBuf, &Path) {
-        match self.of_first_process(Path::new("mounts")) {
+    /// The list of mounts as the first process calls it, or else `own`, and where the mount points in it begin.
+    pub(crate) fn mounts(&self, name: &str, own: &str) -> (PathBuf, &Path) {
+        match self.of_first_process(Path::new(name)) {
             Some(file) => (file, &self.prefix),
-            None => (self.proc.join("mounts"), Path::new("/")),
+            None => (self.proc.join(own), Path::new("/")),
         }
     }
 
