@@ -8,6 +8,7 @@
 //! network is checked here, and a fault names the key as the file has it.
 //! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included.
 
+use super::collect::CollectConfig;
 use super::original;
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
@@ -63,6 +64,8 @@ pub struct AgentConfig {
     pub rootfs: PathBuf,
     /// The filter of the log, e.g. `info`.
     pub log: String,
+    /// What is collected beyond the original's metrics.
+    pub collect: CollectConfig,
     pub listen: AgentListen,
     /// Keys of a cfg.json that have no meaning here.
     #[serde(skip)]
@@ -158,6 +161,7 @@ impl Default for AgentConfig {
             default_tags: BTreeMap::new(),
             rootfs: PathBuf::from("/"),
             log: "hawkeye=info,warn".into(),
+            collect: CollectConfig::default(),
             listen: AgentListen::default(),
             ignored_keys: Vec::new(),
             agent_http_key: ("listen.agent_http", "--set listen.agent_http=HOST:PORT"),
@@ -381,6 +385,7 @@ impl AgentConfig {
         if self.default_tags.contains_key("") {
             faults.add("default_tags has a tag without a name: give it one, or take it away");
         }
+        self.collect.check(faults);
         for name in &self.listen.hosts {
             if let Err(error) = net::http::check_name(name) {
                 faults.add(format!("listen.hosts has {error}"));

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat`
 //! (what hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
-//! crates/probe) → `http`.
+//! crates/probe) → `collect`, `switched_on` (what a host's owner switches on) → `http`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.
@@ -14,6 +14,7 @@
 
 mod batch;
 mod client;
+mod collect;
 pub mod config;
 mod du;
 mod heartbeat;
@@ -25,6 +26,7 @@ mod queue;
 mod refused;
 mod schedule;
 mod sender;
+mod switched_on;
 mod url;
 
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
@@ -33,6 +35,7 @@ pub use process::run_process;
 use anyhow::{Result, ensure};
 use batch::{Batches, DefaultTags};
 use client::Client;
+use collect::Collector;
 use heartbeat::{Heartbeat, Orders};
 use metrics::{Metrics, resident_bytes};
 use net::budget::Budget;
@@ -150,7 +153,7 @@ impl Agent {
         };
         Agent {
             scope,
-            sampler: Mutex::new(Sampler::new()),
+            sampler: Mutex::new(if config.collect.cores { Sampler::with_cores() } else { Sampler::new() }),
             started: Instant::now(),
             sampled: watch::Sender::new(false),
             orders: Arc::default(),
@@ -192,6 +195,9 @@ impl Agent {
         tasks.spawn(self.clone().sample(timing.sample, shutdown.clone()));
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
+        }
+        for collector in Collector::all_of(&self.config.collect) {
+            tasks.spawn(self.clone().report_switched_on(collector, shutdown.clone()));
         }
         // When it is time to stop, tasks end too, and either may be seen first.
         let stopping = shutdown.clone();

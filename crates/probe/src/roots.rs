@@ -76,6 +76,13 @@ impl ProbeError {
     }
 }
 
+impl ProbeError {
+    /// Whether there is no such file.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, ProbeError::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file().display();
@@ -96,7 +103,7 @@ pub(crate) struct TextFile {
 }
 
 impl TextFile {
-    fn read(file: PathBuf) -> Result<TextFile, ProbeError> {
+    pub fn read(file: PathBuf) -> Result<TextFile, ProbeError> {
         let mut bytes = Vec::new();
         read_into(&file, &mut bytes)?;
         // Mount points and process names may be any bytes; a strange one must not hide the others.

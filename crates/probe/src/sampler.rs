@@ -19,8 +19,8 @@ pub(crate) const CPU_COLUMNS: usize = 10;
 /// Cores that are sampled one by one; the largest machines of 2026 have some 800 of them.
 pub(crate) const CORES_MAX: usize = 1024;
 
-/// Least time between the samples of two reports. The kernel counts in hundredths of a second: half a second is fifty of
-/// them, and a share of it good to two percent. Reports come closer only when the clock is set.
+/// Least time between the samples of two reports. The kernel counts in hundredths of a second: half a second is fifty
+/// of them, and a share of it good to two percent. Reports come closer only when the clock is set.
 const REPORTS_APART_MS: u64 = 500;
 
 /// The times of one line of `/proc/stat`.
