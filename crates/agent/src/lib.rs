@@ -9,7 +9,7 @@
 //! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse;
 //! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
 //! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer
-//! answers, which the original does not; plugins, GPU and the routes that run commands are not here.
+//! answers, which the original does not; plugins and the routes that run commands are not here.
 //! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
 
 mod batch;
@@ -105,7 +105,7 @@ struct AgentCounters {
     files_named: Mutex<BTreeSet<PathBuf>>,
 }
 
-/// Readings that are reported together: the original's groups without GPU.
+/// Readings that are reported together: the original's groups; GPUs are asked by one of [`collect`]'s.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Report {
     Group(Group),

@@ -28,6 +28,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("rootfs", &["- = \"\"", "- = \"host\""]),
     ("log", &["- = \"a=b=c\""]),
     ("default_tags", &["-.a = \"b,c\"", "-.\"a=b\" = \"c\"", "-.\"\" = \"c\"", "-.a = 1"]),
+    ("collect.gpu", &["- = 1"]),
     ("collect.cores", &["- = 1"]),
     ("collect.pressure", &["- = 1"]),
     ("collect.limits", &["- = 1"]),

@@ -1,8 +1,8 @@
 //! Groups: which collectors run, and report, together.
 //!
 //! Compat: the original's groups (docs/open-falcon/agent.md §2). Each is one `Transfer.Update` and has its own clock,
-//! so that a mount that hangs delays its own group only. Two more, `du` and the URL checks, need a child process and an
-//! HTTP client and belong to the agent role; the sixth (GPU) does not exist yet.
+//! so that a mount that hangs delays its own group only. Three more, `du`, the URL checks and GPUs, need a child
+//! process, an HTTP client and a library, and belong to the agent.
 
 use crate::driven::Driven;
 use crate::reading::Reading;

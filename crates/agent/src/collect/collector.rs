@@ -7,7 +7,7 @@ use super::child::Program;
 use super::config::{CollectConfig, ExporterConfig};
 use super::smart::Smart;
 use super::statsd::Statsd;
-use super::{Collected, certificates, exporters, ntp, units};
+use super::{Collected, certificates, exporters, ntp, nvml, units};
 use probe::optional::{Logs, ProcessGroups, collect_cgroups, collect_limits, collect_pressure};
 use probe::{Reading, Roots};
 use std::collections::BTreeMap;
@@ -44,6 +44,7 @@ pub enum Collector {
     Smart(Box<Smart>),
     Exporters(BTreeMap<String, ExporterConfig>),
     Statsd(Statsd),
+    Gpu,
 }
 
 impl Collector {
@@ -78,6 +79,9 @@ impl Collector {
         if !config.statsd.is_empty() {
             on.push(Collector::Statsd(Statsd::new(&config.statsd)));
         }
+        if config.gpu {
+            on.push(Collector::Gpu);
+        }
         on
     }
 
@@ -93,6 +97,7 @@ impl Collector {
             Collector::Smart(_) => "smart",
             Collector::Exporters(_) => "exporters",
             Collector::Statsd(_) => "statsd",
+            Collector::Gpu => "gpu",
         }
     }
 
@@ -131,6 +136,7 @@ impl Collector {
             Collector::Smart(smart) => smart.collect().await,
             Collector::Exporters(exporters) => exporters::collect(exporters).await,
             Collector::Statsd(statsd) => statsd.collect(moment.elapsed_ms).await,
+            Collector::Gpu => blocking(|| nvml::collect(nvml::LIBRARY)).await,
         }
     }
 }
@@ -175,13 +181,14 @@ mod tests {
     use crate::collect::tests::rows;
 
     #[test]
-    fn nothing_is_on_by_default_and_each_key_switches_one_on() {
-        assert!(Collector::all_of(&CollectConfig::default()).is_empty());
+    fn what_is_no_metric_of_the_original_is_off_by_default_and_each_key_switches_one_on() {
         let check = |text: &str, expected: &[&str]| {
-            let config: CollectConfig = toml::from_str(text).expect(text);
+            let config: CollectConfig = toml::from_str(&format!("gpu = false\n{text}")).expect(text);
             let names: Vec<&str> = Collector::all_of(&config).iter().map(Collector::name).collect();
             assert_eq!(names, expected, "{text}");
         };
+        let default = Collector::all_of(&CollectConfig::default());
+        assert_eq!(default.iter().map(Collector::name).collect::<Vec<_>>(), ["gpu"]);
         check("cores = true", &[]);
         check("pressure = true\nlimits = true\ncgroups = [\"*\"]", &["kernel"]);
         check("processes = { a = \"x\" }", &["processes"]);
@@ -194,7 +201,7 @@ mod tests {
     /// Rounds of what only reads files, on a tree of a host.
     #[tokio::test]
     async fn rounds_on_a_tree() {
-        let text = "pressure = true\nlimits = true\ncgroups = [\"system.slice/*\", \"absent\"]\n\
+        let text = "gpu = false\npressure = true\nlimits = true\ncgroups = [\"system.slice/*\", \"absent\"]\n\
             processes = { web = \"nginx\" }\nlogs = { app = { files = [\"/var/log/*.log\"], pattern = \"E\" } }";
         let config: CollectConfig = toml::from_str(text).expect(text);
         let roots = Roots::new("../probe/testdata/optional");

@@ -1,7 +1,7 @@
 //! Section `collect` of the agent's file: what is collected beyond the original's metrics, one key each.
 //!
-//! Invariants: everything is off by default; what cannot be used (a pattern, a glob, an address) is refused here, with
-//! the key and the fix; every list has a bound.
+//! Invariants: what the original does not have is off by default; what cannot be used (a pattern, a glob, an address) is
+//! refused here, with the key and the fix; every list has a bound.
 
 use probe::optional::{LogPattern, ProcessGroup, glob_fault, pattern};
 use serde::Deserialize;
@@ -20,9 +20,11 @@ const ENTRIES_MAX: usize = 256;
 const SERVERS_MAX: usize = 8;
 
 /// What is collected beyond the original's metrics.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CollectConfig {
+    /// NVIDIA's cards, where their library is; the original's metrics, so they are on.
+    pub gpu: bool,
     /// Shares of each core's time.
     pub cores: bool,
     /// Time that tasks had to wait (PSI).
@@ -65,6 +67,26 @@ pub struct ExporterConfig {
     pub url: String,
     /// Globs of the names that are taken; empty takes all.
     pub metrics: Vec<String>,
+}
+
+impl Default for CollectConfig {
+    fn default() -> Self {
+        CollectConfig {
+            gpu: true,
+            cores: false,
+            pressure: false,
+            limits: false,
+            cgroups: Vec::new(),
+            units: Vec::new(),
+            certificates: Vec::new(),
+            ntp: Vec::new(),
+            smart: false,
+            statsd: String::new(),
+            processes: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            exporters: BTreeMap::new(),
+        }
+    }
 }
 
 impl CollectConfig {

@@ -13,6 +13,7 @@ mod config;
 mod exporters;
 mod fault;
 mod ntp;
+mod nvml;
 mod smart;
 mod statsd;
 mod units;
