@@ -1,7 +1,7 @@
 //! Section `collect` of the agent's file: what is collected beyond the original's metrics, one key each.
 //!
-//! Invariants: what the original does not have is off by default; what cannot be used (a pattern, a glob, an address) is
-//! refused here, with the key and the fix; every list has a bound.
+//! Invariants: what the original does not have is off by default; what cannot be used (a pattern, a glob, an address)
+//! is refused here, with the key and the fix; every list has a bound.
 
 use probe::optional::{LogPattern, ProcessGroup, glob_fault, pattern};
 use serde::Deserialize;
