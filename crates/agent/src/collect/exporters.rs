@@ -5,7 +5,7 @@
 //! everything else is a GAUGE. What is no finite number (NaN, `+Inf`) is left out; the times of the page are.
 //! Invariants: plain HTTP and no redirects, for what runs on this host; nothing is read beyond [`PAGE_BYTES_MAX`] and
 //! [`SAMPLES_MAX`]; what is left out for that is counted and told.
-//! Memory: one page at a time.
+//! Memory: [`PARALLEL_MAX`] pages at a time.
 //! Compat: ours.
 
 use super::Collected;
@@ -20,11 +20,14 @@ use settings::units::is_host_and_port;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 /// Samples of one page; an exporter of a host has some thousand.
 const SAMPLES_MAX: usize = 10_000;
 /// Bytes of a page: so many samples of two hundred bytes.
 const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Pages that are read at a time, so that one that hangs holds up few of the others.
+const PARALLEL_MAX: usize = 4;
 /// The time for a page; Prometheus gives ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,21 +55,35 @@ impl Page {
     }
 }
 
-/// Collects the pages, one after the other.
+/// Collects the pages, some at a time.
 pub async fn collect(exporters: &BTreeMap<String, ExporterConfig>) -> Collected {
-    let mut collected = Collected::default();
+    let (mut reading, mut collected) = (JoinSet::<(String, _)>::new(), Collected::default());
     for (name, exporter) in exporters {
-        let Some(page) = Page::parse(&exporter.url) else { continue };
-        let read = tokio::time::timeout(TIMEOUT, read(&page)).await;
-        let read = read.unwrap_or_else(|_| Err(format!("no page within {TIMEOUT:?}")));
-        let own = tag("exporter", name);
-        collected.readings.push(Reading::gauge("exporter.up", &own, f64::from(u8::from(read.is_ok()))));
-        match read {
-            Ok(text) => push(name, &text, &exporter.metrics, &mut collected),
-            Err(why) => collected.fail(&exporter.url, why),
+        if reading.len() == PARALLEL_MAX
+            && let Some(Ok((name, read))) = reading.join_next().await
+        {
+            take(&name, &exporters[name.as_str()], read, &mut collected);
         }
+        let Some(page) = Page::parse(&exporter.url) else { continue };
+        let name = name.clone();
+        reading.spawn(async move {
+            let read = tokio::time::timeout(TIMEOUT, read(&page)).await;
+            (name, read.unwrap_or_else(|_| Err(format!("no page within {TIMEOUT:?}"))))
+        });
+    }
+    while let Some(Ok((name, read))) = reading.join_next().await {
+        take(&name, &exporters[name.as_str()], read, &mut collected);
     }
     collected
+}
+
+fn take(name: &str, exporter: &ExporterConfig, read: Result<String, String>, collected: &mut Collected) {
+    let own = tag("exporter", name);
+    collected.readings.push(Reading::gauge("exporter.up", &own, f64::from(u8::from(read.is_ok()))));
+    match read {
+        Ok(text) => push(name, &text, &exporter.metrics, collected),
+        Err(why) => collected.fail(&exporter.url, why),
+    }
 }
 
 async fn read(page: &Page) -> Result<String, String> {
@@ -165,7 +182,6 @@ struct Sample<'t> {
 impl<'t> Sample<'t> {
     fn parse(line: &'t str) -> Option<Sample<'t>> {
         let line = line.trim();
-        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
         let (name, rest) = line.split_at(line.find(|c| !is_of_name(c))?);
         if name.is_empty() {
             return None;
@@ -188,6 +204,10 @@ impl<'t> Sample<'t> {
     }
 }
 
+fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
 /// Labels up to the closing brace, and what follows it.
 fn labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
     let mut labels = Vec::new();
@@ -197,8 +217,12 @@ fn labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
             return Some((labels, behind));
         }
         let (key, behind) = rest.split_once('=')?;
+        let key = key.trim();
+        if key.is_empty() || !key.chars().all(is_of_name) {
+            return None;
+        }
         let (value, behind) = quoted(behind.trim_start().strip_prefix('"')?)?;
-        labels.push((key.trim(), value));
+        labels.push((key, value));
         rest = behind;
     }
 }
@@ -274,7 +298,18 @@ not_a_number NaN
 
     #[test]
     fn odd_lines_cost_themselves_and_are_counted() {
-        for odd in ["{} 1", "a", "a{b=\"c 1", "a{b} 1", "a{b=\"c\"}", "a x", "ü 1", "a{b=\"\\"] {
+        for odd in [
+            "{} 1",
+            "a",
+            "a{b=\"c 1",
+            "a{b} 1",
+            "a{b=\"c\"}",
+            "a x",
+            "ü 1",
+            "a{b=\"\\",
+            "a{b;c=\"d\"} 1",
+            "a{=\"d\"} 1",
+        ] {
             let (readings, left_out) = rows(&format!("{odd}\nfine 1\n"), &[]);
             assert_eq!((readings, left_out), (vec!["fine exporter=x GAUGE 1".to_string()], 1.0), "{odd}");
         }
@@ -296,6 +331,26 @@ not_a_number NaN
         check("http://[::1]:9/m", Some(("[::1]:9", "/m")));
         for url in ["https://h/", "h:1/metrics", "http://", "http:///x", "http://u@h/", "http://h/a b"] {
             check(url, None);
+        }
+    }
+
+    /// Every text up to a few signs, of those that mean something: nothing panics, and no tag is broken.
+    #[test]
+    fn no_line_harms() {
+        let signs: Vec<char> = "a{}=\",\\ 1ü\n".chars().collect();
+        let mut texts = vec![String::new()];
+        for length in 0..4 {
+            let longer = texts.iter().filter(|text| text.chars().count() == length);
+            let longer = longer.flat_map(|text| signs.iter().map(move |sign| format!("{text}{sign}")));
+            texts.extend(longer.collect::<Vec<_>>());
+        }
+        for text in texts {
+            for line in [format!("a{{b=\"{text}"), format!("a{text}")] {
+                let mut collected = Collected::default();
+                push("x", &line, &[], &mut collected);
+                let is_canonical = |reading: &Reading| model::tags::canonical_string(&reading.tags) == reading.tags;
+                assert!(collected.readings.iter().all(is_canonical), "{line:?}");
+            }
         }
     }
 

@@ -123,6 +123,8 @@ struct Messages {
 #[derive(Debug, Deserialize)]
 struct Message {
     string: String,
+    #[serde(default)]
+    severity: String,
 }
 
 impl Smart {
@@ -213,10 +215,11 @@ fn push(device: &Device, asked: Result<State, String>, collected: &mut Collected
     gauge("smart.available_spare.percent", health.available_spare);
     gauge("smart.used.percent", health.percentage_used);
     gauge("smart.media_errors", health.media_errors);
-    // A disk that sleeps says nothing and has no message of an error.
-    if collected.readings.len() == before && !state.smartctl.messages.is_empty() {
-        let why: Vec<&str> = state.smartctl.messages.iter().map(|message| message.string.as_str()).collect();
-        collected.fail(&device.name, why.join("; "));
+    // Of a disk that sleeps there is a message, and none of an error.
+    let errors = state.smartctl.messages.iter().filter(|message| message.severity == "error");
+    let errors: Vec<&str> = errors.map(|message| message.string.as_str()).collect();
+    if collected.readings.len() == before && !errors.is_empty() {
+        collected.fail(&device.name, errors.join("; "));
     }
 }
 
@@ -228,13 +231,14 @@ mod tests {
     const SMARTCTL: &str = r#"
 case "$*" in
 "--json=c --scan-open") echo '{"devices":[{"name":"/dev/sda","type":"sat","protocol":"ATA"},
-  {"name":"/dev/nvme0","type":"nvme"},{"name":"/dev/bus/0","type":"megaraid,4"},{"name":"/dev/sdz","type":"scsi"},
+  {"name":"/dev/nvme0","type":"nvme"},{"name":"/dev/sdb","type":"sat"},{"name":"/dev/bus/0","type":"megaraid,4"},{"name":"/dev/sdz","type":"scsi"},
   {"name":"--help","type":"x"}]}' ;;
 "--json=c --health --attributes --nocheck=standby,0 --device sat /dev/sda") echo '{"smart_status":{"passed":false},
   "temperature":{"current":41},"power_on_time":{"hours":30000,"minutes":5},"ata_smart_attributes":{"revision":16,"table":[
   {"id":5,"name":"Reallocated_Sector_Ct","value":100,"raw":{"value":8,"string":"8"}},
   {"id":9,"name":"Power_On_Hours","value":1,"raw":{"value":30000,"string":"30000"}},
   {"id":197,"name":"Current_Pending_Sector","value":100,"raw":{"value":2,"string":"2"}}]}}'; exit 8 ;;
+*"sat /dev/sdb") echo '{"smartctl":{"messages":[{"string":"Device is in STANDBY mode, exit(0)","severity":"information"}]}}' ;;
 *"nvme /dev/nvme0") echo '{"smart_status":{"passed":true,"nvme":{"value":0}},"temperature":{"current":36},
   "nvme_smart_health_information_log":{"critical_warning":0,"temperature":36,"available_spare":100,"percentage_used":3,
   "media_errors":0},"power_on_time":{"hours":12}}' ;;

@@ -7,7 +7,8 @@
 //! Percentiles come from a histogram whose buckets are five percent wide, so they are right within 2.5 %.
 //! Invariants: one that sends nonsense costs the datagram's line; what is refused or past a bound is counted
 //! (`statsd.refused`) and told.
-//! Memory: [`SERIES_MAX`] series, [`MEMBERS_MAX`] members of all sets, and some 600 buckets of a timer at most.
+//! Memory: at most [`SERIES_MAX`] series, [`MEMBERS_MAX`] members of all sets, and [`BUCKETS_MAX`] buckets of all timers:
+//! some ten megabytes where all are as long as they may be.
 //! Compat: ours.
 
 use super::Collected;
@@ -21,7 +22,9 @@ use tokio::task::AbortHandle;
 /// Series of one report; a guess: a host's programs have some hundreds.
 const SERIES_MAX: usize = 10_000;
 /// Members of all sets together.
-const MEMBERS_MAX: usize = 100_000;
+const MEMBERS_MAX: usize = 20_000;
+/// Buckets of all timers together; a timer of a service has some fifty.
+const BUCKETS_MAX: usize = 50_000;
 /// Bytes of a datagram; loopback takes 64 KiB, and no library sends more.
 const DATAGRAM_BYTES: usize = 64 << 10;
 /// Bytes of a name and of tags, as many as a transfer takes.
@@ -49,6 +52,7 @@ pub struct Statsd {
 struct Table {
     series: BTreeMap<Key, Value>,
     members: usize,
+    buckets: usize,
     refused: u64,
     /// A line that was refused, for the log.
     example: Option<String>,
@@ -187,6 +191,12 @@ impl Table {
                 let value = number()?;
                 let fresh = Value::Timer(Timer::default());
                 let Value::Timer(timer) = self.series.entry(key).or_insert(fresh) else { return None };
+                if !timer.buckets.contains_key(&bucket_of(value)) {
+                    if self.buckets >= BUCKETS_MAX {
+                        return None;
+                    }
+                    self.buckets += 1;
+                }
                 timer.add(value, 1.0 / line.rate);
             }
             Kind::Set => {
@@ -217,7 +227,7 @@ impl Table {
             }
             _ => false,
         });
-        self.members = 0;
+        (self.members, self.buckets) = (0, 0);
         let refused = std::mem::take(&mut self.refused);
         collected.readings.push(Reading::gauge("statsd.refused", "", refused as f64));
         if let Some(example) = self.example.take() {
@@ -264,8 +274,7 @@ impl Timer {
         (self.min, self.max) = (self.min.min(value), self.max.max(value));
         self.count += weight;
         self.sum += value * weight;
-        let bucket = (value.clamp(TIMER_MIN, TIMER_MAX).ln() / BUCKET.ln()).floor() as i16;
-        *self.buckets.entry(bucket).or_default() += weight;
+        *self.buckets.entry(bucket_of(value)).or_default() += weight;
     }
 
     /// The value that this share of the values does not exceed.
@@ -280,6 +289,10 @@ impl Timer {
         }
         self.max
     }
+}
+
+fn bucket_of(value: f64) -> i16 {
+    (value.clamp(TIMER_MIN, TIMER_MAX).ln() / BUCKET.ln()).floor() as i16
 }
 
 /// Reads `name:value|kind`, and what may follow.
@@ -303,17 +316,22 @@ fn parse(text: &str) -> Option<Line<'_>> {
         }
         // What other dialects add (a container's name, a time) changes nothing here.
     }
-    let is_name = |c: char| c.is_ascii_graphic() && !"/,=|".contains(c);
-    let name: String = name.trim().chars().map(|c| if is_name(c) { c } else { '_' }).collect();
+    let name = name_of(name);
     let is_short = name.len() <= NAME_BYTES_MAX && tags.len() <= NAME_BYTES_MAX;
     (!name.is_empty() && !value.is_empty() && is_short).then_some(Line { kind, name, tags, value, rate })
 }
 
+/// A name in the signs that a series' name may have.
+fn name_of(text: &str) -> String {
+    let is_fine = |c: char| c.is_ascii_graphic() && !"/,=|".contains(c);
+    text.trim().chars().map(|c| if is_fine(c) { c } else { '_' }).collect()
+}
+
 /// `key:value,flag` as tags; a flag alone is `flag=1`.
 fn tags_of(text: &str) -> String {
-    let pair = |part: &str| match part.split_once(':') {
-        Some((key, value)) => (!key.trim().is_empty() && !value.trim().is_empty()).then(|| probe::tag(key, value)),
-        None => (!part.trim().is_empty()).then(|| probe::tag(part, "1")),
+    let pair = |part: &str| {
+        let (key, value) = part.split_once(':').unwrap_or((part, "1"));
+        (!key.trim().is_empty() && !value.trim().is_empty()).then(|| probe::tag(&name_of(key), value))
     };
     let pairs: Vec<String> = text.split(',').filter_map(pair).collect();
     canonical_string(&pairs.join(","))
@@ -350,6 +368,7 @@ mod tests {
         let (rows, _) = report(&mut Table::default(), &["t:10|ms", "t:20|ms"]);
         assert_eq!(rows[..4], timer);
         check(&["a.b:1|c|#env:prod,flag,x:"], &["a.b.count env=prod,flag=1 1", "a.b.rate env=prod,flag=1 0.1"]);
+        check(&["a:1|g|#k=l:v w,:x"], &["a k_l=vw 1"]);
         check(&["a:1|c|c:abc|T1656581409"], &["a.count  1", "a.rate  0.1"]);
         check(&["a/b c,d:1|g"], &["a_b_c_d  1"]);
     }
@@ -395,6 +414,12 @@ mod tests {
         table.take(b"m0:2|g");
         let (rows, refused) = report(&mut table, &[]);
         assert_eq!((rows.len(), refused), (SERIES_MAX, 7.0));
+        // Each timer has a bucket for each of a hundred values, ten percent apart.
+        let mut table = Table::default();
+        for index in 0..=BUCKETS_MAX {
+            table.take(format!("t{}:{}|ms", index / 100, 1.1_f64.powi((index % 100) as i32)).as_bytes());
+        }
+        assert_eq!((table.buckets, report(&mut table, &[]).1), (BUCKETS_MAX, 1.0));
         let mut table = Table::default();
         (0..MEMBERS_MAX + 3).for_each(|index| table.take(format!("s:{index}|s").as_bytes()));
         let (rows, refused) = report(&mut table, &[]);
