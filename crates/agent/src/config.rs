@@ -411,6 +411,17 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_metrics_page_are_taken() {
+        let page = include_str!("../../../docs/agent-metrics.md");
+        let examples: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        for example in &examples {
+            let config = load(example, &[], &[]).expect(example);
+            assert_ne!(config.collect, CollectConfig::default(), "{example} switches nothing on");
+        }
+        assert_eq!(examples.len(), 12);
+    }
+
+    #[test]
     fn hostname_is_configured_else_from_the_environment_else_the_systems() {
         let variables = [("FALCON_ENDPOINT", "from-env")];
         assert_eq!(load("hostname = \"own\"", &variables, &[]).expect("valid").hostname, "own");
