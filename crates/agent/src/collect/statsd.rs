@@ -7,8 +7,8 @@
 //! Percentiles come from a histogram whose buckets are five percent wide, so they are right within 2.5 %.
 //! Invariants: one that sends nonsense costs the datagram's line; what is refused or past a bound is counted
 //! (`statsd.refused`) and told.
-//! Memory: at most [`SERIES_MAX`] series, [`MEMBERS_MAX`] members of all sets, and [`BUCKETS_MAX`] buckets of all timers:
-//! some ten megabytes where all are as long as they may be.
+//! Memory: at most [`SERIES_MAX`] series, [`MEMBERS_MAX`] members of all sets, and [`BUCKETS_MAX`] buckets of all
+//! timers: some ten megabytes where all are as long as they may be.
 //! Compat: ours.
 
 use super::Collected;

@@ -193,8 +193,12 @@ impl Position {
                 Err(error) => return Err(error),
             };
             left -= read as u64;
-            for piece in chunk[..read].split_inclusive(|byte| *byte == b'\n') {
+            let mut unseen = &chunk[..read];
+            while !unseen.is_empty() {
+                let end = memchr::memchr(b'\n', unseen).map_or(unseen.len(), |at| at + 1);
+                let (piece, behind) = unseen.split_at(end);
                 self.take(piece, &mut buffer, pattern, counts);
+                unseen = behind;
             }
         }
         // A line without its end is read again when it has one.
