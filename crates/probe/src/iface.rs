@@ -49,14 +49,21 @@ fn stands_on_hardware(net: &Path, name: &str, depth: usize) -> bool {
     if interface.join("device").exists() {
         return true;
     }
-    if depth == 0 || is_tunnel(&interface) {
+    if depth == 0 {
         return false;
     }
-    let Ok(entries) = fs::read_dir(&interface) else { return false };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter_map(|name| Some(name.strip_prefix("lower_")?.to_string())).any(|lower| {
-        // An interface of another network namespace has its link here, and no directory.
-        lower != name && stands_on_hardware(net, &lower, depth - 1)
+    // Nearly all that have no hardware stand on nothing, and are not asked what they are.
+    lowers(&interface).any(|lower| lower != name && stands_on_hardware(net, &lower, depth - 1))
+        && !is_tunnel(&interface)
+}
+
+/// Interfaces that one stands on; of those in another network namespace there is a link, and no directory beside it.
+fn lowers(interface: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(interface).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let lower = name.as_encoded_bytes().strip_prefix(b"lower_")?;
+        String::from_utf8(lower.to_vec()).ok()
     })
 }
 
