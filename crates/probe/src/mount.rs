@@ -132,7 +132,7 @@ fn each_once(mounts: impl Iterator<Item = Mount>) -> Vec<Mount> {
     kept
 }
 
-/// Of what is mounted over each other, what is on top: whoever asks the mount point gets that.
+/// Mounts that are not covered by a later one: whoever asks the mount point gets what is on top.
 fn last_of_each_point(mounts: impl Iterator<Item = Mount>) -> Vec<Mount> {
     let mut kept: Vec<Mount> = Vec::new();
     for mount in mounts {

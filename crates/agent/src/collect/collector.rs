@@ -48,7 +48,7 @@ pub enum Collector {
 }
 
 impl Collector {
-    /// Those that are on; cores are sampled with the CPU.
+    /// Collectors that are on; cores are sampled with the CPU.
     pub fn all_of(config: &CollectConfig) -> Vec<Collector> {
         let (pressure, limits, cgroups) = (config.pressure, config.limits, config.cgroups.clone());
         let mut on = Vec::new();

@@ -12,7 +12,7 @@ const TOLD_MAX: usize = 256;
 /// Something that failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
-    /// Its name: a file, a server, a program.
+    /// Name of what failed: a file, a server, a program.
     pub of: String,
     pub why: String,
 }

@@ -215,7 +215,7 @@ fn push(device: &Device, asked: Result<State, String>, collected: &mut Collected
     gauge("smart.available_spare.percent", health.available_spare);
     gauge("smart.used.percent", health.percentage_used);
     gauge("smart.media_errors", health.media_errors);
-    // Of a disk that sleeps there is a message, and none of an error.
+    // A disk that sleeps has a message, and none of an error.
     let errors = state.smartctl.messages.iter().filter(|message| message.severity == "error");
     let errors: Vec<&str> = errors.map(|message| message.string.as_str()).collect();
     if collected.readings.len() == before && !errors.is_empty() {

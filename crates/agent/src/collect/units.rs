@@ -37,7 +37,7 @@ pub async fn collect(systemctl: &Program, units: &[String]) -> Collected {
             let failed = value(&text, "NFailedUnits").and_then(|number| number.parse::<u32>().ok());
             collected.readings.extend(failed.map(|n| Reading::gauge("systemd.units.failed", "", f64::from(n))));
         }
-        // The same manager did not answer a moment before, which is told.
+        // A manager that did not answer a moment before has been told of.
         Err(_) if !collected.faults.is_empty() => {}
         Err(why) => collected.fail("systemctl", why),
     }

@@ -5,8 +5,8 @@
 //! was rotated), the old one is read to its end first, then the new one from its beginning; a file that is shorter than
 //! what was read (`copytruncate`) begins anew. At the agent's start files are read from their ends: what stands there
 //! happened before. Files that appear later are read whole. A last line without its end waits for it.
-//! Of more than [`ROUND_BYTES_MAX`] since the last report only the newest are looked at, and the rest is counted in
-//! `log.bytes.skipped`. Positions are in memory: what is written while no agent runs is not counted.
+//! When a file grew by more than [`ROUND_BYTES_MAX`] since the last report, the newest are looked at, and the rest is
+//! counted in `log.bytes.skipped`. Positions are in memory: what is written while no agent runs is not counted.
 //! Invariants: nothing but regular files is opened, and without waiting; no clock.
 //! Memory: one buffer of [`LINE_BYTES_MAX`], and an open file for each file, [`FILES_MAX`] per pattern at most.
 

@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(command_line(b"\0\0"), b"");
     }
 
-    /// This test's own process: its descriptors are shown.
+    /// A process always sees its own descriptors.
     #[test]
     fn this_process() {
         let mut groups = ProcessGroups::new(vec![ProcessGroup { name: "own".into(), pattern: pattern("").unwrap() }]);
