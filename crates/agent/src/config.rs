@@ -46,8 +46,6 @@ pub struct AgentConfig {
     /// Bytes of points that are kept while no transfer answers; past them the oldest are dropped.
     #[serde(deserialize_with = "size")]
     pub buffer_max: u64,
-    /// Time that the rates of `cpu.*` and `disk.io.*` are taken over.
-    pub rates: Rates,
     /// Prefixes of the names of interfaces that are reported; empty leaves it to `virtual_ifaces`.
     pub iface_prefixes: Vec<String>,
     /// Whether interfaces without hardware under them are reported, as those of containers.
@@ -56,6 +54,8 @@ pub struct AgentConfig {
     pub mount_points: Vec<String>,
     /// Whether mounts of containers are reported, and those that show a file system a second time.
     pub container_mounts: bool,
+    /// Time that the rates of `cpu.*` and `disk.io.*` are taken over.
+    pub rates: Rates,
     /// Collected metrics that are not sent.
     pub ignore: BTreeSet<String>,
     /// Tags that are added to every item, pushed ones included.
@@ -152,11 +152,11 @@ impl Default for AgentConfig {
             connect_timeout: Duration::from_secs(1),
             // A host with 200 series sends about 30 kB a minute: nine hours of it.
             buffer_max: 16 << 20,
-            rates: Rates::default(),
             iface_prefixes: Vec::new(),
             virtual_ifaces: false,
             mount_points: Vec::new(),
             container_mounts: false,
+            rates: Rates::default(),
             ignore: BTreeSet::new(),
             default_tags: BTreeMap::new(),
             rootfs: PathBuf::from("/"),
