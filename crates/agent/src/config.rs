@@ -8,6 +8,7 @@
 //! network is checked here, and a fault names the key as the file has it.
 //! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included.
 
+use super::collect::CollectConfig;
 use super::original;
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
@@ -45,10 +46,16 @@ pub struct AgentConfig {
     /// Bytes of points that are kept while no transfer answers; past them the oldest are dropped.
     #[serde(deserialize_with = "size")]
     pub buffer_max: u64,
-    /// Prefixes of the names of interfaces that are reported; empty means all interfaces.
+    /// Prefixes of the names of interfaces that are reported; empty leaves it to `virtual_ifaces`.
     pub iface_prefixes: Vec<String>,
-    /// Mount points that are reported; empty means all.
+    /// Whether interfaces without hardware under them are reported, as those of containers.
+    pub virtual_ifaces: bool,
+    /// Mount points that are reported; empty leaves it to `container_mounts`.
     pub mount_points: Vec<String>,
+    /// Whether mounts of containers are reported, and those that show a file system a second time.
+    pub container_mounts: bool,
+    /// Time that the rates of `cpu.*` and `disk.io.*` are taken over.
+    pub rates: Rates,
     /// Collected metrics that are not sent.
     pub ignore: BTreeSet<String>,
     /// Tags that are added to every item, pushed ones included.
@@ -57,6 +64,8 @@ pub struct AgentConfig {
     pub rootfs: PathBuf,
     /// The filter of the log, e.g. `info`.
     pub log: String,
+    /// What is collected beyond the original's metrics.
+    pub collect: CollectConfig,
     pub listen: AgentListen,
     /// Keys of a cfg.json that have no meaning here.
     #[serde(skip)]
@@ -64,6 +73,29 @@ pub struct AgentConfig {
     /// The key that `listen.agent_http` came from, and how to give it another value, for whoever finds the port taken.
     #[serde(skip)]
     pub agent_http_key: (&'static str, &'static str),
+}
+
+/// Time that the rates of `cpu.*` and `disk.io.*` are taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Rates {
+    /// From the report before to this one.
+    #[default]
+    Interval,
+    /// The second before the report, as the original has it.
+    LastSecond,
+}
+
+impl TryFrom<String> for Rates {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Rates, &'static str> {
+        match text.as_str() {
+            "interval" => Ok(Rates::Interval),
+            "last-second" => Ok(Rates::LastSecond),
+            _ => Err("want \"interval\" or \"last-second\""),
+        }
+    }
 }
 
 /// Section `listen`: the agent's own door.
@@ -121,11 +153,15 @@ impl Default for AgentConfig {
             // A host with 200 series sends about 30 kB a minute: nine hours of it.
             buffer_max: 16 << 20,
             iface_prefixes: Vec::new(),
+            virtual_ifaces: false,
             mount_points: Vec::new(),
+            container_mounts: false,
+            rates: Rates::default(),
             ignore: BTreeSet::new(),
             default_tags: BTreeMap::new(),
             rootfs: PathBuf::from("/"),
             log: "hawkeye=info,warn".into(),
+            collect: CollectConfig::default(),
             listen: AgentListen::default(),
             ignored_keys: Vec::new(),
             agent_http_key: ("listen.agent_http", "--set listen.agent_http=HOST:PORT"),
@@ -334,10 +370,14 @@ impl AgentConfig {
             faults.add(format!("rootfs is {:?}: give a path that begins with /", self.rootfs));
         }
         if let Some(path) = self.mount_points.iter().find(|path| !path.starts_with('/')) {
-            faults.add(format!("mount_points has {path:?}: give paths that begin with /, or [] for all"));
+            faults.add(format!(
+                "mount_points has {path:?}: give paths that begin with /, or [] for what container_mounts says"
+            ));
         }
         if self.iface_prefixes.iter().any(String::is_empty) {
-            faults.add("iface_prefixes has \"\", which every name begins with: give [] for all");
+            faults.add(
+                "iface_prefixes has \"\", which every name begins with: give [] and virtual_ifaces = true for all",
+            );
         }
         if self.ignore.contains("") {
             faults.add("ignore has \"\": give names of metrics, like \"cpu.busy\"");
@@ -345,6 +385,7 @@ impl AgentConfig {
         if self.default_tags.contains_key("") {
             faults.add("default_tags has a tag without a name: give it one, or take it away");
         }
+        self.collect.check(faults);
         for name in &self.listen.hosts {
             if let Err(error) = net::http::check_name(name) {
                 faults.add(format!("listen.hosts has {error}"));
@@ -367,6 +408,17 @@ mod tests {
         let example = include_str!("../../../hawkeye-agent.example.toml");
         let defaults = AgentConfig { hostname: "system-name".into(), ..AgentConfig::default() };
         assert_eq!(load(example, &[], &[]).expect("the example parses"), defaults);
+    }
+
+    #[test]
+    fn the_examples_of_the_metrics_page_are_taken() {
+        let page = include_str!("../../../docs/agent-metrics.md");
+        let examples: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        for example in &examples {
+            let config = load(example, &[], &[]).expect(example);
+            assert_ne!(config.collect, CollectConfig::default(), "{example} switches nothing on");
+        }
+        assert_eq!(examples.len(), 12);
     }
 
     #[test]
@@ -404,7 +456,10 @@ mod tests {
             hbs_addr: "10.0.0.1:6030".into(),
             interval: 30,
             connect_timeout: Duration::from_secs(2),
+            rates: Rates::LastSecond,
             iface_prefixes: vec!["eth".into(), "em".into()],
+            virtual_ifaces: true,
+            container_mounts: true,
             ignore: ["cpu.busy".to_string()].into(),
             default_tags: [("idc".to_string(), "bj".to_string())].into(),
             log: "hawkeye=debug,info".into(),

@@ -2,18 +2,19 @@
 //!
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat`
 //! (what hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
-//! crates/probe) → `http`.
+//! crates/probe) → `collect`, `switched_on` (what a host's owner switches on) → `http`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.
 //! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse;
 //! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
 //! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer
-//! answers, which the original does not; plugins, GPU and the routes that run commands are not here.
+//! answers, which the original does not; plugins and the routes that run commands are not here.
 //! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
 
 mod batch;
 mod client;
+mod collect;
 pub mod config;
 mod du;
 mod heartbeat;
@@ -25,14 +26,16 @@ mod queue;
 mod refused;
 mod schedule;
 mod sender;
+mod switched_on;
 mod url;
 
-pub use config::{AgentArgs, AgentConfig, system_hostname};
+pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
 pub use process::run_process;
 
 use anyhow::{Result, ensure};
 use batch::{Batches, DefaultTags};
 use client::Client;
+use collect::Collector;
 use heartbeat::{Heartbeat, Orders};
 use metrics::{Metrics, resident_bytes};
 use net::budget::Budget;
@@ -71,7 +74,7 @@ pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result
 /// Durations that a test does not want to wait for.
 #[derive(Clone, Copy)]
 struct Timing {
-    /// Time between two samples of what is a rate "over the last second".
+    /// Time between two samples of what is a rate "over the last second", and before the first report of any.
     sample: Duration,
     /// Pause after the first send that failed.
     first_pause: Duration,
@@ -82,7 +85,9 @@ struct Agent {
     config: AgentConfig,
     scope: Scope,
     sampler: Mutex<Sampler>,
-    /// Turns true when two samples have been tried.
+    /// The beginning of the sampler's time.
+    started: Instant,
+    /// Turns true when a report may have rates.
     sampled: watch::Sender<bool>,
     orders: Arc<Orders>,
     queue: Arc<Queue>,
@@ -100,7 +105,7 @@ struct AgentCounters {
     files_named: Mutex<BTreeSet<PathBuf>>,
 }
 
-/// Readings that are reported together: the original's groups without GPU.
+/// Readings that are reported together: the original's groups; GPUs are asked by one of [`collect`]'s.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Report {
     Group(Group),
@@ -142,11 +147,14 @@ impl Agent {
         let scope = Scope {
             roots: Roots::new(&config.rootfs),
             iface_prefixes: config.iface_prefixes.clone(),
+            virtual_ifaces: config.virtual_ifaces,
             mount_points: config.mount_points.clone(),
+            container_mounts: config.container_mounts,
         };
         Agent {
             scope,
-            sampler: Mutex::new(Sampler::new()),
+            sampler: Mutex::new(if config.collect.cores { Sampler::with_cores() } else { Sampler::new() }),
+            started: Instant::now(),
             sampled: watch::Sender::new(false),
             orders: Arc::default(),
             queue: Arc::new(Queue::new(config.buffer_max as usize)),
@@ -188,6 +196,9 @@ impl Agent {
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
         }
+        for collector in Collector::all_of(&self.config.collect) {
+            tasks.spawn(self.clone().report_switched_on(collector, shutdown.clone()));
+        }
         // When it is time to stop, tasks end too, and either may be seen first.
         let stopping = shutdown.clone();
         let ended_early = tokio::select! {
@@ -226,25 +237,32 @@ impl Agent {
         Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone())
     }
 
-    /// Samples for ever. On the runtime's own thread: the two files are made by the kernel in memory.
+    /// Takes the sample that the first report looks back on; then, for rates of the last second, one each second for
+    /// ever. On the runtime's own thread: the two files are made by the kernel in memory.
     async fn sample(self: Arc<Self>, every: Duration, mut shutdown: watch::Receiver<bool>) {
-        let started = Instant::now();
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut count = 0_u64;
         loop {
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                _ = ticks.tick() => {}
+                _ = ticks.tick(), if count < 2 || self.config.rates == Rates::LastSecond => {}
             }
-            let mut failures = Vec::new();
-            self.lock_sampler().sample(&self.scope.roots, started.elapsed().as_millis() as u64, &mut failures);
-            self.count_failures(failures);
+            if count == 0 || self.config.rates == Rates::LastSecond {
+                self.take_sample(Sampler::sample);
+            }
             count += 1;
             if count == 2 {
                 self.sampled.send_replace(true);
             }
         }
+    }
+
+    fn take_sample(&self, sample: fn(&mut Sampler, &Roots, u64, &mut Vec<ProbeError>)) {
+        let mut failures = Vec::new();
+        let monotonic_ms = self.started.elapsed().as_millis() as u64;
+        sample(&mut self.lock_sampler(), &self.scope.roots, monotonic_ms, &mut failures);
+        self.count_failures(failures);
     }
 
     /// Collects and queues once per interval.
@@ -279,6 +297,9 @@ impl Agent {
         let collected = tokio::task::spawn_blocking(move || {
             let (mut readings, mut failures) = (Vec::new(), Vec::new());
             let driven: Arc<Driven> = self.orders.driven();
+            if group == Group::Host && self.config.rates == Rates::Interval {
+                self.take_sample(Sampler::sample_for_report);
+            }
             let sampler = self.lock_sampler().clone();
             self.scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
             self.count_failures(failures);

@@ -7,7 +7,7 @@
 //! Compat: docs/open-falcon/agent.md §1. An address without a host means what it means in Go: every address to listen
 //! on, this host to connect to.
 
-use super::config::{AgentConfig, AgentListen, Keys};
+use super::config::{AgentConfig, AgentListen, Keys, Rates};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use settings::Faults;
@@ -122,8 +122,12 @@ impl Original {
             interval: self.transfer.interval,
             heartbeat_interval: self.heartbeat.interval,
             connect_timeout: Duration::from_millis(self.transfer.timeout),
+            // What an original agent reported goes on, and means what it meant.
+            rates: Rates::LastSecond,
             iface_prefixes: self.collector.iface_prefix,
+            virtual_ifaces: true,
             mount_points: self.collector.mount_point,
+            container_mounts: true,
             ignore: self.ignore.into_iter().filter(|(_, ignored)| *ignored).map(|(metric, _)| metric).collect(),
             default_tags: self.default_tags,
             log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },

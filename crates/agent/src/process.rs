@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use supervisor::signals::Signals;
 use tokio::sync::watch;
 
-/// Threads for work that may hang: one for each group of collectors that may hang on a mount, and one for name
-/// resolution.
-const BLOCKING_MAX: usize = 4;
+/// Threads for work that may hang: one for each group of collectors that may hang on a mount or a process (four that
+/// are always there, and four that can be switched on), and one for name resolution. A thread is there while it works.
+const BLOCKING_MAX: usize = 9;
 
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.
 pub fn run_process(config: AgentConfig) -> Result<()> {

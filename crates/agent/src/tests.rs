@@ -315,3 +315,41 @@ async fn a_busy_port_names_the_key() {
     let error = run_at(config, FAST, stopping).await.expect_err("busy").to_string();
     assert!(error.contains("listen.agent_http"), "{error}");
 }
+
+#[tokio::test]
+async fn a_report_takes_its_own_sample_unless_rates_are_of_the_last_second() {
+    let check = async |rates: &str, has_rates: bool| {
+        let root = testdata::path("agent/fixture_root");
+        let mut agent = Agent::new(config(&format!("rates = {rates:?}\nrootfs = {root:?}")));
+        // A sample as of the agent's start, which was a minute ago.
+        agent.started = Instant::now().checked_sub(Duration::from_secs(60)).expect("the machine is up for longer");
+        agent.lock_sampler().sample(&Roots::new(&root), 0, &mut Vec::new());
+        let readings = Arc::new(agent).collect(Group::Host).await;
+        let found = readings.iter().any(|reading| reading.metric == "cpu.idle");
+        assert_eq!(found, has_rates, "{rates}");
+        assert!(readings.iter().any(|reading| reading.metric == "load.1min"));
+    };
+    check("interval", true).await;
+    check("last-second", false).await;
+}
+
+/// What is switched on goes the same way as the rest: ignored metrics, default tags, one queue.
+#[tokio::test]
+async fn what_is_switched_on_is_queued() {
+    let root = std::fs::canonicalize("../probe/testdata/optional").expect("the tree of the other crate");
+    let text = format!(
+        "hbs_addr = \"\"\nrootfs = {root:?}\nignore = [\"kernel.threads\"]\n[default_tags]\nidc = \"bj\"\n[collect]\ngpu = false\n\
+         pressure = true\nlimits = true\n[listen]\nagent_http = \"\""
+    );
+    let agent = Arc::new(Agent::new(config(&text)));
+    let (stop, stopping) = watch::channel(false);
+    let collectors = Collector::all_of(&agent.config.collect);
+    assert_eq!(collectors.len(), 1);
+    let round = tokio::spawn(agent.clone().report_switched_on(collectors.into_iter().next().expect("one"), stopping));
+    let (_, batch) = in_time("a batch", agent.queue.oldest()).await;
+    let rows = rows(&batch.json);
+    let has = |metric: &str| rows.iter().any(|row| row.0 == metric && row.1 == "idc=bj");
+    assert!(has("pressure.io.full.percent") && has("net.conntrack.count") && !has("kernel.threads"));
+    stop.send_replace(true);
+    in_time("the end of the rounds", round).await.expect("no panic");
+}

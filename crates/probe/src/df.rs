@@ -1,45 +1,16 @@
 //! File systems: space and inodes of those that are mounted, and their sum.
 //!
-//! Compat: which mounts are reported is the original's rule: no virtual file systems, of a device mounted several times
-//! only the shortest mount point. The original drops whatever begins with the letters of a virtual one: here `/net`
-//! does not stand for `/netdata`, nor FUSE for the disks with NTFS or exFAT that the kernel calls `fuseblk`. Under a
-//! prefix the mounts are the host's and asked for below the prefix; the original has the container's (`roots.rs`).
-//! Mount points are bytes: one in GBK is asked for as it is, and only named with U+FFFD.
+//! How: which mounts are reported is told by `mount.rs`. A file system that is reported twice, at points that somebody
+//! listed, counts once in the sum.
+//! Compat: under a prefix the mounts are the host's and asked for below the prefix; the original has the container's
+//! (`roots.rs`).
 //! Invariants: a mount that is filtered out is not asked, so a dead NFS server is asked only when NFS is reported
 //! (as in the original); the caller runs this where blocking is harmless.
 
+use crate::mount::{self, Choice, Mount};
 use crate::reading::{Reading, percent, tag};
-use crate::roots::{ProbeError, Roots, read_into};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use crate::roots::{ProbeError, Roots};
 use std::path::Path;
-
-const SPECS_IGNORED: [&str; 5] = ["none", "nodev", "proc", "hugetlbfs", "mqueue"];
-const TYPES_IGNORED: [&str; 10] =
-    ["cgroup", "debugfs", "devpts", "devtmpfs", "iso9660", "rpc_pipefs", "rootfs", "overlay", "tmpfs", "squashfs"];
-/// What is mounted here or below is virtual, or comes and goes by itself.
-const POINTS_IGNORED: [&str; 5] = ["/sys", "/net", "/misc", "/proc", "/lib"];
-
-#[derive(Clone, Debug, PartialEq)]
-struct Mount {
-    spec: Vec<u8>,
-    point: Vec<u8>,
-    fs_type: String,
-}
-
-impl Mount {
-    fn path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.point))
-    }
-
-    fn is_reported(&self) -> bool {
-        let is_fuse = ["fuse", "fusectl"].contains(&self.fs_type.as_str()) || self.fs_type.starts_with("fuse.");
-        !(is_fuse
-            || SPECS_IGNORED.iter().any(|spec| spec.as_bytes() == self.spec)
-            || TYPES_IGNORED.contains(&self.fs_type.as_str())
-            || POINTS_IGNORED.iter().any(|point| self.path().starts_with(point)))
-    }
-}
 
 /// Space and inodes of a file system as `statvfs` has them, in the units of the reports.
 #[derive(Clone, Copy, Debug)]
@@ -51,32 +22,30 @@ pub(crate) struct Space {
     pub inodes_free: u64,
 }
 
-/// Collects the mounts whose points are in `allowed`; all when there are none.
-pub(crate) fn collect(roots: &Roots, allowed: &[String], out: &mut Vec<Reading>) -> Result<(), ProbeError> {
-    collect_with(roots, allowed, ask, out)
+/// Collects the mounts of the choice.
+pub(crate) fn collect(roots: &Roots, choice: Choice<'_>, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
+    collect_with(roots, choice, ask, out)
 }
 
 /// Collects with the question to the kernel given, so that a test can answer it.
 pub(crate) fn collect_with(
     roots: &Roots,
-    allowed: &[String],
+    choice: Choice<'_>,
     ask: impl Fn(&Path) -> Option<Space>,
     out: &mut Vec<Reading>,
 ) -> Result<(), ProbeError> {
-    let (file, beginning) = roots.mounts();
-    let mut text = Vec::new();
-    read_into(&file, &mut text)?;
+    let (mounts, beginning) = mount::read(roots, choice)?;
     let (mut total, mut used) = (0_u64, 0_u64);
-    for mount in mounts(&text) {
-        if !allowed.is_empty() && !allowed.iter().any(|point| point.as_bytes() == mount.point) {
-            continue;
-        }
+    for (index, mount) in mounts.iter().enumerate() {
         // A mount that cannot be asked (gone since, no permission) is not reported, as in the original.
         let path = beginning.join(mount.path().strip_prefix("/").unwrap_or(mount.path()));
         let Some(space) = ask(&path).filter(|space| space.bytes_total > 0) else { continue };
-        total = total.saturating_add(space.bytes_total);
-        used = used.saturating_add(space.bytes_used);
-        push(&mount, &space, out);
+        let is_counted = |other: &Mount| !mount.device.is_empty() && other.device == mount.device;
+        if !mounts[..index].iter().any(is_counted) {
+            total = total.saturating_add(space.bytes_total);
+            used = used.saturating_add(space.bytes_used);
+        }
+        push(mount, &space, out);
     }
     if total > 0 {
         out.extend([
@@ -113,55 +82,6 @@ fn push(mount: &Mount, space: &Space, out: &mut Vec<Reading>) {
     ]);
 }
 
-/// The mounts that are reported, in the file's order.
-fn mounts(text: &[u8]) -> Vec<Mount> {
-    let mut kept: Vec<Mount> = Vec::new();
-    for mount in text.split(|byte| *byte == b'\n').filter_map(parse).filter(Mount::is_reported) {
-        let is_device = mount.spec.starts_with(b"/dev/");
-        if let Some(other) = kept.iter_mut().find(|other| is_device && other.spec == mount.spec) {
-            if mount.point.len() < other.point.len() {
-                *other = mount;
-            }
-        } else if !kept.iter().any(|other| other.point == mount.point && other.fs_type == mount.fs_type) {
-            kept.push(mount);
-        }
-    }
-    kept
-}
-
-fn parse(line: &[u8]) -> Option<Mount> {
-    let mut words = line.split(|byte| *byte == b' ' || *byte == b'\t').filter(|word| !word.is_empty());
-    let (spec, point, fs_type) = (unescape(words.next()?), unescape(words.next()?), words.next()?);
-    Some(Mount { spec, point, fs_type: String::from_utf8_lossy(fs_type).into_owned() })
-}
-
-/// Undoes the kernel's `\040` for a space, `\011`, `\012`, `\043` and `\134`.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut pieces = text.split(|byte| *byte == b'\\');
-    let mut out = pieces.next().unwrap_or_default().to_vec();
-    for piece in pieces {
-        match piece.get(..3).and_then(byte_of) {
-            Some(byte) => {
-                out.push(byte);
-                out.extend_from_slice(&piece[3..]);
-            }
-            None => {
-                out.push(b'\\');
-                out.extend_from_slice(piece);
-            }
-        }
-    }
-    out
-}
-
-/// The byte that three octal digits stand for.
-fn byte_of(octal: &[u8]) -> Option<u8> {
-    octal.iter().try_fold(0_u8, |byte, digit| match digit {
-        b'0'..=b'7' => byte.checked_mul(8)?.checked_add(digit - b'0'),
-        _ => None,
-    })
-}
-
 fn ask(path: &Path) -> Option<Space> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(Space {
@@ -176,53 +96,8 @@ fn ask(path: &Path) -> Option<Space> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(text: &str, expected: &[&str]) {
-        let mounts = mounts(text.as_bytes());
-        let points: Vec<_> = mounts.iter().map(|mount| mount.path().to_str().expect("UTF-8")).collect();
-        assert_eq!(points, expected, "{text}");
-    }
-
-    #[test]
-    fn which_mounts() {
-        check("/dev/sda1 / ext4 rw 0 0\n/dev/sda1 /usr/share ext4 rw 0 0\n", &["/"]);
-        check("/dev/sda1 /usr/share ext4 rw 0 0\n/dev/sda1 / ext4 rw 0 0\n", &["/"]);
-        check("server:/a /x nfs rw 0 0\nserver:/a /xy nfs rw 0 0\n", &["/x", "/xy"]);
-        check("none /etc ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0\nu@h:/x /opt fuse.sshfs rw 0 0\n", &[]);
-        check("/dev/sdc1 /lib/x ext4 rw 0 0\nbroken\n", &[]);
-        check("/dev/sdb1 /my\\040disk ext4 rw 0 0\n", &["/my disk"]);
-        // A blank of another kind is a part of the name.
-        check("/dev/sdb1 /数据\u{3000}盘 ext4 rw 0 0\n", &["/数据\u{3000}盘"]);
-        // An over-mounted point would give two points for one series.
-        check("a /x zfs rw 0 0\nb /x zfs rw 0 0\n", &["/x"]);
-    }
-
-    #[test]
-    fn virtual_mounts_are_known_by_their_whole_name() {
-        let mount = |point: &str, fs_type: &str| format!("/dev/sdb1 {point} {fs_type} rw 0 0\n");
-        for point in
-            ["/netdata", "/system", "/sysroot/data", "/lib64", "/library", "/process", "/miscellaneous", "/a/sys"]
-        {
-            check(&mount(point, "ext4"), &[point]);
-        }
-        for point in ["/sys", "/sys/fs/x", "/net/server", "/misc", "/proc/x", "/lib", "/lib/modules/x", "//lib//x"] {
-            check(&mount(point, "ext4"), &[]);
-        }
-        check(&mount("/usb", "fuseblk"), &["/usb"]);
-        for fs_type in ["fuse", "fuse.sshfs", "fusectl", "tmpfs", "overlay"] {
-            check(&mount("/x", fs_type), &[]);
-        }
-        for spec in ["none", "nodev", "proc"] {
-            check(&format!("{spec} /x ext4 rw 0 0\n"), &[]);
-        }
-        check("nonesuch:/a /x nfs rw 0 0\n", &["/x"]);
-    }
-
-    #[test]
-    fn escapes() {
-        assert_eq!(unescape(b"a\\040b\\134c\\043"), b"a b\\c#");
-        assert_eq!(unescape(b"a\\9\\04\\777\\+40"), b"a\\9\\04\\777\\+40");
-    }
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     /// A host's root below a container's, each with its own list of mounts.
     #[test]
@@ -235,7 +110,8 @@ mod tests {
                 paths.push(path.to_path_buf());
                 Some(Space { bytes_total: 4, bytes_used: 1, bytes_free: 3, inodes_total: 0, inodes_free: 0 })
             };
-            collect_with(&Roots::new(root.path()), &[], ask, &mut out).expect("readable");
+            let choice = Choice { points: &[], as_original: true };
+            collect_with(&Roots::new(root.path()), choice, ask, &mut out).expect("readable");
             (asked.into_inner(), out[0].tags.clone())
         };
         std::fs::create_dir_all(root.path().join("proc/1")).expect("directories");
@@ -247,6 +123,20 @@ mod tests {
         std::fs::write(root.path().join("proc/1/mounts"), gbk).expect("writable");
         let point = root.path().join(OsStr::from_bytes(b"\xca\xfd a"));
         assert_eq!(asked(), (vec![point], "fstype=ext4,mount=/\u{fffd}\u{fffd}a".to_string()));
+    }
+
+    #[test]
+    fn a_file_system_that_is_listed_twice_counts_once_in_the_sum() {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(root.path().join("proc/self")).expect("directories");
+        let list = "31 1 8:1 / /a rw - xfs /dev/sda rw\n32 1 8:1 /b /b rw - xfs /dev/sda rw\n";
+        std::fs::write(root.path().join("proc/self/mountinfo"), list).expect("writable");
+        let space = Space { bytes_total: 40, bytes_used: 10, bytes_free: 30, inodes_total: 0, inodes_free: 0 };
+        let (points, mut out) = (["/a".to_string(), "/b".to_string()], Vec::new());
+        let choice = Choice { points: &points, as_original: false };
+        collect_with(&Roots::new(root.path()), choice, |_| Some(space), &mut out).expect("readable");
+        let values = |metric: &str| out.iter().filter(|r| r.metric == metric).map(|r| r.value).collect::<Vec<_>>();
+        assert_eq!((values("df.bytes.total"), values("df.statistics.total")), (vec![40.0, 40.0], vec![40.0]));
     }
 
     #[test]

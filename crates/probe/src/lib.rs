@@ -6,8 +6,10 @@
 //! What is a rate "over the last second" comes from the [`Sampler`], to which the caller hands the time.
 //! Own small parsers instead of a library: the original skips or clamps what it does not understand line by line
 //! (interfaces with other than 16 fields, counters above 2^63, short disk lines), a library refuses the whole file.
-//! Invariants: no clock, no socket, no child process, no async; nothing here keeps state but the sampler; every value
-//! is finite; tags are canonical; a collector that fails leaves the others alone and names its file.
+//! What a host's owner switches on is in [`optional`].
+//! Invariants: no clock, no socket, no child process, no async; nothing here keeps state but the sampler, and what of
+//! [`optional`] follows processes and files; every value is finite; tags are canonical; a collector that fails leaves
+//! the others alone and names its file.
 //! Memory: a file is read up to [`FILE_BYTES_MAX`], which bounds the readings too.
 
 mod reading;
@@ -15,6 +17,8 @@ mod roots;
 mod text;
 
 mod diskstats;
+mod iface;
+mod mount;
 mod sampler;
 
 mod cpu;
@@ -32,12 +36,14 @@ mod driven;
 mod port;
 mod process;
 
+pub mod optional;
+
 mod group;
 
 pub use driven::{DRIVEN_MAX, Driven, UrlCheck};
 pub use group::{Group, Scope};
 pub use process::ProcessMatch;
-pub use reading::Reading;
+pub use reading::{Reading, tag};
 pub use roots::{FILE_BYTES_MAX, ProbeError, Roots};
 pub use sampler::Sampler;
 

@@ -5,6 +5,7 @@
 //! `ethtool` when that file cannot be read, which knows no more on any kernel since 2.6.33. Where the driver says "no
 //! idea" the speed is 0 as where there is no file; the original multiplies the -1, and has a negative utilisation.
 
+use crate::iface::Choice;
 use crate::reading::{Reading, tag};
 use crate::roots::{ProbeError, Roots, read_into};
 use crate::text::int;
@@ -36,11 +37,12 @@ const TOTALS: [(&str, usize); 4] =
     [("net.if.total.bytes", 0), ("net.if.total.packets", 1), ("net.if.total.errors", 2), ("net.if.total.dropped", 3)];
 const OUT: usize = 8;
 
-/// Collects the interfaces whose names begin with one of `prefixes`; all when there are none.
-pub(crate) fn collect(roots: &Roots, prefixes: &[String], out: &mut Vec<Reading>) -> Result<(), ProbeError> {
+/// Collects the interfaces of the choice.
+pub(crate) fn collect(roots: &Roots, choice: Choice<'_>, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
     let file = roots.read_net("dev")?;
+    let is_reported = choice.now(roots);
     for (name, fields) in file.text.lines().filter_map(parse) {
-        if prefixes.is_empty() || prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) {
+        if is_reported(name) {
             push(&tag("iface", name), &fields, speed_bits(roots, name), out);
         }
     }

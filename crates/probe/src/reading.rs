@@ -34,7 +34,7 @@ impl Reading {
 
 /// `key=value`, made safe for a tag string: names come from the machine (mount points, devices), and a space is removed
 /// by every receiver, while a comma would begin a new tag and a line break a new line of whoever prints it.
-pub(crate) fn tag(key: &str, value: &str) -> String {
+pub fn tag(key: &str, value: &str) -> String {
     let mut text = String::with_capacity(key.len() + 1 + value.len());
     text.push_str(key);
     text.push('=');

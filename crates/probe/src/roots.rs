@@ -42,11 +42,11 @@ impl Roots {
         TextFile::read(self.net(name))
     }
 
-    /// The list of mounts, and where their mount points begin.
-    pub(crate) fn mounts(&self) -> (PathBuf, &Path) {
-        match self.of_first_process(Path::new("mounts")) {
+    /// The list of mounts as the first process calls it, or else `own`, and where the mount points in it begin.
+    pub(crate) fn mounts(&self, name: &str, own: &str) -> (PathBuf, &Path) {
+        match self.of_first_process(Path::new(name)) {
             Some(file) => (file, &self.prefix),
-            None => (self.proc.join("mounts"), Path::new("/")),
+            None => (self.proc.join(own), Path::new("/")),
         }
     }
 
@@ -76,6 +76,13 @@ impl ProbeError {
     }
 }
 
+impl ProbeError {
+    /// Whether there is no such file.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, ProbeError::Unreadable { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file().display();
@@ -96,7 +103,7 @@ pub(crate) struct TextFile {
 }
 
 impl TextFile {
-    fn read(file: PathBuf) -> Result<TextFile, ProbeError> {
+    pub fn read(file: PathBuf) -> Result<TextFile, ProbeError> {
         let mut bytes = Vec::new();
         read_into(&file, &mut bytes)?;
         // Mount points and process names may be any bytes; a strange one must not hide the others.

@@ -1,11 +1,13 @@
 //! Sampler: the last two samples of `/proc/stat` and `/proc/diskstats`, from which the "rates" are taken.
 //!
-//! Why: `cpu.*` and the gauges of `disk.io.*` are rates over the last second, not over the reporting interval: their
-//! values mean that in every template of the field (docs/open-falcon/agent.md §2).
-//! How: the caller samples once a second and hands over a monotonic time; the last two samples are kept.
+//! Why: `cpu.*` and the gauges of `disk.io.*` say what happened between two moments. Which two is the caller's choice:
+//! the report before and this one, so that no second is left out, or the last second alone, as the original has it
+//! (docs/open-falcon/agent.md §2).
+//! How: the caller samples, for each report or once a second, and hands over a monotonic time; the last two samples are
+//! kept.
 //! Invariants: the sampler never reads the clock. When a file cannot be read its two samples are dropped, so that a
 //! rate is never taken over a hole.
-//! Memory: two samples, bounded by the disks that pass the filter in one file of bounded size.
+//! Memory: two samples, bounded by the disks that pass the filter in one file of bounded size, and [`CORES_MAX`].
 
 use crate::diskstats::{self, BlockDevice};
 use crate::roots::{ProbeError, Roots, read_into};
@@ -14,11 +16,23 @@ use crate::text::uint;
 /// Columns of the line `cpu`: user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice.
 pub(crate) const CPU_COLUMNS: usize = 10;
 
+/// Cores that are sampled one by one; the largest machines of 2026 have some 800 of them.
+pub(crate) const CORES_MAX: usize = 1024;
+
+/// Least time between the samples of two reports. The kernel counts in hundredths of a second: half a second is fifty
+/// of them, and a share of it good to two percent. Reports come closer only when the clock is set.
+const REPORTS_APART_MS: u64 = 500;
+
+/// The times of one line of `/proc/stat`.
+pub(crate) type CpuColumns = [u64; CPU_COLUMNS];
+
 /// The numbers of `/proc/stat`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cpu {
-    pub columns: [u64; CPU_COLUMNS],
+    pub columns: CpuColumns,
     pub switches: u64,
+    /// The cores that are online, by number, where they are asked for.
+    pub cores: Vec<(u32, CpuColumns)>,
 }
 
 /// The devices of `/proc/diskstats`, and when they were read.
@@ -54,6 +68,8 @@ impl<T> LastTwo<T> {
 pub struct Sampler {
     cpu: LastTwo<Cpu>,
     disks: LastTwo<BlockDevices>,
+    with_cores: bool,
+    sampled_ms: Option<u64>,
     buffer: Vec<u8>,
 }
 
@@ -69,8 +85,15 @@ impl Sampler {
         Sampler {
             cpu: LastTwo { newer: None, older: None },
             disks: LastTwo { newer: None, older: None },
+            with_cores: false,
+            sampled_ms: None,
             buffer: Vec::new(),
         }
+    }
+
+    /// A sampler that keeps the times of each core too.
+    pub fn with_cores() -> Sampler {
+        Sampler { with_cores: true, ..Sampler::new() }
     }
 
     /// Whether there are rates.
@@ -78,8 +101,17 @@ impl Sampler {
         self.cpu.pair().is_some() || self.disks.pair().is_some()
     }
 
-    /// Takes a sample, once a second. Each of the two files may fail by itself.
+    /// Takes the sample of a report, unless the last one is so young that hardly anything was counted since; then the
+    /// report has the rates of the one before.
+    pub fn sample_for_report(&mut self, roots: &Roots, monotonic_ms: u64, failures: &mut Vec<ProbeError>) {
+        if self.sampled_ms.is_none_or(|last| monotonic_ms.saturating_sub(last) >= REPORTS_APART_MS) {
+            self.sample(roots, monotonic_ms, failures);
+        }
+    }
+
+    /// Takes a sample. Each of the two files may fail by itself.
     pub fn sample(&mut self, roots: &Roots, monotonic_ms: u64, failures: &mut Vec<ProbeError>) {
+        self.sampled_ms = Some(monotonic_ms);
         match self.read_cpu(roots) {
             Ok(cpu) => self.cpu.push(cpu),
             Err(error) => {
@@ -114,14 +146,14 @@ impl Sampler {
         let Some(columns) = text.lines().find_map(|line| line.strip_prefix("cpu ")) else {
             return Err(ProbeError::Malformed { file, missing: "line cpu" });
         };
-        // Kernels before 2.6.33 have fewer columns; the missing ones stay 0.
-        for (column, field) in cpu.columns.iter_mut().zip(columns.split_whitespace()) {
-            *column = uint(field);
-        }
+        cpu.columns = read_columns(columns);
         let Some(switches) = text.lines().find_map(|line| line.strip_prefix("ctxt ")) else {
             return Err(ProbeError::Malformed { file, missing: "line ctxt" });
         };
         cpu.switches = uint(switches.trim());
+        if self.with_cores {
+            cpu.cores.extend(text.lines().filter_map(read_core).take(CORES_MAX));
+        }
         Ok(cpu)
     }
 
@@ -131,9 +163,40 @@ impl Sampler {
     }
 }
 
+/// The columns of a line without its name. Kernels before 2.6.33 have fewer; the missing ones stay 0.
+fn read_columns(text: &str) -> CpuColumns {
+    let mut columns = [0; CPU_COLUMNS];
+    for (column, field) in columns.iter_mut().zip(text.split_whitespace()) {
+        *column = uint(field);
+    }
+    columns
+}
+
+/// A line `cpu7 …`.
+fn read_core(line: &str) -> Option<(u32, CpuColumns)> {
+    let (number, columns) = line.strip_prefix("cpu")?.split_once(' ')?;
+    Some((number.parse().ok()?, read_columns(columns)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_that_nearly_meet_share_a_sample() {
+        let roots = Roots::new(testdata::path("agent/fixture_root"));
+        let (mut sampler, mut failures) = (Sampler::new(), Vec::new());
+        let mut apart = |monotonic_ms| {
+            sampler.sample_for_report(&roots, monotonic_ms, &mut failures);
+            sampler.disks().map(|(older, newer)| (older.monotonic_ms, newer.monotonic_ms))
+        };
+        assert_eq!(apart(1000), None);
+        assert_eq!(apart(1000), None);
+        assert_eq!(apart(61_000), Some((1000, 61_000)));
+        assert_eq!(apart(61_499), Some((1000, 61_000)));
+        assert_eq!(apart(61_500), Some((61_000, 61_500)));
+        assert!(failures.is_empty());
+    }
 
     #[test]
     fn a_rate_needs_two_samples_in_a_row() {

@@ -15,8 +15,15 @@ fn recorded(name: &str) -> Roots {
     Roots::new(testdata::path(&format!("agent/{name}")))
 }
 
+/// What the original reports of a host.
 fn scope(roots: Roots) -> Scope {
-    Scope { roots, iface_prefixes: Vec::new(), mount_points: Vec::new() }
+    let (iface_prefixes, mount_points) = (Vec::new(), Vec::new());
+    Scope { roots, iface_prefixes, virtual_ifaces: true, mount_points, container_mounts: true }
+}
+
+/// The original's mounts, or those of them that are listed.
+fn as_original(points: &[String]) -> mount::Choice<'_> {
+    mount::Choice { points, as_original: true }
 }
 
 fn rows(readings: Vec<Reading>) -> Rows {
@@ -130,7 +137,8 @@ fn below_a_prefix_the_network_is_the_hosts() {
     std::fs::write(own.join("dev"), dev("veth0")).expect("writable");
     let interfaces = || {
         let mut out = Vec::new();
-        net_if::collect(&Roots::new(root.path()), &[], &mut out).expect("readable");
+        net_if::collect(&Roots::new(root.path()), iface::Choice { prefixes: &[], with_virtual: true }, &mut out)
+            .expect("readable");
         out[0].tags.clone()
     };
     assert_eq!(interfaces(), "iface=veth0", "a host that lets nobody look");
@@ -187,7 +195,7 @@ fn names_and_types_equal_the_original_on_a_real_host() {
         })
     };
     let mut out = Vec::new();
-    df::collect_with(&recorded(REAL), &[], space, &mut out).expect("mounts");
+    df::collect_with(&recorded(REAL), as_original(&[]), space, &mut out).expect("mounts");
     ss::collect(&Roots::new("testdata/sockets"), &mut out).expect("sockstat");
     actual.extend(rows(out));
 
@@ -218,7 +226,7 @@ fn a_wanted_interface_and_mount_point_only() {
         Some(df::Space { bytes_total: 100, bytes_used: 1, bytes_free: 99, inodes_total: 0, inodes_free: 0 })
     };
     out.clear();
-    df::collect_with(&scope.roots, &["/usr".to_string()], space, &mut out).expect("mounts");
+    df::collect_with(&scope.roots, as_original(&["/usr".to_string()]), space, &mut out).expect("mounts");
     assert_eq!(out.len(), 8, "five of one mount without inodes, three of the sum");
     assert_eq!(out[0].tags, "fstype=nfs,mount=/usr");
 }
@@ -232,7 +240,14 @@ fn this_host() {
         scope(Roots::new("/")).collect(group, &Driven::default(), &sampler, &mut out, &mut failures);
     }
     assert!(failures.is_empty(), "{failures:?}");
-    let rows = rows(out);
+    let own = Scope { virtual_ifaces: false, container_mounts: false, ..scope(Roots::new("/")) };
+    let (all, mut of_the_host) = (rows(out), Vec::new());
+    for group in [Group::Host, Group::Df] {
+        own.collect(group, &Driven::default(), &sampler, &mut of_the_host, &mut failures);
+    }
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(rows(of_the_host).contains_key(&("net.if.in.bytes".to_string(), "iface=lo".to_string())));
+    let rows = all;
     for metric in ["agent.alive", "cpu.idle", "mem.memtotal", "load.1min", "kernel.maxproc", "ss.estab"] {
         assert!(rows.contains_key(&(metric.to_string(), String::new())), "{metric}");
     }

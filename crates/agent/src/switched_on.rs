@@ -1,0 +1,44 @@
+//! Switched on: the rounds of what a host's owner has switched on, each at its own times.
+//!
+//! How: a collector's round comes once in each slot, as the reports of the other groups do. What fails is counted each
+//! time and told in the log when it begins and when it ends.
+
+use crate::collect::{Collector, Moment, Told};
+use crate::schedule::Schedule;
+use crate::{Agent, unix_ms};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::watch;
+
+impl Agent {
+    /// Collects and queues once per interval.
+    pub(crate) async fn report_switched_on(self: Arc<Self>, collector: Collector, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = self.rounds(collector) => {}
+        }
+    }
+
+    async fn rounds(&self, mut collector: Collector) {
+        let schedule = Schedule::new(&self.config.hostname, self.config.interval);
+        let (mut told, mut before_ms) = (Told::default(), None);
+        loop {
+            let (started_ms, monotonic_ms) = (unix_ms(), self.started.elapsed().as_millis() as u64);
+            let elapsed_ms = before_ms.map_or(0, |before_ms| monotonic_ms - before_ms);
+            let moment = Moment { monotonic_ms, unix: started_ms / 1000, elapsed_ms };
+            let collected = collector.collect(&self.scope.roots, moment).await;
+            self.counters.collect_failures.fetch_add(collected.faults.len() as u64, Ordering::Relaxed);
+            let (fresh, well) = told.take(&collected.faults);
+            for fault in fresh {
+                tracing::warn!(collector = collector.name(), of = fault.of, why = fault.why, "cannot be collected");
+            }
+            for of in well {
+                tracing::info!(collector = collector.name(), of, "is collected again");
+            }
+            self.queue_readings(&collected.readings, started_ms / 1000);
+            drop(collected);
+            before_ms = Some(monotonic_ms);
+            tokio::time::sleep(schedule.wait(started_ms, unix_ms())).await;
+        }
+    }
+}
