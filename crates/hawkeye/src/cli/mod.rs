@@ -1,8 +1,8 @@
 //! Command line: `hawkeye server | agent | status | backup | restore | passwd | export | apply | loadgen | replay |
-//! pprof | check | version`, a file per command.
+//! probe | pprof | check | version`, a file per command.
 //!
 //! Invariants: an error is printed once, here, as one line with its causes (mistakes in files are a line each); the
-//! exit code is 1, or 2 for a wrong command line. `status` has codes of its own.
+//! exit code is 1, or 2 for a wrong command line. `status` and `probe` have codes of their own.
 
 mod agent;
 mod backup;
@@ -12,6 +12,7 @@ mod code;
 mod manifest;
 mod passwd;
 mod pprof;
+mod probe;
 mod rehearsal;
 mod restore;
 mod server;
@@ -28,6 +29,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use code::{ApplyArgs, ExportArgs, Mistakes};
 use passwd::PasswdArgs;
 use pprof::PprofArgs;
+use self::probe::ProbeArgs;
 use rehearsal::RehearsalArgs;
 use restore::RestoreArgs;
 use server::RunArgs;
@@ -65,6 +67,8 @@ enum Command {
     Loadgen(LoadgenArgs),
     /// Rehearse a rule: which events it would have sent over stored history.
     Replay(Box<RehearsalArgs>),
+    /// Run a probe once, from here: exit code 0 (up), 1 (down), 2 (it cannot be run).
+    Probe(ProbeArgs),
     /// Fetch a profile of a running server, for `go tool pprof` or as a flame graph.
     Pprof(PprofArgs),
     /// Check configuration files, of servers and agents, and print all that is wrong with them.
@@ -106,6 +110,11 @@ pub fn run() -> ExitCode {
         Command::Apply(args) => code::run_apply(&args).map(|exit| code = exit),
         Command::Loadgen(args) => loadgen::run(&args),
         Command::Replay(args) => rehearsal::run(&args),
+        Command::Probe(args) => {
+            let code = probe::run(&args);
+            watch::log::flush();
+            return code;
+        }
         Command::Pprof(args) => pprof::fetch(&args),
         Command::Check(args) => check::run(&args),
         Command::Symbols => watch::pprof::serve_symbols(),
