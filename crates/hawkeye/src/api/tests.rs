@@ -23,6 +23,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use events::EventQueue;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tower::ServiceExt;
 
 /// A site with the administrator `root` and the users `alice` and `bob`, all logged in.
@@ -33,7 +34,10 @@ pub(super) struct Site {
 }
 
 pub(super) async fn site(change: impl FnOnce(&mut Config)) -> Result<Site> {
-    let (dir, portal) = crate::portal::tests::temporary().await?;
+    site_in(crate::portal::tests::temporary().await?, change).await
+}
+
+async fn site_in((dir, portal): (TempDir, Portal), change: impl FnOnce(&mut Config)) -> Result<Site> {
     let mut config = Config::default();
     change(&mut config);
     let attempts = Attempts::with_known(&portal).await;

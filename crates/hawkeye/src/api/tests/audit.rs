@@ -1,7 +1,7 @@
 //! The audit: what goes along with a deletion, which ids things were made under, and what leaves no row.
 
 use super::tokens::{changes, make};
-use super::{Site, site};
+use super::{Site, site, site_in};
 use crate::portal::db::query;
 use crate::portal::{group, user};
 use anyhow::{Context as _, Result};
@@ -214,7 +214,8 @@ async fn a_limit_without_a_page_is_the_first_page() -> Result<()> {
 /// Who applies is kept with what is applied, or neither is.
 #[tokio::test]
 async fn what_is_applied_is_in_its_row_or_not_done() -> Result<()> {
-    let site = site(|_| {}).await?;
+    // The trigger is SQLite's.
+    let site = site_in(crate::portal::tests::in_file().await?, |_| {}).await?;
     let portal = &site.context.portal;
     let files = json!({ "groups/web.toml": "name = \"web\"\n" });
     let apply = json!({ "files": files, "kinds": ["groups"] });
