@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use supervisor::signals::Signals;
 use tokio::sync::watch;
 
-/// Threads for work that may hang: one for each group of collectors that may hang on a mount, and one for name
-/// resolution.
-const BLOCKING_MAX: usize = 4;
+/// Threads for work that may hang: one for each group of collectors that may hang on a mount, one for name resolution,
+/// and one for the buffer's disk.
+const BLOCKING_MAX: usize = 5;
 
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.
 pub fn run_process(config: AgentConfig) -> Result<()> {

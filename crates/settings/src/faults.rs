@@ -65,6 +65,7 @@ pub fn read<T: DeserializeOwned>(mut table: Table, faults: &mut Faults) -> Resul
         // The library repeats a value of another type, and digits without quotes may be a password.
         let text = match error.message() {
             text if text.ends_with("expected a string") => "want a text in quotes",
+            text if text.ends_with("expected a boolean") => "want true or false, without quotes",
             text if text.ends_with("expected a sequence") => "want a list in brackets, like [\"one\", \"two\"]",
             text => text,
         };
