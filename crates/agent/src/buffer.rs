@@ -11,13 +11,12 @@
 //! Order: by time for each series, but where a disk comes back that could not be read: what it holds comes late then.
 //! Memory: the queue; while the disk works, a copy of what is written or read.
 
-mod files;
 #[cfg(test)]
 mod tests;
 
 use crate::batch::Batch;
+use crate::files::{Files, Found, Written};
 use crate::queue::Queue;
-use files::{Files, Found, Written};
 use spool::{Position, Read, Stats};
 use std::convert::Infallible;
 use std::io;
@@ -123,18 +122,18 @@ enum Hold {
     Never,
     /// Tried again then.
     Closed(Instant),
-    Home(Files),
+    Home(Box<Files>),
     /// With a thread that works on them, since then.
     Away(JoinHandle<Done>, Instant),
 }
 
 /// What a thread comes back with.
 enum Done {
-    Opened(io::Result<Files>),
-    Wrote { files: Files, written: Vec<Written>, was_empty: bool, result: io::Result<()> },
-    Read { files: Files, result: io::Result<Found> },
-    Peeked { files: Files, result: io::Result<Found> },
-    Forgot { files: Files, result: io::Result<()> },
+    Opened(io::Result<Box<Files>>),
+    Wrote { files: Box<Files>, written: Vec<Written>, was_empty: bool, result: io::Result<()> },
+    Read { files: Box<Files>, result: io::Result<Found> },
+    Peeked { files: Box<Files>, result: io::Result<Found> },
+    Forgot { files: Box<Files>, result: io::Result<()> },
 }
 
 /// What waits for a transfer.
@@ -353,12 +352,12 @@ impl Buffer {
         }
         let Place { disk, dir, bytes_max } = place;
         let (disk, dir, bytes_max) = (disk.clone(), dir.clone(), *bytes_max);
-        let work = tokio::task::spawn_blocking(move || Done::Opened(Files::open(&disk, &dir, bytes_max)));
+        let work = tokio::task::spawn_blocking(move || Done::Opened(Files::open(&disk, &dir, bytes_max).map(Box::new)));
         self.hold = Hold::Away(work, Instant::now());
     }
 
     /// Gives the files to a thread, if they are here.
-    fn begin(&mut self, work: impl FnOnce(Files) -> Done + Send + 'static) {
+    fn begin(&mut self, work: impl FnOnce(Box<Files>) -> Done + Send + 'static) {
         match std::mem::replace(&mut self.hold, Hold::Never) {
             Hold::Home(files) => {
                 self.hold = Hold::Away(tokio::task::spawn_blocking(move || work(files)), Instant::now());
@@ -415,7 +414,7 @@ impl Buffer {
         }
     }
 
-    fn opened(&mut self, files: Files) {
+    fn opened(&mut self, files: Box<Files>) {
         self.worked(Work::Open);
         let Stats { waiting, torn_bytes, dropped, .. } = files.stats();
         let dir = files.dir().display();
@@ -463,7 +462,7 @@ impl Buffer {
     }
 
     /// Takes the files, and tells what they have found.
-    fn take_home(&mut self, files: Files) {
+    fn take_home(&mut self, files: Box<Files>) {
         let stats = files.stats();
         let figures = &self.figures;
         figures.items.store(stats.waiting, Relaxed);

@@ -1,8 +1,8 @@
 //! The agent: runs on every host, collects, takes pushes from scripts, and sends everything to a transfer.
 //!
-//! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `buffer`, `pace`, `sender`, `transfers`, `client` (how
-//! points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
-//! crates/probe) → `http`.
+//! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `files`, `buffer`, `pace`, `sender`, `transfers`,
+//! `client` (how points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an
+//! HTTP client; the others are in crates/probe) → `http`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.
@@ -10,7 +10,8 @@
 //! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest, and what no
 //! transfer takes is written to the buffer's directory.
 //! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It keeps points while no
-//! transfer answers, also over a restart, which the original does not; plugins, GPU and the routes that run commands are not here.
+//! transfer answers, also over a restart, which the original does not; plugins, GPU and the routes that run commands
+//! are not here.
 //! Memory: the queue (`buffer_memory_max`), bodies being read (8 MiB), one report at a time per group.
 
 mod batch;
@@ -18,6 +19,7 @@ mod buffer;
 mod client;
 pub mod config;
 mod du;
+mod files;
 mod heartbeat;
 mod http;
 mod original;

@@ -91,7 +91,8 @@ impl Queue {
         self.lock().bytes_pushed
     }
 
-    /// Removes the batch that was sent, or written. A batch that was dropped meanwhile to make room is not counted as lost.
+    /// Removes the batch that was sent, or written. A batch that was dropped meanwhile to make room is not counted as
+    /// lost.
     pub fn remove(&self, id: u64, items: usize) {
         let mut state = self.lock();
         if state.batches.front().is_some_and(|(oldest, _)| *oldest == id) {

@@ -1,5 +1,7 @@
 //! The agent against a transfer and an hbs that the test plays, over real sockets on free ports.
 
+mod way;
+
 use super::*;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
@@ -22,6 +24,7 @@ const FAST: Timing = Timing {
 struct Asked {
     method: String,
     param: String,
+    is_answered: bool,
 }
 
 /// The reply of a played server to the n-th request of its life.
@@ -82,7 +85,7 @@ async fn serve(
         }
         *count += 1;
         // The test may have seen enough.
-        let _ = asked.send(Asked { method, param });
+        let _ = asked.send(Asked { method, param, is_answered: !out.is_empty() });
         if out.is_empty() || stream.write_all(&out).await.is_err() {
             return;
         }
