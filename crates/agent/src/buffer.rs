@@ -434,7 +434,13 @@ impl Buffer {
         for one in written {
             records += one.records;
             self.figures.written.fetch_add(u64::from(one.records), Relaxed);
-            self.figures.unusable.fetch_add((one.items as u64).saturating_sub(u64::from(one.records)), Relaxed);
+            let too_long = (one.items as u64).saturating_sub(u64::from(one.records));
+            if too_long > 0 && self.figures.unusable.fetch_add(too_long, Relaxed) == 0 {
+                tracing::warn!(
+                    items = too_long,
+                    "items that are too long for the buffer are lost (said once, counted)"
+                );
+            }
             // A batch that was answered while its write took too long is a double, which nothing older is before.
             if one.id < self.answered_until {
                 self.owed = if was_empty { Some((one.end, records)) } else { self.owed };
