@@ -53,7 +53,7 @@ pub struct BufferTiming {
 }
 
 impl BufferTiming {
-    /// Those of an agent that runs.
+    /// The timing of an agent that runs.
     pub const REAL: BufferTiming =
         BufferTiming { spill_after: SPILL_AFTER, disk_patience: DISK_PATIENCE, disk_pause: DISK_PAUSE };
 }
@@ -101,7 +101,7 @@ struct Flight {
     copy: Option<Debt>,
 }
 
-/// A place of the files up to which everything is to be forgotten, and the records before it.
+/// A place of the files up to which everything is to be forgotten, and the records between the debt before and it.
 type Debt = (Position, u32);
 
 /// Kinds of work on the disk, for what is told once of each.
@@ -258,17 +258,16 @@ impl Buffer {
     pub async fn done(&mut self, waiting: &Waiting) {
         // A write that is going on may be of this batch.
         self.come_back_in_time().await;
-        self.owed = match waiting.from {
-            From::Disk(read) => Some((read.next, read.records)),
+        match waiting.from {
+            From::Disk(read) => self.owe((read.next, read.records)),
             From::Memory(id) => {
-                let copy = self.flight.take().and_then(|flight| flight.copy);
-                if copy.is_none() {
-                    self.queue.remove(id, waiting.batch.items);
+                match self.flight.take().and_then(|flight| flight.copy) {
+                    Some(copy) => self.owe(copy),
+                    None => self.queue.remove(id, waiting.batch.items),
                 }
                 self.answered_until = id + 1;
-                copy
             }
-        };
+        }
         self.pay();
         self.come_back_in_time().await;
     }
@@ -327,10 +326,16 @@ impl Buffer {
             return;
         }
         self.begin(move |mut files| {
-            let was_empty = !files.may_have_more();
+            let was_empty = files.is_empty();
             let (written, result) = files.write(&batches);
             Done::Wrote { files, written, was_empty, result }
         });
+    }
+
+    /// Owes what is behind everything that is owed already.
+    fn owe(&mut self, (to, records): Debt) {
+        let before = self.owed.map_or(0, |(_, records)| records);
+        self.owed = Some((to, before + records));
     }
 
     /// Has forgotten what is owed; whether that has begun.
@@ -430,26 +435,28 @@ impl Buffer {
 
     /// Takes from memory what is on the disk now.
     fn wrote(&mut self, written: &[Written], was_empty: bool) {
-        let mut records = 0;
         for one in written {
-            records += one.records;
             self.figures.written.fetch_add(u64::from(one.records), Relaxed);
-            let too_long = (one.items as u64).saturating_sub(u64::from(one.records));
-            if too_long > 0 && self.figures.unusable.fetch_add(too_long, Relaxed) == 0 {
-                tracing::warn!(
-                    items = too_long,
-                    "items that are too long for the buffer are lost (said once, counted)"
-                );
-            }
-            // A batch that was answered while its write took too long is a double, which nothing older is before.
+            self.count_too_long((one.items as u64).saturating_sub(u64::from(one.records)));
+            let debt = (one.end, one.records);
             if one.id < self.answered_until {
-                self.owed = if was_empty { Some((one.end, records)) } else { self.owed };
+                // A batch that was answered while its write took too long is a double, which nothing older is before.
+                if was_empty {
+                    self.owe(debt);
+                }
                 continue;
             }
-            if let Some(flight) = self.flight.as_mut().filter(|flight| flight.id == one.id && was_empty) {
-                flight.copy = Some((one.end, records));
+            match self.flight.as_mut() {
+                Some(flight) if flight.id == one.id && was_empty => flight.copy = Some(debt),
+                _ => {}
             }
             self.queue.remove(one.id, one.items);
+        }
+    }
+
+    fn count_too_long(&self, items: u64) {
+        if items > 0 && self.figures.unusable.fetch_add(items, Relaxed) == 0 {
+            tracing::warn!(items, "items that are too long for the buffer are lost (said once, counted always)");
         }
     }
 
@@ -457,7 +464,7 @@ impl Buffer {
         match found {
             Found::Batch(batch, read) => self.found = Some(Waiting { batch, from: From::Disk(read) }),
             Found::Unreadable(read) => {
-                self.owed = Some((read.next, read.records));
+                self.owe((read.next, read.records));
                 if read.records > 0 {
                     self.figures.unusable.fetch_add(u64::from(read.records), Relaxed);
                     tracing::error!(records = read.records, "records of the buffer are no items, and are left out");

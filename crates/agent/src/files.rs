@@ -45,7 +45,7 @@ pub struct Written {
 /// What the oldest records of the files are.
 pub enum Found {
     Batch(Batch, Read),
-    /// So many records, whose bytes are whole, are none of ours; or 0 where a damaged place was met.
+    /// Records whose bytes are whole, and which are none of ours; none of them where a damaged place was met.
     Unreadable(Read),
     Nothing,
 }
@@ -74,6 +74,11 @@ impl Files {
     /// Whether something may wait here.
     pub fn may_have_more(&self) -> bool {
         self.may_have_more
+    }
+
+    /// Whether nothing waits here.
+    pub fn is_empty(&self) -> bool {
+        !self.may_have_more || self.stats().waiting == 0
     }
 
     /// Writes batches in their order; answers those that were, and the error that left out the others.

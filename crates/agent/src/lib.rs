@@ -87,7 +87,7 @@ struct Timing {
 }
 
 impl Timing {
-    /// That of an agent that runs.
+    /// The timing of an agent that runs.
     const REAL: Timing = Timing {
         sample: Duration::from_secs(1),
         sender: SenderTiming { first_pause: Duration::from_secs(1), replay_pause: pace::REPLAY_PAUSE },

@@ -138,7 +138,7 @@ impl Sender {
                 self.back_to_normal();
                 let came = self.queue.bytes_pushed();
                 match waiting.is_from_disk() {
-                    true => with_jitter(self.pace.after(waiting.batch.json.len(), came, began.elapsed())),
+                    true => self.pace.after(waiting.batch.json.len(), came, began.elapsed()),
                     false => Duration::ZERO,
                 }
             }

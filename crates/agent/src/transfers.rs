@@ -124,7 +124,7 @@ impl Turns {
         }
         let mut order: Vec<usize> = (0..self.rests.len()).collect();
         order.shuffle(&mut rand::rng());
-        // Of those that rest the one whose rest ends first is the likeliest to be back.
+        // The one whose rest ends first is the likeliest of them to be back.
         let rank = |index: usize| {
             let rest = &self.rests[index];
             (rest.lasts(now), index != self.first, rest.until.filter(|_| rest.lasts(now)))
