@@ -254,10 +254,8 @@ impl Buffer {
         self.peeked.take().or_else(|| self.queue.try_oldest().map(|(_, batch)| batch))
     }
 
-    /// Removes a batch that is with a transfer, or that nobody wants.
+    /// Removes a batch that is with a transfer, or that nobody wants; at once, whatever the disk does.
     pub async fn done(&mut self, waiting: &Waiting) {
-        // A write that is going on may be of this batch.
-        self.come_back_in_time().await;
         match waiting.from {
             From::Disk(read) => self.owe((read.next, read.records)),
             From::Memory(id) => {
@@ -265,9 +263,11 @@ impl Buffer {
                     Some(copy) => self.owe(copy),
                     None => self.queue.remove(id, waiting.batch.items),
                 }
+                // A write that is going on may be of this batch, and owes it when it is done.
                 self.answered_until = id + 1;
             }
         }
+        self.come_back_in_time().await;
         self.pay();
         self.come_back_in_time().await;
     }
