@@ -11,6 +11,7 @@
 use crate::client::{CallError, Client};
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ pub enum Outcome {
 pub struct Transfers {
     clients: Vec<Client>,
     turns: Turns,
-    counters: std::sync::Arc<TransferCounters>,
+    counters: Arc<TransferCounters>,
     /// Whether batches are compressed for transfers that know how.
     compress: bool,
 }
@@ -54,11 +55,11 @@ impl Transfers {
     /// A way to these addresses, of which there is at least one.
     pub fn new(clients: Vec<Client>, compress: bool) -> Transfers {
         let turns = Turns::new(clients.len(), Instant::now());
-        Transfers { clients, turns, counters: Default::default(), compress }
+        Transfers { clients, turns, counters: Arc::default(), compress }
     }
 
     /// The counters, which this way keeps up to date.
-    pub fn counters(&self) -> std::sync::Arc<TransferCounters> {
+    pub fn counters(&self) -> Arc<TransferCounters> {
         self.counters.clone()
     }
 
