@@ -3,6 +3,8 @@
 //! Compat: one outstanding call per connection, ids from 0 on for each connection, a call that takes longer than 10 s
 //! closes it (docs/open-falcon/wire.md §1). An answer with an error leaves the connection usable; everything else that
 //! goes wrong closes it, and the next call connects anew.
+//! A batch goes compressed where that is wanted and the transfer knows how: one that does not says `can't find`, or
+//! drops the connection, and gets `Transfer.Update` for [`PLAIN_FOR`], after which it may be another program.
 //! Invariants: dropping a call half-way closes the connection, so an answer is never taken for that of another call.
 //! Memory: while connected, the buffers of the last call, shrunk to [`BUFFER_KEEP`]; an answer has at most
 //! [`ANSWER_MAX`].
@@ -13,10 +15,10 @@ use settings::Secret;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::json::push_string;
-use wire::{Framer, Scratch, jsonrpc};
+use wire::{Framer, Scratch, jsonrpc, packed};
 
 /// The time that a call may take, as in the original agent.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +26,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: usize = 4 << 20;
 /// Bytes of a buffer that is kept between calls; one collector group has 2 to 30 kB.
 const BUFFER_KEEP: usize = 32 << 10;
+
+/// Bytes of a batch from which on compressing pays: what is less fits into two packets as it is.
+const COMPRESSED_MIN: usize = 2 << 10;
+/// The time for which a transfer that does not know compressed batches is not offered any.
+const PLAIN_FOR: Duration = Duration::from_secs(3600);
 
 /// Failure of a call.
 #[derive(Debug)]
@@ -51,6 +58,17 @@ pub struct Client {
     /// Whom addresses that begin with `tls://` are believed by.
     trust: Option<Trust>,
     connection: Option<Connection>,
+    /// Whether a compressed batch was ever taken, and until when none is offered.
+    knows_compressed: bool,
+    plain_until: Option<Instant>,
+}
+
+/// The answer to a batch.
+pub struct Taken {
+    /// The JSON of the result.
+    pub result: Vec<u8>,
+    /// Bytes of the parameter that was taken.
+    pub sent_bytes: usize,
 }
 
 struct Connection {
@@ -65,7 +83,15 @@ impl Client {
     /// A client without a connection; `connect_timeout` is for each attempt to make one.
     pub fn new(address: &str, connect_timeout: Duration) -> Client {
         let (address, token) = (address.to_string(), Secret::default());
-        Client { address, connect_timeout, token, trust: None, connection: None }
+        Client {
+            address,
+            connect_timeout,
+            token,
+            trust: None,
+            connection: None,
+            knows_compressed: false,
+            plain_until: None,
+        }
     }
 
     /// The client with those whom it believes over TLS.
@@ -92,6 +118,45 @@ impl Client {
         let local = connection.stream.local_addr().map_err(|error| broken("own address", error))?;
         self.connection = Some(connection);
         Ok(local.ip().to_canonical())
+    }
+
+    /// Gives a batch of items, a JSON array, to the transfer behind the address.
+    pub async fn update(&mut self, json: &[u8], compress: bool) -> Result<Taken, CallError> {
+        let is_plain = self.plain_until.is_some_and(|until| until > Instant::now());
+        let mut param = Vec::new();
+        if compress && !is_plain && json.len() >= COMPRESSED_MIN && packed::write_packed(&mut param, json) {
+            // What fails before the call says nothing of what the transfer knows.
+            self.connected().await?;
+            match self.call(packed::METHOD, &param).await {
+                Ok(result) => {
+                    self.knows_compressed = true;
+                    return Ok(Taken { result, sent_bytes: param.len() });
+                }
+                Err(CallError::Refused(text)) if text.contains("can't find") => self.send_plain(),
+                Err(error) => {
+                    // Not every server survives a call that it does not know; one that knew it before is just away.
+                    if matches!(error, CallError::Broken(_)) && !self.knows_compressed {
+                        self.send_plain();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        let result = self.call("Transfer.Update", json).await?;
+        Ok(Taken { result, sent_bytes: json.len() })
+    }
+
+    fn send_plain(&mut self) {
+        self.plain_until = Some(Instant::now() + PLAIN_FOR);
+        self.knows_compressed = false;
+    }
+
+    /// Has a connection made, if there is none.
+    async fn connected(&mut self) -> Result<(), CallError> {
+        if self.connection.is_none() {
+            self.connection = Some(self.connect().await?);
+        }
+        Ok(())
     }
 
     /// Calls `method` with the JSON `param`; returns the JSON of the result.

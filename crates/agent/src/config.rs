@@ -19,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Folder of points that no transfer has taken, in the directory that systemd gives.
+const BUFFER: &str = "agent-buffer";
+
 /// Settings of an agent.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,7 +30,7 @@ pub struct AgentConfig {
     pub hostname: String,
     /// The address that hbs gets; "" is the local address of the connection to hbs.
     pub ip: String,
-    /// Transfers, tried in random order until one answers.
+    /// Transfers, of which chance takes one; the others are asked when that one fails.
     pub transfer_addrs: Vec<String>,
     /// The hbs; "" sends no heartbeats, and then no probes are asked for.
     pub hbs_addr: String,
@@ -43,9 +46,18 @@ pub struct AgentConfig {
     pub heartbeat_interval: i64,
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
-    /// Bytes of points that are kept while no transfer answers; past them the oldest are dropped.
+    /// Whether batches are compressed for transfers that know how.
+    pub compress: bool,
+    /// The directory of points that no transfer has taken, for one agent; "" keeps them in memory only, but under
+    /// systemd, where it is a folder of `$STATE_DIRECTORY`.
+    pub buffer_dir: PathBuf,
+    /// Bytes of the files there; past them the oldest points are dropped.
     #[serde(deserialize_with = "size")]
     pub buffer_max: u64,
+    /// Bytes of points in memory, where they wait for a second, or for as long as there is no disk for them; past them
+    /// the oldest are dropped.
+    #[serde(deserialize_with = "size")]
+    pub buffer_memory_max: u64,
     /// Prefixes of the names of interfaces that are reported; empty leaves it to `virtual_ifaces`.
     pub iface_prefixes: Vec<String>,
     /// Whether interfaces without hardware under them are reported, as those of containers.
@@ -150,8 +162,11 @@ impl Default for AgentConfig {
             interval: 60,
             heartbeat_interval: 60,
             connect_timeout: Duration::from_secs(1),
-            // A host with 200 series sends about 30 kB a minute: nine hours of it.
-            buffer_max: 16 << 20,
+            compress: false,
+            buffer_dir: PathBuf::new(),
+            // A host with 200 series sends about 30 kB a minute: a day and a half of it, and nine hours.
+            buffer_max: 64 << 20,
+            buffer_memory_max: 16 << 20,
             iface_prefixes: Vec::new(),
             virtual_ifaces: false,
             mount_points: Vec::new(),
@@ -280,6 +295,12 @@ impl AgentConfig {
             self.hostname = endpoint.unwrap_or(system_hostname).to_string();
         }
         let rootfs = variable("NUX_ROOTFS").map(Path::new).filter(|path| path.is_absolute() && path.is_dir());
+        if self.buffer_dir.as_os_str().is_empty() {
+            // The unit's StateDirectory; the first, where it names several.
+            let state = variable("STATE_DIRECTORY").and_then(|state| state.split(':').next());
+            let state = state.map(Path::new).filter(|state| state.is_absolute());
+            self.buffer_dir = state.map_or_else(PathBuf::new, |state| state.join(BUFFER));
+        }
         if let Some(rootfs) = rootfs
             && self.rootfs == Path::new("/")
         {
@@ -363,8 +384,16 @@ impl AgentConfig {
         {
             faults.add(format!("token {fault}"));
         }
-        if self.buffer_max < 1 << 20 {
-            faults.add(format!("buffer_max is {} bytes: give at least \"1MiB\"", self.buffer_max));
+        for (key, bytes) in [("buffer_max", self.buffer_max), ("buffer_memory_max", self.buffer_memory_max)] {
+            if bytes < 1 << 20 {
+                faults.add(format!("{key} is {bytes} bytes: give at least \"1MiB\""));
+            }
+        }
+        if !self.buffer_dir.as_os_str().is_empty() && !self.buffer_dir.is_absolute() {
+            faults.add(format!(
+                "buffer_dir is {:?}: give a path that begins with /, or \"\" for memory only",
+                self.buffer_dir
+            ));
         }
         if !self.rootfs.is_absolute() {
             faults.add(format!("rootfs is {:?}: give a path that begins with /", self.rootfs));
@@ -427,6 +456,21 @@ mod tests {
         assert_eq!(load("hostname = \"own\"", &variables, &[]).expect("valid").hostname, "own");
         assert_eq!(load("", &variables, &[]).expect("valid").hostname, "from-env");
         assert_eq!(load("", &[("FALCON_ENDPOINT", "")], &[]).expect("valid").hostname, "system-name");
+    }
+
+    #[test]
+    fn the_buffer_is_where_it_is_said_to_be_else_where_systemd_has_room_else_in_memory() {
+        let check = |text: &str, state: &str, dir: &str| {
+            let config = load(text, &[("STATE_DIRECTORY", state)], &[]).expect("valid");
+            assert_eq!(config.buffer_dir, Path::new(dir), "{text:?} {state:?}");
+        };
+        check("buffer_dir = \"/data/buffer\"", "/var/lib/hawkeye-agent", "/data/buffer");
+        check("", "/var/lib/hawkeye-agent", "/var/lib/hawkeye-agent/agent-buffer");
+        check("", "/var/lib/hawkeye-agent:/var/lib/b", "/var/lib/hawkeye-agent/agent-buffer");
+        check("{\"transfer\": {\"enabled\": true, \"addrs\": [\"h:1\"]}}", "/var/lib/a", "/var/lib/a/agent-buffer");
+        check("", "", "");
+        check("", "relative", "");
+        assert_eq!(load("", &[], &[]).expect("valid").buffer_dir, Path::new(""));
     }
 
     #[test]

@@ -1,25 +1,30 @@
 //! The agent: runs on every host, collects, takes pushes from scripts, and sends everything to a transfer.
 //!
-//! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat`
-//! (what hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
-//! crates/probe) → `collect`, `switched_on` (what a host's owner switches on) → `http`.
+//! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `files`, `buffer`, `pace`, `sender`, `transfers`,
+//! `client` (how points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an
+//! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) → `http`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.
 //! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse;
-//! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
-//! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer
-//! answers, which the original does not; plugins and the routes that run commands are not here.
-//! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
+//! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest, and what no
+//! transfer takes is written to the buffer's directory.
+//! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It keeps points while no
+//! transfer answers, also over a restart, which the original does not; plugins and the routes that run commands are not
+//! here.
+//! Memory: the queue (`buffer_memory_max`), bodies being read (8 MiB), one report at a time per group.
 
 mod batch;
+mod buffer;
 mod client;
 mod collect;
 pub mod config;
 mod du;
+mod files;
 mod heartbeat;
 mod http;
 mod original;
+mod pace;
 mod process;
 mod queue;
 #[cfg(test)]
@@ -27,6 +32,7 @@ mod refused;
 mod schedule;
 mod sender;
 mod switched_on;
+mod transfers;
 mod url;
 
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
@@ -34,10 +40,11 @@ pub use process::run_process;
 
 use anyhow::{Result, ensure};
 use batch::{Batches, DefaultTags};
+use buffer::{Buffer, BufferFigures, BufferTiming, Place};
 use client::Client;
 use collect::Collector;
 use heartbeat::{Heartbeat, Orders};
-use metrics::{Metrics, resident_bytes};
+use metrics::{Figures, Metrics, resident_bytes};
 use net::budget::Budget;
 use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind_as};
@@ -46,17 +53,19 @@ use net::tls::client::Trust;
 use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler, Scope};
 use queue::Queue;
 use schedule::Schedule;
-use sender::{Sender, SenderCounters};
+use sender::{Sender, SenderCounters, SenderTiming};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use stdx::RealDisk;
 use supervisor::Supervisor;
 use supervisor::causes::line_of;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use transfers::{TransferCounters, Transfers};
 use wire::item::OutItem;
 
 /// Scripts of one host, each with a connection of its own.
@@ -68,7 +77,7 @@ const FILES_NAMED_MAX: usize = 64;
 
 /// Runs until `shutdown` turns true.
 pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<()> {
-    run_at(config, Timing { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
+    run_at(config, Timing::REAL, shutdown).await
 }
 
 /// Durations that a test does not want to wait for.
@@ -76,8 +85,17 @@ pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result
 struct Timing {
     /// Time between two samples of what is a rate "over the last second", and before the first report of any.
     sample: Duration,
-    /// Pause after the first send that failed.
-    first_pause: Duration,
+    sender: SenderTiming,
+    buffer: BufferTiming,
+}
+
+impl Timing {
+    /// The timing of an agent that runs.
+    const REAL: Timing = Timing {
+        sample: Duration::from_secs(1),
+        sender: SenderTiming { first_pause: Duration::from_secs(1), replay_pause: pace::REPLAY_PAUSE },
+        buffer: BufferTiming::REAL,
+    };
 }
 
 /// State that the tasks of the agent share.
@@ -100,6 +118,9 @@ struct Agent {
 #[derive(Default)]
 struct AgentCounters {
     sender: Arc<SenderCounters>,
+    /// Known once the sender is made.
+    buffer: OnceLock<Arc<BufferFigures>>,
+    transfers: OnceLock<Arc<TransferCounters>>,
     push_invalid: AtomicU64,
     collect_failures: AtomicU64,
     files_named: Mutex<BTreeSet<PathBuf>>,
@@ -157,7 +178,7 @@ impl Agent {
             started: Instant::now(),
             sampled: watch::Sender::new(false),
             orders: Arc::default(),
-            queue: Arc::new(Queue::new(config.buffer_max as usize)),
+            queue: Arc::new(Queue::new(config.buffer_memory_max as usize)),
             default_tags: DefaultTags::new(&config.default_tags),
             counters: AgentCounters::default(),
             trust: None,
@@ -216,17 +237,20 @@ impl Agent {
     }
 
     fn sender(&self, timing: Timing) -> Sender {
-        let counters = self.counters.sender.clone();
         let config = &self.config;
-        Sender::new(
-            self.queue.clone(),
-            &config.transfer_addrs,
-            config.connect_timeout,
-            &config.token,
-            &self.trust,
-            timing.first_pause,
-            counters,
-        )
+        let client = |address: &String| {
+            Client::new(address, config.connect_timeout).with_token(&config.token).with_trust(&self.trust)
+        };
+        let transfers = Transfers::new(config.transfer_addrs.iter().map(client).collect(), config.compress);
+        let dir = &config.buffer_dir;
+        let place = || Place { disk: Arc::new(RealDisk), dir: dir.clone(), bytes_max: config.buffer_max };
+        let place = (!dir.as_os_str().is_empty()).then(place);
+        let buffer = Buffer::new(self.queue.clone(), place, timing.buffer);
+        let counters = &self.counters;
+        // A second sender would not be shown.
+        let _ = counters.buffer.set(buffer.figures());
+        let _ = counters.transfers.set(transfers.counters());
+        Sender::new(self.queue.clone(), buffer, transfers, timing.sender, counters.sender.clone())
     }
 
     fn heartbeat(&self) -> Heartbeat {
@@ -390,15 +414,40 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
         figures.counter("agent_send_failures", "Attempts that no transfer took", read(&sender.failures));
         figures.counter("agent_heartbeat_failures", "Failed heartbeats", read(&agent.orders.failures));
         figures.counter("agent_collect_failures", "Files that could not be read", read(&counters.collect_failures));
-        figures.gauge("agent_buffer_items", "Items waiting for a transfer", queue.items as f64);
-        figures.gauge("agent_buffer_bytes", "Bytes waiting for a transfer", queue.bytes as f64);
-        figures.gauge(
-            "agent_buffer_max_bytes",
-            "Most bytes that may wait for a transfer",
-            agent.queue.bytes_max() as f64,
-        );
+        figures.gauge("agent_buffer_items", "Items waiting in memory", queue.items as f64);
+        figures.gauge("agent_buffer_bytes", "Bytes waiting in memory", queue.bytes as f64);
+        figures.gauge("agent_buffer_max_bytes", "Most bytes that may wait in memory", agent.queue.bytes_max() as f64);
+        if let Some(transfers) = counters.transfers.get() {
+            show_transfers(transfers, figures);
+        }
+        if let Some(buffer) = counters.buffer.get().filter(|_| !agent.config.buffer_dir.as_os_str().is_empty()) {
+            show_buffer(buffer, agent.config.buffer_max, figures);
+        }
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
+}
+
+fn show_transfers(transfers: &TransferCounters, figures: &mut Figures<'_>) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let failovers = "Batches that the first address did not take, and another did";
+    figures.counter("agent_failovers", failovers, read(&transfers.failovers));
+    figures.counter("agent_batch_bytes", "Bytes of the batches that were taken", read(&transfers.bytes_of_items));
+    figures.counter("agent_sent_bytes", "Bytes that were sent for these batches", read(&transfers.bytes_sent));
+}
+
+fn show_buffer(buffer: &BufferFigures, bytes_max: u64, figures: &mut Figures<'_>) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    figures.gauge("agent_buffer_disk_items", "Items waiting on the disk", read(&buffer.items) as f64);
+    figures.gauge("agent_buffer_disk_bytes", "Bytes of the buffer's files", read(&buffer.bytes) as f64);
+    figures.gauge("agent_buffer_disk_max_bytes", "Most bytes of the buffer's files", bytes_max as f64);
+    figures.counter("agent_buffer_written", "Items written to the buffer's files", read(&buffer.written));
+    let dropped = "Items that full buffer files lost since they were made";
+    figures.counter("agent_buffer_dropped", dropped, read(&buffer.dropped));
+    let missing = "Items found missing or damaged in the buffer's files since they were made";
+    figures.counter("agent_buffer_missing", missing, read(&buffer.missing));
+    let unusable = "Items too long for the buffer's files, and records there that are no items";
+    figures.counter("agent_buffer_unusable", unusable, read(&buffer.unusable));
+    figures.counter("agent_buffer_faults", "Work that the buffer's disk refused, or hung at", read(&buffer.faults));
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use supervisor::signals::Signals;
 use tokio::sync::watch;
 
 /// Threads for work that may hang: one for each group of collectors that may hang on a mount or a process (four that
-/// are always there, and four that can be switched on), and one for name resolution. A thread is there while it works.
-const BLOCKING_MAX: usize = 9;
+/// are always there, and four that can be switched on), one for name resolution, and one for the buffer's disk. A
+/// thread is there while it works.
+const BLOCKING_MAX: usize = 10;
 
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.
 pub fn run_process(config: AgentConfig) -> Result<()> {

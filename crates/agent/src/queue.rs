@@ -1,9 +1,9 @@
-//! Queue: batches that were collected or pushed, and that no transfer has taken yet.
+//! Queue: batches that were collected or pushed, and that neither a transfer nor the disk has yet.
 //!
 //! Why: the original loses a round when no transfer answers; here the round waits and is sent in order afterwards.
-//! How: the sender looks at the oldest batch, sends it, and only then removes it, so that a send that is given up
+//! How: the buffer looks at the oldest batch, has it sent, and only then removes it, so that a send that is given up
 //! half-way loses nothing. When the bytes exceed the bound the oldest batches are dropped, counted by item.
-//! Memory: `buffer_max` bytes of batches, shown as `agent_buffer_bytes`.
+//! Memory: `buffer_memory_max` bytes of batches, shown as `agent_buffer_bytes`.
 
 use super::batch::Batch;
 use std::collections::VecDeque;
@@ -25,6 +25,8 @@ struct State {
     batches: VecDeque<(u64, Batch)>,
     next_id: u64,
     bytes: usize,
+    /// Bytes of all batches that ever came.
+    bytes_pushed: u64,
     items: usize,
     items_dropped: u64,
 }
@@ -50,6 +52,7 @@ impl Queue {
             let id = state.next_id;
             state.next_id += 1;
             state.bytes += cost(&batch);
+            state.bytes_pushed += batch.json.len() as u64;
             state.items += batch.items;
             state.batches.push_back((id, batch));
             while state.bytes > self.bytes_max {
@@ -60,12 +63,9 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Waits for a batch, and answers the oldest, which stays in the queue.
-    pub async fn oldest(&self) -> (u64, Batch) {
-        loop {
-            if let Some(oldest) = self.try_oldest() {
-                return oldest;
-            }
+    /// Waits until there is a batch; one waiter at a time.
+    pub async fn filled(&self) {
+        while self.lock().batches.is_empty() {
             // A permit left by a `push` since then ends the wait at once.
             self.filled.notified().await;
         }
@@ -76,7 +76,23 @@ impl Queue {
         self.lock().batches.front().cloned()
     }
 
-    /// Removes the batch that was sent. A batch that was dropped meanwhile to make room is not counted as lost.
+    /// Number of the oldest batch, if there is one. Later batches have greater numbers.
+    pub fn oldest_id(&self) -> Option<u64> {
+        self.lock().batches.front().map(|(id, _)| *id)
+    }
+
+    /// All batches, which stay in the queue, the oldest first.
+    pub fn all(&self) -> Vec<(u64, Batch)> {
+        self.lock().batches.iter().cloned().collect()
+    }
+
+    /// Bytes of all batches that were ever pushed.
+    pub fn bytes_pushed(&self) -> u64 {
+        self.lock().bytes_pushed
+    }
+
+    /// Removes the batch that was sent, or written. A batch that was dropped meanwhile to make room is not counted as
+    /// lost.
     pub fn remove(&self, id: u64, items: usize) {
         let mut state = self.lock();
         if state.batches.front().is_some_and(|(oldest, _)| *oldest == id) {
@@ -154,7 +170,8 @@ mod tests {
     #[tokio::test]
     async fn waits_for_a_batch() {
         let queue = Queue::new(1000);
-        let (oldest, ()) = tokio::join!(queue.oldest(), async { queue.push(batch(200, 9)) });
-        assert_eq!(oldest.1.items, 9);
+        tokio::join!(queue.filled(), async { queue.push(batch(200, 9)) });
+        assert_eq!(queue.all()[0].1.items, 9);
+        queue.filled().await;
     }
 }

@@ -1,5 +1,7 @@
 //! The agent against a transfer and an hbs that the test plays, over real sockets on free ports.
 
+mod way;
+
 use super::*;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
@@ -12,12 +14,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower::ServiceExt;
 use wire::{Framer, Scratch, decode_items, jsonrpc};
 
-const FAST: Timing = Timing { sample: Duration::from_millis(1), first_pause: Duration::from_micros(1) };
+const FAST: Timing = Timing {
+    sample: Duration::from_millis(1),
+    sender: SenderTiming { first_pause: Duration::from_micros(1), replay_pause: Duration::from_micros(1) },
+    buffer: BufferTiming::REAL,
+};
 
 #[derive(Debug)]
 struct Asked {
     method: String,
     param: String,
+    is_answered: bool,
 }
 
 /// The reply of a played server to the n-th request of its life.
@@ -78,7 +85,7 @@ async fn serve(
         }
         *count += 1;
         // The test may have seen enough.
-        let _ = asked.send(Asked { method, param });
+        let _ = asked.send(Asked { method, param, is_answered: !out.is_empty() });
         if out.is_empty() || stream.write_all(&out).await.is_err() {
             return;
         }
@@ -164,16 +171,9 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
 
 fn sender_for(address: &str) -> (Arc<Queue>, Arc<SenderCounters>, Sender) {
     let (queue, counters) = (Arc::new(Queue::new(1 << 20)), Arc::new(SenderCounters::default()));
-    let addresses = [address.to_string()];
-    let sender = Sender::new(
-        queue.clone(),
-        &addresses,
-        Duration::from_secs(5),
-        &settings::Secret::default(),
-        &None,
-        FAST.first_pause,
-        counters.clone(),
-    );
+    let transfers = Transfers::new(vec![Client::new(address, Duration::from_secs(5))], false);
+    let buffer = Buffer::new(queue.clone(), None, FAST.buffer);
+    let sender = Sender::new(queue.clone(), buffer, transfers, FAST.sender, counters.clone());
     (queue, counters, sender)
 }
 
@@ -207,10 +207,28 @@ async fn a_batch_that_no_transfer_wants_does_not_stop_the_others() {
     for _ in 0..10 {
         assert_eq!(transfer.next().await.param, "[0]");
     }
+    assert_eq!(transfer.next().await.param, "[1]", "one that shows whose fault it is");
     assert_eq!(transfer.next().await.param, "[1]");
     stop.send_replace(true);
     in_time("the end of the sender", running).await.expect("no panic");
     assert_eq!(counters.items_refused.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_transfer_that_wants_nothing_costs_nothing() {
+    let mut transfer = Played::start(|count, _| if count < 12 { Reply::Error("disk full") } else { TAKEN }).await;
+    let (queue, counters, sender) = sender_for(&transfer.address);
+    (0..2).for_each(|number| queue.push(numbered(number)));
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(sender.run(stopping));
+    let mut asked = Vec::new();
+    while asked.len() < 14 {
+        asked.push(transfer.next().await.param);
+    }
+    assert_eq!(asked[9..], ["[0]", "[1]", "[0]", "[0]", "[1]"], "what is behind is refused, too");
+    stop.send_replace(true);
+    in_time("the end of the sender", running).await.expect("no panic");
+    assert_eq!((counters.items_refused.load(Ordering::Relaxed), queue.size().items), (0, 0));
 }
 
 #[tokio::test]

@@ -192,6 +192,13 @@ impl Spool {
         self.lock().cursor
     }
 
+    /// Place behind all records: what is appended next begins here, or in the segment behind.
+    pub fn end(&self) -> Position {
+        let state = self.lock();
+        let last = state.last();
+        Position { segment: last.number, offset: last.length }
+    }
+
     /// Puts the records behind `from` into `payload`, some dozen kilobytes at most; none when there are none. An answer
     /// without records leads over bytes that are damaged.
     pub fn read(&self, from: Position, payload: &mut Vec<u8>) -> io::Result<Option<Read>> {

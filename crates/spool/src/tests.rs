@@ -68,6 +68,23 @@ fn what_was_appended_is_read_in_order_and_once() {
 }
 
 #[test]
+fn what_is_behind_an_end_is_what_was_appended_since() {
+    let disk = Arc::new(FakeDisk::default());
+    let spool = open(&disk, MIB);
+    append(&spool, 0..3).expect("room");
+    let end = spool.end();
+    assert_eq!(read_from(&spool, end), []);
+    // Enough for segments behind that of the end.
+    for batch in 0..4 {
+        append(&spool, 3 + batch * 10_000..3 + (batch + 1) * 10_000).expect("room");
+    }
+    assert_eq!(read_from(&spool, end), Vec::from_iter(3..40_003));
+    spool.consumed(end, 3).expect("it removes");
+    assert_eq!((rest(&spool).first(), spool.stats().waiting), (Some(&3), 40_000));
+    assert_eq!(read_from(&spool, spool.end()), []);
+}
+
+#[test]
 fn a_kill_loses_nothing_and_repeats_what_was_not_noted() {
     let disk = Arc::new(FakeDisk::default());
     let spool = open(&disk, 8 * MIB);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use wire::gob::client::Requests;
 use wire::gob::{Decoder, GobScratch, GraphItem, JudgeItem};
+use wire::packed::{read_packed, write_packed};
 use wire::{Framer, OutItem, Scratch, decode_items, json, jsonrpc, write_item};
 
 const ITEMS: usize = 200;
@@ -67,7 +68,12 @@ fn message(items: &[OutItem<'_>], out: &mut Vec<u8>) {
     jsonrpc::end_request(out, 7);
 }
 
-fn measure(name: &str, mut run: impl FnMut()) {
+fn measure(name: &str, run: impl FnMut()) {
+    measure_of(ITEMS, name, run);
+}
+
+/// Measures what is done with so many items.
+fn measure_of(items: usize, name: &str, mut run: impl FnMut()) {
     run();
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     let mut best = u128::MAX;
@@ -77,8 +83,8 @@ fn measure(name: &str, mut run: impl FnMut()) {
         best = best.min(start.elapsed().as_nanos());
     }
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-    let ns = best as f64 / ITEMS as f64;
-    println!("{name:<28} {ns:7.1} ns/item  {:.3} allocations/item", allocations as f64 / (ROUNDS * ITEMS) as f64);
+    let ns = best as f64 / items as f64;
+    println!("{name:<28} {ns:7.1} ns/item  {:.3} allocations/item", allocations as f64 / (ROUNDS * items) as f64);
 }
 
 fn main() {
@@ -109,6 +115,37 @@ fn main() {
         message(black_box(&items), &mut out);
     });
     gob(&items, &mut out);
+    packed();
+}
+
+/// The largest batch that was recorded of an agent, as it is and compressed, and what that costs either side.
+fn packed() {
+    let stream = testdata::bytes("jsonrpc/agent_transfer.c2s.bin");
+    let (mut framer, mut rest, mut largest) = (Framer::new(1 << 20), &stream[..], Vec::new());
+    while let Some(range) = framer.scan(rest).expect("recorded frames") {
+        let mut scratch = Scratch::new();
+        let request = jsonrpc::request(&rest[range.clone()], &mut scratch).expect("a recorded request");
+        let param = request.param.expect("recorded items");
+        if param.len() > largest.len() {
+            largest = param.to_vec();
+        }
+        rest = &rest[range.end..];
+        framer.reset();
+    }
+    let items = decode_items(&largest, &mut Scratch::new(), &mut |_| {}).expect("an array");
+    let (mut param, mut array) = (Vec::new(), Vec::new());
+    assert!(write_packed(&mut param, &largest), "it is worth it");
+    println!("recorded batch of {items} items: {} bytes, compressed {}", largest.len(), param.len());
+    measure_of(items, "write_packed", || {
+        param.clear();
+        assert!(write_packed(&mut param, black_box(&largest)));
+    });
+    measure_of(items, "read_packed", || assert_eq!(read_packed(black_box(&param), &mut array), Ok(())));
+    measure_of(items, "decode_items of the same", || {
+        let total =
+            decode_items(black_box(&largest), &mut Scratch::new(), &mut |item| assert!(black_box(item).is_ok()));
+        assert_eq!(total, Ok(items));
+    });
 }
 
 /// The same items as an old transfer sends them, from the bytes of a connection to checked items.

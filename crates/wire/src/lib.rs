@@ -18,6 +18,7 @@ pub mod gob;
 pub mod hbs;
 pub mod http;
 pub mod item;
+pub mod packed;
 pub mod telnet;
 pub mod transfer;
 

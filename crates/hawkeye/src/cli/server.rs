@@ -90,7 +90,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
 fn agent_beside(server: &Config) -> Result<AgentConfig> {
     let listen = &server.listen;
     let text = format!("transfer_addrs = [{:?}]\nhbs_addr = {:?}", listen.transfer_rpc, listen.hbs_rpc);
-    let config = AgentConfig::load(&text, settings::variables()?.into_iter(), &[], &agent::system_hostname());
+    // The directory that systemd gives is the server's; an agent that ends with its transfer has little to keep.
+    let variables = settings::variables()?.into_iter().filter(|(name, _)| name != "STATE_DIRECTORY");
+    let config = AgentConfig::load(&text, variables, &[], &agent::system_hostname());
     let mut config = config.context("the agent beside the server")?;
     config.token = server.ingest.secret()?.unwrap_or_default();
     // The server's flags and file do not reach this agent.

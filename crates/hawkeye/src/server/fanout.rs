@@ -78,7 +78,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
 /// Opens the three doors of transfer.
 pub fn open_points(doors: &mut Doors, sockets: [Option<TcpListener>; 3], points: Points, metrics: &Metrics) {
     let [rpc, http, line] = sockets;
-    doors.open_rpc("transfer_rpc", rpc, TransferService { points: points.clone() });
+    doors.open_rpc("transfer_rpc", rpc, TransferService::new(points.clone(), metrics));
     let push = PushContext {
         points: points.clone(),
         message_max: doors.rpc.message_max,

@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod agent_buffer;
 mod alarms;
 mod api_docs;
 mod backup;
