@@ -9,7 +9,7 @@
 //! says.
 
 pub mod client;
-mod validity;
+pub mod validity;
 
 use crate::seldom::Seldom;
 use crate::stream::{Stream, peek};
