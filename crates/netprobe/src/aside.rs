@@ -65,7 +65,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_panics_is_a_failure_and_gives_its_turn_back() {
         let aside = Aside::new("test", 1);
-        let failed = aside.call(|| panic!("meant to")).await.map(|()| ());
+        let failed: Result<(), Reason> = aside.call(|| panic!("meant to")).await;
         assert!(failed.is_err_and(|reason| reason.code == Code::Local));
         assert_eq!(aside.call(|| 5).await, Ok(5));
     }

@@ -3,10 +3,11 @@
 //! How: one flat object. `kind` says which further keys there are; each kind is a file with its own struct. A key that
 //! nobody knows is refused, for a wrong name of an expectation would expect nothing.
 //! Invariants: [`Definition::check`] tells everything that is wrong, each with its key and the fix; what it takes can
-//! run; [`crate::run`] runs nothing that it refuses.
+//! run, and nothing runs that it refuses.
 //! Memory: at most [`BYTES_MAX`] of texts per definition.
 
 use crate::dns::Dns;
+use crate::fault::short;
 use crate::grpc::Grpc;
 use crate::http::Http;
 use crate::icmp::Icmp;
@@ -231,7 +232,7 @@ impl Definition {
     pub fn series_tags(&self) -> String {
         let mut tags = String::from("target=");
         let target = self.kind.target_tag(&self.target).unwrap_or_else(|| short(&self.target).to_string());
-        tags.extend(target.chars().map(|c| if c == ',' || c == ' ' || c.is_control() { '_' } else { c }));
+        tags.extend(target.chars().map(|c| if matches!(c, ',' | '=' | ' ') || c.is_control() { '_' } else { c }));
         for (key, value) in &self.tags {
             tags.push(',');
             tags.push_str(key);
@@ -240,17 +241,6 @@ impl Definition {
         }
         model::tags::canonical_string(&tags)
     }
-}
-
-/// The beginning of a text that stands in a fault.
-pub(crate) fn short(text: &str) -> &str {
-    let end = text.char_indices().nth(80).map_or(text.len(), |(at, _)| at);
-    &text[..end]
-}
-
-/// Adds what is wrong with the value of a key.
-pub(crate) fn note<T>(faults: &mut Vec<String>, key: &str, read: Result<T, String>) -> Option<T> {
-    read.map_err(|error| faults.push(format!("{key}: {error}"))).ok()
 }
 
 #[cfg(test)]
@@ -329,6 +319,6 @@ mod tests {
         check("icmp", "Host.", "host");
         check("dns", "8.8.8.8", "8.8.8.8:53");
         check("script", "/opt/check_disk", "check_disk");
-        check("tcp", "what, is this", "what__is_this");
+        check("tcp", "what, is=this", "what__is_this");
     }
 }

@@ -125,7 +125,30 @@ pub(crate) fn told_of_io(error: &Error, trace: &Trace, doing: &str) -> Reason {
     }
 }
 
-/// The other side has ended the connection.
+/// The other side has ended the connection too early.
 pub(crate) fn closed(peer: &str, doing: &str) -> Reason {
     Reason::new(Code::Closed, format!("{peer} has closed the connection {doing}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_of_a_connection() {
+        let peer = SocketAddr::from(([10, 0, 0, 1], 443));
+        let check = |kind: ErrorKind, code: Code, part: &str| {
+            let reason = told_of_connect(&Error::from(kind), peer);
+            assert!(reason.code == code && reason.text.contains(part), "{reason:?}");
+            assert!(reason.text.contains("10.0.0.1:443"), "{reason:?}");
+        };
+        check(ErrorKind::ConnectionRefused, Code::Refused, "connection refused by");
+        check(ErrorKind::ConnectionReset, Code::Reset, "connection reset by");
+        check(ErrorKind::TimedOut, Code::Timeout, "says the system");
+        check(ErrorKind::HostUnreachable, Code::Unreachable, "cannot be reached");
+        check(ErrorKind::NetworkUnreachable, Code::Unreachable, "no route");
+        check(ErrorKind::NetworkDown, Code::Unreachable, "is down");
+        check(ErrorKind::PermissionDenied, Code::Local, "cannot connect to");
+        check(ErrorKind::AddrNotAvailable, Code::Local, "cannot connect to");
+    }
 }

@@ -8,9 +8,9 @@ mod message;
 
 pub use message::RecordType;
 
-use crate::Means;
-use crate::definition::{note, short};
 use crate::dial::{Family, addresses, dial, told_of_io};
+use crate::fault::{note, short};
+use crate::means::Means;
 use crate::outcome::{Code, Phase, Reason};
 use crate::pattern;
 use crate::place::{Place, host_of};

@@ -4,10 +4,10 @@
 //! are written and read here: a five-byte head (not compressed, length), then protobuf.
 //! Compat: https://github.com/grpc/grpc/blob/master/doc/health-checking.md; statuses as gRPC names them.
 
-use crate::Means;
-use crate::definition::note;
 use crate::dial::{Family, dial};
+use crate::fault::note;
 use crate::http::{Exchange, Url, read, speak, speak_tls};
+use crate::means::Means;
 use crate::outcome::{Code, Phase, Reason};
 use crate::place::Place;
 use crate::policy::Policy;

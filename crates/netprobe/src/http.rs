@@ -15,9 +15,9 @@ pub(crate) use exchange::{Exchange, read, speak, speak_tls};
 pub use expect::{BodyMatch, JsonMatch};
 pub(crate) use url::Url;
 
-use crate::Means;
-use crate::definition::{note, short};
 use crate::dial::Family;
+use crate::fault::{note, short};
+use crate::means::Means;
 use crate::outcome::{Code, Phase, Reason};
 use crate::pattern;
 use crate::policy::Policy;

@@ -1,14 +1,14 @@
 //! ICMP: how many echo requests are answered, and how fast.
 //!
-//! How: the kernel's unprivileged socket first, which `net.ipv4.ping_group_range` opens to groups, then a raw one, which
-//! needs CAP_NET_RAW. The socket is connected, so the kernel hands over what comes from the target only. Requests go out
-//! at a fixed pace, and replies are taken meanwhile; after the last one, a reply may come until the time limit.
+//! How: the kernel's unprivileged socket first, which `net.ipv4.ping_group_range` opens to groups, then a raw one,
+//! which needs CAP_NET_RAW. The socket is connected, so the kernel hands over what comes from the target only. Requests
+//! go out at a fixed pace, and replies are taken meanwhile; after the last one, they may come until the time limit.
 //! Invariants: a reply counts once, and only with the run's own random token.
 
 mod packet;
 
-use crate::Means;
 use crate::dial::{Family, addresses};
+use crate::means::Means;
 use crate::outcome::{Code, Phase, Reason};
 use crate::place::host_of;
 use crate::policy::Policy;
@@ -54,7 +54,7 @@ impl Default for Icmp {
 
 impl Icmp {
     pub(crate) fn check(&self, target: &str, faults: &mut Vec<String>) {
-        crate::definition::note(faults, "target", host_of(target));
+        crate::fault::note(faults, "target", host_of(target));
         if !(1..=COUNT_MAX).contains(&self.count) {
             faults.push(format!("count is {}: give 1 to {COUNT_MAX}", self.count));
         }

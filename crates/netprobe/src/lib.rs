@@ -15,7 +15,9 @@ mod policy;
 
 mod aside;
 mod dial;
+mod fault;
 mod lines;
+mod means;
 mod pattern;
 mod place;
 mod resolve;
@@ -31,6 +33,7 @@ mod icmp;
 mod script;
 mod tcp;
 
+mod run;
 mod runner;
 mod spread;
 
@@ -40,64 +43,16 @@ pub use dns::{Dns, RecordType, Transport};
 pub use grpc::Grpc;
 pub use http::{BodyMatch, Http, JsonMatch, Protocol};
 pub use icmp::Icmp;
+pub use means::Means;
 pub use outcome::{Code, Outcome, Phase, Reason};
 pub use policy::{Limits, Policy, Rest, Rule, Scripts};
+pub use run::run;
 pub use runner::{CONCURRENT_MAX, Ran, Runner, RunnerCounters};
 pub use script::Script;
 pub use spread::spread;
 pub use starttls::StartTls;
 pub use tcp::{Step, Tcp, TlsTarget};
 pub use tls::TlsOptions;
-
-use aside::Aside;
-use resolve::Resolver;
-use roots::Roots;
-use tokio::time::timeout;
-use trace::Trace;
-
-/// What all probes of a process share; clones are the same.
-#[derive(Clone, Debug)]
-pub struct Means {
-    resolver: Resolver,
-    roots: Roots,
-    scripts: Aside,
-}
-
-impl Default for Means {
-    fn default() -> Means {
-        Means {
-            resolver: Resolver::default(),
-            roots: Roots::default(),
-            scripts: Aside::new("start", script::STARTS_MAX),
-        }
-    }
-}
-
-/// Runs a probe once. Takes at most the definition's `timeout_ms`; a definition that cannot work is down, and says so.
-pub async fn run(definition: &Definition, policy: &Policy, means: &Means) -> Outcome {
-    let mut trace = Trace::new(definition.kind.as_str(), definition.series_tags(), definition.timeout());
-    let faults = definition.check();
-    if !faults.is_empty() {
-        return trace.outcome(Err(Reason::new(Code::Definition, faults.join("; "))));
-    }
-    let target = &definition.target;
-    let asking = async {
-        match &definition.kind {
-            Kind::Http(http) => http.run(target, policy, means, &mut trace).await,
-            Kind::Tcp(tcp) => tcp.run(target, policy, means, &mut trace).await,
-            Kind::Tls(tls) => tls.run(target, policy, means, &mut trace).await,
-            Kind::Icmp(icmp) => icmp.run(target, policy, means, &mut trace).await,
-            Kind::Dns(dns) => dns.run(target, policy, means, &mut trace).await,
-            Kind::Grpc(grpc) => grpc.run(target, policy, means, &mut trace).await,
-            Kind::Script(script) => script.run(target, policy, means, &mut trace).await,
-        }
-    };
-    let found = match timeout(definition.timeout(), asking).await {
-        Ok(found) => found,
-        Err(_) => Err(trace.too_late()),
-    };
-    trace.outcome(found)
-}
 
 #[cfg(test)]
 mod tests;

@@ -18,9 +18,8 @@ pub(crate) fn compile(text: &str) -> Result<Regex, String> {
         return Err(format!("a pattern of {} bytes: give 1 to {BYTES_MAX}", text.len()));
     }
     let compiled = RegexBuilder::new(text).size_limit(COMPILED_MAX).build();
-    compiled.map_err(|error| {
-        format!("{:?} is no pattern ({error}): give a regular expression", crate::definition::short(text))
-    })
+    compiled
+        .map_err(|error| format!("{:?} is no pattern ({error}): give a regular expression", crate::fault::short(text)))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const ADDRESSES_MAX: usize = 16;
 /// The system's resolver; clones share its turns.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {
-    aside: Aside,
+    pub aside: Aside,
 }
 
 impl Default for Resolver {

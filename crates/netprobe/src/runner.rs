@@ -5,14 +5,16 @@
 //! which takes it at once: a queue, if one is needed, is the caller's, with his bound.
 //! Invariants: no probe runs twice at the same time; a run that panics costs itself only; when the runner stops, its
 //! runs are dropped.
-//! Memory: per probe a definition and 40 bytes; per run what [`crate::run`] holds, [`CONCURRENT_MAX`] at a time unless said otherwise.
+//! Memory: per probe a definition and 40 bytes; per run what it holds, [`CONCURRENT_MAX`] at a time unless the caller
+//! says otherwise.
 
 mod plan;
 
 use crate::definition::Definition;
+use crate::means::Means;
 use crate::outcome::Outcome;
 use crate::policy::Policy;
-use crate::{Means, run};
+use crate::run::run;
 use plan::{Now, Plan};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 
 mod perfdata;
 
-use crate::Means;
+use crate::means::Means;
 use crate::outcome::{Code, Phase, Reason};
 use crate::policy::{Policy, Scripts};
 use crate::trace::Trace;
@@ -32,8 +32,6 @@ const VARIABLES: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
 /// Time in which the output must end when the program has: what holds it open longer has left the process group.
 const GRACE: Duration = Duration::from_millis(100);
-/// Programs that are being started at a time, for one on a dead mount.
-pub(crate) const STARTS_MAX: usize = 4;
 
 /// A program; its path is the target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,7 +48,7 @@ impl Script {
         if !target.starts_with('/') || target.ends_with('/') || target.contains('\0') {
             faults.push(format!(
                 "target is {:?}: give the path of a program that begins with /",
-                crate::definition::short(target)
+                crate::fault::short(target)
             ));
         }
         if self.args.len() > ARGS_MAX {

@@ -3,10 +3,10 @@
 //! How: connect, perhaps STARTTLS, perhaps a handshake, then steps of sending and expecting. An expected pattern is to
 //! match one line; lines before that one are passed over, and the beginning of a line may match before its end comes.
 
-use crate::Means;
-use crate::definition::note;
 use crate::dial::{Family, closed, dial, told_of_io};
+use crate::fault::note;
 use crate::lines::{Heard, Lines};
+use crate::means::Means;
 use crate::outcome::{Code, Phase, Reason};
 use crate::pattern;
 use crate::place::Place;
@@ -119,7 +119,7 @@ async fn expect(stream: &mut Outgoing, lines: &mut Lines, pattern: &Regex, trace
     let mut last = None;
     let unmet = |last: &Option<String>| match last {
         None => format!("nothing came, want {:?}", pattern.as_str()),
-        Some(line) => format!("got {:?}, want {:?}", crate::definition::short(line), pattern.as_str()),
+        Some(line) => format!("got {:?}, want {:?}", crate::fault::short(line), pattern.as_str()),
     };
     loop {
         let heard = lines.next(stream).await.map_err(|error| told_of_io(&error, trace, "in phase talk"))?;

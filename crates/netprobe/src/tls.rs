@@ -6,8 +6,8 @@
 //! microseconds) and keeps no session, so each run is a whole handshake.
 //! Invariants: `tls.ca` stands instead of the authorities of the system, not beside them.
 
-use crate::definition::note;
 use crate::dial::{closed, told_of_io};
+use crate::fault::note;
 use crate::outcome::{Code, Phase, Reason};
 use crate::roots::Roots;
 use crate::trace::Trace;

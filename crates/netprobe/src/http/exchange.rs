@@ -7,8 +7,8 @@
 //! [`WINDOW`].
 
 use super::{Http, Protocol, url::Url};
-use crate::Means;
 use crate::dial::{closed, dial, told_of_io};
+use crate::means::Means;
 use crate::outcome::{Code, Phase, Reason};
 use crate::policy::Policy;
 use crate::tls::{TlsOptions, shake};
@@ -117,7 +117,7 @@ pub(crate) async fn speak(
     };
     match made {
         Ok((sender, task)) => Ok(Exchange { sender, task }),
-        Err(error) => Err(told(&error, trace)),
+        Err(error) => Err(told(&error, is_two, trace)),
     }
 }
 
@@ -158,7 +158,7 @@ impl Exchange {
             Sender::One(sender) => sender.send_request(request).await,
             Sender::Two(sender) => sender.send_request(request).await,
         };
-        answer.map_err(|error| told(&error, trace))
+        answer.map_err(|error| told(&error, matches!(self.sender, Sender::Two(_)), trace))
     }
 }
 
@@ -176,7 +176,7 @@ pub(crate) struct Body {
 pub(crate) async fn read(mut body: Incoming, keep: bool, max: usize, trace: &Trace) -> Result<Body, Reason> {
     let mut read = Body { kept: Vec::new(), bytes: 0, is_whole: true, trailers: None };
     while let Some(frame) = body.frame().await {
-        match frame.map_err(|error| told(&error, trace))?.into_data() {
+        match frame.map_err(|error| told(&error, false, trace))?.into_data() {
             Ok(data) => {
                 read.bytes += data.len();
                 if keep {
@@ -198,7 +198,7 @@ fn peer(trace: &Trace) -> String {
 }
 
 /// What the library's error says about the other side.
-fn told(error: &hyper::Error, trace: &Trace) -> Reason {
+fn told(error: &hyper::Error, is_two: bool, trace: &Trace) -> Reason {
     let peer = peer(trace);
     if error.is_parse_too_large() {
         return Reason::new(Code::Head, format!("the head of the answer of {peer} is too large"));
@@ -220,5 +220,6 @@ fn told(error: &hyper::Error, trace: &Trace) -> Reason {
     if error.is_closed() || error.is_canceled() {
         return closed(&peer, "before it answered");
     }
-    Reason::new(Code::Protocol, format!("HTTP with {peer} failed: {error}{cause}"))
+    let what = if is_two { "speaks no HTTP/2, or breaks it" } else { "breaks HTTP" };
+    Reason::new(Code::Protocol, format!("{peer} {what}: {error}{cause}"))
 }

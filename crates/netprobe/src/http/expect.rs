@@ -1,7 +1,7 @@
 //! Expect: what an HTTP probe wants of an answer: its status, words in its body, a value in its JSON.
 
 use super::Http;
-use crate::definition::short;
+use crate::fault::short;
 use crate::outcome::{Code, Reason};
 use crate::pattern;
 use serde::{Deserialize, Serialize};

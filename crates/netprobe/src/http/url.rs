@@ -1,10 +1,10 @@
 //! URL: where an HTTP probe goes, and where a redirect sends it.
 //!
-//! Why not the usual crate: it brings tables for names in all scripts, which are a tenth of an agent; a definition gives
+//! Why not the usual crate: it brings tables for names in all scripts, which are a tenth of an agent; a definition has
 //! such a name in its ASCII form.
 //! How: the library's `Uri` takes the text apart; a relative `Location` is resolved as RFC 3986 §5.2 says.
 
-use crate::definition::short;
+use crate::fault::short;
 use crate::place::{Place, host_of};
 use hyper::Uri;
 

@@ -1,8 +1,8 @@
 //! Plan: which probe is due when.
 //!
 //! How: a heap of due times by the steady clock. When a probe begins, its next time is worked out from the wall clock:
-//! its offset in the next slot. A clock that jumps is so believed at the next run, and can hold a probe up for two steps
-//! at most.
+//! its offset in the next slot. A clock that jumps is so believed at the next run, and can hold a probe up for two
+//! steps at most.
 //! Invariants: pure, times are arguments (milliseconds); at most one run in each slot.
 
 use crate::definition::Definition;
@@ -114,8 +114,8 @@ mod tests {
         (0..count).map(|i| Arc::new(read(i).expect("a definition"))).collect()
     }
 
-    /// Times (wall clock, seconds) at which the first probe runs until the steady clock says `until_s`; `wall` gives the
-    /// wall clock's seconds for the steady one's.
+    /// Times (wall clock, seconds) of the runs until the steady clock says `until_s`; `wall` has the wall clock's
+    /// seconds for the steady one's.
     fn runs(plan: &mut Plan, until_s: i64, wall: impl Fn(i64) -> i64) -> Vec<i64> {
         let mut at = Vec::new();
         for second in 0..until_s {

@@ -1,7 +1,7 @@
 //! Perfdata: figures behind a `|` in the output of a Nagios plugin (monitoring-plugins.org, "Performance data").
 //!
-//! How: `'label'=value[unit];[warn];[crit];[min];[max]`, separated by blanks. Value and unit become a reading, thresholds
-//! do not: rules are made elsewhere. A unit `c` is a counter.
+//! How: `'label'=value[unit];[warn];[crit];[min];[max]`, separated by blanks. Value and unit become a reading,
+//! thresholds do not: rules are made elsewhere. A unit `c` is a counter.
 //! Invariants: a value is as the plugin gave it; units are not converted, and stand in the tags.
 //! Memory: [`FIGURES_MAX`] readings per run.
 

@@ -92,7 +92,7 @@ async fn over_tls() {
 
 #[tokio::test]
 async fn servers_that_are_none() {
-    let late = json!({"timeout_ms": 150});
+    let late = json!({"timeout_ms": 500});
     down("grpc", nobody().await, json!({}), Code::Refused, "connection refused by").await;
     down("grpc", silent().await, late, Code::Timeout, "no answer from").await;
     down("grpc", replying("HTTP/1.1 400 Bad Request\r\n\r\n").await, json!({}), Code::Protocol, "HTTP/2").await;

@@ -1,7 +1,7 @@
 //! HTTP: answers that are as they should, and each way in which they are not.
 
 use super::world::*;
-use crate::{Code, Policy, Rule};
+use crate::{Code, Means, Policy, Rule};
 use serde_json::json;
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
@@ -44,8 +44,8 @@ async fn what_is_not_as_expected() {
 async fn broken_servers() {
     let url = |address| format!("http://{address}/");
     down("http", url(nobody().await), json!({}), Code::Refused, "connection refused by 127.0.0.1:").await;
-    let late = json!({"timeout_ms": 100});
-    down("http", url(silent().await), late.clone(), Code::Timeout, "within 100 ms in phase first_byte").await;
+    let late = json!({"timeout_ms": 500});
+    down("http", url(silent().await), late.clone(), Code::Timeout, "within 500 ms in phase first_byte").await;
     down("http", url(answering("").await), json!({}), Code::Closed, "has closed the connection").await;
     down("http", url(answering("hello\r\n\r\n").await), json!({}), Code::Protocol, "speaks no HTTP").await;
     let short = answering("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort").await;
@@ -91,6 +91,35 @@ async fn heads_and_bodies_have_bounds() {
         while stream.write_all(&[b'x'; 8192]).await.is_ok() {}
     });
     down("http", url(endless_head.await), json!({}), Code::Head, "too large").await;
+}
+
+/// A server whose queue of connections is full answers none; a resolver that hangs answers no name.
+#[tokio::test]
+async fn slow_before_the_first_byte() {
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    full.listen(0).expect("a socket");
+    let address = full.local_addr().expect("bound").as_socket().expect("an address of IP");
+    let waiting: Vec<_> = (0..8).map(|_| tokio::spawn(tokio::net::TcpStream::connect(address))).collect();
+    net::patience::until("a full queue", async || waiting.iter().any(|one| one.is_finished())).await;
+    let late = json!({"timeout_ms": 500});
+    let part = "within 500 ms in phase connect";
+    down("http", format!("http://{address}/"), late.clone(), Code::Timeout, part).await;
+    waiting.iter().for_each(|one| one.abort());
+
+    let means = Means::default();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Arc::new(Mutex::new(ended));
+    for _ in 0..8 {
+        let (aside, ended) = (means.resolver.aside.clone(), ended.clone());
+        // Until the sender is dropped.
+        tokio::spawn(async move { aside.call(move || ended.lock().is_ok_and(|ended| ended.recv().is_ok())).await });
+    }
+    tokio::task::yield_now().await;
+    let asked = definition("http", "http://localhost:1/", late);
+    let outcome = net::patience::in_time("the end", crate::run(&asked, &Policy::agent(), &means)).await;
+    is_down(&outcome, Code::Timeout, "no answer within 500 ms in phase dns");
+    drop(end);
 }
 
 /// What is compressed stays so, however large it would become.

@@ -40,7 +40,7 @@ async fn this_host_answers_or_the_reason_is_told() {
 #[tokio::test]
 async fn who_does_not_answer_is_down() {
     down("icmp", "127.0.0.1", json!({"family": "ipv6"}), Code::NoAddress, "no IPv6 address").await;
-    let more = json!({"count": 2, "pace_ms": 10, "timeout_ms": 100});
+    let more = json!({"count": 2, "pace_ms": 10, "timeout_ms": 500});
     let reason = outcome("icmp", "127.255.255.255", more).await.reason.expect("a reason");
     let expected: &[Code] = if is_allowed() { &[Code::Loss, Code::Unreachable, Code::Local] } else { &[Code::Local] };
     assert!(expected.contains(&reason.code), "{reason:?}");

@@ -106,6 +106,19 @@ async fn only_programs_of_the_folders_run() {
     is_down(&under(&folder.policy, "script", &path, json!({})).await, Code::Script, "cannot run");
 }
 
+/// Root may run scripts as somebody else, nobody else may.
+#[tokio::test]
+async fn scripts_run_as_whom_the_policy_names() {
+    let mut folder = Folder::new();
+    std::fs::set_permissions(folder.dir.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    folder.policy.scripts.user = Some((65_534, 65_533));
+    let outcome = folder.run("echo $(id -u) $(id -g) $(id -G)", json!({})).await;
+    match rustix::process::geteuid().is_root() {
+        true => assert_eq!(outcome.reason.expect("its first line").text, "65534 65533 65533"),
+        false => is_down(&outcome, Code::Script, "cannot run"),
+    }
+}
+
 /// True while a process of this number runs; one that waits to be reaped has ended.
 fn runs(pid: &str) -> bool {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid.trim()).join("status"));
@@ -117,9 +130,9 @@ async fn what_does_not_end_is_killed_with_all_it_began() {
     let folder = Folder::new();
     let pids = folder.dir.path().join("pids");
     let text = format!("sleep 1000 & echo $! $$ > {0}.new; mv {0}.new {0}; wait", pids.display());
-    let outcome = folder.run(&text, json!({"timeout_ms": 1000})).await;
-    is_down(&outcome, Code::Timeout, "the script has not ended within 1 s");
-    let pids = std::fs::read_to_string(pids).expect("written within a second");
+    let outcome = folder.run(&text, json!({"timeout_ms": 2000})).await;
+    is_down(&outcome, Code::Timeout, "the script has not ended within 2 s");
+    let pids = std::fs::read_to_string(pids).expect("written before");
     for pid in pids.split_whitespace() {
         until("the end of the group", async || !runs(pid)).await;
     }

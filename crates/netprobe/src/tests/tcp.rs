@@ -34,11 +34,11 @@ async fn a_dialogue() {
 
 #[tokio::test]
 async fn dialogues_that_fail() {
-    let expect = |pattern: &str| json!({"talk": [{"expect": pattern}], "timeout_ms": 150});
+    let expect = |pattern: &str| json!({"talk": [{"expect": pattern}], "timeout_ms": 500});
     down("tcp", nobody().await, json!({}), Code::Refused, "connection refused by").await;
     down("tcp", silent().await, expect("220"), Code::Timeout, "in phase talk").await;
     let other = saying(&["554 no\r\n"]).await;
-    let part = "got \"554 no\", want \"^220\", within 150 ms";
+    let part = "got \"554 no\", want \"^220\", within 500 ms";
     down("tcp", other, expect("^220"), Code::Match, part).await;
     let ends = answering("").await;
     let talk = json!({"talk": [{"send": "\r\n\r\n", "expect": "^220"}]});
@@ -121,7 +121,7 @@ async fn starttls_of_directories_and_databases() {
 #[tokio::test]
 async fn starttls_that_is_refused() {
     let check = async |protocol: &str, texts: &'static [&'static str], code: Code, part: &str| {
-        down("tls", saying(texts).await, json!({"starttls": protocol, "timeout_ms": 150}), code, part).await;
+        down("tls", saying(texts).await, json!({"starttls": protocol, "timeout_ms": 500}), code, part).await;
     };
     check("smtp", &["220 a\r\n", "250 a\r\n", "454 no\r\n"], Code::StartTls, "said \"454 no\", want \"220\"").await;
     check("smtp", &["554 go away\r\n"], Code::StartTls, "554 go away").await;
@@ -132,7 +132,7 @@ async fn starttls_that_is_refused() {
     check("smtp", &[], Code::Timeout, "in phase starttls").await;
     let ends = answering("").await;
     // It reads the head of a request first, so the greeting never comes.
-    down("tls", ends, json!({"starttls": "smtp", "timeout_ms": 150}), Code::Timeout, "starttls").await;
+    down("tls", ends, json!({"starttls": "smtp", "timeout_ms": 500}), Code::Timeout, "starttls").await;
     let closes = listen(|stream| async move { drop(stream) });
     let code = outcome("tls", closes.await, json!({"starttls": "smtp"})).await.reason.expect("a reason").code;
     assert!(matches!(code, Code::Closed | Code::Reset), "{code:?}");

@@ -62,6 +62,8 @@ async fn certificates_that_are_not_believed() {
         ("other.crt", by_ca(json!({})), Code::CertificateName, "is for other.example, not for 127.0.0.1"),
         ("self.crt", by_ca(json!({})), Code::CertificateUntrusted, "signed by itself"),
         ("self_authority.crt", by_ca(json!({})), Code::CertificateUntrusted, "signed by itself"),
+        ("stranger.crt", by_ca(json!({})), Code::CertificateUntrusted, "signed by nobody who is believed here"),
+        ("client.crt", by_ca(json!({})), Code::Certificate, "the certificate is of no use: "),
         ("good.crt", by_ca(json!({"server_name": "b.example"})), Code::CertificateName, "not for b.example"),
         ("good.crt", by_ca(json!({"days_left_min": 10_000})), Code::CertificateSoon, "expires in "),
     ];
@@ -91,7 +93,7 @@ async fn who_believes_all_is_told_the_days_all_the_same() {
 
 #[tokio::test]
 async fn servers_that_do_not_speak_it() {
-    let late = json!({"timeout_ms": 100, "tls": {"verify": false}});
+    let late = json!({"timeout_ms": 500, "tls": {"verify": false}});
     down("tls", silent().await, late, Code::Timeout, "in phase tls").await;
     let more = json!({"tls": {"verify": false}});
     for words in ["220 hello\r\n", "HTTP/1.1 400 Bad Request\r\n\r\n"] {
@@ -152,4 +154,19 @@ async fn http_2_is_spoken_where_both_agree() {
     down("http", format!("https://{server}/"), more, Code::Protocol, "does not agree to HTTP/2").await;
     let plain = replying("HTTP/1.1 400 Bad Request\r\n\r\n").await;
     down("http", format!("http://{plain}/"), json!({"protocol": "2"}), Code::Protocol, "HTTP/2").await;
+}
+
+/// Heads over HTTP/2 have the same bound.
+#[tokio::test]
+async fn heads_of_http_2_have_a_bound() {
+    let server = listen(|stream| async move {
+        let answer = service_fn(|_| async {
+            let long = Response::builder().header("x", "y".repeat(60_000)).body(Full::new(Bytes::new()));
+            Ok::<_, Infallible>(long.expect("an answer"))
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+    });
+    // The library says no more than that the protocol was broken.
+    down("http", format!("http://{}/", server.await), json!({"protocol": "2"}), Code::Protocol, "HTTP/2").await;
 }

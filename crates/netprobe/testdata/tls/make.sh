@@ -20,6 +20,9 @@ unique_subject = no
 commonName = supplied
 [end]
 basicConstraints = CA:FALSE
+[client]
+basicConstraints = CA:FALSE
+extendedKeyUsage = clientAuth
 [authority]
 basicConstraints = critical,CA:TRUE
 keyUsage = critical,keyCertSign,digitalSignature
@@ -54,3 +57,7 @@ sign other "DNS:other.example" $always
 request server.key itself "$here"
 issue self.crt itself end $always -selfsign -keyfile server.key
 issue self_authority.crt itself authority $always -selfsign -keyfile server.key
+request server.key stranger "$here"
+issue stranger.crt stranger end $always -cert self_authority.crt -keyfile server.key
+request server.key client "$here"
+issue client.crt client client $always -cert ca.crt -keyfile "$work/ca.key"
