@@ -193,5 +193,6 @@ mod tests {
         for bytes in [&b""[..], b"\x01\0\0\0\0", b"\0\0\0\0\x02\x08", b"\0\0\0\0\x01\x08", b"\0\0\0\0\x02\x12\x09"] {
             assert_eq!(health(bytes), None, "{bytes:?}");
         }
+        crate::tests::world::broken_forms(b"\0\0\0\0\x05\x12\x01x\x08\x02", |bytes| _ = health(bytes));
     }
 }

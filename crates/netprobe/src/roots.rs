@@ -4,6 +4,7 @@
 //! are read again once in [`AGE_MAX`].
 //! Memory: names and keys of some 150 authorities, 100 KiB, while there are probes that need them.
 
+use crate::aside::Aside;
 use crate::outcome::{Code, Reason};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -11,7 +12,6 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 
 /// Age at which the authorities are read again. Reading takes milliseconds.
 const AGE_MAX: Duration = Duration::from_secs(3600);
@@ -21,8 +21,8 @@ const AGE_MAX: Duration = Duration::from_secs(3600);
 pub(crate) struct Roots {
     pub provider: Arc<CryptoProvider>,
     read: Arc<Mutex<Option<Read>>>,
-    /// Turn of the one who reads; the others wait for what he has read.
-    turn: Arc<Semaphore>,
+    /// One reads, the others wait for what he has read.
+    aside: Aside,
 }
 
 #[derive(Clone, Debug)]
@@ -33,11 +33,8 @@ struct Read {
 
 impl Default for Roots {
     fn default() -> Roots {
-        Roots {
-            provider: Arc::new(rustls::crypto::ring::default_provider()),
-            read: Arc::default(),
-            turn: Arc::new(Semaphore::new(1)),
-        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Roots { provider, read: Arc::default(), aside: Aside::new("read authorities", 1) }
     }
 }
 
@@ -47,22 +44,21 @@ impl Roots {
         if let Some(verifier) = self.known() {
             return Ok(verifier);
         }
-        let _turn = self.turn.acquire().await.expect("nobody closes it");
-        if let Some(verifier) = self.known() {
-            return Ok(verifier);
-        }
-        let provider = self.provider.clone();
-        let read = tokio::task::spawn_blocking(move || read(provider)).await;
-        let verifier = read.unwrap_or_else(|_| Err("reading the authorities of this host failed".to_string()));
-        let verifier = verifier.map_err(|text| Reason::new(Code::Local, text))?;
-        let read = Read { at: Instant::now(), verifier: verifier.clone() };
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
-        Ok(verifier)
+        let roots = self.clone();
+        let read = self.aside.call(move || roots.known().map_or_else(|| roots.read_again(), Ok)).await?;
+        read.map_err(|text| Reason::new(Code::Local, text))
     }
 
     fn known(&self) -> Option<Arc<dyn ServerCertVerifier>> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         read.as_ref().filter(|read| read.at.elapsed() < AGE_MAX).map(|read| read.verifier.clone())
+    }
+
+    fn read_again(&self) -> Result<Arc<dyn ServerCertVerifier>, String> {
+        let verifier = read(self.provider.clone())?;
+        let read = Read { at: Instant::now(), verifier: verifier.clone() };
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        Ok(verifier)
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Ran {
 pub struct RunnerCounters {
     /// Runs that have ended.
     pub runs: AtomicU64,
-    /// Of them those that were down.
+    /// Ended runs that were down.
     pub down: AtomicU64,
     /// Slots without a run, because the places were taken or the run before had not ended.
     pub missed: AtomicU64,

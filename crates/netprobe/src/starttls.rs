@@ -184,5 +184,7 @@ mod tests {
         for bytes in [&b""[..], b"\x02\x01\x01\x78", b"\x02\x01\x01\x78\xff", b"\x02\x01\x02\x78\x07\x0a\x01\x00"] {
             assert_eq!(ldap_result(bytes), None, "{bytes:?}");
         }
+        let long = b"\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x34\x04\x00\x04\x00";
+        crate::tests::world::broken_forms(long, |bytes| _ = ldap_result(bytes));
     }
 }

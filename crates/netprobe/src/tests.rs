@@ -7,7 +7,7 @@ mod icmp;
 mod script;
 mod tcp;
 mod tls;
-mod world;
+pub(crate) mod world;
 
 use crate::{Code, Policy};
 use serde_json::json;

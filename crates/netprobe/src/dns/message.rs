@@ -116,7 +116,7 @@ pub(super) fn question(id: u16, name: &str, kind: RecordType, recursion: bool) -
     }
     out.push(0);
     [kind.number(), CLASS_IN].iter().for_each(|word| out.extend_from_slice(&word.to_be_bytes()));
-    // Of OPT (RFC 6891) the root as name, the size as class, no options.
+    // OPT (RFC 6891) has the root as name, the size as class, no options.
     out.push(0);
     [TYPE_OPT, UDP_BYTES, 0, 0, 0].iter().for_each(|word| out.extend_from_slice(&word.to_be_bytes()));
     out
@@ -354,6 +354,11 @@ mod tests {
             }
             read(&whole[..at]);
         }
+        crate::tests::world::broken_forms(&whole, |bytes| {
+            if let Some(message) = read(bytes) {
+                message.answers("a.b", RecordType::Soa);
+            }
+        });
         let to_itself = [&whole[..12], &[0xc0, 12, 0, 1, 0, 1][..]].concat();
         assert_eq!(read(&to_itself), None);
     }

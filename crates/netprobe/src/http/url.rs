@@ -137,6 +137,19 @@ mod tests {
         }
     }
 
+    /// Whatever a redirect says, what comes of it reads back as the same URL.
+    #[test]
+    fn no_location_ends_it() {
+        let url = Url::parse("https://a.example:8443/one/two?q=1").expect("a URL");
+        for sound in ["http://b.example:80/x/../y?z#a", "//[::1]:443/x", "../../x/./y?a=b", "?z"] {
+            crate::tests::world::broken_forms(sound.as_bytes(), |bytes| {
+                if let Ok(joined) = url.join(&String::from_utf8_lossy(bytes)) {
+                    assert_eq!(Url::parse(&joined.to_text()), Ok(joined));
+                }
+            });
+        }
+    }
+
     #[test]
     fn locations() {
         let check = |location: &str, expected: &str| {

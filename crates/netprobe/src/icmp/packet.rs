@@ -20,7 +20,7 @@ pub(super) fn request(is_v6: bool, sequence: u16, token: [u8; TOKEN], size: usiz
     packet[6..8].copy_from_slice(&sequence.to_be_bytes());
     packet[HEAD..HEAD + TOKEN].copy_from_slice(&token);
     if !is_v6 {
-        // Of IPv6 the kernel computes the sum, in which the addresses stand, too.
+        // The sum of IPv6, in which the addresses stand, too, is computed by the kernel.
         let sum = checksum(&packet);
         packet[2..4].copy_from_slice(&sum.to_be_bytes());
     }
@@ -65,6 +65,7 @@ mod tests {
         assert_eq!(reply(false, &packet, *b"abcdefgx"), None);
         let with_ip = [&[0x45][..], &[0; 19], &packet].concat();
         assert_eq!(reply(false, &with_ip, token), Some(7));
+        crate::tests::world::broken_forms(&with_ip, |bytes| _ = reply(false, bytes, token));
         let mut packet = request(true, 9, token, 0);
         packet[0] = 129;
         assert_eq!((packet.len(), reply(true, &packet, token)), (16, Some(9)));

@@ -166,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn no_output_breaks_a_tag_or_ends_it() {
+        let sound = "OK - fine | /=2643MB;5948;5958;0;5968 'it''s, a=b'=1e5c\nlong\ntext | x=-1.5s\ny=U";
+        crate::tests::world::broken_forms(sound.as_bytes(), |bytes| {
+            for reading in read(&String::from_utf8_lossy(bytes)).figures {
+                assert!(reading.value.is_finite(), "{reading:?}");
+                assert_eq!(model::tags::canonical_string(&reading.tags), reading.tags);
+            }
+        });
+    }
+
+    #[test]
     fn a_unit_c_is_a_counter() {
         assert_eq!(read("OK | n=5c").figures[0].counter_type, CounterType::Counter);
         assert_eq!(read("OK | n=5").figures[0].counter_type, CounterType::Gauge);

@@ -131,7 +131,7 @@ async fn starttls_that_is_refused() {
     check("pop3", &["+OK\r\n", "+OK\r\ninjected\r\n"], Code::StartTls, "more in plain text").await;
     check("smtp", &[], Code::Timeout, "in phase starttls").await;
     let ends = answering("").await;
-    // It reads the head of a request first, so the greeting never comes.
+    // A server of HTTP reads the head of a request first, so its greeting never comes.
     down("tls", ends, json!({"starttls": "smtp", "timeout_ms": 500}), Code::Timeout, "starttls").await;
     let closes = listen(|stream| async move { drop(stream) });
     let code = outcome("tls", closes.await, json!({"starttls": "smtp"})).await.reason.expect("a reason").code;

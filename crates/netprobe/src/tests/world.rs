@@ -167,6 +167,32 @@ pub fn metrics(outcome: &Outcome) -> Vec<&str> {
     outcome.readings.iter().map(|reading| reading.metric.as_ref()).collect()
 }
 
+/// Calls `check` with a thousand broken forms of `sound`: bytes replaced, taken out, doubled, and the rest cut off. They
+/// are the same in each run.
+pub fn broken_forms(sound: &[u8], check: impl Fn(&[u8])) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut number = move |below: usize| {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below.max(1) as u64) as usize
+    };
+    for _ in 0..1000 {
+        let mut bytes = sound.to_vec();
+        for _ in 0..=number(4) {
+            let at = number(bytes.len());
+            match number(4) {
+                0 if !bytes.is_empty() => bytes[at] = number(256) as u8,
+                1 if !bytes.is_empty() => _ = bytes.remove(at),
+                2 => bytes.extend_from_within(at.min(bytes.len())..),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        check(&bytes);
+    }
+}
+
 /// What was read until the other side said no more.
 pub async fn read_all(stream: &mut TcpStream) {
     let mut sink = Vec::new();
