@@ -5,10 +5,9 @@
 //! left, so that a dead path of one family does not hide the other.
 //! Invariants: what is connected to is an address that the policy has seen.
 
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
 use crate::place::Place;
-use crate::policy::Policy;
-use crate::resolve::Resolver;
 use crate::trace::Trace;
 use serde::{Deserialize, Serialize};
 use std::io::{Error, ErrorKind};
@@ -42,22 +41,21 @@ impl Family {
 pub(crate) async fn addresses(
     host: &str,
     family: Family,
-    policy: &Policy,
-    resolver: &Resolver,
+    ground: Ground<'_>,
     trace: &mut Trace,
 ) -> Result<Vec<IpAddr>, Reason> {
     trace.enter(Phase::Dns);
-    if let Some(why) = policy.denies_host(host) {
+    if let Some(why) = ground.policy.denies_host(host) {
         return Err(Reason::new(Code::Denied, why));
     }
-    let mut addresses = resolver.addresses(host).await?;
+    let mut addresses = ground.means.resolver.addresses(host).await?;
     addresses.retain(|address| family.has(*address));
     if addresses.is_empty() {
         let what = if family == Family::Ipv4 { "IPv4" } else { "IPv6" };
         return Err(Reason::new(Code::NoAddress, format!("{host} has no {what} address")));
     }
     let mut denied = None;
-    addresses.retain(|address| match policy.denies(host, *address) {
+    addresses.retain(|address| match ground.policy.denies(host, *address) {
         None => true,
         Some(why) => {
             denied.get_or_insert(why);
@@ -74,11 +72,10 @@ pub(crate) async fn addresses(
 pub(crate) async fn dial(
     place: &Place,
     family: Family,
-    policy: &Policy,
-    resolver: &Resolver,
+    ground: Ground<'_>,
     trace: &mut Trace,
 ) -> Result<TcpStream, Reason> {
-    let mut addresses = addresses(&place.host, family, policy, resolver, trace).await?;
+    let mut addresses = addresses(&place.host, family, ground, trace).await?;
     addresses.truncate(TRIES_MAX);
     trace.enter(Phase::Connect);
     let count = addresses.len();
@@ -115,9 +112,9 @@ fn told_of_connect(error: &Error, peer: SocketAddr) -> Reason {
 
 /// What a failed read or write on a connection says.
 pub(crate) fn told_of_io(error: &Error, trace: &Trace, doing: &str) -> Reason {
-    let peer = trace.peer.map_or_else(|| "the other side".to_string(), |peer| peer.to_string());
+    let peer = trace.who();
     match error.kind() {
-        ErrorKind::UnexpectedEof => closed(&peer, doing),
+        ErrorKind::UnexpectedEof => closed(trace, doing),
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
             Reason::new(Code::Reset, format!("{peer} has reset the connection {doing}"))
         }
@@ -126,8 +123,8 @@ pub(crate) fn told_of_io(error: &Error, trace: &Trace, doing: &str) -> Reason {
 }
 
 /// The other side has ended the connection too early.
-pub(crate) fn closed(peer: &str, doing: &str) -> Reason {
-    Reason::new(Code::Closed, format!("{peer} has closed the connection {doing}"))
+pub(crate) fn closed(trace: &Trace, doing: &str) -> Reason {
+    Reason::new(Code::Closed, format!("{} has closed the connection {doing}", trace.who()))
 }
 
 #[cfg(test)]

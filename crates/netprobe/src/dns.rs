@@ -10,11 +10,10 @@ pub use message::RecordType;
 
 use crate::dial::{Family, addresses, dial, told_of_io};
 use crate::fault::{note, short};
-use crate::means::Means;
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
 use crate::pattern;
 use crate::place::{Place, host_of};
-use crate::policy::Policy;
 use crate::trace::Trace;
 use message::{Message, question, read};
 use serde::{Deserialize, Serialize};
@@ -131,22 +130,16 @@ impl Dns {
         }
     }
 
-    pub(crate) async fn run(
-        &self,
-        target: &str,
-        policy: &Policy,
-        means: &Means,
-        trace: &mut Trace,
-    ) -> Result<(), Reason> {
+    pub(crate) async fn run(&self, target: &str, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
         let wrong = |error: String| Reason::new(Code::Definition, error);
         let server = server_of(target).map_err(wrong)?;
         let name = self.asked().map_err(wrong)?;
         let mut answer = match self.transport {
-            Transport::Tcp => self.ask_tcp(&server, &name, policy, means, trace).await?,
-            _ => self.ask_udp(&server, &name, policy, means, trace).await?,
+            Transport::Tcp => self.ask_tcp(&server, &name, ground, trace).await?,
+            _ => self.ask_udp(&server, &name, ground, trace).await?,
         };
         if answer.is_truncated && self.transport == Transport::Auto {
-            answer = self.ask_tcp(&server, &name, policy, means, trace).await?;
+            answer = self.ask_tcp(&server, &name, ground, trace).await?;
         }
         trace.end_phase();
         self.judge(&answer, &name, trace)
@@ -156,11 +149,10 @@ impl Dns {
         &self,
         server: &Place,
         name: &str,
-        policy: &Policy,
-        means: &Means,
+        ground: Ground<'_>,
         trace: &mut Trace,
     ) -> Result<Message, Reason> {
-        let address = addresses(&server.host, self.family, policy, &means.resolver, trace).await?[0];
+        let address = addresses(&server.host, self.family, ground, trace).await?[0];
         let peer = SocketAddr::new(address, server.port);
         trace.peer = Some(peer);
         trace.enter(Phase::Answer);
@@ -206,11 +198,10 @@ impl Dns {
         &self,
         server: &Place,
         name: &str,
-        policy: &Policy,
-        means: &Means,
+        ground: Ground<'_>,
         trace: &mut Trace,
     ) -> Result<Message, Reason> {
-        let mut stream = dial(server, self.family, policy, &means.resolver, trace).await?;
+        let mut stream = dial(server, self.family, ground, trace).await?;
         trace.enter(Phase::Answer);
         let id = rand::random();
         let asked = question(id, name, self.record, self.recursion);

@@ -7,10 +7,9 @@
 use crate::dial::{Family, dial};
 use crate::fault::note;
 use crate::http::{Exchange, Url, read, speak, speak_tls};
-use crate::means::Means;
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
 use crate::place::Place;
-use crate::policy::Policy;
 use crate::tls::TlsOptions;
 use crate::trace::Trace;
 use bytes::Bytes;
@@ -48,18 +47,12 @@ impl Grpc {
         }
     }
 
-    pub(crate) async fn run(
-        &self,
-        target: &str,
-        policy: &Policy,
-        means: &Means,
-        trace: &mut Trace,
-    ) -> Result<(), Reason> {
+    pub(crate) async fn run(&self, target: &str, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
         let place = Place::parse(target).map_err(|error| Reason::new(Code::Definition, error))?;
-        let stream = dial(&place, self.family, policy, &means.resolver, trace).await?;
+        let stream = dial(&place, self.family, ground, trace).await?;
         let mut exchange: Exchange = match &self.tls {
-            None => speak(Outgoing::Plain(stream), true, policy, trace).await?,
-            Some(tls) => speak_tls(stream, &place.host, tls, &[b"h2"], true, policy, means, trace).await?,
+            None => speak(Outgoing::Plain(stream), true, ground, trace).await?,
+            Some(tls) => speak_tls(stream, &place.host, tls, &[b"h2"], true, ground, trace).await?,
         };
         trace.enter(Phase::Answer);
         let url = Url { is_tls: self.tls.is_some(), place, path: "/grpc.health.v1.Health/Check".to_string() };

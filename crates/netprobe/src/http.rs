@@ -17,10 +17,9 @@ pub(crate) use url::Url;
 
 use crate::dial::Family;
 use crate::fault::{note, short};
-use crate::means::Means;
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
 use crate::pattern;
-use crate::policy::Policy;
 use crate::tls::TlsOptions;
 use crate::trace::Trace;
 use bytes::Bytes;
@@ -123,19 +122,13 @@ impl Http {
         self.tls.check(faults);
     }
 
-    pub(crate) async fn run(
-        &self,
-        target: &str,
-        policy: &Policy,
-        means: &Means,
-        trace: &mut Trace,
-    ) -> Result<(), Reason> {
+    pub(crate) async fn run(&self, target: &str, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
         let wrong = |error: String| Reason::new(Code::Definition, error);
         let wanted = StatusSet::parse(&self.status).map_err(wrong)?;
         let mut request = self.first(target).map_err(wrong)?;
         let mut followed = 0;
         loop {
-            let mut exchange = exchange::connect(&request.url, self, policy, means, trace).await?;
+            let mut exchange = exchange::connect(&request.url, self, ground, trace).await?;
             trace.value("probe.http.version", exchange.version());
             let (method, headers, body) = (request.method.clone(), request.headers.clone(), request.body.clone());
             let answer = exchange.ask(&request.url, method, headers, body, trace).await?;
@@ -154,7 +147,7 @@ impl Http {
                         Reason::new(Code::Redirect, format!("redirected to what cannot be asked: {error}"))
                     })?;
                 }
-                _ => return self.judge(answer, &wanted, policy, trace).await,
+                _ => return self.judge(answer, &wanted, ground, trace).await,
             }
         }
     }
@@ -176,7 +169,7 @@ impl Http {
         &self,
         answer: Response<Incoming>,
         wanted: &StatusSet,
-        policy: &Policy,
+        ground: Ground<'_>,
         trace: &mut Trace,
     ) -> Result<(), Reason> {
         let status = answer.status().as_u16();
@@ -186,7 +179,7 @@ impl Http {
         }
         trace.enter(Phase::Body);
         let keep = self.body_match.is_some() || self.json.is_some();
-        let max = policy.limits.body_bytes;
+        let max = ground.policy.limits.body_bytes;
         let body = read(answer.into_body(), keep, max, trace).await?;
         trace.value("probe.http.body_bytes", body.bytes.min(max) as f64);
         trace.end_phase();

@@ -8,10 +8,9 @@
 mod packet;
 
 use crate::dial::{Family, addresses};
-use crate::means::Means;
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
 use crate::place::host_of;
-use crate::policy::Policy;
 use crate::trace::Trace;
 use packet::{TOKEN, reply, request};
 use serde::{Deserialize, Serialize};
@@ -74,15 +73,9 @@ impl Icmp {
         Duration::from_millis(u64::from(self.pace_ms)) * u32::from(self.count.saturating_sub(1))
     }
 
-    pub(crate) async fn run(
-        &self,
-        target: &str,
-        policy: &Policy,
-        means: &Means,
-        trace: &mut Trace,
-    ) -> Result<(), Reason> {
+    pub(crate) async fn run(&self, target: &str, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
         let host = host_of(target).map_err(|error| Reason::new(Code::Definition, error))?;
-        let address = addresses(&host, self.family, policy, &means.resolver, trace).await?[0];
+        let address = addresses(&host, self.family, ground, trace).await?[0];
         trace.enter(Phase::Ping);
         let socket = open(address).map_err(|error| told_of_socket(&error, address))?;
         let mut flight = Flight::new(address.is_ipv6(), self.count);

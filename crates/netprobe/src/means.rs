@@ -1,6 +1,7 @@
-//! Means: what all probes of a process share.
+//! Means: what all probes of a process share, and with the policy the ground that one stands on.
 
 use crate::aside::Aside;
+use crate::policy::Policy;
 use crate::resolve::Resolver;
 use crate::roots::Roots;
 
@@ -20,4 +21,11 @@ impl Default for Means {
     fn default() -> Means {
         Means { resolver: Resolver::default(), roots: Roots::default(), scripts: Aside::new("start", STARTS_MAX) }
     }
+}
+
+/// Whom a probe may ask, and what it shares with others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ground<'a> {
+    pub policy: &'a Policy,
+    pub means: &'a Means,
 }

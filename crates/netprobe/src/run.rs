@@ -1,7 +1,7 @@
 //! Run: one probe, once, within its time limit.
 
 use crate::definition::{Definition, Kind};
-use crate::means::Means;
+use crate::means::{Ground, Means};
 use crate::outcome::{Code, Outcome, Reason};
 use crate::policy::Policy;
 use crate::trace::Trace;
@@ -14,7 +14,7 @@ pub async fn run(definition: &Definition, policy: &Policy, means: &Means) -> Out
     if !faults.is_empty() {
         return trace.outcome(Err(Reason::new(Code::Definition, faults.join("; "))));
     }
-    let asking = ask(definition, policy, means, &mut trace);
+    let asking = ask(definition, Ground { policy, means }, &mut trace);
     let found = match timeout(definition.timeout(), asking).await {
         Ok(found) => found,
         Err(_) => Err(trace.too_late()),
@@ -22,15 +22,15 @@ pub async fn run(definition: &Definition, policy: &Policy, means: &Means) -> Out
     trace.outcome(found)
 }
 
-async fn ask(definition: &Definition, policy: &Policy, means: &Means, trace: &mut Trace) -> Result<(), Reason> {
+async fn ask(definition: &Definition, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
     let target = &definition.target;
     match &definition.kind {
-        Kind::Http(http) => http.run(target, policy, means, trace).await,
-        Kind::Tcp(tcp) => tcp.run(target, policy, means, trace).await,
-        Kind::Tls(tls) => tls.run(target, policy, means, trace).await,
-        Kind::Icmp(icmp) => icmp.run(target, policy, means, trace).await,
-        Kind::Dns(dns) => dns.run(target, policy, means, trace).await,
-        Kind::Grpc(grpc) => grpc.run(target, policy, means, trace).await,
-        Kind::Script(script) => script.run(target, policy, means, trace).await,
+        Kind::Http(http) => http.run(target, ground, trace).await,
+        Kind::Tcp(tcp) => tcp.run(target, ground, trace).await,
+        Kind::Tls(tls) => tls.run(target, ground, trace).await,
+        Kind::Icmp(icmp) => icmp.run(target, ground, trace).await,
+        Kind::Dns(dns) => dns.run(target, ground, trace).await,
+        Kind::Grpc(grpc) => grpc.run(target, ground, trace).await,
+        Kind::Script(script) => script.run(target, ground, trace).await,
     }
 }

@@ -8,9 +8,9 @@
 
 mod perfdata;
 
-use crate::means::Means;
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
-use crate::policy::{Policy, Scripts};
+use crate::policy::Scripts;
 use crate::trace::Trace;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
@@ -59,22 +59,16 @@ impl Script {
         }
     }
 
-    pub(crate) async fn run(
-        &self,
-        target: &str,
-        policy: &Policy,
-        means: &Means,
-        trace: &mut Trace,
-    ) -> Result<(), Reason> {
+    pub(crate) async fn run(&self, target: &str, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
         trace.enter(Phase::Script);
         let start = Start {
             path: PathBuf::from(target),
             args: self.args.clone(),
-            scripts: policy.scripts.clone(),
+            scripts: ground.policy.scripts.clone(),
             runtime: Handle::current(),
         };
-        let mut running = means.scripts.call(move || start.run()).await??;
-        let ended = running.end(policy.limits.output_bytes).await;
+        let mut running = ground.means.scripts.call(move || start.run()).await??;
+        let ended = running.end(ground.policy.limits.output_bytes).await;
         trace.end_phase();
         let (status, output, errors) = ended?;
         self.judge(status, &output, &errors, trace)

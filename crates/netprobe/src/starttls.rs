@@ -94,9 +94,9 @@ impl Talk<'_> {
             let line = match heard.map_err(|error| told_of_io(&error, self.trace, "in phase starttls"))? {
                 Heard::Line(line) => line,
                 Heard::Part(_) => continue,
-                Heard::Closed => return Err(closed(&peer(self.trace), "in phase starttls")),
+                Heard::Closed => return Err(closed(self.trace, "in phase starttls")),
                 Heard::TooLong => {
-                    return Err(Reason::new(Code::TooLong, format!("{} talks on before TLS", peer(self.trace))));
+                    return Err(Reason::new(Code::TooLong, format!("{} talks on before TLS", self.trace.who())));
                 }
             };
             let is_continued = line.as_bytes().get(3) == Some(&b'-') && line.starts_with(|c: char| c.is_ascii_digit());
@@ -117,10 +117,6 @@ impl Talk<'_> {
     }
 }
 
-fn peer(trace: &Trace) -> String {
-    trace.peer.map_or_else(|| "the other side".to_string(), |peer| peer.to_string())
-}
-
 fn refused(said: &str, wanted: &str) -> Reason {
     Reason::new(Code::StartTls, format!("the server said {said:?}, want {wanted:?}: no STARTTLS"))
 }
@@ -139,17 +135,17 @@ async fn ldap(stream: &mut TcpStream, trace: &Trace) -> Result<(), Reason> {
         [0x30, length @ ..=0x7f] => usize::from(length),
         [0x30, 0x81] => usize::from(stream.read_u8().await.map_err(read)?),
         [0x30, 0x82] => usize::from(stream.read_u16().await.map_err(read)?),
-        _ => return Err(Reason::new(Code::Protocol, format!("{} speaks no LDAP", peer(trace)))),
+        _ => return Err(Reason::new(Code::Protocol, format!("{} speaks no LDAP", trace.who()))),
     };
     if length > LDAP_ANSWER_MAX {
-        return Err(Reason::new(Code::TooLong, format!("an LDAP answer of {length} bytes from {}", peer(trace))));
+        return Err(Reason::new(Code::TooLong, format!("an LDAP answer of {length} bytes from {}", trace.who())));
     }
     let mut answer = vec![0; length];
     stream.read_exact(&mut answer).await.map_err(read)?;
     match ldap_result(&answer) {
         Some(0) => Ok(()),
         Some(code) => Err(Reason::new(Code::StartTls, format!("the server refuses STARTTLS with LDAP result {code}"))),
-        None => Err(Reason::new(Code::Protocol, format!("{} speaks no LDAP", peer(trace)))),
+        None => Err(Reason::new(Code::Protocol, format!("{} speaks no LDAP", trace.who()))),
     }
 }
 
@@ -169,7 +165,7 @@ async fn postgres(stream: &mut TcpStream, trace: &Trace) -> Result<(), Reason> {
     match stream.read_u8().await.map_err(|error| told_of_io(&error, trace, "in phase starttls"))? {
         b'S' => Ok(()),
         b'N' => Err(Reason::new(Code::StartTls, "the server has no TLS configured")),
-        _ => Err(Reason::new(Code::Protocol, format!("{} speaks no PostgreSQL", peer(trace)))),
+        _ => Err(Reason::new(Code::Protocol, format!("{} speaks no PostgreSQL", trace.who()))),
     }
 }
 

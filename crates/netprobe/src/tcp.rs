@@ -6,11 +6,10 @@
 use crate::dial::{Family, closed, dial, told_of_io};
 use crate::fault::note;
 use crate::lines::{Heard, Lines};
-use crate::means::Means;
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
 use crate::pattern;
 use crate::place::Place;
-use crate::policy::Policy;
 use crate::starttls::{self, StartTls};
 use crate::tls::{TlsOptions, shake};
 use crate::trace::Trace;
@@ -80,16 +79,10 @@ impl Tcp {
         }
     }
 
-    pub(crate) async fn run(
-        &self,
-        target: &str,
-        policy: &Policy,
-        means: &Means,
-        trace: &mut Trace,
-    ) -> Result<(), Reason> {
+    pub(crate) async fn run(&self, target: &str, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
         let default = TlsOptions::default();
         let tls = self.tls.as_ref().or(self.starttls.map(|_| &default));
-        let mut stream = connect(target, self.family, self.starttls, tls, policy, means, trace).await?;
+        let mut stream = connect(target, self.family, self.starttls, tls, ground, trace).await?;
         if self.talk.is_empty() {
             trace.end_phase();
             return Ok(());
@@ -131,8 +124,7 @@ async fn expect(stream: &mut Outgoing, lines: &mut Lines, pattern: &Regex, trace
             }
             Heard::Line(line) | Heard::Part(line) => last = Some(line),
             Heard::Closed if last.is_none() => {
-                let peer = trace.peer.map_or_else(String::new, |peer| peer.to_string());
-                return Err(closed(&peer, &format!("in phase talk, want {:?}", pattern.as_str())));
+                return Err(closed(trace, &format!("in phase talk, want {:?}", pattern.as_str())));
             }
             Heard::Closed => return Err(Reason::new(Code::Match, unmet(&last))),
             Heard::TooLong => return Err(Reason::new(Code::TooLong, format!("too much came: {}", unmet(&last)))),
@@ -149,14 +141,8 @@ impl TlsTarget {
         self.tls.check(faults);
     }
 
-    pub(crate) async fn run(
-        &self,
-        target: &str,
-        policy: &Policy,
-        means: &Means,
-        trace: &mut Trace,
-    ) -> Result<(), Reason> {
-        connect(target, self.family, self.starttls, Some(&self.tls), policy, means, trace).await?;
+    pub(crate) async fn run(&self, target: &str, ground: Ground<'_>, trace: &mut Trace) -> Result<(), Reason> {
+        connect(target, self.family, self.starttls, Some(&self.tls), ground, trace).await?;
         trace.end_phase();
         Ok(())
     }
@@ -168,19 +154,18 @@ async fn connect(
     family: Family,
     starttls: Option<StartTls>,
     tls: Option<&TlsOptions>,
-    policy: &Policy,
-    means: &Means,
+    ground: Ground<'_>,
     trace: &mut Trace,
 ) -> Result<Outgoing, Reason> {
     let place = Place::parse(target).map_err(|error| Reason::new(Code::Definition, error))?;
-    let mut stream = dial(&place, family, policy, &means.resolver, trace).await?;
+    let mut stream = dial(&place, family, ground, trace).await?;
     if let Some(protocol) = starttls {
         starttls::ask(&mut stream, protocol, trace).await?;
     }
     match tls {
         None => Ok(Outgoing::Plain(stream)),
         Some(tls) => {
-            let stream = shake(stream, &place.host, tls, &[], &means.roots, trace).await?;
+            let stream = shake(stream, &place.host, tls, &[], &ground.means.roots, trace).await?;
             Ok(Outgoing::Tls(Box::new(stream)))
         }
     }

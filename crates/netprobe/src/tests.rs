@@ -44,6 +44,25 @@ async fn denied_targets_are_denied_to_every_kind() {
     is_down(&outcome, Code::Denied, "no folder of scripts");
 }
 
+/// What a run began ends with it, also where the other side only keeps the connection.
+#[tokio::test]
+async fn a_run_leaves_no_task_behind() {
+    // Connections wait here until nobody takes them.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let more = [
+        ("http", json!({"timeout_ms": 300})),
+        ("http", json!({"timeout_ms": 300, "protocol": "2", "method": "POST", "body": "x".repeat(60_000)})),
+        ("grpc", json!({"timeout_ms": 300})),
+    ];
+    for (kind, more) in more {
+        let target = if kind == "http" { format!("http://{address}/") } else { address.to_string() };
+        down(kind, target, more, Code::Timeout, "no answer from").await;
+        net::patience::until("the end of all tasks", async || tasks() == 0).await;
+    }
+}
+
 /// Each failure has a row in the documents, and each row is one of ours.
 #[test]
 fn reasons_are_documented() {

@@ -205,10 +205,10 @@ impl ServerCertVerifier for Watch {
 
 /// Why a handshake has failed.
 fn told(error: &io::Error, host: &str, seen: Option<&Seen>, now: i64, trace: &Trace) -> Reason {
-    let peer = trace.peer.map_or_else(|| host.to_string(), |peer| peer.to_string());
+    let peer = trace.who();
     let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
-            io::ErrorKind::UnexpectedEof => closed(&peer, "in phase tls"),
+            io::ErrorKind::UnexpectedEof => closed(trace, "in phase tls"),
             _ => told_of_io(error, trace, "in phase tls"),
         };
     };

@@ -60,6 +60,11 @@ impl Trace {
         }
     }
 
+    /// Who is spoken to, for texts.
+    pub fn who(&self) -> String {
+        self.peer.map_or_else(|| "the other side".to_string(), |peer| peer.to_string())
+    }
+
     /// Time that is left.
     pub fn left(&self) -> Duration {
         self.limit.saturating_sub(self.started.elapsed())

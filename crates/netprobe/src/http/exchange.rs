@@ -1,16 +1,15 @@
 //! Exchange: one request and its answer over one connection, with bounds on all that comes.
 //!
-//! How: the library's connection runs as a task of its own, which ends with the exchange. HTTP/2 is spoken where both
-//! sides agree on it in the handshake, or where it is asked for.
+//! How: the library's connection runs in tasks of its own, which end with the exchange, whatever the other side does.
+//! HTTP/2 is spoken where both sides agree on it in the handshake, or where it is asked for.
 //! Invariants: nothing is decompressed (and nothing compressed is asked for), so a body is what came over the wire.
 //! Memory: the head, and of the body what the caller wants kept, both within the policy's limits; HTTP/2 has windows of
 //! [`WINDOW`].
 
 use super::{Http, Protocol, url::Url};
 use crate::dial::{closed, dial, told_of_io};
-use crate::means::Means;
+use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
-use crate::policy::Policy;
 use crate::tls::{TlsOptions, shake};
 use crate::trace::Trace;
 use bytes::Bytes;
@@ -18,12 +17,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::rt::Executor;
 use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use net::tls::client::Outgoing;
 use std::error::Error;
 use std::io;
-use tokio::task::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::task::AbortHandle;
 
 /// Lines of a head; servers send some twenty.
 const HEADERS_MAX: usize = 100;
@@ -35,7 +36,8 @@ const WINDOW: u32 = 65_535;
 /// A connection over which one request is sent.
 pub(crate) struct Exchange {
     sender: Sender,
-    task: JoinHandle<()>,
+    /// Ends what drives the connection.
+    _tasks: Tasks,
 }
 
 enum Sender {
@@ -43,80 +45,98 @@ enum Sender {
     Two(http2::SendRequest<Full<Bytes>>),
 }
 
-impl Drop for Exchange {
+/// Tasks of one connection, which end when the exchange is dropped.
+#[derive(Default)]
+struct Tasks(Spawner);
+
+/// Starts tasks for the library, and knows them.
+#[derive(Clone, Default)]
+struct Spawner(Arc<Mutex<Vec<AbortHandle>>>);
+
+impl<F> Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let task = tokio::spawn(future).abort_handle();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+}
+
+impl Drop for Tasks {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(AbortHandle::abort);
     }
 }
 
 /// Connects to where a URL is, and agrees on the protocol.
-pub(crate) async fn connect(
-    url: &Url,
-    http: &Http,
-    policy: &Policy,
-    means: &Means,
-    trace: &mut Trace,
-) -> Result<Exchange, Reason> {
-    let stream = dial(&url.place, http.family, policy, &means.resolver, trace).await?;
+pub(crate) async fn connect(url: &Url, http: &Http, ground: Ground<'_>, trace: &mut Trace) -> Result<Exchange, Reason> {
+    let stream = dial(&url.place, http.family, ground, trace).await?;
     if !url.is_tls {
-        return speak(Outgoing::Plain(stream), http.protocol == Protocol::Two, policy, trace).await;
+        return speak(Outgoing::Plain(stream), http.protocol == Protocol::Two, ground, trace).await;
     }
     let alpn: &[&[u8]] = match http.protocol {
         Protocol::Auto => &[b"h2", b"http/1.1"],
         Protocol::One => &[b"http/1.1"],
         Protocol::Two => &[b"h2"],
     };
-    speak_tls(stream, &url.place.host, &http.tls, alpn, http.protocol == Protocol::Two, policy, means, trace).await
+    speak_tls(stream, &url.place.host, &http.tls, alpn, http.protocol == Protocol::Two, ground, trace).await
 }
 
 /// Has the handshake; HTTP/2 follows where the other side chose it.
-#[allow(clippy::too_many_arguments, reason = "what a connection is made of; a struct would be filled in two places")]
 pub(crate) async fn speak_tls(
     stream: tokio::net::TcpStream,
     host: &str,
     tls: &TlsOptions,
     alpn: &[&[u8]],
     needs_two: bool,
-    policy: &Policy,
-    means: &Means,
+    ground: Ground<'_>,
     trace: &mut Trace,
 ) -> Result<Exchange, Reason> {
-    let stream = shake(stream, host, tls, alpn, &means.roots, trace).await?;
+    let stream = shake(stream, host, tls, alpn, &ground.means.roots, trace).await?;
     let is_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if needs_two && !is_two {
-        return Err(Reason::new(Code::Protocol, format!("{} does not agree to HTTP/2", peer(trace))));
+        return Err(Reason::new(Code::Protocol, format!("{} does not agree to HTTP/2", trace.who())));
     }
-    speak(Outgoing::Tls(Box::new(stream)), is_two, policy, trace).await
+    speak(Outgoing::Tls(Box::new(stream)), is_two, ground, trace).await
 }
 
 /// Begins HTTP over a connection.
 pub(crate) async fn speak(
     stream: Outgoing,
     is_two: bool,
-    policy: &Policy,
+    ground: Ground<'_>,
     trace: &mut Trace,
 ) -> Result<Exchange, Reason> {
     trace.enter(Phase::FirstByte);
-    let io = TokioIo::new(stream);
+    let (io, tasks) = (TokioIo::new(stream), Tasks::default());
+    let head_bytes = ground.policy.limits.head_bytes;
     // Why a connection ended is told to whoever waits for the answer.
     let made = match is_two {
-        true => http2::Builder::new(TokioExecutor::new())
+        true => http2::Builder::new(tasks.0.clone())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .max_header_list_size(policy.limits.head_bytes as u32)
+            .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
             .handshake(io)
             .await
-            .map(|(sender, connection)| (Sender::Two(sender), tokio::spawn(async { _ = connection.await }))),
+            .map(|(sender, connection)| {
+                tasks.0.execute(async { _ = connection.await });
+                Sender::Two(sender)
+            }),
         false => http1::Builder::new()
             .max_headers(HEADERS_MAX)
-            .max_header_size(policy.limits.head_bytes)
-            .max_buf_size(policy.limits.head_bytes.max(BUFFER_MIN))
+            .max_header_size(head_bytes)
+            .max_buf_size(head_bytes.max(BUFFER_MIN))
             .handshake(io)
             .await
-            .map(|(sender, connection)| (Sender::One(sender), tokio::spawn(async { _ = connection.await }))),
+            .map(|(sender, connection)| {
+                tasks.0.execute(async { _ = connection.await });
+                Sender::One(sender)
+            }),
     };
     match made {
-        Ok((sender, task)) => Ok(Exchange { sender, task }),
+        Ok(sender) => Ok(Exchange { sender, _tasks: tasks }),
         Err(error) => Err(told(&error, is_two, trace)),
     }
 }
@@ -193,13 +213,9 @@ pub(crate) async fn read(mut body: Incoming, keep: bool, max: usize, trace: &Tra
     Ok(read)
 }
 
-fn peer(trace: &Trace) -> String {
-    trace.peer.map_or_else(|| "the other side".to_string(), |peer| peer.to_string())
-}
-
 /// What the library's error says about the other side.
 fn told(error: &hyper::Error, is_two: bool, trace: &Trace) -> Reason {
-    let peer = peer(trace);
+    let peer = trace.who();
     if error.is_parse_too_large() {
         return Reason::new(Code::Head, format!("the head of the answer of {peer} is too large"));
     }
@@ -207,7 +223,7 @@ fn told(error: &hyper::Error, is_two: bool, trace: &Trace) -> Reason {
         return Reason::new(Code::Protocol, format!("{peer} speaks no HTTP: {error}"));
     }
     if error.is_incomplete_message() {
-        return closed(&peer, "before the answer was whole");
+        return closed(trace, "before the answer was whole");
     }
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -218,7 +234,7 @@ fn told(error: &hyper::Error, is_two: bool, trace: &Trace) -> Reason {
     }
     let cause = error.source().map_or_else(String::new, |cause| format!(": {cause}"));
     if error.is_closed() || error.is_canceled() {
-        return closed(&peer, "before it answered");
+        return closed(trace, "before it answered");
     }
     let what = if is_two { "speaks no HTTP/2, or breaks it" } else { "breaks HTTP" };
     Reason::new(Code::Protocol, format!("{peer} {what}: {error}{cause}"))
