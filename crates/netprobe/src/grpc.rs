@@ -2,7 +2,7 @@
 //!
 //! How: one call over HTTP/2, with TLS or, by prior knowledge, without. The two messages have one field each, so they
 //! are written and read here: a five-byte head (not compressed, length), then protobuf.
-//! Compat: https://github.com/grpc/grpc/blob/master/doc/health-checking.md; statuses as gRPC names them.
+//! Compat: <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>; statuses as gRPC names them.
 
 use crate::dial::{Family, dial};
 use crate::fault::note;

@@ -2,7 +2,7 @@
 //!
 //! Why: what a host says about itself is nothing against what its users see. A probe is defined once and run by agents,
 //! by the server or by hand, with the same result.
-//! How: a [`Definition`] says what is asked and what should come; [`run`] asks once, within its time limit, whom the
+//! How: a [`Definition`] says what is asked and what should come; [`run()`] asks once, within its time limit, whom the
 //! [`Policy`] permits, and gives an [`Outcome`]: up or down, a [`Reason`], phases, readings. One file per kind: `http`,
 //! `tcp` (and TLS), `icmp`, `dns`, `grpc`, `script`. A [`Runner`] does so for many, spread over their steps.
 //! Invariants: a run ends within its limit, whatever the other side does; each byte, line, redirect and record that

@@ -125,6 +125,8 @@ impl Start {
         let path = permitted(&self.path, &self.scripts)?;
         let _runtime = self.runtime.enter();
         let mut command = Command::new(&path);
+        // Programs of several names do what they are called.
+        command.arg0(&self.path);
         command.args(&self.args).env_clear().envs(VARIABLES).current_dir("/").process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some((user, group)) = self.scripts.user {

@@ -167,8 +167,8 @@ pub fn metrics(outcome: &Outcome) -> Vec<&str> {
     outcome.readings.iter().map(|reading| reading.metric.as_ref()).collect()
 }
 
-/// Calls `check` with a thousand broken forms of `sound`: bytes replaced, taken out, doubled, and the rest cut off. They
-/// are the same in each run.
+/// Calls `check` with a thousand broken forms of `sound`, the same in each run: bytes replaced, taken out, doubled, and
+/// the rest cut off.
 pub fn broken_forms(sound: &[u8], check: impl Fn(&[u8])) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut number = move |below: usize| {
