@@ -24,8 +24,8 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 
-/// Runs at a time where nobody says otherwise: 1,000 probes a minute are 17 a second, and where each of their targets is
-/// silent for the usual 5 s, 83 run at once. Of those that speak TLS each holds some 60 KiB.
+/// Runs at a time where nobody says otherwise: 1,000 probes a minute are 17 a second, and where each of their targets
+/// is silent for the usual 5 s, 83 run at once. Of those that speak TLS each holds some 60 KiB.
 pub const CONCURRENT_MAX: usize = 128;
 /// Longest sleep, at which the plan is looked at again.
 const SLEEP_MAX_MS: u64 = 60_000;

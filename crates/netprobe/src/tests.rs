@@ -4,6 +4,7 @@ mod dns;
 mod grpc;
 mod http;
 mod icmp;
+mod real;
 mod script;
 mod tcp;
 mod tls;
