@@ -1,7 +1,7 @@
 #!/bin/sh
-# Probes against real servers on loopback: nginx with HTTP/2, TLS, an expired and a wrong-name certificate, redirects and
-# errors; dnsmasq; aiosmtpd with STARTTLS (from PyPI, in a virtual environment of its own); a Nagios plugin. Needs nginx,
-# dnsmasq-base, monitoring-plugins-basic, and python3 with venv, which are installed if that may be (needs.sh).
+# Probes against real servers on loopback: nginx with HTTP/2, TLS, an expired and a wrong-name certificate, redirects
+# and errors; dnsmasq; aiosmtpd with STARTTLS (from PyPI, in a virtual environment of its own); a Nagios plugin. Needs
+# nginx, dnsmasq-base, monitoring-plugins-basic, and python3 with venv, which are installed if that may be (needs.sh).
 set -eu
 cd "$(dirname "$0")/../.."
 . tests/services/needs.sh
