@@ -34,6 +34,7 @@ pub const SCHEME: &str = "tls://";
 #[derive(Clone, Debug)]
 pub struct Trust {
     config: Arc<ClientConfig>,
+    known: Arc<dyn ServerCertVerifier>,
 }
 
 impl Trust {
@@ -47,14 +48,24 @@ impl Trust {
         Trust::read(key, path, false)
     }
 
+    /// Trust in the certificates and authorities of a PEM text, which stands in the configuration's `key`.
+    pub fn of_text(key: &str, text: &str) -> Result<Trust> {
+        Trust::of_bytes(key, "it", text.as_bytes(), true)
+    }
+
     fn read(key: &str, path: &Path, checks_name: bool) -> Result<Trust> {
         let bytes = bytes_of(key, path)?;
-        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&bytes)
+        Trust::of_bytes(key, &path.display().to_string(), &bytes, checks_name)
+    }
+
+    /// Reads PEM; `whose` is who has it, in an error.
+    fn of_bytes(key: &str, whose: &str, bytes: &[u8], checks_name: bool) -> Result<Trust> {
+        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(bytes)
             .collect::<Result<_, _>>()
             .ok()
-            .with_context(|| format!("{key}: {} is no PEM: give a file with CERTIFICATE blocks", path.display()))?;
+            .with_context(|| format!("{key}: {whose} is no PEM: give a file with CERTIFICATE blocks"))?;
         if certificates.is_empty() {
-            bail!("{key}: {} has no certificate: give a PEM file with CERTIFICATE blocks", path.display());
+            bail!("{key}: {whose} has no certificate: give a PEM file with CERTIFICATE blocks");
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let known = match checks_name {
@@ -64,13 +75,20 @@ impl Trust {
                 Known { authorities: None, certificates, checks_name, provider }
             }
         };
-        let config = ClientConfig::builder_with_provider(known.provider.clone())
+        let provider = known.provider.clone();
+        let known: Arc<dyn ServerCertVerifier> = Arc::new(known);
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .context("cannot set up TLS")?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(known))
+            .with_custom_certificate_verifier(known.clone())
             .with_no_client_auth();
-        Ok(Trust { config: Arc::new(config) })
+        Ok(Trust { config: Arc::new(config), known })
+    }
+
+    /// Who decides whether a certificate is believed, for a configuration of another kind.
+    pub fn verifier(&self) -> Arc<dyn ServerCertVerifier> {
+        self.known.clone()
     }
 
     /// The configuration for another library's client.

@@ -1,9 +1,9 @@
 //! Validity: from when until when a certificate is valid, read out of its DER (RFC 5280 §4.1).
 //!
 //! Why: a server with an expired certificate works for nobody, and nobody sees why; the TLS library reads only the
-//! certificates of others.
+//! certificates of others, and tells nobody how long they are valid.
 //! How: tag, length and value are walked as far as `notAfter`, the second time in the third sequence after the serial
-//! number. Nothing else is looked at.
+//! number; for [`is_self_issued`] as far as the subject, the next one. Nothing else is looked at.
 
 use anyhow::{Context, Result, ensure};
 
@@ -49,6 +49,24 @@ pub fn of(der: &[u8]) -> Result<Validity> {
     let not_before = time(tag, text)?;
     let (tag, text, _) = element(rest)?;
     Ok(Validity { not_before, not_after: time(tag, text)? })
+}
+
+/// True where the certificate names itself as who has issued it.
+pub fn is_self_issued(der: &[u8]) -> Result<bool> {
+    let (_, certificate, _) = element(der)?;
+    let (_, signed, _) = element(certificate)?;
+    let mut rest = signed;
+    if rest.first() == Some(&VERSION) {
+        (_, _, rest) = element(rest)?;
+    }
+    // Serial number, algorithm.
+    for _ in 0..2 {
+        (_, _, rest) = element(rest)?;
+    }
+    let (_, issuer, rest) = element(rest)?;
+    let (_, _, rest) = element(rest)?;
+    let (_, subject, _) = element(rest)?;
+    Ok(issuer == subject)
 }
 
 /// Tag and content of the first element, and what follows it.
@@ -112,7 +130,7 @@ mod tests {
     #[test]
     fn no_bytes_end_it() {
         for bytes in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0x84, 255, 255, 255, 255], &[0x30, 2, 0x30, 9]] {
-            assert!(of(bytes).is_err(), "{bytes:?}");
+            assert!(of(bytes).is_err() && is_self_issued(bytes).is_err(), "{bytes:?}");
         }
     }
 }
