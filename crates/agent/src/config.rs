@@ -9,6 +9,7 @@
 //! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included.
 
 use super::original;
+use super::plugin_config::PluginConfig;
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
 use serde::Deserialize;
@@ -58,6 +59,10 @@ pub struct AgentConfig {
     /// The filter of the log, e.g. `info`.
     pub log: String,
     pub listen: AgentListen,
+    pub plugin: PluginConfig,
+    /// Where the configuration came from, to read it again; none for one that came from no command line.
+    #[serde(skip)]
+    pub source: Option<Source>,
     /// Keys of a cfg.json that have no meaning here.
     #[serde(skip)]
     pub ignored_keys: Vec<String>,
@@ -74,6 +79,24 @@ pub struct AgentListen {
     pub agent_http: String,
     /// Names under which browsers may ask on a loopback address, besides the host's own.
     pub hosts: Vec<String>,
+    /// A token for those who may ask for what changes this host, besides this machine and `hbs.trustable`; "" is none.
+    pub token: Secret,
+}
+
+/// The command line of an agent, as far as it is about the configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    file: Option<PathBuf>,
+    /// Pairs of `--set`, which may hold tokens.
+    set: Vec<Secret>,
+}
+
+impl Source {
+    /// Reads the configuration as it is now.
+    pub fn load(&self) -> Result<AgentConfig> {
+        let set = self.set.iter().map(|pair| pair.text().to_string()).collect();
+        AgentArgs { config: self.file.clone(), set }.load()
+    }
 }
 
 /// How a form of the file calls what is checked in both, what turns a key off, and what times are like.
@@ -127,6 +150,8 @@ impl Default for AgentConfig {
             rootfs: PathBuf::from("/"),
             log: "hawkeye=info,warn".into(),
             listen: AgentListen::default(),
+            plugin: PluginConfig::default(),
+            source: None,
             ignored_keys: Vec::new(),
             agent_http_key: ("listen.agent_http", "--set listen.agent_http=HOST:PORT"),
         }
@@ -136,7 +161,7 @@ impl Default for AgentConfig {
 impl Default for AgentListen {
     fn default() -> Self {
         // Open-Falcon's port, on loopback, because whoever reaches the port may push points in this host's name.
-        AgentListen { agent_http: "127.0.0.1:1988".into(), hosts: Vec::new() }
+        AgentListen { agent_http: "127.0.0.1:1988".into(), hosts: Vec::new(), token: Secret::default() }
     }
 }
 
@@ -170,7 +195,11 @@ impl AgentArgs {
         };
         let is_original = is_json(self.config.as_deref(), &text);
         let variables = settings::variables()?;
-        let config = AgentConfig::read(&text, is_original, &variables, &flags, &system_hostname());
+        let mut config = AgentConfig::read(&text, is_original, &variables, &flags, &system_hostname());
+        if let Ok(config) = &mut config {
+            let set = self.set.iter().map(Secret::new).collect();
+            config.source = Some(Source { file: self.config.clone(), set });
+        }
         match &self.config {
             Some(path) => config.with_context(|| format!("configuration {}", path.display())),
             None => config.context("configuration"),
@@ -259,6 +288,7 @@ impl AgentConfig {
         self.check_hostname(faults);
         self.check_addresses(keys, faults);
         self.check_times(keys, faults);
+        self.plugin.check(faults);
         if let Some((key, value)) = self.default_tags.iter().find(|(k, v)| k.contains([',', '=']) || v.contains(',')) {
             faults
                 .add(format!("default_tags has {key:?} = {value:?}: a comma would begin another tag, a = end the key; give one without"));
@@ -326,6 +356,11 @@ impl AgentConfig {
             && let Some(fault) = self.token.fault_as_token()
         {
             faults.add(format!("token {fault}"));
+        }
+        if !self.listen.token.is_none()
+            && let Some(fault) = self.listen.token.fault_as_token()
+        {
+            faults.add(format!("listen.token {fault}"));
         }
         if self.buffer_max < 1 << 20 {
             faults.add(format!("buffer_max is {} bytes: give at least \"1MiB\"", self.buffer_max));
@@ -409,7 +444,7 @@ mod tests {
             default_tags: [("idc".to_string(), "bj".to_string())].into(),
             log: "hawkeye=debug,info".into(),
             listen: AgentListen { agent_http: "0.0.0.0:1988".into(), ..AgentListen::default() },
-            ignored_keys: vec!["plugin".into()],
+            plugin: PluginConfig { git: "https://github.com/open-falcon/plugin.git".into(), ..PluginConfig::default() },
             agent_http_key: ("http.listen", "in the cfg.json"),
             ..AgentConfig::default()
         };

@@ -2,59 +2,73 @@
 //!
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `sender`, `client` (how points leave) → `heartbeat`
 //! (what hbs asks for) → `du`, `url` (probes that need a child process or an HTTP client; the others are in
-//! crates/probe) → `http`.
+//! crates/probe) → `plugin` (files of the operator's that print points) → `http`, `control` (what changes this host),
+//! `reload`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.
 //! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse;
 //! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
 //! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer
-//! answers, which the original does not; plugins, GPU and the routes that run commands are not here.
+//! answers, which the original does not; GPU and the route that runs any command are not here.
 //! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
 
 mod batch;
 mod client;
+mod clock;
 pub mod config;
+mod control;
 mod du;
+mod hand;
 mod heartbeat;
 mod http;
+mod intake;
+mod live;
 mod original;
+mod plugin;
+mod plugin_config;
+mod privilege;
 mod process;
 mod queue;
 #[cfg(test)]
 mod refused;
+mod reload;
 mod schedule;
 mod sender;
+mod shown;
 mod url;
 
 pub use config::{AgentArgs, AgentConfig, system_hostname};
 pub use process::run_process;
 
-use anyhow::{Result, ensure};
-use batch::{Batches, DefaultTags};
+use anyhow::{Error, Result, ensure};
 use client::Client;
+use clock::{unix_ms, unix_now};
 use heartbeat::{Heartbeat, Orders};
+use intake::{Stamp, batches_of};
+use live::Live;
 use metrics::{Metrics, resident_bytes};
 use net::budget::Budget;
 use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind_as};
 use net::places::Places;
 use net::tls::client::Trust;
-use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler, Scope};
+use plugin::Plugins;
+use probe::{Driven, Group, ProbeError, Reading, Sampler};
 use queue::Queue;
+use reload::Reload;
 use schedule::Schedule;
 use sender::{Sender, SenderCounters};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use supervisor::Supervisor;
 use supervisor::causes::line_of;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use wire::item::OutItem;
 
 /// Scripts of one host, each with a connection of its own.
 const CONNECTIONS_MAX: usize = 256;
@@ -65,7 +79,12 @@ const FILES_NAMED_MAX: usize = 64;
 
 /// Runs until `shutdown` turns true.
 pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<()> {
-    run_at(config, Timing { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) }, shutdown).await
+    run_at(config, Timing::REAL, shutdown).await
+}
+
+/// Runs an agent that is a program of its own until `shutdown` turns true; `exit` is what `/exit` turns true.
+async fn run_alone(config: AgentConfig, exit: Arc<watch::Sender<bool>>, shutdown: watch::Receiver<bool>) -> Result<()> {
+    run_until(Agent { exit: Some(exit), ..Agent::new(config) }, Timing::REAL, shutdown).await
 }
 
 /// Durations that a test does not want to wait for.
@@ -77,16 +96,25 @@ struct Timing {
     first_pause: Duration,
 }
 
+impl Timing {
+    const REAL: Timing = Timing { sample: Duration::from_secs(1), first_pause: Duration::from_secs(1) };
+}
+
 /// State that the tasks of the agent share.
 struct Agent {
+    /// Settings at the start.
     config: AgentConfig,
-    scope: Scope,
+    /// Settings that a reload changes.
+    live: Arc<Live>,
+    plugins: Arc<Plugins>,
+    reload: Reload,
+    /// Ends the process; none where the agent is a part of another program.
+    exit: Option<Arc<watch::Sender<bool>>>,
     sampler: Mutex<Sampler>,
     /// Turns true when two samples have been tried.
     sampled: watch::Sender<bool>,
     orders: Arc<Orders>,
     queue: Arc<Queue>,
-    default_tags: DefaultTags,
     counters: AgentCounters,
     /// Whom addresses that begin with `tls://` are believed by.
     trust: Option<Trust>,
@@ -111,13 +139,21 @@ enum Report {
 const REPORTS: [Report; 5] =
     [Report::Group(Group::Host), Report::Group(Group::Df), Report::Group(Group::Sockets), Report::Du, Report::Url];
 
-async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+async fn run_at(config: AgentConfig, timing: Timing, shutdown: watch::Receiver<bool>) -> Result<()> {
+    run_until(Agent::new(config), timing, shutdown).await
+}
+
+async fn run_until(agent: Agent, timing: Timing, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+    let config = &agent.config;
     if !config.ignored_keys.is_empty() {
         tracing::info!(keys = config.ignored_keys.join(", "), "keys of the cfg.json that have no meaning here");
     }
     let ca = &config.ca;
     let trust = if ca.as_os_str().is_empty() { None } else { Some(Trust::of_file("ca", ca)?) };
-    let agent = Arc::new(Agent { trust, ..Agent::new(config) });
+    if config.plugin.enabled {
+        plugin::check_user(&config.plugin.user).map_err(Error::msg)?;
+    }
+    let agent = Arc::new(Agent { trust, ..agent });
     let metrics = Arc::new(Metrics::new());
     show(&agent, &metrics);
     let address = &agent.config.listen.agent_http;
@@ -139,18 +175,17 @@ async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiv
 
 impl Agent {
     fn new(config: AgentConfig) -> Agent {
-        let scope = Scope {
-            roots: Roots::new(&config.rootfs),
-            iface_prefixes: config.iface_prefixes.clone(),
-            mount_points: config.mount_points.clone(),
-        };
+        let live = Arc::new(Live::new(reload::settings_of(&config)));
+        let queue = Arc::new(Queue::new(config.buffer_max as usize));
         Agent {
-            scope,
+            plugins: Arc::new(Plugins::new(live.clone(), queue.clone(), &config.hostname, config.interval)),
+            live,
+            reload: Reload::default(),
+            exit: None,
             sampler: Mutex::new(Sampler::new()),
             sampled: watch::Sender::new(false),
             orders: Arc::default(),
-            queue: Arc::new(Queue::new(config.buffer_max as usize)),
-            default_tags: DefaultTags::new(&config.default_tags),
+            queue,
             counters: AgentCounters::default(),
             trust: None,
             config,
@@ -184,6 +219,7 @@ impl Agent {
         if !self.config.hbs_addr.is_empty() {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));
         }
+        tasks.spawn(self.plugins.clone().run(shutdown.clone()));
         tasks.spawn(self.clone().sample(timing.sample, shutdown.clone()));
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
@@ -223,7 +259,7 @@ impl Agent {
         let client = Client::new(&config.hbs_addr, config.connect_timeout);
         let client = client.with_token(&config.token).with_trust(&self.trust);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
-        Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone())
+        Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone(), self.plugins.clone())
     }
 
     /// Samples for ever. On the runtime's own thread: the two files are made by the kernel in memory.
@@ -238,7 +274,11 @@ impl Agent {
                 _ = ticks.tick() => {}
             }
             let mut failures = Vec::new();
-            self.lock_sampler().sample(&self.scope.roots, started.elapsed().as_millis() as u64, &mut failures);
+            self.lock_sampler().sample(
+                &self.live.now().scope.roots,
+                started.elapsed().as_millis() as u64,
+                &mut failures,
+            );
             self.count_failures(failures);
             count += 1;
             if count == 2 {
@@ -280,7 +320,7 @@ impl Agent {
             let (mut readings, mut failures) = (Vec::new(), Vec::new());
             let driven: Arc<Driven> = self.orders.driven();
             let sampler = self.lock_sampler().clone();
-            self.scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
+            self.live.now().scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
             self.count_failures(failures);
             readings
         });
@@ -309,20 +349,10 @@ impl Agent {
     }
 
     fn queue_readings(&self, readings: &[Reading], timestamp: i64) {
-        let (mut batches, mut tags) = (Batches::default(), String::new());
         let step = u32::try_from(self.config.interval).expect("checked to be at most a day");
-        for reading in readings.iter().filter(|reading| !self.config.ignore.contains(reading.metric.as_ref())) {
-            batches.push(&OutItem {
-                endpoint: &self.config.hostname,
-                metric: &reading.metric,
-                value: reading.value,
-                step,
-                counter_type: reading.counter_type,
-                tags: self.default_tags.add(&reading.tags, &mut tags),
-                timestamp,
-            });
-        }
-        batches.finish().into_iter().for_each(|batch| self.queue.push(batch));
+        let (settings, stamp) = (self.live.now(), Stamp { endpoint: &self.config.hostname, step, timestamp });
+        let batches = batches_of(readings, stamp, &settings.ignore, &settings.default_tags);
+        batches.into_iter().for_each(|batch| self.queue.push(batch));
     }
 
     /// Counts failures, and names each file once in the log: one that cannot be read now cannot be read in the next
@@ -343,15 +373,6 @@ impl Agent {
     fn lock_sampler(&self) -> std::sync::MutexGuard<'_, Sampler> {
         self.sampler.lock().expect("nothing panics while the sampler is locked")
     }
-}
-
-/// Time now (Unix seconds).
-fn unix_now() -> i64 {
-    unix_ms() / 1000
-}
-
-fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Puts the agent's own figures on its `/metrics`.
@@ -376,6 +397,7 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
             "Most bytes that may wait for a transfer",
             agent.queue.bytes_max() as f64,
         );
+        agent.plugins.show(figures);
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
 }

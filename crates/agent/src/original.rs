@@ -8,6 +8,7 @@
 //! on, this host to connect to.
 
 use super::config::{AgentConfig, AgentListen, Keys};
+use super::plugin_config::PluginConfig;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use settings::Faults;
@@ -48,6 +49,7 @@ struct Original {
     transfer: OriginalTransfer,
     http: OriginalHttp,
     collector: OriginalCollector,
+    plugin: OriginalPlugin,
     #[serde(deserialize_with = "null_as_default")]
     default_tags: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_as_default")]
@@ -92,6 +94,15 @@ struct OriginalCollector {
     mount_point: Vec<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OriginalPlugin {
+    enabled: bool,
+    dir: String,
+    git: String,
+    logs: String,
+}
+
 /// A section that is absent is off, as in Go.
 impl Default for OriginalHeartbeat {
     fn default() -> Self {
@@ -128,6 +139,13 @@ impl Original {
             default_tags: self.default_tags,
             log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },
             listen: AgentListen { agent_http, ..AgentListen::default() },
+            plugin: PluginConfig {
+                enabled: self.plugin.enabled,
+                dir: self.plugin.dir.into(),
+                git: self.plugin.git,
+                logs: self.plugin.logs.into(),
+                user: String::new(),
+            },
             ignored_keys,
             agent_http_key: ("http.listen", "in the cfg.json"),
             ..AgentConfig::default()
