@@ -457,6 +457,23 @@ mod tests {
             "transfer": {"enabled": true, "addrs": ["h:1"]}}"#;
         let config = load(text, &[], &[]).expect("valid");
         assert_eq!((config.hbs_addr.as_str(), config.listen.agent_http.as_str()), ("", ""));
+        assert!(!config.plugin.enabled);
+    }
+
+    #[test]
+    fn the_originals_plugins() {
+        let check = |section: &str, expected: PluginConfig| {
+            let text = format!(r#"{{"plugin": {section}, "transfer": {{"enabled": true, "addrs": ["h:1"]}}}}"#);
+            assert_eq!(load(&text, &[], &[]).expect(section).plugin, expected, "{section}");
+        };
+        let (dir, logs) = ("/home/falcon/plugin".into(), "/var/log/falcon".into());
+        check(
+            r#"{"enabled": true, "dir": "/home/falcon/plugin", "git": "git@host:plugin.git", "logs": "/var/log/falcon"}"#,
+            PluginConfig { enabled: true, dir, git: "git@host:plugin.git".into(), logs, user: String::new() },
+        );
+        let here = PluginConfig { dir: ".".into(), logs: ".".into(), ..PluginConfig::default() };
+        check(r#"{"enabled": true}"#, PluginConfig { enabled: true, ..here.clone() });
+        check("null", here);
     }
 
     #[test]

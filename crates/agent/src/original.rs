@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use settings::Faults;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a cfg.json calls what is checked.
@@ -141,9 +142,9 @@ impl Original {
             listen: AgentListen { agent_http, ..AgentListen::default() },
             plugin: PluginConfig {
                 enabled: self.plugin.enabled,
-                dir: self.plugin.dir.into(),
-                git: self.plugin.git,
-                logs: self.plugin.logs.into(),
+                dir: here_for_none(self.plugin.dir),
+                git: self.plugin.git.trim().to_string(),
+                logs: here_for_none(self.plugin.logs),
                 user: String::new(),
             },
             ignored_keys,
@@ -168,6 +169,11 @@ fn value_of(value: serde_json::Value) -> Option<toml::Value> {
         Value::Array(values) => values.into_iter().filter_map(value_of).collect::<Vec<toml::Value>>().into(),
         Value::Object(members) => table_of(members).into(),
     })
+}
+
+/// A directory of which nothing is said is the one that the agent runs in, as in Go.
+fn here_for_none(path: String) -> PathBuf {
+    PathBuf::from(if path.is_empty() { "." } else { &path })
 }
 
 fn connect_address(address: String) -> String {

@@ -112,7 +112,13 @@ impl Plugins {
     /// Clones or pulls the repository; answers the original's text.
     pub async fn update(&self) -> String {
         let settings = self.ground.live.now();
-        if settings.plugin.enabled { self.repository.update(&settings.plugin).await } else { NOT_ENABLED.to_string() }
+        if !settings.plugin.enabled {
+            return NOT_ENABLED.to_string();
+        }
+        let answer = self.repository.update(&settings.plugin).await;
+        // What was pulled runs without waiting for the next heartbeat.
+        self.look_again();
+        answer
     }
 
     /// Takes back changes in the repository's directory; answers the original's text.

@@ -14,6 +14,8 @@ use std::path::Path;
 
 /// Plugins of a host. A guess: hosts of the field have some ten; the bound limits what a wrong hbs can make of a host.
 pub const PLUGINS_MAX: usize = 128;
+/// Entries that are looked at. A guess: hosts are in some ten groups, which have some ten entries.
+const ENTRIES_MAX: usize = 1024;
 /// Reasons that are kept for the log.
 const REFUSED_MAX: usize = 64;
 
@@ -41,7 +43,13 @@ impl Plan {
     /// Finds the plugins of `entries` below `dir`.
     pub fn new(dir: &Path, entries: &[String]) -> Plan {
         let (mut plan, mut directories, mut bound) = (Plan::default(), Vec::new(), BTreeSet::new());
-        for text in entries {
+        if entries.len() > ENTRIES_MAX {
+            plan.refuse(
+                "further entries",
+                &format!("hbs may name {ENTRIES_MAX}: bind directories, not each of their files"),
+            );
+        }
+        for text in entries.iter().take(ENTRIES_MAX) {
             match plan.add_file(dir, text) {
                 Ok(Bound::File(path)) => drop(bound.insert(path)),
                 Ok(Bound::Directory(path)) => directories.push(path),
@@ -191,5 +199,8 @@ mod tests {
         assert_eq!(plan.plugins.len(), PLUGINS_MAX);
         assert!(plan.plugins.contains_key("all/60_132.sh()"), "files that are bound themselves come first");
         assert!(plan.refused.len() == 1 && plan.refused[0].contains("bind fewer"), "{:?}", plan.refused);
+        let plan = folder.plan(&vec!["nowhere"; ENTRIES_MAX + 1]);
+        assert_eq!(plan.refused.len(), REFUSED_MAX);
+        assert!(plan.refused[0].contains("bind directories"), "{:?}", plan.refused[0]);
     }
 }

@@ -303,3 +303,30 @@ fn code_of(status: ExitStatus) -> i32 {
 fn begin_of(output: &[u8]) -> String {
     String::from_utf8_lossy(&output[..output.len().min(4 * SHOWN_MAX)]).chars().take(SHOWN_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reload::settings_of;
+
+    /// A program that lives on stands for one that the kernel holds, which a test cannot make.
+    #[tokio::test]
+    async fn while_an_earlier_program_lives_no_other_is_started() {
+        let config = crate::config::AgentConfig::load("", std::iter::empty(), &[], "host-1").expect("valid");
+        let ground = Ground::new(Arc::new(Live::new(settings_of(&config))));
+        let plugin = Plugin { path: "60_nowhere.sh".into(), mtime: 0, cycle_s: 60, args: String::new() };
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        let mut child = Child::start(command, Signal::KILL).expect("sleep");
+        assert!(child.is_stuck());
+        let mut runner = Runner { plugin, killed: Some(child) };
+        assert_eq!(runner.run(&ground).await.fault, Some(Fault::Stuck));
+        let mut child = runner.killed.take().expect("held on");
+        let limits = Limits { output_max: 1, errors_kept: 1, deadline: Instant::now() };
+        let ended = child.finish(limits, &mut Output::default(), &ground.hand).await.expect("own child");
+        assert!(matches!(ended, Ended::TimedOut), "{ended:?}");
+        runner.killed = Some(child);
+        let fault = runner.run(&ground).await.fault;
+        assert!(matches!(&fault, Some(Fault::Start(why)) if why.contains("60_nowhere.sh")), "{fault:?}");
+    }
+}

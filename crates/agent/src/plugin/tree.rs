@@ -39,11 +39,15 @@ pub fn look(dir: &Path, path: &str) -> Result<Found, String> {
     }
 }
 
-/// Names of the plugins that lie directly in a directory below `dir`, with their cycles, in order.
+/// Paths of the plugins that lie directly in a directory below `dir`, with their cycles, in order.
 pub fn plugins_in(dir: &Path, path: &str) -> Result<Vec<(String, i64)>, String> {
     let full = dir.join(path);
     let list = fs::read_dir(&full).map_err(|error| format!("{}: {error}", full.display()))?;
-    let names = list.take(DIRECTORY_ENTRIES_MAX).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let entries: Vec<_> = list.take(DIRECTORY_ENTRIES_MAX + 1).collect();
+    if entries.len() > DIRECTORY_ENTRIES_MAX {
+        return Err(format!("{} has more than {DIRECTORY_ENTRIES_MAX} entries: bind one with fewer", full.display()));
+    }
+    let names = entries.into_iter().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut plugins: Vec<(String, i64)> = names
         .filter(|name| name.contains('_') && !name.chars().any(char::is_control))
         .filter_map(|name| Some((format!("{path}/{name}"), cycle_of(&name).ok()?)))
@@ -113,6 +117,9 @@ mod tests {
         let listed = plugins_in(&dir, "sys").expect("a directory");
         let names: Vec<&str> = listed.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(names, ["sys/60_a.sh", "sys/60_broken.sh", "sys/60_link.sh", "sys/60_open.sh", "sys/60_out.sh"]);
+        fs::create_dir(dir.join("many")).expect("room");
+        (0..=DIRECTORY_ENTRIES_MAX).for_each(|number| fs::write(dir.join(format!("many/{number}")), "").expect("room"));
+        assert!(plugins_in(&dir, "many").is_err_and(|fault| fault.contains("bind one with fewer")));
         set_mode(&dir.join("sys"), 0o1777);
         check("sys/60_a.sh", "chmod o-w");
     }
