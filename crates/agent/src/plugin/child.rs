@@ -2,8 +2,8 @@
 //! has started.
 //!
 //! How: both outputs are read to their ends, then the program is waited for: a run lasts until it has ended and nobody
-//! holds its output any more. What remains of its group is killed then. One that has not ended at its deadline, or that
-//! says more than it may, is killed with its group and its strays.
+//! holds its output any more. What remains of its group is killed then. One that has not ended when its time is over,
+//! or that says more than it may, is killed with its group and its strays.
 //! Invariants: nobody reads its input; variables that begin with `HAWKEYE_`, which may hold secrets, are not handed on;
 //! a child that is dropped is killed with its group. What a child has started with `setsid` and without its outputs
 //! outlives a run that ended by itself, as a service does that a plugin has restarted.
@@ -14,11 +14,12 @@ use crate::hand::Hand;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
 use std::io;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdout, Command};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// Begin of the names of variables that are the agent's own.
 const OWN_VARIABLES: &str = "HAWKEYE_";
@@ -36,14 +37,13 @@ pub struct Limits {
     pub output_max: usize,
     /// Bytes of its errors that are kept.
     pub errors_kept: usize,
-    pub deadline: Instant,
 }
 
 /// How a child ended.
 #[derive(Debug)]
 pub enum Ended {
     Exit(ExitStatus),
-    /// Killed at its deadline.
+    /// Killed because its time was over.
     TimedOut,
     /// Killed because it said too much.
     Flooded,
@@ -82,12 +82,20 @@ impl Child {
         Ok(Child { process, group, mark, farewell })
     }
 
-    /// Reads what the child says, and waits for its end. `output` has what was read also where the child was killed.
-    pub async fn finish(&mut self, limits: Limits, output: &mut Output, hand: &Hand) -> io::Result<Ended> {
+    /// Reads what the child says, and waits for its end until `over` does. `output` has what was read also where the
+    /// child was killed.
+    pub async fn finish(
+        &mut self,
+        limits: Limits,
+        output: &mut Output,
+        over: impl Future<Output = ()>,
+        hand: &Hand,
+    ) -> io::Result<Ended> {
         let outputs = (self.process.stdout.take(), self.process.stderr.take());
-        let read = timeout_at(limits.deadline, read(outputs, limits, output)).await;
-        if let Ok(Ok(())) = read
-            && let Ok(status) = timeout_at(limits.deadline, self.process.wait()).await
+        let mut over = pin!(over);
+        let read = first(read(outputs, limits, output), &mut over).await;
+        if let Some(Ok(())) = read
+            && let Some(status) = first(self.process.wait(), &mut over).await
         {
             // The number is free since the line above, and free numbers are given out in turn, so none but what is left
             // of the group has it so soon.
@@ -96,7 +104,7 @@ impl Child {
             return status.map(Ended::Exit);
         }
         self.kill(hand).await;
-        Ok(if matches!(read, Ok(Err(Flood))) { Ended::Flooded } else { Ended::TimedOut })
+        Ok(if matches!(read, Some(Err(Flood))) { Ended::Flooded } else { Ended::TimedOut })
     }
 
     /// Whether the kernel still holds a program that was killed, e.g. on a dead mount.
@@ -138,6 +146,15 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.signal_group(self.farewell);
+    }
+}
+
+/// Output of `work`, unless `over` ends before.
+async fn first<T>(work: impl Future<Output = T>, over: impl Future<Output = ()>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = over => None,
     }
 }
 
@@ -188,8 +205,10 @@ mod tests {
         command.args(["-c", script]);
         let mut child = Child::start(command, Signal::KILL).expect("sh");
         let mut output = Output::default();
-        let limits = Limits { output_max: 1000, errors_kept: 10, deadline: Instant::now() + patience };
-        let ended = in_time("the end", child.finish(limits, &mut output, &Hand::default())).await.expect("own child");
+        let limits = Limits { output_max: 1000, errors_kept: 10 };
+        let (over, hand) = (tokio::time::sleep(patience), Hand::default());
+        let finish = child.finish(limits, &mut output, over, &hand);
+        let ended = in_time("the end", finish).await.expect("own child");
         (ended, output)
     }
 

@@ -147,14 +147,20 @@ impl Plugins {
 
     /// Runs what hbs asks for until `shutdown` turns true; then runs that are under way are killed.
     pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
         tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => {}
-            () = self.run_for_ever() => {}
+            () = self.run_for_ever(&mut tasks) => {}
         }
+        self.ground.end();
+        for one in self.running().values() {
+            one.stop.send_replace(true);
+        }
+        while tasks.join_next().await.is_some() {}
     }
 
-    async fn run_for_ever(self: Arc<Self>) {
-        let (mut ordered, mut tasks) = (self.ordered.subscribe(), JoinSet::new());
+    async fn run_for_ever(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
+        let mut ordered = self.ordered.subscribe();
         // hbs may have answered before.
         ordered.mark_changed();
         let (mut follower, schedule) = (Follower::default(), Schedule::new(&self.hostname, self.interval));
@@ -162,7 +168,7 @@ impl Plugins {
         loop {
             tokio::select! {
                 // The sender is a field of `self`, so it cannot end.
-                _ = ordered.changed() => self.follow(&mut follower, &mut tasks).await,
+                _ = ordered.changed() => self.follow(&mut follower, tasks).await,
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => tell_if_broken(ended),
                 () = tokio::time::sleep(schedule.wait(reported_ms, unix_ms())) => {
                     reported_ms = unix_ms();
@@ -210,6 +216,9 @@ impl Plugins {
             }
             last_ms = unix_ms();
             let ran = runner.run(&self.ground).await;
+            if ran.fault.is_some() && self.ground.is_ending() {
+                return;
+            }
             self.counters.count(&ran);
             tell(&key, ran.fault.as_ref(), &mut told);
             self.queue_run(&plugin, ran);

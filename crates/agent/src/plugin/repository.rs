@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::process::Command;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// The time of a clone, pull or reset. A guess: plugins are some MB of text, over the slowest line of a fleet.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -175,8 +175,8 @@ impl Repository {
             .ok_or_else(|| GitError::new(DOES_NOT_ANSWER))?
             .map_err(|error| GitError::new(&format!("git cannot be started: {error}")))?;
         let mut output = Output::default();
-        let limits = Limits { output_max: OUTPUT_MAX, errors_kept: ERRORS_KEPT, deadline };
-        let ended = child.finish(limits, &mut output, &self.hand).await;
+        let limits = Limits { output_max: OUTPUT_MAX, errors_kept: ERRORS_KEPT };
+        let ended = child.finish(limits, &mut output, sleep_until(deadline), &self.hand).await;
         match ended.map_err(|error| GitError::new(&error.to_string()))? {
             Ended::Exit(status) if status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             Ended::Exit(status) => {

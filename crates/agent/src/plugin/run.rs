@@ -30,7 +30,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 use wire::item::Invalid;
 
@@ -54,13 +54,38 @@ pub struct Ground {
     pub live: Arc<Live>,
     pub hand: Hand,
     places: Semaphore,
+    /// Turns true when runs that are under way are to be killed, as the agent stops.
+    ending: watch::Sender<bool>,
     log_told: Seldom,
 }
 
 impl Ground {
     /// Room for [`RUNS_MAX`] runs.
     pub fn new(live: Arc<Live>) -> Ground {
-        Ground { live, hand: Hand::default(), places: Semaphore::new(RUNS_MAX), log_told: Seldom::default() }
+        Ground {
+            live,
+            hand: Hand::default(),
+            places: Semaphore::new(RUNS_MAX),
+            ending: watch::Sender::new(false),
+            log_told: Seldom::default(),
+        }
+    }
+
+    /// Has all runs that are under way killed.
+    pub fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Whether runs are being killed because the agent stops.
+    pub fn is_ending(&self) -> bool {
+        *self.ending.borrow()
+    }
+
+    /// Returns at `deadline`, or when the agent stops.
+    async fn over(&self, deadline: Instant) {
+        let mut ending = self.ending.subscribe();
+        // The sender is a field of `self`, so it cannot end; either way the time is over.
+        let _ = timeout_at(deadline, ending.wait_for(|ending| *ending)).await;
     }
 
     /// Every place, until this is dropped.
@@ -227,8 +252,8 @@ impl Runner {
         let start = ground.hand.run(deadline, move || start(&config, &plugin)).await;
         let hangs = || Fault::Start("the plugin directory does not answer: look for a mount that hangs".into());
         let mut child = start.ok_or_else(hangs)?.map_err(Fault::Start)?;
-        let limits = Limits { output_max: OUTPUT_MAX, errors_kept: ERRORS_KEPT, deadline };
-        let ended = child.finish(limits, output, &ground.hand).await;
+        let limits = Limits { output_max: OUTPUT_MAX, errors_kept: ERRORS_KEPT };
+        let ended = child.finish(limits, output, ground.over(deadline), &ground.hand).await;
         match ended.map_err(|error| Fault::Start(format!("its end cannot be seen: {error}")))? {
             Ended::Exit(status) => Ok(status),
             Ended::TimedOut => self.was_killed(child, Fault::TimedOut),
@@ -322,8 +347,8 @@ mod tests {
         let mut runner = Runner { plugin, killed: Some(child) };
         assert_eq!(runner.run(&ground).await.fault, Some(Fault::Stuck));
         let mut child = runner.killed.take().expect("held on");
-        let limits = Limits { output_max: 1, errors_kept: 1, deadline: Instant::now() };
-        let ended = child.finish(limits, &mut Output::default(), &ground.hand).await.expect("own child");
+        let limits = Limits { output_max: 1, errors_kept: 1 };
+        let ended = child.finish(limits, &mut Output::default(), async {}, &ground.hand).await.expect("own child");
         assert!(matches!(ended, Ended::TimedOut), "{ended:?}");
         runner.killed = Some(child);
         let fault = runner.run(&ground).await.fault;

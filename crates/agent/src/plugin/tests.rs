@@ -194,6 +194,23 @@ async fn runs_as_the_configured_user() {
 }
 
 #[tokio::test]
+async fn when_the_agent_stops_runs_are_killed_with_all_that_they_have_started() {
+    let stage = Stage::new("");
+    let pid = stage.dir.path().join("pid");
+    stage.script("sys/2_a.sh", &format!("setsid sh -c 'echo $$ > {}; exec sleep 1000' &\nsleep 1000", pid.display()));
+    let plugins = stage.plugins();
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(plugins.clone().run(stopping));
+    plugins.order(vec!["sys".into()]);
+    until("the run", async || fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'))).await;
+    stop.send_replace(true);
+    in_time("the end", running).await.expect("no panic");
+    let stat = format!("/proc/{}/stat", fs::read_to_string(&pid).expect("written").trim());
+    until("the end of the stray", async || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "))).await;
+    assert_eq!(plugins.counters.failures(), 0, "who was killed by a stop has not failed");
+}
+
+#[tokio::test]
 async fn runs_what_hbs_asks_for_and_nothing_else() {
     let stage = Stage::new("");
     for path in ["sys/3600_a.sh", "sys/3600_b.sh", "web/3600_c.sh"] {
