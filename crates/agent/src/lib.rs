@@ -11,7 +11,8 @@
 //! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest.
 //! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It buffers while no transfer
 //! answers, which the original does not; GPU and the route that runs any command are not here.
-//! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group.
+//! Memory: the queue (`buffer_max`), bodies being read (8 MiB), one report at a time per group, what plugins that run
+//! have printed.
 
 mod batch;
 mod client;

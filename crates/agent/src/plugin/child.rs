@@ -59,7 +59,7 @@ pub struct Output {
 /// A running program.
 pub struct Child {
     process: tokio::process::Child,
-    /// Also the number of the process.
+    /// Group whose number is that of the process; none once it may be another's.
     group: Option<Pid>,
     mark: Mark,
     /// The signal by which it is asked to end.
@@ -111,19 +111,22 @@ impl Child {
     pub fn is_stuck(&mut self) -> bool {
         let is_stuck = matches!(self.process.try_wait(), Ok(None));
         if !is_stuck {
-            // Its number may be another's by now.
+            // Since then the number may have become another's.
             self.group = None;
         }
         is_stuck
     }
 
     async fn kill(&mut self, hand: &Hand) {
+        let mut has_ended = false;
         if self.farewell != Signal::KILL {
             self.signal_group(self.farewell);
-            // Either way it is killed next.
-            let _ = timeout(FAREWELL, self.process.wait()).await;
+            has_ended = timeout(FAREWELL, self.process.wait()).await.is_ok();
         }
         self.signal_group(Signal::KILL);
+        if has_ended {
+            self.group = None;
+        }
         let mark = self.mark.clone();
         match hand.run(Instant::now() + STRAYS_TIMEOUT, move || strays::kill(&mark)).await {
             Some(count) => tracing::debug!(count, "killed what had left the group of a program"),

@@ -254,6 +254,7 @@ fn secret_of(address: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net::patience::until;
 
     fn sh(script: &str) {
         let status = std::process::Command::new("sh").args(["-ec", script]).status().expect("sh");
@@ -311,6 +312,26 @@ mod tests {
         check("file://user:pass@/nowhere/plugin.git", "exit status 128").await;
         check("--upload-pack=touch", "exit status 128").await;
         assert_eq!(repository.version(&config(temporary.path(), "")).await, "Error:exit status 128");
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_when_who_asked_has_gone() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let base = temporary.path().display();
+        sh(&format!(
+            "unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE; git init -q -b main {base}/work; cd {base}/work; echo 1 > 60_a.sh; \
+             git add .; {COMMIT} one"
+        ));
+        let config = config(&temporary.path().join("plugin"), &format!("{base}/work"));
+        let repository = Repository::new(Hand::default());
+        let asked = tokio::spawn({
+            let (repository, config) = (repository.clone(), config.clone());
+            async move { repository.update(&config).await }
+        });
+        until("the begin of the work", async || repository.changing.try_lock().is_err()).await;
+        asked.abort();
+        until("the end of the work", async || repository.changing.try_lock().is_ok()).await;
+        assert_eq!(fs::read_to_string(config.dir.join("60_a.sh")).expect("cloned"), "1\n");
     }
 
     #[tokio::test]

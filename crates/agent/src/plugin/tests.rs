@@ -20,7 +20,7 @@ struct Stage {
 impl Stage {
     fn new(further: &str) -> Stage {
         let dir = tempfile::tempdir().expect("temporary directory");
-        // Also for a plugin that runs as somebody else.
+        // A plugin that runs as somebody else must reach its file.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
         let text = format!(
             "hostname = \"host-1\"\n[default_tags]\nidc = \"bj\"\n[plugin]\nenabled = true\ndir = {:?}\nlogs = {:?}\n{further}",
@@ -85,6 +85,29 @@ async fn points_are_taken_as_the_door_takes_them() {
     assert_eq!(points(&ran), [first, second]);
 }
 
+/// A plugin that prints what those of a recorded original printed gives the points which that agent sent.
+#[tokio::test]
+async fn points_are_those_of_the_original() {
+    let recorded = testdata::text("jsonrpc/agent_transfer.jsonl");
+    let call = recorded.lines().find(|line| line.contains("plugin.demo2")).expect("a recorded call");
+    let call: Value = serde_json::from_str(call).expect("JSON");
+    let items = call["params"][0].as_array().expect("a list of items");
+    let stage = Stage::new("");
+    stage.script("5_demo.sh", &format!("cat <<'END'\n{}\nEND", call["params"][0]));
+    let ran = stage.run("5_demo.sh", "", 5).await;
+    assert_eq!((ran.fault.as_ref(), items.len(), points(&ran).len()), (None, 2, 2));
+    for (point, item) in points(&ran).iter().zip(items) {
+        let (metric, tags, value, step, endpoint, timestamp) = point;
+        let names = [metric, endpoint].map(|name| Value::from(name.as_str()));
+        assert_eq!(names, [item["metric"].clone(), item["endpoint"].clone()]);
+        assert_eq!((*step, *timestamp), (5, item["timestamp"].as_i64().expect("a time")));
+        let recorded = item["value"].as_f64().or_else(|| item["value"].as_str()?.parse().ok());
+        assert_eq!(Some(*value), recorded, "{metric}");
+        let own = item["tags"].as_str().expect("a text");
+        assert_eq!(*tags, model::tags::canonical_string(&format!("{own},idc=bj")));
+    }
+}
+
 #[tokio::test]
 async fn arguments_are_handed_over_one_by_one() {
     let stage = Stage::new("");
@@ -141,7 +164,7 @@ async fn what_does_not_end_is_killed_half_a_second_before_the_next_run() {
     // Ended, while a grandchild that left the group holds the output.
     check("echo '[]'; (setsid sleep 1000 &) ; exit 0").await;
     check("echo '[]'; sleep 1000 & exit 0").await;
-    // Its output is closed, and it goes on.
+    // A closed output, and a program that goes on.
     check("exec > /dev/null 2>&1; sleep 1000").await;
 }
 
