@@ -1,7 +1,7 @@
 //! Run: one run of a plugin, from the look at its file to the points that it has printed.
 //!
 //! How: a place among the runs, a look at the file, the program with its limits, its errors to their log, its output
-//! through the [intake](crate::intake). Whatever goes wrong costs this run and is a [`Fault`].
+//! through the [`intake`]. Whatever goes wrong costs this run and is a [`Fault`].
 //! Invariants: a run is over half a second before the next one, killed if need be. A program that the kernel still
 //! holds after that (a dead mount) is not started a second time; one plugin has one process group at most.
 //! Memory: [`OUTPUT_MAX`] and [`ERRORS_KEPT`] for each of [`RUNS_MAX`] runs, while a plugin says so much.
