@@ -10,6 +10,7 @@
 
 use super::collect::CollectConfig;
 use super::original;
+use super::plugin_config::PluginConfig;
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
 use serde::Deserialize;
@@ -79,6 +80,10 @@ pub struct AgentConfig {
     /// What is collected beyond the original's metrics.
     pub collect: CollectConfig,
     pub listen: AgentListen,
+    pub plugin: PluginConfig,
+    /// Where the configuration came from, to read it again; none for one that came from no command line.
+    #[serde(skip)]
+    pub source: Option<Source>,
     /// Keys of a cfg.json that have no meaning here.
     #[serde(skip)]
     pub ignored_keys: Vec<String>,
@@ -96,6 +101,16 @@ pub enum Rates {
     Interval,
     /// The second before the report, as the original has it.
     LastSecond,
+}
+
+impl Rates {
+    /// The name in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rates::Interval => "interval",
+            Rates::LastSecond => "last-second",
+        }
+    }
 }
 
 impl TryFrom<String> for Rates {
@@ -118,6 +133,24 @@ pub struct AgentListen {
     pub agent_http: String,
     /// Names under which browsers may ask on a loopback address, besides the host's own.
     pub hosts: Vec<String>,
+    /// A token for those who may ask for what changes this host, besides this machine and `hbs.trustable`; "" is none.
+    pub token: Secret,
+}
+
+/// The command line of an agent, as far as it is about the configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Source {
+    file: Option<PathBuf>,
+    /// Pairs of `--set`, which may hold tokens.
+    set: Vec<Secret>,
+}
+
+impl Source {
+    /// Reads the configuration as it is now.
+    pub fn load(&self) -> Result<AgentConfig> {
+        let set = self.set.iter().map(|pair| pair.text().to_string()).collect();
+        AgentArgs { config: self.file.clone(), set }.load()
+    }
 }
 
 /// How a form of the file calls what is checked in both, what turns a key off, and what times are like.
@@ -178,6 +211,8 @@ impl Default for AgentConfig {
             log: "hawkeye=info,warn".into(),
             collect: CollectConfig::default(),
             listen: AgentListen::default(),
+            plugin: PluginConfig::default(),
+            source: None,
             ignored_keys: Vec::new(),
             agent_http_key: ("listen.agent_http", "--set listen.agent_http=HOST:PORT"),
         }
@@ -187,7 +222,7 @@ impl Default for AgentConfig {
 impl Default for AgentListen {
     fn default() -> Self {
         // Open-Falcon's port, on loopback, because whoever reaches the port may push points in this host's name.
-        AgentListen { agent_http: "127.0.0.1:1988".into(), hosts: Vec::new() }
+        AgentListen { agent_http: "127.0.0.1:1988".into(), hosts: Vec::new(), token: Secret::default() }
     }
 }
 
@@ -221,7 +256,11 @@ impl AgentArgs {
         };
         let is_original = is_json(self.config.as_deref(), &text);
         let variables = settings::variables()?;
-        let config = AgentConfig::read(&text, is_original, &variables, &flags, &system_hostname());
+        let mut config = AgentConfig::read(&text, is_original, &variables, &flags, &system_hostname());
+        if let Ok(config) = &mut config {
+            let set = self.set.iter().map(Secret::new).collect();
+            config.source = Some(Source { file: self.config.clone(), set });
+        }
         match &self.config {
             Some(path) => config.with_context(|| format!("configuration {}", path.display())),
             None => config.context("configuration"),
@@ -316,6 +355,7 @@ impl AgentConfig {
         self.check_hostname(faults);
         self.check_addresses(keys, faults);
         self.check_times(keys, faults);
+        self.plugin.check(faults);
         if let Some((key, value)) = self.default_tags.iter().find(|(k, v)| k.contains([',', '=']) || v.contains(',')) {
             faults
                 .add(format!("default_tags has {key:?} = {value:?}: a comma would begin another tag, a = end the key; give one without"));
@@ -383,6 +423,11 @@ impl AgentConfig {
             && let Some(fault) = self.token.fault_as_token()
         {
             faults.add(format!("token {fault}"));
+        }
+        if !self.listen.token.is_none()
+            && let Some(fault) = self.listen.token.fault_as_token()
+        {
+            faults.add(format!("listen.token {fault}"));
         }
         for (key, bytes) in [("buffer_max", self.buffer_max), ("buffer_memory_max", self.buffer_memory_max)] {
             if bytes < 1 << 20 {
@@ -508,7 +553,7 @@ mod tests {
             default_tags: [("idc".to_string(), "bj".to_string())].into(),
             log: "hawkeye=debug,info".into(),
             listen: AgentListen { agent_http: "0.0.0.0:1988".into(), ..AgentListen::default() },
-            ignored_keys: vec!["plugin".into()],
+            plugin: PluginConfig { git: "https://github.com/open-falcon/plugin.git".into(), ..PluginConfig::default() },
             agent_http_key: ("http.listen", "in the cfg.json"),
             ..AgentConfig::default()
         };
@@ -521,6 +566,23 @@ mod tests {
             "transfer": {"enabled": true, "addrs": ["h:1"]}}"#;
         let config = load(text, &[], &[]).expect("valid");
         assert_eq!((config.hbs_addr.as_str(), config.listen.agent_http.as_str()), ("", ""));
+        assert!(!config.plugin.enabled);
+    }
+
+    #[test]
+    fn the_originals_plugins() {
+        let check = |section: &str, expected: PluginConfig| {
+            let text = format!(r#"{{"plugin": {section}, "transfer": {{"enabled": true, "addrs": ["h:1"]}}}}"#);
+            assert_eq!(load(&text, &[], &[]).expect(section).plugin, expected, "{section}");
+        };
+        let (dir, logs) = ("/home/falcon/plugin".into(), "/var/log/falcon".into());
+        check(
+            r#"{"enabled": true, "dir": "/home/falcon/plugin", "git": "git@host:plugin.git", "logs": "/var/log/falcon"}"#,
+            PluginConfig { enabled: true, dir, git: "git@host:plugin.git".into(), logs, user: String::new() },
+        );
+        let here = PluginConfig { dir: ".".into(), logs: ".".into(), ..PluginConfig::default() };
+        check(r#"{"enabled": true}"#, PluginConfig { enabled: true, ..here.clone() });
+        check("null", here);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Heartbeat: tells hbs that this host lives, and asks hbs which ports, processes, paths and URLs to probe.
 //!
 //! How: one connection, three calls per heartbeat: `ReportStatus`, `BuiltinMetrics` with the checksum of what is known
-//! (first the text `nil`), `TrustableIps`. While hbs does not answer, the last known probes go on, and heartbeats come
-//! sooner.
-//! Compat: docs/open-falcon/wire.md §4. `MinePlugins` is not asked, because this agent runs no plugins. The original
-//! ignores an answer whose timestamp is not newer than the last; calls follow each other here, so an answer is never
-//! stale, and an hbs whose clock was set back is heard. The original opens a connection of its own to find its address.
+//! (first the text `nil`), `TrustableIps`; a fourth, `MinePlugins`, while plugins are on. While hbs does not answer,
+//! the last known probes and plugins go on, and heartbeats come sooner.
+//! Compat: docs/open-falcon/wire.md §4. The original ignores an answer whose timestamp is not newer than the last;
+//! calls follow each other here, so an answer is never stale, and an hbs whose clock was set back is heard. The
+//! original opens a connection of its own to find its address.
 
 use super::client::{CallError, Client};
+use super::plugin::Plugins;
 use anyhow::{Result, anyhow, bail};
 use probe::Driven;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +23,6 @@ use wire::{JsonError, Scratch};
 /// The version that hbs gets; `Version@Commit` in the original, in a column of 16 characters.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "@hawkeye");
 const _: () = assert!(VERSION.len() <= 16);
-/// The plugin version that hbs gets: the original's text when plugins are off.
-const PLUGIN_VERSION: &str = "plugin not enabled";
 /// The checksum before any answer, as in the original.
 const NO_CHECKSUM: &str = "nil";
 /// Pause after the first failed heartbeat; it doubles up to the interval.
@@ -57,19 +56,28 @@ pub struct Heartbeat {
     ip: String,
     interval: Duration,
     orders: Arc<Orders>,
+    plugins: Arc<Plugins>,
     checksum: String,
     is_down: bool,
 }
 
 impl Heartbeat {
-    /// A heartbeat each `interval`; what hbs says is put into `orders`.
-    pub fn new(client: Client, hostname: &str, ip: &str, interval: Duration, orders: Arc<Orders>) -> Heartbeat {
+    /// A heartbeat each `interval`; what hbs says is put into `orders`, and what it says of plugins into `plugins`.
+    pub fn new(
+        client: Client,
+        hostname: &str,
+        ip: &str,
+        interval: Duration,
+        orders: Arc<Orders>,
+        plugins: Arc<Plugins>,
+    ) -> Heartbeat {
         Heartbeat {
             client,
             hostname: hostname.to_string(),
             ip: ip.to_string(),
             interval,
             orders,
+            plugins,
             checksum: NO_CHECKSUM.to_string(),
             is_down: false,
         }
@@ -114,6 +122,9 @@ impl Heartbeat {
     async fn beat(&mut self) -> Result<()> {
         self.report_status().await?;
         self.ask_for_probes().await?;
+        if self.plugins.is_enabled() {
+            self.ask_for_plugins().await?;
+        }
         self.ask_for_trustable_ips().await
     }
 
@@ -127,7 +138,7 @@ impl Heartbeat {
             hostname: self.hostname.clone(),
             ip,
             agent_version: VERSION.to_string(),
-            plugin_version: PLUGIN_VERSION.to_string(),
+            plugin_version: self.plugins.version().await,
         };
         let mut param = Vec::new();
         write_report(&mut param, &report);
@@ -160,6 +171,16 @@ impl Heartbeat {
         Ok(())
     }
 
+    async fn ask_for_plugins(&mut self) -> Result<()> {
+        let mut param = b"{\"Hostname\":".to_vec();
+        push_string(&mut param, &self.hostname);
+        param.extend_from_slice(b",\"Checksum\":\"\"}");
+        let result = self.client.call("Agent.MinePlugins", &param).await.map_err(failed("Agent.MinePlugins"))?;
+        let entries = read_plugins(&result).map_err(|error| anyhow!("Agent.MinePlugins: {error}"))?;
+        self.plugins.order(entries);
+        Ok(())
+    }
+
     async fn ask_for_trustable_ips(&mut self) -> Result<()> {
         let result = self.client.call("Agent.TrustableIps", b"{}").await.map_err(failed("Agent.TrustableIps"))?;
         let Some(addresses) = json::string(&result, &mut Scratch::new()).map(str::to_string) else {
@@ -172,6 +193,19 @@ impl Heartbeat {
 
 fn failed(what: &'static str) -> impl Fn(CallError) -> anyhow::Error {
     move |error| anyhow!("{what}: {error}")
+}
+
+/// Entries of the answer to `Agent.MinePlugins`; null is none, and what is no text is left out, as hbs sends none.
+fn read_plugins(result: &[u8]) -> Result<Vec<String>, JsonError> {
+    let mut list: &[u8] = b"null";
+    json::fields(result, &mut Scratch::new(), |name, value| {
+        if name_eq(name, "Plugins") {
+            list = value;
+        }
+    })?;
+    let (mut entries, mut scratch) = (Vec::new(), Scratch::new());
+    json::elements(list, |element| entries.extend(json::string(element, &mut scratch).map(str::to_string)))?;
+    Ok(entries)
 }
 
 /// The answer to `Agent.BuiltinMetrics`.
@@ -214,6 +248,23 @@ fn read_probes(result: &[u8]) -> Result<Probes, JsonError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_what_hbs_says_of_plugins() {
+        let check = |json: &str, entries: &[&str]| {
+            assert_eq!(read_plugins(json.as_bytes()).expect(json), entries, "{json}");
+        };
+        check(r#"{"Plugins":["sys/ntp","web\/5_a.sh(a, \"b\")"],"Timestamp":1}"#, &["sys/ntp", "web/5_a.sh(a, \"b\")"]);
+        check(r#"{"Plugins":[],"Timestamp":1}"#, &[]);
+        check(r#"{"Plugins":null,"Timestamp":0}"#, &[]);
+        check("null", &[]);
+        assert!(read_plugins(b"[]").is_err());
+        assert!(read_plugins(br#"{"Plugins":{}}"#).is_err());
+        let recorded = testdata::text("jsonrpc/agent_hbs.jsonl");
+        let call = recorded.lines().find(|line| line.contains("Agent.MinePlugins")).expect("a recorded call");
+        let call: serde_json::Value = serde_json::from_str(call).expect("JSON");
+        check(&call["result"].to_string(), &["sys/demo", "web/5_args.sh(a, \"b c\")"]);
+    }
 
     #[test]
     fn reads_what_hbs_sends() {

@@ -1,4 +1,5 @@
-//! HTTP door of the agent on port 1988: scripts push points here, and ask about the agent's health.
+//! HTTP door of the agent on port 1988: scripts push points here, and ask about the agent's health. Routes that change
+//! this host are in `control`.
 //!
 //! Compat: docs/open-falcon/agent.md §6. Method and content type are not checked, as in the original; `success` is
 //! answered as soon as the items are in the queue, also for items that a transfer will refuse. An item without time
@@ -7,9 +8,8 @@
 //! A page of another site is refused, and so is a foreign name on a loopback address ([`net::http::Guard`]).
 //! Memory: a body has at most [`BODY_MAX`], all unfinished ones together [`BODIES_MAX`].
 
-use super::Agent;
-use super::batch::Batches;
 use super::heartbeat::VERSION;
+use super::{Agent, control, intake};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -22,9 +22,6 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use wire::item::OutItem;
-use wire::json::{Kind, Reader, check};
-use wire::{Scratch, decode_items};
 
 /// Bytes of a body, some 30,000 items: far above what a script sends at once.
 const BODY_MAX: usize = 4 << 20;
@@ -39,6 +36,7 @@ struct Door {
 
 /// Routes of the agent's HTTP door.
 pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
+    let control = control::routes(agent.clone());
     let door = Door { agent, metrics };
     Router::new()
         .route("/v1/push", any(push))
@@ -48,6 +46,7 @@ pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
         .route("/ips", get(ips))
         .route("/metrics", get(figures))
         .with_state(door)
+        .merge(control)
 }
 
 async fn figures(State(door): State<Door>) -> Response {
@@ -77,28 +76,17 @@ async fn push(State(door): State<Door>, peer: Peer, body: Body) -> Response {
 
 /// Queues the items of a JSON array; false, and nothing queued, when the body is no array.
 fn accept(agent: &Agent, body: &[u8], now: i64) -> bool {
-    let is_list = matches!(Reader::new(body).kind(), Ok(Kind::Array | Kind::Null));
-    if !is_list || check(body).is_err() {
-        return false;
-    }
-    let (mut batches, mut tags) = (Batches::default(), String::new());
-    let decoded = decode_items(body, &mut Scratch::new(), &mut |item| match item {
-        Ok(item) => batches.push(&OutItem {
-            endpoint: item.endpoint,
-            metric: item.metric,
-            value: item.value,
-            step: item.step,
-            counter_type: item.counter_type,
-            tags: agent.default_tags.add(item.tags, &mut tags),
-            timestamp: if item.timestamp == 0 { now } else { item.timestamp },
-        }),
-        Err(reason) => {
+    let settings = agent.live.now();
+    let taken = intake::take(
+        body,
+        &settings.default_tags,
+        |item| if item.timestamp == 0 { now } else { item.timestamp },
+        |reason| {
             agent.counters.push_invalid.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(reason = reason.explain(), "dropped a pushed item");
-        }
-    });
-    batches.finish().into_iter().for_each(|batch| agent.queue.push(batch));
-    decoded.is_ok()
+        },
+    );
+    taken.map(|batches| batches.into_iter().for_each(|batch| agent.queue.push(batch))).is_ok()
 }
 
 async fn workdir() -> Response {

@@ -2,7 +2,8 @@
 //!
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `files`, `buffer`, `pace`, `sender`, `transfers`,
 //! `client` (how points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an
-//! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) → `http`.
+//! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) →
+//! `plugin` (files of the operator's that print points) → `http`, `control` (what changes this host), `reload`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.
@@ -10,27 +11,37 @@
 //! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest, and what no
 //! transfer takes is written to the buffer's directory.
 //! Compat: docs/open-falcon/agent.md; metrics, tags and wire format are the original's. It keeps points while no
-//! transfer answers, also over a restart, which the original does not; plugins and the routes that run commands are not
-//! here.
-//! Memory: the queue (`buffer_memory_max`), bodies being read (8 MiB), one report at a time per group.
+//! transfer answers, also over a restart, which the original does not; the route that runs any command is not here.
+//! Memory: the queue (`buffer_memory_max`), bodies being read (8 MiB), one report at a time per group, what plugins
+//! that run have printed.
 
 mod batch;
 mod buffer;
 mod client;
+mod clock;
 mod collect;
 pub mod config;
+mod control;
 mod du;
 mod files;
+mod hand;
 mod heartbeat;
 mod http;
+mod intake;
+mod live;
 mod original;
 mod pace;
+mod plugin;
+mod plugin_config;
+mod privilege;
 mod process;
 mod queue;
 #[cfg(test)]
 mod refused;
+mod reload;
 mod schedule;
 mod sender;
+mod shown;
 mod switched_on;
 mod transfers;
 mod url;
@@ -38,27 +49,31 @@ mod url;
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
 pub use process::run_process;
 
-use anyhow::{Result, ensure};
-use batch::{Batches, DefaultTags};
+use anyhow::{Error, Result, ensure};
 use buffer::{Buffer, BufferFigures, BufferTiming, Place};
 use client::Client;
+use clock::{unix_ms, unix_now};
 use collect::Collector;
 use heartbeat::{Heartbeat, Orders};
+use intake::{Stamp, batches_of};
+use live::Live;
 use metrics::{Figures, Metrics, resident_bytes};
 use net::budget::Budget;
 use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind_as};
 use net::places::Places;
 use net::tls::client::Trust;
-use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler, Scope};
+use plugin::Plugins;
+use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler};
 use queue::Queue;
+use reload::Reload;
 use schedule::Schedule;
 use sender::{Sender, SenderCounters, SenderTiming};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use stdx::RealDisk;
 use supervisor::Supervisor;
 use supervisor::causes::line_of;
@@ -66,7 +81,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use transfers::{TransferCounters, Transfers};
-use wire::item::OutItem;
 
 /// Scripts of one host, each with a connection of its own.
 const CONNECTIONS_MAX: usize = 256;
@@ -78,6 +92,11 @@ const FILES_NAMED_MAX: usize = 64;
 /// Runs until `shutdown` turns true.
 pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<()> {
     run_at(config, Timing::REAL, shutdown).await
+}
+
+/// Runs an agent that is a program of its own until `shutdown` turns true; `exit` is what `/exit` turns true.
+async fn run_alone(config: AgentConfig, exit: Arc<watch::Sender<bool>>, shutdown: watch::Receiver<bool>) -> Result<()> {
+    run_until(Agent { exit: Some(exit), ..Agent::new(config) }, Timing::REAL, shutdown).await
 }
 
 /// Durations that a test does not want to wait for.
@@ -100,8 +119,14 @@ impl Timing {
 
 /// State that the tasks of the agent share.
 struct Agent {
+    /// Settings at the start.
     config: AgentConfig,
-    scope: Scope,
+    /// Settings that a reload changes.
+    live: Arc<Live>,
+    plugins: Arc<Plugins>,
+    reload: Reload,
+    /// Ends the process; none where the agent is a part of another program.
+    exit: Option<Arc<watch::Sender<bool>>>,
     sampler: Mutex<Sampler>,
     /// The beginning of the sampler's time.
     started: Instant,
@@ -109,7 +134,6 @@ struct Agent {
     sampled: watch::Sender<bool>,
     orders: Arc<Orders>,
     queue: Arc<Queue>,
-    default_tags: DefaultTags,
     counters: AgentCounters,
     /// Whom addresses that begin with `tls://` are believed by.
     trust: Option<Trust>,
@@ -137,13 +161,21 @@ enum Report {
 const REPORTS: [Report; 5] =
     [Report::Group(Group::Host), Report::Group(Group::Df), Report::Group(Group::Sockets), Report::Du, Report::Url];
 
-async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+async fn run_at(config: AgentConfig, timing: Timing, shutdown: watch::Receiver<bool>) -> Result<()> {
+    run_until(Agent::new(config), timing, shutdown).await
+}
+
+async fn run_until(agent: Agent, timing: Timing, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+    let config = &agent.config;
     if !config.ignored_keys.is_empty() {
         tracing::info!(keys = config.ignored_keys.join(", "), "keys of the cfg.json that have no meaning here");
     }
     let ca = &config.ca;
     let trust = if ca.as_os_str().is_empty() { None } else { Some(Trust::of_file("ca", ca)?) };
-    let agent = Arc::new(Agent { trust, ..Agent::new(config) });
+    if config.plugin.enabled {
+        plugin::check_user(&config.plugin.user).map_err(Error::msg)?;
+    }
+    let agent = Arc::new(Agent { trust, ..agent });
     let metrics = Arc::new(Metrics::new());
     show(&agent, &metrics);
     let address = &agent.config.listen.agent_http;
@@ -165,21 +197,18 @@ async fn run_at(config: AgentConfig, timing: Timing, mut shutdown: watch::Receiv
 
 impl Agent {
     fn new(config: AgentConfig) -> Agent {
-        let scope = Scope {
-            roots: Roots::new(&config.rootfs),
-            iface_prefixes: config.iface_prefixes.clone(),
-            virtual_ifaces: config.virtual_ifaces,
-            mount_points: config.mount_points.clone(),
-            container_mounts: config.container_mounts,
-        };
+        let live = Arc::new(Live::new(reload::settings_of(&config)));
+        let queue = Arc::new(Queue::new(config.buffer_memory_max as usize));
         Agent {
-            scope,
+            plugins: Arc::new(Plugins::new(live.clone(), queue.clone(), &config.hostname, config.interval)),
+            live,
+            reload: Reload::default(),
+            exit: None,
             sampler: Mutex::new(if config.collect.cores { Sampler::with_cores() } else { Sampler::new() }),
             started: Instant::now(),
             sampled: watch::Sender::new(false),
             orders: Arc::default(),
-            queue: Arc::new(Queue::new(config.buffer_memory_max as usize)),
-            default_tags: DefaultTags::new(&config.default_tags),
+            queue,
             counters: AgentCounters::default(),
             trust: None,
             config,
@@ -213,6 +242,7 @@ impl Agent {
         if !self.config.hbs_addr.is_empty() {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));
         }
+        tasks.spawn(self.plugins.clone().run(shutdown.clone()));
         tasks.spawn(self.clone().sample(timing.sample, shutdown.clone()));
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
@@ -258,7 +288,7 @@ impl Agent {
         let client = Client::new(&config.hbs_addr, config.connect_timeout);
         let client = client.with_token(&config.token).with_trust(&self.trust);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
-        Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone())
+        Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone(), self.plugins.clone())
     }
 
     /// Takes the sample that the first report looks back on; then, for rates of the last second, one each second for
@@ -285,7 +315,7 @@ impl Agent {
     fn take_sample(&self, sample: fn(&mut Sampler, &Roots, u64, &mut Vec<ProbeError>)) {
         let mut failures = Vec::new();
         let monotonic_ms = self.started.elapsed().as_millis() as u64;
-        sample(&mut self.lock_sampler(), &self.scope.roots, monotonic_ms, &mut failures);
+        sample(&mut self.lock_sampler(), &self.live.now().scope.roots, monotonic_ms, &mut failures);
         self.count_failures(failures);
     }
 
@@ -325,7 +355,7 @@ impl Agent {
                 self.take_sample(Sampler::sample_for_report);
             }
             let sampler = self.lock_sampler().clone();
-            self.scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
+            self.live.now().scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
             self.count_failures(failures);
             readings
         });
@@ -354,20 +384,10 @@ impl Agent {
     }
 
     fn queue_readings(&self, readings: &[Reading], timestamp: i64) {
-        let (mut batches, mut tags) = (Batches::default(), String::new());
         let step = u32::try_from(self.config.interval).expect("checked to be at most a day");
-        for reading in readings.iter().filter(|reading| !self.config.ignore.contains(reading.metric.as_ref())) {
-            batches.push(&OutItem {
-                endpoint: &self.config.hostname,
-                metric: &reading.metric,
-                value: reading.value,
-                step,
-                counter_type: reading.counter_type,
-                tags: self.default_tags.add(&reading.tags, &mut tags),
-                timestamp,
-            });
-        }
-        batches.finish().into_iter().for_each(|batch| self.queue.push(batch));
+        let (settings, stamp) = (self.live.now(), Stamp { endpoint: &self.config.hostname, step, timestamp });
+        let batches = batches_of(readings, stamp, &settings.ignore, &settings.default_tags);
+        batches.into_iter().for_each(|batch| self.queue.push(batch));
     }
 
     /// Counts failures, and names each file once in the log: one that cannot be read now cannot be read in the next
@@ -388,15 +408,6 @@ impl Agent {
     fn lock_sampler(&self) -> std::sync::MutexGuard<'_, Sampler> {
         self.sampler.lock().expect("nothing panics while the sampler is locked")
     }
-}
-
-/// Time now (Unix seconds).
-fn unix_now() -> i64 {
-    unix_ms() / 1000
-}
-
-fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Puts the agent's own figures on its `/metrics`.
@@ -423,6 +434,7 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
         if let Some(buffer) = counters.buffer.get().filter(|_| !agent.config.buffer_dir.as_os_str().is_empty()) {
             show_buffer(buffer, agent.config.buffer_max, figures);
         }
+        agent.plugins.show(figures);
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
 }

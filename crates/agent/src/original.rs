@@ -8,10 +8,12 @@
 //! on, this host to connect to.
 
 use super::config::{AgentConfig, AgentListen, Keys, Rates};
+use super::plugin_config::PluginConfig;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Deserializer};
 use settings::Faults;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a cfg.json calls what is checked.
@@ -48,6 +50,7 @@ struct Original {
     transfer: OriginalTransfer,
     http: OriginalHttp,
     collector: OriginalCollector,
+    plugin: OriginalPlugin,
     #[serde(deserialize_with = "null_as_default")]
     default_tags: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_as_default")]
@@ -92,6 +95,15 @@ struct OriginalCollector {
     mount_point: Vec<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OriginalPlugin {
+    enabled: bool,
+    dir: String,
+    git: String,
+    logs: String,
+}
+
 /// A section that is absent is off, as in Go.
 impl Default for OriginalHeartbeat {
     fn default() -> Self {
@@ -132,6 +144,13 @@ impl Original {
             default_tags: self.default_tags,
             log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },
             listen: AgentListen { agent_http, ..AgentListen::default() },
+            plugin: PluginConfig {
+                enabled: self.plugin.enabled,
+                dir: here_for_none(self.plugin.dir),
+                git: self.plugin.git.trim().to_string(),
+                logs: here_for_none(self.plugin.logs),
+                user: String::new(),
+            },
             ignored_keys,
             agent_http_key: ("http.listen", "in the cfg.json"),
             ..AgentConfig::default()
@@ -154,6 +173,11 @@ fn value_of(value: serde_json::Value) -> Option<toml::Value> {
         Value::Array(values) => values.into_iter().filter_map(value_of).collect::<Vec<toml::Value>>().into(),
         Value::Object(members) => table_of(members).into(),
     })
+}
+
+/// A directory of which nothing is said is the one that the agent runs in, as in Go.
+fn here_for_none(path: String) -> PathBuf {
+    PathBuf::from(if path.is_empty() { "." } else { &path })
 }
 
 fn connect_address(address: String) -> String {

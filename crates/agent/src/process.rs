@@ -2,15 +2,16 @@
 //!
 //! Memory: one runtime thread and at most [`BLOCKING_MAX`] for `/proc`, so that the agent is small on every host.
 
-use crate::{AgentConfig, run};
+use crate::{AgentConfig, run_alone};
 use anyhow::{Context, Result};
+use std::sync::Arc;
 use supervisor::signals::Signals;
 use tokio::sync::watch;
 
 /// Threads for work that may hang: one for each group of collectors that may hang on a mount or a process (four that
-/// are always there, and four that can be switched on), one for name resolution, and one for the buffer's disk. A
-/// thread is there while it works.
-const BLOCKING_MAX: usize = 10;
+/// are always there, and four that can be switched on), one for the buffer's disk, one for the plugin directory, one for
+/// the configuration that is read again, and one for name resolution. A thread is there while it works.
+const BLOCKING_MAX: usize = 12;
 
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.
 pub fn run_process(config: AgentConfig) -> Result<()> {
@@ -22,12 +23,14 @@ pub fn run_process(config: AgentConfig) -> Result<()> {
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let (stop, stopping) = watch::channel(false);
+        let stop = Arc::new(stop);
+        let exit = stop.clone();
         tokio::spawn(async move {
             signals.asked().await;
             stop.send_replace(true);
             signals.end_at_once_when_asked_again();
         });
-        run(config, stopping).await
+        run_alone(config, exit, stopping).await
     });
     // A collection that hangs on a dead mount must not hold the process.
     runtime.shutdown_background();

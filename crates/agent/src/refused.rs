@@ -49,10 +49,16 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     ("listen.agent_http", &["- = \"1988\""]),
     ("listen.hosts", &["- = [\"http://h\"]", "- = [\"\"]"]),
+    ("listen.token", &["- = \"short\"", "- = \"with a blank in it, and long\""]),
+    ("plugin.enabled", &["- = 1"]),
+    ("plugin.dir", &["- = \"\"\nplugin.enabled = true"]),
+    ("plugin.git", &["- = \"--upload-pack=x\"\nplugin.enabled = true", "- = \"a b\"\nplugin.enabled = true"]),
+    ("plugin.logs", &["- = \"\"\nplugin.enabled = true"]),
+    ("plugin.user", &["- = \"a b\"\nplugin.enabled = true", "- = \"a:b\"\nplugin.enabled = true"]),
 ];
 
 /// Words of which each fault has one before it says what to give.
-const FIXES: [&str; 4] = ["give ", "want ", "like ", "name "];
+const FIXES: [&str; 5] = ["give ", "want ", "like ", "name ", "expected "];
 
 /// Dotted paths of all values of a table, and of tables that have none.
 fn paths(table: &toml::Table) -> BTreeSet<String> {

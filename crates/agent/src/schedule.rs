@@ -31,6 +31,19 @@ impl Schedule {
         Schedule { interval_ms, phase_ms }
     }
 
+    /// The times of what is first due at `first_ms` (Unix milliseconds) or, away from the border of a slot, up to a
+    /// fifth of the interval later; and when that is.
+    pub fn from_first(first_ms: i64, interval_s: i64) -> (Schedule, i64) {
+        let interval_ms = interval_s * 1000;
+        let margin_ms = (interval_ms as f64 * MARGIN) as i64;
+        let (slot, phase_ms) = (first_ms.div_euclid(interval_ms), first_ms.rem_euclid(interval_ms));
+        let (slot, phase_ms) = match phase_ms <= interval_ms - margin_ms {
+            true => (slot, phase_ms.max(margin_ms)),
+            false => (slot + 1, margin_ms),
+        };
+        (Schedule { interval_ms, phase_ms }, slot * interval_ms + phase_ms)
+    }
+
     /// The time to wait for the next report after one at `last_ms` (Unix milliseconds).
     pub fn wait(&self, last_ms: i64, now_ms: i64) -> Duration {
         let slot = last_ms.div_euclid(self.interval_ms);

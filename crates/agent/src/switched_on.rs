@@ -3,9 +3,10 @@
 //! How: a collector's round comes once in each slot, as the reports of the other groups do. What fails is counted each
 //! time and told in the log when it begins and when it ends.
 
+use crate::Agent;
+use crate::clock::unix_ms;
 use crate::collect::{Collector, Moment, Told};
 use crate::schedule::Schedule;
-use crate::{Agent, unix_ms};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ impl Agent {
             let (started_ms, monotonic_ms) = (unix_ms(), self.started.elapsed().as_millis() as u64);
             let elapsed_ms = before_ms.map_or(0, |before_ms| monotonic_ms - before_ms);
             let moment = Moment { monotonic_ms, unix: started_ms / 1000, elapsed_ms };
-            let collected = collector.collect(&self.scope.roots, moment).await;
+            let collected = collector.collect(&self.live.now().scope.roots, moment).await;
             self.counters.collect_failures.fetch_add(collected.faults.len() as u64, Ordering::Relaxed);
             let (fresh, well) = told.take(&collected.faults);
             for fault in fresh {

@@ -4,6 +4,7 @@ mod way;
 
 use super::*;
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use axum::http::{Request, StatusCode};
 use batch::Batch;
 use model::CounterType;
@@ -169,6 +170,65 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
     in_time("the end of the agent", agent).await.expect("no panic").expect("no error");
 }
 
+/// The agent with a plugin that hbs names; further lines of its configuration.
+#[tokio::test]
+async fn runs_plugins_that_hbs_names() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let script = "#!/bin/sh\necho '[{\"endpoint\":\"e\",\"metric\":\"plugin.demo\",\"value\":1.5,\"step\":1,\
+                  \"counterType\":\"GAUGE\",\"tags\":\"a=1\"}]'\n";
+    std::fs::write(dir.path().join("text"), script).expect("room");
+    // Another process writes it, as in the tests of plugins.
+    let made = "cd \"$1\" && mkdir sys && cp text sys/1_demo.sh && chmod 755 sys/1_demo.sh";
+    let status = std::process::Command::new("sh").args(["-c", made, "sh"]).arg(dir.path()).status().expect("sh");
+    assert!(status.success());
+    let mut transfer = Played::start(|_, _| TAKEN).await;
+    let mut hbs = Played::start(|_, method| match method {
+        "Agent.ReportStatus" => Reply::Result(r#"{"code":0}"#),
+        "Agent.BuiltinMetrics" => Reply::Result(r#"{"Metrics":[],"Checksum":"","Timestamp":1}"#),
+        "Agent.MinePlugins" => Reply::Result(r#"{"Plugins":["sys","nowhere"],"Timestamp":1}"#),
+        "Agent.TrustableIps" => Reply::Result(r#""""#),
+        _ => Reply::Error("rpc: can't find method"),
+    })
+    .await;
+    let config = config(&format!(
+        "transfer_addrs = [{:?}]\nhbs_addr = {:?}\nrootfs = {:?}\ninterval = \"1s\"\nheartbeat_interval = \"1s\"\n\
+         [default_tags]\nidc = \"bj\"\n[listen]\nagent_http = \"\"\n[plugin]\nenabled = true\ndir = {:?}\nlogs = {:?}",
+        transfer.address,
+        hbs.address,
+        testdata::path("agent/fixture_root"),
+        dir.path(),
+        dir.path().join("logs")
+    ));
+    let (stop, stopping) = watch::channel(false);
+    let agent = tokio::spawn(run_at(config, FAST, stopping));
+    let asked = hbs.next().await;
+    assert!(asked.param.contains(r#""PluginVersion":"Error:exit status 128""#), "{}", asked.param);
+    assert_eq!(hbs.next().await.method, "Agent.BuiltinMetrics");
+    let asked = hbs.next().await;
+    let expected = ("Agent.MinePlugins", r#"{"Hostname":"host-1","Checksum":""}"#);
+    assert_eq!((asked.method.as_str(), asked.param.as_str()), expected);
+
+    let wanted = [
+        ("plugin.demo", "a=1,idc=bj", 1.5),
+        ("agent.plugin.ok", "idc=bj,plugin=sys/1_demo.sh", 1.0),
+        ("agent.plugin.exit", "idc=bj,plugin=sys/1_demo.sh", 0.0),
+        ("agent.plugin.failures", "idc=bj,reason=timeout", 0.0),
+    ];
+    let mut missing: BTreeSet<&str> = wanted.iter().map(|(metric, ..)| *metric).collect();
+    while !missing.is_empty() {
+        for (metric, tags, value, _, step, _, timestamp) in rows(transfer.next().await.param.as_bytes()) {
+            let found = wanted.iter().find(|wanted| (wanted.0, wanted.1) == (metric.as_str(), tags.as_str()));
+            if let Some((metric, _, expected)) = found {
+                assert_eq!((value, step), (*expected, 1), "{metric}");
+                assert!(timestamp > 1_600_000_000, "{metric}");
+                missing.remove(metric);
+            }
+        }
+    }
+    stop.send_replace(true);
+    in_time("the end of the agent", agent).await.expect("no panic").expect("no error");
+}
+
 fn sender_for(address: &str) -> (Arc<Queue>, Arc<SenderCounters>, Sender) {
     let (queue, counters) = (Arc::new(Queue::new(1 << 20)), Arc::new(SenderCounters::default()));
     let transfers = Transfers::new(vec![Client::new(address, Duration::from_secs(5))], false);
@@ -267,9 +327,23 @@ async fn counts_what_transfer_calls_invalid() {
 
 /// Sends one request to the agent's door; returns status and text.
 async fn request(agent: &Arc<Agent>, method: &str, path: &str, body: &str) -> (StatusCode, String) {
+    request_from(None, agent, method, path, body).await
+}
+
+async fn request_from(
+    peer: Option<&str>,
+    agent: &Arc<Agent>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (StatusCode, String) {
     let metrics = Arc::new(Metrics::new());
     show(agent, &metrics);
-    let request = Request::builder().method(method).uri(path).body(Body::from(body.to_string())).expect("request");
+    let mut request = Request::builder().method(method).uri(path).body(Body::from(body.to_string())).expect("request");
+    if let Some(peer) = peer {
+        let address = std::net::SocketAddr::new(peer.parse().expect("an address"), 5);
+        request.extensions_mut().insert(ConnectInfo(address));
+    }
     let response = http::router(agent.clone(), metrics).oneshot(request).await.expect("infallible");
     let status = response.status();
     let body = to_bytes(response.into_body(), 1 << 20).await.expect("body");
@@ -325,6 +399,71 @@ async fn says_how_it_is() {
 }
 
 #[tokio::test]
+async fn what_changes_the_host_is_for_whom_may() {
+    let agent = Arc::new(Agent::new(config("")));
+    for path in ["/plugin/update", "/plugin/reset", "/config/reload", "/exit"] {
+        for peer in [None, Some("10.0.0.1"), Some("fd00::1")] {
+            let answer = request_from(peer, &agent, "GET", path, "").await;
+            assert_eq!(answer, (StatusCode::OK, "no privilege".into()), "{path} {peer:?}");
+        }
+        for peer in ["127.0.0.1", "::1"] {
+            let (status, text) = request_from(Some(peer), &agent, "POST", path, "").await;
+            assert!(status == StatusCode::OK && text != "no privilege", "{path} {peer}");
+        }
+    }
+    let update = request_from(Some("127.0.0.1"), &agent, "GET", "/plugin/update", "").await.1;
+    assert_eq!(update, "plugin not enabled");
+    assert_eq!(request(&agent, "GET", "/plugins", "").await.1, r#"{"data":{},"msg":"success"}"#);
+    assert_eq!(request_from(Some("127.0.0.1"), &agent, "POST", "/run", "id").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_agent_of_its_own_ends_when_it_is_asked_to() {
+    let (stop, stopping) = watch::channel(false);
+    let own = Agent { exit: Some(Arc::new(stop)), ..Agent::new(config("")) };
+    let answer = request_from(Some("127.0.0.1"), &Arc::new(own), "GET", "/exit", "").await;
+    assert_eq!((answer.1.as_str(), *stopping.borrow()), ("exiting...", true));
+    let part = Arc::new(Agent::new(config("")));
+    let (_, text) = request_from(Some("127.0.0.1"), &part, "GET", "/exit", "").await;
+    assert!(text.contains("part of a server"), "{text}");
+}
+
+#[tokio::test]
+async fn a_reload_changes_what_can_be_changed_and_names_the_rest() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, "ignore = [\"cpu.busy\"]\n[listen]\ntoken = \"abcdefghijklmnopq\"").expect("room");
+    let agent = Arc::new(Agent::new(AgentArgs::of_file(file.clone()).load().expect("valid")));
+    let reload = async |text: &str| {
+        std::fs::write(&file, text).expect("room");
+        let (_, answer) = request_from(Some("::1"), &agent, "GET", "/config/reload", "").await;
+        serde_json::from_str::<serde_json::Value>(&answer).expect("JSON")
+    };
+    let token = "[listen]\ntoken = \"abcdefghijklmnopq\"\n";
+    let answer =
+        reload(&format!("ignore = [\"mem.memfree\"]\ninterval = \"30s\"\n{token}[default_tags]\nidc = \"bj\"")).await;
+    assert_eq!(answer["msg"], "success");
+    assert_eq!(answer["changed"], serde_json::json!(["ignore", "default_tags"]));
+    assert_eq!(answer["needs_restart"], serde_json::json!(["interval"]));
+    assert_eq!((&answer["data"]["interval"], &answer["data"]["listen"]["token"]), (&"30s".into(), &"***".into()));
+    let settings = agent.live.now();
+    assert!(settings.ignore.contains("mem.memfree") && !settings.ignore.contains("cpu.busy"));
+    let pushed = r#"[{"endpoint":"e","metric":"m","value":1,"step":60,"counterType":"GAUGE","tags":""}]"#;
+    request(&agent, "POST", "/v1/push", pushed).await;
+    assert_eq!(rows(&agent.queue.try_oldest().expect("queued").1.json)[0].1, "idc=bj");
+
+    let answer = reload("interval = \"soon\"").await;
+    assert!(answer["msg"].as_str().is_some_and(|text| text.contains("interval")), "{answer}");
+    let answer = reload("[plugin]\nenabled = true\nuser = \"nobody-of-this-name\"").await;
+    assert!(answer["msg"].as_str().is_some_and(|text| text.contains("create the user")), "{answer}");
+    assert!(agent.live.now().ignore.contains("mem.memfree"), "what is wrong changes nothing");
+    let answer = reload(&format!("ignore = [\"mem.memfree\"]\n{token}[plugin]\nenabled = true")).await;
+    assert_eq!(answer["changed"], serde_json::json!(["default_tags", "plugin.enabled"]));
+    assert_eq!(answer["needs_restart"], serde_json::json!([]));
+    assert!(agent.plugins.is_enabled());
+}
+
+#[tokio::test]
 async fn a_busy_port_names_the_key() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
     let address = listener.local_addr().expect("bound");
@@ -364,7 +503,8 @@ async fn what_is_switched_on_is_queued() {
     let collectors = Collector::all_of(&agent.config.collect);
     assert_eq!(collectors.len(), 1);
     let round = tokio::spawn(agent.clone().report_switched_on(collectors.into_iter().next().expect("one"), stopping));
-    let (_, batch) = in_time("a batch", agent.queue.oldest()).await;
+    in_time("a batch", agent.queue.filled()).await;
+    let (_, batch) = agent.queue.try_oldest().expect("a batch");
     let rows = rows(&batch.json);
     let has = |metric: &str| rows.iter().any(|row| row.0 == metric && row.1 == "idc=bj");
     assert!(has("pressure.io.full.percent") && has("net.conntrack.count") && !has("kernel.threads"));

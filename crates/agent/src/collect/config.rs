@@ -4,7 +4,7 @@
 //! is refused here, with the key and the fix; every list has a bound.
 
 use probe::optional::{LogPattern, ProcessGroup, glob_fault, pattern};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use settings::Faults;
 use settings::units::is_host_and_port;
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ pub struct CollectConfig {
 }
 
 /// Lines of files that are counted.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// Absolute globs.
@@ -60,7 +60,7 @@ pub struct LogConfig {
 }
 
 /// A page of Prometheus' text that is read.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExporterConfig {
     /// `http://HOST:PORT/PATH`.

@@ -18,6 +18,7 @@ mod restore;
 mod server;
 mod status;
 
+use self::probe::ProbeArgs;
 use crate::loadgen::{self, LoadgenArgs};
 use crate::watch;
 use crate::watch::log::{give_up, say};
@@ -29,7 +30,6 @@ use clap::{CommandFactory, Parser, Subcommand};
 use code::{ApplyArgs, ExportArgs, Mistakes};
 use passwd::PasswdArgs;
 use pprof::PprofArgs;
-use self::probe::ProbeArgs;
 use rehearsal::RehearsalArgs;
 use restore::RestoreArgs;
 use server::RunArgs;

@@ -98,7 +98,8 @@ fn ask(definition: &Definition) -> Result<Outcome> {
 }
 
 fn text(definition: &Definition, outcome: &Outcome) -> String {
-    let mut out = format!("{} {}: {}", definition.kind.as_str(), definition.target, if outcome.up { "up" } else { "down" });
+    let mut out =
+        format!("{} {}: {}", definition.kind.as_str(), definition.target, if outcome.up { "up" } else { "down" });
     if let Some(reason) = &outcome.reason {
         write!(out, ", {} ({})", reason.text, reason.code.as_str()).expect("a String takes all");
     }
@@ -199,7 +200,8 @@ mod tests {
 
     #[test]
     fn a_script_of_any_folder_runs() {
-        let probe = definition(&args(&["script", "/bin/echo", "--with", "args=[\"OK - fine | t=5ms\"]"])).expect("a probe");
+        let probe =
+            definition(&args(&["script", "/bin/echo", "--with", "args=[\"OK - fine | t=5ms\"]"])).expect("a probe");
         let found = ask(&probe).expect("a runtime");
         assert!(found.up, "{found:?}");
         assert!(text(&probe, &found).contains("OK - fine"));
