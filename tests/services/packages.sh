@@ -1,7 +1,8 @@
 #!/bin/sh
-# The packages, on a Debian of their own: this machine's root with a layer over it that goes with the test, and a network
-# of loopback alone. Both are installed, started as their units say, and upgraded with the configuration kept; a purge
-# leaves the data. The units are checked by systemd itself, Dockerfile and compose file by hadolint and by the server.
+# The packages, on a Debian of their own: this machine's root with a layer over it that goes with the test, and a
+# network of loopback alone. Both are installed, started as their units say, and upgraded with the configuration kept; a
+# purge leaves the data. The units are checked by systemd itself, the Dockerfile by hadolint, and what the compose file
+# sets by the server.
 # Needs root, the release builds of server and agent (make build agent), and curl.
 set -eu
 cd "$(dirname "$0")/../.."

@@ -9,8 +9,8 @@ use supervisor::signals::Signals;
 use tokio::sync::watch;
 
 /// Threads for work that may hang: one for each group of collectors that may hang on a mount or a process (four that
-/// are always there, and four that can be switched on), one for the buffer's disk, one for the plugin directory, one for
-/// the configuration that is read again, and one for name resolution. A thread is there while it works.
+/// are always there, and four that can be switched on), one for the buffer's disk, one for the plugin directory, one
+/// for the configuration that is read again, and one for name resolution. A thread is there while it works.
 const BLOCKING_MAX: usize = 12;
 
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.
