@@ -20,7 +20,7 @@ pub const METHOD: &str = "Transfer.UpdateCompressed";
 pub const UNPACKED_MAX: usize = 2 << 20;
 /// Bytes that one of a stream may stand for. Items of recorded hosts come to 10 to 25; the format could do 1,032.
 pub const RATIO_MAX: usize = 200;
-/// How hard is tried: half the time of the library's own level, for a tenth more bytes.
+/// How hard is tried: a fifth less time than the library's own level 6, for 4 % more bytes (`cargo bench -p wire`).
 const LEVEL: u32 = 3;
 /// Bytes that the array grows by while it is unpacked.
 const STEP_BYTES: usize = 64 << 10;
