@@ -142,7 +142,7 @@ impl Original {
             container_mounts: true,
             ignore: self.ignore.into_iter().filter(|(_, ignored)| *ignored).map(|(metric, _)| metric).collect(),
             default_tags: self.default_tags,
-            log: if self.debug { "hawkeye=debug,info".into() } else { AgentConfig::default().log },
+            log: if self.debug { "agent=debug,info".into() } else { AgentConfig::default().log },
             listen: AgentListen { agent_http, ..AgentListen::default() },
             plugin: PluginConfig {
                 enabled: self.plugin.enabled,
