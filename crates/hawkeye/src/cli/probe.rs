@@ -112,7 +112,8 @@ fn text(definition: &Definition, outcome: &Outcome) -> String {
     }
     for reading in &outcome.readings {
         let blank = if reading.tags.is_empty() { "" } else { " " };
-        writeln!(out, "{}{blank}{} {}", reading.metric, reading.tags, reading.value).expect("a String takes all");
+        let value = (reading.value * 1e3).round() / 1e3;
+        writeln!(out, "{}{blank}{} {value}", reading.metric, reading.tags).expect("a String takes all");
     }
     out
 }
@@ -188,7 +189,8 @@ mod tests {
         let probe = definition(&args(&["tcp", &target])).expect("a probe");
         let found = ask(&probe).expect("a runtime");
         let shown = text(&probe, &found);
-        assert!(shown.starts_with(&format!("tcp {target}: up\n  spoken to {target}\n  connect ")), "{shown}");
+        assert!(shown.starts_with(&format!("tcp {target}: up\n  spoken to {target}\n  dns ")), "{shown}");
+        assert!(shown.contains("\n  connect "), "{shown}");
         assert!(shown.contains(&format!("probe.up target={target} 1\n")), "{shown}");
         drop(listener);
         let found = ask(&probe).expect("a runtime");
