@@ -98,5 +98,23 @@ async fn workdir() -> Response {
 }
 
 async fn ips(State(door): State<Door>) -> Response {
-    axum::Json(json!({"msg": "success", "data": door.agent.orders.trustable_ips()})).into_response()
+    axum::Json(json!({"msg": "success", "data": listed(&door.agent.orders.trustable_ips())})).into_response()
+}
+
+/// Addresses that hbs has named, joined by commas, as a list; none while there are none, which Go writes as null.
+fn listed(addresses: &str) -> Option<Vec<&str>> {
+    (!addresses.is_empty()).then(|| addresses.split(',').collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_a_list() {
+        let check = |addresses: &str, expected: &str| assert_eq!(json!(listed(addresses)).to_string(), expected);
+        check("", "null");
+        check("10.0.0.1", r#"["10.0.0.1"]"#);
+        check("10.0.0.1,::1", r#"["10.0.0.1","::1"]"#);
+    }
 }

@@ -391,7 +391,7 @@ async fn says_how_it_is() {
     let get = async |path: &str| request(&agent, "GET", path, "").await;
     assert_eq!(get("/health").await, (StatusCode::OK, "ok".into()));
     assert_eq!(get("/version").await, (StatusCode::OK, heartbeat::VERSION.into()));
-    assert_eq!(get("/ips").await.1, r#"{"data":"","msg":"success"}"#);
+    assert_eq!(get("/ips").await.1, r#"{"data":null,"msg":"success"}"#);
     assert!(get("/workdir").await.1.contains(r#""msg":"success""#));
     let (_, page) = get("/metrics").await;
     assert!(page.contains("\nhawkeye_agent_buffer_max_bytes 16777216\n"), "{page}");
