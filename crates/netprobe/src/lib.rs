@@ -10,6 +10,7 @@
 //! Memory: [`Definition`]s, and per run that goes on a connection, an answer's head and what of it is looked at.
 
 mod definition;
+pub mod delivery;
 mod outcome;
 mod policy;
 

@@ -308,3 +308,48 @@ CREATE TABLE falcon_portal.hawkeye_exception (
   create_at   BIGINT NOT NULL DEFAULT 0,
   UNIQUE KEY idx_hawkeye_exception_target (strategy_id, kind, target)
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE falcon_portal.hawkeye_probe (
+  id          BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  name        VARCHAR(255) NOT NULL UNIQUE,
+  definition  MEDIUMTEXT NOT NULL,
+  grp_id      INT UNSIGNED NOT NULL DEFAULT 0,
+  places      INT NOT NULL DEFAULT 0,
+  pause       INT NOT NULL DEFAULT 0,
+  create_user VARCHAR(64) NOT NULL DEFAULT '',
+  create_at   BIGINT NOT NULL DEFAULT 0,
+  KEY idx_hawkeye_probe_grp_id (grp_id)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE falcon_portal.hawkeye_probe_state (
+  probe_id   BIGINT NOT NULL,
+  place      VARCHAR(255) NOT NULL,
+  up         INT NOT NULL,
+  code       VARCHAR(32) NOT NULL DEFAULT '',
+  reason     TEXT NOT NULL,
+  changed_at BIGINT NOT NULL,
+  PRIMARY KEY (probe_id, place)
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE falcon_portal.hawkeye_job (
+  id          BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  name        VARCHAR(255) NOT NULL UNIQUE,
+  kept        CHAR(64) NOT NULL UNIQUE,
+  period      INT NOT NULL,
+  grace       INT NOT NULL,
+  runtime_max INT NOT NULL DEFAULT 0,
+  tags        VARCHAR(1024) NOT NULL DEFAULT '',
+  pause       INT NOT NULL DEFAULT 0,
+  create_user VARCHAR(64) NOT NULL DEFAULT '',
+  create_at   BIGINT NOT NULL DEFAULT 0,
+  resumed_at  BIGINT NOT NULL DEFAULT 0,
+  started_at  BIGINT NOT NULL DEFAULT 0,
+  ended_at    BIGINT NOT NULL DEFAULT 0,
+  ok_at       BIGINT NOT NULL DEFAULT 0,
+  exit_code   INT NOT NULL DEFAULT 0,
+  note        VARCHAR(1024) NOT NULL DEFAULT ''
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE TABLE falcon_portal.hawkeye_agent (
+  hostname        VARCHAR(255) NOT NULL PRIMARY KEY,
+  version         VARCHAR(64) NOT NULL DEFAULT '',
+  config_digest   VARCHAR(64) NOT NULL DEFAULT '',
+  clock_offset_ms BIGINT,
+  told_at         BIGINT NOT NULL
+) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

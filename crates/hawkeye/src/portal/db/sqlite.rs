@@ -37,12 +37,17 @@ const TURN_PATIENCE: Duration = Duration::from_secs(30);
 const LOG_BYTES_KEPT: u32 = 4 << 20;
 /// Lines that are read of what is damaged.
 const DAMAGES_MAX: usize = 10;
-/// The steps that bring a file from each version to the next, beginning with version 1; sqlite.sql is where they lead
+/// What makes the tables of a new file: the steps to versions 4 and 5 do no more than add some.
+pub(super) const TABLES: [&str; 3] =
+    [include_str!("sqlite.sql"), include_str!("sqlite_4.sql"), include_str!("sqlite_5.sql")];
+/// The steps that bring a file from each version to the next, beginning with version 1; [`TABLES`] is where they lead
 /// to.
-/// What makes the tables of a new file: the step to version 4 does no more than add some.
-pub(super) const TABLES: [&str; 2] = [include_str!("sqlite.sql"), include_str!("sqlite_4.sql")];
-const MIGRATIONS: [&str; 3] =
-    [include_str!("sqlite_2.sql"), include_str!("sqlite_3.sql"), include_str!("sqlite_4.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("sqlite_2.sql"),
+    include_str!("sqlite_3.sql"),
+    include_str!("sqlite_4.sql"),
+    include_str!("sqlite_5.sql"),
+];
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 
 /// Names in `hawkeye_state` of what a [`Mark`] repeats.
@@ -339,7 +344,8 @@ mod tests {
             "ALTER TABLE events DROP COLUMN explanation; ALTER TABLE hawkeye_delivery DROP COLUMN begun_at;
              DROP INDEX idx_hawkeye_delivery_priority; ALTER TABLE hawkeye_delivery DROP COLUMN priority;
              ALTER TABLE event_cases DROP COLUMN told; DROP TABLE hawkeye_token; DROP TABLE hawkeye_audit;
-             DROP TABLE hawkeye_exception; PRAGMA user_version = 1;
+             DROP TABLE hawkeye_exception; DROP TABLE hawkeye_probe; DROP TABLE hawkeye_probe_state;
+             DROP TABLE hawkeye_job; DROP TABLE hawkeye_agent; PRAGMA user_version = 1;
              INSERT INTO events (step, cond) VALUES (1, 'kept');
              INSERT INTO session (uid, sig, expired) VALUES (1, 'abc', 2000000000);",
         )
