@@ -29,6 +29,7 @@ pub mod mock;
 pub mod origin;
 pub mod password;
 pub mod plugin;
+pub mod probe;
 pub mod purge;
 pub mod session;
 pub mod site;
