@@ -24,6 +24,8 @@ pub mod config;
 mod control;
 mod du;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hand;
 mod heartbeat;
 mod http;

@@ -4,7 +4,7 @@
 //! asked for over TCP. What is not the answer to this question (another id, another name) is passed over.
 //! Invariants: the question's id is random; only the asked server's datagrams are taken.
 
-mod message;
+pub(crate) mod message;
 
 pub use message::RecordType;
 

@@ -8,7 +8,7 @@
 //! and 308 ask the same again.
 
 mod exchange;
-mod expect;
+pub(crate) mod expect;
 mod url;
 
 pub(crate) use exchange::{Exchange, read, speak, speak_tls};

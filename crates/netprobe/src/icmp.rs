@@ -5,7 +5,7 @@
 //! go out at a fixed pace, and replies are taken meanwhile; after the last one, they may come until the time limit.
 //! Invariants: a reply counts once, and only with the run's own random token.
 
-mod packet;
+pub(crate) mod packet;
 
 use crate::dial::{Family, addresses};
 use crate::means::Ground;

@@ -38,6 +38,9 @@ mod run;
 mod runner;
 mod spread;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use definition::{BYTES_MAX, Definition, Kind};
 pub use dial::Family;
 pub use dns::{Dns, RecordType, Transport};

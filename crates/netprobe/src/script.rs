@@ -6,7 +6,7 @@
 //! which is killed as a whole when the program has ended, is late, or says too much.
 //! Invariants: nothing is inherited but a few variables; no input; of the output a bounded part is kept.
 
-mod perfdata;
+pub(crate) mod perfdata;
 
 use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};

@@ -150,7 +150,7 @@ async fn ldap(stream: &mut TcpStream, trace: &Trace) -> Result<(), Reason> {
 }
 
 /// Result code in the answer to message 1: an extended response (`0x78`) that begins with an enumerated value.
-fn ldap_result(answer: &[u8]) -> Option<u8> {
+pub(crate) fn ldap_result(answer: &[u8]) -> Option<u8> {
     let rest = answer.strip_prefix(&[2, 1, 1, 0x78])?;
     let (length, rest) = rest.split_first()?;
     let long = usize::from(length.saturating_sub(0x80));

@@ -113,6 +113,13 @@ async fn read(page: &Page) -> Result<String, String> {
     }
 }
 
+/// What is taken of a page, for the fuzz target.
+pub fn of_page(text: &str) -> Collected {
+    let mut collected = Collected::default();
+    push("x", text, &[], &mut collected);
+    collected
+}
+
 /// Reads the lines of a page.
 fn push(exporter: &str, text: &str, wanted: &[String], collected: &mut Collected) {
     // The configuration takes no glob that cannot be read.

@@ -20,7 +20,9 @@ mod units;
 
 pub use collector::{Collector, Moment};
 pub use config::CollectConfig;
+pub use exporters::of_page;
 pub use fault::{Fault, Told};
+pub use statsd::of_datagram;
 
 use probe::{ProbeError, Reading};
 

@@ -149,6 +149,14 @@ impl Drop for Statsd {
     }
 }
 
+/// What a report has of one datagram, for the fuzz target.
+pub fn of_datagram(datagram: &[u8]) -> Collected {
+    let (mut table, mut collected) = (Table::default(), Collected::default());
+    table.take(datagram);
+    table.report(1000, &mut collected);
+    collected
+}
+
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
     // Whatever was being added when somebody panicked is one line.
     table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -179,13 +187,14 @@ impl Table {
             Kind::Count => {
                 let value = number()? / line.rate;
                 let Value::Count(sum) = self.series.entry(key).or_insert(Value::Count(0.0)) else { return None };
-                *sum += value;
+                *sum = Some(*sum + value).filter(|sum| sum.is_finite())?;
             }
             Kind::Gauge => {
                 let (given, is_move) = (number()?, line.value.starts_with(['+', '-']));
                 let zero = Value::Gauge { value: 0.0, age: 0 };
                 let Value::Gauge { value, age } = self.series.entry(key).or_insert(zero) else { return None };
-                (*value, *age) = (if is_move { *value + given } else { given }, 0);
+                let moved = if is_move { *value + given } else { given };
+                (*value, *age) = (Some(moved).filter(|moved| moved.is_finite())?, 0);
             }
             Kind::Timer => {
                 let value = number()?;

@@ -28,6 +28,7 @@ use crate::intake::{Stamp, batches_of};
 use crate::live::Live;
 use crate::queue::Queue;
 use crate::schedule::Schedule;
+pub use entry::{Entry, arguments};
 use metrics::Figures;
 use plan::{Plan, Plugin};
 use report::Counters;

@@ -59,7 +59,7 @@ impl RecordType {
 
 /// One record as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Name in lower case, without a dot at its end.
     pub owner: String,
     pub kind: RecordType,
@@ -69,7 +69,7 @@ pub(super) struct Record {
 
 /// What of an answer matters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(crate) struct Message {
     pub id: u16,
     pub is_answer: bool,
     pub is_truncated: bool,
@@ -123,7 +123,7 @@ pub(super) fn question(id: u16, name: &str, kind: RecordType, recursion: bool) -
 }
 
 /// Reads an answer; nothing where the bytes are none.
-pub(super) fn read(bytes: &[u8]) -> Option<Message> {
+pub(crate) fn read(bytes: &[u8]) -> Option<Message> {
     let mut reader = Reader { bytes, at: 0 };
     let [id, flags, questions, answers, _, _] = {
         let mut words = [0; 6];

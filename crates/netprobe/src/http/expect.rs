@@ -39,7 +39,7 @@ pub struct JsonMatch {
 
 /// Set of status codes, like `200-299,304`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StatusSet(Vec<RangeInclusive<u16>>);
+pub(crate) struct StatusSet(Vec<RangeInclusive<u16>>);
 
 impl StatusSet {
     pub fn parse(text: &str) -> Result<StatusSet, String> {
@@ -95,7 +95,7 @@ impl JsonMatch {
         })
     }
 
-    fn judge(&self, body: &[u8]) -> Result<(), Reason> {
+    pub(crate) fn judge(&self, body: &[u8]) -> Result<(), Reason> {
         let json: Value = serde_json::from_slice(body)
             .map_err(|error| Reason::new(Code::Json, format!("the body is no JSON: {error}")))?;
         let path = &self.path;

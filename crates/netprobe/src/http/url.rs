@@ -69,7 +69,6 @@ impl Url {
     }
 
     /// The whole text, without the port that goes without saying.
-    #[cfg(test)]
     pub fn to_text(&self) -> String {
         format!("{}://{}{}", if self.is_tls { "https" } else { "http" }, self.authority(), self.path)
     }

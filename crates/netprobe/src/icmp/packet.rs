@@ -6,7 +6,7 @@
 /// Type, code, checksum, identifier, sequence number.
 const HEAD: usize = 8;
 /// Bytes of the token behind the head.
-pub(super) const TOKEN: usize = 8;
+pub(crate) const TOKEN: usize = 8;
 const REQUEST_V4: u8 = 8;
 const REPLY_V4: u8 = 0;
 const REQUEST_V6: u8 = 128;
@@ -28,7 +28,7 @@ pub(super) fn request(is_v6: bool, sequence: u16, token: [u8; TOKEN], size: usiz
 }
 
 /// Sequence number of a reply to one of our requests. Raw sockets of IPv4 give the header of IP before it.
-pub(super) fn reply(is_v6: bool, received: &[u8], token: [u8; TOKEN]) -> Option<u16> {
+pub(crate) fn reply(is_v6: bool, received: &[u8], token: [u8; TOKEN]) -> Option<u16> {
     let mut packet = received;
     if !is_v6 && packet.first().is_some_and(|first| first >> 4 == 4) {
         packet = packet.get(usize::from(packet[0] & 0x0f) * 4..)?;

@@ -9,7 +9,7 @@ use model::CounterType;
 use probe::Reading;
 
 /// Figures of a run that are taken; plugins of many disks give some tens.
-const FIGURES_MAX: usize = 64;
+pub(crate) const FIGURES_MAX: usize = 64;
 /// Characters of a label.
 const LABEL_MAX: usize = 64;
 /// Characters of a unit; `TB` and `days` are long ones.
@@ -20,7 +20,7 @@ const METRIC: &str = "probe.script.perf";
 
 /// What a plugin's output says.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// First line, without its figures.
     pub text: String,
     pub figures: Vec<Reading>,
@@ -29,7 +29,7 @@ pub(super) struct Said {
 }
 
 /// Reads the output of a plugin.
-pub(super) fn read(output: &str) -> Said {
+pub(crate) fn read(output: &str) -> Said {
     let (first, rest) = output.split_once('\n').unwrap_or((output, ""));
     let (text, of_first) = first.split_once('|').unwrap_or((first, ""));
     // Behind a `|` in the longer text all lines to the end are figures.
