@@ -8,7 +8,7 @@
 use super::code::Actor;
 use super::code_diff::differs;
 use super::code_model::{
-    AggregatorThing, ExpressionThing, GroupThing, Model, ScreenThing, TeamThing, TemplateThing, Thing,
+    AggregatorThing, ExpressionThing, GroupThing, Model, ProbeThing, ScreenThing, TeamThing, TemplateThing, Thing,
 };
 use crate::clock;
 use crate::portal::action::{self, Action};
@@ -17,6 +17,7 @@ use crate::portal::dashboard::{Graph, Screen};
 use crate::portal::db::Transaction;
 use crate::portal::exception::{self, Exception};
 use crate::portal::mock::{self, Mock};
+use crate::portal::probe::{self, Probe, SERVER};
 use crate::portal::site::Site;
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::team::{self, Team};
@@ -47,6 +48,9 @@ pub async fn write(t: &mut Transaction, site: &Site, old: &Model, new: &Model, a
     for thing in changed(&old.aggregators, &new.aggregators) {
         save_aggregator(t, thing, &groups).await?;
     }
+    for thing in changed(&old.probes, &new.probes) {
+        save_probe(t, thing, &groups).await?;
+    }
     dashboards(t, old, new).await
 }
 
@@ -68,6 +72,9 @@ fn gone<T: Thing>(old: &[T], new: &[T]) -> Vec<i64> {
 async fn delete(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
     for id in gone(&old.dashboards, &new.dashboards) {
         dashboard::remove_screen(t, id).await?;
+    }
+    for id in gone(&old.probes, &new.probes) {
+        probe::remove(t, id).await?;
     }
     for id in gone(&old.aggregators, &new.aggregators) {
         aggregator::remove(&mut *t, id).await?;
@@ -304,6 +311,18 @@ async fn save_aggregator(t: &mut Transaction, thing: &AggregatorThing, groups: &
         aggregator::insert(&mut *t, &row).await?;
     } else {
         aggregator::change(&mut *t, &row).await?;
+    }
+    Ok(())
+}
+
+async fn save_probe(t: &mut Transaction, thing: &ProbeThing, groups: &Ids) -> Result<()> {
+    let grp_id = if thing.group.is_empty() { SERVER } else { id_of(groups, &thing.group)? };
+    let row = Probe { grp_id, ..thing.row.clone() };
+    if row.id == 0 {
+        probe::insert(&mut *t, &Probe { create_at: clock::now(), ..row }).await?;
+    } else {
+        probe::change(t, &row).await?;
+        probe::set_owner(t, row.id, &row.create_user).await?;
     }
     Ok(())
 }
