@@ -9,7 +9,7 @@
 use super::code_file as file;
 use super::code_model::View;
 use super::code_secret::{mask_probe, masked, masked_header};
-use super::probe::said::{self, Keys};
+use super::probe_said::{self as said, Keys};
 use crate::portal::probe::Probe;
 use netprobe::Definition;
 use serde_json::{Value, json};
@@ -167,7 +167,7 @@ mod tests {
             json!({ "name": "mail", "kind": "tcp", "target": "h:25", "talk": [{ "expect": "^220 " }, { "send": "QUIT\r\n" }],
                     "starttls": null, "tls": null }),
             "name = \"mail\"\nkind = \"tcp\"\ntarget = \"h:25\"\nowner = \"root\"\nstep = 60\ntimeout_ms = 5000\n\n\
-             [[talk]]\nexpect = \"^220 \"\n\n[[talk]]\nsend = \"QUIT\\r\\n\"\n",
+             [[talk]]\nexpect = \"^220 \"\n\n[[talk]]\nsend = \"\"\"\nQUIT\\r\n\"\"\"\n",
         );
     }
 

@@ -85,7 +85,9 @@ async fn delete(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
     for id in gone(&old.expressions, &new.expressions) {
         expression::remove(&mut *t, id).await?;
     }
-    for id in gone(&old.groups, &new.groups) {
+    let groups = gone(&old.groups, &new.groups);
+    take_out(t, old, new, &groups).await?;
+    for id in groups {
         group::remove(t, id).await?;
     }
     for id in gone(&old.templates, &new.templates) {
@@ -96,6 +98,23 @@ async fn delete(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
     }
     for id in gone(&old.users, &new.users) {
         user::remove(t, id).await?;
+    }
+    Ok(())
+}
+
+/// Takes what stays out of groups that go, with which it would go; the group that it moves to is saved later.
+async fn take_out(t: &mut Transaction, old: &Model, new: &Model, groups: &[i64]) -> Result<()> {
+    let stays: BTreeSet<i64> = new.aggregators.iter().map(Thing::id).collect();
+    for row in old.aggregators.iter().map(|thing| &thing.row) {
+        if groups.contains(&row.grp_id) && stays.contains(&row.id) {
+            aggregator::change(&mut *t, &Aggregator { grp_id: 0, ..row.clone() }).await?;
+        }
+    }
+    let stays: BTreeSet<i64> = new.probes.iter().map(Thing::id).collect();
+    for row in old.probes.iter().map(|thing| &thing.row) {
+        if groups.contains(&row.grp_id) && stays.contains(&row.id) {
+            probe::change(t, &Probe { grp_id: SERVER, ..row.clone() }).await?;
+        }
     }
     Ok(())
 }

@@ -1,22 +1,20 @@
 //! Probes: what is asked over the network, from where, and what the places say of it.
 //!
 //! How: a probe is shown flat: the keys of its definition (docs/probes.md), and beside them `id`, `from`, `pause`, who
-//! made it, and `states`. What is sent has the same form ([`said`]). [`once`] tries a definition out.
+//! made it, and `states`. What is sent has the same form (`probe_said.rs`). `probe_once.rs` tries a definition out.
 //! Invariants: a definition that is saved can run. Agents of a group ask what its probes say, so whoever puts a probe
 //! there may change the group; what the server asks its policy bounds. Secrets in URLs and headers are `***` to all who
 //! may not change the probe, in lists, and for tokens that only read.
 //! Compat: the routes are Hawkeye's own; who may change an aggregator of a group may change a probe (`rights.rs`).
 
-pub mod once;
-pub mod said;
-
-use self::said::{Keys, Said};
 use super::Context;
 use super::auth::Caller;
 use super::body::{Fields, parse_int};
 use super::code_secret as secret;
 use super::error::{Answer, ApiError, json, made, message};
 use super::paging::{Paging, Search};
+use super::probe_once as once;
+use super::probe_said::{self as said, Keys, Said};
 use super::rights::{self, HostChange};
 use crate::clock;
 use crate::portal::group::{self, Group};

@@ -160,8 +160,16 @@ pub async fn insert(on: impl Into<Target<'_>>, new: &Probe) -> sqlx::Result<i64>
     Ok(bind(insert, new).bind(&new.create_user).bind(new.create_at).execute(on).await?.id)
 }
 
-/// As [`update`], inside a transaction; the caller announces it.
+/// As [`update`], inside a transaction; the caller announces it. What hosts of another group have said goes.
 pub async fn change(transaction: &mut Transaction, changed: &Probe) -> sqlx::Result<()> {
+    query(
+        "DELETE FROM falcon_portal.hawkeye_probe_state WHERE probe_id = ? AND probe_id IN
+         (SELECT id FROM falcon_portal.hawkeye_probe WHERE grp_id <> ?)",
+    )
+    .bind(changed.id)
+    .bind(changed.grp_id)
+    .execute(&mut *transaction)
+    .await?;
     let sql = "UPDATE falcon_portal.hawkeye_probe SET name = ?, definition = ?, grp_id = ?, places = ?, pause = ?
                WHERE id = ?";
     bind(query(sql), changed).bind(changed.id).execute(transaction).await?;
@@ -235,14 +243,15 @@ mod tests {
         let changed = Probe { name: "shop".into(), places: 3, pause: 1, definition: "[]".into(), ..first.clone() };
         assert_eq!(update(&portal, &Probe { create_user: "bob".into(), ..changed.clone() }).await?, Ok(()));
         assert_eq!(by_id(&portal, first.id).await?, Some(changed.clone()), "who made it stays");
-        for (id, place, up) in [(first.id, "server", 1), (second.id, "web-01", 1), (second.id, "web-02", 0)] {
-            query("INSERT INTO falcon_portal.hawkeye_probe_state (probe_id, place, up, changed_at, reason) VALUES (?, ?, ?, 5, '')")
-                .bind(id)
-                .bind(place)
-                .bind(up)
-                .execute(&portal)
-                .await?;
-        }
+        let said = async |id: i64, place: &'static str, up: i64| -> Result<()> {
+            let sql = "INSERT INTO falcon_portal.hawkeye_probe_state (probe_id, place, up, changed_at, reason)
+                       VALUES (?, ?, ?, 5, '')";
+            query(sql).bind(id).bind(place).bind(up).execute(&portal).await?;
+            Ok(())
+        };
+        said(first.id, "server", 1).await?;
+        said(second.id, "web-01", 1).await?;
+        said(second.id, "web-02", 0).await?;
         let places = async || -> Result<Vec<String>> {
             let states = states(&portal, &[first.id, second.id]).await?;
             Ok(states.into_iter().map(|state| state.place).collect())
@@ -250,6 +259,10 @@ mod tests {
         assert_eq!(places().await?, ["web-02", "server", "web-01"]);
         assert_eq!(of_group(&portal, group).await?, std::slice::from_ref(&second));
         let version = portal.version();
+        let moved = Probe { grp_id: group, ..changed.clone() };
+        assert_eq!((update(&portal, &moved).await?, places().await?), (Ok(()), vec!["web-02".into(), "web-01".into()]));
+        assert_eq!(update(&portal, &changed).await?, Ok(()));
+        said(first.id, "server", 1).await?;
         group::delete(&portal, group).await?;
         assert_eq!((places().await?, all(&portal).await?), (vec!["server".to_string()], vec![changed]));
         delete(&portal, first.id).await?;

@@ -1,13 +1,14 @@
 //! Said: what a request or a file says of a probe, or all that is wrong with it.
 //!
-//! How: the library stops at the first key that it cannot read. So what it complains of is given a value that is right,
-//! and the rest is read again, until nothing is left ([`definition`]); what can be read, checks itself.
+//! How: the library stops at the first key that it cannot read. So what it complains of is taken out, or given a value
+//! that can be read, and the rest is read again, until nothing is left ([`definition`]). What was read checks itself.
 //! Invariants: each fault begins with its key and says what to give. Faults of a text are at most [`FAULTS_MAX`], and a
 //! definition of more than [`KEYS_MAX`] keys is not looked at, so that no body costs more than some readings.
 
-use crate::api::code_secret as secret;
-use crate::api::error::ApiError;
-use crate::api::text;
+use super::code_file::key_of_error;
+use super::code_secret as secret;
+use super::error::ApiError;
+use super::text;
 use crate::portal::probe::PLACES_MAX;
 use netprobe::{Definition, Kind};
 use serde::Deserialize;
@@ -126,20 +127,26 @@ pub fn definition(mut keys: Keys, old: &Keys) -> Result<Definition, Vec<String>>
         }
     }
     loop {
-        match read(&keys) {
+        let error = match read(&keys) {
             Ok(definition) => {
-                faults.extend(definition.check());
+                // What was given a right value in between has told its fault.
+                let told: Vec<String> = faults.iter().map(|fault| key_of_error(fault).to_string()).collect();
+                let is_new = |fault: &String| !told.iter().any(|key| key == key_of_error(fault));
+                faults.extend(definition.check().into_iter().filter(is_new));
                 return if faults.is_empty() { Ok(definition) } else { Err(faults) };
             }
-            Err(error) if faults.len() >= FAULTS_MAX => return Err([faults, vec![error]].concat()),
-            Err(error) => match mended(&keys, &error) {
-                Some((key, mended)) => {
-                    let begins_with_key = error.starts_with(&format!("{key}: "));
-                    faults.push(if begins_with_key { error } else { format!("{key}: {error}") });
-                    keys = mended;
-                }
-                None => return Err([faults, vec![error]].concat()),
-            },
+            Err(error) => error,
+        };
+        match mended(&keys, &error).filter(|_| faults.len() < FAULTS_MAX) {
+            Some((key, mended)) => {
+                faults.push(format!("{key}: {error}"));
+                keys = mended;
+            }
+            // Of a kind that nobody knows there are no keys to be read.
+            None => {
+                faults.push(error);
+                return Err(faults);
+            }
         }
     }
 }
@@ -148,24 +155,20 @@ fn read(keys: &Keys) -> Result<Definition, String> {
     serde_json::from_value(Value::Object(keys.clone())).map_err(|error| error.to_string())
 }
 
-/// The key that an error is about, and the keys without that error.
+/// The key that an error is about, and the keys without that error. None where it is about the kind.
 fn mended(keys: &Keys, error: &str) -> Option<(String, Keys)> {
     let without = |key: &str| {
         let mut keys = keys.clone();
         match key {
-            // Checked later, and not again complained of.
-            "name" => keys.insert(key.to_string(), json!("x")),
-            "target" => keys.insert(key.to_string(), json!("x:1")),
-            "kind" => keys.insert(key.to_string(), json!("icmp")),
+            "name" | "target" => keys.insert(key.to_string(), json!("x")),
             _ => keys.remove(key),
         };
         keys
     };
-    let required = ["name", "target", "kind"];
-    let optional = keys.keys().map(String::as_str).filter(|key| !required.contains(key));
-    let candidates = required.into_iter().chain(optional).map(|key| (key.to_string(), without(key)));
-    let mut about = candidates.filter(|(_, keys)| read(keys).err().is_none_or(|left| left != error));
-    about.next()
+    let required = ["name", "target"];
+    let optional = keys.keys().map(String::as_str).filter(|key| *key != "kind" && !required.contains(key));
+    let mut candidates = required.into_iter().chain(optional).map(|key| (key.to_string(), without(key)));
+    candidates.find(|(_, keys)| read(keys).err().is_none_or(|left| left != error))
 }
 
 fn text_of(error: ApiError) -> String {
@@ -198,17 +201,16 @@ mod tests {
                 ("from.places is 101", "give 1 to 100"),
                 ("pause is 2", "give true or false"),
                 ("name: ", "expected a string"),
-                ("target: ", "expected a string"),
                 ("step: ", "expected u32"),
+                ("target: ", "expected a string"),
                 ("colour: ", "unknown field"),
             ],
         );
-        check(json!({ "target": "h:1" }), &[("name: ", "missing field"), ("kind: ", "give")]);
+        check(json!({ "target": "h:1" }), &[("name: missing field", ""), ("kind: ", "give")]);
         check(
             json!({ "name": "a\u{7}b", "kind": "tcp", "target": "h", "step": 1 }),
             &[
                 ("name has a control character", "take it out"),
-                ("name", "give"),
                 ("step", "give"),
                 ("timeout_ms", "give"),
                 ("target", "give"),

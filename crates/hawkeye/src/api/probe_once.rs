@@ -5,8 +5,8 @@
 //! most a minute, and ends early with the server.
 //! Memory: at most [`TESTS_MAX`] run at a time, one more is refused; each reads what one probe reads.
 
-use crate::api::Context;
-use crate::api::error::ApiError;
+use super::Context;
+use super::error::ApiError;
 use axum::http::StatusCode;
 use netprobe::{Definition, Kind, Means, Outcome};
 use std::sync::Arc;
