@@ -274,12 +274,17 @@ mod tests {
     #[tokio::test]
     async fn their_number_and_bytes_are_bounded() -> Result<()> {
         let (_dir, portal) = temporary().await?;
-        let first = create(&portal, row("first", SERVER)).await?.expect("room");
-        let long = "x".repeat(DEFINITIONS_BYTES_MAX as usize);
-        let new = Probe { definition: long.clone(), ..row("second", SERVER) };
+        let long = |share: i64| "x".repeat((DEFINITIONS_BYTES_MAX * share / 8) as usize);
+        let first = create(&portal, Probe { definition: long(5), ..row("first", SERVER) }).await?.expect("room");
+        let new = Probe { definition: long(4), ..row("second", SERVER) };
         assert_eq!(create(&portal, new).await?, Err(Refusal::TooLong));
-        assert_eq!(update(&portal, &Probe { definition: long, ..first.clone() }).await?, Ok(()), "it alone has room");
-        update(&portal, &first).await?.expect("its own name is not taken");
+        assert_eq!(
+            update(&portal, &Probe { definition: long(6), ..first.clone() }).await?,
+            Ok(()),
+            "it alone has room"
+        );
+        let first = Probe { definition: "{}".into(), ..first };
+        assert_eq!(update(&portal, &first).await?, Ok(()), "its own name is not taken");
         let insert = "INSERT INTO falcon_portal.hawkeye_probe (name, definition) SELECT i, '{}'";
         fill(&portal, insert, PROBES_MAX as i64 - 1).await?;
         assert_eq!(create(&portal, row("more", SERVER)).await?, Err(Refusal::TooMany));

@@ -113,7 +113,7 @@ pub const SETUP: &[(&str, &str)] = &[
         "POST /nodata/",
         r#"{"name":"old","obj":"old-01","obj_type":"host","metric":"agent.alive","dstype":"GAUGE","step":60,"mock":-1}"#,
     ),
-    ("POST /probe", r#"{"name":"old","kind":"icmp","target":"10.0.0.1"}"#),
+    ("POST /probe", r#"{"name":"old","kind":"icmp","target":"10.0.0.1","pause":1}"#),
     ("POST /dashboard/screen", r#"{"name":"old"}"#),
     ("POST /dashboard/graph", r#"{"screen_id":1,"title":"old","endpoints":["web-01"],"counters":["cpu.idle"]}"#),
 ];

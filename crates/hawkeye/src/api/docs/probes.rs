@@ -29,7 +29,7 @@ pub const DOCS: &[Doc] = &[
                 may("pause", Flag, "1: nobody runs it")
             ]
         ))
-        .body(r#"{"name":"shop","kind":"http","target":"https://shop.example/health","status":"200-299"}"#),
+        .body(r#"{"name":"shop","kind":"http","target":"https://shop.example/health","status":"200-299","pause":1}"#),
     doc("GET /probe", "Probes, with what their places say.")
         .list()
         .fields(&[
@@ -45,7 +45,7 @@ pub const DOCS: &[Doc] = &[
             [may("from", Object, ""), may("pause", Flag, "")]
         ))
         .at("/probe/2")
-        .body(r#"{"pause":1}"#),
+        .body(r#"{"name":"shop","kind":"http","target":"https://shop.example/health","step":30}"#),
     doc("POST /probe/test", "Runs a definition once, from the server, and answers what it has found.")
         .fields(probe!(
             [
