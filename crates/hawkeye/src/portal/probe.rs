@@ -99,7 +99,8 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Probe>> {
     select::<Probe>("FROM falcon_portal.hawkeye_probe WHERE id = ?").bind(id).optional(portal).await
 }
 
-/// What places say of these probes, at most [`STATES_MAX`] of them; of more, those that are down come first.
+/// What places say of these probes, at most [`STATES_MAX`] of them. Those that are down come first, for each
+/// [`LIST_ROWS`] probes.
 pub async fn states(portal: &Portal, ids: &[i64]) -> sqlx::Result<Vec<State>> {
     let mut found = Vec::new();
     for ids in ids.chunks(LIST_ROWS) {
