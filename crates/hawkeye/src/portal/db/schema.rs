@@ -137,7 +137,8 @@ mod tests {
             "DROP INDEX idx_hawkeye_delivery_priority; DROP INDEX idx_event_cases_update; PRAGMA user_version = 2;
                       ALTER TABLE hawkeye_delivery DROP COLUMN begun_at; ALTER TABLE event_cases DROP COLUMN told;
                       ALTER TABLE hawkeye_delivery DROP COLUMN priority; DROP TABLE hawkeye_token;
-                      DROP TABLE hawkeye_audit; DROP TABLE hawkeye_exception;";
+                      DROP TABLE hawkeye_audit; DROP TABLE hawkeye_exception; DROP TABLE hawkeye_probe;
+                      DROP TABLE hawkeye_probe_state; DROP TABLE hawkeye_job; DROP TABLE hawkeye_agent;";
         let first = format!("{second} ALTER TABLE events DROP COLUMN explanation; PRAGMA user_version = 1;");
         for older in [second, &first] {
             for (table, column, told) in [

@@ -375,7 +375,7 @@ mod tests {
             sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
                 .fetch_one(&again)
                 .await?;
-        assert_eq!(tables, 27);
+        assert_eq!(tables, 31);
         sqlx::raw_sql("PRAGMA user_version = 99").execute(&again).await?;
         again.close().await;
         let error = format!("{:#}", pool(&path).await.err().context("must refuse a newer schema")?);
