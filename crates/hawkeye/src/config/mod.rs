@@ -22,6 +22,7 @@ mod nodata;
 mod old_api;
 mod p8s;
 mod portal;
+mod probe;
 mod redis_url;
 #[cfg(test)]
 mod refused;
@@ -42,6 +43,7 @@ pub use mysql_url::MysqlUrl;
 pub use nodata::NodataConfig;
 pub use p8s::P8sConfig;
 pub use portal::PortalConfig;
+pub use probe::ProbeConfig;
 pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
 pub use tls::TlsConfig;
@@ -73,6 +75,7 @@ pub struct Config {
     pub judge: JudgeConfig,
     pub graph: GraphConfig,
     pub hbs: HbsConfig,
+    pub probe: ProbeConfig,
     pub aggregator: AggregatorConfig,
     pub nodata: NodataConfig,
     pub p8s: P8sConfig,
@@ -95,6 +98,7 @@ impl Default for Config {
             judge: JudgeConfig::default(),
             graph: GraphConfig::default(),
             hbs: HbsConfig::default(),
+            probe: ProbeConfig::default(),
             aggregator: AggregatorConfig::default(),
             nodata: NodataConfig::default(),
             p8s: P8sConfig::default(),
