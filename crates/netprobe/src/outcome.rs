@@ -4,6 +4,7 @@
 //! [`TEXT_MAX`] characters, whatever the other side has said; each [`Code`] has a row in docs/probes.md.
 
 use probe::Reading;
+use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +24,23 @@ pub struct Outcome {
     pub peer: Option<SocketAddr>,
     /// Values with metric and tags, `probe.up` first; whoever sends them adds endpoint, step and time.
     pub readings: Vec<Reading>,
+}
+
+impl Outcome {
+    /// The outcome as `hawkeye probe --json` and the API tell it: `up`, `reason` (`code`, `text`), `peer`, `phases_ms`
+    /// and `readings`.
+    pub fn json(&self) -> Value {
+        let phase = |(phase, time): &(Phase, Duration)| (phase.as_str().into(), json!(time.as_secs_f64() * 1e3));
+        let reason = |reason: &Reason| json!({ "code": reason.code.as_str(), "text": reason.text });
+        let reading = |one: &Reading| json!({ "metric": one.metric, "tags": one.tags, "value": one.value });
+        json!({
+            "up": self.up,
+            "reason": self.reason.as_ref().map(reason),
+            "peer": self.peer.map(|peer| peer.to_string()),
+            "phases_ms": self.phases.iter().map(phase).collect::<Map<String, Value>>(),
+            "readings": self.readings.iter().map(reading).collect::<Vec<Value>>(),
+        })
+    }
 }
 
 /// Why a probe is down: a code for programs and a text for people.

@@ -15,7 +15,7 @@ use super::Context;
 use super::auth::{self, Address, Caller};
 use super::body::{self, Fields};
 use super::changes::{self, Change, Key};
-use super::code_secret::masked;
+use super::code_secret::{mask_headers, masked};
 use super::docs;
 use super::error::{Answer, ApiError, Made, Meant, json};
 use super::paging::Paging;
@@ -313,13 +313,20 @@ fn shown(line: &str, fields: &Fields) -> Value {
     without_secrets(Value::Object(map.into_iter().filter(|(name, _)| is_known(name)).collect()))
 }
 
-/// Takes secret fields out, and secrets out of URLs, at every depth.
+/// Takes secret fields out, and secrets out of URLs and headers, at every depth.
 pub(super) fn without_secrets(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let is_secret = |key: &str| SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret));
             let kept = map.into_iter().filter(|(key, _)| !is_secret(key));
-            Value::Object(kept.map(|(key, value)| (key, without_secrets(value))).collect())
+            let shown = |(key, value)| match value {
+                Value::Object(mut headers) if key == "headers" => {
+                    mask_headers(&mut headers);
+                    (key, Value::Object(headers))
+                }
+                value => (key, without_secrets(value)),
+            };
+            Value::Object(kept.map(shown).collect())
         }
         Value::Array(list) => Value::Array(list.into_iter().map(without_secrets).collect()),
         Value::String(text) if text.contains("://") => Value::String(masked(&text)),
@@ -337,6 +344,10 @@ mod tests {
         let fields = object!({ "name": "a", "Password": "p", "action": { "url": "http://u:p@h/x", "token": 1 } });
         let kept = object!({ "name": "a", "action": { "url": "http://u:***@h/x" } });
         assert_eq!(without_secrets(fields), kept);
+        let headers =
+            object!({ "definition": { "headers": { "Authorization": "Bearer x", "token": "x", "Accept": "a" } } });
+        let kept = object!({ "definition": { "headers": { "Authorization": "***", "token": "***", "Accept": "a" } } });
+        assert_eq!(without_secrets(headers), kept);
         let url = object!({ "url": "http://h/cb?token=SECRET&a=1" });
         assert_eq!(without_secrets(url), object!({ "url": "http://h/cb?token=***&a=1" }));
     }

@@ -2,9 +2,10 @@
 //!
 //! How: the views of a thing before and behind are compared. Strategies are told apart by their ids, exceptions by what
 //! they are about; of lists what comes and what goes is told.
-//! Invariants: a secret in a URL is not shown, and a change of it is.
+//! Invariants: a secret in a URL or a header is not shown, and a change of it is.
 
 use super::code_model::{Kind, Model, Thing, View, objects};
+use super::code_probe;
 use super::code_secret::masked;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,6 +43,7 @@ pub fn changes(old: &Model, new: &Model) -> Vec<Change> {
     add(&mut changes, Kind::Expressions, &old.expressions, &new.expressions);
     add(&mut changes, Kind::Nodata, &old.nodata, &new.nodata);
     add(&mut changes, Kind::Aggregators, &old.aggregators, &new.aggregators);
+    add(&mut changes, Kind::Probes, &old.probes, &new.probes);
     add(&mut changes, Kind::Dashboards, &old.dashboards, &new.dashboards);
     changes
 }
@@ -54,11 +56,19 @@ pub fn differs<T: Thing>(old: &T, new: &T) -> bool {
 }
 
 fn add<T: Thing>(changes: &mut Vec<Change>, kind: Kind, old: &[T], new: &[T]) {
-    let change = |what: &str, thing: &T, fields| Change {
+    let hidden = |field: Field| match kind {
+        Kind::Probes => Field {
+            old: code_probe::shown(&field.key, field.old),
+            new: code_probe::shown(&field.key, field.new),
+            ..field
+        },
+        _ => field,
+    };
+    let change = |what: &str, thing: &T, fields: Vec<Field>| Change {
         what: what.to_string(),
         kind: kind.folder().to_string(),
         name: thing.parts().join(" "),
-        fields,
+        fields: fields.into_iter().map(hidden).collect(),
     };
     for thing in new {
         let before = old.iter().find(|old| thing.id() != 0 && old.id() == thing.id());

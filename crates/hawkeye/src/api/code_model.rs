@@ -6,6 +6,7 @@
 //! views have it for comparing, and files do not.
 
 use super::code_file as file;
+use super::code_probe;
 use super::code_secret::masked;
 use super::dashboard::parts as joined_parts;
 use crate::portal::action::Action;
@@ -15,6 +16,7 @@ use crate::portal::exception::Exception;
 use crate::portal::expression::{self, Expression};
 use crate::portal::group::Group;
 use crate::portal::mock::Mock;
+use crate::portal::probe::{Probe, SERVER};
 use crate::portal::site::Site;
 use crate::portal::strategy::Strategy;
 use crate::portal::team::Team;
@@ -36,12 +38,13 @@ pub enum Kind {
     Expressions,
     Nodata,
     Aggregators,
+    Probes,
     Dashboards,
 }
 
 impl Kind {
     /// All kinds, each behind those that it names.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Users,
         Kind::Teams,
         Kind::Templates,
@@ -49,6 +52,7 @@ impl Kind {
         Kind::Expressions,
         Kind::Nodata,
         Kind::Aggregators,
+        Kind::Probes,
         Kind::Dashboards,
     ];
 
@@ -62,6 +66,7 @@ impl Kind {
             Kind::Expressions => "expressions",
             Kind::Nodata => "nodata",
             Kind::Aggregators => "aggregators",
+            Kind::Probes => "probes",
             Kind::Dashboards => "dashboards",
         }
     }
@@ -78,6 +83,7 @@ impl Kind {
             }
             Kind::Nodata => &["name", "obj_type", "obj", "metric", "tags", "step", "mock", "owner"],
             Kind::Aggregators => &["group", "numerator", "denominator", "endpoint", "metric", "tags", "step", "owner"],
+            Kind::Probes => &code_probe::KEYS,
             Kind::Dashboards => &["name", "parent"],
         }
     }
@@ -148,6 +154,13 @@ pub struct AggregatorThing {
 }
 
 #[derive(Clone, Debug)]
+pub struct ProbeThing {
+    pub row: Probe,
+    /// Name of the group; "" is the server.
+    pub group: String,
+}
+
+#[derive(Clone, Debug)]
 pub struct ScreenThing {
     pub row: Screen,
     /// Names of the screens that it is in, from the top.
@@ -166,6 +179,7 @@ pub struct Model {
     pub expressions: Vec<ExpressionThing>,
     pub nodata: Vec<Mock>,
     pub aggregators: Vec<AggregatorThing>,
+    pub probes: Vec<ProbeThing>,
     pub dashboards: Vec<ScreenThing>,
 }
 
@@ -352,6 +366,20 @@ impl Thing for AggregatorThing {
     }
 }
 
+impl Thing for ProbeThing {
+    fn id(&self) -> i64 {
+        self.row.id
+    }
+
+    fn parts(&self) -> Vec<String> {
+        vec![self.row.name.clone()]
+    }
+
+    fn view(&self) -> View {
+        code_probe::view(&self.row, &self.group)
+    }
+}
+
 impl Thing for ScreenThing {
     fn id(&self) -> i64 {
         self.row.id
@@ -391,6 +419,7 @@ impl Model {
             expressions: expressions(site),
             nodata: site.mocks.clone(),
             aggregators: aggregators(site),
+            probes: probes(site),
             dashboards: dashboards(site),
         }
     }
@@ -407,6 +436,7 @@ impl Model {
                 Kind::Expressions => push(&mut files, *kind, &self.expressions),
                 Kind::Nodata => push(&mut files, *kind, &self.nodata),
                 Kind::Aggregators => push(&mut files, *kind, &self.aggregators),
+                Kind::Probes => push(&mut files, *kind, &self.probes),
                 Kind::Dashboards => push(&mut files, *kind, &self.dashboards),
             }
         }
@@ -437,6 +467,9 @@ pub fn paths<T: Thing>(kind: Kind, things: &[T]) -> Vec<(String, &T)> {
 
 /// The file of a thing.
 pub(super) fn text(kind: Kind, view: &View) -> String {
+    if kind == Kind::Probes {
+        return code_probe::text(view);
+    }
     let mut out = String::new();
     file::push_values(&mut out, view, kind.keys());
     if let Some(Value::Object(action)) = view.get("action") {
@@ -546,6 +579,15 @@ fn aggregators(site: &Site) -> Vec<AggregatorThing> {
     let thing =
         |row: &Aggregator| Some(AggregatorThing { group: names.get(&row.grp_id)?.to_string(), row: row.clone() });
     site.aggregators.iter().filter_map(thing).collect()
+}
+
+fn probes(site: &Site) -> Vec<ProbeThing> {
+    let names = by_id(site.groups.iter().map(|row| (row.id, &row.grp_name)));
+    // One whose group is gone is run by nobody.
+    let group = |row: &Probe| {
+        if row.grp_id == SERVER { Some(String::new()) } else { names.get(&row.grp_id).map(|name| name.to_string()) }
+    };
+    site.probes.iter().filter_map(|row| Some(ProbeThing { group: group(row)?, row: row.clone() })).collect()
 }
 
 fn dashboards(site: &Site) -> Vec<ScreenThing> {

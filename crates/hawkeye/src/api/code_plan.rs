@@ -11,13 +11,16 @@
 use super::code::{Actor, Bundle};
 use super::code_file::{self as file, Fault, Table};
 use super::code_model::{
-    ACTION, AggregatorThing, EXCEPTION, ExpressionThing, GRAPH, GroupThing, Kind, Model, STRATEGY, ScreenThing,
-    StrategyThing, TeamThing, TemplateThing, Thing, paths, sorted,
+    ACTION, AggregatorThing, EXCEPTION, ExpressionThing, GRAPH, GroupThing, Kind, Model, ProbeThing, STRATEGY,
+    ScreenThing, StrategyThing, TeamThing, TemplateThing, Thing, paths, sorted,
 };
+use super::code_probe;
 use super::code_secret as secret;
 use crate::api::body::Fields;
 use crate::api::dashboard::{self as screens, DEPTH_MAX};
 use crate::api::error::ApiError;
+use crate::api::probe::{keys_of, text_of};
+use crate::api::probe_said as said;
 use crate::api::text::named;
 use crate::api::{aggregator, exception, expression, hostgroup, nodata, rule, strategy, team, user as users};
 use crate::config::Config;
@@ -30,6 +33,7 @@ use crate::portal::group::{self, Group};
 use crate::portal::host::HOSTS_MAX;
 use crate::portal::mock::{self, Mock};
 use crate::portal::plugin;
+use crate::portal::probe::{DEFINITIONS_BYTES_MAX, PROBES_MAX, Probe};
 use crate::portal::site::Site;
 use crate::portal::team::Team;
 use crate::portal::template::{self, CHAIN_MAX, Template};
@@ -143,6 +147,7 @@ impl Reader<'_> {
             Kind::Groups => own_names(&old.groups),
             Kind::Templates => own_names(&old.templates),
             Kind::Nodata => own_names(&old.nodata),
+            Kind::Probes => own_names(&old.probes),
             Kind::Dashboards => return self.collect_paths(sources, &old.dashboards, bundle),
             Kind::Expressions | Kind::Aggregators => return,
         };
@@ -230,6 +235,7 @@ impl Reader<'_> {
             expressions: of(Kind::Expressions).read(self, &old.expressions, Reader::expression),
             nodata: of(Kind::Nodata).read(self, &old.nodata, Reader::nodata),
             aggregators: of(Kind::Aggregators).read(self, &old.aggregators, Reader::aggregator),
+            probes: of(Kind::Probes).read(self, &old.probes, Reader::probe),
             dashboards: of(Kind::Dashboards).read(self, &old.dashboards, Reader::screen),
         };
         self.check_users(old, &wanted, of(Kind::Users).sources);
@@ -237,6 +243,8 @@ impl Reader<'_> {
         self.check_chains(&wanted, of(Kind::Templates).sources);
         // What stays although its file is gone may name a group that goes; it goes with the group.
         wanted.aggregators.retain(|one| self.known(Kind::Groups, &one.group).is_some());
+        wanted.probes.retain(|one| one.group.is_empty() || self.known(Kind::Groups, &one.group).is_some());
+        self.check_probes(&wanted);
         wanted
     }
 
@@ -546,6 +554,47 @@ impl Reader<'_> {
         };
         let read = every(&fields, read);
         self.check(source, table, read)
+    }
+
+    fn probe(&mut self, source: &Source<'_>, old: Option<&ProbeThing>) -> Option<ProbeThing> {
+        let (table, fields) = (&source.table, source.table.fields());
+        let known = old.map_or_else(Default::default, |old| keys_of(&old.row));
+        let bad = |faults: Vec<String>| faults.into_iter().map(ApiError::bad).collect::<Vec<ApiError>>();
+        let definition = self.check(source, table, code_probe::read(source.text, &known).map_err(bad));
+        let read = |fields: &Fields| {
+            let create_user = self.owner(fields, old.map(|old| old.row.create_user.as_str()))?;
+            let pause = fields.flag("pause")?;
+            let group = fields.line("group", group::NAME_MAX)?;
+            let group = match group.is_empty() {
+                true => group,
+                false => self.known_list("group", "host group", Kind::Groups, vec![group])?.remove(0),
+            };
+            let places = fields.int("places")?;
+            said::check_places(&group, places).map_err(ApiError::bad)?;
+            if let Some(definition) = &definition {
+                said::check_place(definition, group.is_empty()).map_err(ApiError::bad)?;
+            }
+            let (id, create_at) = old.map_or((0, 0), |old| (old.row.id, old.row.create_at));
+            Ok(ProbeThing { row: Probe { id, places, pause, create_user, create_at, ..Probe::default() }, group })
+        };
+        let read = every(&fields, read);
+        let own = self.check(source, table, read);
+        let (definition, own) = (definition?, own?);
+        let text = self.check(source, table, text_of(&definition).map_err(|error| vec![error]))?;
+        Some(ProbeThing { row: Probe { name: definition.name, definition: text, ..own.row }, ..own })
+    }
+
+    /// Refuses more probes than the table takes.
+    fn check_probes(&mut self, wanted: &Model) {
+        let bytes: usize = wanted.probes.iter().map(|one| one.row.definition.len()).sum();
+        let text = match (wanted.probes.len() > PROBES_MAX, bytes as i64 > DEFINITIONS_BYTES_MAX) {
+            (true, _) => format!("there would be more than {PROBES_MAX} probes: delete what nobody needs"),
+            (_, true) => {
+                format!("all probes together would have more than {DEFINITIONS_BYTES_MAX} bytes: give shorter texts")
+            }
+            _ => return,
+        };
+        self.faults.push(Fault { file: Kind::Probes.folder().to_string(), line: 1, text });
     }
 
     fn screen(&mut self, source: &Source<'_>, old: Option<&ScreenThing>) -> Option<ScreenThing> {

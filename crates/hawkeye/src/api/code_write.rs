@@ -8,7 +8,7 @@
 use super::code::Actor;
 use super::code_diff::differs;
 use super::code_model::{
-    AggregatorThing, ExpressionThing, GroupThing, Model, ScreenThing, TeamThing, TemplateThing, Thing,
+    AggregatorThing, ExpressionThing, GroupThing, Model, ProbeThing, ScreenThing, TeamThing, TemplateThing, Thing,
 };
 use crate::clock;
 use crate::portal::action::{self, Action};
@@ -17,6 +17,7 @@ use crate::portal::dashboard::{Graph, Screen};
 use crate::portal::db::Transaction;
 use crate::portal::exception::{self, Exception};
 use crate::portal::mock::{self, Mock};
+use crate::portal::probe::{self, Probe, SERVER};
 use crate::portal::site::Site;
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::team::{self, Team};
@@ -47,6 +48,9 @@ pub async fn write(t: &mut Transaction, site: &Site, old: &Model, new: &Model, a
     for thing in changed(&old.aggregators, &new.aggregators) {
         save_aggregator(t, thing, &groups).await?;
     }
+    for thing in changed(&old.probes, &new.probes) {
+        save_probe(t, thing, &groups).await?;
+    }
     dashboards(t, old, new).await
 }
 
@@ -69,6 +73,9 @@ async fn delete(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
     for id in gone(&old.dashboards, &new.dashboards) {
         dashboard::remove_screen(t, id).await?;
     }
+    for id in gone(&old.probes, &new.probes) {
+        probe::remove(t, id).await?;
+    }
     for id in gone(&old.aggregators, &new.aggregators) {
         aggregator::remove(&mut *t, id).await?;
     }
@@ -78,7 +85,9 @@ async fn delete(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
     for id in gone(&old.expressions, &new.expressions) {
         expression::remove(&mut *t, id).await?;
     }
-    for id in gone(&old.groups, &new.groups) {
+    let groups = gone(&old.groups, &new.groups);
+    take_out(t, old, new, &groups).await?;
+    for id in groups {
         group::remove(t, id).await?;
     }
     for id in gone(&old.templates, &new.templates) {
@@ -89,6 +98,23 @@ async fn delete(t: &mut Transaction, old: &Model, new: &Model) -> Result<()> {
     }
     for id in gone(&old.users, &new.users) {
         user::remove(t, id).await?;
+    }
+    Ok(())
+}
+
+/// Takes what stays out of groups that go, with which it would go; the group that it moves to is saved later.
+async fn take_out(t: &mut Transaction, old: &Model, new: &Model, groups: &[i64]) -> Result<()> {
+    let stays: BTreeSet<i64> = new.aggregators.iter().map(Thing::id).collect();
+    for row in old.aggregators.iter().map(|thing| &thing.row) {
+        if groups.contains(&row.grp_id) && stays.contains(&row.id) {
+            aggregator::change(&mut *t, &Aggregator { grp_id: 0, ..row.clone() }).await?;
+        }
+    }
+    let stays: BTreeSet<i64> = new.probes.iter().map(Thing::id).collect();
+    for row in old.probes.iter().map(|thing| &thing.row) {
+        if groups.contains(&row.grp_id) && stays.contains(&row.id) {
+            probe::change(t, &Probe { grp_id: SERVER, ..row.clone() }).await?;
+        }
     }
     Ok(())
 }
@@ -304,6 +330,18 @@ async fn save_aggregator(t: &mut Transaction, thing: &AggregatorThing, groups: &
         aggregator::insert(&mut *t, &row).await?;
     } else {
         aggregator::change(&mut *t, &row).await?;
+    }
+    Ok(())
+}
+
+async fn save_probe(t: &mut Transaction, thing: &ProbeThing, groups: &Ids) -> Result<()> {
+    let grp_id = if thing.group.is_empty() { SERVER } else { id_of(groups, &thing.group)? };
+    let row = Probe { grp_id, ..thing.row.clone() };
+    if row.id == 0 {
+        probe::insert(&mut *t, &Probe { create_at: clock::now(), ..row }).await?;
+    } else {
+        probe::change(t, &row).await?;
+        probe::set_owner(t, row.id, &row.create_user).await?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod code_diff;
 pub mod code_file;
 mod code_model;
 mod code_plan;
+mod code_probe;
 mod code_secret;
 mod code_write;
 mod dashboard;
@@ -37,6 +38,9 @@ mod old_graph;
 mod openapi;
 pub mod paging;
 mod pieces;
+mod probe;
+pub mod probe_once;
+mod probe_said;
 pub mod rehearsal;
 mod rights;
 mod rule;
@@ -63,6 +67,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use error::ApiError;
 use host_stream::HostWatch;
+use probe_once::Tester;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +87,7 @@ pub struct Context {
     /// What became of aggregators.
     pub lasts: Lasts,
     pub hosts: HostWatch,
+    pub tester: Tester,
     /// Turns true when answers are to end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -91,8 +97,8 @@ impl Context {
     pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>, attempts: Arc<Attempts>) -> Context {
         // Nobody stops it, unless its maker says who does.
         let stopping = watch::channel(false).1;
-        let (lasts, hosts) = (Lasts::default(), HostWatch::default());
-        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, stopping }
+        let (lasts, hosts, tester) = (Lasts::default(), HostWatch::default(), Tester::default());
+        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, tester, stopping }
     }
 }
 
@@ -113,6 +119,7 @@ pub fn router(context: Context) -> Router {
         .merge(expression::routes())
         .merge(aggregator::routes())
         .merge(nodata::routes())
+        .merge(probe::routes())
         .merge(dashboard::routes())
         .merge(grafana::routes())
         .merge(alarm::routes())

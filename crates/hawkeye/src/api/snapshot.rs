@@ -8,8 +8,8 @@
 use super::changes::Kind;
 use crate::portal::host::{self, Selection};
 use crate::portal::{
-    Portal, action, aggregator, dashboard, exception, expression, group, mock, plugin, strategy, team, template, token,
-    user,
+    Portal, action, aggregator, dashboard, exception, expression, group, mock, plugin, probe, strategy, team, template,
+    token, user,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -39,6 +39,7 @@ pub async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Val
         Kind::Host => of_host(portal, id).await?,
         Kind::Nodata => mock::by_id(portal, id).await?.map(value),
         Kind::Plugin => plugin::by_id(portal, id).await?.map(value),
+        Kind::Probe => probe::by_id(portal, id).await?.map(of_probe),
         Kind::Screen => of_screen(portal, id).await?,
         Kind::Strategy => of_strategy(portal, id).await?,
         Kind::Team => of_team(portal, id).await?,
@@ -63,6 +64,7 @@ async fn of_group(portal: &Portal, id: i64) -> sqlx::Result<Option<Value>> {
         ("templates", names(group::templates(portal, id).await?, |template| template.tpl_name)),
         ("plugins", value(plugin::of_group(portal, id).await?)),
         ("aggregators", value(aggregator::of_group(portal, id).await?)),
+        ("probes", probe::of_group(portal, id).await?.into_iter().map(of_probe).collect()),
         ("exceptions", value(exception::of_group(portal, &found.grp_name).await?)),
     ];
     Ok(Some(with(found, lists)))
@@ -72,6 +74,12 @@ async fn of_host(portal: &Portal, id: i64) -> sqlx::Result<Option<Value>> {
     let Some(found) = host::by_id(portal, id).await? else { return Ok(None) };
     let groups = names(group::of_host(portal, id).await?, |group| group.grp_name);
     Ok(Some(with(found, [("groups", groups)])))
+}
+
+/// A probe with its definition as an object, so that what differs within is told, and its secrets are found.
+fn of_probe(row: probe::Probe) -> Value {
+    let definition = super::probe::keys_of(&row);
+    with(row, [("definition", Value::Object(definition))])
 }
 
 async fn of_screen(portal: &Portal, id: i64) -> sqlx::Result<Option<Value>> {

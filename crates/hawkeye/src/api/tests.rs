@@ -9,6 +9,7 @@ mod exceptions;
 mod groups;
 mod history;
 mod lists;
+mod probes;
 mod rehearsal;
 mod rights;
 mod rules;

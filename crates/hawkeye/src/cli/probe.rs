@@ -42,7 +42,7 @@ pub struct ProbeArgs {
 pub fn run(args: &ProbeArgs) -> ExitCode {
     match definition(args).and_then(|definition| Ok((ask(&definition)?, definition))) {
         Ok((outcome, definition)) => {
-            let text = if args.json { json_of(&outcome).to_string() } else { text(&definition, &outcome) };
+            let text = if args.json { outcome.json().to_string() } else { text(&definition, &outcome) };
             say(format_args!("{}", text.trim_end()));
             ExitCode::from(u8::from(!outcome.up))
         }
@@ -118,23 +118,6 @@ fn text(definition: &Definition, outcome: &Outcome) -> String {
     out
 }
 
-fn json_of(outcome: &Outcome) -> Value {
-    let phases: Map<String, Value> =
-        outcome.phases.iter().map(|(phase, time)| (phase.as_str().into(), json!(time.as_secs_f64() * 1e3))).collect();
-    let readings: Vec<Value> = outcome
-        .readings
-        .iter()
-        .map(|reading| json!({ "metric": reading.metric, "tags": reading.tags, "value": reading.value }))
-        .collect();
-    json!({
-        "up": outcome.up,
-        "reason": outcome.reason.as_ref().map(|reason| json!({ "code": reason.code.as_str(), "text": reason.text })),
-        "peer": outcome.peer.map(|peer| peer.to_string()),
-        "phases_ms": phases,
-        "readings": readings,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +179,7 @@ mod tests {
         let found = ask(&probe).expect("a runtime");
         let shown = text(&probe, &found);
         assert!(shown.starts_with(&format!("tcp {target}: down, ")) && shown.contains("(refused)\n"), "{shown}");
-        let json = json_of(&found);
+        let json = found.json();
         assert_eq!((&json["up"], &json["reason"]["code"]), (&json!(false), &json!("refused")));
     }
 

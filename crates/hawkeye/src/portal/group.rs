@@ -7,7 +7,7 @@
 use super::db::{Salvaged, Target, Transaction, query, record, salvage, select};
 use super::host::Selection;
 use super::template::Template;
-use super::{Portal, exception, host};
+use super::{Portal, exception, host, probe};
 use serde::Serialize;
 
 /// The column's length, in characters.
@@ -103,8 +103,8 @@ async fn name_of(transaction: &mut Transaction, id: i64) -> sqlx::Result<Option<
     query("SELECT grp_name FROM falcon_portal.grp WHERE id = ?").bind(id).optional(transaction).await
 }
 
-/// Deletes a group with its memberships, bindings, plugin directories, aggregators, and the exceptions of strategies
-/// that are about it.
+/// Deletes a group with its memberships, bindings, plugin directories, aggregators and probes, and the exceptions of
+/// strategies that are about it.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
     remove(&mut transaction, id).await?;
@@ -117,6 +117,7 @@ pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
 pub async fn remove(transaction: &mut Transaction, id: i64) -> sqlx::Result<()> {
     if let Some(name) = name_of(transaction, id).await? {
         exception::remove_of_group(transaction, &name).await?;
+        probe::remove_of_group(transaction, id).await?;
     }
     for sql in [
         "DELETE FROM falcon_portal.grp WHERE id = ?",

@@ -12,6 +12,7 @@ use super::expression::Expression;
 use super::group::Group;
 use super::mock::Mock;
 use super::plugin::Plugin;
+use super::probe::{self, Probe};
 use super::strategy::Strategy;
 use super::team::Team;
 use super::template::Template;
@@ -39,6 +40,7 @@ pub struct Site {
     pub expressions: Vec<Expression>,
     pub mocks: Vec<Mock>,
     pub aggregators: Vec<Aggregator>,
+    pub probes: Vec<Probe>,
     pub screens: Vec<Screen>,
     /// Charts by their positions.
     pub charts: Vec<Graph>,
@@ -63,6 +65,7 @@ impl Site {
             expressions: select::<Expression>("FROM falcon_portal.expression ORDER BY id").all(&mut *t).await?,
             mocks: select::<Mock>("FROM falcon_portal.mockcfg ORDER BY id").all(&mut *t).await?,
             aggregators: select::<Aggregator>("FROM falcon_portal.cluster ORDER BY id").all(&mut *t).await?,
+            probes: probe::all(&mut *t).await?,
             screens: select::<Screen>("FROM dashboard.dashboard_screen ORDER BY id").all(&mut *t).await?,
             charts: select::<Graph>("FROM dashboard.dashboard_graph ORDER BY position, id").all(t).await?,
         })

@@ -112,5 +112,5 @@ pub const DOCS: &[Doc] = &[
     doc("PUT /hostgroup/template", "Unbinds a template.")
         .fields(&[need("tpl_id", Int, ""), need("grp_id", Int, "")])
         .body(r#"{"tpl_id":2,"grp_id":2}"#),
-    doc("DELETE /hostgroup/{id}", "Deletes a group with its bindings, plug-ins and aggregators.").at("/hostgroup/1"),
+    doc("DELETE /hostgroup/{id}", "Deletes a group with its bindings, plug-ins, aggregators and probes.").at("/hostgroup/1"),
 ];

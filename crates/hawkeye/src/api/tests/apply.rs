@@ -12,6 +12,7 @@ use crate::portal::dashboard::{self, Graph, Screen};
 use crate::portal::exception::{self, Exception};
 use crate::portal::expression::{self, Expression};
 use crate::portal::mock::{self, Mock};
+use crate::portal::probe::{self, Probe};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::user::{self, Profile};
 use crate::portal::{action, group, plugin, team, template};
@@ -145,6 +146,7 @@ async fn random(seed: u64) -> Result<Portal> {
         };
         mock::create(&portal, row).await?;
     }
+    random_probes(&portal, dice, &groups).await?;
     // Screens, and how deep they are.
     let mut screens = vec![(0, 0)];
     for name in dice.some(&NAMES) {
@@ -173,6 +175,36 @@ async fn random(seed: u64) -> Result<Portal> {
         }
     }
     Ok(portal)
+}
+
+const DEFINITIONS: [&str; 5] = [
+    r#"{"kind":"http","target":"http://h/?a=1","headers":{"Accept":"","X-A":"b: c"},"json":{"path":"a","value":null}}"#,
+    r#"{"kind":"http","target":"https://h/","redirects":1,"json":{"path":"a.0","value":{"b":[1,"c"]}},"tags":{"值":"班"}}"#,
+    r#"{"kind":"tcp","target":"h:25","step":5,"talk":[{"expect":"^220 "},{"send":"QUIT\r\n\"\\"}],"starttls":"smtp","tls":{}}"#,
+    r#"{"kind":"icmp","target":"10.0.0.1","loss_percent_max":0,"pace_ms":100}"#,
+    r#"{"kind":"dns","target":"10.0.0.53","query":"h","records":["10.1.0.1"],"recursion":false,"timeout_ms":100}"#,
+];
+
+async fn random_probes(portal: &Portal, dice: &mut Dice, groups: &[&str]) -> Result<()> {
+    for name in dice.some(&NAMES) {
+        let mut keys: serde_json::Value = serde_json::from_str(dice.one(&DEFINITIONS))?;
+        keys["name"] = name.into();
+        let definition: netprobe::Definition = serde_json::from_value(keys)?;
+        let group = groups.first().filter(|_| dice.next(2) == 0);
+        let known = group::all(portal).await?;
+        let grp_id = known.iter().find(|row| Some(&row.grp_name.as_str()) == group).map_or(probe::SERVER, |row| row.id);
+        let new = Probe {
+            name: name.into(),
+            definition: serde_json::to_string(&definition)?,
+            places: if group.is_some() { dice.next(3) as i64 } else { 0 },
+            grp_id,
+            pause: dice.next(2) as i64,
+            create_user: "root".into(),
+            ..Probe::default()
+        };
+        probe::create(portal, new).await?.expect("room");
+    }
+    Ok(())
 }
 
 async fn random_strategy(portal: &Portal, dice: &mut Dice, tpl_id: i64, groups: &[&str]) -> Result<()> {
@@ -366,6 +398,148 @@ async fn a_threshold_is_edited_and_the_strategy_keeps_its_id() -> Result<()> {
     let text = TEMPLATE.replace("metric = \"cpu.idle\"", "id = 1\nmetric = \"cpu.busy\"");
     applied(&portal, &Actor::machine(), &templates_only(&[("templates/a.toml", &text)]), false).await?;
     assert_eq!(strategy::by_id(&portal, 1).await?.expect("kept").metric, "cpu.busy");
+    Ok(())
+}
+
+const PROBE: &str = r#"name = "shop"
+kind = "http"
+target = "https://shop.example/health?token=***"
+group = "Web"
+places = 2
+owner = "root"
+step = 30
+timeout_ms = 5000
+status = "200"
+
+[headers]
+Accept = "*/*"
+Authorization = "***"
+
+[json]
+path = "state"
+value = 0
+"#;
+
+/// A portal with root, the group `Web`, and the probe above.
+async fn shop() -> Result<Portal> {
+    let portal = linux().await?;
+    let grp_id = group::create(&portal, "Web", "root").await?.id;
+    let definition: netprobe::Definition = serde_json::from_value(serde_json::json!({
+        "name": "shop", "kind": "http", "target": "https://shop.example/health?token=abc", "step": 30, "status": "200",
+        "headers": { "Authorization": "Bearer secret", "Accept": "*/*" }, "json": { "path": "state", "value": 0 },
+    }))?;
+    let (name, definition) = (definition.name.clone(), serde_json::to_string(&definition)?);
+    let new = Probe { name, definition, grp_id, places: 2, create_user: "root".into(), ..Probe::default() };
+    probe::create(&portal, new).await?.expect("room");
+    Ok(portal)
+}
+
+fn probes_only(files: &[(&str, &str)]) -> Bundle {
+    Bundle { kinds: vec![Kind::Probes], ..templates_only(files) }
+}
+
+#[tokio::test]
+async fn a_probe_is_edited_and_keeps_its_id_and_secrets() -> Result<()> {
+    let portal = shop().await?;
+    assert_eq!(export(&portal).await?.files["probes/shop.toml"], PROBE);
+    let text = PROBE.replace("value = 0", "value = \"\"").replace("\"*/*\"", "\"\"").replace("step = 30", "step = 60");
+    let text = text.replace("places = 2\n", "pause = true\n") + "\n[tls]\nverify = false\n";
+    let bundle = probes_only(&[("probes/by-hand.toml", &text)]);
+    let outcome = applied(&portal, &Actor::machine(), &bundle, false).await?;
+    let expected = "~ probes shop\n    \
+                    headers: -\"Accept: */*\" +\"Accept: \"\n    \
+                    json: \"{\\\"path\\\":\\\"state\\\",\\\"value\\\":0}\" → \"{\\\"path\\\":\\\"state\\\",\\\"value\\\":\\\"\\\"}\"\n    \
+                    pause: 1\n    \
+                    places: 2 → nothing\n    \
+                    step: 30 → 60\n    \
+                    tls.verify: true → false\n";
+    assert_eq!(diff::lines(&outcome.changes), expected);
+    let row = probe::by_id(&portal, 1).await?.expect("it keeps its id");
+    assert_eq!((row.places, row.pause, row.grp_id), (0, 1, 1));
+    assert!(row.definition.contains("Bearer secret") && row.definition.contains("token=abc"), "{}", row.definition);
+    // A secret that is written takes the other's place, and neither is told.
+    let outcome = applied(
+        &portal,
+        &Actor::machine(),
+        &probes_only(&[("probes/a.toml", &text.replace("= \"***\"", "= \"Bearer new\""))]),
+        false,
+    )
+    .await?;
+    let expected = "~ probes shop\n    headers: -\"Authorization: ***\" +\"Authorization: ***\"\n";
+    assert_eq!(diff::lines(&outcome.changes), expected);
+    assert!(probe::by_id(&portal, 1).await?.is_some_and(|row| row.definition.contains("Bearer new")));
+    applied(&portal, &Actor::machine(), &probes_only(&[]), false).await?;
+    assert!(probe::all(&portal).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn mistakes_in_probes_are_told_at_once() -> Result<()> {
+    let portal = shop().await?;
+    let secret = "name = \"b\"\nkind = \"http\"\ntarget = \"http://h/?token=***\"\n[headers]\nCookie = \"***\"\n";
+    let bundle = probes_only(&[
+        ("probes/a.toml", "name = \"a\"\nkind = \"tcp\"\ntarget = \"h\"\nplaces = 1\ncolour = 1\nowner = \"Nobody\"\n"),
+        ("probes/b.toml", secret),
+        ("probes/c.toml", "name = \"c\"\nkind = \"script\"\ntarget = \"/opt/x\"\n"),
+        ("probes/d.toml", "name = \"d\"\ngroup = \"db\"\nkind = \"gopher\"\n"),
+        ("probes/e.toml", "name = \"C\"\nkind = \"icmp\"\ntarget = \"h\"\npause = 2\n"),
+        ("probes/f.toml", "name = \"f\"\nkind = \"http\"\ntarget = \"http://h/\"\njson = \"{\"\n"),
+    ]);
+    let Err(ApplyError::Faults(faults)) = apply(&portal, &Config::default(), &Actor::machine(), &bundle, false).await
+    else {
+        panic!("there are mistakes")
+    };
+    let told: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    let expected = [
+        "probes/a.toml:3: target: ",
+        "probes/a.toml:4: places counts the hosts of a group, and there is none",
+        "probes/a.toml:5: colour: unknown field",
+        "probes/a.toml:6: owner: there is no user \"Nobody\"",
+        "probes/b.toml:1: headers: *** stands for a secret",
+        "probes/b.toml:3: target: *** stands for a secret",
+        "probes/c.toml:2: kind is script, which only agents run",
+        "probes/d.toml:1: target: missing field",
+        "probes/d.toml:2: group: there is no host group \"db\"",
+        "probes/d.toml:3: kind: give",
+        "probes/e.toml:1: name: \"C\" is in probes/c.toml too",
+        "probes/e.toml:4: pause must be 0 or 1",
+        "probes/f.toml:4: json is a text, and no JSON",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, part) in told.iter().zip(expected) {
+        assert!(told.starts_with(part), "{told:?}, want {part:?}");
+    }
+    // A probe of a group that goes, goes along.
+    let bundle = Bundle { kinds: vec![Kind::Groups], ..templates_only(&[]) };
+    let outcome = applied(&portal, &Actor::machine(), &bundle, false).await?;
+    assert_eq!(diff::lines(&outcome.changes), "- groups Web\n- probes shop\n");
+    Ok(())
+}
+
+/// What moves out of a group while that goes keeps its id, and goes not along.
+#[tokio::test]
+async fn what_moves_out_of_a_group_that_goes_stays() -> Result<()> {
+    let portal = shop().await?;
+    let row = Aggregator {
+        grp_id: 1,
+        numerator: "$(a)".into(),
+        denominator: "$#".into(),
+        endpoint: "e".into(),
+        metric: "m".into(),
+        ds_type: "GAUGE".into(),
+        step: 60,
+        ..Aggregator::default()
+    };
+    aggregator::create(&portal, row).await?;
+    let mut sent = export(&portal).await?;
+    let files = sent.files.iter().map(|(path, text)| (path.replace("Web", "Db"), text.replace("\"Web\"", "\"Db\"")));
+    sent.files = files.collect();
+    let bundle = bundle_of(sent);
+    applied(&portal, &Actor::machine(), &bundle, false).await?;
+    assert_eq!(applied(&portal, &Actor::machine(), &bundle, true).await?.changes, []);
+    let group = group::all(&portal).await?[0].id;
+    assert_eq!(aggregator::by_id(&portal, 1).await?.map(|row| row.grp_id), Some(group));
+    assert_eq!(probe::by_id(&portal, 1).await?.map(|row| row.grp_id), Some(group));
     Ok(())
 }
 

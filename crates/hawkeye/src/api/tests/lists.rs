@@ -109,6 +109,8 @@ const ROWS: &[&str] = &[
     "INSERT INTO falcon_portal.mockcfg (name, t_create) SELECT i, '2020-01-01 00:00:00'",
     "INSERT INTO falcon_portal.cluster (grp_id, numerator, denominator, endpoint, metric, tags, ds_type, step, creator)
      SELECT 2, '1', '1', 'e', i, '', 'GAUGE', 60, 'root'",
+    "INSERT INTO falcon_portal.hawkeye_probe (name, definition) SELECT i, '{}'",
+    "INSERT INTO falcon_portal.hawkeye_probe_state (probe_id, place, up, reason, changed_at) SELECT i, 'server', 1, '', 1",
     "INSERT INTO dashboard.dashboard_screen (name) SELECT i",
     "INSERT INTO dashboard.dashboard_graph (title, screen_id) SELECT i, 2",
     "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp, update_at, closed_at)

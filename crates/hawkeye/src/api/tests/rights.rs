@@ -9,12 +9,13 @@ use crate::portal::dashboard::{self, Graph};
 use crate::portal::exception::{self, Exception};
 use crate::portal::expression::{self, Expression};
 use crate::portal::mock::{self, Mock};
+use crate::portal::probe::{self, Probe};
 use crate::portal::strategy::{self, Strategy};
 use crate::portal::template::{self, Template};
 use crate::portal::token::{self, NewToken, Scopes};
 use crate::portal::user::{self, Profile};
 use crate::portal::{Portal, db, group, host, plugin, team};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -40,6 +41,7 @@ struct Things {
     exception: i64,
     expression: i64,
     aggregator: i64,
+    probe: i64,
     nodata: i64,
     screen: i64,
     graph: i64,
@@ -142,6 +144,10 @@ const ROUTES: &[Route] = &[
     route("POST /nodata/", "soma", "soma", |t| with(new_nodata(), json!({ "name": format!("new {}", t.number) }))),
     route("PUT /nodata/", "oma", "soma", |t| with(new_nodata(), json!({ "id": t.nodata }))),
     route("DELETE /nodata/{nid}", "oma", "soma", |_| Value::Null),
+    route("POST /probe", "soma", "soma", |t| with(new_probe(), json!({ "name": format!("new {}", t.number) }))),
+    route("PUT /probe/{id}", "oma", "oa", |_| json!({ "pause": 1 })),
+    route("DELETE /probe/{id}", "oma", "oa", |_| Value::Null),
+    route("POST /probe/test", "soma", "soma", |_| new_probe()),
     route("POST /dashboard/screen", "soma", "soma", |t| json!({ "name": format!("new {}", t.number) })),
     route("PUT /dashboard/screen/{screen_id}", "soma", "soma", |_| json!({ "pid": 0 })),
     route("DELETE /dashboard/screen/{screen_id}", "soma", "soma", |_| Value::Null),
@@ -174,6 +180,14 @@ const ROUTES: &[Route] = &[
         |t| json!({ "event_id": t.case, "note": "n", "status": "comment" }),
     ),
     // Rows of others that a stranger must not get at by a way around.
+    route("POST /probe group", "oma", "oa", |t| {
+        with(
+            new_probe(),
+            json!({ "name": format!("new {}", t.number), "from": { "group": format!("group {}", t.number) } }),
+        )
+    }),
+    route("POST /probe/test id", "oma", "oa", |t| with(new_probe(), json!({ "id": t.probe }))),
+    route("POST /probe host", "oma", "soma", |t| with(new_probe(), json!({ "name": t.host }))),
     route(
         "POST /template action_id",
         "oma",
@@ -212,6 +226,11 @@ fn rule() -> Value {
 
 fn new_aggregator() -> Value {
     json!({ "numerator": "$(a)", "denominator": "$#", "endpoint": "e", "metric": "m", "step": 60 })
+}
+
+/// A probe that the server's policy denies at once.
+fn new_probe() -> Value {
+    json!({ "name": "p", "kind": "icmp", "target": "127.0.0.1" })
 }
 
 fn new_nodata() -> Value {
@@ -261,6 +280,13 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
     team::create(portal, &name("team"), "", alice, &[carol]).await?;
     let team = team::by_name(portal, &name("team")).await?.context("just made")?.id;
     let of_alice = Aggregator { grp_id: group, creator: "alice".to_string(), ..Aggregator::default() };
+    let of_a_group = Probe {
+        name: name("probe"),
+        definition: with(new_probe(), json!({ "name": name("probe") })).to_string(),
+        grp_id: group,
+        create_user: "alice".to_string(),
+        ..Probe::default()
+    };
     let mock = Mock { name: name("nodata"), creator: "alice".to_string(), ..Mock::default() };
     let screen = dashboard::ensure_screen(portal, 0, &name("screen")).await?.0.id;
     let case = name("case");
@@ -290,6 +316,7 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
         exception,
         expression,
         aggregator: aggregator::create(portal, of_alice).await?.id,
+        probe: probe::create(portal, of_a_group).await?.map_err(|refusal| anyhow!("{refusal:?}"))?.id,
         nodata: mock::create(portal, mock).await?.id,
         screen,
         graph: dashboard::create_graph(portal, &Graph { screen_id: screen, ..Graph::default() }).await?,
@@ -311,6 +338,7 @@ fn line_of(route: &Route, things: &Things) -> String {
         ("/hostgroup/", group),
         ("/exception/", things.exception),
         ("/aggregator/", things.aggregator),
+        ("/probe/", things.probe),
         ("/dashboard/graph/", things.graph),
         ("/token/", things.token),
     ];
