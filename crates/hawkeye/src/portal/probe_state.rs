@@ -6,7 +6,8 @@
 //! Compat: the table is Hawkeye's own. An Open-Falcon's MySQL, over which hbs runs alone, may lack it, and has no state.
 
 use super::Portal;
-use super::db::{fault, query, record, select};
+use super::db::{fault, query, select};
+use super::probe::State;
 use model::Event;
 
 /// Place of what the server runs itself.
@@ -18,27 +19,9 @@ pub const CODE_MAX: usize = 32;
 /// Rows that are looked up, or deleted, in one statement.
 const LIST_ROWS: usize = 100;
 
-record! {
-    /// Row of what a place says of a probe.
-    #[derive(Clone, Debug, Default, PartialEq)]
-    pub struct ProbeState {
-        pub probe_id: i64,
-        /// Hostname of the agent; [`SERVER`].
-        pub place: String,
-        /// 1 where the last run was as expected.
-        pub up: i64,
-        /// Code of the failure (`netprobe::Code`); "" where there is none.
-        pub code: String,
-        /// One line; "" where there is none.
-        pub reason: String,
-        /// Unix seconds of the run that has said so first.
-        pub changed_at: i64,
-    }
-}
-
-impl ProbeState {
+impl State {
     /// Whether both say the same, whenever.
-    pub fn says_as(&self, other: &ProbeState) -> bool {
+    pub fn says_as(&self, other: &State) -> bool {
         (self.up, &self.code, &self.reason) == (other.up, &other.code, &other.reason)
     }
 
@@ -49,13 +32,13 @@ impl ProbeState {
 }
 
 /// Writes those of `told` that differ from what there is, in one transaction; all are of `place`. Answers how many.
-pub async fn set(portal: &Portal, place: &str, told: &[ProbeState]) -> sqlx::Result<usize> {
+pub async fn set(portal: &Portal, place: &str, told: &[State]) -> sqlx::Result<usize> {
     let mut new = Vec::new();
     for told in told.chunks(LIST_ROWS) {
         let ids = told.iter().map(|state| state.probe_id);
-        let known = select::<ProbeState>("FROM falcon_portal.hawkeye_probe_state WHERE place = ? AND probe_id");
-        let known: Vec<ProbeState> = known.bind(place).in_list(ids).all(portal).await?;
-        let is_known = |state: &&ProbeState| {
+        let known = select::<State>("FROM falcon_portal.hawkeye_probe_state WHERE place = ? AND probe_id");
+        let known: Vec<State> = known.bind(place).in_list(ids).all(portal).await?;
+        let is_known = |state: &&State| {
             known.iter().any(|known| known.probe_id == state.probe_id && known.says_as(state))
         };
         new.extend(told.iter().filter(|state| !is_known(state)));
@@ -86,13 +69,13 @@ pub async fn set(portal: &Portal, place: &str, told: &[ProbeState]) -> sqlx::Res
 
 /// Places of the probe with this name that are down, and how many: all of them, of which at most [`QUOTED_MAX`] are
 /// answered, or the one of `place`.
-pub async fn down(portal: &Portal, name: &str, place: Option<&str>) -> sqlx::Result<(Vec<ProbeState>, i64)> {
+pub async fn down(portal: &Portal, name: &str, place: Option<&str>) -> sqlx::Result<(Vec<State>, i64)> {
     const OF_NAME: &str = " probe_id IN (SELECT id FROM falcon_portal.hawkeye_probe WHERE name = ?) AND up = 0";
-    let rows = select::<ProbeState>("FROM falcon_portal.hawkeye_probe_state WHERE").push(OF_NAME).bind(name);
+    let rows = select::<State>("FROM falcon_portal.hawkeye_probe_state WHERE").push(OF_NAME).bind(name);
     let rows = rows.narrow(" AND place = ?", place).push(" ORDER BY place LIMIT ?").bind(QUOTED_MAX);
     let count = query("SELECT COUNT(*) FROM falcon_portal.hawkeye_probe_state WHERE").push(OF_NAME).bind(name);
     let read = async || {
-        let (count,): (i64,) = count.narrow(" AND place = ?", place).one(portal).await?;
+        let count: i64 = count.narrow(" AND place = ?", place).one(portal).await?;
         Ok((if count == 0 { Vec::new() } else { rows.all(portal).await? }, count))
     };
     match read().await {
@@ -104,26 +87,24 @@ pub async fn down(portal: &Portal, name: &str, place: Option<&str>) -> sqlx::Res
 /// Local text of the time at which the alarm of an event was OK last; none where it never was.
 pub async fn ok_before(portal: &Portal, event: &Event) -> sqlx::Result<Option<String>> {
     let found = query("SELECT timestamp FROM alarms.events WHERE event_caseId = ? AND status = 1 ORDER BY id DESC LIMIT 1");
-    let found: Option<(String,)> = found.bind(event.id()).optional(portal).await?;
-    Ok(found.map(|(time,)| time))
+    found.bind(event.id()).optional(portal).await
 }
 
 /// Ids of the probes of which there are states, also of those that are gone.
 pub async fn probes(portal: &Portal) -> sqlx::Result<Vec<i64>> {
     let rows = query("SELECT DISTINCT probe_id FROM falcon_portal.hawkeye_probe_state").all(portal).await;
-    let rows: Vec<(i64,)> = match rows {
-        Err(error) if fault::is_missing_table(&error) => Vec::new(),
-        rows => rows?,
-    };
-    Ok(rows.into_iter().map(|(id,)| id).collect())
+    match rows {
+        Err(error) if fault::is_missing_table(&error) => Ok(Vec::new()),
+        rows => rows,
+    }
 }
 
 /// Deletes what places say of a probe whose `runs` says no; answers how many rows went. Nothing waits for a lock while
 /// nothing goes.
 pub async fn purge(portal: &Portal, probe_id: i64, mut runs: impl FnMut(&str) -> bool) -> sqlx::Result<usize> {
     let rows = query("SELECT place FROM falcon_portal.hawkeye_probe_state WHERE probe_id = ?").bind(probe_id);
-    let rows: Vec<(String,)> = rows.all(portal).await?;
-    let gone: Vec<String> = rows.into_iter().map(|(place,)| place).filter(|place| !runs(place)).collect();
+    let rows: Vec<String> = rows.all(portal).await?;
+    let gone: Vec<String> = rows.into_iter().filter(|place| !runs(place)).collect();
     for places in gone.chunks(LIST_ROWS) {
         query("DELETE FROM falcon_portal.hawkeye_probe_state WHERE probe_id = ? AND place")
             .bind(probe_id)
@@ -140,9 +121,9 @@ mod tests {
     use crate::portal::tests::{run, temporary};
     use anyhow::Result;
 
-    fn state(probe_id: i64, place: &str, up: i64, reason: &str, changed_at: i64) -> ProbeState {
+    fn state(probe_id: i64, place: &str, up: i64, reason: &str, changed_at: i64) -> State {
         let code = if up == 1 { "" } else { "status" };
-        ProbeState { probe_id, place: place.into(), up, code: code.into(), reason: reason.into(), changed_at }
+        State { probe_id, place: place.into(), up, code: code.into(), reason: reason.into(), changed_at }
     }
 
     #[tokio::test]
@@ -151,7 +132,7 @@ mod tests {
         run(&portal, "INSERT INTO falcon_portal.hawkeye_probe (id, name, definition) VALUES (1, 'shop', '{}')").await?;
         let first = [state(1, "a", 0, "status 503", 10), state(2, "a", 1, "", 10)];
         assert_eq!(set(&portal, "a", &first).await?, 2);
-        let later: Vec<ProbeState> = first.iter().map(|state| ProbeState { changed_at: 70, ..state.clone() }).collect();
+        let later: Vec<State> = first.iter().map(|state| State { changed_at: 70, ..state.clone() }).collect();
         assert_eq!(set(&portal, "a", &later).await?, 0);
         assert_eq!(down(&portal, "shop", None).await?, (vec![first[0].clone()], 1), "the first that said so");
         assert_eq!(set(&portal, "a", &[state(1, "a", 0, "status 500", 130), later[1].clone()]).await?, 1);

@@ -9,7 +9,8 @@
 
 use crate::clock;
 use crate::portal::Portal;
-use crate::portal::probe_state::{self, ProbeState};
+use crate::portal::probe::State;
+use crate::portal::probe_state;
 use model::{Event, Status, Tags};
 
 /// Beginning of the metrics of probes.
@@ -37,7 +38,7 @@ pub async fn of_event(portal: &Portal, event: &Event) -> sqlx::Result<String> {
 }
 
 /// What some of the `count` places that are down say.
-fn of_places(down: &[ProbeState], count: i64) -> String {
+fn of_places(down: &[State], count: i64) -> String {
     let texts: Vec<String> = down.iter().map(|state| format!("{}: {}", state.place, state.why())).collect();
     let text = texts.join("; ");
     match count - down.len() as i64 {
@@ -75,7 +76,7 @@ mod tests {
     async fn say(portal: &Portal, place: &str, reason: &str, changed_at: i64) -> Result<()> {
         let up = i64::from(reason.is_empty());
         let code = if reason.is_empty() { "" } else { "status" }.to_string();
-        let state = ProbeState { probe_id: 1, place: place.into(), up, code, reason: reason.into(), changed_at };
+        let state = State { probe_id: 1, place: place.into(), up, code, reason: reason.into(), changed_at };
         probe_state::set(portal, place, &[state]).await?;
         Ok(())
     }

@@ -9,8 +9,8 @@
 use super::placing::{Placing, THERE_S, digest_text};
 use crate::clock;
 use crate::portal::Portal;
-use crate::portal::probe::SERVER;
-use crate::portal::probe_state::{self, ProbeState};
+use crate::portal::probe::{self, SERVER};
+use crate::portal::probe_state;
 use crate::rules::InEffect;
 use crate::rules::probes::Planned;
 use crate::rules::snapshot::Snapshot;
@@ -125,14 +125,14 @@ impl ProbeAnswers {
     }
 
     /// The rows of those states that this host may tell.
-    fn taken(&self, snapshot: &Arc<Snapshot>, hostname: &str, states: Vec<State>, now: i64) -> Vec<ProbeState> {
+    fn taken(&self, snapshot: &Arc<Snapshot>, hostname: &str, states: Vec<State>, now: i64) -> Vec<probe::State> {
         let or_may = self.is_young();
         let mut placing = self.placing();
         let mut may_tell = |state: &State| {
             let probe = snapshot.probes.by_id(state.id);
             probe.is_some_and(|probe| placing.runs(snapshot, hostname, probe, or_may))
         };
-        let mut rows: Vec<ProbeState> = Vec::new();
+        let mut rows: Vec<probe::State> = Vec::new();
         for state in states.into_iter().take(ASKED_MAX).filter(|state| may_tell(state)) {
             let Some(row) = row_of(hostname, state, now) else { continue };
             match rows.iter_mut().find(|other| other.probe_id == row.probe_id) {
@@ -195,7 +195,7 @@ impl ProbeAnswers {
 }
 
 /// The row of a state; none where it is no state.
-fn row_of(hostname: &str, state: State, now: i64) -> Option<ProbeState> {
+fn row_of(hostname: &str, state: State, now: i64) -> Option<probe::State> {
     let State { id, up, code, reason, time } = state;
     let code = match code.as_str() {
         "" => None,
@@ -204,7 +204,7 @@ fn row_of(hostname: &str, state: State, now: i64) -> Option<ProbeState> {
     // Whoever is down says why, and the text becomes one line of bounded length whatever it was.
     let reason = netprobe::Reason::new(code.copied().unwrap_or(Code::Local), reason).text;
     let is_near = (now - TIME_OFF_MAX_S..=now + TIME_OFF_MAX_S).contains(&time);
-    Some(ProbeState {
+    Some(probe::State {
         probe_id: id,
         place: hostname.to_string(),
         up: up.into(),

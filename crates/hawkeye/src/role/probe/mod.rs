@@ -15,7 +15,8 @@ use crate::config::ProbeConfig;
 use crate::engine::ingest::{Door, Ingest};
 use crate::engine::{Engine, IngestError};
 use crate::portal::Portal;
-use crate::portal::probe_state::{self, ProbeState, SERVER};
+use crate::portal::probe::State;
+use crate::portal::probe_state::{self, SERVER};
 use crate::rules::InEffect;
 use crate::rules::probes::Probes;
 use crate::watch::health::Outage;
@@ -84,9 +85,9 @@ impl ServerProbes {
     }
 
     /// Writes what is said anew of probes; `said` is what was said before.
-    async fn tell(&self, probes: &Probes, batch: &[Ran], said: &mut HashMap<i64, ProbeState>) -> sqlx::Result<()> {
+    async fn tell(&self, probes: &Probes, batch: &[Ran], said: &mut HashMap<i64, State>) -> sqlx::Result<()> {
         said.retain(|id, _| probes.by_id(*id).is_some());
-        let mut new: HashMap<i64, ProbeState> = HashMap::new();
+        let mut new: HashMap<i64, State> = HashMap::new();
         for ran in batch {
             // One that was deleted while it ran has no id any more.
             let Some(probe) = probes.by_name(&ran.definition.name) else { continue };
@@ -98,7 +99,7 @@ impl ServerProbes {
         if new.is_empty() {
             return Ok(());
         }
-        let rows: Vec<ProbeState> = new.values().cloned().collect();
+        let rows: Vec<State> = new.values().cloned().collect();
         probe_state::set(&self.portal, SERVER, &rows).await?;
         said.extend(new);
         Ok(())
@@ -179,9 +180,9 @@ fn from(tags: &str, place: &str) -> String {
     }
 }
 
-fn state_of(probe_id: i64, ran: &Ran) -> ProbeState {
+fn state_of(probe_id: i64, ran: &Ran) -> State {
     let reason = ran.outcome.reason.as_ref();
-    ProbeState {
+    State {
         probe_id,
         place: SERVER.to_string(),
         up: ran.outcome.up.into(),

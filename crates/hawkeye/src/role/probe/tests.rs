@@ -38,7 +38,7 @@ async fn what_is_found_is_told_once_and_stored_each_time() -> Result<()> {
     let now = clock::now();
     let first = [ran(&known, 1, Some("refused by h"), now)];
     probes.tell(&known, &first, &mut said).await?;
-    probes.send(&first)?;
+    assert!(probes.send(&first).is_ok());
     let (down, _) = probe_state::down(&portal, "p1", Some(SERVER)).await?;
     assert_eq!((down[0].reason.as_str(), down[0].code.as_str(), down[0].changed_at), ("refused by h", "refused", now));
     let found = engine.store().find("p1", "probe.up/from=server,target=h:1,team=web")?.expect("a series");
@@ -102,11 +102,12 @@ async fn places_are_counted_together() -> Result<()> {
             timestamp: time,
         });
     }
-    batch.finish()?;
+    assert!(batch.finish().is_ok());
     let together = Together { engine: engine.clone(), ingest };
     // A definition with a step of a minute, so that all but one have just reported.
     let minute = Probe { definition: row(1, 7, "h:1").definition.replace("\"step\":5", "\"step\":60"), name: "shop".into(), ..row(1, 7, "") };
-    together.compute(&Probes::of(vec![minute]), &[1, 2], now)?;
+    let done = together.compute(&Probes::of(vec![minute]), &[1, 2], now).is_ok();
+    assert!(done);
     let value = |metric: &str| {
         let found = engine.store().find("shop", &format!("{metric}/target=h:1,team=web")).ok()??;
         Some(engine.store().last(found)?.value)
