@@ -6,8 +6,8 @@
 //! something else. Of a probe with a number each host of the group has a weight that follows from both names alone
 //! (rendezvous hashing), and of the hosts that are *there* the heaviest run it. Who has asked within [`THERE_S`] is
 //! there. So the end of a host moves its own probes only, and its return those alone.
-//! An hbs that has just begun knows of nobody. Until [`THERE_S`] an agent that shows a version which this hbs has not
-//! given keeps what it has: so a restart moves nothing, and only an agent that lost its probes too, in that time, may
+//! An hbs that has just begun knows of nobody. Until [`THERE_S`] an agent that shows a version, and to which this hbs
+//! has given none, keeps what it has: so a restart moves nothing, and only an agent that lost its probes too, in that time, may
 //! run more than its share until then.
 //! Invariants: no clock is read here, and none of the wall is needed; weights are the same in all versions and on all
 //! machines.
@@ -65,7 +65,7 @@ impl Placing {
         }
         let number = hash(hostname);
         let given = self.there.get(&number).and_then(|seen| seen.given);
-        if now_s < THERE_S && host.is_some() && shown.is_some() && shown != given {
+        if now_s < THERE_S && host.is_some() && shown.is_some() && given.is_none() {
             let told = Told { version: version.to_string(), probes: None };
             return Answer { told, beyond: 0 };
         }
