@@ -7,8 +7,8 @@
 //! (rendezvous hashing), and of the hosts that are *there* the heaviest run it. Who has asked within [`THERE_S`] is
 //! there. So the end of a host moves its own probes only, and its return those alone.
 //! An hbs that has just begun knows of nobody. Until [`THERE_S`] an agent that shows a version, and to which this hbs
-//! has given none, keeps what it has: so a restart moves nothing, and only an agent that lost its probes too, in that time, may
-//! run more than its share until then.
+//! has given none, keeps what it has: so a restart moves nothing. Only an agent that lost its probes too, in that time,
+//! may run more than its share until then.
 //! Invariants: no clock is read here, and none of the wall is needed; weights are the same in all versions and on all
 //! machines.
 //! Memory: 50 bytes per host that asks, of those in the table of hosts; per probe with a number, that number; the names
