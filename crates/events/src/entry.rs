@@ -118,7 +118,7 @@ impl RawRecord<'_> {
 /// The event that ends a PROBLEM when nothing recovered: with the PROBLEM's own values, as nobody has others.
 pub(crate) fn end_event(problem: Event, end: &AlarmEnd) -> Event {
     let rule_version = problem.explanation.map_or_else(|| problem.rule.version(), |before| before.rule_version);
-    let explanation = Explanation { rule_version, closed: end.reason.clone(), terms: Vec::new() };
+    let explanation = Explanation { rule_version, closed: end.reason.clone(), ..Explanation::default() };
     Event {
         status: Status::Ok,
         current_step: 1,

@@ -30,7 +30,7 @@ pub(crate) fn term(
 }
 
 pub(crate) fn whole(rule: &EventRule, terms: Vec<TermExplanation>) -> Box<Explanation> {
-    Box::new(Explanation { rule_version: rule.version(), closed: String::new(), terms })
+    Box::new(Explanation { rule_version: rule.version(), terms, ..Explanation::default() })
 }
 
 /// The text of a rule that is one function: `all(#3) > 90`.

@@ -342,7 +342,7 @@ impl Stage<'_> {
 /// The closing of an alarm whose rule is out of force, as the server makes it.
 fn closing(problem: Event, now: i64, reason: &str) -> Event {
     let rule_version = problem.rule.version();
-    let explanation = Explanation { rule_version, closed: reason.to_string(), terms: Vec::new() };
+    let explanation = Explanation { rule_version, closed: reason.to_string(), ..Explanation::default() };
     Event {
         status: Status::Ok,
         current_step: 1,

@@ -23,6 +23,9 @@ pub struct Explanation {
     /// Reason for closing an alarm although nothing recovered; else empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub closed: String,
+    /// Reason for which a probe is down, as alarm found it when it took the event; else empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// The functions that decided; one, unless the condition joins several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub terms: Vec<TermExplanation>,
@@ -55,6 +58,7 @@ impl Explanation {
         size_of::<Explanation>()
             + self.rule_version.capacity()
             + self.closed.capacity()
+            + self.reason.capacity()
             + self.terms.capacity() * size_of::<TermExplanation>()
             + self.terms.iter().map(term).sum::<usize>()
     }
@@ -91,7 +95,7 @@ mod tests {
             points,
             ..TermExplanation::default()
         };
-        let explanation = Explanation { rule_version: "00ff".into(), closed: String::new(), terms: vec![term] };
+        let explanation = Explanation { rule_version: "00ff".into(), terms: vec![term], ..Explanation::default() };
         let json = explanation.to_json();
         assert_eq!(
             json,

@@ -82,12 +82,14 @@ pub enum Door {
     Aggregator,
     /// Points that stand for silent series, by this server.
     Nodata,
+    /// What probes find that this server runs, and what their places say together.
+    Probe,
 }
 
 impl Door {
     /// Whether what comes by it has the time of a host's clock, and not of this server's.
     fn has_times_of_hosts(self) -> bool {
-        !matches!(self, Door::Aggregator | Door::Nodata)
+        !matches!(self, Door::Aggregator | Door::Nodata | Door::Probe)
     }
 
     /// Label of the door in counters.
@@ -100,6 +102,7 @@ impl Door {
             Door::Judge => "judge",
             Door::Aggregator => "aggregator",
             Door::Nodata => "nodata",
+            Door::Probe => "probe",
         }
     }
 }
@@ -674,7 +677,9 @@ mod tests {
             match door {
                 Door::Graph => batch.push_aligned(&aligned),
                 Door::Judge => batch.push_without_step(&without_step),
-                Door::Rpc | Door::Http | Door::Telnet | Door::Aggregator | Door::Nodata => batch.push(&gauge("m", now)),
+                Door::Rpc | Door::Http | Door::Telnet | Door::Aggregator | Door::Nodata | Door::Probe => {
+                    batch.push(&gauge("m", now));
+                }
             }
             assert_eq!(batch.finish().expect("one item"), Received { total: 1, invalid: 1 });
         }

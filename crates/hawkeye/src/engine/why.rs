@@ -13,7 +13,9 @@ pub fn sentence(explanation: &Explanation) -> String {
     if !explanation.closed.is_empty() {
         return format!("closed: {}", explanation.closed);
     }
-    explanation.terms.iter().map(term).collect::<Vec<_>>().join("; ")
+    let terms = explanation.terms.iter().map(term);
+    let reason = (!explanation.reason.is_empty()).then(|| format!("reason: {}", explanation.reason));
+    terms.chain(reason).collect::<Vec<_>>().join("; ")
 }
 
 fn term(term: &TermExplanation) -> String {
@@ -68,6 +70,9 @@ mod tests {
                 at(t)
             )
         );
+        let all = TermExplanation { text: "all(#1) == 0".into(), words: "1 of 1 points".into(), ..Default::default() };
+        let down = Explanation { terms: vec![all], reason: "status 503".into(), ..Explanation::default() };
+        assert_eq!(sentence(&down), "all(#1) == 0: 1 of 1 points; reason: status 503");
         let closed = Explanation { closed: "the strategy was deleted".into(), ..Explanation::default() };
         assert_eq!(sentence(&closed), "closed: the strategy was deleted");
     }

@@ -30,6 +30,7 @@ pub mod origin;
 pub mod password;
 pub mod plugin;
 pub mod probe;
+pub mod probe_state;
 pub mod purge;
 pub mod session;
 pub mod site;

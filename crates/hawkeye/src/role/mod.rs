@@ -7,6 +7,7 @@ pub mod hbs;
 pub mod judge;
 pub mod nodata;
 pub mod p8s;
+pub mod probe;
 pub mod redis;
 pub mod transfer;
 

@@ -16,6 +16,7 @@ pub mod except;
 pub mod follow;
 mod gone;
 pub mod holding;
+pub mod probes;
 pub mod pull;
 pub mod rehearsal;
 mod resolve;

@@ -10,6 +10,7 @@
 //! Memory: the texts of these tables once; a thousand hosts with 80 strategies are about 100 kB. The table of hosts is
 //! bounded by `host::HOSTS_MAX`, the others by what users enter.
 
+use super::probes::Probes;
 use super::resolve::is_monitored;
 use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::db::{Salvaged, Transaction};
@@ -17,9 +18,10 @@ use crate::portal::exception::{self, Exception};
 use crate::portal::expression::{self, Expression};
 use crate::portal::mock::{self, Mock};
 use crate::portal::strategy::{self, Strategy};
-use crate::portal::{Portal, group, host, plugin, template};
+use crate::portal::{Portal, group, host, plugin, probe, template};
 use anyhow::{Context, Result};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Rows of the portal's tables that rules depend on, all of one version.
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub mocks: Vec<Mock>,
     /// Names of the groups, by id.
     pub groups: HashMap<i64, String>,
+    /// Shared by the snapshots that follow: only a read of all tables reads probes.
+    pub probes: Arc<Probes>,
     /// Tables of which rows are missing here, since they cannot be read. A row that is missing was not deleted.
     pub unread: Vec<&'static str>,
 }
@@ -61,7 +65,8 @@ const AGGREGATORS: &str = "cluster";
 const MOCKS: &str = "mockcfg";
 const GROUPS: &str = "grp";
 const EXCEPTIONS: &str = "hawkeye_exception";
-const TABLES: usize = 11;
+const PROBES: &str = "hawkeye_probe";
+const TABLES: usize = 12;
 
 /// Host with what decides its rules.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +125,11 @@ impl Snapshot {
         ![HOSTS, MEMBERS, PLUGINS].iter().any(|table| self.unread.contains(table))
     }
 
+    /// Whether all of what agents are to run of probes was read.
+    pub fn has_all_probes(&self) -> bool {
+        ![HOSTS, MEMBERS, PROBES].iter().any(|table| self.unread.contains(table))
+    }
+
     /// Bytes that the rows hold.
     pub fn memory_bytes(&self) -> usize {
         let ids = size_of::<i64>();
@@ -151,6 +161,7 @@ impl Snapshot {
             + self.mocks.iter().map(Mock::text_bytes).sum::<usize>()
             + places(&self.groups)
             + self.groups.values().map(String::capacity).sum::<usize>()
+            + self.probes.memory_bytes()
     }
 
     /// How long after `now` (Unix seconds) the rules may be others by the clock alone: until the next full minute, or
@@ -225,6 +236,7 @@ async fn load(transaction: &mut Transaction, gaps: &mut Gaps) -> sqlx::Result<Sn
     }
     snapshot.aggregators = gaps.note(AGGREGATORS, aggregator::that_read(transaction).await?);
     snapshot.mocks = gaps.note(MOCKS, mock::that_read(transaction).await?);
+    snapshot.probes = Arc::new(Probes::of(gaps.note(PROBES, probe::that_read(transaction).await?)));
     snapshot.groups = gaps.note(GROUPS, group::names(transaction).await?).into_iter().collect();
     Ok(snapshot)
 }

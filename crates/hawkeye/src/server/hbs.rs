@@ -7,9 +7,11 @@
 use super::admin::admin_router;
 use super::doors::{Doors, Sockets};
 use super::{reach, tls, token, until_stopped};
+use crate::clock;
 use crate::config::Config;
 use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
+use crate::role::hbs::probes::without_runner;
 use crate::role::hbs::{self, HbsService};
 use crate::rules::follow;
 use crate::watch::health::Health;
@@ -50,6 +52,9 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     let (rules, trustable) = (current.subscribe(), &config.hbs.trustable);
     let service = HbsService::new(portal.clone(), rules, trustable, Arc::new(Oddities::new()));
     service.register_memory(&metrics);
+    let (probes, in_effect, since) = (service.probes.clone(), service.rules.clone(), clock::now());
+    let of_server = in_effect.clone();
+    health.source(move |reasons| reasons.extend(without_runner(&of_server.borrow().snapshot, since)));
     let sockets = Sockets::hbs(&config.listen).await?;
     bound.add(&sockets);
 
@@ -71,6 +76,8 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         Ok(())
     });
     reach::watch(&mut parts, url, away);
+    let (swept, unswept) = (portal.clone(), health.outage("old states of probes cannot be deleted"));
+    parts.start("sweeping states of probes", |stop| probes.sweep(swept, in_effect, unswept, stop.signal));
     parts.start("following the tables", |stop| follow::run(portal, current, told, stop.signal));
     parts.start("the doors", |stop| doors.run(stop));
     say(format_args!("hawkeye: hbs answers agents and judges at {}, from MySQL at {place}", config.listen.hbs_rpc));

@@ -29,6 +29,8 @@ use crate::role::hbs::HbsService;
 use crate::role::judge::JudgeService;
 use crate::role::nodata::http::{Here, NodataRoutes};
 use crate::role::nodata::{Looks, Nodata};
+use crate::role::probe::ServerProbes;
+use crate::role::probe::places::Together;
 use crate::role::redis;
 use crate::role::transfer::points::Points;
 use crate::role::{aggregator, alarm, graph, hbs, nodata, p8s};
@@ -150,12 +152,31 @@ pub async fn serve(
         };
         let rules_of = in_effect.clone();
         parts.start("looking for nodata", |stop| nodata.run(rules_of, stop.signal));
+        let probes = ServerProbes {
+            engine: engine.clone(),
+            ingest: ingest.clone(),
+            portal: portal.clone(),
+            config: config.probe.clone(),
+            unkept: health.outage("points of the server's probes are not taken"),
+            untold: health.outage("reasons of the server's probes cannot be stored"),
+        };
+        let (rules_of, shown) = (in_effect.clone(), metrics.clone());
+        parts.start("running the server's probes", |stop| probes.run(rules_of, shown, stop.signal));
+        let together = Together { engine: engine.clone(), ingest: ingest.clone() };
+        let (rules_of, told) = (in_effect.clone(), health.outage("points of probes' places are not taken"));
+        parts.start("asking what places of probes say together", |stop| together.run(rules_of, told, stop.signal));
         keep_index(&mut parts, &config, &engine, &metrics, &health)
     });
     wait_for_queries(&mut parts, &engine);
     let link = page::EntryLink::default();
     let attempts = Attempts::with_known(&portal).await;
     let link_of_start = link.clone();
+    let (told, trustable) = (in_effect.clone(), &config.hbs.trustable);
+    let agents = HbsService::new(portal.clone(), told, trustable, engine.oddities().clone());
+    agents.register_memory(&metrics);
+    let (probes, swept, rules_of) = (agents.probes.clone(), portal.clone(), in_effect.clone());
+    let unswept = health.outage("old states of probes cannot be deleted");
+    parts.start("sweeping states of probes", |stop| probes.sweep(swept, rules_of, unswept, stop.signal));
     let behind = Behind {
         config,
         metrics,
@@ -167,6 +188,7 @@ pub async fn serve(
         lasts,
         looks,
         in_effect,
+        agents,
         attempts,
         link: link_of_start,
         tls,
@@ -206,6 +228,7 @@ struct Behind {
     lasts: Lasts,
     looks: Looks,
     in_effect: watch::Receiver<Arc<InEffect>>,
+    agents: HbsService,
     attempts: Arc<Attempts>,
     link: page::EntryLink,
     tls: Option<Tls>,
@@ -226,10 +249,8 @@ impl Behind {
         let memory = account(config, engine, pressure, metrics);
         let admin = admin_router(config, sockets.bound(), metrics, health, memory)
             .merge(graph::http::router(&graph, index_routes));
-        let agents = self.hbs();
-        agents.register_memory(metrics);
-        doors.open_rpc("hbs_rpc", sockets.hbs_rpc, agents);
-        doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(self.hbs()));
+        doors.open_rpc("hbs_rpc", sockets.hbs_rpc, self.agents.clone());
+        doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(self.agents.clone()));
         let transfer = [sockets.transfer_rpc, sockets.transfer_http, sockets.transfer_telnet];
         open_points(&mut doors, transfer, Points::Own(ingest.clone()), metrics);
         doors.open_gob("graph_rpc", sockets.graph_rpc, graph);
@@ -250,11 +271,6 @@ impl Behind {
         doors.open_api(sockets.api, api);
         doors.open_admin("admin", sockets.admin, admin);
         doors
-    }
-
-    fn hbs(&self) -> HbsService {
-        let (portal, oddities) = (self.portal.clone(), self.engine.oddities().clone());
-        HbsService::new(portal, self.in_effect.clone(), &self.config.hbs.trustable, oddities)
     }
 
     fn nodata(&self) -> NodataRoutes {

@@ -18,6 +18,7 @@ use super::deliver::Deliverer;
 use super::directory::Directory;
 use super::message;
 use super::plan::{self, ACTION, Channels, Contacts, Plan, Untold};
+use super::reason;
 use crate::clock;
 use crate::portal::Portal;
 use crate::portal::action::{self, Action};
@@ -227,6 +228,7 @@ impl Intake {
     pub async fn step(&mut self, deliverer: &mut Deliverer) -> Result<bool> {
         if self.batch.is_empty() {
             self.read().await?;
+            self.add_reasons().await;
         }
         let Some(last) = self.batch.last() else { return Ok(false) };
         let (cursor, full) = (last.seq, self.batch.len() == BATCH);
@@ -280,6 +282,24 @@ impl Intake {
             tracing::error!(file = %damage.file.display(), bytes = ?damage.bytes, "skipped a damaged part of the event queue");
         }
         result.context("cannot read the event queue")
+    }
+
+    /// Adds to the batch's events why their probes are down, as long as the tables can be read.
+    async fn add_reasons(&mut self) {
+        for queued in &mut self.batch {
+            let Entry::Event(event) = &mut queued.entry else { continue };
+            if !reason::is_wanted(event) {
+                continue;
+            }
+            match reason::of_event(&self.portal, event).await {
+                Ok(reason) if reason.is_empty() => {}
+                Ok(reason) => event.explanation.get_or_insert_default().reason = reason,
+                Err(error) => {
+                    tracing::warn!(%error, "the reasons of probes cannot be read; their alarms go without");
+                    return;
+                }
+            }
+        }
     }
 
     /// Reads the receivers of the batch's actions. Where they are damaged, those of before stay. Answers the actions

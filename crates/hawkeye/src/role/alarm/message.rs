@@ -10,11 +10,12 @@ use model::Tags;
 use model::number::five_decimals;
 
 /// The text of an SMS and of an instant message, and the subject of a mail. Behind the original's fields stands why an
-/// alarm was closed that did not recover.
+/// alarm was closed that did not recover, or why a probe is down.
 pub fn short(event: &Event) -> String {
     let closed = closed(event).map_or(String::new(), |reason| format!(" closed: {reason}"));
+    let reason = reason(event).map_or(String::new(), |reason| format!(" reason: {reason}"));
     format!(
-        "[P{}][{}][{}][][{} {} {} {} {}{}{}][O{} {}]{closed}",
+        "[P{}][{}][{}][][{} {} {} {} {}{}{}][O{} {}]{closed}{reason}",
         event.priority(),
         event.status.as_str(),
         event.endpoint,
@@ -52,10 +53,10 @@ pub fn mail(event: &Event, dashboard: &str) -> String {
     ];
     let mut text = lines.join("\r\n");
     text.push_str("\r\n");
-    if let Some(reason) = closed(event) {
-        text.push_str("Closed:");
-        text.push_str(reason);
-        text.push_str("\r\n");
+    for (name, reason) in [("Closed:", closed(event)), ("Reason:", reason(event))] {
+        if let Some(reason) = reason {
+            text.extend([name, reason, "\r\n"]);
+        }
     }
     text
 }
@@ -77,6 +78,10 @@ pub fn merged_text(merged: &str, first: &str, dashboard: &str, path: Option<&str
 
 fn closed(event: &Event) -> Option<&str> {
     event.explanation.as_ref().map(|explanation| explanation.closed.as_str()).filter(|reason| !reason.is_empty())
+}
+
+fn reason(event: &Event) -> Option<&str> {
+    event.explanation.as_ref().map(|explanation| explanation.reason.as_str()).filter(|reason| !reason.is_empty())
 }
 
 fn link(event: &Event, dashboard: &str) -> String {
@@ -231,6 +236,19 @@ mod tests {
         assert_eq!(short(&event), format!("{} closed: the host is in maintenance", short(&plain)));
         assert_eq!(mail(&event, "d"), format!("{}Closed:the host is in maintenance\r\n", mail(&plain, "d")));
         assert_eq!(callback_query(&event), callback_query(&plain));
+    }
+
+    /// What has no reason reads as ever; a reason is behind all else, and no parameter of a callback.
+    #[test]
+    fn a_probe_says_why_at_the_end() {
+        let plain = strategy_event();
+        let explanation = model::Explanation { reason: "status 503, want 200-299".into(), ..Default::default() };
+        let event = Event { explanation: Some(Box::new(explanation)), ..plain.clone() };
+        assert_eq!(short(&event), format!("{} reason: status 503, want 200-299", short(&plain)));
+        assert_eq!(mail(&event, "d"), format!("{}Reason:status 503, want 200-299\r\n", mail(&plain, "d")));
+        assert_eq!(callback_query(&event), callback_query(&plain));
+        let empty = Event { explanation: Some(Box::default()), ..plain.clone() };
+        assert_eq!((short(&empty), mail(&empty, "d")), (short(&plain), mail(&plain, "d")));
     }
 
     #[test]

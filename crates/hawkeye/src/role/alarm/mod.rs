@@ -27,6 +27,7 @@ mod merging;
 mod message;
 mod passing;
 mod plan;
+mod reason;
 mod send;
 mod taken;
 

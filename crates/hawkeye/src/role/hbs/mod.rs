@@ -2,12 +2,14 @@
 //!
 //! Answers come from the rules in effect ([`crate::rules::InEffect`]), each encoded once ([`answers`]); only a report
 //! that is new or differs ([`reported`]) is written to the table of hosts, where a host that reports for the first time
-//! appears.
+//! appears. Agents of Hawkeye also ask which probes they are to run ([`probes`]).
 //! Invariants: an agent that says nothing new asks no database, with any of its calls.
 
 mod agents;
 mod answers;
 pub mod http;
+mod placing;
+pub mod probes;
 mod reported;
 
 use crate::clock;
@@ -18,6 +20,7 @@ use crate::rules::InEffect;
 use answers::Answers;
 use metrics::Metrics;
 use net::rpc::Service;
+use probes::ProbeAnswers;
 use reported::Reported;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,6 +41,8 @@ pub struct HbsService {
     pub oddities: Arc<Oddities>,
     answers: Answers,
     reported: Reported,
+    /// Which hosts run which probes.
+    pub probes: ProbeAnswers,
 }
 
 impl Service for HbsService {
@@ -62,7 +67,18 @@ impl Service for HbsService {
             "Hbs.GetExpressions" => {
                 return jsonrpc::write_result(out, request.id, self.in_effect().expressions_json());
             }
-            method => Err(jsonrpc::unknown_method(&["Agent", "Hbs"], method)),
+            "Hawkeye.Probes" | "Hawkeye.ProbeDefinitions" | "Hawkeye.ProbeStates"
+                if !self.in_effect().snapshot.has_all_probes() =>
+            {
+                Err(UNREAD.to_string())
+            }
+            "Hawkeye.Probes" => self.probes.probes(&self.in_effect().snapshot, param, &mut result),
+            "Hawkeye.ProbeDefinitions" => self.probes.definitions(&self.in_effect().snapshot, param, &mut result),
+            "Hawkeye.ProbeStates" => {
+                hbs::write_code(&mut result, 0);
+                self.probes.take_states(&self.portal, &self.in_effect().snapshot, param).await
+            }
+            method => Err(jsonrpc::unknown_method(&["Agent", "Hbs", "Hawkeye"], method)),
         };
         match written {
             Ok(()) => jsonrpc::write_result(out, request.id, &result),
@@ -85,13 +101,15 @@ impl HbsService {
         oddities: Arc<Oddities>,
     ) -> HbsService {
         let trustable = trustable.join(",").into();
-        HbsService { portal, rules, trustable, oddities, answers: Answers::default(), reported: Reported::default() }
+        let (answers, reported, probes) = (Answers::default(), Reported::default(), ProbeAnswers::default());
+        HbsService { portal, rules, trustable, oddities, answers, reported, probes }
     }
 
-    /// Names what is kept for agents in the ledger.
+    /// Names what is kept for agents in the ledger, and shows what is dropped.
     pub fn register_memory(&self, metrics: &Metrics) {
-        let (answers, reported) = (self.answers.clone(), self.reported.clone());
-        let bytes = move || (answers.memory_bytes() + reported.memory_bytes()) as u64;
+        let (answers, reported, probes) = (self.answers.clone(), self.reported.clone(), self.probes.clone());
+        probes.show_on(metrics);
+        let bytes = move || (answers.memory_bytes() + reported.memory_bytes() + probes.memory_bytes()) as u64;
         metrics.ledger().source(move |report| report.line("hbs answers", bytes(), None, None));
     }
 
