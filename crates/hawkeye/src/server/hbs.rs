@@ -49,7 +49,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
     })?;
     let (rules, trustable) = (current.subscribe(), &config.hbs.trustable);
     let service = HbsService::new(portal.clone(), rules, trustable, Arc::new(Oddities::new()));
-    service.register_memory(&metrics);
+    service.register(&metrics);
     let sockets = Sockets::hbs(&config.listen).await?;
     bound.add(&sockets);
 

@@ -227,7 +227,7 @@ impl Behind {
         let admin = admin_router(config, sockets.bound(), metrics, health, memory)
             .merge(graph::http::router(&graph, index_routes));
         let agents = self.hbs();
-        agents.register_memory(metrics);
+        agents.register(metrics);
         doors.open_rpc("hbs_rpc", sockets.hbs_rpc, agents);
         doors.open_pages("hbs_http", sockets.hbs_http, hbs::http::router(self.hbs()));
         let transfer = [sockets.transfer_rpc, sockets.transfer_http, sockets.transfer_telnet];
