@@ -1,10 +1,10 @@
 //! Check: everything that the agent would do, once, for whoever sets a host up: `hawkeye-agent --check`.
 //!
 //! Why: an agent that lacks a right, a program or a way says so in its log some minutes later, when nobody looks.
-//! How: a line for each collector, probe and address as it is done, `NAME ... ok (VALUES, TIME)` or `NAME ... fail: WHY`.
-//! Ports and processes that no strategy asks for are looked for all the same, and so is `du`. Hbs is asked what this
-//! host is to do, and not told of it: a check makes no host. StatsD has nothing to try, for a running agent has its
-//! port.
+//! How: a line for each collector, probe and address as it is done, `NAME ... ok (VALUES, TIME)`, else
+//! `NAME ... fail: WHY`. Ports and processes that no strategy asks for are looked for all the same, and so is `du`. Hbs
+//! is asked what this host is to do, and not told of it: a check makes no host. StatsD has nothing to try, for a
+//! running agent has its port.
 //! Invariants: nothing is written, and no point is sent; what hangs costs [`LIMIT`] and a line.
 //! Compat: `-check` of the original, whose names the lines have, and whose `... ok` and `... fail` scripts look for.
 

@@ -235,7 +235,7 @@ pub struct AgentArgs {
     /// Sets any key of the configuration, e.g. `--set transfer_addrs='["10.0.0.1:8433"]'`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Does everything once, prints a line for each part, `ok` or why not, and ends: exit code 0 (all well), 1 (not all).
+    /// Does everything once and says of each part `ok` or why not: exit code 0 (all well), 1 (not all).
     #[arg(long)]
     check: bool,
 }

@@ -1,5 +1,5 @@
-//! Look: what people look at on the original's pages and no collector reports: the clock rate of the cores, how long the
-//! host is up, memory as it was counted before kernels knew what is available, and disks as `iostat -x` shows them.
+//! Look: what people look at on the original's pages and no collector reports: the clock rate of the cores, how long
+//! the host is up, memory as it was counted before kernels knew what is available, and disks as `iostat -x` has them.
 //!
 //! Compat: docs/open-falcon/agent.md §6. The rows of disks are per second of the time between the sampler's last two
 //! samples, which is a second in the original.
