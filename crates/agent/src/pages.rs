@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 const MEBIBYTE: u64 = 1 << 20;
 /// Paths that the first page leads to.
@@ -51,8 +52,8 @@ const LINKS: [&str; 23] = [
 const DATE_TIMEOUT: Duration = Duration::from_secs(5);
 const DATE_BYTES: usize = 100;
 
-/// Local time is the C library's, as every program of this host has it.
-static DATE: LazyLock<Program> = LazyLock::new(|| Program::new("date"));
+/// Local time is the C library's, as every program of this host has it. Who asks meanwhile waits for a turn.
+static DATE: LazyLock<Mutex<Program>> = LazyLock::new(|| Mutex::new(Program::new("date")));
 
 /// Routes that show, and change nothing.
 pub fn routes(agent: Arc<Agent>) -> Router {
@@ -194,7 +195,7 @@ fn readable(count: u64) -> String {
 }
 
 async fn date() -> Response {
-    let said = DATE.run(&["+%Y-%m-%d %H:%M:%S"], DATE_TIMEOUT, DATE_BYTES).await;
+    let said = DATE.lock().await.run(&["+%Y-%m-%d %H:%M:%S"], DATE_TIMEOUT, DATE_BYTES).await;
     either(said.map(|output| output.text.trim().to_string()))
 }
 
