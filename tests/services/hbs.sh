@@ -93,6 +93,11 @@ try:
     # An agent reports, and is told what it is to run; a judge gets the rules.
     call("Agent.ReportStatus", {"Hostname": "web-01", "IP": "10.0.0.1", "AgentVersion": "5.1", "PluginVersion": "p"})
     assert sql("SELECT hostname, ip FROM falcon_portal.host") == ["web-01", "10.0.0.1"]
+    # One of ours says more, for which there is no table here, and is told the time.
+    more = {"FullVersion": "0.1.0 x86_64", "ConfigDigest": "0123456789abcdef", "ClockOffsetMs": 400000}
+    told = call("Agent.ReportStatus",
+                {"Hostname": "web-01", "IP": "10.0.0.1", "AgentVersion": "5.1", "PluginVersion": "p", **more})
+    assert told["code"] == 0 and abs(told["TimeMs"] / 1000 - time.time()) < 60, told
     sql("""INSERT INTO falcon_portal.grp (id, grp_name) VALUES (7, 'web');
            INSERT INTO falcon_portal.grp_host (grp_id, host_id) VALUES (7, 1);
            INSERT INTO falcon_portal.tpl (id, tpl_name, parent_id, action_id, create_user) VALUES (3, 't', 0, 9, 'root');

@@ -149,7 +149,7 @@ impl Source {
     /// Reads the configuration as it is now.
     pub fn load(&self) -> Result<AgentConfig> {
         let set = self.set.iter().map(|pair| pair.text().to_string()).collect();
-        AgentArgs { config: self.file.clone(), set }.load()
+        AgentArgs { config: self.file.clone(), set, check: false }.load()
     }
 }
 
@@ -235,12 +235,20 @@ pub struct AgentArgs {
     /// Sets any key of the configuration, e.g. `--set transfer_addrs='["10.0.0.1:8433"]'`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Does everything once and says of each part `ok` or why not: exit code 0 (all well), 1 (not all).
+    #[arg(long)]
+    check: bool,
 }
 
 impl AgentArgs {
     /// Flags that name a file and nothing else.
     pub fn of_file(path: PathBuf) -> AgentArgs {
-        AgentArgs { config: Some(path), set: Vec::new() }
+        AgentArgs { config: Some(path), ..AgentArgs::default() }
+    }
+
+    /// Whether everything is to be done once, and told.
+    pub fn is_check(&self) -> bool {
+        self.check
     }
 
     /// Reads the file, and puts variables and flags over it. The error names the key and the fix.

@@ -8,6 +8,7 @@
 //! original opens a connection of its own to find its address.
 
 use super::client::{CallError, Client};
+use super::facts::{Facts, Round};
 use super::plugin::Plugins;
 use anyhow::{Result, anyhow, bail};
 use probe::Driven;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use supervisor::causes::line_of;
 use tokio::sync::watch;
-use wire::hbs::{AgentReport, write_report};
+use wire::hbs::{AgentReport, read_time_ms, write_report};
 use wire::json::{self, name_eq, push_string};
 use wire::{JsonError, Scratch};
 
@@ -57,6 +58,7 @@ pub struct Heartbeat {
     interval: Duration,
     orders: Arc<Orders>,
     plugins: Arc<Plugins>,
+    facts: Arc<Facts>,
     checksum: String,
     is_down: bool,
 }
@@ -70,6 +72,7 @@ impl Heartbeat {
         interval: Duration,
         orders: Arc<Orders>,
         plugins: Arc<Plugins>,
+        facts: Arc<Facts>,
     ) -> Heartbeat {
         Heartbeat {
             client,
@@ -78,6 +81,7 @@ impl Heartbeat {
             interval,
             orders,
             plugins,
+            facts,
             checksum: NO_CHECKSUM.to_string(),
             is_down: false,
         }
@@ -121,6 +125,11 @@ impl Heartbeat {
 
     async fn beat(&mut self) -> Result<()> {
         self.report_status().await?;
+        self.learn().await
+    }
+
+    /// Asks what this host is to do, without telling of it.
+    pub async fn learn(&mut self) -> Result<()> {
         self.ask_for_probes().await?;
         if self.plugins.is_enabled() {
             self.ask_for_plugins().await?;
@@ -139,10 +148,16 @@ impl Heartbeat {
             ip,
             agent_version: VERSION.to_string(),
             plugin_version: self.plugins.version().await,
+            details: self.facts.details(),
         };
         let mut param = Vec::new();
         write_report(&mut param, &report);
-        self.client.call("Agent.ReportStatus", &param).await.map_err(failed("Agent.ReportStatus"))?;
+        let round = Round::begin();
+        let answer = self.client.call("Agent.ReportStatus", &param).await.map_err(failed("Agent.ReportStatus"))?;
+        let theirs_ms = read_time_ms(&answer, &mut Scratch::new());
+        if let Some(offset_ms) = theirs_ms.and_then(|theirs_ms| round.offset_ms(theirs_ms)) {
+            self.facts.note_offset(offset_ms);
+        }
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! HTTP door of the agent on port 1988: scripts push points here, and ask about the agent's health. Routes that change
-//! this host are in `control`.
+//! this host are in `control`, those that show it in `pages`.
 //!
 //! Compat: docs/open-falcon/agent.md §6. Method and content type are not checked, as in the original; `success` is
 //! answered as soon as the items are in the queue, also for items that a transfer will refuse. An item without time
@@ -9,7 +9,7 @@
 //! Memory: a body has at most [`BODY_MAX`], all unfinished ones together [`BODIES_MAX`].
 
 use super::heartbeat::VERSION;
-use super::{Agent, control, intake};
+use super::{Agent, control, intake, pages};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -37,6 +37,7 @@ struct Door {
 /// Routes of the agent's HTTP door.
 pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
     let control = control::routes(agent.clone());
+    let pages = pages::routes(agent.clone());
     let door = Door { agent, metrics };
     Router::new()
         .route("/v1/push", any(push))
@@ -47,6 +48,7 @@ pub fn router(agent: Arc<Agent>, metrics: Arc<Metrics>) -> Router {
         .route("/metrics", get(figures))
         .with_state(door)
         .merge(control)
+        .merge(pages)
 }
 
 async fn figures(State(door): State<Door>) -> Response {

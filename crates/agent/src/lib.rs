@@ -3,10 +3,11 @@
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `files`, `buffer`, `pace`, `sender`, `transfers`,
 //! `client` (how points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an
 //! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) →
-//! `plugin` (files of the operator's that print points) → `http`, `control` (what changes this host), `reload`.
+//! `plugin` (files of the operator's that print points) → `http`, `control` (what changes this host), `pages` (what
+//! shows it), `reload` → `facts` (what hbs is told of the agent) → `check` (everything once, for people).
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
-//! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
-//! then only that group is silent.
+//! one sender takes them in order. `/proc` is read on a blocking thread; file systems are asked by `mounts`, so that
+//! one whose server is gone is silent alone.
 //! Start: the port, the sender, then all that fills the queue: the door for pushes, hbs, the groups. Stop: the reverse;
 //! what fills the queue ends together within [`STOP_TIMEOUT`], then the sender has 5 s for the rest, and what no
 //! transfer takes is written to the buffer's directory.
@@ -17,12 +18,14 @@
 
 mod batch;
 mod buffer;
+mod check;
 mod client;
 mod clock;
 mod collect;
 pub mod config;
 mod control;
 mod du;
+mod facts;
 mod files;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -31,8 +34,10 @@ mod heartbeat;
 mod http;
 mod intake;
 mod live;
+mod mounts;
 mod original;
 mod pace;
+mod pages;
 mod plugin;
 mod plugin_config;
 mod privilege;
@@ -48,6 +53,7 @@ mod switched_on;
 mod transfers;
 mod url;
 
+pub use check::{as_ours, check_process};
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
 pub use process::run_process;
 
@@ -55,11 +61,13 @@ use anyhow::{Error, Result, ensure};
 use buffer::{Buffer, BufferFigures, BufferTiming, Place};
 use client::Client;
 use clock::{unix_ms, unix_now};
-use collect::Collector;
+use collect::{Collector, Fault, Told};
+use facts::Facts;
 use heartbeat::{Heartbeat, Orders};
 use intake::{Stamp, batches_of};
 use live::Live;
 use metrics::{Figures, Metrics, resident_bytes};
+use mounts::Mounts;
 use net::budget::Budget;
 use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind_as};
@@ -126,6 +134,9 @@ struct Agent {
     /// Settings that a reload changes.
     live: Arc<Live>,
     plugins: Arc<Plugins>,
+    /// What hbs is told of this agent.
+    facts: Arc<Facts>,
+    mounts: Mounts,
     reload: Reload,
     /// Ends the process; none where the agent is a part of another program.
     exit: Option<Arc<watch::Sender<bool>>>,
@@ -203,6 +214,8 @@ impl Agent {
         let queue = Arc::new(Queue::new(config.buffer_memory_max as usize));
         Agent {
             plugins: Arc::new(Plugins::new(live.clone(), queue.clone(), &config.hostname, config.interval)),
+            facts: Arc::new(Facts::new(&shown::keys(&config), Duration::from_secs(config.heartbeat_interval as u64))),
+            mounts: Mounts::new(),
             live,
             reload: Reload::default(),
             exit: None,
@@ -290,7 +303,8 @@ impl Agent {
         let client = Client::new(&config.hbs_addr, config.connect_timeout);
         let client = client.with_token(&config.token).with_trust(&self.trust);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
-        Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone(), self.plugins.clone())
+        let (orders, plugins, facts) = (self.orders.clone(), self.plugins.clone(), self.facts.clone());
+        Heartbeat::new(client, &config.hostname, &config.ip, interval, orders, plugins, facts)
     }
 
     /// Takes the sample that the first report looks back on; then, for rates of the last second, one each second for
@@ -335,10 +349,11 @@ impl Agent {
         // The sender of this channel is a field of `self`, so it cannot end.
         let _ = sampled.wait_for(|sampled| *sampled).await;
         drop(sampled);
-        let mut http_client = None;
+        let (mut http_client, mut told) = (None, Told::default());
         loop {
             let started_ms = unix_ms();
             let readings = match report {
+                Report::Group(Group::Df) => self.collect_spaces(&mut told).await,
                 Report::Group(group) => self.clone().collect(group).await,
                 Report::Du => du::collect(&self.orders.driven().paths).await,
                 Report::Url => self.check_urls(&mut http_client).await,
@@ -359,12 +374,37 @@ impl Agent {
             let sampler = self.lock_sampler().clone();
             self.live.now().scope.collect(group, &driven, &sampler, &mut readings, &mut failures);
             self.count_failures(failures);
+            if group == Group::Host {
+                let offset = self.facts.clock_offset_ms();
+                readings.extend(offset.map(|offset| Reading::gauge("agent.clock.offset_ms", "", offset as f64)));
+            }
             readings
         });
         collected.await.unwrap_or_else(|error| {
             tracing::error!(?group, %error, "a collection failed: this is a fault of the agent");
             Vec::new()
         })
+    }
+
+    /// Space of the file systems; those that hang are left out.
+    async fn collect_spaces(&self, told: &mut Told) -> Vec<Reading> {
+        let answers = self.mounts.ask(&self.live.now().scope).await;
+        self.tell(told, "df", &answers.faults);
+        let mut readings = Vec::new();
+        probe::report_spaces(answers.spaces.iter().map(|(mounted, space)| (mounted, *space)), &mut readings);
+        readings
+    }
+
+    /// Counts the faults of a round, and tells the log which are new, and what works again.
+    fn tell(&self, told: &mut Told, collector: &str, faults: &[Fault]) {
+        self.counters.collect_failures.fetch_add(faults.len() as u64, Ordering::Relaxed);
+        let (fresh, well) = told.take(faults);
+        for fault in fresh {
+            tracing::warn!(collector, of = fault.of, why = fault.why, "cannot be collected");
+        }
+        for of in well {
+            tracing::info!(collector, of, "is collected again");
+        }
     }
 
     async fn check_urls(&self, client: &mut Option<reqwest::Client>) -> Vec<Reading> {

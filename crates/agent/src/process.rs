@@ -2,24 +2,23 @@
 //!
 //! Memory: one runtime thread and at most [`BLOCKING_MAX`] for `/proc`, so that the agent is small on every host.
 
+use crate::mounts::HUNG_MAX;
 use crate::{AgentConfig, run_alone};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use supervisor::signals::Signals;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 /// Threads for work that may hang: one for each group of collectors that may hang on a mount or a process (four that
 /// are always there, and four that can be switched on), one for the buffer's disk, one for the plugin directory, one
-/// for the configuration that is read again, and one for name resolution. A thread is there while it works.
-const BLOCKING_MAX: usize = 12;
+/// for the configuration that is read again, one for name resolution, and one for each mount that hangs. A thread is
+/// there while it works.
+const BLOCKING_MAX: usize = 12 + HUNG_MAX;
 
 /// Runs until SIGINT or SIGTERM; a second one ends the process at once.
 pub fn run_process(config: AgentConfig) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_MAX)
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime()?;
     let result = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let (stop, stopping) = watch::channel(false);
@@ -35,4 +34,10 @@ pub fn run_process(config: AgentConfig) -> Result<()> {
     // A collection that hangs on a dead mount must not hold the process.
     runtime.shutdown_background();
     result
+}
+
+/// The runtime of an agent.
+pub fn runtime() -> Result<Runtime> {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(BLOCKING_MAX).build().context("cannot start the runtime")
 }

@@ -68,6 +68,7 @@ pub async fn reload(agent: &Arc<Agent>) -> Result<Reloaded, String> {
     let changed = differing(&before, &keys, is_in_place);
     let needs_restart = differing(&shown::keys(&agent.config), &keys, |name| !is_in_place(name));
     agent.live.change(settings_of(&config));
+    agent.facts.change(&in_effect(shown::keys(&agent.config), &keys));
     agent.plugins.look_again();
     tracing::info!(?changed, ?needs_restart, "read the configuration again");
     *last = Some(config);
@@ -88,6 +89,12 @@ pub fn settings_of(config: &AgentConfig) -> Settings {
         default_tags: DefaultTags::new(&config.default_tags),
         plugin: config.plugin.clone(),
     }
+}
+
+/// Keys that are in effect after a reload: those that need a restart are as they were at the start.
+fn in_effect(start: Vec<Key>, now: &[Key]) -> Vec<Key> {
+    let pairs = start.into_iter().zip(now);
+    pairs.map(|(old, new)| if is_in_place(new.name) { new.clone() } else { old }).collect()
 }
 
 fn is_in_place(name: &str) -> bool {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A key with its value.
+#[derive(Clone)]
 pub struct Key {
     /// Dotted name, as `--set` takes it.
     pub name: &'static str,

@@ -8,7 +8,6 @@ use crate::clock::unix_ms;
 use crate::collect::{Collector, Moment, Told};
 use crate::schedule::Schedule;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 impl Agent {
@@ -28,14 +27,7 @@ impl Agent {
             let elapsed_ms = before_ms.map_or(0, |before_ms| monotonic_ms - before_ms);
             let moment = Moment { monotonic_ms, unix: started_ms / 1000, elapsed_ms };
             let collected = collector.collect(&self.live.now().scope.roots, moment).await;
-            self.counters.collect_failures.fetch_add(collected.faults.len() as u64, Ordering::Relaxed);
-            let (fresh, well) = told.take(&collected.faults);
-            for fault in fresh {
-                tracing::warn!(collector = collector.name(), of = fault.of, why = fault.why, "cannot be collected");
-            }
-            for of in well {
-                tracing::info!(collector = collector.name(), of, "is collected again");
-            }
+            self.tell(&mut told, collector.name(), &collected.faults);
             self.queue_readings(&collected.readings, started_ms / 1000);
             drop(collected);
             before_ms = Some(monotonic_ms);

@@ -1,5 +1,6 @@
 //! The agent against a transfer and an hbs that the test plays, over real sockets on free ports.
 
+mod original;
 mod way;
 
 use super::*;
@@ -119,7 +120,8 @@ fn rows(json: &[u8]) -> Vec<Row> {
 async fn collects_for_a_transfer_and_does_what_hbs_asks() {
     let mut transfer = Played::start(|_, _| TAKEN).await;
     let mut hbs = Played::start(|_, method| match method {
-        "Agent.ReportStatus" => Reply::Result(r#"{"code":0}"#),
+        // A clock that is years behind.
+        "Agent.ReportStatus" => Reply::Result(r#"{"code":0,"TimeMs":1000000000000}"#),
         "Agent.BuiltinMetrics" => Reply::Result(
             r#"{"Metrics":[{"Metric":"proc.num","Tags":"name=nginx"},{"Metric":"du.bs","Tags":"path=/nonexistent"}],"Checksum":"c1","Timestamp":1}"#,
         ),
@@ -138,21 +140,25 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
     let agent = tokio::spawn(run_at(config, FAST, stopping));
 
     let asked = hbs.next().await;
-    let expected =
-        r#"{"Hostname":"host-1","IP":"127.0.0.1","AgentVersion":"VERSION","PluginVersion":"plugin not enabled"}"#;
-    assert_eq!(
-        (asked.method.as_str(), asked.param),
-        ("Agent.ReportStatus", expected.replace("VERSION", heartbeat::VERSION))
+    let expected = r#"{"Hostname":"host-1","IP":"127.0.0.1","AgentVersion":"VERSION","PluginVersion":"plugin not enabled","FullVersion":"#;
+    assert_eq!(asked.method, "Agent.ReportStatus");
+    assert!(
+        asked.param.starts_with(&expected.replace("VERSION\",\"Pl", &format!("{}\",\"Pl", heartbeat::VERSION))),
+        "{}",
+        asked.param
     );
+    assert!(asked.param.contains(r#","ConfigDigest":""#) && !asked.param.contains("ClockOffsetMs"), "{}", asked.param);
     let asked = hbs.next().await;
     assert_eq!(asked.method, "Agent.BuiltinMetrics");
     assert_eq!(asked.param, r#"{"Hostname":"host-1","Checksum":"nil"}"#);
     assert_eq!(hbs.next().await.method, "Agent.TrustableIps");
-    assert_eq!(hbs.next().await.method, "Agent.ReportStatus");
+    let asked = hbs.next().await;
+    assert_eq!(asked.method, "Agent.ReportStatus");
+    assert!(asked.param.contains(r#","ClockOffsetMs":"#), "{}", asked.param);
     assert_eq!(hbs.next().await.param, r#"{"Hostname":"host-1","Checksum":"c1"}"#);
 
-    let (mut alive, mut processes, mut du) = (false, false, false);
-    while !(alive && processes && du) {
+    let (mut alive, mut processes, mut du, mut clock) = (false, false, false, false);
+    while !(alive && processes && du && clock) {
         let asked = transfer.next().await;
         assert_eq!(asked.method, "Transfer.Update");
         for (metric, tags, value, counter_type, step, endpoint, timestamp) in rows(asked.param.as_bytes()) {
@@ -164,6 +170,7 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
             alive |= is("agent.alive") && value == 1.0;
             processes |= is("proc.num") && value == 3.0 && tags == "idc=bj,name=nginx";
             du |= is("du.bs") && value == -1.0 && tags == "idc=bj,path=/nonexistent";
+            clock |= is("agent.clock.offset_ms") && value > 600_000_000_000.0 && tags == "idc=bj";
         }
     }
     stop.send_replace(true);
@@ -396,6 +403,83 @@ async fn says_how_it_is() {
     let (_, page) = get("/metrics").await;
     assert!(page.contains("\nhawkeye_agent_buffer_max_bytes 16777216\n"), "{page}");
     assert_eq!(get("/nothing").await.0, StatusCode::NOT_FOUND);
+}
+
+/// The shapes are the original's; values are those of a recorded tree, or of this machine.
+#[tokio::test]
+async fn pages_show_the_host() {
+    let root = testdata::path("agent/real_proc/1795376803.229");
+    let agent = Arc::new(Agent::new(config(&format!("rootfs = {root:?}"))));
+    let get = async |path: &str| {
+        let (status, text) = request(&agent, "GET", path, "").await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    let not_prepared = serde_json::json!({"msg": "not prepared"});
+    assert_eq!((get("/proc/cpu/usage").await, get("/page/cpu/usage").await), (not_prepared.clone(), not_prepared));
+    assert_eq!(get("/page/diskio").await["data"], serde_json::json!([]));
+    for monotonic_ms in [0, 1000] {
+        agent.lock_sampler().sample(&Roots::new(&root), monotonic_ms, &mut Vec::new());
+    }
+    let check = async |path: &str, is_right: fn(&serde_json::Value) -> bool| {
+        let answer = get(path).await;
+        assert_eq!(answer["msg"], "success", "{path}: {answer}");
+        assert!(is_right(&answer["data"]), "{path}: {answer}");
+    };
+    check("/proc/cpu/num", |data| data.as_u64().is_some_and(|cores| cores > 0)).await;
+    check("/proc/cpu/usage", |data| data.as_object().is_some_and(|shares| shares.len() == 10) && data["busy"] == 100.0)
+        .await;
+    check("/page/cpu/usage", |data| data[0][1] == "100.0%" && data[0][9] == "0.0%" && data[0][10].is_null()).await;
+    check("/page/diskio", |data| data.as_array().is_some_and(|disks| disks.iter().all(|disk| disk[11] == "0.00%")))
+        .await;
+    check("/page/memory", |data| data[0].as_u64() >= data[1].as_u64() && data[2].is_u64() && data[3].is_null()).await;
+    check("/proc/memory", |data| {
+        let bytes = |name: &str| data[name].as_u64().unwrap_or(0);
+        bytes("total") > 0 && bytes("total") == bytes("used") + bytes("free")
+    })
+    .await;
+    check("/proc/kernel/hostname", |data| data == "host-1").await;
+    check("/proc/kernel/maxproc", |data| data.as_u64().is_some_and(|count| count > 0)).await;
+    check("/proc/kernel/maxfiles", |data| data.as_u64().is_some_and(|count| count > 0)).await;
+    check("/proc/kernel/version", |data| data.as_str().is_some_and(|version| version.contains('.'))).await;
+    check("/system/date", |data| data.as_str().is_some_and(|date| date.len() == "2006-01-02 15:04:05".len())).await;
+    check("/proc/system/loadavg", |data| data["Avg1min"].is_f64() && data["Avg15min"].is_f64()).await;
+    check("/page/system/loadavg", |data| data[2][0].is_f64() && data[2][1].is_i64() && data[3].is_null()).await;
+    check("/page/df", |data| data.is_array()).await;
+    check("/page/system/uptime", |data| data == "0 days 0 hours 54 minutes").await;
+    check("/proc/system/uptime", |data| *data == serde_json::json!({"days": 0, "hours": 0, "mins": 54})).await;
+    let unread = get("/proc/cpu/mhz").await;
+    assert!(unread["msg"].as_str().is_some_and(|text| text.contains("cannot read")), "not recorded: {unread}");
+    let here = Arc::new(Agent::new(config("")));
+    let (_, space) = request(&here, "GET", "/page/df", "").await;
+    let space: serde_json::Value = serde_json::from_str(&space).expect("JSON");
+    assert!(space["data"].as_array().is_some_and(|rows| rows.iter().all(|row| row[10].is_string())), "{space}");
+    // Each link of the first page leads somewhere.
+    let (_, page) = request(&here, "GET", "/", "").await;
+    let links: Vec<&str> = page.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(links.len(), 23, "{page}");
+    for link in links {
+        assert_eq!(request(&here, "GET", link, "").await.0, StatusCode::OK, "{link}");
+    }
+}
+
+#[tokio::test]
+async fn a_digest_follows_what_is_in_effect() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("agent.toml");
+    std::fs::write(&file, "interval = \"30s\"").expect("room");
+    let agent = Arc::new(Agent::new(AgentArgs::of_file(file.clone()).load().expect("valid")));
+    let digest_after = async |text: &str| {
+        std::fs::write(&file, text).expect("room");
+        request_from(Some("::1"), &agent, "GET", "/config/reload", "").await;
+        agent.facts.details().config_digest
+    };
+    let start = agent.facts.details().config_digest;
+    let ignoring = digest_after("interval = \"30s\"\nignore = [\"cpu.busy\"]").await;
+    assert_ne!(ignoring, start);
+    let pending = digest_after("interval = \"40s\"\nignore = [\"cpu.busy\"]").await;
+    assert_eq!(pending, ignoring, "an interval changes with a restart");
+    assert_eq!(digest_after("interval = \"30s\"").await, start);
 }
 
 #[tokio::test]

@@ -36,6 +36,23 @@ fn a_wrong_configuration_ends_it_with_one_line_that_names_the_key() {
     check(&["--config", "/nowhere/agent.toml"], "/nowhere/agent.toml");
 }
 
+/// `-c`, `-v` and `-check`, as old scripts call it.
+#[test]
+fn the_originals_flags_are_understood() {
+    let output = run(&["-v"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("hawkeye-agent {}\n", env!("CARGO_PKG_VERSION")));
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("cfg.json");
+    let text = r#"{"hostname": "h", "transfer": {"enabled": true, "addrs": ["127.0.0.1:1"], "interval": 60, "timeout": 1000}}"#;
+    std::fs::write(&file, text).expect("room");
+    let output = run(&["-c", file.to_str().expect("UTF-8"), "-check"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "no transfer answers: {said} {}", error_of(&output));
+    for name in ["kernel   ... ok (4 values, ", "loadavg  ... ok (3 values, ", "transfer 127.0.0.1:1 ... fail: "] {
+        assert!(said.contains(name), "{name}: {said}");
+    }
+}
+
 /// Sends a request to an agent on this machine; answers the body. `connection: close` ends it.
 fn ask(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;

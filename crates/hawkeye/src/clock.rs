@@ -18,6 +18,11 @@ pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
+/// Unix milliseconds.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
 /// Unix seconds → `2026-11-22 19:58:40`.
 pub fn local_text(unix: i64) -> String {
     format_in(unix, TimeZone::system())

@@ -10,11 +10,11 @@
 use crate::mount::{self, Choice, Mount};
 use crate::reading::{Reading, percent, tag};
 use crate::roots::{ProbeError, Roots};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Space and inodes of a file system as `statvfs` has them, in the units of the reports.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Space {
+pub struct Space {
     pub bytes_total: u64,
     pub bytes_used: u64,
     pub bytes_free: u64,
@@ -22,29 +22,79 @@ pub(crate) struct Space {
     pub inodes_free: u64,
 }
 
-/// Collects the mounts of the choice.
-pub(crate) fn collect(roots: &Roots, choice: Choice<'_>, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
-    collect_with(roots, choice, ask, out)
+impl Space {
+    /// Asks the kernel; none where it says nothing. On a mount whose server is gone this does not come back.
+    pub fn of(path: &Path) -> Option<Space> {
+        let stat = rustix::fs::statvfs(path).ok()?;
+        Some(Space {
+            bytes_total: stat.f_frsize.saturating_mul(stat.f_blocks),
+            bytes_used: stat.f_frsize.saturating_mul(stat.f_blocks.saturating_sub(stat.f_bfree)),
+            bytes_free: stat.f_frsize.saturating_mul(stat.f_bavail),
+            inodes_total: stat.f_files,
+            inodes_free: stat.f_ffree,
+        })
+    }
+
+    /// Used bytes of those that programs may use.
+    pub fn used_percent(&self) -> f64 {
+        percent(self.bytes_used, self.bytes_used.saturating_add(self.bytes_free))
+    }
+
+    /// Inodes in use; 0 of 0 where their number is not fixed.
+    pub fn inodes_used(&self) -> u64 {
+        self.inodes_total.saturating_sub(self.inodes_free)
+    }
 }
 
-/// Collects with the question to the kernel given, so that a test can answer it.
-pub(crate) fn collect_with(
-    roots: &Roots,
-    choice: Choice<'_>,
-    ask: impl Fn(&Path) -> Option<Space>,
-    out: &mut Vec<Reading>,
-) -> Result<(), ProbeError> {
+/// A file system that is reported.
+#[derive(Clone, Debug)]
+pub struct Mounted {
+    mount: Mount,
+    /// Where it is asked.
+    pub path: PathBuf,
+}
+
+impl Mounted {
+    /// What is mounted, `/dev/sda1`.
+    pub fn spec(&self) -> String {
+        self.mount.spec()
+    }
+
+    /// The mount point on the host.
+    pub fn point(&self) -> String {
+        self.mount.path().to_string_lossy().into_owned()
+    }
+
+    /// Type, `ext4`.
+    pub fn fs_type(&self) -> &str {
+        &self.mount.fs_type
+    }
+}
+
+/// The file systems of the choice.
+pub(crate) fn mounted(roots: &Roots, choice: Choice<'_>) -> Result<Vec<Mounted>, ProbeError> {
     let (mounts, beginning) = mount::read(roots, choice)?;
-    let (mut total, mut used) = (0_u64, 0_u64);
-    for (index, mount) in mounts.iter().enumerate() {
-        // A mount that cannot be asked (gone since, no permission) is not reported, as in the original.
-        let path = beginning.join(mount.path().strip_prefix("/").unwrap_or(mount.path()));
-        let Some(space) = ask(&path).filter(|space| space.bytes_total > 0) else { continue };
-        let is_counted = |other: &Mount| !mount.device.is_empty() && other.device == mount.device;
-        if !mounts[..index].iter().any(is_counted) {
+    let place =
+        |mount: Mount| Mounted { path: beginning.join(mount.path().strip_prefix("/").unwrap_or(mount.path())), mount };
+    Ok(mounts.into_iter().map(place).collect())
+}
+
+/// Asks one after the other. A mount that cannot be asked (gone since, no permission) is not reported, as in the
+/// original.
+pub(crate) fn collect(mounts: &[Mounted], out: &mut Vec<Reading>) -> Result<(), ProbeError> {
+    report(mounts.iter().filter_map(|mounted| Some((mounted, Space::of(&mounted.path)?))), out);
+    Ok(())
+}
+
+/// Appends what file systems have said, and their sum.
+pub fn report<'m>(spaces: impl IntoIterator<Item = (&'m Mounted, Space)>, out: &mut Vec<Reading>) {
+    let (mut total, mut used, mut devices) = (0_u64, 0_u64, Vec::new());
+    for (Mounted { mount, .. }, space) in spaces.into_iter().filter(|(_, space)| space.bytes_total > 0) {
+        if mount.device.is_empty() || !devices.contains(&&mount.device) {
             total = total.saturating_add(space.bytes_total);
             used = used.saturating_add(space.bytes_used);
         }
+        devices.push(&mount.device);
         push(mount, &space, out);
     }
     if total > 0 {
@@ -54,12 +104,11 @@ pub(crate) fn collect_with(
             Reading::gauge("df.statistics.used.percent", "", percent(used, total)),
         ]);
     }
-    Ok(())
 }
 
 fn push(mount: &Mount, space: &Space, out: &mut Vec<Reading>) {
     let tags = format!("{},{}", tag("fstype", &mount.fs_type), tag("mount", &mount.path().to_string_lossy()));
-    let used_percent = percent(space.bytes_used, space.bytes_used.saturating_add(space.bytes_free));
+    let used_percent = space.used_percent();
     out.extend([
         Reading::gauge("df.bytes.total", &tags, space.bytes_total as f64),
         Reading::gauge("df.bytes.used", &tags, space.bytes_used as f64),
@@ -71,7 +120,7 @@ fn push(mount: &Mount, space: &Space, out: &mut Vec<Reading>) {
     if space.inodes_total == 0 {
         return;
     }
-    let used = space.inodes_total.saturating_sub(space.inodes_free);
+    let used = space.inodes_used();
     let used_percent = percent(used, space.inodes_total);
     out.extend([
         Reading::gauge("df.inodes.total", &tags, space.inodes_total as f64),
@@ -82,15 +131,16 @@ fn push(mount: &Mount, space: &Space, out: &mut Vec<Reading>) {
     ]);
 }
 
-fn ask(path: &Path) -> Option<Space> {
-    let stat = rustix::fs::statvfs(path).ok()?;
-    Some(Space {
-        bytes_total: stat.f_frsize.saturating_mul(stat.f_blocks),
-        bytes_used: stat.f_frsize.saturating_mul(stat.f_blocks.saturating_sub(stat.f_bfree)),
-        bytes_free: stat.f_frsize.saturating_mul(stat.f_bavail),
-        inodes_total: stat.f_files,
-        inodes_free: stat.f_ffree,
-    })
+/// Collects with the question to the kernel given, so that a test can answer it.
+#[cfg(test)]
+pub(crate) fn collect_with(
+    roots: &Roots,
+    choice: Choice<'_>,
+    ask: impl Fn(&Path) -> Option<Space>,
+    out: &mut Vec<Reading>,
+) -> Result<(), ProbeError> {
+    report(mounted(roots, choice)?.iter().filter_map(|mounted| Some((mounted, ask(&mounted.path)?))), out);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -141,7 +191,7 @@ mod tests {
 
     #[test]
     fn this_machines_root_has_space() {
-        let space = ask(Path::new("/")).expect("the root is mounted");
+        let space = Space::of(Path::new("/")).expect("the root is mounted");
         assert!(space.bytes_total > 0 && space.bytes_used <= space.bytes_total);
     }
 }

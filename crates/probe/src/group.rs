@@ -4,6 +4,7 @@
 //! so that a mount that hangs delays its own group only. Three more, `du`, the URL checks and GPUs, need a child
 //! process, an HTTP client and a library, and belong to the agent.
 
+use crate::df::Mounted;
 use crate::driven::Driven;
 use crate::reading::Reading;
 use crate::roots::{ProbeError, Roots};
@@ -34,6 +35,63 @@ pub struct Scope {
     pub container_mounts: bool,
 }
 
+/// A collector of a group.
+#[derive(Clone, Copy)]
+pub struct Part {
+    pub group: Group,
+    /// The name in the original's `-check`, where it has one.
+    pub name: &'static str,
+    collect: fn(&Scope, &Driven, &Sampler, &mut Vec<Reading>) -> Result<(), ProbeError>,
+}
+
+/// All collectors, in the order of the reports.
+pub const PARTS: [Part; 13] = [
+    Part { group: Group::Host, name: "agent", collect: |_, _, _, out| alive(out) },
+    Part { group: Group::Host, name: "cpustat", collect: |_, _, sampler, out| cpus(sampler, out) },
+    Part { group: Group::Host, name: "net.if", collect: |scope, _, _, out| scope.interfaces(out) },
+    Part { group: Group::Host, name: "kernel", collect: |scope, _, _, out| kernel::collect(&scope.roots, out) },
+    Part { group: Group::Host, name: "loadavg", collect: |scope, _, _, out| load::collect(&scope.roots, out) },
+    Part { group: Group::Host, name: "memory", collect: |scope, _, _, out| mem::collect(&scope.roots, out) },
+    Part {
+        group: Group::Host,
+        name: "disk.io",
+        collect: |scope, _, sampler, out| disk_io::collect(&scope.roots, sampler, out),
+    },
+    Part { group: Group::Host, name: "netstat", collect: |scope, _, _, out| netstat::collect(&scope.roots, out) },
+    Part {
+        group: Group::Host,
+        name: "ps aux",
+        collect: |scope, driven, _, out| process::collect(&scope.roots, &driven.processes, out),
+    },
+    Part { group: Group::Host, name: "snmp.udp", collect: |scope, _, _, out| snmp::collect(&scope.roots, out) },
+    Part { group: Group::Df, name: "df.bytes", collect: |scope, _, _, out| df::collect(&scope.mounts()?, out) },
+    Part {
+        group: Group::Sockets,
+        name: "ss -tln",
+        collect: |scope, driven, _, out| port::collect(&scope.roots, &driven.ports, out),
+    },
+    Part { group: Group::Sockets, name: "ss -s", collect: |scope, _, _, out| ss::collect(&scope.roots, out) },
+];
+
+impl Part {
+    /// Appends the readings of this collector alone. File systems are asked one after another: one that hangs holds
+    /// whoever asks.
+    pub fn collect(
+        &self,
+        scope: &Scope,
+        driven: &Driven,
+        sampler: &Sampler,
+        out: &mut Vec<Reading>,
+    ) -> Result<(), ProbeError> {
+        (self.collect)(scope, driven, sampler, out)
+    }
+
+    /// The collector of that name.
+    pub fn named(name: &str) -> Option<Part> {
+        PARTS.into_iter().find(|part| part.name == name)
+    }
+}
+
 impl Scope {
     /// Appends the group's readings. A collector that fails is appended to `failures` and leaves the others alone.
     pub fn collect(
@@ -44,32 +102,29 @@ impl Scope {
         out: &mut Vec<Reading>,
         failures: &mut Vec<ProbeError>,
     ) {
-        match group {
-            Group::Host => self.collect_host(driven, sampler, out, failures),
-            Group::Df => {
-                let choice = mount::Choice { points: &self.mount_points, as_original: self.container_mounts };
-                failures.extend(df::collect(&self.roots, choice, out).err());
-            }
-            Group::Sockets => {
-                failures.extend(port::collect(&self.roots, &driven.ports, out).err());
-                failures.extend(ss::collect(&self.roots, out).err());
-            }
+        for part in PARTS.iter().filter(|part| part.group == group) {
+            failures.extend(part.collect(self, driven, sampler, out).err());
         }
     }
 
-    fn collect_host(&self, driven: &Driven, sampler: &Sampler, out: &mut Vec<Reading>, failures: &mut Vec<ProbeError>) {
-        let roots = &self.roots;
-        out.push(Reading::gauge("agent.alive", "", 1.0));
-        cpu::collect(sampler, out);
-        cpu::collect_cores(sampler, out);
-        let choice = iface::Choice { prefixes: &self.iface_prefixes, with_virtual: self.virtual_ifaces };
-        failures.extend(net_if::collect(roots, choice, out).err());
-        failures.extend(kernel::collect(roots, out).err());
-        failures.extend(load::collect(roots, out).err());
-        failures.extend(mem::collect(roots, out).err());
-        failures.extend(disk_io::collect(roots, sampler, out).err());
-        failures.extend(netstat::collect(roots, out).err());
-        failures.extend(process::collect(roots, &driven.processes, out).err());
-        failures.extend(snmp::collect(roots, out).err());
+    /// File systems that are reported, for whoever asks each by itself ([`crate::Space::of`]).
+    pub fn mounts(&self) -> Result<Vec<Mounted>, ProbeError> {
+        df::mounted(&self.roots, mount::Choice { points: &self.mount_points, as_original: self.container_mounts })
     }
+
+    fn interfaces(&self, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
+        let choice = iface::Choice { prefixes: &self.iface_prefixes, with_virtual: self.virtual_ifaces };
+        net_if::collect(&self.roots, choice, out)
+    }
+}
+
+fn alive(out: &mut Vec<Reading>) -> Result<(), ProbeError> {
+    out.push(Reading::gauge("agent.alive", "", 1.0));
+    Ok(())
+}
+
+fn cpus(sampler: &Sampler, out: &mut Vec<Reading>) -> Result<(), ProbeError> {
+    cpu::collect(sampler, out);
+    cpu::collect_cores(sampler, out);
+    Ok(())
 }

@@ -39,9 +39,11 @@ mod process;
 pub mod optional;
 
 mod group;
+pub mod look;
 
+pub use df::{Mounted, Space, report as report_spaces};
 pub use driven::{DRIVEN_MAX, Driven, UrlCheck};
-pub use group::{Group, Scope};
+pub use group::{Group, PARTS, Part, Scope};
 pub use process::ProcessMatch;
 pub use reading::{Reading, tag};
 pub use roots::{FILE_BYTES_MAX, ProbeError, Roots};

@@ -36,7 +36,7 @@ pub(crate) fn collect(roots: &Roots, out: &mut Vec<Reading>) -> Result<(), Probe
 }
 
 /// The number of kB in the line `name:`.
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.split_whitespace().next().map(uint)
 }

@@ -61,6 +61,10 @@ impl Mount {
         Path::new(OsStr::from_bytes(&self.point))
     }
 
+    pub fn spec(&self) -> String {
+        String::from_utf8_lossy(&self.spec).into_owned()
+    }
+
     fn is_reported(&self) -> bool {
         let is_fuse = ["fuse", "fusectl"].contains(&self.fs_type.as_str()) || self.fs_type.starts_with("fuse.");
         !(is_fuse

@@ -33,6 +33,7 @@ pub const STRING_BYTES_MAX: usize = 1024;
 pub enum ParamError {
     Json(JsonError),
     NotAString(&'static str),
+    NotAnInteger(&'static str),
     TooLong(&'static str),
 }
 
@@ -41,6 +42,7 @@ impl fmt::Display for ParamError {
         match self {
             ParamError::Json(error) => write!(f, "{error}"),
             ParamError::NotAString(field) => write!(f, "json: cannot unmarshal {field}: want a string"),
+            ParamError::NotAnInteger(field) => write!(f, "json: cannot unmarshal {field}: want an integer"),
             ParamError::TooLong(field) => write!(f, "{field} is longer than {STRING_BYTES_MAX} bytes"),
         }
     }
@@ -55,6 +57,26 @@ pub struct AgentReport {
     pub ip: String,
     pub agent_version: String,
     pub plugin_version: String,
+    pub details: AgentDetails,
+}
+
+/// What a Hawkeye agent says of itself beyond the original's four fields. Each is left out where it is unknown, so that
+/// a report without any has the original's bytes; an original hbs ignores fields that it does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AgentDetails {
+    /// `FullVersion`: version and machine, for which the original's field of 16 characters has no room.
+    pub version: String,
+    /// `ConfigDigest`: equal texts are equal settings.
+    pub config_digest: String,
+    /// `ClockOffsetMs`: the agent's clock less that of hbs, in milliseconds.
+    pub clock_offset_ms: Option<i64>,
+}
+
+impl AgentDetails {
+    /// Whether there is nothing, as in the report of an original agent.
+    pub fn is_none(&self) -> bool {
+        *self == AgentDetails::default()
+    }
 }
 
 /// Parameter of `Agent.MinePlugins` and `Agent.BuiltinMetrics`.
@@ -68,13 +90,36 @@ pub struct Heartbeat {
 /// Reads the parameter of `Agent.ReportStatus`.
 pub fn read_report(param: &[u8], scratch: &mut Scratch) -> Result<AgentReport, ParamError> {
     let mut report = AgentReport::default();
-    let AgentReport { hostname, ip, agent_version, plugin_version } = &mut report;
+    let AgentReport { hostname, ip, agent_version, plugin_version, details } = &mut report;
     read_strings(
         param,
         scratch,
-        &mut [("Hostname", hostname), ("IP", ip), ("AgentVersion", agent_version), ("PluginVersion", plugin_version)],
+        &mut [
+            ("Hostname", hostname),
+            ("IP", ip),
+            ("AgentVersion", agent_version),
+            ("PluginVersion", plugin_version),
+            ("FullVersion", &mut details.version),
+            ("ConfigDigest", &mut details.config_digest),
+        ],
     )?;
+    details.clock_offset_ms = read_integer(param, scratch, "ClockOffsetMs")?;
     Ok(report)
+}
+
+/// The integer of that name in an object; null is none, as in Go.
+fn read_integer(param: &[u8], scratch: &mut Scratch, wanted: &'static str) -> Result<Option<i64>, ParamError> {
+    let mut found: &[u8] = b"null";
+    json::fields(param, scratch, |name, value| {
+        if name_eq(name, wanted) {
+            found = value;
+        }
+    })
+    .map_err(ParamError::Json)?;
+    match json::integer(found) {
+        None if !json::is_null(found) => Err(ParamError::NotAnInteger(wanted)),
+        number => Ok(number),
+    }
 }
 
 /// Reads the parameter of `Agent.MinePlugins` and `Agent.BuiltinMetrics`.
@@ -116,6 +161,17 @@ pub fn write_report(out: &mut Vec<u8>, report: &AgentReport) {
     push_string(out, &report.agent_version);
     out.extend_from_slice(b",\"PluginVersion\":");
     push_string(out, &report.plugin_version);
+    let AgentDetails { version, config_digest, clock_offset_ms } = &report.details;
+    for (name, text) in [("FullVersion", version), ("ConfigDigest", config_digest)] {
+        if !text.is_empty() {
+            out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+            push_string(out, text);
+        }
+    }
+    if let Some(offset_ms) = clock_offset_ms {
+        out.extend_from_slice(b",\"ClockOffsetMs\":");
+        push_integer(out, *offset_ms);
+    }
     out.push(b'}');
 }
 
@@ -124,6 +180,19 @@ pub fn write_code(out: &mut Vec<u8>, code: i64) {
     out.extend_from_slice(b"{\"code\":");
     push_integer(out, code);
     out.push(b'}');
+}
+
+/// Appends `{"code":0,"TimeMs":…}`, the answer to the report of an agent that says more than the original's: by the
+/// time of hbs, in Unix milliseconds, it finds out how far its clock is off.
+pub fn write_reported(out: &mut Vec<u8>, time_ms: i64) {
+    out.extend_from_slice(b"{\"code\":0,\"TimeMs\":");
+    push_integer(out, time_ms);
+    out.push(b'}');
+}
+
+/// Reads the time of an answer to `Agent.ReportStatus`; None where there is none, as an original hbs answers.
+pub fn read_time_ms(raw: &[u8], scratch: &mut Scratch) -> Option<i64> {
+    read_integer(raw, scratch, "TimeMs").ok().flatten()
 }
 
 /// Reads `{"code":…}`; an absent code is 0, as in Go.

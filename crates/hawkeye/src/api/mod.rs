@@ -6,6 +6,7 @@
 //! whatever is not a route is a JSON 404, also a known path with another method, as in the original.
 //! Compat: `tests.rs` asks for the recorded answers of the original again; docs/compat.md lists the differences.
 
+mod agent;
 mod aggregator;
 mod alarm;
 mod alarm_stream;
@@ -110,6 +111,7 @@ pub fn router(context: Context) -> Router {
         .merge(graph::routes())
         .merge(team::routes())
         .merge(host::routes())
+        .merge(agent::routes())
         .merge(hostgroup::routes())
         .merge(template::routes())
         .merge(strategy::routes())

@@ -1,5 +1,6 @@
 //! Tests of the routes over a temporary portal: one request after another, and what each answers.
 
+mod agents;
 mod apply;
 mod audit;
 mod code;

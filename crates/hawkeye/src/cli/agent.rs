@@ -3,9 +3,14 @@
 use crate::watch::log;
 use agent::AgentArgs;
 use anyhow::Result;
+use std::process::ExitCode;
 
-pub fn run(args: &AgentArgs) -> Result<()> {
+/// Runs until it is told to end, or checks.
+pub fn run(args: &AgentArgs) -> Result<ExitCode> {
     let config = args.load()?;
     log::to_stderr(&config.log)?;
-    agent::run_process(config)
+    if args.is_check() {
+        return Ok(if agent::check_process(config)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    agent::run_process(config).map(|()| ExitCode::SUCCESS)
 }

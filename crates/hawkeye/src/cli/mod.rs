@@ -95,9 +95,9 @@ fn variables_of(command: &clap::Command) -> BTreeSet<String> {
 
 pub fn run() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
-    let result = match Cli::parse().command {
+    let result = match Cli::parse_from(::agent::as_ours(std::env::args_os())).command {
         Command::Server(args) => server::run(&args),
-        Command::Agent(args) => agent::run(&args),
+        Command::Agent(args) => agent::run(&args).map(|exit| code = exit),
         Command::Status(args) => {
             let code = status::run(&args);
             watch::log::flush();

@@ -6,6 +6,7 @@
 //! Memory: at most [`HOSTS_MAX`] rows, because names come from agents that nobody authenticates.
 
 use super::Portal;
+use super::agent;
 use super::db::{Record, Salvaged, Transaction, query, record, salvage, select};
 use crate::clock;
 use serde::Serialize;
@@ -141,9 +142,13 @@ pub async fn unknown(portal: &Portal, which: &Selection) -> sqlx::Result<Vec<Str
     Ok(unknown)
 }
 
-/// Deletes a host and its memberships, if it is there.
+/// Deletes a host, its memberships and what its agent has said, if it is there.
 pub async fn delete(portal: &Portal, id: i64) -> sqlx::Result<()> {
     let mut transaction = portal.write().await?;
+    let name = query("SELECT hostname FROM falcon_portal.host WHERE id = ?").bind(id);
+    if let Some(name) = name.optional::<String>(&mut transaction).await? {
+        agent::delete(&mut transaction, &name).await?;
+    }
     query("DELETE FROM falcon_portal.grp_host WHERE host_id = ?").bind(id).execute(&mut transaction).await?;
     query("DELETE FROM falcon_portal.host WHERE id = ?").bind(id).execute(&mut transaction).await?;
     transaction.commit().await?;

@@ -11,6 +11,7 @@
 
 pub mod action;
 pub mod admin;
+pub mod agent;
 pub mod aggregator;
 pub mod alarm;
 pub mod audit;

@@ -173,7 +173,7 @@ pub async fn serve(
     let link_of_start = link.clone();
     let (told, trustable) = (in_effect.clone(), &config.hbs.trustable);
     let agents = HbsService::new(portal.clone(), told, trustable, engine.oddities().clone());
-    agents.register_memory(&metrics);
+    agents.register(&metrics);
     let (probes, swept, rules_of) = (agents.probes.clone(), portal.clone(), in_effect.clone());
     let unswept = health.outage("old states of probes cannot be deleted");
     parts.start("sweeping states of probes", |stop| probes.sweep(swept, rules_of, unswept, stop.signal));

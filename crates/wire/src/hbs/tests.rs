@@ -19,6 +19,44 @@ fn report_reads_and_writes_back() {
 }
 
 #[test]
+fn what_only_our_agents_say_is_left_out_where_it_is_unknown() {
+    let plain = r#"{"Hostname":"h","IP":"","AgentVersion":"","PluginVersion":""#;
+    let check = |rest: &str, details: AgentDetails| {
+        let text = format!("{plain}{rest}}}");
+        let report = read_report(text.as_bytes(), &mut Scratch::new()).expect("a report");
+        assert_eq!(report.details, details, "{text}");
+        assert_eq!(written(|out| write_report(out, &report)), text);
+    };
+    let none = AgentDetails::default();
+    check("\"", none.clone());
+    check(r#"","ClockOffsetMs":-3600000"#, AgentDetails { clock_offset_ms: Some(-3_600_000), ..none.clone() });
+    check(
+        r#"","FullVersion":"0.1.0 x86_64","ConfigDigest":"0123456789abcdef","ClockOffsetMs":0"#,
+        AgentDetails {
+            version: "0.1.0 x86_64".into(),
+            config_digest: "0123456789abcdef".into(),
+            clock_offset_ms: Some(0),
+        },
+    );
+    let read = |text: &str| read_report(text.as_bytes(), &mut Scratch::new()).map(|report| report.details);
+    assert_eq!(read(r#"{"Hostname":"h","ClockOffsetMs":null}"#), Ok(none));
+    for wrong in ["\"5\"", "1.5", "1e300", "[]", "99999999999999999999"] {
+        let text = format!(r#"{{"Hostname":"h","ClockOffsetMs":{wrong}}}"#);
+        assert_eq!(read(&text), Err(ParamError::NotAnInteger("ClockOffsetMs")), "{wrong}");
+    }
+}
+
+#[test]
+fn the_time_of_hbs_is_there_or_not() {
+    assert_eq!(written(|out| write_reported(out, 1_795_376_682_001)), r#"{"code":0,"TimeMs":1795376682001}"#);
+    let read = |answer: &str| read_time_ms(answer.as_bytes(), &mut Scratch::new());
+    assert_eq!(read(r#"{"code":0,"TimeMs":1795376682001}"#), Some(1_795_376_682_001));
+    for none in [r#"{"code":0}"#, r#"{"code":0,"TimeMs":"soon"}"#, "null", "1", ""] {
+        assert_eq!(read(none), None, "{none}");
+    }
+}
+
+#[test]
 fn parameters_as_go_takes_them() {
     let read = |text: &str| read_heartbeat(text.as_bytes(), &mut Scratch::new());
     let heartbeat = |hostname: &str, checksum: &str| Heartbeat { hostname: hostname.into(), checksum: checksum.into() };

@@ -66,6 +66,16 @@ pub const DOCS: &[Doc] = &[
         ])
         .at("/host?state=silent&sort=-last")
         .answer(r#"[{"id":3,"hostname":"web-01","ip":"","agent_version":"","plugin_version":"","maintain_begin":0,"maintain_end":0,"state":"silent","last":0,"ahead":null,"clock_offset":null}]"#),
+    doc("GET /agent", "What Hawkeye agents say of themselves: version, settings (equal digests are equal settings), and how far their clocks are off.")
+        .list()
+        .fields(&[
+            may("q", Text, "regular expression on the host's name"),
+            may("version", Text, "begin of the version"),
+            may("config_digest", Text, ""),
+            may("clock_offset_ms_min", Int, "agents whose clock is off by at least so many milliseconds, ahead or behind"),
+        ])
+        .at("/agent?version=0.1")
+        .answer(r#"[{"hostname":"web-01","version":"0.1.0 x86_64","config_digest":"0123456789abcdef","clock_offset_ms":-12,"told_at":1767225600}]"#),
     doc("GET /host/stream", "Changes of hosts as server-sent events: `host` with a row as of `GET /host`, `gone` with an id, `lost` where the list is to be read anew.").stream(),
     doc("GET /host/{id}/hostgroup", "Groups of a host.").list().at("/host/3/hostgroup"),
     doc("GET /host/{id}/template", "Templates of a host.").list().at("/host/3/template"),

@@ -89,6 +89,12 @@ pub(super) async fn filled() -> Result<Fresh> {
     )
     .execute(&site.context.portal)
     .await?;
+    query(
+        "INSERT INTO falcon_portal.hawkeye_agent (hostname, version, config_digest, clock_offset_ms, told_at)
+         VALUES ('web-01', '0.1.0 x86_64', '0123456789abcdef', -12, 1767225600)",
+    )
+    .execute(&site.context.portal)
+    .await?;
     Ok(site)
 }
 

@@ -95,6 +95,7 @@ const ROWS: &[&str] = &[
     "INSERT INTO uic.hawkeye_token (name, uid, kept, scopes, created_at, created_by) SELECT i, 3, i, 'read', 1, 'root'",
     "INSERT INTO uic.hawkeye_audit (at, who, peer, action, subject, was, became) SELECT i, 'root', '', '', 'token:1', '', ''",
     "INSERT INTO falcon_portal.host (hostname) SELECT i",
+    "INSERT INTO falcon_portal.hawkeye_agent (hostname, told_at) SELECT i, 1",
     "INSERT INTO falcon_portal.grp (grp_name, create_user) SELECT i, 'root'",
     "INSERT INTO falcon_portal.grp_host (grp_id, host_id) SELECT i, 3",
     "INSERT INTO falcon_portal.grp_host (grp_id, host_id) SELECT 2, i",

@@ -20,7 +20,7 @@ use super::counters::{AlarmMetrics, Ended};
 use super::message;
 use super::plan::{self, Callback, Channels};
 use super::send::{self, Failure, Sender};
-use crate::clock;
+use crate::clock::{self, now_ms};
 use crate::portal::Portal;
 use crate::portal::alarm;
 use crate::portal::db::Transaction;
@@ -542,12 +542,6 @@ fn log_end(delivery: &Delivery, end: Ended, failure: &Failure) {
 fn backoff(first: Duration, max: Duration, failures: u32, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(20);
     first.saturating_mul(1 << doublings).min(max).mul_f64(1.0 - random / 2.0)
-}
-
-/// Time now (Unix milliseconds).
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! hbs does not know has no probes and no plugins.
 
 use crate::clock;
+use crate::portal::agent::{self, Agent};
 use crate::portal::host::{self, AgentFacts, ReportEffect};
 use crate::portal::{Portal, template};
 use crate::rules::snapshot::Snapshot;
@@ -53,6 +54,27 @@ pub async fn report_status(portal: &Portal, report: &AgentReport) -> Result<Repo
     }
 }
 
+/// Writes what a Hawkeye agent has said of itself beyond that, if it matters, for a host that is there. Answers the
+/// offset of its clock that is kept.
+pub async fn tell_details(portal: &Portal, report: &AgentReport) -> Result<Option<i64>> {
+    let details = &report.details;
+    if details.is_none() {
+        return Ok(None);
+    }
+    let is_digest = details.config_digest.chars().all(|c| c.is_ascii_alphanumeric());
+    let far = agent::CLOCK_OFFSET_MS_MAX;
+    let told = Agent {
+        hostname: report.hostname.clone(),
+        version: cut(&details.version, agent::VERSION_MAX).replace(char::is_control, " "),
+        config_digest: if is_digest { cut(&details.config_digest, agent::CONFIG_DIGEST_MAX) } else { "" }.to_string(),
+        clock_offset_ms: details.clock_offset_ms.map(|offset| offset.clamp(-far, far)),
+        told_at: clock::now(),
+    };
+    let kept = agent::tell(portal, &told).await?;
+    // Without a table for it what was said is the last that is known.
+    Ok(kept.map_or(told.clock_offset_ms, |kept| kept.clock_offset_ms))
+}
+
 /// md5 over the sorted texts, one after another without separators.
 fn checksum(mut texts: Vec<String>) -> String {
     if texts.is_empty() {
@@ -77,10 +99,17 @@ mod tests {
     use crate::portal::db::query;
     use crate::portal::tests::{fill, temporary};
     use crate::portal::{group, host, plugin, strategy, template};
+    use wire::hbs::AgentDetails;
 
     fn report(hostname: &str, ip: &str, version: &str) -> AgentReport {
         let (hostname, ip) = (hostname.to_string(), ip.to_string());
-        AgentReport { hostname, ip, agent_version: version.to_string(), plugin_version: "none".to_string() }
+        AgentReport {
+            hostname,
+            ip,
+            agent_version: version.to_string(),
+            plugin_version: "none".to_string(),
+            ..AgentReport::default()
+        }
     }
 
     async fn hosts(portal: &Portal) -> Result<Vec<(String, String, String)>> {
@@ -116,6 +145,36 @@ mod tests {
         }
         assert_eq!(hosts(&portal).await?.len(), 1);
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn details_are_kept_as_their_columns_have_room() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let check = async |details: AgentDetails, kept: Option<(&str, &str, Option<i64>)>| -> Result<()> {
+            let report = AgentReport { details, ..report("web-01", "10.0.0.1", "5.1") };
+            report_status(&portal, &report).await?;
+            tell_details(&portal, &report).await?;
+            let rows = agent::all(&portal).await?;
+            let row = rows.first();
+            let row = row.map(|row| (row.version.as_str(), row.config_digest.as_str(), row.clock_offset_ms));
+            assert_eq!(row, kept);
+            Ok(())
+        };
+        let details = |version: &str, digest: &str, clock_offset_ms| AgentDetails {
+            version: version.to_string(),
+            config_digest: digest.to_string(),
+            clock_offset_ms,
+        };
+        check(AgentDetails::default(), None).await?;
+        check(
+            details("0.1.0 x86_64", "0123456789abcdef", Some(4)),
+            Some(("0.1.0 x86_64", "0123456789abcdef", Some(4))),
+        )
+        .await?;
+        let far = agent::CLOCK_OFFSET_MS_MAX;
+        let long = "ä".repeat(70);
+        check(details(&long, "'; --", Some(i64::MIN)), Some((&long[..2 * agent::VERSION_MAX], "", Some(-far)))).await?;
+        check(details("a\nb", &"f".repeat(70), Some(i64::MAX)), Some(("a b", &"f".repeat(64), Some(far)))).await
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use supervisor::causes::line_of;
 use tokio::sync::watch;
 use wire::Scratch;
-use wire::hbs;
+use wire::hbs::{self, AgentReport};
 use wire::jsonrpc::{self, Request};
 
 /// `Agent.*` and `Hbs.*` over the rules in effect; clones share them.
@@ -105,8 +105,14 @@ impl HbsService {
         HbsService { portal, rules, trustable, oddities, answers, reported, probes }
     }
 
-    /// Names what is kept for agents in the ledger, and shows what is dropped.
-    pub fn register_memory(&self, metrics: &Metrics) {
+    /// Names what is kept for agents in the ledger, and shows what is dropped and how many agents have a wrong clock.
+    pub fn register(&self, metrics: &Metrics) {
+        let reported = self.reported.clone();
+        metrics.source(move |figures| {
+            let count = reported.wrong_clocks(clock::now());
+            let help = "Agents that report, whose clocks are off by five minutes or more";
+            figures.gauge("hbs_wrong_clocks", help, count as f64);
+        });
         let (answers, reported, probes) = (self.answers.clone(), self.reported.clone(), self.probes.clone());
         probes.show_on(metrics);
         let bytes = move || (answers.memory_bytes() + reported.memory_bytes() + probes.memory_bytes()) as u64;
@@ -124,16 +130,18 @@ impl HbsService {
             return Ok(());
         }
         let is_there = self.in_effect().snapshot.host(&report.hostname).is_some();
-        if is_there && self.reported.is_known(&report) {
-            hbs::write_code(out, 0);
+        if is_there && self.reported.is_known(&report, clock::now()) {
+            answer_report(&report, out);
             return Ok(());
         }
-        let reported = agents::report_status(&self.portal, &report).await.map_err(|error| {
+        let unwritten = |error: anyhow::Error| {
             let error = line_of(&*error);
             tracing::error!(hostname = report.hostname, error, "cannot write the host table");
             format!("cannot write the host table: {error}")
-        })?;
-        self.reported.note(&report);
+        };
+        let reported = agents::report_status(&self.portal, &report).await.map_err(unwritten)?;
+        let clock_offset_ms = agents::tell_details(&self.portal, &report).await.map_err(unwritten)?;
+        self.reported.note(&report, clock_offset_ms, clock::now());
         // Two agents under one name show by the addresses that they give, also behind a proxy.
         if reported == ReportEffect::Changed
             && let Ok(address) = report.ip.parse()
@@ -142,7 +150,7 @@ impl HbsService {
             self.oddities.suspect(&report.hostname, now);
             self.oddities.seen(&report.hostname, address, now);
         }
-        hbs::write_code(out, 0);
+        answer_report(&report, out);
         Ok(())
     }
 
@@ -169,6 +177,14 @@ impl HbsService {
         let snapshot = &self.in_effect().snapshot;
         self.answers.builtin_metrics(snapshot, &heartbeat.hostname, &heartbeat.checksum, clock::now(), out);
         Ok(())
+    }
+}
+
+/// Answers a report: with the time to agents that say more than the original's, which is all that others know.
+fn answer_report(report: &AgentReport, out: &mut Vec<u8>) {
+    match report.details.is_none() {
+        true => hbs::write_code(out, 0),
+        false => hbs::write_reported(out, clock::now_ms()),
     }
 }
 
@@ -224,6 +240,36 @@ mod tests {
         assert_eq!(call(&service, "Agent.TrustableIps", json!({})).await["result"], "10.1.2.3,10.1.2.4");
         // What is new wants the table.
         let refused = call(&service, "Agent.ReportStatus", report("10.0.0.2")).await;
+        assert!(refused["error"].as_str().is_some_and(|why| why.contains("host table")), "{refused}");
+        Ok(())
+    }
+
+    /// What an agent says of itself is kept, answered with the time, and asks no database when it is said again.
+    #[tokio::test]
+    async fn what_an_agent_says_of_itself_is_kept() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let report = |offset: i64| {
+            json!({ "Hostname": "web-01", "IP": "10.0.0.1", "AgentVersion": "7.0", "PluginVersion": "p",
+                    "FullVersion": "7.0 x86_64", "ConfigDigest": "0123456789abcdef", "ClockOffsetMs": offset })
+        };
+        let fresh =
+            HbsService::new(portal.clone(), follow::first(&portal).await?.subscribe(), &[], Arc::new(Oddities::new()));
+        let before = clock::now_ms();
+        let answer = call(&fresh, "Agent.ReportStatus", report(400_000)).await;
+        let time = answer["result"]["TimeMs"].as_i64().expect("the time");
+        assert!(answer["result"]["code"] == 0 && time >= before && time <= clock::now_ms(), "{answer}");
+        let agents = crate::portal::agent::all(&portal).await?;
+        assert_eq!((agents.len(), agents[0].clock_offset_ms), (1, Some(400_000)));
+        // After a restart what is the same is read once, and written by nobody.
+        let rules = follow::first(&portal).await?.subscribe();
+        let service = HbsService::new(portal.clone(), rules, &[], Arc::new(Oddities::new()));
+        call(&service, "Agent.ReportStatus", report(400_300)).await;
+        assert_eq!(crate::portal::agent::all(&portal).await?, agents);
+        portal.close().await;
+        let answer = call(&service, "Agent.ReportStatus", report(399_500)).await;
+        assert!(answer["result"]["TimeMs"].is_i64(), "{answer}");
+        assert_eq!(service.reported.wrong_clocks(clock::now()), 1);
+        let refused = call(&service, "Agent.ReportStatus", report(0)).await;
         assert!(refused["error"].as_str().is_some_and(|why| why.contains("host table")), "{refused}");
         Ok(())
     }
