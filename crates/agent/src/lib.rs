@@ -3,7 +3,7 @@
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `files`, `buffer`, `pace`, `sender`, `transfers`,
 //! `client` (how points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an
 //! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) →
-//! `plugin` (files of the operator's that print points) → `http`, `control` (what changes this host), `reload`.
+//! `plugin` (files of the operator's that print points) → `netprobes` (probes over the network that hbs gives) → `http`, `control` (what changes this host), `reload`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.
@@ -29,6 +29,7 @@ mod heartbeat;
 mod http;
 mod intake;
 mod live;
+mod netprobes;
 mod original;
 mod pace;
 mod plugin;
@@ -63,6 +64,7 @@ use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind_as};
 use net::places::Places;
 use net::tls::client::Trust;
+use netprobes::Probes;
 use plugin::Plugins;
 use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler};
 use queue::Queue;
@@ -76,7 +78,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use stdx::RealDisk;
 use supervisor::Supervisor;
-use supervisor::causes::line_of;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -124,6 +125,7 @@ struct Agent {
     /// Settings that a reload changes.
     live: Arc<Live>,
     plugins: Arc<Plugins>,
+    probes: Arc<Probes>,
     reload: Reload,
     /// Ends the process; none where the agent is a part of another program.
     exit: Option<Arc<watch::Sender<bool>>>,
@@ -175,6 +177,7 @@ async fn run_until(agent: Agent, timing: Timing, mut shutdown: watch::Receiver<b
     if config.plugin.enabled {
         plugin::check_user(&config.plugin.user).map_err(Error::msg)?;
     }
+    config.probes.policy().map_err(Error::msg)?;
     let agent = Arc::new(Agent { trust, ..agent });
     let metrics = Arc::new(Metrics::new());
     show(&agent, &metrics);
@@ -200,6 +203,7 @@ impl Agent {
         let live = Arc::new(Live::new(reload::settings_of(&config)));
         let queue = Arc::new(Queue::new(config.buffer_memory_max as usize));
         Agent {
+            probes: Arc::new(Probes::new(live.clone(), queue.clone(), &config.hostname, config.interval)),
             plugins: Arc::new(Plugins::new(live.clone(), queue.clone(), &config.hostname, config.interval)),
             live,
             reload: Reload::default(),
@@ -243,6 +247,7 @@ impl Agent {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));
         }
         tasks.spawn(self.plugins.clone().run(shutdown.clone()));
+        tasks.spawn(self.probes.clone().run(shutdown.clone()));
         tasks.spawn(self.clone().sample(timing.sample, shutdown.clone()));
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
@@ -288,7 +293,15 @@ impl Agent {
         let client = Client::new(&config.hbs_addr, config.connect_timeout);
         let client = client.with_token(&config.token).with_trust(&self.trust);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
-        Heartbeat::new(client, &config.hostname, &config.ip, interval, self.orders.clone(), self.plugins.clone())
+        Heartbeat::new(
+            client,
+            &config.hostname,
+            &config.ip,
+            interval,
+            self.orders.clone(),
+            self.plugins.clone(),
+            self.probes.clone(),
+        )
     }
 
     /// Takes the sample that the first report looks back on; then, for rates of the last second, one each second for
@@ -333,13 +346,12 @@ impl Agent {
         // The sender of this channel is a field of `self`, so it cannot end.
         let _ = sampled.wait_for(|sampled| *sampled).await;
         drop(sampled);
-        let mut http_client = None;
         loop {
             let started_ms = unix_ms();
             let readings = match report {
                 Report::Group(group) => self.clone().collect(group).await,
                 Report::Du => du::collect(&self.orders.driven().paths).await,
-                Report::Url => self.check_urls(&mut http_client).await,
+                Report::Url => url::collect(&self.orders.driven().urls, &self.config.hostname).await,
             };
             self.queue_readings(&readings, started_ms / 1000);
             drop(readings);
@@ -363,24 +375,6 @@ impl Agent {
             tracing::error!(?group, %error, "a collection failed: this is a fault of the agent");
             Vec::new()
         })
-    }
-
-    async fn check_urls(&self, client: &mut Option<reqwest::Client>) -> Vec<Reading> {
-        let driven = self.orders.driven();
-        if driven.urls.is_empty() {
-            *client = None;
-            return Vec::new();
-        }
-        if client.is_none() {
-            match url::client() {
-                Ok(new) => *client = Some(new),
-                Err(error) => tracing::error!(error = line_of(&*error), "URLs are not checked"),
-            }
-        }
-        match client {
-            Some(client) => url::collect(client, &driven.urls, &self.config.hostname).await,
-            None => Vec::new(),
-        }
     }
 
     fn queue_readings(&self, readings: &[Reading], timestamp: i64) {
@@ -435,6 +429,7 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
             show_buffer(buffer, agent.config.buffer_max, figures);
         }
         agent.plugins.show(figures);
+        agent.probes.show(figures);
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
 }

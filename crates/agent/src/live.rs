@@ -5,6 +5,7 @@
 //! Memory: one set of settings, and those before for as long as a round still uses them.
 
 use super::batch::DefaultTags;
+use super::netprobes::ProbesConfig;
 use super::plugin_config::PluginConfig;
 use probe::Scope;
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ pub struct Settings {
     pub ignore: BTreeSet<String>,
     pub default_tags: DefaultTags,
     pub plugin: PluginConfig,
+    pub probes: ProbesConfig,
 }
 
 /// Holder of the settings in effect.

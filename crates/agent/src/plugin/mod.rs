@@ -43,7 +43,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use user::User;
+pub use user::User;
 
 /// The text for hbs, and for whoever asks for an update, while `plugin.enabled` is false.
 pub const NOT_ENABLED: &str = "plugin not enabled";
@@ -257,7 +257,7 @@ pub fn check_user(user: &str) -> Result<(), String> {
     if user.is_empty() && geteuid().is_root() {
         tracing::warn!("plugins run as root: name a user with fewer rights in plugin.user");
     }
-    User::of(user).map(drop)
+    User::of("plugin.user", user).map(drop)
 }
 
 /// What the log was told about the plans so far.

@@ -315,7 +315,7 @@ fn start(config: &PluginConfig, plugin: &Plugin) -> Result<Child, String> {
     let program = config.dir.join(&plugin.path);
     let mut command = Command::new(&program);
     command.args(arguments(&plugin.args));
-    if let Some(user) = User::of(&config.user)? {
+    if let Some(user) = User::of("plugin.user", &config.user)? {
         user.dress(&mut command);
     }
     Child::start(command, Signal::KILL).map_err(|error| format!("{}: {error}", program.display()))
