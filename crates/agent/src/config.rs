@@ -9,9 +9,9 @@
 //! Compat: docs/open-falcon/agent.md §1, `NUX_ROOTFS` included.
 
 use super::collect::CollectConfig;
-use super::netprobes::ProbesConfig;
 use super::original;
 use super::plugin_config::PluginConfig;
+use super::probes_config::ProbesConfig;
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
 use serde::Deserialize;

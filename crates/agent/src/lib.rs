@@ -35,6 +35,7 @@ mod pace;
 mod plugin;
 mod plugin_config;
 mod privilege;
+mod probes_config;
 mod process;
 mod queue;
 #[cfg(test)]
@@ -46,6 +47,7 @@ mod shown;
 mod switched_on;
 mod transfers;
 mod url;
+mod user;
 
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
 pub use process::run_process;

@@ -5,8 +5,8 @@
 //! Memory: one set of settings, and those before for as long as a round still uses them.
 
 use super::batch::DefaultTags;
-use super::netprobes::ProbesConfig;
 use super::plugin_config::PluginConfig;
+use super::probes_config::ProbesConfig;
 use probe::Scope;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

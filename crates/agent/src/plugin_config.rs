@@ -2,7 +2,7 @@
 //!
 //! Invariants: what can be checked without looking at this host is checked here, and a fault names the key.
 
-use super::plugin::User;
+use super::user::User;
 use serde::Deserialize;
 use settings::Faults;
 use std::path::PathBuf;

@@ -52,7 +52,7 @@ pub struct Runnable {
     pub definitions: BTreeMap<i64, Arc<Definition>>,
     /// Probes that cannot be run, each with the reason.
     pub refused: Vec<(i64, String)>,
-    /// Probes beyond the bounds.
+    /// Probes of hbs that are too many.
     pub left_out: usize,
 }
 
@@ -99,7 +99,6 @@ impl Known {
             match &entry.definition {
                 Err(reason) => runnable.refused.push((*id, reason.clone())),
                 Ok(_) if bytes > BYTES_MAX => {
-                    runnable.left_out += 1;
                     let reason = format!("this agent has definitions of {BYTES_MAX} bytes already: give it to another");
                     runnable.refused.push((*id, reason));
                 }
@@ -218,7 +217,6 @@ mod tests {
         known.take("v", &many, many.iter().map(|handle| loose(handle.id, "a", &format!("p{}", handle.id))).collect());
         let runnable = known.runnable();
         assert_eq!((runnable.definitions.len(), runnable.left_out, known.version()), (PROBES_MAX, 5, "v"));
-        // 60 of 100 KiB each.
         let told: Vec<Handle> = many[..60].to_vec();
         let large = |id: i64| {
             let body = json!({"name": format!("p{id}"), "kind": "http", "target": "http://h/", "method": "POST",
@@ -229,7 +227,7 @@ mod tests {
         assert!(known.runnable().refused.is_empty(), "60 of 60 KiB are below the bound");
         known.take("x", &many[..80], (0..80).map(large).collect());
         let runnable = known.runnable();
-        assert!(runnable.left_out > 0 && runnable.left_out == runnable.refused.len());
-        assert_eq!(runnable.definitions.len() + runnable.left_out, 80);
+        assert!(runnable.refused.len() > 5 && runnable.refused[0].1.contains("give it to another"));
+        assert_eq!((runnable.definitions.len() + runnable.refused.len(), runnable.left_out), (80, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! Netprobes: probes over the network that hbs has this agent run, and what they find.
 //!
-//! Reading order: `config`, `known` (what hbs has given), `states` (what hbs is told), `points` (what transfers get),
+//! Reading order: `known` (what hbs has given), `states` (what hbs is told), `points` (what transfers get),
 //! `talk` (the conversation with hbs).
 //! How: with each heartbeat hbs is asked whether the probes have changed ([`Probes::beat`]); a [`Runner`] runs what is
 //! known. Points of runs are gathered for [`GATHER`]. Where one of them may raise an alarm, hbs is told of the probe's
@@ -10,19 +10,17 @@
 //! Memory: definitions of at most [`known::BYTES_MAX`], a state per probe, [`points::ITEMS_MAX`] gathered items, and
 //! what runs hold (`netprobe::Runner`).
 
-mod config;
 mod known;
 mod points;
 mod states;
 mod talk;
-
-pub use config::ProbesConfig;
 
 use crate::batch::Batch;
 use crate::client::Client;
 use crate::clock::{unix_ms, unix_now};
 use crate::intake::{Stamp, batches_of};
 use crate::live::Live;
+use crate::probes_config::ProbesConfig;
 use crate::queue::Queue;
 use crate::schedule::Schedule;
 use known::{Known, Runnable};
@@ -60,7 +58,7 @@ pub struct Probes {
     gathered: Notify,
     talk: tokio::sync::Mutex<Talk>,
     counters: Arc<RunnerCounters>,
-    /// Probes that cannot be run, and probes beyond what an agent runs.
+    /// Probes that cannot be run, and probes that are too many.
     refused: AtomicU64,
     left_out: AtomicU64,
     /// States that were told.
@@ -219,9 +217,11 @@ impl Probes {
     /// Makes what runs into what is known; tells what cannot run as the state of that probe.
     fn put_in_effect(&self, known: &Known) {
         let Runnable { definitions, refused, left_out } = known.runnable();
-        self.refused.store(refused.len() as u64, Ordering::Relaxed);
-        let before = self.left_out.swap(left_out as u64, Ordering::Relaxed);
-        if left_out as u64 != before && left_out > 0 {
+        let is_more = |counter: &AtomicU64, count: usize| counter.swap(count as u64, Ordering::Relaxed) < count as u64;
+        if is_more(&self.refused, refused.len()) {
+            tracing::warn!(count = refused.len(), "some probes cannot be run here: the portal shows which, and why");
+        }
+        if is_more(&self.left_out, left_out) {
             tracing::warn!(left_out, "hbs gives more probes than an agent runs: give some of them to other agents");
         }
         let time = unix_now();

@@ -140,7 +140,7 @@ mod tests {
         states.saw(state(1, "refused", "a", 0));
         states.saw(state(2, "", "", 0));
         assert_eq!(ids(states.take_urgent()), [1]);
-        assert_eq!(ids(states.take_urgent()), []);
+        assert!(states.take_urgent().is_empty());
         assert_eq!(ids(states.untold()), [1, 2]);
     }
 

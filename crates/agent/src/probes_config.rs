@@ -2,7 +2,7 @@
 //!
 //! Invariants: what can be checked without looking at this host is checked here, and a fault names the key.
 
-use crate::plugin::User;
+use super::user::User;
 use netprobe::{CONCURRENT_MAX, Policy, Rest, Rule, Scripts};
 use serde::Deserialize;
 use settings::Faults;
