@@ -1,7 +1,7 @@
 #!/bin/sh
-# An agent with PROBES (1000) HTTP probes, each once a minute, beside one with none: memory and what each takes of a core.
-# Needs the agent's build (make agent) and python3. PROBES_SECONDS (180) is how long they are watched after the two
-# minutes in which all begin, AGENT another binary.
+# An agent with PROBES (1000) HTTP probes, each once a minute, beside one with none: memory and what each takes of a
+# core. Needs the agent's build (make agent) and python3. PROBES_SECONDS (180) is how long they are watched after the
+# two minutes in which all begin, AGENT another binary.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/services/needs.sh

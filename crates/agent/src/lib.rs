@@ -2,8 +2,9 @@
 //!
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `files`, `buffer`, `pace`, `sender`, `transfers`,
 //! `client` (how points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an
-//! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) →
-//! `plugin` (files of the operator's that print points) → `netprobes` (probes over the network that hbs gives) → `http`, `control` (what changes this host), `reload`.
+//! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) → `plugin`
+//! (files of the operator's that print points) → `netprobes` (probes over the network that hbs gives) → `http`,
+//! `control` (what changes this host), `reload`.
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread, because `statvfs` may hang on a dead mount;
 //! then only that group is silent.

@@ -1,7 +1,7 @@
 //! User: whose rights plugins have, and scripts of probes.
 //!
-//! How: a user (`plugin.user`, `probes.script_user`) is a name in /etc/passwd, or `UID:GID` for users whom only a directory service knows. Only root
-//! can take another user's rights; the groups of the agent are given up then.
+//! How: a user (`plugin.user`, `probes.script_user`) is a name in /etc/passwd, or `UID:GID` for users whom only a
+//! directory service knows. Only root can take another user's rights; the groups of the agent are given up then.
 //! Why not the system's own search for names: it loads libraries of directory services into the process, and waits for
 //! them.
 //! Invariants: a user who cannot be had ends the start of the agent, and a reload; nothing runs as somebody else.
