@@ -11,7 +11,7 @@
 use crate::client::{CallError, Client};
 use crate::collect::{Collector, Moment};
 use crate::config::AgentConfig;
-use crate::{Agent, clock, du, plugin, process};
+use crate::{Agent, clock, du, plugin, process, url};
 use anyhow::Result;
 use net::tls::client::Trust;
 use probe::{Driven, Group, PARTS, Part, ProcessMatch, Reading, Sampler, report_spaces};
@@ -83,7 +83,7 @@ async fn check(config: AgentConfig, print: &mut dyn FnMut(String)) -> Result<boo
     check_host(&agent, &driven, &mut lines).await;
     lines.add("du -bs", check_du(&driven.paths)).await;
     if !driven.urls.is_empty() {
-        lines.add("url", async { Ok(Some(agent.check_urls(&mut None).await.len())) }).await;
+        lines.add("url", async { Ok(Some(url::collect(&driven.urls, &agent.config.hostname).await.len())) }).await;
     }
     check_switched_on(&agent, &mut lines).await;
     check_folders(&agent.config, &mut lines).await;

@@ -104,6 +104,11 @@ impl Client {
         Client { token: token.clone(), ..self }
     }
 
+    /// A client like this one without a connection.
+    pub fn another(&self) -> Client {
+        Client::new(&self.address, self.connect_timeout).with_token(&self.token).with_trust(&self.trust)
+    }
+
     /// Address that is called.
     pub fn address(&self) -> &str {
         &self.address

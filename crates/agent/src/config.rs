@@ -11,6 +11,7 @@
 use super::collect::CollectConfig;
 use super::original;
 use super::plugin_config::PluginConfig;
+use super::probes_config::ProbesConfig;
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
 use serde::Deserialize;
@@ -81,6 +82,7 @@ pub struct AgentConfig {
     pub collect: CollectConfig,
     pub listen: AgentListen,
     pub plugin: PluginConfig,
+    pub probes: ProbesConfig,
     /// Where the configuration came from, to read it again; none for one that came from no command line.
     #[serde(skip)]
     pub source: Option<Source>,
@@ -212,6 +214,7 @@ impl Default for AgentConfig {
             collect: CollectConfig::default(),
             listen: AgentListen::default(),
             plugin: PluginConfig::default(),
+            probes: ProbesConfig::default(),
             source: None,
             ignored_keys: Vec::new(),
             agent_http_key: ("listen.agent_http", "--set listen.agent_http=HOST:PORT"),
@@ -468,6 +471,7 @@ impl AgentConfig {
             faults.add("default_tags has a tag without a name: give it one, or take it away");
         }
         self.collect.check(faults);
+        self.probes.check(faults);
         for name in &self.listen.hosts {
             if let Err(error) = net::http::check_name(name) {
                 faults.add(format!("listen.hosts has {error}"));

@@ -1,7 +1,8 @@
 //! Heartbeat: tells hbs that this host lives, and asks hbs which ports, processes, paths and URLs to probe.
 //!
 //! How: one connection, three calls per heartbeat: `ReportStatus`, `BuiltinMetrics` with the checksum of what is known
-//! (first the text `nil`), `TrustableIps`; a fourth, `MinePlugins`, while plugins are on. While hbs does not answer,
+//! (first the text `nil`), `TrustableIps`; a fourth, `MinePlugins`, while plugins are on, and those about
+//! probes over the network (`netprobes`). While hbs does not answer,
 //! the last known probes and plugins go on, and heartbeats come sooner.
 //! Compat: docs/open-falcon/wire.md §4. The original ignores an answer whose timestamp is not newer than the last;
 //! calls follow each other here, so an answer is never stale, and an hbs whose clock was set back is heard. The
@@ -9,6 +10,7 @@
 
 use super::client::{CallError, Client};
 use super::facts::{Facts, Round};
+use super::netprobes;
 use super::plugin::Plugins;
 use anyhow::{Result, anyhow, bail};
 use probe::Driven;
@@ -59,12 +61,14 @@ pub struct Heartbeat {
     orders: Arc<Orders>,
     plugins: Arc<Plugins>,
     facts: Arc<Facts>,
+    probes: Arc<netprobes::Probes>,
     checksum: String,
     is_down: bool,
 }
 
 impl Heartbeat {
-    /// A heartbeat each `interval`; what hbs says is put into `orders`, and what it says of plugins into `plugins`.
+    /// A heartbeat each `interval`; what hbs says is put into `orders`, what it says of plugins into
+    /// `plugins`, and of probes over the network into `probes`.
     pub fn new(
         client: Client,
         hostname: &str,
@@ -73,6 +77,7 @@ impl Heartbeat {
         orders: Arc<Orders>,
         plugins: Arc<Plugins>,
         facts: Arc<Facts>,
+        probes: Arc<netprobes::Probes>,
     ) -> Heartbeat {
         Heartbeat {
             client,
@@ -82,6 +87,7 @@ impl Heartbeat {
             orders,
             plugins,
             facts,
+            probes,
             checksum: NO_CHECKSUM.to_string(),
             is_down: false,
         }
@@ -107,6 +113,7 @@ impl Heartbeat {
                     tokio::time::sleep(self.interval).await;
                 }
                 Err(error) => {
+                    self.probes.hbs_is_away();
                     self.orders.failures.fetch_add(1, Ordering::Relaxed);
                     if !std::mem::replace(&mut self.is_down, true) {
                         let error = line_of(&*error);
@@ -125,6 +132,7 @@ impl Heartbeat {
 
     async fn beat(&mut self) -> Result<()> {
         self.report_status().await?;
+        self.probes.beat(&mut self.client).await;
         self.learn().await
     }
 

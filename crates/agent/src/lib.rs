@@ -3,8 +3,9 @@
 //! Reading order: `config` → `schedule` (when) → `batch`, `queue`, `files`, `buffer`, `pace`, `sender`, `transfers`,
 //! `client` (how points leave) → `heartbeat` (what hbs asks for) → `du`, `url` (probes that need a child process or an
 //! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) →
-//! `plugin` (files of the operator's that print points) → `http`, `control` (what changes this host), `pages` (what
-//! shows it), `reload` → `facts` (what hbs is told of the agent) → `check` (everything once, for people).
+//! `plugin` (files of the operator's that print points) → `netprobes` (probes over the network that hbs gives) →
+//! `http`, `control` (what changes this host), `pages` (what shows it), `reload` → `facts` (what hbs is told of the
+//! agent) → `check` (everything once, for people).
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread; file systems are asked by `mounts`, so that
 //! one whose server is gone is silent alone.
@@ -35,12 +36,14 @@ mod http;
 mod intake;
 mod live;
 mod mounts;
+mod netprobes;
 mod original;
 mod pace;
 mod pages;
 mod plugin;
 mod plugin_config;
 mod privilege;
+mod probes_config;
 mod process;
 mod queue;
 #[cfg(test)]
@@ -52,6 +55,7 @@ mod shown;
 mod switched_on;
 mod transfers;
 mod url;
+mod user;
 
 pub use check::{as_ours, check_process};
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
@@ -73,6 +77,7 @@ use net::http::{Guard, own_names, serve_router};
 use net::listen::{ConnectionMetrics, Limits, bind_as};
 use net::places::Places;
 use net::tls::client::Trust;
+use netprobes::Probes;
 use plugin::Plugins;
 use probe::{Driven, Group, ProbeError, Reading, Roots, Sampler};
 use queue::Queue;
@@ -86,7 +91,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use stdx::RealDisk;
 use supervisor::Supervisor;
-use supervisor::causes::line_of;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -137,6 +141,7 @@ struct Agent {
     /// What hbs is told of this agent.
     facts: Arc<Facts>,
     mounts: Mounts,
+    probes: Arc<Probes>,
     reload: Reload,
     /// Ends the process; none where the agent is a part of another program.
     exit: Option<Arc<watch::Sender<bool>>>,
@@ -188,6 +193,7 @@ async fn run_until(agent: Agent, timing: Timing, mut shutdown: watch::Receiver<b
     if config.plugin.enabled {
         plugin::check_user(&config.plugin.user).map_err(Error::msg)?;
     }
+    config.probes.policy().map_err(Error::msg)?;
     let agent = Arc::new(Agent { trust, ..agent });
     let metrics = Arc::new(Metrics::new());
     show(&agent, &metrics);
@@ -213,6 +219,7 @@ impl Agent {
         let live = Arc::new(Live::new(reload::settings_of(&config)));
         let queue = Arc::new(Queue::new(config.buffer_memory_max as usize));
         Agent {
+            probes: Arc::new(Probes::new(live.clone(), queue.clone(), &config.hostname, config.interval)),
             plugins: Arc::new(Plugins::new(live.clone(), queue.clone(), &config.hostname, config.interval)),
             facts: Arc::new(Facts::new(&shown::keys(&config), Duration::from_secs(config.heartbeat_interval as u64))),
             mounts: Mounts::new(),
@@ -258,6 +265,7 @@ impl Agent {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));
         }
         tasks.spawn(self.plugins.clone().run(shutdown.clone()));
+        tasks.spawn(self.probes.clone().run(shutdown.clone()));
         tasks.spawn(self.clone().sample(timing.sample, shutdown.clone()));
         for report in REPORTS {
             tasks.spawn(self.clone().report(report, shutdown.clone()));
@@ -303,8 +311,9 @@ impl Agent {
         let client = Client::new(&config.hbs_addr, config.connect_timeout);
         let client = client.with_token(&config.token).with_trust(&self.trust);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
-        let (orders, plugins, facts) = (self.orders.clone(), self.plugins.clone(), self.facts.clone());
-        Heartbeat::new(client, &config.hostname, &config.ip, interval, orders, plugins, facts)
+        let (orders, plugins) = (self.orders.clone(), self.plugins.clone());
+        let (facts, probes) = (self.facts.clone(), self.probes.clone());
+        Heartbeat::new(client, &config.hostname, &config.ip, interval, orders, plugins, facts, probes)
     }
 
     /// Takes the sample that the first report looks back on; then, for rates of the last second, one each second for
@@ -349,14 +358,14 @@ impl Agent {
         // The sender of this channel is a field of `self`, so it cannot end.
         let _ = sampled.wait_for(|sampled| *sampled).await;
         drop(sampled);
-        let (mut http_client, mut told) = (None, Told::default());
+        let mut told = Told::default();
         loop {
             let started_ms = unix_ms();
             let readings = match report {
                 Report::Group(Group::Df) => self.collect_spaces(&mut told).await,
                 Report::Group(group) => self.clone().collect(group).await,
                 Report::Du => du::collect(&self.orders.driven().paths).await,
-                Report::Url => self.check_urls(&mut http_client).await,
+                Report::Url => url::collect(&self.orders.driven().urls, &self.config.hostname).await,
             };
             self.queue_readings(&readings, started_ms / 1000);
             drop(readings);
@@ -404,24 +413,6 @@ impl Agent {
         }
         for of in well {
             tracing::info!(collector, of, "is collected again");
-        }
-    }
-
-    async fn check_urls(&self, client: &mut Option<reqwest::Client>) -> Vec<Reading> {
-        let driven = self.orders.driven();
-        if driven.urls.is_empty() {
-            *client = None;
-            return Vec::new();
-        }
-        if client.is_none() {
-            match url::client() {
-                Ok(new) => *client = Some(new),
-                Err(error) => tracing::error!(error = line_of(&*error), "URLs are not checked"),
-            }
-        }
-        match client {
-            Some(client) => url::collect(client, &driven.urls, &self.config.hostname).await,
-            None => Vec::new(),
         }
     }
 
@@ -477,6 +468,7 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
             show_buffer(buffer, agent.config.buffer_max, figures);
         }
         agent.plugins.show(figures);
+        agent.probes.show(figures);
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
 }

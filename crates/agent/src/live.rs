@@ -6,6 +6,7 @@
 
 use super::batch::DefaultTags;
 use super::plugin_config::PluginConfig;
+use super::probes_config::ProbesConfig;
 use probe::Scope;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ pub struct Settings {
     pub ignore: BTreeSet<String>,
     pub default_tags: DefaultTags,
     pub plugin: PluginConfig,
+    pub probes: ProbesConfig,
 }
 
 /// Holder of the settings in effect.

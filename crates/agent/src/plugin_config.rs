@@ -2,6 +2,7 @@
 //!
 //! Invariants: what can be checked without looking at this host is checked here, and a fault names the key.
 
+use super::user::User;
 use serde::Deserialize;
 use settings::Faults;
 use std::path::PathBuf;
@@ -50,12 +51,7 @@ impl PluginConfig {
                 "plugin.git begins with - or has a blank: give the address of a repository, as git clone takes it",
             );
         }
-        let is_number = |part: &str| part.parse::<u32>().is_ok();
-        let is_user = match self.user.split_once(':') {
-            Some((uid, gid)) => is_number(uid) && is_number(gid),
-            None => !self.user.contains(|c: char| c.is_whitespace() || c.is_control()),
-        };
-        if !is_user {
+        if !User::is_one(&self.user) {
             faults.add(format!("plugin.user is {:?}: give a user's name, or UID:GID", self.user));
         }
     }

@@ -54,6 +54,13 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("plugin.dir", &["- = \"\"\nplugin.enabled = true"]),
     ("plugin.git", &["- = \"--upload-pack=x\"\nplugin.enabled = true", "- = \"a b\"\nplugin.enabled = true"]),
     ("plugin.logs", &["- = \"\"\nplugin.enabled = true"]),
+    ("probes.enabled", &["- = 1"]),
+    ("probes.allow", &["- = [\"\"]\nprobes.rest = \"nothing\"", "- = [\"10.0.0.0/8\"]"]),
+    ("probes.deny", &["- = [\"http://a\"]"]),
+    ("probes.rest", &["- = \"all\""]),
+    ("probes.script_dirs", &["- = [\"scripts\"]"]),
+    ("probes.script_user", &["- = \"a b\"", "- = \"a:b\""]),
+    ("probes.concurrent_max", &["- = 0", "- = 5000", "- = \"8\""]),
     ("plugin.user", &["- = \"a b\"\nplugin.enabled = true", "- = \"a:b\"\nplugin.enabled = true"]),
 ];
 

@@ -23,8 +23,16 @@ use tokio::time::Instant;
 /// The time that reading the file may take; it may lie on a mount that hangs.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keys, and begins of keys, that are changed in place.
-const IN_PLACE: [&str; 7] =
-    ["iface_prefixes", "virtual_ifaces", "mount_points", "container_mounts", "ignore", "default_tags", "plugin."];
+const IN_PLACE: [&str; 8] = [
+    "iface_prefixes",
+    "virtual_ifaces",
+    "mount_points",
+    "container_mounts",
+    "ignore",
+    "default_tags",
+    "plugin.",
+    "probes.",
+];
 
 /// Reloads of an agent so far.
 #[derive(Default)]
@@ -64,12 +72,14 @@ pub async fn reload(agent: &Arc<Agent>) -> Result<Reloaded, String> {
     if config.plugin.enabled {
         plugin::check_user(&config.plugin.user)?;
     }
+    config.probes.policy()?;
     let (before, keys) = (shown::keys(last.as_ref().unwrap_or(&agent.config)), shown::keys(&config));
     let changed = differing(&before, &keys, is_in_place);
     let needs_restart = differing(&shown::keys(&agent.config), &keys, |name| !is_in_place(name));
     agent.live.change(settings_of(&config));
     agent.facts.change(&in_effect(shown::keys(&agent.config), &keys));
     agent.plugins.look_again();
+    agent.probes.look_again();
     tracing::info!(?changed, ?needs_restart, "read the configuration again");
     *last = Some(config);
     Ok(Reloaded { keys, changed, needs_restart })
@@ -88,6 +98,7 @@ pub fn settings_of(config: &AgentConfig) -> Settings {
         ignore: config.ignore.clone(),
         default_tags: DefaultTags::new(&config.default_tags),
         plugin: config.plugin.clone(),
+        probes: config.probes.clone(),
     }
 }
 

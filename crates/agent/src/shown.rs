@@ -30,6 +30,7 @@ pub fn keys(config: &AgentConfig) -> Vec<Key> {
         Key { name, value: json!(value.text()), shown: json!(shown) }
     };
     let (collect, plugin, listen) = (&config.collect, &config.plugin, &config.listen);
+    let probes = &config.probes;
     vec![
         open("hostname", json!(config.hostname)),
         open("ip", json!(config.ip)),
@@ -78,6 +79,13 @@ pub fn keys(config: &AgentConfig) -> Vec<Key> {
         Key { name: "plugin.git", value: json!(plugin.git), shown: json!(masked(&plugin.git)) },
         path("plugin.logs", &plugin.logs),
         open("plugin.user", json!(plugin.user)),
+        open("probes.enabled", json!(probes.enabled)),
+        open("probes.allow", json!(probes.allow)),
+        open("probes.deny", json!(probes.deny)),
+        open("probes.rest", json!(probes.rest.as_str())),
+        open("probes.script_dirs", json!(probes.script_dirs)),
+        open("probes.script_user", json!(probes.script_user)),
+        open("probes.concurrent_max", json!(probes.concurrent_max)),
     ]
 }
 

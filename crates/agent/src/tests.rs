@@ -151,6 +151,10 @@ async fn collects_for_a_transfer_and_does_what_hbs_asks() {
     let asked = hbs.next().await;
     assert_eq!(asked.method, "Agent.BuiltinMetrics");
     assert_eq!(asked.param, r#"{"Hostname":"host-1","Checksum":"nil"}"#);
+    let asked = hbs.next().await;
+    let expected = ("Hawkeye.Probes", r#"{"Hostname":"host-1","Version":""}"#);
+    assert_eq!((asked.method.as_str(), asked.param.as_str()), expected);
+    // An original hbs, as this one, is not asked for probes again.
     assert_eq!(hbs.next().await.method, "Agent.TrustableIps");
     let asked = hbs.next().await;
     assert_eq!(asked.method, "Agent.ReportStatus");
@@ -211,6 +215,7 @@ async fn runs_plugins_that_hbs_names() {
     let asked = hbs.next().await;
     assert!(asked.param.contains(r#""PluginVersion":"Error:exit status 128""#), "{}", asked.param);
     assert_eq!(hbs.next().await.method, "Agent.BuiltinMetrics");
+    assert_eq!(hbs.next().await.method, "Hawkeye.Probes");
     let asked = hbs.next().await;
     let expected = ("Agent.MinePlugins", r#"{"Hostname":"host-1","Checksum":""}"#);
     assert_eq!((asked.method.as_str(), asked.param.as_str()), expected);

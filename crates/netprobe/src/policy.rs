@@ -46,6 +46,17 @@ pub enum Rest {
     Nothing,
 }
 
+impl Rest {
+    /// The name in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rest::Ordinary => "ordinary",
+            Rest::Any => "any",
+            Rest::Nothing => "nothing",
+        }
+    }
+}
+
 /// How much of an answer is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -77,6 +77,11 @@ impl Runner {
         }
     }
 
+    /// The runner with figures that it goes on counting, as a runner before it has begun.
+    pub fn with_counters(self, counters: Arc<RunnerCounters>) -> Runner {
+        Runner { counters, ..self }
+    }
+
     /// Figures, which go on counting.
     pub fn counters(&self) -> Arc<RunnerCounters> {
         self.counters.clone()

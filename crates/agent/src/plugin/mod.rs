@@ -1,7 +1,7 @@
 //! Plugins: files of the operator's git repository that run once in each cycle and print points.
 //!
 //! Reading order: `entry` (what hbs says), `tree` (what may be run), `plan` (what should run), `cycle` (when, and which
-//! slot the points belong to), `strays`, `child` (a program within bounds), `user`, `log`, `run` (one run),
+//! slot the points belong to), `strays`, `child` (a program within bounds), `log`, `run` (one run),
 //! `report` (what the agent says of it), `repository` (git).
 //! How: the heartbeat hands over what hbs answers ([`Plugins::order`]); each answer is made into a plan anew, because a
 //! file may have changed. Each plugin is a task that waits, runs and queues points. A plugin that is not in the plan
@@ -21,13 +21,13 @@ mod repository;
 mod run;
 mod strays;
 mod tree;
-mod user;
 
 use crate::clock::unix_ms;
 use crate::intake::{Stamp, batches_of};
 use crate::live::Live;
 use crate::queue::Queue;
 use crate::schedule::Schedule;
+use crate::user::User;
 pub use entry::{Entry, arguments};
 use metrics::Figures;
 use plan::{Plan, Plugin};
@@ -44,7 +44,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
-use user::User;
 
 /// The text for hbs, and for whoever asks for an update, while `plugin.enabled` is false.
 pub const NOT_ENABLED: &str = "plugin not enabled";
@@ -258,7 +257,7 @@ pub fn check_user(user: &str) -> Result<(), String> {
     if user.is_empty() && geteuid().is_root() {
         tracing::warn!("plugins run as root: name a user with fewer rights in plugin.user");
     }
-    User::of(user).map(drop)
+    User::of("plugin.user", user).map(drop)
 }
 
 /// What the log was told about the plans so far.

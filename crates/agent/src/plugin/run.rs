@@ -15,13 +15,13 @@ use super::entry::arguments;
 use super::log;
 use super::plan::Plugin;
 use super::tree::{Found, look};
-use super::user::User;
 use crate::batch::Batch;
 use crate::clock::unix_ms;
 use crate::hand::Hand;
 use crate::intake;
 use crate::live::Live;
 use crate::plugin_config::PluginConfig;
+use crate::user::User;
 use net::seldom::Seldom;
 use rustix::process::Signal;
 use std::fmt;
@@ -315,7 +315,7 @@ fn start(config: &PluginConfig, plugin: &Plugin) -> Result<Child, String> {
     let program = config.dir.join(&plugin.path);
     let mut command = Command::new(&program);
     command.args(arguments(&plugin.args));
-    if let Some(user) = User::of(&config.user)? {
+    if let Some(user) = User::of("plugin.user", &config.user)? {
         user.dress(&mut command);
     }
     Child::start(command, Signal::KILL).map_err(|error| format!("{}: {error}", program.display()))

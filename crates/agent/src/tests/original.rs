@@ -85,7 +85,7 @@ async fn readings(agent: &Arc<Agent>, driven: &Driven) -> Vec<Reading> {
     of_sockets.collect(Group::Sockets, driven, &sampler, &mut out, &mut failures);
     assert!(failures.is_empty(), "{failures:?}");
     out.extend(du::collect(&driven.paths).await);
-    out.extend(url::collect(&url::client().expect("a client"), &driven.urls, &agent.config.hostname).await);
+    out.extend(url::collect(&driven.urls, &agent.config.hostname).await);
     out
 }
 

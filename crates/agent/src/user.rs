@@ -1,7 +1,7 @@
-//! User: whose rights plugins have.
+//! User: whose rights plugins have, and scripts of probes.
 //!
-//! How: `plugin.user` is a name in /etc/passwd, or `UID:GID` for users whom only a directory service knows. Only root
-//! can take another user's rights; the groups of the agent are given up then.
+//! How: a user (`plugin.user`, `probes.script_user`) is a name in /etc/passwd, or `UID:GID` for users whom only a
+//! directory service knows. Only root can take another user's rights; the groups of the agent are given up then.
 //! Why not the system's own search for names: it loads libraries of directory services into the process, and waits for
 //! them.
 //! Invariants: a user who cannot be had ends the start of the agent, and a reload; nothing runs as somebody else.
@@ -23,22 +23,36 @@ pub struct User {
 }
 
 impl User {
-    /// The user of `plugin.user`; none for the agent's own, as for "". The error names the fix.
-    pub fn of(text: &str) -> Result<Option<User>, String> {
+    /// Whether a text may be a user's: a name, `UID:GID`, or "".
+    pub fn is_one(text: &str) -> bool {
+        let is_number = |part: &str| part.parse::<u32>().is_ok();
+        match text.split_once(':') {
+            Some((uid, gid)) => is_number(uid) && is_number(gid),
+            None => !text.contains(|c: char| c.is_whitespace() || c.is_control()),
+        }
+    }
+
+    /// User and group.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+
+    /// The user that `key` names; none for the agent's own, as for "". The error names the fix.
+    pub fn of(key: &str, text: &str) -> Result<Option<User>, String> {
         if text.is_empty() {
             return Ok(None);
         }
         let passwd = stdx::small_file::read(Path::new("/etc/passwd"), PASSWD_BYTES_MAX)
-            .map_err(|error| format!("plugin.user is {text:?}, and /etc/passwd cannot be read: {error}"))?;
+            .map_err(|error| format!("{key} is {text:?}, and /etc/passwd cannot be read: {error}"))?;
         let user = User::find(text, &String::from_utf8_lossy(&passwd)).ok_or_else(|| {
-            format!("plugin.user is {text:?}, whom /etc/passwd does not have: create the user, or give UID:GID")
+            format!("{key} is {text:?}, whom /etc/passwd does not have: create the user, or give UID:GID")
         })?;
         let own = geteuid();
         match () {
             _ if own.is_root() => Ok(Some(user)),
             _ if own.as_raw() == user.uid => Ok(None),
             _ => Err(format!(
-                "plugin.user is {text:?}, and the agent is not root, so it cannot become another user: start it as root, or \
+                "{key} is {text:?}, and the agent is not root, so it cannot become another user: start it as root, or \
                  give \"\""
             )),
         }
@@ -83,8 +97,8 @@ mod tests {
 
     #[test]
     fn nobody_is_the_agents_own_and_a_stranger_is_refused_with_the_fix() {
-        assert_eq!(User::of(""), Ok(None));
-        let fault = User::of("no such user").expect_err("nobody has this name");
+        assert_eq!(User::of("plugin.user", ""), Ok(None));
+        let fault = User::of("plugin.user", "no such user").expect_err("nobody has this name");
         assert!(fault.contains("create the user"), "{fault}");
     }
 }
