@@ -106,7 +106,7 @@ try:
     passed = time.monotonic() - began
     gone = [name for name, process in agents.items() if process.poll() is not None]
     ran = len(asked) - asked_before
-    if gone or not points or ran < 0.9 * count * passed / STEP:
+    if gone or not points or ran < 0.9 * count * (passed // STEP):
         sys.exit(f"ended: {', '.join(gone)}; {ran} runs and {len(points)} points")
     print(f"{passed:.0f} s, a run a minute of each probe; {os.path.getsize(stripped) / 1e6:.1f} MB on disk")
     print(f"{'':20} {'RSS MiB':>8} {'anonymous':>10} {'peak':>8} {'CPU %':>8}")
