@@ -3,7 +3,8 @@
 //! Why: an alarm says that `probe.up` is 0; whoever gets it wants to know why, and which places say so.
 //! How: a row per probe and place, written when the place says something else than before.
 //! Invariants: places are compared exactly, as hosts are.
-//! Compat: the table is Hawkeye's own. An Open-Falcon's MySQL, over which hbs runs alone, may lack it, and has no state.
+//! Compat: the table is Hawkeye's own. An Open-Falcon's MySQL, over which hbs runs alone, may lack it, and has no
+//! state.
 
 use super::Portal;
 use super::db::{fault, query, select};

@@ -3,9 +3,9 @@
 //! Why: one agent whose own network is down is no outage of what it asks; "two of five places fail" is.
 //! How: of each probe that agents run, once a step and at a second of its own, the newest points of `probe.up` are
 //! looked up, one per place that has reported in the last [`STEPS_X2`] half steps. Out of these come `probe.places`,
-//! `probe.places_down` and `probe.places_down_percent`, with the tags of the probe's series but `from`, so "k of n places
-//! fail" is a rule like any other. Where no place reports there is `probe.places` alone, with 0: nobody knows then what
-//! is down.
+//! `probe.places_down` and `probe.places_down_percent`, with the tags of the probe's series but `from`, so "k of n
+//! places fail" is a rule like any other. Where no place reports there is `probe.places` alone, with 0: nobody knows
+//! then what is down.
 //! Invariants: points ahead of now do not count; series of a definition with other tags are not those of this one. A
 //! probe that the server runs has one place, whose own `probe.up` says as much.
 //! Memory: a number per probe; while one is computed, the names of its series.
