@@ -55,6 +55,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("plugin.git", &["- = \"--upload-pack=x\"\nplugin.enabled = true", "- = \"a b\"\nplugin.enabled = true"]),
     ("plugin.logs", &["- = \"\"\nplugin.enabled = true"]),
     ("plugin.user", &["- = \"a b\"\nplugin.enabled = true", "- = \"a:b\"\nplugin.enabled = true"]),
+    ("upgrade.public_key", &["- = \"short\"", "- = 1"]),
+    (
+        "upgrade.dir",
+        &["- = \"upgrade\"", "- = \"\"\nupgrade.public_key = \"iojjEvkFMzRr/iBaSMgtpY2nY9oZ0xVOuFq4QmBm8pY=\""],
+    ),
 ];
 
 /// Words of which each fault has one before it says what to give.

@@ -77,6 +77,8 @@ pub fn keys(config: &AgentConfig) -> Vec<Key> {
         Key { name: "plugin.git", value: json!(plugin.git), shown: json!(masked(&plugin.git)) },
         path("plugin.logs", &plugin.logs),
         open("plugin.user", json!(plugin.user)),
+        open("upgrade.public_key", json!(config.upgrade.public_key)),
+        path("upgrade.dir", &config.upgrade.dir),
     ]
 }
 

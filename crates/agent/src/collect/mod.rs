@@ -18,6 +18,7 @@ mod smart;
 mod statsd;
 mod units;
 
+pub use child::{Output, Program};
 pub use collector::{Collector, Moment};
 pub use config::CollectConfig;
 pub use fault::{Fault, Told};
