@@ -23,6 +23,7 @@ mod code_secret;
 mod code_write;
 mod dashboard;
 mod docs;
+mod download;
 pub mod error;
 mod exception;
 mod expression;
@@ -54,6 +55,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::plus_graph::PlusGraphs;
 use crate::portal::Portal;
+use crate::releases::Releases;
 use crate::rules::computed::Lasts;
 use attempts::Attempts;
 use axum::Router;
@@ -82,6 +84,8 @@ pub struct Context {
     /// What became of aggregators.
     pub lasts: Lasts,
     pub hosts: HostWatch,
+    /// Agents' programs.
+    pub releases: Releases,
     /// Turns true when answers are to end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -92,7 +96,8 @@ impl Context {
         // Nobody stops it, unless its maker says who does.
         let stopping = watch::channel(false).1;
         let (lasts, hosts) = (Lasts::default(), HostWatch::default());
-        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, stopping }
+        let releases = Releases::new(&config.agents_dir());
+        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, releases, stopping }
     }
 }
 
@@ -121,10 +126,12 @@ pub fn router(context: Context) -> Router {
         .merge(openapi::routes())
         .merge(audit::routes())
         .merge(code::routes())
+        .merge(download::routes())
         .route_layer(axum::middleware::from_fn_with_state(context.clone(), audit::record));
     Router::new()
         .nest("/api/v1", v1)
         .merge(hostgroup::old_routes())
+        .merge(download::program_routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .layer(DefaultBodyLimit::max(body::BODY_MAX))

@@ -48,7 +48,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         )
     })?;
     let (rules, trustable) = (current.subscribe(), &config.hbs.trustable);
-    let service = HbsService::new(portal.clone(), rules, trustable, Arc::new(Oddities::new()));
+    let service = HbsService::new(portal.clone(), rules, trustable, Arc::new(Oddities::new())).with_upgrades(&config);
     service.register_memory(&metrics);
     let sockets = Sockets::hbs(&config.listen).await?;
     bound.add(&sockets);

@@ -255,6 +255,7 @@ impl Behind {
     fn hbs(&self) -> HbsService {
         let (portal, oddities) = (self.portal.clone(), self.engine.oddities().clone());
         HbsService::new(portal, self.in_effect.clone(), &self.config.hbs.trustable, oddities)
+            .with_upgrades(&self.config)
     }
 
     fn nodata(&self) -> NodataRoutes {

@@ -66,6 +66,7 @@ pub const DOCS: &[Doc] = &[
         ])
         .at("/host?state=silent&sort=-last")
         .answer(r#"[{"id":3,"hostname":"web-01","ip":"","agent_version":"","plugin_version":"","maintain_begin":0,"maintain_end":0,"state":"silent","last":0,"ahead":null,"clock_offset":null}]"#),
+    doc("GET /agent/install", "The line that installs an agent on a new host, which fetches it from `GET /download/agent?arch=$(uname -m)` of this server: docs/agent-install.md."),
     doc("GET /host/stream", "Changes of hosts as server-sent events: `host` with a row as of `GET /host`, `gone` with an id, `lost` where the list is to be read anew.").stream(),
     doc("GET /host/{id}/hostgroup", "Groups of a host.").list().at("/host/3/hostgroup"),
     doc("GET /host/{id}/template", "Templates of a host.").list().at("/host/3/template"),

@@ -9,20 +9,25 @@ mod agents;
 mod answers;
 pub mod http;
 mod reported;
+mod upgrades;
 
 use crate::clock;
+use crate::config::{Config, HbsConfig};
 use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
 use crate::portal::host::ReportEffect;
+use crate::releases::Releases;
 use crate::rules::InEffect;
 use answers::Answers;
 use metrics::Metrics;
 use net::rpc::Service;
 use reported::Reported;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use supervisor::causes::line_of;
 use tokio::sync::watch;
+use upgrades::Upgrades;
 use wire::Scratch;
 use wire::hbs;
 use wire::jsonrpc::{self, Request};
@@ -38,6 +43,7 @@ pub struct HbsService {
     pub oddities: Arc<Oddities>,
     answers: Answers,
     reported: Reported,
+    upgrades: Upgrades,
 }
 
 impl Service for HbsService {
@@ -62,7 +68,9 @@ impl Service for HbsService {
             "Hbs.GetExpressions" => {
                 return jsonrpc::write_result(out, request.id, self.in_effect().expressions_json());
             }
-            method => Err(jsonrpc::unknown_method(&["Agent", "Hbs"], method)),
+            "Hawkeye.Agent" => self.upgrades.offer(param, &mut result).await,
+            "Hawkeye.AgentPart" => self.upgrades.part(param, &mut result).await,
+            method => Err(jsonrpc::unknown_method(&["Agent", "Hbs", "Hawkeye"], method)),
         };
         match written {
             Ok(()) => jsonrpc::write_result(out, request.id, &result),
@@ -85,7 +93,14 @@ impl HbsService {
         oddities: Arc<Oddities>,
     ) -> HbsService {
         let trustable = trustable.join(",").into();
-        HbsService { portal, rules, trustable, oddities, answers: Answers::default(), reported: Reported::default() }
+        let (answers, reported) = (Answers::default(), Reported::default());
+        let upgrades = Upgrades::new(Releases::new(Path::new("")), &HbsConfig::default());
+        HbsService { portal, rules, trustable, oddities, answers, reported, upgrades }
+    }
+
+    /// The service with what agents are offered of newer programs, which without this is nothing.
+    pub fn with_upgrades(self, config: &Config) -> HbsService {
+        HbsService { upgrades: Upgrades::new(Releases::new(&config.agents_dir()), &config.hbs), ..self }
     }
 
     /// Names what is kept for agents in the ledger.
@@ -93,6 +108,11 @@ impl HbsService {
         let (answers, reported) = (self.answers.clone(), self.reported.clone());
         let bytes = move || (answers.memory_bytes() + reported.memory_bytes()) as u64;
         metrics.ledger().source(move |report| report.line("hbs answers", bytes(), None, None));
+        let upgrades = self.upgrades.clone();
+        metrics.source(move |figures| {
+            let troubles = "Agents that said why they take no newer program";
+            figures.counter("hbs_agent_upgrade_troubles", troubles, upgrades.troubles());
+        });
     }
 
     fn in_effect(&self) -> Arc<InEffect> {
