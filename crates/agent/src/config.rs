@@ -11,7 +11,7 @@
 use super::collect::CollectConfig;
 use super::original;
 use super::plugin_config::PluginConfig;
-use super::upgrade::{FOLDER, UpgradeConfig};
+use super::upgrade_config::{FOLDER, UpgradeConfig};
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
 use serde::Deserialize;

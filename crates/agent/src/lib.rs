@@ -49,6 +49,7 @@ pub mod signature;
 mod switched_on;
 mod transfers;
 mod upgrade;
+mod upgrade_config;
 mod url;
 
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};

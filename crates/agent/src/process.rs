@@ -12,13 +12,13 @@ use tokio::sync::watch;
 
 /// Threads for work that may hang: one for each group of collectors that may hang on a mount or a process (four that
 /// are always there, and four that can be switched on), one for the buffer's disk, one for the plugin directory, one
-/// for the configuration that is read again, one for newer programs, and one for name resolution. A thread is there while
-/// it works.
+/// for the configuration that is read again, one for newer programs, and one for name resolution. A thread is there
+/// while it works.
 const BLOCKING_MAX: usize = 13;
 
 /// Runs the program `hawkeye-agent`, or the newer one that this host has taken in its place.
 pub fn run_program(args: &AgentArgs) -> Result<()> {
-    let (launcher, told) = launch(args);
+    let (launcher, told) = launch(args.upgrade());
     let config = args.load()?;
     log::to_stderr(&config.log)?;
     for trouble in told {

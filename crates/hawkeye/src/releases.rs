@@ -43,7 +43,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Reads `bytes_max` bytes from `offset` on, or fewer where the file ends. A file that is another by now is an error.
+    /// Reads `bytes_max` bytes from `offset` on, or fewer where the file ends. A file that is another by now is an
+    /// error.
     pub fn read_at(&self, offset: u64, bytes_max: usize) -> Result<Vec<u8>> {
         let file = File::open(&self.path).with_context(|| format!("cannot open {}", self.path.display()))?;
         let about = file.metadata()?;

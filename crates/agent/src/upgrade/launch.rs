@@ -4,13 +4,14 @@
 //! and becomes that program by `execve`, in the same process with the same arguments; [`LAUNCHER`] tells it who it was
 //! started by. A program that has had [`STARTS_MAX`] starts without being heard by hbs is refused for ever, and the
 //! next newest, or the installed one, runs in its place.
-//! Invariants: of the configuration only section `upgrade` is read, so that a file with keys that only the newer program
-//! knows does not end the older one. Nothing here ends a start: what is wrong is told, and the installed program runs.
+//! Invariants: of the configuration only section `upgrade` is looked at, so that a file with keys that only the newer
+//! program knows does not end the older one. Nothing here ends a start: what is wrong is told, and the installed
+//! program runs.
 
 use super::shelf::{STARTS_MAX, Shelf};
-use crate::config::AgentArgs;
 use crate::release::{ARCH, Release, Version};
 use crate::signature::PublicKey;
+use crate::upgrade_config::UpgradeConfig;
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -66,11 +67,11 @@ fn arguments() -> impl Iterator<Item = OsString> {
 
 /// Becomes the newest program of the shelf that may run, and does not return then. Else answers who is to be asked when
 /// a newer program was taken, and what is to be told; no launcher where upgrades are off.
-pub fn launch(args: &AgentArgs) -> (Option<Launcher>, Vec<String>) {
+pub fn launch(config: Option<UpgradeConfig>) -> (Option<Launcher>, Vec<String>) {
     if let Some(launcher) = env::var(LAUNCHER).ok().and_then(|text| Launcher::of_variable(&text)) {
         return (Some(launcher), Vec::new());
     }
-    let Some((config, key)) = args.upgrade().and_then(|config| config.key().map(|key| (config, key))) else {
+    let Some((config, key)) = config.and_then(|config| config.key().map(|key| (config, key))) else {
         return (None, Vec::new());
     };
     let own = match env::current_exe() {

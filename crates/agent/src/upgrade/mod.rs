@@ -13,11 +13,9 @@
 //! Memory: a part of at most [`PART_MAX`] bytes, while one is on its way.
 //! Compat: Hawkeye's own; an original hbs does not know the calls, and is asked again each time.
 
-mod config;
 mod launch;
 mod shelf;
 
-pub use config::{FOLDER, UpgradeConfig};
 pub use launch::{Launcher, launch};
 
 use crate::client::{CallError, Client};
@@ -25,6 +23,7 @@ use crate::collect::{Output, Program};
 use crate::hand::Hand;
 use crate::release::{ARCH, Release, Version};
 use crate::signature::PublicKey;
+use crate::upgrade_config::UpgradeConfig;
 use anyhow::{Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

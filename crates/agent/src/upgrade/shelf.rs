@@ -18,7 +18,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use stdx::small_file;
 
-/// Starts that a program has to be heard by hbs: one may end with the host, two with the host and a fault.
+/// Starts that a program has to be heard by hbs: one may end with the host, two with the host and a fault. With that of
+/// the program before they are four within the ten seconds in which systemd gives up after five.
 pub const STARTS_MAX: u32 = 3;
 /// Versions that are remembered as refused; the oldest are older than what runs.
 const REFUSED_MAX: usize = 16;
@@ -205,8 +206,8 @@ impl Shelf {
         self.sync_dir()
     }
 
-    /// Removes what no start will want: parts but that of `wanted`, and programs that are neither newer than `installed`
-    /// nor `running`.
+    /// Removes what no start will want: parts but that of `wanted`, and programs that are neither newer than
+    /// `installed` nor `running`.
     pub fn tidy(&self, installed: Version, running: Version, wanted: Option<&Offer>) {
         let part = wanted.and_then(|offer| self.part(offer).file_name()?.to_str().map(str::to_string));
         let is_old = |name: &str| {

@@ -1,5 +1,5 @@
-//! Command line: `hawkeye server | agent | agent-key | status | backup | restore | passwd | export | apply | loadgen | replay |
-//! probe | pprof | check | version`, a file per command.
+//! Command line: `hawkeye server | agent | agent-key | status | backup | restore | passwd | export | apply | loadgen |
+//! replay | probe | pprof | check | version`, a file per command.
 //!
 //! Invariants: an error is printed once, here, as one line with its causes (mistakes in files are a line each); the
 //! exit code is 1, or 2 for a wrong command line. `status` and `probe` have codes of their own.
