@@ -288,7 +288,7 @@ impl AgentArgs {
         let mut table: toml::Table = without_mark(&text).parse().ok().filter(|_| is_ours)?;
         let known = ["public_key", "dir"];
         if let Some(section) = table.get_mut("upgrade").and_then(toml::Value::as_table_mut) {
-            section.retain(|key, _| known.iter().any(|known| key == *known));
+            section.retain(|key, _| known.contains(&key));
         }
         table.retain(|key, _| key == "upgrade");
         let is_known =

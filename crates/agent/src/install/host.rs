@@ -155,7 +155,7 @@ impl Host {
 
     /// Tells a change and makes it, unless this is only a look.
     fn change(&self, what: std::fmt::Arguments<'_>, make: impl FnOnce() -> Result<()>) -> Result<bool> {
-        tell(format_args!("{}{what}", if self.is_dry { "would do: " } else { "" }));
+        tell(format_args!("{}{what}", if self.is_dry { "dry run: " } else { "" }));
         if !self.is_dry {
             make()?;
         }

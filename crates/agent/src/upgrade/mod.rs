@@ -138,8 +138,11 @@ impl Taker {
     async fn be_heard(&mut self) {
         let until = Instant::now() + HEARD_WITHIN;
         loop {
+            let before = self.counters.asked.load(Relaxed);
             match self.offered(&mut (self.client)()).await {
                 Ok(_) => break,
+                // What it answers is a matter of the next question.
+                Err(_) if self.counters.asked.load(Relaxed) > before => break,
                 Err(error) => self.tell(&line_of(&*error)),
             }
             if Instant::now() >= until {
