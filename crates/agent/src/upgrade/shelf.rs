@@ -40,9 +40,9 @@ pub struct Offer {
     pub release: Release,
     /// Bytes of the program.
     pub size: u64,
-    /// Its digest, in lower-case hexadecimal.
+    /// Digest of the program, in lower-case hexadecimal.
     pub sha256: String,
-    /// Its signature, base64.
+    /// Base64 of the signature.
     pub signature: String,
 }
 

@@ -12,7 +12,7 @@ pub struct HbsConfig {
     pub trustable: Vec<String>,
     /// The version that agents are offered: "1.2.3", "newest" of `api.agents_dir`, or "" for none.
     pub agent_upgrade: String,
-    /// Of a hundred hosts so many are offered it, always the same.
+    /// Percentage of the hosts that are offered it, the same hosts each time.
     pub agent_upgrade_percent: u8,
 }
 
