@@ -1,8 +1,8 @@
 #!/bin/sh
 # The packages, on a Debian of their own: this machine's root with a layer over it that goes with the test, and a
 # network of loopback alone. Both are installed, started as their units say, and upgraded with the configuration kept; a
-# purge leaves the data. The units are checked by systemd itself, the Dockerfile by hadolint, and what the compose file
-# sets by the server.
+# purge leaves the data; then the agent installs itself. The units are checked by systemd itself, the Dockerfile by
+# hadolint, and what the compose file sets by the server.
 # Needs root, the release builds of server and agent (make build agent), and curl.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -109,6 +109,10 @@ start_both
 password=$(cat "$root/var/lib/hawkeye/admin-password")
 echo 'memory_budget = "300MiB"' >> "$root/etc/hawkeye/hawkeye.toml"
 echo '# of this host' >> "$root/etc/hawkeye/agent.toml"
+# A new host gets the program that is beside the server's.
+curl -sf "http://127.0.0.1:8080/download/agent?arch=$(uname -m)" > "$root/packages/hawkeye-agent"
+cmp "$root/packages/hawkeye-agent" "$root/usr/bin/hawkeye-agent"
+chmod +x "$root/packages/hawkeye-agent"
 stop_both
 echo "installed, started and stopped"
 
@@ -128,6 +132,26 @@ in_root dpkg --purge hawkeye hawkeye-agent
 [ ! -e "$root/etc/hawkeye/hawkeye.toml" ] && [ ! -e "$root/usr/bin/hawkeye-agent" ]
 [ -s "$root/var/lib/hawkeye/admin-password" ]
 echo "purged, and the data left"
+
+# What a new host runs, here without an init.
+install_agent() { in_root /packages/hawkeye-agent install --server 127.0.0.1 --no-start; }
+made="/usr/local/bin/hawkeye-agent /etc/systemd/system/hawkeye-agent.service /etc/hawkeye/agent.toml"
+install_agent
+systemd-analyze verify --root="$root" hawkeye-agent.service
+[ "$(in_root stat -c '%U:%G %a' /etc/hawkeye/agent.toml)" = "root:hawkeye-agent 640" ]
+[ "$(in_root stat -c '%U:%G %a' /var/lib/hawkeye-agent)" = "hawkeye-agent:hawkeye-agent 700" ]
+in_root /usr/local/bin/hawkeye-agent check-config --config /etc/hawkeye/agent.toml
+# shellcheck disable=SC2086
+before=$(in_root stat -c '%n %i %Z' $made)
+install_agent
+# shellcheck disable=SC2086
+[ "$(in_root stat -c '%n %i %Z' $made)" = "$before" ]
+in_root /usr/local/bin/hawkeye-agent uninstall --purge
+for file in $made /var/lib/hawkeye-agent; do
+    [ ! -e "$root$file" ]
+done
+if in_root getent passwd hawkeye-agent; then exit 1; fi
+echo "installed without a package, twice the same, and taken away"
 INSIDE
 mkdir "$dir/layer"
 unshare --mount --net --pid --fork --kill-child --mount-proc sh "$dir/inside" "$dir" "$version"

@@ -12,6 +12,7 @@ use super::collect::CollectConfig;
 use super::original;
 use super::plugin_config::PluginConfig;
 use super::probes_config::ProbesConfig;
+use super::upgrade_config::{FOLDER, UpgradeConfig};
 use anyhow::{Context, Result, ensure};
 use net::tls::client::SCHEME;
 use serde::Deserialize;
@@ -23,6 +24,8 @@ use std::time::Duration;
 
 /// Folder of points that no transfer has taken, in the directory that systemd gives.
 const BUFFER: &str = "agent-buffer";
+/// The variable by which systemd names the unit's state directory.
+const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 /// Settings of an agent.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -83,6 +86,7 @@ pub struct AgentConfig {
     pub listen: AgentListen,
     pub plugin: PluginConfig,
     pub probes: ProbesConfig,
+    pub upgrade: UpgradeConfig,
     /// Where the configuration came from, to read it again; none for one that came from no command line.
     #[serde(skip)]
     pub source: Option<Source>,
@@ -153,6 +157,12 @@ impl Source {
         let set = self.set.iter().map(|pair| pair.text().to_string()).collect();
         AgentArgs { config: self.file.clone(), set, check: false }.load()
     }
+
+    /// The command line that gives this source.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let file = self.file.iter().flat_map(|path| ["--config".to_string(), path.display().to_string()]);
+        file.chain(self.set.iter().flat_map(|pair| ["--set".to_string(), pair.text().to_string()])).collect()
+    }
 }
 
 /// How a form of the file calls what is checked in both, what turns a key off, and what times are like.
@@ -215,6 +225,7 @@ impl Default for AgentConfig {
             listen: AgentListen::default(),
             plugin: PluginConfig::default(),
             probes: ProbesConfig::default(),
+            upgrade: UpgradeConfig::default(),
             source: None,
             ignored_keys: Vec::new(),
             agent_http_key: ("listen.agent_http", "--set listen.agent_http=HOST:PORT"),
@@ -279,6 +290,34 @@ impl AgentArgs {
     }
 }
 
+impl AgentArgs {
+    /// Section `upgrade` alone, while it is on and right: for a start that may become a newer program, whose other keys
+    /// this one need not know.
+    pub(crate) fn upgrade(&self) -> Option<UpgradeConfig> {
+        let text = self.config.as_deref().map_or(Some(String::new()), |path| std::fs::read_to_string(path).ok())?;
+        let is_ours = !is_json(self.config.as_deref(), &text);
+        let mut table: toml::Table = without_mark(&text).parse().ok().filter(|_| is_ours)?;
+        let known = ["public_key", "dir"];
+        if let Some(section) = table.get_mut("upgrade").and_then(toml::Value::as_table_mut) {
+            section.retain(|key, _| known.contains(&key));
+        }
+        table.retain(|key, _| key == "upgrade");
+        let is_known =
+            |name: &str| known.iter().any(|key| name == format!("HAWKEYE_AGENT__UPGRADE__{}", key.to_uppercase()));
+        let variables = settings::variables().ok()?.into_iter();
+        let variables: Vec<_> = variables.filter(|(name, _)| is_known(name) || name == STATE_DIRECTORY).collect();
+        let flags = self.set.iter().filter_map(|pair| settings::pair(pair).ok());
+        let flags: Vec<_> =
+            flags.filter(|(key, _)| known.iter().any(|known| *key == format!("upgrade.{known}"))).collect();
+        let mut faults = Faults::default();
+        let mut config = AgentConfig::read_table(table, &variables, &flags, &mut faults).ok()?;
+        config.resolve(&variables, "");
+        config.upgrade.check(&mut faults);
+        faults.none().ok()?;
+        config.upgrade.is_on().then_some(config.upgrade)
+    }
+}
+
 /// The name that the system has for this host.
 pub fn system_hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -329,7 +368,15 @@ impl AgentConfig {
         faults: &mut Faults,
     ) -> Result<AgentConfig> {
         let read = text.parse().map_err(|error| not_toml(Path::new("the TOML"), text, &error));
-        let mut table: toml::Table = read?;
+        AgentConfig::read_table(read?, variables, flags, faults)
+    }
+
+    fn read_table(
+        mut table: toml::Table,
+        variables: &[(String, String)],
+        flags: &[(&str, &str)],
+        faults: &mut Faults,
+    ) -> Result<AgentConfig> {
         let borrowed = variables.iter().map(|(name, text)| (name.as_str(), text.as_str()));
         overlay_variables::<AgentConfig>(&mut table, "HAWKEYE_AGENT__", borrowed)?;
         for (key, text) in flags {
@@ -345,11 +392,13 @@ impl AgentConfig {
             self.hostname = endpoint.unwrap_or(system_hostname).to_string();
         }
         let rootfs = variable("NUX_ROOTFS").map(Path::new).filter(|path| path.is_absolute() && path.is_dir());
-        if self.buffer_dir.as_os_str().is_empty() {
-            // The unit's StateDirectory; the first, where it names several.
-            let state = variable("STATE_DIRECTORY").and_then(|state| state.split(':').next());
-            let state = state.map(Path::new).filter(|state| state.is_absolute());
-            self.buffer_dir = state.map_or_else(PathBuf::new, |state| state.join(BUFFER));
+        // The unit's StateDirectory; the first, where it names several.
+        let state = variable(STATE_DIRECTORY).and_then(|state| state.split(':').next());
+        let state = state.map(Path::new).filter(|state| state.is_absolute());
+        for (dir, folder) in [(&mut self.buffer_dir, BUFFER), (&mut self.upgrade.dir, FOLDER)] {
+            if dir.as_os_str().is_empty() {
+                *dir = state.map_or_else(PathBuf::new, |state| state.join(folder));
+            }
         }
         if let Some(rootfs) = rootfs
             && self.rootfs == Path::new("/")
@@ -472,6 +521,7 @@ impl AgentConfig {
         }
         self.collect.check(faults);
         self.probes.check(faults);
+        self.upgrade.check(faults);
         for name in &self.listen.hosts {
             if let Err(error) = net::http::check_name(name) {
                 faults.add(format!("listen.hosts has {error}"));

@@ -5,7 +5,8 @@
 //! HTTP client; the others are in crates/probe) → `collect`, `switched_on` (what a host's owner switches on) →
 //! `plugin` (files of the operator's that print points) → `netprobes` (probes over the network that hbs gives) →
 //! `http`, `control` (what changes this host), `pages` (what shows it), `reload` → `facts` (what hbs is told of the
-//! agent) → `check` (everything once, for people).
+//! agent) → `check` (everything once, for people) → `release`, `signature`, `upgrade` (newer programs), `install` (a
+//! new host).
 //! How: each group of collectors is a task with one report per interval; all put batches into one queue, from which
 //! one sender takes them in order. `/proc` is read on a blocking thread; file systems are asked by `mounts`, so that
 //! one whose server is gone is silent alone.
@@ -33,6 +34,7 @@ pub mod fuzzing;
 mod hand;
 mod heartbeat;
 mod http;
+pub mod install;
 mod intake;
 mod live;
 mod mounts;
@@ -48,24 +50,29 @@ mod process;
 mod queue;
 #[cfg(test)]
 mod refused;
+pub mod release;
 mod reload;
 mod schedule;
 mod sender;
 mod shown;
+pub mod signature;
 mod switched_on;
 mod transfers;
+mod upgrade;
+mod upgrade_config;
 mod url;
 mod user;
 
 pub use check::{as_ours, check_process};
 pub use config::{AgentArgs, AgentConfig, Rates, system_hostname};
-pub use process::run_process;
+pub use process::{run_process, run_program};
 
 use anyhow::{Error, Result, ensure};
 use buffer::{Buffer, BufferFigures, BufferTiming, Place};
 use client::Client;
 use clock::{unix_ms, unix_now};
 use collect::{Collector, Fault, Told};
+use config::Source;
 use facts::Facts;
 use heartbeat::{Heartbeat, Orders};
 use intake::{Stamp, batches_of};
@@ -95,6 +102,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use transfers::{TransferCounters, Transfers};
+use upgrade::{Launcher, Taker, UpgradeCounters};
 
 /// Scripts of one host, each with a connection of its own.
 const CONNECTIONS_MAX: usize = 256;
@@ -108,9 +116,15 @@ pub async fn run(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result
     run_at(config, Timing::REAL, shutdown).await
 }
 
-/// Runs an agent that is a program of its own until `shutdown` turns true; `exit` is what `/exit` turns true.
-async fn run_alone(config: AgentConfig, exit: Arc<watch::Sender<bool>>, shutdown: watch::Receiver<bool>) -> Result<()> {
-    run_until(Agent { exit: Some(exit), ..Agent::new(config) }, Timing::REAL, shutdown).await
+/// Runs an agent that is a program of its own until `shutdown` turns true; `exit` is what `/exit` turns true, and
+/// `launcher` is who begins it anew.
+async fn run_alone(
+    config: AgentConfig,
+    exit: Arc<watch::Sender<bool>>,
+    launcher: Option<Launcher>,
+    shutdown: watch::Receiver<bool>,
+) -> Result<()> {
+    run_until(Agent { exit: Some(exit), launcher, ..Agent::new(config) }, Timing::REAL, shutdown).await
 }
 
 /// Durations that a test does not want to wait for.
@@ -145,6 +159,8 @@ struct Agent {
     reload: Reload,
     /// Ends the process; none where the agent is a part of another program.
     exit: Option<Arc<watch::Sender<bool>>>,
+    /// Who starts a newer program; none where none is taken.
+    launcher: Option<Launcher>,
     sampler: Mutex<Sampler>,
     /// The beginning of the sampler's time.
     started: Instant,
@@ -163,6 +179,7 @@ struct AgentCounters {
     /// Known once the sender is made.
     buffer: OnceLock<Arc<BufferFigures>>,
     transfers: OnceLock<Arc<TransferCounters>>,
+    upgrade: Arc<UpgradeCounters>,
     push_invalid: AtomicU64,
     collect_failures: AtomicU64,
     files_named: Mutex<BTreeSet<PathBuf>>,
@@ -226,6 +243,7 @@ impl Agent {
             live,
             reload: Reload::default(),
             exit: None,
+            launcher: None,
             sampler: Mutex::new(if config.collect.cores { Sampler::with_cores() } else { Sampler::new() }),
             started: Instant::now(),
             sampled: watch::Sender::new(false),
@@ -263,6 +281,9 @@ impl Agent {
         }
         if !self.config.hbs_addr.is_empty() {
             tasks.spawn(self.heartbeat().run(shutdown.clone()));
+        }
+        if let Some(taker) = self.taker() {
+            tasks.spawn(taker.run(shutdown.clone()));
         }
         tasks.spawn(self.plugins.clone().run(shutdown.clone()));
         tasks.spawn(self.probes.clone().run(shutdown.clone()));
@@ -314,6 +335,19 @@ impl Agent {
         let (orders, plugins) = (self.orders.clone(), self.plugins.clone());
         let (facts, probes) = (self.facts.clone(), self.probes.clone());
         Heartbeat::new(client, &config.hostname, &config.ip, interval, orders, plugins, facts, probes)
+    }
+
+    /// Who takes newer programs; none where that is off, or this is a part of another program.
+    fn taker(&self) -> Option<Taker> {
+        let config = &self.config;
+        let (launcher, exit) = (self.launcher.clone()?, self.exit.clone()?);
+        let key = config.upgrade.key().filter(|_| !config.hbs_addr.is_empty())?;
+        let (address, timeout, token) = (config.hbs_addr.clone(), config.connect_timeout, config.token.clone());
+        let trust = self.trust.clone();
+        let client = move || Client::new(&address, timeout).with_token(&token).with_trust(&trust);
+        let arguments = config.source.as_ref().map(Source::arguments).unwrap_or_default();
+        let (section, counters) = ((&config.upgrade, key), self.counters.upgrade.clone());
+        Some(Taker::new(client, &config.hostname, section, arguments, launcher, counters, exit))
     }
 
     /// Takes the sample that the first report looks back on; then, for rates of the last second, one each second for
@@ -469,6 +503,15 @@ fn show(agent: &Arc<Agent>, metrics: &Metrics) {
         }
         agent.plugins.show(figures);
         agent.probes.show(figures);
+        if agent.config.upgrade.is_on() {
+            let upgrade = &counters.upgrade;
+            figures.counter(
+                "agent_upgrade_asked",
+                "Questions for a newer program that hbs answered",
+                read(&upgrade.asked),
+            );
+            figures.counter("agent_upgrade_failures", "Newer programs not taken", read(&upgrade.failures));
+        }
         figures.gauge("resident_bytes", "Resident memory", resident_bytes().unwrap_or(0) as f64);
     });
 }

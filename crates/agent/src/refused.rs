@@ -62,6 +62,11 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("probes.script_user", &["- = \"a b\"", "- = \"a:b\""]),
     ("probes.concurrent_max", &["- = 0", "- = 5000", "- = \"8\""]),
     ("plugin.user", &["- = \"a b\"\nplugin.enabled = true", "- = \"a:b\"\nplugin.enabled = true"]),
+    ("upgrade.public_key", &["- = \"short\"", "- = 1"]),
+    (
+        "upgrade.dir",
+        &["- = \"upgrade\"", "- = \"\"\nupgrade.public_key = \"iojjEvkFMzRr/iBaSMgtpY2nY9oZ0xVOuFq4QmBm8pY=\""],
+    ),
 ];
 
 /// Words of which each fault has one before it says what to give.

@@ -86,6 +86,8 @@ pub fn keys(config: &AgentConfig) -> Vec<Key> {
         open("probes.script_dirs", json!(probes.script_dirs)),
         open("probes.script_user", json!(probes.script_user)),
         open("probes.concurrent_max", json!(probes.concurrent_max)),
+        open("upgrade.public_key", json!(config.upgrade.public_key)),
+        path("upgrade.dir", &config.upgrade.dir),
     ]
 }
 

@@ -12,6 +12,7 @@ mod plus_api;
 mod plus_graph;
 mod plus_redis;
 mod portal;
+mod releases;
 mod role;
 mod rules;
 mod server;

@@ -18,7 +18,7 @@ mod smart;
 mod statsd;
 mod units;
 
-pub use child::Program;
+pub use child::{Output, Program};
 pub use collector::{Collector, Moment};
 pub use config::CollectConfig;
 pub use exporters::of_page;

@@ -25,6 +25,7 @@ mod code_secret;
 mod code_write;
 mod dashboard;
 mod docs;
+mod download;
 pub mod error;
 mod exception;
 mod expression;
@@ -59,6 +60,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::plus_graph::PlusGraphs;
 use crate::portal::Portal;
+use crate::releases::Releases;
 use crate::rules::computed::Lasts;
 use attempts::Attempts;
 use axum::Router;
@@ -89,6 +91,8 @@ pub struct Context {
     pub lasts: Lasts,
     pub hosts: HostWatch,
     pub tester: Tester,
+    /// Agents' programs.
+    pub releases: Releases,
     /// Turns true when answers are to end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -99,7 +103,8 @@ impl Context {
         // Nobody stops it, unless its maker says who does.
         let stopping = watch::channel(false).1;
         let (lasts, hosts, tester) = (Lasts::default(), HostWatch::default(), Tester::default());
-        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, tester, stopping }
+        let releases = Releases::new(&config.agents_dir());
+        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, tester, releases, stopping }
     }
 }
 
@@ -130,10 +135,12 @@ pub fn router(context: Context) -> Router {
         .merge(openapi::routes())
         .merge(audit::routes())
         .merge(code::routes())
+        .merge(download::routes())
         .route_layer(axum::middleware::from_fn_with_state(context.clone(), audit::record));
     Router::new()
         .nest("/api/v1", v1)
         .merge(hostgroup::old_routes())
+        .merge(download::program_routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .layer(DefaultBodyLimit::max(body::BODY_MAX))

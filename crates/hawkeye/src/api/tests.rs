@@ -6,6 +6,7 @@ mod audit;
 mod code;
 mod dashboard;
 mod docs;
+mod download;
 mod exceptions;
 mod groups;
 mod history;

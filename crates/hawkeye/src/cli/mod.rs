@@ -1,10 +1,11 @@
-//! Command line: `hawkeye server | agent | status | backup | restore | passwd | export | apply | loadgen | replay |
-//! probe | pprof | check | version`, a file per command.
+//! Command line: `hawkeye server | agent | agent-key | status | backup | restore | passwd | export | apply | loadgen |
+//! replay | probe | pprof | check | version`, a file per command.
 //!
 //! Invariants: an error is printed once, here, as one line with its causes (mistakes in files are a line each); the
 //! exit code is 1, or 2 for a wrong command line. `status` and `probe` have codes of their own.
 
 mod agent;
+mod agent_key;
 mod backup;
 mod check;
 mod client;
@@ -23,6 +24,7 @@ use crate::loadgen::{self, LoadgenArgs};
 use crate::watch;
 use crate::watch::log::{give_up, say};
 use ::agent::AgentArgs;
+use agent_key::AgentKeyArgs;
 use anyhow::Result;
 use backup::BackupArgs;
 use check::CheckArgs;
@@ -51,6 +53,8 @@ enum Command {
     Server(RunArgs),
     /// Run this host's agent.
     Agent(AgentArgs),
+    /// Make the key of who says what agents run, and sign programs of agents.
+    AgentKey(AgentKeyArgs),
     /// Say what a running server is, and whether all works: exit code 0 (all), 1 (not all), 2 (nobody answers).
     Status(StatusArgs),
     /// Back a data directory up, also while a server runs on it.
@@ -98,6 +102,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse_from(::agent::as_ours(std::env::args_os())).command {
         Command::Server(args) => server::run(&args),
         Command::Agent(args) => agent::run(&args).map(|exit| code = exit),
+        Command::AgentKey(args) => agent_key::run(&args),
         Command::Status(args) => {
             let code = status::run(&args);
             watch::log::flush();

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use settings::Faults;
 use settings::units::{seconds, size};
+use std::path::PathBuf;
 
 /// Seconds of ten years.
 const AUDIT_KEEP_MAX_S: i64 = 3650 * 86_400;
@@ -34,6 +35,10 @@ pub struct ApiConfig {
     /// Bytes of the record of changes; of more the oldest go.
     #[serde(deserialize_with = "size")]
     pub audit_max: u64,
+    /// Programs of agents, for new hosts and for those that are upgraded; "" is `agents` in the data directory.
+    pub agents_dir: PathBuf,
+    /// Whether anybody who reaches the api may download them (`GET /download/agent`).
+    pub agent_download: bool,
 }
 
 /// Callers of the routes under `/grafana`.
@@ -72,7 +77,19 @@ impl Default for ApiConfig {
         let (server_token, salt) = (String::new(), String::new());
         let (rights, viewer, grafana) = (Rights::ByPortal, Viewer::None, Grafana::Open);
         let (audit_keep, audit_max) = (365 * 86_400, 64 << 20);
-        ApiConfig { signup: false, server_token, salt, rights, viewer, grafana, audit_keep, audit_max }
+        let (agents_dir, agent_download) = (PathBuf::new(), true);
+        ApiConfig {
+            signup: false,
+            server_token,
+            salt,
+            rights,
+            viewer,
+            grafana,
+            audit_keep,
+            audit_max,
+            agents_dir,
+            agent_download,
+        }
     }
 }
 

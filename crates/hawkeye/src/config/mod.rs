@@ -35,7 +35,7 @@ pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
 pub use api::{ApiConfig, Grafana, Rights, Viewer};
 pub use callback::{CallbackTargets, TargetFault};
 pub use graph::{Fsync, GraphConfig};
-pub use hbs::HbsConfig;
+pub use hbs::{HbsConfig, Wanted};
 pub use ingest::IngestConfig;
 pub use judge::{JudgeConfig, Semantics};
 pub use listen::Listen;
@@ -147,6 +147,12 @@ impl Config {
     /// The mode of the process, which follows from the roles.
     pub fn mode(&self) -> Result<Mode> {
         Mode::of(&self.roles)
+    }
+
+    /// The directory of agents' programs.
+    pub fn agents_dir(&self) -> PathBuf {
+        let dir = &self.api.agents_dir;
+        if dir.as_os_str().is_empty() { self.data_dir.join("agents") } else { dir.clone() }
     }
 
     /// Whether this process tells people and makes callbacks; else whoever takes its events from Redis does.

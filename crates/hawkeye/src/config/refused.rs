@@ -110,6 +110,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("probe.allow", &["- = [\"\"]", "- = [\"http://h\"]", "- = [\"10.0.0.0/33\"]"]),
     ("probe.deny", &["- = [\"a b\"]"]),
     ("probe.rest", &["- = \"\"", "- = \"all\""]),
+    ("hbs.agent_upgrade", &["- = \"latest\"", "- = \"1.2\"", "- = true"]),
+    ("hbs.agent_upgrade_percent", &["- = 101", "- = -1", "- = \"10%\""]),
     ("aggregator.plus_api", &["- = \"h\"", "- = \"http://h\"", "- = \"\"\nroles = [\"aggregator\"]"]),
     ("aggregator.plus_api_token", &["- = \"t\"", "- = \"\"\nroles = [\"aggregator\"]"]),
     ("aggregator.push_api", &["- = \"h\"", "- = \"http://h\"", "- = \"\"\nroles = [\"aggregator\"]"]),
@@ -146,6 +148,8 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("api.grafana", &["- = \"all\"", "- = \"\""]),
     ("api.audit_keep", &["- = \"23h\"", "- = \"3651days\"", "- = 365"]),
     ("api.audit_max", &["- = \"1023KiB\"", "- = \"1025MiB\"", "- = \"much\""]),
+    ("api.agents_dir", &["- = 1"]),
+    ("api.agent_download", &["- = 1"]),
 ];
 
 /// Words of which each fault has one before it says what to give.

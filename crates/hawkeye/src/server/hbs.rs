@@ -50,7 +50,7 @@ pub async fn serve(config: Arc<Config>, descriptors: usize, starting: Starting) 
         )
     })?;
     let (rules, trustable) = (current.subscribe(), &config.hbs.trustable);
-    let service = HbsService::new(portal.clone(), rules, trustable, Arc::new(Oddities::new()));
+    let service = HbsService::new(portal.clone(), rules, trustable, Arc::new(Oddities::new())).with_upgrades(&config);
     service.register(&metrics);
     let (probes, in_effect, since) = (service.probes.clone(), service.rules.clone(), clock::now());
     let of_server = in_effect.clone();

@@ -172,7 +172,7 @@ pub async fn serve(
     let attempts = Attempts::with_known(&portal).await;
     let link_of_start = link.clone();
     let (told, trustable) = (in_effect.clone(), &config.hbs.trustable);
-    let agents = HbsService::new(portal.clone(), told, trustable, engine.oddities().clone());
+    let agents = HbsService::new(portal.clone(), told, trustable, engine.oddities().clone()).with_upgrades(&config);
     agents.register(&metrics);
     let (probes, swept, rules_of) = (agents.probes.clone(), portal.clone(), in_effect.clone());
     let unswept = health.outage("old states of probes cannot be deleted");

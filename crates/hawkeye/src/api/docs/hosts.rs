@@ -76,6 +76,7 @@ pub const DOCS: &[Doc] = &[
         ])
         .at("/agent?version=0.1")
         .answer(r#"[{"hostname":"web-01","version":"0.1.0 x86_64","config_digest":"0123456789abcdef","clock_offset_ms":-12,"told_at":1767225600}]"#),
+    doc("GET /agent/install", "The line that installs an agent on a new host, which fetches it from `GET /download/agent?arch=$(uname -m)` of this server: docs/agent-install.md."),
     doc("GET /host/stream", "Changes of hosts as server-sent events: `host` with a row as of `GET /host`, `gone` with an id, `lost` where the list is to be read anew.").stream(),
     doc("GET /host/{id}/hostgroup", "Groups of a host.").list().at("/host/3/hostgroup"),
     doc("GET /host/{id}/template", "Templates of a host.").list().at("/host/3/template"),

@@ -11,11 +11,14 @@ pub mod http;
 mod placing;
 pub mod probes;
 mod reported;
+mod upgrades;
 
 use crate::clock;
+use crate::config::{Config, HbsConfig};
 use crate::engine::oddities::Oddities;
 use crate::portal::Portal;
 use crate::portal::host::ReportEffect;
+use crate::releases::Releases;
 use crate::rules::InEffect;
 use answers::Answers;
 use metrics::Metrics;
@@ -23,9 +26,11 @@ use net::rpc::Service;
 use probes::ProbeAnswers;
 use reported::Reported;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use supervisor::causes::line_of;
 use tokio::sync::watch;
+use upgrades::Upgrades;
 use wire::Scratch;
 use wire::hbs::{self, AgentReport};
 use wire::jsonrpc::{self, Request};
@@ -43,6 +48,7 @@ pub struct HbsService {
     reported: Reported,
     /// Which hosts run which probes.
     pub probes: ProbeAnswers,
+    upgrades: Upgrades,
 }
 
 impl Service for HbsService {
@@ -78,6 +84,8 @@ impl Service for HbsService {
                 hbs::write_code(&mut result, 0);
                 self.probes.take_states(&self.portal, &self.in_effect().snapshot, param).await
             }
+            "Hawkeye.Agent" => self.upgrades.offer(param, &mut result).await,
+            "Hawkeye.AgentPart" => self.upgrades.part(param, &mut result).await,
             method => Err(jsonrpc::unknown_method(&["Agent", "Hbs", "Hawkeye"], method)),
         };
         match written {
@@ -102,7 +110,13 @@ impl HbsService {
     ) -> HbsService {
         let trustable = trustable.join(",").into();
         let (answers, reported, probes) = (Answers::default(), Reported::default(), ProbeAnswers::default());
-        HbsService { portal, rules, trustable, oddities, answers, reported, probes }
+        let upgrades = Upgrades::new(Releases::new(Path::new("")), &HbsConfig::default());
+        HbsService { portal, rules, trustable, oddities, answers, reported, probes, upgrades }
+    }
+
+    /// The service with what agents are offered of newer programs, which without this is nothing.
+    pub fn with_upgrades(self, config: &Config) -> HbsService {
+        HbsService { upgrades: Upgrades::new(Releases::new(&config.agents_dir()), &config.hbs), ..self }
     }
 
     /// Names what is kept for agents in the ledger, and shows what is dropped and how many agents have a wrong clock.
@@ -117,6 +131,11 @@ impl HbsService {
         probes.show_on(metrics);
         let bytes = move || (answers.memory_bytes() + reported.memory_bytes() + probes.memory_bytes()) as u64;
         metrics.ledger().source(move |report| report.line("hbs answers", bytes(), None, None));
+        let upgrades = self.upgrades.clone();
+        metrics.source(move |figures| {
+            let troubles = "Agents that said why they take no newer program";
+            figures.counter("hbs_agent_upgrade_troubles", troubles, upgrades.troubles());
+        });
     }
 
     fn in_effect(&self) -> Arc<InEffect> {
