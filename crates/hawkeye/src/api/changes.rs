@@ -22,6 +22,7 @@ pub enum Kind {
     Host,
     /// Hosts of a request, by their names or ids.
     Hosts,
+    Job,
     Nodata,
     Plugin,
     Portal,
@@ -114,6 +115,10 @@ pub const CHANGES: &[Change] = &[
     of("POST /nodata/", Kind::Nodata, Key::Named("name")),
     of("PUT /nodata/", Kind::Nodata, Key::Field("id")),
     of("DELETE /nodata/{nid}", Kind::Nodata, Key::Path("nid")),
+    of("POST /job", Kind::Job, Key::Named("name")),
+    of("PUT /job/{id}", Kind::Job, Key::Path("id")),
+    of("DELETE /job/{id}", Kind::Job, Key::Path("id")),
+    of("PUT /job/{id}/token", Kind::Job, Key::Path("id")),
     of("POST /dashboard/screen", Kind::Screen, Key::Named("name")),
     of("PUT /dashboard/screen/{screen_id}", Kind::Screen, Key::Path("screen_id")),
     of("DELETE /dashboard/screen/{screen_id}", Kind::Screen, Key::Path("screen_id")),
@@ -126,13 +131,15 @@ pub const CHANGES: &[Change] = &[
     of("POST /alarm/event_note", Kind::Case, Key::Named("event_id")),
 ];
 
-/// Routes with another method than GET that change nothing that is kept: they ask with a body, log in, redirect, or
-/// keep what a link needs.
+/// Routes with another method than GET that change nothing that people enter: they ask with a body, log in, redirect,
+/// keep what a link needs, or report the run of a job.
 pub const READS: &[&str] = &[
     "POST /user/login",
     "POST /strategy/replay",
     "POST /nodata",
     "PUT /nodata",
+    "POST /heartbeat/{token}",
+    "POST /heartbeat/{token}/{event}",
     "POST /dashboard/tmpgraph",
     "POST /grafana/render",
     "POST /graph/history",
@@ -172,6 +179,7 @@ impl Kind {
             Kind::Graph => "graph",
             Kind::Group => "hostgroup",
             Kind::Host | Kind::Hosts => "host",
+            Kind::Job => "job",
             Kind::Nodata => "nodata",
             Kind::Plugin => "plugin",
             Kind::Portal => "portal",

@@ -31,6 +31,7 @@ mod graph;
 mod host;
 mod host_stream;
 mod hostgroup;
+pub mod job;
 mod metric;
 mod nodata;
 mod old_graph;
@@ -63,6 +64,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use error::ApiError;
 use host_stream::HostWatch;
+use job::Heartbeats;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +84,7 @@ pub struct Context {
     /// What became of aggregators.
     pub lasts: Lasts,
     pub hosts: HostWatch,
+    pub heartbeats: Heartbeats,
     /// Turns true when answers are to end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -91,8 +94,8 @@ impl Context {
     pub fn new(portal: Portal, config: Arc<Config>, engine: Arc<Engine>, attempts: Arc<Attempts>) -> Context {
         // Nobody stops it, unless its maker says who does.
         let stopping = watch::channel(false).1;
-        let (lasts, hosts) = (Lasts::default(), HostWatch::default());
-        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, stopping }
+        let (lasts, hosts, heartbeats) = (Lasts::default(), HostWatch::default(), Heartbeats::default());
+        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, heartbeats, stopping }
     }
 }
 
@@ -113,6 +116,7 @@ pub fn router(context: Context) -> Router {
         .merge(expression::routes())
         .merge(aggregator::routes())
         .merge(nodata::routes())
+        .merge(job::routes())
         .merge(dashboard::routes())
         .merge(grafana::routes())
         .merge(alarm::routes())

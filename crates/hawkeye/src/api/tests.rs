@@ -8,6 +8,7 @@ mod docs;
 mod exceptions;
 mod groups;
 mod history;
+mod jobs;
 mod lists;
 mod rehearsal;
 mod rights;

@@ -82,12 +82,14 @@ pub enum Door {
     Aggregator,
     /// Points that stand for silent series, by this server.
     Nodata,
+    /// Points about jobs, by this server.
+    Job,
 }
 
 impl Door {
     /// Whether what comes by it has the time of a host's clock, and not of this server's.
     fn has_times_of_hosts(self) -> bool {
-        !matches!(self, Door::Aggregator | Door::Nodata)
+        !matches!(self, Door::Aggregator | Door::Nodata | Door::Job)
     }
 
     /// Label of the door in counters.
@@ -100,6 +102,7 @@ impl Door {
             Door::Judge => "judge",
             Door::Aggregator => "aggregator",
             Door::Nodata => "nodata",
+            Door::Job => "job",
         }
     }
 }
@@ -674,7 +677,9 @@ mod tests {
             match door {
                 Door::Graph => batch.push_aligned(&aligned),
                 Door::Judge => batch.push_without_step(&without_step),
-                Door::Rpc | Door::Http | Door::Telnet | Door::Aggregator | Door::Nodata => batch.push(&gauge("m", now)),
+                Door::Rpc | Door::Http | Door::Telnet | Door::Aggregator | Door::Nodata | Door::Job => {
+                    batch.push(&gauge("m", now))
+                }
             }
             assert_eq!(batch.finish().expect("one item"), Received { total: 1, invalid: 1 });
         }

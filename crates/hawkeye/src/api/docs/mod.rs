@@ -9,6 +9,7 @@
 
 mod alarms;
 mod hosts;
+mod jobs;
 #[cfg(test)]
 mod markdown;
 pub mod openapi;
@@ -73,12 +74,13 @@ pub struct Example {
 }
 
 /// Subjects in the order of the document, each with its rows.
-pub const SUBJECTS: [(&str, &[Doc]); 8] = [
+pub const SUBJECTS: [(&str, &[Doc]); 9] = [
     ("Users and sessions", people::USERS),
     ("Tokens and the record of changes", people::TOKENS),
     ("Teams", people::TEAMS),
     ("Templates, strategies, expressions", rules::DOCS),
     ("Hosts, groups, aggregators, nodata", hosts::DOCS),
+    ("Jobs", jobs::DOCS),
     ("Series and charts", series::DOCS),
     ("Alarms", alarms::DOCS),
     ("Logging out", people::LOGOUT),
@@ -111,6 +113,7 @@ pub const SETUP: &[(&str, &str)] = &[
         "POST /nodata/",
         r#"{"name":"old","obj":"old-01","obj_type":"host","metric":"agent.alive","dstype":"GAUGE","step":60,"mock":-1}"#,
     ),
+    ("POST /job", r#"{"name":"old","period":86400,"grace":3600}"#),
     ("POST /dashboard/screen", r#"{"name":"old"}"#),
     ("POST /dashboard/graph", r#"{"screen_id":1,"title":"old","endpoints":["web-01"],"counters":["cpu.idle"]}"#),
 ];
