@@ -86,6 +86,11 @@ enum Who {
 }
 
 impl Heartbeats {
+    /// A door whose process notes its gaps in `heard`.
+    pub fn over(heard: Heard) -> Heartbeats {
+        Heartbeats { heard, ..Heartbeats::default() }
+    }
+
     /// Shows what was not taken.
     pub fn show_on(&self, metrics: &Metrics) {
         let shared = self.shared.clone();

@@ -286,7 +286,7 @@ impl Behind {
     fn api(&self, stopping: watch::Receiver<bool>) -> axum::Router {
         let (portal, config, engine) = (self.portal.clone(), self.config.clone(), self.engine.clone());
         let context = api::Context::new(portal, config, engine, self.attempts.clone());
-        let heartbeats = Heartbeats { heard: self.heard.clone(), ..Heartbeats::default() };
+        let heartbeats = Heartbeats::over(self.heard.clone());
         heartbeats.show_on(&self.metrics);
         let context = api::Context { lasts: self.lasts.clone(), heartbeats, stopping, ..context };
         context.attempts.register_memory(self.metrics.ledger());
