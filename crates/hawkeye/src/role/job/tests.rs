@@ -49,7 +49,7 @@ async fn points_are_stored_and_tell_the_next_process_of_its_gap() -> anyhow::Res
     let health = Health::default();
     let (unread, untaken) = (health.outage("unread"), health.outage("untaken"));
     let jobs = Jobs { portal, engine: engine.clone(), ingest, heard: Heard::default(), unread, untaken };
-    let now = clock::now();
+    let now = clock::now().div_euclid(STEP_S) * STEP_S;
     let job = Job { create_at: now - 3 * DAY, ok_at: now - 2 * DAY - 100, ..daily() };
     jobs.make(std::slice::from_ref(&job), None, now - 2 * DAY).ok();
     assert_eq!(jobs.heard.gaps(), Gaps::default(), "a first start has no gap");
