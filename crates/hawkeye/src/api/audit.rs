@@ -51,7 +51,7 @@ const LIST: &str = "list";
 const SECRETS: [&str; 6] = ["password", "old_password", "new_password", "sig", "token", "secret"];
 
 /// Routes that change what no snapshot has.
-const UNSEEN: [&str; 2] = ["PUT /user/cgpasswd", "PUT /admin/change_user_passwd"];
+const UNSEEN: [&str; 3] = ["PUT /user/cgpasswd", "PUT /admin/change_user_passwd", "PUT /job/{id}/token"];
 
 /// The id of the row of a request, for a handler that completes it with its change.
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,7 @@ pub enum Kind {
     Host,
     /// Hosts of a request, by their names or ids.
     Hosts,
+    Job,
     Nodata,
     Plugin,
     Portal,
@@ -120,6 +121,10 @@ pub const CHANGES: &[Change] = &[
     of("DELETE /probe/{id}", Kind::Probe, Key::Path("id")),
     // Nothing is kept, but others are asked in the server's name.
     of("POST /probe/test", Kind::Probe, Key::Named("name")),
+    of("POST /job", Kind::Job, Key::Named("name")),
+    of("PUT /job/{id}", Kind::Job, Key::Path("id")),
+    of("DELETE /job/{id}", Kind::Job, Key::Path("id")),
+    of("PUT /job/{id}/token", Kind::Job, Key::Path("id")),
     of("POST /dashboard/screen", Kind::Screen, Key::Named("name")),
     of("PUT /dashboard/screen/{screen_id}", Kind::Screen, Key::Path("screen_id")),
     of("DELETE /dashboard/screen/{screen_id}", Kind::Screen, Key::Path("screen_id")),
@@ -132,13 +137,15 @@ pub const CHANGES: &[Change] = &[
     of("POST /alarm/event_note", Kind::Case, Key::Named("event_id")),
 ];
 
-/// Routes with another method than GET that change nothing that is kept: they ask with a body, log in, redirect, or
-/// keep what a link needs.
+/// Routes with another method than GET that change nothing that people enter: they ask with a body, log in, redirect,
+/// keep what a link needs, or report the run of a job.
 pub const READS: &[&str] = &[
     "POST /user/login",
     "POST /strategy/replay",
     "POST /nodata",
     "PUT /nodata",
+    "POST /heartbeat/{token}",
+    "POST /heartbeat/{token}/{event}",
     "POST /dashboard/tmpgraph",
     "POST /grafana/render",
     "POST /graph/history",
@@ -178,6 +185,7 @@ impl Kind {
             Kind::Graph => "graph",
             Kind::Group => "hostgroup",
             Kind::Host | Kind::Hosts => "host",
+            Kind::Job => "job",
             Kind::Nodata => "nodata",
             Kind::Plugin => "plugin",
             Kind::Portal => "portal",

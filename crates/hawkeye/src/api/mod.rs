@@ -34,6 +34,7 @@ mod graph;
 mod host;
 mod host_stream;
 mod hostgroup;
+pub mod job;
 mod metric;
 mod nodata;
 mod old_graph;
@@ -70,6 +71,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use error::ApiError;
 use host_stream::HostWatch;
+use job::Heartbeats;
 use probe_once::Tester;
 use std::any::Any;
 use std::sync::Arc;
@@ -93,6 +95,7 @@ pub struct Context {
     pub tester: Tester,
     /// Agents' programs.
     pub releases: Releases,
+    pub heartbeats: Heartbeats,
     /// Turns true when answers are to end.
     pub stopping: watch::Receiver<bool>,
 }
@@ -103,8 +106,8 @@ impl Context {
         // Nobody stops it, unless its maker says who does.
         let stopping = watch::channel(false).1;
         let (lasts, hosts, tester) = (Lasts::default(), HostWatch::default(), Tester::default());
-        let releases = Releases::new(&config.agents_dir());
-        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, tester, releases, stopping }
+        let (releases, heartbeats) = (Releases::new(&config.agents_dir()), Heartbeats::default());
+        Context { portal, config, engine, graphs: None, attempts, lasts, hosts, tester, releases, heartbeats, stopping }
     }
 }
 
@@ -127,6 +130,7 @@ pub fn router(context: Context) -> Router {
         .merge(aggregator::routes())
         .merge(nodata::routes())
         .merge(probe::routes())
+        .merge(job::routes())
         .merge(dashboard::routes())
         .merge(grafana::routes())
         .merge(alarm::routes())

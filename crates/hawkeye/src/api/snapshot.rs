@@ -8,8 +8,8 @@
 use super::changes::Kind;
 use crate::portal::host::{self, Selection};
 use crate::portal::{
-    Portal, action, aggregator, dashboard, exception, expression, group, mock, plugin, probe, strategy, team, template,
-    token, user,
+    Portal, action, aggregator, dashboard, exception, expression, group, job, mock, plugin, probe, strategy, team,
+    template, token, user,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ pub async fn snapshot(portal: &Portal, thing: &Thing) -> sqlx::Result<Option<Val
         Kind::Graph => dashboard::graph(portal, id).await?.map(value),
         Kind::Group => of_group(portal, id).await?,
         Kind::Host => of_host(portal, id).await?,
+        Kind::Job => job::by_id(portal, id).await?.map(value),
         Kind::Nodata => mock::by_id(portal, id).await?.map(value),
         Kind::Plugin => plugin::by_id(portal, id).await?.map(value),
         Kind::Probe => probe::by_id(portal, id).await?.map(of_probe),

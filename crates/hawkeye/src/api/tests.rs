@@ -10,6 +10,7 @@ mod download;
 mod exceptions;
 mod groups;
 mod history;
+mod jobs;
 mod lists;
 mod probes;
 mod rehearsal;

@@ -84,12 +84,14 @@ pub enum Door {
     Nodata,
     /// What probes find that this server runs, and what their places say together.
     Probe,
+    /// Points about jobs, by this server.
+    Job,
 }
 
 impl Door {
     /// Whether what comes by it has the time of a host's clock, and not of this server's.
     fn has_times_of_hosts(self) -> bool {
-        !matches!(self, Door::Aggregator | Door::Nodata | Door::Probe)
+        !matches!(self, Door::Aggregator | Door::Nodata | Door::Probe | Door::Job)
     }
 
     /// Label of the door in counters.
@@ -103,6 +105,7 @@ impl Door {
             Door::Aggregator => "aggregator",
             Door::Nodata => "nodata",
             Door::Probe => "probe",
+            Door::Job => "job",
         }
     }
 }
@@ -677,7 +680,7 @@ mod tests {
             match door {
                 Door::Graph => batch.push_aligned(&aligned),
                 Door::Judge => batch.push_without_step(&without_step),
-                Door::Rpc | Door::Http | Door::Telnet | Door::Aggregator | Door::Nodata | Door::Probe => {
+                Door::Rpc | Door::Http | Door::Telnet | Door::Aggregator | Door::Nodata | Door::Probe | Door::Job => {
                     batch.push(&gauge("m", now));
                 }
             }

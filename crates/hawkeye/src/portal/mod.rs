@@ -25,6 +25,7 @@ pub mod exception;
 pub mod expression;
 pub mod group;
 pub mod host;
+pub mod job;
 pub mod link;
 pub mod mock;
 pub mod origin;

@@ -4,6 +4,7 @@ pub mod aggregator;
 pub mod alarm;
 pub mod graph;
 pub mod hbs;
+pub mod job;
 pub mod judge;
 pub mod nodata;
 pub mod p8s;

@@ -17,15 +17,18 @@ use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
 use super::{Anew, issued, tls, token, until_stopped};
 use crate::api::attempts::Attempts;
+use crate::api::job::Heartbeats;
 use crate::config::{Config, Viewer};
 use crate::engine::Engine;
 use crate::engine::ingest::Ingest;
 use crate::engine::listening::{self, Listener};
 use crate::engine::pressure::Pressure;
+use crate::portal::job::Heard;
 use crate::portal::{self, Portal, admin, delivery};
 use crate::role::aggregator::Aggregators;
 use crate::role::graph::{GraphMetrics, GraphService};
 use crate::role::hbs::HbsService;
+use crate::role::job::Jobs;
 use crate::role::judge::JudgeService;
 use crate::role::nodata::http::{Here, NodataRoutes};
 use crate::role::nodata::{Looks, Nodata};
@@ -168,6 +171,16 @@ pub async fn serve(
         keep_index(&mut parts, &config, &engine, &metrics, &health)
     });
     wait_for_queries(&mut parts, &engine);
+    let heard = Heard::default();
+    let jobs = Jobs {
+        portal: portal.clone(),
+        engine: engine.clone(),
+        ingest: ingest.clone(),
+        heard: heard.clone(),
+        unread: health.outage("jobs cannot be read, so who is late is not told"),
+        untaken: health.outage("points of jobs are not taken"),
+    };
+    parts.start("looking at jobs", |stop| jobs.run(stop.signal));
     let link = page::EntryLink::default();
     let attempts = Attempts::with_known(&portal).await;
     let link_of_start = link.clone();
@@ -187,6 +200,7 @@ pub async fn serve(
         ingest,
         lasts,
         looks,
+        heard,
         in_effect,
         agents,
         attempts,
@@ -227,6 +241,7 @@ struct Behind {
     ingest: Arc<Ingest>,
     lasts: Lasts,
     looks: Looks,
+    heard: Heard,
     in_effect: watch::Receiver<Arc<InEffect>>,
     agents: HbsService,
     attempts: Arc<Attempts>,
@@ -287,7 +302,9 @@ impl Behind {
     fn api(&self, stopping: watch::Receiver<bool>) -> axum::Router {
         let (portal, config, engine) = (self.portal.clone(), self.config.clone(), self.engine.clone());
         let context = api::Context::new(portal, config, engine, self.attempts.clone());
-        let context = api::Context { lasts: self.lasts.clone(), stopping, ..context };
+        let heartbeats = Heartbeats::over(self.heard.clone());
+        heartbeats.show_on(&self.metrics);
+        let context = api::Context { lasts: self.lasts.clone(), heartbeats, stopping, ..context };
         context.attempts.register_memory(self.metrics.ledger());
         let settling = Settling { portal: self.portal.clone(), in_effect: self.in_effect.clone() };
         memory::register_made(self.metrics.ledger(), "routes", || {

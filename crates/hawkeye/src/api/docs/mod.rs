@@ -9,6 +9,7 @@
 
 mod alarms;
 mod hosts;
+mod jobs;
 #[cfg(test)]
 mod markdown;
 pub mod openapi;
@@ -74,13 +75,14 @@ pub struct Example {
 }
 
 /// Subjects in the order of the document, each with its rows.
-pub const SUBJECTS: [(&str, &[Doc]); 9] = [
+pub const SUBJECTS: [(&str, &[Doc]); 10] = [
     ("Users and sessions", people::USERS),
     ("Tokens and the record of changes", people::TOKENS),
     ("Teams", people::TEAMS),
     ("Templates, strategies, expressions", rules::DOCS),
     ("Hosts, groups, aggregators, nodata", hosts::DOCS),
     ("Probes", probes::DOCS),
+    ("Jobs", jobs::DOCS),
     ("Series and charts", series::DOCS),
     ("Alarms", alarms::DOCS),
     ("Logging out", people::LOGOUT),
@@ -114,6 +116,7 @@ pub const SETUP: &[(&str, &str)] = &[
         r#"{"name":"old","obj":"old-01","obj_type":"host","metric":"agent.alive","dstype":"GAUGE","step":60,"mock":-1}"#,
     ),
     ("POST /probe", r#"{"name":"old","kind":"icmp","target":"10.0.0.1","pause":1}"#),
+    ("POST /job", r#"{"name":"old","period":86400,"grace":3600}"#),
     ("POST /dashboard/screen", r#"{"name":"old"}"#),
     ("POST /dashboard/graph", r#"{"screen_id":1,"title":"old","endpoints":["web-01"],"counters":["cpu.idle"]}"#),
 ];

@@ -30,7 +30,9 @@ const WITHIN_ACTION: [&str; 7] = [
 ];
 
 /// Routes that read their query or body by themselves.
-const OWN_FIELDS: [&str; 9] = [
+const OWN_FIELDS: [&str; 11] = [
+    "POST /heartbeat/{token}",
+    "POST /heartbeat/{token}/{event}",
     "POST /apply",
     "DELETE /graph/endpoint",
     "GET /graph/endpoint",
@@ -95,6 +97,8 @@ pub(super) async fn filled() -> Result<Fresh> {
     )
     .execute(&site.context.portal)
     .await?;
+    let kept = crate::portal::token::kept("hj_example");
+    query("UPDATE falcon_portal.hawkeye_job SET kept = ?").bind(kept).execute(&site.context.portal).await?;
     Ok(site)
 }
 

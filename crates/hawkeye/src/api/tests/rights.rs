@@ -8,6 +8,7 @@ use crate::portal::aggregator::{self, Aggregator};
 use crate::portal::dashboard::{self, Graph};
 use crate::portal::exception::{self, Exception};
 use crate::portal::expression::{self, Expression};
+use crate::portal::job::{self, Job};
 use crate::portal::mock::{self, Mock};
 use crate::portal::probe::{self, Probe};
 use crate::portal::strategy::{self, Strategy};
@@ -51,6 +52,9 @@ struct Things {
     user: i64,
     /// A token of alice's.
     token: i64,
+    job: i64,
+    /// The token of that job.
+    job_token: String,
     case: String,
 }
 
@@ -148,6 +152,12 @@ const ROUTES: &[Route] = &[
     route("PUT /probe/{id}", "oma", "oa", |_| json!({ "pause": 1 })),
     route("DELETE /probe/{id}", "oma", "oa", |_| Value::Null),
     route("POST /probe/test", "soma", "soma", |_| new_probe()),
+    route("POST /job", "soma", "soma", |t| job_named(&format!("new-{}", t.number))),
+    route("PUT /job/{id}", "oa", "oa", |t| job_named(&format!("changed-{}", t.number))),
+    route("PUT /job/{id}/token", "oa", "oa", |_| Value::Null),
+    route("DELETE /job/{id}", "oa", "oa", |_| Value::Null),
+    route("POST /heartbeat/{token}", "nsoma", "nsoma", |_| Value::Null),
+    route("POST /heartbeat/{token}/{event}", "nsoma", "nsoma", |_| Value::Null),
     route("POST /dashboard/screen", "soma", "soma", |t| json!({ "name": format!("new {}", t.number) })),
     route("PUT /dashboard/screen/{screen_id}", "soma", "soma", |_| json!({ "pid": 0 })),
     route("DELETE /dashboard/screen/{screen_id}", "soma", "soma", |_| Value::Null),
@@ -237,6 +247,10 @@ fn new_nodata() -> Value {
     json!({ "obj": "h", "obj_type": "host", "metric": "m", "dstype": "GAUGE", "step": 60, "mock": -1 })
 }
 
+fn job_named(name: &str) -> Value {
+    json!({ "name": name, "period": 60 })
+}
+
 fn of_expression(change: Value) -> Value {
     with(with(rule(), json!({ "expression": "each(metric=m a=b)", "action": { "uic": [] } })), change)
 }
@@ -294,6 +308,8 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
     for old in token::list(portal, Some(alice)).await? {
         token::delete(portal, old.id).await?;
     }
+    let of_alice_too = Job { name: name("job"), period: 60, create_user: "alice".to_string(), ..Job::default() };
+    let (job, job_token) = job::create(portal, &of_alice_too).await?.context("room")?;
     let token = NewToken { name: name("token"), uid: alice, scopes, created_by, expires_at: 0 };
     db::query(
         "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp)
@@ -324,6 +340,8 @@ async fn things(portal: &Portal, number: usize, caller: &'static str) -> Result<
         alice,
         user: user::create(portal, &name("user"), "", &Profile::default(), user::NORMAL, 0).await?,
         case,
+        job,
+        job_token,
         token: token::create(portal, &token, 0).await?.context("room")?.0,
     })
 }
@@ -341,6 +359,7 @@ fn line_of(route: &Route, things: &Things) -> String {
         ("/probe/", things.probe),
         ("/dashboard/graph/", things.graph),
         ("/token/", things.token),
+        ("/job/", things.job),
     ];
     let path = of_kinds
         .into_iter()
@@ -355,6 +374,7 @@ fn line_of(route: &Route, things: &Things) -> String {
         ("{nid}", things.nodata),
         ("{screen_id}", things.screen),
     ];
+    let path = path.replace("{token}", &things.job_token).replace("{event}", "start");
     let path = ids.into_iter().fold(path, |path, (name, id)| path.replace(name, &id.to_string()));
     format!("{method} {path}")
 }

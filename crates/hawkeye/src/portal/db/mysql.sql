@@ -343,6 +343,7 @@ CREATE TABLE falcon_portal.hawkeye_job (
   started_at  BIGINT NOT NULL DEFAULT 0,
   ended_at    BIGINT NOT NULL DEFAULT 0,
   ok_at       BIGINT NOT NULL DEFAULT 0,
+  duration    BIGINT NOT NULL DEFAULT -1,
   exit_code   INT NOT NULL DEFAULT 0,
   note        VARCHAR(1024) NOT NULL DEFAULT ''
 ) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

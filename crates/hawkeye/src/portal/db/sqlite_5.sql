@@ -34,6 +34,7 @@ CREATE TABLE hawkeye_job (
   started_at INTEGER NOT NULL DEFAULT 0,
   ended_at INTEGER NOT NULL DEFAULT 0,
   ok_at INTEGER NOT NULL DEFAULT 0,
+  duration INTEGER NOT NULL DEFAULT -1,         -- seconds of the last run; -1 is unknown
   exit_code INTEGER NOT NULL DEFAULT 0,         -- of the last end
   note TEXT NOT NULL DEFAULT ''                 -- what the job has said at its last end, one line
 );
