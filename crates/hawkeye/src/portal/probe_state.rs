@@ -38,9 +38,8 @@ pub async fn set(portal: &Portal, place: &str, told: &[State]) -> sqlx::Result<u
         let ids = told.iter().map(|state| state.probe_id);
         let known = select::<State>("FROM falcon_portal.hawkeye_probe_state WHERE place = ? AND probe_id");
         let known: Vec<State> = known.bind(place).in_list(ids).all(portal).await?;
-        let is_known = |state: &&State| {
-            known.iter().any(|known| known.probe_id == state.probe_id && known.says_as(state))
-        };
+        let is_known =
+            |state: &&State| known.iter().any(|known| known.probe_id == state.probe_id && known.says_as(state));
         new.extend(told.iter().filter(|state| !is_known(state)));
     }
     if new.is_empty() {
@@ -86,7 +85,8 @@ pub async fn down(portal: &Portal, name: &str, place: Option<&str>) -> sqlx::Res
 
 /// Local text of the time at which the alarm of an event was OK last; none where it never was.
 pub async fn ok_before(portal: &Portal, event: &Event) -> sqlx::Result<Option<String>> {
-    let found = query("SELECT timestamp FROM alarms.events WHERE event_caseId = ? AND status = 1 ORDER BY id DESC LIMIT 1");
+    let found =
+        query("SELECT timestamp FROM alarms.events WHERE event_caseId = ? AND status = 1 ORDER BY id DESC LIMIT 1");
     found.bind(event.id()).optional(portal).await
 }
 

@@ -85,9 +85,7 @@ mod tests {
     async fn each_series_has_the_reasons_of_its_places() -> Result<()> {
         let (_dir, portal) = temporary().await?;
         run(&portal, "INSERT INTO falcon_portal.hawkeye_probe (id, name, definition) VALUES (1, 'shop', '{}')").await?;
-        let of = async |tags: &str| {
-            of_event(&portal, &event(Status::Problem, tags, "probe.up", NOW)).await
-        };
+        let of = async |tags: &str| of_event(&portal, &event(Status::Problem, tags, "probe.up", NOW)).await;
         assert_eq!(of("from=a,target=h:80").await?, "");
         say(&portal, "a", "status 503, want 200-299", NOW - 60).await?;
         say(&portal, "b", "", NOW - 60).await?;

@@ -102,8 +102,7 @@ impl Placing {
         let number = hash(&host.hostname);
         let groups = host.groups.iter().filter(|group| **group != crate::portal::probe::SERVER);
         let of_groups = groups.flat_map(|group| snapshot.probes.of_group(*group));
-        let mut probes: Vec<&Planned> =
-            of_groups.filter(|probe| self.is_chosen(snapshot, number, probe)).collect();
+        let mut probes: Vec<&Planned> = of_groups.filter(|probe| self.is_chosen(snapshot, number, probe)).collect();
         probes.sort_unstable_by_key(|probe| probe.id);
         probes
     }

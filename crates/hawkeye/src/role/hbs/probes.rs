@@ -95,8 +95,7 @@ impl ProbeAnswers {
         let start = out.len();
         for (i, probe) in may_have.into_iter().enumerate() {
             let definition: &Definition = &probe.definition;
-            let defined =
-                Defined { id: probe.id, digest: digest_text(probe.digest), definition: definition.clone() };
+            let defined = Defined { id: probe.id, digest: digest_text(probe.digest), definition: definition.clone() };
             let before = out.len();
             out.extend_from_slice(if i > 0 { b"," } else { b"" });
             write(&defined, out);
@@ -277,10 +276,7 @@ mod tests {
         assert_eq!(want("stranger", json!([2, 21])), json!([]));
         let all = want("a", json!((1..=20).collect::<Vec<_>>()));
         assert_eq!(all, json!([1, 2, 3, 4, 5, 6, 7, 8]), "eight of 60 kB fit into 512 KiB");
-        let given = ask(
-            |param, out| answers.definitions(&tables, param, out),
-            json!({ "Hostname": "b", "Ids": [21] }),
-        );
+        let given = ask(|param, out| answers.definitions(&tables, param, out), json!({ "Hostname": "b", "Ids": [21] }));
         let told = ask(|param, out| answers.probes(&tables, param, out), json!({ "Hostname": "b", "Version": "" }));
         assert_eq!(given["Probes"][0]["Digest"], told["Probes"][0]["Digest"]);
         assert_eq!(given["Probes"][0]["Definition"]["name"], "p21");
@@ -296,9 +292,7 @@ mod tests {
         )
         .await?;
         let now = clock::now();
-        let state = |id: i64, code: &str, time: i64| {
-            json!({ "Id": id, "Up": false, "Code": code, "Reason": "refused\nby 10.0.0.1", "Time": time })
-        };
+        let state = |id: i64, code: &str, time: i64| json!({ "Id": id, "Up": false, "Code": code, "Reason": "refused\nby 10.0.0.1", "Time": time });
         let tell = async |hostname: &str, states: Vec<Value>| {
             let param = json!({ "Hostname": hostname, "States": states }).to_string();
             answers.take_states(&portal, &tables, param.as_bytes()).await

@@ -66,7 +66,8 @@ impl ServerProbes {
         };
         let following = follow(in_effect.clone(), tell, stopping.clone());
         // The taker ends when the runner, which holds the other end of the queue, has ended.
-        let ((), (), stored) = tokio::join!(following, runner.run(told, stopping, take), self.store(in_effect, results));
+        let ((), (), stored) =
+            tokio::join!(following, runner.run(told, stopping, take), self.store(in_effect, results));
         stored
     }
 

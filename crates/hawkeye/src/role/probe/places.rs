@@ -186,7 +186,8 @@ mod tests {
         };
         check(&[], &[("probe.places", 0.0)]);
         check(&[(849, 0.0), (1001, 0.0)], &[("probe.places", 0.0)]);
-        let two_of_three = [("probe.places", 3.0), ("probe.places_down", 2.0), ("probe.places_down_percent", 200.0 / 3.0)];
+        let two_of_three =
+            [("probe.places", 3.0), ("probe.places_down", 2.0), ("probe.places_down_percent", 200.0 / 3.0)];
         check(&[(850, 0.0), (1000, 0.0), (960, 1.0), (700, 1.0)], &two_of_three);
     }
 

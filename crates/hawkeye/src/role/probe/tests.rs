@@ -62,7 +62,8 @@ async fn the_server_runs_what_has_no_group() -> Result<()> {
     let (engine, ingest) = door(dir.path())?;
     let (health, metrics) = (Health::default(), Arc::new(Metrics::new()));
     let (unkept, untold) = (health.outage("points"), health.outage("states"));
-    let config = ProbeConfig { allow: vec![netprobe::Rule::parse("127.0.0.0/8").expect("a rule")], ..ProbeConfig::default() };
+    let config =
+        ProbeConfig { allow: vec![netprobe::Rule::parse("127.0.0.0/8").expect("a rule")], ..ProbeConfig::default() };
     let probes = ServerProbes { engine: engine.clone(), ingest, portal: portal.clone(), config, unkept, untold };
     let effect = |rows: Vec<Probe>| {
         let probes = Arc::new(Probes::of(rows));
@@ -105,7 +106,11 @@ async fn places_are_counted_together() -> Result<()> {
     assert!(batch.finish().is_ok());
     let together = Together { engine: engine.clone(), ingest };
     // A definition with a step of a minute, so that all but one have just reported.
-    let minute = Probe { definition: row(1, 7, "h:1").definition.replace("\"step\":5", "\"step\":60"), name: "shop".into(), ..row(1, 7, "") };
+    let minute = Probe {
+        definition: row(1, 7, "h:1").definition.replace("\"step\":5", "\"step\":60"),
+        name: "shop".into(),
+        ..row(1, 7, "")
+    };
     let done = together.compute(&Probes::of(vec![minute]), &[1, 2], now).is_ok();
     assert!(done);
     let value = |metric: &str| {
