@@ -108,6 +108,11 @@ impl Default for SmtpConfig {
 }
 
 impl AlarmConfig {
+    /// Whether there is any way to tell people.
+    pub fn has_channel(&self) -> bool {
+        [&self.sms, &self.im, &self.mail, &self.smtp.host].iter().any(|place| !place.is_empty())
+    }
+
     /// Where callbacks may go.
     pub fn callback_targets(&self) -> CallbackTargets {
         CallbackTargets::new(&self.callback_allow)

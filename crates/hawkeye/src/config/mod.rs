@@ -29,6 +29,7 @@ mod refused;
 mod role;
 mod tls;
 mod transfer;
+mod watchdog;
 
 pub use aggregator::AggregatorConfig;
 pub use alarm::{AlarmConfig, SmtpConfig, SmtpSecurity};
@@ -48,6 +49,7 @@ pub use redis_url::RedisUrl;
 pub use role::{ALL_ROLES, Mode, Role};
 pub use tls::TlsConfig;
 pub use transfer::{Precision, RingConfig, TransferConfig};
+pub use watchdog::WatchdogConfig;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -78,6 +80,7 @@ pub struct Config {
     pub probe: ProbeConfig,
     pub aggregator: AggregatorConfig,
     pub nodata: NodataConfig,
+    pub watchdog: WatchdogConfig,
     pub p8s: P8sConfig,
     pub alarm: AlarmConfig,
     pub api: ApiConfig,
@@ -101,6 +104,7 @@ impl Default for Config {
             probe: ProbeConfig::default(),
             aggregator: AggregatorConfig::default(),
             nodata: NodataConfig::default(),
+            watchdog: WatchdogConfig::default(),
             p8s: P8sConfig::default(),
             alarm: AlarmConfig::default(),
             api: ApiConfig::default(),
@@ -217,6 +221,7 @@ impl Config {
         self.hbs.check(faults);
         self.aggregator.check(mode, &self.roles, faults);
         self.nodata.check(mode, &self.roles, faults);
+        self.watchdog.check(faults);
         self.p8s.check(mode, &self.listen, faults);
         self.alarm.check(mode, self.delivers(), faults);
         self.api.check(faults);

@@ -5,12 +5,20 @@ use serde::Deserialize;
 use settings::Faults;
 
 /// Section `portal`: the database of the control plane.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PortalConfig {
     /// The database: "" is SQLite in the data directory. An hbs or api that runs alone uses the MySQL of an
     /// Open-Falcon.
     pub url: MysqlUrl,
+    /// A new portal has the default rules of `server/defaults.rs`.
+    pub defaults: bool,
+}
+
+impl Default for PortalConfig {
+    fn default() -> PortalConfig {
+        PortalConfig { url: MysqlUrl::default(), defaults: true }
+    }
 }
 
 impl PortalConfig {

@@ -198,6 +198,17 @@ pub async fn change(transaction: &mut Transaction, expression: &Expression, acti
     Ok(())
 }
 
+/// Switches on those of some expressions that are there and switched off; answers how many.
+pub async fn resume(portal: &Portal, ids: &[i64]) -> sqlx::Result<u64> {
+    let mut count = 0;
+    for id in ids {
+        let sql = "UPDATE falcon_portal.expression SET pause = 0 WHERE id = ? AND pause <> 0";
+        count += query(sql).bind(*id).execute(portal).await?.rows;
+    }
+    portal.announce();
+    Ok(count)
+}
+
 /// Sets who made an expression, inside a transaction; the caller announces it.
 pub async fn set_owner(transaction: &mut Transaction, id: i64, create_user: &str) -> sqlx::Result<()> {
     let sql = "UPDATE falcon_portal.expression SET create_user = ? WHERE id = ?";

@@ -36,6 +36,7 @@ pub mod probe_state;
 pub mod purge;
 pub mod session;
 pub mod site;
+pub mod state;
 pub mod strategy;
 pub mod team;
 pub mod template;

@@ -15,6 +15,7 @@ mod admin;
 mod alarm;
 mod api;
 pub mod data_dir;
+mod defaults;
 mod doors;
 mod fanout;
 mod gauges;
@@ -30,6 +31,7 @@ mod reach;
 mod store;
 mod tls;
 mod token;
+mod watchdog;
 mod whole;
 
 pub use limits::raise_descriptor_limit;

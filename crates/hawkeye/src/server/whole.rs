@@ -15,7 +15,7 @@ use super::gauges::{show_gauges, watch_memory};
 use super::losses;
 use super::queue::{OpenedQueue, judge_options, open_event_queue};
 use super::store::{SHARDS, keep_index, keep_store, open_aged_store, refuse_lost_store, wait_for_queries};
-use super::{Anew, issued, tls, token, until_stopped};
+use super::{Anew, defaults, issued, tls, token, until_stopped, watchdog};
 use crate::api::attempts::Attempts;
 use crate::api::job::Heartbeats;
 use crate::config::{Config, Viewer};
@@ -82,6 +82,9 @@ pub async fn serve(
     let (portal, is_whole) = Portal::open_checked(&config.data_dir, may_be_new, &health).await?;
     // Who is not found in a damaged portal may be there.
     let new_password = if is_whole { admin::ensure_root(&portal, &config.data_dir).await? } else { None };
+    if is_whole {
+        defaults::keep(&portal, &config, new_password.is_some()).await?;
+    }
     let opened = open_event_queue(&config)?;
     // Tables that are damaged are told by alarm.
     let handled = delivery::cursor(&portal).await.unwrap_or_else(|_| portal.cursors().handled());
@@ -181,6 +184,7 @@ pub async fn serve(
         untaken: health.outage("points of jobs are not taken"),
     };
     parts.start("looking at jobs", |stop| jobs.run(stop.signal));
+    watchdog::keep(&mut parts, &config.watchdog, &health)?;
     let link = page::EntryLink::default();
     let attempts = Attempts::with_known(&portal).await;
     let link_of_start = link.clone();

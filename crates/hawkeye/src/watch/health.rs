@@ -66,16 +66,21 @@ impl Health {
 
     /// A kind of work that may fail, told as `text` while it does.
     pub fn outage(&self, text: &'static str) -> Outage {
-        self.work(text, true)
+        self.work(text, true, false)
+    }
+
+    /// A kind of work without which nobody hears of an alarm, told as `text` while it fails.
+    pub fn vital_outage(&self, text: &'static str) -> Outage {
+        self.work(text, true, true)
     }
 
     /// A kind of work that may fail, whose owner logs more of it than its text.
     pub fn outage_logged_elsewhere(&self, text: &'static str) -> Outage {
-        self.work(text, false)
+        self.work(text, false, false)
     }
 
-    fn work(&self, text: &'static str, is_logged: bool) -> Outage {
-        let work = Arc::new(Work { text, is_logged, state: Mutex::default() });
+    fn work(&self, text: &'static str, is_logged: bool, is_vital: bool) -> Outage {
+        let work = Arc::new(Work { text, is_logged, is_vital, state: Mutex::default() });
         let mut works = lock(&self.shared.works);
         works.retain(|work| work.strong_count() > 0);
         works.push(Arc::downgrade(&work));
@@ -85,6 +90,12 @@ impl Health {
     /// Has `ask` add its reasons whenever somebody looks. It must be quick, and wait for nothing.
     pub fn source(&self, ask: impl Fn(&mut Vec<Reason>) + Send + Sync + 'static) {
         lock(&self.shared.sources).push(Box::new(ask));
+    }
+
+    /// What of the work without which nobody hears of an alarm does not work now.
+    pub fn vital_reasons(&self) -> Vec<Reason> {
+        let works: Vec<Arc<Work>> = lock(&self.shared.works).iter().filter_map(Weak::upgrade).collect();
+        works.iter().filter(|work| work.is_vital).filter_map(|work| work.reason()).collect()
     }
 
     /// What does not work now; nothing when all is well.
@@ -111,6 +122,8 @@ struct Work {
     text: &'static str,
     /// Whether begin and end of a fault are logged from here.
     is_logged: bool,
+    /// Whether nobody hears of an alarm while it fails.
+    is_vital: bool,
     state: Mutex<State>,
 }
 

@@ -182,7 +182,7 @@ impl Alarm {
             merging,
             delivering,
             counters,
-            outage: health.outage("alarm cannot store or send"),
+            outage: health.vital_outage("alarm cannot store or send"),
             unstored,
             unpurged: health.outage("old events and cases cannot be deleted"),
             event_retention: config.alarm.event_retention,

@@ -39,7 +39,7 @@ impl Passing {
             portal,
             queue,
             undeleted: health.outage("handled events cannot be deleted"),
-            unmoved: health.outage("events do not move from the queue to alarm"),
+            unmoved: health.vital_outage("events do not move from the queue to alarm"),
             passed: 0,
             handled: 0,
             moved_at: Instant::now(),
