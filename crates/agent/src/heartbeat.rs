@@ -132,13 +132,18 @@ impl Heartbeat {
 
     async fn beat(&mut self) -> Result<()> {
         self.report_status().await?;
+        self.ask_for_probes().await?;
         self.probes.beat(&mut self.client).await;
-        self.learn().await
+        self.ask_for_the_rest().await
     }
 
     /// Asks what this host is to do, without telling of it.
     pub async fn learn(&mut self) -> Result<()> {
         self.ask_for_probes().await?;
+        self.ask_for_the_rest().await
+    }
+
+    async fn ask_for_the_rest(&mut self) -> Result<()> {
         if self.plugins.is_enabled() {
             self.ask_for_plugins().await?;
         }

@@ -224,6 +224,11 @@ pub async fn by_id(portal: &Portal, id: i64) -> sqlx::Result<Option<Job>> {
     select::<Job>("FROM falcon_portal.hawkeye_job WHERE id = ?").bind(id).optional(portal).await
 }
 
+/// Finds a job by its name.
+pub async fn by_name(portal: &Portal, name: &str) -> sqlx::Result<Option<Job>> {
+    select::<Job>("FROM falcon_portal.hawkeye_job WHERE name = ?").bind(name).optional(portal).await
+}
+
 /// Finds the job of a token.
 pub async fn by_token(portal: &Portal, secret: &str) -> sqlx::Result<Option<Job>> {
     let found = select::<Job>("FROM falcon_portal.hawkeye_job WHERE kept = ?");

@@ -94,7 +94,7 @@ mod tests {
         let rows = expression::all(&portal).await?;
         assert_eq!(rows.len(), 10);
         assert!(rows.iter().all(|row| row.is_paused()), "{rows:?}");
-        assert!(template::all(&portal).await?.iter().any(|row| row.name == "hawkeye.host"));
+        assert!(template::all(&portal).await?.iter().any(|row| row.tpl_name == "hawkeye.host"));
         assert!(team::by_name(&portal, "hawkeye").await?.is_some());
         // One that is deleted stays so, and one start without a channel changes nothing.
         expression::delete(&portal, rows[0].id).await?;

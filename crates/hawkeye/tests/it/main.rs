@@ -23,6 +23,7 @@ mod old_clients;
 mod old_graphs;
 mod points;
 mod portal;
+mod probes;
 mod replay;
 mod start;
 mod tls;

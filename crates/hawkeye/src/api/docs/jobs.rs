@@ -11,21 +11,14 @@ const JOB: &[Field] = &[
     may("tags", Text, "tags of its series"),
     may("pause", Flag, "1: nobody waits for it"),
 ];
-const BEAT: &[Field] = &[
-    may("event", Text, "`start`, `end` (default) or `fail`; also as the end of the path, as is an exit code"),
-    may("exit_code", Int, "0 to 255; 0 is well"),
-    may("note", Text, "what is said of a failure; any other body is the note too"),
-];
 
 pub const DOCS: &[Doc] = &[
     doc("POST /heartbeat/{token}", "A job ended, or what `event` says. No login: the token is the right (docs/jobs.md).")
         .open()
-        .fields(BEAT)
         .at("/heartbeat/hj_example?event=start")
         .answer(r#"{"job":"old","state":"running"}"#),
     doc("POST /heartbeat/{token}/{event}", "As above; the event is `start`, `end`, `fail` or an exit code.")
         .open()
-        .fields(BEAT)
         .at("/heartbeat/hj_example/2?note=disk%20full")
         .answer(r#"{"job":"old","state":"failed"}"#),
     doc("POST /job", "Makes a job that is waited for. The token is in this answer only.")

@@ -112,6 +112,7 @@ const ROWS: &[&str] = &[
      SELECT 2, '1', '1', 'e', i, '', 'GAUGE', 60, 'root'",
     "INSERT INTO falcon_portal.hawkeye_probe (name, definition) SELECT i, '{}'",
     "INSERT INTO falcon_portal.hawkeye_probe_state (probe_id, place, up, reason, changed_at) SELECT i, 'server', 1, '', 1",
+    "INSERT INTO falcon_portal.hawkeye_job (name, kept, period, grace) SELECT i, i, 60, 0",
     "INSERT INTO dashboard.dashboard_screen (name) SELECT i",
     "INSERT INTO dashboard.dashboard_graph (title, screen_id) SELECT i, 2",
     "INSERT INTO alarms.event_cases (id, endpoint, metric, cond, priority, status, timestamp, update_at, closed_at)

@@ -1,29 +1,37 @@
-//! Reason: why a probe is down, for the text of its alarm.
+//! Reason: why a probe is down, or what is wrong with a job, for the text of its alarm.
 //!
 //! Why: "probe.up 0 == 0" sends people to a page to learn what `certificate expired 2 d ago` says in the message.
 //! How: what the probe's places say stands in a table before the points come that raise the alarm. Of a series with the
 //! tag `from` the reason of this place is taken; of one that places say together those of the places that are down,
-//! three of them.
+//! three of them. A job's row says what is wrong with it (`portal/job.rs`).
 //! Invariants: what a place has said before its alarm was OK last is not quoted, for then it is over; an alarm never
 //! waits for its reason, and where the tables cannot be read there is none.
 
 use crate::clock;
 use crate::portal::Portal;
+use crate::portal::job::{self, Gaps};
 use crate::portal::probe::State;
 use crate::portal::probe_state;
 use model::{Event, Status, Tags};
 
 /// Beginning of the metrics of probes.
-const METRICS: &str = "probe.";
+const PROBES: &str = "probe.";
+/// Beginning of the metrics of jobs.
+const JOBS: &str = "job.";
 
 /// Whether an event may have a reason.
 pub fn is_wanted(event: &Event) -> bool {
     let has_none = event.explanation.as_ref().is_none_or(|explanation| explanation.reason.is_empty());
-    event.status == Status::Problem && event.metric().starts_with(METRICS) && has_none
+    event.status == Status::Problem && [PROBES, JOBS].iter().any(|begin| event.metric().starts_with(begin)) && has_none
 }
 
-/// Why the probe of an event is down; empty where nobody says so. Fails as the database does.
+/// Why the probe of an event is down, or what is wrong with its job; empty where nobody says so. Fails as the database
+/// does.
 pub async fn of_event(portal: &Portal, event: &Event) -> sqlx::Result<String> {
+    if event.metric().starts_with(JOBS) {
+        let found = job::by_name(portal, &event.endpoint).await?;
+        return Ok(found.and_then(|job| job::reason(&job, clock::now(), &Gaps::default())).unwrap_or_default());
+    }
     let place = Tags::assume_canonical(&event.tags).find("from");
     let (mut down, count) = probe_state::down(portal, &event.endpoint, place).await?;
     if place.is_none() {
@@ -107,6 +115,24 @@ mod tests {
         assert_eq!(of("from=a,target=h:80").await?, "");
         say(&portal, "a", "status 500", NOW - 10).await?;
         assert_eq!(of("from=a,target=h:80").await?, "status 500");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_job_says_what_is_wrong_with_it() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let of = async |endpoint: &str| {
+            let event = Event { endpoint: endpoint.into(), ..event(Status::Problem, "", "job.up", NOW) };
+            of_event(&portal, &event).await
+        };
+        run(
+            &portal,
+            "INSERT INTO falcon_portal.hawkeye_job (name, kept, period, grace, ended_at, exit_code, note, create_at)
+             VALUES ('backup', 'x', 86400, 60, 5, 2, 'disk full', 1)",
+        )
+        .await?;
+        assert_eq!(of("backup").await?, "exit code 2: disk full");
+        assert_eq!(of("web-01").await?, "");
         Ok(())
     }
 
