@@ -58,36 +58,31 @@ pub struct Heartbeat {
     /// The address that hbs gets; "" is the local address of the connection.
     ip: String,
     interval: Duration,
-    orders: Arc<Orders>,
-    plugins: Arc<Plugins>,
-    facts: Arc<Facts>,
-    probes: Arc<netprobes::Probes>,
+    parts: Parts,
     checksum: String,
     is_down: bool,
 }
 
+/// Parts of the agent that hbs speaks with.
+pub struct Parts {
+    /// What hbs has measured.
+    pub orders: Arc<Orders>,
+    pub plugins: Arc<Plugins>,
+    /// What hbs is told of this agent.
+    pub facts: Arc<Facts>,
+    /// Probes over the network.
+    pub probes: Arc<netprobes::Probes>,
+}
+
 impl Heartbeat {
-    /// A heartbeat each `interval`; what hbs says is put into `orders`, what it says of plugins into
-    /// `plugins`, and of probes over the network into `probes`.
-    pub fn new(
-        client: Client,
-        hostname: &str,
-        ip: &str,
-        interval: Duration,
-        orders: Arc<Orders>,
-        plugins: Arc<Plugins>,
-        facts: Arc<Facts>,
-        probes: Arc<netprobes::Probes>,
-    ) -> Heartbeat {
+    /// A heartbeat each `interval`; what hbs says goes to the `parts` that it is about.
+    pub fn new(client: Client, hostname: &str, ip: &str, interval: Duration, parts: Parts) -> Heartbeat {
         Heartbeat {
             client,
             hostname: hostname.to_string(),
             ip: ip.to_string(),
             interval,
-            orders,
-            plugins,
-            facts,
-            probes,
+            parts,
             checksum: NO_CHECKSUM.to_string(),
             is_down: false,
         }
@@ -113,8 +108,8 @@ impl Heartbeat {
                     tokio::time::sleep(self.interval).await;
                 }
                 Err(error) => {
-                    self.probes.hbs_is_away();
-                    self.orders.failures.fetch_add(1, Ordering::Relaxed);
+                    self.parts.probes.hbs_is_away();
+                    self.parts.orders.failures.fetch_add(1, Ordering::Relaxed);
                     if !std::mem::replace(&mut self.is_down, true) {
                         let error = line_of(&*error);
                         tracing::warn!(
@@ -133,7 +128,7 @@ impl Heartbeat {
     async fn beat(&mut self) -> Result<()> {
         self.report_status().await?;
         self.ask_for_probes().await?;
-        self.probes.beat(&mut self.client).await;
+        self.parts.probes.beat(&mut self.client).await;
         self.ask_for_the_rest().await
     }
 
@@ -144,7 +139,7 @@ impl Heartbeat {
     }
 
     async fn ask_for_the_rest(&mut self) -> Result<()> {
-        if self.plugins.is_enabled() {
+        if self.parts.plugins.is_enabled() {
             self.ask_for_plugins().await?;
         }
         self.ask_for_trustable_ips().await
@@ -160,8 +155,8 @@ impl Heartbeat {
             hostname: self.hostname.clone(),
             ip,
             agent_version: VERSION.to_string(),
-            plugin_version: self.plugins.version().await,
-            details: self.facts.details(),
+            plugin_version: self.parts.plugins.version().await,
+            details: self.parts.facts.details(),
         };
         let mut param = Vec::new();
         write_report(&mut param, &report);
@@ -169,7 +164,7 @@ impl Heartbeat {
         let answer = self.client.call("Agent.ReportStatus", &param).await.map_err(failed("Agent.ReportStatus"))?;
         let theirs_ms = read_time_ms(&answer, &mut Scratch::new());
         if let Some(offset_ms) = theirs_ms.and_then(|theirs_ms| round.offset_ms(theirs_ms)) {
-            self.facts.note_offset(offset_ms);
+            self.parts.facts.note_offset(offset_ms);
         }
         Ok(())
     }
@@ -194,7 +189,7 @@ impl Heartbeat {
                 "hbs asks for a probe that cannot be run; correct the tags of the strategy behind it"
             );
         }
-        *self.orders.driven.lock().expect("nothing panics while this is locked") = Arc::new(driven);
+        *self.parts.orders.driven.lock().expect("nothing panics while this is locked") = Arc::new(driven);
         self.checksum = answer.checksum;
         Ok(())
     }
@@ -205,7 +200,7 @@ impl Heartbeat {
         param.extend_from_slice(b",\"Checksum\":\"\"}");
         let result = self.client.call("Agent.MinePlugins", &param).await.map_err(failed("Agent.MinePlugins"))?;
         let entries = read_plugins(&result).map_err(|error| anyhow!("Agent.MinePlugins: {error}"))?;
-        self.plugins.order(entries);
+        self.parts.plugins.order(entries);
         Ok(())
     }
 
@@ -214,7 +209,7 @@ impl Heartbeat {
         let Some(addresses) = json::string(&result, &mut Scratch::new()).map(str::to_string) else {
             bail!("Agent.TrustableIps: the result is no string");
         };
-        *self.orders.trustable_ips.lock().expect("nothing panics while this is locked") = addresses;
+        *self.parts.orders.trustable_ips.lock().expect("nothing panics while this is locked") = addresses;
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ use clock::{unix_ms, unix_now};
 use collect::{Collector, Fault, Told};
 use config::Source;
 use facts::Facts;
-use heartbeat::{Heartbeat, Orders};
+use heartbeat::{Heartbeat, Orders, Parts};
 use intake::{Stamp, batches_of};
 use live::Live;
 use metrics::{Figures, Metrics, resident_bytes};
@@ -332,9 +332,13 @@ impl Agent {
         let client = Client::new(&config.hbs_addr, config.connect_timeout);
         let client = client.with_token(&config.token).with_trust(&self.trust);
         let interval = Duration::from_secs(config.heartbeat_interval as u64);
-        let (orders, plugins) = (self.orders.clone(), self.plugins.clone());
-        let (facts, probes) = (self.facts.clone(), self.probes.clone());
-        Heartbeat::new(client, &config.hostname, &config.ip, interval, orders, plugins, facts, probes)
+        let parts = Parts {
+            orders: self.orders.clone(),
+            plugins: self.plugins.clone(),
+            facts: self.facts.clone(),
+            probes: self.probes.clone(),
+        };
+        Heartbeat::new(client, &config.hostname, &config.ip, interval, parts)
     }
 
     /// Who takes newer programs; none where that is off, or this is a part of another program.

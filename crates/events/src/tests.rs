@@ -688,7 +688,6 @@ fn write_pinned(queue: &EventQueue, tick: &mut dyn FnMut()) {
     let points = vec![Point { time: 5, value: 1.25 }, Point { time: 10, value: -0.5 }];
     let explanation = Explanation {
         rule_version: "0123456789abcdef".into(),
-        reason: "status 503".into(),
         terms: vec![term("all(#3) < 5", "", points), term("diff(#2) of df > 0", "df/mount=/\u{e4}", Vec::new())],
         ..Explanation::default()
     };

@@ -112,7 +112,7 @@ impl Live {
             let key = table.0[problem.series.0 as usize].key();
             let open = events.iter().rev().find(|event| event.key() == key).expect("its PROBLEM").clone();
             let rule_version = open.rule.version();
-            let explanation = model::Explanation { rule_version, closed: OUT_OF_HOURS.into(), terms: Vec::new() };
+            let explanation = model::Explanation { rule_version, closed: OUT_OF_HOURS.into(), ..Default::default() };
             let time = now.max(open.time);
             let explanation = Some(Box::new(explanation));
             ends.push(Event { status: Status::Ok, current_step: 1, time, explanation, ..open });

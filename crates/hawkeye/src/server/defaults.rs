@@ -1,11 +1,12 @@
-//! Defaults: rules that a new installation has from the first minute, and that begin to hold when there is a way to tell
-//! people.
+//! Defaults: rules that a new installation has from the first minute, and that begin to hold when there is a way to
+//! tell people.
 //!
 //! Why: the first alarm of most sites is a full disk that nobody had a rule for.
 //! How: the files beside this one are applied as `hawkeye apply` applies files. They are expressions that hold for all
-//! hosts, probes and jobs, paused; a template for hosts with the same, bound to no group, as a beginning of one's own; and the
-//! team that they tell. At the first start with a channel (`alarm.sms`, `alarm.im`, `alarm.mail`, `alarm.smtp.host`) those
-//! expressions that are still there and paused are switched on, once: what people change later stays so.
+//! hosts, probes and jobs, paused; a template for hosts with the same, bound to no group, as a beginning of one's own;
+//! and the team that they tell. At the first start with a channel (`alarm.sms`, `alarm.im`, `alarm.mail`,
+//! `alarm.smtp.host`) those expressions that are still there and paused are switched on, once: what people change later
+//! stays so.
 //! Invariants: only a portal without a user gets them, so no upgraded site has rules that it did not ask for.
 
 use crate::api::code::{self, Actor, ApplyError, Sent};

@@ -298,9 +298,9 @@ mod tests {
         let before = round(&mut placing, &tables, &mut versions, &[], 60);
         let mut placing = Placing::default();
         for now in [0, 60, 120, 180] {
-            for host in 0..10 {
-                let told = placing.ask(&tables, &name(host), &versions[host], now).told;
-                assert_eq!(told, Told { version: versions[host].clone(), probes: None }, "{host} at {now}");
+            for (host, version) in versions.iter().enumerate() {
+                let told = placing.ask(&tables, &name(host), version, now).told;
+                assert_eq!(told, Told { version: version.clone(), probes: None }, "{host} at {now}");
             }
         }
         assert_eq!(round(&mut placing, &tables, &mut versions, &[], 240), before);
