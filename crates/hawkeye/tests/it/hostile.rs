@@ -266,7 +266,7 @@ fn foreign_names_are_refused() {
 /// resident, so with the smallest `memory_budget` this would be about new series that are refused.
 #[test]
 fn half_messages_do_not_stand_in_the_way_of_whole_ones() {
-    let server = Server::start("memory_budget = \"48MiB\"\n[ingest]\nmessage_timeout = \"1h\"\n");
+    let server = Server::start("memory_budget = \"56MiB\"\n[ingest]\nmessage_timeout = \"1h\"\n");
     let held: Vec<TcpStream> = (0..600)
         .map(|_| {
             let mut stream = server.connect("transfer_rpc");

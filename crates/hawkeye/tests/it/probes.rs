@@ -50,7 +50,7 @@ impl<'s> Agent<'s> {
 
 /// The point of `probe.up` that says that it is down.
 fn down(from: &str) -> Value {
-    json!({ "endpoint": "shop", "metric": "probe.up", "value": 0, "step": 60, "counterType": "GAUGE",
+    json!({ "endpoint": "shop", "metric": "probe.up", "value": 0, "step": 30, "counterType": "GAUGE",
             "tags": format!("from={from},target=shop.example:443"), "timestamp": now() })
 }
 
@@ -82,11 +82,11 @@ fn a_probe_runs_at_its_places_and_its_alarms_say_why() {
     let api = server.admin();
     let group = api.post("/hostgroup", json!({"name": "web"}));
     api.post("/hostgroup/host", json!({"hostgroup_id": group["id"], "hosts": HOSTS}));
-    let definition = json!({"name": "shop", "kind": "http", "target": "https://shop.example/", "step": 5,
+    let definition = json!({"name": "shop", "kind": "http", "target": "https://shop.example/", "step": 30,
                             "headers": {"authorization": "Bearer secret"}, "from": {"group": "web", "places": 2}});
     let id = api.post("/probe", definition)["id"].as_i64().expect("an id");
     make_expression(&api, &target, "each(metric=probe.up target=shop.example:443)", "==", "0");
-    make_expression(&api, &target, "each(metric=probe.places_down)", ">=", "2");
+    make_expression(&api, &target, "each(metric=probe.places_down endpoint=shop)", ">=", "2");
 
     // Two of three run it, as soon as all are there.
     let mut agents = HOSTS.map(|hostname| Agent::new(&server, hostname));

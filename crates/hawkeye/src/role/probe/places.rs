@@ -99,7 +99,8 @@ impl Together {
         let rows = store.counters(&query).unwrap_or_default();
         let counters = rows.iter().map(|row| row.counter.as_str()).filter(|counter| is_of_place(counter, &tags));
         let points = counters.filter_map(|counter| store.last(store.find(name, counter).ok().flatten()?));
-        Said::of(points, now, probe.definition.step)
+        // Points are kept in the slots of this step.
+        Said::of(points, now, probe.definition.step.max(self.ingest.min_step()))
     }
 }
 
