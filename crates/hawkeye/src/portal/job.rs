@@ -2,7 +2,7 @@
 //!
 //! Why: a job that no longer runs writes no log and fails nowhere; only who waits for it notices.
 //! How: a job must end well once in `period`, `grace` seconds late at most. Each heartbeat changes a copy of the row
-//! ([`Job::beat`]), which is saved by one statement. What is wrong with a job ([`Job::state`], [`reason`]) follows from
+//! ([`Job::beat`]), of which one statement saves what was said. What is wrong with a job ([`Job::state`], [`reason`]) follows from
 //! its row, the time, and the [`Gaps`] in which no heartbeat could be heard.
 //! Invariants: time is an argument. A gap never makes a job late: each deadline moves by the gaps behind its begin. The
 //! table holds SHA-256 of a token, which needs no salt, for tokens are random.
@@ -271,14 +271,26 @@ pub async fn update(portal: &Portal, changed: &Job) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Saves what a heartbeat has changed.
-pub async fn save_beat(portal: &Portal, job: &Job) -> sqlx::Result<()> {
-    let update = query(
-        "UPDATE falcon_portal.hawkeye_job SET started_at = ?, ended_at = ?, ok_at = ?, duration = ?, exit_code = ?,
-         note = ? WHERE id = ?",
-    );
-    let bound = update.bind(job.started_at).bind(job.ended_at).bind(job.ok_at).bind(job.duration);
-    bound.bind(job.exit_code).bind(&job.note).bind(job.id).execute(portal).await?;
+/// Saves what a heartbeat has changed, and nothing else: a start and an end that overlap both stay.
+pub async fn save_beat(portal: &Portal, job: &Job, beat: &Beat) -> sqlx::Result<()> {
+    let update = match beat {
+        Beat::Start => query("UPDATE falcon_portal.hawkeye_job SET started_at = ? WHERE id = ?").bind(job.started_at),
+        Beat::End(0) => {
+            let sets = query(
+                "UPDATE falcon_portal.hawkeye_job SET ok_at = ?, ended_at = ?, duration = ?, exit_code = ?, note = ?
+                 WHERE id = ?",
+            );
+            sets.bind(job.ok_at).bind(job.ended_at).bind(job.duration).bind(job.exit_code).bind(&job.note)
+        }
+        Beat::End(_) => {
+            let sets = query(
+                "UPDATE falcon_portal.hawkeye_job SET ended_at = ?, duration = ?, exit_code = ?, note = ?
+                 WHERE id = ?",
+            );
+            sets.bind(job.ended_at).bind(job.duration).bind(job.exit_code).bind(&job.note)
+        }
+    };
+    update.bind(job.id).execute(portal).await?;
     Ok(())
 }
 
@@ -384,6 +396,23 @@ mod tests {
         assert_eq!(gaps.0.len(), GAPS_MAX);
     }
 
+    /// Each request has read the row before any of the others saved what it says.
+    #[tokio::test]
+    async fn beats_that_overlap_all_stay() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let (id, secret) = create(&portal, &backup()).await?.expect("room");
+        let read = by_token(&portal, &secret).await?.expect("made above");
+        for (at, beat) in [(9, Beat::End(0)), (1, Beat::Start), (12, Beat::End(2))] {
+            let mut job = read.clone();
+            job.beat(&beat, "", NOW + at);
+            save_beat(&portal, &job, &beat).await?;
+        }
+        let kept = by_id(&portal, id).await?.expect("made above");
+        assert_eq!((kept.started_at, kept.ok_at), (NOW + 1, NOW + 9));
+        assert_eq!((kept.ended_at, kept.exit_code), (NOW + 12, 2));
+        Ok(())
+    }
+
     #[tokio::test]
     async fn a_token_is_kept_as_its_sum_and_can_be_made_anew() -> Result<()> {
         let (_dir, portal) = temporary().await?;
@@ -391,7 +420,7 @@ mod tests {
         let mut job = by_token(&portal, &secret).await?.expect("made above");
         assert_eq!((job.id, job.period, job.duration), (id, DAY, -1));
         job.beat(&Beat::End(2), "disk full", NOW);
-        save_beat(&portal, &job).await?;
+        save_beat(&portal, &job, &Beat::End(2)).await?;
         update(&portal, &Job { id, grace: 5, ..backup() }).await?;
         let changed = by_id(&portal, id).await?.expect("made above");
         assert_eq!((changed.grace, changed.exit_code, changed.note.as_str()), (5, 2, "disk full"));
