@@ -4,9 +4,9 @@
 //! How: once a minute each job that is not paused gives points by the door that agents use, with the job's name as
 //! endpoint and its tags: `job.up`, `job.late_s`, and as far as known `job.since_ok_s`, `job.exit_code`; in the minute
 //! behind an end `job.duration_s`. The newest `job.up` of all jobs shows when the process before this one was there
-//! last: what lies between is a gap, in which no heartbeat could be heard, and moves the deadlines ([`Gaps`]). A process
-//! that stood still has a gap too, as has a clock that was set forward. Gaps are saved: a second restart must not
-//! forget the long stop before the first.
+//! last: what lies between is a gap, in which no heartbeat could be heard, and moves the deadlines ([`Gaps`]). A
+//! process that stood still has a gap too, as has a clock that was set forward. Gaps are saved: a second restart must
+//! not forget the long stop before the first.
 //! Invariants: time is an argument of whatever decides. Jobs that cannot be read cost a minute, and are tried again.
 //! Memory: all jobs (`portal/job.rs`) while a minute's points are made.
 //! Compat: Hawkeye's own.
