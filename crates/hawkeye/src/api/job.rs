@@ -303,7 +303,7 @@ async fn heard(context: &Context, origin: Origin, token: &str, event: Option<Str
     let (beat, note) = said(event, parts.uri.query().unwrap_or(""), &body)?;
     let now = clock::now();
     if job.beat(&beat, &note, now) {
-        job::save_beat(&context.portal, &job).await?;
+        job::save_beat(&context.portal, &job, &beat).await?;
     }
     let state = job.state(now, &door.heard.gaps());
     json(object!({ "job": job.name, "state": state }))

@@ -2,8 +2,9 @@
 //!
 //! Why: a job that no longer runs writes no log and fails nowhere; only who waits for it notices.
 //! How: a job must end well once in `period`, `grace` seconds late at most. Each heartbeat changes a copy of the row
-//! ([`Job::beat`]), which is saved by one statement. What is wrong with a job ([`Job::state`], [`reason`]) follows from
-//! its row, the time, and the [`Gaps`] in which no heartbeat could be heard.
+//! ([`Job::beat`]), of which one statement saves what was said. What is wrong with a job ([`Job::state`], [`reason`])
+//! follows from its row, the time, and the [`Gaps`] in which no heartbeat could be heard, which outlast a restart as a
+//! text of `alarms.hawkeye_state`.
 //! Invariants: time is an argument. A gap never makes a job late: each deadline moves by the gaps behind its begin. The
 //! table holds SHA-256 of a token, which needs no salt, for tokens are random.
 //! Memory: a row is below 3 kB, so all [`JOBS_MAX`] are below 30 MB for the moment in which they are looked at; nearly
@@ -11,9 +12,9 @@
 //! Compat: the table is Hawkeye's own.
 
 use super::db::{query, record, select};
-use super::{Portal, password, token};
+use super::{Portal, password, state, token};
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,8 @@ pub const TIME_MAX: i64 = 366 * 86_400;
 pub const PREFIX: &str = "hj_";
 /// Gaps that are remembered. A guess: a server that is started more often in one period of a job has other troubles.
 const GAPS_MAX: usize = 64;
+/// Name of the text that holds the gaps.
+const GAPS_KEPT: &str = "job.gaps";
 
 record! {
     /// Row of a job, without its token.
@@ -177,12 +180,18 @@ fn span(seconds: i64) -> String {
 }
 
 /// Stretches of time in which no heartbeat could be heard, the newest last.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gaps(VecDeque<(i64, i64)>);
 
 impl Gaps {
-    /// Notes that nothing was heard from `from` to `until` (Unix seconds); nothing where that is no stretch.
+    /// Notes that nothing was heard from `from` to `until` (Unix seconds); nothing where that is no stretch. What is
+    /// known of it already counts once.
     pub fn note(&mut self, from: i64, until: i64) {
+        while self.0.back().is_some_and(|last| last.0 >= from && last.1 <= until) {
+            self.0.pop_back();
+        }
+        let known = self.0.back().map(|last| last.1).filter(|known| *known <= until);
+        let from = known.map_or(from, |known| from.max(known));
         if until <= from {
             return;
         }
@@ -190,6 +199,12 @@ impl Gaps {
             self.0.pop_front();
         }
         self.0.push_back((from, until));
+    }
+
+    /// Cuts off what lies after `now`: the clock that showed it was ahead, and no job would be late until then.
+    pub fn cut_after(&mut self, now: i64) {
+        self.0.retain(|(from, _)| *from < now);
+        self.0.iter_mut().for_each(|(_, until)| *until = now.min(*until));
     }
 
     /// Seconds behind `since` in which nothing was heard.
@@ -210,8 +225,39 @@ impl Heard {
 
     /// Notes one, as [`Gaps::note`].
     pub fn note(&self, from: i64, until: i64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).note(from, until);
+        self.change(|gaps| gaps.note(from, until));
     }
+
+    /// Cuts them off, as [`Gaps::cut_after`].
+    pub fn cut_after(&self, now: i64) {
+        self.change(|gaps| gaps.cut_after(now));
+    }
+
+    /// Puts the gaps of the processes before this one in front of its own.
+    pub fn follow(&self, before: &Gaps) {
+        self.change(|gaps| {
+            let own = std::mem::replace(gaps, before.clone());
+            own.0.into_iter().for_each(|(from, until)| gaps.note(from, until));
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Gaps)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The gaps that were saved last. A text that holds none is told, and is none.
+pub async fn load_gaps(portal: &Portal) -> sqlx::Result<Gaps> {
+    let Some(text) = state::load(portal, GAPS_KEPT).await? else { return Ok(Gaps::default()) };
+    Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
+        tracing::warn!(%error, "hawkeye_state holds no gaps as {GAPS_KEPT}: jobs may be late for a stop of the server");
+        Gaps::default()
+    }))
+}
+
+/// Saves the gaps for the processes after this one.
+pub async fn save_gaps(portal: &Portal, gaps: &Gaps) -> Result<()> {
+    Ok(state::save(portal, GAPS_KEPT, &serde_json::to_string(gaps)?).await?)
 }
 
 /// All jobs, oldest first.
@@ -271,14 +317,26 @@ pub async fn update(portal: &Portal, changed: &Job) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Saves what a heartbeat has changed.
-pub async fn save_beat(portal: &Portal, job: &Job) -> sqlx::Result<()> {
-    let update = query(
-        "UPDATE falcon_portal.hawkeye_job SET started_at = ?, ended_at = ?, ok_at = ?, duration = ?, exit_code = ?,
-         note = ? WHERE id = ?",
-    );
-    let bound = update.bind(job.started_at).bind(job.ended_at).bind(job.ok_at).bind(job.duration);
-    bound.bind(job.exit_code).bind(&job.note).bind(job.id).execute(portal).await?;
+/// Saves what a heartbeat has changed, and nothing else: a start and an end that overlap both stay.
+pub async fn save_beat(portal: &Portal, job: &Job, beat: &Beat) -> sqlx::Result<()> {
+    let update = match beat {
+        Beat::Start => query("UPDATE falcon_portal.hawkeye_job SET started_at = ? WHERE id = ?").bind(job.started_at),
+        Beat::End(0) => {
+            let sets = query(
+                "UPDATE falcon_portal.hawkeye_job SET ok_at = ?, ended_at = ?, duration = ?, exit_code = ?, note = ?
+                 WHERE id = ?",
+            );
+            sets.bind(job.ok_at).bind(job.ended_at).bind(job.duration).bind(job.exit_code).bind(&job.note)
+        }
+        Beat::End(_) => {
+            let sets = query(
+                "UPDATE falcon_portal.hawkeye_job SET ended_at = ?, duration = ?, exit_code = ?, note = ?
+                 WHERE id = ?",
+            );
+            sets.bind(job.ended_at).bind(job.duration).bind(job.exit_code).bind(&job.note)
+        }
+    };
+    update.bind(job.id).execute(portal).await?;
     Ok(())
 }
 
@@ -371,6 +429,9 @@ mod tests {
         let mut gaps = Gaps::default();
         gaps.note(NOW + 20 * HOUR, NOW + 30 * HOUR);
         gaps.note(NOW + 31 * HOUR, NOW + 31 * HOUR);
+        for (from, until) in [(22, 29), (25, 30), (20, 30)] {
+            gaps.note(NOW + from * HOUR, NOW + until * HOUR);
+        }
         assert_eq!(ended.state(NOW + 35 * HOUR, &gaps), State::Up);
         assert_eq!(ended.state(NOW + 35 * HOUR + 1, &gaps), State::Late);
         let newer = after(&[(29 * HOUR, Beat::End(0), "")]);
@@ -385,13 +446,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn gaps_outlast_a_restart_but_no_clock_that_was_ahead() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        assert_eq!(load_gaps(&portal).await?, Gaps::default());
+        let (first, second) = (Heard::default(), Heard::default());
+        first.note(NOW, NOW + 9 * HOUR);
+        save_gaps(&portal, &first.gaps()).await?;
+        second.note(NOW + 10 * HOUR, NOW + 11 * HOUR);
+        second.follow(&load_gaps(&portal).await?);
+        assert_eq!(second.gaps().0, [(NOW, NOW + 9 * HOUR), (NOW + 10 * HOUR, NOW + 11 * HOUR)]);
+        second.note(NOW + 12 * HOUR, NOW + 9_000 * DAY);
+        second.cut_after(NOW + 13 * HOUR);
+        assert_eq!(second.gaps().behind(NOW), 11 * HOUR);
+        second.cut_after(NOW + 10 * HOUR);
+        assert_eq!(second.gaps().0, [(NOW, NOW + 9 * HOUR)]);
+        state::save(&portal, GAPS_KEPT, "none").await?;
+        assert_eq!(load_gaps(&portal).await?, Gaps::default());
+        Ok(())
+    }
+
+    /// Each request has read the row before any of the others saved what it says.
+    #[tokio::test]
+    async fn beats_that_overlap_all_stay() -> Result<()> {
+        let (_dir, portal) = temporary().await?;
+        let (id, secret) = create(&portal, &backup()).await?.expect("room");
+        let read = by_token(&portal, &secret).await?.expect("made above");
+        for (at, beat) in [(9, Beat::End(0)), (1, Beat::Start), (12, Beat::End(2))] {
+            let mut job = read.clone();
+            job.beat(&beat, "", NOW + at);
+            save_beat(&portal, &job, &beat).await?;
+        }
+        let kept = by_id(&portal, id).await?.expect("made above");
+        assert_eq!((kept.started_at, kept.ok_at), (NOW + 1, NOW + 9));
+        assert_eq!((kept.ended_at, kept.exit_code), (NOW + 12, 2));
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_token_is_kept_as_its_sum_and_can_be_made_anew() -> Result<()> {
         let (_dir, portal) = temporary().await?;
         let (id, secret) = create(&portal, &backup()).await?.expect("room");
         let mut job = by_token(&portal, &secret).await?.expect("made above");
         assert_eq!((job.id, job.period, job.duration), (id, DAY, -1));
         job.beat(&Beat::End(2), "disk full", NOW);
-        save_beat(&portal, &job).await?;
+        save_beat(&portal, &job, &Beat::End(2)).await?;
         update(&portal, &Job { id, grace: 5, ..backup() }).await?;
         let changed = by_id(&portal, id).await?.expect("made above");
         assert_eq!((changed.grace, changed.exit_code, changed.note.as_str()), (5, 2, "disk full"));

@@ -4,8 +4,9 @@
 //! How: once a minute each job that is not paused gives points by the door that agents use, with the job's name as
 //! endpoint and its tags: `job.up`, `job.late_s`, and as far as known `job.since_ok_s`, `job.exit_code`; in the minute
 //! behind an end `job.duration_s`. The newest `job.up` of all jobs shows when the process before this one was there
-//! last: what lies between is a gap, in which no heartbeat could be heard, and moves the deadlines ([`Gaps`]). A process
-//! that stood still has a gap too, as has a clock that was set forward.
+//! last: what lies between is a gap, in which no heartbeat could be heard, and moves the deadlines ([`Gaps`]). A
+//! process that stood still has a gap too, as has a clock that was set forward. Gaps are saved: a second restart must
+//! not forget the long stop before the first.
 //! Invariants: time is an argument of whatever decides. Jobs that cannot be read cost a minute, and are tried again.
 //! Memory: all jobs (`portal/job.rs`) while a minute's points are made.
 //! Compat: Hawkeye's own.
@@ -46,24 +47,22 @@ impl Jobs {
     /// Makes the points of each minute until the stop.
     pub async fn run(self, mut stopping: watch::Receiver<bool>) -> Result<()> {
         let mut minutes = Minutes::default();
+        let mut kept = None;
         loop {
             tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => return Ok(()),
                 () = tokio::time::sleep(LOOK) => {}
             }
             let now = clock::now();
+            self.heard.cut_after(now);
             if let Some((from, until)) = minutes.gap(now) {
                 self.heard.note(from, until);
             }
             if !minutes.is_due(now) {
                 continue;
             }
-            let read = job::all(&self.portal).await;
-            let jobs = match read {
-                Ok(jobs) => {
-                    self.unread.works();
-                    jobs
-                }
+            let jobs = match self.read(&mut kept, now).await {
+                Ok(jobs) => jobs,
                 Err(error) => {
                     self.unread.fails(error.to_string());
                     continue;
@@ -72,7 +71,29 @@ impl Jobs {
             let (work, before) = (self.clone(), minutes.made(now));
             let making = self.engine.spawn_blocking(move |_| work.make(&jobs, before, now));
             self.untaken.note(making.await.context("making points of jobs")?);
+            self.unread.note(self.keep_gaps(&mut kept).await);
         }
+    }
+
+    /// All jobs; before the first ones the saved gaps are taken over, which `kept` repeats from then on.
+    async fn read(&self, kept: &mut Option<Gaps>, now: i64) -> sqlx::Result<Vec<Job>> {
+        if kept.is_none() {
+            let before = job::load_gaps(&self.portal).await?;
+            self.heard.follow(&before);
+            self.heard.cut_after(now);
+            *kept = Some(before);
+        }
+        job::all(&self.portal).await
+    }
+
+    /// Saves the gaps where they are others than `kept`.
+    async fn keep_gaps(&self, kept: &mut Option<Gaps>) -> Result<()> {
+        let gaps = self.heard.gaps();
+        if kept.as_ref() != Some(&gaps) {
+            job::save_gaps(&self.portal, &gaps).await?;
+            *kept = Some(gaps);
+        }
+        Ok(())
     }
 
     /// Sends in the points of `now`; `before` is when the last ones were made by this process.

@@ -62,5 +62,10 @@ async fn points_are_stored_and_tell_the_next_process_of_its_gap() -> anyhow::Res
     let mut expected = Gaps::default();
     expected.note(now - 2 * DAY, now);
     assert_eq!(jobs.heard.gaps(), expected, "noted once");
+
+    jobs.keep_gaps(&mut None).await?;
+    let (next, mut kept) = (Jobs { heard: Heard::default(), ..jobs }, None);
+    next.read(&mut kept, now + 300).await?;
+    assert_eq!((next.heard.gaps(), kept), (expected.clone(), Some(expected)), "a second restart knows it too");
     Ok(())
 }
