@@ -17,6 +17,7 @@ use crate::group::{Escalating, Group, Member};
 use crate::inhibit::{Places, Serial};
 use crate::policy::Policy;
 use crate::route::{Receiver, Route, To};
+use crate::rows::Rows;
 use crate::storm::Weather;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -29,9 +30,9 @@ type GroupId = u64;
 #[derive(Debug)]
 pub struct Pipeline {
     policy: Arc<Policy>,
-    alarms: BTreeMap<Serial, Alarm>,
+    alarms: Rows<Alarm>,
     by_id: HashMap<Box<str>, Serial>,
-    groups: BTreeMap<GroupId, Group>,
+    groups: Rows<Group>,
     by_key: HashMap<(Arc<str>, Box<str>), GroupId>,
     /// Places of the routes, by their paths.
     routes: HashMap<Arc<str>, usize>,
@@ -41,11 +42,30 @@ pub struct Pipeline {
     weather: Weather,
     /// Silences that were on at the last look.
     silencing: BTreeSet<i64>,
-    next_serial: Serial,
-    next_group: GroupId,
+    /// Number of the next alarm or group; none is given twice.
+    next: u64,
     /// The latest time that was seen.
     now: i64,
     out: Vec<Effect>,
+}
+
+/// A pipeline as it is stored.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    pub alarms: BTreeMap<Serial, Alarm>,
+    pub groups: BTreeMap<GroupId, Group>,
+    pub next: u64,
+    /// Unix seconds of the last change.
+    pub at: i64,
+}
+
+/// What is to be stored anew; a row that is none is to be deleted.
+#[derive(Debug)]
+pub struct Changed<'p> {
+    pub alarms: Vec<(Serial, Option<&'p Alarm>)>,
+    pub groups: Vec<(GroupId, Option<&'p Group>)>,
+    pub next: u64,
+    pub at: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,24 +80,45 @@ enum Due {
 impl Pipeline {
     /// A pipeline without alarms.
     pub fn new(policy: Arc<Policy>, now: i64) -> Pipeline {
+        Pipeline::restore(policy, Stored::default(), now)
+    }
+
+    /// A pipeline as it was stored. What was due meanwhile is looked at by the next tick.
+    pub fn restore(policy: Arc<Policy>, stored: Stored, now: i64) -> Pipeline {
+        let by_id = stored.alarms.iter().map(|(serial, alarm)| (alarm.id.clone(), *serial)).collect();
+        let key = |(id, group): (&GroupId, &Group)| ((Arc::from(group.route.as_str()), group.key.clone()), *id);
+        let by_key = stored.groups.iter().map(key).collect();
+        let silenced = |alarm: &Alarm| if let Quiet::Silenced(id) = alarm.quiet { Some(id) } else { None };
         let mut pipeline = Pipeline {
             policy: policy.clone(),
-            alarms: BTreeMap::new(),
-            by_id: HashMap::new(),
-            groups: BTreeMap::new(),
-            by_key: HashMap::new(),
+            silencing: stored.alarms.values().filter_map(silenced).collect(),
+            // The clock may have been set back meanwhile.
+            now: stored.at.max(now),
+            next: stored.next.max(1),
+            alarms: Rows::stored(stored.alarms),
+            by_id,
+            groups: Rows::stored(stored.groups),
+            by_key,
             routes: HashMap::new(),
             due: BTreeSet::new(),
             places: Places::default(),
             weather: Weather::default(),
-            silencing: BTreeSet::new(),
-            next_serial: 1,
-            next_group: 1,
-            now,
             out: Vec::new(),
         };
+        pipeline.move_to(now);
+        for id in pipeline.groups.ids() {
+            pipeline.due.insert((pipeline.groups[id].next.unwrap_or(now), Due::Group(id)));
+        }
+        for serial in pipeline.alarms.ids() {
+            pipeline.due.insert((now, Due::Alarm(serial)));
+        }
         pipeline.set_policy(policy, now);
         pipeline
+    }
+
+    /// What has changed since the last call, to be stored together with the effects; and what else is to be stored.
+    pub fn changes(&mut self) -> Changed<'_> {
+        Changed { alarms: self.alarms.drain(), groups: self.groups.drain(), next: self.next, at: self.now }
     }
 
     /// Takes another policy: what is open is decided anew, and nobody hears again of what he knows.
@@ -87,9 +128,9 @@ impl Pipeline {
         self.routes =
             (0..self.policy.tree.len()).map(|place| (self.policy.tree.at(place).path.clone(), place)).collect();
         self.places = Places::default();
-        let serials: Vec<Serial> = self.alarms.keys().copied().collect();
+        let serials: Vec<Serial> = self.alarms.ids();
         for serial in &serials {
-            let alarm = &self.alarms[serial];
+            let alarm = &self.alarms[*serial];
             if alarm.is_open() {
                 let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
                 self.places.open(rules, hosts, *serial, &alarm.fact, &mut BTreeSet::new());
@@ -108,8 +149,7 @@ impl Pipeline {
         if let Some(serial) = self.by_id.get(id).copied() {
             return self.again(serial, fact);
         }
-        let serial = self.next_serial;
-        self.next_serial += 1;
+        let serial = self.number();
         self.by_id.insert(id.into(), serial);
         self.alarms.insert(serial, Alarm::new(id, fact, now));
         self.opened(serial);
@@ -118,10 +158,10 @@ impl Pipeline {
     /// An alarm has ended; nothing where it was not open.
     pub fn recovered(&mut self, id: &str, why: &str, now: i64) {
         self.move_to(now);
-        let Some(serial) = self.by_id.get(id).copied().filter(|serial| self.alarms[serial].is_open()) else { return };
+        let Some(serial) = self.by_id.get(id).copied().filter(|serial| self.alarms[*serial].is_open()) else { return };
         let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
         let mut touched = BTreeSet::new();
-        if let Some(alarm) = self.alarms.get_mut(&serial) {
+        if let Some(alarm) = self.alarms.change(serial) {
             alarm.ended = Some(now);
             alarm.changes.note(now);
             alarm.acknowledged = None;
@@ -139,7 +179,7 @@ impl Pipeline {
     pub fn acknowledge(&mut self, id: &str, who: &str, until: Option<i64>, now: i64) -> bool {
         self.move_to(now);
         let Some(serial) = self.by_id.get(id).copied() else { return false };
-        let Some(alarm) = self.alarms.get_mut(&serial).filter(|alarm| alarm.is_open()) else { return false };
+        let Some(alarm) = self.alarms.change(serial).filter(|alarm| alarm.is_open()) else { return false };
         alarm.acknowledged = Some(Box::new(Acknowledged { who: who.into(), at: now, until }));
         match until {
             Some(until) => {
@@ -156,7 +196,7 @@ impl Pipeline {
     pub fn release(&mut self, id: &str, who: &str, now: i64) -> bool {
         self.move_to(now);
         let Some(serial) = self.by_id.get(id).copied() else { return false };
-        let Some(alarm) = self.alarms.get_mut(&serial) else { return false };
+        let Some(alarm) = self.alarms.change(serial) else { return false };
         if alarm.acknowledged.take().is_none() {
             return false;
         }
@@ -190,7 +230,7 @@ impl Pipeline {
 
     /// An open alarm, or one that ended a moment ago.
     pub fn alarm(&self, id: &str) -> Option<&Alarm> {
-        self.alarms.get(self.by_id.get(id)?)
+        self.alarms.get(*self.by_id.get(id)?)
     }
 
     /// Open alarms, in the order in which they have opened.
@@ -206,7 +246,7 @@ impl Pipeline {
     /// A known alarm opens again, or has one event more.
     fn again(&mut self, serial: Serial, fact: Fact) {
         let now = self.now;
-        let Some(alarm) = self.alarms.get_mut(&serial) else { return };
+        let Some(alarm) = self.alarms.change(serial) else { return };
         let is_reopened = alarm.ended.take().is_some();
         let is_other = alarm.fact != fact;
         if is_reopened {
@@ -227,7 +267,7 @@ impl Pipeline {
     fn opened(&mut self, serial: Serial) {
         let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
         let mut touched = BTreeSet::new();
-        let Some(alarm) = self.alarms.get(&serial) else { return };
+        let Some(alarm) = self.alarms.get(serial) else { return };
         self.places.open(rules, hosts, serial, &alarm.fact, &mut touched);
         self.weather.note(&alarm.fact.endpoint, self.now);
         self.story(serial, format_args!("opened"));
@@ -240,7 +280,7 @@ impl Pipeline {
 
     /// Puts an alarm into the groups of its routes.
     fn route(&mut self, serial: Serial) {
-        let Some(alarm) = self.alarms.get(&serial) else { return };
+        let Some(alarm) = self.alarms.get(serial) else { return };
         let mut places = Vec::new();
         if alarm.is_open() {
             self.policy.tree.route(&alarm.fact, self.now, &mut places);
@@ -254,16 +294,16 @@ impl Pipeline {
             }
         }
         let wanted: Vec<GroupId> = wanted.into_iter().map(|place| self.group_of(place, serial)).collect();
-        let Some(alarm) = self.alarms.get_mut(&serial) else { return };
+        let Some(alarm) = self.alarms.change(serial) else { return };
         // Who heard that it opened hears that it ended, also where it would go another way today.
-        let is_told = |id: &GroupId| self.groups.get(id).is_some_and(|group| group.is_told(serial));
+        let is_told = |id: &GroupId| self.groups.get(*id).is_some_and(|group| group.is_told(serial));
         let (kept, left): (Vec<GroupId>, Vec<GroupId>) =
             alarm.groups.iter().copied().filter(|id| !wanted.contains(id)).partition(is_told);
         alarm.is_for_action = acts;
         alarm.groups = wanted.iter().chain(&kept).copied().collect();
         for (ids, has_left) in [(wanted, false), (kept, true)] {
             for id in ids {
-                let Some(group) = self.groups.get_mut(&id) else { continue };
+                let Some(group) = self.groups.change(id) else { continue };
                 group.members.entry(serial).or_default().has_left = has_left;
             }
         }
@@ -274,17 +314,16 @@ impl Pipeline {
 
     /// The group of an alarm at a route; a new one where there is none.
     fn group_of(&mut self, place: usize, serial: Serial) -> GroupId {
-        let (route, alarm) = (self.policy.tree.at(place), &self.alarms[&serial]);
+        let (route, alarm) = (self.policy.tree.at(place), &self.alarms[serial]);
         let (path, key) = (route.path.clone(), key_of(route, alarm));
         let to: Arc<[Receiver]> = route.to.iter().filter(|receiver| receiver.to != To::Action).cloned().collect();
         if let Some(id) = self.by_key.get(&(path.clone(), key.clone())) {
-            if let Some(group) = self.groups.get_mut(id) {
+            if let Some(group) = self.groups.change(*id).filter(|group| group.to != to) {
                 group.to = to;
             }
             return *id;
         }
-        let id = self.next_group;
-        self.next_group += 1;
+        let id = self.number();
         self.groups.insert(id, Group::new(&path, &key, to));
         self.by_key.insert((path, key), id);
         id
@@ -292,10 +331,12 @@ impl Pipeline {
 
     /// Decides anew whether an alarm is quiet, and asks its groups to look where it is not.
     fn settle(&mut self, serial: Serial) {
-        let Some(alarm) = self.alarms.get(&serial).filter(|alarm| alarm.is_open()) else { return };
+        let Some(alarm) = self.alarms.get(serial).filter(|alarm| alarm.is_open()) else { return };
         let quiet = self.quiet(serial, alarm);
-        let before = std::mem::replace(&mut self.alarms.get_mut(&serial).expect("found above").quiet, quiet.clone());
-        if before != quiet {
+        if alarm.quiet != quiet {
+            if let Some(alarm) = self.alarms.change(serial) {
+                alarm.quiet = quiet.clone();
+            }
             match &quiet {
                 Quiet::Silenced(silence) => self.story(serial, format_args!("silenced by silence {silence}")),
                 Quiet::Explained { alarm, rule } => {
@@ -316,7 +357,7 @@ impl Pipeline {
         let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
         match self.places.cause(rules, hosts, serial, &alarm.fact) {
             Some(cause) => {
-                let by = self.alarms.get(&cause.alarm).map_or_else(Box::default, |alarm| alarm.id.clone());
+                let by = self.alarms.get(cause.alarm).map_or_else(Box::default, |alarm| alarm.id.clone());
                 Quiet::Explained { alarm: by, rule: cause.rule.as_ref().into() }
             }
             None => Quiet::Loud,
@@ -326,7 +367,11 @@ impl Pipeline {
     /// Takes the rule's own action, where the alarm's routes want that and nothing keeps it quiet: for each event, and
     /// when it is no longer quiet.
     fn act(&mut self, serial: Serial, is_event: bool) {
-        let Some(alarm) = self.alarms.get_mut(&serial) else { return };
+        let is_silent = |alarm: &&Alarm| alarm.is_open() && !(alarm.is_for_action && alarm.is_to_be_told());
+        if self.alarms.get(serial).is_none_or(|alarm| is_silent(&alarm)) {
+            return;
+        }
+        let Some(alarm) = self.alarms.change(serial) else { return };
         let is_due = match alarm.ended {
             _ if alarm.is_flapping => false,
             // An end is told to those who heard of the opening.
@@ -344,18 +389,18 @@ impl Pipeline {
 
     /// Asks the groups of an alarm to look, as soon as their route lets them.
     fn ask_groups(&mut self, serial: Serial, has_ended: bool) {
-        let Some(alarm) = self.alarms.get(&serial).filter(|alarm| !alarm.is_open() || alarm.is_to_be_told()) else {
+        let Some(alarm) = self.alarms.get(serial).filter(|alarm| !alarm.is_open() || alarm.is_to_be_told()) else {
             return;
         };
         for id in alarm.groups.clone() {
-            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let Some(group) = self.groups.change(id) else { continue };
             let Some(route) = self.routes.get(&*group.route).map(|place| self.policy.tree.at(*place)) else {
                 // The route is gone; what was told of as open is told of as ended all the same.
                 group.look_at(self.now);
                 self.due.insert((self.now, Due::Group(id)));
                 continue;
             };
-            let is_over = has_ended && group.members.keys().all(|member| !self.alarms[member].is_open());
+            let is_over = has_ended && group.members.keys().all(|member| !self.alarms[*member].is_open());
             let at = match group.said {
                 None => self.now + route.times.wait,
                 Some(_) if is_over => self.now,
@@ -368,7 +413,7 @@ impl Pipeline {
 
     fn look_for_flapping(&mut self, serial: Serial) {
         let (now, Some(settings)) = (self.now, self.policy.flapping) else { return };
-        let Some(alarm) = self.alarms.get_mut(&serial) else { return };
+        let Some(alarm) = self.alarms.change(serial) else { return };
         let changes = alarm.changes.within(settings.window, now);
         self.due.insert((now + settings.window, Due::Alarm(serial)));
         if alarm.is_flapping || changes < settings.changes {
@@ -378,7 +423,7 @@ impl Pipeline {
         let (id, groups) = (alarm.id.clone(), alarm.groups.clone());
         self.story(serial, format_args!("flapping: {changes} changes"));
         for group in groups {
-            let Some(known) = self.groups.get_mut(&group) else { continue };
+            let Some(known) = self.groups.change(group) else { continue };
             known.members.entry(serial).or_default().is_told = true;
             known.said = Some(now);
             let (route, to) = (known.route.as_str().into(), known.to.clone());
@@ -389,25 +434,28 @@ impl Pipeline {
 
     fn look_at_alarm(&mut self, serial: Serial) {
         let now = self.now;
-        let Some(alarm) = self.alarms.get_mut(&serial) else { return };
+        let Some(alarm) = self.alarms.change(serial) else { return };
         if alarm.acknowledged.as_ref().and_then(|by| by.until).is_some_and(|until| until <= now) {
             alarm.acknowledged = None;
             // Snoozed is asked for again.
             let groups = alarm.groups.clone();
             for id in groups {
-                if let Some(member) = self.groups.get_mut(&id).and_then(|group| group.members.get_mut(&serial)) {
+                if let Some(member) = self.groups.change(id).and_then(|group| group.members.get_mut(&serial)) {
                     member.is_asked_again = member.is_told;
                 }
             }
             self.story(serial, format_args!("no longer acknowledged: the time is over"));
         }
         let window = self.policy.flapping.map_or(0, |settings| settings.window);
-        let Some(alarm) = self.alarms.get_mut(&serial) else { return };
+        let Some(alarm) = self.alarms.change(serial) else { return };
         let calm_at = alarm.changes.last().map_or(now, |last| last + window);
         if calm_at <= now && std::mem::take(&mut alarm.is_flapping) {
             self.story(serial, format_args!("no longer flapping"));
         }
-        let has_ended = !self.alarms[&serial].is_open();
+        let (alarm, has_ended) = (&self.alarms[serial], !self.alarms[serial].is_open());
+        let until = alarm.acknowledged.as_ref().and_then(|by| by.until);
+        let later = [Some(calm_at), until].into_iter().flatten().filter(|at| *at > now);
+        self.due.extend(later.map(|at| (at, Due::Alarm(serial))));
         self.settle(serial);
         self.ask_groups(serial, has_ended);
         self.forget(serial);
@@ -430,14 +478,14 @@ impl Pipeline {
         self.due.retain(|(_, due)| *due != Due::Policy);
         self.due.extend(next.map(|at| (at, Due::Policy)));
         if is_other {
-            let serials: Vec<Serial> = self.alarms.keys().copied().collect();
+            let serials: Vec<Serial> = self.alarms.ids();
             serials.into_iter().for_each(|serial| self.settle(serial));
         }
     }
 
     fn look_at_group(&mut self, id: GroupId) {
         let now = self.now;
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.change(id) else { return };
         if group.next.is_some_and(|next| next > now) {
             // An earlier look has moved this one; the later is noted, too.
             return;
@@ -462,14 +510,14 @@ impl Pipeline {
             return false;
         }
         let Some(until) = self.weather.until() else { return false };
-        let to = self.groups[&id].to.clone();
+        let to = self.groups[id].to.clone();
         let untold = self.weather.untold(&to);
         if !untold.is_empty() {
-            let (what, route) = (What::Storm(self.weather.hosts()), self.groups[&id].route.as_str().into());
+            let (what, route) = (What::Storm(self.weather.hosts()), self.groups[id].route.as_str().into());
             let to = untold.into();
             self.say(Notice { group: id, route, what, to, fresh: vec![], known: vec![], ended: vec![] });
         }
-        if let Some(group) = self.groups.get_mut(&id) {
+        if let Some(group) = self.groups.change(id) {
             group.look_at(until);
             self.due.insert((until, Due::Group(id)));
         }
@@ -478,8 +526,8 @@ impl Pipeline {
 
     fn sort(&self, id: GroupId) -> Sorted {
         let mut sorted = Sorted::default();
-        for (serial, member) in &self.groups[&id].members {
-            let alarm = &self.alarms[serial];
+        for (serial, member) in &self.groups[id].members {
+            let alarm = &self.alarms[*serial];
             match (alarm.is_open(), member.is_told) {
                 _ if alarm.is_flapping || (alarm.is_open() && member.has_left) => {
                     sorted.others += usize::from(alarm.is_open());
@@ -499,8 +547,8 @@ impl Pipeline {
     /// Says what is to be said of a group's alarms; `repeat` is after how many seconds also without news.
     fn tell(&mut self, id: GroupId, repeat: i64, sorted: Sorted) {
         let now = self.now;
-        let group = &self.groups[&id];
-        let is_wanted = |serial: &Serial| self.alarms[serial].is_to_be_told();
+        let group = &self.groups[id];
+        let is_wanted = |serial: &Serial| self.alarms[*serial].is_to_be_told();
         let repeats =
             repeat > 0 && group.said.is_some_and(|said| said + repeat <= now) && sorted.known.iter().any(is_wanted);
         let has_news = !sorted.fresh.is_empty() || !sorted.ended.is_empty();
@@ -511,11 +559,11 @@ impl Pipeline {
             None => What::Problem,
             Some(_) => What::Update,
         };
-        let ids = |serials: &[Serial]| serials.iter().map(|serial| self.alarms[serial].id.clone()).collect();
+        let ids = |serials: &[Serial]| serials.iter().map(|serial| self.alarms[*serial].id.clone()).collect();
         let (fresh, known, ended) = (ids(&sorted.fresh), ids(&sorted.known), ids(&sorted.ended));
         let (to, route) = (group.to.clone(), group.route.as_str().into());
         self.say(Notice { group: id, route, what, to, fresh, known, ended });
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.change(id) else { return };
         group.said = Some(now);
         let told = sorted.fresh.into_iter().map(|serial| (serial, true));
         for (serial, is_told) in told.chain(sorted.ended.into_iter().map(|serial| (serial, false))) {
@@ -530,11 +578,11 @@ impl Pipeline {
         let now = self.now;
         let escalation = route.escalation.as_ref().and_then(|name| self.policy.escalations.get(name)).cloned();
         let waits = |(serial, member): (&Serial, &Member)| {
-            let alarm = &self.alarms[serial];
+            let alarm = &self.alarms[*serial];
             (member.is_told && !member.has_left && alarm.is_open() && alarm.is_to_be_told()).then(|| alarm.id.clone())
         };
-        let unanswered: Vec<Box<str>> = self.groups[&id].members.iter().filter_map(waits).collect();
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let unanswered: Vec<Box<str>> = self.groups[id].members.iter().filter_map(waits).collect();
+        let Some(group) = self.groups.change(id) else { return };
         let Some(escalation) = escalation.filter(|_| !unanswered.is_empty()) else {
             group.escalating = None;
             return;
@@ -558,14 +606,14 @@ impl Pipeline {
 
     /// Forgets members that have ended and were told so, and a group without members.
     fn tidy(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get(&id) else { return };
+        let Some(group) = self.groups.get(id) else { return };
         let is_gone = |(serial, member): (&Serial, &Member)| {
-            let alarm = &self.alarms[serial];
+            let alarm = &self.alarms[*serial];
             (!alarm.is_open() && !member.is_told && !alarm.is_flapping).then_some(*serial)
         };
         let gone: Vec<Serial> = group.members.iter().filter_map(is_gone).collect();
         for serial in gone {
-            if let Some(alarm) = self.alarms.get_mut(&serial) {
+            if let Some(alarm) = self.alarms.change(serial) {
                 alarm.groups.retain(|group| *group != id);
             }
             self.leave(id, serial);
@@ -576,7 +624,7 @@ impl Pipeline {
     /// Notes when a group is looked at next.
     fn plan(&mut self, id: GroupId, route: Option<&Route>) {
         let now = self.now;
-        let Some((group, route)) = self.groups.get_mut(&id).zip(route) else { return };
+        let Some((group, route)) = self.groups.change(id).zip(route) else { return };
         let repeat = group.said.filter(|_| route.times.repeat > 0).map(|said| said + route.times.repeat);
         let steps = group.escalating.and_then(|state| {
             let escalation = self.policy.escalations.get(route.escalation.as_ref()?)?;
@@ -591,11 +639,11 @@ impl Pipeline {
     }
 
     fn leave(&mut self, id: GroupId, serial: Serial) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.change(id) else { return };
         group.members.remove(&serial);
         if group.members.is_empty() {
             let key = (Arc::from(group.route.as_str()), group.key.clone());
-            self.groups.remove(&id);
+            self.groups.remove(id);
             self.by_key.remove(&key);
         }
     }
@@ -603,11 +651,11 @@ impl Pipeline {
     /// Forgets an alarm that has ended, that nobody is to hear of, and whose changes are old.
     fn forget(&mut self, serial: Serial) {
         let window = self.policy.flapping.map_or(0, |settings| settings.window);
-        let Some(alarm) = self.alarms.get(&serial) else { return };
+        let Some(alarm) = self.alarms.get(serial) else { return };
         let is_over = alarm.ended.is_some_and(|ended| ended + window <= self.now);
         if is_over && alarm.groups.is_empty() && !alarm.is_flapping {
             self.by_id.remove(&alarm.id);
-            self.alarms.remove(&serial);
+            self.alarms.remove(serial);
         }
     }
 
@@ -634,8 +682,13 @@ impl Pipeline {
         self.out.push(Effect::Notice(notice));
     }
 
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
     fn story(&mut self, serial: Serial, text: std::fmt::Arguments<'_>) {
-        let Some(alarm) = self.alarms.get(&serial) else { return };
+        let Some(alarm) = self.alarms.get(serial) else { return };
         self.out.push(Effect::Story { alarm: alarm.id.clone(), line: Line { at: self.now, text: text.to_string() } });
     }
 
@@ -646,8 +699,8 @@ impl Pipeline {
         if by >= 0 {
             return;
         }
-        self.alarms.values_mut().for_each(|alarm| alarm.shift(by));
-        self.groups.values_mut().for_each(|group| group.shift(by));
+        self.alarms.change_all(|alarm| alarm.shift(by));
+        self.groups.change_all(|group| group.shift(by));
         self.weather.shift(by);
         // Silences and times of the week are of the wall clock.
         self.due = self.due.iter().map(|(at, due)| (at + by, *due)).filter(|(_, due)| *due != Due::Policy).collect();

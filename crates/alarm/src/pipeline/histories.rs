@@ -45,6 +45,8 @@ enum Act {
     },
     Wait(i64),
     ClockBack(i64),
+    /// The process is killed, and begins with what it has stored.
+    Crash,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -58,6 +60,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (proptest::option::of(0..HOSTS), 0..3_usize).prop_map(|(silence, tree)| Act::Policy { silence, tree }),
         8 => (0..300_i64).prop_map(Act::Wait),
         1 => (1..5000_i64).prop_map(Act::ClockBack),
+        1 => Just(Act::Crash),
     ];
     proptest::collection::vec(act, 1..80)
 }
@@ -112,10 +115,16 @@ struct Listener {
     /// Openings that were snoozed, and may be told again.
     snoozed: BTreeSet<Box<str>>,
     acted: BTreeSet<Box<str>>,
+    /// What is stored with the effects, as texts.
+    alarms: BTreeMap<Serial, String>,
+    groups: BTreeMap<GroupId, String>,
+    next: u64,
+    at: i64,
 }
 
 impl Listener {
     fn hear(&mut self, pipeline: &mut Pipeline) -> Result<(), TestCaseError> {
+        self.store(pipeline.changes());
         for effect in pipeline.drain() {
             match effect {
                 Effect::Action { alarm, has_ended: false } => _ = self.acted.insert(alarm),
@@ -127,6 +136,16 @@ impl Listener {
             }
         }
         Ok(())
+    }
+
+    fn store(&mut self, changed: Changed<'_>) {
+        store(&mut self.alarms, changed.alarms);
+        store(&mut self.groups, changed.groups);
+        (self.next, self.at) = (changed.next, changed.at);
+    }
+
+    fn stored(&self) -> Stored {
+        Stored { alarms: restored(&self.alarms), groups: restored(&self.groups), next: self.next, at: self.at }
     }
 
     fn read(&mut self, notice: &Notice) -> Result<(), TestCaseError> {
@@ -146,6 +165,19 @@ impl Listener {
     }
 }
 
+fn store<T: serde::Serialize>(rows: &mut BTreeMap<u64, String>, changed: Vec<(u64, Option<&T>)>) {
+    for (id, row) in changed {
+        match row {
+            Some(row) => _ = rows.insert(id, serde_json::to_string(row).expect("JSON")),
+            None => _ = rows.remove(&id),
+        }
+    }
+}
+
+fn restored<T: serde::de::DeserializeOwned>(rows: &BTreeMap<u64, String>) -> BTreeMap<u64, T> {
+    rows.iter().map(|(id, text)| (*id, serde_json::from_str(text).expect("a row"))).collect()
+}
+
 fn run(pipeline: &mut Pipeline, listener: &mut Listener, until: i64) -> Result<(), TestCaseError> {
     while let Some(at) = pipeline.next_due().filter(|at| *at <= until) {
         let now = at.max(pipeline.now);
@@ -158,7 +190,8 @@ fn run(pipeline: &mut Pipeline, listener: &mut Listener, until: i64) -> Result<(
 
 fn check(acts: &[Act]) -> Result<(), TestCaseError> {
     let mut now = 1_000_000;
-    let mut pipeline = Pipeline::new(Arc::new(policy(None, 0, now)), now);
+    let mut current = Arc::new(policy(None, 0, now));
+    let mut pipeline = Pipeline::new(current.clone(), now);
     let mut listener = Listener::default();
     let id = |host: usize, metric: usize| format!("h{host}.{}", METRICS[metric]);
     for act in acts {
@@ -177,7 +210,16 @@ fn check(acts: &[Act]) -> Result<(), TestCaseError> {
                 }
             }
             Act::Release { host, metric } => _ = pipeline.release(&id(*host, *metric), "me", now),
-            Act::Policy { silence, tree } => pipeline.set_policy(Arc::new(policy(*silence, *tree, now)), now),
+            Act::Policy { silence, tree } => {
+                current = Arc::new(policy(*silence, *tree, now));
+                pipeline.set_policy(current.clone(), now);
+            }
+            Act::Crash => {
+                // What was decided and not stored is decided again.
+                pipeline.tick(now);
+                pipeline = Pipeline::restore(current.clone(), listener.stored(), now);
+                now += 1;
+            }
             Act::Wait(seconds) => now += seconds,
             Act::ClockBack(seconds) => now -= seconds,
         }
@@ -201,8 +243,8 @@ fn check(acts: &[Act]) -> Result<(), TestCaseError> {
     run(&mut pipeline, &mut listener, now + NEWS_WITHIN)?;
     prop_assert!(listener.known.is_empty(), "open for ever: {:?}", listener.known);
     prop_assert!(listener.acted.is_empty(), "open for ever: {:?}", listener.acted);
-    prop_assert!(pipeline.alarms.is_empty(), "{:?}", pipeline.alarms);
-    prop_assert!(pipeline.groups.is_empty() && pipeline.by_key.is_empty() && pipeline.by_id.is_empty());
+    prop_assert!(pipeline.alarms.len() == 0, "{:?}", pipeline.alarms);
+    prop_assert!(pipeline.groups.len() == 0 && pipeline.by_key.is_empty() && pipeline.by_id.is_empty());
     Ok(())
 }
 
