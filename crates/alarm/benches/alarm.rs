@@ -1,5 +1,5 @@
-//! `cargo bench -p alarm`: what an alarm costs the core: its opening, its message, its end, and its memory, in a tree of
-//! 200 routes, alone and in groups, with and without inhibitions.
+//! `cargo bench -p alarm`: what an alarm costs the core: its opening, its message, its end, and its memory, in a tree
+//! of 200 routes, alone and in groups, with and without inhibitions.
 
 use alarm::{By, Fact, Inhibition, Matcher, Pipeline, Policy, Rule, Tree};
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,8 +1,8 @@
 //! Rota: who is on call, and when somebody else takes over.
 //!
 //! How: layers of people who take turns, counted from a local time, so that a hand-over at nine stays at nine over a
-//! change of the clock; a later layer wins over those before it, and an override over all. A layer may hold at some times
-//! of the week only.
+//! change of the clock; a later layer wins over those before it, and an override over all. A layer may hold at some
+//! times of the week only.
 //! Invariants: who is on call changes at [`next_change`](Rota::next_change) and at no moment before. Nobody on call is
 //! a gap, which is shown.
 

@@ -1,7 +1,7 @@
 //! Window: times of the week, as routes, silences and rotas have them: `mon-fri 09:00-18:00`.
 //!
-//! How: spans of minutes on some weekdays, in a zone. A span whose end is not behind its beginning goes on into the next
-//! day; `00:00-24:00` is a whole one.
+//! How: spans of minutes on some weekdays, in a zone. A span whose end is not behind its beginning goes on into the
+//! next day; `00:00-24:00` is a whole one.
 //! Invariants: local times decide, so a night in which the clock changes has an hour more or less; a time that such a
 //! night leaves out is taken as the moment of the change. Whether a moment is inside changes at
 //! [`next_change`](Window::next_change) and at no moment before.
