@@ -69,17 +69,22 @@ impl ProbesConfig {
         }
     }
 
-    /// The rules for probes; the error says why the user of scripts cannot be had.
-    pub fn policy(&self) -> Result<Policy, String> {
+    /// The rules for probes, and why there are no scripts where their user cannot be had: other kinds run all the same.
+    /// Fails where a rule is none.
+    pub fn policy(&self) -> Result<(Policy, Option<String>), String> {
         let rules =
             |texts: &[String]| texts.iter().map(|text| Rule::parse(text)).collect::<Result<Vec<Rule>, String>>();
-        let user = if self.enabled { User::of("probes.script_user", &self.script_user)? } else { None };
-        Ok(Policy {
+        let needs_user = self.enabled && !self.script_dirs.is_empty();
+        let user = if needs_user { User::of("probes.script_user", &self.script_user) } else { Ok(None) };
+        let (user, trouble) = user.map_or_else(|error| (None, Some(error)), |user| (user, None));
+        let dirs = if trouble.is_some() { Vec::new() } else { self.script_dirs.clone() };
+        let policy = Policy {
             allow: rules(&self.allow)?,
             deny: rules(&self.deny)?,
             rest: self.rest,
-            scripts: Scripts { dirs: self.script_dirs.clone(), user: user.map(|user| user.ids()) },
+            scripts: Scripts { dirs, user: user.map(|user| user.ids()) },
             ..Policy::agent()
-        })
+        };
+        Ok((policy, trouble))
     }
 }

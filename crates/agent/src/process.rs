@@ -2,6 +2,7 @@
 //!
 //! Memory: one runtime thread and at most [`BLOCKING_MAX`] for `/proc`, so that the agent is small on every host.
 
+use crate::collect::HANGING_MAX;
 use crate::mounts::HUNG_MAX;
 use crate::upgrade::{Launcher, launch};
 use crate::{AgentArgs, AgentConfig, run_alone};
@@ -14,9 +15,9 @@ use tokio::sync::watch;
 
 /// Threads for work that may hang: one for each group of collectors that may hang on a mount or a process (four that
 /// are always there, and four that can be switched on), one for the buffer's disk, one for the plugin directory, one
-/// for the configuration that is read again, one for newer programs, one for name resolution, and one for each mount
-/// that hangs. A thread is there while it works.
-const BLOCKING_MAX: usize = 13 + HUNG_MAX;
+/// for the configuration that is read again, one for newer programs, one for name resolution, one for each mount that
+/// hangs, and one for each log and some certificates. A thread is there while it works.
+const BLOCKING_MAX: usize = 13 + HUNG_MAX + HANGING_MAX;
 
 /// Runs the program `hawkeye-agent`, or the newer one that this host has taken in its place.
 pub fn run_program(args: &AgentArgs) -> Result<()> {

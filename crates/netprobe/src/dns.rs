@@ -245,7 +245,10 @@ impl Dns {
             }
         }
         match records.is_empty() {
-            true => Err(Reason::new(Code::Records, format!("{} has no record of type {:?}", self.query, self.record))),
+            true => Err(Reason::new(
+                Code::Records,
+                format!("{} has no record of type {}", self.query, self.record.as_str()),
+            )),
             false => Ok(()),
         }
     }
@@ -254,9 +257,16 @@ impl Dns {
 /// True where a record is the expected one; of names neither case nor a dot at the end matters.
 fn is_same(kind: RecordType, wanted: &str, record: &str) -> bool {
     match kind {
-        RecordType::Txt | RecordType::Caa => wanted == record,
+        // In a zone file texts stand in quotes, in several pieces where they are long.
+        RecordType::Txt | RecordType::Caa => wanted == record || unquoted(wanted) == record,
+        RecordType::Aaaa => wanted.parse::<Ipv6Addr>().is_ok_and(|wanted| wanted.to_string() == record),
         _ => wanted.trim_end_matches('.').eq_ignore_ascii_case(record),
     }
+}
+
+/// A text without the quotes around its pieces, which are one.
+fn unquoted(text: &str) -> String {
+    text.replace("\" \"", "").replace('"', "")
 }
 
 async fn connected(peer: SocketAddr) -> io::Result<UdpSocket> {
@@ -282,6 +292,18 @@ fn told_of_udp(error: &io::Error, peer: SocketAddr) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_as_in_a_zone_file() {
+        let check = |kind, wanted: &str, record: &str, is| assert_eq!(is_same(kind, wanted, record), is, "{wanted}");
+        check(RecordType::Aaaa, "2001:db8:0:0:1::1", "2001:db8::1:0:0:1", true);
+        check(RecordType::Aaaa, "2001:DB8::1", "2001:db8::1", true);
+        check(RecordType::Aaaa, "2001:db8::2", "2001:db8::1", false);
+        check(RecordType::Caa, "0 issue \"letsencrypt.org\"", "0 issue letsencrypt.org", true);
+        check(RecordType::Txt, "\"hello\" \" world\"", "hello world", true);
+        check(RecordType::Txt, "say \"x\"", "say \"x\"", true);
+        check(RecordType::Mx, "10 MX.example.com.", "10 mx.example.com", true);
+    }
 
     #[test]
     fn keys_are_checked() {

@@ -117,7 +117,7 @@ fn judge(trailers: &HeaderMap, body: &[u8], service: &str) -> Result<(), Reason>
     match text_of("grpc-status") {
         Some("0") => {}
         Some(status) => {
-            let said = text_of("grpc-message").map_or_else(String::new, |said| format!(" ({said})"));
+            let said = text_of("grpc-message").map_or_else(String::new, |said| format!(" ({})", decoded(said)));
             return Err(Reason::new(Code::Grpc, format!("gRPC status {status}, {}{said}", name_of(status))));
         }
         None => return Err(Reason::new(Code::Protocol, "the answer has no grpc-status: this is no gRPC server")),
@@ -171,6 +171,25 @@ fn varint(input: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// A message without its percent-encoding; what is none stays as it is.
+fn decoded(text: &str) -> String {
+    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                out.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +199,7 @@ mod tests {
         assert_eq!(&request("")[..], [0; 5]);
         assert_eq!(&request("a.B")[..], b"\0\0\0\0\x05\x0a\x03a.B");
         assert_eq!(&request(&"x".repeat(200))[..8], b"\0\0\0\0\xcb\x0a\xc8\x01");
+        assert_eq!(decoded("unknown%20service%e4%b8%ad 5% %zz%"), "unknown service中 5% %zz%");
         assert_eq!(health(b"\0\0\0\0\0"), Some(0));
         assert_eq!(health(b"\0\0\0\0\x02\x08\x01"), Some(1));
         assert_eq!(health(b"\0\0\0\0\x05\x12\x01x\x08\x02"), Some(2));

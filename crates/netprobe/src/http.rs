@@ -2,8 +2,8 @@
 //!
 //! How: each hop is resolved, checked against the policy and connected anew; a redirect is followed as often as the
 //! definition says. Phases of several hops are summed.
-//! Invariants: what is secret stays with its host: `Authorization`, `Cookie` and a `Host` of one's own are not sent to
-//! where a redirect leads when that is another place.
+//! Invariants: what is secret stays with its host: headers of one's own but for harmless ones, and a body, are not sent
+//! to where a redirect leads when that is another place.
 //! Compat: redirects as RFC 9110 §15.4 and browsers have them: 303 asks with GET, so do 301 and 302 after a POST; 307
 //! and 308 ask the same again.
 
@@ -28,6 +28,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Headers of a request; browsers send some fifteen.
@@ -41,6 +42,10 @@ const REDIRECTS_MAX: u8 = 10;
 /// Headers that the connection sets itself.
 const OWN_HEADERS: [&str; 6] =
     ["connection", "content-length", "transfer-encoding", "te", "upgrade", "proxy-connection"];
+
+/// Headers that go along to another place.
+const HARMLESS: [HeaderName; 5] =
+    [header::ACCEPT, header::ACCEPT_LANGUAGE, header::CONTENT_TYPE, header::USER_AGENT, header::CACHE_CONTROL];
 
 /// A URL, and what it should answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,16 +139,19 @@ impl Http {
             let answer = exchange.ask(&request.url, method, headers, body, trace).await?;
             let status = answer.status();
             trace.value("probe.http.status", f64::from(status.as_u16()));
-            match location_of(&answer) {
+            match location_of(&answer).as_deref() {
                 Some(location) if self.redirects > 0 => {
                     if followed == self.redirects {
                         trace.end_phase();
-                        let text = format!("redirected more than {followed} times, last to {location}");
+                        let text =
+                            format!("redirected more than {followed} times, last to {}", without_query(location));
                         return Err(Reason::new(Code::Redirects, text));
                     }
                     followed += 1;
                     trace.value("probe.http.redirects", f64::from(followed));
                     request.follow(status, location).map_err(|error| {
+                        // An error quotes what it is about, and secrets are in queries.
+                        let error = request.url.join(without_query(location)).err().unwrap_or(error);
                         Reason::new(Code::Redirect, format!("redirected to what cannot be asked: {error}"))
                     })?;
                 }
@@ -206,16 +214,19 @@ impl Asked {
     /// Becomes the request that a redirect asks for.
     fn follow(&mut self, status: StatusCode, location: &str) -> Result<(), String> {
         let url = self.url.join(location)?;
-        if (url.is_tls, &url.place) != (self.url.is_tls, &self.url.place) {
-            for name in [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, header::HOST] {
-                self.headers.remove(name);
-            }
-        }
         let becomes_get = match status {
             StatusCode::SEE_OTHER => self.method != Method::HEAD,
             StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => self.method == Method::POST,
             _ => false,
         };
+        if (url.is_tls, &url.place) != (self.url.is_tls, &self.url.place) {
+            // Which of a site's own headers are secrets, nobody here knows.
+            let kept = self.headers.iter().filter(|(name, _)| HARMLESS.contains(name));
+            self.headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+            if !self.body.is_empty() && !becomes_get {
+                return Err("another place, to which no body is sent".to_string());
+            }
+        }
         if becomes_get {
             self.method = Method::GET;
             self.body = Bytes::new();
@@ -227,9 +238,15 @@ impl Asked {
 }
 
 /// Where a redirect leads; a status of that kind without a place is an answer like any other.
-fn location_of(answer: &Response<Incoming>) -> Option<&str> {
+fn location_of(answer: &Response<Incoming>) -> Option<Cow<'_, str>> {
     let is_redirect = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-    answer.headers().get(header::LOCATION).filter(|_| is_redirect)?.to_str().ok()
+    let location = answer.headers().get(header::LOCATION).filter(|_| is_redirect)?;
+    Some(String::from_utf8_lossy(location.as_bytes()))
+}
+
+/// A location without its query, in which secrets are.
+fn without_query(location: &str) -> &str {
+    location.split(['?', '#']).next().unwrap_or_default()
 }
 
 fn method(text: &str) -> Result<Method, String> {
@@ -296,11 +313,14 @@ mod tests {
     #[test]
     fn secrets_stay_with_their_host() {
         for elsewhere in ["https://b/", "http://a/", "https://a:8443/", "//b/"] {
-            let mut asked = asked("https://a/x");
-            asked.follow(StatusCode::TEMPORARY_REDIRECT, elsewhere).expect("a place");
-            let has = |name: &str| asked.headers.contains_key(name);
-            assert_eq!((has("authorization"), has("host"), has("x-own")), (false, false, true), "{elsewhere}");
+            let mut to = asked("https://a/x");
+            to.follow(StatusCode::SEE_OTHER, elsewhere).expect("a place");
+            let names: Vec<&str> = to.headers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names, ["user-agent", "accept"], "{elsewhere}");
+            let error = asked("https://a/x").follow(StatusCode::TEMPORARY_REDIRECT, elsewhere).expect_err(elsewhere);
+            assert!(error.contains("no body is sent"), "{error}");
         }
+        assert_eq!(without_query("/x?token=secret#y"), "/x");
     }
 
     #[test]

@@ -60,12 +60,19 @@ impl Reason {
 
 /// The text with blanks for control characters, cut off with `…` behind `max` characters.
 pub(crate) fn one_line(text: &str, max: usize) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let clean = |c: char| if c.is_control() || is_hidden(c) { ' ' } else { c };
     let text = text.trim_matches(|c: char| c.is_whitespace() || c.is_control());
     match text.char_indices().nth(max) {
         None => text.chars().map(clean).collect(),
         Some((end, _)) => text[..end].chars().map(clean).chain(['…']).collect(),
     }
+}
+
+/// Whether a sign does not show, or turns what stands around it: marks of direction, blanks without width, the ends of
+/// lines that are none of ASCII.
+fn is_hidden(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// Part of a probe that takes time of its own.
@@ -208,6 +215,7 @@ mod tests {
     #[test]
     fn a_text_is_one_short_line() {
         assert_eq!(Reason::new(Code::Status, " a\r\nb\u{7} ").text, "a  b");
+        assert_eq!(Reason::new(Code::Status, "a\u{202e}b\u{200b}\u{feff}c").text, "a b  c");
         let long = Reason::new(Code::Status, "é".repeat(1000)).text;
         assert_eq!((long.chars().count(), long.chars().last()), (TEXT_MAX + 1, Some('…')));
     }

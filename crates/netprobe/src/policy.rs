@@ -176,7 +176,8 @@ impl Rule {
     }
 }
 
-/// The IPv4 address within an IPv6 address that leads to it: mapped, compatible, NAT64 (RFC 6052), 6to4 (RFC 3056).
+/// The IPv4 address within an IPv6 address that leads to it: mapped, compatible, NAT64 (RFC
+/// 6052, RFC 8215), SIIT (RFC 2765), 6to4 (RFC 3056).
 fn carried(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(address) = address else { return None };
     let octets = address.octets();
@@ -185,7 +186,7 @@ fn carried(address: IpAddr) -> Option<IpAddr> {
         [0, 0, 0, 0, 0, 0xffff, ..] => Some(four(12)),
         // `::` and `::1` are addresses of their own.
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 || low > 1 => Some(four(12)),
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(four(12)),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(four(12)),
         [0x2002, ..] => Some(four(2)),
         _ => None,
     }
@@ -263,6 +264,8 @@ mod tests {
         check("::ffff:169.254.169.254", Some("metadata"));
         check("::127.0.0.1", Some("loopback"));
         check("64:ff9b::7f00:1", Some("loopback"));
+        check("64:ff9b:1::7f00:1", Some("loopback"));
+        check("::ffff:0:127.0.0.1", Some("loopback"));
         check("2002:7f00:1::", Some("loopback"));
         check("10.0.0.1", None);
         check("192.168.1.1", None);

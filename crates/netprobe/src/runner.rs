@@ -4,7 +4,8 @@
 //! its own. What is due while all places are taken waits in the plan. What a run has found is handed to a function,
 //! which takes it at once: a queue, if one is needed, is the caller's, with his bound.
 //! Invariants: no probe runs twice at the same time; a run that panics costs itself only; when the runner stops, its
-//! runs are dropped.
+//! runs are dropped. A quarter of the places is for probes whose last run was quick, so that those whose targets hang
+//! hold up each other only.
 //! Memory: per probe a definition and 40 bytes; per run what it holds, [`CONCURRENT_MAX`] at a time unless the caller
 //! says otherwise.
 
@@ -16,7 +17,7 @@ use crate::outcome::Outcome;
 use crate::policy::Policy;
 use crate::run::run;
 use plan::{Now, Plan};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,8 @@ use tokio::time::{Instant, sleep};
 /// Runs at a time where nobody says otherwise: 1,000 probes a minute are 17 a second, and where each of their targets
 /// is silent for the usual 5 s, 83 run at once. Of those that speak TLS each holds some 60 KiB.
 pub const CONCURRENT_MAX: usize = 128;
+/// Time in which a quick probe's run ends; most take milliseconds.
+const QUICK: Duration = Duration::from_secs(1);
 /// Longest sleep, at which the plan is looked at again.
 const SLEEP_MAX_MS: u64 = 60_000;
 
@@ -121,6 +124,8 @@ impl Runner {
                     // Where who tells them is gone, what is known goes on until the stop.
                     is_told = changed.is_ok();
                     let new = definitions.borrow_and_update().clone();
+                    let names: HashSet<&str> = new.iter().map(|definition| definition.name.as_str()).collect();
+                    running.quick.retain(|name| names.contains(name.as_str()));
                     plan.replace(&new, &self.place, now());
                 }
                 _ = sleep(Duration::from_millis(wait_ms)), if !is_full => {}
@@ -130,30 +135,37 @@ impl Runner {
 
     /// Begins a run, unless the one before goes on.
     fn begin(&self, definition: Arc<Definition>, running: &mut Running) {
-        if running.names.values().any(|name| *name == definition.name) {
+        let is_slow = !running.quick.contains(&definition.name);
+        let has_no_place = is_slow && running.slow() >= (self.concurrent_max * 3 / 4).max(1);
+        if has_no_place || running.names.values().any(|(name, _)| *name == definition.name) {
             self.counters.missed.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let (policy, means, time) = (self.policy.clone(), self.means.clone(), (self.clock)().div_euclid(1000));
         let name = definition.name.clone();
         let task = running.tasks.spawn(async move {
+            let begun = Instant::now();
             let outcome = run(&definition, &policy, &means).await;
-            Ran { definition, time, outcome }
+            (Ran { definition, time, outcome }, begun.elapsed() < QUICK)
         });
-        running.names.insert(task.id(), name);
+        running.names.insert(task.id(), (name, is_slow));
     }
 
     /// Notes the end of a run.
-    fn end(&self, ended: Result<(Id, Ran), JoinError>, running: &mut Running) -> Option<Ran> {
+    fn end(&self, ended: Result<(Id, (Ran, bool)), JoinError>, running: &mut Running) -> Option<Ran> {
         match ended {
-            Ok((id, ran)) => {
+            Ok((id, (ran, is_quick))) => {
                 running.names.remove(&id);
+                match is_quick {
+                    true => _ = running.quick.insert(ran.definition.name.clone()),
+                    false => _ = running.quick.remove(&ran.definition.name),
+                }
                 self.counters.runs.fetch_add(1, Ordering::Relaxed);
                 self.counters.down.fetch_add(u64::from(!ran.outcome.up), Ordering::Relaxed);
                 Some(ran)
             }
             Err(error) => {
-                let name = running.names.remove(&error.id()).unwrap_or_default();
+                let (name, _) = running.names.remove(&error.id()).unwrap_or_default();
                 self.counters.faults.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(name, %error, "a probe's run failed: this is a fault of the prober");
                 None
@@ -165,9 +177,18 @@ impl Runner {
 /// Runs that go on.
 #[derive(Default)]
 struct Running {
-    tasks: JoinSet<Ran>,
-    /// Names of the probes, few enough to be looked through.
-    names: HashMap<Id, String>,
+    /// With each whether it was quick.
+    tasks: JoinSet<(Ran, bool)>,
+    /// Names of the probes, few enough to be looked through, and whether each has a place of the slow.
+    names: HashMap<Id, (String, bool)>,
+    /// Probes whose last run was quick.
+    quick: HashSet<String>,
+}
+
+impl Running {
+    fn slow(&self) -> usize {
+        self.names.values().filter(|(_, is_slow)| *is_slow).count()
+    }
 }
 
 /// Time now (Unix milliseconds).

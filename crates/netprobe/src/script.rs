@@ -15,6 +15,7 @@ use crate::trace::Trace;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -149,10 +150,23 @@ fn permitted(path: &Path, scripts: &Scripts) -> Result<PathBuf, Reason> {
     let real = path.canonicalize();
     let real = real.map_err(|error| Reason::new(Code::Script, format!("cannot run {}: {error}", path.display())))?;
     let is_in = |dir: &PathBuf| dir.canonicalize().is_ok_and(|dir| real.starts_with(dir));
-    match scripts.dirs.iter().any(is_in) {
-        true => Ok(real),
-        false => denied("it is in no folder of scripts of this prober"),
+    if !scripts.dirs.iter().any(is_in) {
+        return denied("it is in no folder of scripts of this prober");
     }
+    match real.ancestors().any(is_everybodys) {
+        true => denied("it, or a folder above it, may be written by everybody: chmod o-w"),
+        false => Ok(real),
+    }
+}
+
+/// Whether everybody may change a file, or what a folder has.
+fn is_everybodys(path: &Path) -> bool {
+    const WRITE_BY_ALL: u32 = 0o002;
+    const STICKY: u32 = 0o1000;
+    path.metadata().is_ok_and(|metadata| {
+        let mode = metadata.mode();
+        mode & WRITE_BY_ALL != 0 && !(metadata.is_dir() && mode & STICKY != 0)
+    })
 }
 
 /// A program that runs. Dropped, its whole group is killed, then the program reaped.

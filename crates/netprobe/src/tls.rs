@@ -98,8 +98,9 @@ pub(crate) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     let seen = watch.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
     let now = unix_now();
     if let Some(seen) = &seen {
-        trace.value("probe.tls.days_left", (seen.leaf.not_after - now).div_euclid(DAY_S) as f64);
-        trace.value("probe.tls.chain_days_left", (seen.chain_until - now).div_euclid(DAY_S) as f64);
+        // A redirect to somebody with a fresh certificate hides no old one.
+        trace.least("probe.tls.days_left", (seen.leaf.not_after - now).div_euclid(DAY_S) as f64);
+        trace.least("probe.tls.chain_days_left", (seen.chain_until - now).div_euclid(DAY_S) as f64);
     }
     let shaken = shaken.map_err(|error| told(&error, host, seen.as_ref(), now, trace))?;
     if let (Some(seen), Some(least)) = (&seen, options.days_left_min) {
@@ -186,6 +187,10 @@ impl ServerCertVerifier for Watch {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.inner.is_none() {
+            // Keys that are too short to be believed, and certificates of version 1, are asked about here, too.
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
@@ -195,6 +200,9 @@ impl ServerCertVerifier for Watch {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.inner.is_none() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 

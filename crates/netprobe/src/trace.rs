@@ -78,6 +78,12 @@ impl Trace {
         }
     }
 
+    /// As [`value`](Trace::value), where the least of all hops counts.
+    pub fn least(&mut self, metric: &'static str, value: f64) {
+        let before = self.readings.iter().find(|known| known.metric == metric).map(|known| known.value);
+        self.value(metric, before.map_or(value, |before| before.min(value)));
+    }
+
     /// Adds a value with tags of its own beside the probe's.
     pub fn tagged(&mut self, reading: Reading) {
         let tags = model::tags::canonical_string(&format!("{},{}", reading.tags, self.tags));
@@ -154,6 +160,7 @@ mod tests {
             trace.enter(Phase::Connect);
             trace.enter(Phase::FirstByte);
             trace.value("probe.http.status", f64::from(hop));
+            trace.least("probe.tls.days_left", f64::from(hop + 4));
         }
         trace.value("probe.http.body_bytes", f64::NAN);
         trace.end_phase();
@@ -164,8 +171,9 @@ mod tests {
             "probe.http.first_byte_ms",
             "probe.http.total_ms",
             "probe.http.status",
+            "probe.tls.days_left",
         ];
         assert_eq!(metrics(&outcome), expected);
-        assert_eq!((outcome.up, outcome.readings[4].value), (true, 1.0));
+        assert_eq!((outcome.up, outcome.readings[4].value, outcome.readings[5].value), (true, 1.0, 4.0));
     }
 }

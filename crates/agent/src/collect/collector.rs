@@ -13,6 +13,11 @@ use probe::{Reading, Roots};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Collectors of certificates: each may hang by itself.
+const CERTIFICATES_MAX: usize = 8;
+/// Collectors of files that may hang at a time: of logs, as many as may be named, and of certificates.
+pub const HANGING_MAX: usize = super::config::LOGS_MAX + CERTIFICATES_MAX;
+
 /// When a round begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -59,11 +64,12 @@ impl Collector {
             on.push(Collector::Processes(Arc::new(Mutex::new(ProcessGroups::new(config.process_groups())))));
         }
         if !config.logs.is_empty() {
-            on.push(Collector::Logs(Arc::new(Mutex::new(Logs::new(config.log_patterns())))));
+            // Each by itself: a mount that hangs costs what lies on it.
+            let logs = config.log_patterns().into_iter().map(|pattern| Logs::new(vec![pattern]));
+            on.extend(logs.map(|logs| Collector::Logs(Arc::new(Mutex::new(logs)))));
         }
-        if !config.certificates.is_empty() {
-            on.push(Collector::Certificates(config.certificates.clone()));
-        }
+        let globs = config.certificates.chunks(config.certificates.len().div_ceil(CERTIFICATES_MAX).max(1));
+        on.extend(globs.map(|globs| Collector::Certificates(globs.to_vec())));
         if !config.units.is_empty() {
             on.push(Collector::Units { systemctl: Program::new("systemctl"), units: config.units.clone() });
         }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// Names of process groups, logs and exporters; each is a set of series, or a scrape per interval.
 const GROUPS_MAX: usize = 32;
-const LOGS_MAX: usize = 16;
+pub const LOGS_MAX: usize = 16;
 const EXPORTERS_MAX: usize = 16;
 /// Entries of a list: globs, units, servers.
 const ENTRIES_MAX: usize = 256;

@@ -175,7 +175,9 @@ impl<'t> Kinds<'t> {
     fn is_counter(&self, name: &str) -> bool {
         let is = |family: &str, kinds: &[&str]| self.0.get(family).is_some_and(|kind| kinds.contains(kind));
         let part = |suffix| name.strip_suffix(suffix).is_some_and(|family| is(family, &["histogram", "summary"]));
-        is(name, &["counter"]) || ["_sum", "_count", "_bucket"].into_iter().any(part)
+        // OpenMetrics names the family without the end that its samples have.
+        let total = name.strip_suffix("_total").is_some_and(|family| is(family, &["counter"]));
+        is(name, &["counter"]) || total || ["_sum", "_count", "_bucket"].into_iter().any(part)
     }
 }
 

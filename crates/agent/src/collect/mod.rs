@@ -19,7 +19,7 @@ mod statsd;
 mod units;
 
 pub use child::{Output, Program};
-pub use collector::{Collector, Moment};
+pub use collector::{Collector, HANGING_MAX, Moment};
 pub use config::CollectConfig;
 pub use exporters::of_page;
 pub use fault::{Fault, Told};

@@ -88,7 +88,7 @@ struct Timer {
 }
 
 /// A line that was understood.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Line<'d> {
     kind: Kind,
     name: String,
@@ -167,13 +167,21 @@ impl Table {
         for line in datagram.split(|byte| *byte == b'\n') {
             let text = String::from_utf8_lossy(line);
             let text = text.trim();
-            if !text.is_empty() && parse(text).and_then(|line| self.add(&line)).is_none() {
+            if !text.is_empty() && self.take_line(text).is_none() {
                 self.refused += 1;
                 if self.example.is_none() {
                     self.example = Some(text.chars().take(NAME_BYTES_MAX).collect());
                 }
             }
         }
+    }
+
+    /// Adds the values of a line, which newer clients pack with colons between; none where one of them is refused.
+    fn take_line(&mut self, text: &str) -> Option<()> {
+        let line = parse(text)?;
+        let is_packed = line.kind != Kind::Set && line.value.contains(':');
+        let values = line.value.split(if is_packed { ':' } else { '\n' });
+        values.map(|value| self.add(&Line { value: value.trim(), ..line.clone() })).fold(Some(()), Option::and)
     }
 
     /// Adds a value; none where it is no number, or past a bound.
@@ -373,6 +381,8 @@ mod tests {
         check(&["g:5|g", "g:+3|g", "g:-1|g"], &["g  7"]);
         check(&["g:5|g", "g:2|g"], &["g  2"]);
         check(&["u:a|s", "u:b|s", "u:a|s"], &["u.count  2"]);
+        check(&["p:1:2:3|c"], &["p.count  6", "p.rate  0.6"]);
+        check(&["u:a:b|s"], &["u.count  1"]);
         let timer = ["t.count  2", "t.mean  15", "t.min  10", "t.max  20"];
         let (rows, _) = report(&mut Table::default(), &["t:10|ms", "t:20|ms"]);
         assert_eq!(rows[..4], timer);
@@ -412,6 +422,7 @@ mod tests {
         let lines = ["", "a", "a:1", "a:1|x", ":1|c", "a:|c", "a:x|c", "a:1|c|@0", "a:1|c|@2", "a:inf|g", "a:NaN|ms"];
         let (rows, refused) = report(&mut Table::default(), &[&lines.join("\n"), "fine:1|g"]);
         assert_eq!((rows, refused), (vec!["fine  1".to_string()], 10.0));
+        assert_eq!(report(&mut Table::default(), &["a:1:x|c"]).1, 1.0);
         let long = format!("{}:1|c", "x".repeat(NAME_BYTES_MAX + 1));
         assert_eq!(report(&mut Table::default(), &[&long]).1, 1.0);
     }

@@ -38,12 +38,15 @@ pub struct Known {
     left_out: usize,
 }
 
+/// A probe, read or refused.
 #[derive(Debug)]
-struct Entry {
+pub struct Entry {
     digest: String,
     bytes: usize,
     /// The reason where it cannot be run.
     definition: Result<Arc<Definition>, String>,
+    /// There was no room for it; it is asked for again when something changes.
+    is_left_out: bool,
 }
 
 /// Which of the known probes run.
@@ -69,39 +72,48 @@ impl Known {
 
     /// Ids of those among `handles` whose definition is to be asked for.
     pub fn wanted(&self, handles: &[Handle]) -> Vec<i64> {
-        let is_here = |handle: &Handle| self.probes.get(&handle.id).is_some_and(|entry| entry.digest == handle.digest);
+        let is_here = |handle: &Handle| {
+            self.probes.get(&handle.id).is_some_and(|entry| entry.digest == handle.digest && !entry.is_left_out)
+        };
         let first = handles.iter().take(PROBES_MAX);
         first.filter(|handle| !is_here(handle)).map(|handle| handle.id).collect()
     }
 
     /// Makes what is known into `handles`, with the definitions that were `given`.
-    pub fn take(&mut self, version: &str, handles: &[Handle], given: Vec<Loose>) {
-        let mut given: HashMap<i64, Loose> = given.into_iter().map(|loose| (loose.id, loose)).collect();
+    pub fn take(&mut self, version: &str, handles: &[Handle], given: Vec<(i64, Entry)>) {
+        let given_bytes: usize = given.iter().map(|(_, entry)| entry.bytes).sum();
+        let mut given: HashMap<i64, Entry> = given.into_iter().collect();
         let mut before = std::mem::take(&mut self.probes);
-        let mut is_whole = version.len() <= DIGEST_BYTES_MAX;
+        let (mut is_whole, mut bytes) = (version.len() <= DIGEST_BYTES_MAX, 0);
         for handle in handles.iter().take(PROBES_MAX) {
-            let (old, new) = (before.remove(&handle.id), given.remove(&handle.id).map(Entry::of));
-            is_whole &= new.is_some() || old.as_ref().is_some_and(|old| old.digest == handle.digest);
-            if let Some(entry) = new.or(old) {
-                self.probes.insert(handle.id, entry);
+            let (old, new) = (before.remove(&handle.id), given.remove(&handle.id));
+            let is_known = new.is_some() || old.as_ref().is_some_and(|old| old.digest == handle.digest);
+            match new.or(old) {
+                Some(entry) => {
+                    bytes += entry.bytes;
+                    let entry = if bytes > BYTES_MAX { Entry::left_out(entry.digest) } else { entry };
+                    self.probes.insert(handle.id, entry);
+                }
+                // What was not asked for, for there is no room.
+                None if given_bytes > BYTES_MAX => {
+                    self.probes.insert(handle.id, Entry::left_out(handle.digest.clone()));
+                    continue;
+                }
+                None => {}
             }
+            is_whole &= is_known;
         }
         self.left_out = handles.len().saturating_sub(PROBES_MAX);
         self.version = if is_whole { version.to_string() } else { String::new() };
     }
 
-    /// Which of the known probes run, those with the smallest ids where there are too many bytes.
+    /// Which of the known probes run.
     pub fn runnable(&self) -> Runnable {
         let mut runnable = Runnable { left_out: self.left_out, ..Runnable::default() };
-        let (mut names, mut bytes) = (HashMap::new(), 0);
+        let mut names = HashMap::new();
         for (id, entry) in &self.probes {
-            bytes += entry.bytes;
             match &entry.definition {
                 Err(reason) => runnable.refused.push((*id, reason.clone())),
-                Ok(_) if bytes > BYTES_MAX => {
-                    let reason = format!("this agent has definitions of {BYTES_MAX} bytes already: give it to another");
-                    runnable.refused.push((*id, reason));
-                }
                 Ok(definition) => match names.insert(definition.name.as_str(), *id) {
                     None => drop(runnable.definitions.insert(*id, definition.clone())),
                     Some(other) => {
@@ -117,7 +129,13 @@ impl Known {
 }
 
 impl Entry {
-    fn of(loose: Loose) -> Entry {
+    /// Bytes of its definition as JSON.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Reads what hbs gives.
+    pub fn of(loose: Loose) -> Entry {
         let mut digest = loose.digest;
         if digest.len() > DIGEST_BYTES_MAX {
             // Such a one is asked for each time, for it is never what was told.
@@ -126,7 +144,13 @@ impl Entry {
         let bytes = loose.definition.to_string().len();
         let definition = read(loose.definition).map(Arc::new);
         let bytes = if definition.is_ok() { bytes } else { 0 };
-        Entry { digest, bytes, definition }
+        Entry { digest, bytes, definition, is_left_out: false }
+    }
+
+    fn left_out(mut digest: String) -> Entry {
+        digest.truncate(digest.floor_char_boundary(DIGEST_BYTES_MAX));
+        let reason = format!("this agent has definitions of {BYTES_MAX} bytes already: give it to another");
+        Entry { digest, bytes: 0, definition: Err(reason), is_left_out: true }
     }
 }
 
@@ -152,9 +176,9 @@ mod tests {
         pairs.iter().map(|(id, digest)| Handle { id: *id, digest: digest.to_string() }).collect()
     }
 
-    fn loose(id: i64, digest: &str, name: &str) -> Loose {
+    fn loose(id: i64, digest: &str, name: &str) -> (i64, Entry) {
         let definition = json!({"name": name, "kind": "icmp", "target": "10.0.0.1"});
-        Loose { id, digest: digest.into(), definition }
+        (id, Entry::of(Loose { id, digest: digest.into(), definition }))
     }
 
     #[test]
@@ -182,7 +206,11 @@ mod tests {
         let check = |definition: Value, part: &str| {
             let mut known = Known::default();
             let told = handles(&[(1, "a"), (2, "b")]);
-            known.take("v", &told, vec![Loose { id: 1, digest: "a".into(), definition }, loose(2, "b", "fine")]);
+            known.take(
+                "v",
+                &told,
+                vec![(1, Entry::of(Loose { id: 1, digest: "a".into(), definition })), loose(2, "b", "fine")],
+            );
             let runnable = known.runnable();
             assert_eq!(runnable.definitions.into_keys().collect::<Vec<_>>(), [2]);
             assert_eq!((runnable.refused[0].0, known.wanted(&told)), (1, vec![]));
@@ -221,7 +249,7 @@ mod tests {
         let large = |id: i64| {
             let body = json!({"name": format!("p{id}"), "kind": "http", "target": "http://h/", "method": "POST",
                               "headers": {"content-type": "text/plain"}, "body": "x".repeat(60 << 10)});
-            Loose { id, digest: "b".into(), definition: body }
+            (id, Entry::of(Loose { id, digest: "b".into(), definition: body }))
         };
         known.take("w", &told, (0..60).map(large).collect());
         assert!(known.runnable().refused.is_empty(), "60 of 60 KiB are below the bound");

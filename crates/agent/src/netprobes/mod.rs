@@ -157,7 +157,12 @@ impl Probes {
 
     async fn run_by(&self, config: &ProbesConfig) {
         let policy = match config.policy() {
-            Ok(policy) if config.enabled => policy,
+            Ok((policy, trouble)) if config.enabled => {
+                if let Some(error) = trouble {
+                    tracing::warn!(error, "probes of the kind script do not run");
+                }
+                policy
+            }
             Ok(_) => return std::future::pending().await,
             Err(error) => {
                 // Settings are checked before they are in effect; a user may be gone since.

@@ -5,7 +5,7 @@
 //! Invariants: nothing that goes wrong here costs a heartbeat. Where hbs fails, what is known stays.
 //! Compat: an original hbs knows no such methods; it is asked again once in [`ASK_AGAIN`].
 
-use super::known::{Known, Loose};
+use super::known::{BYTES_MAX, Entry, Known, Loose};
 use super::{Probes, TELL_TIMEOUT};
 use crate::client::{CallError, Client};
 use netprobe::delivery::{ASKED_MAX, Ask, State, States, Told, Want};
@@ -92,10 +92,12 @@ impl Probes {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Asks for definitions until all have come, or an answer brings nothing; with what has come, why no more has.
-    async fn definitions_of(&self, client: &mut Client, wanted: Vec<i64>) -> (Vec<Loose>, Option<CallError>) {
-        let (mut wanted, mut given): (BTreeSet<i64>, _) = (wanted.into_iter().collect(), Vec::new());
-        while !wanted.is_empty() {
+    /// Asks for definitions until all have come, an answer brings nothing, or they are too many bytes; with what has
+    /// come, why no more has. Each is read as it comes: JSON in memory is many times its text.
+    async fn definitions_of(&self, client: &mut Client, wanted: Vec<i64>) -> (Vec<(i64, Entry)>, Option<CallError>) {
+        let (mut wanted, mut given): (BTreeSet<i64>, Vec<(i64, Entry)>) = (wanted.into_iter().collect(), Vec::new());
+        let mut bytes = 0;
+        while !wanted.is_empty() && bytes <= BYTES_MAX {
             let ids = wanted.iter().copied().take(ASKED_MAX).collect();
             let want = Want { hostname: self.hostname.clone(), ids };
             let answer: Given = match call(client, "Hawkeye.ProbeDefinitions", &want).await {
@@ -105,7 +107,11 @@ impl Probes {
             let before = wanted.len();
             for probe in answer.probes {
                 match serde_json::from_value::<Loose>(probe) {
-                    Ok(loose) if wanted.remove(&loose.id) => given.push(loose),
+                    Ok(loose) if wanted.remove(&loose.id) => {
+                        let entry = (loose.id, Entry::of(loose));
+                        bytes += entry.1.bytes();
+                        given.push(entry);
+                    }
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%error, "hbs gives what is no probe"),
                 }

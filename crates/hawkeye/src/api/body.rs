@@ -216,6 +216,14 @@ impl Fields {
         }
     }
 
+    /// Names of all fields.
+    pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Fields::Json(object) => Box::new(object.keys().map(String::as_str)),
+            Fields::Form(pairs) => Box::new(pairs.iter().map(|(name, _)| name.as_str())),
+        }
+    }
+
     /// True when the field is there at all, whatever its value.
     pub fn has(&self, name: &str) -> bool {
         match self {

@@ -20,6 +20,7 @@ use super::hostgroup::odd_name;
 use super::paging::{Paging, Search};
 use super::rights::{self, HostChange};
 use super::strategy::checked_tags;
+use super::text::is_hidden;
 use crate::clock;
 use crate::portal::host::Selection;
 use crate::portal::job::{self, Beat, Gaps, Heard, JOBS_MAX, Job, NOTE_MAX, State as JobState, TIME_MAX};
@@ -238,7 +239,26 @@ async fn check_endpoint(context: &Context, caller: &Caller, job: &Job) -> Result
 
 /// The job that the fields describe; all that is wrong with them is told at once.
 fn required_job(fields: &Fields) -> Result<Job, ApiError> {
-    let mut wrong: Vec<String> = Vec::new();
+    // A mistyped deadline would be none. What a list shows may be sent back.
+    const KEYS: [&str; 6] = ["name", "period", "grace", "runtime_max", "tags", "pause"];
+    const SHOWN: [&str; 12] = [
+        "id",
+        "create_user",
+        "create_at",
+        "resumed_at",
+        "started_at",
+        "ended_at",
+        "ok_at",
+        "duration",
+        "exit_code",
+        "note",
+        "state",
+        "reason",
+    ];
+    let is_known = |name: &&str| KEYS.iter().chain(&SHOWN).any(|known| known.eq_ignore_ascii_case(name));
+    let unknown = fields.names().filter(|name| !is_known(name));
+    let mut wrong: Vec<String> =
+        unknown.map(|name| format!("{name} is no key of a job: give {}", KEYS.join(", "))).collect();
     let new = Job {
         name: kept(fields.required_line("name", NAME_MAX), &mut wrong),
         period: kept(seconds(fields, "period", PERIOD_MIN), &mut wrong),
@@ -286,13 +306,12 @@ async fn beat_of(
 /// Takes one heartbeat in.
 async fn heard(context: &Context, origin: Origin, token: &str, event: Option<String>, request: Request) -> Answer {
     let (door, steady) = (&context.heartbeats, Instant::now());
-    let stranger = Who::Stranger(origin);
-    if door.is_full(stranger, UNKNOWN_PER_MINUTE, steady) {
-        return Err(door.refuse());
-    }
+    // A right token is let in whatever others do from the same address, which may be a whole site's.
     let Some(mut job) = job::by_token(&context.portal, token).await? else {
         door.shared.unknown.fetch_add(1, Relaxed);
-        door.count(stranger, UNKNOWN_PER_MINUTE, steady);
+        if !door.count(Who::Stranger(origin), UNKNOWN_PER_MINUTE, steady) {
+            return Err(door.refuse());
+        }
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no job has this token: PUT /api/v1/job/:id/token makes one"));
     };
     if !door.count(Who::Job(job.id), BEATS_PER_MINUTE, steady) {
@@ -339,7 +358,7 @@ fn beat_named(event: Option<&str>, exit_code: Option<&str>) -> Result<Beat, ApiE
 
 /// The text as one line of at most [`NOTE_MAX`] characters: control characters and runs of blanks become a blank.
 fn one_line(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let words = text.split(|c: char| c.is_whitespace() || is_hidden(c)).filter(|word| !word.is_empty());
     let mut line = String::new();
     for word in words {
         if line.len() > 4 * NOTE_MAX {

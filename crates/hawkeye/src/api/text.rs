@@ -90,7 +90,7 @@ pub fn named(names: &[String]) -> String {
 
 /// True for what does not show, or not where it stands. Joiners inside words (U+200C, U+200D) are letters of some
 /// languages.
-fn is_hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffd}') || is_ignorable(c) || is_direction(c)
 }
 

@@ -99,6 +99,8 @@ impl Job {
     pub fn beat(&mut self, beat: &Beat, note: &str, now: i64) -> bool {
         let before = self.clone();
         match beat {
+            // A run that may take so long is waited for until something ends: the next one hides no run that hangs.
+            Beat::Start if self.runtime_max > 0 && self.is_running() => {}
             Beat::Start => self.started_at = now,
             Beat::End(code) => {
                 if self.ended_at != now {
@@ -406,7 +408,10 @@ mod tests {
         check(&again, 20, State::Failed, "exit code 1");
         check(&after(&[(0, Beat::End(1), ""), (10, Beat::End(0), "")]), 20, State::Up, "");
         let crashing = after(&[(0, Beat::End(0), ""), (DAY, Beat::Start, ""), (2 * DAY, Beat::Start, "")]);
-        check(&crashing, 2 * DAY + 60, State::Late, "no heartbeat for 2 days, want one each 24 h");
+        check(&crashing, 2 * DAY + 60, State::Overrun, "running for 24 h, at most 2 h");
+        // The next run hides none that hangs.
+        let hangs = after(&[(0, Beat::End(0), ""), (10, Beat::Start, ""), (3 * HOUR, Beat::Start, "")]);
+        check(&hangs, 3 * HOUR + 60, State::Overrun, "running for 3 h, at most 2 h");
     }
 
     #[test]

@@ -26,6 +26,8 @@ const FIRST: Duration = Duration::from_secs(10);
 /// Starts the part that gives signs of life, where somebody waits for them.
 pub fn keep(parts: &mut Supervisor, config: &WatchdogConfig, health: &Health) -> Result<()> {
     let Some(url) = config.address() else { return Ok(()) };
+    // An error says that there is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()
         .timeout(TIMEOUT)
         .redirect(Policy::none())

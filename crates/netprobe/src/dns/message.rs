@@ -51,6 +51,22 @@ impl RecordType {
         }
     }
 
+    /// Name as in a zone file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RecordType::A => "A",
+            RecordType::Aaaa => "AAAA",
+            RecordType::Caa => "CAA",
+            RecordType::Cname => "CNAME",
+            RecordType::Mx => "MX",
+            RecordType::Ns => "NS",
+            RecordType::Ptr => "PTR",
+            RecordType::Soa => "SOA",
+            RecordType::Srv => "SRV",
+            RecordType::Txt => "TXT",
+        }
+    }
+
     fn of(number: u16) -> Option<RecordType> {
         use RecordType::{A, Aaaa, Caa, Cname, Mx, Ns, Ptr, Soa, Srv, Txt};
         [A, Aaaa, Caa, Cname, Mx, Ns, Ptr, Soa, Srv, Txt].into_iter().find(|known| known.number() == number)

@@ -94,7 +94,7 @@ async fn records_that_are_not_as_expected() {
     };
     check(json!({"records": ["10.0.0.1", "10.0.0.9"]}), Code::Records, "no record 10.0.0.9: got 10.0.0.1").await;
     check(json!({"pattern": "^192"}), Code::Records, "no record matches \"^192\": got 10.0.0.1").await;
-    check(json!({"record": "MX"}), Code::Records, "shop.example has no record of type Mx").await;
+    check(json!({"record": "MX"}), Code::Records, "shop.example has no record of type MX").await;
     check(json!({"rcode": "NXDOMAIN"}), Code::Rcode, "answered NOERROR, want NXDOMAIN").await;
     let unknown = server(|asked| vec![answer(asked, [0x81, 0x83], &[])], nothing).await;
     down("dns", unknown, query(json!({})), Code::Rcode, "answered NXDOMAIN, want NOERROR").await;

@@ -3,7 +3,7 @@
 //! Why: "errors per minute" of a program that has nothing but a log; and without shipping the log.
 //! How: each file is kept open and read on from where the last report ended. When another file has taken its name (it
 //! was rotated), the old one is read to its end first, then the new one from its beginning; a file that is shorter than
-//! what was read (`copytruncate`) begins anew. At the agent's start files are read from their ends: what stands there
+//! what was read (`copytruncate`), or begins otherwise, begins anew. At the agent's start files are read from their ends: what stands there
 //! happened before. Files that appear later are read whole. A last line without its end waits for it.
 //! When a file grew by more than [`ROUND_BYTES_MAX`] since the last report, the newest are looked at, and the rest is
 //! counted in `log.bytes.skipped`. Positions are in memory: what is written while no agent runs is not counted.
@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Files of one name; more are a mistake in its globs, and each is an open descriptor.
@@ -28,6 +28,9 @@ pub const FILES_MAX: usize = 64;
 pub const ROUND_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a line that the pattern sees; a longer line is one line, seen by its beginning.
 pub const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// First bytes by which a file is known; lines of logs mostly begin with a time.
+const HEAD_BYTES: usize = 64;
 
 /// Lines that are counted together.
 #[derive(Clone, Debug)]
@@ -56,6 +59,8 @@ struct Position {
     file: File,
     inode: (u64, u64),
     offset: u64,
+    /// First bytes of what was read, by which a file is known that was cut and has grown beyond what was read.
+    head: Vec<u8>,
     /// Whether the bytes up to the next line's end belong to a line that was counted already.
     inside_line: bool,
 }
@@ -164,14 +169,17 @@ impl Position {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
         }
         let offset = if at_end { metadata.len() } else { 0 };
-        Ok(Position { file, inode: inode(&metadata), offset, inside_line: false })
+        let mut position = Position { file, inode: inode(&metadata), offset, head: Vec::new(), inside_line: false };
+        position.note_head()?;
+        Ok(position)
     }
 
     /// Counts the lines that were completed since.
     fn read_on(&mut self, pattern: &Regex, counts: &mut Counts) -> io::Result<()> {
         let length = self.file.metadata()?.len();
-        if length < self.offset {
+        if length < self.offset || !self.has_its_head()? {
             (self.offset, self.inside_line) = (0, false);
+            self.head.clear();
         }
         if length - self.offset > ROUND_BYTES_MAX {
             let newest = length - ROUND_BYTES_MAX;
@@ -203,6 +211,24 @@ impl Position {
         }
         // A line without its end is read again when it has one.
         self.offset -= buffer.len() as u64;
+        self.note_head()
+    }
+
+    /// Whether the file begins as it did.
+    fn has_its_head(&self) -> io::Result<bool> {
+        let mut now = [0; HEAD_BYTES];
+        let read = self.file.read_at(&mut now[..self.head.len()], 0)?;
+        Ok(now[..read] == self.head[..])
+    }
+
+    /// Notes the first bytes, as far as they were read.
+    fn note_head(&mut self) -> io::Result<()> {
+        let wanted = HEAD_BYTES.min(usize::try_from(self.offset).unwrap_or(HEAD_BYTES));
+        if self.head.len() < wanted {
+            let mut now = [0; HEAD_BYTES];
+            let read = self.file.read_at(&mut now[..wanted], 0)?;
+            self.head = now[..read].to_vec();
+        }
         Ok(())
     }
 
@@ -267,6 +293,18 @@ mod tests {
             assert!(out.iter().all(|reading| reading.tags == "log=app"));
             out.iter().map(|reading| reading.value).collect()
         }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_and_has_grown_beyond_what_was_read_begins_anew() {
+        let mut host = Host::new(&["log/a.log"]);
+        host.append("a.log", "10:00 one\n10:01 two\n");
+        host.report();
+        host.append("a.log", "10:02 ERROR\n");
+        assert_eq!(host.report()[..2], [1.0, 1.0]);
+        File::create(host.path("a.log")).expect("writable");
+        host.append("a.log", &"10:05 ERROR\n".repeat(20));
+        assert_eq!(host.report()[..2], [20.0, 20.0]);
     }
 
     #[test]

@@ -70,9 +70,12 @@ impl Together {
 
     /// Computes these probes at `now`, and sends their points in.
     pub fn compute(&self, probes: &Probes, ids: &[i64], now: i64) -> Result<(), IngestError> {
+        // A batch holds the table of series, which is read here.
+        let probes = ids.iter().filter_map(|id| probes.by_id(*id));
+        let all_said: Vec<(&Planned, Said)> = probes.map(|probe| (probe, self.said(probe, now))).collect();
         let mut batch = self.ingest.begin(Door::Probe, now);
-        for probe in ids.iter().filter_map(|id| probes.by_id(*id)) {
-            let (said, tags) = (self.said(probe, now), probe.definition.series_tags());
+        for (probe, said) in all_said {
+            let tags = probe.definition.series_tags();
             for (metric, value) in said.values() {
                 batch.push(&Item {
                     endpoint: &probe.definition.name,
