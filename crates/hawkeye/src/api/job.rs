@@ -115,13 +115,6 @@ impl Heartbeats {
         *count <= max
     }
 
-    /// Whether `who` has reached `max` within the minute.
-    fn is_full(&self, who: Who, max: u32, now: Instant) -> bool {
-        let mut counted = self.shared.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.begin(now);
-        counted.counts.get(&who).is_some_and(|count| *count >= max)
-    }
-
     fn refuse(&self) -> ApiError {
         self.shared.refused.fetch_add(1, Relaxed);
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many heartbeats: try again in a minute")
@@ -402,7 +395,7 @@ mod tests {
         }
         assert!(!door.count(Who::Job(1), BEATS_PER_MINUTE, start));
         assert!(door.count(Who::Job(2), BEATS_PER_MINUTE, start), "another job is not refused for it");
-        assert!(door.is_full(Who::Job(1), BEATS_PER_MINUTE, start + MINUTE / 2));
+        assert!(!door.count(Who::Job(1), BEATS_PER_MINUTE, start + MINUTE / 2));
         assert!(door.count(Who::Job(1), BEATS_PER_MINUTE, start + MINUTE));
         for id in 0..=COUNTED_MAX as i64 {
             door.count(Who::Job(id), 1, start + MINUTE);

@@ -54,10 +54,11 @@ async fn a_job_reports_by_its_token() -> Result<()> {
 #[tokio::test]
 async fn all_that_is_wrong_is_told_at_once() -> Result<()> {
     let site = site(|_| {}).await?;
-    let (status, answer) = site.ask("alice", "POST /job", json!({ "name": "a b", "period": 5, "grace": -1 })).await?;
+    let (status, answer) =
+        site.ask("alice", "POST /job", json!({ "name": "a b", "period": 5, "grace": -1, "perod": 9 })).await?;
     let text = answer.to_string();
     assert_eq!(status, 400, "{text}");
-    for part in ["name", "period is 5", "grace is -1"] {
+    for part in ["name", "period is 5", "grace is -1", "perod is no key of a job"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     Ok(())
@@ -71,5 +72,9 @@ async fn who_guesses_tokens_is_shut_out_for_a_minute() -> Result<()> {
         last = site.send("POST /heartbeat/hj_none", &[], String::new()).await?.0;
     }
     assert_eq!(last, 429);
+    // Whoever has a right one shares the address with strangers.
+    let (_, made) = site.ask("alice", "POST /job", json!({ "name": "backup", "period": 60 })).await?;
+    let path = format!("POST /heartbeat/{}", made["token"].as_str().expect("a token"));
+    assert_eq!(site.send(&path, &[], String::new()).await?.0, 200);
     Ok(())
 }

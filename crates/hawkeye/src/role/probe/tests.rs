@@ -106,13 +106,11 @@ async fn places_are_counted_together() -> Result<()> {
     assert!(batch.finish().is_ok());
     let together = Together { engine: engine.clone(), ingest };
     // A definition with a step of a minute, so that all but one have just reported.
-    let minute = Probe {
-        definition: row(1, 7, "h:1").definition.replace("\"step\":5", "\"step\":60"),
-        name: "shop".into(),
-        ..row(1, 7, "")
-    };
-    let done = together.compute(&Probes::of(vec![minute]), &[1, 2], now).is_ok();
-    assert!(done);
+    let definition = row(1, 7, "h:1").definition.replace("\"step\":5", "\"step\":60");
+    let minute = Probe { definition, name: "shop".into(), ..row(1, 7, "") };
+    // Two that are due at once, and one that is gone.
+    let probes = Probes::of(vec![minute, row(3, 7, "h:2")]);
+    assert!(together.compute(&probes, &[1, 2, 3], now).is_ok());
     let value = |metric: &str| {
         let found = engine.store().find("shop", &format!("{metric}/target=h:1,team=web")).ok()??;
         Some(engine.store().last(found)?.value)
