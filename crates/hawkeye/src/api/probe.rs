@@ -149,7 +149,7 @@ fn said(fields: Fields, old: &Keys) -> Result<Said, ApiError> {
     said::said(keys, old).map_err(|faults| ApiError::bad(faults.join("; ")))
 }
 
-/// Asks for the fields that say where a probe runs, for the test of docs/api.md; [`said`] reads them.
+/// Asks for the fields that say where a probe runs, for the test of docs/api.md; [`said()`] reads them.
 fn note_place(fields: &Fields) {
     for key in ["from", "pause"] {
         fields.has(key);

@@ -3,8 +3,9 @@
 //! Why: "errors per minute" of a program that has nothing but a log; and without shipping the log.
 //! How: each file is kept open and read on from where the last report ended. When another file has taken its name (it
 //! was rotated), the old one is read to its end first, then the new one from its beginning; a file that is shorter than
-//! what was read (`copytruncate`), or begins otherwise, begins anew. At the agent's start files are read from their ends: what stands there
-//! happened before. Files that appear later are read whole. A last line without its end waits for it.
+//! what was read (`copytruncate`), or begins otherwise, begins anew. At the agent's start files are read from their
+//! ends: what stands there happened before. Files that appear later are read whole. A last line without its end waits
+//! for it.
 //! When a file grew by more than [`ROUND_BYTES_MAX`] since the last report, the newest are looked at, and the rest is
 //! counted in `log.bytes.skipped`. Positions are in memory: what is written while no agent runs is not counted.
 //! Invariants: nothing but regular files is opened, and without waiting; no clock.
