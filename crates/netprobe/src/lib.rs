@@ -24,6 +24,7 @@ mod place;
 mod resolve;
 mod roots;
 mod starttls;
+pub mod strays;
 mod tls;
 mod trace;
 

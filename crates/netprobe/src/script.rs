@@ -11,6 +11,7 @@ pub(crate) mod perfdata;
 use crate::means::Ground;
 use crate::outcome::{Code, Phase, Reason};
 use crate::policy::Scripts;
+use crate::strays::{self, Mark, VARIABLE};
 use crate::trace::Trace;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
@@ -133,11 +134,13 @@ impl Start {
         if let Some((user, group)) = self.scripts.user {
             command.uid(user).gid(group);
         }
+        let mark = Mark::new();
+        command.env(VARIABLE, mark.text());
         let child = command.spawn();
         let child =
             child.map_err(|error| Reason::new(Code::Script, format!("cannot run {}: {error}", self.path.display())))?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
-        Ok(Running { group, child })
+        Ok(Running { group, child, mark, runtime: self.runtime.clone(), has_ended: false })
     }
 }
 
@@ -169,10 +172,25 @@ fn is_everybodys(path: &Path) -> bool {
     })
 }
 
-/// A program that runs. Dropped, its whole group is killed, then the program reaped.
+/// A program that runs. Dropped, its whole group is killed, then the program reaped; where it has not ended by itself,
+/// what has left the group is killed, too.
 struct Running {
     group: Group,
     child: Child,
+    mark: Mark,
+    runtime: Handle,
+    has_ended: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.group.kill();
+        if !self.has_ended {
+            let mark = self.mark.clone();
+            // All processes are looked through, some 10 ms.
+            self.runtime.spawn_blocking(move || strays::kill(&mark));
+        }
+    }
 }
 
 /// A process group that is killed when it is dropped.
@@ -224,6 +242,7 @@ impl Running {
             }
             status
         };
+        self.has_ended = true;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok((status, text(output), text(errors)))
     }

@@ -9,8 +9,8 @@
 //! outlives a run that ended by itself, as a service does that a plugin has restarted.
 //! Memory: what [`Limits`] say.
 
-use super::strays::{self, Mark, VARIABLE};
 use crate::hand::Hand;
+use netprobe::strays::{self, Mark, VARIABLE};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
 use std::io;

@@ -1,7 +1,7 @@
 //! Plugins: files of the operator's git repository that run once in each cycle and print points.
 //!
 //! Reading order: `entry` (what hbs says), `tree` (what may be run), `plan` (what should run), `cycle` (when, and which
-//! slot the points belong to), `strays`, `child` (a program within bounds), `log`, `run` (one run),
+//! slot the points belong to), `child` (a program within bounds), `log`, `run` (one run),
 //! `report` (what the agent says of it), `repository` (git).
 //! How: the heartbeat hands over what hbs answers ([`Plugins::order`]); each answer is made into a plan anew, because a
 //! file may have changed. Each plugin is a task that waits, runs and queues points. A plugin that is not in the plan
@@ -19,7 +19,6 @@ mod plan;
 mod report;
 mod repository;
 mod run;
-mod strays;
 mod tree;
 
 use crate::clock::unix_ms;

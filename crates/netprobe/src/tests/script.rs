@@ -138,6 +138,26 @@ async fn what_does_not_end_is_killed_with_all_it_began() {
     }
 }
 
+/// A process of its own session is in no group of the script's.
+#[tokio::test]
+async fn what_has_left_the_group_of_a_script_that_hangs_is_killed_too() {
+    let folder = Folder::new();
+    let pid = folder.dir.path().join("pid");
+    let text = format!("setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & sleep 1000", pid.display());
+    is_down(&folder.run(&text, json!({"timeout_ms": 2000})).await, Code::Timeout, "has not ended within 2 s");
+    let pid = std::fs::read_to_string(pid).expect("written before");
+    until("the end of the stray", async || !runs(&pid)).await;
+}
+
+#[tokio::test]
+async fn a_program_that_everybody_may_write_is_not_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let path = folder.put("exit 0");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("it is ours");
+    is_down(&under(&folder.policy, "script", &path, json!({})).await, Code::Denied, "chmod o-w");
+}
+
 #[tokio::test]
 async fn what_is_left_behind_is_killed_and_holds_nothing_up() {
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! Strays: processes that a plugin has started and that have left its process group.
+//! Strays: processes that a plugin or a script has started and that have left its process group.
 //!
 //! How: each child gets a mark of its own among its variables, which all that it starts inherit; whoever has it is
 //! found in `/proc/*/environ`. A process that takes the mark away, or that belongs to somebody else, is not found.
