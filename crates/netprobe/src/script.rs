@@ -134,7 +134,7 @@ impl Start {
         if let Some((user, group)) = self.scripts.user {
             command.uid(user).gid(group);
         }
-        let mark = Mark::new();
+        let mark = Mark::fresh();
         command.env(VARIABLE, mark.text());
         let child = command.spawn();
         let child =

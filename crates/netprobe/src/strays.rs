@@ -26,7 +26,7 @@ pub struct Mark(String);
 
 impl Mark {
     /// A mark that no other child of this boot has.
-    pub fn new() -> Mark {
+    pub fn fresh() -> Mark {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Mark(format!("{}-{number}-{:016x}", std::process::id(), rand::random::<u64>()))
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn whoever_has_the_mark_is_killed_and_nobody_else() {
-        let (mark, other) = (Mark::new(), Mark::new());
+        let (mark, other) = (Mark::fresh(), Mark::fresh());
         let start = |mark: &Mark| {
             let mut command = Command::new("sleep");
             command.arg("1000").env(VARIABLE, mark.text()).spawn().expect("sleep")

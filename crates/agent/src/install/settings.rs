@@ -103,6 +103,12 @@ impl SettingsArgs {
         }
         let text = format!("{HEAD}{}", toml::to_string(&table).context("cannot write the configuration")?);
         let config = load(&text).context("these flags make no configuration")?;
+        if config.hbs_addr.is_empty() {
+            notes.push(
+                "there is no hbs, and so no heartbeat, no plugins, no probes and no upgrades: give --hbs HOST:PORT, or --server"
+                    .to_string(),
+            );
+        }
         if config.plugin.enabled && config.plugin.dir.is_relative() {
             notes.push(format!(
                 "plugin.dir is {}: it was meant from the old agent's directory, so give an absolute path",

@@ -73,7 +73,7 @@ impl Child {
     /// Starts a program; returns when it runs, so this hangs where the program's file does. `farewell` is the signal by
     /// which it is asked to end before it is killed; KILL does not ask.
     pub fn start(mut command: Command, farewell: Signal) -> io::Result<Child> {
-        let mark = Mark::new();
+        let mark = Mark::fresh();
         hide_own(&mut command, std::env::vars_os().map(|(name, _)| name));
         command.env(VARIABLE, mark.text()).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
