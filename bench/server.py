@@ -12,7 +12,7 @@ class Server:
         self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS))))
         listen = "\n".join(f'{name} = "127.0.0.1:{port}"' for name, port in self.ports.items())
         config = self.dir / "hawkeye.toml"
-        config.write_text(f'data_dir = "{self.dir}/data"\nmemory_budget = "{budget_mib}MiB"\n[listen]\n{listen}\n')
+        config.write_text(f'data_dir = "{self.dir}/data"\nmemory_budget = "{budget_mib}MiB"\n[listen]\n{listen}\n[portal]\ndefaults = false\n')
         self.command = [binary, "server", "--config", config, *(part for setting in settings for part in ("--set", setting))]
         self.log = open(self.dir / "log", "w")
         self.start()

@@ -119,7 +119,7 @@ try:
     start_api()
     own = "SELECT COUNT(*) FROM information_schema.tables WHERE table_name LIKE 'hawkeye%'"
     columns = "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = 'alarms' AND column_name IN ('told', 'explanation')"
-    assert (sql(own), sql(columns)) == (["5"], ["2"])
+    assert (sql(own), sql(columns)) == (["9"], ["2"])
     servers.pop("api").terminate()
     start_api()
 

@@ -9,6 +9,8 @@ need python3 python3
 need redis-server redis-server
 need redis-cli redis-tools
 
+# The ids of rules are compared.
+export HAWKEYE_PORTAL__DEFAULTS=false
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 python3 - "${TEST_BINARY:-target/release/hawkeye}" "$dir" <<'SCENE'
