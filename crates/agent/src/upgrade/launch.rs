@@ -112,9 +112,9 @@ fn choose(
 /// Why a program of the shelf is not started.
 #[derive(Debug, PartialEq)]
 enum Why {
-    /// It had its chances.
+    /// The program had its chances.
     Refused(String),
-    /// It is not whole, or its start cannot be noted.
+    /// The program is not whole, or its start cannot be noted.
     Unusable(String),
 }
 

@@ -101,7 +101,7 @@ fn is_toml(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Number(number) => number.is_i64() || number.is_f64(),
-        // Of a list of different types, TOML's readers may think differently.
+        // TOML's readers think differently of a list of different types.
         Value::Array(list) => list.iter().all(|one| one.is_string() || one.is_i64()),
         Value::Object(map) => map.values().all(is_toml),
         _ => true,

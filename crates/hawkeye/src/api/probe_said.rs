@@ -142,7 +142,7 @@ pub fn definition(mut keys: Keys, old: &Keys) -> Result<Definition, Vec<String>>
                 faults.push(format!("{key}: {error}"));
                 keys = mended;
             }
-            // Of a kind that nobody knows there are no keys to be read.
+            // A kind that nobody knows has no keys to be read.
             None => {
                 faults.push(error);
                 return Err(faults);

@@ -57,7 +57,7 @@ record! {
         pub ok_at: i64,
         /// Seconds of the last run; -1 is unknown.
         pub duration: i64,
-        /// Of the last end.
+        /// Exit code of the last end.
         pub exit_code: i64,
         /// One line that the job said at its last end.
         pub note: String,
@@ -83,7 +83,7 @@ pub enum State {
     Running,
     Late,
     Failed,
-    /// It runs for longer than it may.
+    /// The run takes longer than it may.
     Overrun,
 }
 
