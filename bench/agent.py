@@ -4,7 +4,9 @@ Memory is what is resident at the end. Processor time is what the kernel counted
 second minute's begin and the end, so a start costs nothing here; all of them report once a minute.
 """
 
-import json, os, pathlib, re, socket, subprocess, sys, tempfile, threading, time, urllib.request
+import os, pathlib, re, socket, subprocess, sys, tempfile, threading, time, urllib.request
+
+import stub
 
 PROCESSES, DISKS, INTERFACES, MOUNTS = 500, 8, 8, 30
 SETTLE = 65
@@ -28,27 +30,10 @@ def make_host(work):
     return [subprocess.Popen(["sleep", "86400"]) for _ in range(PROCESSES)]
 
 
-def serve_transfer(listener):
-    """Takes everything, as a transfer does that speaks JSON-RPC 1.0."""
-
-    def answer(connection):
-        decoder, text = json.JSONDecoder(), ""
-        while data := connection.recv(1 << 16):
-            text += data.decode()
-            while text.strip():
-                try:
-                    call, end = decoder.raw_decode(text.lstrip())
-                except ValueError:
-                    break
-                text = text.lstrip()[end:]
-                taken = len(call["params"][0])
-                items.append(taken)
-                reply = {"id": call["id"], "error": None, "result": {"Message": "ok", "Total": taken, "Invalid": 0, "Latency": 0}}
-                connection.sendall(json.dumps(reply).encode() + b"\n")
-
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=answer, args=(connection,), daemon=True).start()
+def take(_, param):
+    """The answer of a transfer, which takes everything."""
+    items.append(len(param))
+    return {"Message": "ok", "Total": len(param), "Invalid": 0, "Latency": 0}
 
 
 def scrape_each_minute(url):
@@ -81,7 +66,7 @@ stripped = work / "hawkeye-agent"
 subprocess.run(["strip", "-o", stripped, agent], check=True)
 items = []
 listener = socket.create_server(("127.0.0.1", 8433))
-threading.Thread(target=serve_transfer, args=(listener,), daemon=True).start()
+stub.serve(listener, take)
 (work / "agent.toml").write_text('hbs_addr = ""\n[listen]\nagent_http = "127.0.0.1:1988"\n')
 plugins = ["cpu", "df", "disk", "interface", "load", "memory", "processes", "tcpconns"]
 collectd = "".join(f"LoadPlugin {plugin}\n" for plugin in plugins) + 'Interval 60\nLoadPlugin csv\n<Plugin csv>\nDataDir "%s"\n</Plugin>\n' % work

@@ -4,7 +4,9 @@ Memory is what is resident at the end. Processor time is what the kernel counted
 every probe has run once to the end. Targets answer at once from this process, whose time is not counted.
 """
 
-import http.server, json, os, pathlib, re, socket, subprocess, sys, tempfile, threading, time
+import http.server, os, pathlib, re, socket, subprocess, sys, tempfile, threading, time
+
+import stub
 
 STEP = 60
 SETTLE = 2 * STEP + 5
@@ -44,30 +46,9 @@ def hbs_or_transfer(method, param, probes):
     return {"code": 0}
 
 
-def serve(listener, probes):
-    """JSON-RPC 1.0 over as many connections as come."""
-
-    def answer(connection):
-        decoder, text = json.JSONDecoder(), ""
-        while data := connection.recv(1 << 16):
-            text += data.decode()
-            while text.strip():
-                try:
-                    call, end = decoder.raw_decode(text.lstrip())
-                except ValueError:
-                    break
-                text = text.lstrip()[end:]
-                result = hbs_or_transfer(call["method"], call["params"][0], probes)
-                connection.sendall(json.dumps({"id": call["id"], "error": None, "result": result}).encode() + b"\n")
-
-    while True:
-        connection, _ = listener.accept()
-        threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-
 def start_agent(name, probes):
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=serve, args=(listener, probes), daemon=True).start()
+    stub.serve(listener, lambda method, param: hbs_or_transfer(method, param, probes))
     place = f"127.0.0.1:{listener.getsockname()[1]}"
     file = work / f"{name}.toml"
     file.write_text(f'hostname = "{name}"\ntransfer_addrs = ["{place}"]\nhbs_addr = "{place}"\n[listen]\nagent_http = ""\n')

@@ -1,7 +1,7 @@
 //! `cargo bench -p alarm`: what an alarm costs the core: its opening, its message, its end, and its memory, in a tree
 //! of 200 routes, alone and in groups, with and without inhibitions.
 
-use alarm::{By, Fact, Inhibition, Matcher, Pipeline, Policy, Rule, Tree};
+use alarm::{By, Explaining, Fact, Inhibition, Matcher, Pipeline, Policy, Rule, Tree};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,7 +61,10 @@ fn policy(group_by: &str, inhibits: bool) -> Policy {
     };
     Policy {
         tree: Tree::compile(&text, &|_| Some(jiff::tz::TimeZone::UTC), &[]).expect("a tree"),
-        inhibitions: (0..if inhibits { 20 } else { 0 }).map(inhibition).collect(),
+        explaining: Explaining {
+            rules: (0..if inhibits { 20 } else { 0 }).map(inhibition).collect(),
+            ..Explaining::default()
+        },
         ..Policy::default()
     }
 }

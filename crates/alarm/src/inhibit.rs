@@ -35,6 +35,13 @@ pub struct Dependencies {
     pub above: HashMap<Box<str>, Vec<Box<str>>>,
 }
 
+/// Which alarms explain others, by rules and by hosts that depend on others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explaining {
+    pub rules: Vec<Inhibition>,
+    pub hosts: Dependencies,
+}
+
 /// Alarm by its number in the pipeline.
 pub type Serial = u64;
 
@@ -64,15 +71,8 @@ struct Place {
 
 impl Places {
     /// Notes an alarm that has opened, and appends those that it may explain.
-    pub fn open(
-        &mut self,
-        rules: &[Inhibition],
-        dependencies: &Dependencies,
-        serial: Serial,
-        fact: &Fact,
-        touched: &mut BTreeSet<Serial>,
-    ) {
-        for (rule, role) in roles(rules, fact) {
+    pub fn open(&mut self, by: &Explaining, serial: Serial, fact: &Fact, touched: &mut BTreeSet<Serial>) {
+        for (rule, role) in roles(&by.rules, fact) {
             let place = self.places.entry(rule).or_default();
             if role.is_cause {
                 place.causes.insert(serial);
@@ -82,25 +82,18 @@ impl Places {
                 place.explained.insert(serial);
             }
         }
-        if dependencies.is_down(fact) {
+        if by.hosts.is_down(fact) {
             self.down.entry(fact.endpoint.clone()).or_default().insert(serial);
-            touched.extend(self.below(dependencies, &fact.endpoint));
+            touched.extend(self.below(&by.hosts, &fact.endpoint));
         }
-        if dependencies.above.contains_key(&fact.endpoint) {
+        if by.hosts.above.contains_key(&fact.endpoint) {
             self.dependent.entry(fact.endpoint.clone()).or_default().insert(serial);
         }
     }
 
     /// Forgets an alarm that has ended, and appends those that it may have explained.
-    pub fn close(
-        &mut self,
-        rules: &[Inhibition],
-        dependencies: &Dependencies,
-        serial: Serial,
-        fact: &Fact,
-        touched: &mut BTreeSet<Serial>,
-    ) {
-        for (rule, _) in roles(rules, fact) {
+    pub fn close(&mut self, by: &Explaining, serial: Serial, fact: &Fact, touched: &mut BTreeSet<Serial>) {
+        for (rule, _) in roles(&by.rules, fact) {
             let Some(place) = self.places.get_mut(&rule) else { continue };
             place.explained.remove(&serial);
             if place.causes.remove(&serial) {
@@ -111,26 +104,20 @@ impl Places {
             }
         }
         if take(&mut self.down, &fact.endpoint, serial) {
-            touched.extend(self.below(dependencies, &fact.endpoint));
+            touched.extend(self.below(&by.hosts, &fact.endpoint));
         }
         take(&mut self.dependent, &fact.endpoint, serial);
     }
 
     /// What explains an alarm; none where nothing does.
-    pub fn cause(
-        &self,
-        rules: &[Inhibition],
-        dependencies: &Dependencies,
-        serial: Serial,
-        fact: &Fact,
-    ) -> Option<Cause> {
+    pub fn cause(&self, by: &Explaining, serial: Serial, fact: &Fact) -> Option<Cause> {
         let by_rule =
-            roles(rules, fact).filter(|(_, role)| role.is_explained && !role.is_cause).find_map(|(key, _)| {
+            roles(&by.rules, fact).filter(|(_, role)| role.is_explained && !role.is_cause).find_map(|(key, _)| {
                 let alarm = *self.places.get(&key)?.causes.iter().find(|cause| **cause != serial)?;
-                Some(Cause { alarm, rule: rules[key.0 as usize].name.clone() })
+                Some(Cause { alarm, rule: by.rules[key.0 as usize].name.clone() })
             });
         by_rule.or_else(|| {
-            let alarm = self.down_above(dependencies, &fact.endpoint)?;
+            let alarm = self.down_above(&by.hosts, &fact.endpoint)?;
             Some(Cause { alarm, rule: "host".into() })
         })
     }
@@ -226,68 +213,71 @@ mod tests {
         Fact { rule: Arc::new(rule), endpoint: endpoint.into(), ..Fact::default() }
     }
 
-    fn rules() -> Vec<Inhibition> {
+    fn rules() -> Explaining {
         let equal = vec![By::Endpoint];
-        vec![Inhibition {
+        let rule = Inhibition {
             name: "down".into(),
             cause: matchers(&["metric=agent.alive"]),
             explains: matchers(&["metric!=agent.alive"]),
             equal,
-        }]
+        };
+        Explaining { rules: vec![rule], ..Explaining::default() }
     }
 
     #[test]
     fn a_host_that_is_down_explains_its_own_alarms_only() {
-        let (rules, none, mut places) = (rules(), Dependencies::default(), Places::default());
+        let (rules, mut places) = (rules(), Places::default());
         let (cpu, other, down) = (fact("cpu.idle", "a"), fact("cpu.idle", "b"), fact("agent.alive", "a"));
         let mut touched = BTreeSet::new();
-        places.open(&rules, &none, 1, &cpu, &mut touched);
-        places.open(&rules, &none, 2, &other, &mut touched);
+        places.open(&rules, 1, &cpu, &mut touched);
+        places.open(&rules, 2, &other, &mut touched);
         assert_eq!(touched.len(), 0);
-        places.open(&rules, &none, 3, &down, &mut touched);
+        places.open(&rules, 3, &down, &mut touched);
         assert_eq!(touched, BTreeSet::from([1]));
-        let cause = places.cause(&rules, &none, 1, &cpu).expect("a cause");
+        let cause = places.cause(&rules, 1, &cpu).expect("a cause");
         assert_eq!((cause.alarm, &*cause.rule), (3, "down"));
-        assert_eq!(places.cause(&rules, &none, 2, &other), None);
-        assert_eq!(places.cause(&rules, &none, 3, &down), None);
+        assert_eq!(places.cause(&rules, 2, &other), None);
+        assert_eq!(places.cause(&rules, 3, &down), None);
         touched.clear();
-        places.close(&rules, &none, 3, &down, &mut touched);
-        assert_eq!((touched.len(), places.cause(&rules, &none, 1, &cpu)), (1, None));
-        places.close(&rules, &none, 1, &cpu, &mut touched);
-        places.close(&rules, &none, 2, &other, &mut touched);
+        places.close(&rules, 3, &down, &mut touched);
+        assert_eq!((touched.len(), places.cause(&rules, 1, &cpu)), (1, None));
+        places.close(&rules, 1, &cpu, &mut touched);
+        places.close(&rules, 2, &other, &mut touched);
         assert!(places.places.is_empty() && places.dependent.is_empty() && places.down.is_empty());
     }
 
     #[test]
     fn two_of_a_kind_do_not_hide_each_other() {
-        let same = vec![Inhibition {
+        let rule = Inhibition {
             name: "x".into(),
             cause: matchers(&["metric=a"]),
             explains: matchers(&["metric=a"]),
             equal: vec![],
-        }];
-        let (none, mut places, mut touched) = (Dependencies::default(), Places::default(), BTreeSet::new());
+        };
+        let same = Explaining { rules: vec![rule], ..Explaining::default() };
+        let (mut places, mut touched) = (Places::default(), BTreeSet::new());
         for serial in [1, 2] {
-            places.open(&same, &none, serial, &fact("a", "h"), &mut touched);
+            places.open(&same, serial, &fact("a", "h"), &mut touched);
         }
-        assert_eq!(places.cause(&same, &none, 1, &fact("a", "h")), None);
+        assert_eq!(places.cause(&same, 1, &fact("a", "h")), None);
     }
 
     #[test]
     fn hosts_behind_a_switch_are_explained_by_it() {
         let above = [("web", "rack"), ("rack", "core"), ("core", "web")];
         let above = above.map(|(host, other)| (host.into(), vec![other.into()])).into();
-        let tree = Dependencies { down: matchers(&["metric=agent.alive"]), above };
+        let hosts = Dependencies { down: matchers(&["metric=agent.alive"]), above };
+        let tree = Explaining { hosts, ..Explaining::default() };
         let (mut places, mut touched) = (Places::default(), BTreeSet::new());
-        places.open(&[], &tree, 1, &fact("cpu.idle", "web"), &mut touched);
-        places.open(&[], &tree, 2, &fact("agent.alive", "core"), &mut touched);
+        places.open(&tree, 1, &fact("cpu.idle", "web"), &mut touched);
+        places.open(&tree, 2, &fact("agent.alive", "core"), &mut touched);
         assert_eq!(touched, BTreeSet::from([1]));
-        assert_eq!(places.cause(&[], &tree, 1, &fact("cpu.idle", "web")).map(|cause| cause.alarm), Some(2));
+        assert_eq!(places.cause(&tree, 1, &fact("cpu.idle", "web")).map(|cause| cause.alarm), Some(2));
         // A circle of hosts ends.
-        assert_eq!(places.cause(&[], &tree, 2, &fact("agent.alive", "core")), None);
+        assert_eq!(places.cause(&tree, 2, &fact("agent.alive", "core")), None);
         touched.clear();
-        places.close(&[], &tree, 2, &fact("agent.alive", "core"), &mut touched);
+        places.close(&tree, 2, &fact("agent.alive", "core"), &mut touched);
         assert_eq!(touched, BTreeSet::from([1]));
-        assert_eq!(places.cause(&[], &tree, 1, &fact("cpu.idle", "web")), None);
+        assert_eq!(places.cause(&tree, 1, &fact("cpu.idle", "web")), None);
     }
 }

@@ -29,7 +29,7 @@ pub use effect::{Effect, Line, Notice, What};
 pub use fact::{Fact, Rule};
 pub use flap::{CHANGES_MAX, Changes};
 pub use group::{Escalating, Group, Member};
-pub use inhibit::{Cause, Dependencies, Inhibition, Serial};
+pub use inhibit::{Cause, Dependencies, Explaining, Inhibition, Serial};
 pub use matcher::{MATCHERS_MAX, Matcher, all_match};
 pub use pipeline::{Changed, Pipeline, Stored};
 pub use policy::{Escalation, Flapping, Policy, Step, Storm};

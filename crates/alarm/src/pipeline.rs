@@ -132,8 +132,7 @@ impl Pipeline {
         for serial in &serials {
             let alarm = &self.alarms[*serial];
             if alarm.is_open() {
-                let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
-                self.places.open(rules, hosts, *serial, &alarm.fact, &mut BTreeSet::new());
+                self.places.open(&self.policy.explaining, *serial, &alarm.fact, &mut BTreeSet::new());
             }
         }
         self.look_at_silences();
@@ -159,13 +158,12 @@ impl Pipeline {
     pub fn recovered(&mut self, id: &str, why: &str, now: i64) {
         self.move_to(now);
         let Some(serial) = self.by_id.get(id).copied().filter(|serial| self.alarms[*serial].is_open()) else { return };
-        let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
         let mut touched = BTreeSet::new();
         if let Some(alarm) = self.alarms.change(serial) {
             alarm.ended = Some(now);
             alarm.changes.note(now);
             alarm.acknowledged = None;
-            self.places.close(rules, hosts, serial, &alarm.fact, &mut touched);
+            self.places.close(&self.policy.explaining, serial, &alarm.fact, &mut touched);
         }
         self.story(serial, format_args!("ended{}{why}", if why.is_empty() { "" } else { ": " }));
         self.look_for_flapping(serial);
@@ -253,8 +251,7 @@ impl Pipeline {
             alarm.since = now;
             alarm.changes.note(now);
         } else if is_other {
-            let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
-            self.places.close(rules, hosts, serial, &alarm.fact, &mut BTreeSet::new());
+            self.places.close(&self.policy.explaining, serial, &alarm.fact, &mut BTreeSet::new());
         }
         alarm.fact = fact;
         if is_reopened || is_other {
@@ -265,10 +262,9 @@ impl Pipeline {
     }
 
     fn opened(&mut self, serial: Serial) {
-        let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
         let mut touched = BTreeSet::new();
         let Some(alarm) = self.alarms.get(serial) else { return };
-        self.places.open(rules, hosts, serial, &alarm.fact, &mut touched);
+        self.places.open(&self.policy.explaining, serial, &alarm.fact, &mut touched);
         self.weather.note(&alarm.fact.endpoint, self.now);
         self.story(serial, format_args!("opened"));
         self.route(serial);
@@ -354,8 +350,7 @@ impl Pipeline {
         if let Some(silence) = silences.into_iter().find(|silence| silence.matches(&alarm.fact)) {
             return Quiet::Silenced(silence.id);
         }
-        let (rules, hosts) = (&self.policy.inhibitions, &self.policy.dependencies);
-        match self.places.cause(rules, hosts, serial, &alarm.fact) {
+        match self.places.cause(&self.policy.explaining, serial, &alarm.fact) {
             Some(cause) => {
                 let by = self.alarms.get(cause.alarm).map_or_else(Box::default, |alarm| alarm.id.clone());
                 Quiet::Explained { alarm: by, rule: cause.rule.as_ref().into() }

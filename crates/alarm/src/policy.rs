@@ -1,6 +1,6 @@
 //! Policy: all that people have written about alarms, ready to be used.
 
-use crate::inhibit::{Dependencies, Inhibition};
+use crate::inhibit::Explaining;
 use crate::route::{Receiver, Tree};
 use crate::silence::Silence;
 use std::collections::HashMap;
@@ -11,8 +11,7 @@ use std::sync::Arc;
 pub struct Policy {
     pub tree: Tree,
     pub silences: Vec<Silence>,
-    pub inhibitions: Vec<Inhibition>,
-    pub dependencies: Dependencies,
+    pub explaining: Explaining,
     pub escalations: HashMap<Arc<str>, Escalation>,
     /// None where nobody wants to know.
     pub flapping: Option<Flapping>,
@@ -62,8 +61,7 @@ impl Default for Policy {
         Policy {
             tree: Tree::original(),
             silences: Vec::new(),
-            inhibitions: Vec::new(),
-            dependencies: Dependencies::default(),
+            explaining: Explaining::default(),
             escalations: HashMap::new(),
             flapping: None,
             storm: None,

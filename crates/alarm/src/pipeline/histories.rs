@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::fact::Rule;
-use crate::inhibit::Inhibition;
+use crate::inhibit::{Explaining, Inhibition};
 use crate::matcher::Matcher;
 use crate::policy::{Escalation, Flapping, Step, Storm};
 use crate::route::{By, RouteText, Tree};
@@ -99,11 +99,10 @@ fn policy(silence: Option<usize>, tree: usize, now: i64) -> Policy {
     Policy {
         tree: Tree::compile(&text, &|_| Some(TimeZone::UTC), &["chain"]).expect("a tree"),
         silences: silence.into_iter().collect(),
-        inhibitions: vec![inhibition],
+        explaining: Explaining { rules: vec![inhibition], ..Explaining::default() },
         escalations: HashMap::from([("chain".into(), Escalation { steps, repeat: 1 })]),
         flapping: Some(Flapping { changes: 6, window: 400 }),
         storm: Some(Storm { hosts: 5, window: 60, hold: 120 }),
-        ..Policy::default()
     }
 }
 

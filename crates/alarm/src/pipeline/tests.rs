@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fact::Rule;
-use crate::inhibit::Inhibition;
+use crate::inhibit::{Explaining, Inhibition};
 use crate::matcher::Matcher;
 use crate::policy::{Escalation, Flapping, Step, Storm};
 use crate::route::{By, RouteText, Tree};
@@ -239,7 +239,10 @@ fn what_a_cause_explains_is_told_when_the_cause_ends() {
         explains: matchers(&["metric!=agent.alive"]),
         equal: vec![By::Endpoint],
     };
-    let mut world = World::new(Policy { inhibitions: vec![rule], ..policy(one_group()) });
+    let mut world = World::new(Policy {
+        explaining: Explaining { rules: vec![rule], ..Explaining::default() },
+        ..policy(one_group())
+    });
     world.open_as("cpu", fact("cpu", "h"), 0);
     world.open_as("down", fact("agent.alive", "h"), 5);
     world.open_as("disk", fact("disk", "h"), 6);
