@@ -7,6 +7,7 @@ use probe::Reading;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
+use stdx::is_hidden;
 
 /// Characters of a reason's text at most: what fits into a text message with the name of the probe before it.
 pub const TEXT_MAX: usize = 240;
@@ -60,19 +61,12 @@ impl Reason {
 
 /// The text with blanks for control characters, cut off with `…` behind `max` characters.
 pub(crate) fn one_line(text: &str, max: usize) -> String {
-    let clean = |c: char| if c.is_control() || is_hidden(c) { ' ' } else { c };
+    let clean = |c: char| if is_hidden(c) { ' ' } else { c };
     let text = text.trim_matches(|c: char| c.is_whitespace() || c.is_control());
     match text.char_indices().nth(max) {
         None => text.chars().map(clean).collect(),
         Some((end, _)) => text[..end].chars().map(clean).chain(['…']).collect(),
     }
-}
-
-/// Whether a sign does not show, or turns what stands around it: marks of direction, blanks without width, the ends of
-/// lines that are none of ASCII.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// Part of a probe that takes time of its own.

@@ -20,7 +20,6 @@ use super::hostgroup::odd_name;
 use super::paging::{Paging, Search};
 use super::rights::{self, HostChange};
 use super::strategy::checked_tags;
-use super::text::is_hidden;
 use crate::clock;
 use crate::portal::host::Selection;
 use crate::portal::job::{self, Beat, Gaps, Heard, JOBS_MAX, Job, NOTE_MAX, State as JobState, TIME_MAX};
@@ -35,6 +34,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use stdx::is_hidden;
 
 /// Unknown tokens of one address in a minute. A guess: a fleet behind one address with some dozens of old crontabs.
 const UNKNOWN_PER_MINUTE: u32 = 60;

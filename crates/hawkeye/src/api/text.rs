@@ -8,6 +8,7 @@
 
 use super::body::{Fields, check_length};
 use super::error::ApiError;
+use stdx::{is_direction, is_hidden};
 
 impl Fields {
     /// A text of one line of at most `max` characters, without white space at its ends; "" when absent.
@@ -88,29 +89,9 @@ pub fn named(names: &[String]) -> String {
     text
 }
 
-/// True for what does not show, or not where it stands. Joiners inside words (U+200C, U+200D) are letters of some
-/// languages.
-pub fn is_hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffd}') || is_ignorable(c) || is_direction(c)
-}
-
-/// True for what Unicode's property Default_Ignorable_Code_Point names (but joiners) and its interlinear marks.
-fn is_ignorable(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}')
-}
-
 /// Whether `c` chooses between the two looks of the symbol before it, as in ⚠️.
 fn is_emoji_variant(before: char, c: char) -> bool {
     matches!(c, '\u{fe0e}' | '\u{fe0f}') && !before.is_ascii() && !before.is_alphanumeric() && !is_hidden(before)
-}
-
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn describe(c: char) -> &'static str {
