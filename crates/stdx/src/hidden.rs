@@ -1,8 +1,9 @@
 //! Hidden: characters that do not show, or not where they stand.
 //!
-//! Why: a name with one equals no other, and a text of strangers with one says another thing to people than to programs.
-//! How: by the tables of Unicode (Default_Ignorable_Code_Point, Bidi_Control). Joiners inside words (U+200C, U+200D) are
-//! letters of some languages, and show.
+//! Why: a name with one equals no other, and a text of strangers with one says another thing to people than to
+//! programs.
+//! How: by the tables of Unicode (Default_Ignorable_Code_Point, Bidi_Control). Joiners inside words (U+200C, U+200D)
+//! are letters of some languages, and show.
 
 /// True for what does not show, or not where it stands; control characters and line ends among them, and what stands
 /// for bytes that were no UTF-8.
