@@ -14,6 +14,7 @@
 
 pub mod age;
 pub mod blocking;
+pub mod fed;
 pub mod growth;
 pub mod handover;
 pub mod host_clocks;
@@ -291,6 +292,30 @@ impl Engine {
         drop(loading);
         self.judges.end(&self.store, &closings);
         removed
+    }
+
+    /// Closes the alarms that are open on an endpoint's series whose metrics begin with `metrics`; the series stay, and
+    /// are judged on as if they were new.
+    pub fn end_alarms(&self, endpoint: &str, metrics: &str, reason: &str) -> Result<(), store::Error> {
+        let ids = self.store.series_of_endpoint(endpoint)?;
+        let mut names: Vec<(SeriesId, [String; 2], CounterType)> = Vec::new();
+        self.store.with_keys(&ids, &mut |id, key, counter_type| {
+            if key.metric.starts_with(metrics) {
+                names.push((id, [key.metric, key.tags.as_str()].map(str::to_string), counter_type));
+            }
+        });
+        let mut closings = Vec::new();
+        let loading = self.judges.hold_loading();
+        for (id, [metric, tags], counter_type) in &names {
+            let (shard, key) =
+                (self.store.shard_of(*id), SeriesKey { endpoint, metric, tags: Tags::assume_canonical(tags) });
+            let mut open = self.judges.unbind(shard, *id);
+            open.extend(self.judges.judge(shard).bind(*id, key, *counter_type));
+            closings.extend(open.iter().map(|problem| Closing::new(problem.rule, key, reason)));
+        }
+        drop(loading);
+        self.judges.end(&self.store, &closings);
+        Ok(())
     }
 
     /// Lets silent series leave memory, and closes their alarms; call this each minute.

@@ -202,6 +202,27 @@ fn a_silent_series_takes_its_bindings_and_alarms_along_and_gets_rules_when_it_wa
     assert_eq!(engine.judges.judge(0).stats().bound_series, 0);
 }
 
+/// A probe that is deleted gives no point that would end its alarm.
+#[test]
+fn alarms_of_an_endpoint_that_gets_no_more_points_are_closed_and_its_series_stay() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let queue = Arc::new(EventQueue::open(&dir.path().join("events"), Fsync::Never, NOW).expect("a queue").0);
+    let engine = engine(dir.path(), &queue);
+    push(&engine, "h");
+    for (endpoint, metrics) in [("other", "m"), ("h", "n")] {
+        engine.end_alarms(endpoint, metrics, "paused").expect("room");
+        assert_eq!(queue.stats().open_problems, 1, "{endpoint} {metrics}");
+    }
+    for _ in 0..2 {
+        engine.end_alarms("h", "m", "paused").expect("room");
+    }
+    let [event, closed] = &read(&queue, 0)[..] else { panic!("a PROBLEM and its end") };
+    let (Entry::Event(event), Entry::Event(end)) = (&event.entry, &closed.entry) else { panic!("{closed:?}") };
+    let reason = end.explanation.as_ref().map(|explanation| explanation.closed.as_str());
+    assert_eq!((end.id(), end.status, reason), (event.id(), Status::Ok, Some("paused")));
+    assert_eq!((queue.stats().open_problems, engine.judges.judge(0).stats().bound_series), (0, 1));
+}
+
 #[test]
 fn an_alarm_whose_series_or_rule_is_gone_at_the_start_is_closed() {
     let dir = tempfile::tempdir().expect("temp dir");

@@ -12,6 +12,7 @@
 //! Compat: Hawkeye's own.
 
 use crate::clock;
+use crate::engine::fed::Fed;
 use crate::engine::ingest::{Door, Ingest};
 use crate::engine::listening::GAP_S;
 use crate::engine::{Engine, IngestError};
@@ -46,7 +47,7 @@ pub struct Jobs {
 impl Jobs {
     /// Makes the points of each minute until the stop.
     pub async fn run(self, mut stopping: watch::Receiver<bool>) -> Result<()> {
-        let mut minutes = Minutes::default();
+        let (mut minutes, mut fed) = (Minutes::default(), Fed::default());
         let mut kept = None;
         loop {
             tokio::select! {
@@ -68,8 +69,17 @@ impl Jobs {
                     continue;
                 }
             };
+            fed.note(jobs.iter().filter(|job| job.pause == 0).map(|job| job.name.clone()).collect(), now);
+            let gone = fed.due(0, now);
             let (work, before) = (self.clone(), minutes.made(now));
-            let making = self.engine.spawn_blocking(move |_| work.make(&jobs, before, now));
+            let making = self.engine.spawn_blocking(move |engine| {
+                for name in &gone {
+                    if let Err(error) = engine.end_alarms(name, "job.", "the job was deleted, paused or renamed") {
+                        tracing::warn!(job = name, %error, "alarms of a job that is gone stay open");
+                    }
+                }
+                work.make(&jobs, before, now)
+            });
             self.untaken.note(making.await.context("making points of jobs")?);
             self.unread.note(self.keep_gaps(&mut kept).await);
         }

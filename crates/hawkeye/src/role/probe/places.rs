@@ -12,6 +12,7 @@
 
 use super::{Door, Engine, InEffect, Ingest, IngestError, Outage};
 use crate::clock;
+use crate::engine::fed::Fed;
 use crate::portal::probe::SERVER;
 use crate::rules::probes::{Planned, Probes};
 use anyhow::{Context, Result};
@@ -30,6 +31,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const STEPS_X2: i64 = 5;
 /// Series of a probe's places that are looked at; a group has fewer hosts.
 const SERIES_MAX: usize = 10_000;
+
+/// Seconds for which agents may go on with a probe that they are not to run: two heartbeats, and what waits meanwhile.
+const POINTS_COME_S: i64 = 180;
 
 /// Beginning of the counters that say whether a probe is up at a place.
 const UP: &str = "probe.up/";
@@ -51,13 +55,20 @@ impl Together {
         outage: Outage,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<()> {
-        let mut due = Due::default();
+        let (mut due, mut fed, mut seen) = (Due::default(), Fed::default(), None);
         loop {
             tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => return Ok(()),
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let (probes, now) = (in_effect.borrow().snapshot.probes.clone(), clock::now());
+            let (snapshot, now) = (in_effect.borrow().snapshot.clone(), clock::now());
+            let probes = snapshot.probes.clone();
+            // What cannot be read was not deleted.
+            if snapshot.has_all_probes() && !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &probes)) {
+                fed.note(probes.all().iter().map(|probe| probe.definition.name.clone()).collect(), now);
+                seen = Some(probes.clone());
+            }
+            self.end_alarms(fed.due(POINTS_COME_S, now)).await?;
             let ids = due.take(&probes, now);
             if ids.is_empty() {
                 continue;
@@ -66,6 +77,22 @@ impl Together {
             let computing = self.engine.spawn_blocking(move |_| work.compute(&probes, &ids, now));
             outage.note(computing.await.context("computing what places say together")?);
         }
+    }
+
+    /// Closes the alarms of probes that nobody runs any more.
+    async fn end_alarms(&self, names: Vec<String>) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let ending = self.engine.spawn_blocking(move |engine| {
+            names
+                .iter()
+                .try_for_each(|name| engine.end_alarms(name, "probe.", "the probe was deleted, paused or renamed"))
+        });
+        if let Err(error) = ending.await.context("closing alarms of probes")? {
+            tracing::warn!(%error, "alarms of probes that are gone stay open");
+        }
+        Ok(())
     }
 
     /// Computes these probes at `now`, and sends their points in.
