@@ -1,4 +1,5 @@
-//! Fed: endpoints to whose series rows of the portal give points (probes, jobs), and the alarms of those that get no more.
+//! Fed: endpoints to whose series rows of the portal give points (probes, jobs), and the alarms of those that get none
+//! any more.
 //!
 //! Why: a probe that is deleted while it is down gets no point that would end its alarm, and would stay red for ever.
 //! How: whoever makes the points notes which endpoints have some. One that is missing is due some time later: agents go
